@@ -1,0 +1,36 @@
+SHELL := /bin/bash
+PY := .venv/bin/python
+.PHONY: install lock static unit contract kills test test-long bench clean
+
+install: .venv/installed  ## make .venv with the touchfold command
+
+.venv/installed: requirements.lock pyproject.toml tools/install.sh
+	bash tools/install.sh
+	touch $@
+
+lock:  ## refresh requirements.lock: hashes, no addresses
+	$(PY) -m pip install -q uv && .venv/bin/uv pip compile -q --generate-hashes --no-emit-index-url --no-header \
+	  --python-version 3.11 --extra dev pyproject.toml -o requirements.lock
+
+static: install  ## ruff and mypy --strict
+	@bash tools/timed.sh static bash -c '.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy'
+
+unit: install  ## unit and property tests: no service
+	@bash tools/timed.sh "unit and property" .venv/bin/pytest tests/unit tests/property -m "not long"
+
+contract: install  ## ports and rooms against real services
+	@bash tools/timed.sh "contract and integration" .venv/bin/pytest tests/contract tests/integration tests/e2e tests/checker -m "not long and not kill"
+
+kills: install  ## kill -9 at failpoints and at random, judged by the independent checker
+	@bash tools/timed.sh kills .venv/bin/pytest tests -m "kill and not long"
+
+test: static unit contract kills  ## everything; what CI and the README call
+
+test-long: install  ## long forms of the property, kill and fuzz suites
+	@bash tools/timed.sh long .venv/bin/pytest tests -m "long" --timeout 7200
+
+bench: install  ## ratios against baselines measured in the same run
+	$(PY) -m tests.bench
+
+clean:
+	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache

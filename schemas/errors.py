@@ -1,0 +1,191 @@
+"""Every error we raise on purpose, with what the loop does about it. No other module defines one.
+
+A message names the thing and its place and what to do next, never a person's data.
+"""
+
+from collections.abc import Sequence
+from enum import Enum
+from typing import ClassVar, NamedTuple
+
+
+class Disposition(Enum):
+    """What the caller's loop does with an error of this class."""
+
+    REJECT = "reject"  # the sender's mistake: 4xx, store nothing
+    DEAD_LETTER = "dead_letter"  # unreadable or unusable: set it aside whole, carry on
+    RETRY = "retry"  # a backend is away: same batch again, after a wait
+    STOP = "stop"  # ours: commit nothing, exit loudly
+
+
+class Problem(NamedTuple):
+    """One thing that is wrong: where (dotted path, "" for the whole) and why."""
+
+    path: str
+    reason: str
+
+
+class TouchfoldError(Exception):
+    """Base of every error raised on purpose. `code` is stable, for logs and APIs; `status` is its HTTP one."""
+
+    code: ClassVar[str] = "internal"
+    disposition: ClassVar[Disposition] = Disposition.STOP
+    status: ClassVar[int] = 500
+
+    def __init__(
+        self, message: str, problems: Sequence[Problem] = (), retry_after_s: int | None = None
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.problems = tuple(problems)
+        self.retry_after_s = retry_after_s
+
+    def body(self) -> dict[str, object]:
+        """The one error form of both HTTP edges."""
+        return {
+            "success": False,
+            "code": self.code,
+            "message": self.message,
+            "errors": [problem._asdict() for problem in self.problems],
+        }
+
+
+class BadRequest(TouchfoldError):
+    code, disposition, status = "bad_request", Disposition.REJECT, 400
+
+
+class InvalidJson(BadRequest):
+    code = "invalid_json"
+
+
+class InvalidWriteKey(TouchfoldError):
+    code, disposition, status = "invalid_write_key", Disposition.REJECT, 401
+
+
+class Unauthorized(TouchfoldError):
+    code, disposition, status = "unauthorized", Disposition.REJECT, 401
+
+
+class Forbidden(TouchfoldError):
+    code, disposition, status = "forbidden", Disposition.REJECT, 403
+
+
+class NotFound(TouchfoldError):
+    code, disposition, status = "not_found", Disposition.REJECT, 404
+
+
+class Erased(TouchfoldError):
+    """The profile or identifier once existed and was erased."""
+
+    code, disposition, status = "erased", Disposition.REJECT, 410
+
+
+class TooLarge(TouchfoldError):
+    code, disposition, status = "too_large", Disposition.REJECT, 413
+
+
+class TooMany(TouchfoldError):
+    code, disposition, status = "too_many_requests", Disposition.REJECT, 429
+
+
+class SettingsInvalid(TouchfoldError):
+    """A setting or a file of settings is wrong; the message names the key."""
+
+    code, disposition, status = "settings_invalid", Disposition.REJECT, 400
+
+
+class DefinitionsInvalid(TouchfoldError):
+    """Definitions or a mapping that cannot be used; `problems` hold path and reason."""
+
+    code, disposition, status = "definitions_invalid", Disposition.REJECT, 400
+
+
+class SqlRefused(TouchfoldError):
+    """The statement is not one the SQL process runs, or it ran into an error of its own."""
+
+    code, disposition, status = "sql_refused", Disposition.REJECT, 400
+
+
+class SqlLimit(TouchfoldError):
+    """The statement ran over its memory, time or size limit."""
+
+    code, disposition, status = "sql_limit", Disposition.REJECT, 400
+
+
+class ErasureRefused(TouchfoldError):
+    """The identifier reaches more than one user_id or an open case: needs --force."""
+
+    code, disposition, status = "erasure_refused", Disposition.REJECT, 409
+
+
+class RecordUnreadable(TouchfoldError):
+    code, disposition = "record_unreadable", Disposition.DEAD_LETTER
+
+
+class FactUnreadable(TouchfoldError):
+    code, disposition = "fact_unreadable", Disposition.DEAD_LETTER
+
+
+class ReaderTooOld(TouchfoldError):
+    """The record is good and we are old: to set it aside would lose it in every rollout."""
+
+    code, disposition = "reader_too_old", Disposition.STOP
+
+
+class SealBroken(TouchfoldError):
+    """Sealed bytes do not open under the key they name."""
+
+    code, disposition = "seal_broken", Disposition.STOP
+
+
+class KeyMissing(TouchfoldError):
+    """A key that no erasure explains is not in the vault: the vault was lost, not the person erased."""
+
+    code, disposition = "key_missing", Disposition.STOP
+
+
+class MasterKeyWrong(TouchfoldError):
+    code, disposition = "master_key_wrong", Disposition.STOP
+
+
+class StoreUnavailable(TouchfoldError):
+    """PostgreSQL, Kafka or the vault is away. Answered with 503 and Retry-After."""
+
+    code, disposition, status = "unavailable", Disposition.RETRY, 503
+
+
+class DiskFull(StoreUnavailable):
+    """Less than the reserved 5 % of the disk is free."""
+
+    code = "disk_full"
+
+
+class ProgressConflict(TouchfoldError):
+    """Another worker owns the partition, or the batch is not the next one."""
+
+    code, disposition = "progress_conflict", Disposition.RETRY
+
+
+class ArchiveDamaged(TouchfoldError):
+    """A file of the archive is missing or differs from its manifest."""
+
+    code, disposition = "archive_damaged", Disposition.STOP
+
+
+class FolderLocked(TouchfoldError):
+    code, disposition = "folder_locked", Disposition.STOP
+
+
+class SchemaNewer(TouchfoldError):
+    """The database was migrated by a newer build."""
+
+    code, disposition = "schema_newer", Disposition.STOP
+
+
+class PortInUse(TouchfoldError):
+    code, disposition = "port_in_use", Disposition.STOP
+
+
+class ServiceFailed(TouchfoldError):
+    """A process we started did not come up; the message holds the end of its log."""
+
+    code, disposition = "service_failed", Disposition.STOP

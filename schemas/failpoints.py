@@ -1,0 +1,55 @@
+"""Named points between durable steps, where a kill test ends the process. Unarmed they cost one dict look-up.
+
+`infra.bootstrap` arms them from TOUCHFOLD_FAILPOINT, only with TOUCHFOLD_TEST=1.
+"""
+
+import os
+import signal
+from typing import Final
+
+NAMES: Final = frozenset(
+    {
+        "door.before_append",
+        "door.after_append",
+        "vault.before_commit",
+        "vault.after_commit",
+        "log.before_reserve",
+        "log.before_commit",
+        "log.after_commit",
+        "fold.before_commit",
+        "fold.after_commit",
+        "decide.before_commit",
+        "decide.after_commit",
+        "feed.after_number",
+        "archive.before_rename",
+        "archive.after_rename",
+        "archive.after_manifest",
+        "erase.after_fact",
+        "erase.after_tokens",
+        "erase.after_epoch",
+        "erase.after_vault",
+        "erase.after_projections",
+        "erase.after_receipt",
+        "swap.before_commit",
+        "swap.after_commit",
+        "import.after_append",
+    }
+)
+
+_armed: dict[str, int] = {}
+
+
+def arm(name: str, hits: int = 1) -> None:
+    """End this process with SIGKILL at the `hits`-th passage of a point. Raises ValueError for an unknown name."""
+    if name not in NAMES:
+        raise ValueError(f"no failpoint {name!r}; there are {', '.join(sorted(NAMES))}")
+    _armed[name] = hits
+
+
+def failpoint(name: str) -> None:
+    """Passes, unless armed."""
+    if not _armed or name not in _armed:
+        return
+    _armed[name] -= 1
+    if _armed[name] <= 0:
+        os.kill(os.getpid(), signal.SIGKILL)
