@@ -31,9 +31,7 @@ class TouchfoldError(Exception):
     disposition: ClassVar[Disposition] = Disposition.STOP
     status: ClassVar[int] = 500
 
-    def __init__(
-        self, message: str, problems: Sequence[Problem] = (), retry_after_s: int | None = None
-    ) -> None:
+    def __init__(self, message: str, problems: Sequence[Problem] = (), retry_after_s: int | None = None) -> None:
         super().__init__(message)
         self.message = message
         self.problems = tuple(problems)

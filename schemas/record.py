@@ -114,9 +114,7 @@ def from_us(at_us: int) -> datetime:
 
 def event_key(secret: bytes, source: str, message_id: str) -> bytes:
     """The 128-bit key of an event: a keyed hash of (source, message id). `secret`: the vault's hash key."""
-    return blake2b(
-        f"{source}\0{message_id}".encode(), digest_size=16, key=secret, person=b"tf-event-key"
-    ).digest()
+    return blake2b(f"{source}\0{message_id}".encode(), digest_size=16, key=secret, person=b"tf-event-key").digest()
 
 
 def signature_of(tokens: Iterable[bytes]) -> bytes:

@@ -190,9 +190,7 @@ class EmbeddedPostgres:
                 pid_file.unlink(missing_ok=True)  # a number used again by a stranger would block the start
                 return
             if time.monotonic() > deadline:
-                raise ServiceFailed(
-                    f"PostgreSQL (process {pid}) of {self.cluster} does not stop: end it by hand"
-                )
+                raise ServiceFailed(f"PostgreSQL (process {pid}) of {self.cluster} does not stop: end it by hand")
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGINT)
             time.sleep(0.05)
@@ -213,9 +211,7 @@ class EmbeddedPostgres:
                         f"PostgreSQL is not up after {START_TIMEOUT_S} s: {self._log_end()}"
                     ) from err
                 if now - said > 2:
-                    progress(
-                        f"waiting for PostgreSQL ({now - started:.0f} s; it may be recovering after a crash)"
-                    )
+                    progress(f"waiting for PostgreSQL ({now - started:.0f} s; it may be recovering after a crash)")
                     said = now
                 time.sleep(0.03)
         connection.autocommit = True

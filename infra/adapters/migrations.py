@@ -21,9 +21,7 @@ def migrate(dsn: str, which: str, folder: Path = FOLDER) -> list[str]:
     try:
         with database.transaction() as cursor:
             cursor.execute("select pg_advisory_xact_lock(%s)", (_LOCK,))
-            cursor.execute(
-                "create table if not exists migrations (number integer primary key, file text not null)"
-            )
+            cursor.execute("create table if not exists migrations (number integer primary key, file text not null)")
             cursor.execute("select coalesce(max(number), 0) from migrations")
             row = cursor.fetchone()
             done = int(row[0]) if row else 0

@@ -94,6 +94,8 @@ create table tokens (
     kind text not null,
     first_us bigint not null,
     first_event uuid not null,
+    last_us bigint not null,  -- newest first receipt of the signatures that hold the token
+    last_event uuid not null,
     hub boolean not null default false,
     profile_id uuid
 );

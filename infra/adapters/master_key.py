@@ -1,0 +1,74 @@
+"""The master key: from the environment, or a file of the data folder made at the first start. Never made twice."""
+
+import base64
+import binascii
+import os
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from schemas.errors import MasterKeyWrong
+
+NAME: Final = "master.key"
+BYTES: Final = 32
+
+
+def master_key(folder: Path, configured: str | None, vault_is_new: Callable[[], bool]) -> bytes:
+    """The 32 bytes that unlock the vault. `configured`: TOUCHFOLD_MASTER_KEY, 64 hex digits or base64.
+
+    Without it, the file `master.key` of the data folder; made only when there is none and `vault_is_new()`.
+    Raises MasterKeyWrong for an unreadable key, or a lost one (a vault with data, and no key).
+    """
+    if configured:
+        return parse(configured, "TOUCHFOLD_MASTER_KEY")
+    path = folder / NAME
+    if path.exists():
+        return parse(path.read_text(encoding="ascii", errors="replace"), str(path))
+    if not vault_is_new():
+        raise MasterKeyWrong(
+            f"the master key is lost: {path} is not there and TOUCHFOLD_MASTER_KEY is not set, but the vault holds "
+            "data that only that key opens. Put the file back from its backup; a new key is never made for old data"
+        )
+    return _make(path)
+
+
+def parse(text: str, where: str) -> bytes:
+    """32 bytes from 64 hex digits or base64 (either alphabet). Raises MasterKeyWrong naming `where`."""
+    text = text.strip()
+    try:
+        key = bytes.fromhex(text) if len(text) == 2 * BYTES else _base64(text)
+    except (ValueError, binascii.Error):
+        key = b""
+    if len(key) != BYTES:
+        raise MasterKeyWrong(f"{where} is not a master key: it must be 64 hex digits, or base64 of 32 bytes")
+    return key
+
+
+def _base64(text: str) -> bytes:
+    text = text.replace("-", "+").replace("_", "/")
+    return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
+
+
+def _make(path: Path) -> bytes:
+    """Write a new key, 0600, durable before its name exists; of two makers the first one's key counts."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    key = secrets.token_bytes(BYTES)
+    making = path.with_name(f"{NAME}.{os.getpid()}.making")
+    handle = os.open(making, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        os.write(handle, key.hex().encode() + b"\n")
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+    try:
+        os.link(making, path)  # fails when it exists, unlike rename
+    except FileExistsError:
+        key = parse(path.read_text(encoding="ascii"), str(path))
+    making.unlink()
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+    return key

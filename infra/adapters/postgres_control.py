@@ -1,0 +1,141 @@
+"""`Control` in PostgreSQL: revisions, progress, facts."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final
+
+from psycopg2.extensions import cursor as Cursor
+from psycopg2.extras import Json
+
+from infra.adapters.postgres import Database
+from schemas.control import Progress, Revision
+
+_REVISION: Final = "select revision, state, cause, definitions, content_hash, done, message from revisions"
+
+
+class PostgresControl:
+    """One connection: give each thread its own."""
+
+    def __init__(self, dsn: str, name: str = "touchfold control") -> None:
+        self._database = Database(dsn, name)
+
+    def live(self) -> Revision:
+        (found,) = self._revisions("where state = 'live'")
+        return found
+
+    def building(self) -> Revision | None:
+        found = self._revisions("where state = 'building' order by revision limit 1")
+        return found[0] if found else None
+
+    def revision(self, number: int) -> Revision:
+        (found,) = self._revisions(f"where revision = {int(number)}")
+        return found
+
+    def _revisions(self, where: str) -> list[Revision]:
+        with self._database.transaction() as cursor:
+            cursor.execute(f"{_REVISION} {where}")
+            return [Revision(*row) for row in cursor.fetchall()]
+
+    def progress(self, revision: int) -> list[Progress]:
+        with self._database.transaction() as cursor:
+            cursor.execute(
+                "select partition, epoch, next_offset, watermark_us from progress where revision = %s"
+                " order by partition",
+                (revision,),
+            )
+            return [Progress(*row) for row in cursor.fetchall()]
+
+    def add_revision(self, cause: str, definitions: Mapping[str, Any], content_hash: str, at: datetime) -> int:
+        with self._database.transaction() as cursor:
+            cursor.execute("lock table revisions in share row exclusive mode")
+            cursor.execute("select revision from revisions where state = 'building'")
+            for (older,) in cursor.fetchall():
+                _drop(cursor, older, "failed", "superseded by a newer revision before it was ready")
+            cursor.execute("select coalesce(max(revision), 0) + 1 from revisions")
+            row = cursor.fetchone()
+            assert row is not None, "an aggregate gave no row"
+            insert_revision(cursor, int(row[0]), "building", cause, definitions, content_hash, at)
+            return int(row[0])
+
+    def set_done(self, revision: int, done: float) -> None:
+        with self._database.transaction() as cursor:
+            cursor.execute("update revisions set done = %s where revision = %s", (done, revision))
+
+    def fail(self, revision: int, message: str) -> None:
+        with self._database.transaction() as cursor:
+            _drop(cursor, revision, "failed", message)
+
+    def drop_retired(self) -> None:
+        with self._database.transaction() as cursor:
+            cursor.execute(
+                "select revision from revisions where state in ('retired', 'failed')"
+                " and to_regclass('profiles_r' || revision) is not null"
+            )
+            for (revision,) in cursor.fetchall():
+                cursor.execute("select drop_revision_tables(%s)", (revision,))
+                cursor.execute("delete from progress where revision = %s", (revision,))
+                cursor.execute("delete from marks where revision = %s", (revision,))
+
+    def save_watermarks(self, revision: int, watermarks: Sequence[int]) -> None:
+        with self._database.transaction() as cursor:
+            cursor.execute("set local synchronous_commit = off")
+            for partition, watermark_us in enumerate(watermarks):
+                cursor.execute(
+                    "update progress set watermark_us = greatest(watermark_us, %s)"
+                    " where revision = %s and partition = %s",
+                    (watermark_us, revision, partition),
+                )
+
+    def add_fact(self, type_: str, version: int, at: datetime, payload: Mapping[str, Any]) -> int:
+        with self._database.transaction() as cursor:
+            cursor.execute(
+                "insert into facts (type, version, at, payload) values (%s, %s, %s, %s) returning seq",
+                (type_, version, at, Json(dict(payload))),
+            )
+            row = cursor.fetchone()
+            assert row is not None, "insert … returning gave no row"
+            return int(row[0])
+
+    def open_marks(self, revision: int, kind: str | None = None) -> int:
+        with self._database.transaction() as cursor:
+            cursor.execute(
+                "select count(*) from marks where revision = %s and (%s is null or kind = %s)",
+                (revision, kind, kind),
+            )
+            row = cursor.fetchone()
+            return int(row[0]) if row else 0
+
+    def close(self) -> None:
+        self._database.close()
+
+
+def insert_revision(
+    cursor: Cursor,
+    revision: int,
+    state: str,
+    cause: str,
+    definitions: Mapping[str, Any],
+    content_hash: str,
+    at: datetime,
+) -> None:
+    """A revision with its tables and its progress at the beginning of every partition."""
+    cursor.execute(
+        "insert into revisions (revision, state, cause, definitions, content_hash, created_at)"
+        " values (%s, %s, %s, %s, %s, %s)",
+        (revision, state, cause, Json(dict(definitions)), content_hash, at),
+    )
+    cursor.execute("select create_revision_tables(%s)", (revision,))
+    cursor.execute(
+        "insert into progress (revision, partition, epoch, next_offset) select %s, partition, 1, 0 from log_head",
+        (revision,),
+    )
+
+
+def _drop(cursor: Cursor, revision: int, state: str, message: str) -> None:
+    cursor.execute(
+        "update revisions set state = %s, message = %s where revision = %s and state = 'building'",
+        (state, message, revision),
+    )
+    cursor.execute("select drop_revision_tables(%s)", (revision,))
+    cursor.execute("delete from progress where revision = %s", (revision,))
+    cursor.execute("delete from marks where revision = %s", (revision,))

@@ -1,0 +1,597 @@
+"""`ProjectionStore` in PostgreSQL: FOLD's and DECIDE's statements, each over a whole batch (design C7).
+
+Writes go by binary COPY, upserts through temporary tables; reads by binary COPY out. Revision tables are named
+directly (`states_r3`), so no plan touches another revision.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Final
+
+import msgspec
+import psycopg2.errors
+from psycopg2.extensions import cursor as Cursor
+
+from infra.adapters.postgres import (
+    Database,
+    Uuids,
+    array_literal,
+    copy_out,
+    copy_rows,
+    f_array,
+    f_bool,
+    f_bytes,
+    f_int2,
+    f_int4,
+    f_int8,
+    f_json,
+    f_text,
+    int8,
+    int8_list,
+    text_list,
+    uuid_list,
+)
+from schemas.dead_letters import DeadLetter
+from schemas.errors import ProgressConflict
+from schemas.failpoints import failpoint
+from schemas.store import (
+    Advance,
+    Change,
+    DecideTx,
+    EvidenceRow,
+    FoldTx,
+    Mark,
+    NewMark,
+    NotApplied,
+    ProfileRow,
+    RegisterRow,
+    TokenRow,
+)
+
+ERASURE_LOCK: Final = 0x657261  # shared by FOLD, exclusive for the eraser while it names tokens
+IDENTITY_LOCK: Final = 0x696465
+FEED_LOCK: Final = 0x666565
+CHANGES_CHANNEL: Final = "touchfold_changes"
+_UUID, _TEXT, _INT8 = 2950, 25, 20
+_JSON: Final = msgspec.json.Encoder(order="deterministic")
+
+_TEMPORARY: Final = """
+create temporary table if not exists new_states (signature uuid, partition smallint, state bytea)
+    on commit delete rows;
+create temporary table if not exists new_evidence (like evidence) on commit delete rows;
+create temporary table if not exists new_tokens (like tokens) on commit delete rows;
+create temporary table if not exists new_owners (signature uuid, profile_id uuid) on commit delete rows;
+create temporary table if not exists new_profiles (profile_id uuid, version bigint, state bytea, decided_us bigint,
+    due_us bigint, lagging boolean, first_us bigint, last_us bigint, event_count bigint, segments bytea,
+    lifecycle text, risk text, points integer, reasons jsonb) on commit delete rows;
+create temporary table if not exists old_memberships (segment smallint, profile_id uuid) on commit delete rows;
+"""
+PROFILE_COLUMNS: Final = (
+    *("profile_id", "version", "state", "decided_us", "due_us", "lagging", "first_us", "last_us"),
+    *("event_count", "segments", "lifecycle", "risk", "points", "reasons"),
+)
+_EVIDENCE: Final = ("signature", "tokens", "kinds", "first_us", "first_event", "profile_id")
+_TOKEN: Final = ("token", "kind", "first_us", "first_event", "last_us", "last_event", "hub", "profile_id")
+
+
+class PostgresStore:
+    """One connection: one FOLD and DECIDE loop."""
+
+    def __init__(self, dsn: str, name: str = "touchfold worker") -> None:
+        self._database = Database(dsn, name)
+        self._prepared: object = None
+
+    @contextmanager
+    def fold(self) -> Iterator[FoldTx]:
+        """FOLD may be lost by a crash of PostgreSQL (the log has it all), so its commit waits for no disk."""
+        with self._transaction() as cursor:
+            cursor.execute("set local synchronous_commit = off")
+            yield PostgresFold(cursor)
+            failpoint("fold.before_commit")
+        failpoint("fold.after_commit")
+
+    @contextmanager
+    def decide(self) -> Iterator[DecideTx]:
+        with self._transaction() as cursor:
+            yield PostgresDecide(cursor)
+            failpoint("decide.before_commit")
+        failpoint("decide.after_commit")
+
+    @contextmanager
+    def _transaction(self) -> Iterator[Cursor]:
+        self._prepare()
+        with self._database.transaction() as cursor:
+            yield cursor
+
+    def _prepare(self) -> None:
+        connection = self._database.connection()
+        if self._prepared is not connection:
+            with self._database.transaction() as cursor:
+                cursor.execute("set client_min_messages = warning")
+                cursor.execute(_TEMPORARY)
+            self._prepared = connection
+
+    def number_feed(self) -> int:
+        with self._database.transaction() as cursor:
+            cursor.execute("select 1 from feed_batches where seq is null limit 1")
+            if cursor.fetchone() is None:
+                return 0
+            cursor.execute("select pg_advisory_xact_lock(%s)", (FEED_LOCK,))
+            cursor.execute(
+                "with base as (select coalesce(max(seq), 0) as top from feed_batches),"
+                " fresh as (select batch, row_number() over (order by batch) as place"
+                " from feed_batches where seq is null)"
+                " update feed_batches b set seq = base.top + fresh.place from base, fresh where b.batch = fresh.batch"
+            )
+            numbered = cursor.rowcount
+            cursor.execute(f"notify {CHANGES_CHANNEL}")
+        failpoint("feed.after_number")
+        return numbered
+
+    def close(self) -> None:
+        self._database.close()
+
+
+class PostgresFold:
+    """`FoldTx` over an open cursor."""
+
+    def __init__(self, cursor: Cursor) -> None:
+        self._cursor = cursor
+
+    def hold_erasures(self) -> None:
+        self._cursor.execute("select pg_advisory_xact_lock_shared(%s)", (ERASURE_LOCK,))
+
+    def erased(self, tokens: Iterable[bytes]) -> set[bytes]:
+        self._cursor.execute("select exists (select from erased_tokens)")
+        row = self._cursor.fetchone()
+        if row is None or not row[0]:
+            return set()
+        rows = copy_out(self._cursor, f"select token from erased_tokens where token = any({array_literal(tokens)})")
+        return {row[0] or b"" for row in rows}
+
+    def advance(self, revision: int, epoch: int, batches: Sequence[Advance]) -> None:
+        for batch in sorted(batches):
+            self._cursor.execute(
+                "update progress set next_offset = %s, watermark_us = greatest(watermark_us, %s)"
+                " where revision = %s and partition = %s and epoch = %s and next_offset = %s",
+                (batch.end, batch.watermark_us, revision, batch.partition, epoch, batch.start),
+            )
+            if self._cursor.rowcount != 1:
+                raise ProgressConflict(
+                    f"partition {batch.partition} of revision {revision} is not at {batch.start} in epoch {epoch}"
+                )
+
+    def register(self, rows: Sequence[RegisterRow]) -> list[RegisterRow]:
+        # New keys are the rule: COPY first inside a savepoint, look only when a key was there (2.7-4.1 us a row).
+        rows = sorted(rows)
+        self._cursor.execute("savepoint register")
+        try:
+            _copy_register(self._cursor, rows)
+        except psycopg2.errors.UniqueViolation:
+            self._cursor.execute("rollback to savepoint register")
+            keys = array_literal(row.event_key for row in rows)
+            present = [
+                _register_row(row)
+                for row in copy_out(
+                    self._cursor,
+                    'select event_key, digest, partition, "offset", signature, verdict from register'
+                    f" where event_key = any({keys})",
+                )
+            ]
+            known = {row.event_key for row in present}
+            _copy_register(self._cursor, [row for row in rows if row.event_key not in known])
+            return present
+        self._cursor.execute("release savepoint register")
+        return []
+
+    def replace_register(self, rows: Sequence[RegisterRow]) -> None:
+        if rows:
+            self._cursor.execute(
+                "delete from register where event_key = any(%s)", (Uuids([row.event_key for row in rows]),)
+            )
+            _copy_register(self._cursor, sorted(rows))
+
+    def not_applied(self, rows: Sequence[NotApplied]) -> None:
+        packed = [
+            f_int2(row.partition) + f_int8(row.offset) + f_bytes(row.event_key) + f_int2(row.verdict) for row in rows
+        ]
+        copy_rows(self._cursor, "not_applied", ("partition", "offset", "event_key", "verdict"), packed)
+
+    def delete_states(self, revision: int, signatures: Iterable[bytes]) -> None:
+        self._cursor.execute(
+            f"delete from states_r{int(revision)} where signature = any(%s)", (Uuids(list(signatures)),)
+        )
+
+    def skipped(self, partition: int, start: int, end: int) -> set[int]:
+        self._cursor.execute(
+            'select "offset" from not_applied where partition = %s and "offset" >= %s and "offset" < %s',
+            (partition, start, end),
+        )
+        return {int(row[0]) for row in self._cursor.fetchall()}
+
+    def load_states(self, revision: int, partition: int, signatures: Iterable[bytes]) -> dict[bytes, bytes]:
+        rows = copy_out(
+            self._cursor,
+            f"select signature, state from states_r{int(revision)}"
+            f" where signature = any({array_literal(signatures)}) and partition = {int(partition)}",
+        )
+        return {row[0] or b"": row[1] or b"" for row in rows}
+
+    def save_states(self, revision: int, partition: int, states: Mapping[bytes, bytes]) -> None:
+        place = f_int2(partition)
+        packed = [f_bytes(signature) + place + f_bytes(states[signature]) for signature in sorted(states)]
+        copy_rows(self._cursor, "new_states", ("signature", "partition", "state"), packed)
+        self._cursor.execute(
+            f"insert into states_r{int(revision)} select signature, partition, state from new_states"
+            " on conflict (signature, partition) do update set state = excluded.state"
+        )
+        self._cursor.execute("delete from new_states")
+
+    def take_refolds(self, revision: int) -> list[bytes]:
+        self._cursor.execute(
+            "delete from marks where revision = %s and kind = 'refold' returning signatures", (revision,)
+        )
+        return sorted({signature for (signatures,) in self._cursor.fetchall() for signature in signatures})
+
+    def positions(self, signatures: Iterable[bytes]) -> list[tuple[int, int]]:
+        return _positions(self._cursor, signatures)
+
+    def first_receipts(self, signatures: Iterable[bytes]) -> dict[bytes, tuple[int, bytes]]:
+        rows = copy_out(
+            self._cursor,
+            f"select signature, first_us, first_event from evidence where signature = any({array_literal(signatures)})",
+        )
+        return {row[0] or b"": (int8(row[1]), row[2] or b"") for row in rows}
+
+    def save_evidence(self, rows: Sequence[EvidenceRow]) -> None:
+        if not rows:
+            return
+        copy_rows(self._cursor, "new_evidence", _EVIDENCE, [_pack_evidence(row) for row in sorted(rows)])
+        self._cursor.execute(
+            "insert into evidence select * from new_evidence on conflict (signature) do update"
+            " set first_us = excluded.first_us, first_event = excluded.first_event"
+            " where (excluded.first_us, excluded.first_event) < (evidence.first_us, evidence.first_event)"
+        )
+        self._cursor.execute(
+            "insert into evidence_tokens select unnest(tokens), signature from new_evidence"
+            " order by 1, 2 on conflict do nothing"
+        )
+        self._cursor.execute("delete from new_evidence")
+
+    def add_marks(self, marks: Sequence[NewMark]) -> None:
+        _add_marks(self._cursor, marks)
+
+    def add_dead_letters(self, letters: Sequence[DeadLetter]) -> None:
+        for letter in letters:
+            self._cursor.execute(
+                "insert into dead_letters (id, stage, rule, path, reason, source, received_at, event_id, tokens,"
+                " seal_key, sealed) values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s) on conflict do nothing",
+                (
+                    *(letter.id.hex(), letter.stage, letter.rule, letter.path, letter.reason, letter.source),
+                    letter.received_at,
+                    None if letter.event_id is None else letter.event_id.hex(),
+                    Uuids(letter.tokens),
+                    letter.seal_key.hex(),
+                    letter.sealed,
+                ),
+            )
+
+
+class PostgresDecide:
+    """`DecideTx` over an open cursor."""
+
+    def __init__(self, cursor: Cursor) -> None:
+        self._cursor = cursor
+
+    def take_marks(self, revision: int, limit: int) -> list[Mark]:
+        self._cursor.execute(
+            "select id from marks where revision = %s and kind <> 'refold' order by id limit %s for update skip locked",
+            (revision, limit),
+        )
+        ids = [int(row[0]) for row in self._cursor.fetchall()]
+        if not ids:
+            return []
+        listed = ",".join(map(str, ids))
+        rows = copy_out(
+            self._cursor,
+            f"select id, kind, signatures, newest_us, newest_events from marks where id in ({listed}) order by id",
+        )
+        return [
+            Mark(int8(row[0]), (row[1] or b"").decode(), uuid_list(row[2]), int8_list(row[3]), uuid_list(row[4]))
+            for row in rows
+        ]
+
+    def delete_marks(self, ids: Sequence[int]) -> None:
+        if ids:
+            self._cursor.execute("delete from marks where id = any(%s)", (list(ids),))
+
+    def add_marks(self, marks: Sequence[NewMark]) -> None:
+        _add_marks(self._cursor, marks)
+
+    def due(self, revision: int, until_us: int, limit: int) -> list[bytes]:
+        rows = copy_out(
+            self._cursor,
+            f"select profile_id from profiles_r{int(revision)} where due_us <= {int(until_us)}"
+            f" order by due_us limit {int(limit)}",
+        )
+        return [row[0] or b"" for row in rows]
+
+    def lock_identity(self) -> None:
+        self._cursor.execute("select pg_advisory_xact_lock(%s)", (IDENTITY_LOCK,))
+
+    def evidence(self, signatures: Iterable[bytes]) -> list[EvidenceRow]:
+        return self._evidence(f"signature = any({array_literal(signatures)})")
+
+    def evidence_of_tokens(self, tokens: Iterable[bytes]) -> list[EvidenceRow]:
+        held = f"select signature from evidence_tokens where token = any({array_literal(tokens)})"
+        return self._evidence(f"signature in ({held})")
+
+    def _evidence(self, condition: str) -> list[EvidenceRow]:
+        rows = copy_out(self._cursor, f"select {', '.join(_EVIDENCE)} from evidence where {condition}")
+        return [evidence_row(row) for row in rows]
+
+    def evidence_of_profiles(self, profile_ids: Iterable[bytes]) -> list[tuple[bytes, bytes]]:
+        rows = copy_out(
+            self._cursor,
+            f"select profile_id, signature from evidence where profile_id = any({array_literal(profile_ids)})",
+        )
+        return [(row[0] or b"", row[1] or b"") for row in rows]
+
+    def tokens(self, tokens: Iterable[bytes]) -> list[TokenRow]:
+        return self._tokens(f"token = any({array_literal(tokens)})")
+
+    def tokens_of_profiles(self, profile_ids: Iterable[bytes]) -> list[TokenRow]:
+        return self._tokens(f"profile_id = any({array_literal(profile_ids)})")
+
+    def _tokens(self, condition: str) -> list[TokenRow]:
+        rows = copy_out(self._cursor, f"select {', '.join(_TOKEN)} from tokens where {condition}")
+        return [
+            TokenRow(
+                *(
+                    row[0] or b"",
+                    (row[1] or b"").decode(),
+                    int8(row[2]),
+                    row[3] or b"",
+                    int8(row[4]),
+                    row[5] or b"",
+                ),
+                row[6] == b"\x01",
+                row[7],
+            )
+            for row in rows
+        ]
+
+    def save_tokens(self, rows: Sequence[TokenRow]) -> None:
+        if not rows:
+            return
+        packed = [
+            f_bytes(row.token)
+            + f_text(row.kind)
+            + f_int8(row.first_us)
+            + f_bytes(row.first_event)
+            + f_int8(row.last_us)
+            + f_bytes(row.last_event)
+            + f_bool(row.hub)
+            + f_bytes(row.profile_id)
+            for row in sorted(rows)
+        ]
+        copy_rows(self._cursor, "new_tokens", _TOKEN, packed)
+        self._cursor.execute(
+            "insert into tokens select * from new_tokens on conflict (token) do update set first_us ="
+            " excluded.first_us, first_event = excluded.first_event, last_us = excluded.last_us,"
+            " last_event = excluded.last_event, hub = excluded.hub, profile_id = excluded.profile_id"
+        )
+        self._cursor.execute("delete from new_tokens")
+
+    def set_owners(self, owners: Mapping[bytes, bytes]) -> None:
+        if owners:
+            packed = [f_bytes(signature) + f_bytes(owners[signature]) for signature in sorted(owners)]
+            copy_rows(self._cursor, "new_owners", ("signature", "profile_id"), packed)
+            self._cursor.execute(
+                "update evidence e set profile_id = n.profile_id from new_owners n where e.signature = n.signature"
+            )
+            self._cursor.execute("delete from new_owners")
+
+    def replace_refused(self, signatures: Iterable[bytes], rows: Sequence[tuple[bytes, bytes, str]]) -> None:
+        self._cursor.execute("delete from refused_links where signature = any(%s)", (Uuids(list(signatures)),))
+        packed = [f_bytes(row[0]) + f_bytes(row[1]) + f_text(row[2]) for row in sorted(set(rows))]
+        copy_rows(self._cursor, "refused_links", ("signature", "token", "reason"), packed)
+
+    def lock_profiles(self, revision: int, profile_ids: Iterable[bytes]) -> dict[bytes, ProfileRow]:
+        # COPY takes no FOR UPDATE: lock first, then read what the lock protects.
+        listed = array_literal(sorted(profile_ids))
+        table = f"profiles_r{int(revision)}"
+        self._cursor.execute(
+            f"select count(*) from (select from {table} where profile_id = any({listed})"
+            " order by profile_id for update) as locked"
+        )
+        row = self._cursor.fetchone()
+        if row is None or row[0] == 0:
+            return {}
+        rows = copy_out(
+            self._cursor, f"select {', '.join(PROFILE_COLUMNS)} from {table} where profile_id = any({listed})"
+        )
+        return {row.profile_id: row for row in map(profile_row, rows)}
+
+    def states(self, revision: int, signatures: Iterable[bytes]) -> list[tuple[bytes, bytes]]:
+        rows = copy_out(
+            self._cursor,
+            f"select signature, state from states_r{int(revision)} where signature = any({array_literal(signatures)})",
+        )
+        return [(row[0] or b"", row[1] or b"") for row in rows]
+
+    def positions(self, signatures: Iterable[bytes]) -> list[tuple[int, int]]:
+        return _positions(self._cursor, signatures)
+
+    def save_profiles(self, revision: int, rows: Sequence[ProfileRow]) -> None:
+        if not rows:
+            return
+        copy_rows(self._cursor, "new_profiles", PROFILE_COLUMNS, [pack_profile(row) for row in sorted(rows)])
+        names = ", ".join(PROFILE_COLUMNS)
+        updates = ", ".join(f"{name} = excluded.{name}" for name in PROFILE_COLUMNS[1:])
+        self._cursor.execute(
+            f"insert into profiles_r{int(revision)} ({names}) select {names} from new_profiles"
+            f" on conflict (profile_id) do update set {updates}"
+        )
+        self._cursor.execute("delete from new_profiles")
+
+    def delete_profiles(self, revision: int, profile_ids: Iterable[bytes]) -> None:
+        listed = Uuids(list(profile_ids))
+        self._cursor.execute(f"delete from profiles_r{int(revision)} where profile_id = any(%s)", (listed,))
+        self._cursor.execute(f"delete from memberships_r{int(revision)} where profile_id = any(%s)", (listed,))
+
+    def change_memberships(
+        self, revision: int, entered: Sequence[tuple[int, bytes, int | None]], left: Sequence[tuple[int, bytes]]
+    ) -> None:
+        if left:
+            packed = [f_int2(segment) + f_bytes(profile_id) for segment, profile_id in sorted(left)]
+            copy_rows(self._cursor, "old_memberships", ("segment", "profile_id"), packed)
+            self._cursor.execute(
+                f"delete from memberships_r{int(revision)} m using old_memberships o"
+                " where m.segment = o.segment and m.profile_id = o.profile_id"
+            )
+            self._cursor.execute("delete from old_memberships")
+        rows = sorted(entered, key=lambda row: row[:2])
+        copy_rows(
+            self._cursor,
+            f"memberships_r{int(revision)}",
+            ("segment", "profile_id", "since_us"),
+            [f_int2(segment) + f_bytes(profile_id) + f_int8(since) for segment, profile_id, since in rows],
+        )
+
+    def add_changes(self, changes: Sequence[Change]) -> None:
+        if not changes:
+            return
+        self._cursor.execute("insert into feed_batches default values returning batch")
+        row = self._cursor.fetchone()
+        assert row is not None, "insert … returning gave no row"
+        batch = int(row[0])
+        columns = (
+            *("batch", "idx", "id", "type", "profile_id", "version", "name", "old", "new", "at_us", "cause"),
+            *("cause_event", "cause_definition"),
+        )
+        packed = [_pack_change(batch, index, change) for index, change in enumerate(changes)]
+        copy_rows(self._cursor, "changes", columns, packed)
+
+    def count_segment_days(self, counts: Mapping[tuple[str, str], tuple[int, int]]) -> None:
+        for (segment, day), (entered, left) in sorted(counts.items()):
+            self._cursor.execute(
+                'insert into segment_days as d (segment, day, entered, "left") values (%s, %s, %s, %s)'
+                " on conflict (segment, day) do update set entered = d.entered + excluded.entered,"
+                ' "left" = d."left" + excluded."left"',
+                (segment, day, entered, left),
+            )
+
+
+def _positions(cursor: Cursor, signatures: Iterable[bytes]) -> list[tuple[int, int]]:
+    rows = copy_out(
+        cursor,
+        f'select partition, "offset" from register where verdict = 0 and signature = any({array_literal(signatures)})',
+    )
+    return [(int8(row[0]), int8(row[1])) for row in rows]
+
+
+def _copy_register(cursor: Cursor, rows: Sequence[RegisterRow]) -> None:
+    packed = [
+        f_bytes(row.event_key)
+        + f_bytes(row.digest)
+        + f_int2(row.partition)
+        + f_int8(row.offset)
+        + f_bytes(row.signature)
+        + f_int2(row.verdict)
+        for row in rows
+    ]
+    copy_rows(cursor, "register", ("event_key", "digest", "partition", "offset", "signature", "verdict"), packed)
+
+
+def _register_row(row: tuple[bytes | None, ...]) -> RegisterRow:
+    return RegisterRow(row[0] or b"", row[1] or b"", int8(row[2]), int8(row[3]), row[4] or b"", int8(row[5]))
+
+
+def _pack_evidence(row: EvidenceRow) -> bytes:
+    return (
+        f_bytes(row.signature)
+        + f_array(_UUID, [f_bytes(token) for _, token in row.tokens])
+        + f_array(_TEXT, [f_text(kind) for kind, _ in row.tokens])
+        + f_int8(row.first_us)
+        + f_bytes(row.first_event)
+        + f_bytes(row.profile_id)
+    )
+
+
+def _add_marks(cursor: Cursor, marks: Sequence[NewMark]) -> None:
+    packed = []
+    for mark in marks:
+        signatures = sorted(mark.newest)
+        packed.append(
+            f_int4(mark.revision)
+            + f_int2(mark.shard)
+            + f_text(mark.kind)
+            + f_array(_UUID, [f_bytes(signature) for signature in signatures])
+            + f_array(_INT8, [f_int8(mark.newest[signature][0]) for signature in signatures])
+            + f_array(_UUID, [f_bytes(mark.newest[signature][1]) for signature in signatures])
+        )
+    columns = ("revision", "shard", "kind", "signatures", "newest_us", "newest_events")
+    copy_rows(cursor, "marks", columns, packed)
+
+
+def pack_profile(row: ProfileRow) -> bytes:
+    """A row of profiles_rN for COPY, fields in the order of the table."""
+    mask = row.segments.to_bytes((row.segments.bit_length() + 7) // 8, "little")
+    return (
+        f_bytes(row.profile_id)
+        + f_int8(row.version)
+        + f_bytes(row.state)
+        + f_int8(row.decided_us)
+        + f_int8(row.due_us)
+        + f_bool(row.lagging)
+        + f_int8(row.first_us)
+        + f_int8(row.last_us)
+        + f_int8(row.event_count)
+        + f_bytes(mask)
+        + f_text(row.lifecycle)
+        + f_text(row.risk)
+        + f_int4(row.points)
+        + f_json(_JSON.encode(row.reasons))
+    )
+
+
+def evidence_row(row: tuple[bytes | None, ...]) -> EvidenceRow:
+    """A row of evidence read by COPY, columns as in `_EVIDENCE`."""
+    tokens = tuple(zip(text_list(row[2]), uuid_list(row[1]), strict=True))
+    return EvidenceRow(row[0] or b"", tokens, int8(row[3]), row[4] or b"", row[5])
+
+
+def profile_row(row: tuple[bytes | None, ...]) -> ProfileRow:
+    reasons = msgspec.json.decode((row[13] or b"\x01[]")[1:], type=tuple[tuple[str, int], ...])
+    return ProfileRow(
+        *(row[0] or b"", int8(row[1]), row[2] or b"", int8(row[3])),
+        None if row[4] is None else int8(row[4]),
+        row[5] == b"\x01",
+        None if row[6] is None else int8(row[6]),
+        None if row[7] is None else int8(row[7]),
+        int8(row[8]),
+        int.from_bytes(row[9] or b"", "little"),
+        (row[10] or b"").decode(),
+        (row[11] or b"").decode(),
+        int8(row[12]),
+        reasons,
+    )
+
+
+def _pack_change(batch: int, index: int, change: Change) -> bytes:
+    return (
+        f_int8(batch)
+        + f_int4(index)
+        + f_bytes(change.id)
+        + f_text(change.type)
+        + f_bytes(change.profile_id)
+        + f_int8(change.version)
+        + f_text(change.name)
+        + f_json(None if change.old is None else _JSON.encode(change.old))
+        + f_json(None if change.new is None else _JSON.encode(change.new))
+        + f_int8(change.at_us)
+        + f_text(change.cause)
+        + f_bytes(change.cause_event)
+        + f_text(change.cause_definition)
+    )

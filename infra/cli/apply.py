@@ -1,0 +1,76 @@
+"""`touchfold apply DIR`: definitions into a new revision, built beside the live one and swapped in."""
+
+import json
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+DATA = Annotated[Path | None, typer.Option("--data", help="the data folder", show_default=False)]
+JSON = Annotated[bool, typer.Option("--json", help="print the result as JSON")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    app.command("apply")(apply)
+
+
+def apply(
+    directory: Annotated[Path, typer.Argument(help="a folder of YAML files, or one file")],
+    data: DATA = None,
+    as_json: JSON = False,
+) -> None:
+    """Apply definitions: properties, traits, computed traits, segments, lifecycle, risk.
+
+    The new revision is folded from the log beside the live one and swapped in whole; removing a file deletes
+    nothing (write `delete: [name]`).
+
+    Example: touchfold apply definitions/
+    """
+    from infra.adapters.postgres_control import PostgresControl
+    from infra.bootstrap import session
+    from processors.definitions import apply_files
+    from schemas.errors import DefinitionsInvalid
+
+    paths = sorted(directory.glob("*.y*ml")) if directory.is_dir() else [directory]
+    if not paths or not all(path.is_file() for path in paths):
+        raise DefinitionsInvalid(f"no YAML files at {directory}: give a folder with *.yaml, or one file")
+    with session(data) as here:
+        control = PostgresControl(here.dsn)
+        files = [(path.name, path.read_text(encoding="utf-8")) for path in paths]
+        applied = apply_files(control, files, datetime.now(UTC))
+        for warning in applied.warnings:
+            typer.echo(f"warning: {warning.path}: {warning.reason}", err=True)
+        if applied.revision is not None:
+            await_revision_of(here, control, applied.revision)
+        summary = applied.summary
+        if as_json:
+            typer.echo(json.dumps({**{key: summary[key] for key in summary}, "errors": []}))
+        else:
+            for key in ("added", "changed", "deleted", "unchanged"):
+                names = summary.get(key, [])
+                shown = ", ".join(names) if len(names) <= 12 else f"{len(names)} definitions"
+                if names:
+                    typer.echo(f"{key}: {shown}")
+            if applied.revision is None:
+                typer.echo("nothing changed")
+
+
+def await_revision_of(here: "Session", control: "PostgresControl", revision: int) -> None:  # type: ignore[name-defined]  # noqa: F821
+    """Build it here, or wait for the worker that runs; with a bar on stderr."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from processors.definitions import await_revision
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(f"building revision {revision}", total=1.0)
+        if here.joined:
+            await_revision(
+                control, revision, lambda done: bar.update(task, completed=done), lambda: time.sleep(0.1), 600
+            )
+        else:
+            here.settle(lambda _text: bar.update(task, completed=control.revision(revision).done))
+            await_revision(control, revision, lambda done: bar.update(task, completed=done), lambda: None, 1)

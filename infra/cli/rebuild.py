@@ -1,0 +1,110 @@
+"""`touchfold rebuild [--check]` and `touchfold refold KIND:VALUE`: the log folded again."""
+
+import json
+import time
+from datetime import UTC, datetime
+from typing import Annotated
+
+import typer
+
+from infra.cli.apply import DATA, JSON, await_revision_of
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    app.command("rebuild")(rebuild)
+    app.command("refold")(refold)
+
+
+def rebuild(
+    check: Annotated[bool, typer.Option("--check", help="only compare; change nothing")] = False,
+    data: DATA = None,
+    as_json: JSON = False,
+) -> None:
+    """Fold the whole log again into a new revision and swap it in; or prove that the live one equals it.
+
+    Examples: touchfold rebuild --check     touchfold rebuild
+    """
+    from infra.adapters.postgres_control import PostgresControl
+    from infra.bootstrap import session
+    from processors.definitions import start_rebuild
+
+    with session(data) as here:
+        if check:
+            _check(here, as_json)
+            return
+        control = PostgresControl(here.dsn)
+        revision = start_rebuild(control, datetime.now(UTC))
+        await_revision_of(here, control, revision)
+        typer.echo(json.dumps({"revision": revision}) if as_json else f"revision {revision} is live")
+
+
+def _check(here: "Session", as_json: bool) -> None:  # type: ignore[name-defined]  # noqa: F821
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from infra.adapters.postgres_rebuild import PostgresRebuild
+    from infra.drivers.worker_role import services_of
+    from processors.check import SHOWN, check
+    from processors.worker import Compiled
+    from schemas.record import from_us
+
+    if not here.joined:
+        here.settle(lambda _text: None)
+    services = services_of(here)
+    live = services.control.live()
+    compiled = Compiled.of(live, services.time_zone, services.currency)
+    with (
+        PostgresRebuild(here.dsn).snapshot(live.revision) as snapshot,
+        Progress(console=Console(stderr=True), transient=True) as bar,
+    ):
+        task = bar.add_task("folding the log again", total=None)
+        verdict = check(services, compiled, snapshot, lambda done, total: bar.update(task, completed=done, total=total))
+    shown = [difference._asdict() for difference in verdict.differences[:SHOWN]]
+    as_of = from_us(verdict.as_of_us).isoformat().replace("+00:00", "Z")
+    if as_json:
+        result = {"equal": verdict.equal, "profiles": verdict.profiles, "hash": verdict.hash, "as_of": as_of}
+        typer.echo(json.dumps({**result, "differences": shown}))
+    elif verdict.equal:
+        typer.echo(f"equal: {verdict.profiles} profiles as of {as_of}\nsha256 {verdict.hash}")
+    else:
+        typer.echo(f"NOT equal: {len(verdict.differences)} differences")
+        for each in shown:
+            typer.echo(f"  {each['what']} {each['id']}\n    live {each['live']}\n    log  {each['log']}")
+    if not verdict.equal:
+        raise typer.Exit(1)
+
+
+def refold(
+    identifier: Annotated[str, typer.Argument(help="KIND:VALUE, such as email:ada@example.com")],
+    data: DATA = None,
+    as_json: JSON = False,
+) -> None:
+    """Make one customer's states anew from the log and decide again.
+
+    Example: touchfold refold user_id:4711
+    """
+    from infra.adapters.postgres_control import PostgresControl
+    from infra.adapters.postgres_store import PostgresStore
+    from infra.bootstrap import session
+    from schemas.errors import NotFound
+    from schemas.store import NO_EVENT, NewMark
+
+    with session(data) as here:
+        token = here.find_token(identifier)
+        store = PostgresStore(here.dsn, "touchfold refold")
+        revision = PostgresControl(here.dsn).live().revision
+        with store.decide() as tx:
+            rows = tx.tokens([token]) if token else []
+            owned = tx.evidence_of_profiles([row.profile_id for row in rows if row.profile_id])
+            signatures = [signature for _, signature in owned]
+            if not signatures:
+                raise NotFound(f"no profile has the identifier {identifier.split(':', 1)[0]}:…")
+            tx.add_marks([NewMark(revision, 0, "refold", dict.fromkeys(signatures, (0, NO_EVENT)))])
+        if here.joined:
+            control = PostgresControl(here.dsn)
+            while control.open_marks(revision):
+                time.sleep(0.05)
+        else:
+            here.settle(lambda _text: None)
+        typer.echo(json.dumps({"signatures": len(signatures)}) if as_json else f"{len(signatures)} signatures folded")

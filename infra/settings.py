@@ -1,0 +1,237 @@
+"""The settings: one frozen tree, read once from `TOUCHFOLD_…` and a TOML file. Nothing below bootstrap sees it.
+
+The environment wins over the file. An unknown key or a bad value is an error that names the key, what is wrong
+with it and what to do.
+"""
+
+import re
+import tomllib
+from collections.abc import Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Final, Literal, NamedTuple
+from zoneinfo import ZoneInfo, available_timezones
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+
+from schemas.errors import Problem, SettingsInvalid
+from schemas.failpoints import NAMES
+
+PREFIX: Final = "TOUCHFOLD_"
+FILE_NAME: Final = "touchfold.toml"
+ROLES: Final = ("http", "worker", "archive", "up", "cli")
+_TEST_ONLY: Final = frozenset({"CLOCK_OFFSET_S", "FAILPOINT"})
+_NOT_SETTINGS: Final = frozenset({"CONFIG", "TEST"})  # of the environment alone: they say how the rest is read
+_OF_THE_TESTS: Final = frozenset({"SHARED"})  # where the test suite looks for its large data sets
+_FAILPOINT: Final = re.compile(r"(?:(?P<role>[a-z]+)@)?(?P<name>[a-z_.]+)(?::(?P<hits>[1-9][0-9]{0,6}))?")
+_TEXTS: Final = frozenset({"port", "doors", "kafka_insecure", "clock_offset_s"})  # numbers and switches, as text
+
+
+class Failpoint(NamedTuple):
+    """Where a process ends itself in a kill test: at the `hits`-th passage; None: in every role."""
+
+    role: str | None
+    name: str
+    hits: int
+
+
+class Deployment(NamedTuple):
+    """What is fixed at the first start, because stored answers depend on it."""
+
+    time_zone: str
+    region: str
+    currency: str
+
+
+class Settings(BaseModel):
+    """Every setting with its default; the descriptions are those of docs/settings.md."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    data: Path = Field(Path("touchfold-data"), description="the data folder")
+    host: str = Field("127.0.0.1", min_length=1, description="the address to listen on")
+    port: int = Field(8700, ge=0, le=65535, description="the port to listen on; 0 takes a free one")
+    doors: int = Field(1, ge=1, le=16, description="HTTP processes that share the port")
+    database: SecretStr | None = Field(None, description="your own PostgreSQL, instead of the one in the data folder")
+    vault: SecretStr | None = Field(None, description="the vault's database; by default DATABASE's name + _vault")
+    log: Literal["postgres", "kafka"] = Field("postgres", description="where the log lives")
+    kafka_bootstrap: str | None = Field(None, description="brokers, host:port separated by commas")
+    kafka_insecure: bool = Field(False, description="allow brokers without TLS")
+    time_zone: str = Field("UTC", description="whose days and midnights definitions count")
+    region: str = Field("US", description="whose phone numbers are meant when they have no country code")
+    currency: str = Field("USD", description="of amounts that name none, and of sums")
+    master_key: SecretStr | None = Field(None, description="64 hex digits or base64; else the file master.key")
+    clock_offset_s: float = Field(0.0, description="shifts the clock of decisions; only with TOUCHFOLD_TEST=1")
+    failpoint: Failpoint | None = Field(None, description="ends a process there; only with TOUCHFOLD_TEST=1")
+
+    @property
+    def deployment(self) -> Deployment:
+        return Deployment(self.time_zone, self.region, self.currency)
+
+    @field_validator("data", mode="after")
+    @classmethod
+    def _absolute(cls, value: Path) -> Path:
+        return value.expanduser().absolute()
+
+    @field_validator("host", mode="after")
+    @classmethod
+    def _address(cls, value: str) -> str:
+        if "/" in value or any(letter.isspace() for letter in value):
+            raise ValueError("is a host name or an address, such as 127.0.0.1 or 0.0.0.0")
+        return value
+
+    @field_validator("log", mode="after")
+    @classmethod
+    def _log_of_this_build(cls, value: str) -> str:
+        if value == "kafka":
+            raise ValueError("is not in this build yet: leave it away, or set postgres")
+        return value
+
+    @field_validator("time_zone", mode="after")
+    @classmethod
+    def _known_zone(cls, value: str) -> str:
+        zones = available_timezones()
+        if value not in zones:
+            close = {zone.lower(): zone for zone in zones}
+            near = get_close_matches(value.lower(), close, 1)
+            hint = f"did you mean {close[near[0]]}?" if near else "give one such as Europe/Berlin"
+            raise ValueError(f"is no time zone: {hint}")
+        return ZoneInfo(value).key
+
+    @field_validator("region", mode="after")
+    @classmethod
+    def _two_letters(cls, value: str) -> str:
+        if re.fullmatch("[A-Z]{2}", value) is None:
+            raise ValueError("is the two capital letters of a country, such as US or DE")
+        return value
+
+    @field_validator("currency", mode="after")
+    @classmethod
+    def _three_letters(cls, value: str) -> str:
+        if re.fullmatch("[A-Z]{3}", value) is None:
+            raise ValueError("is the three capital letters of ISO 4217, such as USD or EUR")
+        return value
+
+    @field_validator("failpoint", mode="before")
+    @classmethod
+    def _parsed(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        match = _FAILPOINT.fullmatch(value)
+        if match is None:
+            raise ValueError("is name, name:hits or role@name:hits")
+        role, name = match["role"], match["name"]
+        if name not in NAMES:
+            raise ValueError(f"is no failpoint; there are {', '.join(sorted(NAMES))}")
+        if role is not None and role not in ROLES:
+            raise ValueError(f"names no role; there are {', '.join(ROLES)}")
+        return Failpoint(role, name, int(match["hits"] or 1))
+
+
+KEYS: Final = tuple(name.upper() for name in Settings.model_fields)
+"""Every key, as in the environment behind TOUCHFOLD_; the file has them in small letters."""
+
+
+def load(environ: Mapping[str, str], *, data: Path | None = None, port: int | None = None) -> Settings:
+    """Settings from the environment and the TOML file; `data` and `port` (of the command line) win over both.
+
+    The file is TOUCHFOLD_CONFIG, else touchfold.toml in the data folder when it is there. Raises SettingsInvalid.
+    """
+    env = _from_environment(environ)
+    folder = data or Path(env.get("data", (Settings.model_fields["data"].default, ""))[0])
+    file = _from_file(environ.get(PREFIX + "CONFIG"), folder)
+    found: dict[str, tuple[Any, str]] = {**file, **env}
+    if data is not None:
+        found["data"] = (data, "--data")
+    if port is not None:
+        found["port"] = (port, "--port")
+    if environ.get(PREFIX + "TEST") != "1":
+        _refuse_test_only(found)
+    return _validate(found)
+
+
+def _from_environment(environ: Mapping[str, str]) -> dict[str, tuple[Any, str]]:
+    """Field -> (value, the name it was given under)."""
+    found: dict[str, tuple[Any, str]] = {}
+    for name, value in environ.items():
+        if not name.startswith(PREFIX):
+            continue
+        key = name.removeprefix(PREFIX)
+        if key in _OF_THE_TESTS:
+            continue
+        if key not in KEYS and key not in _NOT_SETTINGS:
+            raise _unknown(name, key)
+        if not value:
+            raise SettingsInvalid(f"{name} is empty: give it a value, or unset it", [Problem(name, "is empty")])
+        if key in KEYS:
+            found[key.lower()] = (value, name)
+    return found
+
+
+def _from_file(configured: str | None, folder: Path) -> dict[str, tuple[Any, str]]:
+    path = Path(configured) if configured else folder / FILE_NAME
+    if not configured and not path.exists():
+        return {}
+    try:
+        entries = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as err:
+        reason = err.strerror if isinstance(err, OSError) else "it is not UTF-8"
+        raise SettingsInvalid(
+            f"the settings file {path} cannot be read: {reason}. Put it there, or change TOUCHFOLD_CONFIG"
+        ) from err
+    except tomllib.TOMLDecodeError as err:
+        raise SettingsInvalid(f"the settings file {path} is not TOML: {err}") from err
+    found: dict[str, tuple[Any, str]] = {}
+    for key, value in entries.items():
+        origin = f"{key} in {path}"
+        if key.upper() not in KEYS or key != key.lower():
+            raise _unknown(origin, key.upper(), small=True)
+        if key == "data" and not configured:
+            raise SettingsInvalid(f"{origin}: the file is in the data folder, so it cannot say where that is")
+        found[key] = (value, origin)
+    return found
+
+
+def _unknown(origin: str, key: str, *, small: bool = False) -> SettingsInvalid:
+    near = get_close_matches(key, [*KEYS, *_NOT_SETTINGS], 1, 0.5)
+    names = [PREFIX + each for each in KEYS]
+    if small:
+        near, names = [each.lower() for each in near], [each.lower() for each in KEYS]
+    elif near:
+        near = [PREFIX + near[0]]
+    hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(names)}"
+    return SettingsInvalid(f"unknown setting {origin}: {hint}", [Problem(origin, "is no setting")])
+
+
+def _refuse_test_only(found: Mapping[str, tuple[Any, str]]) -> None:
+    for key in sorted(_TEST_ONLY):
+        if key.lower() in found:
+            origin = found[key.lower()][1]
+            raise SettingsInvalid(
+                f"{origin} is for tests: unset it, or set TOUCHFOLD_TEST=1 beside it",
+                [Problem(origin, "only with TOUCHFOLD_TEST=1")],
+            )
+
+
+def _validate(found: Mapping[str, tuple[Any, str]]) -> Settings:
+    wrong = [
+        Problem(origin, "must be text in quotes")
+        for field, (value, origin) in found.items()
+        if field not in _TEXTS and not isinstance(value, str | Path)
+    ]
+    if not wrong:
+        try:
+            return Settings(**{field: value for field, (value, _) in found.items()})
+        except ValidationError as err:
+            wrong = [_problem(dict(entry), found) for entry in err.errors(include_url=False)]
+    raise SettingsInvalid("; ".join(f"{problem.path} {problem.reason}" for problem in wrong), wrong)
+
+
+def _problem(entry: Mapping[str, Any], found: Mapping[str, tuple[Any, str]]) -> Problem:
+    field = str(entry["loc"][0])
+    value, origin = found[field]
+    reason = str(entry["msg"]).removeprefix("Value error, ")
+    reason = reason[0].lower() + reason[1:]
+    if not isinstance(value, SecretStr) and field not in {"master_key", "database", "vault"}:
+        origin = f"{origin} = {value}" if origin.startswith((PREFIX, "--")) else f"{origin} ({value})"
+    return Problem(origin, reason)

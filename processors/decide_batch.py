@@ -1,0 +1,289 @@
+"""DECIDE: one transaction takes marks and due profiles, resolves identity, sums states and decides (design C7).
+
+A profile's state is made anew from its signatures' states each time, so a merge, a split and a late event are
+the same work. What differs from the last committed decision goes to the change feed.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from hashlib import blake2b
+from typing import Any, Final, NamedTuple
+from zoneinfo import ZoneInfo
+
+import msgspec
+
+from processors.resolve import Identity, Moves
+from projections.evaluate import Decision, Evaluator
+from projections.fold import Fold
+from projections.state import DIRECT, EVENT_COUNT, FIRST, FORM, LAST, NAME, STAMP_KEY, STAMP_US, TRAITS, State
+from schemas.record import from_us, uuid_text
+from schemas.store import NO_EVENT, Change, DecideTx, Mark, ProfileRow, ProjectionStore
+
+DirectTraits = Callable[[Mapping[bytes, State], frozenset[str]], dict[bytes, dict[str, Any]]]
+"""Opens the direct traits that conditions need: states by profile id, names -> values by profile id."""
+
+Uncapped = Callable[[DecideTx, Sequence[bytes]], State]
+"""The state of some signatures folded anew from the log without a cap, for maps that overflowed."""
+
+_NEVER: Final = -(2**63)
+_JSON: Final = msgspec.json.Encoder(order="deterministic")
+
+
+class Outcome(NamedTuple):
+    """What one run of DECIDE did."""
+
+    marks: int
+    profiles: int
+    changes: int
+
+
+class Cause(NamedTuple):
+    """Why a profile is decided: (occurred_us, event) of the newest event, or another kind."""
+
+    kind: str
+    stamp: tuple[int, bytes] = (_NEVER, NO_EVENT)
+
+    @property
+    def event(self) -> bytes | None:
+        return None if self.stamp[1] == NO_EVENT else self.stamp[1]
+
+
+@dataclass
+class Decider:
+    """Decides for one revision. A silent one (a building revision) writes no feed and no identity."""
+
+    store: ProjectionStore
+    fold: Fold
+    evaluator: Evaluator
+    identity: Identity
+    direct: DirectTraits
+    uncapped: Uncapped
+    revision: int
+    time_zone: str
+    silent: bool = False
+
+    def run(self, watermark_us: int, *, marks: int = 64, due: int = 2_000, lagging: bool = False) -> Outcome:
+        """Decide what is marked or due at the lowest watermark; all of it in one transaction."""
+        with self.store.decide() as tx:
+            taken = tx.take_marks(self.revision, marks)
+            causes, moves = self._wanted(tx, taken)
+            for profile_id in tx.due(self.revision, watermark_us, due):
+                causes.setdefault(profile_id, Cause("timer"))
+            if not taken and not causes:
+                return Outcome(0, 0, 0)
+            changes = self._decide(tx, causes, moves, watermark_us, lagging)
+            if not self.silent:
+                tx.add_changes(changes)
+            tx.delete_marks([mark.id for mark in taken])
+        return Outcome(len(taken), len(causes), len(changes))
+
+    def decide_all(self, profile_ids: Sequence[bytes], watermark_us: int, cause: str) -> None:
+        """Decide these whether marked or not; a building revision does so with all of them once."""
+        with self.store.decide() as tx:
+            changes = self._decide(tx, dict.fromkeys(profile_ids, Cause(cause)), Moves.none(), watermark_us, False)
+            if not self.silent:
+                tx.add_changes(changes)
+
+    def _wanted(self, tx: DecideTx, taken: Sequence[Mark]) -> tuple[dict[bytes, Cause], Moves]:
+        """The profiles to decide, each with its cause, after identity is settled for all signatures marked."""
+        newest: dict[bytes, tuple[int, bytes]] = {}
+        anew: set[bytes] = set()
+        for mark in taken:
+            for signature, at_us, event in zip(mark.signatures, mark.newest_us, mark.newest_events, strict=True):
+                newest[signature] = max(newest.get(signature, (_NEVER, NO_EVENT)), (at_us, event))
+            if mark.kind == "identity":
+                anew.update(mark.signatures)
+        if not newest:
+            return {}, Moves.none()
+        owners, moves = self.identity.settle(tx, newest, anew, read_only=self.silent)
+        causes: dict[bytes, Cause] = {}
+        for signature, stamp in newest.items():
+            owner = owners.get(signature)
+            if owner is not None:  # none: all its tokens are erased
+                other = causes.get(owner, Cause("event"))
+                causes[owner] = Cause("event", max(stamp, other.stamp))
+        for profile_id in moves.touched:
+            causes.setdefault(profile_id, Cause("identity"))
+        return causes, moves
+
+    def _decide(
+        self, tx: DecideTx, causes: Mapping[bytes, Cause], moves: Moves, watermark_us: int, lagging: bool
+    ) -> list[Change]:
+        before = tx.lock_profiles(self.revision, {*causes, *moves.ended})
+        states = self._states(tx, causes)
+        direct = self.direct(states, self.evaluator.needs_direct) if self.evaluator.needs_direct else {}
+        writer = _Writer(self, moves)
+        rows: list[ProfileRow] = []
+        gone = [profile_id for profile_id in before if profile_id not in states]
+        for profile_id in gone:
+            writer.end(before[profile_id], watermark_us, causes.get(profile_id, Cause("identity")))
+        for profile_id, state in states.items():
+            old = before.get(profile_id)
+            at_us = max(watermark_us, _stamp_us(state, LAST) or 0, old.decided_us if old else 0)
+            decision = self.evaluator.decide(state, at_us, direct.get(profile_id))
+            row = self._row(profile_id, state, decision, at_us, old, lagging)
+            rows.append(writer.differences(old, row, state, causes[profile_id], at_us))
+        tx.delete_profiles(self.revision, gone)
+        tx.save_profiles(self.revision, rows)
+        tx.change_memberships(self.revision, writer.entered, writer.left)
+        if not self.silent:
+            tx.count_segment_days(writer.days)
+        return writer.changes
+
+    def _states(self, tx: DecideTx, profile_ids: Iterable[bytes]) -> dict[bytes, State]:
+        """The merged state of each profile that owns any, from its signatures' states read under the lock."""
+        owned: dict[bytes, bytes] = {sig: owner for owner, sig in tx.evidence_of_profiles(profile_ids)}
+        parts: dict[bytes, list[State]] = {}
+        for signature, packed in tx.states(self.revision, owned):
+            parts.setdefault(owned[signature], []).append(self.fold.unpack(packed))
+        merge = self.fold.merge
+        merged = {owner: states[0] if len(states) == 1 else merge(states) for owner, states in parts.items()}
+        for owner, state in merged.items():
+            if self.fold.overflowed(state):
+                merged[owner] = self.uncapped(tx, [sig for sig, each in owned.items() if each == owner])
+        return merged
+
+    def _row(
+        self, profile_id: bytes, state: State, decision: Decision, at_us: int, old: ProfileRow | None, lagging: bool
+    ) -> ProfileRow:
+        return ProfileRow(
+            profile_id,
+            old.version if old else 0,
+            self.fold.pack(state),
+            at_us,
+            decision.due_at_us,
+            lagging,
+            _stamp_us(state, FIRST),
+            _stamp_us(state, LAST),
+            state[EVENT_COUNT],
+            decision.segments,
+            decision.stage,
+            decision.risk,
+            decision.points,
+            decision.reasons,
+        )
+
+
+class _Writer:
+    """Collects what differs from the last committed decision."""
+
+    def __init__(self, decider: Decider, moves: Moves) -> None:
+        self._decider = decider
+        self._evaluator = decider.evaluator
+        self._moves = moves
+        self._zone = ZoneInfo(decider.time_zone)
+        self.changes: list[Change] = []
+        self.entered: list[tuple[int, bytes, int | None]] = []
+        self.left: list[tuple[int, bytes]] = []
+        self.days: dict[tuple[str, str], tuple[int, int]] = {}
+
+    def differences(
+        self, old: ProfileRow | None, row: ProfileRow, state: State, cause: Cause, at_us: int
+    ) -> ProfileRow:
+        """Note all changes of one profile; returns the row with the version after them."""
+        note = _Notes(row.profile_id, row.version, at_us, cause)
+        moves = self._moves
+        if row.profile_id in moves.split_off:
+            note.add("identity", "split_off", None, [uuid_text(part) for part in moves.split_off[row.profile_id]])
+        if row.profile_id in moves.joined:
+            kinds = sorted(moves.joined[row.profile_id])
+            note.add("profile", "identifiers", None, {"personal": True, "kinds": kinds})
+        self._traits(note, old, state, at_us)
+        self._segments(note, old.segments if old else 0, row, at_us)
+        was = old.lifecycle if old else None
+        if was != row.lifecycle:
+            note.add("lifecycle", None, was, row.lifecycle)
+        was = old.risk if old else "low"  # a new profile starts from the baseline without a change
+        if was != row.risk:
+            note.add("risk", None, was, {"level": row.risk, "reasons": [list(reason) for reason in row.reasons]})
+        self.changes += note.changes
+        return row._replace(version=note.version)
+
+    def end(self, old: ProfileRow, at_us: int, cause: Cause) -> None:
+        """A profile that owns nothing any more: merged into another, or erased elsewhere."""
+        into = self._moves.ended.get(old.profile_id)
+        note = _Notes(old.profile_id, old.version, at_us, cause if cause.event else Cause("identity"))
+        if into is not None:
+            note.add("identity", "merged_into", None, [uuid_text(into)])
+        for index in _bits(old.segments):
+            self._count(index, at_us, 0, 1)
+        self.changes += note.changes
+
+    def _traits(self, note: "_Notes", old: ProfileRow | None, state: State, at_us: int) -> None:
+        """Attributes by value, direct traits by the event that set them, computed traits at one clock."""
+        evaluator = self._evaluator
+        before = self._decider.fold.unpack(old.state) if old else self._decider.fold.new_state()
+        if before[TRAITS] != state[TRAITS]:
+            had, has = evaluator.attributes(before), evaluator.attributes(state)
+            for name in sorted(had.keys() | has.keys()):
+                if had.get(name) != has.get(name):
+                    note.add("profile", name, had.get(name), has.get(name))
+            stamps, now = _direct_stamps(before), _direct_stamps(state)
+            for name in sorted(stamps.keys() | now.keys()):
+                if stamps.get(name) != now.get(name):
+                    note.add("profile", name, None, {"personal": True})
+        if evaluator.published_names:
+            was, is_ = evaluator.published(before, at_us), evaluator.published(state, at_us)
+            for name in sorted(is_):
+                if was.get(name) != is_[name]:
+                    note.add("profile", name, was.get(name), is_[name])
+
+    def _segments(self, note: "_Notes", before: int, row: ProfileRow, at_us: int) -> None:
+        names = self._evaluator.segment_names
+        for index in _bits(row.segments & ~before):
+            self.entered.append((index, row.profile_id, at_us))
+            note.add("segment", names[index], False, True)
+            self._count(index, at_us, 1, 0)
+        for index in _bits(before & ~row.segments):
+            self.left.append((index, row.profile_id))
+            note.add("segment", names[index], True, False)
+            self._count(index, at_us, 0, 1)
+
+    def _count(self, index: int, at_us: int, entered: int, left: int) -> None:
+        day = from_us(at_us).astimezone(self._zone).date().isoformat()
+        key = (self._evaluator.segment_names[index], day)
+        had = self.days.get(key, (0, 0))
+        self.days[key] = (had[0] + entered, had[1] + left)
+
+
+class _Notes:
+    """The changes of one profile: each raises its version by one; ids are hashes of content."""
+
+    def __init__(self, profile_id: bytes, version: int, at_us: int, cause: Cause) -> None:
+        self._profile_id = profile_id
+        self._at_us = at_us
+        self._cause = cause
+        self.version = version
+        self.changes: list[Change] = []
+
+    def add(self, type_: str, name: str | None, old: Any, new: Any) -> None:
+        self.version += 1
+        content = _JSON.encode([self._profile_id.hex(), self.version, type_, name, _plain(old), _plain(new)])
+        key = blake2b(content, digest_size=16, person=b"tf-change").digest()
+        self.changes.append(
+            Change(
+                *(key, type_, self._profile_id, self.version, name, _plain(old), _plain(new), self._at_us),
+                *(self._cause.kind, self._cause.event, None),
+            )
+        )
+
+
+def _plain(value: Any) -> Any:
+    """A value as the feed's JSON holds it: decimals as strings, times in ISO form."""
+    if isinstance(value, datetime):
+        return value.isoformat().replace("+00:00", "Z")
+    return value
+
+
+def _stamp_us(state: State, slot: int) -> int | None:
+    return int(state[slot][0]) if state[slot] else None
+
+
+def _direct_stamps(state: State) -> dict[str, tuple[int, bytes]]:
+    """The event that set each direct trait."""
+    return {entry[NAME]: (entry[STAMP_US], entry[STAMP_KEY]) for entry in state[TRAITS] if entry[FORM] == DIRECT}
+
+
+def _bits(mask: int) -> list[int]:
+    return [index for index in range(mask.bit_length()) if mask >> index & 1]

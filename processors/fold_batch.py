@@ -1,0 +1,350 @@
+"""FOLD: one transaction folds batches of the log into states, register, evidence and marks (design C7).
+
+The same code serves the live path, a building revision and a rebuild; only the live one writes the register.
+"""
+
+from binascii import a2b_base64
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+import msgspec
+
+from projections.fold import Fold, FoldEvent
+from schemas.dead_letters import DeadLetter
+from schemas.errors import Disposition, TouchfoldError
+from schemas.ports import EventLog, Sealer
+from schemas.record import Stored, signature_of, to_us
+from schemas.store import (
+    NO_EVENT,
+    SHARDS,
+    Advance,
+    EvidenceRow,
+    FoldTx,
+    NewMark,
+    NotApplied,
+    ProjectionStore,
+    RegisterRow,
+    Verdict,
+)
+
+_CACHE: Final = 200_000  # signatures whose evidence is known to be stored; about 40 MB
+
+
+class Batch(NamedTuple):
+    """Records of one partition from `start` on; `end` is the next offset after them."""
+
+    partition: int
+    start: int
+    end: int
+    records: Sequence[Stored]
+    watermark_us: int  # received_at of the first record not in any batch yet, else the clock's (design C8)
+
+
+class Applied(NamedTuple):
+    """One event on its way into a state, decoded once."""
+
+    event: FoldEvent
+    key: bytes
+    digest: bytes
+    tokens: tuple[tuple[str, bytes], ...]
+    signature: bytes
+    partition: int
+    offset: int
+    received_us: int
+    occurred_us: int
+
+    @property
+    def rank(self) -> tuple[int, int, int]:
+        """Which of two copies counts: the lower (design C3)."""
+        return self.received_us, self.partition, self.offset
+
+
+@dataclass
+class Report:
+    """What a batch came to, for counters and tests."""
+
+    records: int = 0
+    applied: int = 0
+    duplicates: int = 0
+    conflicts: int = 0
+    quarantined: int = 0
+    erased: int = 0
+
+
+LetterMaker = Callable[[Stored, str, str, "Applied | None"], DeadLetter]
+"""(record, rule, reason, what was decoded of it) -> a sealed dead letter of stage "fold"."""
+
+_REUSED: Final = "an event with this message id and other content was received before"
+
+
+@dataclass
+class Folder:
+    """Folds batches for one revision. `letter` makes a sealed dead letter of a record that cannot be folded."""
+
+    store: ProjectionStore
+    log: EventLog
+    fold: Fold
+    sealer: Sealer
+    letter: LetterMaker
+    revision: int
+    epoch: int
+    live: bool = True
+    marks: bool = True  # a revision that decides all its profiles at the end needs none
+    poison: set[tuple[int, int]] = field(default_factory=set)  # positions whose fold failed again and again
+    _signatures: dict[tuple[str, ...], tuple[tuple[tuple[str, bytes], ...], bytes]] = field(default_factory=dict)
+    _first: dict[bytes, int] = field(default_factory=dict)
+
+    def run(self, batches: Sequence[Batch], prune_us: int) -> Report:
+        """Fold the batches of some partitions in one transaction. `prune_us`: no later decision is before it.
+
+        Raises ProgressConflict, StoreUnavailable (nothing is kept) or an error of disposition STOP.
+        """
+        report = Report()
+        decoded, unreadable = self._decode(batches, report)
+        first_seen = dict(self._first)
+        try:
+            with self.store.fold() as tx:
+                tx.hold_erasures()
+                tx.advance(
+                    self.revision,
+                    self.epoch,
+                    [Advance(b.partition, b.start, b.end, b.watermark_us) for b in batches],
+                )
+                if self.live:
+                    self._quarantine(tx, unreadable, report)
+                    chosen = self._register(tx, decoded, report)
+                else:
+                    chosen = self._already_applied(tx, batches, decoded)
+                self._apply(tx, chosen, prune_us)
+        except BaseException:
+            self._first = first_seen  # what was not committed is not known
+            raise
+        report.applied = len(chosen)
+        return report
+
+    # ------------------------------------------------------------ decode
+
+    def _decode(self, batches: Sequence[Batch], report: Report) -> tuple[list[Applied], list[tuple[Stored, str]]]:
+        decoded: list[Applied] = []
+        unreadable: list[tuple[Stored, str]] = []
+        for batch in batches:
+            report.records += len(batch.records)
+            for record in batch.records:
+                if (record.partition, record.offset) in self.poison:
+                    unreadable.append((record, "folding it failed again and again"))
+                    continue
+                try:
+                    decoded.append(self.decoded(record))
+                except TouchfoldError as err:
+                    if err.disposition is not Disposition.DEAD_LETTER:
+                        raise
+                    unreadable.append((record, err.message))
+        return decoded, unreadable
+
+    def decoded(self, record: Stored) -> Applied:
+        event = self.fold.decode(record.value)
+        event.partition, event.offset = record.partition, record.offset
+        names = tuple([identifier.token for identifier in event.ids])
+        known = self._signatures.get(names)
+        if known is None:
+            tokens = tuple((identifier.kind, bytes.fromhex(identifier.token)) for identifier in event.ids)
+            known = tokens, signature_of(token for _, token in tokens)
+            if len(self._signatures) >= _CACHE:
+                self._signatures.clear()
+            self._signatures[names] = known
+        return Applied(
+            event,
+            event.key,
+            bytes.fromhex(event.digest),
+            known[0],
+            known[1],
+            record.partition,
+            record.offset,
+            to_us(event.received_at),
+            event.occurred_us,
+        )
+
+    # ------------------------------------------------------------ register
+
+    def _quarantine(self, tx: FoldTx, unreadable: Sequence[tuple[Stored, str]], report: Report) -> None:
+        tx.add_dead_letters([self.letter(record, "record_unreadable", reason, None) for record, reason in unreadable])
+        tx.not_applied(
+            [NotApplied(record.partition, record.offset, None, Verdict.QUARANTINED) for record, _ in unreadable]
+        )
+        report.quarantined += len(unreadable)
+
+    def _register(self, tx: FoldTx, decoded: Sequence[Applied], report: Report) -> list[Applied]:
+        """Which events count now. The rest becomes a row of not_applied, a conflict also a dead letter."""
+        winners: dict[bytes, Applied] = {}
+        losers: list[tuple[Applied, bytes]] = []  # with the digest of the copy that counts
+        for each in decoded:
+            other = winners.get(each.key)
+            if other is None:
+                winners[each.key] = each
+            elif each.rank < other.rank and each.partition != other.partition:
+                winners[each.key] = each
+                losers.append((other, each.digest))
+            else:
+                losers.append((each, other.digest))
+        gone = tx.erased({token for each in winners.values() for _, token in each.tokens})
+        rows = [_row(each, gone) for each in winners.values()]
+        present = {row.event_key: row for row in tx.register(rows)}
+        replaced: list[Applied] = []
+        for key, row in present.items():
+            mine = winners.pop(key)
+            if self._outranks(mine, row):
+                replaced.append(mine)
+                self._unseat(tx, row, mine, report)
+            else:
+                losers.append((mine, row.digest))
+        tx.replace_register([_row(each, gone) for each in replaced])
+        self._set_aside(tx, losers, report)
+        return [each for each in (*winners.values(), *replaced) if not self._is_erased(each, gone, report)]
+
+    def _outranks(self, mine: Applied, row: RegisterRow) -> bool:
+        """Within a partition the lower offset counts, so what is registered stays; across, the earlier receipt."""
+        if row.partition == mine.partition or row.verdict != Verdict.APPLIED:
+            return False
+        (other,) = self.log.fetch([(row.partition, row.offset)])
+        return mine.rank < self.decoded(other).rank
+
+    def _unseat(self, tx: FoldTx, row: RegisterRow, mine: Applied, report: Report) -> None:
+        same = row.digest == mine.digest
+        verdict = Verdict.DUPLICATE if same else Verdict.CONFLICT
+        tx.not_applied([NotApplied(row.partition, row.offset, row.event_key, verdict)])
+        tx.add_marks([NewMark(self.revision, 0, "refold", {row.signature: (0, NO_EVENT)})])
+        if same:
+            report.duplicates += 1
+        else:
+            (other,) = self.log.fetch([(row.partition, row.offset)])
+            tx.add_dead_letters([self.letter(other, "id_reused", _REUSED, self.decoded(other))])
+            report.conflicts += 1
+
+    def _set_aside(self, tx: FoldTx, losers: Sequence[tuple[Applied, bytes]], report: Report) -> None:
+        if not losers:
+            return
+        rows = []
+        conflicts = []
+        for each, digest in losers:
+            same = each.digest == digest
+            rows.append(
+                NotApplied(each.partition, each.offset, each.key, Verdict.DUPLICATE if same else Verdict.CONFLICT)
+            )
+            if not same:
+                conflicts.append(each)
+        tx.not_applied(rows)
+        report.duplicates += len(rows) - len(conflicts)
+        report.conflicts += len(conflicts)
+        stored = {(s.partition, s.offset): s for s in self.log.fetch([(c.partition, c.offset) for c in conflicts])}
+        tx.add_dead_letters([self.letter(stored[c.partition, c.offset], "id_reused", _REUSED, c) for c in conflicts])
+
+    def _is_erased(self, each: Applied, gone: set[bytes], report: Report) -> bool:
+        if gone and bytes.fromhex(each.event.route_key) in gone:
+            report.erased += 1
+            return True
+        return False
+
+    def _already_applied(self, tx: FoldTx, batches: Sequence[Batch], decoded: Sequence[Applied]) -> list[Applied]:
+        """For a revision beside the live one: what the live one decided, by position. It never overtakes it."""
+        skipped = {
+            (batch.partition, offset)
+            for batch in batches
+            for offset in tx.skipped(batch.partition, batch.start, batch.end)
+        }
+        gone = tx.erased({bytes.fromhex(each.event.route_key) for each in decoded})
+        return [
+            each
+            for each in decoded
+            if (each.partition, each.offset) not in skipped
+            and not (gone and bytes.fromhex(each.event.route_key) in gone)
+        ]
+
+    # ------------------------------------------------------------ apply
+
+    def _apply(self, tx: FoldTx, chosen: Sequence[Applied], prune_us: int) -> None:
+        if not chosen:
+            return
+        fold, opened = self.fold, self.opened(chosen)
+        newest: dict[int, dict[bytes, tuple[int, bytes]]] = {}
+        by_partition: dict[int, list[Applied]] = {}
+        for each in chosen:
+            by_partition.setdefault(each.partition, []).append(each)
+        for partition, events in by_partition.items():
+            stored = tx.load_states(self.revision, partition, {each.signature for each in events})
+            states = {signature: fold.unpack(state) for signature, state in stored.items()}
+            for each in events:
+                state = states.get(each.signature)
+                if state is None:
+                    state = states[each.signature] = fold.new_state()
+                fold.apply(each.event, state, opened.get(each.key) if opened else None)
+                shard = newest.setdefault(int(each.event.route_key[:2], 16) % SHARDS, {})
+                stamp = (each.occurred_us, each.key)
+                if shard.get(each.signature, (-(2**63), NO_EVENT)) < stamp:
+                    shard[each.signature] = stamp
+            for state in states.values():
+                fold.prune(state, prune_us)
+            tx.save_states(self.revision, partition, {key: fold.pack(state) for key, state in states.items()})
+        earlier = self._save_evidence(tx, chosen) if self.live else set()
+        if not self.marks:
+            return
+        marks = [NewMark(self.revision, shard, "fold", signatures) for shard, signatures in newest.items()]
+        if earlier:  # an earlier receipt of known evidence may change who is whom
+            marks.append(NewMark(self.revision, 0, "identity", dict.fromkeys(earlier, (0, NO_EVENT))))
+        tx.add_marks(marks)
+
+    def opened(self, chosen: Iterable[Applied]) -> dict[bytes, dict[str, object]]:
+        """The opened sealed parts of the events whose definitions ask for them; an erased one opens to nothing."""
+        wanted = [each for each in chosen if self.fold.needs_sealed(each.event)]
+        if not wanted:
+            return {}
+        triples = []
+        for each in wanted:
+            sealed = each.event.sealed
+            assert sealed is not None, "needs_sealed said there is something sealed"
+            triples.append((bytes.fromhex(sealed.key), a2b_base64(sealed.data), each.key))
+        plain = self.sealer.open_many(triples)
+        return {
+            each.key: msgspec.json.decode(data) for each, data in zip(wanted, plain, strict=True) if data is not None
+        }
+
+    def _save_evidence(self, tx: FoldTx, chosen: Sequence[Applied]) -> set[bytes]:
+        """Store first receipts of signatures; returns known ones whose first receipt became earlier."""
+        first: dict[bytes, Applied] = {}
+        for each in chosen:
+            if each.received_us > self._first.get(each.signature, 2**63 - 1):
+                continue  # the rule: its evidence is stored, with an earlier receipt
+            other = first.get(each.signature)
+            if other is None or (each.received_us, each.key) < (other.received_us, other.key):
+                first[each.signature] = each
+        if not first:
+            return set()
+        known = tx.first_receipts(first)
+        lower = {
+            signature: each
+            for signature, each in first.items()
+            if signature not in known or (each.received_us, each.key) < known[signature]
+        }
+        gone = tx.erased({token for each in lower.values() for _, token in each.tokens})
+        tx.save_evidence(
+            [
+                EvidenceRow(
+                    signature,
+                    tuple(pair for pair in each.tokens if pair[1] not in gone),
+                    each.received_us,
+                    each.key,
+                )
+                for signature, each in lower.items()
+            ]
+        )
+        if len(self._first) + len(first) > _CACHE:
+            self._first.clear()
+        for signature, each in first.items():
+            self._first[signature] = min(each.received_us, known.get(signature, (each.received_us, b""))[0])
+        return {signature for signature in lower if signature in known}
+
+
+def _row(each: Applied, gone: set[bytes]) -> RegisterRow:
+    erased = bool(gone) and bytes.fromhex(each.event.route_key) in gone
+    verdict = Verdict.ERASED if erased else Verdict.APPLIED
+    return RegisterRow(each.key, each.digest, each.partition, each.offset, each.signature, verdict)

@@ -1,0 +1,166 @@
+"""Builds a revision beside the live one and swaps it in: changed definitions and rebuilds alike (design C9, C11).
+
+In slices, in the live loop's pauses: fold the log by the new definitions, decide every profile silently, catch up,
+and at a batch boundary swap in one transaction that emits only what differs.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Final
+
+import msgspec
+
+from processors.decide_batch import Decider
+from processors.fold_batch import Batch, Folder
+from processors.worker import Compiled, LiveLoop, Services, decider_of, folder_of
+from schemas.control import Revision
+from schemas.definitions import Definitions, plain
+from schemas.errors import Disposition, TouchfoldError
+from schemas.store import Rebuilding, SegmentPair, SwapPlan
+
+log = logging.getLogger("touchfold.rebuild")
+
+SLICE: Final = 10_000  # records folded between two live steps: about a third of a second
+PROFILES: Final = 2_000  # decided between two live steps
+NEAR: Final = 2_000  # records behind at which the rest is folded at the boundary
+
+
+@dataclass
+class _Building:
+    compiled: Compiled
+    folder: Folder
+    decider: Decider
+    next: list[int]
+    decided_up_to: bytes | None = None  # None: still folding the past; then profile ids in order
+    all_decided: bool = False
+
+
+class Builder:
+    """The worker's `Build`: does one slice a call."""
+
+    def __init__(self, services: Services, store: Rebuilding) -> None:
+        self._services = services
+        self._store = store
+        self._building: _Building | None = None
+
+    def shadows(self) -> Sequence[int]:
+        return () if self._building is None else (self._building.compiled.revision.revision,)
+
+    def __call__(self, live: LiveLoop) -> bool:
+        """A slice; True if there was work. A definition that cannot be folded fails its revision, not the worker."""
+        revision = self._services.control.building()
+        if revision is None:
+            self._building = None
+            return False
+        if self._building is None or self._building.compiled.revision.revision != revision.revision:
+            self._building = self._take_up(revision, live)
+        try:
+            self._slice(self._building, live)
+        except TouchfoldError as err:
+            if err.disposition is Disposition.RETRY:
+                self._building = None  # go on from what is stored
+                raise
+            self._fail(revision, err.message)
+        return True
+
+    def _fail(self, revision: Revision, message: str) -> None:
+        log.error("revision %d is given up: %s", revision.revision, message)
+        self._services.control.fail(revision.revision, message)
+        self._building = None
+
+    def _take_up(self, revision: Revision, live: LiveLoop) -> _Building:
+        services = self._services
+        compiled = Compiled.of(revision, services.time_zone, services.currency)
+        progress = services.control.progress(revision.revision)
+        fresh = all(each.next_offset == 0 for each in progress)
+        if fresh and revision.cause == "definition" and compiled.fold.layout_hash == live.compiled.fold.layout_hash:
+            self._store.copy_states(live.compiled.revision.revision, revision.revision)
+            progress = services.control.progress(revision.revision)
+        folder = folder_of(services, compiled, progress[0].epoch, live=False, marks=False)
+        decider = decider_of(services, compiled, silent=True)
+        return _Building(compiled, folder, decider, [each.next_offset for each in progress])
+
+    def _slice(self, building: _Building, live: LiveLoop) -> None:
+        behind = [end - start for end, start in zip(live.next_offsets, building.next, strict=True)]
+        if building.decided_up_to is None:
+            if sum(behind) > NEAR:
+                self._fold(building, behind, SLICE)
+                total = sum(live.next_offsets)
+                self._services.control.set_done(
+                    building.compiled.revision.revision, 0.8 * (1 - max(0, sum(behind) - SLICE) / max(1, total))
+                )
+                return
+            building.folder.marks = True  # from here on what changes is decided again
+            building.decided_up_to = bytes(16)
+        if any(behind):
+            self._fold(building, behind, SLICE)
+        if not building.all_decided:
+            self._decide_next(building, live)
+            return
+        self._finish(building, live)
+
+    def _fold(self, building: _Building, behind: Sequence[int], limit: int) -> None:
+        batches = []
+        for partition, count in enumerate(behind):
+            if count > 0:
+                start = building.next[partition]
+                records = self._services.log.read(partition, start, min(count, limit))
+                end = start + min(count, limit)
+                batches.append(Batch(partition, start, end, records, 0))
+                if sum(len(batch.records) for batch in batches) >= limit:
+                    break
+        building.folder.run(batches, 0)
+        for batch in batches:
+            building.next[batch.partition] = batch.end
+
+    def _decide_next(self, building: _Building, live: LiveLoop) -> None:
+        assert building.decided_up_to is not None, "folding the past comes first"
+        ids = self._store.next_profiles(building.decided_up_to, PROFILES)
+        if ids:
+            building.decider.decide_all(ids, live.lowest_watermark(), building.compiled.revision.cause)
+            building.decided_up_to = ids[-1]
+            place = int.from_bytes(ids[-1][:4], "big") / 2**32  # ids are random: their place is the progress
+            self._services.control.set_done(building.compiled.revision.revision, 0.8 + 0.19 * place)
+        else:
+            building.all_decided = True
+
+    def _finish(self, building: _Building, live: LiveLoop) -> None:
+        """At a batch boundary of the live loop: fold and decide the rest, then swap."""
+        while any(behind := [e - s for e, s in zip(live.next_offsets, building.next, strict=True)]):
+            self._fold(building, behind, SLICE)
+        watermark = live.lowest_watermark()
+        live.decide(watermark)
+        while True:
+            outcome = building.decider.run(watermark)
+            if outcome.marks == outcome.profiles == 0:
+                break
+        plan = swap_plan(live.compiled, building.compiled, watermark)
+        changes = self._store.swap(plan)
+        log.info("revision %d is live (%s), %d changes", plan.new, plan.cause, changes)
+        self._building = None
+        self._services.store.number_feed()
+        live.forget()
+        self._services.control.drop_retired()
+
+
+def segment_hashes(definitions: Definitions) -> dict[str, str]:
+    """Segment -> hash of what it means by itself; a changed one raises the segment's version."""
+    encode = msgspec.json.Encoder(order="deterministic").encode
+    return {name: sha256(encode(plain(each))).hexdigest()[:32] for name, each in definitions.segments.items()}
+
+
+def swap_plan(old: Compiled, new: Compiled, at_us: int) -> SwapPlan:
+    """Which bit of the old revision is which of the new."""
+    was, is_ = old.evaluator.segment_names, new.evaluator.segment_names
+    pairs = [
+        SegmentPair(name, was.index(name) if name in was else -1, is_.index(name) if name in is_ else -1)
+        for name in sorted({*was, *is_})
+    ]
+    cause = "definition" if new.revision.cause == "definition" else "rebuild"
+    return SwapPlan(
+        *(old.revision.revision, new.revision.revision, cause, pairs),
+        segment_hashes(new.definitions),
+        at_us,
+    )

@@ -1,0 +1,53 @@
+"""Makes states anew from the log: the primitive behind lost copies, overflowed maps and repairs (design C5)."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final
+
+from processors.fold_batch import Applied, Folder
+from projections.state import State
+from schemas.store import NO_EVENT, SHARDS, DecideTx, FoldTx, NewMark
+
+CHUNK: Final = 5_000  # records fetched at a time
+
+
+def refold_marked(folder: Folder) -> int:
+    """Make the states anew that marks ask for, and mark their profiles; returns how many signatures."""
+    with folder.store.fold() as tx:
+        tx.hold_erasures()
+        signatures = tx.take_refolds(folder.revision)
+        if signatures:
+            _refold(folder, tx, signatures)
+    return len(signatures)
+
+
+def _refold(folder: Folder, tx: FoldTx, signatures: Sequence[bytes]) -> None:
+    positions = tx.positions(signatures)
+    states: dict[int, dict[bytes, State]] = {}
+    for each in _events(folder, positions):
+        mine = states.setdefault(each.partition, {})
+        state = mine.get(each.signature)
+        if state is None:
+            state = mine[each.signature] = folder.fold.new_state()
+        folder.fold.apply(each.event, state, folder.opened([each]).get(each.key))
+    tx.delete_states(folder.revision, signatures)
+    for partition, folded in states.items():
+        tx.save_states(folder.revision, partition, {s: folder.fold.pack(state) for s, state in folded.items()})
+    marks: dict[int, dict[bytes, tuple[int, bytes]]] = {}
+    for signature in signatures:
+        marks.setdefault(signature[0] % SHARDS, {})[signature] = (0, NO_EVENT)
+    tx.add_marks([NewMark(folder.revision, shard, "decide", newest) for shard, newest in marks.items()])
+
+
+def _events(folder: Folder, positions: Iterable[tuple[int, int]]) -> Iterator[Applied]:
+    ordered = sorted(positions)
+    for at in range(0, len(ordered), CHUNK):
+        for record in folder.log.fetch(ordered[at : at + CHUNK]):
+            yield folder.decoded(record)
+
+
+def uncapped_state(folder: Folder, tx: DecideTx, signatures: Sequence[bytes]) -> State:
+    """All applied events of signatures in one state; the folder's fold was compiled with `order_cap=None`."""
+    state = folder.fold.new_state()
+    for each in _events(folder, tx.positions(signatures)):
+        folder.fold.apply(each.event, state, folder.opened([each]).get(each.key))
+    return state

@@ -1,0 +1,260 @@
+"""Settles who is whom inside DECIDE: the short way for evidence newer than all it touches, else its whole scope.
+
+The rules are in `projections.identity`; here is only which rows they need and which they change.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from projections.identity import (
+    Evidence,
+    Extension,
+    KnownToken,
+    Profile,
+    Resolution,
+    extend,
+    find_hubs,
+    partners_of,
+    resolve,
+)
+from schemas.identity_rules import IdentityRules
+from schemas.store import NO_EVENT, DecideTx, EvidenceRow, NewMark, TokenRow
+
+
+class Moves(NamedTuple):
+    """What identity changed, by profile id."""
+
+    ended: dict[bytes, bytes]  # merged away -> into
+    split_off: dict[bytes, list[bytes]]  # profile -> parts that left it
+    joined: dict[bytes, set[str]]  # profile -> kinds of the tokens that are new to it
+    touched: set[bytes]  # profiles whose signatures changed
+
+    @staticmethod
+    def none() -> "Moves":
+        return Moves({}, {}, {}, set())
+
+
+@dataclass
+class Identity:
+    """Applies the rules to stored evidence, for the live revision. `shadows`: revisions being built beside it."""
+
+    rules: IdentityRules
+    revision: int
+    shadows: Callable[[], Sequence[int]] = tuple
+
+    def settle(
+        self,
+        tx: DecideTx,
+        signatures: Iterable[bytes],
+        anew: AbstractSet[bytes],
+        *,
+        read_only: bool = False,
+    ) -> tuple[dict[bytes, bytes], Moves]:
+        """Owner of each signature that has one, deciding those that have none; `anew` are resolved with their scope."""
+        rows = {row.signature: row for row in tx.evidence(signatures)}
+        fresh = {signature for signature, row in rows.items() if row.profile_id is None and row.tokens}
+        if read_only or not (fresh or anew):
+            return {s: row.profile_id for s, row in rows.items() if row.profile_id is not None}, Moves.none()
+        tx.lock_identity()
+        # Read again under the lock: another worker may have decided them meanwhile.
+        rows = {row.signature: row for row in tx.evidence(rows)}
+        fresh = {signature for signature, row in rows.items() if row.profile_id is None and row.tokens}
+        owners = {s: row.profile_id for s, row in rows.items() if row.profile_id is not None}
+        wanted = fresh | (anew & rows.keys())
+        work = _Work(tx, self.rules, self.revision, [_evidence(rows[signature]) for signature in wanted])
+        moves = work.short() if not anew else None
+        moves = work.whole() if moves is None else moves
+        for revision in self.shadows():
+            tx.add_marks([NewMark(revision, 0, "decide", dict.fromkeys(work.moved, (0, NO_EVENT)))])
+        return owners | {s: owner for s, owner in work.owners.items() if s in rows}, moves
+
+
+class _Work:
+    """One settling: loads rows, asks the rules, stores what they say."""
+
+    def __init__(self, tx: DecideTx, rules: IdentityRules, revision: int, fresh: list[Evidence]) -> None:
+        self._tx = tx
+        self._rules = rules
+        self._revision = revision
+        self.moved: set[bytes] = set()  # signatures whose owner changed or was found
+        self._fresh = fresh
+        self._rows = {row.token: row for row in tx.tokens({token for each in fresh for _, token in each.tokens})}
+        self.owners: dict[bytes, bytes] = {}
+
+    def short(self) -> Moves | None:
+        """Decide the fresh evidence against the profiles it reaches; None when that would not be the whole truth."""
+        known = {t: KnownToken(row.kind, row.hub, row.profile_id or t) for t, row in self._rows.items()}
+        reached = {row.profile_id for row in known.values() if not row.is_hub}
+        members = self._tx.tokens_of_profiles(reached) if reached else []
+        profiles = _profiles(members)
+        extension = extend(known, profiles, self._fresh, self._rules, self._partners(known))
+        if extension is None:
+            return None
+        self._rows |= {row.token: row for row in members}
+        return self._store_extension(extension, profiles)
+
+    def _partners(self, known: Mapping[bytes, KnownToken]) -> dict[bytes, dict[str, set[bytes]]]:
+        """What earlier evidence saw the lower-ranked known tokens with; asked only where a hub could come of it."""
+        rank = self._rules.rank
+        wanted = {
+            token
+            for each in self._fresh
+            for kind, token in each.tokens
+            if token in known and not known[token].is_hub and any(rank(other) < rank(kind) for other, _ in each.tokens)
+        }
+        if not wanted:
+            return {}
+        found = partners_of(map(_evidence, self._tx.evidence_of_tokens(wanted)), self._rules)
+        return {token: kinds for token, kinds in found.items() if token in wanted}
+
+    def _store_extension(self, extension: Extension, before: Mapping[bytes, Profile]) -> Moves:
+        rows = dict(self._rows)
+        for token, known in extension.tokens.items():
+            rows[token] = _moved(rows.get(token), token, known.kind, known.profile_id, hub=False)
+        moves = Moves(dict(extension.merged), {}, {}, set(extension.profiles))
+        for token, known in extension.tokens.items():
+            if token not in self._rows or known.profile_id in before:
+                moves.joined.setdefault(known.profile_id, set()).add(known.kind)
+        self._note_receipts(rows, self._fresh)
+        changed = [row for token, row in rows.items() if self._rows.get(token) != row]
+        self._finish(changed, extension.owner, extension.refused, {each.signature for each in self._fresh})
+        if extension.merged:  # the signatures of the profiles that ended follow
+            into = dict(extension.merged)
+            pairs = self._tx.evidence_of_profiles(into)
+            self._own({signature: into[old] for old, signature in pairs})
+        return moves
+
+    def whole(self) -> Moves:
+        """Resolve everything connected with the fresh evidence."""
+        scope, hubs = self._scope()
+        resolution = resolve(scope.values(), self._rules, hubs=hubs)
+        tokens = {token: kind for each in scope.values() for kind, token in each.tokens}
+        self._rows |= {row.token: row for row in self._tx.tokens(tokens.keys() - self._rows.keys())}
+        return self._store_resolution(resolution, scope, tokens)
+
+    def _scope(self) -> tuple[dict[bytes, Evidence], frozenset[bytes]]:
+        """All evidence connected with the fresh by tokens that are no hubs. Hubs are not looked beyond.
+
+        Hubs found on the way are final: all evidence that holds a visited token is in the scope.
+        """
+        scope = {each.signature: each for each in self._fresh}
+        stored_hubs = {token for token, row in self._rows.items() if row.hub}
+        seen: set[bytes] = set()
+        hubs: frozenset[bytes] = frozenset(stored_hubs)
+        while True:
+            frontier = {t for each in scope.values() for _, t in each.tokens} - seen
+            fresh_rows = {row.token: row for row in self._tx.tokens(frontier - self._rows.keys())}
+            self._rows |= fresh_rows
+            stored_hubs |= {token for token, row in fresh_rows.items() if row.hub}
+            frontier -= stored_hubs
+            if not frontier:
+                return scope, hubs
+            seen |= frontier | stored_hubs
+            scope |= {row.signature: _evidence(row) for row in self._tx.evidence_of_tokens(frontier)}
+            hubs = find_hubs(scope.values(), self._rules) | stored_hubs
+
+    def _store_resolution(
+        self, resolution: Resolution, scope: Mapping[bytes, Evidence], kinds: Mapping[bytes, str]
+    ) -> Moves:
+        before = {row.signature: row.profile_id for row in self._tx.evidence(scope)}
+        rows = dict(self._rows)
+        joined: dict[bytes, set[str]] = {}
+        for profile_id, members in resolution.members.items():
+            for token in members:
+                old = rows.get(token)
+                if old is None or old.profile_id != profile_id:
+                    joined.setdefault(profile_id, set()).add(kinds[token])
+                rows[token] = _moved(old, token, kinds[token], profile_id, hub=token in resolution.hubs)
+        self._note_receipts(rows, scope.values())
+        changed = [row for token, row in rows.items() if self._rows.get(token) != row]
+        moves = _moves(before, resolution, joined)
+        newly_hub = {t for t in resolution.hubs if t not in self._rows or not self._rows[t].hub}
+        moved = {s: owner for s, owner in resolution.owner.items() if before.get(s) != owner}
+        self._finish(changed, moved, resolution.refused, set(scope))
+        self.owners = dict(resolution.owner)
+        if newly_hub:
+            self._beyond_hubs(newly_hub, scope)
+        return moves
+
+    def _beyond_hubs(self, hubs: set[bytes], scope: Mapping[bytes, Evidence]) -> None:
+        """A new hub unlinks evidence that was connected through it: mark what the scope does not hold."""
+        rest = {row.signature for row in self._tx.evidence_of_tokens(hubs)} - scope.keys()
+        if rest:
+            self._tx.add_marks([NewMark(self._revision, 0, "identity", dict.fromkeys(rest, (0, NO_EVENT)))])
+
+    def _note_receipts(self, rows: dict[bytes, TokenRow], evidence: Iterable[Evidence]) -> None:
+        """First and last receipts of tokens, from the evidence that holds them."""
+        for each in evidence:
+            receipt = (each.received_us, each.event_key)
+            for _, token in each.tokens:
+                row = rows[token]
+                if receipt < (row.first_us, row.first_event):
+                    row = row._replace(first_us=receipt[0], first_event=receipt[1])
+                if receipt > (row.last_us, row.last_event):
+                    row = row._replace(last_us=receipt[0], last_event=receipt[1])
+                rows[token] = row
+
+    def _finish(
+        self,
+        tokens: list[TokenRow],
+        owners: Mapping[bytes, bytes],
+        refused: Iterable[tuple[bytes, bytes, str, str]],
+        signatures: set[bytes],
+    ) -> None:
+        self._tx.save_tokens(tokens)
+        self._own(owners)
+        links = [(signature, token, reason) for signature, token, _kind, reason in refused if signature]
+        self._tx.replace_refused(signatures, links)
+        self.owners |= owners
+
+    def _own(self, owners: Mapping[bytes, bytes]) -> None:
+        self._tx.set_owners(owners)
+        self.moved |= owners.keys()
+
+
+def _evidence(row: EvidenceRow) -> Evidence:
+    return Evidence(row.signature, row.tokens, row.first_us, row.first_event)
+
+
+def _moved(old: TokenRow | None, token: bytes, kind: str, profile_id: bytes, *, hub: bool) -> TokenRow:
+    if old is None:
+        return TokenRow(token, kind, 2**63 - 1, b"\xff" * 16, -(2**63), bytes(16), hub, profile_id)
+    return old._replace(profile_id=profile_id, hub=hub)
+
+
+def _profiles(members: Iterable[TokenRow]) -> dict[bytes, Profile]:
+    groups: dict[bytes, list[TokenRow]] = {}
+    for row in members:
+        if row.profile_id is not None and not row.hub:
+            groups.setdefault(row.profile_id, []).append(row)
+    found = {}
+    for profile_id, rows in groups.items():
+        named = next(row for row in rows if row.token == profile_id)
+        found[profile_id] = Profile(
+            profile_id,
+            {row.token: row.kind for row in rows},
+            (named.first_us, named.first_event),
+            max((row.last_us, row.last_event) for row in rows),
+        )
+    return found
+
+
+def _moves(before: Mapping[bytes, bytes | None], resolution: Resolution, joined: dict[bytes, set[str]]) -> Moves:
+    """Compare owners of signatures: which profiles ended, which gave parts away."""
+    went: dict[bytes, set[bytes]] = {}
+    touched: set[bytes] = set()
+    for signature, owner in resolution.owner.items():
+        old = before.get(signature)
+        if old is not None:
+            went.setdefault(old, set()).add(owner)
+        if old != owner:
+            touched |= {owner} | ({old} if old is not None else set())
+    living = set(resolution.owner.values())
+    ended = {old: min(owners) for old, owners in went.items() if old not in living}
+    split_off = {old: sorted(owners - {old}) for old, owners in went.items() if old in living and owners - {old}}
+    for old, owners in went.items():
+        if old in ended and len(owners) > 1:
+            split_off[ended[old]] = sorted(owners - {ended[old]})
+    return Moves(ended, split_off, joined, touched | set(joined))

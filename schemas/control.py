@@ -1,0 +1,55 @@
+"""Rows and port of what steers the processors: revisions of the projections, their progress, the facts."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple, Protocol
+
+
+class Revision(NamedTuple):
+    """A set of definitions and the tables folded by it."""
+
+    revision: int
+    state: str  # building | live | retired | failed
+    cause: str  # initial | definition | rebuild | check
+    definitions: Mapping[str, Any]  # as `Definitions.to_json` wrote it
+    content_hash: str
+    done: float  # 0..1 while building
+    message: str | None
+
+
+class Progress(NamedTuple):
+    partition: int
+    epoch: int
+    next_offset: int
+    watermark_us: int
+
+
+class Control(Protocol):
+    """Revisions and progress. Each call is a transaction of its own."""
+
+    def live(self) -> Revision: ...
+
+    def building(self) -> Revision | None:
+        """The oldest revision that is being built."""
+
+    def revision(self, number: int) -> Revision: ...
+
+    def progress(self, revision: int) -> list[Progress]:
+        """By partition, ascending."""
+
+    def add_revision(self, cause: str, definitions: Mapping[str, Any], content_hash: str, at: datetime) -> int:
+        """A new revision in state building, with its tables and progress at 0. Supersedes others that are building."""
+
+    def set_done(self, revision: int, done: float) -> None: ...
+
+    def fail(self, revision: int, message: str) -> None:
+        """Give a building revision up, with the reason; its tables are dropped."""
+
+    def drop_retired(self) -> None:
+        """Drop the tables of retired revisions."""
+
+    def save_watermarks(self, revision: int, watermarks: Sequence[int]) -> None: ...
+
+    def add_fact(self, type_: str, version: int, at: datetime, payload: Mapping[str, Any]) -> int: ...
+
+    def open_marks(self, revision: int, kind: str | None = None) -> int: ...

@@ -1,0 +1,329 @@
+"""What must hold between definitions, beyond their shape: names, references, cycles, operators. Pure.
+
+Every function yields problems (path, reason that says the fix); nothing is raised here.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from difflib import get_close_matches
+from typing import Final
+
+from schemas.conditions import (
+    Kind,
+    LifecycleLeaf,
+    PropertyLeaf,
+    SegmentLeaf,
+    TraitLeaf,
+    check_leaf,
+    leaves,
+    parse_time,
+)
+from schemas.definitions import (
+    ANY_EVENT,
+    MAX_WINDOW_DAYS,
+    ComputedTrait,
+    Definitions,
+)
+from schemas.errors import Problem
+
+_SNAKE: Final = re.compile(r"[a-z][a-z0-9_]{0,62}")
+_OPEN_NAME: Final = re.compile(r"[^\x00-\x1f]{1,100}")
+_TIME_FREE: Final = ("days_since", "gap_days", "open_count")
+_NO_VALUE: Final = ("count", "distinct_days", "days_since", "gap_days", "open_count")
+_NUMERIC: Final = ("sum", "avg", "min", "max")
+
+# Clear in every record whatever its value (contracts, "What is clear"): the commerce fields.
+COMMERCE_PROPERTIES: Final = frozenset(
+    [
+        "order_id",
+        "checkout_id",
+        "affiliation",
+        "subtotal",
+        "total",
+        "revenue",
+        "shipping",
+        "tax",
+        "discount",
+        "coupon",
+        "currency",
+        "products",
+        "product_id",
+        "sku",
+        "category",
+        "name",
+        "brand",
+        "variant",
+        "price",
+        "quantity",
+        "position",
+        "url",
+        "image_url",
+        "email_id",
+        "campaign_id",
+        "campaign_name",
+        "link_id",
+    ]
+)
+_CLEAR_VALUES: Final = "its numbers under 7 digits, booleans and times are clear, its text is sealed"
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """`; did you mean X?`, or nothing."""
+    close = get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def check(defs: Definitions, deleted: Iterable[str] = ()) -> list[Problem]:
+    """Everything wrong with a complete set of definitions. `deleted`: qualified names just removed."""
+    gone = {path.partition(".")[2] for path in deleted}
+    return [
+        *_names(defs),
+        *(p for name, trait in defs.computed_traits.items() for p in _computed(f"computed_traits.{name}", trait)),
+        *_references(defs, gone),
+        *_stages(defs),
+        *_risk(defs),
+        *_rates(defs),
+        *_cycles(defs),
+    ]
+
+
+def _names(defs: Definitions) -> Iterator[Problem]:
+    ours = [(section, name) for section in ("computed_traits", "segments") for name in getattr(defs, section)]
+    ours += [("sources", name) for name in defs.sources]
+    for section, name in ours:
+        if not _SNAKE.fullmatch(name):
+            fix = re.sub(r"[^a-z0-9]+", "_", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()).strip("_")
+            yield Problem(f"{section}.{name}", f"names are snake_case, at most 63 letters; write {fix or 'a_name'}")
+    for name in defs.traits:
+        if not _OPEN_NAME.fullmatch(name):
+            yield Problem(f"traits.{name!r}", "a trait's name has 1 to 100 printable characters")
+        if name in defs.computed_traits:
+            yield Problem(f"computed_traits.{name}", f"{name} is a declared trait too; rename one")
+
+
+def _computed(path: str, trait: ComputedTrait) -> Iterator[Problem]:
+    if trait.aggregate == "open_count":
+        yield from _open_count(path, trait)
+    else:
+        if not trait.events:
+            yield Problem(f"{path}.events", 'is missing; list event types, or ["*"] for every event')
+        for key in ("key", "opens", "closes"):
+            if getattr(trait, key):
+                yield Problem(f"{path}.{key}", "only an open_count has it; remove it")
+    for key in ("events", "opens", "closes"):
+        for i, name in enumerate(getattr(trait, key)):
+            if not _OPEN_NAME.fullmatch(name):
+                yield Problem(f"{path}.{key}[{i}]", "an event's name has 1 to 100 printable characters")
+    if ANY_EVENT in trait.events and len(trait.events) > 1:
+        yield Problem(f"{path}.events", '"*" is every event already; let it stand alone')
+    yield from _value_of(path, trait)
+    if trait.window_days is not None:
+        if trait.aggregate in _TIME_FREE:
+            yield Problem(f"{path}.window_days", f"{trait.aggregate} has no window; remove it")
+        elif not 1 <= trait.window_days <= MAX_WINDOW_DAYS:
+            yield Problem(f"{path}.window_days", f"must be 1 to {MAX_WINDOW_DAYS}")
+    if trait.where is not None:
+        yield from _where(f"{path}.where", trait)
+
+
+def _open_count(path: str, trait: ComputedTrait) -> Iterator[Problem]:
+    for key in ("key", "opens", "closes"):
+        if not getattr(trait, key):
+            yield Problem(f"{path}.{key}", "is missing; an open_count has key, opens and closes")
+    if trait.events:
+        yield Problem(f"{path}.events", "an open_count has opens and closes instead; remove it")
+    both = sorted(set(trait.opens) & set(trait.closes))
+    if both:
+        yield Problem(f"{path}.closes", f"{both[0]} opens as well; keep it in one of the two")
+
+
+def _value_of(path: str, trait: ComputedTrait) -> Iterator[Problem]:
+    if trait.aggregate in _NO_VALUE:
+        if trait.of is not None:
+            yield Problem(f"{path}.of", f"{trait.aggregate} has no value to take; remove it")
+    elif trait.of is None:
+        yield Problem(f"{path}.of", f"is missing; {trait.aggregate} of which property? (revenue, occurred_at, …)")
+    elif trait.of == "occurred_at" and trait.aggregate in ("sum", "avg"):
+        yield Problem(f"{path}.of", f"times have no {trait.aggregate}; use min, max, first or last")
+
+
+def _where(path: str, trait: ComputedTrait) -> Iterator[Problem]:
+    for below, leaf in leaves(trait.where, path):
+        if isinstance(leaf, PropertyLeaf):
+            kind: Kind = {"revenue": "decimal", "currency": "text"}.get(leaf.property, "any")  # type: ignore[assignment]  # literals
+            yield from check_leaf(below, leaf, kind)
+        else:
+            yield Problem(below, "`where` looks at one event: use {property, op, value} here")
+
+
+def _references(defs: Definitions, gone: set[str]) -> Iterator[Problem]:
+    for root, tree in defs.conditions():
+        for path, leaf in leaves(tree, root):
+            if isinstance(leaf, TraitLeaf):
+                yield from _trait_leaf(defs, path, leaf, gone)
+            elif isinstance(leaf, SegmentLeaf):
+                if leaf.segment not in defs.segments:
+                    yield _unknown(f"{path}.segment", "segment", leaf.segment, defs.segments, gone)
+            elif isinstance(leaf, LifecycleLeaf):
+                if leaf.lifecycle not in defs.stage_names:
+                    yield _unknown(f"{path}.lifecycle", "stage", leaf.lifecycle, defs.stage_names, gone)
+            else:
+                yield Problem(f"{path}.property", "a property belongs in the `where` of a computed trait; "
+                              "define one and compare it with {trait, op, value}")  # fmt: skip
+
+
+def _trait_leaf(defs: Definitions, path: str, leaf: TraitLeaf, gone: set[str]) -> Iterator[Problem]:
+    known = [*defs.computed_traits, *defs.traits]
+    if leaf.trait not in known:
+        yield _unknown(f"{path}.trait", "trait", leaf.trait, known, gone)
+    else:
+        yield from check_leaf(path, leaf, kind_of(defs, leaf.trait))
+
+
+def kind_of(defs: Definitions, trait: str) -> Kind:
+    """What values a declared or computed trait has."""
+    if trait in defs.computed_traits:
+        return defs.computed_traits[trait].kind
+    return defs.traits[trait].type or "any"
+
+
+def _unknown(path: str, what: str, name: str, known: Iterable[str], gone: set[str]) -> Problem:
+    if name in gone:
+        return Problem(path, f"uses the {what} {name}, which `delete` removes; change this first")
+    hint = did_you_mean(name, known)
+    return Problem(path, f"there is no {what} {name}{hint or '; define it, or correct the name'}")
+
+
+def _stages(defs: Definitions) -> Iterator[Problem]:
+    seen: set[str] = set()
+    for i, stage in enumerate(defs.lifecycle.stages if defs.lifecycle else ()):
+        if not _SNAKE.fullmatch(stage.name):
+            yield Problem(f"lifecycle.stages[{i}].name", "names are snake_case")
+        if stage.name in seen:
+            yield Problem(
+                f"lifecycle.stages[{i}].name", f"{stage.name} is there twice; the first match wins, join them"
+            )
+        seen.add(stage.name)
+
+
+def _risk(defs: Definitions) -> Iterator[Problem]:
+    if defs.risk is None:
+        return
+    seen: set[str] = set()
+    for i, rule in enumerate(defs.risk.rules):
+        if not _SNAKE.fullmatch(rule.code):
+            yield Problem(f"risk.rules[{i}].code", "codes are snake_case")
+        if rule.code in seen:
+            yield Problem(f"risk.rules[{i}].code", f"{rule.code} is there twice; join the rules with `any`")
+        if not 1 <= rule.points <= 1000:
+            yield Problem(f"risk.rules[{i}].points", "must be 1 to 1000")
+        seen.add(rule.code)
+    if not 1 <= defs.risk.levels.medium <= defs.risk.levels.high:
+        yield Problem("risk.levels", "must be 1 <= medium <= high")
+
+
+def _rates(defs: Definitions) -> Iterator[Problem]:
+    seen: set[tuple[str, str]] = set()
+    for i, rate in enumerate(defs.rates):
+        if not re.fullmatch(r"[A-Z]{3}", rate.currency):
+            yield Problem(f"rates[{i}].currency", "must be three capital letters such as EUR")
+        digits = rate.rate.normalize().as_tuple() if rate.rate.is_finite() else None
+        if digits is None or rate.rate <= 0 or len(digits.digits) > 15 or rate.rate >= 10**9:
+            yield Problem(f"rates[{i}].rate", "must be above 0, below 10^9, with at most 15 digits")
+        if (rate.currency, rate.date) in seen:
+            yield Problem(f"rates[{i}]", f"{rate.currency} has two rates on {rate.date}; keep one")
+        seen.add((rate.currency, rate.date))
+
+
+# ---------------------------------------------------------------- cycles
+
+
+def dependencies(defs: Definitions) -> dict[str, list[str]]:
+    """Which segment needs which: `segments.NAME` and `lifecycle` → the same."""
+    graph: dict[str, list[str]] = {"lifecycle": []}
+    graph.update({f"segments.{name}": [] for name in defs.segments})
+    for root, tree in defs.conditions():
+        node = root.partition("[")[0].removesuffix(".when").removesuffix(".stages")
+        if node not in graph:
+            continue  # a risk rule: nothing refers to it
+        for _, leaf in leaves(tree):
+            if isinstance(leaf, SegmentLeaf) and leaf.segment in defs.segments:
+                graph[node].append(f"segments.{leaf.segment}")
+            elif isinstance(leaf, LifecycleLeaf):
+                graph[node].append("lifecycle")
+    return graph
+
+
+def evaluation_order(graph: Mapping[str, Sequence[str]]) -> tuple[list[str], list[str]]:
+    """Nodes with what they need before them, and the first cycle found ([] when there is none)."""
+    done: dict[str, bool] = {}
+    order: list[str] = []
+    for start in sorted(graph):
+        trail = [(start, iter(sorted(set(graph[start]))))] if start not in done else []
+        done.setdefault(start, False)
+        while trail:
+            node, below = trail[-1]
+            child = next(below, None)
+            if child is None:
+                done[node] = True
+                order.append(node)
+                trail.pop()
+            elif child not in done:
+                done[child] = False
+                trail.append((child, iter(sorted(set(graph[child])))))
+            elif not done[child]:
+                names = [n for n, _ in trail]
+                return order, [*names[names.index(child) :], child]
+    return order, []
+
+
+def _cycles(defs: Definitions) -> Iterator[Problem]:
+    _, cycle = evaluation_order(dependencies(defs))
+    if cycle:
+        names = " → ".join(name.removeprefix("segments.") for name in cycle)
+        path = "lifecycle" if cycle[0] == "lifecycle" else f"{cycle[0]}.when"
+        yield Problem(path, f"refers to itself: {names}; break the circle")
+
+
+# ---------------------------------------------------------------- warnings
+
+
+def warn(defs: Definitions) -> list[Problem]:
+    """Uses of properties that may be sealed: a fold opens them for `where`, and never stores them."""
+    found: list[Problem] = []
+    for name, trait in defs.computed_traits.items():
+        path = f"computed_traits.{name}"
+        for prop in sorted(_compared_as_text(trait)):
+            for type_ in _sealed_in(defs, trait, prop):
+                found.append(Problem(f"{path}.where", f"{prop} of {type_} may be sealed ({_CLEAR_VALUES}): "
+                                     f"{_DECLARE.format(type_=type_, prop=prop)}"))  # fmt: skip
+        for key in ("of", "key"):
+            stored = getattr(trait, key)
+            if stored is None or stored == "occurred_at" or (key == "of" and trait.aggregate in _NUMERIC):
+                continue
+            for type_ in _sealed_in(defs, trait, stored):
+                found.append(Problem(f"{path}.{key}", f"{stored} of {type_} counts as missing where it is sealed: "
+                                     f"{_DECLARE.format(type_=type_, prop=stored)}"))  # fmt: skip
+    return found
+
+
+_DECLARE: Final = "declare `properties: {{{type_}: {{{prop}: {{personal: false}}}}}}` if it is not personal"
+
+
+def _compared_as_text(trait: ComputedTrait) -> set[str]:
+    """The properties a `where` compares with text; numbers, booleans and times are clear in any case."""
+    found: set[str] = set()
+    for _, leaf in leaves(trait.where) if trait.where is not None else ():
+        if isinstance(leaf, PropertyLeaf):
+            items = leaf.value if isinstance(leaf.value, tuple) else (leaf.value,)
+            if any(item is None or (isinstance(item, str) and parse_time(item) is None) for item in items):
+                found.add(leaf.property)
+    return found
+
+
+def _sealed_in(defs: Definitions, trait: ComputedTrait, prop: str) -> list[str]:
+    """The event types of a trait in which a property is not declared or known to be clear."""
+    if prop in COMMERCE_PROPERTIES:
+        return []
+    declared = defs.properties
+    return [t for t in trait.all_events if prop not in declared.get(t, {}) or declared[t][prop].personal]

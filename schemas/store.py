@@ -1,0 +1,301 @@
+"""What FOLD and DECIDE keep: rows and the port of the projection store (design C7). Nouns are bytes and offsets.
+
+Keys, digests, tokens, signatures and profile ids are 16 raw bytes; instants are microseconds since 1970.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from enum import IntEnum
+from typing import Any, Final, NamedTuple, Protocol
+
+from schemas.dead_letters import DeadLetter
+
+NO_EVENT: Final = bytes(16)
+"""Stands where a mark has no event that caused it."""
+
+SHARDS: Final = 8
+"""Shards of DECIDE; a mark goes to one by its route token."""
+
+
+class Verdict(IntEnum):
+    """What became of a copy of an event."""
+
+    APPLIED = 0
+    DUPLICATE = 1
+    CONFLICT = 2
+    QUARANTINED = 3
+    ERASED = 4
+
+
+class RegisterRow(NamedTuple):
+    """The copy of an event that counts, or none (verdict quarantined, erased)."""
+
+    event_key: bytes
+    digest: bytes
+    partition: int
+    offset: int
+    signature: bytes
+    verdict: int
+
+
+class NotApplied(NamedTuple):
+    """A position of the log that does not count."""
+
+    partition: int
+    offset: int
+    event_key: bytes | None
+    verdict: int
+
+
+class Advance(NamedTuple):
+    """A batch of one partition: [start, end), and the partition's watermark after it."""
+
+    partition: int
+    start: int
+    end: int
+    watermark_us: int
+
+
+class EvidenceRow(NamedTuple):
+    """A signature with its first receipt and its owner, if decided. Erased tokens are left out of `tokens`."""
+
+    signature: bytes
+    tokens: tuple[tuple[str, bytes], ...]  # (kind, token)
+    first_us: int
+    first_event: bytes
+    profile_id: bytes | None = None
+
+
+class TokenRow(NamedTuple):
+    """A token as it stands; (last_us, last_event): newest first receipt of the signatures that hold it."""
+
+    token: bytes
+    kind: str
+    first_us: int
+    first_event: bytes
+    last_us: int
+    last_event: bytes
+    hub: bool
+    profile_id: bytes | None
+
+
+class Mark(NamedTuple):
+    """Signatures to decide again, with the newest event of each by stamp (NO_EVENT where none caused it)."""
+
+    id: int
+    kind: str  # fold | refold | identity | decide
+    signatures: Sequence[bytes]
+    newest_us: Sequence[int]
+    newest_events: Sequence[bytes]
+
+
+class NewMark(NamedTuple):
+    revision: int
+    shard: int
+    kind: str
+    newest: Mapping[bytes, tuple[int, bytes]]  # signature -> (occurred_us, event key)
+
+
+class ProfileRow(NamedTuple):
+    """A profile as decided."""
+
+    profile_id: bytes
+    version: int
+    state: bytes  # merged and packed, for reads
+    decided_us: int
+    due_us: int | None
+    lagging: bool
+    first_us: int | None
+    last_us: int | None
+    event_count: int
+    segments: int  # bit mask in the order of Evaluator.segment_names
+    lifecycle: str
+    risk: str
+    points: int
+    reasons: tuple[tuple[str, int], ...]
+
+
+class Change(NamedTuple):
+    """A row of the change feed (contracts, "A change")."""
+
+    id: bytes
+    type: str
+    profile_id: bytes
+    version: int
+    name: str | None
+    old: Any
+    new: Any
+    at_us: int
+    cause: str
+    cause_event: bytes | None
+    cause_definition: str | None
+
+
+class FoldTx(Protocol):
+    """Open transaction of FOLD: only rows of the partitions of its batch."""
+
+    def hold_erasures(self) -> None:
+        """Until commit no erasure names new tokens: what is erased now stays the whole truth for this batch."""
+
+    def erased(self, tokens: Iterable[bytes]) -> set[bytes]: ...
+
+    def advance(self, revision: int, epoch: int, batches: Sequence[Advance]) -> None:
+        """The first write: move progress. Raises ProgressConflict unless owner and start are as expected."""
+
+    def register(self, rows: Sequence[RegisterRow]) -> list[RegisterRow]:
+        """Insert rows whose event key is new (ascending); returns the present rows of the other keys."""
+
+    def replace_register(self, rows: Sequence[RegisterRow]) -> None: ...
+
+    def not_applied(self, rows: Sequence[NotApplied]) -> None: ...
+
+    def delete_states(self, revision: int, signatures: Iterable[bytes]) -> None: ...
+
+    def skipped(self, partition: int, start: int, end: int) -> set[int]:
+        """Offsets in [start, end) that the live revision did not apply."""
+
+    def load_states(self, revision: int, partition: int, signatures: Iterable[bytes]) -> dict[bytes, bytes]: ...
+
+    def save_states(self, revision: int, partition: int, states: Mapping[bytes, bytes]) -> None: ...
+
+    def take_refolds(self, revision: int) -> list[bytes]:
+        """Signatures whose states must be made anew from the log; their marks go with this transaction."""
+
+    def positions(self, signatures: Iterable[bytes]) -> list[tuple[int, int]]:
+        """(partition, offset) of the applied events of signatures."""
+
+    def first_receipts(self, signatures: Iterable[bytes]) -> dict[bytes, tuple[int, bytes]]: ...
+
+    def save_evidence(self, rows: Sequence[EvidenceRow]) -> None:
+        """Insert, or lower the first receipt of what is there."""
+
+    def add_marks(self, marks: Sequence[NewMark]) -> None: ...
+
+    def add_dead_letters(self, letters: Sequence[DeadLetter]) -> None: ...
+
+
+class DecideTx(Protocol):
+    """Open transaction of DECIDE."""
+
+    def take_marks(self, revision: int, limit: int) -> list[Mark]:
+        """The oldest marks but refolds, locked until commit; marks another worker holds are passed over."""
+
+    def delete_marks(self, ids: Sequence[int]) -> None: ...
+
+    def add_marks(self, marks: Sequence[NewMark]) -> None: ...
+
+    def due(self, revision: int, until_us: int, limit: int) -> list[bytes]: ...
+
+    def lock_identity(self) -> None:
+        """Who changes who is whom does it alone, until commit."""
+
+    def evidence(self, signatures: Iterable[bytes]) -> list[EvidenceRow]: ...
+
+    def evidence_of_tokens(self, tokens: Iterable[bytes]) -> list[EvidenceRow]: ...
+
+    def evidence_of_profiles(self, profile_ids: Iterable[bytes]) -> list[tuple[bytes, bytes]]:
+        """(profile id, signature) pairs."""
+
+    def tokens(self, tokens: Iterable[bytes]) -> list[TokenRow]: ...
+
+    def tokens_of_profiles(self, profile_ids: Iterable[bytes]) -> list[TokenRow]: ...
+
+    def save_tokens(self, rows: Sequence[TokenRow]) -> None: ...
+
+    def set_owners(self, owners: Mapping[bytes, bytes]) -> None: ...
+
+    def replace_refused(self, signatures: Iterable[bytes], rows: Sequence[tuple[bytes, bytes, str]]) -> None: ...
+
+    def lock_profiles(self, revision: int, profile_ids: Iterable[bytes]) -> dict[bytes, ProfileRow]:
+        """Lock rows ascending; ids without a row are left out."""
+
+    def states(self, revision: int, signatures: Iterable[bytes]) -> list[tuple[bytes, bytes]]: ...
+
+    def positions(self, signatures: Iterable[bytes]) -> list[tuple[int, int]]:
+        """(partition, offset) of the applied events of signatures."""
+
+    def save_profiles(self, revision: int, rows: Sequence[ProfileRow]) -> None: ...
+
+    def delete_profiles(self, revision: int, profile_ids: Iterable[bytes]) -> None: ...
+
+    def change_memberships(
+        self,
+        revision: int,
+        entered: Sequence[tuple[int, bytes, int | None]],
+        left: Sequence[tuple[int, bytes]],
+    ) -> None:
+        """(segment index, profile id, since) to insert; (segment index, profile id) to delete."""
+
+    def add_changes(self, changes: Sequence[Change]) -> None: ...
+
+    def count_segment_days(self, counts: Mapping[tuple[str, str], tuple[int, int]]) -> None:
+        """(segment, ISO day) -> (entered, left), added to what is there."""
+
+
+class ProjectionStore(Protocol):
+    """Opens the two transactions. Each commits when its block ends and rolls back when it raises."""
+
+    def fold(self) -> AbstractContextManager[FoldTx]: ...
+
+    def decide(self) -> AbstractContextManager[DecideTx]: ...
+
+    def number_feed(self) -> int:
+        """Give committed feed batches without a number the next ones, in order; returns how many."""
+
+
+class SegmentPair(NamedTuple):
+    """A segment by name, with its bit in the old and the new revision (-1: not there)."""
+
+    name: str
+    old: int
+    new: int
+
+
+class SwapPlan(NamedTuple):
+    """What a swap needs to know beside the tables."""
+
+    old: int
+    new: int
+    cause: str  # definition | rebuild
+    segments: Sequence[SegmentPair]
+    contents: Mapping[str, str]  # segment -> hash of its condition, of the new definitions
+    at_us: int
+
+
+class Rebuilding(Protocol):
+    """What building asks of the store beyond FOLD and DECIDE."""
+
+    def next_profiles(self, after: bytes, limit: int) -> list[bytes]:
+        """Ids of profiles that own evidence, ascending, greater than `after`."""
+
+    def copy_states(self, old: int, new: int) -> None:
+        """Take the live revision's states and progress over: right when both fold alike."""
+
+    def swap(self, plan: SwapPlan) -> int:
+        """Make the new revision live if both have folded the same and nothing is marked; returns changes emitted.
+
+        Raises ProgressConflict otherwise. Versions and `since` of what stays are kept; new members' is NULL.
+        """
+
+
+class Snapshot(Protocol):
+    """One consistent view of the live revision at a batch boundary, marks drained (design C9)."""
+
+    @property
+    def next_offsets(self) -> Sequence[int]: ...
+
+    @property
+    def watermark_us(self) -> int:
+        """The lowest watermark of all partitions."""
+
+    def skipped(self) -> set[tuple[int, int]]:
+        """Positions that are not applied."""
+
+    def erased(self) -> set[bytes]: ...
+
+    def states(self) -> Iterable[tuple[bytes, int, bytes]]:
+        """(signature, partition, packed state)."""
+
+    def evidence(self) -> Iterable[EvidenceRow]: ...
+
+    def profiles(self) -> Iterable[ProfileRow]: ...

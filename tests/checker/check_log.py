@@ -1,0 +1,276 @@
+"""What must hold between the ledger, the log and the register, once the product has settled.
+
+Each yields violations and changes nothing. The rules' names follow the invariants of the fault list: I1 nothing
+acknowledged is missing, I2 counted exactly once, I3 what is shown is the fold of the log, I5 the archive is the
+log, I6 the change feed is whole, I7 no request hangs, E nothing of an erased person is left.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any, NamedTuple
+
+from tests.checker import reference
+from tests.checker.ledger import Item, Ledger, Name
+from tests.checker.reference import Event
+from tests.checker.tables import APPLIED, CONFLICT, DUPLICATE, ERASED, Position, RegisterRow, Tables
+
+TYPES = {
+    "identify": "profile.identified",
+    "page": "web.page_viewed",
+    "Order Completed": "purchase.completed",
+    "Order Refunded": "purchase.refunded",
+    "Order Cancelled": "purchase.cancelled",
+    "Product Viewed": "product.viewed",
+}  # the checker's own reading of the table of touchpoints; dotted names stand for themselves
+
+
+class Violation(NamedTuple):
+    """A rule that does not hold, and where."""
+
+    rule: str
+    what: str
+
+
+@dataclass
+class Facts:
+    """One reading of everything, with the log decoded."""
+
+    tables: Tables
+    events: dict[Position, Event]
+    unreadable: list[Position]
+    chosen: dict[str, Event]
+    people: reference.People
+
+    @property
+    def applied(self) -> list[Event]:
+        """Events that count and still belong to someone."""
+        gone = self.tables.erased
+        return [event for event in self.chosen.values() if event.route_key not in gone]
+
+    def by_profile(self) -> dict[str, list[Event]]:
+        """The slow fold's grouping: profile id -> its events."""
+        grouped: dict[str, list[Event]] = defaultdict(list)
+        for event in self.applied:
+            grouped[self.people.owner[event.signature]].append(event)
+        return grouped
+
+
+def digest(tables: Tables) -> Facts:
+    """Decode the log and fold it slowly."""
+    events: dict[Position, Event] = {}
+    unreadable: list[Position] = []
+    for position in sorted(tables.log):
+        try:
+            events[position] = reference.decode(position, tables.log[position])
+        except (ValueError, KeyError, TypeError, AttributeError):
+            unreadable.append(position)
+    chosen = reference.choose(events.values())
+    return Facts(tables, events, unreadable, chosen, reference.people(chosen.values(), tables.erased))
+
+
+# ---------------------------------------------------------------- I1: nothing acknowledged is missing
+
+
+def check_ledger(facts: Facts, ledger: Ledger, *, whole: bool = True) -> Iterator[Violation]:
+    """Ledger against log. `whole`: nobody else sent anything, so no record may be a stranger."""
+    in_log: dict[Name, list[Event]] = defaultdict(list)
+    for event in facts.events.values():
+        in_log[event.raw["source"], str(event.raw.get("message_id"))].append(event)
+    outcomes = ledger.outcomes()
+    for name, outcome in outcomes.items():
+        copies = in_log.get(name, [])
+        if outcome.acknowledged and not copies:
+            yield Violation("I1.missing", f"{name} was acknowledged and is not in the log")
+        if copies and not outcome.possible:
+            yield Violation("I1.rejected", f"{name} was refused and is in the log at {copies[0].position}")
+        for event in copies:
+            reasons = [reason for item in outcome.contents for reason in [_differs(item, event)]]
+            if all(reasons):
+                yield Violation("I1.altered", f"{name} at {event.position}: {reasons[0]}")
+    if whole:
+        for name in in_log.keys() - outcomes.keys():
+            yield Violation("I1.ghost", f"{name} at {in_log[name][0].position} was never sent")
+    yield from _check_tokens(facts, ledger, in_log)
+    yield from _check_set_aside(facts, ledger)
+    for number, answer in ledger.answers.items():
+        if answer.timed_out:
+            yield Violation("I7.hang", f"request {number} was not answered in time")
+
+
+def _differs(item: Item, event: Event) -> str | None:
+    """How a record differs from what was sent, where it is clear; None when it does not."""
+    raw = event.raw
+    label = item.get("event", item["type"])
+    if raw["type"] != TYPES.get(label, label if "." in label else "custom"):
+        return f"type {raw['type']}"
+    trusted = "timestamp" in item and raw.get("clock_rule", "trusted") == "trusted"
+    if trusted and event.occurred_us != min(reference.microseconds(item["timestamp"]), event.received_us):
+        return f"occurred_at {raw['occurred_at']}"
+    sealed = set((raw.get("sealed") or {}).get("names", ()))
+    for part in ("properties", "traits"):
+        sent, clear = item.get(part) or {}, raw.get(part) or {}
+        for key in clear.keys() | sent.keys():
+            inside = any(each == f"{part}.{key}" or each.startswith(f"{part}.{key}.") for each in sealed)
+            if key in clear and key not in sent:
+                return f"{part}.{key} was not sent"
+            if key not in clear and not inside:
+                return f"{part}.{key} is neither clear nor sealed"
+            if key in clear and not inside and not same_value(sent[key], clear[key]):
+                return f"{part}.{key} is {clear[key]!r}"
+    kinds = Counter(kind for kind, _ in expected_identifiers(item))
+    if kinds != Counter(kind for kind, _ in event.tokens):
+        return f"identifiers of kinds {sorted(kind for kind, _ in event.tokens)}"
+    return None
+
+
+def same_value(sent: Any, kept: Any) -> bool:
+    """Equal as JSON, money written as a decimal string allowed."""
+    if isinstance(sent, Mapping) and isinstance(kept, Mapping):
+        return sent.keys() == kept.keys() and all(same_value(sent[key], kept[key]) for key in sent)
+    if isinstance(sent, list) and isinstance(kept, list):
+        return len(sent) == len(kept) and all(map(same_value, sent, kept))
+    if isinstance(sent, bool) or isinstance(kept, bool):
+        return sent is kept
+    if isinstance(sent, int | float) and isinstance(kept, int | float | Decimal | str):
+        try:
+            return Decimal(str(sent)) == Decimal(str(kept))
+        except ArithmeticError:
+            return False
+    return bool(sent == kept)
+
+
+def expected_identifiers(item: Item) -> set[tuple[str, str]]:
+    """The identifiers an item carries, as far as the checker's clients send any."""
+    found = {
+        (kind, str(item[key]))
+        for key, kind in (("userId", "user_id"), ("anonymousId", "anonymous_id"))
+        if item.get(key)
+    }
+    email = (item.get("traits") or {}).get("email")
+    return found | ({("email", email.strip().lower())} if email else set())
+
+
+def _check_tokens(facts: Facts, ledger: Ledger, in_log: Mapping[Name, list[Event]]) -> Iterator[Violation]:
+    """A token stands for one identifier, and a living identifier has one token."""
+    stands_for: dict[str, tuple[str, str]] = {}
+    token_of: dict[tuple[str, str], str] = {}
+    for name, outcome in ledger.outcomes().items():
+        if len(outcome.contents) != 1:
+            continue
+        expected = dict(expected_identifiers(outcome.contents[0]))
+        for event in in_log.get(name, []):
+            for kind, token in event.tokens:
+                value = (kind, expected.get(kind, ""))
+                if stands_for.setdefault(token, value) != value:
+                    yield Violation("I1.token", f"token {token} at {event.position} stands for two identifiers")
+                if token not in facts.tables.erased and token_of.setdefault(value, token) != token:
+                    yield Violation("I1.token", f"an identifier of {event.position} has two tokens")
+
+
+def _check_set_aside(facts: Facts, ledger: Ledger) -> Iterator[Violation]:
+    """An item answered as a dead letter is one."""
+    asked: Counter[str] = Counter()
+    for (source, _), outcome in ledger.outcomes().items():
+        asked[source] += outcome.set_aside > 0 and not outcome.acknowledged
+    kept = Counter(row.source for row in facts.tables.dead_letters if row.rule != "id_reused")
+    for source, count in asked.items():
+        if kept[source] < count:
+            yield Violation("I2.dead_letter", f"{count} items of {source} were set aside, {kept[source]} are kept")
+
+
+# ---------------------------------------------------------------- I2: exactly once
+
+
+def check_register(facts: Facts) -> Iterator[Violation]:
+    """Log, register, not_applied, dead letters and progress agree on what became of every record."""
+    tables = facts.tables
+    yield from _check_heads(facts)
+    rows: dict[str, RegisterRow] = {}
+    for row in tables.register:
+        if row.key in rows:
+            yield Violation("I2.twice", f"event {row.key} is registered twice")
+        rows[row.key] = row
+    aside: dict[Position, tuple[str | None, int]] = {}
+    for partition, offset, key, verdict in tables.not_applied:
+        if (partition, offset) in aside:
+            yield Violation("I2.twice", f"position {partition}:{offset} is set aside twice")
+        aside[partition, offset] = key, verdict
+    for key, event in facts.chosen.items():
+        yield from _check_chosen(event, rows.get(key), aside)
+    for key, row in rows.items():
+        if key not in facts.chosen:
+            yield Violation("I2.ghost", f"registered event {key} is not in the log")
+        elif aside.get((row.partition, row.offset)) is not None:
+            yield Violation("I2.twice", f"position {row.partition}:{row.offset} is both registered and set aside")
+    yield from _check_aside(facts, rows, aside)
+
+
+def _check_heads(facts: Facts) -> Iterator[Violation]:
+    tables = facts.tables
+    by_partition: dict[int, list[int]] = defaultdict(list)
+    for partition, offset in sorted(tables.log):
+        by_partition[partition].append(offset)
+    for partition, head in tables.heads.items():
+        offsets = by_partition.pop(partition, [])
+        if offsets != list(range(head)):
+            yield Violation("I1.gap", f"partition {partition}: {len(offsets)} records below next_offset {head}")
+        if tables.progress.get(partition) != head:
+            yield Violation(
+                "I2.progress", f"partition {partition}: folded to {tables.progress.get(partition)} of {head}"
+            )
+    for partition in by_partition:
+        yield Violation("I1.gap", f"partition {partition} has no head")
+    if tables.marks:
+        yield Violation("I2.marks", f"{tables.marks} marks are left")
+    for position in facts.unreadable:
+        if (*position, None, 3) not in tables.not_applied:
+            yield Violation("I1.altered", f"the record at {position} is unreadable and not quarantined")
+
+
+def _check_chosen(
+    event: Event, row: RegisterRow | None, aside: Mapping[Position, tuple[str | None, int]]
+) -> Iterator[Violation]:
+    """The copy that counts is the registered one, with its digest and signature."""
+    if row is None:
+        yield Violation("I2.lost", f"the event at {event.position} has no verdict")
+        return
+    if (row.partition, row.offset) != event.position:
+        yield Violation(
+            "I2.copy", f"of {event.key} the copy at {row.partition}:{row.offset} counts, not {event.position}"
+        )
+    elif row.digest != event.digest or row.signature != event.signature:
+        yield Violation("I1.altered", f"the record at {event.position} is not the one that was registered")
+    if row.verdict not in (APPLIED, ERASED):
+        yield Violation("I2.lost", f"the event at {event.position} has verdict {row.verdict}")
+
+
+def _check_aside(
+    facts: Facts, rows: Mapping[str, RegisterRow], aside: Mapping[Position, tuple[str | None, int]]
+) -> Iterator[Violation]:
+    """Every other copy is set aside: the same digest as a duplicate, another as a conflict with its dead letter."""
+    digests: dict[str, list[str]] = defaultdict(list)
+    for event in facts.events.values():
+        digests[event.key].append(event.digest)
+    letters = Counter(row.event for row in facts.tables.dead_letters if row.rule == "id_reused")
+    wanted: Counter[str] = Counter()
+    for position, event in facts.events.items():
+        if facts.chosen[event.key].position == position:
+            if position in aside:
+                yield Violation("I2.lost", f"the copy that counts, at {position}, is set aside")
+            continue
+        key, verdict = aside.get(position, (None, -1))
+        others = digests[event.key]
+        if key != event.key:
+            yield Violation("I2.twice", f"the copy at {position} is not set aside")
+        elif len(set(others)) == 1 and verdict != DUPLICATE:
+            yield Violation("I2.verdict", f"the duplicate at {position} has verdict {verdict}")
+        elif others.count(event.digest) == 1 and verdict != CONFLICT:
+            yield Violation("I2.verdict", f"the conflict at {position} has verdict {verdict}")
+        wanted[event.key] += verdict == CONFLICT
+    for key, count in wanted.items():
+        if count and not letters[key]:
+            yield Violation("I2.dead_letter", f"{count} conflicts of {key} have no dead letter")
+    for position in aside.keys() - facts.tables.log.keys():
+        yield Violation("I2.ghost", f"set aside at {position} is nothing of the log")

@@ -1,0 +1,161 @@
+"""What is made from the log against the slow fold: profiles, segments, the change feed, and what erasure left.
+
+Each check yields violations and changes nothing; see `check_log` for the rules' names.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from decimal import Decimal
+from typing import NamedTuple
+
+from tests.checker import reference
+from tests.checker.check_log import Facts, Violation
+from tests.checker.reference import Totals
+
+
+class Shown(NamedTuple):
+    """What the product shows of a profile through its own SQL; `orders` None where its table has no such column."""
+
+    event_count: int
+    orders: int | None
+    revenue: Decimal | None
+
+
+# ---------------------------------------------------------------- I3: what is shown is the fold
+
+
+def check_profiles(facts: Facts) -> Iterator[Violation]:
+    """Who is whom, and every profile's counts, against the slow fold."""
+    tables, people = facts.tables, facts.people
+    grouped = facts.by_profile()
+    for signature, owner in people.owner.items():
+        found = tables.evidence.get(signature, (frozenset(), None))[1]
+        if found != owner:
+            yield Violation("I3.identity", f"signature {signature} belongs to {owner}, not {found}")
+    home = {token: profile for profile, tokens in people.members.items() for token in tokens}
+    for token, profile in home.items():
+        row = tables.tokens.get(token)
+        if row is None or row[1] != (token in people.hubs) or (row[2] != profile and token not in people.hubs):
+            yield Violation("I3.identity", f"token {token} is {row}, expected in {profile}")
+    for profile, events in grouped.items():
+        shown = tables.profiles.get(profile)
+        if shown is None:
+            yield Violation("I3.missing", f"profile {profile} with {len(events)} events is missing")
+            continue
+        expected = reference.totals(events)
+        if (shown.event_count, shown.first_us, shown.last_us) != expected[:3]:
+            yield Violation("I3.count", f"profile {profile} counts {shown.event_count} of {expected.events} events")
+    for profile in tables.profiles.keys() - grouped.keys():
+        yield Violation("I3.ghost", f"profile {profile} has no event")
+    known = {(event.signature, event.position[0]) for event in facts.applied}
+    for signature, partition in tables.states - known:
+        yield Violation("I3.ghost", f"state of {signature} in partition {partition} has no event")
+    for signature, partition in known - tables.states:
+        yield Violation("I3.missing", f"state of {signature} in partition {partition} is missing")
+
+
+def check_shown(facts: Facts, shown: Mapping[str, Shown]) -> Iterator[Violation]:
+    """The product's own table of profiles (through its SQL) against the slow fold, to the cent."""
+    grouped = facts.by_profile()
+    for profile, events in grouped.items():
+        row, expected = shown.get(profile), reference.totals(events)
+        if row is None:
+            yield Violation("I3.missing", f"profile {profile} is not shown")
+        elif row.event_count != expected.events:
+            yield Violation("I3.count", f"profile {profile} shows {row.event_count} of {expected.events} events")
+        elif row.orders is not None and (row.orders or 0) != expected.orders:
+            yield Violation("I3.orders", f"profile {profile} shows {row.orders} of {expected.orders} orders")
+        elif (row.orders is not None) and (row.revenue or Decimal(0)) != expected.revenue:
+            yield Violation("I3.revenue", f"profile {profile} shows {row.revenue}, not {expected.revenue}")
+    for profile in shown.keys() - grouped.keys():
+        yield Violation("I3.ghost", f"profile {profile} is shown and has no event")
+
+
+def check_members(facts: Facts, segments: Mapping[str, Callable[[Totals], bool]]) -> Iterator[Violation]:
+    """Membership of the checker's own segments: name -> a function of Totals."""
+    names = sorted(facts.tables.definitions.get("segments", {}))
+    members: dict[str, set[str]] = defaultdict(set)
+    for index, profile in facts.tables.memberships:
+        members[names[index]].add(profile)
+    grouped = {profile: reference.totals(events) for profile, events in facts.by_profile().items()}
+    for name, belongs in segments.items():
+        if name not in names:
+            yield Violation("I3.segment", f"segment {name} is not defined")
+            continue
+        expected = {profile for profile, each in grouped.items() if belongs(each)}
+        for profile in expected ^ members[name]:
+            state = "missing from" if profile in expected else "wrongly in"
+            yield Violation("I3.segment", f"profile {profile} is {state} {name}")
+
+
+# ---------------------------------------------------------------- I6: the change feed
+
+
+def check_changes(facts: Facts) -> Iterator[Violation]:
+    """Versions of each profile rise by one in feed order, no id twice, and segments end where membership is."""
+    tables = facts.tables
+    numbers = sorted(seq for _, seq in tables.batches if seq is not None)
+    if len(numbers) != len(tables.batches):
+        yield Violation("I6.unnumbered", f"{len(tables.batches) - len(numbers)} batches of changes have no number")
+    ids: Counter[str] = Counter(change.id for change in tables.changes)
+    for id_, count in ids.items():
+        if count > 1:
+            yield Violation("I6.twice", f"change {id_} is in the feed {count} times")
+    versions: dict[str, int] = {}
+    inside: set[tuple[str, str]] = set()
+    ended: dict[str, str] = {}
+    for change in sorted(tables.changes, key=lambda c: (c.seq is None, c.seq or 0, c.place)):
+        profile, last = change.profile, versions.get(change.profile, 0)
+        if change.version != last + 1:
+            yield Violation("I6.gap", f"profile {profile}: version {change.version} follows {last}")
+        versions[profile] = change.version
+        if ended.get(profile) == "erased":
+            yield Violation("E.change", f"profile {profile} changed after it was erased")
+        if change.type == "segment":
+            (inside.add if change.new else inside.discard)((str(change.name), profile))
+        elif change.type == "erased" or change.name == "merged_into":
+            inside = {pair for pair in inside if pair[1] != profile}
+            ended[profile] = change.type
+    for profile, row in tables.profiles.items():
+        if row.version != versions.get(profile, 0):
+            yield Violation("I6.gap", f"profile {profile} is at {row.version}, its feed at {versions.get(profile)}")
+    names = sorted(tables.definitions.get("segments", {}))
+    members = {(names[index], profile) for index, profile in tables.memberships}
+    live = {pair for pair in inside if pair[0] in names}
+    for name, profile in members ^ live:
+        where = "membership" if (name, profile) in members else "feed"
+        yield Violation("I6.segment", f"profile {profile} is in {name} by the {where} alone")
+    for profile, mask in tables.segment_masks.items():
+        if {names[i] for i in range(mask.bit_length()) if mask >> i & 1} != {n for n, p in members if p == profile}:
+            yield Violation("I6.segment", f"profile {profile}: its row and its memberships differ")
+
+
+# ---------------------------------------------------------------- E: erasure
+
+
+def check_erased(facts: Facts, vault: Iterable[str] | None = None) -> Iterator[Violation]:
+    """Nothing of an erased token is applied or can be opened; every other token of the log still can."""
+    tables, erased = facts.tables, facts.tables.erased
+    for signature, (tokens, profile) in tables.evidence.items():
+        if tokens & erased or profile in erased:
+            yield Violation("E.evidence", f"signature {signature} still holds an erased token")
+    gone = {event.signature for event in facts.events.values() if event.route_key in erased}
+    for signature, partition in tables.states:
+        if signature in gone:
+            yield Violation("E.state", f"state of {signature} in partition {partition} outlives its person")
+    for token in erased & tables.profiles.keys():
+        yield Violation("E.profile", f"profile {token} outlives its person")
+    for token, (_, _, profile) in tables.tokens.items():
+        if token in erased or profile in erased:
+            yield Violation("E.token", f"token {token} outlives its person")
+    for letter in tables.dead_letters:
+        if letter.tokens & erased and letter.state != "erased":
+            yield Violation("E.dead_letter", f"dead letter {letter.id} outlives its person")
+    if vault is None:
+        return
+    openable = set(vault)
+    for token in erased & openable:
+        yield Violation("E.vault", f"the vault still opens token {token}")
+    living = {token for event in facts.events.values() for _, token in event.tokens} - erased
+    for token in living - openable:
+        yield Violation("I1.vault", f"token {token} was not erased and cannot be opened")

@@ -1,0 +1,214 @@
+"""A plain, slow fold of the log: which copies count, who is whom, and what each customer's totals are.
+
+Written from the design alone, to be obviously right rather than fast. No clock, no I/O.
+"""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timezone
+from decimal import Decimal
+from hashlib import blake2b
+from typing import Any, NamedTuple
+
+from tests.checker.tables import Position
+
+BASES = ("purchase.completed", "pos.purchase", "purchase.updated")
+REFUNDS = ("purchase.refunded", "pos.return")
+CANCELS = ("purchase.cancelled",)
+RANK_ABOVE = ("user_id", "loyalty_card", "email", "phone")
+RANK_BELOW = ("device_id", "anonymous_id")
+LIMITS = {"user_id": 1, "device_id": 20, "anonymous_id": 100}  # others 5
+HUB_LIMITS = {"user_id": 5, "loyalty_card": 5, "device_id": 20}  # others 10
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)  # noqa: UP017  # the checker spells it its own way
+
+
+class Event(NamedTuple):
+    """A record of the log, decoded with the standard library."""
+
+    position: Position
+    key: str
+    digest: str
+    signature: str
+    tokens: tuple[tuple[str, str], ...]  # (kind, token)
+    route_key: str
+    received_us: int
+    occurred_us: int
+    raw: dict[str, Any]
+
+
+class Totals(NamedTuple):
+    """What a customer's events come to."""
+
+    events: int
+    first_us: int
+    last_us: int
+    orders: int
+    revenue: Decimal
+
+
+class People(NamedTuple):
+    """Who is whom."""
+
+    owner: dict[str, str]  # signature -> profile id
+    members: dict[str, frozenset[str]]  # profile id -> tokens
+    hubs: frozenset[str]
+
+
+def microseconds(text: str) -> int:
+    """Microseconds since 1970 of an ISO time with a zone; exact."""
+    delta = datetime.fromisoformat(text.replace("Z", "+00:00")) - _EPOCH
+    return (delta.days * 86_400 + delta.seconds) * 1_000_000 + delta.microseconds
+
+
+def signature_of(tokens: Iterable[str]) -> str:
+    """The name of a set of tokens: contracts of the log, keyless."""
+    joined = b"".join(sorted(bytes.fromhex(token) for token in tokens))
+    return blake2b(joined, digest_size=16, person=b"tf-signature").hexdigest()
+
+
+def decode(position: Position, value: bytes) -> Event:
+    """Raises ValueError or KeyError for bytes that are no record."""
+    raw = json.loads(value, parse_float=Decimal)
+    tokens = tuple((each["kind"], each["token"]) for each in raw["ids"])
+    return Event(
+        position,
+        raw["id"].replace("-", ""),
+        raw["digest"],
+        signature_of(token for _, token in tokens),
+        tokens,
+        raw["route_key"],
+        microseconds(raw["received_at"]),
+        microseconds(raw["occurred_at"]),
+        raw,
+    )
+
+
+# ---------------------------------------------------------------- which copies count (C3)
+
+
+def choose(events: Iterable[Event]) -> dict[str, Event]:
+    """Event key -> the copy that counts: lowest offset of each partition, of these the first received."""
+    copies: dict[str, dict[int, Event]] = defaultdict(dict)
+    for event in sorted(events, key=lambda e: e.position):
+        copies[event.key].setdefault(event.position[0], event)
+    return {key: min(each.values(), key=lambda e: (e.received_us, e.position)) for key, each in copies.items()}
+
+
+# ---------------------------------------------------------------- who is whom (C6)
+
+
+def rank(kind: str) -> tuple[int, str]:
+    """Lower ranks higher; external types between phone and device_id, alphabetically."""
+    if kind in RANK_ABOVE:
+        return RANK_ABOVE.index(kind), ""
+    if kind in RANK_BELOW:
+        return len(RANK_ABOVE) + 1 + RANK_BELOW.index(kind), ""
+    return len(RANK_ABOVE), kind
+
+
+def people(events: Iterable[Event], erased: frozenset[str] | set[str]) -> People:
+    """Resolve all evidence of the applied events from nothing, erased tokens left out."""
+    first: dict[str, tuple[int, str]] = {}
+    sets: dict[str, tuple[tuple[str, str], ...]] = {}
+    for event in events:
+        if event.route_key in erased:
+            continue
+        sets[event.signature] = tuple(pair for pair in event.tokens if pair[1] not in erased)
+        receipt = (event.received_us, event.key)
+        first[event.signature] = min(first.get(event.signature, receipt), receipt)
+    hubs = _hubs(sets.values())
+    token_first: dict[str, tuple[tuple[int, str], tuple[int, str], str]] = {}
+    group: dict[str, set[str]] = {}
+    kinds: dict[str, str] = {}
+    base_of: dict[str, str] = {}
+    for signature in sorted(sets, key=lambda s: first[s]):
+        pairs = sorted(sets[signature], key=lambda pair: (rank(pair[0]), pair[1]))
+        for kind, token in pairs:
+            kinds[token] = kind
+            token_first.setdefault(token, (first[signature], rank(kind), token))
+        firm = [token for _, token in pairs if token not in hubs]
+        if not firm:
+            base_of[signature] = pairs[0][1]
+            continue
+        base_of[signature] = firm[0]
+        for token in firm:
+            group.setdefault(token, {token})
+        for token in firm[1:]:
+            _join(group, kinds, firm[0], token)
+    names = {token: min(each, key=lambda t: token_first[t]) for token, each in group.items()}
+    members = {names[token]: frozenset(each) for token, each in group.items()}
+    members |= {token: frozenset({token}) for token in kinds if token in hubs}
+    owner = {signature: names.get(base, base) for signature, base in base_of.items()}
+    return People(owner, members, frozenset(hubs & kinds.keys()))
+
+
+def _join(group: dict[str, set[str]], kinds: Mapping[str, str], base: str, token: str) -> None:
+    """Unite two groups unless a limit forbids it."""
+    if group[base] is group[token]:
+        return
+    union = group[base] | group[token]
+    counts: dict[str, int] = defaultdict(int)
+    for each in union:
+        counts[kinds[each]] += 1
+    if any(count > LIMITS.get(kind, 5) for kind, count in counts.items()):
+        return
+    for each in union:
+        group[each] = union
+
+
+def _hubs(sets: Iterable[tuple[tuple[str, str], ...]]) -> set[str]:
+    """Tokens seen with more than N(k) distinct tokens of one higher-ranked kind k."""
+    partners: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for pairs in sets:
+        for kind, token in pairs:
+            for other_kind, other in pairs:
+                if rank(other_kind) < rank(kind):
+                    partners[token, other_kind].add(other)
+    return {token for (token, kind), others in partners.items() if len(others) > HUB_LIMITS.get(kind, 10)}
+
+
+# ---------------------------------------------------------------- totals (C5)
+
+
+def totals(events: Iterable[Event], currency: str = "USD") -> Totals:
+    """Totals of one customer's applied events. Amounts of other currencies are not converted: do not send any."""
+    count, stamps = 0, []
+    bases: dict[str, tuple[int, str, Decimal | None]] = {}
+    cancelled: set[str] = set()
+    refunds: dict[str, Decimal] = {}
+    for event in events:
+        count += 1
+        stamps.append(event.occurred_us)
+        props, type_ = event.raw.get("properties", {}), event.raw["type"]
+        assert props.get("currency", currency) == currency, "the reference fold converts no currencies"
+        order = str(props["order_id"]) if props.get("order_id") else None
+        amount = revenue(props)
+        if type_ in CANCELS and order is not None:
+            cancelled.add(order)
+        elif type_ in REFUNDS and amount is not None:
+            refunds[event.key] = abs(amount)
+        elif type_ in BASES and not (type_ == "purchase.updated" and amount is None):
+            base = (event.occurred_us, event.key, amount)
+            name = order or event.key
+            if name not in bases or base[:2] > bases[name][:2]:
+                bases[name] = base
+    kept = [base for name, base in bases.items() if name not in cancelled]
+    net = sum((amount for _, _, amount in kept if amount is not None), Decimal(0)) - sum(refunds.values(), Decimal(0))
+    return Totals(count, min(stamps), max(stamps), len(kept), net)
+
+
+def revenue(props: Mapping[str, Any]) -> Decimal | None:
+    """`revenue`, else `total`, else the sum of the lines' amounts, else of price times quantity."""
+    for name in ("revenue", "total"):
+        if props.get(name) is not None:
+            return Decimal(str(props[name]))
+    lines = [line for line in props.get("products") or [] if isinstance(line, Mapping)]
+    amounts = [Decimal(str(line["amount"])) for line in lines if line.get("amount") is not None]
+    if amounts:
+        return sum(amounts, Decimal(0))
+    priced = [line for line in lines if line.get("price") is not None]
+    if not priced:
+        return None
+    products = (Decimal(str(line["price"])) * Decimal(str(line.get("quantity", 1))) for line in priced)
+    return sum(products, Decimal(0))

@@ -1,0 +1,246 @@
+"""FOLD and DECIDE over a real PostgreSQL: from appended records to profiles, memberships and changes."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from random import Random
+
+import msgspec
+import pytest
+
+from infra.adapters.postgres import Database
+from infra.adapters.postgres_control import PostgresControl, insert_revision
+from infra.adapters.postgres_log import PostgresLog
+from infra.adapters.postgres_rebuild import PostgresRebuild
+from infra.adapters.postgres_store import PostgresStore
+from processors.check import Verdict, check
+from processors.dead_letters import letter_maker
+from processors.definitions import apply_files, start_rebuild
+from processors.rebuild import Builder
+from processors.worker import Services, Worker
+from schemas.definitions import load_pack, parse_documents, to_json
+from schemas.record import Record
+from tests.conftest import Databases
+from tests.records import START, pending, purchase, record, token
+
+
+class NoSealer:
+    """Nothing in these records is sealed; what is sealed for a dead letter is not looked at."""
+
+    def seal(self, token: bytes, plain: bytes, aad: bytes) -> bytes:
+        return plain
+
+    def open_many(self, sealed: object) -> list[bytes | None]:
+        raise AssertionError("nothing here is sealed")
+
+
+@dataclass
+class HandClock:
+    at: datetime
+
+    def now(self) -> datetime:
+        return self.at
+
+
+@dataclass
+class World:
+    databases: Databases
+    clock: HandClock
+    services: Services
+    worker: Worker
+
+    def send(self, *records: Record) -> None:
+        self.services.log.append(pending(records))
+
+    def settle(self) -> None:
+        while self.worker.step():
+            pass
+
+    def query(self, sql: str) -> list[tuple[object, ...]]:
+        database = Database(self.databases.main)
+        with database.transaction() as cursor:
+            cursor.execute(sql)
+            rows = cursor.fetchall()
+        database.close()
+        return rows
+
+    def check(self) -> Verdict:
+        live = self.services.control.live()
+        rebuild = PostgresRebuild(self.databases.main)
+        with rebuild.snapshot(live.revision, timeout_s=20) as snapshot:
+            verdict = check(self.services, self.worker.live.compiled, snapshot)
+        rebuild.close()
+        return verdict
+
+
+@pytest.fixture
+def world(databases: Databases) -> Iterator[World]:
+    definitions = parse_documents(load_pack("retail"))
+    database = Database(databases.main)
+    with database.transaction() as cursor:
+        content = msgspec.json.decode(to_json(definitions))
+        insert_revision(cursor, 1, "live", "initial", content, definitions.content_hash, START)
+    database.close()
+    clock = HandClock(START + timedelta(days=30))
+    sealer = NoSealer()
+    services = Services(
+        log=PostgresLog(databases.main),
+        store=PostgresStore(databases.main),
+        control=PostgresControl(databases.main),
+        sealer=sealer,
+        letter=letter_maker(sealer, lambda: bytes(16), clock),
+        clock=clock,
+        time_zone="UTC",
+        currency="USD",
+    )
+    yield World(databases, clock, services, Worker(services, Builder(services, PostgresRebuild(databases.main))))
+
+
+ADA = [("user_id", "ada")]
+
+
+def test_an_event_makes_a_profile_with_its_stage_and_changes(world: World) -> None:
+    world.send(purchase(ADA, "o1", "20.00", START + timedelta(days=29)))
+    world.settle()
+    ((profile_id, lifecycle, count),) = world.query("select profile_id, lifecycle, event_count from profiles_r1")
+    assert (profile_id, lifecycle, count) == (token("user_id", "ada"), "new", 1)
+    changes = world.query("select type, name, version from changes order by version")
+    assert ("lifecycle", None, 1) in changes or ("lifecycle", None) in [change[:2] for change in changes]
+    assert [change[2] for change in changes] == list(range(1, len(changes) + 1))
+    assert world.query("select count(*) from feed_batches where seq is null") == [(0,)]
+    assert world.check().equal
+
+
+def test_a_repeat_is_a_duplicate_and_another_body_a_conflict(world: World) -> None:
+    one = purchase(ADA, "o1", "20.00", message_id="m1")
+    other = purchase(ADA, "o2", "99.00", message_id="m1")
+    world.send(one, one)
+    world.settle()
+    world.send(one, other)
+    world.settle()
+    assert world.query("select verdict, count(*) from not_applied group by 1 order by 1") == [(1, 2), (2, 1)]
+    assert world.query("select stage, rule from dead_letters") == [("fold", "id_reused")]
+    assert world.query("select event_count from profiles_r1") == [(1,)]
+    assert world.check().equal
+
+
+def test_a_login_joins_the_anonymous_visits_and_the_old_id_says_where_it_went(world: World) -> None:
+    later = START + timedelta(hours=1)
+    world.send(record([("anonymous_id", "a1")], "v1"), record([("anonymous_id", "a1")], "v2", at=later))
+    world.settle()
+    world.send(record([("user_id", "ada"), ("anonymous_id", "a1")], "v3", at=START + timedelta(hours=2)))
+    world.settle()
+    world.send(record([("user_id", "bob")], "v4", at=START + timedelta(hours=3)))
+    world.send(record([("user_id", "ada"), ("email", "a@x")], "v5", at=START + timedelta(hours=4)))
+    world.settle()
+    rows = world.query("select profile_id, event_count from profiles_r1 order by event_count desc")
+    assert rows == [(token("anonymous_id", "a1"), 4), (token("user_id", "bob"), 1)]
+    assert world.query(f"select profile_id from tokens where token = '{token('user_id', 'ada').hex()}'") == [
+        (token("anonymous_id", "a1"),)
+    ]
+    assert world.check().equal
+
+
+def test_two_known_profiles_merge_and_the_later_one_ends(world: World) -> None:
+    hour = timedelta(hours=1)
+    world.send(purchase(ADA, "o1", "20.00"), purchase([("loyalty_card", "77")], "o2", "30.00", START + hour))
+    world.settle()
+    both = [("user_id", "ada"), ("loyalty_card", "77")]
+    world.send(purchase(both, "o2", "30.00", START + 2 * hour, type_="pos.purchase"))
+    world.settle()
+    assert world.query("select profile_id, event_count from profiles_r1") == [(token("user_id", "ada"), 3)]
+    merged = world.query("select profile_id, new from changes where name = 'merged_into'")
+    assert len(merged) == 1
+    assert merged[0][0] == token("loyalty_card", "77")
+    assert world.check().equal
+
+
+def test_time_alone_moves_a_customer_to_at_risk_and_lapsed(world: World) -> None:
+    world.send(*[purchase(ADA, f"o{day}", "20.00", START + timedelta(days=day)) for day in (0, 10, 20)])
+    world.settle()
+    stages = [world.query("select lifecycle from profiles_r1")[0][0]]
+    for _ in range(40):
+        world.clock.at += timedelta(days=15)
+        world.settle()
+        (stage,) = world.query("select lifecycle from profiles_r1")[0]
+        if stage != stages[-1]:
+            stages.append(stage)
+    assert stages[-1] == "lapsed"
+    assert "at_risk" in stages
+    assert world.query("select count(*) from changes where type = 'lifecycle' and cause = 'timer'")[0][0] == 2
+    assert world.check().equal
+
+
+def test_changed_definitions_are_built_beside_and_swapped_in(world: World) -> None:
+    world.send(*[purchase([("user_id", f"u{n}")], f"o{n}", f"{n}.00") for n in range(50)])
+    world.settle()
+    text = """
+computed_traits:
+  biggest_order: {aggregate: max, of: revenue, events: [purchase.completed], description: the biggest}
+segments:
+  spent_forty: {description: big, when: {trait: biggest_order, op: gte, value: 40}}
+"""
+    applied = apply_files(world.services.control, [("more.yaml", text)], world.clock.now())
+    assert applied.revision == 2
+    world.settle()
+    assert world.services.control.live().revision == 2
+    names = world.worker.live.compiled.evaluator.segment_names
+    bit = names.index("spent_forty")
+    assert world.query(f"select count(*), count(since_us) from memberships_r2 where segment = {bit}") == [(10, 0)]
+    changes = world.query("select count(*) from changes where name = 'spent_forty' and cause = 'definition'")
+    assert changes == [(10,)]
+    assert world.check().equal
+    world.send(purchase([("user_id", "u3")], "o99", "44.00", START + timedelta(days=1)))
+    world.settle()
+    assert world.query(f"select count(*), count(since_us) from memberships_r2 where segment = {bit}") == [(11, 1)]
+
+
+def test_a_rebuild_emits_nothing_and_changes_nothing(world: World) -> None:
+    world.send(*[purchase([("user_id", f"u{n % 7}")], f"o{n}", f"{n}.00") for n in range(50)])
+    world.settle()
+    before = world.query("select count(*) from changes")
+    first = world.check()
+    start_rebuild(world.services.control, world.clock.now())
+    world.settle()
+    assert world.services.control.live().revision == 2
+    assert world.query("select count(*) from changes") == before
+    assert world.check().hash == first.hash
+
+
+def test_a_planted_difference_is_found(world: World) -> None:
+    world.send(purchase(ADA, "o1", "20.00"))
+    world.settle()
+    world.query("update profiles_r1 set lifecycle = 'lapsed' returning 1")
+    verdict = world.check()
+    assert not verdict.equal
+    assert verdict.differences[0].what == "profile"
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_any_order_of_arrival_and_batching_ends_in_what_a_rebuild_says(world: World, seed: int) -> None:
+    random = Random(seed)
+    people = [f"u{n}" for n in range(6)]
+    records = []
+    for number in range(120):
+        person = random.choice(people)
+        ids = {("user_id", person)} if random.random() < 0.5 else set()
+        ids.add(("anonymous_id", f"{person}-{random.randrange(3)}"))
+        if random.random() < 0.2:
+            ids.add(("email", random.choice(["shared@x", f"{person}@x"])))
+        if random.random() < 0.2:
+            ids.add(("device_id", "kiosk"))
+        at = START + timedelta(minutes=number)
+        type_ = random.choice(["purchase.completed", "pos.purchase"])
+        records.append(purchase(ids, f"o{random.randrange(80)}", "5.00", at, type_=type_, message_id=f"m{number}"))
+    random.shuffle(records)
+    records += random.sample(records, 20)
+    while records:
+        size = random.randrange(1, 30)
+        world.send(*records[:size])
+        del records[:size]
+        world.worker.live.batch = random.choice([2, 5, 5_000])
+        world.settle() if random.random() < 0.7 else world.worker.step()
+    world.settle()
+    verdict = world.check()
+    assert verdict.equal, verdict.differences[:3]
+    assert sum(int(str(row[0])) for row in world.query("select event_count from profiles_r1")) == 120

@@ -1,0 +1,305 @@
+"""A slow, obvious answer to what the fold and the evaluator compute: every trait anew from the list of events.
+
+Shares only the definitions' models with the product: no state, no windows, no generated code.
+"""
+
+from collections.abc import Callable, Iterable
+from datetime import UTC, date, datetime, timedelta
+from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation
+from fractions import Fraction
+from typing import Any
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+from schemas.conditions import All, AnyOf, LifecycleLeaf, Not, PropertyLeaf, SegmentLeaf, TraitLeaf
+from schemas.definitions import ComputedTrait, Definitions
+
+from tests.strategies import Event
+
+BASES = {"purchase.completed", "pos.purchase", "purchase.updated"}
+REFUNDS = {"purchase.refunded", "pos.return"}
+ORDERS = BASES | REFUNDS | {"purchase.cancelled"}
+
+
+def four(value: Fraction | Decimal) -> Decimal:
+    """Rounded to 4 places, halves to even; exact arithmetic."""
+    scaled = Fraction(value) * 10_000
+    return Decimal(round(scaled)).scaleb(-4)
+
+
+def amount(value: Any) -> Decimal | None:
+    """A number or decimal text; None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str | Decimal):
+        return None
+    if isinstance(value, str) and "_" in value:
+        return None
+    try:
+        number = Decimal(str(value))
+    except InvalidOperation:
+        return None
+    if not number.is_finite() or abs(number) >= 10**14:
+        return None
+    return number.quantize(Decimal("0.0001"), ROUND_HALF_EVEN)
+
+
+def revenue(properties: dict[str, Any]) -> Decimal | None:
+    for name in ("revenue", "total"):
+        found = amount(properties.get(name))
+        if found is not None:
+            return found
+    lines = properties.get("products")
+    lines = [x for x in lines if isinstance(x, dict)] if isinstance(lines, list) else []
+    amounts = [a for line in lines if (a := amount(line.get("amount"))) is not None]
+    if amounts:
+        return sum(amounts, Decimal(0))
+    prices = [(p, amount(line.get("quantity"))) for line in lines if (p := amount(line.get("price"))) is not None]
+    if not prices:
+        return None
+    return four(sum((Fraction(p) * (1 if q is None else Fraction(q)) for p, q in prices), Fraction(0)))
+
+
+def order_id(value: Any) -> str | None:
+    if isinstance(value, str) and value:
+        return value
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+class Reference:
+    """Answers at an instant, over all events given."""
+
+    def __init__(self, defs: Definitions, events: Iterable[Event], at: datetime, zone: str, currency: str) -> None:
+        self.defs, self.events, self.base = defs, list(events), currency
+        self.zone = ZoneInfo(zone)
+        newest = max((e["occurred_at"] for e in self.events), default=at)
+        self.at = max(at, newest)
+        self.today = self.local(self.at)
+
+    def local(self, at: datetime) -> date:
+        return at.astimezone(self.zone).date()
+
+    def currency(self, event: Event) -> str:
+        value = event["properties"].get("currency")
+        return value.upper() if isinstance(value, str) else self.base
+
+    def money(self, event: Event, pinned: bool) -> Decimal | None:
+        """Revenue in the base currency, or as it is for a trait pinned to one currency."""
+        own = revenue(event["properties"])
+        if own is None:
+            return None
+        if event["type"] in REFUNDS:
+            own = abs(own)
+        if pinned or self.currency(event) == self.base:
+            return own
+        day = self.local(event["occurred_at"]).isoformat()
+        rates = [r for r in self.defs.rates if r.currency == self.currency(event) and r.date <= day]
+        return four(Fraction(own) * Fraction(max(rates, key=lambda r: r.date).rate)) if rates else None
+
+    def stamp(self, event: Event) -> tuple[datetime, bytes]:
+        return event["occurred_at"], UUID(event["id"]).bytes
+
+    def orders(self) -> tuple[list[Event], list[Event]]:
+        """The bases and refunds that count."""
+        gone = {order_id(e["properties"].get("order_id")) for e in self.events if e["type"] == "purchase.cancelled"}
+        gone.discard(None)
+        best: dict[str, Event] = {}
+        for event in self.events:
+            if event["type"] not in BASES:
+                continue
+            if event["type"] == "purchase.updated" and revenue(event["properties"]) is None:
+                continue
+            name = order_id(event["properties"].get("order_id")) or event["id"]
+            if name not in best or self.rank(event) > self.rank(best[name]):
+                best[name] = event
+        refunds = [e for e in self.events if e["type"] in REFUNDS]
+        return (
+            [event for name, event in best.items() if name not in gone],
+            [e for e in refunds if order_id(e["properties"].get("order_id")) not in gone],
+        )
+
+    def rank(self, event: Event) -> tuple[int, datetime, bytes]:
+        source = self.defs.sources.get(event["source"])
+        return (source.rank if source else 0, *self.stamp(event))
+
+    def passes(self, node: Any, event: Event, pinned: bool) -> bool:
+        if node is None:
+            return True
+        if isinstance(node, PropertyLeaf):
+            value = event["properties"].get(node.property)
+            if node.property == "revenue":
+                value = self.money(event, pinned)
+            if node.property == "currency":
+                value = self.currency(event)
+            return holds(node.op, value, node.value)
+        return logic(node, lambda item: self.passes(item, event, pinned))
+
+    def in_window(self, spec: ComputedTrait, event: Event) -> bool:
+        if spec.window_days is None:
+            return True
+        return self.today - timedelta(days=spec.window_days - 1) <= self.local(event["occurred_at"])
+
+    def value(self, name: str) -> Any:
+        spec = self.defs.computed_traits[name]
+        where: Any = spec.where
+        tops = where.all if isinstance(where, All) else [where]
+        pinned = any(
+            isinstance(leaf, PropertyLeaf) and leaf.property == "currency" and leaf.op == "eq" for leaf in tops
+        )
+        if spec.aggregate == "open_count":
+            return self.open_count(spec)
+        by_order = set(spec.events) <= ORDERS and bool(set(spec.events) & BASES)
+        bases, refunds = self.orders() if by_order else (self.events, [])
+
+        def chosen(events: list[Event]) -> list[Event]:
+            return [
+                e for e in events
+                if self.named(spec, e, by_order) and self.passes(where, e, pinned) and self.in_window(spec, e)
+            ]  # fmt: skip
+
+        return self.aggregate(spec, sorted(chosen(bases), key=self.stamp), chosen(refunds), pinned)
+
+    def named(self, spec: ComputedTrait, event: Event, by_order: bool) -> bool:
+        if by_order and event["type"] == "purchase.updated" and "purchase.completed" in spec.events:
+            return True
+        names = {event["type"]} | ({event["name"]} if event["type"] == "custom" else set())
+        return "*" in spec.events or bool(names & set(spec.events))
+
+    def of(self, spec: ComputedTrait, event: Event, pinned: bool) -> Any:
+        if spec.of == "revenue":
+            return self.money(event, pinned)
+        if spec.of == "occurred_at":
+            return event["occurred_at"]
+        value = event["properties"].get(spec.of)
+        if spec.aggregate in ("first", "last"):
+            if isinstance(value, float):
+                return amount(value)
+            return value if isinstance(value, str | int) else None
+        return amount(value)
+
+    def aggregate(self, spec: ComputedTrait, events: list[Event], refunds: list[Event], pinned: bool) -> Any:
+        times = [e["occurred_at"] for e in events]
+        values = [v for e in events if (v := self.of(spec, e, pinned)) is not None] if spec.of else []
+        if spec.of != "revenue":
+            refunds = []
+        back = sum((v for e in refunds if (v := self.money(e, pinned)) is not None), Decimal(0))
+        by_name: dict[str, Callable[[], Any]] = {
+            "count": lambda: len(events),
+            "sum": lambda: sum(values, Decimal(0)) - back,
+            "avg": lambda: four(Fraction(sum(values, Decimal(0)) - back) / len(values)) if values else None,
+            "min": lambda: min(values, default=None),
+            "max": lambda: max(values, default=None),
+            "first": lambda: values[0] if values else None,
+            "last": lambda: values[-1] if values else None,
+            "distinct_days": lambda: len({self.local(t) for t in times}),
+            "days_since": lambda: (self.at - times[-1]) // timedelta(days=1) if times else None,
+            "gap_days": lambda: (times[-1] - times[-2]) // timedelta(days=1) if len(times) > 1 else None,
+        }
+        return by_name[spec.aggregate]()
+
+    def open_count(self, spec: ComputedTrait) -> int:
+        newest: dict[str, Event] = {}
+        for event in sorted(self.events, key=self.stamp):
+            if event["type"] in spec.opens + spec.closes and self.passes(spec.where, event, False):
+                newest[order_id(event["properties"].get(spec.key)) or ""] = event
+        return sum(e["type"] in spec.opens for e in newest.values())
+
+    def trait(self, name: str, direct: dict[str, Any]) -> Any:
+        """A declared trait: the newest event that set it; in one event the sealed form holds."""
+        found: Any = None
+        for event in sorted(self.events, key=self.stamp):
+            if event["type"] == "profile.identified":
+                if name in event["traits"]:
+                    found = event["traits"][name]
+                if name in event["sealed"]:
+                    found = direct.get(name)
+        return found
+
+    def decide(self, direct: dict[str, Any]) -> tuple[set[str], str, list[str]]:
+        """Segments, stage and reason codes."""
+        values = {name: self.value(name) for name in self.defs.computed_traits}
+        kinds = {name: spec.kind for name, spec in self.defs.computed_traits.items()}
+
+        def test(node: Any) -> bool:
+            if isinstance(node, SegmentLeaf):
+                return test(self.defs.segments[node.segment].when)
+            if isinstance(node, LifecycleLeaf):
+                return stage() == node.lifecycle
+            if isinstance(node, TraitLeaf):
+                if node.trait in values:
+                    return holds(node.op, values[node.trait], node.value, kinds[node.trait] == "time", self.zone)
+                timed = self.defs.traits[node.trait].type == "time"
+                return holds(node.op, self.trait(node.trait, direct), node.value, timed, self.zone)
+            return logic(node, test)
+
+        def stage() -> str:
+            stages = self.defs.lifecycle.stages if self.defs.lifecycle else ()
+            return next((s.name for s in stages if test(s.when)), "prospect")
+
+        rules = self.defs.risk.rules if self.defs.risk else ()
+        return (
+            {name for name, segment in self.defs.segments.items() if test(segment.when)},
+            stage(),
+            [r.code for r in sorted(rules, key=lambda r: (-r.points, r.code)) if test(r.when)],
+        )
+
+
+def logic(node: Any, test: Callable[[Any], bool]) -> bool:
+    if isinstance(node, All):
+        return all(test(item) for item in node.all)
+    if isinstance(node, AnyOf):
+        return any(test(item) for item in node.any)
+    assert isinstance(node, Not)
+    return not test(node.item)
+
+
+def moment(text: Any, zone: ZoneInfo, end: bool) -> datetime | None:
+    """ISO text as an instant; a date as its first or last one."""
+    if isinstance(text, datetime):
+        return text
+    try:
+        if len(text) == 10:
+            day = date.fromisoformat(text)
+            first = datetime(day.year, day.month, day.day, tzinfo=zone).astimezone(UTC)
+            after = day + timedelta(days=1)
+            last = datetime(after.year, after.month, after.day, tzinfo=zone).astimezone(UTC)
+            return last - timedelta(microseconds=1) if end else first
+        return datetime.fromisoformat(text)
+    except (ValueError, TypeError):
+        return None
+
+
+def holds(op: str, value: Any, wanted: Any, timed: bool = False, zone: ZoneInfo | None = None) -> bool:
+    """One comparison; a missing value is false but for missing, ne and not_in."""
+    if op in ("exists", "missing"):
+        return (value is None) == (op == "missing")
+    if op == "ne":
+        return not holds("eq", value, wanted, timed, zone)
+    if op == "not_in":
+        return not holds("in", value, wanted, timed, zone)
+    if op == "in":
+        return any(holds("eq", value, item, timed, zone) for item in wanted)
+    if op == "between":
+        return holds("gte", value, wanted[0], timed, zone) and holds("lte", value, wanted[1], timed, zone)
+    if value is None:
+        return False
+    if op == "contains":
+        return wanted in value if isinstance(value, str | list | tuple) else False
+    if op == "starts_with":
+        return isinstance(value, str) and value.startswith(wanted)
+    if timed:
+        assert zone is not None
+        low, high = moment(wanted, zone, False), moment(wanted, zone, True)
+        value = moment(value, zone, False)
+    elif isinstance(wanted, bool | str):
+        if type(value) is not type(wanted):
+            return False
+        low = high = wanted
+    else:
+        low = high = Decimal(wanted)  # type: ignore[assignment]  # numbers where the branch above has times
+        value = amount(value)
+    if value is None:
+        return False
+    tests: dict[str, Callable[[], Any]] = {
+        "eq": lambda: low <= value <= high, "lt": lambda: value < low, "lte": lambda: value <= high,
+        "gt": lambda: value > high, "gte": lambda: value >= low,
+    }  # fmt: skip
+    return bool(tests[op]())

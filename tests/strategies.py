@@ -1,0 +1,102 @@
+"""Shared generators: touchpoints as plain dicts, and as the bytes of log records."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from hypothesis import strategies as st
+from schemas.record import Identifier, Record, Sealed, encode
+
+Event = dict[str, Any]
+
+TYPES = (
+    "purchase.completed", "purchase.completed", "pos.purchase", "pos.purchase", "purchase.updated",
+    "purchase.refunded", "pos.return", "purchase.cancelled", "web.page_viewed", "web.page_viewed", "email.opened",
+    "complaint.opened", "complaint.escalated", "complaint.resolved", "profile.identified", "custom", "survey.answered",
+)  # fmt: skip
+SOURCES = ("web", "till", "import")
+START = datetime(2023, 9, 1, tzinfo=UTC)
+
+# Around the changes of clocks in New York and Berlin, and around their midnights.
+TRICKY = tuple(
+    datetime(*moment, tzinfo=UTC)
+    for moment in (
+        (2024, 3, 10, 4, 59), (2024, 3, 10, 5, 0), (2024, 3, 10, 7, 0), (2024, 3, 11, 3, 59), (2024, 3, 11, 4, 0),
+        (2023, 11, 5, 4, 0), (2023, 11, 5, 6, 0), (2023, 11, 6, 4, 59), (2023, 11, 6, 5, 0), (2024, 3, 30, 23, 0),
+        (2024, 3, 31, 1, 0), (2024, 3, 31, 22, 0), (2023, 10, 28, 22, 0), (2023, 10, 29, 1, 0), (2023, 10, 29, 23, 0),
+    )
+)  # fmt: skip
+
+times = st.one_of(
+    st.sampled_from(TRICKY),
+    st.builds(lambda at, us: at + timedelta(microseconds=us), st.sampled_from(TRICKY), st.integers(-2, 2)),
+    st.integers(0, 400 * 86_400).map(lambda s: START + timedelta(seconds=s)),
+)
+amounts = st.one_of(
+    st.sampled_from(["10", "19.99", "0.0001", "250.5", "-3.25", "1e2", 7, 12.5, 0, "1234567.123456"]),
+    st.sampled_from(["abc", "", None, True, [1], {"a": 1}, "NaN", 10**30, 1e300, "1_0"]),
+)
+product = st.fixed_dictionaries(
+    {}, optional={"amount": amounts, "price": amounts, "quantity": st.sampled_from([1, 2, "3", 0.5, None, "x"])}
+)
+property_sets = st.fixed_dictionaries(
+    {},
+    optional={
+        "order_id": st.sampled_from(["o1", "o2", "o3", "o4", 5, "", None, ["x"]]),
+        "revenue": amounts,
+        "total": amounts,
+        "currency": st.sampled_from(["USD", "eur", "GBP", "JPY", 3, None]),
+        "products": st.one_of(st.lists(product, max_size=3), st.sampled_from(["x", 5, {"price": 3}, [1, "a"]])),
+        "channel": st.sampled_from(["store", "online", 4, None, True]),
+        "discount": amounts,
+        "coupon": st.sampled_from(["SPRING", "AUTUMN", 12, 2.5]),
+        "score": st.sampled_from([0, 3, 6.5, 10, "9", "bad", None, False]),
+        "complaint_id": st.sampled_from(["c1", "c2", 3, None, ["c"]]),
+    },
+)
+trait_sets = st.fixed_dictionaries(
+    {},
+    optional={
+        "city": st.sampled_from(["Oslo", "Rome", None]),
+        "age": st.sampled_from([18, 30.5, "40", None]),
+        "member_since": st.sampled_from(["2024-01-01", "2024-03-10T05:30:00Z", "soon", None]),
+        "tags": st.sampled_from([["a", "b"], {"z": 1, "a": 2}, True]),
+    },
+)
+
+
+@st.composite
+def touchpoints(draw: st.DrawFn, max_size: int = 14) -> list[Event]:
+    """Events with distinct ids, many on the same order, many at the same instant, some of wrong types."""
+    events: list[Event] = []
+    for i in range(draw(st.integers(0, max_size))):
+        kind = draw(st.sampled_from(TYPES))
+        identified = kind == "profile.identified"
+        events.append({
+            "id": str(UUID(int=draw(st.integers(0, 2**63)) << 64 | i)),
+            "type": kind,
+            "name": draw(st.sampled_from(["quiz_won", "other", None])) if kind == "custom" else None,
+            "source": draw(st.sampled_from(SOURCES)),
+            "occurred_at": draw(times),
+            "properties": draw(property_sets),
+            "traits": draw(trait_sets) if identified else {},
+            "sealed": draw(st.lists(st.sampled_from(["birthday", "city"]), unique=True)) if identified else [],
+            "partition": draw(st.integers(0, 3)),
+            "offset": i,
+        })  # fmt: skip
+    return events
+
+
+def record_bytes(event: Event) -> bytes:
+    """A touchpoint as the log keeps it."""
+    token = "ab" * 16
+    at = event["occurred_at"]
+    names = [f"traits.{name}" for name in event.get("sealed", ())]
+    return encode(
+        Record(
+            v=1, id=event["id"], type=event["type"], name=event.get("name"), source=event.get("source", "web"),
+            ids=[Identifier("user_id", token)], route_key=token, occurred_at=at, received_at=at, known_at=at,
+            digest="00" * 16, properties=event.get("properties", {}), traits=event.get("traits", {}),
+            sealed=Sealed(token, names, "AAAA") if names else None,
+        )
+    )  # fmt: skip
