@@ -7,18 +7,30 @@ the same work. What differs from the last committed decision goes to the change 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from hashlib import blake2b
+from functools import cached_property
 from typing import Any, Final, NamedTuple
 from zoneinfo import ZoneInfo
-
-import msgspec
 
 from processors.resolve import Identity, Moves
 from projections.evaluate import Decision, Evaluator
 from projections.fold import Fold
-from projections.state import DIRECT, EVENT_COUNT, FIRST, FORM, LAST, NAME, STAMP_KEY, STAMP_US, TRAITS, State
+from projections.state import (
+    CANCELS,
+    DIRECT,
+    EVENT_COUNT,
+    FIRST,
+    FORM,
+    LAST,
+    NAME,
+    ORDERS,
+    REFUNDS,
+    STAMP_KEY,
+    STAMP_US,
+    TRAITS,
+    State,
+)
 from schemas.record import from_us, uuid_text
-from schemas.store import NO_EVENT, Change, DecideTx, Mark, ProfileRow, ProjectionStore
+from schemas.store import NO_EVENT, Change, DecideTx, Mark, ProfileRow, ProjectionStore, change_id
 
 DirectTraits = Callable[[Mapping[bytes, State], frozenset[str]], dict[bytes, dict[str, Any]]]
 """Opens the direct traits that conditions need: states by profile id, names -> values by profile id."""
@@ -27,7 +39,6 @@ Uncapped = Callable[[DecideTx, Sequence[bytes]], State]
 """The state of some signatures folded anew from the log without a cap, for maps that overflowed."""
 
 _NEVER: Final = -(2**63)
-_JSON: Final = msgspec.json.Encoder(order="deterministic")
 
 
 class Outcome(NamedTuple):
@@ -62,6 +73,13 @@ class Decider:
     revision: int
     time_zone: str
     silent: bool = False
+
+    @cached_property
+    def published_slots(self) -> tuple[int, ...]:
+        """Slots that a published trait reads: where these are equal, so are the values at one instant."""
+        plans = [self.fold.plan.traits[name] for name in self.evaluator.published_names]
+        own = {plan.slot for plan in plans if plan.slot is not None}
+        return tuple(sorted(own | {ORDERS, REFUNDS, CANCELS}))
 
     def run(self, watermark_us: int, *, marks: int = 64, due: int = 2_000, lagging: bool = False) -> Outcome:
         """Decide what is marked or due at the lowest watermark; all of it in one transaction."""
@@ -223,7 +241,7 @@ class _Writer:
             for name in sorted(stamps.keys() | now.keys()):
                 if stamps.get(name) != now.get(name):
                     note.add("profile", name, None, {"personal": True})
-        if evaluator.published_names:
+        if evaluator.published_names and any(before[slot] != state[slot] for slot in self._decider.published_slots):
             was, is_ = evaluator.published(before, at_us), evaluator.published(state, at_us)
             for name in sorted(is_):
                 if was.get(name) != is_[name]:
@@ -259,12 +277,12 @@ class _Notes:
 
     def add(self, type_: str, name: str | None, old: Any, new: Any) -> None:
         self.version += 1
-        content = _JSON.encode([self._profile_id.hex(), self.version, type_, name, _plain(old), _plain(new)])
-        key = blake2b(content, digest_size=16, person=b"tf-change").digest()
+        old, new = _plain(old), _plain(new)
+        key = change_id(self._profile_id, self.version, type_, name, old, new)
+        cause = self._cause
         self.changes.append(
             Change(
-                *(key, type_, self._profile_id, self.version, name, _plain(old), _plain(new), self._at_us),
-                *(self._cause.kind, self._cause.event, None),
+                key, type_, self._profile_id, self.version, name, old, new, self._at_us, cause.kind, cause.event, None
             )
         )
 

@@ -47,7 +47,7 @@ def stored(revision: Revision) -> Definitions:
 def await_revision(
     control: Control, number: int, progress: Callable[[float], None], pause: Callable[[], None], tries: int
 ) -> None:
-    """Wait until a revision is live. Raises StoreUnavailable when it failed, or after `tries` pauses without a change."""
+    """Wait until a revision is live. StoreUnavailable when it failed, or after `tries` pauses without a change."""
     last, left = -1.0, tries
     while left:
         revision = control.revision(number)

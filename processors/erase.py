@@ -4,9 +4,11 @@ The order is what makes it safe: the erased tokens are known to FOLD before any 
 process remembers a key when its row is destroyed. What survives are events without owner, counted in totals.
 """
 
+import binascii
 import re
 from collections.abc import Callable, Collection, Iterable, Sequence
 from collections.abc import Set as AbstractSet
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
@@ -333,23 +335,27 @@ def mentions(plain: bytes, values: Iterable[OpenIdentifier], phone: PhoneForm) -
     Values under 5 letters count as whole fields only: "42" stands in every other letter.
     """
     values = list(values)
-    try:
-        fields = list(_fields(msgspec.json.decode(plain)))
-    except (msgspec.MsgspecError, RecursionError):
-        fields = [plain.decode(errors="replace")]
+    fields = _fields(plain)
     wanted = {(each.kind, each.value) for each in values}
     kinds = {each.kind for each in values}
     if any((kind, normalise(kind, field, phone=phone)) in wanted for kind in kinds for field in fields):
         return True
     words = [re.escape(each.value.casefold()) for each in values if len(each.value) >= _LONG_ENOUGH]
-    if not words:
-        return False
+    words += [each.token.hex() for each in values]  # a whole record may be inside
     pattern = re.compile(rf"(?<!\w)(?:{'|'.join(words)})(?!\w)")
     return any(pattern.search(field.casefold()) for field in fields if isinstance(field, str))
 
 
-def _fields(item: object) -> Iterable[str | int | float]:
-    """Every scalar of a decoded JSON value, keys included; strings are text, numbers as they are."""
+def _fields(plain: bytes) -> list[str | int | float]:
+    """Every scalar of a JSON text, keys included; the whole text where it is none, or holds bytes that are none."""
+    try:
+        item = msgspec.json.decode(plain)
+    except (msgspec.MsgspecError, RecursionError):
+        return [plain.decode(errors="replace")]
+    if isinstance(item, dict) and item.keys() == {"bytes"} and isinstance(item["bytes"], str):
+        with suppress(binascii.Error):
+            return [binascii.a2b_base64(item["bytes"]).decode(errors="replace")]
+    found: list[str | int | float] = []
     stack = [item]
     while stack:
         top = stack.pop()
@@ -359,4 +365,5 @@ def _fields(item: object) -> Iterable[str | int | float]:
         elif isinstance(top, list):
             stack.extend(top)
         elif isinstance(top, str | int | float):
-            yield top
+            found.append(top)
+    return found

@@ -53,22 +53,24 @@ class Identity:
         read_only: bool = False,
     ) -> tuple[dict[bytes, bytes], Moves]:
         """Owner of each signature that has one, deciding those that have none; `anew` are resolved with their scope."""
-        rows = {row.signature: row for row in tx.evidence(signatures)}
-        fresh = {signature for signature, row in rows.items() if row.profile_id is None and row.tokens}
-        if read_only or not (fresh or anew):
-            return {s: row.profile_id for s, row in rows.items() if row.profile_id is not None}, Moves.none()
+        signatures = set(signatures)
+        owners = tx.owners(signatures)
+        if read_only or (not anew and len(owners) == len(signatures)):
+            return owners, Moves.none()
         tx.lock_identity()
-        # Read again under the lock: another worker may have decided them meanwhile.
-        rows = {row.signature: row for row in tx.evidence(rows)}
-        fresh = {signature for signature, row in rows.items() if row.profile_id is None and row.tokens}
-        owners = {s: row.profile_id for s, row in rows.items() if row.profile_id is not None}
+        # Read under the lock: another worker may have decided some of them meanwhile.
+        rows = {row.signature: row for row in tx.evidence((signatures - owners.keys()) | anew)}
+        owners |= {s: row.profile_id for s, row in rows.items() if row.profile_id is not None}
+        fresh = {s for s, row in rows.items() if row.profile_id is None and row.tokens}
         wanted = fresh | (anew & rows.keys())
+        if not wanted:
+            return owners, Moves.none()
         work = _Work(tx, self.rules, self.revision, [_evidence(rows[signature]) for signature in wanted])
         moves = work.short() if not anew else None
         moves = work.whole() if moves is None else moves
         for revision in self.shadows():
             tx.add_marks([NewMark(revision, 0, "decide", dict.fromkeys(work.moved, (0, NO_EVENT)))])
-        return owners | {s: owner for s, owner in work.owners.items() if s in rows}, moves
+        return owners | {s: owner for s, owner in work.owners.items() if s in signatures}, moves
 
 
 class _Work:

@@ -187,3 +187,7 @@ class ServiceFailed(TouchfoldError):
     """A process we started did not come up; the message holds the end of its log."""
 
     code, disposition = "service_failed", Disposition.STOP
+
+
+class RevisionReplaced(StoreUnavailable):
+    """The tables of a revision are gone: another one is live. Ask which, and read again."""

@@ -6,6 +6,7 @@ Keys, digests, tokens, signatures and profile ids are 16 raw bytes; instants are
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from enum import IntEnum
+from hashlib import blake2b
 from typing import Any, Final, NamedTuple, Protocol
 
 from schemas.dead_letters import DeadLetter
@@ -131,6 +132,12 @@ class Change(NamedTuple):
     cause_definition: str | None
 
 
+def change_id(profile_id: bytes, version: int, type_: str, name: str | None, old: Any, new: Any) -> bytes:
+    """The id of a change: a hash of its content, so that a repeat has the same."""
+    content = f"{version}|{type_}|{name}|{old!r}|{new!r}".encode()
+    return blake2b(profile_id + content, digest_size=16, person=b"tf-change").digest()
+
+
 class FoldTx(Protocol):
     """Open transaction of FOLD: only rows of the partitions of its batch."""
 
@@ -188,6 +195,9 @@ class DecideTx(Protocol):
 
     def lock_identity(self) -> None:
         """Who changes who is whom does it alone, until commit."""
+
+    def owners(self, signatures: Iterable[bytes]) -> dict[bytes, bytes]:
+        """Signature -> profile id, of those that have one."""
 
     def evidence(self, signatures: Iterable[bytes]) -> list[EvidenceRow]: ...
 

@@ -213,6 +213,24 @@ def copy_out(cursor: Cursor, query: str) -> list[tuple[bytes | None, ...]]:
         rows.append(tuple(fields))
 
 
+_PAIR: Final = struct.Struct("!hi16si")  # field count, length and bytes of a uuid, length of the second field
+
+
+def copy_pairs(cursor: Cursor, query: str) -> list[tuple[bytes, bytes]]:
+    """`copy_out` of two fields, a uuid and a bytea or uuid, neither NULL: half its cost."""
+    buffer = BytesIO()
+    cursor.copy_expert(f"COPY ({query}) TO STDOUT BINARY", buffer)
+    data = buffer.getvalue()
+    rows: list[tuple[bytes, bytes]] = []
+    position, end = len(COPY_HEADER), len(data) - len(COPY_END)
+    pair_at, size = _PAIR.unpack_from, _PAIR.size
+    while position < end:
+        _, _, key, length = pair_at(data, position)
+        position += size + length
+        rows.append((key, data[position - length : position]))
+    return rows
+
+
 def array_literal(raws: Iterable[bytes]) -> str:
     """A uuid[] literal of 16-byte values, safe to stand in a query: hexadecimal digits only."""
     return "'{" + ",".join([raw.hex() for raw in raws]) + "}'::uuid[]"

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from hashlib import blake2b
 from typing import Any, Final
 
 from psycopg2.extensions import cursor as Cursor
@@ -12,7 +11,6 @@ from infra.adapters.postgres import Database, Uuid, copy_out, int8, mapped
 from infra.adapters.postgres_store import ERASURE_LOCK, PROFILE_COLUMNS, PostgresDecide, evidence_row, profile_row
 from schemas.errors import ProgressConflict, StoreUnavailable
 from schemas.failpoints import failpoint
-from schemas.record import uuid_text
 from schemas.store import Change, EvidenceRow, ProfileRow, SwapPlan
 
 _CHUNK: Final = 20_000
@@ -244,8 +242,7 @@ def _versions(cursor: Cursor, plan: SwapPlan, profile_ids: set[bytes]) -> dict[b
 def _change(
     plan: SwapPlan, profile_id: bytes, version: int, type_: str, name: str | None, was: Any, now: Any
 ) -> Change:
-    content = f"{uuid_text(profile_id)} {version} {type_} {name} {was} {now}".encode()
-    key = blake2b(content, digest_size=16, person=b"tf-change").digest()
+    key = change_id(profile_id, version, type_, name, was, now)
     return Change(*(key, type_, profile_id, version, name, was, now, plan.at_us, plan.cause, None, str(plan.new)))
 
 

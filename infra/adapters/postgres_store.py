@@ -17,6 +17,7 @@ from infra.adapters.postgres import (
     Uuids,
     array_literal,
     copy_out,
+    copy_pairs,
     copy_rows,
     f_array,
     f_bool,
@@ -210,12 +211,13 @@ class PostgresFold:
         return {int(row[0]) for row in self._cursor.fetchall()}
 
     def load_states(self, revision: int, partition: int, signatures: Iterable[bytes]) -> dict[bytes, bytes]:
-        rows = copy_out(
-            self._cursor,
-            f"select signature, state from states_r{int(revision)}"
-            f" where signature = any({array_literal(signatures)}) and partition = {int(partition)}",
+        return dict(
+            copy_pairs(
+                self._cursor,
+                f"select signature, state from states_r{int(revision)}"
+                f" where signature = any({array_literal(signatures)}) and partition = {int(partition)}",
+            )
         )
-        return {row[0] or b"": row[1] or b"" for row in rows}
 
     def save_states(self, revision: int, partition: int, states: Mapping[bytes, bytes]) -> None:
         place = f_int2(partition)
@@ -319,6 +321,15 @@ class PostgresDecide:
     def lock_identity(self) -> None:
         self._cursor.execute("select pg_advisory_xact_lock(%s)", (IDENTITY_LOCK,))
 
+    def owners(self, signatures: Iterable[bytes]) -> dict[bytes, bytes]:
+        return dict(
+            copy_pairs(
+                self._cursor,
+                "select signature, profile_id from evidence"
+                f" where signature = any({array_literal(signatures)}) and profile_id is not null",
+            )
+        )
+
     def evidence(self, signatures: Iterable[bytes]) -> list[EvidenceRow]:
         return self._evidence(f"signature = any({array_literal(signatures)})")
 
@@ -331,11 +342,10 @@ class PostgresDecide:
         return [evidence_row(row) for row in rows]
 
     def evidence_of_profiles(self, profile_ids: Iterable[bytes]) -> list[tuple[bytes, bytes]]:
-        rows = copy_out(
+        return copy_pairs(
             self._cursor,
             f"select profile_id, signature from evidence where profile_id = any({array_literal(profile_ids)})",
         )
-        return [(row[0] or b"", row[1] or b"") for row in rows]
 
     def tokens(self, tokens: Iterable[bytes]) -> list[TokenRow]:
         return self._tokens(f"token = any({array_literal(tokens)})")

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from projections.evaluate import Evaluator, compile_evaluator
 from projections.fold import compile_fold
-from projections.state import State
+from projections.state import LocalDays, State
 from schemas.definitions import Definitions, load_pack, merge, parse_documents
 from schemas.record import from_us, to_us
 
@@ -27,11 +27,32 @@ def evaluator(defs: Definitions, zone: str) -> Evaluator:
 
 EVALUATORS = {(name, zone): evaluator(defs, zone) for name, defs in
               (("everything", everything()), ("retail", RETAIL)) for zone in ZONES}  # fmt: skip
-which = st.sampled_from(sorted(EVALUATORS))
-clocks = st.one_of(
+anywhere = st.one_of(
     st.sampled_from(TRICKY),
     st.integers(0, 500 * 86_400_000_000).map(lambda us: START + timedelta(microseconds=us)),
 )
+Case = tuple[list[Event], datetime, tuple[str, str]]
+DAY_US = 86_400_000_000
+EDGES = (1, 2, 3, 5, 7, 10, 29, 30, 31, 40, 41, 90, 180, 365)  # window lengths and thresholds of the definitions
+
+
+def edges(event: Event, days: LocalDays) -> list[int]:
+    """The instants at which an event may leave a window or reach a number of days."""
+    at_us = to_us(event["occurred_at"])
+    return [us for k in EDGES for us in (at_us + k * DAY_US, days.start(days.day(at_us) + k))]
+
+
+@st.composite
+def cases(draw: st.DrawFn, max_size: int = 14) -> Case:
+    """Events, a clock (mostly at an edge of one of them) and an evaluator."""
+    events = draw(touchpoints(max_size))
+    which = draw(st.sampled_from(sorted(EVALUATORS)))
+    if not events or draw(st.integers(0, 3)) == 0:
+        return events, draw(anywhere), which
+    edge = draw(st.sampled_from(edges(draw(st.sampled_from(events)), EVALUATORS[which].fold.days)))
+    return events, from_us(edge + draw(st.integers(-1, 0))), which
+
+
 DIRECT = {"birthday": "1990-05-17", "city": "Oslo"}
 
 
@@ -57,7 +78,8 @@ def check_due(events: list[Event], at: datetime, which: tuple[str, str], rnd: Ra
     due = first.due_at_us
     assert due is None or due > start
     end = due if due is not None else start + 20 * 366 * 86_400_000_000
-    for instant in instants(start, end, ev, rnd):
+    near = [us for event in events for edge in edges(event, ev.fold.days) for us in (edge - 1, edge)]
+    for instant in (us for us in [*instants(start, end, ev, rnd), *near] if start <= us < end):
         assert ev.decide(state, instant, DIRECT)[:5] == first[:5], from_us(instant)
 
 
@@ -69,48 +91,39 @@ def instants(start: int, end: int, ev: Evaluator, rnd: Random) -> list[int]:
     for day in range(days.day(start) + 1, min(days.day(start) + 45, days.day(end) + 1)):
         picks += [days.start(day) - 1, days.start(day)]
     picks += [start + k * 86_400_000_000 for k in range(40)]
-    return [us for us in picks if start <= us < end]
+    return picks
 
 
-@given(touchpoints(), clocks, which)
-@settings(max_examples=150, deadline=None)
-def test_values_and_decisions_equal_the_slow_reference(
-    events: list[Event], at: datetime, which: tuple[str, str]
-) -> None:
-    check_against_reference(events, at, which)
+@given(cases())
+@settings(max_examples=250, deadline=None)
+def test_values_and_decisions_equal_the_slow_reference(case: Case) -> None:
+    check_against_reference(*case)
 
 
 @pytest.mark.long
-@given(touchpoints(max_size=40), clocks, which)
+@given(cases(max_size=40))
 @settings(max_examples=5_000, deadline=None)
-def test_values_and_decisions_equal_the_slow_reference_at_length(
-    events: list[Event], at: datetime, which: tuple[str, str]
-) -> None:
-    check_against_reference(events, at, which)
+def test_values_and_decisions_equal_the_slow_reference_at_length(case: Case) -> None:
+    check_against_reference(*case)
 
 
-@given(touchpoints(), clocks, which, st.randoms())
+@given(cases(), st.randoms())
 @settings(max_examples=80, deadline=None)
-def test_no_decision_changes_before_it_is_due(
-    events: list[Event], at: datetime, which: tuple[str, str], rnd: Random
-) -> None:
-    check_due(events, at, which, rnd)
+def test_no_decision_changes_before_it_is_due(case: Case, rnd: Random) -> None:
+    check_due(*case, rnd)
 
 
 @pytest.mark.long
-@given(touchpoints(max_size=40), clocks, which, st.randoms())
+@given(cases(max_size=40), st.randoms())
 @settings(max_examples=3_000, deadline=None)
-def test_no_decision_changes_before_it_is_due_at_length(
-    events: list[Event], at: datetime, which: tuple[str, str], rnd: Random
-) -> None:
-    check_due(events, at, which, rnd)
+def test_no_decision_changes_before_it_is_due_at_length(case: Case, rnd: Random) -> None:
+    check_due(*case, rnd)
 
 
-@given(touchpoints(), clocks, which, st.randoms(), st.integers(2, 4))
+@given(cases(), st.randoms(), st.integers(2, 4))
 @settings(max_examples=40, deadline=None)
-def test_merged_signatures_decide_like_one(
-    events: list[Event], at: datetime, which: tuple[str, str], rnd: Random, groups: int
-) -> None:
+def test_merged_signatures_decide_like_one(case: Case, rnd: Random, groups: int) -> None:
+    events, at, which = case
     ev = EVALUATORS[which]
     parts: list[State] = [ev.fold.new_state() for _ in range(groups)]
     for event in events:

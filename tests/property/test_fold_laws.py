@@ -75,15 +75,12 @@ def test_order_batches_grouping_and_signatures_give_the_same_bytes_at_length(
 
 @given(touchpoints(), st.randoms(), st.integers(1, 4))
 @settings(max_examples=40, deadline=None)
-def test_a_capped_map_overflows_the_same_way_in_any_grouping(
-    events: list[Event], rnd: Random, groups: int
-) -> None:
+def test_a_capped_map_overflows_the_same_way_in_any_grouping(events: list[Event], rnd: Random, groups: int) -> None:
     check_laws(CAPPED, events, rnd, groups)
     state = folded(CAPPED, events)
     free = folded(UNCAPPED, events)
     sizes = [len(free[slot]) for slot in (ORDERS, ORDERS + 1, ORDERS + 2)]
     assert (state[ORDERS] == OVERFLOW) == (max(sizes) > 2)
-
 
 
 @given(touchpoints(), st.randoms(), st.integers(0, 120))
@@ -106,4 +103,3 @@ def test_pruning_by_the_clock_commutes_with_folding_and_merging(
     cut = len(shuffled) // 2
     parts = [fold.prune(folded(fold, part), at_us) for part in (shuffled[:cut], shuffled[cut:])]
     assert fold.canonical(fold.merge(parts), at_us) == hashed
-

@@ -1,0 +1,310 @@
+"""`ErasureStore` in PostgreSQL: jobs, erased tokens, and the deletions of an erasure (design C12)."""
+
+import os
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from hashlib import blake2b
+from pathlib import Path
+from typing import Final
+
+import msgspec
+from psycopg2.extensions import cursor as Cursor
+from psycopg2.extras import Json
+
+from infra.adapters.postgres import Database, Uuid, Uuids
+from infra.adapters.postgres_store import ERASURE_LOCK, IDENTITY_LOCK, PostgresStore
+from schemas.erasures import Erasure, Job, Receipt, SealedLetter, Seen, TokenOwner
+from schemas.store import NO_EVENT
+
+FACT: Final = "person.erased"
+FACT_VERSION: Final = 1
+KIND: Final = "erase"
+_EVIDENCE: Final = "e.signature, e.tokens, e.kinds, e.first_us, e.first_event, e.profile_id"
+
+
+class PostgresErasures:
+    """One connection; one erasure at a time through it, several at once through several."""
+
+    def __init__(self, dsn: str) -> None:
+        self._dsn = dsn
+        self._database = Database(dsn, "touchfold erase")
+
+    @contextmanager
+    def reading(self) -> Iterator["PostgresErasure"]:
+        with self._database.transaction() as cursor:
+            yield PostgresErasure(cursor)
+
+    @contextmanager
+    def writing(self) -> Iterator["PostgresErasure"]:
+        """Alone with who is whom, and with every revision's profiles: DECIDE reads evidence only after it has
+        locked profiles, so none that overlaps can write back a profile deleted here.
+        """
+        with self._database.transaction() as cursor:
+            cursor.execute("select pg_advisory_xact_lock(%s)", (IDENTITY_LOCK,))
+            erasure = PostgresErasure(cursor)
+            for revision in erasure.revisions():
+                cursor.execute(f"lock table profiles_r{revision} in exclusive mode")
+            yield erasure
+
+    def begin(self, make: Callable[["PostgresErasure"], Erasure]) -> Erasure:
+        with self._database.transaction() as cursor:
+            cursor.execute("select pg_advisory_xact_lock(%s), pg_advisory_xact_lock(%s)", (ERASURE_LOCK, IDENTITY_LOCK))
+            erasure = make(PostgresErasure(cursor))
+            _insert_job(cursor, erasure)
+            fact = Json({"job": erasure.id, "tokens": erasure.tokens, "profiles": erasure.profiles})
+            cursor.execute(
+                "insert into facts (type, version, at, payload) values (%s, %s, %s, %s)",
+                (FACT, FACT_VERSION, erasure.at, fact),
+            )
+        return erasure
+
+    def add_job(self, erasure: Erasure) -> None:
+        with self._database.transaction() as cursor:
+            _insert_job(cursor, erasure)
+
+    def open_jobs(self) -> list[Job]:
+        with self._database.transaction() as cursor:
+            cursor.execute(
+                "select payload, step from jobs where kind = %s and finished_at is null order by created_at, id",
+                (KIND,),
+            )
+            return [Job(msgspec.convert(row[0], Erasure), row[1]) for row in cursor.fetchall()]
+
+    def name_tokens(self, erasure: Erasure) -> None:
+        with self._database.transaction() as cursor:
+            cursor.execute("select pg_advisory_xact_lock(%s)", (ERASURE_LOCK,))
+            cursor.execute(
+                "insert into erased_tokens select token, %s from unnest(%s) as token order by 1 on conflict do nothing",
+                (erasure.at, Uuids(erasure.token_bytes())),
+            )
+            PostgresErasure(cursor).advance(erasure.id, "tokens")
+
+    def advance(self, job_id: str, step: str, finished_at: datetime | None = None) -> None:
+        with self._database.transaction() as cursor:
+            PostgresErasure(cursor).advance(job_id, step)
+            if finished_at is not None:
+                cursor.execute("update jobs set finished_at = %s where id = %s", (finished_at, job_id))
+
+    def letters_without_tokens(self, after: bytes, limit: int) -> list[SealedLetter]:
+        with self._database.transaction() as cursor:
+            cursor.execute(
+                "select id, seal_key, sealed from dead_letters where tokens = '{}' and id > %s order by id limit %s",
+                (Uuid(after), limit),
+            )
+            return [SealedLetter(row[0], row[1], bytes(row[2])) for row in cursor.fetchall()]
+
+    def delete_letters(self, ids: Sequence[bytes]) -> None:
+        with self._database.transaction() as cursor:
+            cursor.execute("delete from dead_letters where id = any(%s)", (Uuids(ids),))
+
+    def not_named(self, tokens: Collection[bytes]) -> set[bytes]:
+        with self._database.transaction() as cursor:
+            cursor.execute("select token from erased_tokens where token = any(%s)", (Uuids(list(tokens)),))
+            return set(tokens) - {row[0] for row in cursor.fetchall()}
+
+    def hashes_of_erasures_with(self, hashed: bytes) -> set[bytes]:
+        with self._database.transaction() as cursor:
+            cursor.execute(
+                "select payload -> 'hashes' from jobs where kind = %s and payload -> 'hashes' ? %s",
+                (KIND, hashed.hex()),
+            )
+            return {bytes.fromhex(each) for row in cursor.fetchall() for each in row[0]}
+
+    def number_feed(self) -> None:
+        store = PostgresStore(self._dsn, "touchfold erase")
+        try:
+            store.number_feed()
+        finally:
+            store.close()
+
+    def close(self) -> None:
+        self._database.close()
+
+
+def _insert_job(cursor: Cursor, erasure: Erasure) -> None:
+    cursor.execute(
+        "insert into jobs (id, kind, step, payload, created_at) values (%s, %s, 'fact', %s, %s)"
+        " on conflict (id) do update set step = 'fact', finished_at = null",
+        (erasure.id, KIND, Json(msgspec.to_builtins(erasure)), erasure.at),
+    )
+
+
+class PostgresErasure:
+    """`ErasureReads` and `ErasureWrites` over an open cursor."""
+
+    def __init__(self, cursor: Cursor) -> None:
+        self._cursor = cursor
+
+    def revisions(self) -> list[int]:
+        """Those that have tables."""
+        self._cursor.execute(
+            "select revision from revisions where to_regclass('profiles_r' || revision) is not null order by 1"
+        )
+        return [int(row[0]) for row in self._cursor.fetchall()]
+
+    def _live(self) -> int | None:
+        self._cursor.execute("select revision from revisions where state = 'live'")
+        row = self._cursor.fetchone()
+        return None if row is None else int(row[0])
+
+    def owners(self, tokens: Iterable[bytes]) -> list[TokenOwner]:
+        return self._owners("token", tokens)
+
+    def members(self, profile_ids: Iterable[bytes]) -> list[TokenOwner]:
+        return self._owners("profile_id", profile_ids)
+
+    def _owners(self, column: str, wanted: Iterable[bytes]) -> list[TokenOwner]:
+        self._cursor.execute(
+            f"select token, kind, hub, profile_id from tokens where {column} = any(%s) order by token",
+            (Uuids(list(wanted)),),
+        )
+        return [TokenOwner(*row) for row in self._cursor.fetchall()]
+
+    def evidence_of(self, tokens: Iterable[bytes]) -> list[Seen]:
+        self._cursor.execute(
+            f"select {_EVIDENCE} from evidence e where e.signature in"
+            " (select signature from evidence_tokens where token = any(%s)) order by e.signature",
+            (Uuids(list(tokens)),),
+        )
+        return [
+            Seen(row[0], tuple(zip(row[2], row[1], strict=True)), row[3], row[4], row[5])
+            for row in self._cursor.fetchall()
+        ]
+
+    def count_events(self, signatures: Iterable[bytes]) -> int:
+        return self._count("register where verdict = 0 and signature = any(%s)", signatures)
+
+    def count_refused(self, tokens: Iterable[bytes], signatures: Iterable[bytes]) -> int:
+        return self._count("refused_links where token = any(%s) or signature = any(%s)", tokens, signatures)
+
+    def _count(self, source: str, *wanted: Iterable[bytes]) -> int:
+        self._cursor.execute(f"select count(*) from {source}", [Uuids(list(each)) for each in wanted])
+        row = self._cursor.fetchone()
+        return int(row[0]) if row else 0
+
+    def delete_states(self, signatures: Collection[bytes]) -> None:
+        for revision in self.revisions():
+            self._cursor.execute(
+                f"delete from states_r{revision} where signature = any(%s)", (Uuids(list(signatures)),)
+            )
+
+    def delete_profiles(self, profile_ids: Collection[bytes]) -> list[tuple[bytes, int]]:
+        ids = Uuids(list(profile_ids))
+        live = self._live()
+        versions: dict[bytes, int] = {}
+        self._cursor.execute(
+            "select profile_id, max(version) from changes where profile_id = any(%s) group by 1", (ids,)
+        )
+        versions.update((row[0], int(row[1])) for row in self._cursor.fetchall())
+        for revision in self.revisions():
+            self._cursor.execute(f"delete from memberships_r{revision} where profile_id = any(%s)", (ids,))
+            self._cursor.execute(
+                f"delete from profiles_r{revision} where profile_id = any(%s) returning profile_id, version", (ids,)
+            )
+            for profile_id, version in self._cursor.fetchall():
+                if revision == live:
+                    versions[profile_id] = max(versions.get(profile_id, 0), int(version))
+        return [(profile_id, version + 1) for profile_id, version in sorted(versions.items())]
+
+    def empty_evidence(self, signatures: Collection[bytes]) -> None:
+        gone = Uuids(list(signatures))
+        self._cursor.execute(
+            "update evidence set tokens = '{}', kinds = '{}', profile_id = null where signature = any(%s)", (gone,)
+        )
+        self._cursor.execute("delete from evidence_tokens where signature = any(%s)", (gone,))
+        self._cursor.execute("delete from refused_links where signature = any(%s)", (gone,))
+
+    def strip_evidence(self, rows: Sequence[Seen]) -> None:
+        for row in rows:
+            self._cursor.execute(
+                "update evidence set tokens = %s, kinds = %s::text[], profile_id = %s where signature = %s",
+                (
+                    Uuids([token for _, token in row.tokens]),
+                    [kind for kind, _ in row.tokens],
+                    None if row.profile_id is None else Uuid(row.profile_id),
+                    Uuid(row.signature),
+                ),
+            )
+
+    def delete_tokens(self, tokens: Collection[bytes]) -> None:
+        gone = Uuids(list(tokens))
+        for table in ("tokens", "evidence_tokens", "refused_links"):
+            self._cursor.execute(f"delete from {table} where token = any(%s)", (gone,))
+        self._cursor.execute("delete from dead_letters where tokens && %s or seal_key = any(%s)", (gone, gone))
+
+    def set_receipts(self, rows: Sequence[Receipt]) -> None:
+        for row in rows:
+            self._cursor.execute(
+                "update tokens set first_us = %s, first_event = %s, last_us = %s, last_event = %s where token = %s",
+                (row.first[0], Uuid(row.first[1]), row.last[0], Uuid(row.last[1]), Uuid(row.token)),
+            )
+
+    def mark_identity(self, signatures: Collection[bytes]) -> None:
+        live = self._live()
+        if signatures and live is not None:
+            ordered = sorted(signatures)
+            self._cursor.execute(
+                "insert into marks (revision, shard, kind, signatures, newest_us, newest_events)"
+                " values (%s, 0, 'identity', %s, %s, %s)",
+                (live, Uuids(ordered), [0] * len(ordered), Uuids([NO_EVENT] * len(ordered))),
+            )
+
+    def add_erased_changes(self, profiles: Sequence[tuple[bytes, int]], at_us: int) -> None:
+        """The last change of each profile (contracts, "A change")."""
+        if not profiles:
+            return
+        self._cursor.execute("insert into feed_batches default values returning batch")
+        row = self._cursor.fetchone()
+        assert row is not None, "insert … returning gave no row"
+        for index, (profile_id, version) in enumerate(profiles):
+            content = msgspec.json.encode([profile_id.hex(), version, "erased"])
+            self._cursor.execute(
+                "insert into changes (batch, idx, id, type, profile_id, version, at_us, cause)"
+                " values (%s, %s, %s, 'erased', %s, %s, %s, 'erasure')",
+                (
+                    *(row[0], index, Uuid(blake2b(content, digest_size=16, person=b"tf-change").digest())),
+                    *(Uuid(profile_id), version, at_us),
+                ),
+            )
+
+    def advance(self, job_id: str, step: str) -> None:
+        self._cursor.execute("update jobs set step = %s where id = %s", (step, job_id))
+
+
+class LedgerFile:
+    """`Ledger` as lines of JSON in a file beside the databases: keyed hashes and tokens, never values."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def append(self, erasure: Erasure, sha256: str) -> None:
+        if any(each.id == erasure.id for each in self.read()):
+            return
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        line = msgspec.json.encode({**msgspec.to_builtins(erasure), "sha256": sha256}) + b"\n"
+        handle = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+        try:
+            size = os.fstat(handle).st_size
+            if size and os.pread(handle, 1, size - 1) != b"\n":
+                line = b"\n" + line  # a line torn by a crash stays alone, and is left out when read
+            os.write(handle, line)
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+        folder = os.open(self._path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+    def read(self) -> list[Erasure]:
+        if not self._path.exists():
+            return []
+        found = []
+        for line in self._path.read_bytes().splitlines():
+            try:
+                found.append(msgspec.json.decode(line, type=Erasure))
+            except msgspec.MsgspecError:
+                continue  # torn: its erasure was not acknowledged, and its job is open
+        return found

@@ -1,0 +1,376 @@
+"""The reading side's SQL over the live tables: `Reads`, and the bell that rings when the change feed grows.
+
+One connection a thread, one round trip a question: statements commit by themselves, nothing is locked.
+"""
+
+import logging
+import select
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import date
+from typing import Any, Final
+
+import psycopg2.errors
+from psycopg2.extensions import connection as Connection
+
+from infra.adapters.postgres import Database, Uuid, Uuids, mapped
+from infra.adapters.postgres_log import PARTITIONS, PostgresLog
+from schemas.errors import DiskFull, RevisionReplaced, StoreUnavailable
+from schemas.reads import (
+    ChangeRow,
+    Deployment,
+    Found,
+    LetterRow,
+    MemberRow,
+    ProfileRead,
+    RegisteredEvent,
+    RevisionRow,
+)
+from schemas.record import Pending, Stored
+
+log = logging.getLogger("touchfold.reads")
+
+CHANNEL: Final = "touchfold_changes"
+POLL_S: Final = 0.2  # how late the bell is when a notification is lost
+Rows = list[tuple[Any, ...]]
+Params = Sequence[Any] | Mapping[str, Any]
+
+_PROFILE: Final = """
+select (select revision from revisions where state = 'live'),
+    exists (select from erased_tokens where token = %(token)s),
+    t.profile_id, p.version, p.state, p.segments, p.lifecycle, p.risk, p.reasons, p.first_us, p.last_us, p.event_count,
+    m.tokens, m.kinds
+from (select 1) one
+left join tokens t on t.token = %(token)s
+left join profiles_r{revision} p on p.profile_id = t.profile_id
+left join lateral (
+    select array_agg(o.token order by o.first_us, o.token) tokens,
+        array_agg(o.kind order by o.first_us, o.token) kinds
+    from tokens o where o.profile_id = p.profile_id) m on true
+"""
+_CHANGES: Final = """
+select (select coalesce(max(seq), 0) from feed_batches), c.*
+from (select 1) one
+left join lateral (
+    select b.seq, c.idx, c.id, c.type, c.profile_id, c.version, c.name, c.old, c.new, c.at_us, c.cause, c.cause_event,
+        c.cause_definition
+    from (select batch, seq from feed_batches where seq >= %(seq)s order by seq) b
+    cross join lateral (
+        select * from changes r where r.batch = b.batch and (b.seq > %(seq)s or r.idx > %(idx)s)
+            and (%(all)s or r.type = any(%(types)s)) order by r.idx) c
+    order by b.seq, c.idx limit %(limit)s) c on true
+order by c.seq, c.idx
+"""
+_REGISTERED: Final = """
+select r.event_key, r.verdict, e.profile_id,
+    (select count(*) from not_applied n where n.event_key = r.event_key)
+from register r left join evidence e on e.signature = r.signature where r.event_key = any(%s)
+"""
+
+
+class PerThread:
+    """A connection for each thread that asks; all are closed together."""
+
+    def __init__(self, dsn: str, name: str) -> None:
+        self._dsn = dsn
+        self._name = name
+        self._local = threading.local()
+        self._lock = threading.Lock()
+        self._made: list[Database] = []
+
+    def database(self) -> Database:
+        found: Database | None = getattr(self._local, "database", None)
+        if found is None:
+            found = self._local.database = Database(self._dsn, self._name)
+            with self._lock:
+                self._made.append(found)
+        return found
+
+    def rows(self, query: str, params: Params = ()) -> Rows:
+        """The rows of one statement that commits by itself. After an outage it is tried once more."""
+        try:
+            return self._rows(query, params)
+        except DiskFull:
+            raise
+        except StoreUnavailable:
+            self.database().close()  # perhaps a connection of before a restart
+            return self._rows(query, params)
+
+    def _rows(self, query: str, params: Params) -> Rows:
+        with mapped():
+            connection = self.database().connection()
+            if not connection.autocommit:
+                connection.autocommit = True
+            with connection.cursor() as cursor:
+                cursor.execute(query, params)
+                return cursor.fetchall() if cursor.description else []
+
+    def close(self) -> None:
+        with self._lock:
+            for database in self._made:
+                database.close()
+            self._made.clear()
+        self._local = threading.local()
+
+
+class PostgresReads:
+    """`Reads` in PostgreSQL; any thread may call."""
+
+    def __init__(self, dsn: str, name: str = "touchfold reads") -> None:
+        self._connections = PerThread(dsn, name)
+        self._rows = self._connections.rows
+
+    def _revision_rows(self, revision: int, query: str, params: Params = ()) -> Rows:
+        """Rows of a query over the tables of a revision, named by `{revision}`."""
+        try:
+            return self._rows(query.format(revision=int(revision)), params)
+        except psycopg2.errors.UndefinedTable as err:
+            raise RevisionReplaced(f"revision {revision} is gone", retry_after_s=1) from err
+
+    def deployment(self) -> Deployment:
+        rows = self._rows("select value from meta where key = 'deployment'")
+        if not rows:
+            raise StoreUnavailable("the deployment was never started: run touchfold up first", retry_after_s=5)
+        value = rows[0][0]
+        return Deployment(value["time_zone"], value["region"], value["currency"])
+
+    def live(self) -> int:
+        rows = self._rows("select revision from revisions where state = 'live'")
+        if not rows:
+            raise StoreUnavailable("no definitions are live yet: the worker has not started", retry_after_s=1)
+        return int(rows[0][0])
+
+    def revision(self, number: int) -> RevisionRow:
+        rows = self._rows("select revision, cause, definitions, done from revisions where revision = %s", (number,))
+        if not rows:
+            raise RevisionReplaced(f"revision {number} is gone", retry_after_s=1)
+        return RevisionRow(*rows[0])
+
+    def building(self) -> RevisionRow | None:
+        rows = self._rows(
+            "select revision, cause, definitions, done from revisions where state = 'building'"
+            " order by revision limit 1"
+        )
+        return RevisionRow(*rows[0]) if rows else None
+
+    def profile(self, revision: int, token: bytes) -> Found:
+        rows = self._revision_rows(revision, _PROFILE, {"token": Uuid(token)})
+        live, erased, owner, version, state, mask, stage, risk, reasons, first, last, count, tokens, kinds = rows[0]
+        if live is None:
+            raise StoreUnavailable("no definitions are live yet: the worker has not started", retry_after_s=1)
+        if version is None:
+            return Found(live, erased, owner, None)
+        read = ProfileRead(
+            *(owner, version, bytes(state), int.from_bytes(bytes(mask), "little"), stage, risk),
+            *([(code, points) for code, points in reasons], first, last, count),
+            list(zip(tokens or (), kinds or (), strict=True)),
+        )
+        return Found(live, erased, owner, read)
+
+    def segment_sizes(self, revision: int) -> dict[int, int]:
+        query = "select segment, count(*) from memberships_r{revision} group by segment"
+        return dict(self._revision_rows(revision, query))
+
+    def segment_versions(self) -> dict[str, int]:
+        return dict(self._rows("select segment, version from segment_versions"))
+
+    def segment_day(self, segment: str, day: date) -> tuple[int, int]:
+        rows = self._rows('select entered, "left" from segment_days where segment = %s and day = %s', (segment, day))
+        return (rows[0][0], rows[0][1]) if rows else (0, 0)
+
+    def watermark_us(self, revision: int) -> int:
+        rows = self._rows("select coalesce(min(watermark_us), 0) from progress where revision = %s", (revision,))
+        return int(rows[0][0])
+
+    def members(self, revision: int, segment: int, after: bytes, limit: int) -> list[MemberRow]:
+        rows = self._revision_rows(
+            revision,
+            "select profile_id, since_us from memberships_r{revision} where segment = %s and profile_id > %s"
+            " order by profile_id limit %s",
+            (segment, Uuid(after), limit),
+        )
+        return [MemberRow(*row) for row in rows]
+
+    def changes(self, seq: int, idx: int, limit: int, types: Sequence[str]) -> tuple[list[ChangeRow], int]:
+        params = {"seq": seq, "idx": idx, "limit": limit, "all": not types, "types": list(types)}
+        rows = self._rows(_CHANGES, params)
+        return [ChangeRow(*row[1:]) for row in rows if row[1] is not None], int(rows[0][0])
+
+    def positions(self, profile_id: bytes) -> list[tuple[int, int]]:
+        rows = self._rows(
+            'select r.partition, r."offset" from evidence e join register r on r.signature = e.signature'
+            " where e.profile_id = %s and r.verdict = 0",
+            (Uuid(profile_id),),
+        )
+        return [(partition, offset) for partition, offset in rows]
+
+    def next_offsets(self, revision: int) -> list[int]:
+        rows = self._rows("select next_offset from progress where revision = %s order by partition", (revision,))
+        return [int(row[0]) for row in rows]
+
+    def sources(self) -> list[str]:
+        return [row[0] for row in self._rows("select name from sources order by name")]
+
+    def registered(self, event_keys: Iterable[bytes]) -> list[RegisteredEvent]:
+        return [RegisteredEvent(*row) for row in self._rows(_REGISTERED, (Uuids(list(event_keys)),))]
+
+    def letters(self, event_keys: Iterable[bytes]) -> list[LetterRow]:
+        rows = self._rows(
+            "select id, stage, rule, path, reason, source, state, event_id from dead_letters"
+            " where event_id = any(%s) order by received_at desc, id",
+            (Uuids(list(event_keys)),),
+        )
+        return [LetterRow(*row) for row in rows]
+
+    def suppressed(self, event_keys: Iterable[bytes]) -> set[bytes]:
+        rows = self._rows("select event_id from suppressed_events where event_id = any(%s)", (Uuids(list(event_keys)),))
+        return {row[0] for row in rows}
+
+    def close(self) -> None:
+        """Close the connections of all threads; call when none is reading any more."""
+        self._connections.close()
+
+
+class PerThreadLog:
+    """`EventLog` that many threads may read: each has a log of its own."""
+
+    def __init__(self, make: Callable[[], PostgresLog]) -> None:
+        self._make = make
+        self._local = threading.local()
+        self._lock = threading.Lock()
+        self._made: list[PostgresLog] = []
+
+    def _log(self) -> PostgresLog:
+        found: PostgresLog | None = getattr(self._local, "log", None)
+        if found is None:
+            found = self._local.log = self._make()
+            with self._lock:
+                self._made.append(found)
+        return found
+
+    @property
+    def partitions(self) -> int:
+        return PARTITIONS
+
+    @property
+    def generation(self) -> int:
+        return self._log().generation
+
+    def append(self, batch: Sequence[Pending]) -> list[tuple[int, int]]:
+        return self._log().append(batch)
+
+    def read(self, partition: int, start: int, limit: int) -> list[Stored]:
+        return self._log().read(partition, start, limit)
+
+    def fetch(self, positions: Iterable[tuple[int, int]]) -> list[Stored]:
+        return self._log().fetch(positions)
+
+    def ends(self) -> list[int]:
+        return self._log().ends()
+
+    def close(self) -> None:
+        with self._lock:
+            for each in self._made:
+                each.close()
+            self._made.clear()
+        self._local = threading.local()
+
+
+class FeedBell:
+    """`Bell` by LISTEN on the sequencer's channel, and a look at the highest number every 0.2 s.
+
+    One thread serves all who wait; it starts with the first of them. An outage only delays it.
+    """
+
+    def __init__(self, dsn: str) -> None:
+        self._database = Database(dsn, "touchfold feed bell")
+        self._changed = threading.Condition()
+        self._rung = 0
+        self._listeners: set[Callable[[], None]] = set()
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    @property
+    def rung(self) -> int:
+        self._start()
+        return self._rung
+
+    def wait(self, seen: int, timeout_s: float) -> bool:
+        self._start()
+        with self._changed:
+            return self._changed.wait_for(lambda: self._rung != seen or self._stop.is_set(), timeout_s)
+
+    def subscribe(self, ring: Callable[[], None]) -> None:
+        """Call `ring` from the bell's thread at every growth."""
+        self._start()
+        with self._changed:
+            self._listeners.add(ring)
+
+    def unsubscribe(self, ring: Callable[[], None]) -> None:
+        with self._changed:
+            self._listeners.discard(ring)
+
+    def close(self) -> None:
+        """End the thread and wake all who wait."""
+        self._stop.set()
+        self._ring()
+        if self._thread is not None:
+            self._thread.join(10)
+
+    def _start(self) -> None:
+        with self._changed:
+            if self._thread is None and not self._stop.is_set():
+                self._thread = threading.Thread(target=self._run, name="feed bell", daemon=True)
+                self._thread.start()
+
+    def _ring(self) -> None:
+        with self._changed:
+            self._rung += 1
+            self._changed.notify_all()
+            for ring in list(self._listeners):
+                ring()
+
+    def _run(self) -> None:
+        top = -1
+        while not self._stop.is_set():
+            try:
+                with mapped():
+                    top = self._listen(top)
+            except StoreUnavailable as err:
+                log.warning("the change feed cannot be watched: %s", err.message)
+                self._database.close()
+                self._stop.wait(1)
+        self._database.close()
+
+    def _listen(self, top: int) -> int:
+        """Watch until told to stop; returns the highest number seen."""
+        connection = self._database.connection()
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            cursor.execute(f"listen {CHANNEL}")
+        while not self._stop.is_set():
+            newest = _highest(connection)
+            if newest != top:
+                top = newest
+                self._ring()
+            _await_notice(connection, POLL_S)
+        return top
+
+
+def _highest(connection: Connection) -> int:
+    with connection.cursor() as cursor:
+        cursor.execute("select coalesce(max(seq), 0) from feed_batches")
+        row = cursor.fetchone()
+        return int(row[0]) if row else 0
+
+
+def _await_notice(connection: Connection, timeout_s: float) -> None:
+    """Until a notification came, or the time is up."""
+    deadline = time.monotonic() + timeout_s
+    while not connection.notifies:
+        left = deadline - time.monotonic()
+        if left <= 0 or not select.select([connection], [], [], left)[0]:
+            break
+        connection.poll()
+    connection.notifies.clear()

@@ -1,0 +1,323 @@
+"""The one place where adapters are chosen and put together. Importing it opens nothing.
+
+`build` chooses by the settings; `prepare` brings databases to this build and to their first revision; `session`
+is what every command and every role works with.
+"""
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Final
+
+from infra import settings as reading
+from infra.adapters.clock import SystemClock
+from infra.adapters.data_folder import DataFolder, Running
+from infra.adapters.disk import Disk
+from infra.adapters.embedded_postgres import EmbeddedPostgres
+from infra.adapters.master_key import master_key
+from infra.adapters.migrations import migrate
+from infra.adapters.own_postgres import OwnPostgres
+from infra.adapters.postgres import Database
+from infra.adapters.postgres_control import insert_revision
+from infra.adapters.postgres_log import PostgresLog
+from infra.adapters.vault import ErasedTokens, PostgresVault, vault_is_new
+from infra.settings import Deployment, Settings
+from schemas import failpoints
+from schemas.errors import FolderLocked, SettingsInvalid, StoreUnavailable
+from schemas.ports import Clock, EventLog
+
+LOCK_WAIT_S: Final = 30.0  # a command waits so long for another command; a running `up` is joined at once
+PACK: Final = "retail"
+Server = EmbeddedPostgres | OwnPostgres
+Say = Callable[[str], None]
+
+
+def quiet(_line: str) -> None:
+    """Progress that nobody reads."""
+
+
+@dataclass(frozen=True)
+class Adapters:
+    """What the settings chose. `server` is not started."""
+
+    server: Server
+    folder: DataFolder
+    clock: Clock  # of decisions: shifted in tests
+    door_clock: Clock  # of receipts: never shifted
+    disk: Disk
+
+    def log(self, dsn: str) -> PostgresLog:
+        return PostgresLog(dsn)
+
+
+def build(settings: Settings) -> Adapters:
+    """Choose the adapters. Opens nothing."""
+    server: Server
+    if settings.database is None:
+        server = EmbeddedPostgres(settings.data)
+    else:
+        vault = settings.vault.get_secret_value() if settings.vault else None
+        server = OwnPostgres(settings.data, settings.database.get_secret_value(), vault)
+    return Adapters(
+        server=server,
+        folder=DataFolder(settings.data),
+        clock=SystemClock(settings.clock_offset_s),
+        door_clock=SystemClock(),
+        disk=Disk(settings.data),
+    )
+
+
+def arm_failpoint(settings: Settings, role: str) -> None:
+    """Arm TOUCHFOLD_FAILPOINT in this process, if it is meant for this role."""
+    point = settings.failpoint
+    if point is not None and point.role in {None, role}:
+        failpoints.arm(point.name, point.hits)
+
+
+# --- first start and every start ---------------------------------------------------------------------------------
+
+
+def prepare(settings: Settings, server: Server, clock: Clock) -> Deployment:
+    """Bring a started server to this build: migrations, master key, deployment facts, first revision.
+
+    Raises SchemaNewer, MasterKeyWrong, SettingsInvalid (a deployment fact was changed).
+    """
+    migrate(server.dsn, "main")
+    migrate(server.vault_dsn, "vault")
+    with closing(open_vault(settings, server.dsn, server.vault_dsn)) as vault:
+        _ = vault.hash_key  # makes it, or proves that the master key is the right one
+    with closing(Database(server.dsn, "touchfold start")) as database:
+        deployment = ensure_deployment(database, settings)
+        _first_revision(database, clock.now())
+    return deployment
+
+
+def open_vault(settings: Settings, dsn: str, vault_dsn: str) -> PostgresVault:
+    """The vault under this deployment's master key; a new key is made for a new vault alone."""
+    configured = settings.master_key.get_secret_value() if settings.master_key else None
+    key = master_key(settings.data, configured, lambda: vault_is_new(vault_dsn))
+    return PostgresVault(vault_dsn, key, erased=ErasedTokens(dsn))
+
+
+def ensure_deployment(database: Database, settings: Settings) -> Deployment:
+    """Write the deployment facts at the first start; later they hold, and a setting that differs is an error."""
+    wanted = settings.deployment._asdict()
+    with database.transaction() as cursor:
+        cursor.execute("insert into meta values ('deployment', %s) on conflict (key) do nothing", (json.dumps(wanted),))
+        cursor.execute("select value from meta where key = 'deployment'")
+        row = cursor.fetchone()
+        assert row is not None, "meta lost the row it just had"
+    stored = Deployment(**row[0])
+    for name, value in stored._asdict().items():
+        if name in settings.model_fields_set and wanted[name] != value:
+            raise SettingsInvalid(
+                f"{reading.PREFIX}{name.upper()} is {wanted[name]}, but this data was made with {value}, and stored "
+                f"answers depend on it: set it back to {value} (or unset it), or start a new data folder"
+            )
+    return stored
+
+
+def _first_revision(database: Database, at: datetime) -> None:
+    with database.transaction() as cursor:
+        cursor.execute("select 1 from revisions limit 1")
+        if cursor.fetchone() is not None:
+            return
+    # The pack is read and checked only once in a data folder's life: 0.2 s that no later start pays.
+    from processors.rebuild import segment_hashes  # noqa: PLC0415
+    from schemas.definitions import load_pack, parse_documents, to_json  # noqa: PLC0415
+
+    definitions = parse_documents(load_pack(PACK))
+    ensure_first_revision(database, to_json(definitions), definitions.content_hash, at, segment_hashes(definitions))
+
+
+def ensure_first_revision(
+    database: Database,
+    definitions_json: bytes | str,
+    content_hash: str,
+    at: datetime,
+    segment_hashes: Mapping[str, str] | None = None,
+) -> bool:
+    """Insert revision 1, live, with its tables and progress at 0; False when there is a revision already."""
+    with database.transaction() as cursor:
+        cursor.execute("lock table revisions in share row exclusive mode")
+        cursor.execute("select 1 from revisions limit 1")
+        if cursor.fetchone() is not None:
+            return False
+        insert_revision(cursor, 1, "live", "initial", json.loads(definitions_json), content_hash, at)
+        for name, content in (segment_hashes or {}).items():
+            cursor.execute("insert into segment_versions values (%s, 1, %s)", (name, content))
+    return True
+
+
+# --- sessions ----------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Session:
+    """The services of one command or role. Made by `session`; closes what it opened when that ends."""
+
+    settings: Settings
+    adapters: Adapters
+    dsn: str
+    vault_dsn: str
+    url: str | None  # where the running `up` answers; None when none runs
+    deployment: Deployment
+    _opened: ExitStack = field(default_factory=ExitStack)
+    _vault: PostgresVault | None = None
+
+    @property
+    def joined(self) -> bool:
+        """Whether an `up` runs, whose worker folds and decides; else `settle` does it here."""
+        return self.url is not None
+
+    @property
+    def clock(self) -> Clock:
+        """The clock of decisions and of readers."""
+        return self.adapters.clock
+
+    @property
+    def door_clock(self) -> Clock:
+        """The clock of receipts."""
+        return self.adapters.door_clock
+
+    @property
+    def disk(self) -> Disk:
+        return self.adapters.disk
+
+    @property
+    def data(self) -> Path:
+        return self.adapters.folder.path
+
+    @property
+    def archive_folder(self) -> Path:
+        return self.adapters.folder.archive
+
+    @property
+    def ledger_folder(self) -> Path:
+        """Erasures, appended; no restore overwrites it."""
+        return self.adapters.folder.ledger
+
+    @property
+    def time_zone(self) -> str:
+        return self.deployment.time_zone
+
+    @property
+    def region(self) -> str:
+        return self.deployment.region
+
+    @property
+    def currency(self) -> str:
+        return self.deployment.currency
+
+    def log(self) -> EventLog:
+        """A log with a connection of its own: one for each thread."""
+        log = self.adapters.log(self.dsn)
+        self._opened.callback(log.close)
+        return log
+
+    def vault(self) -> PostgresVault:
+        """The session's one vault; any thread. Who makes tokens calls `hold_lease` first."""
+        if self._vault is None:
+            self._vault = open_vault(self.settings, self.dsn, self.vault_dsn)
+            self._opened.callback(self._vault.close)
+        return self._vault
+
+    def database(self, name: str) -> Database:
+        """A connection of its own to the main database, closed with the session."""
+        database = Database(self.dsn, name)
+        self._opened.callback(database.close)
+        return database
+
+    def find_token(self, identifier: str) -> bytes | None:
+        """The token of KIND:VALUE, or None. `profile:` takes a profile id. Raises BadRequest."""
+        from infra.identifiers_of import token_of  # noqa: PLC0415  # phonenumbers takes 0.1 s to import
+
+        return token_of(identifier, self.region, self.vault())
+
+    def settle(self, progress: Say = quiet) -> None:
+        """Return when all accepted before the call is applied and decided, and no revision is being built.
+
+        Runs the worker here, or waits for the one of the running `up`.
+        """
+        from infra.settle import settle  # noqa: PLC0415  # the processors take 0.4 s to import
+
+        settle(self, progress)
+
+    def close(self) -> None:
+        self._opened.close()
+
+
+@contextmanager
+def session(data: Path | str | None = None, *, role: str = "cli", say: Say = quiet) -> Iterator[Session]:
+    """The services on a data folder: joins its running `up`, else starts PostgreSQL and stops it at the end.
+
+    `data`: else TOUCHFOLD_DATA, else ./touchfold-data. Raises SettingsInvalid, FolderLocked, ServiceFailed,
+    SchemaNewer, MasterKeyWrong.
+    """
+    settings = reading.load(os.environ, data=None if data is None else Path(data))
+    arm_failpoint(settings, role)
+    adapters = build(settings)
+    running = claim(adapters, LOCK_WAIT_S, say)
+    if running is not None:
+        with closing(_joined(settings, adapters, running)) as joined:
+            yield joined
+        return
+    server = adapters.server
+    try:
+        adapters.folder.make()
+        server.start(say)
+        deployment = prepare(settings, server, adapters.clock)
+        alone = Session(settings, adapters, server.dsn, server.vault_dsn, None, deployment)
+        with closing(alone):
+            yield alone
+    finally:
+        server.stop()
+
+
+@contextmanager
+def role_session(data: Path, role: str, *, armed: bool = True) -> Iterator[Session]:
+    """The services of a child of `up`: never starts PostgreSQL. Raises StoreUnavailable when no `up` runs."""
+    settings = reading.load(os.environ, data=data)
+    if armed:
+        arm_failpoint(settings, role)
+    adapters = build(settings)
+    running = adapters.folder.running()
+    if running is None:
+        raise StoreUnavailable(f"no touchfold up runs on {data}")
+    with closing(_joined(settings, adapters, running)) as joined:
+        yield joined
+
+
+def _joined(settings: Settings, adapters: Adapters, running: Running) -> Session:
+    with closing(Database(running.dsn, "touchfold session")) as database:
+        deployment = ensure_deployment(database, settings)
+    return Session(settings, adapters, running.dsn, running.vault_dsn, running.url, deployment)
+
+
+def claim(adapters: Adapters, wait_s: float, say: Say = quiet) -> Running | None:
+    """Lock the data folder and return None, or the `up` that has it. Raises FolderLocked after `wait_s`."""
+    folder, server = adapters.folder, adapters.server
+    folder.make()
+    deadline = time.monotonic() + wait_s
+    said = False
+    while True:
+        try:
+            server.lock()
+        except FolderLocked as err:
+            running = folder.running()
+            if running is not None:
+                return running
+            if time.monotonic() > deadline:
+                raise
+            if not said:
+                say(f"waiting: {err.message}")
+                said = True
+            time.sleep(0.05)
+        else:
+            folder.clear_running()  # of an `up` that was killed
+            return None

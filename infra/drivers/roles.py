@@ -1,0 +1,109 @@
+"""`python -m infra.drivers.roles ROLE`: a child of `touchfold up`. Each role imports only what it needs.
+
+The child tells its parent over a pipe: `ready`, or `fatal TEXT` before it ends. SIGTERM stops it in order.
+"""
+
+import argparse
+import gc
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final
+
+from infra import log_lines
+from infra.bootstrap import Session, role_session
+from infra.drivers.parent import die_with
+from schemas.errors import Disposition, TouchfoldError
+
+FATAL: Final = 70  # our error: a restart will most likely end the same way
+AWAY: Final = 75  # a backend is away: try again
+_log = logging.getLogger("touchfold.roles")
+
+
+class Report:
+    """The child's end of the pipe to its parent."""
+
+    def __init__(self, handle: int) -> None:
+        self._handle = handle
+
+    def ready(self) -> None:
+        os.write(self._handle, b"ready\n")
+
+    def fatal(self, reason: str) -> None:
+        os.write(self._handle, b"fatal " + " ".join(reason.split()).encode()[:3_000] + b"\n")
+
+
+Role = Callable[[Session, threading.Event, Report, socket.socket | None], None]
+
+
+def _http(session: Session, stop: threading.Event, report: Report, listener: socket.socket | None) -> None:
+    from infra.drivers import http_server  # noqa: PLC0415  # the worker needs no HTTP
+
+    assert listener is not None, "the supervisor gives the HTTP role its socket"
+    http_server.run(session, stop, report.ready, listener)
+
+
+def _worker(session: Session, stop: threading.Event, report: Report, _listener: socket.socket | None) -> None:
+    from infra.drivers import worker_role  # noqa: PLC0415  # the doors need no folds
+
+    session.vault().hold_lease()  # keys are remembered only under a lease
+    report.ready()
+    worker_role.run(session, stop)
+
+
+def _archive(session: Session, stop: threading.Event, report: Report, _listener: socket.socket | None) -> None:
+    from infra.drivers import archive_role  # noqa: PLC0415  # pyarrow's 60 MB are for this role
+
+    archive_role.run(session, stop, report.ready)
+
+
+ROLES: Final[Mapping[str, Role]] = {"http": _http, "worker": _worker, "archive": _archive}
+
+
+def settle_memory() -> None:
+    """After the start: what is alive stays alive, so the collector looks at new objects alone, and rarely."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
+
+
+def main(arguments: list[str]) -> int:
+    """Run a role until SIGTERM; the exit status tells the supervisor what to think of it."""
+    parser = argparse.ArgumentParser(prog="infra.drivers.roles", description=__doc__)
+    parser.add_argument("role", choices=sorted(ROLES))
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--parent", type=int, required=True)
+    parser.add_argument("--report", type=int, required=True)
+    parser.add_argument("--socket", type=int)
+    parser.add_argument("--again", action="store_true", help="a restart: failpoints are not armed any more")
+    given = parser.parse_args(arguments)
+    die_with(given.parent)
+    log_lines.configure(given.role)
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the supervisor's, which stops us in order
+    report = Report(given.report)
+    listener = None if given.socket is None else socket.socket(fileno=given.socket)
+    try:
+        with role_session(given.data, given.role, armed=not given.again) as session:
+            ROLES[given.role](session, stop, report, listener)
+    except TouchfoldError as err:
+        _log.error("%s ends: %s", given.role, err.message)
+        if err.disposition is Disposition.RETRY:
+            return AWAY
+        report.fatal(err.message)
+        return FATAL
+    except Exception as err:
+        _log.exception("%s ends by an error of ours", given.role)
+        report.fatal(f"an error of ours: {log_lines.described(err, err.__traceback__)}")
+        return FATAL
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

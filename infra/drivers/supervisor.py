@@ -1,0 +1,295 @@
+"""`touchfold up`: PostgreSQL, the doors, the worker and the archiver, started, watched, restarted, stopped in order.
+
+One thread: children are tied to the thread that starts them. It serves nothing itself.
+"""
+
+import errno
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+from infra.adapters.data_folder import Running
+from infra.adapters.embedded_postgres import EmbeddedPostgres
+from infra.adapters.leftovers import end_backends
+from infra.bootstrap import Adapters, Say, Session, arm_failpoint, build, claim, prepare
+from infra.drivers.roles import AWAY
+from infra.settings import Deployment, Settings
+from schemas.errors import FolderLocked, PortInUse, ServiceFailed, SettingsInvalid
+
+LOOK_S: Final = 0.05
+LOCK_WAIT_S: Final = 10.0  # for a command that is just ending; another `up` is an error at once
+TOO_OFTEN: Final = 5  # ends of one role ...
+WITHIN_S: Final = 30.0  # ... in this time: it will not come up
+BACKOFF_S: Final = (0.0, 0.2, 0.5, 1.0, 2.0, 5.0)
+STOP_S: Final = 4.0  # of a role after SIGTERM; then SIGKILL, which loses nothing: progress is committed with effect
+ORDER: Final = (("http",), ("worker", "archive"))
+BACKLOG: Final = 2_048
+_log = logging.getLogger("touchfold.up")
+
+
+@dataclass
+class Child:
+    """One process of a role, and its history."""
+
+    role: str
+    number: int
+    process: "subprocess.Popen[bytes] | None" = None
+    report: int = -1
+    heard: bytes = b""
+    ready: bool = False
+    starts: int = 0
+    started_at: float = 0.0
+    start_after: float = 0.0
+    reason: str = ""
+    ends: "deque[float]" = field(default_factory=lambda: deque(maxlen=TOO_OFTEN))
+
+
+class Supervisor:
+    """Runs until `stop` is set, or something that a restart does not mend. `ready(url)` is called once."""
+
+    def __init__(self, settings: Settings, stop: threading.Event, say: Say) -> None:
+        self._settings = settings
+        self._stop = stop
+        self._say = say
+        self._adapters: Adapters = build(settings)
+        self._server = self._adapters.server
+        self._listener: socket.socket | None = None
+        self._children = [Child("http", number) for number in range(settings.doors)]
+        self._children += [Child("worker", 0), Child("archive", 0)]
+        self._server_ends: deque[float] = deque(maxlen=TOO_OFTEN)
+        self.url = ""
+
+    def run(self, ready: Callable[[str], None]) -> None:
+        """Raises FolderLocked, PortInUse, ServiceFailed, SettingsInvalid, SchemaNewer, MasterKeyWrong."""
+        running = claim(self._adapters, LOCK_WAIT_S, self._say)
+        if running is not None:
+            raise FolderLocked(
+                f"touchfold up already runs on {self._settings.data} (process {running.pid}, {running.url}): stop it "
+                "first, or give another folder with --data"
+            )
+        try:
+            self._listener = listen_on(self._settings.host, self._settings.port)
+            port = int(self._listener.getsockname()[1])
+            self.url = url_of(self._settings.host, port)
+            self._start_server()
+            deployment = prepare(self._settings, self._server, self._adapters.clock)
+            self._tell_about_the_key()
+            self._resume_erasures(deployment)
+            self._note(port)
+            self._listener.listen(BACKLOG)
+            self._watch(port, ready)
+        finally:
+            self._end()
+
+    # --- start -----------------------------------------------------------------------------------------------------
+
+    def _start_server(self) -> None:
+        if isinstance(self._server, EmbeddedPostgres):
+            end_backends(self._server.cluster)
+        self._server.start(self._say)
+
+    def _tell_about_the_key(self) -> None:
+        if self._settings.master_key is not None:
+            where = "in TOUCHFOLD_MASTER_KEY"
+        else:
+            where = f"in {self._adapters.folder.master_key_file}"
+        self._say(
+            f"the master key is {where}. Keep a copy elsewhere: without it every personal value is lost for ever, "
+            "and no backup helps"
+        )
+
+    def _resume_erasures(self, deployment: Deployment) -> None:
+        arm_failpoint(self._settings, "up")
+        from infra.drivers.erasures import resume_erasures  # noqa: PLC0415  # the doors' processes need none of it
+
+        session = Session(
+            self._settings, self._adapters, self._server.dsn, self._server.vault_dsn, None, deployment
+        )
+        try:
+            count = resume_erasures(session)
+        finally:
+            session.close()
+        if count:
+            self._say(f"{count} erasures that were interrupted are finished")
+
+    def _note(self, port: int) -> None:
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self._settings.host, self._settings.host)
+        running = Running(os.getpid(), url_of(host, port), self._server.dsn, self._server.vault_dsn)
+        self._adapters.folder.write_running(running)
+
+    # --- watch -----------------------------------------------------------------------------------------------------
+
+    def _watch(self, port: int, ready: Callable[[str], None]) -> None:
+        announced = False
+        while not self._stop.is_set():
+            self._watch_server(port)
+            for child in self._children:
+                self._listen_to(child)
+                self._watch_child(child)
+            if not announced and all(child.ready for child in self._children) and self._answers(port):
+                announced = True
+                ready(self.url)
+            self._stop.wait(LOOK_S)
+
+    def _watch_server(self, port: int) -> None:
+        status = self._server.poll()
+        if status is None:
+            return
+        self._server_ends.append(time.monotonic())
+        if _too_often(self._server_ends):
+            raise ServiceFailed(
+                f"PostgreSQL ends again and again: read {self._adapters.folder.logs / 'postgres.log'}"
+            )
+        _log.warning("PostgreSQL ended (status %s): starting it again", status)
+        before = self._server.dsn
+        self._start_server()
+        if self._server.dsn != before:  # on loopback the port may be another one
+            self._note(port)
+            for child in self._children:
+                _signal(child, signal.SIGTERM)
+
+    def _watch_child(self, child: Child) -> None:
+        now = time.monotonic()
+        if child.process is None:
+            if now >= child.start_after:
+                self._start(child)
+            return
+        status = child.process.poll()
+        if status is None:
+            return
+        self._listen_to(child)
+        os.close(child.report)
+        lived = now - child.started_at
+        child.process, child.ready = None, False
+        if status > 0 and status != AWAY:
+            child.ends.append(now)
+        if _too_often(child.ends):
+            raise ServiceFailed(f"the {child.role} process cannot run: {child.reason or f'exit status {status}'}")
+        if lived > WITHIN_S:
+            child.starts = 1
+        pause = BACKOFF_S[min(child.starts - 1, len(BACKOFF_S) - 1)]
+        child.start_after = now + pause
+        _log.warning("the %s process ended (%s): starting it again", child.role, _ended(status))
+
+    def _start(self, child: Child) -> None:
+        read, write = os.pipe()
+        os.set_blocking(read, False)
+        assert self._listener is not None, "the listener is made before any child"
+        command = [sys.executable, "-P", "-m", "infra.drivers.roles", child.role]
+        command += ["--data", str(self._settings.data), "--parent", str(os.getpid()), "--report", str(write)]
+        handles = [write]
+        if child.role == "http":
+            handles.append(self._listener.fileno())
+            command += ["--socket", str(self._listener.fileno())]
+        if child.starts:
+            command.append("--again")
+        child.process = subprocess.Popen(
+            command,
+            pass_fds=handles,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,  # results go to our stdout, and children have none
+            start_new_session=True,  # Ctrl-C reaches us alone
+        )
+        os.close(write)
+        child.report, child.heard, child.reason = read, b"", ""
+        child.starts += 1
+        child.started_at = time.monotonic()
+
+    def _listen_to(self, child: Child) -> None:
+        if child.process is None:
+            return
+        try:
+            child.heard += os.read(child.report, 8_192)
+        except BlockingIOError:
+            return
+        *lines, child.heard = child.heard.split(b"\n")
+        for line in lines:
+            if line == b"ready":
+                child.ready = True
+            elif line.startswith(b"fatal "):
+                child.reason = line[6:].decode(errors="replace")
+
+    def _answers(self, port: int) -> bool:
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self._settings.host, self._settings.host)
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        try:
+            with opener.open(f"{url_of(host, port)}/health", timeout=5) as answer:
+                return bool(answer.status == 200)
+        except (urllib.error.URLError, OSError):
+            return False
+
+    # --- end -------------------------------------------------------------------------------------------------------
+
+    def _end(self) -> None:
+        """Doors first, so that nothing comes in; then worker and archiver; then PostgreSQL."""
+        for roles in ORDER:
+            group = [child for child in self._children if child.role in roles and child.process is not None]
+            for child in group:
+                _signal(child, signal.SIGTERM)
+            deadline = time.monotonic() + STOP_S
+            for child in group:
+                assert child.process is not None, "the group holds running ones"
+                try:
+                    child.process.wait(max(0.0, deadline - time.monotonic()))
+                except subprocess.TimeoutExpired:
+                    _log.warning("the %s process did not stop in %.0f s: ended", child.role, STOP_S)
+                    _signal(child, signal.SIGKILL)
+                    child.process.wait()
+                os.close(child.report)
+                child.process = None
+        if self._listener is not None:
+            self._listener.close()
+        self._adapters.folder.clear_running()
+        self._server.stop()
+
+
+def listen_on(host: str, port: int) -> socket.socket:
+    """A bound TCP socket, not yet listening. Raises PortInUse, or SettingsInvalid for a host or port we cannot have."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+    except socket.gaierror as err:
+        raise SettingsInvalid(f"TOUCHFOLD_HOST = {host} is no address of this machine: {err.strerror}") from err
+    listener = socket.socket(family, kind, protocol)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind(address)
+    except OSError as err:
+        listener.close()
+        if err.errno == errno.EADDRINUSE:
+            raise PortInUse(
+                f"port {port} on {host} is in use: stop the program that has it, or take another with --port N or "
+                "TOUCHFOLD_PORT"
+            ) from err
+        what = "needs more rights: take one above 1023" if err.errno == errno.EACCES else f"cannot be had: {err.strerror}"
+        raise SettingsInvalid(f"port {port} on {host} {what}") from err
+    return listener
+
+
+def url_of(host: str, port: int) -> str:
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _too_often(ends: "deque[float]") -> bool:
+    return len(ends) == TOO_OFTEN and ends[-1] - ends[0] < WITHIN_S
+
+
+def _signal(child: Child, number: int) -> None:
+    if child.process is not None and child.process.poll() is None:
+        child.process.send_signal(number)
+
+
+def _ended(status: int) -> str:
+    return signal.Signals(-status).name if status < 0 else f"exit status {status}"

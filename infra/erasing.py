@@ -1,0 +1,47 @@
+"""Puts an eraser together, for the command, the API and `up`, which finishes what a crash or a restore left undone."""
+
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Final
+
+from infra.adapters.phones import Phones
+from infra.adapters.postgres_erasure import LedgerFile, PostgresErasures
+from infra.adapters.vault import PostgresVault
+from infra.adapters.vault_erasure import PostgresVaultRows
+from processors.erase import Eraser
+
+LEDGER: Final = "erasures.jsonl"
+
+
+@contextmanager
+def eraser(
+    dsn: str, vault_dsn: str, vault: PostgresVault, ledger_folder: Path, region: str, now: Callable[[], datetime]
+) -> Iterator[Eraser]:
+    """An eraser with connections of its own, closed at the end. `now`: the clock of receipts."""
+    store, rows = PostgresErasures(dsn), PostgresVaultRows(vault_dsn)
+    with closing(store), closing(rows):
+        yield Eraser(
+            store=store,
+            vault=vault,
+            sealer=vault,
+            vault_rows=rows,
+            ledger=LedgerFile(ledger_folder / LEDGER),
+            phone=Phones(region),
+            now=now,
+            new_id=lambda: secrets.token_bytes(16),
+            hash_of=vault.hash_of,
+        )
+
+
+def resume_jobs(
+    dsn: str, vault_dsn: str, vault: PostgresVault, ledger_folder: Path, region: str, now: Callable[[], datetime]
+) -> int:
+    """Finish erasures that were begun, and do again what a restore has undone; before anything is served.
+
+    Returns how many. Raises StoreUnavailable, or KeyMissing where the vault was lost.
+    """
+    with eraser(dsn, vault_dsn, vault, ledger_folder, region, now) as erase:
+        return erase.resume()

@@ -1,0 +1,441 @@
+"""From public items to records: tokens, clear and sealed parts, keys and digests; the bad ones to dead letters.
+
+One vault look-up serves all items of all requests given. Nothing is stored here: the caller appends `pending` to
+the log and `dead` to the dead letters before it answers, for only then is an item accepted.
+"""
+
+import secrets
+from base64 import b64encode
+from binascii import b2a_base64
+from collections.abc import Callable, Mapping, Sequence
+from datetime import date, datetime
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
+from uuid import UUID
+
+import msgspec
+
+from ingest.canonical import (
+    LARGE_EVENT_BYTES,
+    NOT_IN_DIGEST,
+    Refused,
+    Unreadable,
+    canonical,
+)
+from ingest.clock import settle
+from ingest.translate import Fields, merge_defaults, translate
+from schemas.dead_letters import DeadLetter, letter_id, seal_letter
+from schemas.identifiers import Path, extract
+from schemas.identity_rules import DEFAULT_RULES, Rank
+from schemas.ports import Sealer, Vault
+from schemas.record import VERSION, Identifier, Pending, Record, Sealed, encode, event_key
+from schemas.touchpoints import NOTHING_DECLARED, Clear, Declared, Ref, clear_rules, ref, split
+
+if TYPE_CHECKING:
+    from schemas.definitions import Definitions
+
+ACCEPTED: Final = "accepted"
+DEAD_LETTER: Final = "dead_letter"
+SUPPRESSED: Final = "suppressed"
+OVER_32_KB: Final = "over_32_kb"  # code of an accepted item above Segment's limit
+STAGE: Final = "door"
+
+_RULES_CACHED: Final = 10_000
+_KINDS_CACHED: Final = 1_000
+_MESSAGE_ID: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._:-")
+_MESSAGE_ID_LETTERS: Final = 100
+_ENCODE: Final = msgspec.json.Encoder().encode
+
+Pair = tuple[str, str]
+Normalise = Callable[[str, object], str | None]
+T = TypeVar("T")
+
+
+class SourceRules(NamedTuple):
+    """What accepting needs to know of a source: its name and what definitions declare clear."""
+
+    name: str
+    declared: Declared = NOTHING_DECLARED
+
+
+class ItemResult(NamedTuple):
+    """What became of one item. `id`: the record's id, or the dead letter's where the sender gave no message id.
+
+    `code`: the rule of a dead letter, `over_32_kb`, or "".
+    """
+
+    id: str
+    status: str  # accepted | dead_letter | suppressed
+    code: str
+
+
+class Accepted(NamedTuple):
+    """The items of one request. `results` has one entry per item, in order; the others are for storing."""
+
+    pending: list[Pending]
+    results: list[ItemResult]
+    dead: list[DeadLetter]
+    suppressed: list[bytes]  # event keys
+
+
+class Call(NamedTuple):
+    """The items of one request with what holds for all of them; see `Acceptor.accept`."""
+
+    items: Sequence[object]
+    source: SourceRules
+    received_at: datetime
+    sent_at: datetime | None = None
+    defaults: Mapping[str, Any] | None = None
+    historical: bool = False
+    trusted_clock: bool = False
+    clock_received_at: datetime | None = None
+
+
+def declared_of(definitions: "Definitions") -> Declared:
+    """What definitions say of properties and traits, in the form the door reads."""
+    return Declared(
+        {
+            event: {name: each.personal for name, each in properties.items()}
+            for event, properties in definitions.properties.items()
+        },
+        frozenset(name for name, trait in definitions.traits.items() if not trait.personal),
+    )
+
+
+class _Draft:
+    """One item on its way: read in the first pass, finished when the tokens are known."""
+
+    __slots__ = ("encoded", "fields", "item", "pairs", "refused", "spots")
+
+    def __init__(self, item: object) -> None:
+        self.item: Any = item
+        self.encoded = b""
+        self.fields: Fields | None = None
+        self.pairs: list[Pair] = []
+        self.spots: list[tuple[Path, Pair]] = []
+        self.refused: Refused | None = None
+
+
+class Acceptor:
+    """Any thread, one at a time. `normalise(kind, value)`: the normal form or None (`schemas.identifiers`).
+
+    `daily_token(day)`: the token whose key seals that day's dead letters without identifiers. `random_bytes(n)`:
+    for items without a message id. Raises what the vault raises: StoreUnavailable, KeyMissing.
+    """
+
+    def __init__(
+        self,
+        vault: Vault,
+        sealer: Sealer,
+        normalise: Normalise,
+        daily_token: Callable[[date], bytes],
+        *,
+        random_bytes: Callable[[int], bytes] = secrets.token_bytes,
+    ) -> None:
+        self._vault = vault
+        self._sealer = sealer
+        self._normalise = normalise
+        self._daily_token = daily_token
+        self._random_bytes = random_bytes
+        self._declared: Declared = NOTHING_DECLARED
+        self._rules: dict[tuple[str, str | None], Clear] = {}
+        self._ranks: dict[str, Rank] = {}
+        self._days: dict[date, bytes] = {}
+        self._digester: Any = None
+
+    def accept(
+        self,
+        items: Sequence[object],
+        source: SourceRules,
+        received_at: datetime,
+        *,
+        sent_at: datetime | None = None,
+        defaults: Mapping[str, Any] | None = None,
+        historical: bool = False,
+        trusted_clock: bool = False,
+        clock_received_at: datetime | None = None,
+    ) -> Accepted:
+        """Segment-shaped items (or Unreadable ones) of one request; each becomes a record or a dead letter.
+
+        `sent_at`: the request's, for items without their own. `defaults`: lie under each item; the contexts are
+        merged. `historical`: known_at = occurred_at. `trusted_clock`: no correction.
+        `clock_received_at`: when the request first came, where that is not `received_at`.
+        """
+        call = Call(items, source, received_at, sent_at, defaults, historical, trusted_clock, clock_received_at)
+        return self.accept_many((call,))[0]
+
+    def accept_many(self, calls: Sequence[Call]) -> list[Accepted]:
+        """As `accept`, for several requests with one vault look-up."""
+        wanted: dict[Pair, None] = {}
+        drafts = [[self._draft(item, call.defaults, wanted) for item in call.items] for call in calls]
+        tokens: dict[Pair, bytes] = {}
+        suppressed: set[bytes] = set()
+        if wanted:
+            pairs = list(wanted)
+            found = self._vault.tokens(pairs)
+            tokens = dict(zip(pairs, found, strict=True))
+            suppressed = self._vault.suppressed(found)
+        if self._digester is None:
+            self._digester = blake2b(digest_size=16, key=self._vault.hash_key, person=b"tf-digest")
+        return [self._finish(call, own, tokens, suppressed) for call, own in zip(calls, drafts, strict=True)]
+
+    # ---------------------------------------------------------------- first pass: no I/O
+
+    def _draft(self, item: object, defaults: Mapping[str, Any] | None, wanted: dict[Pair, None]) -> _Draft:
+        draft = _Draft(item)
+        try:
+            if type(item) is not dict:
+                raise (
+                    item.refused
+                    if isinstance(item, Unreadable)
+                    else Refused("wrong_type", "", "an item must be an object")
+                )
+            if defaults:
+                draft.item = item = merge_defaults(item, defaults)
+            self._identify(draft, item)
+            draft.item, draft.encoded = canonical(item)
+            draft.fields = translate(draft.item)
+            if not draft.pairs:
+                raise Refused("no_identifier", "", _without_identifier(item))
+        except Refused as refused:
+            draft.refused = refused
+        for pair in draft.pairs:
+            wanted[pair] = None
+        return draft
+
+    def _identify(self, draft: _Draft, item: Mapping[str, Any]) -> None:
+        """The item's identifiers in rank order, and where their values stand in its open sections."""
+        pairs = draft.pairs
+        normalise = self._normalise
+        for kind, value, path in extract(item):
+            normal = normalise(kind, value)
+            if normal is not None:
+                pair = (kind, normal)
+                if pair not in pairs:
+                    pairs.append(pair)
+                if len(path) > 1:
+                    draft.spots.append((path, pair))
+        if len(pairs) > 1:
+            pairs.sort(key=self._rank)
+
+    def _rank(self, pair: Pair) -> Rank:
+        rank = self._ranks.get(pair[0])
+        if rank is None:
+            if len(self._ranks) >= _KINDS_CACHED:
+                self._ranks.clear()
+            rank = self._ranks[pair[0]] = DEFAULT_RULES.rank(pair[0])
+        return rank
+
+    # ---------------------------------------------------------------- second pass
+
+    def _finish(
+        self, call: Call, drafts: Sequence[_Draft], tokens: Mapping[Pair, bytes], suppressed: set[bytes]
+    ) -> Accepted:
+        accepted = Accepted([], [], [], [])
+        for draft in drafts:
+            own = [tokens[pair] for pair in draft.pairs]
+            message_id = None if draft.fields is None else draft.fields.message_id
+            if draft.fields is None and isinstance(draft.item, Mapping):
+                value = draft.item.get("messageId")
+                message_id = value if isinstance(value, str) and value.isprintable() else None
+            if suppressed and not suppressed.isdisjoint(own):
+                key = self._key(call.source.name, message_id)
+                accepted.suppressed.append(key)
+                accepted.results.append(ItemResult(uuid_text(key), SUPPRESSED, ""))
+                continue
+            if draft.refused is None:
+                key = self._key(call.source.name, message_id)
+                accepted.pending.append(self._record(call, draft, own, tokens, key, message_id))
+                code = OVER_32_KB if len(draft.encoded) > LARGE_EVENT_BYTES else ""
+                accepted.results.append(ItemResult(uuid_text(key), ACCEPTED, code))
+            else:
+                letter = self._letter(call, draft, own, message_id)
+                accepted.dead.append(letter)
+                accepted.results.append(ItemResult(uuid_text(letter.event_id or letter.id), DEAD_LETTER, letter.rule))
+        return accepted
+
+    def _key(self, source: str, message_id: str | None) -> bytes:
+        if message_id is None:
+            message_id = str(UUID(bytes=self._random_bytes(16), version=4))
+        return event_key(self._vault.hash_key, source, message_id)
+
+    def _record(
+        self,
+        call: Call,
+        draft: _Draft,
+        own: Sequence[bytes],
+        tokens: Mapping[Pair, bytes],
+        key: bytes,
+        message_id: str | None,
+    ) -> Pending:
+        fields = draft.fields
+        assert fields is not None, "a draft that is not refused has fields"
+        type_, name, properties, context, traits, _, original_at, sent_at = fields
+        if draft.spots:
+            properties, context, traits = _with_refs(draft, properties, context, traits, tokens)
+        times = settle(
+            original_at,
+            sent_at or call.sent_at,
+            call.received_at,
+            trusted=call.trusted_clock,
+            historical=call.historical,
+            clock_received_at=call.clock_received_at,
+        )
+        rules = self._rules_of(call.source.declared, type_, name)
+        clear_properties, clear_context, clear_traits, parts, names = split(
+            properties, context, traits, rules, call.source.declared.attributes
+        )
+        route = own[0]
+        route_key = route.hex()
+        sealed = None
+        if parts:
+            data = b2a_base64(self._sealer.seal(route, _ENCODE(parts), key), newline=False)
+            sealed = Sealed(route_key, names, data.decode())
+        digester = self._digester.copy()
+        digester.update(draft.encoded)
+        record = Record(
+            v=VERSION,
+            id=uuid_text(key),
+            message_id=_kept(message_id),
+            type=type_,
+            name=name,
+            source=call.source.name,
+            ids=[Identifier(pair[0], token.hex()) for pair, token in zip(draft.pairs, own, strict=True)],
+            route_key=route_key,
+            occurred_at=times.occurred_at,
+            received_at=call.received_at,
+            known_at=times.known_at,
+            original_at=times.original_at,
+            sent_at=times.sent_at,
+            clock_rule=times.rule,
+            digest=digester.hexdigest(),
+            properties=clear_properties,
+            context=clear_context,
+            traits=clear_traits,
+            sealed=sealed,
+        )
+        return Pending(route, encode(record))
+
+    def _rules_of(self, declared: Declared, type_: str, name: str | None) -> Clear:
+        if declared is not self._declared or len(self._rules) >= _RULES_CACHED:
+            self._rules.clear()
+            self._declared = declared
+        rules = self._rules.get((type_, name))
+        if rules is None:
+            rules = self._rules[type_, name] = clear_rules(declared, type_, name)
+        return rules
+
+    # ---------------------------------------------------------------- dead letters
+
+    def _letter(self, call: Call, draft: _Draft, own: Sequence[bytes], message_id: str | None) -> DeadLetter:
+        refused = draft.refused
+        assert refused is not None, "only a refused draft becomes a dead letter"
+        body, stable = _bodies(draft)
+        secret, source = self._vault.hash_key, call.source.name
+        id_ = letter_id(secret, STAGE, source, f"{message_id or ''}\0".encode() + stable)
+        plain = _ENCODE(
+            {
+                **body,
+                "sent_at": call.sent_at,
+                "received_at": call.clock_received_at or call.received_at,
+                "historical": call.historical,
+                "trusted_clock": call.trusted_clock,
+            }
+        )
+        return seal_letter(
+            self._sealer,
+            id_,
+            STAGE,
+            refused.rule,
+            refused.path[:200],
+            refused.reason,
+            source,
+            call.received_at,
+            None if message_id is None else event_key(secret, source, message_id),
+            tuple(own),
+            own[0] if own else self._day_token(call.received_at.date()),
+            plain,
+        )
+
+    def _day_token(self, day: date) -> bytes:
+        token = self._days.get(day)
+        if token is None:
+            self._days.clear()
+            token = self._days[day] = self._daily_token(day)
+        return token
+
+
+def uuid_text(raw: bytes) -> str:
+    """The UUID form of 16 bytes; a quarter of the time of going through UUID."""
+    text = raw.hex()
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+def _kept(message_id: str | None) -> str | None:
+    """The message id where it can hold nothing but an id."""
+    if message_id is None or len(message_id) > _MESSAGE_ID_LETTERS or not _MESSAGE_ID.issuperset(message_id):
+        return None
+    return message_id
+
+
+def _without_identifier(item: Mapping[str, Any]) -> str:
+    given = [f"{found.kind} in {'.'.join(map(str, found.path))}" for found in extract(item)]
+    if not given:
+        return "has neither userId, anonymousId nor another identifier"
+    return f"no identifier can be used: {', '.join(given[:5])} (empty, blocked or malformed)"
+
+
+def _with_refs(
+    draft: _Draft,
+    properties: Mapping[str, Any],
+    context: Mapping[str, Any],
+    traits: Mapping[str, Any],
+    tokens: Mapping[Pair, bytes],
+) -> tuple[Mapping[str, Any], Mapping[str, Any], Mapping[str, Any]]:
+    """The sections with a reference in the place of each identifier's value. Copies what it changes, once."""
+    copied: set[int] = set()
+    moved = bool(traits) and "traits" not in context and not draft.item.get("traits")  # see translate: rudder
+    for path, pair in draft.spots:
+        stand_in = ref(tokens[pair], pair[0])
+        if path[0] == "properties":
+            properties = _replaced(properties, path[1:], stand_in, copied)
+        elif path[0] == "traits":
+            traits = _replaced(traits, path[1:], stand_in, copied)
+        elif moved and path[1] == "traits":
+            traits = _replaced(traits, path[2:], stand_in, copied)
+        else:
+            context = _replaced(context, path[1:], stand_in, copied)
+    return properties, context, traits
+
+
+def _replaced(value: Any, path: Path, stand_in: Ref, copied: set[int]) -> Any:
+    """`value` with the leaf at `path` replaced; objects on the way are copied unless `copied` holds their id."""
+    if not path:
+        return stand_in
+    if id(value) not in copied:
+        value = value.copy()
+        copied.add(id(value))
+    step: Any = path[0]
+    value[step] = _replaced(value[step], path[1:], stand_in, copied)
+    return value
+
+
+def _bodies(draft: _Draft) -> tuple[dict[str, Any], bytes]:
+    """What a dead letter keeps of an item, and the part of it that a retry repeats byte for byte."""
+    item = draft.item
+    if isinstance(item, Unreadable):
+        return {"bytes": b64encode(item.raw).decode()}, item.raw
+    try:
+        stable = draft.encoded
+        if not stable:
+            content = (
+                {key: value for key, value in item.items() if key not in NOT_IN_DIGEST}
+                if isinstance(item, dict)
+                else item
+            )
+            stable = _ENCODE(content)
+        _ENCODE(item)
+        return {"item": item}, stable
+    except (TypeError, UnicodeEncodeError, RecursionError):  # came as Python data that JSON cannot hold
+        raw = repr(item).encode(errors="backslashreplace")
+        return {"bytes": b64encode(raw).decode()}, raw

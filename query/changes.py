@@ -1,0 +1,76 @@
+"""The change feed for its readers: numbered changes in order, by an opaque cursor, with a wait for new ones."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
+
+from query.answers import iso_us
+from query.cursors import END_OF_BATCH, FeedPlace, feed_cursor, feed_place
+from schemas.errors import BadRequest, Problem
+from schemas.reads import Bell, ChangeRow, Reads
+from schemas.record import uuid_text
+
+TYPES: Final = ("profile", "segment", "lifecycle", "risk", "identity", "erased")
+Answer = dict[str, Any]
+
+
+class Page(NamedTuple):
+    """`next` goes on after this page; it moves on even when a page is empty, so that nothing is looked at twice."""
+
+    items: list[Answer]
+    next: str
+
+    def answer(self) -> Answer:
+        return {"items": self.items, "next": self.next}
+
+
+@dataclass(frozen=True)
+class Changes:
+    """Reads the feed; any thread may call."""
+
+    reads: Reads
+
+    def page(self, after: str | None, limit: int, types: Sequence[str] = ()) -> Page:
+        """At most `limit` changes after a cursor, at once. Raises BadRequest for a cursor or type that is none."""
+        place = feed_place(after)
+        for type_ in types:
+            if type_ not in TYPES:
+                raise BadRequest("not a type of change", [Problem("type", f"must be one of {', '.join(TYPES)}")])
+        rows, top = self.reads.changes(place.seq, place.idx, limit, types)
+        if len(rows) < limit:
+            # A number is given to committed batches alone, so all changes up to `top` were seen.
+            place = max(place, FeedPlace(top, END_OF_BATCH))
+        else:
+            place = FeedPlace(rows[-1].seq, rows[-1].idx)
+        return Page([change(row) for row in rows], feed_cursor(place))
+
+    def follow(self, bell: Bell, after: str | None, types: Sequence[str] = (), limit: int = 1_000) -> Iterator[Page]:
+        """Pages without end, each when there is something new. Blocks its thread meanwhile."""
+        while True:
+            seen = bell.rung
+            page = self.page(after, limit, types)
+            after = page.next
+            if page.items:
+                yield page
+            if len(page.items) < limit:
+                bell.wait(seen, 5.0)
+
+
+def change(row: ChangeRow) -> Answer:
+    """A change as the contract has it."""
+    return {
+        "id": uuid_text(row.id),
+        "type": row.type,
+        "profile_id": uuid_text(row.profile_id),
+        "version": row.version,
+        "name": row.name,
+        "old": row.old,
+        "new": row.new,
+        "at": iso_us(row.at_us),
+        "cursor": feed_cursor(FeedPlace(row.seq, row.idx)),
+        "cause": {
+            "kind": row.cause,
+            "event_id": None if row.cause_event is None else uuid_text(row.cause_event),
+            "definition_version": row.cause_definition,
+        },
+    }

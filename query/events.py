@@ -1,0 +1,106 @@
+"""What became of an event: pending, applied, duplicate, suppressed or a dead letter, with the reason."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+from uuid import UUID
+
+import msgspec
+
+from schemas.errors import Erased, NotFound
+from schemas.ports import EventLog, Vault
+from schemas.reads import LetterRow, Reads, RegisteredEvent
+from schemas.record import event_key, uuid_text
+from schemas.store import Verdict
+
+CHUNK: Final = 5_000
+Answer = dict[str, Any]
+
+
+class _Head(msgspec.Struct):
+    id: str
+
+
+_HEAD: Final = msgspec.json.Decoder(_Head)
+
+
+@dataclass(frozen=True)
+class Events:
+    """Looks events up; any thread may call."""
+
+    reads: Reads
+    vault: Vault
+    log: EventLog
+
+    def status(self, text: str) -> Answer:
+        """{"id", "status", "reason", "profile_id", "duplicates"} of an event id or of a message id of any source.
+
+        `duplicates`: further copies in the log that count for nothing. Raises NotFound, Erased.
+        """
+        keys = self._keys(text)
+        starts = self.reads.next_offsets(self.reads.live())  # before the register: what is folded meanwhile is in both
+        registered = {row.event_key: row for row in self.reads.registered(keys)}
+        letters = {row.event_id: row for row in reversed(self.reads.letters(keys))}
+        suppressed = self.reads.suppressed(keys)
+        for key in keys:
+            if key in registered:
+                return _registered(registered[key], letters.get(key))
+        for key in keys:
+            if key in letters:
+                return _answer(key, "dead_letter", _reason(letters[key]))
+            if key in suppressed:
+                return _answer(key, "suppressed", "its person is suppressed: it was refused at the door")
+        found = self._in_tail(set(keys), starts)
+        if found is None:
+            raise NotFound("no event with this id was ever accepted")
+        return _answer(found, "pending", "accepted and durable; not folded yet")
+
+    def _keys(self, text: str) -> list[bytes]:
+        """The event keys a text can mean: itself, and the key of that message id from each source."""
+        keys = []
+        try:
+            keys.append(UUID(text).bytes)
+        except ValueError:
+            pass  # then it can only be a message id
+        secret = self.vault.hash_key
+        return keys + [event_key(secret, source, text) for source in self.reads.sources()]
+
+    def _in_tail(self, keys: set[bytes], starts: list[int]) -> bytes | None:
+        """The key that is in the log beyond what is folded; the newest records are looked at first."""
+        needles = [(key, uuid_text(key)) for key in keys]
+        for value in self._tail(starts):
+            for key, text in needles:
+                if text.encode() in value and _HEAD.decode(value).id == text:
+                    return key
+        return None
+
+    def _tail(self, starts: list[int]) -> Iterator[bytes]:
+        for partition, end in enumerate(self.log.ends()):
+            start = starts[partition] if partition < len(starts) else 0
+            while end > start:
+                first = max(start, end - CHUNK)
+                yield from (stored.value for stored in self.log.read(partition, first, end - first))
+                end = first
+
+
+def _registered(row: RegisteredEvent, letter: LetterRow | None) -> Answer:
+    if row.verdict == Verdict.ERASED:
+        raise Erased("this event's person was erased")
+    if row.verdict == Verdict.APPLIED:
+        return _answer(row.event_key, "applied", None) | {
+            "profile_id": None if row.profile_id is None else uuid_text(row.profile_id),
+            "duplicates": row.copies,
+        }
+    if row.verdict == Verdict.DUPLICATE:
+        return _answer(row.event_key, "duplicate", "the same event was applied from another partition")
+    reason = _reason(letter) if letter else "set aside: its id was used by another event, or it cannot be folded"
+    return _answer(row.event_key, "dead_letter", reason)
+
+
+def _reason(letter: LetterRow) -> str:
+    where = f" at {letter.path}" if letter.path else ""
+    return f"{letter.rule}{where}: {letter.reason}"
+
+
+def _answer(key: bytes, status: str, reason: str | None) -> Answer:
+    return {"id": uuid_text(key), "status": status, "reason": reason, "profile_id": None, "duplicates": 0}

@@ -1,0 +1,75 @@
+"""Opens what records seal, and puts identifiers' values back where their tokens stand. Keeps nothing."""
+
+from binascii import a2b_base64
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from schemas.ports import OpenIdentifier, Sealer, Vault
+from schemas.record import Record, Stored, decode
+
+
+def open_records(sealer: Sealer, stored: Sequence[Stored]) -> list[tuple[Record, dict[str, Any]]]:
+    """Each record with its opened sealed object; {} when it seals nothing or its key was erased."""
+    records = [decode(each.value) for each in stored]
+    triples = [
+        (bytes.fromhex(record.sealed.key), a2b_base64(record.sealed.data), key_of(record))
+        for record in records
+        if record.sealed is not None
+    ]
+    opened = iter(sealer.open_many(triples) if triples else ())
+    pairs: list[tuple[Record, dict[str, Any]]] = []
+    for record in records:
+        plain = None if record.sealed is None else next(opened)
+        pairs.append((record, {} if plain is None else msgspec.json.decode(plain)))
+    return pairs
+
+
+def key_of(record: Record) -> bytes:
+    """The 16-byte event key."""
+    return bytes.fromhex(record.id.replace("-", ""))
+
+
+def tokens_in(value: Any) -> Iterator[bytes]:
+    """Tokens of the identifiers whose values stood in an opened object."""
+    if isinstance(value, dict):
+        token = value.get("$token")
+        if isinstance(token, str):
+            yield bytes.fromhex(token)
+            return
+        for each in value.values():
+            yield from tokens_in(each)
+    elif isinstance(value, list):
+        for each in value:
+            yield from tokens_in(each)
+
+
+def open_tokens(vault: Vault, tokens: Iterable[bytes]) -> Mapping[bytes, OpenIdentifier]:
+    """One look-up for all of them."""
+    wanted = set(tokens)
+    return vault.open(wanted) if wanted else {}
+
+
+def with_values(value: Any, opened: Mapping[bytes, OpenIdentifier]) -> Any:
+    """An opened object with identifiers' values in place of tokens; None where one was erased."""
+    if isinstance(value, dict):
+        token = value.get("$token")
+        if isinstance(token, str):
+            found = opened.get(bytes.fromhex(token))
+            return None if found is None else found.value
+        return {key: with_values(each, opened) for key, each in value.items()}
+    return [with_values(each, opened) for each in value] if isinstance(value, list) else value
+
+
+def joined(clear: Any, sealed: Any) -> Any:
+    """The value that the door parted into a clear and a sealed part; a list's sealed part is by place."""
+    if sealed is None:
+        return clear
+    if isinstance(clear, list) and isinstance(sealed, dict):
+        return [joined(each, sealed.get(str(place))) for place, each in enumerate(clear)]
+    if isinstance(clear, dict) and isinstance(sealed, dict):
+        return {
+            key: joined(clear.get(key), sealed.get(key)) for key in (*clear, *(k for k in sealed if k not in clear))
+        }
+    return sealed

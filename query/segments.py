@@ -1,0 +1,123 @@
+"""Segments: what they mean, who is in them, how they moved today; and which are being built."""
+
+from dataclasses import dataclass
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from projections.sentences import sentence
+from query.answers import iso_us
+from query.cursors import member_cursor, member_place
+from query.views import View, Views, parse
+from schemas.conditions import used_traits
+from schemas.definition_checks import dependencies, did_you_mean
+from schemas.definitions import Definitions, Segment, plain
+from schemas.errors import NotFound, Problem
+from schemas.ports import Clock
+from schemas.reads import MemberRow
+from schemas.record import uuid_text
+
+Answer = dict[str, Any]
+LIVE = "live"
+
+
+@dataclass(frozen=True)
+class Segments:
+    """Reads segments; any thread may call."""
+
+    views: Views
+    clock: Clock
+
+    def list(self) -> list[Answer]:
+        """Every segment by name, also those that only a revision being built knows."""
+        return self.views.read(self._list)
+
+    def show(self, name: str) -> Answer:
+        """One, with its condition and today's movement. Raises NotFound."""
+        return self.views.read(lambda view: self._show(view, name))
+
+    def members(self, name: str, cursor: str | None, limit: int) -> Answer:
+        """A page of members by id: {"items", "next"}; `next` is null on the last page. Raises NotFound."""
+        rows = self.views.read(lambda view: self._members(view, name, member_place(cursor), limit + 1))
+        page = rows[:limit]
+        items = [{"id": uuid_text(row.profile_id), "since": iso_us(row.since_us)} for row in page]
+        return {"items": items, "next": member_cursor(page[-1].profile_id) if len(rows) > limit else None}
+
+    def _list(self, view: View) -> "list[Answer]":  # `list` is the method here
+        reads = self.views.reads
+        sizes, versions = reads.segment_sizes(view.revision), reads.segment_versions()
+        known, states = self._known(view)
+        indexes = {segment: index for index, segment in enumerate(view.evaluator.segment_names)}
+        return [
+            {
+                "name": name,
+                "description": segment.description,
+                "sentence": sentence(segment.when),
+                "size": sizes.get(indexes.get(name, -1), 0),
+                "version": versions.get(name, 1),
+                "state": states.get(name, LIVE),
+            }
+            for name, segment in sorted(known.items())
+        ]
+
+    def _show(self, view: View, name: str) -> Answer:
+        known, _ = self._known(view)
+        if name not in known:
+            raise _unknown(name, known)
+        (answer,) = [each for each in self._list(view) if each["name"] == name]
+        zone = ZoneInfo(self.views.deployment.time_zone)
+        entered, left = self.views.reads.segment_day(name, self.clock.now().astimezone(zone).date())
+        as_of_us = self.views.reads.watermark_us(view.revision)
+        answer |= {
+            "when": plain(known[name].when),
+            "entered_today": entered,
+            "left_today": left,
+            "as_of": iso_us(as_of_us) if as_of_us else None,
+        }
+        return answer
+
+    def _members(self, view: View, name: str, after: bytes, limit: int) -> "list[MemberRow]":
+        if name not in view.definitions.segments:
+            known, _ = self._known(view)
+            if name not in known:
+                raise _unknown(name, known)
+            return []  # still being built: nobody is in it yet
+        return self.views.reads.members(view.revision, view.evaluator.segment_names.index(name), after, limit)
+
+    def _known(self, view: View) -> tuple[dict[str, Segment], dict[str, str]]:
+        """Segments by name, live ones as they are live; and the state of those that are being built."""
+        row = self.views.reads.building()
+        if row is None or row.cause != "definition":
+            return dict(view.definitions.segments), {}
+        building = parse(row)
+        state = f"building {row.done * 100:.0f} %"
+        changed = {
+            name
+            for name in building.segments
+            if name not in view.definitions.segments or meaning(building, name) != meaning(view.definitions, name)
+        }
+        return {**building.segments, **view.definitions.segments}, dict.fromkeys(changed, state)
+
+
+def meaning(defs: Definitions, name: str) -> Any:
+    """All that decides who is in a segment: its condition and every segment, stage and trait it rests on."""
+    graph = dependencies(defs)
+    reached: set[str] = set()
+    todo = [f"segments.{name}"]
+    while todo:
+        node = todo.pop()
+        if node not in reached:
+            reached.add(node)
+            todo += graph[node]
+    stages = defs.lifecycle.stages if defs.lifecycle and "lifecycle" in reached else ()
+    parts = {f"stages.{i}.{stage.name}": stage.when for i, stage in enumerate(stages)}
+    parts |= {node: defs.segments[node.removeprefix("segments.")].when for node in reached if node != "lifecycle"}
+    traits = used_traits(parts.values())
+    found = {node: plain(when) for node, when in parts.items()}
+    found |= {f"traits.{each}": plain(defs.traits[each]) for each in traits & defs.traits.keys()}
+    found |= {f"computed.{each}": plain(defs.computed_traits[each]) for each in traits & defs.computed_traits.keys()}
+    return found
+
+
+def _unknown(name: str, known: dict[str, Segment]) -> NotFound:
+    hint = did_you_mean(name, list(known))
+    return NotFound(f"there is no segment of this name{hint}", [Problem("name", f"no such segment{hint}")])

@@ -1,0 +1,370 @@
+"""SQL over the log, the pure part: which statements are run, the tables as views, results as JSON. Opens nothing.
+
+The gate judges the tree DuckDB's own parser makes of the text (`json_serialize_sql`), node by node against allowlists.
+It is one wall of several: the process that runs the statement can open no file and no socket (infra.drivers.sql_process).
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from query.sql_functions import ALLOWED, ALLOWED_TABLE
+from schemas.errors import SqlRefused
+
+MAX_TEXT_BYTES: Final = 64 * 1024
+_EXPLAIN: Final = re.compile(r"\s*explain(\s+analyze)?\s+(?=[^\s(])", re.IGNORECASE)
+_ONLY_READS: Final = "only one SELECT, FROM, WITH, VALUES, DESCRIBE, SUMMARIZE or EXPLAIN is run here"
+
+
+class Column(NamedTuple):
+    name: str
+    type: str
+    meaning: str
+
+
+TABLES: Final[Mapping[str, tuple[Column, ...]]] = {
+    "events": (
+        Column("id", "UUID", "the event"),
+        Column("message_id", "VARCHAR", "the sender's id"),
+        Column("type", "VARCHAR", "what happened: purchase.completed, call.received, …; custom for the rest"),
+        Column("name", "VARCHAR", "the sender's own name"),
+        Column("occurred_at", "TIMESTAMP WITH TIME ZONE", "when it happened"),
+        Column("received_at", "TIMESTAMP WITH TIME ZONE", "when it came in"),
+        Column("source", "VARCHAR", "who sent it"),
+        Column("profile_id", "UUID", "whose it is; NULL when nobody's (any more)"),
+        Column("signature", "UUID", "the set of identifiers it carried"),
+        Column("order_id", "VARCHAR", "properties.order_id"),
+        Column("revenue", "DECIMAL(18,4)", "revenue, else total, else the sum of its lines"),
+        Column("currency", "VARCHAR", "of the revenue; the deployment's when none was given"),
+        Column("campaign_id", "VARCHAR", "properties.campaign_id, else context.campaign.id"),
+        Column("product_ids", "VARCHAR[]", "of the event and of its lines"),
+        Column("properties", "JSON", "what is not personal"),
+        Column("context", "JSON", "what is not personal"),
+        Column("sealed_names", "VARCHAR[]", "names of what is sealed"),
+    ),
+    "profiles": (
+        Column("profile_id", "UUID", "the customer"),
+        Column("first_seen_at", "TIMESTAMP WITH TIME ZONE", "first event"),
+        Column("last_seen_at", "TIMESTAMP WITH TIME ZONE", "last event"),
+        Column("event_count", "BIGINT", "how many events"),
+        Column("lifecycle", "VARCHAR", "stage"),
+        Column("risk", "VARCHAR", "low, medium, high"),
+        Column("risk_reasons", "STRUCT(code VARCHAR, points INTEGER)[]", "why"),
+        Column("attributes", "JSON", "declared traits that are not personal"),
+    ),
+    "segments": (
+        Column("name", "VARCHAR", "the segment"),
+        Column("version", "INTEGER", "of its definition"),
+        Column("description", "VARCHAR", "what it is for"),
+        Column("size", "BIGINT", "members now"),
+    ),
+    "memberships": (
+        Column("profile_id", "UUID", "the member"),
+        Column("segment", "VARCHAR", "name of the segment"),
+        Column("version", "INTEGER", "of the segment's definition"),
+        Column("since", "TIMESTAMP WITH TIME ZONE", "NULL: since the segment was first computed"),
+    ),
+    "orders": (
+        Column("order_id", "VARCHAR", "the order; the event's id when it has none"),
+        Column("profile_id", "UUID", "whose it is"),
+        Column("source", "VARCHAR", "the source whose amounts hold"),
+        Column("occurred_at", "TIMESTAMP WITH TIME ZONE", "of the order's base"),
+        Column("revenue", "DECIMAL(18,4)", "of the base, before refunds"),
+        Column("refunded", "DECIMAL(18,4)", "sum of its refunds"),
+        Column("currency", "VARCHAR", "of the base"),
+        Column("items", "BIGINT", "number of its lines"),
+        Column("coupon", "VARCHAR", "of the base"),
+    ),
+    "order_lines": (
+        Column("order_id", "VARCHAR", "the order"),
+        Column("line", "BIGINT", "from 1"),
+        Column("product_id", "VARCHAR", ""),
+        Column("sku", "VARCHAR", ""),
+        Column("name", "VARCHAR", ""),
+        Column("category", "VARCHAR", ""),
+        Column("brand", "VARCHAR", ""),
+        Column("price", "DECIMAL(18,4)", "of one"),
+        Column("quantity", "DECIMAL(18,4)", "1 when it was not given"),
+        Column("amount", "DECIMAL(18,4)", "of the line: as given, else price × quantity"),
+    ),
+}
+"""The tables and their columns; `profiles` has one more for each computed trait."""
+
+# ---------------------------------------------------------------- the gate
+
+
+class Statement(NamedTuple):
+    """A statement that is run: `prefix` (EXPLAIN …) + `body`."""
+
+    prefix: str
+    body: str
+
+
+class Use(NamedTuple):
+    """What a statement reads."""
+
+    tables: frozenset[str]
+
+
+def statement_of(text: str) -> Statement:
+    """Look at the text before any parser does. Raises SqlRefused."""
+    if len(text.encode("utf-8", "surrogatepass")) > MAX_TEXT_BYTES:
+        raise SqlRefused(f"the statement is longer than {MAX_TEXT_BYTES // 1024} KiB")
+    if "\0" in text or not text.isprintable() and re.search(r"[\ud800-\udfff]", text):
+        raise SqlRefused("the statement holds a character that no SQL text has")
+    if not text.strip():
+        raise SqlRefused("the statement is empty; try: select count(*) from events")
+    found = _EXPLAIN.match(text)
+    if found is None:
+        return Statement("", text)
+    return Statement("explain analyze " if found.group(1) else "explain ", text[found.end() :])
+
+
+_QUERIES: Final = frozenset({"SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE", "CTE_NODE"})
+_OTHERS: Final = frozenset(
+    {
+        *("ORDER_MODIFIER", "LIMIT_MODIFIER", "LIMIT_PERCENT_MODIFIER", "DISTINCT_MODIFIER"),
+        *("ORDER_DEFAULT", "ASCENDING", "DESCENDING"),
+        *("BASE_TABLE", "SUBQUERY", "JOIN", "TABLE_FUNCTION", "EXPRESSION_LIST", "EMPTY", "PIVOT", "SHOW_REF"),
+    }
+)
+_EXPRESSIONS: Final = frozenset(
+    {
+        *("CONSTANT", "COLUMN_REF", "FUNCTION", "WINDOW", "STAR", "OPERATOR", "COMPARISON", "CONJUNCTION", "CASE"),
+        *("CAST", "TYPE", "SUBQUERY", "LAMBDA", "LAMBDA_REF", "BETWEEN", "COLLATE", "POSITIONAL_REFERENCE"),
+    }
+)
+_CATALOGUE: Final = ("duckdb_", "pg_", "sqlite_", "pragma_", "information_schema")
+_WRITES: Final = {"DELETE_QUERY_NODE": "DELETE", "INSERT_QUERY_NODE": "INSERT", "UPDATE_QUERY_NODE": "UPDATE"}
+
+
+def check(serialized: str) -> Use:
+    """Judge `json_serialize_sql` of a statement's body; which of our tables it reads. Raises SqlRefused."""
+    try:
+        tree = msgspec.json.decode(serialized)
+    except RecursionError:
+        raise SqlRefused("the statement is nested too deeply") from None
+    if tree.get("error"):
+        raise SqlRefused(_parse_problem(tree))
+    statements = tree["statements"]
+    if len(statements) != 1:
+        raise SqlRefused(f"{len(statements)} statements; {_ONLY_READS}")
+    nodes = list(_nodes(statements[0]))
+    named = {name for node in nodes for name in _cte_names(node)}
+    tables = {table for node in nodes for table in _tables(node, named)}
+    for node in nodes:
+        _check_kind(node)
+        _check_function(node)
+    return Use(frozenset(tables))
+
+
+def _parse_problem(tree: Mapping[str, Any]) -> str:
+    if tree.get("error_type") == "not implemented":
+        return _ONLY_READS
+    place = f" (at character {tree['position']})" if "position" in tree else ""
+    return f"{tree.get('error_message', 'syntax error')}{place}"
+
+
+def _nodes(tree: Any) -> Iterable[dict[str, Any]]:
+    """Every object of the tree, its parts marked with how they are used."""
+    stack: list[Any] = [tree]
+    while stack:
+        each = stack.pop()
+        if isinstance(each, dict):
+            yield each
+            stack.extend(each.values())
+        elif isinstance(each, list):
+            stack.extend(each)
+
+
+def _cte_names(node: Mapping[str, Any]) -> Iterable[str]:
+    """Names a WITH gives. None may stand for a catalogue view where the name is out of scope."""
+    cte_map = node.get("cte_map")
+    entries = cte_map.get("map", ()) if isinstance(cte_map, dict) else ()
+    for entry in entries:
+        name = str(entry.get("key", "")).lower()
+        if name.startswith(_CATALOGUE):
+            raise SqlRefused(f"WITH {name}: a name that begins like the catalogue's; choose another")
+        yield name
+
+
+def _path(node: Mapping[str, Any]) -> list[str]:
+    qualified = node.get("qualified_name")
+    path = qualified.get("path", []) if isinstance(qualified, dict) else []
+    return [str(part).strip('"').lower() for part in path]
+
+
+def _tables(node: Mapping[str, Any], named: set[str]) -> Iterable[str]:
+    """Which of our tables a node reads."""
+    kind = node.get("type")
+    if kind not in ("BASE_TABLE", "SHOW_REF") or "class" in node:
+        return
+    path = _path(node)
+    if kind == "SHOW_REF" and not path:
+        return  # DESCRIBE or SUMMARIZE of a query, which is judged as every other
+    if kind == "SHOW_REF" and node.get("show_type") == "SHOW_SPECIAL":
+        raise SqlRefused("list the tables with `touchfold sql --tables`, or DESCRIBE one")
+    if len(path) == 2 and path[0] == "main":
+        path = path[1:]
+    if len(path) == 1 and path[0] in TABLES and path[0] not in named:
+        yield path[0]
+    elif len(path) == 1 and path[0] in named:
+        if path[0] in TABLES:
+            yield path[0]  # inside its own WITH the name still means the table
+    elif len(path) != 2 or kind != "BASE_TABLE" or path[0].startswith(_CATALOGUE) or not _may_be_a_list(node):
+        raise SqlRefused(f"no table {'.'.join(path)!r}; there are {', '.join(TABLES)}")
+
+
+def _may_be_a_list(node: Mapping[str, Any]) -> bool:
+    """`from events e, e.product_ids` looks like a table in a schema. We have no schema but main: never that."""
+    return False
+
+
+def _check_kind(node: Mapping[str, Any]) -> None:
+    kind, group = node.get("type"), node.get("class")
+    if group == "PARAMETER":
+        raise SqlRefused("parameters (? and $1) have no value here; write the value itself")
+    if group is not None:
+        if group not in _EXPRESSIONS:
+            raise SqlRefused(f"{group} is not supported here")
+    elif isinstance(kind, str) and kind not in _QUERIES and kind not in _OTHERS:
+        raise SqlRefused(f"{_WRITES[kind]} changes data; {_ONLY_READS}" if kind in _WRITES else f"{kind}: {_ONLY_READS}")
+
+
+def _check_function(node: Mapping[str, Any]) -> None:
+    if node.get("type") == "TABLE_FUNCTION" and "class" not in node:
+        function = node.get("function")
+        name = str(function.get("function_name", "")).lower() if isinstance(function, dict) else ""
+        if name not in ALLOWED_TABLE:
+            raise SqlRefused(f"{name}() cannot stand in FROM here; {', '.join(sorted(ALLOWED_TABLE))} can")
+    elif "function_name" in node:
+        name = str(node["function_name"]).lower()
+        if name not in _CALLABLE:
+            raise SqlRefused(f"the function {name}() is not available here")
+
+
+_CALLABLE: Final = frozenset(name.lower() for name in ALLOWED | ALLOWED_TABLE)
+
+# ---------------------------------------------------------------- the views
+
+BASES: Final = ("_archive", "_tail", "_owners", "_not_applied", "_ranks", "_profiles", "_segments", "_memberships")
+"""Arrow tables that the process registers; `_archive` and `_tail` have the columns of event_columns.EVENT_SCHEMA."""
+
+_EVENTS: Final = """
+create view events as
+select e.id, e.message_id, e.type, e.name, e.occurred_at, e.received_at, e.source, o.profile_id, e.signature,
+    e.order_id, e.revenue, e.currency, e.campaign_id, e.product_ids,
+    e.properties::json as properties, e.context::json as context, e.sealed_names
+from (
+    select * exclude (known_at, route_key) from _archive
+    union all
+    select * exclude (known_at, route_key) from _tail
+) e
+left join _owners o on o.signature = e.signature
+where e.id is not null
+    and not exists (select 1 from _not_applied n where n.partition = e.partition and n."offset" = e."offset")
+"""
+
+# Design C5. The base of an order is its highest (source rank, occurred_at, event key); a cancelled order has none.
+_ORDER_BASES: Final = """
+create view _order_bases as
+with placed as (
+    select e.*, coalesce(e.profile_id, e.signature) as customer,
+        case when e.type in ({bases}) then coalesce(e.order_id, e.id::varchar) else e.order_id end as order_key
+    from events e
+    where e.type in ({all}) and (e.type <> 'purchase.updated' or e.revenue is not null)
+),
+refunds as (
+    select customer, order_key, sum(abs(revenue)) as refunded
+    from placed where type in ({refunds}) and order_key is not null group by all
+),
+cancels as (select distinct customer, order_key from placed where type in ({cancels}))
+select p.*, coalesce(f.refunded, 0) as refunded
+from placed p
+left join refunds f on f.customer = p.customer and f.order_key = p.order_key
+left join _ranks r on r.source = p.source
+where p.type in ({bases})
+    and not exists (select 1 from cancels c where c.customer = p.customer and c.order_key = p.order_key)
+qualify row_number() over (
+    partition by p.customer, p.order_key order by coalesce(r.rank, 0) desc, p.occurred_at desc, p.id desc) = 1
+"""
+
+_ORDERS: Final = """
+create view orders as
+select order_key as order_id, profile_id, source, occurred_at, revenue, refunded::decimal(18, 4) as refunded, currency,
+    coalesce(json_array_length(properties, '$.products'), 0)::bigint as items, properties->>'$.coupon' as coupon
+from _order_bases
+"""
+
+_ORDER_LINES: Final = """
+create view order_lines as
+with lines as (
+    select order_key as order_id,
+        unnest(json_transform(properties, '{"products": ["JSON"]}').products) as line_json,
+        generate_subscripts(json_transform(properties, '{"products": ["JSON"]}').products, 1) as line
+    from _order_bases where json_type(properties, '$.products') = 'ARRAY'
+),
+typed as (
+    select *, try_cast(line_json->>'$.price' as decimal(18, 4)) as price,
+        coalesce(try_cast(line_json->>'$.quantity' as decimal(18, 4)), 1)::decimal(18, 4) as quantity,
+        try_cast(line_json->>'$.amount' as decimal(18, 4)) as amount
+    from lines
+)
+select order_id, line, line_json->>'$.product_id' as product_id, line_json->>'$.sku' as sku,
+    line_json->>'$.name' as name, line_json->>'$.category' as category, line_json->>'$.brand' as brand,
+    price, quantity,
+    coalesce(amount, try_cast(round(price::decimal(28, 4) * quantity::decimal(10, 4), 4) as decimal(18, 4))) as amount
+from typed
+"""
+
+_PROFILES: Final = """
+create view profiles as
+select * replace (attributes::json as attributes) from _profiles
+"""
+
+_NEEDS: Final[Mapping[str, frozenset[str]]] = {
+    "events": frozenset({"_archive", "_tail", "_owners", "_not_applied"}),
+    "orders": frozenset({"_archive", "_tail", "_owners", "_not_applied", "_ranks"}),
+    "order_lines": frozenset({"_archive", "_tail", "_owners", "_not_applied", "_ranks"}),
+    "profiles": frozenset({"_profiles"}),
+    "segments": frozenset({"_segments"}),
+    "memberships": frozenset({"_memberships"}),
+}
+
+
+def bases_of(tables: Iterable[str]) -> frozenset[str]:
+    """The Arrow tables that these tables are made of."""
+    return frozenset().union(*(_NEEDS[table] for table in tables))
+
+
+def _literals(names: Iterable[str]) -> str:
+    return ", ".join(f"'{name}'" for name in names)
+
+
+def view_statements(
+    tables: Iterable[str], base_types: Iterable[str], refund_types: Iterable[str], cancel_types: Iterable[str]
+) -> list[str]:
+    """CREATE VIEW statements for these tables over their bases, in order."""
+    wanted = frozenset(tables)
+    bases, refunds, cancels = tuple(base_types), tuple(refund_types), tuple(cancel_types)
+    made = []
+    if wanted & {"events", "orders", "order_lines"}:
+        made.append(_EVENTS)
+    if wanted & {"orders", "order_lines"}:
+        names = {
+            "bases": _literals(bases),
+            "refunds": _literals(refunds),
+            "cancels": _literals(cancels),
+            "all": _literals((*bases, *refunds, *cancels)),
+        }
+        made.append(_ORDER_BASES.format(**names))
+    if "orders" in wanted:
+        made.append(_ORDERS)
+    if "order_lines" in wanted:
+        made.append(_ORDER_LINES)
+    if "profiles" in wanted:
+        made.append(_PROFILES)
+    made += [f"create view {name} as select * from _{name}" for name in ("segments", "memberships") if name in wanted]
+    return made

@@ -1,0 +1,100 @@
+"""The archive's language: manifest entry, port, how a record is split into two columns, the chained digest. Pure.
+
+A record is kept as `record` (its bytes without the `sealed` member, still one JSON object) and `sealed` (the bytes cut
+out). `join` gives the original back byte for byte; dropping `sealed` later (design C12, step 7) leaves a readable
+record, and the digest, which covers `record` alone, still holds.
+"""
+
+from collections.abc import Iterable, Iterator
+from hashlib import sha256
+from typing import Any, Final, NamedTuple, Protocol
+
+import msgspec
+import pyarrow as pa
+
+from schemas.record import Stored
+
+NO_DIGEST: Final = bytes(32)
+_CUT: Final = b',"sealed":{'
+
+
+class ArchiveFile(msgspec.Struct, frozen=True, kw_only=True):
+    """An entry of the manifest: one immutable Parquet file that covers the offsets [start, next) of a partition."""
+
+    path: str  # relative to the archive's folder
+    partition: int
+    generation: int  # of the log these offsets belong to
+    start: int
+    next: int
+    first_offset: int
+    last_offset: int
+    rows: int
+    bytes: int
+    sha256: str  # of the whole file
+    footer_sha256: str  # of the Parquet footer alone: cheap to prove at every query; pages carry their own CRC
+    digest_before: str
+    digest: str  # chained over the file's records after `digest_before`
+
+
+class ArchiveStore(Protocol):
+    """Where archived records are. One writer at a time; readers need no lock."""
+
+    def recover(self) -> list[str]:
+        """Become the writer: take the lock, drop a torn manifest tail, remove orphan files; returns their names.
+
+        Raises FolderLocked when another process writes, ArchiveDamaged when the manifest is lost or altered.
+        """
+
+    def files(self) -> list[ArchiveFile]:
+        """What the manifest lists, in order. Raises ArchiveDamaged."""
+
+    def next_offsets(self) -> list[int]:
+        """By partition: the first offset that is not archived."""
+
+    def add(self, partition: int, next_offset: int, generation: int, rows: pa.Table) -> ArchiveFile:
+        """Durably add the rows (schemas.event_columns.SCHEMA) that reach from the partition's end to `next_offset`.
+
+        Only after `recover`. Raises ArchiveDamaged when the rows do not fit there.
+        """
+
+    def read_records(self, partition: int, start: int) -> Iterator[Stored]:
+        """The original records with offset >= `start`, ascending; each file proved by its SHA-256 first."""
+
+
+class _SealedOnly(msgspec.Struct):
+    sealed: dict[str, Any]
+
+
+_SEALED: Final = msgspec.json.Decoder(_SealedOnly)
+
+
+class Parts(NamedTuple):
+    """The two columns of a record."""
+
+    record: bytes
+    sealed: bytes | None
+
+
+def split(value: bytes) -> Parts:
+    """Cut the `sealed` member off. It is the last one in the bytes the door writes; other bytes stay whole."""
+    at = value.rfind(_CUT)
+    if at < 0 or not value.endswith(b"}}"):
+        return Parts(value, None)
+    sealed = value[at:-1]
+    try:
+        _SEALED.decode(b"{" + sealed[1:] + b"}")
+    except (msgspec.MsgspecError, RecursionError):
+        return Parts(value, None)
+    return Parts(value[:at] + b"}", sealed)
+
+
+def join(record: bytes, sealed: bytes | None) -> bytes:
+    """The original bytes; without their sealed part when it was dropped."""
+    return record if sealed is None else record[:-1] + sealed + b"}"
+
+
+def chained(digest: bytes, records: Iterable[tuple[int, bytes]]) -> bytes:
+    """SHA-256 chained over (offset, `record` column): d = SHA-256(d, offset as 8 bytes big-endian, record)."""
+    for offset, record in records:
+        digest = sha256(digest + offset.to_bytes(8, "big") + record).digest()
+    return digest

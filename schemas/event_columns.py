@@ -1,0 +1,215 @@
+"""Log records as Arrow columns: what the archive's files, and SQL over the log's tail, are made of. Pure.
+
+An unreadable record keeps its bytes and has no `id`; everything that reads events leaves it out.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from hashlib import blake2b
+from typing import Any, Final
+
+import msgspec
+import pyarrow as pa
+
+from schemas.archive import join, split
+from schemas.errors import ReaderTooOld, RecordUnreadable
+from schemas.money import currency_of, revenue_of
+from schemas.record import VERSION, Identifier, Stored, encode, signature_of, to_us
+from schemas.record import decode as decode_record
+
+UUID: Final = pa.uuid()
+TIME: Final = pa.timestamp("us", tz="UTC")
+MONEY: Final = pa.decimal128(18, 4)
+_TEXTS: Final = pa.list_(pa.string())
+_MAX_ID: Final = 128  # letters of an order id kept as it is; the fold's rule, so that both group alike
+
+SCHEMA: Final = pa.schema(
+    [
+        pa.field("partition", pa.int16(), nullable=False),
+        pa.field("offset", pa.int64(), nullable=False),
+        pa.field("id", UUID),
+        pa.field("message_id", pa.string()),
+        pa.field("type", pa.string()),
+        pa.field("name", pa.string()),
+        pa.field("source", pa.string()),
+        pa.field("signature", UUID),
+        pa.field("route_key", UUID),
+        pa.field("occurred_at", TIME),
+        pa.field("received_at", TIME),
+        pa.field("known_at", TIME),
+        pa.field("order_id", pa.string()),
+        pa.field("revenue", MONEY),
+        pa.field("currency", pa.string()),
+        pa.field("campaign_id", pa.string()),
+        pa.field("product_ids", _TEXTS),
+        pa.field("properties", pa.string()),
+        pa.field("context", pa.string()),
+        pa.field("sealed_names", _TEXTS),
+        pa.field("record", pa.binary(), nullable=False),
+        pa.field("sealed", pa.binary()),
+    ]
+)
+EVENT_SCHEMA: Final = pa.schema([field for field in SCHEMA if field.name not in ("record", "sealed")])
+"""Without the original bytes."""
+
+
+class _SealedNames(msgspec.Struct):
+    names: list[str]
+
+
+class _Event(msgspec.Struct):
+    """A record with properties and context left as the bytes they are."""
+
+    v: int
+    id: str
+    type: str
+    source: str
+    ids: list[Identifier]
+    route_key: str
+    occurred_at: datetime
+    received_at: datetime
+    known_at: datetime
+    message_id: str | None = None
+    name: str | None = None
+    properties: msgspec.Raw = msgspec.Raw(b"{}")
+    context: msgspec.Raw = msgspec.Raw(b"{}")
+    sealed: _SealedNames | None = None
+
+
+_DECODER: Final = msgspec.json.Decoder(_Event)
+_OBJECT: Final = msgspec.json.Decoder(dict[str, Any])
+
+
+def _decoded(value: bytes) -> _Event | None:
+    """The record, lifted to the current version; None when it is not one. Raises ReaderTooOld."""
+    try:
+        event = _DECODER.decode(value)
+        if event.v != VERSION:
+            event = _DECODER.decode(encode(decode_record(value)))
+        bytes.fromhex(event.id.replace("-", "") + event.route_key)
+    except ReaderTooOld:
+        raise
+    except (msgspec.MsgspecError, RecordUnreadable, RecursionError, ValueError):
+        return None
+    return event
+
+
+def text_of(value: object) -> str | None:
+    """An identifier-like property as text; None when it is none."""
+    if isinstance(value, str):
+        return value or None
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def order_id_of(value: object) -> str | None:
+    """An order id as the fold keeps it: long ones by their hash."""
+    text = text_of(value)
+    if text is None or len(text) <= _MAX_ID:
+        return text
+    if isinstance(value, int):
+        return text[:_MAX_ID]
+    return "#" + blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def _product_ids(properties: Mapping[str, Any]) -> list[str]:
+    products = properties.get("products")
+    lines: list[Any] = [properties, *(products if isinstance(products, list) else ())]
+    found = [
+        text_of(line.get("product_id")) or (text_of(line.get("sku")) if line is not properties else None)
+        for line in lines
+        if isinstance(line, dict)
+    ]
+    return [product for product in found if product is not None]
+
+
+def _campaign(properties: Mapping[str, Any], context: bytes) -> str | None:
+    found = text_of(properties.get("campaign_id"))
+    if found is None and b'"campaign"' in context:
+        campaign = _OBJECT.decode(context).get("campaign")
+        found = text_of(campaign.get("id")) if isinstance(campaign, dict) else None
+    return found
+
+
+def _currency(properties: Mapping[str, Any], revenue: int | None, default: str) -> str | None:
+    given = properties.get("currency")
+    return None if revenue is None and not isinstance(given, str) else currency_of(given, default)
+
+
+class _Signatures(dict[tuple[str, ...], bytes]):
+    """Tokens in hex → signature, remembered inside one table."""
+
+    def __missing__(self, tokens: tuple[str, ...]) -> bytes:
+        found = self[tokens] = signature_of([bytes.fromhex(token) for token in tokens])
+        return found
+
+
+def money_array(amounts: Sequence[int | None]) -> "pa.Array[Any]":
+    """DECIMAL(18,4) from scaled integers; ten times faster than through Decimal."""
+    data = b"".join([(0 if each is None else each).to_bytes(16, "little", signed=True) for each in amounts])
+    missing = pa.array([each is not None for each in amounts], pa.bool_())
+    return pa.Array.from_buffers(MONEY, len(amounts), [missing.buffers()[1], pa.py_buffer(data)])
+
+
+def uuid_array(raws: Sequence[bytes | None]) -> "pa.Array[Any]":
+    """UUIDs from 16 raw bytes each."""
+    return pa.ExtensionArray.from_storage(UUID, pa.array(raws, pa.binary(16)))
+
+
+def _values(record: Stored, event: _Event, signatures: _Signatures, currency: str) -> tuple[Any, ...]:
+    """The columns from `id` to `sealed_names`, money scaled and times in microseconds."""
+    properties = _OBJECT.decode(event.properties)
+    revenue = revenue_of(properties)
+    context = bytes(event.context)
+    return (
+        bytes.fromhex(event.id.replace("-", "")),
+        *(event.message_id, event.type, event.name, event.source),
+        signatures[tuple([each.token for each in event.ids])],
+        bytes.fromhex(event.route_key),
+        *(to_us(event.occurred_at), to_us(event.received_at), to_us(event.known_at)),
+        order_id_of(properties.get("order_id")),
+        revenue,
+        _currency(properties, revenue, currency),
+        _campaign(properties, context),
+        _product_ids(properties),
+        bytes(event.properties).decode(),
+        context.decode(),
+        [] if event.sealed is None else event.sealed.names,
+    )
+
+
+_MISSING: Final = (None,) * 18
+
+
+def event_table(records: Sequence[Stored], currency: str, *, originals: bool) -> pa.Table:
+    """Rows of SCHEMA (`originals`: with the record's bytes) or EVENT_SCHEMA. `currency`: of amounts without one.
+
+    Raises ReaderTooOld when a record is of a newer version.
+    """
+    signatures = _Signatures()
+    rows: list[tuple[Any, ...]] = []
+    for record in records:
+        event = _decoded(record.value)
+        try:
+            rows.append(_MISSING if event is None else _values(record, event, signatures, currency))
+        except (msgspec.MsgspecError, RecursionError, ValueError):
+            rows.append(_MISSING)
+    schema = SCHEMA if originals else EVENT_SCHEMA
+    columns: list[Any] = [[record.partition for record in records], [record.offset for record in records]]
+    columns += [list(column) for column in zip(*rows, strict=True)] if rows else [[] for _ in _MISSING]
+    if originals:
+        parts = [split(record.value) for record in records]
+        columns += [[part.record for part in parts], [part.sealed for part in parts]]
+    arrays = [_array(field, column) for field, column in zip(schema, columns, strict=True)]
+    return pa.Table.from_arrays(arrays, schema=schema)
+
+
+def _array(field: "pa.Field[Any]", column: list[Any]) -> "pa.Array[Any]":
+    if field.type == UUID:
+        return uuid_array(column)
+    return money_array(column) if field.type == MONEY else pa.array(column, field.type)
+
+
+def originals(rows: pa.Table) -> list[Stored]:
+    """The records back from rows of SCHEMA, byte for byte."""
+    columns = [rows.column(name).to_pylist() for name in ("partition", "offset", "record", "sealed")]
+    return [Stored(p, offset, join(record, sealed)) for p, offset, record, sealed in zip(*columns, strict=True)]

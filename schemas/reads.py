@@ -1,0 +1,154 @@
+"""What the reading side asks of the live tables: rows, and the port. Instants are microseconds, keys 16 raw bytes."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import date
+from typing import Any, NamedTuple, Protocol
+
+
+class Deployment(NamedTuple):
+    """What was fixed at the first start."""
+
+    time_zone: str
+    region: str
+    currency: str
+
+
+class RevisionRow(NamedTuple):
+    """A set of definitions; `done` is 0..1 while it is being built."""
+
+    revision: int
+    cause: str
+    definitions: Mapping[str, Any]
+    done: float
+
+
+class ProfileRead(NamedTuple):
+    """A profile as last decided, with the tokens it owns as (token, kind)."""
+
+    profile_id: bytes
+    version: int
+    state: bytes
+    segments: int  # bit mask in the order of Evaluator.segment_names
+    lifecycle: str
+    risk: str
+    reasons: Sequence[tuple[str, int]]
+    first_us: int | None
+    last_us: int | None
+    event_count: int
+    tokens: Sequence[tuple[bytes, str]]
+
+
+class Found(NamedTuple):
+    """What a token leads to. `live`: the live revision at that moment; read again when it is not the one asked."""
+
+    live: int
+    erased: bool
+    owner: bytes | None
+    profile: ProfileRead | None
+
+
+class MemberRow(NamedTuple):
+    profile_id: bytes
+    since_us: int | None  # None: since the first load
+
+
+class ChangeRow(NamedTuple):
+    """A numbered row of the feed: (seq, idx) is its place."""
+
+    seq: int
+    idx: int
+    id: bytes
+    type: str
+    profile_id: bytes
+    version: int
+    name: str | None
+    old: Any
+    new: Any
+    at_us: int
+    cause: str
+    cause_event: bytes | None
+    cause_definition: str | None
+
+
+class RegisteredEvent(NamedTuple):
+    """The register row of an event, with the owner of its signature."""
+
+    event_key: bytes
+    verdict: int
+    profile_id: bytes | None
+    copies: int  # further copies in the log that are not applied
+
+
+class LetterRow(NamedTuple):
+    """A dead letter, without what it seals."""
+
+    id: bytes
+    stage: str
+    rule: str
+    path: str
+    reason: str
+    source: str
+    state: str
+    event_id: bytes | None
+
+
+class Reads(Protocol):
+    """Reads of committed rows; any thread may call. Raises StoreUnavailable.
+
+    A method that names a revision raises RevisionReplaced when its tables are gone: ask `live` again.
+    """
+
+    def deployment(self) -> Deployment: ...
+
+    def live(self) -> int:
+        """The number of the live revision."""
+
+    def revision(self, number: int) -> RevisionRow: ...
+
+    def building(self) -> RevisionRow | None: ...
+
+    def profile(self, revision: int, token: bytes) -> Found: ...
+
+    def segment_sizes(self, revision: int) -> dict[int, int]:
+        """Members by segment index; empty segments are left out."""
+
+    def segment_versions(self) -> dict[str, int]: ...
+
+    def segment_day(self, segment: str, day: date) -> tuple[int, int]:
+        """(entered, left) on a local day."""
+
+    def watermark_us(self, revision: int) -> int:
+        """The lowest watermark of all partitions; 0 before anything was folded."""
+
+    def members(self, revision: int, segment: int, after: bytes, limit: int) -> list[MemberRow]:
+        """Members with an id greater than `after`, ascending."""
+
+    def changes(self, seq: int, idx: int, limit: int, types: Sequence[str]) -> tuple[list[ChangeRow], int]:
+        """At most `limit` numbered rows after (seq, idx), in order, and the highest seq of the same instant.
+
+        `types`: only these; empty for all.
+        """
+
+    def positions(self, profile_id: bytes) -> list[tuple[int, int]]:
+        """(partition, offset) of the applied events of a profile."""
+
+    def next_offsets(self, revision: int) -> list[int]: ...
+
+    def sources(self) -> list[str]: ...
+
+    def registered(self, event_keys: Iterable[bytes]) -> list[RegisteredEvent]: ...
+
+    def letters(self, event_keys: Iterable[bytes]) -> list[LetterRow]:
+        """Dead letters of these events, newest first."""
+
+    def suppressed(self, event_keys: Iterable[bytes]) -> set[bytes]: ...
+
+
+class Bell(Protocol):
+    """Tells that the change feed grew. `rung` rises with every growth seen."""
+
+    @property
+    def rung(self) -> int: ...
+
+    def wait(self, seen: int, timeout_s: float) -> bool:
+        """Wait until `rung` differs from `seen`; False when the time ran out first."""

@@ -1,0 +1,506 @@
+"""Touchpoints: their canonical types, the names other dialects give them, and what of an event is not personal. Pure.
+
+The tables are those of Segment, RudderStack, Jitsu, Snowplow, Tracardi and Unomi; what they do not know maps to
+`custom`. A change of a table is a new TABLE_VERSION: what is in the log keeps the type it was given.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
+
+TABLE_VERSION: Final = 1
+CUSTOM: Final = "custom"
+
+ORDER_BASE: Final = ("purchase.completed", "pos.purchase", "purchase.updated")
+ORDER_REFUND: Final = ("purchase.refunded", "pos.return")
+ORDER_CANCEL: Final = ("purchase.cancelled",)
+STAFF_TYPES: Final = ("note.added", "trait.corrected")  # written by staff alone; a write key cannot send them
+CALL_TYPES: Final = {
+    "identify": "profile.identified",
+    "group": "group.joined",
+    "alias": "identity.aliased",
+    "page": "web.page_viewed",
+    "screen": "app.screen_viewed",
+}  # what the calls other than `track` become
+
+# Segment, RudderStack and Jitsu names; matched whatever the case and whether spaces, "_" or "-" part the words.
+SEGMENT_NAMES: Final[Mapping[str, str]] = {
+    "Session Started": "session.started",
+    "Session Ended": "session.ended",
+    "Products Searched": "search.performed",
+    "Product List Viewed": "product.list_viewed",
+    "Product List Filtered": "product.list_viewed",
+    "Product Clicked": "product.clicked",
+    "Product Viewed": "product.viewed",
+    "Promotion Viewed": "promo.viewed",
+    "Promotion Clicked": "promo.clicked",
+    "Product Added": "cart.item_added",
+    "Product Removed": "cart.item_removed",
+    "Cart Viewed": "cart.viewed",
+    "Cart Shared": "cart.shared",
+    "Checkout Started": "checkout.started",
+    "Checkout Step Viewed": "checkout.step_viewed",
+    "Checkout Step Completed": "checkout.step_completed",
+    "Payment Info Entered": "checkout.payment_entered",
+    "Order Completed": "purchase.completed",
+    "Completed Order": "purchase.completed",
+    "Order Updated": "purchase.updated",
+    "Order Refunded": "purchase.refunded",
+    "Order Cancelled": "purchase.cancelled",
+    "Coupon Entered": "coupon.entered",
+    "Coupon Applied": "coupon.applied",
+    "Coupon Denied": "coupon.denied",
+    "Coupon Removed": "coupon.removed",
+    "Product Added to Wishlist": "wishlist.item_added",
+    "Product Removed from Wishlist": "wishlist.item_removed",
+    "Wishlist Product Added to Cart": "wishlist.item_moved_to_cart",
+    "Product Shared": "product.shared",
+    "Product Reviewed": "product.reviewed",
+    "Email Sent": "email.sent",
+    "Email Delivered": "email.delivered",
+    "Email Opened": "email.opened",
+    "Email Link Clicked": "email.clicked",
+    "Email Bounced": "email.bounced",
+    "Email Marked as Spam": "email.spam",
+    "Unsubscribed": "email.unsubscribed",
+    "Push Notification Received": "push.received",
+    "Push Notification Tapped": "push.tapped",
+    "Push Notification Bounced": "push.bounced",
+    "Live Chat Conversation Started": "chat.started",
+    "Live Chat Conversation Ended": "chat.ended",
+    "Live Chat Message Sent": "chat.message_sent",
+    "Live Chat Message Received": "chat.message_received",
+    "Message Sent": "chat.message_sent",
+    "Message Received": "chat.message_received",
+    "Signed Up": "account.signed_up",
+    "Account Created": "account.signed_up",
+    "Signed In": "account.signed_in",
+    "Signed Out": "account.signed_out",
+    "Account Deleted": "account.deleted",
+    "Trial Started": "trial.started",
+    "Trial Ended": "trial.ended",
+    "Application Installed": "app.installed",
+    "Application Opened": "app.opened",
+    "Application Backgrounded": "app.backgrounded",
+    "Application Foregrounded": "app.foregrounded",
+    "Application Updated": "app.updated",
+    "Application Uninstalled": "app.uninstalled",
+    "Application Crashed": "app.crashed",
+    "Install Attributed": "app.install_attributed",
+    "Deep Link Opened": "app.deep_link_opened",
+    "Deep Link Clicked": "app.deep_link_clicked",
+    "Experiment Viewed": "experiment.viewed",
+    "Segment Consent Preference Updated": "consent.updated",
+    # No dialect names these; the words of our own types, as SDK users write them.
+    "Purchase Failed": "purchase.failed",
+    "Delivery Updated": "delivery.updated",
+    "Loyalty Card Added": "loyalty.card_added",
+    "Loyalty Card Removed": "loyalty.card_removed",
+    "Call Received": "call.received",
+    "Call Completed": "call.completed",
+    "Call Missed": "call.missed",
+    "Complaint Opened": "complaint.opened",
+    "Complaint Escalated": "complaint.escalated",
+    "Complaint Resolved": "complaint.resolved",
+    "Pos Purchase": "pos.purchase",
+    "Pos Return": "pos.return",
+    "Survey Answered": "survey.answered",
+}
+# Snowplow, Tracardi and Unomi names, spelt exactly so: many are plain words.
+DIALECT_NAMES: Final[Mapping[str, str]] = {
+    # Snowplow
+    "page_view": "web.page_viewed",
+    "screen_view": "app.screen_viewed",
+    "list_view": "product.list_viewed",
+    "list_click": "product.clicked",
+    "product_view": "product.viewed",
+    "promo_view": "promo.viewed",
+    "promo_click": "promo.clicked",
+    "add_to_cart": "cart.item_added",
+    "remove_from_cart": "cart.item_removed",
+    "checkout_step": "checkout.step_viewed",  # with step 1: checkout.started
+    "transaction": "purchase.completed",
+    "refund": "purchase.refunded",
+    "trns_error": "purchase.failed",
+    # Tracardi
+    "page-view": "web.page_viewed",
+    "screen-view": "app.screen_viewed",
+    "visit-started": "session.started",
+    "visit-ended": "session.ended",
+    "search": "search.performed",
+    "product-clicked": "product.clicked",
+    "product-details-page-view": "product.viewed",
+    "promotion-viewed": "promo.viewed",
+    "promotion-clicked": "promo.clicked",
+    "product-added-to-basket": "cart.item_added",
+    "product-removed-from-basket": "cart.item_removed",
+    "basket-viewed": "cart.viewed",
+    "checkout-started": "checkout.started",
+    "checkout-status": "checkout.step_viewed",
+    "delivery-info-entered": "checkout.step_completed",
+    "checkout-completed": "checkout.step_completed",
+    "payment-info-entered": "checkout.payment_entered",
+    "order-completed": "purchase.completed",
+    "sale-completed": "purchase.completed",
+    "order-status-change": "purchase.updated",
+    "product-returned": "purchase.refunded",
+    "order-dispatched": "delivery.updated",
+    "order-delivered": "delivery.updated",
+    "product-shared": "product.shared",
+    "product-reviewed": "product.reviewed",
+    "rating": "product.reviewed",
+    "message-sent": "email.sent",
+    "message-status": "email.delivered",
+    "message-opened": "email.opened",
+    "messaging-started": "chat.started",
+    "messaging-ended": "chat.ended",
+    "message-received": "chat.message_received",
+    "sign-up": "account.signed_up",
+    "sign-in": "account.signed_in",
+    "account-deleted": "account.deleted",
+    "loyalty-card-added": "loyalty.card_added",
+    "loyalty-card-removed": "loyalty.card_removed",
+    "consent-update": "consent.updated",
+    # Unomi
+    "view": "web.page_viewed",
+    "sessionCreated": "session.started",
+    "click": "product.clicked",
+    "login": "account.signed_in",
+    "optimisation test": "experiment.viewed",
+    "modifyConsent": "consent.updated",
+    "form": "survey.answered",
+}
+
+TOUCHPOINTS: Final[frozenset[str]] = frozenset(
+    {*SEGMENT_NAMES.values(), *DIALECT_NAMES.values(), "web.page_viewed", "app.screen_viewed"}
+)
+"""Types a `track` may be named by."""
+TYPES: Final[frozenset[str]] = TOUCHPOINTS | {*CALL_TYPES.values(), *STAFF_TYPES, CUSTOM}
+"""Every type a touchpoint record can have."""
+
+_SEPARATORS: Final = re.compile(r"[\s_\-]+")
+
+
+def _words(name: str) -> str:
+    return _SEPARATORS.sub(" ", name).strip().lower()
+
+
+_BY_WORDS: Final = {_words(name): type_ for name, type_ in SEGMENT_NAMES.items()}
+
+
+def type_of(name: str, step: object = None) -> str:
+    """The canonical type of a `track`'s name, `custom` for a name no table knows. `step`: its property of that name."""
+    if name in TOUCHPOINTS:
+        return name
+    known = DIALECT_NAMES.get(name)
+    if known is not None:
+        return "checkout.started" if name == "checkout_step" and step in (1, "1") else known
+    return _BY_WORDS.get(_words(name), CUSTOM)
+
+
+# ---------------------------------------------------------------- what is clear
+
+COMMERCE: Final = frozenset({
+    "order_id", "checkout_id", "affiliation", "subtotal", "total", "revenue", "shipping", "tax", "discount", "coupon",
+    "currency", "product_id", "sku", "category", "brand", "variant", "price", "quantity", "position", "amount",
+    "email_id", "campaign_id", "campaign_name", "link_id",
+})  # fmt: skip
+"""Properties that are clear in every event."""
+PRODUCT: Final = frozenset({
+    "product_id", "sku", "category", "name", "brand", "variant", "price", "quantity", "coupon", "position", "url",
+    "image_url", "amount", "discount", "currency",
+})  # fmt: skip
+"""Clear fields of a line in `products`, and of events about one product."""
+_ABOUT_PRODUCTS: Final = ("product.", "cart.item_", "wishlist.")
+MONEY: Final = frozenset({
+    "revenue", "total", "subtotal", "shipping", "tax", "discount", "price", "amount",
+})  # fmt: skip
+"""Numbers of these names become decimal strings, in an event's properties and in its lines."""
+CONTEXT: Final = frozenset({
+    "channel", "library", "locale", "timezone", "os", "app", "campaign", "device.type", "page.path",
+})  # fmt: skip
+"""Clear parts of the context, each with all it holds."""
+
+LARGE: Final = 10**6  # integers of 7 digits and more may be phone, card or customer numbers
+EXACT: Final = 2**53  # beyond, JSON readers no longer agree which integer it is
+
+_TIME: Final = re.compile(
+    r"[12]\d{3}-[01]\d-[0-3]\d(?:[T ][0-2]\d:[0-5]\d(?::[0-6]\d(?:[.,]\d{1,9})?)?(?: ?(?:Z|[+-]\d{2}(?::?\d{2})?))?)?",
+    re.ASCII,
+)
+
+
+def is_time(text: str) -> bool:
+    """Whether a string is an ISO-8601 date or time, as senders write them."""
+    return _TIME.fullmatch(text) is not None
+
+
+class Clear(NamedTuple):
+    """Which properties of one event name are clear by name, and which are sealed whatever they are."""
+
+    names: frozenset[str]
+    sealed: frozenset[str]
+
+
+class Declared(NamedTuple):
+    """What definitions declare: event (type or name) → property → personal; traits that are attributes."""
+
+    properties: Mapping[str, Mapping[str, bool]]
+    attributes: frozenset[str]
+
+
+NOTHING_DECLARED: Final = Declared({}, frozenset())
+
+
+def clear_rules(declared: Declared, type_: str, name: str | None) -> Clear:
+    """The rules of one event: the built-in lists, then "*", then its type, then its own name."""
+    clear = set(COMMERCE)
+    if type_.startswith(_ABOUT_PRODUCTS):
+        clear |= PRODUCT
+    if type_ == "web.page_viewed":
+        clear.add("path")
+    sealed: set[str] = set()
+    for key in ("*", type_, name):
+        for prop, personal in declared.properties.get(key or "", {}).items():
+            (sealed if personal else clear).add(prop)
+            (clear if personal else sealed).discard(prop)
+    return Clear(frozenset(clear), frozenset(sealed))
+
+
+class Ref(dict[str, str]):
+    """Stands where an identifier's value was: {"$token", "$kind"}. Always sealed."""
+
+
+def ref(token: bytes, kind: str) -> Ref:
+    return Ref({"$token": token.hex(), "$kind": kind})
+
+
+class Parts(NamedTuple):
+    """A clear and a sealed copy of one event's open fields; `names`: dotted names of what is sealed, sorted."""
+
+    properties: dict[str, Any]
+    context: dict[str, Any]
+    traits: dict[str, Any]
+    sealed: dict[str, dict[str, Any]]
+    names: list[str]
+
+
+def split(
+    properties: Mapping[str, Any],
+    context: Mapping[str, Any],
+    traits: Mapping[str, Any],
+    rules: Clear,
+    attributes: frozenset[str],
+) -> Parts:
+    """Part what is clear from what is sealed (contracts, "What is clear"). The arguments are not changed.
+
+    A list or object without anything clear is sealed whole under its own name. In a list that is parted, the place
+    of a sealed entry is null in the clear copy, and its key in the sealed copy is its index.
+    """
+    names: list[str] = []
+    sealed: dict[str, dict[str, Any]] = {}
+    clear_properties = _properties(properties, rules, names, sealed) if properties else {}
+    clear_context = _context(context, names, sealed) if context else {}
+    clear_traits = _traits(traits, attributes, names, sealed) if traits else {}
+    names.sort()
+    return Parts(clear_properties, clear_context, clear_traits, sealed, names)
+
+
+def decimal_text(value: float) -> str:
+    """A number as a plain decimal string: the shortest that reads back as the same double, no exponent."""
+    text = repr(value)
+    if "e" not in text:
+        return text
+    from decimal import Decimal  # noqa: PLC0415  # amounts of 10^16 or below 10^-4 are all but unknown
+
+    return format(Decimal(text), "f")
+
+
+def _properties(
+    properties: Mapping[str, Any], rules: Clear, names: list[str], sealed: dict[str, dict[str, Any]]
+) -> dict[str, Any]:
+    clear_names, sealed_names = rules
+    out: dict[str, Any] = {}
+    hidden: dict[str, Any] = {}
+    for name, value in properties.items():
+        kind = type(value)
+        if name in sealed_names or kind is Ref:
+            hidden[name] = value
+            names.append("properties." + name)
+        elif kind is dict or kind is list:
+            if name in clear_names:
+                out[name] = value
+            else:
+                lines = name == "products" and kind is list
+                _nested(value, name, "properties." + name, names, out, hidden, lines=lines)
+        elif name in MONEY and (kind is float or kind is int):
+            out[name] = _money(value)
+        elif name in clear_names or _is_clear(kind, value):
+            out[name] = _plain(kind, value)
+        else:
+            hidden[name] = _plain(kind, value)
+            names.append("properties." + name)
+    if hidden:
+        sealed["properties"] = hidden
+    return out
+
+
+def _is_clear(kind: type, value: Any) -> bool:
+    if kind is str:
+        return not value or (value[0] in "12" and _TIME.fullmatch(value) is not None)
+    if kind is int:
+        return bool(-LARGE < value < LARGE)
+    if kind is float:
+        return bool(-LARGE < value < LARGE or not value.is_integer())
+    return True  # bool, None
+
+
+def _plain(kind: type, value: Any) -> Any:
+    """A leaf as JSON readers agree on it."""
+    if kind is int:
+        return value if -EXACT <= value <= EXACT else str(value)
+    if kind is float:
+        return value if value - value == 0 else None  # NaN and infinities are no JSON
+    return value
+
+
+def _money(value: float) -> str | None:
+    if type(value) is int:
+        return str(value)
+    return decimal_text(value) if value - value == 0 else None
+
+
+def _nested(
+    value: Any,
+    key: str,
+    dotted: str,
+    names: list[str],
+    out: dict[str, Any],
+    hidden: dict[str, Any],
+    *,
+    lines: bool = False,
+) -> None:
+    """Part a list or object into `out[key]` and `hidden[key]`."""
+    mark = len(names)
+    clear, closed = (
+        _part_list(value, dotted, names, lines) if type(value) is list else _part_dict(value, dotted, names, line=False)
+    )
+    if closed is None:
+        out[key] = clear
+    elif clear is None:
+        del names[mark:]
+        names.append(dotted)
+        hidden[key] = _exact(value)
+    else:
+        out[key] = clear
+        hidden[key] = closed
+
+
+def _part_dict(value: Mapping[str, Any], dotted: str, names: list[str], *, line: bool) -> tuple[Any, Any]:
+    """(clear, sealed) of an object; None for a part with nothing in it. An empty object is clear."""
+    out: dict[str, Any] = {}
+    hidden: dict[str, Any] = {}
+    for name, each in value.items():
+        kind = type(each)
+        if kind is Ref:
+            hidden[name] = each
+            names.append(f"{dotted}.{name}")
+        elif kind is dict or kind is list:
+            _nested(each, name, f"{dotted}.{name}", names, out, hidden)
+        elif line and name in MONEY and (kind is float or kind is int):
+            out[name] = _money(each)
+        elif (line and name in PRODUCT) or _is_clear(kind, each):
+            out[name] = _plain(kind, each)
+        else:
+            hidden[name] = _plain(kind, each)
+            names.append(f"{dotted}.{name}")
+    return (out if out or not hidden else None), (hidden or None)
+
+
+def _part_list(value: list[Any], dotted: str, names: list[str], lines: bool) -> tuple[Any, Any]:
+    out: list[Any] = []
+    hidden: dict[str, Any] = {}
+    some_clear = False
+    for place, each in enumerate(value):
+        kind = type(each)
+        clear: Any = None
+        closed: Any = None
+        if kind is dict:
+            clear, closed = _part_dict(each, f"{dotted}.{place}", names, line=lines)
+            some_clear = some_clear or clear is not None
+        elif kind is list:
+            clear, closed = _part_list(each, f"{dotted}.{place}", names, lines=False)
+            some_clear = some_clear or clear is not None
+        elif kind is not Ref and _is_clear(kind, each):
+            clear = _plain(kind, each)
+            some_clear = True
+        else:
+            closed = _plain(kind, each)
+            names.append(f"{dotted}.{place}")
+        out.append(clear)
+        if closed is not None:
+            hidden[str(place)] = closed
+    return (out if some_clear or not hidden else None), (hidden or None)
+
+
+def _exact(value: Any) -> Any:
+    """A sealed list or object with its large integers as strings."""
+    kind = type(value)
+    if kind is dict:
+        return {name: _exact(each) for name, each in value.items()}
+    if kind is list:
+        return [_exact(each) for each in value]
+    return _plain(kind, value)
+
+
+def _context(context: Mapping[str, Any], names: list[str], sealed: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    hidden: dict[str, Any] = {}
+    for name, value in context.items():
+        kind = type(value)
+        if name in CONTEXT:
+            out[name] = _exact(value)
+        elif name == "traits":  # traits of the person in an event that sets none: all of them direct
+            hidden[name] = _exact(value)
+            names.append("context.traits")
+        elif kind is dict:
+            _context_part(name, value, names, out, hidden)
+        elif kind is list:
+            _nested(value, name, "context." + name, names, out, hidden)
+        elif kind is not Ref and _is_clear(kind, value):
+            out[name] = _plain(kind, value)
+        else:
+            hidden[name] = _plain(kind, value)
+            names.append("context." + name)
+    if hidden:
+        sealed["context"] = hidden
+    return out
+
+
+def _context_part(
+    name: str, value: dict[str, Any], names: list[str], out: dict[str, Any], hidden: dict[str, Any]
+) -> None:
+    """An object of the context; of device and page one string is clear."""
+    only = "type" if name == "device" else "path" if name == "page" else None
+    if only is None or type(value.get(only)) is not str:
+        _nested(value, name, "context." + name, names, out, hidden)
+        return
+    rest = {key: each for key, each in value.items() if key != only}
+    _nested(rest, name, "context." + name, names, out, hidden)
+    out.setdefault(name, {})[only] = value[only]
+
+
+def _traits(
+    traits: Mapping[str, Any], attributes: frozenset[str], names: list[str], sealed: dict[str, dict[str, Any]]
+) -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    hidden: dict[str, Any] = {}
+    for name, value in traits.items():
+        if name in attributes and type(value) is not Ref:
+            out[name] = _exact(value)
+        else:
+            hidden[name] = _exact(value)
+            names.append("traits." + name)
+    if hidden:
+        sealed["traits"] = hidden
+    return out

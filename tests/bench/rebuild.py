@@ -1,0 +1,94 @@
+"""A rebuild of the whole log against the live rate, both per core; and whether its memory grows with the log.
+
+The rebuild runs in a process of its own (`python -m tests.bench.rebuild DSN`), so that its memory is its own.
+"""
+
+import gc
+import json
+import resource
+import subprocess
+import sys
+import time
+
+from infra.adapters.postgres_control import PostgresControl
+from infra.adapters.postgres_rebuild import PostgresRebuild
+from processors.rebuild import Builder
+from processors.worker import Worker
+from tests.bench.live import Bench, LivePath, Size, database, services_of
+from tests.bench.measure import Table, cpu_of_tree
+from tests.bench.synthetic import Records, utc_now
+
+SECTION = "Rebuild"
+GOAL = 4.0
+
+
+def measure(table: Table, size: Size) -> None:
+    """Rebuild at a quarter of the log and at all of it."""
+    with database() as bench:
+        live = LivePath(bench)
+        customers = min(size.customers, size.log // 12)
+        records = Records(customers, utc_now())
+        first = bench.append(records.first_of_each())
+        cost = live.run(20_000)
+        table.note(f"rebuild: {first:,} events met {customers:,} new customers at {cost.us:.1f} µs of CPU each")
+        memories = []
+        for total in (size.log // 4, size.log):
+            if total > sum(bench.services.log.ends()):
+                bench.append(records.some(total - sum(bench.services.log.ends())))
+                cost = live.run(20_000)
+            events = sum(bench.services.log.ends())
+            memories.append(_measure_one(table, bench, events, cost.us))
+            live = _after_swap(bench, live)
+        growth = memories[1] / memories[0]
+        what = "peak memory of the rebuilding process, whole log against a quarter of it"
+        small, large = (f"{memory / 2**20:.0f} MiB" for memory in memories)
+        table.add(SECTION, what, large, small, growth, "flat (≤ 1.2)", growth <= 1.2)
+
+
+def _measure_one(table: Table, bench: Bench, events: int, live_us: float) -> float:
+    """One rebuild; returns the peak memory of its process."""
+    control = bench.services.control
+    live = control.live()
+    control.add_revision("rebuild", live.definitions, live.content_hash, utc_now())
+    postgres = cpu_of_tree(bench.postgres.pid)
+    command = [sys.executable, "-m", "tests.bench.rebuild", bench.postgres.dsn]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    result = json.loads(done.stdout)
+    cpu_s = result["cpu_s"] + cpu_of_tree(bench.postgres.pid) - postgres
+    us = cpu_s / events * 1e6
+    ratio = live_us / us
+    table.add(
+        SECTION,
+        f"{events:,} events: events a second and core",
+        f"{1e6 / us:,.0f} ({us:.1f} µs, {result['cpu_s'] / events * 1e6:.1f} of it Python; {result['wall_s']:.1f} s)",
+        f"live {1e6 / live_us:,.0f}",
+        ratio,
+        f"≥ {GOAL:.0f}",
+        ratio >= GOAL,
+    )
+    return float(result["peak_bytes"])
+
+
+def _after_swap(bench: Bench, before: LivePath) -> LivePath:
+    """The live path of the revision that was swapped in, where the other one stood."""
+    return LivePath(bench.renewed(), before.next_offsets)
+
+
+def main(dsn: str) -> None:
+    """Build the waiting revision, swap it in, print what it took."""
+    started, cpu = time.monotonic(), time.process_time()
+    services = services_of(dsn)
+    worker = Worker(services, Builder(services, PostgresRebuild(dsn)))
+    gc.set_threshold(50_000, 20, 100)  # as the worker process does
+    while PostgresControl(dsn).building() is not None:
+        worker.step()
+    result = {
+        "cpu_s": time.process_time() - cpu,
+        "wall_s": time.monotonic() - started,
+        "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    }
+    json.dump(result, sys.stdout)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

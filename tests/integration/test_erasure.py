@@ -1,0 +1,504 @@
+"""Erasing a person: nothing of them stays, nobody else loses anything, and no crash leaves it half done (C12)."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from base64 import b64encode
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from datetime import UTC, date, datetime, timedelta
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from infra.adapters.clock import SystemClock
+from infra.adapters.embedded_postgres import EmbeddedPostgres
+from infra.adapters.phones import Phones
+from infra.adapters.postgres import Database, Uuid, Uuids
+from infra.adapters.postgres_control import PostgresControl
+from infra.adapters.postgres_erasure import LedgerFile
+from infra.adapters.postgres_log import PostgresLog
+from infra.adapters.postgres_rebuild import PostgresRebuild
+from infra.adapters.postgres_store import PostgresStore
+from infra.adapters.vault import ErasedTokens, PostgresVault
+from infra.bootstrap import ensure_first_revision
+from infra.erasing import eraser
+from processors.dead_letters import letter_maker
+from processors.erase import Eraser, mentions
+from processors.rebuild import Builder
+from processors.worker import Services, Worker
+from schemas.dead_letters import seal_letter
+from schemas.definitions import load_pack, parse_documents, to_json
+from schemas.erasures import Erasure
+from schemas.errors import ErasureRefused
+from schemas.failpoints import NAMES
+from schemas.identity_rules import DEFAULT_RULES
+from schemas.ports import OpenIdentifier
+from schemas.record import Identifier, Pending, Record, Sealed, encode, event_key, uuid_text
+from tests.conftest import Databases
+
+KEY = bytes(range(32))
+ROOT = Path(__file__).parents[2]
+START = datetime(2026, 1, 5, 12, tzinfo=UTC)
+ADA: Sequence[tuple[str, str]] = (("user_id", "ada-lovelace"), ("email", "ada.lovelace@example.com"))
+PHONE = ("phone", "+12025550123")
+BOB: Sequence[tuple[str, str]] = (("user_id", "bob-babbage"), ("email", "bob@example.com"))
+SECRET = "12 Analytical Engine Lane"
+FAILPOINTS = sorted(name for name in NAMES if name.startswith("erase."))
+
+
+class World:
+    """A deployment without its HTTP edge: vault, log, worker, eraser."""
+
+    def __init__(self, databases: Databases, folder: Path) -> None:
+        self._close = ExitStack()
+        self.databases = databases
+        self.folder = folder
+        self.main = Database(databases.main)
+        self.vault_rows = Database(databases.vault)
+        self.erased_tokens = ErasedTokens(databases.main)
+        self.vault = PostgresVault(databases.vault, KEY, erased=self.erased_tokens, renew_s=0.05)
+        self.vault.hold_lease()
+        definitions = parse_documents(load_pack("retail"))
+        ensure_first_revision(self.main, to_json(definitions), definitions.content_hash, START)
+        self.log = PostgresLog(databases.main)
+        self.store = PostgresStore(databases.main)
+        self.control = PostgresControl(databases.main)
+        self.rebuild = PostgresRebuild(databases.main)
+        clock = SystemClock()
+        letter = letter_maker(self.vault, lambda: self.vault.daily_token(date(2026, 1, 5)), clock)
+        services = Services(
+            *(self.log, self.store, self.control, self.vault, letter, clock), time_zone="UTC", currency="USD"
+        )
+        self.worker = Worker(services, Builder(services, self.rebuild))
+        self.eraser: Eraser = self._close.enter_context(
+            eraser(databases.main, databases.vault, self.vault, folder, "US", lambda: START + timedelta(days=9))
+        )
+        self._numbers = count(1)
+
+    def send(self, identifiers: Sequence[tuple[str, str]], revenue: int = 10) -> bytes:
+        """An order by these identifiers, as the door writes it; returns its event key."""
+        number = next(self._numbers)
+        tokens = self.vault.tokens(identifiers)
+        ids = sorted(
+            zip((kind for kind, _ in identifiers), tokens, strict=True),
+            key=lambda pair: (DEFAULT_RULES.rank(pair[0]), pair[1]),
+        )
+        route = ids[0][1]
+        key = event_key(self.vault.hash_key, "shop", f"m{number}")
+        at = START + timedelta(minutes=number)
+        sealed = self.vault.seal(route, json.dumps({"traits": {"street": SECRET}}).encode(), key)
+        record = Record(
+            v=1,
+            id=uuid_text(key),
+            message_id=f"m{number}",
+            type="purchase.completed",
+            source="shop",
+            ids=[Identifier(kind, token.hex()) for kind, token in ids],
+            route_key=route.hex(),
+            occurred_at=at,
+            received_at=at,
+            known_at=at,
+            digest=key.hex(),
+            properties={"order_id": f"o{number}", "revenue": str(revenue)},
+            sealed=Sealed(route.hex(), ["traits.street"], b64encode(sealed).decode()),
+        )
+        self.log.append([Pending(route, encode(record))])
+        return key
+
+    def settle(self) -> None:
+        while self.worker.step():
+            pass
+
+    def rows(self, statement: str, *values: object, vault: bool = False) -> list[tuple[Any, ...]]:
+        with (self.vault_rows if vault else self.main).transaction() as cursor:
+            cursor.execute(statement, values)
+            return cursor.fetchall() if cursor.description else []
+
+    def owner(self, identifier: tuple[str, str]) -> bytes | None:
+        token = self.vault.find(*identifier)
+        found = self.rows("select profile_id from tokens where token = %s", Uuid(token)) if token else []
+        return found[0][0] if found else None
+
+    def orders_of(self, identifier: tuple[str, str]) -> int | None:
+        """How many events the profile of an identifier has."""
+        owner = self.owner(identifier)
+        found = self.rows("select event_count from profiles_r1 where profile_id = %s", Uuid(owner)) if owner else []
+        return int(found[0][0]) if found else None
+
+    def close(self) -> None:
+        self._close.close()
+        for each in (self.vault, self.erased_tokens, self.log, self.store, self.control, self.main, self.vault_rows):
+            each.close()
+
+
+@pytest.fixture
+def world(databases: Databases, tmp_path: Path) -> Iterator[World]:
+    made = World(databases, tmp_path / "ledger")
+    yield made
+    made.close()
+
+
+def test_a_person_is_erased_by_any_identifier_and_others_keep_theirs(world: World) -> None:
+    world.send(ADA)
+    world.send([ADA[1], PHONE])
+    world.send(BOB)
+    world.settle()
+    profile = world.owner(PHONE)
+    assert profile is not None
+    assert profile == world.owner(ADA[0])
+    done = world.eraser.erase("phone", "(202) 555-0123")
+    world.settle()
+    assert (done.found, done.identifiers, done.events) == (True, 3, 2)
+    assert done.receipt is not None
+    assert done.receipt["kinds"] == {"email": 1, "phone": 1, "user_id": 1}
+    assert all(world.vault.find(*identifier) is None for identifier in (*ADA, PHONE))
+    assert world.orders_of(BOB[0]) == 1
+    for table in ("profiles_r1", "memberships_r1", "tokens", "evidence"):
+        assert world.rows(f"select 1 from {table} where profile_id = %s", Uuid(profile)) == []
+    assert world.rows("select count(*) from states_r1") == [(1,)]
+    assert world.rows("select count(*) from register where verdict = 0") == [(3,)]  # totals are unchanged
+    assert world.rows("select count(*) from evidence where profile_id is null and tokens = '{}'") == [(2,)]
+
+
+def test_the_events_of_the_erased_cannot_be_read_again(world: World) -> None:
+    world.send(ADA)
+    world.settle()
+    [stored] = [record for part in range(4) for record in world.log.read(part, 0, 9)]
+    record = msgspec.json.decode(stored.value)
+    triple = (
+        bytes.fromhex(record["route_key"]),
+        msgspec.json.decode(f'"{record["sealed"]["data"]}"', type=bytes),
+        bytes.fromhex(record["id"].replace("-", "")),
+    )
+    assert world.vault.open_many([triple]) == [b'{"traits": {"street": "12 Analytical Engine Lane"}}']
+    world.eraser.erase(*ADA[0])
+    assert world.vault.open_many([triple]) == [None]
+
+
+def test_an_unknown_identifier_is_answered_not_failed(world: World) -> None:
+    assert world.eraser.erase("email", "nobody@example.com") == (False, 0, 0, None)
+    assert world.eraser.erase("email", "not an address") == (False, 0, 0, None)
+    assert world.eraser.erase("profile", "no-uuid") == (False, 0, 0, None)
+    assert world.rows("select 1 from jobs") == []
+
+
+def test_a_profile_id_names_a_person_too(world: World) -> None:
+    world.send(ADA)
+    world.settle()
+    owner = world.owner(ADA[0])
+    assert owner is not None
+    assert world.eraser.erase("profile", uuid_text(owner)).identifiers == 2
+    assert world.vault.find(*ADA[1]) is None
+
+
+def test_an_identifier_that_was_never_folded_is_erased_alone(world: World) -> None:
+    [token] = world.vault.tokens([PHONE])
+    done = world.eraser.erase(*PHONE)
+    assert (done.found, done.identifiers, done.events) == (True, 1, 0)
+    assert world.vault.find(*PHONE) is None
+    assert world.rows("select token from erased_tokens") == [(token,)]
+
+
+def test_who_returns_is_a_new_customer(world: World) -> None:
+    world.send(ADA)
+    world.settle()
+    before = world.owner(ADA[0])
+    world.eraser.erase(*ADA[0])
+    world.send(ADA)
+    world.settle()
+    assert world.owner(ADA[0]) not in {None, before}
+    assert world.orders_of(ADA[0]) == 1
+
+
+def test_events_on_their_way_during_the_erasure_bring_nobody_back(world: World) -> None:
+    world.send(ADA)
+    world.settle()
+    world.send(ADA)  # accepted, not folded yet
+    world.eraser.erase(*ADA[0])
+    world.settle()
+    assert world.rows("select count(*) from profiles_r1") == [(0,)]
+    assert world.rows("select count(*) from tokens") == [(0,)]
+    assert world.rows("select count(*) from states_r1") == [(0,)]
+
+
+def test_a_suppressed_person_is_refused_until_let_in_again(world: World) -> None:
+    world.send([*ADA, PHONE])
+    world.settle()
+    world.eraser.erase(*ADA[0], suppress=True)
+    tokens = world.vault.tokens([ADA[1], PHONE, BOB[0]])
+    assert world.vault.suppressed(tokens) == set(tokens[:2])
+    assert world.rows("select count(*) from identifiers", vault=True) == [(1,)]
+    assert world.eraser.unsuppress(*PHONE) == 3  # all that were suppressed together
+    assert world.vault.suppressed(world.vault.tokens([*ADA, PHONE])) == set()
+    assert world.eraser.unsuppress(*PHONE) == 0
+
+
+def test_somebody_unknown_can_be_suppressed(world: World) -> None:
+    assert not world.eraser.erase(*PHONE, suppress=True).found
+    tokens = world.vault.tokens([PHONE])
+    assert world.vault.suppressed(tokens) == set(tokens)
+
+
+# --- who else is touched -----------------------------------------------------------------------------------------
+
+
+def test_a_refused_link_needs_force_and_the_other_person_stays(world: World) -> None:
+    world.send(ADA)
+    world.send([BOB[0], ADA[1]])  # another user_id on Ada's address: the link is refused
+    world.settle()
+    assert world.owner(BOB[0]) != world.owner(ADA[1]) == world.owner(ADA[0])
+    with pytest.raises(ErasureRefused) as caught:
+        world.eraser.erase(*ADA[0])
+    assert "1 refused links" in caught.value.problems[0].reason
+    assert world.rows("select 1 from jobs") == []
+    done = world.eraser.erase(*ADA[0], force=True)
+    world.settle()
+    assert (done.identifiers, done.events) == (2, 1)
+    assert world.orders_of(BOB[0]) == 1
+    bob = world.vault.find(*BOB[0])
+    assert bob is not None
+    assert world.rows("select tokens, kinds from evidence where cardinality(tokens) > 0") == [([bob], ["user_id"])]
+    assert world.rows("select 1 from refused_links") == []
+
+
+def test_a_hub_stays_unless_it_is_the_one_named(world: World) -> None:
+    shared = ("email", "info@example.com")
+    people = [("user_id", f"clerk-{number}") for number in range(7)]
+    for person in people:
+        world.send([person, shared])
+    world.settle()
+    assert world.rows("select count(*) from tokens where hub") == [(1,)]
+    done = world.eraser.erase(*people[0])
+    world.settle()
+    assert (done.identifiers, done.events) == (1, 1)
+    assert world.vault.find(*shared) is not None
+    assert world.eraser.erase(*shared).identifiers == 1
+    world.settle()
+    assert world.vault.find(*shared) is None
+    assert [world.orders_of(person) for person in people] == [None] + [1] * 6
+
+
+def test_an_identifier_seen_with_the_person_alone_goes_even_if_its_link_was_refused(world: World) -> None:
+    for number in range(7):  # five addresses a profile
+        world.send([ADA[0], ("email", f"ada{number}@example.com")])
+    world.settle()
+    done = world.eraser.erase(*ADA[0], force=True)
+    world.settle()
+    assert done.identifiers == 8
+    assert world.rows("select count(*) from identifiers", vault=True) == [(0,)]
+    assert world.rows("select count(*) from tokens") == [(0,)]
+
+
+def test_the_first_receipt_of_a_token_that_stays_is_of_what_stays(world: World) -> None:
+    shared = ("email", "family@example.com")
+    world.send([ADA[0], shared])
+    world.send([BOB[0], shared])
+    later = world.send([BOB[0], shared, PHONE])
+    world.settle()
+    assert world.owner(shared) == world.owner(ADA[0])
+    world.send([PHONE])
+    world.settle()
+    world.eraser.erase(*BOB[0], force=True)  # Bob, whose phone nobody else has
+    world.settle()
+    assert world.vault.find(*PHONE) is None
+    assert world.orders_of(ADA[0]) == 1
+    token = world.vault.find(*shared)
+    assert token is not None
+    rows = world.rows(
+        "select first_event <> %s, last_event <> %s from tokens where token = %s", *[Uuid(later)] * 2, Uuid(token)
+    )
+    assert rows == [(True, True)]
+
+
+# --- what is told ------------------------------------------------------------------------------------------------
+
+
+def test_erased_is_the_last_change_of_a_profile(world: World) -> None:
+    world.send(ADA)
+    world.settle()
+    profile = world.owner(ADA[0])
+    assert profile is not None
+    world.eraser.erase(*ADA[0])
+    world.settle()
+    told = world.rows(
+        "select c.type, c.cause, c.version, b.seq is not null from changes c join feed_batches b using (batch)"
+        " where profile_id = %s order by b.batch, c.idx",
+        Uuid(profile),
+    )
+    assert told[-1][:2] == ("erased", "erasure")
+    assert [row[2] for row in told] == list(range(1, len(told) + 1))
+    assert all(row[3] for row in told)
+    assert [row[0] for row in told].count("erased") == 1
+
+
+def test_the_receipt_and_the_ledger_hold_hashes_and_no_values(world: World) -> None:
+    world.send(ADA)
+    world.settle()
+    done = world.eraser.erase(*ADA[0])
+    assert done.receipt is not None
+    text = (world.folder / "erasures.jsonl").read_text()
+    [line] = text.splitlines()
+    entry = json.loads(line)
+    assert entry["sha256"] == done.receipt["sha256"]
+    assert entry["hashes"] == sorted(world.vault.hash_of(*identifier).hex() for identifier in ADA)
+    assert len(entry["tokens"]) == 2
+    assert "ada" not in text.lower()
+    assert (world.folder / "erasures.jsonl").stat().st_mode & 0o077 == 0
+    [(payload,)] = world.rows("select payload from facts where type = 'person.erased'")
+    assert payload["tokens"] == entry["tokens"]
+
+
+def test_a_ledger_line_torn_by_a_crash_harms_no_other(tmp_path: Path) -> None:
+    ledger = LedgerFile(tmp_path / "erasures.jsonl")
+    one, two = (
+        Erasure(id=name * 32, at=START, tokens=[], hashes=[], profiles=[], kinds={}, events=0) for name in ("a", "b")
+    )
+    assert ledger.read() == []
+    ledger.append(one, "x")
+    with (tmp_path / "erasures.jsonl").open("a") as out:
+        out.write('{"id": "torn')
+    ledger.append(two, "y")
+    ledger.append(one, "x")
+    assert ledger.read() == [one, two]
+
+
+def test_what_a_restore_brings_back_is_erased_again(world: World) -> None:
+    world.send(ADA)
+    world.settle()
+    backup = world.rows("select hash, token, kind, key_wrapped, value_sealed from identifiers", vault=True)
+    world.eraser.erase(*ADA[0])
+    assert world.eraser.resume() == 0
+    for row in backup:
+        world.rows("insert into identifiers values (%s, %s, %s, %s, %s)", row[0], Uuid(row[1]), *row[2:], vault=True)
+    world.rows("delete from erased_tokens")
+    world.rows("delete from jobs")
+    assert world.eraser.resume() == 1
+    assert world.vault.find(*ADA[0]) is None
+    assert world.rows("select count(*) from erased_tokens") == [(2,)]
+    assert world.eraser.resume() == 0
+    assert len((world.folder / "erasures.jsonl").read_text().splitlines()) == 1
+
+
+# --- dead letters ------------------------------------------------------------------------------------------------
+
+
+def letter(world: World, plain: bytes, tokens: tuple[bytes, ...] = ()) -> bytes:
+    id_ = os.urandom(16)
+    key = tokens[0] if tokens else world.vault.daily_token(date(2026, 1, 5))
+    made = seal_letter(*(world.vault, id_, "door", "no_identifier", "", "why", "shop", START, None, tokens, key, plain))
+    world.rows(
+        "insert into dead_letters (id, stage, rule, path, reason, source, received_at, tokens, seal_key, sealed)"
+        " values (%s, 'door', 'rule', '', 'why', 'shop', %s, %s, %s, %s)",
+        *(Uuid(id_), START, Uuids(tokens), Uuid(key), made.sealed),
+    )
+    return id_
+
+
+def test_dead_letters_of_the_person_go_with_and_without_tokens(world: World) -> None:
+    world.send([*ADA, PHONE])
+    world.send(BOB)
+    world.settle()
+    ada, bob = world.vault.tokens([ADA[0], BOB[0]])
+    kept = {
+        letter(world, b'{"item": {"traits": {"email": "bob@example.com"}}}'),
+        letter(world, b'{"item": 1}', (bob,)),
+        letter(world, b"not json at all"),
+    }
+    for text in (
+        b'{"item": {"traits": {"email": " Ada.Lovelace\\u0040EXAMPLE.com "}}}',
+        b'{"item": {"properties": {"note": "please write to ada.lovelace@example.com soon"}}}',
+        b'{"item": {"traits": {"phone": "(202) 555-0123"}}}',
+        b'{"item": {"ada-lovelace": true}}',
+        b'{"bytes": "' + b64encode(b'{broken "ada-lovelace') + b'"}',
+        b"broken ada-lovelace",
+        b'{"ids": [{"kind": "user_id", "token": "' + ada.hex().encode() + b'"}]}',
+    ):
+        letter(world, text)
+    letter(world, b'{"item": 2}', (ada, bob))
+    expired = letter(world, b"nobody reads this")
+    world.rows("update dead_letters set sealed = %s where id = %s", b"x" * 40, Uuid(expired))
+    world.eraser.erase(*ADA[0])
+    assert {row[0] for row in world.rows("select id from dead_letters")} == kept | {expired}
+
+
+def test_a_short_value_is_no_reason_to_delete_a_letter_that_holds_it_in_a_text() -> None:
+    values = [OpenIdentifier(b"t" * 16, "user_id", "42")]
+    phones = Phones("US")
+    assert mentions(b'{"userId": 42.0}', values, phones)
+    assert mentions(b'{"a": [{"b": "42"}]}', values, phones)
+    assert not mentions(b'{"note": "42 things", "price": 4242}', values, phones)
+
+
+# --- crashes and bytes -------------------------------------------------------------------------------------------
+
+SCRIPT = """
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from infra.adapters.vault import ErasedTokens, PostgresVault
+from infra.erasing import eraser
+from schemas import failpoints
+main, vault_dsn, folder, point = sys.argv[1:]
+failpoints.arm(point)
+vault = PostgresVault(vault_dsn, bytes(range(32)), erased=ErasedTokens(main))
+with eraser(main, vault_dsn, vault, Path(folder), "US", lambda: datetime.now(UTC)) as work:
+    work.erase("user_id", "ada-lovelace")
+"""
+
+
+@pytest.mark.kill
+@pytest.mark.parametrize("point", FAILPOINTS)
+def test_an_erasure_killed_at_any_step_is_finished_by_the_next_start(world: World, point: str) -> None:
+    world.send(ADA)
+    world.send(BOB)
+    world.settle()
+    command = [sys.executable, "-c", SCRIPT, world.databases.main, world.databases.vault, str(world.folder), point]
+    killed = subprocess.run(command, cwd=ROOT, check=False, timeout=60)
+    assert killed.returncode == -signal.SIGKILL
+    world.settle()
+    assert world.eraser.resume() == 1
+    world.settle()
+    assert world.vault.find(*ADA[0]) is None
+    assert world.vault.find(*ADA[1]) is None
+    assert world.orders_of(BOB[0]) == 1
+    assert world.rows("select count(*) from profiles_r1") == [(1,)]
+    assert world.rows("select count(*) from erased_tokens") == [(2,)]
+    assert world.rows("select count(*) from changes where type = 'erased'") == [(1,)]
+    assert world.rows("select step, finished_at is not null from jobs") == [("receipt", True)]
+    assert len((world.folder / "erasures.jsonl").read_text().splitlines()) == 1
+    assert world.eraser.resume() == 0
+
+
+def files_with(folder: Path, needles: Sequence[bytes]) -> list[tuple[str, int]]:
+    """(file, index of the needle) of every occurrence below a folder."""
+    found = []
+    for path in sorted(each for each in folder.rglob("*") if each.is_file()):
+        data = path.read_bytes()
+        found += [(str(path.relative_to(folder)), place) for place, needle in enumerate(needles) if needle in data]
+    return found
+
+
+def test_no_file_holds_a_clear_value_ever_nor_the_vault_row_afterwards(world: World, server: EmbeddedPostgres) -> None:
+    unique = f"unmistakable-{os.urandom(6).hex()}"
+    person = [("user_id", unique), ("email", f"{unique}@example.com")]
+    world.send(person)
+    letter(world, json.dumps({"item": {"userId": unique}}).encode())
+    world.settle()
+    rows = world.rows("select key_wrapped, value_sealed from identifiers", vault=True)
+    parts = [bytes(part) for row in rows for part in row]
+    world.rows("analyze identifiers", vault=True)
+    world.rows("analyze")
+    world.rows("checkpoint")
+    clear = [unique.encode(), SECRET.encode(), unique.encode("utf-16-le"), unique.encode().hex().encode()]
+    assert files_with(server.data, clear) == []
+    assert {place for _, place in files_with(server.data, parts)} == {0, 1, 2, 3}  # the search does find them
+    world.eraser.erase(*person[0])
+    assert files_with(server.data, parts) == []
+    assert files_with(server.data, clear) == []
+    assert files_with(world.folder, clear) == []
