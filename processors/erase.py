@@ -266,17 +266,16 @@ def plan(reads: ErasureReads, token: bytes, rules: IdentityRules, kind: str) -> 
         if not row.hub and row.profile_id is not None:
             kinds |= {each.token: each.kind for each in reads.members(profiles) if not each.hub}
     seen = {each.signature: each for each in reads.evidence_of(kinds)}
-    gone = {s for s, each in seen.items() if each.tokens and route_key(each.tokens, rules) in kinds}
+    gone = {s for s, each in seen.items() if each.profile_id in profiles or route_key(each.tokens, rules) in kinds}
     beside = {t: k for s in gone for k, t in seen[s].tokens if t not in kinds}
     kept = {t for each in reads.evidence_of(beside) if each.signature not in gone for _, t in each.tokens}
     alone = {t: k for t, k in beside.items() if t not in kept}
     profiles |= {row.profile_id for row in reads.owners(alone) if row.profile_id is not None}
     kinds |= alone
-    owned = gone | {s for s, each in seen.items() if each.profile_id in profiles}
     refused = reads.count_refused(kinds, seen)
     counts = {name: list(kinds.values()).count(name) for name in sorted(set(kinds.values()))}
     problems = _problems(counts.get("user_id", 0), refused)
-    return Preview(frozenset(kinds), frozenset(profiles), counts, reads.count_events(owned), problems)
+    return Preview(frozenset(kinds), frozenset(profiles), counts, reads.count_events(gone), problems)
 
 
 def _problems(user_ids: int, refused: int) -> tuple[Problem, ...]:
@@ -289,19 +288,22 @@ def _problems(user_ids: int, refused: int) -> tuple[Problem, ...]:
 
 
 def delete_projections(writes: ErasureWrites, erasure: Erasure, rules: IdentityRules) -> None:
-    """Delete what was computed of the person. Events whose route key is erased lose owner and evidence; others lose
-    the token alone, and are resolved again where that may change who is whom.
+    """Delete what was computed of the person. Their signatures lose owner and evidence; signatures of others lose the
+    erased token alone, and are resolved again where that may change who is whom.
+
+    States go with the route key, as a rebuild has it: where that is a hub that stays, the state stays unowned.
     """
     erased = set(erasure.token_bytes())
     seen = {each.signature: each for each in writes.evidence_of(erased)}
-    gone = {s for s, each in seen.items() if route_key(each.tokens, rules) in erased}
     ended = {bytes.fromhex(profile) for profile in erasure.profiles}
     ended |= {row.profile_id for row in writes.owners(erased) if row.profile_id in erased}
-    left = [_without(seen[s], erased, ended) for s in seen if s not in gone]
+    unread = {s for s, each in seen.items() if route_key(each.tokens, rules) in erased}
+    gone = unread | {s for s, each in seen.items() if each.profile_id in ended}
+    left = [_without(seen[s], erased) for s in seen if s not in gone]
     beside = {token for s in seen for _, token in seen[s].tokens} - erased
     hubs = {row.token for row in writes.owners(beside) if row.hub}
     around = [each for each in writes.evidence_of(beside - hubs) if each.signature not in seen]
-    writes.delete_states(gone)
+    writes.delete_states(unread)
     published = writes.delete_profiles(ended)
     writes.empty_evidence(gone)
     writes.strip_evidence(left)
@@ -311,9 +313,8 @@ def delete_projections(writes: ErasureWrites, erasure: Erasure, rules: IdentityR
     writes.add_erased_changes(published, to_us(erasure.at))
 
 
-def _without(each: Seen, erased: AbstractSet[bytes], ended: AbstractSet[bytes]) -> Seen:
-    tokens = tuple((kind, token) for kind, token in each.tokens if token not in erased)
-    return each._replace(tokens=tokens, profile_id=None if each.profile_id in ended else each.profile_id)
+def _without(each: Seen, erased: AbstractSet[bytes]) -> Seen:
+    return each._replace(tokens=tuple((kind, token) for kind, token in each.tokens if token not in erased))
 
 
 def _receipts(evidence: Iterable[Seen], tokens: AbstractSet[bytes]) -> list[Receipt]:

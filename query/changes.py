@@ -37,12 +37,9 @@ class Changes:
             if type_ not in TYPES:
                 raise BadRequest("not a type of change", [Problem("type", f"must be one of {', '.join(TYPES)}")])
         rows, top = self.reads.changes(place.seq, place.idx, limit, types)
-        if len(rows) < limit:
-            # A number is given to committed batches alone, so all changes up to `top` were seen.
-            place = max(place, FeedPlace(top, END_OF_BATCH))
-        else:
-            place = FeedPlace(rows[-1].seq, rows[-1].idx)
-        return Page([change(row) for row in rows], feed_cursor(place))
+        # A number is given to committed batches alone, so a page that is not full has seen all up to `top`.
+        end = FeedPlace(rows[-1].seq, rows[-1].idx) if len(rows) == limit else FeedPlace(top, END_OF_BATCH)
+        return Page([change(row) for row in rows], feed_cursor(max(place, end)))
 
     def follow(self, bell: Bell, after: str | None, types: Sequence[str] = (), limit: int = 1_000) -> Iterator[Page]:
         """Pages without end, each when there is something new. Blocks its thread meanwhile."""

@@ -1,6 +1,7 @@
 """What became of an event: pending, applied, duplicate, suppressed or a dead letter, with the reason."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
@@ -58,10 +59,8 @@ class Events:
     def _keys(self, text: str) -> list[bytes]:
         """The event keys a text can mean: itself, and the key of that message id from each source."""
         keys = []
-        try:
+        with suppress(ValueError):  # then it can only be a message id
             keys.append(UUID(text).bytes)
-        except ValueError:
-            pass  # then it can only be a message id
         secret = self.vault.hash_key
         return keys + [event_key(secret, source, text) for source in self.reads.sources()]
 
@@ -77,10 +76,9 @@ class Events:
     def _tail(self, starts: list[int]) -> Iterator[bytes]:
         for partition, end in enumerate(self.log.ends()):
             start = starts[partition] if partition < len(starts) else 0
-            while end > start:
-                first = max(start, end - CHUNK)
-                yield from (stored.value for stored in self.log.read(partition, first, end - first))
-                end = first
+            for last in range(end, start, -CHUNK):
+                first = max(start, last - CHUNK)
+                yield from (stored.value for stored in self.log.read(partition, first, last - first))
 
 
 def _registered(row: RegisteredEvent, letter: LetterRow | None) -> Answer:

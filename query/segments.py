@@ -27,9 +27,9 @@ class Segments:
     views: Views
     clock: Clock
 
-    def list(self) -> list[Answer]:
+    def overview(self) -> list[Answer]:
         """Every segment by name, also those that only a revision being built knows."""
-        return self.views.read(self._list)
+        return self.views.read(self._overview)
 
     def show(self, name: str) -> Answer:
         """One, with its condition and today's movement. Raises NotFound."""
@@ -42,7 +42,7 @@ class Segments:
         items = [{"id": uuid_text(row.profile_id), "since": iso_us(row.since_us)} for row in page]
         return {"items": items, "next": member_cursor(page[-1].profile_id) if len(rows) > limit else None}
 
-    def _list(self, view: View) -> "list[Answer]":  # `list` is the method here
+    def _overview(self, view: View) -> list[Answer]:
         reads = self.views.reads
         sizes, versions = reads.segment_sizes(view.revision), reads.segment_versions()
         known, states = self._known(view)
@@ -63,7 +63,7 @@ class Segments:
         known, _ = self._known(view)
         if name not in known:
             raise _unknown(name, known)
-        (answer,) = [each for each in self._list(view) if each["name"] == name]
+        (answer,) = [each for each in self._overview(view) if each["name"] == name]
         zone = ZoneInfo(self.views.deployment.time_zone)
         entered, left = self.views.reads.segment_day(name, self.clock.now().astimezone(zone).date())
         as_of_us = self.views.reads.watermark_us(view.revision)
@@ -75,7 +75,7 @@ class Segments:
         }
         return answer
 
-    def _members(self, view: View, name: str, after: bytes, limit: int) -> "list[MemberRow]":
+    def _members(self, view: View, name: str, after: bytes, limit: int) -> list[MemberRow]:
         if name not in view.definitions.segments:
             known, _ = self._known(view)
             if name not in known:

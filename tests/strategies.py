@@ -14,6 +14,15 @@ TYPES = (
     "purchase.refunded", "pos.return", "purchase.cancelled", "web.page_viewed", "web.page_viewed", "email.opened",
     "complaint.opened", "complaint.escalated", "complaint.resolved", "profile.identified", "custom", "survey.answered",
 )  # fmt: skip
+ORDERS = ("purchase.completed", "pos.purchase")
+THEMES = (
+    TYPES,
+    ORDERS,
+    (*ORDERS, "purchase.updated", "purchase.refunded", "pos.return", "purchase.cancelled"),
+    (*ORDERS, *ORDERS, "purchase.refunded", "pos.return"),
+    ("web.page_viewed", "email.opened", "survey.answered"),
+    ("complaint.opened", "complaint.escalated", "complaint.resolved", "profile.identified", "custom"),
+)
 SOURCES = ("web", "till", "import")
 START = datetime(2023, 9, 1, tzinfo=UTC)
 
@@ -32,27 +41,35 @@ times = st.one_of(
     st.builds(lambda at, us: at + timedelta(microseconds=us), st.sampled_from(TRICKY), st.integers(-2, 2)),
     st.integers(0, 400 * 86_400).map(lambda s: START + timedelta(seconds=s)),
 )
+GOOD = st.sampled_from(["10", "19.99", "250.5", 7, 12.5])
 amounts = st.one_of(
+    GOOD,
+    GOOD,
+    GOOD,
     st.sampled_from(["10", "19.99", "0.0001", "250.5", "-3.25", "1e2", 7, 12.5, 0, "1234567.123456"]),
     st.sampled_from(["abc", "", None, True, [1], {"a": 1}, "NaN", 10**30, 1e300, "1_0"]),
 )
 product = st.fixed_dictionaries(
     {}, optional={"amount": amounts, "price": amounts, "quantity": st.sampled_from([1, 2, "3", 0.5, None, "x"])}
 )
-property_sets = st.fixed_dictionaries(
-    {},
-    optional={
-        "order_id": st.sampled_from(["o1", "o2", "o3", "o4", 5, "", None, ["x"]]),
-        "revenue": amounts,
-        "total": amounts,
-        "currency": st.sampled_from(["USD", "eur", "GBP", "JPY", 3, None]),
-        "products": st.one_of(st.lists(product, max_size=3), st.sampled_from(["x", 5, {"price": 3}, [1, "a"]])),
-        "channel": st.sampled_from(["store", "online", 4, None, True]),
-        "discount": amounts,
-        "coupon": st.sampled_from(["SPRING", "AUTUMN", 12, 2.5]),
-        "score": st.sampled_from([0, 3, 6.5, 10, "9", "bad", None, False]),
-        "complaint_id": st.sampled_from(["c1", "c2", 3, None, ["c"]]),
-    },
+always = {
+    "order_id": st.sampled_from(["o1", "o1", "o2", "o2", "o3", 5, "", None, ["x"]]),
+    "revenue": amounts,
+    "currency": st.sampled_from(["USD", "USD", None, "eur", "EUR", "GBP", "JPY", 3]),
+    "score": st.sampled_from([0, 3, 3, 6.5, 10, "9", "bad", None, False]),
+    "complaint_id": st.sampled_from(["c1", "c1", "c2", 3, None, ["c"]]),
+    "channel": st.sampled_from(["store", "store", "online", 4, None, True]),
+}
+sometimes = {
+    "total": amounts,
+    "products": st.one_of(st.lists(product, max_size=3), st.sampled_from(["x", 5, {"price": 3}, [1, "a"]])),
+    "discount": amounts,
+    "coupon": st.sampled_from(["SPRING", "AUTUMN", 12, 2.5]),
+}
+property_sets = st.one_of(
+    st.fixed_dictionaries(always, optional=sometimes),
+    st.fixed_dictionaries(always, optional=sometimes),
+    st.fixed_dictionaries({}, optional={**always, **sometimes}),
 )
 trait_sets = st.fixed_dictionaries(
     {},
@@ -69,8 +86,10 @@ trait_sets = st.fixed_dictionaries(
 def touchpoints(draw: st.DrawFn, max_size: int = 14) -> list[Event]:
     """Events with distinct ids, many on the same order, many at the same instant, some of wrong types."""
     events: list[Event] = []
-    for i in range(draw(st.integers(0, max_size))):
-        kind = draw(st.sampled_from(TYPES))
+    theme = draw(st.sampled_from(THEMES))
+    size = draw(st.one_of(st.integers(0, max_size), st.integers(max_size // 2, max_size)))
+    for i in range(size):
+        kind = draw(st.sampled_from(theme))
         identified = kind == "profile.identified"
         events.append({
             "id": str(UUID(int=draw(st.integers(0, 2**63)) << 64 | i)),

@@ -9,14 +9,15 @@ the manifest does not list was never archived: the log still has it.
 
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from hashlib import sha256
 from itertools import pairwise
 from pathlib import Path
-from typing import Final, cast
+from typing import IO, Final, cast
 
 import msgspec
 import pyarrow as pa
+import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from schemas.archive import NO_DIGEST, ArchiveFile, chained
@@ -26,6 +27,7 @@ from schemas.failpoints import failpoint
 from schemas.record import Stored
 
 MANIFEST: Final = "manifest.jsonl"
+_FOOTER_GUESS: Final = 16_384  # bytes; a footer of ours has about 6 kB
 _HEADER: Final = b'{"touchfold_archive":1}'
 _ENTRY: Final = msgspec.json.Decoder(ArchiveFile)
 
@@ -250,6 +252,36 @@ def read_manifest(folder: Path) -> tuple[list[ArchiveFile], int]:
         elif body != _HEADER:
             raise ArchiveDamaged(f"{manifest} is not an archive manifest this build reads")
     return entries, torn
+
+
+def dataset(folder: Path, entries: Sequence[ArchiveFile]) -> ds.FileSystemDataset:
+    """The files as one Arrow dataset, opened here and now: reading it later opens nothing.
+
+    Sizes and footers are proved now, each page's CRC as it is read. Raises ArchiveDamaged.
+    """
+    options = ds.ParquetFragmentScanOptions(page_checksum_verification=True)
+    parquet = ds.ParquetFileFormat(default_fragment_scan_options=options)
+    fragments = [parquet.make_fragment(cast(IO[bytes], _opened(folder, entry))) for entry in entries]
+    return ds.FileSystemDataset(fragments, SCHEMA, parquet)
+
+
+def _opened(folder: Path, entry: ArchiveFile) -> pa.NativeFile:
+    try:
+        file = pa.OSFile(str(folder / entry.path), "rb")
+    except OSError as err:
+        raise ArchiveDamaged(f"{entry.path}: {os.strerror(err.errno or 0)}") from err
+    tail = b""
+    if file.size() == entry.bytes:
+        file.seek(max(0, entry.bytes - _FOOTER_GUESS))
+        tail = file.read()
+        length = int.from_bytes(tail[-8:-4], "little") + 8
+        if _FOOTER_GUESS < length <= entry.bytes:
+            file.seek(entry.bytes - length)
+            tail = file.read()
+    if not tail or sha256(footer_of(tail)).hexdigest() != entry.footer_sha256:
+        raise ArchiveDamaged(f"{entry.path} differs from its manifest: restore it from a backup")
+    file.seek(0)
+    return file
 
 
 def footer_of(data: bytes | memoryview) -> bytes:

@@ -72,9 +72,8 @@ from register r left join evidence e on e.signature = r.signature where r.event_
 class PerThread:
     """A connection for each thread that asks; all are closed together."""
 
-    def __init__(self, dsn: str, name: str) -> None:
-        self._dsn = dsn
-        self._name = name
+    def __init__(self, make: Callable[[], Database]) -> None:
+        self._make = make
         self._local = threading.local()
         self._lock = threading.Lock()
         self._made: list[Database] = []
@@ -82,7 +81,7 @@ class PerThread:
     def database(self) -> Database:
         found: Database | None = getattr(self._local, "database", None)
         if found is None:
-            found = self._local.database = Database(self._dsn, self._name)
+            found = self._local.database = self._make()
             with self._lock:
                 self._made.append(found)
         return found
@@ -118,7 +117,7 @@ class PostgresReads:
     """`Reads` in PostgreSQL; any thread may call."""
 
     def __init__(self, dsn: str, name: str = "touchfold reads") -> None:
-        self._connections = PerThread(dsn, name)
+        self._connections = PerThread(lambda: Database(dsn, name))
         self._rows = self._connections.rows
 
     def _revision_rows(self, revision: int, query: str, params: Params = ()) -> Rows:
@@ -235,8 +234,8 @@ class PostgresReads:
 class PerThreadLog:
     """`EventLog` that many threads may read: each has a log of its own."""
 
-    def __init__(self, make: Callable[[], PostgresLog]) -> None:
-        self._make = make
+    def __init__(self, dsn: str) -> None:
+        self._dsn = dsn
         self._local = threading.local()
         self._lock = threading.Lock()
         self._made: list[PostgresLog] = []
@@ -244,7 +243,7 @@ class PerThreadLog:
     def _log(self) -> PostgresLog:
         found: PostgresLog | None = getattr(self._local, "log", None)
         if found is None:
-            found = self._local.log = self._make()
+            found = self._local.log = PostgresLog(self._dsn)
             with self._lock:
                 self._made.append(found)
         return found

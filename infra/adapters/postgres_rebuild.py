@@ -11,7 +11,7 @@ from infra.adapters.postgres import Database, Uuid, copy_out, int8, mapped
 from infra.adapters.postgres_store import ERASURE_LOCK, PROFILE_COLUMNS, PostgresDecide, evidence_row, profile_row
 from schemas.errors import ProgressConflict, StoreUnavailable
 from schemas.failpoints import failpoint
-from schemas.store import Change, EvidenceRow, ProfileRow, SwapPlan
+from schemas.store import Change, EvidenceRow, ProfileRow, SwapPlan, change_id
 
 _CHUNK: Final = 20_000
 

@@ -4,15 +4,18 @@ Writes go by binary COPY, upserts through temporary tables; reads by binary COPY
 directly (`states_r3`), so no plan touches another revision.
 """
 
+import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Final
+from functools import lru_cache
+from typing import Any, Final
 
 import msgspec
 import psycopg2.errors
 from psycopg2.extensions import cursor as Cursor
 
 from infra.adapters.postgres import (
+    NULL,
     Database,
     Uuids,
     array_literal,
@@ -73,6 +76,15 @@ PROFILE_COLUMNS: Final = (
 )
 _EVIDENCE: Final = ("signature", "tokens", "kinds", "first_us", "first_event", "profile_id")
 _TOKEN: Final = ("token", "kind", "first_us", "first_event", "last_us", "last_event", "hub", "profile_id")
+
+
+# Rows written by the thousand are packed by one Struct each: field lengths stand as constants before the values.
+_STATE_ROW: Final = struct.Struct("!i16sihi").pack  # signature, partition, length of the state
+_REGISTER_ROW: Final = struct.Struct("!i16si16sihiqi16sih").pack
+_PROFILE_HEAD: Final = struct.Struct("!i16siqi").pack  # profile id, version, length of the state
+_MEMBER_ROW: Final = struct.Struct("!ihi16s").pack
+_CHANGE_HEAD: Final = struct.Struct("!iqiii16si").pack  # batch, idx, id, length of the type
+_CHANGE_MIDDLE: Final = struct.Struct("!i16siq").pack  # profile id, version
 
 
 class PostgresStore:
@@ -220,8 +232,10 @@ class PostgresFold:
         )
 
     def save_states(self, revision: int, partition: int, states: Mapping[bytes, bytes]) -> None:
-        place = f_int2(partition)
-        packed = [f_bytes(signature) + place + f_bytes(states[signature]) for signature in sorted(states)]
+        packed = [
+            _STATE_ROW(16, signature, 2, partition, len(states[signature])) + states[signature]
+            for signature in sorted(states)
+        ]
         copy_rows(self._cursor, "new_states", ("signature", "partition", "state"), packed)
         self._cursor.execute(
             f"insert into states_r{int(revision)} select signature, partition, state from new_states"
@@ -454,7 +468,7 @@ class PostgresDecide:
         self, revision: int, entered: Sequence[tuple[int, bytes, int | None]], left: Sequence[tuple[int, bytes]]
     ) -> None:
         if left:
-            packed = [f_int2(segment) + f_bytes(profile_id) for segment, profile_id in sorted(left)]
+            packed = [_MEMBER_ROW(2, segment, 16, profile_id) for segment, profile_id in sorted(left)]
             copy_rows(self._cursor, "old_memberships", ("segment", "profile_id"), packed)
             self._cursor.execute(
                 f"delete from memberships_r{int(revision)} m using old_memberships o"
@@ -466,7 +480,7 @@ class PostgresDecide:
             self._cursor,
             f"memberships_r{int(revision)}",
             ("segment", "profile_id", "since_us"),
-            [f_int2(segment) + f_bytes(profile_id) + f_int8(since) for segment, profile_id, since in rows],
+            [_MEMBER_ROW(2, segment, 16, profile_id) + f_int8(since) for segment, profile_id, since in rows],
         )
 
     def add_changes(self, changes: Sequence[Change]) -> None:
@@ -502,14 +516,10 @@ def _positions(cursor: Cursor, signatures: Iterable[bytes]) -> list[tuple[int, i
 
 
 def _copy_register(cursor: Cursor, rows: Sequence[RegisterRow]) -> None:
+    pack = _REGISTER_ROW
     packed = [
-        f_bytes(row.event_key)
-        + f_bytes(row.digest)
-        + f_int2(row.partition)
-        + f_int8(row.offset)
-        + f_bytes(row.signature)
-        + f_int2(row.verdict)
-        for row in rows
+        pack(16, key, 16, digest, 2, partition, 8, offset, 16, signature, 2, verdict)
+        for key, digest, partition, offset, signature, verdict in rows
     ]
     copy_rows(cursor, "register", ("event_key", "digest", "partition", "offset", "signature", "verdict"), packed)
 
@@ -546,24 +556,36 @@ def _add_marks(cursor: Cursor, marks: Sequence[NewMark]) -> None:
 
 
 def pack_profile(row: ProfileRow) -> bytes:
-    """A row of profiles_rN for COPY, fields in the order of the table."""
+    """A row of profiles_rN for COPY, fields in the order of PROFILE_COLUMNS."""
     mask = row.segments.to_bytes((row.segments.bit_length() + 7) // 8, "little")
-    return (
-        f_bytes(row.profile_id)
-        + f_int8(row.version)
-        + f_bytes(row.state)
-        + f_int8(row.decided_us)
-        + f_int8(row.due_us)
-        + f_bool(row.lagging)
-        + f_int8(row.first_us)
-        + f_int8(row.last_us)
-        + f_int8(row.event_count)
-        + f_bytes(mask)
-        + f_text(row.lifecycle)
-        + f_text(row.risk)
-        + f_int4(row.points)
-        + f_json(_JSON.encode(row.reasons))
+    return b"".join(
+        (
+            _PROFILE_HEAD(16, row.profile_id, 8, row.version, len(row.state)),
+            row.state,
+            f_int8(row.decided_us),
+            f_int8(row.due_us),
+            f_bool(row.lagging),
+            f_int8(row.first_us),
+            f_int8(row.last_us),
+            f_int8(row.event_count),
+            f_bytes(mask),
+            _word(row.lifecycle),
+            _word(row.risk),
+            f_int4(row.points),
+            _reasons(row.reasons),
+        )
     )
+
+
+@lru_cache(maxsize=10_000)
+def _word(word: str | None) -> bytes:
+    """The field of a word from a small vocabulary."""
+    return f_text(word)
+
+
+@lru_cache(maxsize=10_000)
+def _reasons(reasons: tuple[tuple[str, int], ...]) -> bytes:
+    return f_json(_JSON.encode(reasons))
 
 
 def evidence_row(row: tuple[bytes | None, ...]) -> EvidenceRow:
@@ -590,18 +612,21 @@ def profile_row(row: tuple[bytes | None, ...]) -> ProfileRow:
 
 
 def _pack_change(batch: int, index: int, change: Change) -> bytes:
-    return (
-        f_int8(batch)
-        + f_int4(index)
-        + f_bytes(change.id)
-        + f_text(change.type)
-        + f_bytes(change.profile_id)
-        + f_int8(change.version)
-        + f_text(change.name)
-        + f_json(None if change.old is None else _JSON.encode(change.old))
-        + f_json(None if change.new is None else _JSON.encode(change.new))
-        + f_int8(change.at_us)
-        + f_text(change.cause)
-        + f_bytes(change.cause_event)
-        + f_text(change.cause_definition)
+    return b"".join(
+        (
+            _CHANGE_HEAD(8, batch, 4, index, 16, change.id, len(change.type)),
+            change.type.encode(),
+            _CHANGE_MIDDLE(16, change.profile_id, 8, change.version),
+            _word(change.name),
+            _value(change.old),
+            _value(change.new),
+            f_int8(change.at_us),
+            _word(change.cause),
+            f_bytes(change.cause_event),
+            _word(change.cause_definition),
+        )
     )
+
+
+def _value(value: Any) -> bytes:
+    return NULL if value is None else f_json(_JSON.encode(value))

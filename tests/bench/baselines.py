@@ -1,11 +1,11 @@
 """What the door is measured against: a process that only decodes, seals, appends and syncs; and an empty handler."""
 
-import json
 import os
-import socket
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,22 +14,19 @@ from pathlib import Path
 import msgspec
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from infra.drivers.http_server import Receive, Scope, Send, serve
+from infra.drivers.supervisor import listen_on
 from tests.bench.http_load import Plan, bodies
 
-EMPTY_APP = """
-async def app(scope, receive, send):
-    if scope["type"] == "lifespan":
-        while True:
-            message = await receive()
-            await send({"type": message["type"] + ".complete"})
-            if message["type"] == "lifespan.shutdown":
-                return
+_HEADERS = [(b"content-type", b"application/json"), (b"content-length", b"16")]
+
+
+async def empty_app(_scope: Scope, receive: Receive, send: Send) -> None:
+    """Reads the body and says 200."""
     while (await receive()).get("more_body"):
         pass
-    headers = [(b"content-type", b"application/json"), (b"content-length", b"16")]
-    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
     await send({"type": "http.response.body", "body": b'{"success":true}'})
-"""
 
 
 def append_and_sync(plan: Plan) -> float:
@@ -43,7 +40,7 @@ def append_and_sync(plan: Plan) -> float:
         for body in waiting:
             parsed = decode(body)
             lines = []
-            for item in parsed["batch"] if "batch" in parsed else (parsed,):
+            for item in parsed.get("batch", (parsed,)):
                 nonce = os.urandom(12)
                 lines.append(nonce + AESGCM(key).encrypt(nonce, encode(item), b"16 bytes of aad!"))
             os.write(handle, b"".join(lines))
@@ -53,40 +50,32 @@ def append_and_sync(plan: Plan) -> float:
 
 @contextmanager
 def empty_server() -> Iterator[int]:
-    """The same server (uvicorn, uvloop, httptools) with a raw handler that reads the body and says 200; its port."""
-    with tempfile.TemporaryDirectory() as folder, socket.socket() as listener:
-        (Path(folder) / "empty_app.py").write_text(EMPTY_APP)
-        listener.bind(("127.0.0.1", 0))
-        listener.listen(512)
-        port = int(listener.getsockname()[1])
-        command = [sys.executable, "-m", "uvicorn", "--app-dir", folder, "empty_app:app", "--loop", "uvloop"]
-        command += ["--http", "httptools", "--no-access-log", "--log-level", "error", "--fd", str(listener.fileno())]
-        process = subprocess.Popen(command, pass_fds=[listener.fileno()])
-        try:
-            _wait(port)
-            yield port
-        finally:
-            process.terminate()
-            process.wait(10)
+    """The product's own HTTP server with `empty_app` in place of the door; its port."""
+    process = subprocess.Popen([sys.executable, "-m", "tests.bench.baselines"], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None, "asked for a pipe"
+        yield int(process.stdout.readline())
+    finally:
+        process.terminate()
+        process.wait(10)
 
 
-def _wait(port: int, within_s: float = 20) -> None:
-    """Until a request is answered."""
-    deadline = time.monotonic() + within_s
-    while True:
-        with socket.create_connection(("127.0.0.1", port)) as connection:
-            connection.settimeout(max(0.1, deadline - time.monotonic()))
-            connection.sendall(b"GET / HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n")
-            if connection.recv(12) == b"HTTP/1.1 200":
-                return
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"the empty server did not answer within {within_s} s")
+def main() -> None:
+    """Serve the empty handler until SIGTERM; prints the port."""
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    listener = listen_on("127.0.0.1", 0)
+    listener.listen(512)
+    port = listener.getsockname()[1]
+    serve(empty_app, stop, lambda: print(port, flush=True), listener)
 
 
 def describe() -> str:
     """The machine, for the page."""
-    model = next(
-        (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
-        "?",
-    )
-    return json.dumps({"cores": os.cpu_count(), "cpu": model})
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    model = next((line.split(":")[1].strip() for line in lines if "model name" in line), "unknown")
+    return f"{os.cpu_count()} cores of {model}"
+
+
+if __name__ == "__main__":
+    main()

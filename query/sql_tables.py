@@ -1,0 +1,182 @@
+"""The tables of people and segments as Arrow: what the live revision decided, traits at the reader's clock. Pure.
+
+Direct traits are in none of them: the state of a profile holds only where their sealed values are.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any, Final, NamedTuple
+
+import msgspec
+import pyarrow as pa
+
+from projections.evaluate import Evaluator, compile_evaluator
+from projections.fold import Fold, compile_fold
+from schemas.definitions import Definitions, from_json
+from schemas.event_columns import MONEY, TIME, UUID, uuid_array
+
+_REASONS: Final = pa.list_(pa.struct([("code", pa.string()), ("points", pa.int32())]))
+_WIDE: Final = pa.decimal128(38, 4)  # for sums beyond DECIMAL(18,4)
+_TYPES: Final = {"integer": pa.int64(), "decimal": MONEY, "time": TIME, "text": pa.string(), "boolean": pa.bool_()}
+
+
+def _uuid(name: str) -> "pa.Field[Any]":
+    return pa.field(name, UUID)
+
+
+PROFILES: Final = pa.schema(
+    [
+        _uuid("profile_id"),
+        pa.field("first_seen_at", TIME),
+        pa.field("last_seen_at", TIME),
+        pa.field("event_count", pa.int64()),
+        pa.field("lifecycle", pa.string()),
+        pa.field("risk", pa.string()),
+        pa.field("risk_reasons", _REASONS),
+        pa.field("attributes", pa.string()),
+    ]
+)
+SEGMENTS: Final = pa.schema(
+    [
+        pa.field("name", pa.string()),
+        pa.field("version", pa.int32()),
+        pa.field("description", pa.string()),
+        pa.field("size", pa.int64()),
+    ]
+)
+MEMBERSHIPS: Final = pa.schema(
+    [
+        _uuid("profile_id"),
+        pa.field("segment", pa.string()),
+        pa.field("version", pa.int32()),
+        pa.field("since", TIME),
+    ]
+)
+OWNERS: Final = pa.schema([_uuid("signature"), _uuid("profile_id")])
+NOT_APPLIED: Final = pa.schema([pa.field("partition", pa.int16()), pa.field("offset", pa.int64())])
+RANKS: Final = pa.schema([pa.field("source", pa.string()), pa.field("rank", pa.int64())])
+
+
+class StoredProfile(NamedTuple):
+    """A row of profiles_rN as it is read; `reasons`: JSON [[code, points], …]."""
+
+    profile_id: bytes
+    state: bytes
+    first_us: int | None
+    last_us: int | None
+    event_count: int
+    lifecycle: str
+    risk: str
+    reasons: bytes
+
+
+@dataclass(frozen=True)
+class Reader:
+    """The live definitions, compiled for reading."""
+
+    definitions: Definitions
+    fold: Fold
+    evaluator: Evaluator
+
+
+def compile_reader(definitions: str | bytes, *, time_zone: str, currency: str) -> Reader:
+    """`definitions`: as they stand in `revisions`."""
+    parsed = from_json(definitions)
+    fold = compile_fold(parsed, time_zone=time_zone, currency=currency)
+    return Reader(parsed, fold, compile_evaluator(parsed, fold, time_zone=time_zone))
+
+
+def profiles_table(reader: Reader | None, rows: Sequence[StoredProfile], at_us: int) -> pa.Table:
+    """`profiles`: PROFILES plus one column for each computed trait. An overflowed order map has no trait values."""
+    trait_names = reader.evaluator.trait_names if reader else ()
+    reasons_of, encode = msgspec.json.Decoder(list[tuple[str, int]]).decode, msgspec.json.Encoder().encode
+    traits: dict[str, list[Any]] = {name: [] for name in trait_names}
+    attributes: list[str] = []
+    if reader:
+        evaluator, unpack = reader.evaluator, reader.fold.unpack
+        columns = list(traits.values())
+        for row in rows:
+            state = unpack(row.state)
+            attributes.append(encode(evaluator.attributes(state)).decode())
+            values = evaluator.values(state, at_us).values()
+            for column, value in zip(columns, values, strict=True):
+                column.append(value)
+    arrays: list[Any] = [
+        uuid_array([row.profile_id for row in rows]),
+        pa.array([row.first_us for row in rows], TIME),
+        pa.array([row.last_us for row in rows], TIME),
+        pa.array([row.event_count for row in rows], pa.int64()),
+        pa.array([row.lifecycle for row in rows], pa.string()),
+        pa.array([row.risk for row in rows], pa.string()),
+        pa.array(
+            [[{"code": code, "points": points} for code, points in reasons_of(row.reasons)] for row in rows], _REASONS
+        ),
+        pa.array(attributes if reader else ["{}"] * len(rows), pa.string()),
+    ]
+    table = pa.Table.from_arrays(arrays, schema=PROFILES)
+    for name in trait_names:
+        kind = reader.definitions.computed_traits[name].kind if reader else "any"
+        table = table.append_column(name, _trait_array(traits[name], kind))
+    return table
+
+
+def _trait_array(values: list[Any], kind: str) -> Any:
+    if kind == "any":
+        return pa.array([_text(value) for value in values], pa.string())
+    try:
+        return pa.array(values, _TYPES[kind])
+    except pa.ArrowInvalid:
+        if kind != "decimal":
+            raise
+        return pa.array(values, _WIDE)
+
+
+def _text(value: object) -> str | None:
+    """A first or last value, which may be anything, as text."""
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return format(value.normalize(), "f") if isinstance(value, Decimal) else str(value)
+
+
+def segments_table(reader: Reader | None, sizes: Mapping[int, int], versions: Mapping[str, int]) -> pa.Table:
+    """`segments`; `sizes` by index in the evaluator's order, a segment without a member has none."""
+    names = reader.evaluator.segment_names if reader else ()
+    rows = [
+        {
+            "name": name,
+            "version": versions.get(name, 1),
+            "description": reader.definitions.segments[name].description if reader else "",
+            "size": sizes.get(index, 0),
+        }
+        for index, name in enumerate(names)
+    ]
+    return pa.Table.from_pylist(rows, schema=SEGMENTS)
+
+
+def memberships_table(
+    reader: Reader | None, rows: Iterable[tuple[int, bytes, int | None]], versions: Mapping[str, int]
+) -> pa.Table:
+    """`memberships` from (segment index, profile id, since_us)."""
+    names = reader.evaluator.segment_names if reader else ()
+    known = [row for row in rows if row[0] < len(names)]
+    indices = pa.array([row[0] for row in known], pa.int32())
+    labels = (
+        pa.DictionaryArray.from_arrays(indices, pa.array(names, pa.string())) if known else pa.array([], pa.string())
+    )
+    arrays: list[Any] = [
+        uuid_array([row[1] for row in known]),
+        labels.cast(pa.string()),
+        pa.array([versions.get(names[row[0]], 1) for row in known], pa.int32()),
+        pa.array([row[2] for row in known], TIME),
+    ]
+    return pa.Table.from_arrays(arrays, schema=MEMBERSHIPS)
+
+
+def ranks_table(definitions: Definitions | None) -> pa.Table:
+    """Sources that have a rank; the rest has 0."""
+    sources = definitions.sources if definitions else {}
+    rows = [{"source": name, "rank": source.rank} for name, source in sources.items()]
+    return pa.Table.from_pylist(rows, schema=RANKS)
