@@ -10,7 +10,7 @@ from binascii import b2a_base64
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date, datetime
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 from uuid import UUID
 
 import msgspec
@@ -30,9 +30,6 @@ from schemas.identity_rules import DEFAULT_RULES, Rank
 from schemas.ports import Sealer, Vault
 from schemas.record import VERSION, Identifier, Pending, Record, Sealed, encode, event_key
 from schemas.touchpoints import NOTHING_DECLARED, Clear, Declared, Ref, clear_rules, ref, split
-
-if TYPE_CHECKING:
-    from schemas.definitions import Definitions
 
 ACCEPTED: Final = "accepted"
 DEAD_LETTER: Final = "dead_letter"
@@ -89,17 +86,6 @@ class Call(NamedTuple):
     historical: bool = False
     trusted_clock: bool = False
     clock_received_at: datetime | None = None
-
-
-def declared_of(definitions: "Definitions") -> Declared:
-    """What definitions say of properties and traits, in the form the door reads."""
-    return Declared(
-        {
-            event: {name: each.personal for name, each in properties.items()}
-            for event, properties in definitions.properties.items()
-        },
-        frozenset(name for name, trait in definitions.traits.items() if not trait.personal),
-    )
 
 
 class _Draft:

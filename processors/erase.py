@@ -17,6 +17,7 @@ from uuid import UUID
 
 import msgspec
 
+from projections.identity import Evidence, find_hubs
 from schemas.erasures import (
     STEPS,
     Erasure,
@@ -301,20 +302,36 @@ def delete_projections(writes: ErasureWrites, erasure: Erasure, rules: IdentityR
     gone = unread | {s for s, each in seen.items() if each.profile_id in ended}
     left = [_without(seen[s], erased) for s in seen if s not in gone]
     beside = {token for s in seen for _, token in seen[s].tokens} - erased
-    hubs = {row.token for row in writes.owners(beside) if row.hub}
-    around = [each for each in writes.evidence_of(beside - hubs) if each.signature not in seen]
+    stay = beside - _hubs_that_stay(writes, beside, erased, gone, rules)
+    around = [each for each in writes.evidence_of(stay) if each.signature not in seen]
     writes.delete_states(unread)
     published = writes.delete_profiles(ended)
     writes.empty_evidence(gone)
     writes.strip_evidence(left)
     writes.delete_tokens(erased)
-    writes.set_receipts(_receipts([*left, *around], beside - hubs))
+    writes.set_receipts(_receipts([*left, *around], stay))
     writes.mark_identity([each.signature for each in (*left, *around)])
     writes.add_erased_changes(published, to_us(erasure.at))
 
 
 def _without(each: Seen, erased: AbstractSet[bytes]) -> Seen:
     return each._replace(tokens=tuple((kind, token) for kind, token in each.tokens if token not in erased))
+
+
+def _hubs_that_stay(
+    writes: ErasureWrites,
+    beside: AbstractSet[bytes],
+    erased: AbstractSet[bytes],
+    gone: AbstractSet[bytes],
+    rules: IdentityRules,
+) -> AbstractSet[bytes]:
+    """Of tokens seen with the person, those that are hubs without them too. Others are made hubs no more."""
+    hubs = {row.token for row in writes.owners(beside) if row.hub}
+    rest = [_without(each, erased) for each in writes.evidence_of(hubs) if each.signature not in gone]
+    evidence = [Evidence(each.signature, each.tokens, each.first_us, each.first_event) for each in rest]
+    stay = hubs & find_hubs(evidence, rules)
+    writes.clear_hubs(hubs - stay)
+    return stay
 
 
 def _receipts(evidence: Iterable[Seen], tokens: AbstractSet[bytes]) -> list[Receipt]:

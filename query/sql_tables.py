@@ -21,41 +21,27 @@ _WIDE: Final = pa.decimal128(38, 4)  # for sums beyond DECIMAL(18,4)
 _TYPES: Final = {"integer": pa.int64(), "decimal": MONEY, "time": TIME, "text": pa.string(), "boolean": pa.bool_()}
 
 
-def _uuid(name: str) -> "pa.Field[Any]":
-    return pa.field(name, UUID)
+def _schema(*columns: tuple[str, Any]) -> pa.Schema:
+    return pa.schema([pa.field(name, type_) for name, type_ in columns])
 
 
-PROFILES: Final = pa.schema(
-    [
-        _uuid("profile_id"),
-        pa.field("first_seen_at", TIME),
-        pa.field("last_seen_at", TIME),
-        pa.field("event_count", pa.int64()),
-        pa.field("lifecycle", pa.string()),
-        pa.field("risk", pa.string()),
-        pa.field("risk_reasons", _REASONS),
-        pa.field("attributes", pa.string()),
-    ]
+PROFILES: Final = _schema(
+    ("profile_id", UUID),
+    ("first_seen_at", TIME),
+    ("last_seen_at", TIME),
+    ("event_count", pa.int64()),
+    ("lifecycle", pa.string()),
+    ("risk", pa.string()),
+    ("risk_reasons", _REASONS),
+    ("attributes", pa.string()),
 )
-SEGMENTS: Final = pa.schema(
-    [
-        pa.field("name", pa.string()),
-        pa.field("version", pa.int32()),
-        pa.field("description", pa.string()),
-        pa.field("size", pa.int64()),
-    ]
+SEGMENTS: Final = _schema(
+    ("name", pa.string()), ("version", pa.int32()), ("description", pa.string()), ("size", pa.int64())
 )
-MEMBERSHIPS: Final = pa.schema(
-    [
-        _uuid("profile_id"),
-        pa.field("segment", pa.string()),
-        pa.field("version", pa.int32()),
-        pa.field("since", TIME),
-    ]
-)
-OWNERS: Final = pa.schema([_uuid("signature"), _uuid("profile_id")])
-NOT_APPLIED: Final = pa.schema([pa.field("partition", pa.int16()), pa.field("offset", pa.int64())])
-RANKS: Final = pa.schema([pa.field("source", pa.string()), pa.field("rank", pa.int64())])
+MEMBERSHIPS: Final = _schema(("profile_id", UUID), ("segment", pa.string()), ("version", pa.int32()), ("since", TIME))
+OWNERS: Final = _schema(("signature", UUID), ("profile_id", UUID))
+NOT_APPLIED: Final = _schema(("partition", pa.int16()), ("offset", pa.int64()))
+RANKS: Final = _schema(("source", pa.string()), ("rank", pa.int64()))
 
 
 class StoredProfile(NamedTuple):

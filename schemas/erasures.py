@@ -105,6 +105,9 @@ class ErasureWrites(ErasureReads, Protocol):
     def delete_tokens(self, tokens: Collection[bytes]) -> None:
         """With what links them, and dead letters that name them."""
 
+    def clear_hubs(self, tokens: Collection[bytes]) -> None:
+        """They are hubs no more; whose they are then is for DECIDE."""
+
     def set_receipts(self, rows: Sequence[Receipt]) -> None: ...
 
     def mark_identity(self, signatures: Collection[bytes]) -> None: ...

@@ -252,6 +252,16 @@ class Declared(NamedTuple):
 NOTHING_DECLARED: Final = Declared({}, frozenset())
 
 
+def declared_of(definitions: Mapping[str, Any]) -> Declared:
+    """What definitions (their JSON, or the model dumped) say of properties and traits, in the form the door reads."""
+    properties: Mapping[str, Mapping[str, Any]] = definitions.get("properties") or {}
+    traits: Mapping[str, Mapping[str, Any]] = definitions.get("traits") or {}
+    return Declared(
+        {event: {name: bool(each["personal"]) for name, each in own.items()} for event, own in properties.items()},
+        frozenset(name for name, trait in traits.items() if not trait.get("personal", True)),
+    )
+
+
 def clear_rules(declared: Declared, type_: str, name: str | None) -> Clear:
     """The rules of one event: the built-in lists, then "*", then its type, then its own name."""
     clear = set(COMMERCE)
@@ -486,8 +496,12 @@ def _context_part(
         _nested(value, name, "context." + name, names, out, hidden)
         return
     rest = {key: each for key, each in value.items() if key != only}
-    _nested(rest, name, "context." + name, names, out, hidden)
-    out.setdefault(name, {})[only] = value[only]
+    clear, closed = _part_dict(rest, "context." + name, names, line=False)
+    clear = clear or {}
+    clear[only] = value[only]
+    out[name] = clear
+    if closed is not None:
+        hidden[name] = closed
 
 
 def _traits(

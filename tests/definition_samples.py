@@ -26,7 +26,8 @@ computed_traits:
   big_orders: {aggregate: count, events: [purchase.completed, pos.purchase],
                where: {property: revenue, op: gte, value: 15.5}}
   store_orders: {aggregate: count, events: [purchase.completed, pos.purchase, pos.return], window_days: 7,
-                 where: {any: [{property: channel, op: eq, value: store}, {property: coupon, op: starts_with, value: SP}]}}
+                 where: {any: [{property: channel, op: eq, value: store},
+                               {property: coupon, op: starts_with, value: SP}]}}
   mean_order: {aggregate: avg, of: revenue, events: [purchase.completed, pos.purchase, pos.return]}
   mean_discount_30d: {aggregate: avg, of: discount, events: [purchase.completed, pos.purchase], window_days: 30}
   sum_discount: {aggregate: sum, of: discount, events: [purchase.completed, pos.purchase]}
@@ -60,7 +61,8 @@ computed_traits:
   seen_days: {aggregate: distinct_days, events: [web.page_viewed, email.opened]}
   seen_days_30d: {aggregate: distinct_days, events: [web.page_viewed, email.opened], window_days: 30}
   days_since_seen: {aggregate: days_since, events: [web.page_viewed, email.opened]}
-  store_views: {aggregate: count, events: [web.page_viewed], where: {not: {property: channel, op: in, value: [store, 4]}}}
+  store_views: {aggregate: count, events: [web.page_viewed],
+                where: {not: {property: channel, op: in, value: [store, 4]}}}
   seen_gap: {aggregate: gap_days, events: [web.page_viewed, email.opened]}
   last_seen_at: {aggregate: max, of: occurred_at, events: [web.page_viewed]}
   first_seen_90d: {aggregate: min, of: occurred_at, events: [web.page_viewed], window_days: 90}

@@ -13,7 +13,6 @@ from zoneinfo import ZoneInfo
 
 from schemas.conditions import All, AnyOf, LifecycleLeaf, Not, PropertyLeaf, SegmentLeaf, TraitLeaf
 from schemas.definitions import ComputedTrait, Definitions
-
 from tests.strategies import Event
 
 BASES = {"purchase.completed", "pos.purchase", "purchase.updated"}
@@ -285,6 +284,8 @@ def holds(op: str, value: Any, wanted: Any, timed: bool = False, zone: ZoneInfo 
         return wanted in value if isinstance(value, str | list | tuple) else False
     if op == "starts_with":
         return isinstance(value, str) and value.startswith(wanted)
+    low: Any
+    high: Any
     if timed:
         assert zone is not None
         low, high = moment(wanted, zone, False), moment(wanted, zone, True)
@@ -294,7 +295,7 @@ def holds(op: str, value: Any, wanted: Any, timed: bool = False, zone: ZoneInfo 
             return False
         low = high = wanted
     else:
-        low = high = Decimal(wanted)  # type: ignore[assignment]  # numbers where the branch above has times
+        low = high = Decimal(wanted)
         value = amount(value)
     if value is None:
         return False

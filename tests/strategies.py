@@ -5,6 +5,7 @@ from typing import Any
 from uuid import UUID
 
 from hypothesis import strategies as st
+
 from schemas.record import Identifier, Record, Sealed, encode
 
 Event = dict[str, Any]

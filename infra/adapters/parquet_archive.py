@@ -9,7 +9,7 @@ the manifest does not list was never archived: the log still has it.
 
 import fcntl
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from hashlib import sha256
 from itertools import pairwise
 from pathlib import Path
@@ -49,10 +49,7 @@ class ParquetArchive:
         return read_manifest(self.folder)[0]
 
     def next_offsets(self) -> list[int]:
-        ends = [0] * self._partitions
-        for entry in self.files():
-            ends[entry.partition] = entry.next
-        return ends
+        return next_offsets_of(self.files(), self._partitions)
 
     def path(self, entry: ArchiveFile) -> Path:
         return self.folder / entry.path
@@ -252,6 +249,14 @@ def read_manifest(folder: Path) -> tuple[list[ArchiveFile], int]:
         elif body != _HEADER:
             raise ArchiveDamaged(f"{manifest} is not an archive manifest this build reads")
     return entries, torn
+
+
+def next_offsets_of(entries: Iterable[ArchiveFile], partitions: int = 4) -> list[int]:
+    """By partition: the first offset that no entry covers."""
+    ends = [0] * partitions
+    for entry in entries:
+        ends[entry.partition] = entry.next
+    return ends
 
 
 def dataset(folder: Path, entries: Sequence[ArchiveFile]) -> ds.FileSystemDataset:

@@ -34,7 +34,7 @@ class PostgresTokens:
             raise BadRequest("not a role", [Problem("role", f"must be one of {', '.join(ROLES)}")])
         name, token = secrets.token_hex(4), PREFIX + secrets.token_urlsafe(32)
         self._connections.rows(
-            "insert into api_tokens (token_hash, id, role, created_at) values (%s, %s, %s, %s)",
+            "insert into api_tokens (token_hash, id, role, created_at) values (%s, %s, %s, %s) on conflict do nothing",
             (_hash(token), name, role, at),
         )
         return name, token

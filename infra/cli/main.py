@@ -34,19 +34,19 @@ MODULES: Final = {
 
 _HELP: Final = """Touchfold: every customer touchpoint in one log, every answer a fold of it.
 
+\b
 Begin:
-
   touchfold up                                 the whole platform on one machine
   touchfold source create web                  a write key, and a curl line to try it
 
+\b
 Ask:
-
   touchfold profile email:ada@example.com      one customer, with segments and risk
   touchfold segment members vip                who is in a segment
   touchfold sql "select type, count(*) from events group by 1"
 
+\b
 Feed and change:
-
   touchfold import tills.csv --mapping tills.yaml
   touchfold apply definitions/                 traits, segments, lifecycle, risk
   touchfold doctor                             what is wrong, and what to do

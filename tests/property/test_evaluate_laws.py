@@ -6,12 +6,12 @@ from random import Random
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from projections.evaluate import Evaluator, compile_evaluator
 from projections.fold import compile_fold
 from projections.state import LocalDays, State
 from schemas.definitions import Definitions, load_pack, merge, parse_documents
 from schemas.record import from_us, to_us
-
 from tests.definition_samples import everything
 from tests.property.test_fold_laws import folded
 from tests.reference_fold import Reference

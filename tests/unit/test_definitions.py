@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+
 import schemas
 from schemas.definitions import (
     Definitions,
@@ -16,7 +17,6 @@ from schemas.definitions import (
     warnings,
 )
 from schemas.errors import DefinitionsInvalid
-
 from tests.definition_samples import EVERYTHING, everything
 
 BASE = """
@@ -38,7 +38,7 @@ def base() -> Definitions:
 def refusal(text: str) -> list[tuple[str, str]]:
     with pytest.raises(DefinitionsInvalid) as caught:
         parse_documents([("new.yaml", text)], base())
-    return [tuple(problem) for problem in caught.value.problems]
+    return [(problem.path, problem.reason) for problem in caught.value.problems]
 
 
 @pytest.mark.parametrize(
@@ -176,9 +176,8 @@ def test_delete_removes_what_is_unused_and_says_where_a_name_is_still_used() -> 
 def test_definitions_come_back_from_their_canonical_json_whatever_the_order_of_writing() -> None:
     for defs in (base(), everything(), merge(Definitions(), parse_documents(load_pack("retail")))[0]):
         assert from_json(to_json(defs)) == defs
-    lines = [block for block in BASE.strip().split("\n") if not block.startswith(" ")]
-    assert lines
-    swapped = parse_documents([("b.yaml", "lifecycle:" + BASE.split("lifecycle:")[1] + BASE.split("lifecycle:")[0])])
+    rest, _, lifecycle = BASE.partition("lifecycle:")
+    swapped = parse_documents([("b.yaml", f"lifecycle:{lifecycle}{rest}")])
     assert merge(Definitions(), swapped)[0].content_hash == base().content_hash
     assert base().content_hash != everything().content_hash
 

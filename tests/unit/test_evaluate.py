@@ -1,17 +1,17 @@
 """The evaluator: due times to the microsecond, direct traits, reasons, sentences."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
+
 from projections.evaluate import Evaluator, compile_evaluator
 from projections.fold import compile_fold
 from projections.state import State
 from schemas.definitions import Definitions, merge, parse_documents
 from schemas.record import from_us, to_us
-
 from tests.unit.test_fold import NOON, event
 
 NEW_YORK = ZoneInfo("America/New_York")

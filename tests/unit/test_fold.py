@@ -6,6 +6,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+
 from projections import state as slots
 from projections.evaluate import Evaluator, compile_evaluator
 from projections.fold import Fold, compile_fold
@@ -14,7 +15,6 @@ from schemas.definitions import Definitions, merge, parse_documents
 from schemas.errors import ReaderTooOld, RecordUnreadable
 from schemas.money import divide, scaled
 from schemas.record import Identifier, Record, Sealed, encode, to_us
-
 from tests.strategies import record_bytes
 
 NOON = datetime(2024, 5, 1, 12, tzinfo=UTC)

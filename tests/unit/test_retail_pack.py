@@ -2,13 +2,13 @@
 
 from datetime import timedelta
 from decimal import Decimal
+from typing import Any
 
 from projections.evaluate import Decision, Evaluator, compile_evaluator
 from projections.fold import compile_fold
 from projections.state import State
 from schemas.definitions import Definitions, load_pack, merge, parse_documents, warnings
 from schemas.record import to_us
-
 from tests.unit.test_fold import NOON, event
 
 PACK = merge(Definitions(), parse_documents(load_pack("retail")))[0]
@@ -37,7 +37,12 @@ def test_the_pack_has_the_promised_names_each_with_a_description_and_no_warning(
     assert set(PACK.stage_names) == {"prospect", "new", "active", "repeat", "at_risk", "lapsed", "won_back"}
     assert PACK.lifecycle is not None
     assert PACK.risk is not None
-    described = [*PACK.computed_traits.values(), *PACK.segments.values(), *PACK.lifecycle.stages, *PACK.risk.rules]
+    described: list[Any] = [
+        *PACK.computed_traits.values(),
+        *PACK.segments.values(),
+        *PACK.lifecycle.stages,
+        *PACK.risk.rules,
+    ]
     assert all(item.description for item in described)
     assert warnings(PACK) == []
     assert "Customers whose" in EVALUATOR.sentence("vip")
@@ -59,7 +64,8 @@ def test_a_customer_passes_through_every_stage_with_time_alone_and_with_orders()
 
 def test_silence_makes_a_customer_at_risk_at_the_due_time_with_no_event_arriving() -> None:
     state = life(event("purchase.completed", revenue="80", order_id="o1"))
-    at, seen = to_us(NOON), []
+    at = to_us(NOON)
+    seen: list[tuple[str, str]] = []
     for _ in range(40):
         decision = EVALUATOR.decide(state, at, None)
         if not seen or seen[-1] != (decision.stage, decision.risk):

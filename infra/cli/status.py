@@ -1,0 +1,97 @@
+"""`touchfold status [--wait]`: how far acceptance, folding, decisions and the archive are."""
+
+import json
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from infra.cli.options import DATA, JSON, say
+
+if TYPE_CHECKING:
+    from infra.bootstrap import Session
+
+_QUERY: Final = """
+with live as (select revision from revisions where state = 'live')
+select (select coalesce(sum(next_offset), 0) from log_head),
+       (select coalesce(sum(next_offset), 0) from progress where revision = (select revision from live)),
+       (select coalesce(sum(cardinality(signatures)), 0) from marks where revision = (select revision from live)),
+       (select count(*) from dead_letters where state = 'open')
+"""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    app.command("status")(status)
+
+
+def status(
+    wait: Annotated[bool, typer.Option("--wait", help="until all accepted by now is applied and decided")] = False,
+    data: DATA = None,
+    as_json: JSON = False,
+) -> None:
+    """Tell how far the platform is; with --wait, return when it has caught up.
+
+    Examples: touchfold status     touchfold status --wait --json
+    """
+    from infra.bootstrap import session
+
+    with session(data, say=say) as here:
+        if wait:
+            here.settle(_changed_only() if not as_json else lambda _line: None)
+        found = measure(here)
+    if as_json:
+        typer.echo(json.dumps(found))
+        return
+    typer.echo("ready" if found["ready"] else "not running: start touchfold up")
+    for name in ("accepted", "applied", "decided", "lag", "archived", "dead_letters"):
+        typer.echo(f"{name.replace('_', ' '):13}{found[name]:>14,}")
+
+
+def measure(here: "Session") -> dict[str, Any]:
+    """The JSON of contracts. Counts are records of the log; `ready`: an `up` runs and answers healthy.
+
+    `decided` leaves out one record for each signature that waits for its decision; it equals `applied` when
+    nothing waits. `lag`: accepted and not yet decided.
+    """
+    from infra.adapters.parquet_archive import ParquetArchive
+
+    with here.database("touchfold status").transaction() as cursor:
+        cursor.execute(_QUERY)
+        row = cursor.fetchone()
+    assert row is not None, "a select of aggregates gave no row"
+    accepted, applied, waiting, dead = (int(value) for value in row)
+    decided = max(0, applied - waiting)
+    return {
+        "ready": here.url is not None and answers(here.url),
+        "lag": accepted - decided,
+        "accepted": accepted,
+        "applied": applied,
+        "decided": decided,
+        "dead_letters": dead,
+        "archived": sum(ParquetArchive(here.archive_folder).next_offsets()),
+    }
+
+
+def answers(url: str) -> bool:
+    """Whether /health says ok. Asks the machine itself, past any proxy of the environment."""
+    import urllib.error
+    import urllib.request
+
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(f"{url}/health", timeout=5) as answer:
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def _changed_only() -> Any:
+    last = ""
+
+    def tell(line: str) -> None:
+        nonlocal last
+        if line != last:
+            say(line)
+        last = line
+
+    return tell

@@ -1,0 +1,182 @@
+"""Runs SQL statements, each in a process of its own, and ends it at its deadline. For the API and the CLI."""
+
+import json
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import pyarrow as pa
+
+from query.sql import statement_of
+from query.sql_results import SqlResult
+from schemas import errors
+from schemas.errors import SqlLimit, SqlRefused, TouchfoldError
+from schemas.record import to_us
+
+DEADLINE_S: Final = 60.0
+API_DEADLINE_S: Final = 30.0
+MEMORY_BYTES: Final = 2**30  # DuckDB's own limit; the process may have 1.5 GiB of address space more
+RESULT_BYTES: Final = 2**30
+API_RESULT_BYTES: Final = 64 * 2**20
+_ROOT: Final = Path(__file__).resolve().parents[2]
+_FAILED: Final = 3
+_CHUNK: Final = 2**16
+_CODES: Final = {
+    kind.code: kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, TouchfoldError)
+}
+
+
+def run_sql(
+    statement: str,
+    *,
+    dsn: str,
+    archive_folder: Path,
+    limit: int | None = None,
+    now: datetime | None = None,
+    deadline_s: float = DEADLINE_S,
+    memory_bytes: int = MEMORY_BYTES,
+    result_bytes: int = RESULT_BYTES,
+) -> SqlResult:
+    """The rows of one reading statement over the tables of query.sql.TABLES. `now`: the clock of computed traits.
+
+    Raises SqlRefused (not a statement we run, or its own error), SqlLimit (time, memory, size), ArchiveDamaged,
+    StoreUnavailable. Blocks; call it from a thread that outlives the call: the process dies with the thread.
+    """
+    statement_of(statement)  # the cheap refusals need no process
+    request = {
+        "parent": os.getpid(),
+        "dsn": dsn,
+        "archive": str(archive_folder),
+        "statement": statement,
+        "limit": limit,
+        "at_us": to_us(now or datetime.now(UTC)),
+        "memory_bytes": memory_bytes,
+        "cpu_s": int(deadline_s * 4) + 2,
+    }
+    process = subprocess.Popen(
+        [sys.executable, "-B", "-m", "infra.drivers.sql_process"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd="/",
+        env=_environment(),
+        start_new_session=True,
+        close_fds=True,
+    )
+    try:
+        out, err = _exchange(process, msgspec.json.encode(request), time.monotonic() + deadline_s, result_bytes)
+    except TimeoutError:
+        raise SqlLimit(f"the statement ran longer than {deadline_s:g} seconds: filter or aggregate earlier") from None
+    finally:
+        _end(process)
+    if process.returncode != 0:
+        raise _failure(process.returncode, err)
+    return _result(out, limit)
+
+
+def _environment() -> dict[str, str]:
+    """Nothing of ours: no DSN, no master key. Few arenas, since each reserves address space."""
+    return {
+        "PATH": os.defpath,
+        "PYTHONPATH": str(_ROOT),
+        "LANG": "C.UTF-8",
+        "TZ": "UTC",
+        "MALLOC_ARENA_MAX": "2",
+        "ARROW_DEFAULT_MEMORY_POOL": "system",
+        "OMP_NUM_THREADS": "1",
+    }
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Kill what still runs of its session, and reap it."""
+    if process.poll() is None:
+        try:
+            os.killpg(process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            process.kill()
+    process.wait()
+    for pipe in (process.stdin, process.stdout, process.stderr):
+        if pipe is not None:
+            pipe.close()
+
+
+def _exchange(
+    process: subprocess.Popen[bytes], request: bytes, deadline: float, most_bytes: int
+) -> tuple[bytearray, bytearray]:
+    """Write the request, read stdout and stderr to their ends. Raises TimeoutError or SqlLimit."""
+    assert process.stdin and process.stdout and process.stderr, "all three are pipes"
+    out, err = bytearray(), bytearray()
+    sinks = {process.stdout.fileno(): (out, most_bytes), process.stderr.fileno(): (err, 2**20)}
+    pending = memoryview(request)
+    with selectors.DefaultSelector() as selector:
+        os.set_blocking(process.stdin.fileno(), False)
+        selector.register(process.stdin, selectors.EVENT_WRITE)
+        for pipe in (process.stdout, process.stderr):
+            selector.register(pipe, selectors.EVENT_READ)
+        while selector.get_map():
+            events = selector.select(max(0.0, deadline - time.monotonic()))
+            if not events and time.monotonic() >= deadline:
+                raise TimeoutError
+            for key, _ in events:
+                if key.fileobj is process.stdin:
+                    pending = _write(process, pending)
+                    if not pending:
+                        selector.unregister(process.stdin)
+                        process.stdin.close()
+                    continue
+                data = os.read(key.fd, _CHUNK)
+                sink, most = sinks[key.fd]
+                sink += data
+                if not data:
+                    selector.unregister(key.fileobj)
+                elif len(sink) > most:
+                    raise SqlLimit(f"the result is larger than {most // 2**20} MiB: add a LIMIT or aggregate")
+    try:
+        process.wait(max(0.0, deadline - time.monotonic()))
+    except subprocess.TimeoutExpired:
+        raise TimeoutError from None
+    return out, err
+
+
+def _write(process: subprocess.Popen[bytes], pending: memoryview) -> memoryview:
+    assert process.stdin is not None, "a pipe"
+    try:
+        return pending[os.write(process.stdin.fileno(), pending[:_CHUNK]) :]
+    except BrokenPipeError:  # it ended already; its exit status tells why
+        return pending[:0]
+
+
+def _failure(status: int, err: bytearray) -> TouchfoldError:
+    """What a process that did not answer died of."""
+    lines = bytes(err).decode(errors="replace").strip().splitlines()
+    if status == _FAILED and lines:
+        try:
+            told = json.loads(lines[-1])
+            return _CODES.get(told["code"], SqlRefused)(told["message"])
+        except (ValueError, KeyError):
+            return SqlRefused(lines[-1])
+    if status == -signal.SIGXCPU:
+        return SqlLimit("the statement used more processor time than it may have: filter or aggregate earlier")
+    if status in (-signal.SIGKILL, -signal.SIGABRT, -signal.SIGSEGV, -signal.SIGBUS):
+        return SqlLimit("the statement needs more memory than it may have: filter or aggregate earlier")
+    last = lines[-1] if lines else f"status {status}"
+    if last.startswith("MemoryError"):
+        return SqlLimit("the statement needs more memory than it may have: filter or aggregate earlier")
+    return errors.ServiceFailed(f"the SQL process failed: {last[:300]}")
+
+
+def _result(out: bytearray, limit: int | None) -> SqlResult:
+    end = out.index(b"\n")
+    columns = [(str(name), str(type_)) for name, type_ in json.loads(bytes(out[:end]))["columns"]]
+    with pa.ipc.open_stream(pa.py_buffer(memoryview(out)[end + 1 :])) as reader:
+        table = reader.read_all()
+    table = table.rename_columns([name for name, _ in columns])
+    truncated = limit is not None and table.num_rows > limit
+    return SqlResult(columns, table.slice(0, limit) if truncated else table, truncated)
