@@ -46,7 +46,7 @@ class Deployment(NamedTuple):
 class Settings(BaseModel):
     """Every setting with its default; the descriptions are those of docs/settings.md."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
     data: Path = Field(Path("touchfold-data"), description="the data folder")
     host: str = Field("127.0.0.1", min_length=1, description="the address to listen on")
@@ -90,13 +90,13 @@ class Settings(BaseModel):
     @field_validator("time_zone", mode="after")
     @classmethod
     def _known_zone(cls, value: str) -> str:
-        zones = available_timezones()
-        if value not in zones:
-            close = {zone.lower(): zone for zone in zones}
+        try:
+            return ZoneInfo(value).key
+        except (KeyError, ValueError, OSError):  # unknown; not a relative path; a folder of zones
+            close = {zone.lower(): zone for zone in available_timezones()}
             near = get_close_matches(value.lower(), close, 1)
             hint = f"did you mean {close[near[0]]}?" if near else "give one such as Europe/Berlin"
-            raise ValueError(f"is no time zone: {hint}")
-        return ZoneInfo(value).key
+            raise ValueError(f"is no time zone: {hint}") from None
 
     @field_validator("region", mode="after")
     @classmethod

@@ -1,11 +1,11 @@
 """Wait until all that was accepted is applied and decided, or do it here. For commands; no loop of the worker's."""
 
 import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from infra.adapters.postgres_control import PostgresControl
-from infra.drivers.worker_role import worker_of
+from infra.adapters.postgres import Database
 from schemas.errors import StoreUnavailable
 
 if TYPE_CHECKING:
@@ -13,6 +13,29 @@ if TYPE_CHECKING:
 
 LOOK_S: Final = 0.03
 PATIENCE_S: Final = 120.0  # without any advance: the worker is not there or cannot go on
+ROUNDS: Final = 3  # a decision may leave marks (a new hub unlinks others); these are waited for too
+_ALL: Final = 2**62
+_STATE: Final = """
+select (select array_agg(next_offset order by partition) from progress where revision = live.revision),
+       (select count(*) from marks where revision = live.revision and id <= %s),
+       (select coalesce(max(id), 0) from marks where revision = live.revision),
+       (select array[revision, done] from revisions where state = 'building' order by revision limit 1)
+from revisions live where state = 'live'
+"""
+
+
+class _State(NamedTuple):
+    """One look: `waiting` marks up to the asked id, `newest` mark's id, (revision, share done) being built."""
+
+    folded: list[int]
+    waiting: int
+    newest: int
+    building: tuple[float, float] | None
+
+    def told(self, total: int) -> str:
+        if self.building is not None:
+            return f"building revision {self.building[0]:.0f}: {self.building[1]:.0%}"
+        return f"applied {min(sum(self.folded), total):,} of {total:,}"
 
 
 def settle(session: "Session", progress: Callable[[str], None]) -> None:
@@ -20,56 +43,57 @@ def settle(session: "Session", progress: Callable[[str], None]) -> None:
     if session.joined:
         _await(session, progress)
         return
+    from infra.drivers.worker_role import worker_of  # noqa: PLC0415  # 0.5 s that a joined session need not wait
+
     worker = worker_of(session)
-    control = PostgresControl(session.dsn, "touchfold settle")
     log = session.log()
     session.vault().hold_lease()  # else every key is read again
-    try:
+    with closing(Database(session.dsn, "touchfold settle")) as database:
         while worker.step():
-            progress(_how_far(control, sum(log.ends())))
-    finally:
-        control.close()
+            progress(_look(database, 0).told(sum(log.ends())))
 
 
 def _await(session: "Session", progress: Callable[[str], None]) -> None:
-    database = session.database("touchfold settle")
-    ends = session.log().ends()
-    control = PostgresControl(session.dsn, "touchfold settle")
-    last: object = None
-    deadline = time.monotonic() + PATIENCE_S
-    newest_mark: int | None = None
-    while True:
-        revision = control.live().revision
-        behind = [max(0, end - at.next_offset) for end, at in zip(ends, control.progress(revision), strict=True)]
-        building = control.building()
-        marks = 0
-        if not any(behind):
-            with database.transaction() as cursor:
-                if newest_mark is None:  # marks of what was folded by now; later ones are later events'
-                    cursor.execute("select coalesce(max(id), 0) from marks where revision = %s", (revision,))
-                    row = cursor.fetchone()
-                    newest_mark = int(row[0]) if row else 0
-                cursor.execute("select count(*) from marks where revision = %s and id <= %s", (revision, newest_mark))
-                row = cursor.fetchone()
-                marks = int(row[0]) if row else 0
-            if not marks and building is None:
-                control.close()
+    """Positions first, then the marks they left: one statement sees both as of one instant."""
+    with closing(Database(session.dsn, "touchfold settle")) as database:
+        ends = session.log().ends()
+        total = sum(ends)
+
+        def folded(state: _State) -> bool:
+            return all(at >= end for at, end in zip(state.folded, ends, strict=True)) and state.building is None
+
+        state = _until(database, _ALL, folded, lambda seen: progress(seen.told(total)))
+        for _ in range(ROUNDS):
+            if state.newest == 0:
                 return
-        seen = (revision, sum(behind), marks, building and (building.revision, building.done))
-        if seen != last:
-            last, deadline = seen, time.monotonic() + PATIENCE_S
-            progress(_how_far(control, sum(ends)))
+            state = _until(database, state.newest, lambda seen: seen.waiting == 0, lambda _seen: None)
+
+
+def _until(database: Database, up_to: int, done: Callable[[_State], bool], tell: Callable[[_State], None]) -> _State:
+    last: _State | None = None
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        state = _look(database, up_to)
+        if done(state):
+            return state
+        if state != last:
+            last, deadline = state, time.monotonic() + PATIENCE_S
+            tell(state)
         elif time.monotonic() > deadline:
-            control.close()
             raise StoreUnavailable(
                 f"nothing was applied for {PATIENCE_S:.0f} s: look at the worker's lines in the log of touchfold up"
             )
         time.sleep(LOOK_S)
 
 
-def _how_far(control: PostgresControl, total: int) -> str:
-    building = control.building()
-    if building is not None:
-        return f"building revision {building.revision}: {building.done:.0%}"
-    folded = sum(each.next_offset for each in control.progress(control.live().revision))
-    return f"applied {min(folded, total)} of {total}"
+def _look(database: Database, up_to: int) -> _State:
+    with database.transaction() as cursor:
+        cursor.execute(_STATE, (up_to,))
+        row = cursor.fetchone()
+    if row is None:
+        raise StoreUnavailable("there is no live revision: see touchfold doctor")
+    folded, waiting, newest, building = row
+    shown: Sequence[float] | None = building
+    return _State(
+        [int(at) for at in folded or ()], int(waiting), int(newest), None if shown is None else (shown[0], shown[1])
+    )

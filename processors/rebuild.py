@@ -17,7 +17,7 @@ from processors.fold_batch import Batch, Folder
 from processors.worker import Compiled, LiveLoop, Services, decider_of, folder_of
 from schemas.control import Revision
 from schemas.definitions import Definitions, plain
-from schemas.errors import Disposition, TouchfoldError
+from schemas.errors import Disposition, ProgressConflict, TouchfoldError
 from schemas.store import Rebuilding, SegmentPair, SwapPlan
 
 log = logging.getLogger("touchfold.rebuild")
@@ -58,6 +58,8 @@ class Builder:
             self._building = self._take_up(revision, live)
         try:
             self._slice(self._building, live)
+        except ProgressConflict:
+            self._building = None  # not level yet, or taken over: look again at what is stored
         except TouchfoldError as err:
             if err.disposition is Disposition.RETRY:
                 self._building = None  # go on from what is stored

@@ -32,6 +32,7 @@ log = logging.getLogger("touchfold.worker")
 
 BATCH: Final = 5_000  # records of a partition in one FOLD; four partitions make 20,000 when behind
 GRACE: Final = timedelta(seconds=2)  # how far an idle partition's watermark stays behind the clock (design C8)
+MAX_WAIT: Final = timedelta(minutes=1)  # how long a due profile waits for a partition that is behind
 WATERMARK_EVERY_S: Final = 5.0
 TRIES: Final = 3  # of a record that makes the fold fail, before it is set aside
 
@@ -125,7 +126,7 @@ class LiveLoop:
 
     def forget(self) -> None:
         """Before the next step, take up again what is stored."""
-        self._folder = self._decider = None
+        self._compiled = self._folder = self._decider = None
 
     @property
     def compiled(self) -> Compiled:
@@ -164,6 +165,11 @@ class LiveLoop:
         if some:
             self.services.store.number_feed()
         return some
+
+    def decide_late(self, until_us: int) -> bool:
+        """Decide what was due long ago though a partition is behind; such decisions are marked as lagging."""
+        assert self._decider is not None, "load() makes it"
+        return self._decider.run(until_us, marks=0, lagging=True).profiles > 0
 
     def lowest_watermark(self) -> int:
         """The lowest watermark now, without reading more than the next record of each partition."""
@@ -240,9 +246,20 @@ class Worker:
         self._saved_at: datetime | None = None
 
     def step(self) -> bool:
-        """Everything once; True if there was work."""
-        worked = self.live.step()
-        built = self._build(self.live)
+        """Everything once; True if there was work. An idle step is one query."""
+        live = self.live
+        revision = live.compiled.revision.revision
+        pulse = self._services.control.pulse(revision)
+        if pulse.live != revision:
+            live.forget()
+            return True
+        now = self._services.clock.now()
+        waiting = any(end > start for end, start in zip(pulse.ends, live.next_offsets, strict=True))
+        due = pulse.due_us is not None and pulse.due_us <= to_us(now - GRACE)
+        worked = (waiting or due or pulse.marks) and live.step()
+        if due and not worked:
+            worked = live.decide_late(to_us(now - MAX_WAIT))
+        built = pulse.building is not None and self._build(live)
         self._save_watermarks()
         return worked or built
 

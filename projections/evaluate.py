@@ -35,7 +35,7 @@ from schemas.definitions import DEFAULT_STAGE, REFUND_TYPES, Definitions
 from schemas.money import divide, scaled, to_decimal
 from schemas.record import from_us
 
-NEVER: Final = 2**62
+NEVER: Final = 253_402_300_799_999_999  # the last microsecond of the year 9999: nothing later is a time
 _VAR_KINDS: Final = {"integer": INTEGER, "decimal": SCALED, "time": TIME, "any": DYNAMIC}
 TraitValue = int | Decimal | str | bool | datetime | None
 
@@ -73,7 +73,8 @@ class Evaluator:
         self.published_names = tuple(n for n in self.trait_names if definitions.computed_traits[n].publish)
         used = used_traits(condition for _, condition in definitions.conditions())
         self.condition_traits = frozenset(used & definitions.traits.keys())
-        self.needs_direct = frozenset(n for n in self.condition_traits if definitions.traits[n].personal)
+        # An attribute may have been sealed before it was declared, so any of them may have to be opened.
+        self.needs_direct = self.condition_traits
         source = _generate(self, sorted(used & definitions.computed_traits.keys()))
         self.source = "\n".join(source.lines)
         space = source.run("evaluator")
@@ -163,9 +164,7 @@ def _amounts(state: State) -> list[tuple[str, int, int | None, int]]:
         return []
     gone = {entry[0] for entry in state[st.CANCELS]}
     found = [(o[st.O_CURRENCY], o[st.O_OWN], o[st.O_BASE], 1) for o in state[st.ORDERS] if o[st.O_ID] not in gone]
-    found += [
-        (r[st.R_CURRENCY], r[st.R_OWN], r[st.R_BASE], -1) for r in state[st.REFUNDS] if r[st.R_ID] not in gone
-    ]
+    found += [(r[st.R_CURRENCY], r[st.R_OWN], r[st.R_BASE], -1) for r in state[st.REFUNDS] if r[st.R_ID] not in gone]
     return [amount for amount in found if amount[1] is not None]
 
 
@@ -210,6 +209,16 @@ def _window(
     return read
 
 
+def window_count(cells: list[int], first: int) -> tuple[int, int | None]:
+    """`_window` of counts, the commonest, without a call per cell."""
+    if cells[0] >= first:
+        return sum(cells[1::2]), cells[0]
+    i = len(cells) - 2
+    while i >= 0 and cells[i] >= first:
+        i -= 2
+    return sum(cells[i + 3 :: 2]), cells[i + 2] if i + 2 < len(cells) else None
+
+
 def window_days(words: list[int], first: int) -> tuple[int, int | None]:
     """How many bits are set from a day on, and the oldest of these days."""
     count, oldest = 0, None
@@ -228,7 +237,7 @@ def open_number(entries: Any) -> int | None:
 
 
 _WINDOWS: Final[dict[str, Any]] = {
-    "day_count": _window(2, 0, lambda v, c: v + c[0]),
+    "day_count": window_count,
     "day_sum": _window(3, (0, 0), lambda v, c: (v[0] + c[0], v[1] + c[1])),
     "day_min": _window(2, None, lambda v, c: c[0] if v is None else min(v, c[0])),
     "day_max": _window(2, None, lambda v, c: c[0] if v is None else max(v, c[0])),
@@ -254,7 +263,8 @@ def _generate(evaluator: Evaluator, used: Sequence[str]) -> Source:
     days = evaluator.fold.days
     src = Source({
         **HELPERS, "declared": declared, "restore": restore, "kept_number": kept_number, "divide": divide,
-        "open_number": open_number, "Decision": Decision, "DAYS": days.cache.get, "day_of": days.day,
+        "open_number": open_number, "Decision": Decision, "new": tuple.__new__, "DAYS": days.cache.get,
+        "day_of": days.day,
         "start": days.start, "moment": moment_reader(days), "NONE": {},
         **{f"window_{kind}": read for kind, read in _WINDOWS.items()},
     }, days)  # fmt: skip
@@ -286,9 +296,7 @@ def _thresholds(defs: Definitions, days: LocalDays) -> dict[str, set[int]]:
 class _Values:
     """The statements that make a local of each trait, and `due`. `thresholds` is empty where nothing falls due."""
 
-    def __init__(
-        self, src: Source, fold: Fold, plans: Sequence[TraitPlan], thresholds: Mapping[str, set[int]]
-    ) -> None:
+    def __init__(self, src: Source, fold: Fold, plans: Sequence[TraitPlan], thresholds: Mapping[str, set[int]]) -> None:
         self.src, self.fold, self.plans, self.thresholds = src, fold, plans, thresholds
         self.vars = {plan.name: f"t{i}" for i, plan in enumerate(plans)}
         self.inits: dict[str, str] = {}  # accumulators of the order loop
@@ -298,7 +306,7 @@ class _Values:
 
     def emit(self) -> None:
         add = self.src.add
-        add(1, "if s[2] is not None and s[2][0] > at: at = s[2][0]", f"due = {NEVER}")
+        add(1, "if s[2] is not None and s[2][0] > at: at = s[2][0]", f"due = due_day = {NEVER}")
         if any(plan.spec.window_days for plan in self.plans):
             add(1, "today = DAYS(at // 900000000)", "if today is None: today = day_of(at)")
         for plan in self.plans:
@@ -307,6 +315,8 @@ class _Values:
         orders = [plan for plan in self.plans if plan.bit is not None]
         if orders:
             self._orders(orders)
+        if self.thresholds:
+            add(1, f"if due_day < {NEVER}:", "    d = start(due_day)", "    if d < due: due = d")
 
     # -- slots
 
@@ -315,14 +325,13 @@ class _Values:
         slot = self.fold.plan.slots[(plan.slot or 0) - st.BASE_SLOTS]
         if spec.window_days is not None:
             first = f"today - {spec.window_days - 1}"
-            lines = [f"{var}, old = window_{slot.kind}({at}, {first})"]
+            inside = [f"{var}, old = window_{slot.kind}({at}, {first})"]
             if self.thresholds:
-                lines += [
-                    "if old is not None:",
-                    f"    d = start(old + {spec.window_days})",
-                    "    if d < due: due = d",
-                ]
-            return lines + self._finish(spec.aggregate, var, var)
+                day = f"old + {spec.window_days}"
+                inside.append(f"if old is not None and {day} < due_day: due_day = {day}")
+            inside += self._finish(spec.aggregate, var, var)
+            empty = _of_nothing(spec.aggregate)
+            return [f"if {at}:", *("    " + line for line in inside), f"else: {var} = {empty}"]
         if spec.aggregate == "days_since":
             return self._since(plan.name, at, var)
         if spec.aggregate == "gap_days":
@@ -364,14 +373,15 @@ class _Values:
         for plan in plans:
             self._order_trait(plan, self.vars[plan.name])
         add = self.src.add
-        add(1, *(f"{var} = {empty}" for var, empty in self.inits.items()))
-        add(1, *(f"{self.vars[plan.name]} = None" for plan in plans))
         windows = sorted({w for _, w in (*self.base_steps, *self.refund_steps) if w})
-        add(1, f"if s[{st.ORDERS}] != {st.OVERFLOW}:")
+        add(1, f"if not s[{st.ORDERS}] and not s[{st.REFUNDS}]:")
+        add(2, *(f"{self.vars[plan.name]} = {_of_nothing(plan.spec.aggregate)}" for plan in plans))
+        add(1, f"elif s[{st.ORDERS}] == {st.OVERFLOW}:")
+        add(2, *(f"{self.vars[plan.name]} = None" for plan in plans))
+        add(1, "else:")
+        add(2, *(f"{var} = {empty}" for var, empty in self.inits.items()))
         add(2, f"gone = {{c[0] for c in s[{st.CANCELS}]}} if s[{st.CANCELS}] else NONE")
-        if windows:
-            add(2, f"if s[{st.ORDERS}] or s[{st.REFUNDS}]:")
-            add(3, *(f"f{w} = start(today - {w - 1})" for w in windows))
+        add(2, *(f"f{w} = start(today - {w - 1})" for w in windows))
         self._loop(st.ORDERS, st.O_ID, st.O_US, st.O_BITS, self.base_steps)
         if self.refund_steps:
             self._loop(st.REFUNDS, st.R_ID, st.R_US, st.R_BITS, self.refund_steps)
@@ -417,11 +427,9 @@ class _Values:
         old = f"o{tag}"
         if old not in self.inits:
             self._init(old, str(NEVER))
-            self.after += [
-                f"if {old} < {NEVER}:",
-                f"    d = start(day_of({old}) + {window})",
-                "    if d < due: due = d",
-            ]
+            self.after.append(
+                f"if {old} < {NEVER} and day_of({old}) + {window} < due_day: due_day = day_of({old}) + {window}"
+            )
         steps[f"if us < {old}: {old} = us"] = None
 
     def _order_times(self, plan: TraitPlan, var: str, tag: str, steps: dict[str, None]) -> None:
@@ -484,10 +492,13 @@ class _Values:
         better = "<" if plan.spec.aggregate == "first" else ">"
         best = self._init(f"{'g' if better == '<' else 'h'}{tag}_{what}", "None")
         stamped = f"[us, o[{st.O_KEY}], {value}]"
-        steps[f"if {value} is not None and ({best} is None or {stamped} {better} {best}): {best} = {stamped}"] = (
-            None
-        )
+        steps[f"if {value} is not None and ({best} is None or {stamped} {better} {best}): {best} = {stamped}"] = None
         self.after.append(f"{var} = None if {best} is None else restore({best}[2])")
+
+
+def _of_nothing(aggregate: str) -> int | None:
+    """The value of an aggregate over no events."""
+    return 0 if aggregate in ("count", "sum", "distinct_days") else None
 
 
 def _conditions(src: Source, evaluator: Evaluator, values: _Values) -> None:
@@ -519,7 +530,7 @@ def _conditions(src: Source, evaluator: Evaluator, values: _Values) -> None:
             test = tree(defs.segments[name].when, leaf)
             add(1, f"if {test}: mask |= {1 << evaluator.segment_names.index(name)}")
     _risk(src, defs, leaf)
-    add(1, f"return Decision(mask, stage, risk, points, reasons, None if due == {NEVER} else due)")
+    add(1, f"return new(Decision, (mask, stage, risk, points, reasons, None if due == {NEVER} else due))")
 
 
 def _stage(src: Source, defs: Definitions, leaf: Callable[[Any], str]) -> None:

@@ -20,13 +20,14 @@ from projections.predicates import DYNAMIC, HELPERS, SCALED, TEXT, Source, compa
 from projections.state import LocalDays, State
 from schemas.conditions import PropertyLeaf, used_properties
 from schemas.definitions import ANY_EVENT, CANCEL_TYPES, ORDER_TYPES, REFUND_TYPES, Definitions
-from schemas.errors import RecordUnreadable
+from schemas.errors import ReaderTooOld, RecordUnreadable
 from schemas.money import LIMIT, currency_of, divide, lines_amount, scaled
 from schemas.record import EPOCH, VERSION, Identifier, Sealed, encode
 from schemas.record import decode as decode_record
 
 IDENTIFIED: Final = "profile.identified"
 _US: Final = timedelta(microseconds=1)
+LAYOUT_VERSION: Final = 1  # raise it when the same definitions fold to other states: it forces a refold
 MAX_TEXT: Final = 500  # letters of a text kept by first or last
 MAX_ID: Final = 128  # letters of an order or complaint id kept as it is
 
@@ -87,6 +88,8 @@ class Fold:
                 event = self._decoder.decode(encode(decode_record(value)))
             event.key = bytes.fromhex(event.id.replace("-", ""))
         except (msgspec.MsgspecError, RecursionError, ValueError) as err:
+            if _version_of(value) > VERSION:
+                raise ReaderTooOld(f"touchpoint newer than v{VERSION}, which this build reads") from err
             raise RecordUnreadable(f"not a touchpoint record: {type(err).__name__}") from err
         event.occurred_us = (event.occurred_at - EPOCH) // _US
         return cast(FoldEvent, event)
@@ -181,6 +184,19 @@ def _event_decoder(plan: Plan) -> tuple[msgspec.json.Decoder[Any], type]:
     return msgspec.json.Decoder(event), event
 
 
+class _Version(msgspec.Struct):
+    """The version alone: a newer record may be of another shape."""
+
+    v: int = 0
+
+
+def _version_of(value: bytes) -> int:
+    try:
+        return msgspec.json.decode(value, type=_Version).v
+    except (msgspec.MsgspecError, RecursionError, ValueError):
+        return 0
+
+
 def _sealed_needs(plan: Plan) -> dict[str, frozenset[str]]:
     """Event name → dotted names of properties that some `where` compares."""
     streams = [slot.stream for slot in plan.slots] + plan.order_streams
@@ -212,7 +228,7 @@ def _layout_hash(plan: Plan, time_zone: str, currency: str) -> str:
     """Equal when the folds are the same: then a changed definition needs no refold."""
     defs = plan.definitions
     parts = [
-        time_zone, currency, plan.extras, [(s.events, s.where) for s in plan.order_streams],
+        LAYOUT_VERSION, time_zone, currency, plan.extras, [(s.events, s.where) for s in plan.order_streams],
         [(s.kind, s.stream.events, s.stream.where, s.of, s.window_days, s.key, s.opens) for s in plan.slots],
         [(r.currency, r.date, str(r.rate)) for r in defs.rates],
         sorted((n, s.rank) for n, s in defs.sources.items()),
@@ -290,7 +306,7 @@ def fold_traits(event: FoldEvent, state: State) -> None:
     if event.sealed is not None:
         for dotted in event.sealed.names:
             if dotted.startswith("traits."):
-                name = dotted[7:].partition(".")[0]
+                name = dotted[7:]
                 st.put(entries, [name, 0, us, key, st.DIRECT, None, event.partition, event.offset])
 
 

@@ -146,7 +146,7 @@ def merge_keyed(cap: int | None) -> Callable[[Slot, Slot], Slot]:
     """The merge of two sorted lists of entries [key, …]: the greater entry of a key wins."""
 
     def merge(a: Slot, b: Slot) -> Slot:
-        if OVERFLOW in (a, b):
+        if type(a) is int or type(b) is int:
             return OVERFLOW
         if not a or not b:
             return a or b

@@ -14,7 +14,7 @@ import pyarrow as pa
 from projections.evaluate import Evaluator, compile_evaluator
 from projections.fold import Fold, compile_fold
 from schemas.definitions import Definitions, from_json
-from schemas.event_columns import MONEY, TIME, UUID, uuid_array
+from schemas.event_columns import MONEY, TIME, UUID, uuid_text
 
 _REASONS: Final = pa.list_(pa.struct([("code", pa.string()), ("points", pa.int32())]))
 _WIDE: Final = pa.decimal128(38, 4)  # for sums beyond DECIMAL(18,4)
@@ -39,9 +39,6 @@ SEGMENTS: Final = _schema(
     ("name", pa.string()), ("version", pa.int32()), ("description", pa.string()), ("size", pa.int64())
 )
 MEMBERSHIPS: Final = _schema(("profile_id", UUID), ("segment", pa.string()), ("version", pa.int32()), ("since", TIME))
-OWNERS: Final = _schema(("signature", UUID), ("profile_id", UUID))
-NOT_APPLIED: Final = _schema(("partition", pa.int16()), ("offset", pa.int64()))
-RANKS: Final = _schema(("source", pa.string()), ("rank", pa.int64()))
 
 
 class StoredProfile(NamedTuple):
@@ -89,7 +86,7 @@ def profiles_table(reader: Reader | None, rows: Sequence[StoredProfile], at_us: 
             for column, value in zip(columns, values, strict=True):
                 column.append(value)
     arrays: list[Any] = [
-        uuid_array([row.profile_id for row in rows]),
+        pa.array([uuid_text(row.profile_id) for row in rows], UUID),
         pa.array([row.first_us for row in rows], TIME),
         pa.array([row.last_us for row in rows], TIME),
         pa.array([row.event_count for row in rows], pa.int64()),
@@ -153,16 +150,9 @@ def memberships_table(
         pa.DictionaryArray.from_arrays(indices, pa.array(names, pa.string())) if known else pa.array([], pa.string())
     )
     arrays: list[Any] = [
-        uuid_array([row[1] for row in known]),
+        pa.array([uuid_text(row[1]) for row in known], UUID),
         labels.cast(pa.string()),
         pa.array([versions.get(names[row[0]], 1) for row in known], pa.int32()),
         pa.array([row[2] for row in known], TIME),
     ]
     return pa.Table.from_arrays(arrays, schema=MEMBERSHIPS)
-
-
-def ranks_table(definitions: Definitions | None) -> pa.Table:
-    """Sources that have a rank; the rest has 0."""
-    sources = definitions.sources if definitions else {}
-    rows = [{"source": name, "rank": source.rank} for name, source in sources.items()]
-    return pa.Table.from_pylist(rows, schema=RANKS)

@@ -24,6 +24,16 @@ class Progress(NamedTuple):
     watermark_us: int
 
 
+class Pulse(NamedTuple):
+    """Whether there is work, in one look."""
+
+    live: int  # the live revision
+    building: int | None
+    ends: Sequence[int]  # of the log, by partition
+    marks: bool  # any, of any revision
+    due_us: int | None  # the earliest timer of the revision asked for
+
+
 class Control(Protocol):
     """Revisions and progress. Each call is a transaction of its own."""
 
@@ -33,6 +43,9 @@ class Control(Protocol):
         """The oldest revision that is being built."""
 
     def revision(self, number: int) -> Revision: ...
+
+    def pulse(self, revision: int) -> Pulse:
+        """One cheap query; `revision` may be retired already (then `due_us` is None)."""
 
     def progress(self, revision: int) -> list[Progress]:
         """By partition, ascending."""

@@ -23,47 +23,18 @@ from schemas.definitions import (
     MAX_WINDOW_DAYS,
     ComputedTrait,
     Definitions,
+    plain,
 )
 from schemas.errors import Problem
+from schemas.touchpoints import TYPES, clear_rules, declared_of
 
 _SNAKE: Final = re.compile(r"[a-z][a-z0-9_]{0,62}")
+_DOTTED: Final = re.compile(r"[a-z_]+\.[a-z_]+")
 _OPEN_NAME: Final = re.compile(r"[^\x00-\x1f]{1,100}")
 _TIME_FREE: Final = ("days_since", "gap_days", "open_count")
 _NO_VALUE: Final = ("count", "distinct_days", "days_since", "gap_days", "open_count")
 _NUMERIC: Final = ("sum", "avg", "min", "max")
 
-# Clear in every record whatever its value (contracts, "What is clear"): the commerce fields.
-COMMERCE_PROPERTIES: Final = frozenset(
-    [
-        "order_id",
-        "checkout_id",
-        "affiliation",
-        "subtotal",
-        "total",
-        "revenue",
-        "shipping",
-        "tax",
-        "discount",
-        "coupon",
-        "currency",
-        "products",
-        "product_id",
-        "sku",
-        "category",
-        "name",
-        "brand",
-        "variant",
-        "price",
-        "quantity",
-        "position",
-        "url",
-        "image_url",
-        "email_id",
-        "campaign_id",
-        "campaign_name",
-        "link_id",
-    ]
-)
 _CLEAR_VALUES: Final = "its numbers under 7 digits, booleans and times are clear, its text is sealed"
 
 
@@ -293,6 +264,10 @@ def warn(defs: Definitions) -> list[Problem]:
     found: list[Problem] = []
     for name, trait in defs.computed_traits.items():
         path = f"computed_traits.{name}"
+        for event in trait.all_events:
+            if _DOTTED.fullmatch(event) and event not in TYPES:
+                found.append(Problem(path, f"{event} is no touchpoint; only a custom event of that name counts"
+                                     f"{did_you_mean(event, TYPES)}"))  # fmt: skip
         for prop in sorted(_compared_as_text(trait)):
             for type_ in _sealed_in(defs, trait, prop):
                 found.append(Problem(f"{path}.where", f"{prop} of {type_} may be sealed ({_CLEAR_VALUES}): "
@@ -323,7 +298,5 @@ def _compared_as_text(trait: ComputedTrait) -> set[str]:
 
 def _sealed_in(defs: Definitions, trait: ComputedTrait, prop: str) -> list[str]:
     """The event types of a trait in which a property is not declared or known to be clear."""
-    if prop in COMMERCE_PROPERTIES:
-        return []
-    declared = defs.properties
-    return [t for t in trait.all_events if prop not in declared.get(t, {}) or declared[t][prop].personal]
+    declared = declared_of(plain(defs))
+    return [name for name in trait.all_events if prop not in clear_rules(declared, name, None).names]

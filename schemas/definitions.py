@@ -4,6 +4,7 @@ YAML in, frozen models out; `definition_checks` refuses what does not hold toget
 """
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date
 from decimal import Decimal
@@ -62,7 +63,20 @@ class TraitDeclaration(Model):
 
 
 class ComputedTrait(Model):
-    """A value folded from events; the docs page of computed traits says what each aggregate means."""
+    """A value folded from the events named (a type, the name of a custom event, or "*" alone for every event).
+
+    - count, distinct_days (local days with one): 0 of none. sum of a property: 0 of none.
+    - avg, min, max of a property; first, last by stamp: None of none. `of: occurred_at` is the event's time,
+      `of: revenue` its derived revenue in the base currency (in its own where `where` pins one currency).
+    - days_since: full 24 hours since the newest. gap_days: full days between the last two.
+    - open_count: keys whose newest event, by stamp, is one of `opens` and not of `closes`; events without the
+      `key` property share one key.
+
+    When all events are order events and one is a base (design C5), it is over orders, each once: count and the
+    others see bases that are not cancelled, at their stamp; sum and avg of revenue subtract the refunds named in
+    `events`, each at its own stamp. Cancellations and updates of a purchase apply whether named or not; refunds
+    of a cancelled order do not. `window_days`: N local calendar days, today and N - 1 before.
+    """
 
     aggregate: Aggregate
     of: StrictStr | None = None
@@ -216,16 +230,27 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[object, object]:
 
 def _number(loader: _Loader, node: yaml.ScalarNode) -> object:
     text = str(loader.construct_scalar(node))
-    try:
-        return Decimal(text.replace("_", ""))
-    except ArithmeticError:
-        return text
+    return Decimal(text)
 
 
 def _text(loader: _Loader, node: yaml.ScalarNode) -> str:
     return str(loader.construct_scalar(node))
 
 
+# Of plain words only true and false are booleans and only decimal digits numbers: NO is a country, 010 a shop,
+# 12:30 a time of day (YAML 1.1 makes False, 8 and 750 of them).
+_TAG: Final = "tag:yaml.org,2002:"
+_Loader.yaml_implicit_resolvers = {
+    letter: [(tag, form) for tag, form in forms if tag not in (f"{_TAG}bool", f"{_TAG}int", f"{_TAG}float")]
+    for letter, forms in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(f"{_TAG}bool", re.compile(r"(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
+_Loader.add_implicit_resolver(f"{_TAG}int", re.compile(r"[-+]?(?:0|[1-9][0-9]*)$"), list("-+0123456789"))
+_Loader.add_implicit_resolver(
+    f"{_TAG}float",
+    re.compile(r"[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?$"),
+    list("-+.0123456789"),
+)
 _Loader.add_constructor("tag:yaml.org,2002:map", _mapping)
 _Loader.add_constructor("tag:yaml.org,2002:float", _number)
 _Loader.add_constructor("tag:yaml.org,2002:timestamp", _text)
@@ -442,18 +467,14 @@ def merge(base: Definitions, patch: Definitions) -> tuple[Definitions, Summary]:
     return merged, summary
 
 
-def _deletions(
-    names: Sequence[str], old: Mapping[str, Any], new: Mapping[str, Any]
-) -> tuple[set[str], list[Problem]]:
+def _deletions(names: Sequence[str], old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[set[str], list[Problem]]:
     """Qualified names to delete, from bare (`vip`) or qualified (`segments.vip`) ones."""
     deleted: set[str] = set()
     problems: list[Problem] = []
     for i, name in enumerate(names):
         hits = [path for path in old if path == name or path.partition(".")[2] == name]
         if len(hits) > 1:
-            problems.append(
-                Problem(f"delete[{i}]", f"{name} means {' and '.join(sorted(hits))}; write one in full")
-            )
+            problems.append(Problem(f"delete[{i}]", f"{name} means {' and '.join(sorted(hits))}; write one in full"))
         elif any(path == name or path.partition(".")[2] == name for path in new):
             problems.append(Problem(f"delete[{i}]", f"{name} is also defined here; keep one of the two"))
         else:

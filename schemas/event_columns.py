@@ -17,7 +17,7 @@ from schemas.money import currency_of, revenue_of
 from schemas.record import VERSION, Identifier, Stored, encode, signature_of, to_us
 from schemas.record import decode as decode_record
 
-UUID: Final = pa.uuid()
+UUID: Final = pa.string()  # in UUID form: Arrow cannot compare its own UUID type, which DuckDB asks it to
 TIME: Final = pa.timestamp("us", tz="UTC")
 MONEY: Final = pa.decimal128(18, 4)
 _TEXTS: Final = pa.list_(pa.string())
@@ -135,11 +135,11 @@ def _currency(properties: Mapping[str, Any], revenue: int | None, default: str) 
     return None if revenue is None and not isinstance(given, str) else currency_of(given, default)
 
 
-class _Signatures(dict[tuple[str, ...], bytes]):
+class _Signatures(dict[tuple[str, ...], str]):
     """Tokens in hex → signature, remembered inside one table."""
 
-    def __missing__(self, tokens: tuple[str, ...]) -> bytes:
-        found = self[tokens] = signature_of([bytes.fromhex(token) for token in tokens])
+    def __missing__(self, tokens: tuple[str, ...]) -> str:
+        found = self[tokens] = uuid_text(signature_of([bytes.fromhex(token) for token in tokens]))
         return found
 
 
@@ -150,9 +150,10 @@ def money_array(amounts: Sequence[int | None]) -> "pa.Array[Any]":
     return pa.Array.from_buffers(MONEY, len(amounts), [missing.buffers()[1], pa.py_buffer(data)])
 
 
-def uuid_array(raws: Sequence[bytes | None]) -> "pa.Array[Any]":
-    """UUIDs from 16 raw bytes each."""
-    return pa.ExtensionArray.from_storage(UUID, pa.array(raws, pa.binary(16)))
+def uuid_text(raw: bytes) -> str:
+    """The UUID form of 16 bytes; four times cheaper than through UUID."""
+    digits = raw.hex()
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
 def _values(record: Stored, event: _Event, signatures: _Signatures, currency: str) -> tuple[Any, ...]:
@@ -161,10 +162,10 @@ def _values(record: Stored, event: _Event, signatures: _Signatures, currency: st
     revenue = revenue_of(properties)
     context = bytes(event.context)
     return (
-        bytes.fromhex(event.id.replace("-", "")),
+        event.id,
         *(event.message_id, event.type, event.name, event.source),
         signatures[tuple([each.token for each in event.ids])],
-        bytes.fromhex(event.route_key),
+        uuid_text(bytes.fromhex(event.route_key)),
         *(to_us(event.occurred_at), to_us(event.received_at), to_us(event.known_at)),
         order_id_of(properties.get("order_id")),
         revenue,
@@ -204,8 +205,6 @@ def event_table(records: Sequence[Stored], currency: str, *, originals: bool) ->
 
 
 def _array(field: "pa.Field[Any]", column: list[Any]) -> "pa.Array[Any]":
-    if field.type == UUID:
-        return uuid_array(column)
     return money_array(column) if field.type == MONEY else pa.array(column, field.type)
 
 

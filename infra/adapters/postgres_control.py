@@ -8,7 +8,7 @@ from psycopg2.extensions import cursor as Cursor
 from psycopg2.extras import Json
 
 from infra.adapters.postgres import Database
-from schemas.control import Progress, Revision
+from schemas.control import Progress, Pulse, Revision
 
 _REVISION: Final = "select revision, state, cause, definitions, content_hash, done, message from revisions"
 
@@ -35,6 +35,23 @@ class PostgresControl:
         with self._database.transaction() as cursor:
             cursor.execute(f"{_REVISION} {where}")
             return [Revision(*row) for row in cursor.fetchall()]
+
+    def pulse(self, revision: int) -> Pulse:
+        with self._database.transaction() as cursor:
+            cursor.execute(
+                "select (select revision from revisions where state = 'live'),"
+                " (select min(revision) from revisions where state = 'building'),"
+                " (select array_agg(next_offset order by partition) from log_head),"
+                " exists (select from marks)"
+            )
+            row = cursor.fetchone()
+            assert row is not None, "a query without a table gave no row"
+            due_us = None
+            if row[0] == revision:
+                cursor.execute(f"select min(due_us) from profiles_r{int(revision)}")
+                due = cursor.fetchone()
+                due_us = due[0] if due else None
+            return Pulse(row[0], row[1], row[2], row[3], due_us)
 
     def progress(self, revision: int) -> list[Progress]:
         with self._database.transaction() as cursor:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 from psycopg2.extras import execute_values
 
@@ -98,6 +98,6 @@ def _values(letter: DeadLetter) -> tuple[object, ...]:
     )
 
 
-def _letter(row: tuple[object, ...]) -> DeadLetter:
+def _letter(row: tuple[Any, ...]) -> DeadLetter:
     *head, event_id, tokens, seal_key, sealed = row
-    return DeadLetter(*head, event_id, tuple(tokens or ()), seal_key, bytes(sealed))  # type: ignore[arg-type]  # as selected
+    return DeadLetter._make((*head, event_id, tuple(tokens or ()), seal_key, bytes(sealed)))

@@ -7,12 +7,14 @@ import logging
 import select
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import date
 from typing import Any, Final
 
 import psycopg2.errors
 from psycopg2.extensions import connection as Connection
+from psycopg2.extensions import cursor as Cursor
 
 from infra.adapters.postgres import Database, Uuid, Uuids, mapped
 from infra.adapters.postgres_log import PARTITIONS, PostgresLog
@@ -38,11 +40,11 @@ Params = Sequence[Any] | Mapping[str, Any]
 
 _PROFILE: Final = """
 select (select revision from revisions where state = 'live'),
-    exists (select from erased_tokens where token = %(token)s),
+    exists (select from erased_tokens where token = $1),
     t.profile_id, p.version, p.state, p.segments, p.lifecycle, p.risk, p.reasons, p.first_us, p.last_us, p.event_count,
     m.tokens, m.kinds
 from (select 1) one
-left join tokens t on t.token = %(token)s
+left join tokens t on t.token = $1
 left join profiles_r{revision} p on p.profile_id = t.profile_id
 left join lateral (
     select array_agg(o.token order by o.first_us, o.token) tokens,
@@ -96,14 +98,34 @@ class PerThread:
             self.database().close()  # perhaps a connection of before a restart
             return self._rows(query, params)
 
-    def _rows(self, query: str, params: Params) -> Rows:
+    def prepared(self, name: str, query: str, token: bytes) -> Rows:
+        """`rows` of a query over one token ($1), planned once a connection: planning takes 1.2 ms, running 0.1."""
+        try:
+            return self._rows(query, (Uuid(token),), name)
+        except StoreUnavailable:
+            self.database().close()
+            return self._rows(query, (Uuid(token),), name)
+
+    def _rows(self, query: str, params: Params, name: str | None = None) -> Rows:
         with mapped():
             connection = self.database().connection()
             if not connection.autocommit:
                 connection.autocommit = True
             with connection.cursor() as cursor:
-                cursor.execute(query, params)
+                if name is None:
+                    cursor.execute(query, params)
+                else:
+                    self._prepare(connection, cursor, name, query)
+                    cursor.execute(f"execute {name} (%s)", params)
                 return cursor.fetchall() if cursor.description else []
+
+    def _prepare(self, connection: Connection, cursor: Cursor, name: str, query: str) -> None:
+        known: tuple[Connection, set[str]] | None = getattr(self._local, "prepared", None)
+        if known is None or known[0] is not connection:
+            known = self._local.prepared = (connection, set())
+        if name not in known[1]:
+            cursor.execute(f"prepare {name} (uuid) as {query}")
+            known[1].add(name)
 
     def close(self) -> None:
         with self._lock:
@@ -111,6 +133,15 @@ class PerThread:
                 database.close()
             self._made.clear()
         self._local = threading.local()
+
+
+@contextmanager
+def _of_revision(revision: int) -> Iterator[None]:
+    """Tell that a revision's tables are gone."""
+    try:
+        yield
+    except psycopg2.errors.UndefinedTable as err:
+        raise RevisionReplaced(f"revision {revision} is gone", retry_after_s=1) from err
 
 
 class PostgresReads:
@@ -122,10 +153,8 @@ class PostgresReads:
 
     def _revision_rows(self, revision: int, query: str, params: Params = ()) -> Rows:
         """Rows of a query over the tables of a revision, named by `{revision}`."""
-        try:
+        with _of_revision(revision):
             return self._rows(query.format(revision=int(revision)), params)
-        except psycopg2.errors.UndefinedTable as err:
-            raise RevisionReplaced(f"revision {revision} is gone", retry_after_s=1) from err
 
     def deployment(self) -> Deployment:
         rows = self._rows("select value from meta where key = 'deployment'")
@@ -154,7 +183,9 @@ class PostgresReads:
         return RevisionRow(*rows[0]) if rows else None
 
     def profile(self, revision: int, token: bytes) -> Found:
-        rows = self._revision_rows(revision, _PROFILE, {"token": Uuid(token)})
+        number = int(revision)
+        with _of_revision(number):
+            rows = self._connections.prepared(f"profile_r{number}", _PROFILE.format(revision=number), token)
         live, erased, owner, version, state, mask, stage, risk, reasons, first, last, count, tokens, kinds = rows[0]
         if live is None:
             raise StoreUnavailable("no definitions are live yet: the worker has not started", retry_after_s=1)

@@ -44,14 +44,18 @@ class PostgresTokens:
         rows = self._connections.rows("select id, role, created_at, revoked_at from api_tokens order by created_at, id")
         return [TokenRow(*row) for row in rows]
 
-    def revoke(self, name: str, at: datetime) -> None:
-        """Refuse a token from now on; a repeat changes nothing. `name`: its id, or the token itself. NotFound."""
+    def revoke(self, name: str, at: datetime) -> str:
+        """Refuse a token from now on and return its id; a repeat changes nothing. `name`: the id, or the token itself.
+
+        Raises NotFound.
+        """
         rows = self._connections.rows(
             "update api_tokens set revoked_at = coalesce(revoked_at, %s) where id = %s or token_hash = %s returning id",
             (at, name, _hash(name)),
         )
         if not rows:
             raise NotFound("there is no such token: `touchfold token list` has the ids")
+        return str(rows[0][0])
 
     def role(self, token: str) -> str | None:
         """The role of a token; None when there is none or it was revoked."""

@@ -1,8 +1,9 @@
 """PostgreSQL → Arrow for one SQL statement: one read-only snapshot, then the connection is closed.
 
-Everything is read by binary COPY; owners (one row a signature) as two concatenated columns, 20 times cheaper than rows.
+Rows are read by binary COPY; owners (one a signature) as two concatenated columns, 20 times cheaper than rows.
 """
 
+from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -17,6 +18,11 @@ from schemas.record import Stored
 _CHUNK: Final = 5_000  # records of the tail turned into columns at a time
 
 
+OWNERS: Final = pa.schema([("signature", UUID), ("profile_id", UUID)])
+NOT_APPLIED: Final = pa.schema([pa.field("partition", pa.int16()), pa.field("offset", pa.int64())])
+RANKS: Final = pa.schema([pa.field("source", pa.string()), pa.field("rank", pa.int64())])
+
+
 @dataclass
 class Snapshot:
     """What was read; parts that were not asked for are empty."""
@@ -26,8 +32,9 @@ class Snapshot:
     definitions: str | None = None
     progress: list[int] = field(default_factory=list)
     tail: pa.Table = field(default_factory=EVENT_SCHEMA.empty_table)
-    owners: tuple[bytes, bytes] = (b"", b"")  # signatures and profile ids, 16 bytes each
-    not_applied: list[tuple[int, int]] = field(default_factory=list)
+    owners: pa.Table = field(default_factory=OWNERS.empty_table)
+    not_applied: pa.Table = field(default_factory=NOT_APPLIED.empty_table)
+    ranks: pa.Table = field(default_factory=RANKS.empty_table)  # of sources; one that is not there has rank 0
     profiles: list[tuple[Any, ...]] = field(default_factory=list)  # fields of query.sql_tables.StoredProfile
     memberships: list[tuple[int, bytes, int | None]] = field(default_factory=list)
     sizes: dict[int, int] = field(default_factory=dict)
@@ -68,7 +75,12 @@ def _load(cursor: Cursor, bases: frozenset[str], archived: Sequence[int]) -> Sna
         snapshot.owners = _owners(cursor)
     if "_not_applied" in bases:
         rows = copy_out(cursor, 'select partition, "offset" from not_applied')
-        snapshot.not_applied = [(int8(row[0]), int8(row[1])) for row in rows]
+        places = [{"partition": int8(row[0]), "offset": int8(row[1])} for row in rows]
+        snapshot.not_applied = pa.Table.from_pylist(places, schema=NOT_APPLIED)
+    if "_ranks" in bases:
+        cursor.execute("select key, (value->>'rank')::bigint from jsonb_each(%s::jsonb->'sources')", (live[1],))
+        ranks = [{"source": source, "rank": rank} for source, rank in cursor.fetchall()]
+        snapshot.ranks = pa.Table.from_pylist(ranks, schema=RANKS)
     if "_profiles" in bases:
         snapshot.profiles = _profiles(cursor, revision)
     if "_memberships" in bases:
@@ -101,14 +113,20 @@ def _load_tail(cursor: Cursor, snapshot: Snapshot, revision: int, archived: Sequ
     snapshot.tail = pa.concat_tables(tables)
 
 
-def _owners(cursor: Cursor) -> tuple[bytes, bytes]:
-    """Signatures and their profile ids, each as one long value in the same order."""
+def _owners(cursor: Cursor) -> pa.Table:
+    """Each column comes as one long text of UUIDs, in the same order."""
     rows = copy_out(
         cursor,
-        "select string_agg(uuid_send(signature), ''), string_agg(uuid_send(profile_id), '')"
+        "select string_agg(signature::text, ''), string_agg(profile_id::text, '')"
         " from evidence where profile_id is not null",
     )
-    return rows[0][0] or b"", rows[0][1] or b""
+    return pa.Table.from_arrays([_uuid_texts(column or b"") for column in rows[0]], schema=OWNERS)
+
+
+def _uuid_texts(data: bytes) -> "pa.Array[Any]":
+    """A column from concatenated texts of 36 letters."""
+    offsets = array("i", range(0, len(data) + 1, 36))
+    return pa.Array.from_buffers(UUID, len(data) // 36, [None, pa.py_buffer(offsets), pa.py_buffer(data)])
 
 
 def _profiles(cursor: Cursor, revision: int) -> list[tuple[Any, ...]]:
@@ -128,9 +146,3 @@ def _profiles(cursor: Cursor, revision: int) -> list[tuple[Any, ...]]:
 
 def _int8_or_none(raw: bytes | None) -> int | None:
     return None if raw is None else int8(raw)
-
-
-def uuids(data: bytes) -> "pa.Array[Any]":
-    """A column of UUIDs from concatenated 16-byte values."""
-    storage = pa.Array.from_buffers(pa.binary(16), len(data) // 16, [None, pa.py_buffer(data)])
-    return pa.ExtensionArray.from_storage(UUID, storage)

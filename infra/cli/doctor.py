@@ -68,7 +68,9 @@ def examine(data: "Path") -> Iterator[Finding]:  # type: ignore[name-defined]  #
 
     yield _python()
     if not data.is_dir():
-        yield Finding("data folder", False, f"{data} is not there", "touchfold up makes it; or give another with --data")
+        yield Finding(
+            "data folder", False, f"{data} is not there", "touchfold up makes it; or give another with --data"
+        )
         return
     try:
         with session(data) as here:

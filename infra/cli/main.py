@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Final
 
 import typer
@@ -31,6 +32,7 @@ MODULES: Final = {
     "doctor": "doctor",
 }
 """Command -> module of infra.cli, in the order of a first day's work."""
+_LATER: Final = frozenset({"import_"})
 
 _HELP: Final = """Touchfold: every customer touchpoint in one log, every answer a fold of it.
 
@@ -68,9 +70,9 @@ def build_app(arguments: Sequence[str]) -> typer.Typer:
     app.callback()(_version)
     first = next((argument for argument in arguments if not argument.startswith("-")), None)
     wanted = [MODULES[first]] if first in MODULES else list(dict.fromkeys(MODULES.values()))
-    from importlib.util import find_spec
     for name in wanted:
-        if find_spec(f"infra.cli.{name}") is None: continue
+        if find_spec(f"infra.cli.{name}") is None:
+            continue
         import_module(f"infra.cli.{name}").register(app)
     return app
 

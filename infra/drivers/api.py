@@ -152,9 +152,14 @@ def _types(given: list[str] | None) -> list[str]:
 
 def build_api(session: Session) -> FastAPI:
     """The application on a session; paths begin with /api/v1. Opens connections when first asked."""
-    from infra.drivers.sql_process import run_sql  # noqa: PLC0415
+    from infra.drivers.sql_process import run_sql  # noqa: PLC0415  # tests of the rest need no DuckDB
 
-    return application(Api(reading_of(session), PostgresTokens(session.dsn), run_sql))
+    def answer(statement: str, limit: int) -> Mapping[str, Any]:
+        now = session.clock.now()
+        found = run_sql(statement, dsn=session.dsn, archive_folder=session.archive_folder, limit=limit, now=now)
+        return {"columns": found.names, "rows": list(found.rows()), "truncated": found.truncated}
+
+    return application(Api(reading_of(session), PostgresTokens(session.dsn), answer))
 
 
 def application(api: Api) -> FastAPI:
@@ -193,9 +198,10 @@ def _need(api: Api, right: str) -> Any:
 
 def _profiles(app: FastAPI, api: Api) -> None:
     profiles, timeline = api.reading.profiles, api.reading.timeline
+    reader = _need(api, READ)
 
     @app.post(f"{PREFIX}/profiles/lookup", tags=["profiles"], responses=examples.ok(examples.PROFILE))
-    async def look_up(body: Lookup, caller: Caller = _need(api, READ)) -> Response:
+    async def look_up(body: Lookup, caller: Caller = reader) -> Response:
         """A profile by an identifier in the body."""
         personal = caller.may(PERSONAL)
         return _json(await api.run(lambda: profiles.by_identifier(body.kind, body.value, personal=personal)))
@@ -207,7 +213,7 @@ def _profiles(app: FastAPI, api: Api) -> None:
         profile_id: Annotated[UUID, Path(description="any id the profile was ever known by")],
         limit: Limit = 50,
         cursor: Cursor = None,
-        caller: Caller = _need(api, READ),
+        caller: Caller = reader,
     ) -> Response:
         """The profile's events, newest first; sealed values for roles that may see them."""
         personal = caller.may(PERSONAL)
@@ -221,7 +227,7 @@ def _profiles(app: FastAPI, api: Api) -> None:
     async def read_profile(
         kind: Annotated[str, Path(max_length=64, examples=["loyalty_card"])],
         value: Annotated[str, Path(max_length=512, examples=["2001"])],
-        caller: Caller = _need(api, READ),
+        caller: Caller = reader,
     ) -> Response:
         """A profile by an identifier, or by `profile/ID`."""
         personal = caller.may(PERSONAL)
@@ -230,33 +236,34 @@ def _profiles(app: FastAPI, api: Api) -> None:
 
 def _segments(app: FastAPI, api: Api) -> None:
     segments = api.reading.segments
+    reader = _need(api, READ)
 
     @app.get(f"{PREFIX}/segments", tags=["segments"], responses=examples.ok([examples.SEGMENT]))
-    async def list_segments(_caller: Caller = _need(api, READ)) -> Response:
+    async def list_segments(_caller: Caller = reader) -> Response:
         """Every segment with its meaning and size."""
         return _json(await api.run(segments.overview))
 
     @app.get(f"{PREFIX}/segments/{{name}}", tags=["segments"], responses=examples.ok(examples.SEGMENT_SHOWN))
-    async def show_segment(name: str, _caller: Caller = _need(api, READ)) -> Response:
+    async def show_segment(name: str, _caller: Caller = reader) -> Response:
         """One segment with its condition and today's movement."""
         return _json(await api.run(lambda: segments.show(name)))
 
     @app.get(f"{PREFIX}/segments/{{name}}/members", tags=["segments"], responses=examples.ok(examples.MEMBERS))
-    async def list_members(
-        name: str, limit: Limit = 100, cursor: Cursor = None, _caller: Caller = _need(api, READ)
-    ) -> Response:
+    async def list_members(name: str, limit: Limit = 100, cursor: Cursor = None, _caller: Caller = reader) -> Response:
         """Who is in it, by id; `since` is null for members since the first load."""
         return _json(await api.run(lambda: segments.members(name, cursor, limit)))
 
 
 def _changes(app: FastAPI, api: Api) -> None:
+    reader = _need(api, READ)
+
     @app.get(f"{PREFIX}/changes", tags=["changes"], responses=examples.ok(examples.CHANGES))
     async def list_changes(
         after: After = None,
         limit: Limit = 100,
         wait_s: Annotated[float, Query(ge=0, le=MAX_WAIT_S, description="wait so long for a first change")] = 0.0,
         type_: Types = None,
-        _caller: Caller = _need(api, READ),
+        _caller: Caller = reader,
     ) -> Response:
         """Changes after a cursor, in order; `next` goes on after them."""
         page = await _page_in_time(api, after, limit, _types(type_), wait_s)
@@ -271,7 +278,7 @@ def _changes(app: FastAPI, api: Api) -> None:
         after: After = None,
         type_: Types = None,
         last_event_id: Annotated[str | None, Header(max_length=100)] = None,
-        caller: Caller = _need(api, READ),
+        caller: Caller = reader,
     ) -> Response:
         """Changes as server-sent events; `id` is the cursor, so a reconnect goes on where it was."""
         start, types = last_event_id or after, _types(type_)
@@ -281,15 +288,15 @@ def _changes(app: FastAPI, api: Api) -> None:
 
 
 def _rest(app: FastAPI, api: Api) -> None:
+    reader, analyst = _need(api, READ), _need(api, SQL)
+
     @app.post(f"{PREFIX}/sql", tags=["sql"], responses=examples.ok(examples.SQL_ANSWER))
-    async def sql(body: Statement, _caller: Caller = _need(api, SQL)) -> Response:
+    async def sql(body: Statement, _caller: Caller = analyst) -> Response:
         """Run one SELECT over the tables of the contract, in a process of its own."""
         return _json(await api.sql(body.sql, body.limit))
 
     @app.get(f"{PREFIX}/events/{{event_id:path}}", tags=["events"], responses=examples.ok(examples.EVENT))
-    async def read_event(
-        event_id: Annotated[str, Path(max_length=512)], _caller: Caller = _need(api, READ)
-    ) -> Response:
+    async def read_event(event_id: Annotated[str, Path(max_length=512)], _caller: Caller = reader) -> Response:
         """What became of an event, by its id or its message id."""
         return _json(await api.run(lambda: api.reading.events.status(event_id)))
 

@@ -8,8 +8,11 @@ _ID: Final = "0b1f6a64-3a0c-4a57-9d3c-2f8f2d6c1e90"
 _EVENT_ID: Final = "5d0c1e7a-90a2-4c1b-8a37-6a5c2f1b7d11"
 _CURSOR: Final = "ZgAAAAAAAAAHAAAAAA"
 
-LOOKUP: Final = {"kind": "email", "value": "ada@example.com"}
-SQL: Final = {"sql": "select type, count(*) as n from events group by type order by n desc", "limit": 100}
+LOOKUP: Final[dict[str, Any]] = {"kind": "email", "value": "ada@example.com"}
+SQL: Final[dict[str, Any]] = {
+    "sql": "select type, count(*) as n from events group by type order by n desc",
+    "limit": 100,
+}
 PROFILE: Final = {
     "id": _ID,
     "identifiers": [{"kind": "user_id", "value": "ada"}, {"kind": "email", "value": "ada@example.com"}],

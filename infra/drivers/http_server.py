@@ -125,23 +125,16 @@ def serve(application: Application, stop: threading.Event, ready: Callable[[], N
 
 
 def run(session: "Session", stop: threading.Event, ready: Callable[[], None], listener: socket.socket) -> None:
-    """The role: put the application together, serve until `stop`, close what it opened."""
+    """The role: put the application together, serve until `stop`, answer what waits and close."""
+    from infra.drivers.api import build_api  # noqa: PLC0415  # FastAPI takes 0.5 s to import
+    from infra.drivers.door import build_door  # noqa: PLC0415
     from infra.drivers.roles import settle_memory  # noqa: PLC0415
 
     session.vault().hold_lease()
-    router = Router(_part("door", session), _part("api", session), Health(session))
+    door, api = build_door(session), build_api(session)
     settle_memory()
-    serve(router, stop, ready, listener)
-
-
-def _part(name: str, session: "Session") -> Application:  # until both are there
-    from importlib import import_module  # noqa: PLC0415
-    from importlib.util import find_spec  # noqa: PLC0415
-
-    if find_spec(f"infra.drivers.{name}") is not None:
-        return getattr(import_module(f"infra.drivers.{name}"), f"build_{name}")(session)  # type: ignore[no-any-return]
-
-    async def missing(_scope: Scope, _receive: Receive, send: Send) -> None:
-        await _answer(send, 503, b'{"success": false, "code": "unavailable", "message": "not built"}', b"application/json")
-
-    return missing
+    try:
+        serve(Router(door, api, Health(session)), stop, ready, listener)
+    finally:
+        door.close()
+        api.state.api.close()

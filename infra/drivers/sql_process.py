@@ -1,213 +1,201 @@
-"""The disposable process of one SQL statement: `python -m infra.drivers.sql_process`. `infra.drivers.sql` starts it.
-
-Walls, outermost first: killed by its parent at the deadline and with it (PDEATHSIG); address space, CPU and written
-bytes limited; the statement judged against allowlists before anything is loaded; the data handed to DuckDB as Arrow
-from files opened beforehand, the connection to PostgreSQL closed; DuckDB locked without external access; and from
-then on no file or socket can be opened at all (RLIMIT_NOFILE 0). It spills nothing to disk: out of memory is an error.
-"""
+"""Runs SQL statements, each in a process of its own, and ends it at its deadline. For the API and the CLI."""
 
 import json
 import os
-import resource
+import selectors
+import signal
+import subprocess
 import sys
+import time
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-import duckdb
 import msgspec
 import pyarrow as pa
 
-from infra.adapters import sql_snapshot
-from infra.adapters.parquet_archive import dataset, next_offsets_of, read_manifest
-from infra.drivers.parent import die_with
-from query import sql, sql_tables
-from schemas.definitions import BASE_TYPES, CANCEL_TYPES, REFUND_TYPES
-from schemas.errors import SqlLimit, SqlRefused, StoreUnavailable, TouchfoldError
-from schemas.event_columns import EVENT_SCHEMA
+from query.sql import statement_of
+from query.sql_results import SqlResult
+from schemas import errors
+from schemas.errors import SqlLimit, SqlRefused, TouchfoldError
+from schemas.record import to_us
 
-FAILED: Final = 3  # exit status; stderr ends in a line of JSON {"code", "message"}
-_BATCH: Final = 10_000  # rows a record batch
-_LOADING_BYTES: Final = 1536 * 2**20  # address space for Arrow's buffers, stacks and arenas beside DuckDB's limit
-_ODD: Final = ("INTERVAL", "BIT", "TIME WITH TIME ZONE", "UNION", "VARIANT", "GEOMETRY", "BIGNUM", "VARINT")
+if TYPE_CHECKING:
+    from infra.bootstrap import Session
 
-
-class Request(msgspec.Struct, frozen=True, kw_only=True):
-    """What the parent asks, one JSON object on stdin."""
-
-    parent: int
-    dsn: str
-    archive: str
-    statement: str
-    limit: int | None
-    at_us: int
-    memory_bytes: int
-    cpu_s: int
+DEADLINE_S: Final = 60.0
+API_DEADLINE_S: Final = 30.0
+MEMORY_BYTES: Final = 2**30  # DuckDB's own limit; the process may have 1.5 GiB of address space more
+RESULT_BYTES: Final = 2**30
+API_RESULT_BYTES: Final = 64 * 2**20
+_ROOT: Final = Path(__file__).resolve().parents[2]
+_FAILED: Final = 3
+_CHUNK: Final = 2**16
+_CODES: Final = {
+    kind.code: kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, TouchfoldError)
+}
 
 
-def main() -> None:
-    """Answer the request on stdin: a line of JSON with the columns on stdout, then an Arrow stream."""
-    request = msgspec.json.decode(sys.stdin.buffer.read(), type=Request)
-    die_with(request.parent)
-    try:
-        _limit(request)
-        _answer(request, sys.stdout.buffer)
-    except (TouchfoldError, duckdb.Error, MemoryError, pa.ArrowException, OSError) as err:
-        known = _known(err)
-        sys.stderr.write("\n" + json.dumps({"code": known.code, "message": known.message}) + "\n")
-        sys.stderr.flush()
-        os._exit(FAILED)
-    sys.stdout.buffer.flush()
-    os._exit(0)  # nothing is left to tidy up, and no destructor may need a file
+def run_sql(
+    statement: str,
+    *,
+    dsn: str,
+    archive_folder: Path,
+    limit: int | None = None,
+    now: datetime | None = None,
+    deadline_s: float = DEADLINE_S,
+    memory_bytes: int = MEMORY_BYTES,
+    result_bytes: int = RESULT_BYTES,
+) -> SqlResult:
+    """The rows of one reading statement over the tables of query.sql.TABLES. `now`: the clock of computed traits.
 
-
-def _limit(request: Request) -> None:
-    """Limits that hold from the start; open files are needed a little longer."""
-    with Path("/proc/self/statm").open() as file:
-        used = int(file.read().split()[0]) * resource.getpagesize()
-    space = used + request.memory_bytes + _LOADING_BYTES
-    resource.setrlimit(resource.RLIMIT_AS, (space, space))
-    resource.setrlimit(resource.RLIMIT_CPU, (request.cpu_s, request.cpu_s + 1))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # one for each archive file
-
-
-def connection(memory_bytes: int) -> duckdb.DuckDBPyConnection:
-    """DuckDB in memory, without files, extensions or replacement scans."""
-    return duckdb.connect(
-        ":memory:",
-        config={
-            "enable_external_access": "false",
-            "autoload_known_extensions": "false",
-            "autoinstall_known_extensions": "false",
-            "allow_community_extensions": "false",
-            "allow_persistent_secrets": "false",
-            "python_enable_replacements": "false",
-            "temp_directory": "",
-            "memory_limit": f"{memory_bytes // 2**20}MiB",
-            "threads": str(min(4, os.cpu_count() or 1)),
-            "TimeZone": "UTC",
-        },
+    Raises SqlRefused (not a statement we run, or its own error), SqlLimit (time, memory, size), ArchiveDamaged,
+    StoreUnavailable. Blocks; call it from a thread that outlives the call: the process dies with the thread.
+    """
+    statement_of(statement)  # the cheap refusals need no process
+    request = {
+        "parent": os.getpid(),
+        "dsn": dsn,
+        "archive": str(archive_folder),
+        "statement": statement,
+        "limit": limit,
+        "at_us": to_us(now or datetime.now(UTC)),
+        "memory_bytes": memory_bytes,
+        "cpu_s": int(deadline_s * 4) + 2,
+    }
+    process = subprocess.Popen(
+        [sys.executable, "-m", "infra.drivers.sql_child"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd="/",
+        env=_environment(),
+        start_new_session=True,
+        close_fds=True,
     )
+    try:
+        out, err = _exchange(process, msgspec.json.encode(request), time.monotonic() + deadline_s, result_bytes)
+    except TimeoutError:
+        raise SqlLimit(f"the statement ran longer than {deadline_s:g} seconds: filter or aggregate earlier") from None
+    finally:
+        _end(process)
+    if process.returncode != 0:
+        raise _failure(process.returncode, err)
+    return _result(out, limit)
 
 
-def _answer(request: Request, out: IO[bytes]) -> None:
-    statement = sql.statement_of(request.statement)
-    database = connection(request.memory_bytes)
-    tables = judged(database, statement)
-    for name, rows in _bases(request, sql.bases_of(tables)).items():
-        database.register(name, rows)
-    for view in sql.view_statements(tables, BASE_TYPES, REFUND_TYPES, CANCEL_TYPES):
-        database.execute(view).fetchall()
-    database.execute("set lock_configuration = true").fetchall()
-    resource.setrlimit(resource.RLIMIT_NOFILE, (0, 0))
-    _stream(database.sql(statement.prefix + statement.body), request.limit, out)
+def run_for_api(session: "Session", statement: str, limit: int) -> dict[str, Any]:
+    """The answer of POST /api/v1/sql: {"columns": [names], "rows": [[JSON values]], "truncated"}. See `run_sql`."""
+    result = run_sql(
+        statement,
+        dsn=session.dsn,
+        archive_folder=session.archive_folder,
+        limit=limit,
+        now=session.clock.now(),
+        deadline_s=API_DEADLINE_S,
+        result_bytes=API_RESULT_BYTES,
+    )
+    return {"columns": result.names, "rows": list(result.rows()), "truncated": result.truncated}
 
 
-def judged(database: duckdb.DuckDBPyConnection, statement: sql.Statement) -> frozenset[str]:
-    """The tables a statement reads. Raises SqlRefused."""
-    found = database.execute(
-        "select json_serialize_sql($1::varchar, skip_default := true, skip_empty := true, skip_null := true)",
-        [statement.body],
-    ).fetchall()
-    return sql.check(str(found[0][0]))
-
-
-def _bases(request: Request, wanted: frozenset[str]) -> dict[str, Any]:
-    """The Arrow tables of these names. The manifest is read before the snapshot: then no row falls in between."""
-    if not wanted:
-        return {}
-    folder = Path(request.archive)
-    entries = read_manifest(folder)[0] if "_archive" in wanted else []
-    snapshot = sql_snapshot.load(request.dsn, wanted, next_offsets_of(entries))
-    made: dict[str, Any] = {
-        "_archive": dataset(folder, entries) if entries else EVENT_SCHEMA.empty_table(),
-        "_tail": snapshot.tail,
-        "_owners": pa.Table.from_arrays([sql_snapshot.uuids(ids) for ids in snapshot.owners], schema=sql_tables.OWNERS),
-        "_not_applied": pa.Table.from_arrays(
-            [pa.array([row[0] for row in snapshot.not_applied], pa.int16()),
-             pa.array([row[1] for row in snapshot.not_applied], pa.int64())],
-            schema=sql_tables.NOT_APPLIED,
-        ),
-    }  # fmt: skip
-    if wanted & {"_profiles", "_segments", "_memberships", "_ranks"}:
-        made |= _people(snapshot, request.at_us)
-    return {name: made[name] for name in wanted}
-
-
-def _people(snapshot: sql_snapshot.Snapshot, at_us: int) -> dict[str, pa.Table]:
-    reader = None
-    if snapshot.definitions is not None:
-        reader = sql_tables.compile_reader(
-            snapshot.definitions, time_zone=snapshot.time_zone, currency=snapshot.currency
-        )
-    profiles = [sql_tables.StoredProfile(*row) for row in snapshot.profiles]
+def _environment() -> dict[str, str]:
+    """Nothing of ours: no DSN, no master key. Few arenas, since each reserves address space."""
     return {
-        "_profiles": sql_tables.profiles_table(reader, profiles, at_us),
-        "_segments": sql_tables.segments_table(reader, snapshot.sizes, snapshot.versions),
-        "_memberships": sql_tables.memberships_table(reader, snapshot.memberships, snapshot.versions),
-        "_ranks": sql_tables.ranks_table(reader.definitions if reader else None),
+        "PATH": os.defpath,
+        "PYTHONPATH": str(_ROOT),
+        "LANG": "C.UTF-8",
+        "TZ": "UTC",
+        "MALLOC_ARENA_MAX": "2",
+        "ARROW_DEFAULT_MEMORY_POOL": "system",
+        "OMP_NUM_THREADS": "1",
     }
 
 
-def _stream(relation: duckdb.DuckDBPyRelation, limit: int | None, out: IO[bytes]) -> None:
-    """The columns, then the rows: at most one more than `limit`, by which the parent knows there are more."""
-    names = _unique(relation.columns)
-    types = [str(type_) for type_ in relation.types]
-    odd = [type_.startswith(_ODD) for type_ in types]
-    if any(odd) and len(set(relation.columns)) == len(names):  # what Arrow or JSON have no word for goes as text
-        quoted = ['"' + name.replace('"', '""') + '"' for name in relation.columns]
-        relation = relation.project(
-            ", ".join(
-                f"{name}::varchar as {name}" if is_odd else name for name, is_odd in zip(quoted, odd, strict=True)
-            )
-        )
-    out.write(json.dumps({"columns": list(zip(names, types, strict=True))}).encode() + b"\n")
-    reader = relation.to_arrow_reader(_BATCH)
-    left = None if limit is None else limit + 1
-    with pa.ipc.new_stream(pa.PythonFile(out, "w"), reader.schema) as stream:
-        for batch in reader:
-            part = batch if left is None else batch.slice(0, left)
-            stream.write_batch(part)
-            left = None if left is None else left - part.num_rows
-            if left == 0:
-                break
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Kill what still runs of its session, and reap it."""
+    if process.poll() is None:
+        try:
+            os.killpg(process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            process.kill()
+    process.wait()
+    for pipe in (process.stdin, process.stdout, process.stderr):
+        if pipe is not None:
+            pipe.close()
 
 
-def _unique(names: list[str]) -> list[str]:
-    """Names as JSON keys: a second `a` becomes `a_1`."""
-    made: list[str] = []
-    for name in names:
-        number, free = 0, name
-        while free in made:
-            number += 1
-            free = f"{name}_{number}"
-        made.append(free)
-    return made
+def _exchange(
+    process: subprocess.Popen[bytes], request: bytes, deadline: float, most_bytes: int
+) -> tuple[bytearray, bytearray]:
+    """Write the request, read stdout and stderr to their ends. Raises TimeoutError or SqlLimit."""
+    assert process.stdin is not None, "a pipe"
+    assert process.stdout is not None, "a pipe"
+    assert process.stderr is not None, "a pipe"
+    out, err = bytearray(), bytearray()
+    sinks = {process.stdout.fileno(): (out, most_bytes), process.stderr.fileno(): (err, 2**20)}
+    pending = memoryview(request)
+    with selectors.DefaultSelector() as selector:
+        os.set_blocking(process.stdin.fileno(), False)
+        selector.register(process.stdin, selectors.EVENT_WRITE)
+        for pipe in (process.stdout, process.stderr):
+            selector.register(pipe, selectors.EVENT_READ)
+        while selector.get_map():
+            events = selector.select(max(0.0, deadline - time.monotonic()))
+            if not events and time.monotonic() >= deadline:
+                raise TimeoutError
+            for key, _ in events:
+                if key.fileobj is process.stdin:
+                    pending = _write(process, pending)
+                    if not pending:
+                        selector.unregister(process.stdin)
+                        process.stdin.close()
+                    continue
+                data = os.read(key.fd, _CHUNK)
+                sink, most = sinks[key.fd]
+                sink += data
+                if not data:
+                    selector.unregister(key.fileobj)
+                elif len(sink) > most:
+                    raise SqlLimit(f"the result is larger than {most // 2**20} MiB: add a LIMIT or aggregate")
+    try:
+        process.wait(max(0.0, deadline - time.monotonic()))
+    except subprocess.TimeoutExpired:
+        raise TimeoutError from None
+    return out, err
 
 
-def _known(err: BaseException) -> TouchfoldError:
-    """Any error as one of ours, with a message an analyst can act on."""
-    if isinstance(err, TouchfoldError):
-        return err
-    if isinstance(err, duckdb.OutOfMemoryException | MemoryError | pa.ArrowMemoryError):
+def _write(process: subprocess.Popen[bytes], pending: memoryview) -> memoryview:
+    assert process.stdin is not None, "a pipe"
+    try:
+        return pending[os.write(process.stdin.fileno(), pending[:_CHUNK]) :]
+    except BrokenPipeError:  # it ended already; its exit status tells why
+        return pending[:0]
+
+
+def _failure(status: int, err: bytearray) -> TouchfoldError:
+    """What a process that did not answer died of."""
+    lines = bytes(err).decode(errors="replace").strip().splitlines()
+    if status == _FAILED and lines:
+        try:
+            told = json.loads(lines[-1])
+            return _CODES.get(told["code"], SqlRefused)(told["message"])
+        except (ValueError, KeyError):
+            return SqlRefused(lines[-1])
+    if status == -signal.SIGXCPU:
+        return SqlLimit("the statement used more processor time than it may have: filter or aggregate earlier")
+    if status in (-signal.SIGKILL, -signal.SIGABRT, -signal.SIGSEGV, -signal.SIGBUS):
         return SqlLimit("the statement needs more memory than it may have: filter or aggregate earlier")
-    if isinstance(err, duckdb.Error):
-        text = str(err).strip()
-        if "CRC" in text or "checksum" in text.lower() or "Arrow" in text:
-            return _damaged(text)
-        return SqlRefused(text)
-    if isinstance(err, pa.ArrowException | OSError):
-        return _damaged(str(err))
-    return StoreUnavailable(str(err))
+    last = lines[-1] if lines else f"status {status}"
+    if last.startswith("MemoryError"):
+        return SqlLimit("the statement needs more memory than it may have: filter or aggregate earlier")
+    return errors.ServiceFailed(f"the SQL process failed: {last[:300]}")
 
 
-def _damaged(text: str) -> TouchfoldError:
-    from schemas.errors import ArchiveDamaged  # noqa: PLC0415
-
-    return ArchiveDamaged(f"a file of the archive cannot be read ({text.splitlines()[0][:200]}): run touchfold doctor")
-
-
-if __name__ == "__main__":
-    main()
+def _result(out: bytearray, limit: int | None) -> SqlResult:
+    end = out.index(b"\n")
+    columns = [(str(name), str(type_)) for name, type_ in json.loads(bytes(out[:end]))["columns"]]
+    with pa.ipc.open_stream(pa.py_buffer(memoryview(out)[end + 1 :])) as reader:
+        table = reader.read_all()
+    table = table.rename_columns([name for name, _ in columns])
+    truncated = limit is not None and table.num_rows > limit
+    return SqlResult(columns, table.slice(0, limit) if truncated else table, truncated)

@@ -112,14 +112,13 @@ class Supervisor:
 
     def _resume_erasures(self, deployment: Deployment) -> None:
         arm_failpoint(self._settings, "up")
-        from infra.erasing import eraser  # noqa: PLC0415  # phone numbers' tables take 0.1 s to import
+        from infra.erasing import resume_jobs  # noqa: PLC0415  # phone numbers' tables take 0.1 s to import
 
         server, folder = self._server, self._adapters.folder
         session = Session(self._settings, self._adapters, server.dsn, server.vault_dsn, None, deployment)
         with closing(session):
             vault, now = session.vault(), session.door_clock.now
-            with eraser(server.dsn, server.vault_dsn, vault, folder.ledger, session.region, now) as work:
-                count = work.resume()
+            count = resume_jobs(server.dsn, server.vault_dsn, vault, folder.ledger, session.region, now)
         if count:
             self._say(f"{count} erasures that were interrupted are finished")
 
@@ -148,9 +147,7 @@ class Supervisor:
             return
         self._server_ends.append(time.monotonic())
         if _too_often(self._server_ends):
-            raise ServiceFailed(
-                f"PostgreSQL ends again and again: read {self._adapters.folder.logs / 'postgres.log'}"
-            )
+            raise ServiceFailed(f"PostgreSQL ends again and again: read {self._adapters.folder.logs / 'postgres.log'}")
         _log.warning("PostgreSQL ended (status %s): starting it again", status)
         before = self._server.dsn
         self._start_server()
@@ -273,7 +270,9 @@ def listen_on(host: str, port: int) -> socket.socket:
                 f"port {port} on {host} is in use: stop the program that has it, or take another with --port N or "
                 "TOUCHFOLD_PORT"
             ) from err
-        what = "needs more rights: take one above 1023" if err.errno == errno.EACCES else f"cannot be had: {err.strerror}"
+        what = (
+            "needs more rights: take one above 1023" if err.errno == errno.EACCES else f"cannot be had: {err.strerror}"
+        )
         raise SettingsInvalid(f"port {port} on {host} {what}") from err
     return listener
 

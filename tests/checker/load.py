@@ -37,7 +37,8 @@ class Traffic:
         item = {"messageId": f"{self._prefix}-{self._made}", "timestamp": self._time()}
         if dice < 0.05:
             return item | {"type": "track", "userId": "u1"}  # no event name: a dead letter
-        item |= self._content(self._random.randrange(self._customers), self._random.random())
+        customer = int(self._customers * self._random.random() ** 2)  # some come often, some once
+        item |= self._content(customer, self._random.random())
         if len(self._old) < 2_000:
             self._old.append(item)
         return item

@@ -9,18 +9,19 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from decimal import Decimal
 from pathlib import Path
 from threading import Thread
 from typing import Any, NamedTuple
 
 import psutil
+from psycopg2.extensions import connection as Connection
 
 from tests.checker.check import connect
 from tests.checker.check_views import Shown
-from tests.checker.tables import Connection
 
 ROLES = ("http", "worker", "archive", "postgres", "up")
-COMMAND = (sys.executable, "-c", "from infra.cli.main import main; main()")
+COMMAND = (sys.executable, "-m", "infra.cli.main")
 
 
 class Done(NamedTuple):
@@ -113,6 +114,7 @@ class Product:
                 victim.send_signal(signal.SIGKILL)
         if role in ("up", "all") and self._process is not None:
             self._process.wait(30)
+            wait_until(lambda: not any(psutil.pid_exists(each.pid) for each in victims), 10)  # init has reaped them
         return bool(victims)
 
     def stop(self, timeout_s: float = 60) -> int | None:
@@ -153,8 +155,6 @@ class Product:
 
     def shown(self, orders: str = "checker_orders", revenue: str = "checker_revenue") -> dict[str, Shown]:
         """Every profile as the product's SQL shows it."""
-        from decimal import Decimal  # noqa: PLC0415  # with its only use
-
         rows = self.ask("sql", f"select profile_id, event_count, {orders} o, {revenue} r from profiles")
         return {
             row["profile_id"].replace("-", ""): Shown(

@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from datetime import UTC, date, datetime, timedelta
 from itertools import count
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import msgspec
@@ -357,6 +358,37 @@ def test_the_first_receipt_of_a_token_that_stays_is_of_what_stays(world: World) 
         "select first_event <> %s, last_event <> %s from tokens where token = %s", *[Uuid(later)] * 2, Uuid(token)
     )
     assert rows == [(True, True)]
+
+
+def shop_life(world: World, chance: Random, events: int) -> None:
+    """Random orders of few people with few addresses, phones and devices: merges, refused links, hubs."""
+    for _ in range(events):
+        drawn = [
+            ("user_id", f"customer-{chance.randrange(9)}") if chance.random() < 0.6 else None,
+            ("email", f"mail-{chance.randrange(6)}@example.com") if chance.random() < 0.5 else None,
+            ("phone", f"+1202555010{chance.randrange(4)}") if chance.random() < 0.3 else None,
+            ("anonymous_id", f"browser-{chance.randrange(8)}"),
+        ]
+        world.send([each for each in drawn if each is not None])
+    world.settle()
+
+
+@pytest.mark.parametrize("seed", [1, 2, pytest.param(3, marks=pytest.mark.long)])
+def test_after_any_erasure_the_live_revision_is_what_the_log_says(world: World, seed: int) -> None:
+    chance = Random(seed)
+    for _ in range(4 if seed < 3 else 25):
+        shop_life(world, chance, 12)
+        assert is_what_the_log_says(world)
+        everybody = world.rows("select token, kind from tokens order by token")
+        token, kind = chance.choice(everybody)
+        value = world.vault.open([token])[token].value
+        before = world.rows("select count(*) from register where verdict = 0")
+        assert world.eraser.erase(kind, value, force=True).found
+        world.settle()
+        assert world.rows("select count(*) from register where verdict = 0") == before
+        assert is_what_the_log_says(world)
+        gone = world.rows("select token from erased_tokens")
+        assert world.vault.open(row[0] for row in gone) == {}
 
 
 # --- what is told ------------------------------------------------------------------------------------------------

@@ -1,11 +1,13 @@
 """Definitions: what is refused and how it is said, merging, storing, the published schema."""
 
 import json
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
 
 import schemas
+from schemas.conditions import TraitLeaf
 from schemas.definitions import (
     Definitions,
     from_json,
@@ -189,6 +191,13 @@ def test_decimals_of_yaml_stay_exact_and_dates_stay_text() -> None:
     assert "1.27345" in to_json(everything()).decode()
 
 
+def test_plain_words_of_yaml_stay_what_they_look_like() -> None:
+    text = "segments: {x: {when: {trait: city, op: in, value: [NO, 010, 12:30, 1_0, yes, 1.50, true, 7]}}}"
+    leaf = parse_documents([("y.yaml", text)], base()).segments["x"].when
+    assert isinstance(leaf, TraitLeaf)
+    assert leaf.value == ("NO", "010", "12:30", "1_0", "yes", Decimal("1.5"), True, 7)
+
+
 def test_the_published_schema_is_the_one_of_the_models() -> None:
     path = Path(schemas.__file__ or "").parent / "definitions.schema.json"
     assert json.loads(path.read_text("utf-8")) == json_schema()
@@ -207,6 +216,12 @@ def test_a_sealed_property_is_warned_of_unless_it_is_declared_or_commerce() -> N
     assert [problem.path for problem in found] == ["computed_traits.a.where", "computed_traits.b.of"]
     assert "topic of quiz" in found[0].reason
     assert "personal: false" in found[0].reason
+
+
+def test_a_misspelt_touchpoint_is_warned_of() -> None:
+    text = "computed_traits: {a: {aggregate: count, events: [web.page_view, 'Plan Upgraded']}}"
+    found = warnings(parse_documents([("w.yaml", text)], base()))
+    assert [problem.reason.rpartition("; ")[2] for problem in found] == ["did you mean web.page_viewed?"]
 
 
 def test_an_unknown_pack_is_refused() -> None:

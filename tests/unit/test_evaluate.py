@@ -66,6 +66,11 @@ def test_a_window_is_due_when_the_oldest_day_leaves_at_local_midnight_across_the
     assert segments(ev, state, from_us(due)) == []
 
 
+def test_a_number_of_days_beyond_the_calendar_is_never_due() -> None:
+    ev = build(SILENT.replace("value: 29", "value: 99999999999"))
+    assert ev.decide(state_of(ev, event("visit")), to_us(NOON), None).due_at_us is None
+
+
 def test_what_no_condition_uses_is_never_due() -> None:
     ev = build("computed_traits: {visits: {aggregate: count, events: [visit], window_days: 3}}")
     state = state_of(ev, event("visit"))
@@ -82,7 +87,7 @@ def test_a_condition_on_a_direct_trait_holds_where_its_value_was_opened() -> Non
           oslo: {when: {trait: city, op: eq, value: Oslo}}
         """
     )
-    assert ev.needs_direct == {"birthday"}
+    assert ev.needs_direct == {"birthday", "city"}
     record = event("profile.identified", traits={"city": "Oslo"})
     sealed = b'"sealed":{"key":"aa","names":["traits.birthday"],"data":""}}'
     state = state_of(ev, record[:-1] + b"," + sealed)

@@ -188,7 +188,7 @@ def test_the_newest_stamp_sets_a_trait_null_unsets_it_and_sealed_ones_keep_their
     for order in ([new, old, encode(record)], [encode(record), old, new]):
         state = fold_all(*order)
         assert EVALUATOR.attributes(state) == {"city": "Oslo", "tags": {"a": 2, "b": Decimal("1.5")}}
-        assert EVALUATOR.direct_names(state) == ["address", "first_name"]
+        assert EVALUATOR.direct_names(state) == ["address.street", "first_name"]
         where = order.index(encode(record))
         assert EVALUATOR.direct_positions(state, frozenset({"first_name"})) == {"first_name": (3, where)}
     assert EVALUATOR.first_seen(state) == NOON - timedelta(days=1)
@@ -220,6 +220,8 @@ def test_what_is_no_record_is_unreadable_and_a_newer_one_stops_the_reader() -> N
         FOLD.decode(event("pos.purchase").replace(b'"id":"', b'"id":"x'))
     with pytest.raises(ReaderTooOld):
         FOLD.decode(event("pos.purchase").replace(b'"v":1', b'"v":2'))
+    with pytest.raises(ReaderTooOld):
+        FOLD.decode(b'{"v": 2, "ids": {"another": "shape"}}')
 
 
 def test_sums_beyond_64_bits_survive_their_bytes() -> None:

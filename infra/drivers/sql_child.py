@@ -1,0 +1,212 @@
+"""The disposable process of one SQL statement: `python -m infra.drivers.sql_child`. sql_process starts it.
+
+Walls, outermost first: killed by its parent at the deadline and with it (PDEATHSIG); address space, CPU and written
+bytes limited; the statement judged against allowlists before anything is loaded; the data handed to DuckDB as Arrow
+from files opened beforehand, the connection to PostgreSQL closed; DuckDB locked without external access; and from
+then on no file or socket can be opened at all (RLIMIT_NOFILE 0). It spills nothing to disk: out of memory is an error.
+"""
+
+import json
+import os
+import resource
+import sys
+from io import IOBase
+from pathlib import Path
+from typing import IO, Any, Final, cast
+
+import duckdb
+import msgspec
+import pyarrow as pa
+
+from infra.adapters import sql_snapshot
+from infra.adapters.parquet_archive import dataset, next_offsets_of, read_manifest
+from infra.drivers.parent import die_with
+from query import sql
+from schemas.errors import SqlLimit, SqlRefused, StoreUnavailable, TouchfoldError
+from schemas.event_columns import EVENT_SCHEMA
+
+FAILED: Final = 3  # exit status; stderr ends in a line of JSON {"code", "message"}
+_BATCH: Final = 10_000  # rows a record batch
+_LOADING_BYTES: Final = 1536 * 2**20  # address space for Arrow's buffers, stacks and arenas beside DuckDB's limit
+_ODD: Final = ("INTERVAL", "BIT", "TIME WITH TIME ZONE", "UNION", "VARIANT", "GEOMETRY", "BIGNUM", "VARINT")
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True):
+    """What the parent asks, one JSON object on stdin."""
+
+    parent: int
+    dsn: str
+    archive: str
+    statement: str
+    limit: int | None
+    at_us: int
+    memory_bytes: int
+    cpu_s: int
+
+
+def main() -> None:
+    """Answer the request on stdin: a line of JSON with the columns on stdout, then an Arrow stream."""
+    request = msgspec.json.decode(sys.stdin.buffer.read(), type=Request)
+    die_with(request.parent)
+    try:
+        _limit(request)
+        _answer(request, sys.stdout.buffer)
+    except (TouchfoldError, duckdb.Error, MemoryError, pa.ArrowException, OSError) as err:
+        known = _known(err)
+        sys.stderr.write("\n" + json.dumps({"code": known.code, "message": known.message}) + "\n")
+        sys.stderr.flush()
+        os._exit(FAILED)
+    sys.stdout.buffer.flush()
+    os._exit(0)  # nothing is left to tidy up, and no destructor may need a file
+
+
+def _limit(request: Request) -> None:
+    """Limits that hold from the start; open files are needed a little longer."""
+    with Path("/proc/self/statm").open() as file:
+        used = int(file.read().split()[0]) * resource.getpagesize()
+    space = used + request.memory_bytes + _LOADING_BYTES
+    resource.setrlimit(resource.RLIMIT_AS, (space, space))
+    resource.setrlimit(resource.RLIMIT_CPU, (request.cpu_s, request.cpu_s + 1))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # one for each archive file
+
+
+def connection(memory_bytes: int) -> duckdb.DuckDBPyConnection:
+    """DuckDB in memory, without files, extensions or replacement scans."""
+    made = duckdb.connect(
+        ":memory:",
+        config={
+            "enable_external_access": "false",
+            "autoload_known_extensions": "false",
+            "autoinstall_known_extensions": "false",
+            "allow_community_extensions": "false",
+            "allow_persistent_secrets": "false",
+            "python_enable_replacements": "false",
+            "temp_directory": "",
+            "memory_limit": f"{memory_bytes // 2**20}MiB",
+            "threads": str(min(4, os.cpu_count() or 1)),
+        },
+    )
+    made.execute("set TimeZone = 'UTC'").fetchall()
+    return made
+
+
+def _answer(request: Request, out: IO[bytes]) -> None:
+    statement = sql.statement_of(request.statement)
+    database = connection(request.memory_bytes)
+    tables = judged(database, statement)
+    for name, rows in _bases(request, sql.bases_of(tables)).items():
+        database.register(name, rows)
+    for view in sql.view_statements(tables):
+        database.execute(view).fetchall()
+    database.execute("set lock_configuration = true").fetchall()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, 0))
+    _stream(database.sql(statement.prefix + statement.body), request.limit, out)
+
+
+def judged(database: duckdb.DuckDBPyConnection, statement: sql.Statement) -> frozenset[str]:
+    """The tables a statement reads. Raises SqlRefused."""
+    found = database.execute(
+        "select json_serialize_sql($1::varchar, skip_default := true, skip_empty := true, skip_null := true)",
+        [statement.body],
+    ).fetchall()
+    return sql.check(str(found[0][0]))
+
+
+def _bases(request: Request, wanted: frozenset[str]) -> dict[str, Any]:
+    """The Arrow tables of these names. The manifest is read before the snapshot: then no row falls in between."""
+    if not wanted:
+        return {}
+    folder = Path(request.archive)
+    entries = read_manifest(folder)[0] if "_archive" in wanted else []
+    snapshot = sql_snapshot.load(request.dsn, wanted, next_offsets_of(entries))
+    made: dict[str, Any] = {
+        "_archive": dataset(folder, entries) if entries else EVENT_SCHEMA.empty_table(),
+        "_tail": snapshot.tail,
+        "_owners": snapshot.owners,
+        "_not_applied": snapshot.not_applied,
+        "_ranks": snapshot.ranks,
+    }
+    if wanted & {"_profiles", "_segments", "_memberships"}:
+        made |= _people(snapshot, request.at_us)
+    return {name: made[name] for name in wanted}
+
+
+def _people(snapshot: sql_snapshot.Snapshot, at_us: int) -> dict[str, pa.Table]:
+    from query import sql_tables  # noqa: PLC0415  # the definitions' models take 0.3 s to import
+
+    reader = None
+    if snapshot.definitions is not None:
+        reader = sql_tables.compile_reader(
+            snapshot.definitions, time_zone=snapshot.time_zone, currency=snapshot.currency
+        )
+    profiles = [sql_tables.StoredProfile(*row) for row in snapshot.profiles]
+    return {
+        "_profiles": sql_tables.profiles_table(reader, profiles, at_us),
+        "_segments": sql_tables.segments_table(reader, snapshot.sizes, snapshot.versions),
+        "_memberships": sql_tables.memberships_table(reader, snapshot.memberships, snapshot.versions),
+    }
+
+
+def _stream(relation: duckdb.DuckDBPyRelation, limit: int | None, out: IO[bytes]) -> None:
+    """The columns, then the rows: at most one more than `limit`, by which the parent knows there are more."""
+    names = _unique(relation.columns)
+    types = [str(type_) for type_ in relation.types]
+    odd = [type_.startswith(_ODD) for type_ in types]
+    if any(odd) and len(set(relation.columns)) == len(names):  # what Arrow or JSON have no word for goes as text
+        quoted = ['"' + name.replace('"', '""') + '"' for name in relation.columns]
+        relation = relation.project(
+            ", ".join(
+                f"{name}::varchar as {name}" if is_odd else name for name, is_odd in zip(quoted, odd, strict=True)
+            )
+        )
+    out.write(json.dumps({"columns": list(zip(names, types, strict=True))}).encode() + b"\n")
+    reader = relation.to_arrow_reader(_BATCH)
+    left = None if limit is None else limit + 1
+    with pa.ipc.new_stream(pa.PythonFile(cast(IOBase, out), "w"), reader.schema) as stream:
+        for batch in reader:
+            part = batch if left is None else batch.slice(0, left)
+            stream.write_batch(part)
+            left = None if left is None else left - part.num_rows
+            if left == 0:
+                break
+
+
+def _unique(names: list[str]) -> list[str]:
+    """Names as JSON keys: a second `a` becomes `a_1`."""
+    made: list[str] = []
+    for name in names:
+        number, free = 0, name
+        while free in made:
+            number += 1
+            free = f"{name}_{number}"
+        made.append(free)
+    return made
+
+
+def _known(err: BaseException) -> TouchfoldError:
+    """Any error as one of ours, with a message an analyst can act on."""
+    if isinstance(err, TouchfoldError):
+        return err
+    if isinstance(err, duckdb.OutOfMemoryException | MemoryError | pa.ArrowMemoryError):
+        return SqlLimit("the statement needs more memory than it may have: filter or aggregate earlier")
+    if isinstance(err, duckdb.Error):
+        text = str(err).strip()
+        if "CRC" in text or "checksum" in text.lower() or "Parquet" in text:
+            return _damaged(text)
+        return SqlRefused(text)
+    if isinstance(err, pa.ArrowException | OSError):
+        return _damaged(str(err))
+    return StoreUnavailable(str(err))
+
+
+def _damaged(text: str) -> TouchfoldError:
+    from schemas.errors import ArchiveDamaged  # noqa: PLC0415
+
+    return ArchiveDamaged(f"a file of the archive cannot be read ({text.splitlines()[0][:200]}): run touchfold doctor")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,157 @@
+"""A deployment for tests of the reading side: real databases, vault and worker; no door, no processes."""
+
+import json
+from base64 import b64encode
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from itertools import count
+from typing import Any
+
+import msgspec
+
+from infra.adapters.phones import Phones
+from infra.adapters.postgres import Database
+from infra.adapters.postgres_control import PostgresControl, insert_revision
+from infra.adapters.postgres_log import PostgresLog
+from infra.adapters.postgres_rebuild import PostgresRebuild
+from infra.adapters.postgres_store import PostgresStore
+from infra.adapters.vault import ErasedTokens, PostgresVault
+from infra.reading import Reading, make_reading
+from processors.dead_letters import letter_maker
+from processors.rebuild import Builder, segment_hashes
+from processors.worker import Services, Worker
+from schemas.definitions import load_pack, parse_documents, to_json
+from schemas.identifiers import normalise
+from schemas.identity_rules import DEFAULT_RULES
+from schemas.record import Identifier, Pending, Record, Sealed, encode, event_key, uuid_text
+from schemas.touchpoints import ref
+from tests.conftest import Databases
+from tests.records import START
+
+NOW = START + timedelta(days=30)
+PHONES = Phones("US")
+DEPLOYMENT = {"time_zone": "Europe/Vienna", "region": "US", "currency": "USD"}
+
+
+@dataclass
+class HandClock:
+    at: datetime
+
+    def now(self) -> datetime:
+        return self.at
+
+
+@dataclass
+class ReadingWorld:
+    databases: Databases
+    clock: HandClock
+    vault: PostgresVault
+    services: Services
+    worker: Worker
+    reading: Reading
+    numbers: Iterator[int] = field(default_factory=count)
+
+    def send(
+        self,
+        ids: Sequence[tuple[str, str]],
+        *,
+        type_: str = "web.page_viewed",
+        at: datetime = NOW - timedelta(days=1),
+        message_id: str | None = None,
+        sealed: dict[str, Any] | None = None,
+        **clear: dict[str, Any],
+    ) -> str:
+        """Append one event as the door would; returns its id. `sealed`: {"traits": {…}, …}; identifiers by `ref`."""
+        normal = [(kind, normalise(kind, value, phone=PHONES) or "") for kind, value in ids]
+        tokens = self.vault.tokens(normal)
+        ranked = sorted(zip([kind for kind, _ in normal], tokens, strict=True), key=lambda e: DEFAULT_RULES.rank(e[0]))
+        message_id = message_id or f"m-{next(self.numbers)}"
+        key = event_key(self.vault.hash_key, "web", message_id)
+        route = ranked[0][1]
+        closed = None
+        if sealed is not None:
+            data = self.vault.seal(route, json.dumps(sealed).encode(), key)
+            names = sorted(f"{part}.{name}" for part, values in sealed.items() for name in values)
+            closed = Sealed(route.hex(), names, b64encode(data).decode())
+        record = Record(
+            v=1,
+            id=uuid_text(key),
+            message_id=message_id,
+            type=type_,
+            name=type_,
+            source="web",
+            ids=[Identifier(kind, token.hex()) for kind, token in ranked],
+            route_key=route.hex(),
+            occurred_at=at,
+            received_at=at + timedelta(seconds=1),
+            known_at=at + timedelta(seconds=1),
+            digest=event_key(self.vault.hash_key, "digest", repr((type_, clear, sealed))).hex(),
+            sealed=closed,
+            **clear,
+        )
+        self.services.log.append([Pending(route, encode(record))])
+        return record.id
+
+    def purchase(self, ids: Sequence[tuple[str, str]], order: str, revenue: str, days_ago: float = 1) -> str:
+        properties = {"order_id": order, "revenue": revenue, "currency": "USD"}
+        at = NOW - timedelta(days=days_ago)
+        return self.send(ids, type_="purchase.completed", at=at, properties=properties)
+
+    def ref(self, kind: str, value: str) -> dict[str, str]:
+        """What stands in `sealed` where an identifier's value was."""
+        return ref(self.vault.tokens([(kind, value)])[0], kind)
+
+    def settle(self) -> None:
+        while self.worker.step():
+            pass
+        self.services.store.number_feed()
+
+    def execute(self, sql: str, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        database = Database(self.databases.main)
+        try:
+            with database.transaction() as cursor:
+                cursor.execute(sql, parameters)
+                return cursor.fetchall() if cursor.description else []
+        finally:
+            database.close()
+
+
+@contextmanager
+def reading_world(databases: Databases) -> Iterator[ReadingWorld]:
+    """The retail pack live, nothing sent yet."""
+    definitions = parse_documents(load_pack("retail"))
+    database = Database(databases.main)
+    with database.transaction() as cursor:
+        content = msgspec.json.decode(to_json(definitions))
+        insert_revision(cursor, 1, "live", "initial", content, definitions.content_hash, START)
+        cursor.execute("insert into meta values ('deployment', %s)", (json.dumps(DEPLOYMENT),))
+        cursor.execute("insert into sources (name, created_at) values ('shop', now()), ('web', now())")
+        for name, content_hash in segment_hashes(definitions).items():
+            cursor.execute("insert into segment_versions values (%s, 1, %s)", (name, content_hash))
+    database.close()
+    erased = ErasedTokens(databases.main)
+    vault = PostgresVault(databases.vault, bytes(32), erased=erased)
+    vault.hold_lease()
+    clock = HandClock(NOW)
+    log, store, control = PostgresLog(databases.main), PostgresStore(databases.main), PostgresControl(databases.main)
+    rebuild = PostgresRebuild(databases.main)
+    services = Services(
+        log=log,
+        store=store,
+        control=control,
+        sealer=vault,
+        letter=letter_maker(vault, lambda: vault.daily_token(clock.at.date()), clock),
+        clock=clock,
+        time_zone=DEPLOYMENT["time_zone"],
+        currency=DEPLOYMENT["currency"],
+    )
+    worker = Worker(services, Builder(services, rebuild))
+    reading = make_reading(databases.main, vault, vault, clock, PHONES)
+    try:
+        yield ReadingWorld(databases, clock, vault, services, worker, reading)
+    finally:
+        reading.close()
+        for each in (log, store, control, rebuild, erased, vault):
+            each.close()

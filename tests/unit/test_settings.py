@@ -1,0 +1,153 @@
+"""Settings: defaults, order, and errors that name the key, what is wrong and what to do."""
+
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from infra.settings import KEYS, Deployment, Failpoint, Settings, load
+from schemas.errors import SettingsInvalid
+
+ROOT = Path(__file__).parents[2]
+DEPLOY = ROOT / "infra" / "deploy"
+
+
+def test_without_any_setting_the_defaults_hold(tmp_path: Path) -> None:
+    settings = load({}, data=tmp_path)
+    assert (settings.host, settings.port, settings.doors) == ("127.0.0.1", 8700, 1)
+    assert settings.deployment == Deployment("UTC", "US", "USD")
+    assert settings.data == tmp_path
+    assert settings.database is None
+    assert settings.master_key is None
+
+
+def test_the_data_folder_is_touchfold_data_here_when_nothing_names_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert load({}).data == tmp_path / "touchfold-data"
+
+
+def test_the_command_line_wins_over_the_environment_and_that_over_the_file(tmp_path: Path) -> None:
+    (tmp_path / "touchfold.toml").write_text('port = 1111\nhost = "0.0.0.0"\ntime_zone = "Europe/Vienna"\n')
+    env = {"TOUCHFOLD_DATA": str(tmp_path), "TOUCHFOLD_PORT": "2222", "TOUCHFOLD_HOST": "::1"}
+    assert (load(env, port=3333).port, load(env).port) == (3333, 2222)
+    assert (load(env).host, load(env).time_zone) == ("::1", "Europe/Vienna")
+
+
+def test_the_settings_file_may_be_named_and_then_says_where_the_data_is(tmp_path: Path) -> None:
+    file = tmp_path / "ours.toml"
+    file.write_text(f'data = "{tmp_path}/data"\n')
+    assert load({"TOUCHFOLD_CONFIG": str(file)}).data == tmp_path / "data"
+
+
+def test_a_file_in_the_data_folder_cannot_move_it(tmp_path: Path) -> None:
+    (tmp_path / "touchfold.toml").write_text('data = "/elsewhere"\n')
+    with pytest.raises(SettingsInvalid, match="cannot say where that is"):
+        load({}, data=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "says"),
+    [
+        ("TOUCHFOLD_TIMEZONE", "UTC", "did you mean TOUCHFOLD_TIME_ZONE?"),
+        ("TOUCHFOLD_DATABSE", "x", "did you mean TOUCHFOLD_DATABASE?"),
+        ("TOUCHFOLD_XQZ", "1", "there are TOUCHFOLD_DATA"),
+        ("TOUCHFOLD_PORT", "eighty", "TOUCHFOLD_PORT = eighty"),
+        ("TOUCHFOLD_PORT", "70000", "less than or equal to 65535"),
+        ("TOUCHFOLD_PORT", "", "TOUCHFOLD_PORT is empty: give it a value, or unset it"),
+        ("TOUCHFOLD_DOORS", "0", "greater than or equal to 1"),
+        ("TOUCHFOLD_HOST", "http://me", "a host name or an address"),
+        ("TOUCHFOLD_TIME_ZONE", "Europe/Viena", "did you mean Europe/Vienna?"),
+        ("TOUCHFOLD_TIME_ZONE", "qq", "such as Europe/Berlin"),
+        ("TOUCHFOLD_REGION", "USA", "two capital letters"),
+        ("TOUCHFOLD_CURRENCY", "usd", "three capital letters"),
+        ("TOUCHFOLD_LOG", "kafka", "is not in this build yet"),
+        ("TOUCHFOLD_LOG", "redis", "'postgres' or 'kafka'"),
+        ("TOUCHFOLD_KAFKA_INSECURE", "perhaps", "TOUCHFOLD_KAFKA_INSECURE = perhaps"),
+        ("TOUCHFOLD_CONFIG", "/not/there.toml", "change TOUCHFOLD_CONFIG"),
+    ],
+)
+def test_a_wrong_setting_is_an_error_that_names_the_key_and_the_way_out(
+    key: str, value: str, says: str, tmp_path: Path
+) -> None:
+    with pytest.raises(SettingsInvalid) as caught:
+        load({key: value}, data=tmp_path)
+    assert says in caught.value.message
+    assert key in caught.value.message or key == "TOUCHFOLD_CONFIG"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("port = 87 00", "is not TOML"),
+        ("prot = 8700", "did you mean port?"),
+        ("PORT = 8700", "did you mean port?"),
+        ("time_zone = 7", "must be text in quotes"),
+        ("[server]\nport = 1", "unknown setting server"),
+    ],
+)
+def test_a_wrong_file_is_an_error_that_names_the_file(text: str, says: str, tmp_path: Path) -> None:
+    (tmp_path / "touchfold.toml").write_text(text)
+    with pytest.raises(SettingsInvalid) as caught:
+        load({}, data=tmp_path)
+    assert says in caught.value.message
+    assert str(tmp_path / "touchfold.toml") in caught.value.message
+
+
+def test_every_wrong_setting_is_listed_at_once(tmp_path: Path) -> None:
+    with pytest.raises(SettingsInvalid) as caught:
+        load({"TOUCHFOLD_REGION": "x", "TOUCHFOLD_CURRENCY": "y"}, data=tmp_path)
+    assert len(caught.value.problems) == 2
+
+
+@pytest.mark.parametrize("key", ["TOUCHFOLD_MASTER_KEY", "TOUCHFOLD_DATABASE", "TOUCHFOLD_VAULT"])
+def test_a_secret_shows_in_no_text_of_the_settings(key: str, tmp_path: Path) -> None:
+    settings = load({key: "hunter2"}, data=tmp_path)
+    assert "hunter2" not in f"{settings} {settings!r}"
+
+
+def test_what_is_for_tests_needs_the_test_switch(tmp_path: Path) -> None:
+    for key, value in (("TOUCHFOLD_CLOCK_OFFSET_S", "60"), ("TOUCHFOLD_FAILPOINT", "fold.before_commit")):
+        with pytest.raises(SettingsInvalid, match="TOUCHFOLD_TEST=1"):
+            load({key: value}, data=tmp_path)
+    env = {"TOUCHFOLD_TEST": "1", "TOUCHFOLD_CLOCK_OFFSET_S": "-60.5"}
+    assert load(env, data=tmp_path).clock_offset_s == -60.5
+
+
+@pytest.mark.parametrize(
+    ("text", "point"),
+    [
+        ("fold.before_commit", Failpoint(None, "fold.before_commit", 1)),
+        ("fold.before_commit:7", Failpoint(None, "fold.before_commit", 7)),
+        ("worker@fold.before_commit:7", Failpoint("worker", "fold.before_commit", 7)),
+    ],
+)
+def test_a_failpoint_has_a_name_and_perhaps_a_role_and_a_number(text: str, point: Failpoint, tmp_path: Path) -> None:
+    env = {"TOUCHFOLD_TEST": "1", "TOUCHFOLD_FAILPOINT": text}
+    assert load(env, data=tmp_path).failpoint == point
+
+
+@pytest.mark.parametrize("text", ["fold.nowhere", "fold.before_commit:0", "x@fold.before_commit", "a b"])
+def test_a_failpoint_that_does_not_exist_is_an_error(text: str, tmp_path: Path) -> None:
+    with pytest.raises(SettingsInvalid, match="TOUCHFOLD_FAILPOINT"):
+        load({"TOUCHFOLD_TEST": "1", "TOUCHFOLD_FAILPOINT": text}, data=tmp_path)
+
+
+def test_the_two_files_of_deploy_load_and_the_reference_has_every_key(tmp_path: Path) -> None:
+    for name in ("minimal.toml", "reference.toml"):
+        load({"TOUCHFOLD_CONFIG": str(DEPLOY / name)}, data=tmp_path)
+    text = (DEPLOY / "reference.toml").read_text()
+    given = tomllib.loads(text)
+    for key in KEYS:
+        field = Settings.model_fields[key.lower()]
+        if key.lower() in given:
+            assert str(given[key.lower()]) == str(field.default), f"{key} is not at its default"
+        else:
+            assert f"# {key.lower()} = " in text, f"{key} is not in reference.toml"
+
+
+def test_every_setting_is_in_the_docs() -> None:
+    text = (ROOT / "docs" / "settings.md").read_text()
+    for key in (*KEYS, "CONFIG", "TEST"):
+        assert f"| `TOUCHFOLD_{key}` |" in text
