@@ -255,9 +255,9 @@ from (
         revenue, currency, campaign_id, product_ids, properties, context, sealed_names
     from _tail
 ) e
+anti join _not_applied n on n.partition = e.partition and n."offset" = e."offset"
 left join _owners o on o.signature = e.signature
 where e.id is not null
-    and not exists (select 1 from _not_applied n where n.partition = e.partition and n."offset" = e."offset")
 """
 
 # Design C5. The base of an order is its highest (source rank, occurred_at, event key); a cancelled order has none.
@@ -276,10 +276,10 @@ refunds as (
 cancels as (select distinct customer, order_key from placed where type in ({cancels}))
 select p.*, coalesce(f.refunded, 0) as refunded
 from placed p
+anti join cancels c on c.customer = p.customer and c.order_key = p.order_key
 left join refunds f on f.customer = p.customer and f.order_key = p.order_key
 left join _ranks r on r.source = p.source
 where p.type in ({bases})
-    and not exists (select 1 from cancels c where c.customer = p.customer and c.order_key = p.order_key)
 qualify row_number() over (
     partition by p.customer, p.order_key order by coalesce(r.rank, 0) desc, p.occurred_at desc, p.id desc) = 1
 """

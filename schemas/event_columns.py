@@ -23,32 +23,31 @@ MONEY: Final = pa.decimal128(18, 4)
 _TEXTS: Final = pa.list_(pa.string())
 _MAX_ID: Final = 128  # letters of an order id kept as it is; the fold's rule, so that both group alike
 
-SCHEMA: Final = pa.schema(
-    [
-        pa.field("partition", pa.int16(), nullable=False),
-        pa.field("offset", pa.int64(), nullable=False),
-        pa.field("id", UUID),
-        pa.field("message_id", pa.string()),
-        pa.field("type", pa.string()),
-        pa.field("name", pa.string()),
-        pa.field("source", pa.string()),
-        pa.field("signature", UUID),
-        pa.field("route_key", UUID),
-        pa.field("occurred_at", TIME),
-        pa.field("received_at", TIME),
-        pa.field("known_at", TIME),
-        pa.field("order_id", pa.string()),
-        pa.field("revenue", MONEY),
-        pa.field("currency", pa.string()),
-        pa.field("campaign_id", pa.string()),
-        pa.field("product_ids", _TEXTS),
-        pa.field("properties", pa.string()),
-        pa.field("context", pa.string()),
-        pa.field("sealed_names", _TEXTS),
-        pa.field("record", pa.binary(), nullable=False),
-        pa.field("sealed", pa.binary()),
-    ]
-)
+_FIELDS: Final[list["pa.Field[Any]"]] = [
+    pa.field("partition", pa.int16(), nullable=False),
+    pa.field("offset", pa.int64(), nullable=False),
+    pa.field("id", UUID),
+    pa.field("message_id", pa.string()),
+    pa.field("type", pa.string()),
+    pa.field("name", pa.string()),
+    pa.field("source", pa.string()),
+    pa.field("signature", UUID),
+    pa.field("route_key", UUID),
+    pa.field("occurred_at", TIME),
+    pa.field("received_at", TIME),
+    pa.field("known_at", TIME),
+    pa.field("order_id", pa.string()),
+    pa.field("revenue", MONEY),
+    pa.field("currency", pa.string()),
+    pa.field("campaign_id", pa.string()),
+    pa.field("product_ids", _TEXTS),
+    pa.field("properties", pa.string()),
+    pa.field("context", pa.string()),
+    pa.field("sealed_names", _TEXTS),
+    pa.field("record", pa.binary(), nullable=False),
+    pa.field("sealed", pa.binary()),
+]
+SCHEMA: Final = pa.schema(_FIELDS)
 EVENT_SCHEMA: Final = pa.schema([field for field in SCHEMA if field.name not in ("record", "sealed")])
 """Without the original bytes."""
 

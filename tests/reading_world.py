@@ -61,7 +61,8 @@ class ReadingWorld:
         at: datetime = NOW - timedelta(days=1),
         message_id: str | None = None,
         sealed: dict[str, Any] | None = None,
-        **clear: dict[str, Any],
+        properties: dict[str, Any] | None = None,
+        traits: dict[str, Any] | None = None,
     ) -> str:
         """Append one event as the door would; returns its id. `sealed`: {"traits": {…}, …}; identifiers by `ref`."""
         normal = [(kind, normalise(kind, value, phone=PHONES) or "") for kind, value in ids]
@@ -87,9 +88,10 @@ class ReadingWorld:
             occurred_at=at,
             received_at=at + timedelta(seconds=1),
             known_at=at + timedelta(seconds=1),
-            digest=event_key(self.vault.hash_key, "digest", repr((type_, clear, sealed))).hex(),
+            digest=event_key(self.vault.hash_key, "digest", repr((type_, properties, traits, sealed))).hex(),
             sealed=closed,
-            **clear,
+            properties=properties or {},
+            traits=traits or {},
         )
         self.services.log.append([Pending(route, encode(record))])
         return record.id

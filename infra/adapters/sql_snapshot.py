@@ -18,7 +18,7 @@ from schemas.record import Stored
 _CHUNK: Final = 5_000  # records of the tail turned into columns at a time
 
 
-OWNERS: Final = pa.schema([("signature", UUID), ("profile_id", UUID)])
+OWNERS: Final = pa.schema([pa.field("signature", UUID), pa.field("profile_id", UUID)])
 NOT_APPLIED: Final = pa.schema([pa.field("partition", pa.int16()), pa.field("offset", pa.int64())])
 RANKS: Final = pa.schema([pa.field("source", pa.string()), pa.field("rank", pa.int64())])
 

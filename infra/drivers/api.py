@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path as FilePath
 from typing import Annotated, Any, Final, TypeVar
 from uuid import UUID
 
@@ -29,6 +30,7 @@ from infra.log_lines import described
 from infra.reading import Reading, reading_of
 from query.changes import Page
 from schemas.errors import BadRequest, Forbidden, Problem, TooLarge, TouchfoldError, Unauthorized
+from schemas.ports import Clock
 
 log = logging.getLogger("touchfold.api")
 
@@ -152,14 +154,19 @@ def _types(given: list[str] | None) -> list[str]:
 
 def build_api(session: Session) -> FastAPI:
     """The application on a session; paths begin with /api/v1. Opens connections when first asked."""
-    from infra.drivers.sql_process import run_sql  # noqa: PLC0415  # tests of the rest need no DuckDB
+    run_sql = sql_runner(session.dsn, session.archive_folder, session.clock)
+    return application(Api(reading_of(session), PostgresTokens(session.dsn), run_sql))
+
+
+def sql_runner(dsn: str, archive_folder: FilePath, clock: Clock) -> RunSql:
+    """Runs each statement in a process of its own."""
+    from infra.drivers.sql_process import run_sql  # noqa: PLC0415  # pyarrow is for SQL alone
 
     def answer(statement: str, limit: int) -> Mapping[str, Any]:
-        now = session.clock.now()
-        found = run_sql(statement, dsn=session.dsn, archive_folder=session.archive_folder, limit=limit, now=now)
+        found = run_sql(statement, dsn=dsn, archive_folder=archive_folder, limit=limit, now=clock.now())
         return {"columns": found.names, "rows": list(found.rows()), "truncated": found.truncated}
 
-    return application(Api(reading_of(session), PostgresTokens(session.dsn), answer))
+    return answer
 
 
 def application(api: Api) -> FastAPI:
@@ -272,6 +279,7 @@ def _changes(app: FastAPI, api: Api) -> None:
     @app.get(
         f"{PREFIX}/changes/stream",
         tags=["changes"],
+        response_class=EventStream,
         responses={200: {"content": {"text/event-stream": {"example": examples.STREAM}}}},
     )
     async def stream_changes(
@@ -284,7 +292,7 @@ def _changes(app: FastAPI, api: Api) -> None:
         start, types = last_event_id or after, _types(type_)
         first = await api.run(lambda: api.reading.changes.page(start, STREAM_PAGE, types))  # answers a bad cursor
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-        return StreamingResponse(_stream(api, caller, first, types), media_type="text/event-stream", headers=headers)
+        return EventStream(_stream(api, caller, first, types), headers=headers)
 
 
 def _rest(app: FastAPI, api: Api) -> None:
@@ -303,6 +311,12 @@ def _rest(app: FastAPI, api: Api) -> None:
     @app.get(f"{PREFIX}/docs", include_in_schema=False)
     async def docs() -> HTMLResponse:
         return HTMLResponse(examples.docs_page(app.openapi()))
+
+
+class EventStream(StreamingResponse):
+    """Server-sent events."""
+
+    media_type = "text/event-stream"
 
 
 # --- waiting for changes -----------------------------------------------------------------------------------------

@@ -1,0 +1,257 @@
+"""`touchfold up` as a process: start, refusals, kills, stop."""
+
+import json
+import os
+import signal
+import socket
+import stat
+from collections.abc import Callable, Iterator
+from itertools import count
+from pathlib import Path
+
+import psutil
+import psycopg2
+import pytest
+
+from infra.adapters.embedded_postgres import EmbeddedPostgres
+from tests.integration.running import Up, command, environment, result, until
+
+_NUMBERS = count(1)
+ROLES = ("http", "worker", "archive", "postgres")
+
+
+@pytest.fixture
+def ups() -> Iterator[Callable[..., Up]]:
+    """Starts `up`s that the test's end stops."""
+    started: list[Up] = []
+
+    def start(data: Path, *arguments: str, **settings: str) -> Up:
+        started.append(Up(data, *arguments, **settings))
+        return started[-1]
+
+    yield start
+    for each in started:
+        if each.process.poll() is None:
+            each.stop()
+
+
+def _order(number: int) -> dict[str, object]:
+    return {
+        "userId": "ada",
+        "messageId": f"m-{number}",
+        "event": "Order Completed",
+        "properties": {"order_id": f"o-{number}", "revenue": 10, "currency": "USD"},
+    }
+
+
+def _orders(data: Path) -> object:
+    return result("profile", "user_id:ada", "--data", str(data))["computed"]["lifetime_orders"]
+
+
+def test_up_is_ready_on_a_new_folder_says_where_the_key_is_and_stops_in_order(
+    tmp_path: Path, ups: Callable[..., Up]
+) -> None:
+    data = tmp_path / "deep" / "data"
+    up = ups(data)
+    url = up.wait_ready()
+    health = up.get("/health")
+    assert (health.status, health.body["status"]) == (200, "ok")
+    assert b"Touchfold" in up.get("/").body
+    missing = up.get("/nowhere")
+    assert (missing.status, missing.body["code"], missing.body["success"]) == (404, "not_found", False)
+    assert str(data / "master.key") in up.log
+    assert "lost for ever" in up.log
+    for secret in ("master.key", "run.json", "postgres.secret"):
+        assert stat.S_IMODE((data / secret).stat().st_mode) == 0o600
+    assert json.loads((data / "run.json").read_text())["url"] == url
+    pids = up.all_pids()
+    assert len(pids) >= len(ROLES)
+    assert up.stop() == 0
+    assert not [pid for pid in pids if psutil.pid_exists(pid)]
+    assert not (data / "run.json").exists()
+    assert "Traceback" not in up.log
+
+
+def test_up_is_stopped_by_ctrl_c_before_it_is_ready(tmp_path: Path, ups: Callable[..., Up]) -> None:
+    up = ups(tmp_path)
+    until(lambda: "making a new database" in up.log, "the start of PostgreSQL")
+    assert up.stop(signal.SIGINT) == 0
+    assert "Traceback" not in up.log
+
+
+def test_a_port_in_use_is_named_with_the_way_out(tmp_path: Path, ups: Callable[..., Up]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        up = ups(tmp_path, "--port", str(port))
+        assert up.wait_end() == 1
+    assert f"port {port} on 127.0.0.1 is in use" in up.log
+    assert "--port" in up.log
+
+
+def test_a_folder_has_one_up_at_a_time(tmp_path: Path, ups: Callable[..., Up]) -> None:
+    first = ups(tmp_path)
+    url = first.wait_ready()
+    second = ups(tmp_path)
+    assert second.wait_end() == 1
+    assert f"process {first.process.pid}" in second.log
+    assert url in second.log
+    assert first.get("/health").status == 200
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"TIMEZONE": "UTC"}, "did you mean TOUCHFOLD_TIME_ZONE?"),
+        ({"LOG": "kafka"}, "not in this build yet"),
+        ({"HOST": "no.such.host.invalid"}, "no address of this machine"),
+        ({"MASTER_KEY": "short"}, "TOUCHFOLD_MASTER_KEY is not a master key"),
+        ({"DATABASE": "postgresql://nobody@127.0.0.1:1/x"}, "TOUCHFOLD_DATABASE does not answer"),
+        ({"DATABASE": "not a dsn"}, "is no connection string"),
+    ],
+)
+def test_a_wrong_setting_ends_up_with_its_name(
+    settings: dict[str, str], says: str, tmp_path: Path, ups: Callable[..., Up]
+) -> None:
+    up = ups(tmp_path, **settings)
+    assert up.wait_end() == 1
+    assert says in up.log
+    assert "Traceback" not in up.log
+
+
+def test_what_was_fixed_at_the_first_start_is_not_changed_by_a_later_one(tmp_path: Path) -> None:
+    server = EmbeddedPostgres(tmp_path)
+    assert command("status", "--data", str(tmp_path), TIME_ZONE="Europe/Vienna").returncode == 0
+    changed = command("status", "--data", str(tmp_path), TIME_ZONE="Europe/Berlin")
+    assert changed.returncode == 1
+    assert "TOUCHFOLD_TIME_ZONE is Europe/Berlin, but this data was made with Europe/Vienna" in changed.stderr
+    assert command("status", "--data", str(tmp_path)).returncode == 0  # unset: what is stored holds
+
+    key = (tmp_path / "master.key").rename(tmp_path / "aside")
+    lost = command("status", "--data", str(tmp_path))
+    assert lost.returncode == 1
+    assert "the master key is lost" in lost.stderr
+    other = command("status", "--data", str(tmp_path), MASTER_KEY="ab" * 32)
+    assert other.returncode == 1
+    assert "not the one this vault was made with" in other.stderr
+    key.rename(tmp_path / "master.key")
+
+    server.start()
+    connection = psycopg2.connect(server.dsn)
+    with connection, connection.cursor() as cursor:
+        cursor.execute("insert into migrations values (999, '0999_main.sql')")
+    connection.close()
+    server.stop()
+    newer = command("status", "--data", str(tmp_path))
+    assert newer.returncode == 1
+    assert "start the newer build" in newer.stderr
+
+
+def test_a_killed_child_is_started_again_and_nothing_acknowledged_is_lost(
+    tmp_path: Path, ups: Callable[..., Up]
+) -> None:
+    up = ups(tmp_path, DOORS="2")
+    up.wait_ready()
+    assert len(up.pids("http")) == 2
+    key = result("source", "create", "shop", "--data", str(tmp_path))["write_key"]
+    for number, role in enumerate(("http", "http", "worker", "archive", "postgres")):
+        up.send_until_accepted(key, "track", _order(number))
+        killed = up.kill(role)
+        expected = 2 if role == "http" else 1
+        until(lambda role=role, expected=expected: len(up.pids(role)) == expected, f"a new {role}")
+        assert killed not in up.pids(role)
+    up.send_until_accepted(key, "track", _order(5))
+    status = result("status", "--wait", "--data", str(tmp_path))
+    assert status["accepted"] == status["applied"] == status["decided"]
+    assert status["lag"] == 0
+    assert _orders(tmp_path) == 6
+    assert command("doctor", "--data", str(tmp_path)).returncode == 0
+    assert up.stop() == 0
+
+
+def test_when_the_supervisor_is_killed_its_children_end_and_up_starts_again(
+    tmp_path: Path, ups: Callable[..., Up]
+) -> None:
+    first = ups(tmp_path)
+    first.wait_ready()
+    key = result("source", "create", "shop", "--data", str(tmp_path))["write_key"]
+    first.send_until_accepted(key, "track", _order(1))
+    pids = first.all_pids()
+    os.kill(first.process.pid, signal.SIGKILL)
+    first.wait_end()
+    second = ups(tmp_path)
+    second.wait_ready()
+    assert not [pid for pid in pids if psutil.pid_exists(pid)]
+    result("status", "--wait", "--data", str(tmp_path))
+    assert _orders(tmp_path) == 1
+    assert second.stop() == 0
+
+
+def test_a_failpoint_ends_the_worker_once_and_what_it_was_at_is_done_by_the_next(
+    tmp_path: Path, ups: Callable[..., Up]
+) -> None:
+    up = ups(tmp_path, TEST="1", FAILPOINT="worker@fold.before_commit")
+    up.wait_ready()
+    key = result("source", "create", "shop", "--data", str(tmp_path))["write_key"]
+    up.send_until_accepted(key, "track", _order(1))
+    result("status", "--wait", "--data", str(tmp_path))
+    assert _orders(tmp_path) == 1
+    assert "the worker process ended (SIGKILL)" in up.log
+
+
+def test_a_role_that_cannot_run_ends_up_with_its_reason(tmp_path: Path, ups: Callable[..., Up]) -> None:
+    archive = tmp_path / "archive"
+    archive.mkdir(parents=True)
+    (archive / "0").mkdir()
+    (archive / "manifest.jsonl").write_text("this is not a manifest\n{}\n")
+    up = ups(tmp_path)
+    assert up.wait_end() == 1
+    assert "the archive process cannot run" in up.log
+    assert "manifest" in up.log
+
+
+def test_a_data_folder_too_deep_for_a_socket_works_over_loopback_and_survives_its_postgres(
+    tmp_path: Path, ups: Callable[..., Up]
+) -> None:
+    data = tmp_path / ("d" * 60) / ("e" * 60)
+    up = ups(data)
+    up.wait_ready()
+    assert "host=127.0.0.1" in json.loads((data / "run.json").read_text())["dsn"]
+    key = result("source", "create", "shop", "--data", str(data))["write_key"]
+    up.send_until_accepted(key, "track", _order(1))
+    up.kill("postgres")
+    up.send_until_accepted(key, "track", _order(2))
+    until(lambda: bool(up.get("/health").status == 200), "health")
+    result("status", "--wait", "--data", str(data))
+    assert _orders(data) == 2
+
+
+@pytest.fixture
+def own_database(server: EmbeddedPostgres) -> str:
+    """An empty database on a server that `up` does not run; its vault's is missing and is made."""
+    name = f"own_{next(_NUMBERS)}"
+    connection = psycopg2.connect(server.dsn.replace("dbname=touchfold", "dbname=postgres"))
+    connection.autocommit = True
+    with connection.cursor() as cursor:
+        cursor.execute(f"create database {name}")
+    connection.close()
+    return server.dsn.replace("dbname=touchfold", f"dbname={name}")
+
+
+def test_up_and_commands_work_on_a_postgres_of_your_own(
+    tmp_path: Path, own_database: str, ups: Callable[..., Up]
+) -> None:
+    alone = result("source", "create", "shop", "--data", str(tmp_path), DATABASE=own_database)
+    up = ups(tmp_path, DATABASE=own_database)
+    up.wait_ready()
+    assert not up.pids("postgres")
+    assert not (tmp_path / "postgres").exists()
+    up.send_until_accepted(alone["write_key"], "track", _order(1))
+    result("status", "--wait", "--data", str(tmp_path))
+    assert _orders(tmp_path) == 1
+    assert up.stop() == 0
+    settled = result("status", "--wait", "--data", str(tmp_path), DATABASE=own_database)
+    assert (settled["accepted"], settled["decided"], settled["ready"]) == (1, 1, False)
+
+
+def test_no_setting_of_the_caller_reaches_an_up_under_test() -> None:
+    assert not [name for name in environment() if name.startswith("TOUCHFOLD_")]
