@@ -24,6 +24,7 @@ _AMOUNT: Final = re.compile(r"-?\d{1,14}(?:\.\d{1,4})?", re.ASCII)
 _NUMBER: Final = re.compile(r"-?(?:0|[1-9]\d{0,14})(?:\.\d{1,10})?", re.ASCII)
 _PLACES: Final = Decimal("0.0001")
 _LARGEST: Final = Decimal(10**14)
+_ZERO: Final = Decimal(0)
 _TIMES_CACHED: Final = 100_000
 _ENCODE: Final = msgspec.json.Encoder(order="sorted", decimal_format="string").encode
 
@@ -87,7 +88,7 @@ def plain_text(value: object) -> str:
     if isinstance(value, date):
         return str(value)
     if kind is bytes:
-        return value.hex()  # type: ignore[attr-defined]  # kind is bytes
+        return str(value.hex())  # type: ignore[attr-defined]  # kind is bytes
     return _ENCODE(value).decode()
 
 
@@ -115,8 +116,6 @@ def id_text(value: object) -> str | None:
         return None
     if type(value) is str:
         return value.strip()
-    if isinstance(value, float | Decimal) and value == int(value):
-        return str(int(value))
     return plain_text(value)
 
 
@@ -153,6 +152,8 @@ def time_reader(pattern: str, zone: tzinfo) -> Callable[[object], datetime]:
     known: dict[object, datetime] = {}
 
     def read(value: object) -> datetime:
+        if isinstance(value, list | dict):
+            raise Refused("bad_time", "occurred_at", "is a list or an object")
         found = known.get(value)
         if found is None:
             if is_missing(value):
@@ -210,6 +211,7 @@ class _Read(NamedTuple):
     """One value of an item: where it goes, where it comes from, how it is read."""
 
     name: str
+    path: str
     place: int
     money: bool
     text: bool
@@ -229,20 +231,24 @@ class Shaper:
         self._id_place = None if mapping.id is None else self._place(mapping.id)
         self._group_places = [self._place(column) for column in mapping.group_by]
         self._identifiers = [(kind, self._place(column)) for kind, column in mapping.identifiers.items()]
-        self._properties = self._reads(mapping.properties)
-        self._products = self._reads(mapping.products)
+        self._properties = self._reads("properties", mapping.properties)
+        self._sums = [read for read in self._properties if read.sum]
+        self._products = self._reads("products", mapping.products)
         self._traits = [(name, self._place(column)) for name, column in mapping.traits.items()]
         self._base = _base(mapping)
-        self._same = [(kind, place) for kind, place in self._identifiers]
+        self._same = list(self._identifiers)
         if self._id_place is not None:
             self._same.append(("id", self._id_place))
 
     def _place(self, column: str) -> int:
         return self.columns.index(column)
 
-    def _reads(self, values: Mapping[str, Value]) -> list[_Read]:
+    def _reads(self, section: str, values: Mapping[str, Value]) -> list[_Read]:
         return [
-            _Read(name, self._place(value.source), value.money is not None, name in _TEXTS, value.sum is not None)
+            _Read(
+                *(name, f"{section}.{name}", self._place(value.source)),
+                *(value.money is not None, name in _TEXTS, value.sum is not None),
+            )
             for name, value in values.items()
         ]
 
@@ -261,39 +267,49 @@ class Shaper:
 
     def shape(self, rows: Sequence[Row]) -> Shaped:
         """One event of its lines (one, without group_by). A line that is wrong refuses all: a part would be untrue."""
-        at = rows[0]
+        first = at = rows[0]
+        lines: list[dict[str, Any]] = []
+        totals: dict[str, Decimal] = {}
         try:
-            for at in rows:
-                self._must_agree(rows[0], at)
-            occurred_at = min([self._time(value) for value in {row.values[self._time_place] for row in rows}])
-            natural = None if self._id_place is None else id_text(rows[0].values[self._id_place])
-            if self._id_place is not None and natural is None:
-                raise Refused("no_id", "id", f"has no {self._mapping.id}")
-            item = self._item(rows[0], occurred_at)
+            occurred_at = self._time(first.values[self._time_place])
+            natural = self._natural(first.values)
+            item = self._item(first, occurred_at)
             properties = dict(item.get("properties", ()))
             for read in self._properties:
                 if not read.sum:
-                    _set(properties, read.name, self._value(read, rows[0].values))
-            sums = [read for read in self._properties if read.sum]
-            lines: list[dict[str, Any]] = []
-            totals: dict[str, Decimal] = {}
+                    _set(properties, read.name, self._value(read, first.values))
             for at in rows:
+                if at is not first:
+                    self._must_agree(first, at)
+                    occurred_at = min(occurred_at, self._time(at.values[self._time_place]))
                 if self._products:
                     lines.append(self._line(at.values))
-                for read in sums:
-                    amount = amount_text(at.values[read.place], f"properties.{read.name}")
-                    if amount is not None:
-                        totals[read.name] = totals.get(read.name, Decimal(0)) + Decimal(amount)
+                self._add(totals, at.values)
         except Refused as refused:
             if len(rows) > 1:
                 refused = Refused(refused.rule, refused.path, f"{refused.args[0]}; its {len(rows)} lines are one event")
             return Shaped(at, None, None, _joined(rows), refused)
+        item["timestamp"] = occurred_at.isoformat()
         properties |= {name: _total(total) for name, total in totals.items()}
         if lines:
             properties["products"] = lines
         if properties:
             item["properties"] = properties
-        return Shaped(rows[0], item, natural, _joined(rows), None)
+        return Shaped(first, item, natural, _joined(rows), None)
+
+    def _natural(self, values: Sequence[Any]) -> str | None:
+        if self._id_place is None:
+            return None
+        natural = id_text(values[self._id_place])
+        if natural is None:
+            raise Refused("no_id", "id", f"has no {self._mapping.id}")
+        return natural
+
+    def _add(self, totals: dict[str, Decimal], values: Sequence[Any]) -> None:
+        for read in self._sums:
+            amount = amount_text(values[read.place], read.path)
+            if amount is not None:
+                totals[read.name] = totals.get(read.name, _ZERO) + Decimal(amount)
 
     def _must_agree(self, first: Row, other: Row) -> None:
         if other is first:
@@ -307,7 +323,7 @@ class Shaper:
     def _value(self, read: _Read, values: Sequence[Any]) -> Any:
         value = values[read.place]
         if read.money:
-            return amount_text(value, f"properties.{read.name}")
+            return amount_text(value, read.path)
         if read.text:
             return id_text(value)
         if self._untyped and read.name in MONEY and type(value) is str and _AMOUNT.fullmatch(value):
@@ -317,15 +333,14 @@ class Shaper:
     def _line(self, values: Sequence[Any]) -> dict[str, Any]:
         line: dict[str, Any] = {}
         for read in self._products:
-            value = amount_text(values[read.place], f"products.{read.name}") if read.money else self._value(read, values)
+            value = self._value(read, values)
             if value is not None:
                 line[read.name] = value
         return line
 
     def _item(self, row: Row, occurred_at: datetime) -> dict[str, Any]:
         """The item with its time, identifiers and traits; sections that differ from event to event are copies."""
-        item = dict(self._base)
-        item["timestamp"] = occurred_at.isoformat()
+        item = {**self._base, "timestamp": occurred_at.isoformat()}
         values = row.values
         traits = dict(item.get("traits", ()))
         for name, place in self._traits:
@@ -342,7 +357,7 @@ class Shaper:
             else:
                 context["traits"] = own_traits
         if context:
-            item["context"] = {**item.get("context", {}), **context}
+            item["context"] = _merged(item.get("context", {}), context)
         return item
 
 
@@ -366,7 +381,9 @@ def _put_identifier(
 
 def _base(mapping: FileMapping) -> dict[str, Any]:
     """What all items have: call, name, constants, the currency of the amounts."""
-    base: dict[str, Any] = {"type": "identify"} if mapping.type == IDENTIFY else {"type": "track", "event": mapping.type}
+    base: dict[str, Any] = (
+        {"type": "identify"} if mapping.type == IDENTIFY else {"type": "track", "event": mapping.type}
+    )
     currency = mapping.currency()
     constants: dict[str, Any] = deepcopy(dict(mapping.constant))
     if currency is not None:
@@ -378,6 +395,15 @@ def _base(mapping: FileMapping) -> dict[str, Any]:
             node = node.setdefault(step, {})
         node[leaf] = value
     return base
+
+
+def _merged(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """The constants' context under an event's own; their objects (device) are merged."""
+    merged = {**base, **own}
+    for name in base.keys() & own.keys():
+        if isinstance(base[name], dict) and isinstance(own[name], dict):
+            merged[name] = {**base[name], **own[name]}
+    return merged
 
 
 def _set(section: dict[str, Any], name: str, value: Any) -> None:

@@ -88,11 +88,13 @@ class _Bytes:
                 self._raw = raw
                 if raw.peek(2)[:2] == _GZIP:
                     with gzip.GzipFile(fileobj=raw) as unpacked:
-                        yield BufferedReader(unpacked, 262_144)  # type: ignore[arg-type]  # GzipFile reads into buffers
+                        yield BufferedReader(unpacked, 262_144)
                 else:
                     yield raw
         except (EOFError, zlib.error, gzip.BadGzipFile) as err:
-            raise _unreadable(self.path, "the gzip file is cut off or damaged: get it again, then import it again") from err
+            raise _unreadable(
+                self.path, "the gzip file is cut off or damaged: get it again, then import it again"
+            ) from err
         except OSError as err:
             raise _unreadable(self.path, err.strerror or type(err).__name__) from err
 

@@ -42,7 +42,7 @@ def merge_defaults(item: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict
 def translate(item: Mapping[str, Any]) -> Fields:
     """Raises Refused with rule and path for an item that is no event."""
     call = item.get("type")
-    if call not in CALLS:
+    if type(call) is not str or call not in CALLS:
         if call is None:
             raise Refused("unknown_type", "type", f"is missing: one of {', '.join(sorted(CALLS))}")
         raise Refused("unknown_type", "type", f"is none of {', '.join(sorted(CALLS))}")

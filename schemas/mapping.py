@@ -110,7 +110,9 @@ def read_mapping(text: str, name: str = "mapping") -> FileMapping:
     except (yaml.YAMLError, RecursionError) as err:
         mark = getattr(err, "problem_mark", None)
         where = "" if mark is None else f"line {mark.line + 1}, column {mark.column + 1}"
-        raise _invalid(name, [Problem(where, f"not YAML: {getattr(err, 'problem', None) or 'nested too deep'}")]) from err
+        raise _invalid(
+            name, [Problem(where, f"not YAML: {getattr(err, 'problem', None) or 'nested too deep'}")]
+        ) from err
     if not isinstance(raw, dict):
         raise _invalid(name, [Problem("", "must be an object with source, format, type, identifiers, occurred_at")])
     if raw.get("id") == "none":
@@ -161,7 +163,9 @@ def _check(mapping: FileMapping) -> Iterator[Problem]:
 
 def _check_type(mapping: FileMapping) -> Iterator[Problem]:
     if mapping.type in _NOT_MAPPED:
-        yield Problem("type", f"{mapping.type} cannot come from a file: a touchpoint such as purchase.completed, or {IDENTIFY}")
+        yield Problem(
+            "type", f"{mapping.type} cannot come from a file: a touchpoint such as purchase.completed, or {IDENTIFY}"
+        )
     if mapping.traits and mapping.type != IDENTIFY:
         yield Problem("traits", f"only events of type {IDENTIFY} set traits: import them by a mapping of their own")
     if mapping.products and mapping.type == IDENTIFY:

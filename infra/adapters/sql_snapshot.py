@@ -18,9 +18,14 @@ from schemas.record import Stored
 _CHUNK: Final = 5_000  # records of the tail turned into columns at a time
 
 
-OWNERS: Final = pa.schema([pa.field("signature", UUID), pa.field("profile_id", UUID)])
-NOT_APPLIED: Final = pa.schema([pa.field("partition", pa.int16()), pa.field("offset", pa.int64())])
-RANKS: Final = pa.schema([pa.field("source", pa.string()), pa.field("rank", pa.int64())])
+_COLUMNS: Final[Mapping[str, pa.DataType]] = {
+    **{"signature": UUID, "profile_id": UUID, "source": pa.string()},
+    **{"partition": pa.int16(), "offset": pa.int64(), "rank": pa.int64()},
+}
+OWNERS, NOT_APPLIED, RANKS = (
+    pa.schema([(name, _COLUMNS[name]) for name in names])
+    for names in (("signature", "profile_id"), ("partition", "offset"), ("source", "rank"))
+)
 
 
 @dataclass

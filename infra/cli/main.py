@@ -8,7 +8,6 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from importlib.util import find_spec
 from typing import Final
 
 import typer
@@ -32,7 +31,6 @@ MODULES: Final = {
     "doctor": "doctor",
 }
 """Command -> module of infra.cli, in the order of a first day's work."""
-_LATER: Final = frozenset({"import_"})
 
 _HELP: Final = """Touchfold: every customer touchpoint in one log, every answer a fold of it.
 
@@ -71,20 +69,22 @@ def build_app(arguments: Sequence[str]) -> typer.Typer:
     first = next((argument for argument in arguments if not argument.startswith("-")), None)
     wanted = [MODULES[first]] if first in MODULES else list(dict.fromkeys(MODULES.values()))
     for name in wanted:
-        if find_spec(f"infra.cli.{name}") is None:
-            continue
         import_module(f"infra.cli.{name}").register(app)
     return app
 
 
-def _version(
-    version: bool = typer.Option(False, "--version", help="print the version", is_eager=True),
-) -> None:
-    if version:
-        from importlib.metadata import version as version_of
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
 
-        typer.echo(f"touchfold {version_of('touchfold')}")
+        typer.echo(f"touchfold {version('touchfold')}")
         raise typer.Exit
+
+
+def _version(
+    version: bool = typer.Option(False, "--version", help="print the version", is_eager=True, callback=_print_version),
+) -> None:
+    """Options of `touchfold` itself."""
 
 
 def main() -> None:

@@ -29,7 +29,7 @@ def up(
     from infra.settings import load
 
     stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda *_: stop.set())
     log_lines.configure("up")
     settings = load(os.environ, data=data, port=port)

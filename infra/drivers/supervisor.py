@@ -88,8 +88,10 @@ class Supervisor:
             self._tell_about_the_key()
             self._resume_erasures(deployment)
             self._note(port)
-            self._listener.listen(BACKLOG)
+            start_listening(self._listener)
             self._watch(port, ready)
+        except _Stopped:
+            _log.info("stopped at the start")
         finally:
             self._end()
 
@@ -98,7 +100,13 @@ class Supervisor:
     def _start_server(self) -> None:
         if isinstance(self._server, EmbeddedPostgres):
             end_backends(self._server.cluster)
-        self._server.start(self._say)
+        self._server.start(self._progress)
+
+    def _progress(self, line: str) -> None:
+        """Recovery after a crash may take minutes; a stop is not kept waiting for it."""
+        if self._stop.is_set():
+            raise _Stopped
+        self._say(line)
 
     def _tell_about_the_key(self) -> None:
         if self._settings.master_key is not None:
@@ -150,7 +158,7 @@ class Supervisor:
             raise ServiceFailed(f"PostgreSQL ends again and again: read {self._adapters.folder.logs / 'postgres.log'}")
         _log.warning("PostgreSQL ended (status %s): starting it again", status)
         before = self._server.dsn
-        self._start_server()
+        self._start_server()  # raises when it cannot: that ends `up` with PostgreSQL's own reason
         if self._server.dsn != before:  # on loopback the port may be another one
             self._note(port)
             for child in self._children:
@@ -275,6 +283,18 @@ def listen_on(host: str, port: int) -> socket.socket:
         )
         raise SettingsInvalid(f"port {port} on {host} {what}") from err
     return listener
+
+
+def start_listening(listener: socket.socket) -> None:
+    """From here on connections wait for a door. Raises PortInUse: two programs may have bound the port, unheard."""
+    try:
+        listener.listen(BACKLOG)
+    except OSError as err:
+        raise PortInUse(f"port {listener.getsockname()[1]} was just taken: take another with --port N") from err
+
+
+class _Stopped(Exception):  # asked to stop while PostgreSQL was starting
+    pass
 
 
 def url_of(host: str, port: int) -> str:

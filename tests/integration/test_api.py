@@ -225,11 +225,13 @@ def test_a_segment_that_is_being_built_says_so_until_it_is_live(peopled: Reading
     assert (states["repeat_customers"], states["brand_new"], states["vip"]) == ("building 0 %", "building 0 %", "live")
     assert client.get("/segments/repeat_customers").body["size"] == 1
     assert client.get("/segments/brand_new/members").body == {"items": [], "next": None}
+    assert "repeat_customers" in client.get("/profiles/user_id/ada").body["segments"]
     peopled.settle()
+    assert peopled.execute("select to_regclass('profiles_r1')") == [(None,)]
+    assert "repeat_customers" not in client.get("/profiles/user_id/ada").body["segments"]
     shown = client.get("/segments/repeat_customers").body
     assert (shown["state"], shown["size"], shown["version"]) == ("live", 0, 2)
     assert client.get("/segments/brand_new").body["version"] == 1
-    assert "repeat_customers" not in client.get("/profiles/user_id/ada").body["segments"]
 
 
 def test_an_event_says_what_became_of_it(peopled: ReadingWorld, client: ApiServer) -> None:

@@ -1,6 +1,5 @@
 """The door over real sockets, on a real log and vault: what SDKs send, what goes wrong, and what is in the log then."""
 
-import asyncio
 import gzip
 import json
 import os
@@ -12,6 +11,7 @@ import time
 from base64 import b64decode, b64encode
 from binascii import a2b_base64
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from datetime import UTC, datetime
 from functools import partial
 from http.client import HTTPConnection, HTTPResponse
@@ -92,9 +92,7 @@ class Running:
             self.door, loop="uvloop", http="httptools", lifespan="off", log_config=None, access_log=False
         )
         self._server = uvicorn.Server(config)
-        self._thread = threading.Thread(
-            target=lambda: asyncio.run(self._server.serve(sockets=[self._listener])), daemon=True
-        )
+        self._thread = threading.Thread(target=self._server.run, args=([self._listener],), daemon=True)
         self._thread.start()
         until(lambda: self._server.started)
 
@@ -668,25 +666,39 @@ def mutate(running: Running, count: int, name: str) -> None:
     lines = (CAPTURES / "web_seg.jsonl").read_text().splitlines()
     bodies = [body.encode() for line in lines if (body := json.loads(line)["body_text"])]
     bodies.append(json.dumps({"batch": [track(n, context={"ip": "1.2.3.4"}) for n in range(3)]}).encode())
-    pieces = [b'"', b"{", b"}", b"[", b"]", b",", b":", b"\\u0000", b"\\ud800", b"null", b"1e999", b"-", b"\xff", b"\0"]
-    pieces += [b'"userId":5,', b'"context":[],', b'"traits":{"email":["a"]},', b'"batch":[],', b'"type":"identify",']
-    connection = HTTPConnection("127.0.0.1", running.port, timeout=DEADLINE_S)
-    for _ in range(count):
-        body = bytearray(rnd.choice(bodies))
-        for _ in range(rnd.randint(1, 4)):
-            place = rnd.randrange(len(body))
-            action = rnd.random()
-            if action < 0.3:
-                body[place] = rnd.randrange(256)
-            elif action < 0.6:
-                del body[place : place + rnd.randint(1, 30)]
-            else:
-                body[place:place] = rnd.choice(pieces)
-        path = rnd.choice(["/v1/track", "/v1/batch", "/v1/identify", "/v1/g"])
-        connection.request("POST", path, bytes(body), {"Authorization": basic(key)})
-        answer = read(connection.getresponse())
-        assert answer.status < 500, bytes(body)
-    connection.close()
+    with closing(HTTPConnection("127.0.0.1", running.port, timeout=DEADLINE_S)) as connection:
+        for _ in range(count):
+            body = mutated(bytearray(rnd.choice(bodies)), rnd)
+            path = rnd.choice(["/v1/track", "/v1/batch", "/v1/identify", "/v1/g"])
+            connection.request("POST", path, body, {"Authorization": basic(key)})
+            answer = read(connection.getresponse())
+            assert answer.status < 500, body
+
+
+PIECES = [
+    *(b'"', b"{", b"}", b"[", b"]", b",", b":", b"\\u0000", b"\\ud800", b"null", b"1e999", b"-", b"\xff", b"\0"),
+    *(b'"userId":5,', b'"context":[],', b'"traits":{"email":["a"]},', b'"batch":[],', b'"type":"identify",'),
+    *(b'"type":{},', b'"sentAt":7,', b'"messageId":{},', b'"properties":{"products":[[{}],1,"a",null]},'),
+    *(b'"context":{"externalIds":[1,{"type":"x","id":[]}],"device":5,"traits":3,"page":[]},', b'"event":[],'),
+]
+
+
+def mutated(body: bytearray, rnd: random.Random) -> bytes:
+    for _ in range(rnd.randint(1, 4)):
+        place = rnd.randrange(len(body) + 1)
+        action = rnd.random()
+        if action < 0.2 and place < len(body):
+            body[place] = rnd.randrange(256)
+        elif action < 0.4:
+            del body[place : place + rnd.randint(1, 30)]
+        elif action < 0.7:
+            body[place:place] = rnd.choice(PIECES)
+        else:  # where a key may stand, so that the JSON stays whole
+            starts = [at + 1 for at, byte in enumerate(body) if byte == ord("{")]
+            if starts:
+                place = rnd.choice(starts)
+                body[place:place] = rnd.choice([piece for piece in PIECES if piece.endswith(b",")])
+    return bytes(body)
 
 
 # ---------------------------------------------------------------- outages and back-pressure

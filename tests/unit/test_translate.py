@@ -1,0 +1,309 @@
+"""From SDK calls to types, names and sections; which names are whose; what is clear and what is sealed."""
+
+from typing import Any
+
+import pytest
+
+from ingest.canonical import Refused
+from ingest.translate import merge_defaults, translate
+from schemas.definitions import BASE_TYPES, CANCEL_TYPES, REFUND_TYPES, load_pack, parse_documents, to_json
+from schemas.touchpoints import (
+    CUSTOM,
+    DIALECT_NAMES,
+    NOTHING_DECLARED,
+    ORDER_BASE,
+    ORDER_CANCEL,
+    ORDER_REFUND,
+    SEGMENT_NAMES,
+    STAFF_TYPES,
+    TOUCHPOINTS,
+    TYPES,
+    Clear,
+    Declared,
+    Parts,
+    clear_rules,
+    decimal_text,
+    declared_of,
+    ref,
+    split,
+    type_of,
+)
+
+NO_RULES = clear_rules(NOTHING_DECLARED, CUSTOM, None)
+
+
+# ---------------------------------------------------------------- names
+
+
+@pytest.mark.parametrize(
+    ("name", "type_"),
+    [
+        ("Order Completed", "purchase.completed"),
+        ("order completed", "purchase.completed"),
+        ("order_completed", "purchase.completed"),
+        ("  Order   Completed ", "purchase.completed"),
+        ("Completed Order", "purchase.completed"),
+        ("purchase.completed", "purchase.completed"),
+        ("pos.purchase", "pos.purchase"),
+        ("call.received", "call.received"),
+        ("Call Received", "call.received"),
+        ("transaction", "purchase.completed"),
+        ("Transaction", CUSTOM),
+        ("sale-completed", "purchase.completed"),
+        ("message-sent", "email.sent"),
+        ("Message Sent", "chat.message_sent"),
+        ("email.sent", "email.sent"),
+        ("Unsubscribed", "email.unsubscribed"),
+        ("Video Playback Started", CUSTOM),
+        ("person.erased", CUSTOM),
+        ("trait.corrected", CUSTOM),
+        ("profile.identified", CUSTOM),
+    ],
+)
+def test_names_of_every_dialect_map_by_the_table(name: str, type_: str) -> None:
+    assert type_of(name) == type_
+
+
+def test_the_first_checkout_step_of_snowplow_starts_the_checkout() -> None:
+    assert type_of("checkout_step", 1) == "checkout.started"
+    assert type_of("checkout_step", 2) == "checkout.step_viewed"
+
+
+def test_every_name_of_the_tables_finds_its_type() -> None:
+    for name, type_ in {**SEGMENT_NAMES, **DIALECT_NAMES}.items():
+        assert type_of(name) == type_
+    for type_ in TOUCHPOINTS:
+        assert type_of(type_) == type_
+        assert type_ == type_.lower().strip()
+        assert "." in type_
+    assert not TOUCHPOINTS & {*STAFF_TYPES, CUSTOM}
+    assert TOUCHPOINTS < TYPES
+
+
+def test_order_types_are_those_of_the_definitions() -> None:
+    assert (ORDER_BASE, ORDER_REFUND, ORDER_CANCEL) == (BASE_TYPES, REFUND_TYPES, CANCEL_TYPES)
+    assert {*ORDER_BASE, *ORDER_REFUND, *ORDER_CANCEL} <= TOUCHPOINTS
+
+
+# ---------------------------------------------------------------- calls
+
+
+@pytest.mark.parametrize(
+    ("call", "more", "type_", "name"),
+    [
+        ("track", {"event": " Order Completed "}, "purchase.completed", "Order Completed"),
+        ("track", {"event": "Odd One"}, "custom", "Odd One"),
+        ("identify", {"traits": {"a": 1}}, "profile.identified", None),
+        ("page", {"name": "Home"}, "web.page_viewed", "Home"),
+        ("page", {}, "web.page_viewed", None),
+        ("screen", {"name": "Cart"}, "app.screen_viewed", "Cart"),
+        ("group", {"groupId": "acme"}, "group.joined", None),
+        ("alias", {"previousId": "a"}, "identity.aliased", None),
+    ],
+)
+def test_each_call_has_its_type(call: str, more: dict[str, Any], type_: str, name: str | None) -> None:
+    fields = translate({"type": call, "userId": "u", **more})
+    assert (fields.type, fields.name) == (type_, name)
+
+
+def test_rudder_keeps_the_traits_of_identify_in_the_context() -> None:
+    fields = translate({"type": "identify", "context": {"traits": {"name": "Ada"}, "locale": "de"}})
+    assert (fields.traits, fields.context) == ({"name": "Ada"}, {"locale": "de"})
+    both = translate({"type": "identify", "traits": {"a": 1}, "context": {"traits": {"b": 2}}})
+    assert (both.traits, both.context) == ({"a": 1}, {"traits": {"b": 2}})
+
+
+def test_the_traits_of_a_group_are_not_the_persons() -> None:
+    fields = translate({"type": "group", "groupId": 7, "traits": {"plan": "enterprise"}})
+    assert fields.traits == {}
+    assert fields.properties == {"group_id": "7", "traits": {"plan": "enterprise"}}
+
+
+def test_the_category_of_a_page_and_the_channel_find_their_places() -> None:
+    fields = translate({
+        "type": "page", "name": "Home", "category": "Shop", "channel": "web", "properties": {"name": "Home"},
+    })  # fmt: skip
+    assert fields.properties == {"category": "Shop"}
+    assert fields.context == {"channel": "web"}
+
+
+def test_the_time_of_the_sender_is_the_original_one() -> None:
+    item = {"type": "page", "timestamp": "2026-01-02T00:00:00Z", "originalTimestamp": "2026-01-01T00:00:00Z"}
+    fields = translate(item)
+    assert str(fields.original_at) == "2026-01-01 00:00:00+00:00"
+
+
+def test_defaults_lie_under_an_item_and_contexts_merge() -> None:
+    defaults = {"type": "track", "context": {"ip": "1", "locale": "de"}}
+    assert merge_defaults({"event": "E", "context": {"ip": "2"}}, defaults) == {
+        "type": "track", "event": "E", "context": {"ip": "2", "locale": "de"},
+    }  # fmt: skip
+    assert merge_defaults({"type": "page", "context": None}, defaults)["context"] == defaults["context"]
+
+
+@pytest.mark.parametrize(
+    ("item", "rule", "path"),
+    [
+        ({}, "unknown_type", "type"),
+        ({"type": {}}, "unknown_type", "type"),
+        ({"type": "track"}, "missing_field", "event"),
+        ({"type": "track", "event": 5}, "wrong_type", "event"),
+        ({"type": "track", "event": "x" * 513}, "bad_event_name", "event"),
+        ({"type": "track", "event": " "}, "bad_event_name", "event"),
+        ({"type": "page", "name": 5}, "wrong_type", "name"),
+        ({"type": "page", "properties": []}, "wrong_type", "properties"),
+        ({"type": "page", "context": "x"}, "wrong_type", "context"),
+        ({"type": "identify", "traits": "x"}, "wrong_type", "traits"),
+        ({"type": "page", "messageId": {}}, "wrong_type", "messageId"),
+        ({"type": "page", "timestamp": "soon"}, "bad_time", "timestamp"),
+        ({"type": "page", "sentAt": 5}, "bad_time", "sentAt"),
+        ({"type": "alias", "previousId": ""}, "missing_field", "previousId"),
+        ({"type": "group", "groupId": None}, "missing_field", "groupId"),
+    ],
+)
+def test_what_is_no_event_is_refused_with_rule_and_path(item: dict[str, Any], rule: str, path: str) -> None:
+    with pytest.raises(Refused) as caught:
+        translate(item)
+    assert (caught.value.rule, caught.value.path) == (rule, path)
+
+
+# ---------------------------------------------------------------- clear and sealed
+
+
+def properties(value: dict[str, Any], rules: Clear = NO_RULES) -> Parts:
+    return split(value, {}, {}, rules, frozenset())
+
+
+def test_numbers_booleans_and_times_are_clear_and_other_strings_sealed() -> None:
+    value = {
+        "n": 3, "f": 1.5, "yes": True, "none": None, "day": "2026-12-01", "at": "2026-12-01T10:00:00.5+01:00",
+        "note": "call me", "empty": "", "dated": "2026-12-01 call Ada",
+    }  # fmt: skip
+    parts = properties(value)
+    assert parts.properties == {name: value[name] for name in ("n", "f", "yes", "none", "day", "at", "empty")}
+    assert parts.sealed == {"properties": {"note": "call me", "dated": "2026-12-01 call Ada"}}
+    assert parts.names == ["properties.dated", "properties.note"]
+
+
+def test_integers_of_seven_digits_are_sealed_unless_declared() -> None:
+    value = {"a": 999_999, "b": -999_999, "c": 1_000_000, "d": 4_155_552_671, "e": 4_155_552_671.0, "f": 2**60}
+    parts = properties(value)
+    assert parts.properties == {"a": 999_999, "b": -999_999}
+    assert parts.sealed["properties"] == {
+        "c": 1_000_000, "d": 4_155_552_671, "e": 4_155_552_671.0, "f": str(2**60),
+    }  # fmt: skip
+    declared = Declared({"Bought": {"c": False, "f": False, "a": True}}, frozenset())
+    parts = properties(value, clear_rules(declared, CUSTOM, "Bought"))
+    assert parts.properties == {"b": -999_999, "c": 1_000_000, "f": str(2**60)}
+    assert "properties.a" in parts.names
+
+
+def test_money_becomes_decimal_strings_without_float_noise() -> None:
+    value = {
+        "revenue": 25.0, "total": 18.99, "tax": 3, "discount": "2.50", "price": 1e22, "shipping": float("nan"),
+        "products": [{"price": 0.1, "quantity": 2, "amount": 1e-7, "name": "Uno", "note": "for Ada"}],
+    }  # fmt: skip
+    parts = properties(value)
+    assert parts.properties == {
+        "revenue": "25.0", "total": "18.99", "tax": "3", "discount": "2.50", "price": "10000000000000000000000",
+        "shipping": None,
+        "products": [{"price": "0.1", "quantity": 2, "amount": "0.0000001", "name": "Uno"}],
+    }  # fmt: skip
+    assert parts.names == ["properties.products.0.note"]
+    assert parts.sealed["properties"] == {"products": {"0": {"note": "for Ada"}}}
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.1, "0.1"), (1e16, "10000000000000000"), (-2.5, "-2.5"), (1e-5, "0.00001")]
+)
+def test_decimal_text_has_no_exponent(value: float, text: str) -> None:
+    assert decimal_text(value) == text
+
+
+def test_a_products_name_is_clear_where_the_event_is_about_a_product() -> None:
+    value = {"name": "Monopoly", "product_id": "p-1", "url": "https://shop.example/p-1"}
+    assert properties(value, clear_rules(NOTHING_DECLARED, "product.viewed", "Product Viewed")).properties == value
+    assert properties(value).properties == {"product_id": "p-1"}
+
+
+def test_lists_and_objects_are_parted_or_sealed_whole() -> None:
+    value = {
+        "keywords": ["ada", "bob"],
+        "mixed": ["ada", 5, [1, "x"]],
+        "address": {"street": "Main St", "geo": {"lat": 1.5}},
+        "contact": {"name": "Ada", "since": {"who": "Bob"}},
+        "empty": {}, "none": [], "deep": [[["x"]]],
+    }  # fmt: skip
+    parts = properties(value)
+    assert parts.properties == {
+        "mixed": [None, 5, [1, None]],
+        "address": {"geo": {"lat": 1.5}},
+        "empty": {},
+        "none": [],
+    }
+    assert parts.sealed["properties"] == {
+        "keywords": ["ada", "bob"],
+        "mixed": {"0": "ada", "2": {"1": "x"}},
+        "address": {"street": "Main St"},
+        "contact": value["contact"],
+        "deep": [[["x"]]],
+    }
+    assert parts.names == [
+        *("properties.address.street", "properties.contact", "properties.deep", "properties.keywords"),
+        *("properties.mixed.0", "properties.mixed.2.1"),
+    ]
+    assert value["mixed"] == ["ada", 5, [1, "x"]]
+
+
+def test_of_the_context_only_the_named_parts_are_clear() -> None:
+    context = {
+        "ip": "203.0.113.42", "userAgent": "Mozilla", "locale": "de", "timezone": "UTC", "channel": "web",
+        "library": {"name": "x", "version": "1"}, "os": {"name": "Linux"}, "app": {"build": "3"},
+        "campaign": {"name": "spring", "term": "kaffee"},
+        "device": {"type": "ios", "id": "x", "model": "iPhone", "adTrackingEnabled": True},
+        "page": {"path": "/c", "url": "https://x/?q=ada", "title": "Ada's cart"},
+        "screen": {"width": 320, "density": 2.5}, "traits": {"email": "ada@example.com", "age": 36},
+        "externalIds": [{"id": "x", "type": "crm"}], "sessionId": 1_664_525_400_000,
+    }  # fmt: skip
+    parts = split({}, context, {}, NO_RULES, frozenset())
+    assert parts.context == {
+        "locale": "de", "timezone": "UTC", "channel": "web", "library": {"name": "x", "version": "1"},
+        "os": {"name": "Linux"}, "app": {"build": "3"}, "campaign": {"name": "spring", "term": "kaffee"},
+        "device": {"type": "ios", "adTrackingEnabled": True}, "page": {"path": "/c"},
+        "screen": {"width": 320, "density": 2.5},
+    }  # fmt: skip
+    assert parts.names == [
+        *("context.device.id", "context.device.model", "context.externalIds", "context.ip", "context.page.title"),
+        *("context.page.url", "context.sessionId", "context.traits", "context.userAgent"),
+    ]
+    assert parts.sealed["context"]["traits"] == {"email": "ada@example.com", "age": 36}
+
+
+def test_traits_are_sealed_unless_they_are_attributes() -> None:
+    traits = {"city": "Wien", "age": 36, "vip": True, "plan": None, "name": None, "address": {"zip": "1010"}}
+    parts = split({}, {}, traits, NO_RULES, frozenset({"city", "plan"}))
+    assert parts.traits == {"city": "Wien", "plan": None}
+    assert parts.sealed["traits"] == {"age": 36, "vip": True, "name": None, "address": {"zip": "1010"}}
+    assert parts.names == ["traits.address", "traits.age", "traits.name", "traits.vip"]
+
+
+def test_what_stands_for_an_identifier_is_always_sealed() -> None:
+    stand_in = ref(bytes(16), "email")
+    declared = Declared({CUSTOM: {"email": False}}, frozenset({"email"}))
+    rules = clear_rules(declared, CUSTOM, None)
+    parts = split(
+        {"email": stand_in, "list": [stand_in, 5]}, {"device": {"id": stand_in, "type": "ios"}}, {"email": stand_in},
+        rules, declared.attributes,
+    )  # fmt: skip
+    assert (parts.properties, parts.traits) == ({"list": [None, 5]}, {})
+    assert parts.names == ["context.device.id", "properties.email", "properties.list.0", "traits.email"]
+
+
+def test_declarations_of_the_retail_pack_are_read() -> None:
+    import json  # noqa: PLC0415
+
+    declared = declared_of(json.loads(to_json(parse_documents(load_pack("retail")))))
+    assert declared.properties["complaint.opened"]["topic"] is False
+    assert {"city", "plan"} <= declared.attributes
+    assert "topic" in clear_rules(declared, "complaint.opened", "Complaint Opened").names
+    assert declared_of({}) == NOTHING_DECLARED
