@@ -1,11 +1,14 @@
 """`touchfold token create|list|revoke`: tokens of the API."""
 
 import json
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from infra.cli.options import DATA, JSON
+
+
+Role = Literal["admin", "marketer", "analyst", "staff", "privacy", "service"]  # infra.adapters.postgres_tokens.ROLES
 
 
 def register(app: typer.Typer) -> None:
@@ -18,7 +21,7 @@ def register(app: typer.Typer) -> None:
 
 
 def create(
-    role: Annotated[str, typer.Option("--role", help="admin, marketer, analyst, staff, privacy or service")],
+    role: Annotated[Role, typer.Option("--role", help="what it may do")],
     data: DATA = None,
     as_json: JSON = False,
 ) -> None:

@@ -42,7 +42,7 @@ class Product:
     def __init__(self, data: Path, environ: Mapping[str, str] | None = None) -> None:
         self.data = data
         self.port = free_port()
-        self._environ = {k: v for k, v in os.environ.items() if not k.startswith("TOUCHFOLD_")} | dict(environ or {})
+        self.environ = {k: v for k, v in os.environ.items() if not k.startswith("TOUCHFOLD_")} | dict(environ or {})
         self._process: subprocess.Popen[str] | None = None
         self._readers: list[Thread] = []
         self.log: list[str] = []  # lines of `up`, newest last
@@ -56,7 +56,7 @@ class Product:
 
     def start(self, failpoint: str | None = None) -> None:
         """Start `touchfold up` and return at once."""
-        environ = dict(self._environ)
+        environ = dict(self.environ)
         if failpoint is not None:
             environ |= {"TOUCHFOLD_TEST": "1", "TOUCHFOLD_FAILPOINT": failpoint}
         command = [*COMMAND, "up", "--data", str(self.data), "--port", str(self.port)]
@@ -132,7 +132,7 @@ class Product:
 
     def run(self, *arguments: str, failpoint: str | None = None, timeout_s: float = 300) -> Done:
         """Run a command on the data folder."""
-        environ = dict(self._environ)
+        environ = dict(self.environ)
         if failpoint is not None:
             environ |= {"TOUCHFOLD_TEST": "1", "TOUCHFOLD_FAILPOINT": failpoint}
         command = [*COMMAND, *arguments, "--data", str(self.data)]

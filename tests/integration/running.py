@@ -127,9 +127,8 @@ class Up:
                 line = child.cmdline()
             except psutil.Error:
                 continue
-            if role == "postgres" and line and line[0].endswith("/postgres"):
-                found.append(child.pid)
-            elif "infra.drivers.roles" in line and role in line:
+            server = line[:1] and line[0].endswith("/postgres")
+            if server if role == "postgres" else "infra.drivers.roles" in line and role in line:
                 found.append(child.pid)
         return found
 

@@ -6,6 +6,7 @@ import signal
 import socket
 import stat
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import count
 from pathlib import Path
 
@@ -42,6 +43,10 @@ def _order(number: int) -> dict[str, object]:
         "event": "Order Completed",
         "properties": {"order_id": f"o-{number}", "revenue": 10, "currency": "USD"},
     }
+
+
+def _runs(up: Up, role: str, number: int) -> bool:
+    return len(up.pids(role)) == number
 
 
 def _orders(data: Path) -> object:
@@ -150,8 +155,7 @@ def test_what_is_killed_starts_again_and_nothing_acknowledged_is_lost_or_doubled
     for number, role in enumerate(("http", "http", "worker", "archive", "postgres"), 1):
         up.send_until_accepted(key, "track", _order(number))
         killed = up.kill(role)
-        expected = 2 if role == "http" else 1
-        until(lambda role=role, expected=expected: len(up.pids(role)) == expected, f"a new {role}")
+        until(partial(_runs, up, role, 2 if role == "http" else 1), f"a new {role}")
         assert killed not in up.pids(role)
     up.send_until_accepted(key, "track", _order(6))
     assert result("status", "--wait", "--data", str(data))["lag"] == 0

@@ -121,7 +121,7 @@ def test_nul_surrogates_and_reserved_keys_are_mended_in_python_data_too() -> Non
     ("item", "rule", "path"),
     [
         ({"properties": {"n": ["x" * (MAX_STRING + 1)]}}, "string_too_long", "properties.n.0"),
-        ({"k" * (MAX_STRING + 1): 1}, "string_too_long", ""),
+        ({"k" * (MAX_STRING + 1): 1}, "key_too_long", ""),
         ({"a": {1: 2}}, "wrong_type", ""),
         ({"a": {1, 2}, "b": object()}, "wrong_type", ""),
     ],

@@ -1,5 +1,6 @@
 """From SDK calls to types, names and sections; which names are whose; what is clear and what is sealed."""
 
+import json
 from typing import Any
 
 import pytest
@@ -300,8 +301,6 @@ def test_what_stands_for_an_identifier_is_always_sealed() -> None:
 
 
 def test_declarations_of_the_retail_pack_are_read() -> None:
-    import json  # noqa: PLC0415
-
     declared = declared_of(json.loads(to_json(parse_documents(load_pack("retail")))))
     assert declared.properties["complaint.opened"]["topic"] is False
     assert {"city", "plan"} <= declared.attributes
