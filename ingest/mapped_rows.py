@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
 from datetime import UTC, date, datetime, timedelta, tzinfo
 from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Any, Final, NamedTuple
 from zoneinfo import ZoneInfo
@@ -25,6 +26,7 @@ _NUMBER: Final = re.compile(r"-?(?:0|[1-9]\d{0,14})(?:\.\d{1,10})?", re.ASCII)
 _PLACES: Final = Decimal("0.0001")
 _LARGEST: Final = Decimal(10**14)
 _ZERO: Final = Decimal(0)
+_EXACT_DIGITS: Final = 15
 _TIMES_CACHED: Final = 100_000
 _ENCODE: Final = msgspec.json.Encoder(order="sorted", decimal_format="string").encode
 
@@ -92,22 +94,42 @@ def plain_text(value: object) -> str:
     return _ENCODE(value).decode()
 
 
-def amount_text(value: object, path: str) -> str | None:
-    """An amount as a decimal string of at most 4 places; None when missing. Raises Refused."""
+def amount_of(value: object, path: str) -> Decimal | None:
+    """An amount as a decimal of at most 4 places; None when missing. Raises Refused."""
+    try:
+        return _amount(value)
+    except (InvalidOperation, TypeError):  # TypeError: a list or an object
+        raise Refused("bad_amount", path, "is no amount: write it like 1234.50") from None
+
+
+@lru_cache(65_536, typed=True)  # amounts repeat: a tenth of the time, and no amount is personal
+def _amount(value: object) -> Decimal | None:
     if is_missing(value):
         return None
     kind = type(value)
     text = value.strip() if kind is str else repr(value) if kind is float else str(value)  # type: ignore[attr-defined]
-    if _AMOUNT.fullmatch(text) and kind is not bool:
-        return text
-    try:
-        number = Decimal(text)
-        if kind is bool or not number.is_finite() or abs(number) >= _LARGEST or "_" in text:
-            raise InvalidOperation
-    except InvalidOperation:
-        raise Refused("bad_amount", path, "is no amount: write it like 1234.50") from None
-    text = format(number.quantize(_PLACES, ROUND_HALF_EVEN), "f")
-    return text[:-2] if text.endswith("00") else text
+    if kind is bool or "_" in text:
+        raise InvalidOperation
+    number = Decimal(text)
+    if not number.is_finite() or abs(number) >= _LARGEST:
+        raise InvalidOperation
+    return number if _AMOUNT.fullmatch(text) else number.quantize(_PLACES, ROUND_HALF_EVEN)
+
+
+def amount_text(amount: Decimal) -> str:
+    """A decimal with two to four places, no exponent: "12.00", "1.2345"."""
+    text = format(amount, "f")
+    whole, _, part = text.partition(".")
+    return f"{whole}.{part.rstrip('0'):0<2}"
+
+
+def _money(name: str, amount: Decimal) -> str | int | float:
+    """An amount as the item carries it: text under the names of money, which the door keeps in clear; else a number,
+    for other text is sealed. Up to 15 digits a double's shortest form is this very decimal.
+    """
+    if name in MONEY or len(amount.as_tuple().digits) > _EXACT_DIGITS:
+        return amount_text(amount)
+    return float(amount)
 
 
 def id_text(value: object) -> str | None:
@@ -290,7 +312,7 @@ class Shaper:
                 refused = Refused(refused.rule, refused.path, f"{refused.args[0]}; its {len(rows)} lines are one event")
             return Shaped(at, None, None, _joined(rows), refused)
         item["timestamp"] = occurred_at.isoformat()
-        properties |= {name: _total(total) for name, total in totals.items()}
+        properties |= {name: _money(name, total) for name, total in totals.items()}
         if lines:
             properties["products"] = lines
         if properties:
@@ -307,9 +329,9 @@ class Shaper:
 
     def _add(self, totals: dict[str, Decimal], values: Sequence[Any]) -> None:
         for read in self._sums:
-            amount = amount_text(values[read.place], read.path)
+            amount = amount_of(values[read.place], read.path)
             if amount is not None:
-                totals[read.name] = totals.get(read.name, _ZERO) + Decimal(amount)
+                totals[read.name] = totals.get(read.name, _ZERO) + amount
 
     def _must_agree(self, first: Row, other: Row) -> None:
         if other is first:
@@ -323,7 +345,8 @@ class Shaper:
     def _value(self, read: _Read, values: Sequence[Any]) -> Any:
         value = values[read.place]
         if read.money:
-            return amount_text(value, read.path)
+            amount = amount_of(value, read.path)
+            return None if amount is None else _money(read.name, amount)
         if read.text:
             return id_text(value)
         if self._untyped and read.name in MONEY and type(value) is str and _AMOUNT.fullmatch(value):
@@ -409,13 +432,6 @@ def _merged(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
 def _set(section: dict[str, Any], name: str, value: Any) -> None:
     if value is not None:
         section[name] = value
-
-
-def _total(total: Decimal) -> str:
-    """A sum with at least two places."""
-    text = format(total, "f")
-    whole, _, part = text.partition(".")
-    return f"{whole}.{part:0<2}"
 
 
 def _joined(rows: Iterable[Row]) -> bytes:

@@ -79,7 +79,14 @@ class Stored(NamedTuple):
 
 _ENCODER: Final = msgspec.json.Encoder()
 _DECODER: Final = msgspec.json.Decoder(Record)
-_VERSION_DECODER: Final = msgspec.json.Decoder(dict[str, Any])
+_RAW_DECODER: Final = msgspec.json.Decoder(dict[str, Any])
+
+
+class _Version(msgspec.Struct):
+    v: int
+
+
+_VERSION_DECODER: Final = msgspec.json.Decoder(_Version)
 
 
 def encode(record: Record) -> bytes:
@@ -91,15 +98,26 @@ def decode(value: bytes) -> Record:
     """Read stored bytes. Raises RecordUnreadable, or ReaderTooOld for a record of a newer version."""
     try:
         record = _DECODER.decode(value)
+        if record.v == VERSION:
+            return record
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as err:
+        return _other_version(value, err)
+    return _other_version(value, None)
+
+
+def _other_version(value: bytes, error: Exception | None) -> Record:
+    """A record of an older version lifted; the reason why not, for a newer or an unreadable one."""
+    try:
+        version = _VERSION_DECODER.decode(value).v
+        if version > VERSION:
+            raise ReaderTooOld(f"touchpoint v{version}; this build reads v{VERSION}")
+        if version < VERSION:
+            from schemas.upcasters import lift  # noqa: PLC0415  # upcasters import nothing of ours back
+
+            return msgspec.convert(lift("touchpoint", version, VERSION, _RAW_DECODER.decode(value)), Record)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as err:
         raise RecordUnreadable(f"not a touchpoint record: {type(err).__name__}") from err
-    if record.v > VERSION:
-        raise ReaderTooOld(f"touchpoint v{record.v}; this build reads v{VERSION}")
-    if record.v == VERSION:
-        return record
-    from schemas.upcasters import lift  # noqa: PLC0415  # upcasters import nothing of ours back
-
-    return msgspec.convert(lift("touchpoint", record.v, VERSION, _VERSION_DECODER.decode(value)), Record)
+    raise RecordUnreadable(f"not a touchpoint record: {type(error).__name__}") from error
 
 
 def to_us(at: datetime) -> int:

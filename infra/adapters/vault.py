@@ -71,9 +71,7 @@ class PostgresVault:
         self._key_of: _Recent = _Recent(entries)
         self._stand_in: dict[bytes, bytes] = {}  # suppressed hash -> the token it answers with
         self._stand_ins: frozenset[bytes] = frozenset()
-        self._lease = Lease(
-            dsn, lambda: self.hash_key, self._forget, ttl_s=ttl_s, renew_s=renew_s, monotonic=monotonic
-        )
+        self._lease = Lease(dsn, lambda: self.hash_key, self._forget, ttl_s=ttl_s, renew_s=renew_s, monotonic=monotonic)
 
     # --- opening -----------------------------------------------------------------------------------------------
 
@@ -94,9 +92,7 @@ class PostgresVault:
         if row is None:
             wrapped = _seal(self._master, secrets.token_bytes(32), _HASH_KEY_AAD)
             check = _seal(self._master, _CHECKED, _CHECK_AAD)
-            cursor.execute(
-                "insert into vault_meta values (true, 1, %s, %s) on conflict do nothing", (wrapped, check)
-            )
+            cursor.execute("insert into vault_meta values (true, 1, %s, %s) on conflict do nothing", (wrapped, check))
             for column in _COLUMNS:  # else ANALYZE copies rows into pg_statistic, where no erasure looks
                 cursor.execute(f"alter table identifiers alter column {column} set statistics 0")
             cursor.execute(query)
@@ -155,8 +151,7 @@ class PostgresVault:
         with self._lock:
             self._clear()
             self._stand_in = {
-                hashed: blake2b(hashed, digest_size=16, key=key, person=b"tf-suppressed").digest()
-                for hashed in hashes
+                hashed: blake2b(hashed, digest_size=16, key=key, person=b"tf-suppressed").digest() for hashed in hashes
             }
             self._stand_ins = frozenset(self._stand_in.values())
 
@@ -227,9 +222,7 @@ class PostgresVault:
                 wanted = [hashed for hashed in wanted if hashed not in made]  # another door was first: read it
         raise StoreUnavailable("vault rows are made and erased faster than they can be read", retry_after_s=1)
 
-    def _insert(
-        self, wanted: Sequence[bytes], missing: dict[bytes, tuple[str, str]], drops: int
-    ) -> dict[bytes, bytes]:
+    def _insert(self, wanted: Sequence[bytes], missing: dict[bytes, tuple[str, str]], drops: int) -> dict[bytes, bytes]:
         """Make the rows, hashes ascending (two doors then never deadlock); those of other doors are left out."""
         tokens = {hashed: secrets.token_bytes(16) for hashed in wanted}
         keys = {hashed: secrets.token_bytes(32) for hashed in wanted}

@@ -23,6 +23,7 @@ from schemas.record import to_us
 if TYPE_CHECKING:
     from infra.bootstrap import Session
 
+CHILD: Final = ("-m", "infra.drivers.sql_child")
 DEADLINE_S: Final = 60.0
 API_DEADLINE_S: Final = 30.0
 MEMORY_BYTES: Final = 2**30  # DuckDB's own limit; the process may have 1.5 GiB of address space more
@@ -64,7 +65,7 @@ def run_sql(
         "cpu_s": int(deadline_s * 4) + 2,
     }
     process = subprocess.Popen(
-        [sys.executable, "-m", "infra.drivers.sql_child"],
+        [sys.executable, *CHILD],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -282,9 +282,7 @@ def test_a_dead_holders_lease_expires_by_the_databases_clock(databases: Database
     assert count(databases.vault, "leases") == 0
 
 
-def test_a_new_epoch_empties_the_memory_before_the_lease_says_so(
-    vault: PostgresVault, databases: Databases
-) -> None:
+def test_a_new_epoch_empties_the_memory_before_the_lease_says_so(vault: PostgresVault, databases: Databases) -> None:
     [old] = vault.tokens([ADA])
     run(databases.vault, "delete from identifiers")
     assert vault.tokens([ADA]) == [old]  # remembered

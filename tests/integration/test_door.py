@@ -341,7 +341,7 @@ def test_any_content_type_and_none_is_taken(running: Running) -> None:
 
 def test_every_alias_of_a_path_takes_its_call(running: Running) -> None:
     key = running.source("aliases")
-    bodies = {
+    bodies: dict[str, dict[str, Any]] = {
         "t": {"event": "A"},
         "i": {"traits": {}},
         "p": {},

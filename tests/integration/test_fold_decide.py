@@ -93,7 +93,7 @@ def world(databases: Databases) -> Iterator[World]:
         time_zone="UTC",
         currency="USD",
     )
-    yield World(databases, clock, services, Worker(services, Builder(services, PostgresRebuild(databases.main))))
+    return World(databases, clock, services, Worker(services, Builder(services, PostgresRebuild(databases.main))))
 
 
 ADA = [("user_id", "ada")]

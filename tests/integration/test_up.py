@@ -10,12 +10,11 @@ from functools import partial
 from itertools import count
 from pathlib import Path
 
-import psutil
 import psycopg2
 import pytest
 
 from infra.adapters.embedded_postgres import EmbeddedPostgres
-from tests.integration.running import Up, command, environment, result, until
+from tests.integration.running import Up, command, environment, result, runs, until
 
 _NUMBERS = count(1)
 ROLES = ("http", "worker", "archive", "postgres")
@@ -75,7 +74,7 @@ def test_up_is_ready_on_a_new_folder_keeps_it_to_itself_and_stops_in_order(
     pids = up.all_pids()
     assert len(pids) >= len(ROLES)
     assert up.stop() == 0
-    assert not [pid for pid in pids if psutil.pid_exists(pid)]
+    assert not [pid for pid in pids if runs(pid)]
     assert not (data / "run.json").exists()
     assert "Traceback" not in up.log
 
@@ -166,7 +165,7 @@ def test_what_is_killed_starts_again_and_nothing_acknowledged_is_lost_or_doubled
     up.wait_end()
     again = ups(data)
     again.wait_ready()
-    assert not [pid for pid in pids if psutil.pid_exists(pid)]
+    assert not [pid for pid in pids if runs(pid)]
     status = result("status", "--wait", "--data", str(data))
     assert (status["accepted"] >= 7, status["lag"]) == (True, 0)
     assert _orders(data) == 7

@@ -49,8 +49,12 @@ def test_order_inside_a_request_never_changes() -> None:
 def test_no_event_is_later_than_its_receipt() -> None:
     sent = RECEIVED + 2 * HOUR
     assert settle(sent + HOUR, sent, RECEIVED) == (RECEIVED, RECEIVED, sent + HOUR, sent, "corrected_clamped")
-    for options, rule in (({"trusted": True}, "trusted"), ({"historical": True}, "historical"), ({}, "no_sent_at")):
-        times = settle(RECEIVED + HOUR, None, RECEIVED, **options)
+    late = RECEIVED + HOUR
+    for times, rule in (
+        (settle(late, None, RECEIVED, trusted=True), "trusted"),
+        (settle(late, None, RECEIVED, historical=True), "historical"),
+        (settle(late, None, RECEIVED), "no_sent_at"),
+    ):
         assert (times.occurred_at, times.rule) == (RECEIVED, f"{rule}_clamped")
 
 

@@ -1,0 +1,89 @@
+"""Small parts of the operator's side: disk reserve, clock, log lines, the note of a running `up`."""
+
+import logging
+import os
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from infra.adapters.clock import SystemClock
+from infra.adapters.data_folder import DataFolder, Running
+from infra.adapters.disk import Disk, free_share
+from infra.log_lines import OneLine
+from schemas.errors import DiskFull, NotFound
+
+
+def test_the_door_stops_before_the_last_twentieth_of_the_disk(tmp_path: Path) -> None:
+    for free, full in ((0.0501, False), (0.0499, True), (0.0, True), (1.0, False)):
+        disk = Disk(tmp_path, measure=lambda _path, free=free: free)
+        if full:
+            with pytest.raises(DiskFull, match="make room") as caught:
+                disk.check()
+            assert (caught.value.status, caught.value.retry_after_s) == (503, 30)
+        else:
+            disk.check()
+
+
+def test_the_disk_is_looked_at_once_a_second_at_most(tmp_path: Path) -> None:
+    looks: list[Path] = []
+    now = [0.0]
+
+    def measure(path: Path) -> float:
+        looks.append(path)
+        return 0.5
+
+    disk = Disk(tmp_path, measure=measure, monotonic=lambda: now[0])
+    for at in (0.0, 0.5, 0.99, 1.0, 1.5):
+        now[0] = at
+        disk.check()
+    assert looks == [tmp_path, tmp_path]
+    assert 0 < free_share(tmp_path) <= 1
+
+
+def test_the_clock_is_utc_shifted_and_never_goes_back() -> None:
+    clock = SystemClock(86_400)
+    first, second = clock.now(), clock.now()
+    assert first <= second
+    assert first.tzinfo is UTC
+    assert abs(first - datetime.now(UTC) - timedelta(days=1)) < timedelta(minutes=1)
+
+
+def _line(err: Exception | None, message: str = "could not") -> str:
+    try:
+        if err is not None:
+            raise err
+    except Exception:
+        info = sys.exc_info()
+    else:
+        info = (None, None, None)
+    record = logging.LogRecord("touchfold.door", logging.ERROR, "f.py", 1, message, (), info if err else None)
+    return OneLine("http").format(record)
+
+
+def test_a_log_line_is_one_line_with_its_role_and_without_the_text_of_a_foreign_error() -> None:
+    line = _line(ValueError("ada@example.com is not\na number"))
+    assert "ada@example.com" not in line
+    assert "ValueError at test_operator.py:" in line
+    assert "there is none" in _line(NotFound("there is none"))
+    plain = _line(None, "two\nlines")
+    assert plain.endswith("http ERROR touchfold.door: two lines")
+
+
+def test_the_note_of_an_up_counts_only_while_that_process_owns_the_folder(tmp_path: Path) -> None:
+    folder = DataFolder(tmp_path)
+    assert folder.running() is None
+    mine = Running(os.getpid(), "http://127.0.0.1:1", "dsn", "vault")
+    folder.write_running(mine)
+    assert folder.running() is None  # nobody holds the lock
+    folder.lock_file.write_text(f"process {os.getpid()}")
+    assert folder.running() == mine
+    folder.lock_file.write_text("process 1")
+    assert folder.running() is None
+    folder.lock_file.write_text(f"process {os.getpid()}")
+    folder.run_file.write_text("torn")
+    assert folder.running() is None
+    folder.clear_running()
+    folder.clear_running()
+    assert folder.running() is None
