@@ -24,6 +24,8 @@ def _refold(folder: Folder, tx: FoldTx, signatures: Sequence[bytes]) -> None:
     positions = tx.positions(signatures)
     states: dict[int, dict[bytes, State]] = {}
     for each in _events(folder, positions):
+        if tx.erased([bytes.fromhex(each.event.route_key)]):
+            continue
         mine = states.setdefault(each.partition, {})
         state = mine.get(each.signature)
         if state is None:

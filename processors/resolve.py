@@ -62,7 +62,7 @@ class Identity:
         rows = {row.signature: row for row in tx.evidence((signatures - owners.keys()) | anew)}
         owners |= {s: row.profile_id for s, row in rows.items() if row.profile_id is not None}
         fresh = {s for s, row in rows.items() if row.profile_id is None and row.tokens}
-        wanted = fresh | (anew & rows.keys())
+        wanted = fresh | {s for s in anew if s in rows and rows[s].tokens}  # an erasure may have emptied some
         if not wanted:
             return owners, Moves.none()
         work = _Work(tx, self.rules, self.revision, [_evidence(rows[signature]) for signature in wanted])
@@ -108,7 +108,10 @@ class _Work:
         }
         if not wanted:
             return {}
-        found = partners_of(map(_evidence, self._tx.evidence_of_tokens(wanted)), self._rules)
+        # FOLD has stored the fresh evidence already: left in, nothing would seem to grow and no hub be seen to come.
+        fresh = {each.signature for each in self._fresh}
+        earlier = [row for row in self._tx.evidence_of_tokens(wanted) if row.signature not in fresh]
+        found = partners_of(map(_evidence, earlier), self._rules)
         return {token: kinds for token, kinds in found.items() if token in wanted}
 
     def _store_extension(self, extension: Extension, before: Mapping[bytes, Profile]) -> Moves:

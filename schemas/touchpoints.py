@@ -454,10 +454,15 @@ def _part_list(value: list[Any], dotted: str, names: list[str], lines: bool) -> 
 
 
 def _exact(value: Any) -> Any:
-    """A sealed list or object with its large integers as strings."""
+    """A list or object with its large integers as strings."""
     kind = type(value)
+    if kind is str:
+        return value
     if kind is dict:
-        return {name: _exact(each) for name, each in value.items()}
+        for each in value.values():
+            if type(each) is not str:  # objects of strings alone (library, os, campaign) stay as they are
+                return {name: _exact(inner) for name, inner in value.items()}
+        return value
     if kind is list:
         return [_exact(each) for each in value]
     return _plain(kind, value)

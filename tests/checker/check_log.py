@@ -105,8 +105,8 @@ def _differs(item: Item, event: Event) -> str | None:
     label = item.get("event", item["type"])
     if raw["type"] != TYPES.get(label, label if "." in label else "custom"):
         return f"type {raw['type']}"
-    trusted = "timestamp" in item and raw.get("clock_rule", "trusted") == "trusted"
-    if trusted and event.occurred_us != min(reference.microseconds(item["timestamp"]), event.received_us):
+    kept = "timestamp" in item and "sentAt" not in item  # without the sender's clock nothing can correct its time
+    if kept and event.occurred_us != min(reference.microseconds(item["timestamp"]), event.received_us):
         return f"occurred_at {raw['occurred_at']}"
     sealed = set((raw.get("sealed") or {}).get("names", ()))
     for part in ("properties", "traits"):

@@ -25,6 +25,11 @@ def _pick(connection: Connection, random: Random, statement: str) -> tuple[Any, 
     return random.choice(found)
 
 
+def hold_still(connection: Connection) -> None:
+    """Before a plant: the worker's own writes wait until the transaction is rolled back, and cannot clash with it."""
+    _run(connection, "lock table progress, log_head, marks in share row exclusive mode")
+
+
 def _live(connection: Connection) -> int:
     return int(_pick(connection, Random(0), "select revision from revisions where state = 'live'")[0])
 

@@ -21,7 +21,7 @@ from tests.checker.check_archive import check_archive, manifest
 from tests.checker.client import Client
 from tests.checker.ledger import Answer, Ledger
 from tests.checker.load import Traffic
-from tests.checker.plant import PLANTS
+from tests.checker.plant import PLANTS, hold_still
 from tests.checker.product import Product
 
 ROOMS = {"schemas", "projections", "ingest", "processors", "query", "infra"}
@@ -108,6 +108,7 @@ def test_the_history_holds_what_the_checks_are_about(world: World) -> None:
 def test_a_planted_violation_is_found_wherever_it_is(world: World, plant: str) -> None:
     with world.product.databases() as (main, vault):
         for place in range(PLACES):
+            hold_still(main)
             PLANTS[plant](main, Random(f"{plant}/{place}"))
             found = check(main, world.ledger, vault=vault)
             main.rollback()

@@ -155,6 +155,16 @@ def test_two_known_profiles_merge_and_the_later_one_ends(world: World) -> None:
     assert world.check().equal
 
 
+def test_a_hub_is_seen_when_it_comes_one_event_at_a_time(world: World) -> None:
+    for number in range(7):
+        both = [("user_id", f"u{number}"), ("anonymous_id", "kiosk")]
+        world.send(record(both, f"m{number}", at=START + timedelta(minutes=number)))
+        world.settle()
+    assert world.query("select kind from tokens where hub") == [("anonymous_id",)]
+    assert world.query("select count(*) from profiles_r1") == [(7,)]
+    assert world.check().equal
+
+
 def test_time_alone_moves_a_customer_to_at_risk_and_lapsed(world: World) -> None:
     world.send(*[purchase(ADA, f"o{day}", "20.00", START + timedelta(days=day)) for day in (0, 10, 20)])
     world.settle()

@@ -8,8 +8,9 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import psycopg2
 import psutil
+import psycopg2
+import pyarrow.parquet as pq
 import pytest
 
 from infra.adapters.clock import SystemClock
@@ -23,6 +24,7 @@ from query.sql import TABLES
 from query.sql_results import SqlResult
 from schemas.definitions import parse_documents, to_json
 from schemas.errors import ArchiveDamaged, SqlLimit, SqlRefused
+from schemas.event_columns import SCHEMA
 from schemas.record import Record, encode, signature_of, to_us, uuid_text
 from tests.archive_data import START, apply_until, deploy, own, pending, raw, record, skip
 from tests.conftest import Databases
@@ -145,14 +147,18 @@ def test_every_filter_and_order_works_on_every_column(data: Data) -> None:
     data.add([record(number, products=[{"product_id": "a"}], revenue="1.5") for number in range(40)])
     data.archiver().flush()
     data.add([record(number, revenue="2.5") for number in range(40, 50)])
-    for name in (column.name for column in TABLES["events"]):
-        statement = f"select count(*) from events where {name} >= (select min({name}) from events) or {name} is null"
-        assert data.rows(statement) == [[50]]
+    every = [column.name for column in TABLES["events"]]
+    counts = [
+        f"select count(*) from events where {name} >= (select min({name}) from events) or {name} is null"
+        for name in every
+    ]
+    assert data.rows(" union all ".join(counts)) == [[50]] * len(every)
     names = ", ".join(column.name for column in TABLES["events"])
     assert len(data.rows(f"select id from events order by {names} limit 7")) == 7
     statement = (
         "select count(*) from events where product_ids = ['a'] and revenue in (1.5, 7) and type like 'purch%'"
-        " and occurred_at between '2024-01-01' and '2024-01-02' and sealed_names <> [] and properties->>'$.revenue' > '1'"
+        " and occurred_at between '2024-01-01' and '2024-01-02' and sealed_names <> []"
+        " and properties->>'$.revenue' > '1'"
     )
     assert data.rows(statement) == [[40]]
 
@@ -306,7 +312,10 @@ def test_a_damaged_archive_file_is_an_error_never_an_answer(data: Data) -> None:
     entry = data.archive.files()[0]
     path = data.archive.path(entry)
     good = path.read_bytes()
-    for at in (200, len(good) // 2, len(good) - 30):
+    group = pq.read_metadata(path).row_group(0)
+    places = {name: index for index, name in enumerate(SCHEMA.names)}
+    within = [group.column(places[name]).data_page_offset + 60 for name in ("id", "message_id", "occurred_at")]
+    for at in [*within, len(good) - 30]:
         path.write_bytes(good[:at] + bytes([good[at] ^ 4]) + good[at + 1 :])
         with pytest.raises(ArchiveDamaged):
             data.ask("select * from events")
@@ -317,36 +326,33 @@ def test_a_damaged_archive_file_is_an_error_never_an_answer(data: Data) -> None:
 
 # ---------------------------------------------------------------- hostile statements
 
-DEADLINE_S = 4.0
+DEADLINE_S = 2.5
 RUNAWAYS = {
-    "cross joins": "select count(*) from range(1000000) a, range(1000000) b, range(1000000) c where a.range + b.range = 7",
+    "cross joins": "select count(*) from range(1000000) a, range(1000000) b, range(1000000) c where a.range > b.range",
     "a long string": "select length(repeat('a', 2000000000))",
     "strings in strings": "select length(repeat(repeat(repeat('abc', 10000), 10000), 1000))",
     "a list": "select len(list(x)) from range(1000000000) t(x)",
-    "a sort": "select * from (select x, hash(x) h, repeat('x', 100) from range(100000000) t(x)) order by h limit 5 offset 9000000",
-    "recursion": "with recursive r(n, s) as (select 1, 'x' union all select n + 1, s || s from r) select max(length(s)) from r",
+    "a sort": "select x, repeat('x', 100) from range(100000000) t(x) order by hash(x) limit 5 offset 9000000",
+    "recursion": "with recursive r(s) as (select 'x' union all select s || s from r) select max(length(s)) from r",
     "endless recursion": "with recursive r(n) as (select 1 union all select n + 1 from r) select count(*) from r",
     "levenshtein": "select levenshtein(repeat('ab', 500000), repeat('ba', 500000))",
-    "a regex": "select regexp_matches(repeat('a', 1000000), '(a*)*(a*)*b') from range(100000)",
     "a wide result": "select x, repeat('y', 10000) from range(100000000) t(x)",
-    "many ors": "select 1 where " + " or ".join(f"{n}=1" for n in range(5_800)),
     "many joins": "select count(*) from " + ", ".join(f"range(100) t{n}" for n in range(300)),
     "an aggregate of all pairs": "select mode(a.range * b.range) from range(100000) a, range(100000) b",
 }  # fmt: skip
-SETTLES = {"many ors"}  # ends well, or is refused: both are right
 
 
 @pytest.mark.parametrize("name", list(RUNAWAYS))
 def test_a_runaway_ends_at_its_deadline_with_a_clear_error(empty: Data, name: str) -> None:
     began = time.monotonic()
-    try:
+    with pytest.raises(SqlLimit, match="filter or aggregate earlier|LIMIT"):
         empty.ask(RUNAWAYS[name], deadline_s=DEADLINE_S, memory_bytes=2**28, result_bytes=2**26)
-        assert name in SETTLES
-    except (SqlLimit, SqlRefused) as err:
-        assert err.message
-        assert name in SETTLES or isinstance(err, SqlLimit), err.message
-    assert time.monotonic() - began < DEADLINE_S + 1
+    assert time.monotonic() - began < DEADLINE_S + 1, "the promise itself, not a measurement"
     assert not children(), "nothing of it runs on"
+
+
+def test_thousands_of_conditions_are_answered(empty: Data) -> None:
+    assert empty.rows("select 1 where " + " or ".join(f"{n}=1" for n in range(5_800))) == [[1]]
 
 
 ESCAPES = [
