@@ -9,6 +9,7 @@ import msgspec
 from schemas.control import Control, Revision
 from schemas.definitions import Definitions, Summary, from_json, merge, parse_documents, to_json, warnings
 from schemas.errors import Problem, StoreUnavailable
+from schemas.facts import DefinitionChanged
 
 
 class Applied(NamedTuple):
@@ -28,7 +29,7 @@ def apply_files(control: Control, files: Sequence[tuple[str, str]], at: datetime
     if merged.content_hash == base.content_hash:
         return Applied(summary, warnings(patch), None)
     definitions: Mapping[str, Any] = msgspec.json.decode(to_json(merged))
-    control.add_fact("definition.changed", 1, at, {"content_hash": merged.content_hash, "definitions": definitions})
+    control.add_fact(DefinitionChanged(content_hash=merged.content_hash, definitions=dict(definitions)), at)
     revision = control.add_revision("definition", definitions, merged.content_hash, at)
     return Applied(summary, warnings(patch), revision)
 

@@ -67,9 +67,17 @@ def joined(clear: Any, sealed: Any) -> Any:
     if sealed is None:
         return clear
     if isinstance(clear, list) and isinstance(sealed, dict):
-        return [joined(each, sealed.get(str(place))) for place, each in enumerate(clear)]
+        return [_entry(each, sealed.get(str(place))) for place, each in enumerate(clear)]
     if isinstance(clear, dict) and isinstance(sealed, dict):
-        return {
-            key: joined(clear.get(key), sealed.get(key)) for key in (*clear, *(k for k in sealed if k not in clear))
-        }
+        more = [key for key in sealed if key not in clear]
+        return {key: joined(clear.get(key), sealed.get(key)) for key in (*clear, *more)}
     return sealed
+
+
+def _entry(clear: Any, sealed: Any) -> Any:
+    """An entry of a parted list. A list in it that is sealed whole was kept by place too, without its clear twin."""
+    if clear is None and isinstance(sealed, dict) and sealed:
+        places = [str(place) for place in range(len(sealed))]
+        if list(sealed) == places:
+            return [_entry(None, sealed[place]) for place in places]
+    return joined(clear, sealed)

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple, Protocol
 
+from schemas.facts import Fact
+
 
 class Revision(NamedTuple):
     """A set of definitions and the tables folded by it."""
@@ -63,6 +65,6 @@ class Control(Protocol):
 
     def save_watermarks(self, revision: int, watermarks: Sequence[int]) -> None: ...
 
-    def add_fact(self, type_: str, version: int, at: datetime, payload: Mapping[str, Any]) -> int: ...
+    def add_fact(self, fact: Fact, at: datetime) -> None: ...
 
     def open_marks(self, revision: int, kind: str | None = None) -> int: ...

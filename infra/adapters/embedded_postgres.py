@@ -21,10 +21,12 @@ from typing import IO, Final
 
 import psycopg2
 
+from infra.adapters.leftovers import end_backends
 from schemas.errors import FolderLocked, ServiceFailed
 
 START_TIMEOUT_S: Final = 120  # crash recovery of a large WAL takes longer than pg_ctl's default of 60 s
 SOCKET_PATH_MAX: Final = 107  # bytes of sun_path on Linux, less the terminating zero
+LOG_MAX_BYTES: Final = 10_000_000
 USER: Final = "touchfold"
 DATABASES: Final = ("touchfold", "touchfold_vault")
 CONFIGURATION: Final = """
@@ -115,6 +117,7 @@ class EmbeddedPostgres:
             progress("making a new database cluster")
             self._init(account)
         self._clear_stale()
+        self._cut_log()
         listen, port, sockets = self._address()
         configuration = CONFIGURATION.format(listen=listen, port=port, sockets=sockets)
         self._write_owned(self.cluster / "postgresql.conf", configuration, account)
@@ -137,6 +140,13 @@ class EmbeddedPostgres:
         log.close()
         self._wait(base, progress)
         self.dsn, self.vault_dsn = (f"{base} dbname={name}" for name in DATABASES)
+
+    def _cut_log(self) -> None:
+        """Keep the end of the server's log: it grows by a few lines an hour, for years."""
+        log = self.data / "logs" / "postgres.log"
+        if log.exists() and log.stat().st_size > LOG_MAX_BYTES:
+            kept = log.read_bytes()[-LOG_MAX_BYTES // 10 :]
+            log.write_bytes(kept)
 
     def _init(self, account: pwd.struct_passwd | None) -> None:
         if self.cluster.exists():  # a start that was killed inside initdb left it half made
@@ -182,6 +192,7 @@ class EmbeddedPostgres:
 
     def _clear_stale(self) -> None:
         """We hold the folder's lock, so a postmaster here is one that outlived its parent: end it."""
+        end_backends(self.cluster)  # of a server that was killed: they must not outlive its lock file
         pid_file = self.cluster / "postmaster.pid"
         deadline = time.monotonic() + START_TIMEOUT_S
         while pid_file.exists():
@@ -207,9 +218,7 @@ class EmbeddedPostgres:
                 if self._process is None or self._process.poll() is not None:
                     raise ServiceFailed(f"PostgreSQL ended at its start: {self._log_end()}") from err
                 if now - started > START_TIMEOUT_S:
-                    raise ServiceFailed(
-                        f"PostgreSQL is not up after {START_TIMEOUT_S} s: {self._log_end()}"
-                    ) from err
+                    raise ServiceFailed(f"PostgreSQL is not up after {START_TIMEOUT_S} s: {self._log_end()}") from err
                 if now - said > 2:
                     progress(f"waiting for PostgreSQL ({now - started:.0f} s; it may be recovering after a crash)")
                     said = now
@@ -257,9 +266,7 @@ def _account() -> pwd.struct_passwd | None:
     for name in ("postgres", "nobody"):
         with contextlib.suppress(KeyError):
             return pwd.getpwnam(name)
-    raise ServiceFailed(
-        "run as an ordinary user: PostgreSQL refuses root, and there is no account nobody to lend it"
-    )
+    raise ServiceFailed("run as an ordinary user: PostgreSQL refuses root, and there is no account nobody to lend it")
 
 
 def _as_account(

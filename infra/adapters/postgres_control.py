@@ -9,6 +9,7 @@ from psycopg2.extras import Json
 
 from infra.adapters.postgres import Database
 from schemas.control import Progress, Pulse, Revision
+from schemas.facts import Fact
 
 _REVISION: Final = "select revision, state, cause, definitions, content_hash, done, message from revisions"
 
@@ -103,15 +104,9 @@ class PostgresControl:
                     (watermark_us, revision, partition),
                 )
 
-    def add_fact(self, type_: str, version: int, at: datetime, payload: Mapping[str, Any]) -> int:
+    def add_fact(self, fact: Fact, at: datetime) -> None:
         with self._database.transaction() as cursor:
-            cursor.execute(
-                "insert into facts (type, version, at, payload) values (%s, %s, %s, %s) returning seq",
-                (type_, version, at, Json(dict(payload))),
-            )
-            row = cursor.fetchone()
-            assert row is not None, "insert … returning gave no row"
-            return int(row[0])
+            insert_fact(cursor, fact, at)
 
     def open_marks(self, revision: int, kind: str | None = None) -> int:
         with self._database.transaction() as cursor:
@@ -124,6 +119,14 @@ class PostgresControl:
 
     def close(self) -> None:
         self._database.close()
+
+
+def insert_fact(cursor: Cursor, fact: Fact, at: datetime) -> None:
+    """A system fact, in the order of its commit's place in the table."""
+    cursor.execute(
+        "insert into facts (type, version, at, payload) values (%s, %s, %s, %s)",
+        (fact.type, fact.version, at, Json(fact.payload())),
+    )
 
 
 def insert_revision(

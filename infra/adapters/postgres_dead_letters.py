@@ -1,7 +1,7 @@
 """Dead letters in PostgreSQL: durable when `insert` returns, a repeat is one row."""
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any, Final
 
 from psycopg2.extras import execute_values
@@ -76,6 +76,12 @@ class PostgresDeadLetters:
             cursor.execute(
                 "update dead_letters set state = %s, attempts = attempts + 1 where id = %s", (state, Uuid(id_))
             )
+
+    def delete_without_tokens(self, before: date) -> int:
+        """Delete letters under a daily key that were received before a day; returns how many."""
+        with self._database.transaction() as cursor:
+            cursor.execute("delete from dead_letters where received_at < %s and seal_key <> all(tokens)", (before,))
+            return cursor.rowcount
 
     def count(self, state: str = "open") -> int:
         with self._database.transaction() as cursor:

@@ -13,12 +13,12 @@ from psycopg2.extensions import cursor as Cursor
 from psycopg2.extras import Json
 
 from infra.adapters.postgres import Database, Uuid, Uuids
+from infra.adapters.postgres_control import insert_fact
 from infra.adapters.postgres_store import ERASURE_LOCK, IDENTITY_LOCK, PostgresStore
 from schemas.erasures import Erasure, Job, Receipt, SealedLetter, Seen, TokenOwner
+from schemas.facts import PersonErased
 from schemas.store import NO_EVENT
 
-FACT: Final = "person.erased"
-FACT_VERSION: Final = 1
 KIND: Final = "erase"
 _EVIDENCE: Final = "e.signature, e.tokens, e.kinds, e.first_us, e.first_event, e.profile_id"
 
@@ -52,11 +52,8 @@ class PostgresErasures:
             cursor.execute("select pg_advisory_xact_lock(%s), pg_advisory_xact_lock(%s)", (ERASURE_LOCK, IDENTITY_LOCK))
             erasure = make(PostgresErasure(cursor))
             _insert_job(cursor, erasure)
-            fact = Json({"job": erasure.id, "tokens": erasure.tokens, "profiles": erasure.profiles})
-            cursor.execute(
-                "insert into facts (type, version, at, payload) values (%s, %s, %s, %s)",
-                (FACT, FACT_VERSION, erasure.at, fact),
-            )
+            fact = PersonErased(job=erasure.id, tokens=erasure.tokens, profiles=erasure.profiles)
+            insert_fact(cursor, fact, erasure.at)
         return erasure
 
     def add_job(self, erasure: Erasure) -> None:

@@ -23,7 +23,7 @@ class TokenRow(NamedTuple):
 
 
 class PostgresTokens:
-    """Any thread may call. A revoked token is refused from the next request on: nothing is remembered."""
+    """Any thread may call. Nothing is remembered here."""
 
     def __init__(self, dsn: str) -> None:
         self._connections = PerThread(lambda: Database(dsn, "touchfold tokens"))

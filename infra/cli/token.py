@@ -7,7 +7,6 @@ import typer
 
 from infra.cli.options import DATA, JSON
 
-
 Role = Literal["admin", "marketer", "analyst", "staff", "privacy", "service"]  # infra.adapters.postgres_tokens.ROLES
 
 
@@ -77,7 +76,7 @@ def revoke(
     data: DATA = None,
     as_json: JSON = False,
 ) -> None:
-    """Refuse a token from its next request on.
+    """Refuse a token from now on (a running `up` may take a second).
 
     Example: touchfold token revoke 3f9a01bc
     """

@@ -41,6 +41,8 @@ SQL_THREADS: Final = 2  # SQL runs in processes of its own; a slow one must not 
 MAX_BODY_BYTES: Final = 1_048_576
 MAX_WAIT_S: Final = 60.0
 SQL_ROWS: Final = 10_000
+TOKEN_S: Final = 1.0  # a revoked token is refused after at most so long
+KNOWN_TOKENS: Final = 1_000
 STREAM_PAGE: Final = 500
 STREAM_QUIET_S: Final = 15.0  # a stream says it lives, and its token is looked at again
 
@@ -75,6 +77,7 @@ class Api:
     reading: Reading
     tokens: PostgresTokens
     run_sql: RunSql
+    _known: dict[str, tuple[str, float]] = field(default_factory=dict)  # token -> (role, until)
     _reads: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(THREADS, "api"))
     _sql: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(SQL_THREADS, "api sql"))
 
@@ -90,12 +93,25 @@ class Api:
         if credentials is None:
             raise Unauthorized("send the header Authorization: Bearer TOKEN (`touchfold token create --role ROLE`)")
         token = credentials.credentials
-        role = await self.run(lambda: self.tokens.role(token))
+        role = await self._role(token)
         if role is None:
             raise Unauthorized("this token is unknown or was revoked")
         if role not in RIGHTS[right]:
             raise Forbidden(f"the role {role} may not do this: it needs {' or '.join(sorted(RIGHTS[right]))}")
         return Caller(role, token)
+
+    async def _role(self, token: str) -> str | None:
+        """The role of a token; a good one is remembered for a second, which spares a look-up in another thread."""
+        now = time.monotonic()
+        known = self._known.get(token)
+        if known is not None and known[1] > now:
+            return known[0]
+        role = await self.run(lambda: self.tokens.role(token))
+        if len(self._known) >= KNOWN_TOKENS:
+            self._known.clear()
+        if role is not None:
+            self._known[token] = (role, now + TOKEN_S)
+        return role
 
     def close(self) -> None:
         self._reads.shutdown()

@@ -21,8 +21,6 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from infra.adapters.data_folder import Running
-from infra.adapters.embedded_postgres import EmbeddedPostgres
-from infra.adapters.leftovers import end_backends
 from infra.bootstrap import Adapters, Say, Session, arm_failpoint, build, claim, prepare
 from infra.drivers.roles import AWAY
 from infra.settings import Deployment, Settings
@@ -98,8 +96,6 @@ class Supervisor:
     # --- start -----------------------------------------------------------------------------------------------------
 
     def _start_server(self) -> None:
-        if isinstance(self._server, EmbeddedPostgres):
-            end_backends(self._server.cluster)
         self._server.start(self._progress)
 
     def _progress(self, line: str) -> None:

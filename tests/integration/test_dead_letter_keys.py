@@ -1,0 +1,45 @@
+"""Dead letters under daily keys go after 30 days, and their keys after them."""
+
+from datetime import UTC, date, datetime
+from typing import TYPE_CHECKING, cast
+
+from infra.adapters.postgres_dead_letters import PostgresDeadLetters
+from infra.adapters.vault import PostgresVault
+from infra.drivers.archive_role import forget_old_letters
+from schemas.dead_letters import seal_letter
+from tests.conftest import Databases
+
+if TYPE_CHECKING:
+    from infra.bootstrap import Session
+
+
+class Opened:
+    """What the sweep asks of a session."""
+
+    def __init__(self, databases: Databases) -> None:
+        self.dsn = databases.main
+        self._vault = PostgresVault(databases.vault, b"k" * 32, erased=lambda _tokens: set())
+        self._vault.hold_lease()
+
+    def vault(self) -> PostgresVault:
+        return self._vault
+
+
+def test_letters_of_31_days_ago_go_with_their_key_and_younger_ones_stay(databases: Databases) -> None:
+    session = Opened(databases)
+    vault = session.vault()
+    letters = PostgresDeadLetters(databases.main)
+    own = vault.tokens([("email", "ada@example.com")])[0]
+    for number, (day, seal_key) in enumerate([(1, None), (20, None), (1, own)]):
+        at = datetime(2026, 1, day, tzinfo=UTC)
+        key = seal_key or vault.daily_token(at.date())
+        tokens = () if seal_key is None else (own,)
+        letter = seal_letter(vault, bytes([number]) * 16, "door", "r", "", "", "web", at, None, tokens, key, b"{}")
+        letters.insert([letter], [], at)
+    forget_old_letters(cast("Session", session), date(2026, 2, 1))
+    assert sorted(letter.id[0] for letter in letters.list()) == [1, 2]
+    (kept, _) = letters.get(bytes([1]) * 16) or (None, "")
+    assert kept is not None
+    assert vault.open_many([(kept.seal_key, kept.sealed, kept.id)]) == [b"{}"]
+    letters.close()
+    vault.close()
