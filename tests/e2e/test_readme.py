@@ -35,19 +35,22 @@ def test_every_command_of_the_tour_works(tmp_path: Path) -> None:
     (clone / ".venv").symlink_to(BIN.parent)
     script = "\n".join(["set -euo pipefail", *blocks()]).replace("127.0.0.1:8700", "127.0.0.1:8797")
     environment = {key: value for key, value in os.environ.items() if not key.startswith("TOUCHFOLD_")}
-    up = subprocess.Popen(
-        [BIN / "touchfold", "up", "--port", "8797"], cwd=clone, env=environment, stdout=subprocess.PIPE, text=True
+    command = [BIN / "touchfold", "up", "--port", "8797"]
+    with subprocess.Popen(command, cwd=clone, env=environment, stdout=subprocess.PIPE, text=True) as up:
+        try:
+            tour(up, script, clone, environment)
+        finally:
+            up.terminate()
+
+
+def tour(up: "subprocess.Popen[str]", script: str, clone: Path, environment: dict[str, str]) -> None:
+    """The script, once `up` says that it is ready."""
+    assert up.stdout is not None
+    if up.stdout.readline().strip() != "ready http://127.0.0.1:8797":
+        pytest.fail("touchfold up did not say ready")
+    done = subprocess.run(
+        ["bash", "-c", script], cwd=clone, env=environment, capture_output=True, text=True, timeout=180, check=False
     )
-    try:
-        assert up.stdout is not None
-        if up.stdout.readline().strip() != "ready http://127.0.0.1:8797":
-            pytest.fail("touchfold up did not say ready")
-        done = subprocess.run(
-            ["bash", "-c", script], cwd=clone, env=environment, capture_output=True, text=True, timeout=180, check=False
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        for expected in ("Ada Lovelace", "big_spenders", "spent_four_hundred", "purchase.completed", "equal: "):
-            assert expected in done.stdout, f"{expected} is missing in\n{done.stdout}"
-    finally:
-        up.terminate()
-        up.wait(30)
+    assert done.returncode == 0, done.stdout + done.stderr
+    for expected in ("Ada Lovelace", "big_spenders", "spent_four_hundred", "purchase.completed", "equal: "):
+        assert expected in done.stdout, f"{expected} is missing in\n{done.stdout}"
