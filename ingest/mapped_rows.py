@@ -241,7 +241,7 @@ class _Read(NamedTuple):
 
 
 class Shaper:
-    """Makes items of rows whose values stand in the order of `columns`. `untyped`: the file is CSV."""
+    """Makes items of rows whose values stand in the order of `columns`: those the mapping names, each once."""
 
     def __init__(self, mapping: FileMapping) -> None:
         self._mapping = mapping

@@ -27,7 +27,9 @@ def mapped() -> Iterator[None]:
         if code == _DISK_FULL:
             raise DiskFull("PostgreSQL has no disk space left", retry_after_s=10) from err
         # 40 serialisation and deadlock, 53 resources, 57 shutdown, 08 connection; no code: the socket is gone
-        if isinstance(err, psycopg2.OperationalError | psycopg2.InterfaceError) or code[:2] in {
+        # (a server that crashes in the middle of an answer leaves a bare DatabaseError)
+        gone = type(err) is psycopg2.DatabaseError and not code
+        if gone or isinstance(err, psycopg2.OperationalError | psycopg2.InterfaceError) or code[:2] in {
             "40",
             "53",
             "57",

@@ -8,6 +8,7 @@ then on no file or socket can be opened at all (RLIMIT_NOFILE 0). It spills noth
 
 import json
 import os
+import re
 import resource
 import sys
 from io import IOBase
@@ -22,7 +23,7 @@ from infra.adapters import sql_snapshot
 from infra.adapters.parquet_archive import dataset, next_offsets_of, read_manifest
 from infra.drivers.parent import die_with
 from query import sql
-from schemas.errors import SqlLimit, SqlRefused, StoreUnavailable, TouchfoldError
+from schemas.errors import ArchiveDamaged, SqlLimit, SqlRefused, TouchfoldError
 from schemas.event_columns import EVENT_SCHEMA
 
 FAILED: Final = 3  # exit status; stderr ends in a line of JSON {"code", "message"}
@@ -190,22 +191,16 @@ def _known(err: BaseException) -> TouchfoldError:
     """Any error as one of ours, with a message an analyst can act on."""
     if isinstance(err, TouchfoldError):
         return err
-    if isinstance(err, duckdb.OutOfMemoryException | MemoryError | pa.ArrowMemoryError):
+    text = str(err).strip()
+    if isinstance(err, MemoryError | duckdb.OutOfMemoryException) or _TOO_LARGE.search(text):
         return SqlLimit("the statement needs more memory than it may have: filter or aggregate earlier")
-    if isinstance(err, duckdb.Error):
-        text = str(err).strip()
-        if "CRC" in text or "checksum" in text.lower() or "Parquet" in text:
-            return _damaged(text)
-        return SqlRefused(text)
-    if isinstance(err, pa.ArrowException | OSError):
-        return _damaged(str(err))
-    return StoreUnavailable(str(err))
+    if "registered as '_archive' failed" in text and "NotImplemented" not in text:
+        told = text.splitlines()[0][:200]
+        return ArchiveDamaged(f"a file of the archive cannot be read ({told}): run touchfold doctor")
+    return SqlRefused(text)  # the statement's own error; while rows are streamed it comes as an OSError of Arrow
 
 
-def _damaged(text: str) -> TouchfoldError:
-    from schemas.errors import ArchiveDamaged  # noqa: PLC0415
-
-    return ArchiveDamaged(f"a file of the archive cannot be read ({text.splitlines()[0][:200]}): run touchfold doctor")
+_TOO_LARGE: Final = re.compile("^Out of Memory|Arrow Appender|std::bad_alloc|^malloc of size")
 
 
 if __name__ == "__main__":

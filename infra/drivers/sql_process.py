@@ -9,7 +9,7 @@ import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Final
 
 import msgspec
 import pyarrow as pa
@@ -19,9 +19,6 @@ from query.sql_results import SqlResult
 from schemas import errors
 from schemas.errors import SqlLimit, SqlRefused, TouchfoldError
 from schemas.record import to_us
-
-if TYPE_CHECKING:
-    from infra.bootstrap import Session
 
 CHILD: Final = ("-m", "infra.drivers.sql_child")
 DEADLINE_S: Final = 60.0
@@ -83,20 +80,6 @@ def run_sql(
     if process.returncode != 0:
         raise _failure(process.returncode, err)
     return _result(out, limit)
-
-
-def run_for_api(session: "Session", statement: str, limit: int) -> dict[str, Any]:
-    """The answer of POST /api/v1/sql: {"columns": [names], "rows": [[JSON values]], "truncated"}. See `run_sql`."""
-    result = run_sql(
-        statement,
-        dsn=session.dsn,
-        archive_folder=session.archive_folder,
-        limit=limit,
-        now=session.clock.now(),
-        deadline_s=API_DEADLINE_S,
-        result_bytes=API_RESULT_BYTES,
-    )
-    return {"columns": result.names, "rows": list(result.rows()), "truncated": result.truncated}
 
 
 def _environment() -> dict[str, str]:

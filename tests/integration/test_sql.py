@@ -314,7 +314,8 @@ def test_a_damaged_archive_file_is_an_error_never_an_answer(data: Data) -> None:
     good = path.read_bytes()
     group = pq.read_metadata(path).row_group(0)
     places = {name: index for index, name in enumerate(SCHEMA.names)}
-    within = [group.column(places[name]).data_page_offset + 60 for name in ("id", "message_id", "occurred_at")]
+    columns = [group.column(places[name]) for name in ("id", "message_id", "occurred_at")]
+    within = [(column.dictionary_page_offset or 0) + column.total_compressed_size // 2 for column in columns]
     for at in [*within, len(good) - 30]:
         path.write_bytes(good[:at] + bytes([good[at] ^ 4]) + good[at + 1 :])
         with pytest.raises(ArchiveDamaged):
@@ -345,10 +346,24 @@ RUNAWAYS = {
 @pytest.mark.parametrize("name", list(RUNAWAYS))
 def test_a_runaway_ends_at_its_deadline_with_a_clear_error(empty: Data, name: str) -> None:
     began = time.monotonic()
-    with pytest.raises(SqlLimit, match="filter or aggregate earlier|LIMIT"):
+    with pytest.raises(SqlLimit, match=r"filter or aggregate earlier|LIMIT"):
         empty.ask(RUNAWAYS[name], deadline_s=DEADLINE_S, memory_bytes=2**28, result_bytes=2**26)
     assert time.monotonic() - began < DEADLINE_S + 1, "the promise itself, not a measurement"
     assert not children(), "nothing of it runs on"
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "select case when range = 50000 then error('boom') else range end from range(100000)",
+        "select cast('a' || range as int) from range(3)",
+        "select nosuch from events",
+        "select 1 +",
+    ],
+)
+def test_a_statements_own_error_is_told_as_such(empty: Data, statement: str) -> None:
+    with pytest.raises(SqlRefused, match=r"boom|Could not convert|nosuch|syntax"):
+        empty.ask(statement)
 
 
 def test_thousands_of_conditions_are_answered(empty: Data) -> None:

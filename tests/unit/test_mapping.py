@@ -72,7 +72,7 @@ def test_the_examples_are_valid(name: str) -> None:
         ({"properties": {"total": {"sum": "paid"}}}, "properties.total.sum", "group_by"),
         ({"properties": {"total": {"money": "EUR"}}}, "properties.total", "needs a column"),
         ({"properties": {"total": {"column": "paid", "money": "euro"}}}, "properties.total.money", "such as USD"),
-        ({"products": {"amount": {"column": "paid", "money": "USD"}}}, "properties.revenue.money", "one currency"),
+        ({"products": {"amount": {"column": "paid", "money": "USD"}}}, "products.amount.money", "one currency"),
         (
             {"properties": {"r": {"column": "paid", "money": "EUR"}, "currency": "c"}},
             "properties.currency",
