@@ -153,8 +153,15 @@ _CATALOGUE: Final = ("duckdb_", "pg_", "sqlite_", "pragma_", "information_schema
 _WRITES: Final = {"DELETE_QUERY_NODE": "DELETE", "INSERT_QUERY_NODE": "INSERT", "UPDATE_QUERY_NODE": "UPDATE"}
 
 
-def check(serialized: str) -> frozenset[str]:
-    """Judge `json_serialize_sql` of a statement's body; which of our tables it reads. Raises SqlRefused."""
+class Use(NamedTuple):
+    """What a statement reads: tables, and the columns it names in lower case; None: maybe all."""
+
+    tables: frozenset[str]
+    columns: frozenset[str] | None
+
+
+def check(serialized: str) -> Use:
+    """Judge `json_serialize_sql` of a statement's body; what it reads. Raises SqlRefused."""
     try:
         tree = msgspec.json.decode(serialized)
     except RecursionError:
@@ -170,7 +177,7 @@ def check(serialized: str) -> frozenset[str]:
     for node in nodes:
         _check_kind(node)
         _check_function(node)
-    return frozenset(tables)
+    return Use(frozenset(tables), _columns(nodes, named))
 
 
 def _parse_problem(tree: Mapping[str, Any]) -> str:
@@ -225,6 +232,22 @@ def _tables(node: Mapping[str, Any], named: set[str]) -> Iterable[str]:
         yield path[0]  # also when a WITH gives the name: inside it the name still means the table
     elif len(path) != 1 or path[0] not in named:
         raise SqlRefused(f"no table {'.'.join(path)!r}; there are {', '.join(TABLES)}")
+
+
+def _columns(nodes: Iterable[Mapping[str, Any]], named: set[str]) -> frozenset[str] | None:
+    """Every column named, or None where a star, DESCRIBE, a natural join or a whole row may stand for any."""
+    found: set[str] = set()
+    rows = set(named) | set(TABLES)
+    for node in nodes:
+        kind = node.get("type")
+        if kind in ("STAR", "SHOW_REF", "PIVOT") or node.get("ref_type") == "NATURAL":
+            return None
+        rows.add(str(node.get("alias", "")).lower())
+        found.update(str(name).lower() for name in node.get("using_columns", ()))
+        if kind == "COLUMN_REF":
+            found.update(str(name).lower() for name in node.get("column_names", ()))
+    whole = {str(node["column_names"][0]).lower() for node in nodes if len(node.get("column_names", ())) == 1}
+    return None if whole & rows else frozenset(found)
 
 
 def _check_kind(node: Mapping[str, Any]) -> None:

@@ -245,6 +245,8 @@ def _problems_of(err: ValidationError) -> list[Problem]:
             continue
         path = ".".join(str(step) for step in loc if step != "[key]")
         reason = _FRIENDLY.get(detail["type"], detail["msg"])
+        if isinstance(detail["input"], bool) and detail["type"] in ("string_type", "model_type"):
+            reason = "YAML reads no, yes, on and off as false and true: put the column's name in quotes"
         if detail["type"] == "extra_forbidden":
             known = _fields_at(loc)
             reason = f"is not a key of a mapping{_did_you_mean(str(loc[-1]), known)}; there are {', '.join(known)}"

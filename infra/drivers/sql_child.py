@@ -6,6 +6,7 @@ from files opened beforehand, the connection to PostgreSQL closed; DuckDB locked
 then on no file or socket can be opened at all (RLIMIT_NOFILE 0). It spills nothing to disk: out of memory is an error.
 """
 
+import gc
 import json
 import os
 import re
@@ -49,6 +50,7 @@ def main() -> None:
     """Answer the request on stdin: a line of JSON with the columns on stdout, then an Arrow stream."""
     request = msgspec.json.decode(sys.stdin.buffer.read(), type=Request)
     die_with(request.parent)
+    gc.disable()  # too short a life for it: it costs half as much again while 100,000 states are read
     try:
         _limit(request)
         _answer(request, sys.stdout.buffer)
@@ -97,18 +99,18 @@ def connection(memory_bytes: int) -> duckdb.DuckDBPyConnection:
 def _answer(request: Request, out: IO[bytes]) -> None:
     statement = sql.statement_of(request.statement)
     database = connection(request.memory_bytes)
-    tables = judged(database, statement)
-    for name, rows in _bases(request, sql.bases_of(tables)).items():
+    use = judged(database, statement)
+    for name, rows in _bases(request, use).items():
         database.register(name, rows)
-    for view in sql.view_statements(tables):
+    for view in sql.view_statements(use.tables):
         database.execute(view).fetchall()
     database.execute("set lock_configuration = true").fetchall()
     resource.setrlimit(resource.RLIMIT_NOFILE, (0, 0))
     _stream(database.sql(statement.prefix + statement.body), request.limit, out)
 
 
-def judged(database: duckdb.DuckDBPyConnection, statement: sql.Statement) -> frozenset[str]:
-    """The tables a statement reads. Raises SqlRefused."""
+def judged(database: duckdb.DuckDBPyConnection, statement: sql.Statement) -> sql.Use:
+    """What a statement reads. Raises SqlRefused."""
     found = database.execute(
         "select json_serialize_sql($1::varchar, skip_default := true, skip_empty := true, skip_null := true)",
         [statement.body],
@@ -116,8 +118,9 @@ def judged(database: duckdb.DuckDBPyConnection, statement: sql.Statement) -> fro
     return sql.check(str(found[0][0]))
 
 
-def _bases(request: Request, wanted: frozenset[str]) -> dict[str, Any]:
-    """The Arrow tables of these names. The manifest is read before the snapshot: then no row falls in between."""
+def _bases(request: Request, use: sql.Use) -> dict[str, Any]:
+    """The Arrow tables it is made of. The manifest is read before the snapshot: then no row falls in between."""
+    wanted = sql.bases_of(use.tables)
     if not wanted:
         return {}
     folder = Path(request.archive)
@@ -131,11 +134,11 @@ def _bases(request: Request, wanted: frozenset[str]) -> dict[str, Any]:
         "_ranks": snapshot.ranks,
     }
     if wanted & {"_profiles", "_segments", "_memberships"}:
-        made |= _people(snapshot, request.at_us)
+        made |= _people(snapshot, request.at_us, use.columns)
     return {name: made[name] for name in wanted}
 
 
-def _people(snapshot: sql_snapshot.Snapshot, at_us: int) -> dict[str, pa.Table]:
+def _people(snapshot: sql_snapshot.Snapshot, at_us: int, columns: frozenset[str] | None) -> dict[str, pa.Table]:
     from query import sql_tables  # noqa: PLC0415  # the definitions' models take 0.3 s to import
 
     reader = None
@@ -145,7 +148,7 @@ def _people(snapshot: sql_snapshot.Snapshot, at_us: int) -> dict[str, pa.Table]:
         )
     profiles = [sql_tables.StoredProfile(*row) for row in snapshot.profiles]
     return {
-        "_profiles": sql_tables.profiles_table(reader, profiles, at_us),
+        "_profiles": sql_tables.profiles_table(reader, profiles, at_us, columns),
         "_segments": sql_tables.segments_table(reader, snapshot.sizes, snapshot.versions),
         "_memberships": sql_tables.memberships_table(reader, snapshot.memberships, snapshot.versions),
     }

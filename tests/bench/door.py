@@ -53,27 +53,49 @@ def measure(table: Table, size: Size) -> None:
         empty = http_load.run(Plan(port, "empty", 32, size.single, customers=size.customers))
     for doors in (1, 2):
         with product(doors) as (running, key):
-            single = _single(running.port, key, size, doors)
-            batched = _batched(running.port, key, size, doors)
-            _report(table, doors, single, batched, bare, empty)
+            with suspended(running, "worker", "archive"):
+                single = _single(running.port, key, size, doors, "alone")
+                batched = _batched(running.port, key, size, doors, "alone")
+            _report(table, f"{_doors(doors)} alone", single, batched, bare, empty)
+            single = _single(running.port, key, size, doors, "beside")
+            batched = _batched(running.port, key, size, doors, "beside")
+            _report(table, f"{_doors(doors)} beside the worker", single, batched, bare, empty)
             if doors == 1:
                 _reads(table, running, key, size)
                 _memory(table, running, key, size)
 
 
-def _single(port: int, key: str, size: Size, doors: int) -> Result:
-    return http_load.run(Plan(port, "track", 32 * doors, size.single, 1, key, size.customers, prefix=f"one{doors}"))
+@contextmanager
+def suspended(running: Product, *roles: str) -> Iterator[None]:
+    """These roles stand still: a gateway folds nothing either, and there are two cores for everything."""
+    processes = [each for role in roles for each in running.processes()[role]]
+    for each in processes:
+        each.suspend()
+    try:
+        yield
+    finally:
+        for each in processes:
+            each.resume()
 
 
-def _batched(port: int, key: str, size: Size, doors: int) -> Result:
-    return http_load.run(Plan(port, "track", 16, size.batched, 100, key, size.customers, prefix=f"many{doors}"))
+def _doors(count: int) -> str:
+    return f"{count} door process{'es' if count > 1 else ''}"
 
 
-def _report(table: Table, doors: int, single: Result, batched: Result, bare: float, empty: Result) -> None:
+def _single(port: int, key: str, size: Size, doors: int, prefix: str) -> Result:
+    return http_load.run(Plan(port, "track", 32 * doors, size.single, 1, key, size.customers, prefix=f"1{prefix}"))
+
+
+def _batched(port: int, key: str, size: Size, doors: int, prefix: str) -> Result:
+    """Sixteen connections, whatever the number of doors."""
+    plan = Plan(port, "track", 16, size.batched, 100, key, size.customers, prefix=f"{doors}x100{prefix}")
+    return http_load.run(plan)
+
+
+def _report(table: Table, word: str, single: Result, batched: Result, bare: float, empty: Result) -> None:
     for result in (single, batched):
         if result.ok != result.requests:
-            table.note(f"{doors} door(s): not every answer was 200: {result.statuses}")
-    word = f"{doors} door process{'es' if doors > 1 else ''}"
+            table.note(f"{word}: not every answer was 200: {result.statuses}")
     events = batched.per_second * 100
     table.add(
         SECTION,
@@ -91,7 +113,7 @@ def _report(table: Table, doors: int, single: Result, batched: Result, bare: flo
     figure = f"{single.per_second:,.0f} requests/s (p50 {single.p50_ms:.1f} ms, p99 {single.p99_ms:.1f} ms)"
     table.add(
         SECTION,
-        f"{word}, 1 event a request, {32 * doors} connections",
+        f"{word}, 1 event a request, 32 connections a door",
         figure,
         f"same server, empty raw handler: {empty.per_second:,.0f} requests/s (p99 {empty.p99_ms:.1f} ms)",
         ratio=ratio,

@@ -4,17 +4,18 @@ import csv
 import gzip
 import json
 import signal
+import subprocess
+import sys
 from collections import Counter
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from infra.bootstrap import session
-from tests.integration.running import command, result
+from tests.integration.running import command, environment, result
 
 ROOT: Final = Path(__file__).parents[2]
 CDNOW: Final = ROOT / "examples/cdnow.yaml"
@@ -33,8 +34,7 @@ def cdnow_totals(path: Path) -> Totals:
     """Purchases and dollars of each customer, straight from the file."""
     counts: Counter[str] = Counter()
     sums: dict[str, Decimal] = {}
-    opened = gzip.open(path, "rt") if path.suffix == ".gz" else path.open()
-    with opened as lines:
+    with gzip.open(path, "rt") if path.suffix == ".gz" else path.open() as lines:
         for row in csv.DictReader(lines):
             counts[row["customer_id"]] += 1
             sums[row["customer_id"]] = sums.get(row["customer_id"], Decimal(0)) + Decimal(row["dollar_value"])
@@ -70,8 +70,20 @@ def sql_totals(data: Path) -> tuple[int, Decimal]:
     return int(row["n"]), cents(row["s"])
 
 
-def imported(data: Path, mapping: Path, *files: Path, **settings: str) -> dict[str, Any]:
-    found = result("import", *map(str, files), "--mapping", str(mapping), "--data", str(data), **settings)
+def imported(data: Path, mapping: Path, *files: Path) -> dict[str, Any]:
+    """The JSON of an import that must succeed; all of Complete Journey takes a minute where nothing else runs."""
+    arguments = ["import", *map(str, files), "--mapping", str(mapping), "--data", str(data), "--json"]
+    done = subprocess.run(
+        [sys.executable, "-m", "infra.cli.main", *arguments],
+        env=environment(),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=900,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads(done.stdout)
     assert isinstance(found, dict)
     return found
 
@@ -80,7 +92,7 @@ def counts(found: dict[str, Any]) -> tuple[int, int, int, int]:
     return found["events"], found["accepted"], found["duplicates"], len(found["refused"])
 
 
-def test_cdnow_counts_every_purchase_once_in_any_format_and_again(tmp_path: Path) -> None:
+def test_cdnow_counts_every_purchase_once_plain_or_packed_and_again(tmp_path: Path) -> None:
     data = tmp_path / "data"
     expected = cdnow_totals(PURCHASES)
     lines = sum(count for count, _ in expected.values())
@@ -89,14 +101,6 @@ def test_cdnow_counts_every_purchase_once_in_any_format_and_again(tmp_path: Path
     packed = tmp_path / "again.csv.gz"
     packed.write_bytes(gzip.compress(PURCHASES.read_bytes()))
     assert counts(imported(data, CDNOW, packed)) == (lines, 0, lines, 0)
-    with PURCHASES.open() as text:
-        rows = [
-            {**row, "dollar_value": float(row["dollar_value"]), "cds": int(row["cds"])} for row in csv.DictReader(text)
-        ]
-    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "again.parquet")
-    parquet = tmp_path / "parquet.yaml"
-    parquet.write_text(CDNOW.read_text().replace("format: csv", "format: parquet"))
-    assert counts(imported(data, parquet, tmp_path / "again.parquet")) == (lines, 0, lines, 0)
     assert sql_totals(data) == (lines, sum(total for _, total in expected.values()))
     assert profile_totals(data, "user_id") == expected
 
@@ -134,10 +138,10 @@ TILL: Final = """
 source: tills
 format: csv
 type: pos.purchase
-id: no
+id: receipt
 identifiers: {loyalty_card: card}
 occurred_at: {column: day, format: "%Y-%m-%d"}
-properties: {order_id: no, revenue: {column: paid, money: USD}}
+properties: {order_id: receipt, revenue: {column: paid, money: USD}}
 """
 
 
@@ -145,7 +149,7 @@ def test_refused_lines_are_told_with_their_number_and_kept_as_dead_letters(tmp_p
     data, mapping, file = tmp_path / "data", tmp_path / "tills.yaml", tmp_path / "tills.csv"
     mapping.write_text(TILL)
     file.write_text(
-        "no,card,day,paid\n"
+        "receipt,card,day,paid\n"
         "1,c1,2024-01-01,5.00\n"
         "2,c1,yesterday,5.00\n"
         "3,,2024-01-01,5.00\n"

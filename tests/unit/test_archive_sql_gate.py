@@ -191,7 +191,29 @@ def test_a_hostile_statement_is_refused_before_it_is_bound(parser: duckdb.DuckDB
     ],
 )  # fmt: skip
 def test_what_an_analyst_writes_is_run(parser: duckdb.DuckDBPyConnection, text: str, tables: str) -> None:
-    assert judged(parser, statement_of(text)) == frozenset(tables.split())
+    assert judged(parser, statement_of(text)).tables == frozenset(tables.split())
+
+
+@pytest.mark.parametrize(
+    ("text", "columns"),
+    [
+        ("select lifecycle, count(*) from profiles where risk = 'high' group by 1", "lifecycle risk"),
+        ('select p."Lifetime_Orders" from profiles p', "p lifetime_orders"),
+        ("select 1 from profiles join memberships using (profile_id)", "profile_id"),
+        ("select * from profiles", None),
+        ("select p from profiles p", None),
+        ("select profiles from profiles", None),
+        ("with a as (from profiles) select count(b) from a as b", None),
+        ("select max(columns(*)) from profiles", None),
+        ("select 1 from profiles natural join memberships", None),
+        ("describe profiles", None),
+    ],
+)
+def test_the_columns_a_statement_names_are_known(
+    parser: duckdb.DuckDBPyConnection, text: str, columns: str | None
+) -> None:
+    found = judged(parser, statement_of(text)).columns
+    assert found == (None if columns is None else frozenset(columns.split()))
 
 
 @pytest.mark.parametrize(

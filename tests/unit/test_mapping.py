@@ -62,6 +62,7 @@ def test_the_examples_are_valid(name: str) -> None:
         ({"identifiers": {}}, "identifiers", "at least one"),
         ({"identifiers": {"pro:file": "x"}}, "identifiers.pro:file", "not a kind"),
         ({"identifiers": {"user_id": 5}}, "identifiers.user_id", "must be text"),
+        ({"id": False}, "id", "in quotes"),
         ({"format": "xlsx"}, "format", "csv, jsonl, parquet"),
         ({"time_zone": "Mars/Olympus"}, "time_zone", "no time zone"),
         ({"time_zone": "../etc"}, "time_zone", "no time zone"),
