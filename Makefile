@@ -30,7 +30,7 @@ test-long: install  ## long forms of the property, kill and fuzz suites
 	@bash tools/timed.sh long .venv/bin/pytest tests -m "long" --timeout 7200
 
 bench: install  ## ratios against baselines measured in the same run
-	$(PY) -m tests.bench
+	$(PY) -m tests.bench --out docs/benchmarks.md
 
 clean:
 	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache

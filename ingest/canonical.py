@@ -104,19 +104,32 @@ def canonical(item: Mapping[str, Any]) -> tuple[Mapping[str, Any], bytes]:
     NUL and lone surrogates in strings become U+FFFD, a sender's own "$token" keys are renamed. All limits hold for
     items that never were bytes, too.
     """
-    content = {key: value for key, value in item.items() if key not in NOT_IN_DIGEST}
+    item, encoded, _ = canonical_parts(item)
+    return item, encoded
+
+
+def canonical_parts(item: Mapping[str, Any]) -> tuple[Mapping[str, Any], bytes, bytes]:
+    """As `canonical`, with the canonical JSON of the item's context; b"" when it has none or was mended."""
+    content = dict(item)
+    for name in NOT_IN_DIGEST:
+        content.pop(name, None)
+    context = content.get("context")
+    own = b""
     try:
+        if context and type(context) is dict:
+            own = _ENCODER.encode(context)
+            content["context"] = msgspec.Raw(own)  # spares encoding it again
         encoded = _ENCODER.encode(content)
     except (UnicodeEncodeError, TypeError, RecursionError):
-        item = _mended(item)
+        item, own = _mended(item), b""
         content = {key: value for key, value in item.items() if key not in NOT_IN_DIGEST}
         encoded = _ENCODER.encode(content)
     check_bytes(encoded)
     if len(encoded) > MAX_STRING:
         check_strings(item, "")
     if b"\\u0000" in encoded or b'"$token"' in encoded:
-        item = _mended(item)
-    return item, encoded
+        item, own = _mended(item), b""
+    return item, encoded, own
 
 
 def check_strings(value: object, path: str) -> None:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple
 
 TOLERANCE: Final = timedelta(seconds=60)
+_BACK: Final = -TOLERANCE
 EARLIEST: Final = datetime(1900, 1, 1, tzinfo=UTC)
 CLAMPED: Final = "_clamped"
 RULES: Final = ("received", "original", "no_sent_at", "corrected", "trusted", "historical")
@@ -37,10 +38,11 @@ def parse_time(text: object) -> datetime:
         raise BadTime("is not a string")
     try:
         at = datetime.fromisoformat(text.strip())
-        at = at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
+        if at.tzinfo is not UTC:
+            at = at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
     except (ValueError, OverflowError) as err:
         raise BadTime("is not an ISO-8601 time") from err
-    if at < EARLIEST:
+    if at.year < EARLIEST.year:
         raise BadTime("is before 1900")
     return at
 
@@ -63,6 +65,7 @@ def settle(
         at = clock_received_at or received_at
         return Times(at, at if historical else received_at, None, sent_at, "received")
     occurred_at = original_at
+    limit = clock_received_at or received_at
     if historical:
         rule = "historical"
     elif trusted:
@@ -70,8 +73,7 @@ def settle(
     elif sent_at is None:
         rule = "no_sent_at"
     else:
-        rule, occurred_at = _correct(original_at, sent_at, clock_received_at or received_at)
-    limit = clock_received_at or received_at
+        rule, occurred_at = _correct(original_at, sent_at, limit)
     if occurred_at > limit:
         occurred_at = limit
         rule += CLAMPED
@@ -79,7 +81,7 @@ def settle(
 
 
 def _correct(original_at: datetime, sent_at: datetime, received_at: datetime) -> tuple[str, datetime]:
-    if -TOLERANCE <= received_at - sent_at <= TOLERANCE:
+    if _BACK <= received_at - sent_at <= TOLERANCE:
         return "original", original_at
     try:
         return "corrected", max(received_at - (sent_at - original_at), EARLIEST)

@@ -42,12 +42,19 @@ def merge_defaults(item: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict
 def translate(item: Mapping[str, Any]) -> Fields:
     """Raises Refused with rule and path for an item that is no event."""
     call = item.get("type")
+    context: Mapping[str, Any]
+    properties: Mapping[str, Any]
     if type(call) is not str or call not in CALLS:
         if call is None:
             raise Refused("unknown_type", "type", f"is missing: one of {', '.join(sorted(CALLS))}")
         raise Refused("unknown_type", "type", f"is none of {', '.join(sorted(CALLS))}")
-    context = section(item, "context")
-    properties = section(item, "properties")
+    get = item.get
+    context = get("context")
+    if type(context) is not dict:
+        context = section(item, "context")
+    properties = get("properties")
+    if type(properties) is not dict:
+        properties = section(item, "properties")
     traits: Mapping[str, Any] = _NOTHING
     name: str | None = None
     if call == "track":
@@ -64,10 +71,14 @@ def translate(item: Mapping[str, Any]) -> Fields:
                 raise Refused("missing_field", "previousId", "an alias needs userId and previousId")
         else:
             name, properties = _page(item, properties)
-    channel = item.get("channel")
+    channel = get("channel")
     if type(channel) is str and "channel" not in context:
         context = {**context, "channel": channel}
-    return Fields(type_, name, properties, context, traits, _message_id(item), *_times(item))
+    message_id = get("messageId")
+    if type(message_id) is not str or not message_id:
+        message_id = _message_id(item)
+    original_at, sent_at = _times(item)
+    return Fields(type_, name, properties, context, traits, message_id, original_at, sent_at)
 
 
 def section(item: Mapping[str, Any], name: str) -> Mapping[str, Any]:

@@ -155,7 +155,7 @@ class _Work:
             stored_hubs |= {token for token, row in fresh_rows.items() if row.hub}
             frontier -= stored_hubs
             if not frontier:
-                return scope, hubs
+                return scope, hubs | stored_hubs
             seen |= frontier | stored_hubs
             scope |= {row.signature: _evidence(row) for row in self._tx.evidence_of_tokens(frontier)}
             hubs = find_hubs(scope.values(), self._rules) | stored_hubs

@@ -48,26 +48,38 @@ class TouchfoldError(Exception):
 
 
 class BadRequest(TouchfoldError):
+    """The request is not one we take; `errors` say where and why."""
+
     code, disposition, status = "bad_request", Disposition.REJECT, 400
 
 
 class InvalidJson(BadRequest):
+    """The body is not JSON."""
+
     code = "invalid_json"
 
 
 class InvalidWriteKey(TouchfoldError):
+    """The write key is missing, unknown or revoked."""
+
     code, disposition, status = "invalid_write_key", Disposition.REJECT, 401
 
 
 class Unauthorized(TouchfoldError):
+    """The token is missing, unknown or revoked."""
+
     code, disposition, status = "unauthorized", Disposition.REJECT, 401
 
 
 class Forbidden(TouchfoldError):
+    """The token's role may not do this."""
+
     code, disposition, status = "forbidden", Disposition.REJECT, 403
 
 
 class NotFound(TouchfoldError):
+    """There is no such thing."""
+
     code, disposition, status = "not_found", Disposition.REJECT, 404
 
 
@@ -78,10 +90,14 @@ class Erased(TouchfoldError):
 
 
 class TooLarge(TouchfoldError):
+    """The body, the batch or an event is over its limit."""
+
     code, disposition, status = "too_large", Disposition.REJECT, 413
 
 
 class TooMany(TouchfoldError):
+    """The source sends more than it may; `Retry-After` says when."""
+
     code, disposition, status = "too_many_requests", Disposition.REJECT, 429
 
 
@@ -116,10 +132,14 @@ class ErasureRefused(TouchfoldError):
 
 
 class RecordUnreadable(TouchfoldError):
+    """Bytes in the log that are no touchpoint record."""
+
     code, disposition = "record_unreadable", Disposition.DEAD_LETTER
 
 
 class FactUnreadable(TouchfoldError):
+    """A stored fact that is not of its class."""
+
     code, disposition = "fact_unreadable", Disposition.DEAD_LETTER
 
 
@@ -142,6 +162,8 @@ class KeyMissing(TouchfoldError):
 
 
 class MasterKeyWrong(TouchfoldError):
+    """The master key does not open this vault."""
+
     code, disposition = "master_key_wrong", Disposition.STOP
 
 
@@ -170,6 +192,8 @@ class ArchiveDamaged(TouchfoldError):
 
 
 class FolderLocked(TouchfoldError):
+    """Another process uses the data folder."""
+
     code, disposition = "folder_locked", Disposition.STOP
 
 
@@ -180,6 +204,8 @@ class SchemaNewer(TouchfoldError):
 
 
 class PortInUse(TouchfoldError):
+    """Another process listens on the port."""
+
     code, disposition = "port_in_use", Disposition.STOP
 
 

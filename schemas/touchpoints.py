@@ -186,6 +186,7 @@ def _words(name: str) -> str:
 
 
 _BY_WORDS: Final = {_words(name): type_ for name, type_ in SEGMENT_NAMES.items()}
+_BY_NAME: Final = {name: _BY_WORDS[_words(name)] for name in SEGMENT_NAMES}  # as nearly all senders spell them
 
 
 def type_of(name: str, step: object = None) -> str:
@@ -195,7 +196,7 @@ def type_of(name: str, step: object = None) -> str:
     known = DIALECT_NAMES.get(name)
     if known is not None:
         return "checkout.started" if name == "checkout_step" and step in (1, "1") else known
-    return _BY_WORDS.get(_words(name), CUSTOM)
+    return _BY_NAME.get(name) or _BY_WORDS.get(_words(name), CUSTOM)
 
 
 # ---------------------------------------------------------------- what is clear

@@ -199,12 +199,14 @@ class EmbeddedPostgres:
             pid = int(pid_file.read_text().split("\n", 1)[0] or 0)
             if not _runs_in(pid, self.cluster):
                 pid_file.unlink(missing_ok=True)  # a number used again by a stranger would block the start
-                return
+                break
             if time.monotonic() > deadline:
                 raise ServiceFailed(f"PostgreSQL (process {pid}) of {self.cluster} does not stop: end it by hand")
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGINT)
             time.sleep(0.05)
+        for name in (".s.PGSQL.5432", ".s.PGSQL.5432.lock"):  # a killed server not yet reaped still has its number
+            (self.folder / name).unlink(missing_ok=True)
 
     def _wait(self, base: str, progress: Callable[[str], None]) -> None:
         started = time.monotonic()

@@ -47,7 +47,8 @@ def sql(
     with session(data) as here:
 
         def run(text: str) -> "SqlResult":
-            return run_sql(text, dsn=here.dsn, archive_folder=here.archive_folder, limit=limit, now=here.clock.now())
+            most = None if tables else limit
+            return run_sql(text, dsn=here.dsn, archive_folder=here.archive_folder, limit=most, now=here.clock.now())
 
         if statement is None:
             _print_tables(

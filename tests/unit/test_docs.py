@@ -1,0 +1,33 @@
+"""Pages of docs/ that can drift are held against the code."""
+
+import re
+import runpy
+from pathlib import Path
+
+import pytest
+
+from infra.cli.main import MODULES
+
+ROOT = Path(__file__).parents[2]
+TOOL = runpy.run_path(str(ROOT / "tools" / "docs.py"))
+
+
+@pytest.mark.parametrize("name", sorted(TOOL["PAGES"]))
+def test_a_generated_page_is_what_the_code_says(name: str) -> None:
+    assert (ROOT / "docs" / name).read_text() == TOOL["PAGES"][name](), "run: .venv/bin/python tools/docs.py"
+
+
+def test_every_command_stands_in_the_contracts() -> None:
+    contracts = (ROOT / "docs" / "contracts.md").read_text()
+    assert MODULES
+    for module in MODULES:
+        name = module.strip("_").replace("_", "-")
+        assert re.search(rf"`{name}\b", contracts), f"{name} is not in docs/contracts.md"
+
+
+def test_every_decision_has_its_four_parts() -> None:
+    pages = sorted((ROOT / "docs" / "decisions").glob("[0-9]*.md"))
+    assert [int(page.name[:4]) for page in pages] == list(range(1, len(pages) + 1))
+    for page in pages:
+        for part in ("**Context.**", "**Options.**", "**Decision.**", "**Consequences.**"):
+            assert part in page.read_text(), f"{page.name} has no {part}"

@@ -1,0 +1,75 @@
+"""Writes the generated pages of docs/: `python tools/docs.py`. `tests/unit/test_docs.py` compares them."""
+
+import inspect
+from collections.abc import Iterator
+from pathlib import Path
+
+import schemas.errors
+from schemas.errors import TouchfoldError
+from schemas.touchpoints import CALL_TYPES, SEGMENT_NAMES, STAFF_TYPES, TABLE_VERSION, TYPES
+
+DOCS = Path(__file__).parents[1] / "docs"
+MEANING = {
+    "reject": "the sender's mistake: nothing is stored",
+    "dead_letter": "set aside whole; the rest goes on",
+    "retry": "a backend is away: send or try again",
+    "stop": "ours: nothing is committed, the process ends with the reason",
+}
+
+
+def errors_page() -> str:
+    """Every error code with its HTTP status and what becomes of it."""
+    lines = [
+        "# Error codes",
+        "",
+        "Every error of the door and the API is",
+        '`{"success": false, "code", "message", "errors": [{"path", "reason"}]}`.',
+        "",
+        "| code | status | disposition | when |",
+        "|---|---|---|---|",
+    ]
+    for code, cls in sorted(_errors()):
+        lines.append(f"| `{code}` | {cls.status} | {cls.disposition.value} | {_summary(cls)} |")
+    lines += ["", *[f"- *{name}*: {meaning}." for name, meaning in MEANING.items()], ""]
+    return "\n".join(lines)
+
+
+def _errors() -> Iterator[tuple[str, type[TouchfoldError]]]:
+    seen = set()
+    for cls in vars(schemas.errors).values():
+        if inspect.isclass(cls) and issubclass(cls, TouchfoldError) and cls is not TouchfoldError:
+            if cls.code not in seen:
+                yield cls.code, cls
+            seen.add(cls.code)
+
+
+def _summary(cls: type[TouchfoldError]) -> str:
+    return (cls.__doc__ or "").strip().split("\n")[0] if "__doc__" in vars(cls) and cls.__doc__ else ""
+
+
+def touchpoints_page() -> str:
+    """Every canonical type with the names that map to it."""
+    names: dict[str, list[str]] = {type_: [] for type_ in sorted({*TYPES, *STAFF_TYPES, *CALL_TYPES.values()})}
+    for call, type_ in CALL_TYPES.items():
+        names[type_].append(f"`{call}` call")
+    for name, type_ in SEGMENT_NAMES.items():
+        names[type_].append(name)
+    lines = [
+        "# Touchpoints",
+        "",
+        f"Canonical types, table version {TABLE_VERSION}. A `track` named by a type keeps it; these names map to it,",
+        "whatever their case and whether spaces, `_` or `-` part the words; anything else is `custom` with its name.",
+        "",
+        "| type | Segment, RudderStack and Jitsu names |",
+        "|---|---|",
+        *[f"| `{type_}` | {', '.join(others)} |" for type_, others in names.items()],
+        "",
+    ]
+    return "\n".join(lines)
+
+
+PAGES = {"errors.md": errors_page, "touchpoints.md": touchpoints_page}
+
+if __name__ == "__main__":
+    for name, page in PAGES.items():
+        (DOCS / name).write_text(page())
