@@ -4,6 +4,7 @@ One vault look-up serves all items of all requests given. Nothing is stored here
 the log and `dead` to the dead letters before it answers, for only then is an item accepted.
 """
 
+import re
 import secrets
 from base64 import b64encode
 from binascii import b2a_base64
@@ -20,7 +21,7 @@ from ingest.canonical import (
     NOT_IN_DIGEST,
     Refused,
     Unreadable,
-    canonical,
+    canonical_parts,
 )
 from ingest.clock import settle
 from ingest.translate import Fields, merge_defaults, translate
@@ -29,7 +30,17 @@ from schemas.identifiers import Path, extract
 from schemas.identity_rules import DEFAULT_RULES, Rank
 from schemas.ports import Sealer, Vault
 from schemas.record import VERSION, Identifier, Pending, Record, Sealed, encode, event_key
-from schemas.touchpoints import NOTHING_DECLARED, Clear, Declared, Ref, clear_rules, ref, split
+from schemas.touchpoints import (
+    NOTHING_DECLARED,
+    Clear,
+    ContextParts,
+    Declared,
+    Ref,
+    clear_rules,
+    ref,
+    split_around,
+    split_context,
+)
 
 ACCEPTED: Final = "accepted"
 DEAD_LETTER: Final = "dead_letter"
@@ -39,8 +50,8 @@ STAGE: Final = "door"
 
 _RULES_CACHED: Final = 10_000
 _KINDS_CACHED: Final = 1_000
-_MESSAGE_ID: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._:-")
-_MESSAGE_ID_LETTERS: Final = 100
+_SOURCES_CACHED: Final = 1_000
+_MESSAGE_ID: Final = re.compile(r"[A-Za-z0-9._:-]{0,100}")
 _ENCODE: Final = msgspec.json.Encoder().encode
 
 Pair = tuple[str, str]
@@ -91,11 +102,12 @@ class Call(NamedTuple):
 class _Draft:
     """One item on its way: read in the first pass, finished when the tokens are known."""
 
-    __slots__ = ("encoded", "fields", "item", "pairs", "refused", "spots")
+    __slots__ = ("context", "encoded", "fields", "item", "pairs", "refused", "spots")
 
     def __init__(self, item: object) -> None:
         self.item: Any = item
         self.encoded = b""
+        self.context = b""  # its context encoded, where equal bytes mean equal contexts
         self.fields: Fields | None = None
         self.pairs: list[Pair] = []
         self.spots: list[tuple[Path, Pair]] = []
@@ -128,6 +140,7 @@ class Acceptor:
         self._ranks: dict[str, Rank] = {}
         self._days: dict[date, bytes] = {}
         self._digester: Any = None
+        self._keyers: dict[str, Any] = {}
 
     def accept(
         self,
@@ -163,7 +176,8 @@ class Acceptor:
             suppressed = self._vault.suppressed(found)
         if self._digester is None:
             self._digester = blake2b(digest_size=16, key=self._vault.hash_key, person=b"tf-digest")
-        return [self._finish(call, own, tokens, suppressed) for call, own in zip(calls, drafts, strict=True)]
+        contexts: dict[bytes, ContextParts] = {}  # of these requests only: clear values are not kept for longer
+        return [self._finish(call, own, tokens, suppressed, contexts) for call, own in zip(calls, drafts, strict=True)]
 
     # ---------------------------------------------------------------- first pass: no I/O
 
@@ -179,7 +193,7 @@ class Acceptor:
             if defaults:
                 draft.item = item = merge_defaults(item, defaults)
             self._identify(draft, item)
-            draft.item, draft.encoded = canonical(item)
+            draft.item, draft.encoded, draft.context = canonical_parts(item)
             draft.fields = translate(draft.item)
             if not draft.pairs:
                 raise Refused("no_identifier", "", _without_identifier(item))
@@ -199,9 +213,12 @@ class Acceptor:
                 pair = (kind, normal)
                 if pair not in pairs:
                     pairs.append(pair)
-                if len(path) > 1:
+                if len(path) > 1 and (path[0] != "traits" or item["type"] == "identify"):  # others keep no traits
                     draft.spots.append((path, pair))
-        if len(pairs) > 1:
+        if len(pairs) == 2:
+            if self._rank(pairs[1]) < self._rank(pairs[0]):
+                pairs.reverse()
+        elif pairs:
             pairs.sort(key=self._rank)
 
     def _rank(self, pair: Pair) -> Rank:
@@ -215,7 +232,12 @@ class Acceptor:
     # ---------------------------------------------------------------- second pass
 
     def _finish(
-        self, call: Call, drafts: Sequence[_Draft], tokens: Mapping[Pair, bytes], suppressed: set[bytes]
+        self,
+        call: Call,
+        drafts: Sequence[_Draft],
+        tokens: Mapping[Pair, bytes],
+        suppressed: set[bytes],
+        contexts: dict[bytes, ContextParts],
     ) -> Accepted:
         accepted = Accepted([], [], [], [])
         for draft in drafts:
@@ -231,9 +253,10 @@ class Acceptor:
                 continue
             if draft.refused is None:
                 key = self._key(call.source.name, message_id)
-                accepted.pending.append(self._record(call, draft, own, tokens, key, message_id))
+                id_ = uuid_text(key)
+                accepted.pending.append(self._record(call, draft, own, tokens, contexts, key, id_))
                 code = OVER_32_KB if len(draft.encoded) > LARGE_EVENT_BYTES else ""
-                accepted.results.append(ItemResult(uuid_text(key), ACCEPTED, code))
+                accepted.results.append(ItemResult(id_, ACCEPTED, code))
             else:
                 letter = self._letter(call, draft, own, message_id)
                 accepted.dead.append(letter)
@@ -241,9 +264,20 @@ class Acceptor:
         return accepted
 
     def _key(self, source: str, message_id: str | None) -> bytes:
+        """`schemas.record.event_key`, begun once for each source."""
         if message_id is None:
             message_id = str(UUID(bytes=self._random_bytes(16), version=4))
-        return event_key(self._vault.hash_key, source, message_id)
+        keyer = self._keyers.get(source)
+        if keyer is None:
+            if len(self._keyers) >= _SOURCES_CACHED:
+                self._keyers.clear()
+            keyer = self._keyers[source] = blake2b(
+                f"{source}\0".encode(), digest_size=16, key=self._vault.hash_key, person=b"tf-event-key"
+            )
+        keyer = keyer.copy()
+        keyer.update(message_id.encode())
+        key: bytes = keyer.digest()
+        return key
 
     def _record(
         self,
@@ -251,12 +285,13 @@ class Acceptor:
         draft: _Draft,
         own: Sequence[bytes],
         tokens: Mapping[Pair, bytes],
+        contexts: dict[bytes, ContextParts],
         key: bytes,
-        message_id: str | None,
+        id_: str,
     ) -> Pending:
         fields = draft.fields
         assert fields is not None, "a draft that is not refused has fields"
-        type_, name, properties, context, traits, _, original_at, sent_at = fields
+        type_, name, properties, context, traits, message_id, original_at, sent_at = fields
         if draft.spots:
             properties, context, traits = _with_refs(draft, properties, context, traits, tokens)
         times = settle(
@@ -268,8 +303,9 @@ class Acceptor:
             clock_received_at=call.clock_received_at,
         )
         rules = self._rules_of(call.source.declared, type_, name)
-        clear_properties, clear_context, clear_traits, parts, names = split(
-            properties, context, traits, rules, call.source.declared.attributes
+        parted = _context_parts(draft, context, contexts)
+        clear_properties, clear_context, clear_traits, parts, names = split_around(
+            properties, parted, traits, rules, call.source.declared.attributes
         )
         route = own[0]
         route_key = route.hex()
@@ -281,7 +317,7 @@ class Acceptor:
         digester.update(draft.encoded)
         record = Record(
             v=VERSION,
-            id=uuid_text(key),
+            id=id_,
             message_id=_kept(message_id),
             type=type_,
             name=name,
@@ -359,9 +395,7 @@ def uuid_text(raw: bytes) -> str:
 
 def _kept(message_id: str | None) -> str | None:
     """The message id where it can hold nothing but an id."""
-    if message_id is None or len(message_id) > _MESSAGE_ID_LETTERS or not _MESSAGE_ID.issuperset(message_id):
-        return None
-    return message_id
+    return message_id if message_id is not None and _MESSAGE_ID.fullmatch(message_id) else None
 
 
 def _without_identifier(item: Mapping[str, Any]) -> str:
@@ -369,6 +403,22 @@ def _without_identifier(item: Mapping[str, Any]) -> str:
     if not given:
         return "has neither userId, anonymousId nor another identifier"
     return f"no identifier can be used: {', '.join(given[:5])} (empty, blocked or malformed)"
+
+
+def _context_parts(draft: _Draft, context: Mapping[str, Any], known: dict[bytes, ContextParts]) -> ContextParts:
+    """A context parted, as encoded JSON: events of one sender share theirs, and parting and encoding are done once."""
+    encoded = draft.context
+    if not encoded or context is not draft.item["context"]:  # changed for this event
+        return split_context(context)
+    parts = known.get(encoded)
+    if parts is None:
+        clear, sealed, names = split_context(context)
+        parts = known[encoded] = ContextParts(
+            msgspec.Raw(_ENCODE(clear)) if clear else {},
+            None if sealed is None else msgspec.Raw(_ENCODE(sealed)),
+            names,
+        )
+    return parts
 
 
 def _with_refs(
@@ -386,7 +436,8 @@ def _with_refs(
         if path[0] == "properties":
             properties = _replaced(properties, path[1:], stand_in, copied)
         elif path[0] == "traits":
-            traits = _replaced(traits, path[1:], stand_in, copied)
+            if traits:  # only an identify keeps its own traits; those of other calls are in no part of the record
+                traits = _replaced(traits, path[1:], stand_in, copied)
         elif moved and path[1] == "traits":
             traits = _replaced(traits, path[2:], stand_in, copied)
         else:

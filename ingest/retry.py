@@ -30,6 +30,8 @@ def accept_again(
     appends and commits before it marks the letter. Raises BadRequest for a letter of another stage.
     """
     if letter.stage != STAGE:
+        if letter.stage == "import":
+            raise BadRequest("a dead letter of an import is mended in its file: correct the line and import it again")
         raise BadRequest(
             f"a dead letter of stage {letter.stage!r} was in the log already: change what refused it, then rebuild"
         )

@@ -42,19 +42,15 @@ def merge_defaults(item: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict
 def translate(item: Mapping[str, Any]) -> Fields:
     """Raises Refused with rule and path for an item that is no event."""
     call = item.get("type")
-    context: Mapping[str, Any]
-    properties: Mapping[str, Any]
     if type(call) is not str or call not in CALLS:
         if call is None:
             raise Refused("unknown_type", "type", f"is missing: one of {', '.join(sorted(CALLS))}")
         raise Refused("unknown_type", "type", f"is none of {', '.join(sorted(CALLS))}")
     get = item.get
-    context = get("context")
-    if type(context) is not dict:
-        context = section(item, "context")
-    properties = get("properties")
-    if type(properties) is not dict:
-        properties = section(item, "properties")
+    given = get("context")
+    context = given if type(given) is dict else section(item, "context")
+    given = get("properties")
+    properties = given if type(given) is dict else section(item, "properties")
     traits: Mapping[str, Any] = _NOTHING
     name: str | None = None
     if call == "track":

@@ -308,13 +308,45 @@ def split(
     A list or object without anything clear is sealed whole under its own name. In a list that is parted, the place
     of a sealed entry is null in the clear copy, and its key in the sealed copy is its index.
     """
+    return split_around(properties, split_context(context), traits, rules, attributes)
+
+
+class ContextParts(NamedTuple):
+    """A clear and a sealed copy of a context, in a form that JSON is made of; `names`: of what is sealed."""
+
+    clear: Any
+    sealed: Any
+    names: list[str]
+
+
+_EMPTY: Final = ContextParts({}, None, [])
+
+
+def split_context(context: Mapping[str, Any]) -> ContextParts:
+    """The context's share of `split`: it depends on the context alone."""
+    if not context:
+        return _EMPTY
     names: list[str] = []
-    sealed: dict[str, dict[str, Any]] = {}
+    clear, sealed = _context(context, names)
+    return ContextParts(clear, sealed or None, names)
+
+
+def split_around(
+    properties: Mapping[str, Any],
+    context: ContextParts,
+    traits: Mapping[str, Any],
+    rules: Clear,
+    attributes: frozenset[str],
+) -> Parts:
+    """As `split`, with a context that is parted already. Its parts are passed on as they are."""
+    names = context.names.copy()
+    sealed: dict[str, Any] = {}
     clear_properties = _properties(properties, rules, names, sealed) if properties else {}
-    clear_context = _context(context, names, sealed) if context else {}
+    if context.sealed is not None:
+        sealed["context"] = context.sealed
     clear_traits = _traits(traits, attributes, names, sealed) if traits else {}
     names.sort()
-    return Parts(clear_properties, clear_context, clear_traits, sealed, names)
+    return Parts(clear_properties, context.clear, clear_traits, sealed, names)
 
 
 def decimal_text(value: float) -> str:
@@ -335,7 +367,15 @@ def _properties(
     hidden: dict[str, Any] = {}
     for name, value in properties.items():
         kind = type(value)
-        if name in sealed_names or kind is Ref:
+        if kind is str:  # nearly all
+            if name not in sealed_names and (
+                name in clear_names or not value or (value[0] in "12" and _TIME.fullmatch(value))
+            ):
+                out[name] = value
+            else:
+                hidden[name] = value
+                names.append("properties." + name)
+        elif name in sealed_names or kind is Ref:
             hidden[name] = value
             names.append("properties." + name)
         elif kind is dict or kind is list:
@@ -413,7 +453,13 @@ def _part_dict(value: Mapping[str, Any], dotted: str, names: list[str], *, line:
     hidden: dict[str, Any] = {}
     for name, each in value.items():
         kind = type(each)
-        if kind is Ref:
+        if kind is str:
+            if (line and name in PRODUCT) or not each or (each[0] in "12" and _TIME.fullmatch(each)):
+                out[name] = each
+            else:
+                hidden[name] = each
+                names.append(f"{dotted}.{name}")
+        elif kind is Ref:
             hidden[name] = each
             names.append(f"{dotted}.{name}")
         elif kind is dict or kind is list:
@@ -469,7 +515,7 @@ def _exact(value: Any) -> Any:
     return _plain(kind, value)
 
 
-def _context(context: Mapping[str, Any], names: list[str], sealed: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def _context(context: Mapping[str, Any], names: list[str]) -> tuple[dict[str, Any], dict[str, Any]]:
     out: dict[str, Any] = {}
     hidden: dict[str, Any] = {}
     for name, value in context.items():
@@ -488,9 +534,7 @@ def _context(context: Mapping[str, Any], names: list[str], sealed: dict[str, dic
         else:
             hidden[name] = _plain(kind, value)
             names.append("context." + name)
-    if hidden:
-        sealed["context"] = hidden
-    return out
+    return out, hidden
 
 
 def _context_part(

@@ -73,8 +73,10 @@ def binaries() -> Path:
 class EmbeddedPostgres:
     """The server of one data folder. `start` and `stop` from the process's main thread: it dies with its parent."""
 
-    def __init__(self, data: Path) -> None:
+    def __init__(self, data: Path, extra: str = "") -> None:
+        """`extra`: lines for postgresql.conf after ours; for tests, which need no disk to survive a power cut."""
         self.data = data.resolve()
+        self._extra = extra
         self.folder = self.data / "postgres"
         self.cluster = self.folder / "cluster"
         self.secret_file = self.data / "postgres.secret"
@@ -120,7 +122,7 @@ class EmbeddedPostgres:
         self._cut_log()
         listen, port, sockets = self._address()
         configuration = CONFIGURATION.format(listen=listen, port=port, sockets=sockets)
-        self._write_owned(self.cluster / "postgresql.conf", configuration, account)
+        self._write_owned(self.cluster / "postgresql.conf", configuration + self._extra, account)
         hba = "local all all scram-sha-256\nhost all all 127.0.0.1/32 scram-sha-256\n"
         self._write_owned(self.cluster / "pg_hba.conf", hba, account)
         host = sockets or "127.0.0.1"
@@ -246,10 +248,10 @@ class EmbeddedPostgres:
     def pid(self) -> int:
         return 0 if self._process is None else self._process.pid
 
-    def stop(self) -> None:
+    def stop(self, *, immediate: bool = False) -> None:
         """Fast shutdown: sessions end, WAL is written; after 60 s immediate. Releases the folder."""
         if self._process is not None and self._process.poll() is None:
-            self._process.send_signal(signal.SIGINT)
+            self._process.send_signal(signal.SIGQUIT if immediate else signal.SIGINT)
             try:
                 self._process.wait(60)
             except subprocess.TimeoutExpired:

@@ -1,16 +1,18 @@
 """`EventLog` in PostgreSQL tables, the embedded default. Offsets are gapless per partition."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from struct import Struct
 from typing import Final
 
 from psycopg2.extensions import cursor as Cursor
 
-from infra.adapters.postgres import Database, copy_rows, f_bytes, f_int2, f_int8
+from infra.adapters.postgres import Database, copy_rows
 from schemas.failpoints import failpoint
 from schemas.record import Pending, Stored, partition_of
 
 PARTITIONS: Final = 4
 _COLUMNS: Final = ("partition", "offset", "value")
+_row_head: Final = Struct("!ihiqi").pack  # each field behind its length, as binary COPY wants it
 
 
 class PostgresLog:
@@ -32,6 +34,8 @@ class PostgresLog:
 
     def append(self, batch: Sequence[Pending]) -> list[tuple[int, int]]:
         """See the port. One transaction; rows are COPYed grouped by partition, in the order given."""
+        if not batch:
+            return []
         groups: dict[int, list[int]] = {}
         for index, pending in enumerate(batch):
             groups.setdefault(partition_of(pending.key, PARTITIONS), []).append(index)
@@ -39,12 +43,12 @@ class PostgresLog:
         with self._database.transaction() as cursor:
             failpoint("log.before_reserve")
             rows: list[bytes] = []
-            for partition in sorted(groups):  # always in this order: two writers never deadlock
-                first = _reserve(cursor, partition, len(groups[partition]))
-                for place, index in enumerate(groups[partition]):
-                    positions[index] = (partition, first + place)
+            firsts = _reserve(cursor, {partition: len(group) for partition, group in groups.items()})
+            for partition, group in sorted(groups.items()):
+                for offset, index in enumerate(group, firsts[partition]):
+                    positions[index] = (partition, offset)
                     value = batch[index].value
-                    rows.append(f_int2(partition) + f_int8(first + place) + f_bytes(value))
+                    rows.append(_row_head(2, partition, 8, offset, len(value)) + value)
             copy_rows(cursor, "event_log", _COLUMNS, rows)
             failpoint("log.before_commit")
         failpoint("log.after_commit")
@@ -83,11 +87,19 @@ class PostgresLog:
         self._database.close()
 
 
-def _reserve(cursor: Cursor, partition: int, count: int) -> int:
+def _reserve(cursor: Cursor, counts: Mapping[int, int]) -> dict[int, int]:
+    """The first offset for each partition's `counts`; one round trip.
+
+    Rows are locked by their number first, so that two writers never deadlock, and moved by a second statement, which
+    sees what the lock waited for.
+    """
+    values = ",".join([f"({int(partition)}::smallint,{int(count)}::bigint)" for partition, count in counts.items()])
     cursor.execute(
-        "update log_head set next_offset = next_offset + %s where partition = %s returning next_offset",
-        (count, partition),
+        f"select from log_head where partition in ({','.join([str(int(each)) for each in counts])})"
+        " order by partition for update;"
+        f" update log_head h set next_offset = next_offset + n.count from (values {values}) n (partition, count)"
+        " where h.partition = n.partition returning h.partition, next_offset"
     )
-    row = cursor.fetchone()
-    assert row is not None, f"log_head has no partition {partition}"
-    return int(row[0]) - count
+    ends = dict(cursor.fetchall())
+    assert ends.keys() == counts.keys(), "log_head lacks a partition"
+    return {partition: end - counts[partition] for partition, end in ends.items()}

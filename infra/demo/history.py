@@ -179,7 +179,9 @@ def _visitor(plan: Plan, calendar: Calendar, base: Person, number: int) -> Journ
 
 
 def _web_hour(rng: Random) -> float:
-    return rng.choices((rng.uniform(7, 12), rng.uniform(12, 14), rng.uniform(14, 18.5), rng.gauss(20.6, 1.1)), (2, 2, 3, 6))[0]
+    return rng.choices(
+        (rng.uniform(7, 12), rng.uniform(12, 14), rng.uniform(14, 18.5), rng.gauss(20.6, 1.1)), (2, 2, 3, 6)
+    )[0]
 
 
 class _Life:
@@ -228,7 +230,7 @@ class _Life:
             self._order(day, person.basket * (0.5 if fading else 1.0))
             gap = rng.gammavariate(3.0, person.gap_days / 3.0) / self._calendar.season(day)
             day += gap * (2.2 if fading else 1.0) + 0.3
-        self._browse(start, end - 15 if leaves else end, every=person.gap_days * 0.9)
+        self._browse(start, end - 15 if leaves else end, every=person.gap_days * 2.3)
         if leaves and rng.random() < 0.8:
             self._signs(end)
         elif not leaves and rng.random() < (end - start) / 365 * 0.12:
@@ -270,7 +272,10 @@ class _Life:
         if rng.random() < 0.05:
             to.give_back(self._shop_time(day + rng.uniform(2, 12)), order_id, amount)
         if rng.random() < 0.05:
-            to.survey(self._calendar.at(day + 3, _web_hour(rng)), rng.choices(range(11), (1, 0, 1, 1, 1, 3, 4, 9, 20, 25, 30))[0])
+            to.survey(
+                self._calendar.at(day + 3, _web_hour(rng)),
+                rng.choices(range(11), (1, 0, 1, 1, 1, 3, 4, 9, 20, 25, 30))[0],
+            )
 
     def _shop_time(self, day: float) -> int:
         """In opening hours, more on Saturdays, never on Sundays."""
@@ -287,7 +292,9 @@ class _Life:
         day = start + rng.expovariate(1 / every)
         while day < end:
             device = rng.choice(person.devices)
-            self._to.visit(self._calendar.at(day, _web_hour(rng)), device, rng.choice((0, 1, 1, 2)), cart=rng.random() < 0.2)
+            self._to.visit(
+                self._calendar.at(day, _web_hour(rng)), device, rng.choice((0, 1, 1, 2)), cart=rng.random() < 0.2
+            )
             day += rng.expovariate(1 / every) + 0.2
 
     def _mails(self) -> None:
@@ -329,7 +336,11 @@ class _Life:
         end = person.leave_day or (start + 10 if person.kind == "one_timer" else DAYS)
         span = max(1, end - start)
         for _ in range(int(rng.expovariate(1.0) * span / 700)):
-            to.call(at(start + rng.random() * span, rng.uniform(9, 17.5)), rng.choice(CALL_TOPICS), missed=rng.random() < 0.12)
+            to.call(
+                at(start + rng.random() * span, rng.uniform(9, 17.5)),
+                rng.choice(CALL_TOPICS),
+                missed=rng.random() < 0.12,
+            )
         if person.uses_kiosk:
             for _ in range(rng.choice((1, 1, 2, 3))):
                 to.kiosk(self._shop_time(start + rng.random() * min(span, 60)))

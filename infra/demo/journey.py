@@ -54,7 +54,14 @@ class Journey:
     # --- building blocks -------------------------------------------------------------------------------------------
 
     def track(
-        self, at_ms: int, source: str, event: str, ids: Ids, properties: dict[str, Any] | None = None, *, own: bool = True
+        self,
+        at_ms: int,
+        source: str,
+        event: str,
+        ids: Ids,
+        properties: dict[str, Any] | None = None,
+        *,
+        own: bool = True,
     ) -> None:
         """A `track` with its identifiers where that source puts them."""
         item: dict[str, Any] = {"type": "track", "event": event}
@@ -69,7 +76,7 @@ class Journey:
         """Who they are, as a form collects it."""
         person = self.person
         traits: dict[str, Any] = {"name": person.name, "first_name": person.given, "last_name": person.family}
-        traits |= {"city": person.city, "country": person.country, "gender": person.gender, "age_band": person.age_band}
+        traits |= {"city": person.city, "country": person.country, "age_band": person.age_band}
         traits |= {kind: ids[kind] for kind in ("email", "phone", "loyalty_card") if kind in ids}
         item: dict[str, Any] = {"type": "identify", "traits": traits}
         top = {kind: value for kind, value in ids.items() if kind not in traits}
@@ -175,7 +182,9 @@ class Journey:
     def consent(self, at_ms: int, *, granted: bool) -> None:
         """Their choice about advertising by e-mail."""
         properties = {"purpose": "marketing", "granted": granted, "method": "form"}
-        source, ids = (CARD, self.card_ids()) if self.person.user_id is None else (WEB, {"user_id": self.person.user_id})
+        source, ids = (
+            (CARD, self.card_ids()) if self.person.user_id is None else (WEB, {"user_id": self.person.user_id})
+        )
         self.track(at_ms, source, "consent.updated", ids, properties)
 
     def new_email(self, at_ms: int) -> None:
@@ -210,16 +219,23 @@ class Journey:
     def web_order(self, at_ms: int, device: Device, size: float, *, collected: bool) -> str:
         """Visit, cart, checkout, order; `collected`: handed over at a till, which books the same order."""
         rng = self.rng
-        at_ms, looked = self.visit(at_ms, device, rng.choice((1, 1, 2, 3)), cart=True)
+        at_ms, looked = self.visit(at_ms, device, rng.choice((1, 1, 1, 2)), cart=True)
         ids: dict[str, str] = self.web_ids(device)
         if "user_id" not in ids:
             ids["email"] = self.email  # a guest's checkout asks for it
-        self.track(at_ms, WEB, "Checkout Started", ids, {"currency": self.currency})
+        if rng.random() < 0.5:
+            self.track(at_ms, WEB, "Checkout Started", ids, {"currency": self.currency})
         order_id, amounts = self.number("W"), self.order(size, looked[-1:])
         self.track(at_ms + 61_000, WEB, "Order Completed", ids, {"order_id": order_id, **amounts})
         if collected:
             later = at_ms + rng.randrange(3, 27) * 3_600_000
-            self.track(later, TILL, "pos.purchase", self.card_ids(), {"order_id": order_id, "till": rng.choice(TILLS), **amounts})
+            self.track(
+                later,
+                TILL,
+                "pos.purchase",
+                self.card_ids(),
+                {"order_id": order_id, "till": rng.choice(TILLS), **amounts},
+            )
         return order_id
 
     def till_order(self, at_ms: int, size: float) -> str:

@@ -25,47 +25,53 @@ class Product(NamedTuple):
     price: int
 
 
-GIVEN_NAMES: Final = tuple(
-    "Ada Aïcha Alejandro Amélie Ananya Anders Andréa Ángel Anja António Arjun Astrid Aurélie Ayşe Beatriz Benoît Björn "
-    "Bożena Brigid Camille Carlos Çağla Chiara Chloé Cian Dagmar Daniel Désirée Dmitri Dolores Edith Eëmeli Elif Eloïse "
-    "Emeka Emma Émile Esperança Fatima Félix Fiona Frédéric Gabriela George Gisèle Grace Günther Hana Harriet Héctor "
-    "Hélène Hiroshi Ibrahim Ines Inès Ioana Isaac Ivana Jaako Jakub James Jasmin Jérôme Joana João Jörg José Julia "
-    "Jürgen Kamila Kateřina Keiko Kofi Kwame Lars Laura Léa Liam Līga Linh Lucía Ludmila Łukasz Magnus Maëlle Małgorzata "
-    "Marek María Marta Mateo Maxime Mei Mercedes Miguel Milena Mónica Moussa Müge Nadia Naoko Nia Niamh Noémie Nuno "
-    "Oisín Olena Olivia Omar Óscar Otto Pádraig Paolo Paula Pelle Petra Priya Rachel Rafael Raúl Renée Robert Rosalía "
-    "Ruth Samir Sanjay Saoirse Sebastián Selma Seán Sinéad Sofía Søren Stéphane Sunita Svetlana Tadeusz Tamar Tanvi "
-    "Teresa Théo Thomas Tiago Tomáš Uma Urszula Valérie Víctor Vivek Wanjiku Wei Xavier Yasmin Yuki Yusuf Zainab Zoë "
-    "Zofia Žaneta".split()
-)
-FAMILY_NAMES: Final = tuple(
-    "Abadi Acheampong Adeyemi Aguirre Åkesson Almeida Álvarez Andersson Antunes Araújo Bakker Balogun Baptiste Barański "
-    "Bauer Bélanger Bergström Bianchi Blanchard Bošković Brandão Brennan Byrne Calderón Castañeda Černý Chatterjee Chen "
-    "Clarke Conceição Côté Cruz Dąbrowski Davies Deschênes Díaz Diallo Dvořák Eriksen Espinoza Étienne Evans Farouk "
-    "Fernández Fitzgerald Fonseca Fournier François García Gauthier Gómez Gonçalves Grießer Guðmundsson Gupta Gutiérrez "
-    "Haddad Hansen Hernández Hofmann Horváth Hughes Ibáñez Iglesias Iyer Jäger Jankowski Jiménez Johansson Kaplan Kaya "
-    "Kessler Khan Kim Kovač Kowalczyk Kozłowska Krüger Kumar Lacroix Lefèvre Lindqvist López Lundgren MacKenzie Maïga "
-    "Marchand Martínez Mbeki Méndez Meyer Mitchell Mohamed Molnár Morales Moreau Müller Muñoz Murphy Nakamura Ñíguez "
-    "Nguyen Nilsen Novák Núñez O'Brien O'Connor Ó Súilleabháin Okafor Öztürk Østergaard Owusu Papadakis Patel Peña Pérez "
-    "Petrović Pham Pinto Popescu Quispe Ramírez Renaud Ribeiro Rodríguez Romano Rossi Šarić Sánchez Santos Sato Schäfer "
-    "Schröder Sharma Silva Singh Sørensen Strömberg Suárez Świątek Szabó Takács Tanaka Thibault Torres Tremblay Vásquez "
-    "Vega Virtanen Walsh Weiß Williams Wójcik Yamamoto Yılmaz Young Zając Zimmermann Zürcher".replace(
-        "Ó Súilleabháin", "Ó_Súilleabháin"
-    ).split()
-)
+def _words(text: str) -> tuple[str, ...]:
+    """Parted at spaces; "_" stands for a space inside a name."""
+    return tuple(word.replace("_", " ") for word in text.split())
+
+
+GIVEN_NAMES: Final = _words("""
+    Ada Aïcha Alejandro Amélie Ananya Anders Andréa Ángel Anja António Arjun Astrid Aurélie Ayşe Beatriz Benoît
+    Björn Bożena Brigid Camille Carlos Çağla Chiara Chloé Cian Dagmar Daniel Désirée Dmitri Dolores Edith Eëmeli
+    Elif Eloïse Emeka Emma Émile Esperança Fatima Félix Fiona Frédéric Gabriela George Gisèle Grace Günther Hana
+    Harriet Héctor Hélène Hiroshi Ibrahim Ines Inès Ioana Isaac Ivana Jaako Jakub James Jasmin Jérôme Joana João
+    Jörg José Julia Jürgen Kamila Kateřina Keiko Kofi Kwame Lars Laura Léa Liam Līga Linh Lucía Ludmila Łukasz
+    Magnus Maëlle Małgorzata Marek María Marta Mateo Maxime Mei Mercedes Miguel Milena Mónica Moussa Müge Nadia
+    Naoko Nia Niamh Noémie Nuno Oisín Olena Olivia Omar Óscar Otto Pádraig Paolo Paula Pelle Petra Priya Rachel
+    Rafael Raúl Renée Robert Rosalía Ruth Samir Sanjay Saoirse Sebastián Selma Seán Sinéad Sofía Søren Stéphane
+    Sunita Svetlana Tadeusz Tamar Tanvi Teresa Théo Thomas Tiago Tomáš Uma Urszula Valérie Víctor Vivek Wanjiku
+    Wei Xavier Yasmin Yuki Yusuf Zainab Zoë Zofia Žaneta
+""")
+FAMILY_NAMES: Final = _words("""
+    Abadi Acheampong Adeyemi Aguirre Åkesson Almeida Álvarez Andersson Antunes Araújo Bakker Balogun Baptiste
+    Barański Bauer Bélanger Bergström Bianchi Blanchard Bošković Brandão Brennan Byrne Calderón Castañeda Černý
+    Chatterjee Chen Clarke Conceição Côté Cruz Dąbrowski Davies Deschênes Díaz Diallo Dvořák Eriksen Espinoza
+    Étienne Evans Farouk Fernández Fitzgerald Fonseca Fournier François García Gauthier Gómez Gonçalves Grießer
+    Guðmundsson Gupta Gutiérrez Haddad Hansen Hernández Hofmann Horváth Hughes Ibáñez Iglesias Iyer Jäger
+    Jankowski Jiménez Johansson Kaplan Kaya Kessler Khan Kim Kovač Kowalczyk Kozłowska Krüger Kumar Lacroix
+    Lefèvre Lindqvist López Lundgren MacKenzie Maïga Marchand Martínez Mbeki Méndez Meyer Mitchell Mohamed
+    Molnár Morales Moreau Müller Muñoz Murphy Nakamura Ñíguez Nguyen Nilsen Novák Núñez O'Brien O'Connor
+    Ó_Súilleabháin Okafor Öztürk Østergaard Owusu Papadakis Patel Peña Pérez Petrović Pham Pinto Popescu Quispe
+    Ramírez Renaud Ribeiro Rodríguez Romano Rossi Šarić Sánchez Santos Sato Schäfer Schröder Sharma Silva Singh
+    Sørensen Strömberg Suárez Świątek Szabó Takács Tanaka Thibault Torres Tremblay Vásquez Vega Virtanen Walsh
+    Weiß Williams Wójcik Yamamoto Yılmaz Young Zając Zimmermann Zürcher
+""")
 
 PLACES: Final = (
-    Place("Besançon", "FR", 5), Place("Bordeaux", "FR", 8), Place("Nîmes", "FR", 5), Place("Saint-Étienne", "FR", 6),
-    Place("Leeds", "GB", 9), Place("Bristol", "GB", 9), Place("Caernarfon", "GB", 2), Place("Dundee", "GB", 4),
-    Place("Oakland", "US", 12), Place("Saint Paul", "US", 9), Place("Cañon City", "US", 3), Place("Baton Rouge", "US", 6),
-    Place("San José", "US", 10), Place("Zürich", "CH", 4), Place("Málaga", "ES", 4), Place("Kraków", "PL", 3),
-    Place("Łódź", "PL", 2), Place("Düsseldorf", "DE", 4), Place("Göteborg", "SE", 3), Place("Århus", "DK", 2),
-    Place("Coimbra", "PT", 2), Place("Montréal", "CA", 5), Place("İzmir", "TR", 2), Place("Reykjavík", "IS", 1),
+    Place("Besançon", "FR", 5), Place("Bordeaux", "FR", 8), Place("Nîmes", "FR", 5),
+    Place("Saint-Étienne", "FR", 6), Place("Leeds", "GB", 9), Place("Bristol", "GB", 9),
+    Place("Caernarfon", "GB", 2), Place("Dundee", "GB", 4), Place("Oakland", "US", 12),
+    Place("Saint Paul", "US", 9), Place("Cañon City", "US", 3), Place("Baton Rouge", "US", 6),
+    Place("San José", "US", 10), Place("Zürich", "CH", 4), Place("Málaga", "ES", 4),
+    Place("Kraków", "PL", 3), Place("Łódź", "PL", 2), Place("Düsseldorf", "DE", 4),
+    Place("Göteborg", "SE", 3), Place("Århus", "DK", 2), Place("Coimbra", "PT", 2),
+    Place("Montréal", "CA", 5), Place("İzmir", "TR", 2), Place("Reykjavík", "IS", 1),
 )  # fmt: skip
 
-AREA_CODES: Final = (
-    "205 208 212 213 225 253 303 312 336 402 404 415 503 504 505 510 512 602 608 612 615 617 619 651 702 703 716 717 "
-    "719 801 802 804 808 818 901 907 914 917 919 971"
-).split()
+AREA_CODES: Final = _words("""
+    205 208 212 213 225 253 303 312 336 402 404 415 503 504 505 510 512 602 608 612 615 617 619 651 702 703 716
+    717 719 801 802 804 808 818 901 907 914 917 919 971
+""")
 """Each has the 100 numbers 555-0100 to 555-0199."""
 
 EMAIL_DOMAINS: Final = ("example.com", "example.org", "example.net", "post.example", "inbox.example")
@@ -91,7 +97,8 @@ _GOODS: Final = {
     ),
     "Pantry": (
         "Olive oil:1450 Fig jam:650 Sea salt:480 Acacia honey:890 Mustard trio:990 Oolong tea:1250 "
-        "Almond nougat:780 Dried porcini:1190 Espresso beans:1390 Crème caramel mix:560 Piment d'Espelette:870 Granola:720"
+        "Almond nougat:780 Dried porcini:1190 Espresso beans:1390 Crème caramel mix:560 "
+        "Piment d'Espelette:870 Granola:720"
     ),
 }
 _BRANDS: Final = ("Møller & Søn", "Atelier Lumière", "Hearthside", "Casa Peña", "Grünwald")

@@ -12,7 +12,14 @@ from infra.demo.names import AREA_CODES, EMAIL_DOMAINS, FAMILY_NAMES, GIVEN_NAME
 
 KIOSK: Final = "kiosk-entrance-1"  # a device in the shop that many sign in on
 CLERK_PHONE: Final = "+1 (510) 555-0100"  # what a clerk types where a customer gives no number
-KINDS: Final = (("loyal", 24), ("occasional", 30), ("one_timer", 15), ("churner", 14), ("won_back", 5), ("prospect", 12))
+KINDS: Final = (
+    ("loyal", 24),
+    ("occasional", 30),
+    ("one_timer", 15),
+    ("churner", 14),
+    ("won_back", 5),
+    ("prospect", 12),
+)
 DAYS: Final = 548  # 18 months
 _AGE_BANDS: Final = ("18-24", "25-34", "35-44", "45-54", "55-64", "65+")
 _LEAVERS: Final = ("churner", "one_timer")
@@ -37,7 +44,6 @@ class Person:
     family: str
     city: str
     country: str
-    gender: str
     age_band: str
     emails: list[str]
     phone: str | None
@@ -69,13 +75,13 @@ def cast(seed: int, customers: int) -> list[Person]:
 
 def _person(rng: Random, seed: int, number: int) -> Person:
     kind = rng.choices([kind for kind, _ in KINDS], [weight for _, weight in KINDS])[0]
-    given, family = rng.choice(GIVEN_NAMES), rng.choice(FAMILY_NAMES).replace("_", " ")
+    given, family = rng.choice(GIVEN_NAMES), rng.choice(FAMILY_NAMES)
     place = rng.choices(PLACES, [place.weight for place in PLACES])[0]
     clerk_typed, uses_kiosk = number % 5 == 1, number % 6 == 2
     account = kind == "prospect" or uses_kiosk or rng.random() < 0.72
     has_card = clerk_typed or not account or (kind != "prospect" and rng.random() < 0.5)
     join, leave, back = _days(rng, kind)
-    person = Person(
+    return Person(
         number=number,
         kind=kind,
         name=f"{given} {family}",
@@ -83,7 +89,6 @@ def _person(rng: Random, seed: int, number: int) -> Person:
         family=family,
         city=place.city,
         country=place.country,
-        gender=rng.choice(("female", "male", "other") if number % 20 == 0 else ("female", "male")),
         age_band=rng.choices(_AGE_BANDS, (8, 22, 24, 20, 15, 11))[0],
         emails=_emails(rng, given, family, number),
         phone=None if clerk_typed or rng.random() < 0.22 else phone_of(number, place.country),
@@ -101,7 +106,6 @@ def _person(rng: Random, seed: int, number: int) -> Person:
         leave_day=leave,
         return_day=back,
     )
-    return person
 
 
 def _days(rng: Random, kind: str) -> tuple[int, int | None, int | None]:
@@ -132,7 +136,8 @@ def _devices(rng: Random, seed: int, number: int, account: bool) -> list[Device]
     count = rng.choices((1, 2, 3), (5, 4, 2))[0] if account else 1
     made = []
     for place in range(count):
-        anonymous = f"{rng.getrandbits(32):08x}-{seed & 0xFFFF:04x}-4{place:03x}-8{number & 0xFFF:03x}-{rng.getrandbits(48):012x}"
+        head, tail = rng.getrandbits(32), rng.getrandbits(48)
+        anonymous = f"{head:08x}-{seed & 0xFFFF:04x}-4{place:03x}-8{number & 0xFFF:03x}-{tail:012x}"
         app = f"app-{rng.getrandbits(64):016x}" if place == 1 else None
         made.append(Device(anonymous, app, account and (place == 0 or rng.random() < 0.96)))
     return made

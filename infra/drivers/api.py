@@ -176,10 +176,18 @@ def build_api(session: Session) -> FastAPI:
 
 def sql_runner(dsn: str, archive_folder: FilePath, clock: Clock) -> RunSql:
     """Runs each statement in a process of its own."""
-    from infra.drivers.sql_process import run_sql  # noqa: PLC0415  # pyarrow is for SQL alone
+    from infra.drivers.sql_process import API_DEADLINE_S, API_RESULT_BYTES, run_sql  # noqa: PLC0415  # pyarrow
 
     def answer(statement: str, limit: int) -> Mapping[str, Any]:
-        found = run_sql(statement, dsn=dsn, archive_folder=archive_folder, limit=limit, now=clock.now())
+        found = run_sql(
+            statement,
+            dsn=dsn,
+            archive_folder=archive_folder,
+            limit=limit,
+            now=clock.now(),
+            deadline_s=API_DEADLINE_S,
+            result_bytes=API_RESULT_BYTES,
+        )
         return {"columns": found.names, "rows": list(found.rows()), "truncated": found.truncated}
 
     return answer

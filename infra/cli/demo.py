@@ -1,0 +1,232 @@
+"""`touchfold demo`, `touchfold demo-score`: a small made-up shop, loaded and then live; how well it is understood."""
+
+import json
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from infra.cli.options import DATA, JSON, say
+
+if TYPE_CHECKING:
+    import threading
+    from datetime import date
+    from pathlib import Path
+
+    from infra.demo.driver import Wanted
+    from infra.settings import Settings
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    app.command("demo")(demo)
+    app.command("demo-score")(demo_score)
+
+
+def demo(
+    seed: Annotated[
+        int | None, typer.Option("--seed", help="another number, other customers", show_default="7")
+    ] = None,
+    until: Annotated[
+        str | None, typer.Option("--until", metavar="DATE", help="history ends at its midnight", show_default="today")
+    ] = None,
+    rate: Annotated[float, typer.Option("--rate", min=0, max=1_000, help="events a second afterwards")] = 2.0,
+    customers: Annotated[int | None, typer.Option("--customers", min=1, max=9_000, hidden=True)] = None,
+    port: Annotated[int | None, typer.Option(help="the port to listen on; 0 takes a free one")] = None,
+    data: DATA = None,
+) -> None:
+    """Run the platform with a small made-up shop: 18 months of history, then a live trickle until Ctrl-C.
+
+    A second start goes on where the first one ended. If `touchfold up` runs on the folder already, the shop plays
+    into that.
+
+    Examples: touchfold demo     touchfold demo --data /tmp/shop --port 8800 --rate 5
+    """
+    import os
+    import signal
+    import threading
+
+    from infra import log_lines
+    from infra.adapters.data_folder import DataFolder
+    from infra.demo.driver import Wanted
+    from infra.settings import load
+
+    wanted = Wanted(seed, _date(until), customers)
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, lambda *_: stop.set())
+    log_lines.configure("demo")
+    settings = load(os.environ, data=data, port=port)
+    player = _Player(settings, wanted, rate, stop)
+    if DataFolder(settings.data).running() is not None:
+        player.play()
+    else:
+        _with_own_up(settings, player, stop)
+    if player.error is not None:
+        raise player.error
+    say("stopped")
+
+
+def _date(text: "str | None") -> "date | None":
+    from datetime import date
+
+    try:
+        return None if text is None else date.fromisoformat(text)
+    except ValueError as err:
+        raise typer.BadParameter("write a date as 2026-05-31", param_hint="--until") from err
+
+
+def _with_own_up(settings: "Settings", player: "_Player", stop: "threading.Event") -> None:
+    """The supervisor keeps this thread, for its children are tied to it; the shop plays in another."""
+    import threading
+
+    from infra.drivers.supervisor import Supervisor
+
+    thread = threading.Thread(target=player.play, name="demo", daemon=True)
+    Supervisor(settings, stop, say).run(lambda _url: thread.start())
+    if thread.ident is not None:
+        thread.join(10)
+
+
+class _Player:
+    """Plays the shop in whatever thread calls `play`; an error stops everything and is kept."""
+
+    def __init__(self, settings: "Settings", wanted: "Wanted", rate: float, stop: "threading.Event") -> None:
+        self._settings = settings
+        self._wanted = wanted
+        self._rate = rate
+        self._stop = stop
+        self.error: Exception | None = None
+
+    def play(self) -> None:
+        from infra.demo.sender import Stopped
+
+        try:
+            self._play()
+        except Stopped:
+            return
+        except Exception as err:
+            if not self._stop.is_set():  # an error of what ends by Ctrl-C is no news
+                self.error = err
+        finally:
+            self._stop.set()
+
+    def _play(self) -> None:
+        from infra.bootstrap import session
+        from infra.demo import driver
+        from infra.demo.folder import DemoFolder
+
+        with session(self._settings.data, say=say) as here:
+            folder = DemoFolder(here.data)
+            plan = driver.plan_of(here, folder, self._wanted)
+            keys, token = driver.ensure_keys(here, folder), driver.ensure_token(here, folder)
+            with _Bar() as bar:
+                sent = driver.load(here, folder, plan, keys, self._stop, bar.show)
+            say(f"loaded {sent:,} events in {bar.elapsed_s:.0f} s" if sent else "the history is loaded already")
+            typer.echo(_welcome(here.url or "", token, here.data, self._rate))
+            sys.stdout.flush()
+            driver.trickle(here, plan, keys, self._rate, self._stop, say)
+
+
+def _welcome(url: str, token: str, data: "Path", rate: float) -> str:
+    import shlex
+
+    where = f" --data {shlex.quote(str(data))}"
+    lines = [
+        f"ready {url}",
+        f"token {token}",
+        "",
+        "Try, in another terminal:",
+        f"  touchfold segment list{where}",
+        f"  touchfold profile user_id:{_SOMEBODY}{where}",
+        f'  curl -sS {url}/api/v1/segments -H "Authorization: Bearer {token}"',
+        "",
+        f"{rate:g} events a second from now on; Ctrl-C ends." if rate else "No live events (--rate 0); Ctrl-C ends.",
+    ]
+    return "\n".join(lines)
+
+
+_SOMEBODY = "u-10014"
+
+
+class _Bar:
+    """Progress on stderr: a bar on a terminal, else a line for each tenth."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+        console = Console(stderr=True)
+        columns = (TextColumn("{task.description:10}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        self._bar = Progress(*columns, console=console, disable=not console.is_terminal)
+        self._tasks: dict[str, Any] = {}
+        self._told: dict[str, int] = {}
+        self._plain: Callable[[str], None] | None = None if console.is_terminal else say
+        self.elapsed_s = 0.0
+
+    def __enter__(self) -> "_Bar":
+        import time
+
+        self._started = time.monotonic()
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        import time
+
+        self.elapsed_s = time.monotonic() - self._started
+        self._bar.stop()
+
+    def show(self, what: str, done: int, total: int) -> None:
+        """`total` 0: not known."""
+        if self._plain is not None:
+            tenth = done * 10 // total if total else 0
+            if self._told.get(what) != tenth:
+                self._told[what] = tenth
+                self._plain(f"{what} {done:,} of {total:,}" if total else what)
+            return
+        if what not in self._tasks:
+            self._tasks[what] = self._bar.add_task(what, total=total or None)
+        self._bar.update(self._tasks[what], completed=done, total=total or None)
+
+
+def demo_score(data: DATA = None, as_json: JSON = False) -> None:
+    """Score identity and the churn flag of the demo's customers against who they really are.
+
+    Example: touchfold demo-score
+    """
+    from infra.bootstrap import session
+    from infra.demo.folder import DemoFolder
+    from infra.demo.score import score
+
+    with session(data, say=say) as here:
+        folder = DemoFolder(here.data)
+        folder.truth()  # before waiting: without a demo there is nothing to wait for
+        here.settle()
+        found = score(here, folder)
+    if as_json:
+        typer.echo(json.dumps(found))
+        return
+    identity, churn = found["identity"], found["churn"]
+    lead = churn["lead_days"]
+    typer.echo(
+        f"identity: of the pairs of identifiers put together {_percent(identity['precision'])} are one person's "
+        f"(precision), of one person's pairs {_percent(identity['recall'])} are together (recall); "
+        f"{identity['people']:,} people, {identity['profiles']:,} profiles"
+    )
+    typer.echo(
+        f"churn flag: of {churn['flagged']:,} flagged customers {_percent(churn['precision'])} left (precision), "
+        f"of {churn['left']:,} who left {_percent(churn['recall'])} are flagged (recall); "
+        f"{churn['customers']:,} customers"
+    )
+    if lead["median"] is not None:
+        side = "before" if lead["median"] >= 0 else "after"
+        typer.echo(
+            f"lead time: flagged {abs(lead['median']):g} days {side} the last touch (median); "
+            f"{_percent(lead['before_leaving'])} before it"
+        )
+
+
+def _percent(share: "float | None") -> str:
+    return "none" if share is None else f"{share:.1%}"

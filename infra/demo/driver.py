@@ -1,0 +1,179 @@
+"""Plays the demo shop into the door of a running `up`: keys, history, then what happens now. Prints nothing itself."""
+
+import threading
+import time
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import date, datetime
+from zoneinfo import ZoneInfo
+
+from infra.adapters.postgres_sources import PostgresSources
+from infra.adapters.postgres_tokens import PostgresTokens
+from infra.bootstrap import Session
+from infra.demo.folder import DemoFolder
+from infra.demo.history import CUSTOMERS, SEED, Plan, simulate
+from infra.demo.journey import SOURCES
+from infra.demo.live import Trickle
+from infra.demo.sender import MOST, Batch, Sender, Stopped, batches, body_of, send_all
+from schemas.errors import SettingsInvalid, StoreUnavailable
+
+Progress = Callable[[str, int, int], None]
+"""(what is done, how much of it, how much there is)."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the command was asked for; None takes the default, or what the first start took."""
+
+    seed: int | None = None
+    until: date | None = None
+    customers: int | None = None
+
+
+def plan_of(session: Session, folder: DemoFolder, wanted: Wanted) -> Plan:
+    """The plan of the first start, else a new one, written down. Raises SettingsInvalid when it should differ."""
+    found = folder.plan()
+    if found is not None:
+        for name in ("seed", "until", "customers"):
+            asked, had = getattr(wanted, name), getattr(found, name)
+            if asked is not None and asked != had:
+                raise SettingsInvalid(
+                    f"this demo was made with --{name} {had}: leave --{name} away to go on with it, or take another "
+                    "data folder with --data"
+                )
+        return found
+    today = session.door_clock.now().astimezone(ZoneInfo(session.time_zone)).date()
+    until = wanted.until or today
+    if until > today:
+        raise SettingsInvalid(f"--until {until} is in the future: the history ends at a midnight that has passed")
+    plan = Plan(
+        seed=SEED if wanted.seed is None else wanted.seed,
+        until=until,
+        customers=CUSTOMERS if wanted.customers is None else wanted.customers,
+        time_zone=session.time_zone,
+        currency=session.currency,
+    )
+    folder.write_plan(plan)
+    return plan
+
+
+def ensure_keys(session: Session, folder: DemoFolder) -> dict[str, str]:
+    """A write key for each of the demo's sources, made once. A source whose key was never written gets a new one."""
+    keys = folder.keys()
+    with closing(PostgresSources(session.dsn)) as sources:
+        known = {row.name for row in sources.list()}
+        for source in SOURCES:
+            if source in keys:
+                continue
+            make = sources.rotate if source in known else sources.create
+            keys[source] = make(source, session.door_clock.now())
+            folder.write_keys(keys)
+    return keys
+
+
+def ensure_token(session: Session, folder: DemoFolder) -> str:
+    """The demo's API token (role admin), made once; made again when it was revoked or lost."""
+    with closing(PostgresTokens(session.dsn)) as tokens:
+        token = folder.token()
+        if token is None or tokens.role(token) is None:
+            _, token = tokens.create("admin", session.clock.now())
+            folder.write_token(token)
+    return token
+
+
+def load(
+    session: Session, folder: DemoFolder, plan: Plan, keys: dict[str, str], stop: threading.Event, progress: Progress
+) -> int:
+    """Send what was not acknowledged yet, and wait until all is applied and decided. Returns the events sent now.
+
+    Raises Stopped, StoreUnavailable, ServiceFailed.
+    """
+    if folder.loaded():
+        return 0
+    progress("simulating", 0, 0)
+    history = simulate(plan)
+    folder.write_truth(plan, history.truths, history.shared)
+    work = batches(history.events)
+    total, start = len(history.events), folder.sent()
+    del history
+    sent = _send(session, folder, keys, stop, progress, work, start, total)
+    _settle(session, stop, progress, total)
+    return sent
+
+
+def _send(
+    session: Session,
+    folder: DemoFolder,
+    keys: dict[str, str],
+    stop: threading.Event,
+    progress: Progress,
+    work: list[Batch],
+    start: int,
+    total: int,
+) -> int:
+    url = session.url
+    assert url is not None, "the demo plays into a running `up`"
+    before = sum(batch.events for batch in work[:start])
+
+    def acknowledged(count: int, events: int) -> None:
+        folder.write_sent(count)
+        progress("loading", events, total)
+
+    progress("loading", before, total)
+    send_all(work, start, lambda: Sender(url, keys, stop), acknowledged)
+    folder.write_sent(len(work), whole=True)
+    return total - before
+
+
+def _settle(session: Session, stop: threading.Event, progress: Progress, total: int) -> None:
+    def tell(line: str) -> None:
+        if stop.is_set():
+            raise Stopped
+        words = line.split()  # "applied 12,000 of 100,000"
+        if words[:1] == ["applied"]:
+            progress("deciding", min(total, int(words[1].replace(",", ""))), total)
+
+    session.settle(tell)
+    progress("deciding", total, total)
+
+
+def trickle(
+    session: Session,
+    plan: Plan,
+    keys: dict[str, str],
+    rate: float,
+    stop: threading.Event,
+    tell: Callable[[str], None],
+) -> None:
+    """`rate` events a second, happening now, until `stop`. A door that is away is waited for."""
+    if rate <= 0:
+        stop.wait()
+        return
+    url = session.url
+    assert url is not None, "the demo plays into a running `up`"
+    now: Callable[[], datetime] = session.door_clock.now
+    stories = Trickle(plan, int(now().timestamp()))
+    started, sent = time.monotonic(), 0
+    with closing(Sender(url, keys, stop)) as sender:
+        while not stop.wait(max(0.02, started + (sent + 1) / rate - time.monotonic())):
+            due = max(1, int((time.monotonic() - started) * rate) - sent)
+            if due > MOST:  # the door was away for long: what nobody saw is not made up for
+                started, sent, due = time.monotonic(), 0, 1
+            by_source: dict[str, list[bytes]] = {}
+            for _ in range(due):
+                event = stories.next(int(now().timestamp() * 1_000))
+                by_source.setdefault(event.source, []).append(event.body)
+            for source, bodies in by_source.items():
+                _post(sender, source, body_of(bodies), tell)
+            sent += due
+
+
+def _post(sender: Sender, source: str, body: bytes, tell: Callable[[str], None]) -> None:
+    while True:
+        try:
+            sender.post(source, body)
+        except StoreUnavailable as err:
+            tell(f"waiting: {err.message}")
+        else:
+            return
