@@ -1,6 +1,6 @@
 SHELL := /bin/bash
 PY := .venv/bin/python
-.PHONY: install lock static unit contract kills test test-long bench clean
+.PHONY: install lock static unit contract kills test test-long bench demo demo-score clean
 
 install: .venv/installed  ## make .venv with the touchfold command
 
@@ -28,6 +28,12 @@ test: static unit contract kills  ## everything; what CI and the README call
 
 test-long: install  ## long forms of the property, kill and fuzz suites
 	@bash tools/timed.sh long .venv/bin/pytest tests -m "long" --timeout 7200
+
+demo: install  ## a shop's customers, live, on loopback
+	.venv/bin/touchfold demo
+
+demo-score: install  ## identity and churn flag against the truth of the demo
+	.venv/bin/touchfold demo-score
 
 bench: install  ## ratios against baselines measured in the same run
 	$(PY) -m tests.bench --out docs/benchmarks.md

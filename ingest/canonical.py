@@ -73,7 +73,7 @@ def check_bytes(raw: bytes) -> None:
         raise Refused("too_large", "", f"larger than {MAX_EVENT_BYTES} bytes")
     if raw.count(b"{") + raw.count(b"[") > MAX_DEPTH and depth_of(raw) > MAX_DEPTH:
         raise Refused("too_deep", "", f"nested deeper than {MAX_DEPTH}")
-    if raw.count(b":") > MAX_KEYS and _STRING.sub(b"", raw).count(b":") > MAX_KEYS:
+    if len(raw) > MAX_KEYS and raw.count(b":") > MAX_KEYS and _STRING.sub(b"", raw).count(b":") > MAX_KEYS:
         raise Refused("too_many_keys", "", f"more than {MAX_KEYS} keys")
 
 
@@ -127,7 +127,8 @@ def canonical_parts(item: Mapping[str, Any]) -> tuple[Mapping[str, Any], bytes, 
     check_bytes(encoded)
     if len(encoded) > MAX_STRING:
         check_strings(item, "")
-    if b"\\u0000" in encoded or b'"$token"' in encoded:
+    # one byte is looked for in a fifth of the time of seven
+    if (b"\\" in encoded and b"\\u0000" in encoded) or (b"$" in encoded and b'"$token"' in encoded):
         item, own = _mended(item), b""
     return item, encoded, own
 

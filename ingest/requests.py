@@ -9,6 +9,7 @@ import zlib
 from base64 import b64decode
 from collections.abc import Mapping
 from datetime import datetime
+from functools import lru_cache
 from typing import Any, Final, NamedTuple
 from urllib.parse import parse_qs
 
@@ -191,7 +192,14 @@ def time_or_none(value: object) -> datetime | None:
 
 def header_key(headers: Mapping[str, str]) -> str | None:
     """The write key of `Authorization: Basic base64(key:)`, with or without the colon."""
-    scheme, _, value = headers.get("authorization", "").partition(" ")
+    header = headers.get("authorization")
+    if not header:
+        return None
+    return _basic_key(header) if len(header) <= MAX_KEY * 2 else _read_basic_key(header)
+
+
+def _read_basic_key(header: str) -> str | None:
+    scheme, _, value = header.partition(" ")
     if scheme.lower() != "basic":
         return None
     try:
@@ -199,6 +207,9 @@ def header_key(headers: Mapping[str, str]) -> str | None:
     except (binascii.Error, ValueError):
         return None
     return _text(decoded.partition(":")[0])
+
+
+_basic_key: Final = lru_cache(maxsize=1_024)(_read_basic_key)  # a source sends the same header for ever: 0.1 for 4 µs
 
 
 def query_of(query: str) -> dict[str, str]:

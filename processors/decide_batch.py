@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
+from operator import itemgetter
 from typing import Any, Final, NamedTuple
 from zoneinfo import ZoneInfo
 
@@ -75,11 +76,11 @@ class Decider:
     silent: bool = False
 
     @cached_property
-    def published_slots(self) -> tuple[int, ...]:
-        """Slots that a published trait reads: where these are equal, so are the values at one instant."""
+    def published_slots(self) -> Callable[[State], tuple[Any, ...]]:
+        """Reads the slots of published traits from a state: where these are equal, so are the values at one instant."""
         plans = [self.fold.plan.traits[name] for name in self.evaluator.published_names]
         own = {plan.slot for plan in plans if plan.slot is not None}
-        return tuple(sorted(own | {ORDERS, REFUNDS, CANCELS}))
+        return itemgetter(*sorted(own | {ORDERS, REFUNDS, CANCELS}))
 
     def run(self, watermark_us: int, *, marks: int = 64, due: int = 2_000, lagging: bool = False) -> Outcome:
         """Decide what is marked or due at the lowest watermark; all of it in one transaction."""
@@ -142,7 +143,8 @@ class Decider:
             decision = self.evaluator.decide(state, at_us, direct.get(profile_id))
             row = self._row(profile_id, state, decision, at_us, old, lagging)
             rows.append(writer.differences(old, row, state, causes[profile_id], at_us))
-        tx.delete_profiles(self.revision, gone)
+        if gone:
+            tx.delete_profiles(self.revision, gone)
         tx.save_profiles(self.revision, rows)
         tx.change_memberships(self.revision, writer.entered, writer.left)
         if not self.silent:
@@ -207,7 +209,8 @@ class _Writer:
         if row.profile_id in moves.joined:
             kinds = sorted(moves.joined[row.profile_id])
             note.add("profile", "identifiers", None, {"personal": True, "kinds": kinds})
-        self._traits(note, old, state, at_us)
+        if not self._decider.silent:  # what a silent one would note is not kept: a swap compares and gives versions
+            self._traits(note, old, state, at_us)
         self._segments(note, old.segments if old else 0, row, at_us)
         was = old.lifecycle if old else None
         if was != row.lifecycle:
@@ -216,7 +219,7 @@ class _Writer:
         if was != row.risk:
             note.add("risk", None, was, {"level": row.risk, "reasons": [list(reason) for reason in row.reasons]})
         self.changes += note.changes
-        return row._replace(version=note.version)
+        return row if row.version == note.version else row._replace(version=note.version)
 
     def end(self, old: ProfileRow, at_us: int, cause: Cause) -> None:
         """A profile that owns nothing any more: merged into another, or erased elsewhere."""
@@ -241,13 +244,14 @@ class _Writer:
             for name in sorted(stamps.keys() | now.keys()):
                 if stamps.get(name) != now.get(name):
                     note.add("profile", name, None, {"personal": True})
-        if evaluator.published_names and any(before[slot] != state[slot] for slot in self._decider.published_slots):
-            was, is_ = evaluator.published(before, at_us), evaluator.published(state, at_us)
-            for name in sorted(is_):
-                if was.get(name) != is_[name]:
-                    note.add("profile", name, was.get(name), is_[name])
+        slots = self._decider.published_slots
+        if evaluator.published_names and slots(before) != slots(state):
+            for name, was, is_ in evaluator.published_changes(before, state, at_us):
+                note.add("profile", name, was, is_)
 
     def _segments(self, note: "_Notes", before: int, row: ProfileRow, at_us: int) -> None:
+        if row.segments == before:
+            return
         names = self._evaluator.segment_names
         for index in _bits(row.segments & ~before):
             self.entered.append((index, row.profile_id, at_us))

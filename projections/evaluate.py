@@ -80,7 +80,9 @@ class Evaluator:
         space = source.run("evaluator")
         self.decide = space["decide"]
         self._raw: Callable[[State, int], tuple[Any, ...]] = space["raw_values"]
+        self._raw_published: Callable[[State, int], tuple[Any, ...]] = space["raw_published"]
         self._readers = [_reader(definitions.computed_traits[n].kind) for n in self.trait_names]
+        self._published_readers = [_reader(definitions.computed_traits[n].kind) for n in self.published_names]
 
     def names_of(self, segments: int) -> list[str]:
         """The names of a bit mask of segments, sorted."""
@@ -97,8 +99,16 @@ class Evaluator:
 
     def published(self, state: State, at_us: int) -> dict[str, TraitValue]:
         """The computed traits with `publish: true`."""
-        values = self.values(state, at_us)
-        return {name: values[name] for name in self.published_names}
+        raw = self._raw_published(state, at_us)
+        return {name: read(v) for name, read, v in zip(self.published_names, self._published_readers, raw, strict=True)}
+
+    def published_changes(self, before: State, after: State, at_us: int) -> list[tuple[str, TraitValue, TraitValue]]:
+        """(name, value before, value after) of the published traits that differ at one clock, by name."""
+        was, now = self._raw_published(before, at_us), self._raw_published(after, at_us)
+        if was == now:
+            return []
+        rows = zip(self.published_names, self._published_readers, was, now, strict=True)
+        return [(name, read(old), read(new)) for name, read, old, new in rows if old != new]
 
     def attributes(self, state: State) -> dict[str, Any]:
         """The clear traits; JSON types, numbers with a fraction as Decimal."""
@@ -269,11 +279,12 @@ def _generate(evaluator: Evaluator, used: Sequence[str]) -> Source:
         **{f"window_{kind}": read for kind, read in _WINDOWS.items()},
     }, days)  # fmt: skip
     plans = evaluator.fold.plan.traits
-    src.add(0, "def raw_values(s, at):")
-    values = _Values(src, evaluator.fold, [plans[n] for n in evaluator.trait_names], {})
-    values.emit()
-    results = "".join(f"{values.vars[name]}, " for name in evaluator.trait_names)
-    src.add(1, f"return ({results})")
+    for function, names in (("raw_values", evaluator.trait_names), ("raw_published", evaluator.published_names)):
+        src.add(0, f"def {function}(s, at):")
+        values = _Values(src, evaluator.fold, [plans[n] for n in names], {})
+        values.emit()
+        results = "".join(f"{values.vars[name]}, " for name in names)
+        src.add(1, f"return ({results})")
     src.add(0, "def decide(s, at, direct=None):")
     decided = _Values(src, evaluator.fold, [plans[n] for n in used], _thresholds(evaluator.definitions, days))
     decided.emit()

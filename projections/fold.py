@@ -74,10 +74,11 @@ class Fold:
         space = source.run("fold")
         self.apply = space["apply"]
         self.new_state: Callable[[], State] = space["new_state"]
+        self._merge_two: Callable[[State, State], State] = space["merge_two"]
+        self._drop: Callable[[State, int], None] = space["drop"]
         self._decoder, self._event_type = _event_decoder(plan)
         self._needs: dict[str, frozenset[str]] = _sealed_needs(plan)
         self._any_needs = self._needs.get(ANY_EVENT, frozenset())
-        self._monoids = _monoids(plan, order_cap)
         self.layout_hash = _layout_hash(plan, time_zone, currency)
 
     def decode(self, value: bytes) -> FoldEvent:
@@ -119,23 +120,9 @@ class Fold:
             merged = state if merged is None else self._merge_two(merged, state)
         return self.new_state() if merged is None else merged
 
-    def _merge_two(self, a: State, b: State) -> State:
-        merged = [join(x, y) for join, x, y in zip(self._monoids, a, b, strict=True)]
-        if st.OVERFLOW in (merged[st.ORDERS], merged[st.REFUNDS], merged[st.CANCELS]):
-            merged[st.ORDERS] = merged[st.REFUNDS] = merged[st.CANCELS] = st.OVERFLOW
-        return merged
-
     def prune(self, state: State, at_us: int) -> State:
         """Drop, in place, day cells that no window reaches at or after `at_us`; by the clock, never by contents."""
-        today = self.days.day(at_us)
-        for slot in self.plan.slots:
-            if slot.window_days:
-                first = today - slot.window_days + 1
-                if slot.kind == "days":
-                    state[slot.index] = st.drop_before(state[slot.index], first // st.DAYS_A_WORD, 2)
-                else:
-                    stride = st.MONOIDS[slot.kind].stride
-                    state[slot.index] = st.drop_before(state[slot.index], first, stride)
+        self._drop(state, self.days.day(at_us))
         return state
 
     def canonical(self, state: State, at_us: int) -> bytes:
@@ -215,13 +202,6 @@ def _matches(stream: Stream, name: str) -> bool:
     if name in stream.events or ANY_EVENT in stream.events:
         return True
     return name == "purchase.updated" and "purchase.completed" in stream.events
-
-
-def _monoids(plan: Plan, cap: int | None) -> list[Callable[[Any, Any], Any]]:
-    """The merge of every slot, in order."""
-    keyed = st.merge_keyed(cap)
-    joins = [st.add, st.least, st.greatest, st.merge_keyed(None), keyed, keyed, keyed]
-    return joins + [keyed if s.kind == "open" else st.MONOIDS[s.kind].merge for s in plan.slots]
 
 
 def _layout_hash(plan: Plan, time_zone: str, currency: str) -> str:
@@ -325,7 +305,7 @@ def _trait_value(value: Any) -> tuple[int, Any]:
 def _generate(fold: Fold, plan: Plan) -> Source:
     space: dict[str, Any] = {name: getattr(st, name) for name in (
         "add_count", "add_sum", "add_least", "add_greatest", "add_earliest", "add_latest", "add_day", "add_top",
-        "put", "put_capped", "put_order", "OVERFLOW",
+        "put", "put_capped", "put_order", "drop_before", "OVERFLOW",
     )}  # fmt: skip
     space |= {
         **HELPERS, "text_id": text_id, "storable": storable, "read_raw": read_raw, "derive": derive,
@@ -349,7 +329,64 @@ def _generate(fold: Fold, plan: Plan) -> Source:
         pairs = ", ".join(f"{src.constant(name)}: {handler}" for name, handler in table.items())
         src.add(0, f"{label} = {{{pairs}}}.get", f"{label}_DEFAULT = {default}")
     _apply(src, plan)
+    _merge(src, plan, fold.order_cap)
+    _drop(src, plan)
     return src
+
+
+# Merges written out where a call would cost more than the merge; {a} and {b} are the two slots' locals. `b` counts
+# only when it is strictly better, as in min() and max().
+_INLINE: Final = {
+    "count": "{a} + {b}",
+    "sum": "[{a}[0] + {b}[0], {a}[1] + {b}[1]]",
+    "min": "({a} if {b} is None else {b} if {a} is None or {b} < {a} else {a})",
+    "max": "({a} if {b} is None else {b} if {a} is None or {b} > {a} else {a})",
+}
+_INLINE_LIKE: Final = {"first": "min", "last": "max"}
+
+
+def _merge(src: Source, plan: Plan, cap: int | None) -> None:
+    """One expression a slot. Lists call their merge only when neither is empty; OVERFLOW is no empty list."""
+    keyed, traits = src.constant(st.merge_keyed(cap)), src.constant(st.merge_keyed(None))
+    names: dict[str, str] = {}
+
+    def expression(i: int, kind: str) -> str:
+        a, b = f"a{i}", f"b{i}"
+        template = _INLINE.get(_INLINE_LIKE.get(kind, kind))
+        if template is not None:
+            return template.format(a=a, b=b)
+        if kind not in names:
+            known = {"open": keyed, "orders": keyed, "traits": traits}.get(kind)
+            names[kind] = known or src.constant(st.MONOIDS[kind].merge)
+        return f"({names[kind]}({a}, {b}) if {a} and {b} else {a} or {b})"
+
+    base = ("count", "first", "last", "traits", "orders", "orders", "orders")
+    kinds = [*base, *(slot.kind for slot in plan.slots)]
+    src.add(0, "def merge_two(a, b):")
+    for side in "ab":
+        src.add(1, f"{', '.join(f'{side}{i}' for i in range(len(kinds)))} = {side}")
+    maps = (st.ORDERS, st.REFUNDS, st.CANCELS)
+    src.add(1, *(f"m{i} = {expression(i, kinds[i])}" for i in maps))
+    src.add(1, f"if {' or '.join(f'm{i} == {st.OVERFLOW}' for i in maps)}:")
+    src.add(2, f"{' = '.join(f'm{i}' for i in maps)} = {st.OVERFLOW}")
+    parts = [f"m{i}" if i in maps else expression(i, kind) for i, kind in enumerate(kinds)]
+    src.add(1, f"return [{', '.join(parts)}]")
+
+
+def _drop(src: Source, plan: Plan) -> None:
+    """Drop day cells older than each slot's longest window."""
+    src.add(0, "def drop(s, today):")
+    src.add(1, "pass")
+    for slot in plan.slots:
+        if slot.window_days:
+            first, stride = f"today - {slot.window_days - 1}", st.MONOIDS[slot.kind].stride
+            if slot.kind == "days":
+                first, stride = f"({first}) // {st.DAYS_A_WORD}", 2
+            src.add(
+                1,
+                f"c = s[{slot.index}]",
+                f"if c and c[0] < {first}: s[{slot.index}] = drop_before(c, {first}, {stride})",
+            )
 
 
 def _apply(src: Source, plan: Plan) -> None:

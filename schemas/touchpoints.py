@@ -231,6 +231,20 @@ _TIME: Final = re.compile(
 )
 
 
+_ADDRESS: Final = re.compile(r"[^\s@/]+(?:@|%40)(?!\d(?:\.\d)?x\.)[^\s@/]+\.[a-z]{2}", re.IGNORECASE)  # no logo@2x.png
+_E164: Final = re.compile(r"\+\d{8,15}", re.ASCII)
+
+
+def _addresses(text: str) -> bool:
+    """Whether text that its name makes clear holds an e-mail address, or is a phone number: it is sealed all the same.
+
+    Shops that take the address for the order id, and paths like /unsubscribe/ada@example.com, are real.
+    """
+    if "@" in text or "%40" in text:
+        return _ADDRESS.search(text) is not None
+    return text[:1] == "+" and _E164.fullmatch(text) is not None
+
+
 def is_time(text: str) -> bool:
     """Whether a string is an ISO-8601 date or time, as senders write them."""
     return _TIME.fullmatch(text) is not None
@@ -241,6 +255,7 @@ class Clear(NamedTuple):
 
     names: frozenset[str]
     sealed: frozenset[str]
+    whole: frozenset[str] = frozenset()  # declared not personal: objects and lists too; else names make leaves clear
 
 
 class Declared(NamedTuple):
@@ -271,11 +286,13 @@ def clear_rules(declared: Declared, type_: str, name: str | None) -> Clear:
     if type_ == "web.page_viewed":
         clear.add("path")
     sealed: set[str] = set()
+    whole: set[str] = set()
     for key in ("*", type_, name):
         for prop, personal in declared.properties.get(key or "", {}).items():
             (sealed if personal else clear).add(prop)
             (clear if personal else sealed).discard(prop)
-    return Clear(frozenset(clear), frozenset(sealed))
+            (whole.discard if personal else whole.add)(prop)
+    return Clear(frozenset(clear), frozenset(sealed), frozenset(whole))
 
 
 class Ref(dict[str, str]):
@@ -362,14 +379,16 @@ def decimal_text(value: float) -> str:
 def _properties(
     properties: Mapping[str, Any], rules: Clear, names: list[str], sealed: dict[str, dict[str, Any]]
 ) -> dict[str, Any]:
-    clear_names, sealed_names = rules
+    clear_names, sealed_names, whole = rules
     out: dict[str, Any] = {}
     hidden: dict[str, Any] = {}
     for name, value in properties.items():
         kind = type(value)
         if kind is str:  # nearly all
             if name not in sealed_names and (
-                name in clear_names or not value or (value[0] in "12" and _TIME.fullmatch(value))
+                (name in clear_names and not _addresses(value))
+                or not value
+                or (value[0] in "12" and _TIME.fullmatch(value))
             ):
                 out[name] = value
             else:
@@ -379,7 +398,7 @@ def _properties(
             hidden[name] = value
             names.append("properties." + name)
         elif kind is dict or kind is list:
-            if name in clear_names:
+            if name in whole or (kind is list and name in clear_names and _are_codes(value)):
                 out[name] = value
             else:
                 lines = name == "products" and kind is list
@@ -394,6 +413,11 @@ def _properties(
     if hidden:
         sealed["properties"] = hidden
     return out
+
+
+def _are_codes(values: list[Any]) -> bool:
+    """A flat list under a name that is clear, such as the ids of several products or the path of a category."""
+    return all(type(each) is str and not _addresses(each) for each in values)
 
 
 def _is_clear(kind: type, value: Any) -> bool:
@@ -454,7 +478,11 @@ def _part_dict(value: Mapping[str, Any], dotted: str, names: list[str], *, line:
     for name, each in value.items():
         kind = type(each)
         if kind is str:
-            if (line and name in PRODUCT) or not each or (each[0] in "12" and _TIME.fullmatch(each)):
+            if (
+                (line and name in PRODUCT and not _addresses(each))
+                or not each
+                or (each[0] in "12" and _TIME.fullmatch(each))
+            ):
                 out[name] = each
             else:
                 hidden[name] = each
@@ -500,6 +528,15 @@ def _part_list(value: list[Any], dotted: str, names: list[str], lines: bool) -> 
     return (out if some_clear or not hidden else None), (hidden or None)
 
 
+def _holds_address(value: Any) -> bool:
+    kind = type(value)
+    if kind is str:
+        return _addresses(value)
+    if kind is dict:
+        return any(map(_holds_address, value.values()))
+    return kind is list and any(map(_holds_address, value))
+
+
 def _exact(value: Any) -> Any:
     """A list or object with its large integers as strings."""
     kind = type(value)
@@ -521,7 +558,11 @@ def _context(context: Mapping[str, Any], names: list[str]) -> tuple[dict[str, An
     for name, value in context.items():
         kind = type(value)
         if name in CONTEXT:
-            out[name] = _exact(value)
+            if _holds_address(value):
+                hidden[name] = _exact(value)
+                names.append("context." + name)
+            else:
+                out[name] = _exact(value)
         elif name == "traits":  # traits of the person in an event that sets none: all of them direct
             hidden[name] = _exact(value)
             names.append("context.traits")
@@ -542,7 +583,7 @@ def _context_part(
 ) -> None:
     """An object of the context; of device and page one string is clear."""
     only = "type" if name == "device" else "path" if name == "page" else None
-    if only is None or type(value.get(only)) is not str:
+    if only is None or type(value.get(only)) is not str or _addresses(value[only]):
         _nested(value, name, "context." + name, names, out, hidden)
         return
     rest = {key: each for key, each in value.items() if key != only}

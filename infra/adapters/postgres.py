@@ -29,12 +29,17 @@ def mapped() -> Iterator[None]:
         # 40 serialisation and deadlock, 53 resources, 57 shutdown, 08 connection; no code: the socket is gone
         # (a server that crashes in the middle of an answer leaves a bare DatabaseError)
         gone = type(err) is psycopg2.DatabaseError and not code
-        if gone or isinstance(err, psycopg2.OperationalError | psycopg2.InterfaceError) or code[:2] in {
-            "40",
-            "53",
-            "57",
-            "08",
-        }:
+        if (
+            gone
+            or isinstance(err, psycopg2.OperationalError | psycopg2.InterfaceError)
+            or code[:2]
+            in {
+                "40",
+                "53",
+                "57",
+                "08",
+            }
+        ):
             raise StoreUnavailable(f"PostgreSQL is away ({type(err).__name__})", retry_after_s=1) from err
         raise
 
@@ -186,15 +191,20 @@ def copy_rows(cursor: Cursor, table: str, columns: Sequence[str], rows: Sequence
 _FIELD_COUNT: Final = struct.Struct("!h")
 
 
+def copy_raw(cursor: Cursor, query: str) -> bytes:
+    """The bytes of a query's binary COPY, header and end included, for parsers that know their columns."""
+    buffer = BytesIO()
+    cursor.copy_expert(f"COPY ({query}) TO STDOUT BINARY", buffer)
+    return buffer.getvalue()
+
+
 def copy_out(cursor: Cursor, query: str) -> list[tuple[bytes | None, ...]]:
     """The rows of a query by binary COPY, each field raw: uuid 16 bytes, integers big-endian, bytea as it is.
 
     1 µs a row where the text protocol takes 7. `query` holds no parameters: build it from our own literals
     (`array_literal`, integers).
     """
-    buffer = BytesIO()
-    cursor.copy_expert(f"COPY ({query}) TO STDOUT BINARY", buffer)
-    data = buffer.getvalue()
+    data = copy_raw(cursor, query)
     rows: list[tuple[bytes | None, ...]] = []
     position = len(COPY_HEADER)
     length_at, count_at = _LENGTH.unpack_from, _FIELD_COUNT.unpack_from
@@ -220,9 +230,7 @@ _PAIR: Final = struct.Struct("!hi16si")  # field count, length and bytes of a uu
 
 def copy_pairs(cursor: Cursor, query: str) -> list[tuple[bytes, bytes]]:
     """`copy_out` of two fields, a uuid and a bytea or uuid, neither NULL: half its cost."""
-    buffer = BytesIO()
-    cursor.copy_expert(f"COPY ({query}) TO STDOUT BINARY", buffer)
-    data = buffer.getvalue()
+    data = copy_raw(cursor, query)
     rows: list[tuple[bytes, bytes]] = []
     position, end = len(COPY_HEADER), len(data) - len(COPY_END)
     pair_at, size = _PAIR.unpack_from, _PAIR.size

@@ -15,12 +15,15 @@ import psycopg2.errors
 from psycopg2.extensions import cursor as Cursor
 
 from infra.adapters.postgres import (
+    COPY_END,
+    COPY_HEADER,
     NULL,
     Database,
     Uuids,
     array_literal,
     copy_out,
     copy_pairs,
+    copy_raw,
     copy_rows,
     f_array,
     f_bool,
@@ -83,8 +86,10 @@ _STATE_ROW: Final = struct.Struct("!i16sihi").pack  # signature, partition, leng
 _REGISTER_ROW: Final = struct.Struct("!i16si16sihiqi16sih").pack
 _PROFILE_HEAD: Final = struct.Struct("!i16siqi").pack  # profile id, version, length of the state
 _MEMBER_ROW: Final = struct.Struct("!ihi16s").pack
-_CHANGE_HEAD: Final = struct.Struct("!iqiii16si").pack  # batch, idx, id, length of the type
+_CHANGE_HEAD: Final = struct.Struct("!iqiii16s").pack  # batch, idx, id
 _CHANGE_MIDDLE: Final = struct.Struct("!i16siq").pack  # profile id, version
+_COUNT_AND_MASK: Final = struct.Struct("!iqi").pack  # event count, length of the segments
+_INT8_FIELD: Final = struct.Struct("!iq").pack
 
 
 class PostgresStore:
@@ -150,14 +155,17 @@ class PostgresFold:
 
     def __init__(self, cursor: Cursor) -> None:
         self._cursor = cursor
+        self._some_erased: bool | None = None  # nothing is erased at all; no erasure names new tokens until commit
 
     def hold_erasures(self) -> None:
         self._cursor.execute("select pg_advisory_xact_lock_shared(%s)", (ERASURE_LOCK,))
 
     def erased(self, tokens: Iterable[bytes]) -> set[bytes]:
-        self._cursor.execute("select exists (select from erased_tokens)")
-        row = self._cursor.fetchone()
-        if row is None or not row[0]:
+        if self._some_erased is None:
+            self._cursor.execute("select exists (select from erased_tokens)")
+            row = self._cursor.fetchone()
+            self._some_erased = row is not None and bool(row[0])
+        if not self._some_erased:
             return set()
         rows = copy_out(self._cursor, f"select token from erased_tokens where token = any({array_literal(tokens)})")
         return {row[0] or b"" for row in rows}
@@ -422,27 +430,20 @@ class PostgresDecide:
         copy_rows(self._cursor, "refused_links", ("signature", "token", "reason"), packed)
 
     def lock_profiles(self, revision: int, profile_ids: Iterable[bytes]) -> dict[bytes, ProfileRow]:
-        # COPY takes no FOR UPDATE: lock first, then read what the lock protects.
-        listed = array_literal(sorted(profile_ids))
-        table = f"profiles_r{int(revision)}"
-        self._cursor.execute(
-            f"select count(*) from (select from {table} where profile_id = any({listed})"
-            " order by profile_id for update) as locked"
+        # A locked row is read again after the wait, so what comes is what the lock protects.
+        return _read_profiles(
+            copy_raw(
+                self._cursor,
+                f"select {_LOCKED_PROFILE} from profiles_r{int(revision)}"
+                f" where profile_id = any({array_literal(sorted(profile_ids))}) order by profile_id for update",
+            )
         )
-        row = self._cursor.fetchone()
-        if row is None or row[0] == 0:
-            return {}
-        rows = copy_out(
-            self._cursor, f"select {', '.join(PROFILE_COLUMNS)} from {table} where profile_id = any({listed})"
-        )
-        return {row.profile_id: row for row in map(profile_row, rows)}
 
     def states(self, revision: int, signatures: Iterable[bytes]) -> list[tuple[bytes, bytes]]:
-        rows = copy_out(
+        return copy_pairs(
             self._cursor,
             f"select signature, state from states_r{int(revision)} where signature = any({array_literal(signatures)})",
         )
-        return [(row[0] or b"", row[1] or b"") for row in rows]
 
     def positions(self, signatures: Iterable[bytes]) -> list[tuple[int, int]]:
         return _positions(self._cursor, signatures)
@@ -557,22 +558,24 @@ def _add_marks(cursor: Cursor, marks: Sequence[NewMark]) -> None:
 
 def pack_profile(row: ProfileRow) -> bytes:
     """A row of profiles_rN for COPY, fields in the order of PROFILE_COLUMNS."""
-    mask = row.segments.to_bytes((row.segments.bit_length() + 7) // 8, "little")
+    profile_id, version, state, decided_us, due_us, lagging, first_us, last_us, count = row[:9]
+    segments, lifecycle, risk, points, reasons = row[9:]
+    mask = segments.to_bytes((segments.bit_length() + 7) // 8, "little")
     return b"".join(
         (
-            _PROFILE_HEAD(16, row.profile_id, 8, row.version, len(row.state)),
-            row.state,
-            f_int8(row.decided_us),
-            f_int8(row.due_us),
-            f_bool(row.lagging),
-            f_int8(row.first_us),
-            f_int8(row.last_us),
-            f_int8(row.event_count),
-            f_bytes(mask),
-            _word(row.lifecycle),
-            _word(row.risk),
-            f_int4(row.points),
-            _reasons(row.reasons),
+            _PROFILE_HEAD(16, profile_id, 8, version, len(state)),
+            state,
+            _INT8_FIELD(8, decided_us),
+            f_int8(due_us),
+            b"\0\0\0\1\1" if lagging else b"\0\0\0\1\0",
+            f_int8(first_us),
+            f_int8(last_us),
+            _COUNT_AND_MASK(8, count, len(mask)),
+            mask,
+            _word(lifecycle),
+            _word(risk),
+            f_int4(points),
+            _reasons(reasons),
         )
     )
 
@@ -594,8 +597,72 @@ def evidence_row(row: tuple[bytes | None, ...]) -> EvidenceRow:
     return EvidenceRow(row[0] or b"", tokens, int8(row[3]), row[4] or b"", row[5])
 
 
+_NO_TIME: Final = -(2**63)
+_LOCKED_PROFILE: Final = (  # no fixed field is NULL, so that two Structs read a row
+    f"profile_id, version, state, decided_us, coalesce(due_us, {_NO_TIME}), lagging, coalesce(first_us, {_NO_TIME}),"
+    f" coalesce(last_us, {_NO_TIME}), event_count, segments, lifecycle, risk, points, reasons"
+)
+_PROFILE_START: Final = struct.Struct("!hi16siqi")  # field count, profile id, version, length of the state
+_PROFILE_TIMES: Final = struct.Struct("!iqiqi?iqiqiqi")  # decided to event_count, length of the segments
+_PROFILE_REST: Final = struct.Struct("!iii")  # points, length of the reasons
+_FIELD_LENGTH: Final = struct.Struct("!i")
+
+
+def _read_profiles(data: bytes) -> dict[bytes, ProfileRow]:
+    """Rows of `_LOCKED_PROFILE` from their binary COPY: a third of the cost of `copy_out` and `profile_row`."""
+    found: dict[bytes, ProfileRow] = {}
+    at, end = len(COPY_HEADER), len(data) - len(COPY_END)
+    while at < end:
+        _, _, profile_id, _, version, size = _PROFILE_START.unpack_from(data, at)
+        at += _PROFILE_START.size
+        state = data[at : at + size]
+        at += size
+        times = _PROFILE_TIMES.unpack_from(data, at)
+        _, decided_us, _, due_us, _, lagging, _, first_us, _, last_us, _, count, size = times
+        at += _PROFILE_TIMES.size
+        segments = int.from_bytes(data[at : at + size], "little")
+        at += size
+        (size,) = _FIELD_LENGTH.unpack_from(data, at)
+        lifecycle = _decoded(data[at + 4 : at + 4 + size])
+        at += 4 + size
+        (size,) = _FIELD_LENGTH.unpack_from(data, at)
+        risk = _decoded(data[at + 4 : at + 4 + size])
+        at += 4 + size
+        _, points, size = _PROFILE_REST.unpack_from(data, at)
+        at += _PROFILE_REST.size + size
+        found[profile_id] = ProfileRow(
+            profile_id,
+            version,
+            state,
+            decided_us,
+            None if due_us == _NO_TIME else due_us,
+            lagging,
+            None if first_us == _NO_TIME else first_us,
+            None if last_us == _NO_TIME else last_us,
+            count,
+            segments,
+            lifecycle,
+            risk,
+            points,
+            _read_reasons(data[at - size : at]),
+        )
+    return found
+
+
+@lru_cache(maxsize=10_000)
+def _decoded(word: bytes) -> str:
+    """A word of a small vocabulary."""
+    return word.decode()
+
+
+@lru_cache(maxsize=10_000)
+def _read_reasons(field: bytes) -> tuple[tuple[str, int], ...]:
+    """The reasons from their jsonb field."""
+    return msgspec.json.decode(field[1:], type=tuple[tuple[str, int], ...])
+
+
 def profile_row(row: tuple[bytes | None, ...]) -> ProfileRow:
-    reasons = msgspec.json.decode((row[13] or b"\x01[]")[1:], type=tuple[tuple[str, int], ...])
+    reasons = _read_reasons(row[13] or b"\x01[]")
     return ProfileRow(
         *(row[0] or b"", int8(row[1]), row[2] or b"", int8(row[3])),
         None if row[4] is None else int8(row[4]),
@@ -612,21 +679,30 @@ def profile_row(row: tuple[bytes | None, ...]) -> ProfileRow:
 
 
 def _pack_change(batch: int, index: int, change: Change) -> bytes:
+    id_, type_, profile_id, version, name, old, new, at_us, cause, event, definition = change
     return b"".join(
         (
-            _CHANGE_HEAD(8, batch, 4, index, 16, change.id, len(change.type)),
-            change.type.encode(),
-            _CHANGE_MIDDLE(16, change.profile_id, 8, change.version),
-            _word(change.name),
-            _value(change.old),
-            _value(change.new),
-            f_int8(change.at_us),
-            _word(change.cause),
-            f_bytes(change.cause_event),
-            _word(change.cause_definition),
+            _CHANGE_HEAD(8, batch, 4, index, 16, id_),
+            _word(type_),
+            _CHANGE_MIDDLE(16, profile_id, 8, version),
+            _word(name),
+            _value(old),
+            _value(new),
+            _INT8_FIELD(8, at_us),
+            _word(cause),
+            NULL if event is None else b"\0\0\0\x10" + event,
+            _word(definition),
         )
     )
 
 
+_TRUE: Final = f_json(b"true")
+_FALSE: Final = f_json(b"false")
+
+
 def _value(value: Any) -> bytes:
-    return NULL if value is None else f_json(_JSON.encode(value))
+    if value is None:
+        return NULL
+    if value is True:
+        return _TRUE
+    return _FALSE if value is False else f_json(_JSON.encode(value))

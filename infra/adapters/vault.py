@@ -213,46 +213,51 @@ class PostgresVault:
         for _ in range(_TRIES):
             if not wanted:
                 return made
-            rows = self._retry(partial(_select, hashes=wanted))
-            for hashed, token, _ in rows:
-                made[hashed] = token
-            self._remember([(h, t, self._unwrap(wrapped, t)) for h, t, wrapped in rows], drops)
-            wanted = sorted(hashed for hashed in wanted if hashed not in made)
-            if wanted:
-                made |= self._insert(wanted, missing, drops)
-                wanted = [hashed for hashed in wanted if hashed not in made]  # another door was first: read it
+            found, new = self._retry(partial(self._find_or_insert, wanted, missing))
+            if new:
+                failpoint("vault.after_commit")
+            rows = [(hashed, token, self._unwrap(wrapped, token)) for hashed, token, wrapped in found] + new
+            made |= {hashed: token for hashed, token, _ in rows}
+            self._remember(rows, drops)
+            wanted = [hashed for hashed in wanted if hashed not in made]  # another door was first: read it
         raise StoreUnavailable("vault rows are made and erased faster than they can be read", retry_after_s=1)
 
-    def _insert(self, wanted: Sequence[bytes], missing: dict[bytes, tuple[str, str]], drops: int) -> dict[bytes, bytes]:
+    def _find_or_insert(
+        self, wanted: Sequence[bytes], missing: dict[bytes, tuple[str, str]], cursor: Cursor
+    ) -> tuple[list[tuple[bytes, bytes, bytes]], list[tuple[bytes, bytes, bytes]]]:
+        """(hash, token, wrapped key) of the rows there are, (hash, token, key) of those made."""
+        found = _select(cursor, wanted)
+        absent = sorted(set(wanted).difference([hashed for hashed, _, _ in found]))
+        return found, self._insert(cursor, absent, missing) if absent else []
+
+    def _insert(
+        self, cursor: Cursor, wanted: Sequence[bytes], missing: dict[bytes, tuple[str, str]]
+    ) -> list[tuple[bytes, bytes, bytes]]:
         """Make the rows, hashes ascending (two doors then never deadlock); those of other doors are left out."""
-        tokens = {hashed: secrets.token_bytes(16) for hashed in wanted}
-        keys = {hashed: secrets.token_bytes(32) for hashed in wanted}
-        columns = (
-            list(wanted),
-            Uuids([tokens[hashed] for hashed in wanted]),
-            [missing[hashed][0] for hashed in wanted],
-            [_seal(self._master, keys[hashed], tokens[hashed]) for hashed in wanted],
-            [
-                _seal(AESGCM(keys[hashed]), missing[hashed][1].encode(), tokens[hashed] + _VALUE_AAD)
-                for hashed in wanted
-            ],
+        drawn = secrets.token_bytes(48 * len(wanted))
+        made: dict[bytes, tuple[bytes, bytes, bytes]] = {}
+        wrapped: list[bytes] = []
+        values: list[bytes] = []
+        for place, hashed in enumerate(wanted):
+            at = 48 * place
+            token, key = drawn[at : at + 16], drawn[at + 16 : at + 48]
+            made[hashed] = (hashed, token, key)
+            wrapped.append(_seal(self._master, key, token))
+            values.append(_seal(AESGCM(key), missing[hashed][1].encode(), token + _VALUE_AAD))
+        cursor.execute(
+            "insert into identifiers (hash, token, kind, key_wrapped, value_sealed) "
+            "select * from unnest(%s, %s, %s::text[], %s, %s) on conflict (hash) do nothing returning hash",
+            (
+                _Byteas(wanted),
+                Uuids([token for _, token, _ in made.values()]),
+                [missing[hashed][0] for hashed in wanted],
+                _Byteas(wrapped),
+                _Byteas(values),
+            ),
         )
-
-        def insert(cursor: Cursor) -> list[bytes]:
-            cursor.execute(
-                "insert into identifiers (hash, token, kind, key_wrapped, value_sealed) "
-                "select * from unnest(%s::bytea[], %s, %s::text[], %s::bytea[], %s::bytea[]) "
-                "on conflict (hash) do nothing returning hash",
-                columns,
-            )
-            done = [bytes(row[0]) for row in cursor.fetchall()]
-            failpoint("vault.before_commit")
-            return done
-
-        done = self._retry(insert)
-        failpoint("vault.after_commit")
-        self._remember([(hashed, tokens[hashed], keys[hashed]) for hashed in done], drops)
-        return {hashed: tokens[hashed] for hashed in done}
+        done = [made[bytes(row[0])] for row in cursor.fetchall()]
+        failpoint("vault.before_commit")
+        return done
 
     def _remember(self, rows: Iterable[tuple[bytes, bytes, bytes]], drops: int) -> None:
         """(hash, token, key) rows; `drops`: what it was before they were read."""
@@ -458,8 +463,23 @@ class _Recent:
         self._young, self._old = {}, {}
 
 
+class _Byteas:
+    """Adapts byte strings to a bytea[] literal; psycopg2's own way, element by element, takes 3 times as long."""
+
+    __slots__ = ("raws",)
+
+    def __init__(self, raws: Sequence[bytes]) -> None:
+        self.raws = raws
+
+    def __conform__(self, _protocol: object) -> "_Byteas":
+        return self
+
+    def getquoted(self) -> bytes:
+        return ("'{" + ",".join(['"\\\\x' + raw.hex() + '"' for raw in self.raws]) + "}'::bytea[]").encode()
+
+
 def _select(cursor: Cursor, hashes: Sequence[bytes]) -> list[tuple[bytes, bytes, bytes]]:
-    cursor.execute("select hash, token, key_wrapped from identifiers where hash = any(%s)", (list(hashes),))
+    cursor.execute("select hash, token, key_wrapped from identifiers where hash = any(%s)", (_Byteas(hashes),))
     return [(bytes(row[0]), row[1], bytes(row[2])) for row in cursor.fetchall()]
 
 

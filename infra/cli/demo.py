@@ -49,7 +49,8 @@ def demo(
 
     from infra import log_lines
     from infra.adapters.data_folder import DataFolder
-    from infra.demo.driver import Wanted
+    from infra.demo.driver import Wanted, planned
+    from infra.demo.folder import DemoFolder
     from infra.settings import load
 
     wanted = Wanted(seed, _date(until), customers)
@@ -58,6 +59,7 @@ def demo(
         signal.signal(number, lambda *_: stop.set())
     log_lines.configure("demo")
     settings = load(os.environ, data=data, port=port)
+    planned(DemoFolder(settings.data), wanted)  # refuses before anything is started
     player = _Player(settings, wanted, rate, stop)
     if DataFolder(settings.data).running() is not None:
         player.play()
@@ -192,7 +194,9 @@ class _Bar:
 
 
 def demo_score(data: DATA = None, as_json: JSON = False) -> None:
-    """Score identity and the churn flag of the demo's customers against who they really are.
+    """Score identity and the churn flag of the demo's customers, as they are now, against who they really are.
+
+    The truth is of the history's last midnight: days without the demo running are silence of all its customers.
 
     Example: touchfold demo-score
     """

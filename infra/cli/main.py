@@ -29,6 +29,8 @@ MODULES: Final = {
     "unsuppress": "erase",
     "dead-letters": "dead_letters",
     "doctor": "doctor",
+    "demo": "demo",
+    "demo-score": "demo",
 }
 """Command -> module of infra.cli, in the order of a first day's work."""
 

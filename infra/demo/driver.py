@@ -31,17 +31,25 @@ class Wanted:
     customers: int | None = None
 
 
-def plan_of(session: Session, folder: DemoFolder, wanted: Wanted) -> Plan:
-    """The plan of the first start, else a new one, written down. Raises SettingsInvalid when it should differ."""
+def planned(folder: DemoFolder, wanted: Wanted) -> Plan | None:
+    """The plan of the first start, if there was one. Raises SettingsInvalid when another one is asked for."""
     found = folder.plan()
+    if found is None:
+        return None
+    for name in ("seed", "until", "customers"):
+        asked, had = getattr(wanted, name), getattr(found, name)
+        if asked is not None and asked != had:
+            raise SettingsInvalid(
+                f"this demo was made with --{name} {had}: leave --{name} away to go on with it, or take another "
+                "data folder with --data"
+            )
+    return found
+
+
+def plan_of(session: Session, folder: DemoFolder, wanted: Wanted) -> Plan:
+    """The plan of the first start, else a new one, written down. Raises SettingsInvalid."""
+    found = planned(folder, wanted)
     if found is not None:
-        for name in ("seed", "until", "customers"):
-            asked, had = getattr(wanted, name), getattr(found, name)
-            if asked is not None and asked != had:
-                raise SettingsInvalid(
-                    f"this demo was made with --{name} {had}: leave --{name} away to go on with it, or take another "
-                    "data folder with --data"
-                )
         return found
     today = session.door_clock.now().astimezone(ZoneInfo(session.time_zone)).date()
     until = wanted.until or today

@@ -63,6 +63,11 @@ class Person:
     identifiers: list[tuple[str, str]] = field(default_factory=list)  # filled by what they really sent
 
     @property
+    def keen(self) -> bool:
+        """Whether they want every e-mail, and read it."""
+        return self.kind == "loyal" and self.number % 6 == 0
+
+    @property
     def leaves(self) -> bool:
         """Whether they are gone at the end."""
         return self.kind in _LEAVERS
@@ -97,7 +102,7 @@ def _person(rng: Random, seed: int, number: int) -> Person:
         devices=_devices(rng, seed, number, account),
         shared_device=f"tablet-{number // 2:05d}" if account and number % 24 in {10, 11} else None,
         web_share=(rng.uniform(0.35, 0.95) if account else 0.0) if has_card else 1.0,
-        gap_days={"loyal": 24, "occasional": 62, "churner": 28, "won_back": 30}.get(kind, 0) * rng.uniform(0.7, 1.3),
+        gap_days={"loyal": 27, "occasional": 62, "churner": 28, "won_back": 30}.get(kind, 0) * rng.uniform(0.7, 1.3),
         basket=rng.lognormvariate(0.0, 0.35),
         newsletter=rng.random() < 0.62,
         clerk_typed=clerk_typed,

@@ -13,7 +13,8 @@ from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from ingest.accept import Accepted, Acceptor
 from ingest.canonical import MAX_BODY_BYTES
@@ -34,6 +35,11 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
+_READ: Final = {
+    name.encode(): name
+    for name in ("authorization", "content-encoding", "content-length", "origin", "sentat", "x-write-key")
+}
+"""The request headers that somebody reads."""
 _log = logging.getLogger("touchfold.door")
 
 
@@ -89,7 +95,8 @@ class InternalError(TouchfoldError):
 class _Waiting:
     """A request between its body and its answer."""
 
-    request: HttpRequest
+    request: HttpRequest | None  # None once it was opened: its body is not kept
+    origin: str | None
     future: "asyncio.Future[Reply]"
     loop: asyncio.AbstractEventLoop
     size: int
@@ -150,7 +157,7 @@ class Door:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
-        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        headers = {_READ[name]: value.decode("latin-1") for name, value in scope["headers"] if name in _READ}
         method: str = scope["method"]
         if method == "OPTIONS":
             await _send(send, preflight(headers))
@@ -167,14 +174,14 @@ class Door:
 
     async def _handle(self, scope: Scope, headers: dict[str, str], method: str, receive: Receive) -> Reply:
         path: str = scope["path"]
-        request = HttpRequest(method, path, scope["query_string"].decode("latin-1"), headers, b"")
         if call_of(path) is None or method != "POST":
             raise nothing_here(method)
-        self._check_room(int(headers.get("content-length", "0") or 0) if _is_number(headers) else 0)
+        length = headers.get("content-length", "")
+        self._check_room(int(length) if length.isdecimal() else 0)
         self._check_disk()
         body = await self._body(receive)
         self._check_room(len(body))
-        return await self._submit(request._replace(body=body))
+        return await self._submit(HttpRequest(method, path, scope["query_string"].decode("latin-1"), headers, body))
 
     def _check_room(self, size: int) -> None:
         if size > MAX_BODY_BYTES:
@@ -216,8 +223,9 @@ class Door:
         self._waiting_bytes += size
         self._waiting_requests += 1
         self._start()
-        self._to_accept.put(_Waiting(request, future, loop, size))
-        timer = loop.call_later(self._limits.deadline_s, self._expire, future, request.headers.get("origin"))
+        origin = request.headers.get("origin")
+        self._to_accept.put(_Waiting(request, origin, future, loop, size))
+        timer = loop.call_later(self._limits.deadline_s, self._expire, future, origin)
         try:
             return await future
         finally:
@@ -285,8 +293,10 @@ class Door:
         self._to_commit.put(*group)
 
     def _open(self, waiting: _Waiting, received_at: datetime) -> None:
-        opened = open_request(waiting.request, self._sources, received_at)
-        waiting.request = waiting.request._replace(body=b"")
+        request = waiting.request
+        assert request is not None, "a request is opened once"
+        opened = open_request(request, self._sources, received_at)
+        waiting.request = None
         if isinstance(opened, Reply):
             waiting.reply = opened
         else:
@@ -362,7 +372,7 @@ class Door:
                 return False
             failed = InternalError("an error of ours; it is in the log", retry_after_s=5)
         for waiting in group:
-            waiting.reply = error_reply(failed, waiting.request.headers.get("origin"))
+            waiting.reply = error_reply(failed, waiting.origin)
         return True
 
 
@@ -371,30 +381,31 @@ class _Gone(Exception):  # the sender left before its body was whole: nobody to 
 
 
 class _Queue:
-    """What waits for one thread; it takes all at once."""
+    """What waits for one thread; it takes all at once. The queue is the interpreter's own: a tenth of a Condition."""
 
     def __init__(self) -> None:
-        self._items: list[_Waiting] = []
-        self._wake = threading.Condition()
+        self._items: SimpleQueue[_Waiting | None] = SimpleQueue()  # None: closed
         self._closed = False
 
     def put(self, *items: _Waiting) -> None:
-        with self._wake:
-            self._items += items
-            self._wake.notify()
+        for item in items:
+            self._items.put(item)
 
     def take(self) -> list[_Waiting] | None:
         """All that waits, or None once closed and empty."""
-        with self._wake:
-            while not self._items and not self._closed:
-                self._wake.wait()
-            taken, self._items = self._items, []
-            return taken or None
+        taken: list[_Waiting] = []
+        while True:
+            try:
+                item = self._items.get(block=not taken and not self._closed)
+            except Empty:
+                return taken or None
+            if item is None:
+                self._closed = True
+            else:
+                taken.append(item)
 
     def close(self) -> None:
-        with self._wake:
-            self._closed = True
-            self._wake.notify()
+        self._items.put(None)
 
 
 def _run(work: Callable[[list[_Waiting]], None], queue: _Queue) -> None:
@@ -425,12 +436,8 @@ class _Rates:
         self._buckets[source.name] = (left - events, now)
 
 
-def _is_number(headers: dict[str, str]) -> bool:
-    return headers.get("content-length", "").isdecimal()
-
-
 async def _send(send: Send, reply: Reply) -> None:
-    length = (b"content-length", str(len(reply.body)).encode())
+    length = (b"content-length", b"%d" % len(reply.body))
     headers = reply.headers if reply.status == 204 else (*reply.headers, length)
     await send({"type": "http.response.start", "status": reply.status, "headers": headers})
     await send({"type": "http.response.body", "body": reply.body})
