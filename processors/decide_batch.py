@@ -135,6 +135,7 @@ class Decider:
         writer = _Writer(self, moves)
         rows: list[ProfileRow] = []
         gone = [profile_id for profile_id in before if profile_id not in states]
+        ended = {} if self.silent else tx.ended_versions(states.keys() - before.keys())
         for profile_id in gone:
             writer.end(before[profile_id], watermark_us, causes.get(profile_id, Cause("identity")))
         for profile_id, state in states.items():
@@ -142,9 +143,13 @@ class Decider:
             at_us = max(watermark_us, _stamp_us(state, LAST) or 0, old.decided_us if old else 0)
             decision = self.evaluator.decide(state, at_us, direct.get(profile_id))
             row = self._row(profile_id, state, decision, at_us, old, lagging)
+            if profile_id in ended:
+                row = row._replace(version=ended[profile_id])
             rows.append(writer.differences(old, row, state, causes[profile_id], at_us))
         if gone:
             tx.delete_profiles(self.revision, gone)
+            if not self.silent:
+                tx.save_ended(writer.ended)
         tx.save_profiles(self.revision, rows)
         tx.change_memberships(self.revision, writer.entered, writer.left)
         if not self.silent:
@@ -197,6 +202,7 @@ class _Writer:
         self.entered: list[tuple[int, bytes, int | None]] = []
         self.left: list[tuple[int, bytes]] = []
         self.days: dict[tuple[str, str], tuple[int, int]] = {}
+        self.ended: dict[bytes, int] = {}  # last versions of profiles that end: one that comes back goes on from there
 
     def differences(
         self, old: ProfileRow | None, row: ProfileRow, state: State, cause: Cause, at_us: int
@@ -217,7 +223,7 @@ class _Writer:
             note.add("lifecycle", None, was, row.lifecycle)
         was = old.risk if old else "low"  # a new profile starts from the baseline without a change
         if was != row.risk:
-            note.add("risk", None, was, {"level": row.risk, "reasons": [list(reason) for reason in row.reasons]})
+            note.add("risk", None, was, row.risk)
         self.changes += note.changes
         return row if row.version == note.version else row._replace(version=note.version)
 
@@ -230,6 +236,7 @@ class _Writer:
         for index in _bits(old.segments):
             self._count(index, at_us, 0, 1)
         self.changes += note.changes
+        self.ended[old.profile_id] = note.version
 
     def _traits(self, note: "_Notes", old: ProfileRow | None, state: State, at_us: int) -> None:
         """Attributes by value, direct traits by the event that set them, computed traits at one clock."""

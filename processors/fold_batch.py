@@ -101,7 +101,7 @@ class Folder:
         Raises ProgressConflict, StoreUnavailable (nothing is kept) or an error of disposition STOP.
         """
         report = Report()
-        decoded, unreadable = self._decode(batches, report)
+        decoded, unreadable = self.decode(batches, report)
         first_seen = dict(self._first)
         try:
             with self.store.fold() as tx:
@@ -115,7 +115,7 @@ class Folder:
                     self._quarantine(tx, unreadable, report)
                     chosen = self._register(tx, decoded, report)
                 else:
-                    chosen = self._already_applied(tx, batches, decoded)
+                    chosen = self.already_applied(tx, batches, decoded)
                 self._apply(tx, chosen, prune_us)
         except BaseException:
             self._first = first_seen  # what was not committed is not known
@@ -125,7 +125,7 @@ class Folder:
 
     # ------------------------------------------------------------ decode
 
-    def _decode(self, batches: Sequence[Batch], report: Report) -> tuple[list[Applied], list[tuple[Stored, str]]]:
+    def decode(self, batches: Sequence[Batch], report: Report) -> tuple[list[Applied], list[tuple[Stored, str]]]:
         decoded: list[Applied] = []
         unreadable: list[tuple[Stored, str]] = []
         for batch in batches:
@@ -245,7 +245,7 @@ class Folder:
             return True
         return False
 
-    def _already_applied(self, tx: FoldTx, batches: Sequence[Batch], decoded: Sequence[Applied]) -> list[Applied]:
+    def already_applied(self, tx: FoldTx, batches: Sequence[Batch], decoded: Sequence[Applied]) -> list[Applied]:
         """For a revision beside the live one: what the live one decided, by position. It never overtakes it."""
         skipped = {
             (batch.partition, offset)

@@ -12,6 +12,7 @@ from typing import Final
 
 import msgspec
 
+from processors.bulk_fold import BulkFold
 from processors.decide_batch import Decider
 from processors.fold_batch import Batch, Folder
 from processors.worker import Compiled, LiveLoop, Services, decider_of, folder_of
@@ -33,6 +34,7 @@ class _Building:
     folder: Folder
     decider: Decider
     next: list[int]
+    bulk: BulkFold
     decided_up_to: bytes | None = None  # None: still folding the past; then profile ids in order
     all_decided: bool = False
 
@@ -82,18 +84,20 @@ class Builder:
             progress = services.control.progress(revision.revision)
         folder = folder_of(services, compiled, progress[0].epoch, live=False, marks=False)
         decider = decider_of(services, compiled, silent=True)
-        return _Building(compiled, folder, decider, [each.next_offset for each in progress])
+        starts = [each.next_offset for each in progress]
+        return _Building(compiled, folder, decider, starts, BulkFold(folder, starts))
 
     def _slice(self, building: _Building, live: LiveLoop) -> None:
         behind = [end - start for end, start in zip(live.next_offsets, building.next, strict=True)]
         if building.decided_up_to is None:
             if sum(behind) > NEAR:
-                self._fold(building, behind, SLICE)
+                self._fold_past(building, behind)
                 total = sum(live.next_offsets)
                 self._services.control.set_done(
                     building.compiled.revision.revision, 0.8 * (1 - max(0, sum(behind) - SLICE) / max(1, total))
                 )
                 return
+            building.bulk.flush()
             building.folder.marks = True  # from here on what changes is decided again
             building.decided_up_to = bytes(16)
         if any(behind):
@@ -103,19 +107,25 @@ class Builder:
             return
         self._finish(building, live)
 
+    def _fold_past(self, building: _Building, behind: Sequence[int]) -> None:
+        """The next slice of the partition that is furthest behind, into states held in memory."""
+        partition = behind.index(max(behind))
+        batch = self._batch(building, partition, min(behind[partition], SLICE))
+        building.bulk.add(batch)
+        building.next[partition] = batch.end
+
     def _fold(self, building: _Building, behind: Sequence[int], limit: int) -> None:
-        batches = []
+        batches: list[Batch] = []
         for partition, count in enumerate(behind):
-            if count > 0:
-                start = building.next[partition]
-                records = self._services.log.read(partition, start, min(count, limit))
-                end = start + min(count, limit)
-                batches.append(Batch(partition, start, end, records, 0))
-                if sum(len(batch.records) for batch in batches) >= limit:
-                    break
+            if count > 0 and sum(len(batch.records) for batch in batches) < limit:
+                batches.append(self._batch(building, partition, min(count, limit)))
         building.folder.run(batches, 0)
         for batch in batches:
             building.next[batch.partition] = batch.end
+
+    def _batch(self, building: _Building, partition: int, count: int) -> Batch:
+        start = building.next[partition]
+        return Batch(partition, start, start + count, self._services.log.read(partition, start, count), 0)
 
     def _decide_next(self, building: _Building, live: LiveLoop) -> None:
         assert building.decided_up_to is not None, "folding the past comes first"

@@ -228,6 +228,11 @@ class DecideTx(Protocol):
 
     def delete_profiles(self, revision: int, profile_ids: Iterable[bytes]) -> None: ...
 
+    def ended_versions(self, profile_ids: Iterable[bytes]) -> dict[bytes, int]:
+        """Last versions of those that ended once."""
+
+    def save_ended(self, versions: Mapping[bytes, int]) -> None: ...
+
     def change_memberships(
         self,
         revision: int,

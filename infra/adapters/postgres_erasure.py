@@ -202,6 +202,9 @@ class PostgresErasure:
             for profile_id, version in self._cursor.fetchall():
                 if revision == live:
                     versions[profile_id] = max(versions.get(profile_id, 0), int(version))
+        self._cursor.execute(  # what was said of the person's traits is unsaid; that something was, stays
+            "update changes set old = null, new = null where profile_id = any(%s) and type = 'profile'", (ids,)
+        )
         return [(profile_id, version + 1) for profile_id, version in sorted(versions.items())]
 
     def empty_evidence(self, signatures: Collection[bytes]) -> None:

@@ -217,15 +217,15 @@ def _differences(cursor: Cursor, plan: SwapPlan) -> list[Change]:
     )
     found += [(row[0], "segment", row[1], True, False) for row in cursor.fetchall()]
     cursor.execute(
-        "select n.profile_id, o.lifecycle, n.lifecycle, o.risk, n.risk, n.reasons"
+        "select n.profile_id, o.lifecycle, n.lifecycle, o.risk, n.risk"
         f" from profiles_r{new} n left join profiles_r{old} o using (profile_id)"
         " where o.lifecycle is distinct from n.lifecycle or o.risk is distinct from n.risk"
     )
-    for profile_id, was_stage, stage, was_risk, risk, reasons in cursor.fetchall():
+    for profile_id, was_stage, stage, was_risk, risk in cursor.fetchall():
         if was_stage != stage:
             found.append((profile_id, "lifecycle", None, was_stage, stage))
         if (was_risk or "low") != risk:
-            found.append((profile_id, "risk", None, was_risk or "low", {"level": risk, "reasons": reasons}))
+            found.append((profile_id, "risk", None, was_risk or "low", risk))
     versions = _versions(cursor, plan, {row[0] for row in found})
     changes = []
     for profile_id, type_, name, was, now in sorted(found, key=lambda row: (row[0], row[1], row[2] or "")):

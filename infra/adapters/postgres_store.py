@@ -19,6 +19,7 @@ from infra.adapters.postgres import (
     COPY_HEADER,
     NULL,
     Database,
+    Uuid,
     Uuids,
     array_literal,
     copy_out,
@@ -464,6 +465,25 @@ class PostgresDecide:
         listed = Uuids(list(profile_ids))
         self._cursor.execute(f"delete from profiles_r{int(revision)} where profile_id = any(%s)", (listed,))
         self._cursor.execute(f"delete from memberships_r{int(revision)} where profile_id = any(%s)", (listed,))
+
+    def ended_versions(self, profile_ids: Iterable[bytes]) -> dict[bytes, int]:
+        ids = list(profile_ids)
+        if not ids:
+            return {}
+        self._cursor.execute("select exists (select from ended_profiles)")
+        row = self._cursor.fetchone()
+        if row is None or not row[0]:
+            return {}
+        self._cursor.execute("select profile_id, version from ended_profiles where profile_id = any(%s)", (Uuids(ids),))
+        return {row[0]: int(row[1]) for row in self._cursor.fetchall()}
+
+    def save_ended(self, versions: Mapping[bytes, int]) -> None:
+        for profile_id, version in sorted(versions.items()):
+            self._cursor.execute(
+                "insert into ended_profiles as e values (%s, %s) on conflict (profile_id) do update"
+                " set version = greatest(e.version, excluded.version)",
+                (Uuid(profile_id), version),
+            )
 
     def change_memberships(
         self, revision: int, entered: Sequence[tuple[int, bytes, int | None]], left: Sequence[tuple[int, bytes]]

@@ -154,6 +154,8 @@ create table changes (
     primary key (batch, idx)
 );
 create index changes_profile on changes (profile_id);
+-- Last version of each profile that ended (merged away): should it come back, its versions go on from there.
+create table ended_profiles (profile_id uuid primary key, version bigint not null);
 create table segment_days (
     segment text not null,
     day date not null,

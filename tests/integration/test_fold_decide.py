@@ -1,6 +1,5 @@
 """FOLD and DECIDE over a real PostgreSQL: from appended records to profiles, memberships and changes."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from random import Random
@@ -13,11 +12,13 @@ from infra.adapters.postgres_control import PostgresControl, insert_revision
 from infra.adapters.postgres_log import PostgresLog
 from infra.adapters.postgres_rebuild import PostgresRebuild
 from infra.adapters.postgres_store import PostgresStore
+from processors.bulk_fold import BulkFold
 from processors.check import Verdict, check
 from processors.dead_letters import letter_maker
 from processors.definitions import apply_files, start_rebuild
+from processors.fold_batch import Batch
 from processors.rebuild import Builder
-from processors.worker import Services, Worker
+from processors.worker import Compiled, Services, Worker, folder_of
 from schemas.definitions import load_pack, parse_documents, to_json
 from schemas.record import Record
 from tests.conftest import Databases
@@ -74,7 +75,7 @@ class World:
 
 
 @pytest.fixture
-def world(databases: Databases) -> Iterator[World]:
+def world(databases: Databases) -> World:
     definitions = parse_documents(load_pack("retail"))
     database = Database(databases.main)
     with database.transaction() as cursor:
@@ -163,6 +164,49 @@ def test_a_hub_is_seen_when_it_comes_one_event_at_a_time(world: World) -> None:
     assert world.query("select kind from tokens where hub") == [("anonymous_id",)]
     assert world.query("select count(*) from profiles_r1") == [(7,)]
     assert world.check().equal
+
+
+def test_a_profile_that_comes_back_goes_on_with_its_versions(world: World) -> None:
+    """An e-mail joins two customers' devices; as a hub it joins nobody, and the one that ended lives again."""
+    hour = timedelta(hours=1)
+    world.send(record([("anonymous_id", "a")], "m0"), record([("anonymous_id", "b")], "m1", at=START + hour))
+    world.settle()
+    for number, other in enumerate(("a", "b")):
+        ids = [("email", "shared"), ("anonymous_id", other)]
+        world.send(record(ids, f"link{number}", at=START + (2 + number) * hour))
+        world.settle()
+    assert world.query("select count(*) from profiles_r1") == [(1,)]
+    for number in range(7):
+        ids = [("user_id", f"u{number}"), ("email", "shared")]
+        world.send(record(ids, f"hub{number}", at=START + (5 + number) * hour))
+        world.settle()
+    assert world.query(f"select 1 from profiles_r1 where profile_id = '{token('anonymous_id', 'b').hex()}'") == [(1,)]
+    repeats = world.query("select profile_id, version from changes group by 1, 2 having count(*) > 1")
+    assert repeats == []
+    assert world.check().equal
+
+
+def test_a_rebuild_that_flushes_often_says_the_same(world: World) -> None:
+    people = [
+        purchase([("user_id", f"u{n % 37}")], f"o{n}", f"{n}.00", START + timedelta(minutes=n)) for n in range(300)
+    ]
+    world.send(*people)
+    world.settle()
+    before = world.check()
+    live = world.worker.live
+    start_rebuild(world.services.control, world.clock.now())
+    compiled = Compiled.of(world.services.control.revision(2), "UTC", "USD")
+    bulk = BulkFold(folder_of(world.services, compiled, 1, live=False, marks=False), [0, 0, 0, 0], held=5)
+    for partition, end in enumerate(live.next_offsets):
+        for start in range(0, end, 9):
+            stop = min(end, start + 9)
+            records = world.services.log.read(partition, start, stop - start)
+            bulk.add(Batch(partition, start, stop, records, 0))
+    bulk.flush()
+    world.settle()
+    assert world.services.control.live().revision == 2
+    after = world.check()
+    assert (after.equal, after.hash) == (True, before.hash)
 
 
 def test_time_alone_moves_a_customer_to_at_risk_and_lapsed(world: World) -> None:
