@@ -161,9 +161,7 @@ def resolve(
     return Resolution(owner, members, tuple(refused), frozenset(seen_hubs), profiles)
 
 
-def scopes(
-    evidence: Iterable[Evidence], hubs: AbstractSet[bytes], manual: Sequence[Link] = ()
-) -> list[list[Evidence]]:
+def scopes(evidence: Iterable[Evidence], hubs: AbstractSet[bytes], manual: Sequence[Link] = ()) -> list[list[Evidence]]:
     """Connected evidence: what may be resolved apart, given the hubs of all of it.
 
     Two signatures are connected by a token that is no hub, whether its link was accepted or refused, and by a
@@ -451,14 +449,8 @@ def _extension(
         kept: Mapping[bytes, str] = profiles[profile_id].tokens if profile_id in was else {}
         merged += [(old, profile_id) for old in sorted(was) if old != profile_id]
         tokens |= {
-            token: KnownToken(kind, False, profile_id)
-            for token, kind in profile.tokens.items()
-            if token not in kept
+            token: KnownToken(kind, False, profile_id) for token, kind in profile.tokens.items() if token not in kept
         }
-    owner = {
-        signature: board.group_of[base].name[2] if base in board.group_of else base for signature, base in bases
-    }
-    partners = {
-        token: {kind: frozenset(others) for kind, others in kinds.items()} for token, kinds in grown.items()
-    }
+    owner = {signature: board.group_of[base].name[2] if base in board.group_of else base for signature, base in bases}
+    partners = {token: {kind: frozenset(others) for kind, others in kinds.items()} for token, kinds in grown.items()}
     return Extension(owner, now, tokens, tuple(merged), tuple(refused), partners)

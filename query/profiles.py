@@ -99,6 +99,9 @@ class Profiles:
             "last_seen_at": iso_us(profile.last_us),
             "event_count": profile.event_count,
         }
+        missing = evaluator.missing_rate(state)
+        if missing:
+            answer["missing_rate"] = missing
         if personal:
             self._open(answer, profile, evaluator, state)
         else:

@@ -4,7 +4,7 @@ Every function yields problems (path, reason that says the fix); nothing is rais
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Final
 
@@ -44,13 +44,16 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f"; did you mean {close[0]}?" if close else ""
 
 
-def check(defs: Definitions, deleted: Iterable[str] = ()) -> list[Problem]:
-    """Everything wrong with a complete set of definitions. `deleted`: qualified names just removed."""
+def check(defs: Definitions, deleted: Iterable[str] = (), broken: Collection[str] = ()) -> list[Problem]:
+    """Everything wrong with a complete set of definitions.
+
+    `deleted`: qualified names just removed. `broken`: bare names that are not there, but not missed either.
+    """
     gone = {path.partition(".")[2] for path in deleted}
     return [
         *_names(defs),
         *(p for name, trait in defs.computed_traits.items() for p in _computed(f"computed_traits.{name}", trait)),
-        *_references(defs, gone),
+        *_references(defs, gone, broken),
         *_stages(defs),
         *_risk(defs),
         *_rates(defs),
@@ -127,16 +130,17 @@ def _where(path: str, trait: ComputedTrait) -> Iterator[Problem]:
             yield Problem(below, "`where` looks at one event: use {property, op, value} here")
 
 
-def _references(defs: Definitions, gone: set[str]) -> Iterator[Problem]:
+def _references(defs: Definitions, gone: set[str], broken: Collection[str]) -> Iterator[Problem]:
     for root, tree in defs.conditions():
         for path, leaf in leaves(tree, root):
             if isinstance(leaf, TraitLeaf):
-                yield from _trait_leaf(defs, path, leaf, gone)
+                if leaf.trait not in broken:
+                    yield from _trait_leaf(defs, path, leaf, gone)
             elif isinstance(leaf, SegmentLeaf):
-                if leaf.segment not in defs.segments:
+                if leaf.segment not in defs.segments and leaf.segment not in broken:
                     yield _unknown(f"{path}.segment", "segment", leaf.segment, defs.segments, gone)
             elif isinstance(leaf, LifecycleLeaf):
-                if leaf.lifecycle not in defs.stage_names:
+                if leaf.lifecycle not in defs.stage_names and leaf.lifecycle not in broken:
                     yield _unknown(f"{path}.lifecycle", "stage", leaf.lifecycle, defs.stage_names, gone)
             else:
                 yield Problem(f"{path}.property", "a property belongs in the `where` of a computed trait; "
@@ -165,45 +169,55 @@ def _unknown(path: str, what: str, name: str, known: Iterable[str], gone: set[st
     return Problem(path, f"there is no {what} {name}{hint or '; define it, or correct the name'}")
 
 
+def check_lists(patch: Definitions) -> Iterator[Problem]:
+    """Stages, rules and rates of a patch that merging by name would drop in silence: those that are there twice."""
+    stages = [stage.name for stage in patch.lifecycle.stages] if patch.lifecycle else []
+    rules = [rule.code for rule in patch.risk.rules] if patch.risk else []
+    rates = [(rate.currency, rate.date) for rate in patch.rates]
+    for i in _repeated(stages):
+        yield Problem(f"lifecycle.stages[{i}].name", f"{stages[i]} is there twice; the first match wins, join them")
+    for i in _repeated(rules):
+        yield Problem(f"risk.rules[{i}].code", f"{rules[i]} is there twice; join the rules with `any`")
+    if "levels" in rules:
+        yield Problem(f"risk.rules[{rules.index('levels')}].code", "`risk.levels` are the levels; choose another code")
+    for i in _repeated(rates):
+        yield Problem(f"rates[{i}]", f"{rates[i][0]} has two rates on {rates[i][1]}; keep one")
+
+
+def _repeated(names: Sequence[object]) -> Iterator[int]:
+    """Where a name stands that stood before."""
+    seen: set[object] = set()
+    for i, name in enumerate(names):
+        if name in seen:
+            yield i
+        seen.add(name)
+
+
 def _stages(defs: Definitions) -> Iterator[Problem]:
-    seen: set[str] = set()
     for i, stage in enumerate(defs.lifecycle.stages if defs.lifecycle else ()):
         if not _SNAKE.fullmatch(stage.name):
             yield Problem(f"lifecycle.stages[{i}].name", "names are snake_case")
-        if stage.name in seen:
-            yield Problem(
-                f"lifecycle.stages[{i}].name", f"{stage.name} is there twice; the first match wins, join them"
-            )
-        seen.add(stage.name)
 
 
 def _risk(defs: Definitions) -> Iterator[Problem]:
     if defs.risk is None:
         return
-    seen: set[str] = set()
     for i, rule in enumerate(defs.risk.rules):
         if not _SNAKE.fullmatch(rule.code):
             yield Problem(f"risk.rules[{i}].code", "codes are snake_case")
-        if rule.code in seen:
-            yield Problem(f"risk.rules[{i}].code", f"{rule.code} is there twice; join the rules with `any`")
         if not 1 <= rule.points <= 1000:
             yield Problem(f"risk.rules[{i}].points", "must be 1 to 1000")
-        seen.add(rule.code)
     if not 1 <= defs.risk.levels.medium <= defs.risk.levels.high:
         yield Problem("risk.levels", "must be 1 <= medium <= high")
 
 
 def _rates(defs: Definitions) -> Iterator[Problem]:
-    seen: set[tuple[str, str]] = set()
     for i, rate in enumerate(defs.rates):
         if not re.fullmatch(r"[A-Z]{3}", rate.currency):
             yield Problem(f"rates[{i}].currency", "must be three capital letters such as EUR")
         digits = rate.rate.normalize().as_tuple() if rate.rate.is_finite() else None
         if digits is None or rate.rate <= 0 or len(digits.digits) > 15 or rate.rate >= 10**9:
             yield Problem(f"rates[{i}].rate", "must be above 0, below 10^9, with at most 15 digits")
-        if (rate.currency, rate.date) in seen:
-            yield Problem(f"rates[{i}]", f"{rate.currency} has two rates on {rate.date}; keep one")
-        seen.add((rate.currency, rate.date))
 
 
 # ---------------------------------------------------------------- cycles

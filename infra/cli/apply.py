@@ -4,9 +4,12 @@ import json
 import time
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from processors.definitions import Applied
 
 DATA = Annotated[Path | None, typer.Option("--data", help="the data folder", show_default=False)]
 JSON = Annotated[bool, typer.Option("--json", help="print the result as JSON")]
@@ -34,28 +37,54 @@ def apply(
     from processors.definitions import apply_files
     from schemas.errors import DefinitionsInvalid
 
+    try:
+        files = _read(directory)
+        with session(data) as here:
+            control = PostgresControl(here.dsn)
+            applied = apply_files(control, files, datetime.now(UTC))
+            for warning in applied.warnings:
+                typer.echo(f"warning: {warning.path}: {warning.reason}", err=True)
+            if applied.revision is not None:
+                await_revision_of(here, control, applied.revision)
+    except DefinitionsInvalid as err:
+        if not as_json:
+            raise
+        refused = {"added": [], "changed": [], "unchanged": [], "errors": [each._asdict() for each in err.problems]}
+        typer.echo(json.dumps(refused, ensure_ascii=False))
+        raise typer.Exit(1) from err
+    _tell(applied, as_json)
+
+
+def _read(directory: Path) -> list[tuple[str, str]]:
+    """The (name, text) pairs of the YAML files. Raises DefinitionsInvalid when there are none."""
+    from schemas.errors import DefinitionsInvalid, Problem
+
     paths = sorted(directory.glob("*.y*ml")) if directory.is_dir() else [directory]
     if not paths or not all(path.is_file() for path in paths):
-        raise DefinitionsInvalid(f"no YAML files at {directory}: give a folder with *.yaml, or one file")
-    with session(data) as here:
-        control = PostgresControl(here.dsn)
-        files = [(path.name, path.read_text(encoding="utf-8")) for path in paths]
-        applied = apply_files(control, files, datetime.now(UTC))
-        for warning in applied.warnings:
-            typer.echo(f"warning: {warning.path}: {warning.reason}", err=True)
-        if applied.revision is not None:
-            await_revision_of(here, control, applied.revision)
-        summary = applied.summary
-        if as_json:
-            typer.echo(json.dumps({**{key: summary[key] for key in summary}, "errors": []}))
-        else:
-            for key in ("added", "changed", "deleted", "unchanged"):
-                names = summary.get(key, [])
-                shown = ", ".join(names) if len(names) <= 12 else f"{len(names)} definitions"
-                if names:
-                    typer.echo(f"{key}: {shown}")
-            if applied.revision is None:
-                typer.echo("nothing changed")
+        reason = f"no YAML files at {directory}: give a folder with *.yaml, or one file"
+        raise DefinitionsInvalid(reason, [Problem(str(directory), reason)])
+    files = []
+    for path in paths:
+        try:
+            files.append((path.name, path.read_text(encoding="utf-8")))
+        except UnicodeDecodeError as err:
+            reason = f"{path.name} is not UTF-8 text: save it as UTF-8"
+            raise DefinitionsInvalid(reason, [Problem(path.name, reason)]) from err
+    return files
+
+
+def _tell(applied: "Applied", as_json: bool) -> None:
+    summary = applied.summary
+    if as_json:
+        typer.echo(json.dumps({**summary, "errors": []}))
+        return
+    for key in ("added", "changed", "deleted", "unchanged"):
+        names = summary.get(key, [])
+        shown = ", ".join(names) if len(names) <= 12 else f"{len(names)} definitions"
+        if names:
+            typer.echo(f"{key}: {shown}")
+    if applied.revision is None:
+        typer.echo("nothing changed")
 
 
 def await_revision_of(here: "Session", control: "PostgresControl", revision: int) -> None:  # type: ignore[name-defined]  # noqa: F821

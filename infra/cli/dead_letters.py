@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from infra.bootstrap import Session
     from schemas.dead_letters import DeadLetter
 
+ALL = 2**63 - 1
 STATE = Annotated[str, typer.Option("--state", help="open, retried or erased")]
 
 
@@ -25,7 +26,7 @@ def register(app: typer.Typer) -> None:
 
 def list_letters(
     state: STATE = "open",
-    limit: Annotated[int, typer.Option(min=1, help="at most so many, the newest")] = 1_000,
+    limit: Annotated[int | None, typer.Option(min=1, help="at most so many, the newest; else all")] = None,
     data: DATA = None,
     as_json: JSON = False,
 ) -> None:
@@ -42,7 +43,7 @@ def list_letters(
     if state not in STATES:
         raise BadRequest(f"no state {state}: there are {', '.join(STATES)}")
     with session(data, say=say) as here, closing(PostgresDeadLetters(here.dsn)) as store:
-        found = [described(letter) for letter in store.list(state, limit)]
+        found = [described(letter) for letter in store.list(state, limit or ALL)]
     if as_json:
         typer.echo(json.dumps(found))
         return
@@ -94,7 +95,7 @@ def retry(
         raise BadRequest("which dead letters? Give ids, or --all")
     with session(data, say=say) as here, closing(PostgresDeadLetters(here.dsn)) as store:
         if every:
-            rows = [row for row, _ in (_get(store, each.id.hex()) for each in store.list("open", 1_000_000))
+            rows = [row for row, _ in (_get(store, each.id.hex()) for each in store.list("open", ALL))
                     if row.stage == "door"]  # fmt: skip
         else:
             rows = [_get(store, letter)[0] for letter in letters or []]

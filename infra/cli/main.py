@@ -115,17 +115,18 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _failed(err: "Exception", arguments: Sequence[str]) -> int:
-    from schemas.errors import TouchfoldError
+    from schemas.errors import BadRequest, TouchfoldError
 
     assert isinstance(err, TouchfoldError), "called for our own errors"
+    status = 2 if type(err) is BadRequest else 1  # the words of the command itself; its subclasses are of content
     if "--json" in arguments:
         typer.echo(json.dumps(err.body(), ensure_ascii=False), err=True)
-        return 1
+        return status
     typer.echo(f"touchfold: {err.message}", err=True)
     for problem in err.problems:
         if problem.reason not in err.message:
             typer.echo(f"  {problem.path}: {problem.reason}" if problem.path else f"  {problem.reason}", err=True)
-    return 1
+    return status
 
 
 def _misused(err: "Exception") -> int:

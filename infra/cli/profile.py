@@ -28,7 +28,9 @@ def profile(
 
     from infra.bootstrap import session
     from infra.reading import reading_of
+    from schemas.identifiers import parse_selector
 
+    parse_selector(identifier)  # before anything is opened
     with session(data) as here, closing(reading_of(here)) as reading:
         answer = reading.profiles.by_selector(identifier)
     if as_json:
@@ -52,6 +54,8 @@ def _show(answer: dict[str, Any]) -> None:
         "segments": ", ".join(answer["segments"]) or "none",
         "events": f"{answer['event_count']}, from {_time(answer['first_seen_at'])} to {_time(answer['last_seen_at'])}",
     }
+    if "missing_rate" in answer:
+        facts["missing rate"] = f"{answer['missing_rate']} amounts have no rate into the base currency, and so no sum"
     parts = {
         "": facts,
         "identifiers": [(each["kind"], each["value"]) for each in answer["identifiers"]],

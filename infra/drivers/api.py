@@ -30,6 +30,7 @@ from infra.log_lines import described
 from infra.reading import Reading, reading_of
 from query.changes import Page
 from schemas.errors import BadRequest, Forbidden, Problem, TooLarge, TouchfoldError, Unauthorized
+from schemas.identifiers import KINDS
 from schemas.ports import Clock
 
 log = logging.getLogger("touchfold.api")
@@ -261,6 +262,9 @@ def _profiles(app: FastAPI, api: Api) -> None:
         caller: Caller = reader,
     ) -> Response:
         """A profile by an identifier, or by `profile/ID`."""
+        if value == "timeline" and kind not in (*KINDS, "profile"):  # a lookup finds an own kind's "timeline"
+            reason = "is no UUID; profile ids are UUIDs"
+            raise BadRequest("not a profile id", [Problem("profile_id", reason)])
         personal = caller.may(PERSONAL)
         return _json(await api.run(lambda: profiles.by_identifier(kind, value, personal=personal)))
 

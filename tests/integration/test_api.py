@@ -133,6 +133,28 @@ def test_what_can_be_no_identifier_says_why(client: ApiServer) -> None:
         assert errors == [{"path": "value", "reason": reason}]
 
 
+def test_what_can_be_no_profile_id_or_kind_has_its_path(client: ApiServer) -> None:
+    for path, place in (
+        ("/profiles/not-a-uuid/timeline", "profile_id"),
+        ("/profiles/e%3Amail/x", "kind"),
+        ("/profiles/%20/x", "kind"),
+        ("/profiles/" + "k" * 65 + "/x", "kind"),
+    ):
+        errors = error_of(client.get(path), 400, "bad_request").body["errors"]
+        assert [each["path"] for each in errors] == [place], path
+    for path in ("/profiles/user_id/timeline", "/profiles/my_kind/x"):
+        error_of(client.get(path), 404, "not_found")
+
+
+def test_amounts_without_a_rate_are_counted_where_there_are_any(world: ReadingWorld, client: ApiServer) -> None:
+    order = {"order_id": "o1", "revenue": "10.00", "currency": "XAU"}
+    world.send([("user_id", "eve")], type_="purchase.completed", properties=order)
+    world.purchase(ADA, "o2", "5", days_ago=1)
+    world.settle()
+    assert client.get("/profiles/user_id/eve").body["missing_rate"] == 1
+    assert "missing_rate" not in client.get("/profiles/user_id/ada").body
+
+
 def test_an_analyst_sees_no_personal_value(peopled: ReadingWorld, client: ApiServer) -> None:
     body = client.get("/profiles/user_id/ada", "analyst").body
     assert body["identifiers"] == [{"kind": kind, "value": None} for kind in ("user_id", "email", "phone")]

@@ -71,6 +71,29 @@ def test_an_error_is_one_line_on_stderr_and_with_json_the_one_error_form(up: Up)
     assert (body["success"], body["code"]) == (False, "not_found")
 
 
+@pytest.mark.parametrize("arguments", [("profile", "ada"), ("erase", "ada", "--yes"), ("refold", "ada")])
+def test_a_selector_without_a_colon_is_misuse(up: Up, arguments: tuple[str, ...]) -> None:
+    done = command(*arguments, *_at(up))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "write KIND:VALUE" in done.stderr
+    assert json.loads(command(*arguments, *_at(up), "--json").stderr)["code"] == "bad_request"
+
+
+def test_invalid_definitions_are_told_all_at_once_on_stdout_with_json(up: Up, tmp_path: Path) -> None:
+    text = "segments:\n  a: {wen: {segment: b}}\n  b: {when: {trait: nope, op: gte, value: 1}}\n"
+    (tmp_path / "bad.yaml").write_text(text)
+    done = command("apply", str(tmp_path), *_at(up), "--json")
+    assert done.returncode == 1
+    told = json.loads(done.stdout)
+    errors = told.pop("errors")
+    assert told == {"added": [], "changed": [], "unchanged": []}
+    assert {each["path"] for each in errors} == {"segments.a.wen", "segments.a.when", "segments.b.when.trait"}
+    assert all(each.keys() == {"path", "reason"} for each in errors)
+    plain = command("apply", str(tmp_path), *_at(up))
+    assert (plain.returncode, plain.stdout) == (1, "")
+    assert "segments.b.when.trait" in plain.stderr
+
+
 def test_a_source_is_made_listed_rotated_and_revoked_and_its_curl_line_works(up: Up) -> None:
     made = result("source", "create", "web", *_at(up))
     assert made["name"] == "web"
@@ -109,7 +132,7 @@ def test_a_dead_letter_is_listed_shown_and_sent_again(up: Up) -> None:
     again = result("dead-letters", "retry", letter["id"], *_at(up))
     assert again == {"accepted": 0, "refused": [letter["id"]], "gone": 0}
     assert letter["id"] in [each["id"] for each in result("dead-letters", "list", *_at(up))]
-    assert command("dead-letters", "retry", *_at(up)).returncode == 1
+    assert command("dead-letters", "retry", *_at(up)).returncode == 2
     assert command("dead-letters", "show", "nonsense", *_at(up)).returncode == 1
 
 
@@ -162,6 +185,18 @@ def test_doctor_names_what_is_wrong_and_what_to_do(tmp_path: Path) -> None:
     found = _bad(json.loads(done.stdout))
     assert set(found) == {"log", "progress", "archive"}
     assert all(found.values())
+
+
+def test_every_dead_letter_is_listed_unless_a_limit_is_given(tmp_path: Path) -> None:
+    assert result("dead-letters", "list", "--data", str(tmp_path)) == []
+    _damage(
+        tmp_path,
+        "insert into dead_letters (id, stage, rule, path, reason, source, received_at, tokens, seal_key, sealed)"
+        " select gen_random_uuid(), 'door', 'r', '', 'r', 's', now(), '{}', gen_random_uuid(), ''"
+        " from generate_series(1, 1001)",
+    )
+    assert len(result("dead-letters", "list", "--data", str(tmp_path))) == 1001
+    assert len(result("dead-letters", "list", "--limit", "7", "--data", str(tmp_path))) == 7
 
 
 def test_ctrl_c_ends_a_command_at_once_with_130_and_without_a_trace(tmp_path: Path) -> None:

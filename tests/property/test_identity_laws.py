@@ -164,9 +164,7 @@ class Store:
 
     def feed(self, batch: Sequence[Evidence]) -> None:
         fresh = [e for e in batch if e.signature not in self.evidence]
-        earlier = [
-            e for e in batch if e.signature in self.evidence and e.receipt < self.evidence[e.signature].receipt
-        ]
+        earlier = [e for e in batch if e.signature in self.evidence and e.receipt < self.evidence[e.signature].receipt]
         known = {t: self.tokens[t] for e in fresh for _, t in e.tokens if t in self.tokens}
         reached = {row.profile_id for row in known.values() if not row.is_hub}
         extension = None

@@ -235,3 +235,110 @@ def test_the_sample_of_everything_has_every_aggregate() -> None:
     used = {trait.aggregate for trait in everything().computed_traits.values()}
     assert len(used) == 11
     assert EVERYTHING.count("aggregate:") == len(everything().computed_traits)
+
+
+STAGES = """
+lifecycle:
+  stages:
+    - {name: gone, when: {trait: orders, op: gte, value: 9}}
+    - {name: active, when: {trait: orders, op: gt, value: 0}}
+    - {name: known, when: {trait: orders, op: eq, value: 0}}
+risk:
+  rules: [{code: a, points: 1, when: {segment: vip}}, {code: b, points: 2, when: {segment: staff}}]
+  levels: {medium: 3, high: 5}
+"""
+
+
+def staged() -> Definitions:
+    return merge(base(), parse_documents([("s.yaml", STAGES)], base()))[0]
+
+
+def patched(text: str, defs: Definitions) -> tuple[Definitions, dict[str, list[str]]]:
+    merged, summary = merge(defs, parse_documents([("p.yaml", text)], defs))
+    assert from_json(to_json(merged)) == merged
+    again, second = merge(merged, parse_documents([("p.yaml", text)], merged))
+    assert again.content_hash == merged.content_hash
+    assert (second["added"], second["changed"], second["deleted"]) == ([], [], [])
+    return merged, {key: names for key, names in summary.items() if names}
+
+
+def order(defs: Definitions) -> list[str]:
+    return [stage.name for stage in (defs.lifecycle.stages if defs.lifecycle else ())]
+
+
+def test_a_patch_changes_the_stage_it_names_in_its_place_and_a_new_one_comes_last() -> None:
+    text = "lifecycle: {stages: [{name: active, when: {segment: vip}}, {name: x, when: {segment: staff}}]}"
+    merged, summary = patched(text, staged())
+    assert order(merged) == ["gone", "active", "known", "x"]
+    assert summary == {"added": ["lifecycle.x"], "changed": ["lifecycle.active"]}
+    assert merged.lifecycle is not None
+    assert (merged.lifecycle.stages[0], merged.risk) == (staged().lifecycle.stages[0], staged().risk)  # type: ignore[union-attr]  # it has one
+
+
+def test_the_example_of_the_contracts_applies_over_the_retail_pack() -> None:
+    pack = merge(Definitions(), parse_documents(load_pack("retail")))[0]
+    text = "lifecycle: {stages: [{name: at_risk, when: {trait: days_since_order, op: gte, value: 60}}]}"
+    merged, summary = patched(text, pack)
+    assert (order(merged), summary) == (order(pack), {"changed": ["lifecycle.at_risk"]})
+
+
+def test_a_patch_that_names_every_stage_sets_their_order_and_says_which_moved() -> None:
+    active, known = (
+        "{name: active, when: {trait: orders, op: gt, value: 0}}",
+        "{name: known, when: {trait: orders, op: eq, value: 0}}",
+    )
+    text = (
+        f"lifecycle: {{stages: [{known}, {{name: new, when: {{segment: vip}}}}, {active}]}}\ndelete: [lifecycle.gone]"
+    )
+    merged, summary = patched(text, staged())
+    assert order(merged) == ["known", "new", "active"]
+    assert summary == {
+        "added": ["lifecycle.new"],
+        "changed": ["lifecycle.active", "lifecycle.known"],
+        "deleted": ["lifecycle.gone"],
+    }
+
+
+def test_rules_of_risk_merge_by_code_and_given_levels_replace() -> None:
+    merged, summary = patched("risk: {rules: [{code: b, points: 4, when: {segment: vip}}]}", staged())
+    assert merged.risk is not None
+    assert [(rule.code, rule.points) for rule in merged.risk.rules] == [("a", 1), ("b", 4)]
+    assert (merged.risk.levels.medium, summary) == (3, {"changed": ["risk.b"]})
+    merged, summary = patched("risk: {levels: {medium: 2, high: 4}}\ndelete: [risk.a]", merged)
+    assert summary == {"changed": ["risk.levels"], "deleted": ["risk.a"]}
+    assert merged.risk is not None
+    assert (len(merged.risk.rules), merged.risk.levels.high) == (1, 4)
+    assert patched("delete: [risk, lifecycle]", merged)[0].risk is None
+
+
+def test_a_problem_in_a_stage_has_the_place_in_the_patch_or_the_name_of_the_stage() -> None:
+    def refused(text: str) -> list[str]:
+        with pytest.raises(DefinitionsInvalid) as caught:
+            parse_documents([("p.yaml", text)], staged())
+        return [problem.path for problem in caught.value.problems]
+
+    assert refused("lifecycle: {stages: [{name: known, when: {segment: nobody}}]}") == [
+        "lifecycle.stages[0].when.segment"
+    ]
+    assert refused("risk: {rules: [{code: levels, points: 1, when: {segment: vip}}]}") == ["risk.rules[0].code"]
+    stage = "{name: x, when: {segment: vip}}"
+    assert refused(f"lifecycle: {{stages: [{stage}, {stage}]}}") == ["lifecycle.stages[1].name"]
+    rate = "{currency: EUR, date: 2024-01-01, rate: 1}"
+    assert refused(f"rates: [{rate}, {rate}]") == ["rates[1]"]
+    assert refused("delete: [staff]") == ["segments.vip.when.all[1].not.segment", "risk.b.when.segment"]
+
+
+def test_problems_of_shape_and_of_reference_come_in_one_round_without_false_ones() -> None:
+    text = """
+    segments:
+      a: {wen: {segment: vip}}
+      b: {when: {all: [{segment: a}, {segment: none}]}}
+    computed_traits: {t: {aggregate: summ, events: [x]}}
+    lifecycle: {stages: [{name: later, when: {some: []}}]}
+    rates: [{currency: EUR, date: soon, rate: 1}]
+    nonsense: {}
+    """
+    assert {path for path, _ in refusal(text)} == {
+        *("segments.a.wen", "segments.a.when", "segments.b.when.all[1].segment", "computed_traits.t.aggregate"),
+        *("lifecycle.stages[0].when", "rates[0].date", "nonsense"),
+    }
