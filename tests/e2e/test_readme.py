@@ -35,7 +35,7 @@ def test_every_command_of_the_tour_works(tmp_path: Path) -> None:
     (clone / ".venv").symlink_to(BIN.parent)
     script = "\n".join(["set -euo pipefail", *blocks()]).replace("127.0.0.1:8700", "127.0.0.1:8797")
     environment = {key: value for key, value in os.environ.items() if not key.startswith("TOUCHFOLD_")}
-    command = [BIN / "touchfold", "up", "--port", "8797"]
+    command = [str(BIN / "touchfold"), "up", "--port", "8797"]
     with subprocess.Popen(command, cwd=clone, env=environment, stdout=subprocess.PIPE, text=True) as up:
         try:
             tour(up, script, clone, environment)
