@@ -21,7 +21,7 @@ from ingest.canonical import Refused, canonical
 from ingest.mapped_rows import Row, Shaped, Shaper, row_hasher
 from ingest.table_files import Table, open_table
 from schemas.dead_letters import DeadLetter, letter_id, seal_letter
-from schemas.errors import BadRequest
+from schemas.errors import BadRequest, DefinitionsInvalid
 from schemas.failpoints import failpoint
 from schemas.mapping import FileMapping, check_columns
 from schemas.ports import Clock, EventLog, Sealer, Vault
@@ -403,7 +403,7 @@ class Importer:
         refused = self.result.refused
         if not accepted and self.result.events == len(refused) >= HOPELESS:
             line = refused[0]
-            raise BadRequest(
+            raise DefinitionsInvalid(
                 f"the first {len(refused)} lines are all refused (line {line.line}: {line.reason}): the mapping does "
                 "not fit the file; nothing was imported. Try --preview"
             )
