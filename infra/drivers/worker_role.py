@@ -43,11 +43,3 @@ def run(session: "Session", stop: threading.Event) -> None:
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)  # states by the thousand make the default threshold double the cost
     worker.run(stop)
-
-
-def settle(session: "Session", is_settled: "threading.Event | None" = None) -> None:
-    """Run the worker in this process until the log is folded, everything decided and no revision is building."""
-    worker = worker_of(session)
-    while worker.step():
-        if is_settled is not None and is_settled.is_set():
-            return
