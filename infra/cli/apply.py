@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from processors.definitions import Applied
+from infra.cli.options import DATA, JSON
 
-DATA = Annotated[Path | None, typer.Option("--data", help="the data folder", show_default=False)]
-JSON = Annotated[bool, typer.Option("--json", help="print the result as JSON")]
+if TYPE_CHECKING:
+    from infra.adapters.postgres_control import PostgresControl
+    from infra.bootstrap import Session
+    from processors.definitions import Applied
 
 
 def register(app: typer.Typer) -> None:
@@ -87,7 +88,7 @@ def _tell(applied: "Applied", as_json: bool) -> None:
         typer.echo("nothing changed")
 
 
-def await_revision_of(here: "Session", control: "PostgresControl", revision: int) -> None:  # type: ignore[name-defined]  # noqa: F821
+def await_revision_of(here: "Session", control: "PostgresControl", revision: int) -> None:
     """Build it here, or wait for the worker that runs; with a bar on stderr."""
     from rich.console import Console
     from rich.progress import Progress

@@ -9,6 +9,8 @@ import typer
 from infra.cli.options import DATA, JSON
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from infra.adapters.postgres import Database
     from infra.bootstrap import Session
 
@@ -61,7 +63,7 @@ def doctor(data: DATA = None, as_json: JSON = False) -> None:
         raise typer.Exit(1)
 
 
-def examine(data: "Path") -> Iterator[Finding]:  # type: ignore[name-defined]  # noqa: F821
+def examine(data: "Path") -> Iterator[Finding]:
     """Every check, as it is done. Checks behind a failed start are not done."""
     from infra.bootstrap import session
     from schemas.errors import TouchfoldError

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from infra.cli.apply import DATA, JSON
+from infra.cli.options import DATA, JSON
 
 IDENTIFIER = Annotated[str, typer.Argument(help="KIND:VALUE, such as email:ada@example.com")]
 

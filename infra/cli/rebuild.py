@@ -3,11 +3,15 @@
 import json
 import time
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from infra.cli.apply import DATA, JSON, await_revision_of
+from infra.cli.apply import await_revision_of
+from infra.cli.options import DATA, JSON
+
+if TYPE_CHECKING:
+    from infra.bootstrap import Session
 
 
 def register(app: typer.Typer) -> None:
@@ -39,7 +43,7 @@ def rebuild(
         typer.echo(json.dumps({"revision": revision}) if as_json else f"revision {revision} is live")
 
 
-def _check(here: "Session", as_json: bool) -> None:  # type: ignore[name-defined]  # noqa: F821
+def _check(here: "Session", as_json: bool) -> None:
     from rich.console import Console
     from rich.progress import Progress
 
