@@ -4,10 +4,9 @@ Of a key that stands twice in one object the last counts, as in every JSON reade
 cost a second parse.
 """
 
-import json
 import re
 from collections.abc import Mapping
-from typing import Any, Final, NamedTuple, NoReturn
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -168,12 +167,3 @@ def _key(key: object) -> str:
         raise Refused("wrong_type", "", "a key that is no string")
     key = _LONE.sub("\ufffd", key)
     return "_" + key if key in ("$token", "$kind") else key
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(name)
-
-
-def strict_json(text: bytes) -> Any:
-    """Standard JSON by the standard library, for small inputs off the hot path. Raises ValueError."""
-    return json.loads(text, parse_constant=_no_constant)

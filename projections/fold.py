@@ -104,12 +104,6 @@ class Fold:
             needed |= self._needs.get(event.name or "", self._any_needs)
         return not needed.isdisjoint(event.sealed.names)
 
-    def apply_many(self, pairs: Iterable[tuple[FoldEvent, State]]) -> None:
-        """Fold each event into its state; none of them `needs_sealed`."""
-        apply = self.apply
-        for event, state in pairs:
-            apply(event, state, None)
-
     pack = staticmethod(st.pack)
     unpack = staticmethod(st.unpack)
 

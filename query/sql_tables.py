@@ -14,7 +14,8 @@ import pyarrow as pa
 from projections.evaluate import Evaluator, compile_evaluator
 from projections.fold import Fold, compile_fold
 from schemas.definitions import Definitions, from_json
-from schemas.event_columns import MONEY, TIME, UUID, uuid_text
+from schemas.event_columns import MONEY, TIME, UUID
+from schemas.record import uuid_text
 
 _REASONS: Final = pa.list_(pa.struct([("code", pa.string()), ("points", pa.int32())]))
 _WIDE: Final = pa.decimal128(38, 4)  # for sums beyond DECIMAL(18,4)

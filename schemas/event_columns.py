@@ -14,7 +14,7 @@ import pyarrow as pa
 from schemas.archive import join, split
 from schemas.errors import ReaderTooOld, RecordUnreadable
 from schemas.money import currency_of, revenue_of
-from schemas.record import VERSION, Identifier, Stored, encode, signature_of, to_us
+from schemas.record import VERSION, Identifier, Stored, encode, signature_of, to_us, uuid_text
 from schemas.record import decode as decode_record
 
 UUID: Final = pa.string()  # in UUID form: Arrow cannot compare its own UUID type, which DuckDB asks it to
@@ -147,12 +147,6 @@ def money_array(amounts: Sequence[int | None]) -> "pa.Array[Any]":
     data = b"".join([(0 if each is None else each).to_bytes(16, "little", signed=True) for each in amounts])
     missing = pa.array([each is not None for each in amounts], pa.bool_())
     return pa.Array.from_buffers(MONEY, len(amounts), [missing.buffers()[1], pa.py_buffer(data)])
-
-
-def uuid_text(raw: bytes) -> str:
-    """The UUID form of 16 bytes; four times cheaper than through UUID."""
-    digits = raw.hex()
-    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
 def _values(record: Stored, event: _Event, signatures: _Signatures, currency: str) -> tuple[Any, ...]:

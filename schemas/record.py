@@ -8,7 +8,6 @@ from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
 from typing import Any, Final, NamedTuple
-from uuid import UUID
 
 import msgspec
 
@@ -146,5 +145,6 @@ def partition_of(key: bytes, partitions: int) -> int:
 
 
 def uuid_text(raw: bytes) -> str:
-    """The UUID form of 16 bytes."""
-    return str(UUID(bytes=raw))
+    """The UUID form of 16 bytes; cheaper than through UUID."""
+    digits = raw.hex()
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"

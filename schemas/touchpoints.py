@@ -245,11 +245,6 @@ def _addresses(text: str) -> bool:
     return text[:1] == "+" and _E164.fullmatch(text) is not None
 
 
-def is_time(text: str) -> bool:
-    """Whether a string is an ISO-8601 date or time, as senders write them."""
-    return _TIME.fullmatch(text) is not None
-
-
 class Clear(NamedTuple):
     """Which properties of one event name are clear by name, and which are sealed whatever they are."""
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from projections.fold import text_id
 from schemas.archive import NO_DIGEST, chained, join, split
 from schemas.errors import ReaderTooOld
-from schemas.event_columns import EVENT_SCHEMA, SCHEMA, event_table, order_id_of, originals, uuid_text
-from schemas.record import Record, Stored, encode, signature_of
+from schemas.event_columns import EVENT_SCHEMA, SCHEMA, event_table, order_id_of, originals
+from schemas.record import Record, Stored, encode, signature_of, uuid_text
 from tests.archive_data import raw, record
 
 
