@@ -58,9 +58,10 @@ class BulkFold:
             for partition, held in self._states.items():
                 kept = {key: state for key, state in held.items() if not gone or self._routes[key] not in gone}
                 if self._stored[partition]:
-                    for key, packed in tx.load_states(folder.revision, partition, kept).items():
+                    stored = tx.load_states(folder.revision, [(partition, key) for key in kept])
+                    for (_, key), packed in stored.items():
                         kept[key] = fold.merge([fold.unpack(packed), kept[key]])
-                tx.save_states(folder.revision, partition, {key: fold.pack(state) for key, state in kept.items()})
+                tx.save_states(folder.revision, {(partition, key): fold.pack(state) for key, state in kept.items()})
         self._stored = list(self._ends)
         self._states.clear()
         self._routes.clear()

@@ -4,14 +4,14 @@ A profile's state is made anew from its signatures' states each time, so a merge
 the same work. What differs from the last committed decision goes to the change feed.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 from operator import itemgetter
 from typing import Any, Final, NamedTuple
-from zoneinfo import ZoneInfo
 
+from processors.fresh import Fresh, Seen
 from processors.resolve import Identity, Moves
 from projections.evaluate import Decision, Evaluator
 from projections.fold import Fold
@@ -28,9 +28,11 @@ from projections.state import (
     STAMP_KEY,
     STAMP_US,
     TRAITS,
+    LocalDays,
     State,
+    iso_day,
 )
-from schemas.record import from_us, uuid_text
+from schemas.record import uuid_text
 from schemas.store import NO_EVENT, Change, DecideTx, Mark, ProfileRow, ProjectionStore, change_id
 
 DirectTraits = Callable[[Mapping[bytes, State], frozenset[str]], dict[bytes, dict[str, Any]]]
@@ -74,6 +76,12 @@ class Decider:
     revision: int
     time_zone: str
     silent: bool = False
+    fresh: Fresh | None = None
+
+    @cached_property
+    def days(self) -> LocalDays:
+        """The calendar that entries and exits are counted by."""
+        return LocalDays(self.time_zone)
 
     @cached_property
     def published_slots(self) -> Callable[[State], tuple[Any, ...]]:
@@ -82,29 +90,49 @@ class Decider:
         own = {plan.slot for plan in plans if plan.slot is not None}
         return itemgetter(*sorted(own | {ORDERS, REFUNDS, CANCELS}))
 
+    @cached_property
+    def told_slots(self) -> Callable[[State], Sequence[Any]]:
+        """Reads the slots whose differences go to the feed."""
+        if not self.evaluator.published_names:
+            return itemgetter(slice(TRAITS, TRAITS + 1))
+        published = self.published_slots
+        return lambda state: (state[TRAITS], *published(state))
+
     def run(self, watermark_us: int, *, marks: int = 64, due: int = 2_000, lagging: bool = False) -> Outcome:
         """Decide what is marked or due at the lowest watermark; all of it in one transaction."""
-        with self.store.decide() as tx:
-            taken = tx.take_marks(self.revision, marks)
-            causes, moves = self._wanted(tx, taken)
-            for profile_id in tx.due(self.revision, watermark_us, due):
-                causes.setdefault(profile_id, Cause("timer"))
-            if not taken and not causes:
-                return Outcome(0, 0, 0)
-            changes = self._decide(tx, causes, moves, watermark_us, lagging)
-            if not self.silent:
-                tx.add_changes(changes)
-            tx.delete_marks([mark.id for mark in taken])
-        return Outcome(len(taken), len(causes), len(changes))
+        try:
+            with self.store.decide() as tx:
+                taken = tx.take_marks(self.revision, marks)
+                wanted = self._wanted(tx, taken)
+                all_taken = self.fresh is not None and len(taken) < marks
+                for profile_id in tx.due(self.revision, watermark_us, due):
+                    if profile_id not in wanted.causes:
+                        wanted.causes[profile_id] = Cause("timer")
+                        if all_taken and profile_id not in wanted.moves.ended:  # nothing is open: it is as stored
+                            wanted.grown[profile_id] = []
+                if not taken and not wanted.causes:
+                    return Outcome(0, 0, 0)
+                changes = self._decide(tx, wanted, watermark_us, lagging)
+                if not self.silent:
+                    tx.add_changes(changes)
+                tx.delete_marks([mark.id for mark in taken])
+        except BaseException:
+            if self.fresh is not None:
+                self.fresh.clear()  # whether it was committed may be unknown
+            raise
+        if self.fresh is not None:
+            self.fresh.decided(mark.id for mark in taken)
+        return Outcome(len(taken), len(wanted.causes), len(changes))
 
     def decide_all(self, profile_ids: Sequence[bytes], watermark_us: int, cause: str) -> None:
         """Decide these whether marked or not; a building revision does so with all of them once."""
         with self.store.decide() as tx:
-            changes = self._decide(tx, dict.fromkeys(profile_ids, Cause(cause)), Moves.none(), watermark_us, False)
+            wanted = _Wanted(dict.fromkeys(profile_ids, Cause(cause)), Moves.none(), {})
+            changes = self._decide(tx, wanted, watermark_us, False)
             if not self.silent:
                 tx.add_changes(changes)
 
-    def _wanted(self, tx: DecideTx, taken: Sequence[Mark]) -> tuple[dict[bytes, Cause], Moves]:
+    def _wanted(self, tx: DecideTx, taken: Sequence[Mark]) -> "_Wanted":
         """The profiles to decide, each with its cause, after identity is settled for all signatures marked."""
         newest: dict[bytes, tuple[int, bytes]] = {}
         anew: set[bytes] = set()
@@ -114,7 +142,7 @@ class Decider:
             if mark.kind == "identity":
                 anew.update(mark.signatures)
         if not newest:
-            return {}, Moves.none()
+            return _Wanted({}, Moves.none(), {})
         owners, moves = self.identity.settle(tx, newest, anew, read_only=self.silent)
         causes: dict[bytes, Cause] = {}
         for signature, stamp in newest.items():
@@ -124,13 +152,33 @@ class Decider:
                 causes[owner] = Cause("event", max(stamp, other.stamp))
         for profile_id in moves.touched:
             causes.setdefault(profile_id, Cause("identity"))
-        return causes, moves
+        return _Wanted(causes, moves, self._grown(taken, owners, moves))
 
-    def _decide(
-        self, tx: DecideTx, causes: Mapping[bytes, Cause], moves: Moves, watermark_us: int, lagging: bool
-    ) -> list[Change]:
+    def _grown(self, taken: Sequence[Mark], owners: Mapping[bytes, bytes], moves: Moves) -> dict[bytes, list[Seen]]:
+        """Events by profile, of the profiles that lack these events and nothing else."""
+        if self.fresh is None:
+            return {}
+        grown: dict[bytes, list[Seen]] = {}
+        other = {*moves.touched, *moves.joined, *moves.split_off, *moves.ended, *moves.ended.values()}
+        for mark in taken:
+            seen = self.fresh.of(mark.id, mark.signatures)
+            for signature in mark.signatures:
+                owner = owners.get(signature)
+                if owner is None:
+                    continue
+                if seen is None:
+                    other.add(owner)
+                else:
+                    grown.setdefault(owner, []).append(seen[signature])
+        for profile_id in other:
+            grown.pop(profile_id, None)
+        return grown
+
+    def _decide(self, tx: DecideTx, wanted: "_Wanted", watermark_us: int, lagging: bool) -> list[Change]:
+        causes, moves = wanted.causes, wanted.moves
         before = tx.lock_profiles(self.revision, {*causes, *moves.ended})
-        states = self._states(tx, causes)
+        states, still = self._grown_states(wanted.grown, before, watermark_us)
+        states |= self._states(tx, causes.keys() - states.keys())
         direct = self.direct(states, self.evaluator.needs_direct) if self.evaluator.needs_direct else {}
         writer = _Writer(self, moves)
         rows: list[ProfileRow] = []
@@ -145,7 +193,8 @@ class Decider:
             row = self._row(profile_id, state, decision, at_us, old, lagging)
             if profile_id in ended:
                 row = row._replace(version=ended[profile_id])
-            rows.append(writer.differences(old, row, state, causes[profile_id], at_us))
+            traits = None if profile_id in still else state
+            rows.append(writer.differences(old, row, traits, causes[profile_id], at_us))
         if gone:
             tx.delete_profiles(self.revision, gone)
             if not self.silent:
@@ -153,12 +202,43 @@ class Decider:
         tx.save_profiles(self.revision, rows)
         tx.change_memberships(self.revision, writer.entered, writer.left)
         if not self.silent:
-            tx.count_segment_days(writer.days)
+            tx.count_segment_days(writer.segment_days())
+            tx.mark_search(writer.searchable | moves.touched | moves.ended.keys() | set(gone))
         return writer.changes
 
-    def _states(self, tx: DecideTx, profile_ids: Iterable[bytes]) -> dict[bytes, State]:
+    def _grown_states(
+        self, grown: Mapping[bytes, list[Seen]], before: Mapping[bytes, ProfileRow], watermark_us: int
+    ) -> tuple[dict[bytes, State], set[bytes]]:
+        """The stored state of each profile with its new events folded in, and which kept all that the feed tells.
+
+        Profiles over a cap are left out.
+        """
+        states: dict[bytes, State] = {}
+        still: set[bytes] = set()
+        told, pack = self.told_slots, self.fold.pack
+        unpack, apply, prune, overflowed = self.fold.unpack, self.fold.apply, self.fold.prune, self.fold.overflowed
+        for profile_id, signatures in grown.items():
+            row = before.get(profile_id)
+            if row is None:
+                continue
+            state = unpack(row.state)
+            was = pack(list(told(state)))  # folding changes lists in place
+            for events in signatures:
+                for event, opened in events:
+                    apply(event, state, opened)
+            if not overflowed(state):
+                states[profile_id] = prune(state, watermark_us)
+                if pack(list(told(state))) == was:
+                    still.add(profile_id)
+        return states, still
+
+    def _states(self, tx: DecideTx, profile_ids: Collection[bytes]) -> dict[bytes, State]:
         """The merged state of each profile that owns any, from its signatures' states read under the lock."""
+        if not profile_ids:
+            return {}
         owned: dict[bytes, bytes] = {sig: owner for owner, sig in tx.evidence_of_profiles(profile_ids)}
+        if self.fresh is not None:
+            self.fresh.spoil(owned)
         parts: dict[bytes, list[State]] = {}
         for signature, packed in tx.states(self.revision, owned):
             parts.setdefault(owned[signature], []).append(self.fold.unpack(packed))
@@ -190,6 +270,14 @@ class Decider:
         )
 
 
+class _Wanted(NamedTuple):
+    """What one run decides. `grown`: the events that are all a stored profile lacks, by profile."""
+
+    causes: dict[bytes, Cause]
+    moves: Moves
+    grown: dict[bytes, list[Seen]]
+
+
 class _Writer:
     """Collects what differs from the last committed decision."""
 
@@ -197,17 +285,20 @@ class _Writer:
         self._decider = decider
         self._evaluator = decider.evaluator
         self._moves = moves
-        self._zone = ZoneInfo(decider.time_zone)
+        self.searchable: set[bytes] = set()  # profiles whose traits or identifiers changed
         self.changes: list[Change] = []
         self.entered: list[tuple[int, bytes, int | None]] = []
         self.left: list[tuple[int, bytes]] = []
-        self.days: dict[tuple[str, str], tuple[int, int]] = {}
+        self._days: dict[tuple[int, int], list[int]] = {}  # (segment index, local day) -> [entered, left]
         self.ended: dict[bytes, int] = {}  # last versions of profiles that end: one that comes back goes on from there
 
     def differences(
-        self, old: ProfileRow | None, row: ProfileRow, state: State, cause: Cause, at_us: int
+        self, old: ProfileRow | None, row: ProfileRow, state: State | None, cause: Cause, at_us: int
     ) -> ProfileRow:
-        """Note all changes of one profile; returns the row with the version after them."""
+        """Note all changes of one profile; returns the row with the version after them.
+
+        `state`: None when nothing differs in the traits.
+        """
         note = _Notes(row.profile_id, row.version, at_us, cause)
         moves = self._moves
         if row.profile_id in moves.split_off:
@@ -215,7 +306,9 @@ class _Writer:
         if row.profile_id in moves.joined:
             kinds = sorted(moves.joined[row.profile_id])
             note.add("profile", "identifiers", None, {"personal": True, "kinds": kinds})
-        if not self._decider.silent:  # what a silent one would note is not kept: a swap compares and gives versions
+            self.searchable.add(row.profile_id)
+        # What a silent one would note is not kept: a swap compares and gives versions.
+        if state is not None and not self._decider.silent:
             self._traits(note, old, state, at_us)
         self._segments(note, old.segments if old else 0, row, at_us)
         was = old.lifecycle if old else None
@@ -243,6 +336,7 @@ class _Writer:
         evaluator = self._evaluator
         before = self._decider.fold.unpack(old.state) if old else self._decider.fold.new_state()
         if before[TRAITS] != state[TRAITS]:
+            self.searchable.add(note.profile_id)
             had, has = evaluator.attributes(before), evaluator.attributes(state)
             for name in sorted(had.keys() | has.keys()):
                 if had.get(name) != has.get(name):
@@ -270,17 +364,21 @@ class _Writer:
             self._count(index, at_us, 0, 1)
 
     def _count(self, index: int, at_us: int, entered: int, left: int) -> None:
-        day = from_us(at_us).astimezone(self._zone).date().isoformat()
-        key = (self._evaluator.segment_names[index], day)
-        had = self.days.get(key, (0, 0))
-        self.days[key] = (had[0] + entered, had[1] + left)
+        counts = self._days.setdefault((index, self._decider.days.day(at_us)), [0, 0])
+        counts[0] += entered
+        counts[1] += left
+
+    def segment_days(self) -> dict[tuple[str, str], tuple[int, int]]:
+        """(segment, ISO day) -> (entered, left)."""
+        names = self._evaluator.segment_names
+        return {(names[index], iso_day(day)): (entered, left) for (index, day), (entered, left) in self._days.items()}
 
 
 class _Notes:
     """The changes of one profile: each raises its version by one; ids are hashes of content."""
 
     def __init__(self, profile_id: bytes, version: int, at_us: int, cause: Cause) -> None:
-        self._profile_id = profile_id
+        self.profile_id = profile_id
         self._at_us = at_us
         self._cause = cause
         self.version = version
@@ -289,11 +387,11 @@ class _Notes:
     def add(self, type_: str, name: str | None, old: Any, new: Any) -> None:
         self.version += 1
         old, new = _plain(old), _plain(new)
-        key = change_id(self._profile_id, self.version, type_, name, old, new)
+        key = change_id(self.profile_id, self.version, type_, name, old, new)
         cause = self._cause
         self.changes.append(
             Change(
-                key, type_, self._profile_id, self.version, name, old, new, self._at_us, cause.kind, cause.event, None
+                key, type_, self.profile_id, self.version, name, old, new, self._at_us, cause.kind, cause.event, None
             )
         )
 

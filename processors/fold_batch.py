@@ -4,13 +4,15 @@ The same code serves the live path, a building revision and a rebuild; only the 
 """
 
 from binascii import a2b_base64
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 import msgspec
 
+from processors.fresh import Fresh, Seen
 from projections.fold import Fold, FoldEvent
+from projections.state import State
 from schemas.dead_letters import DeadLetter
 from schemas.errors import Disposition, TouchfoldError
 from schemas.ports import EventLog, Sealer
@@ -91,6 +93,7 @@ class Folder:
     epoch: int
     live: bool = True
     marks: bool = True  # a revision that decides all its profiles at the end needs none
+    fresh: Fresh | None = None  # told what DECIDE may fold into stored profiles; None where others decide too
     poison: set[tuple[int, int]] = field(default_factory=set)  # positions whose fold failed again and again
     _signatures: dict[tuple[str, ...], tuple[tuple[tuple[str, bytes], ...], bytes]] = field(default_factory=dict)
     _first: dict[bytes, int] = field(default_factory=dict)
@@ -116,10 +119,12 @@ class Folder:
                     chosen = self._register(tx, decoded, report)
                 else:
                     chosen = self.already_applied(tx, batches, decoded)
-                self._apply(tx, chosen, prune_us)
+                fresh = self._apply(tx, chosen, prune_us)
         except BaseException:
             self._first = first_seen  # what was not committed is not known
             raise
+        if self.fresh is not None:
+            self.fresh.add(fresh)
         report.applied = len(chosen)
         return report
 
@@ -262,36 +267,47 @@ class Folder:
 
     # ------------------------------------------------------------ apply
 
-    def _apply(self, tx: FoldTx, chosen: Sequence[Applied], prune_us: int) -> None:
+    def _apply(self, tx: FoldTx, chosen: Sequence[Applied], prune_us: int) -> list[tuple[int, dict[bytes, Seen]]]:
+        """Into states, evidence and marks; returns the events by mark and signature."""
         if not chosen:
-            return
-        fold, opened = self.fold, self.opened(chosen)
-        newest: dict[int, dict[bytes, tuple[int, bytes]]] = {}
-        by_partition: dict[int, list[Applied]] = {}
-        for each in chosen:
-            by_partition.setdefault(each.partition, []).append(each)
-        for partition, events in by_partition.items():
-            stored = tx.load_states(self.revision, partition, {each.signature for each in events})
-            states = {signature: fold.unpack(state) for signature, state in stored.items()}
-            for each in events:
-                state = states.get(each.signature)
-                if state is None:
-                    state = states[each.signature] = fold.new_state()
-                fold.apply(each.event, state, opened.get(each.key) if opened else None)
-                shard = newest.setdefault(int(each.event.route_key[:2], 16) % SHARDS, {})
-                stamp = (each.occurred_us, each.key)
-                if shard.get(each.signature, (-(2**63), NO_EVENT)) < stamp:
-                    shard[each.signature] = stamp
-            for state in states.values():
-                fold.prune(state, prune_us)
-            tx.save_states(self.revision, partition, {key: fold.pack(state) for key, state in states.items()})
+            return []
+        opened = self.opened(chosen)
+        self._apply_to_states(tx, chosen, opened, prune_us)
         earlier = self._save_evidence(tx, chosen) if self.live else set()
         if not self.marks:
-            return
-        marks = [NewMark(self.revision, shard, "fold", signatures) for shard, signatures in newest.items()]
+            return []
+        shards: dict[int, dict[bytes, list[Applied]]] = {}
+        for each in chosen:
+            shard = shards.setdefault(int(each.event.route_key[:2], 16) % SHARDS, {})
+            shard.setdefault(each.signature, []).append(each)
+        marks = [
+            NewMark(self.revision, shard, "fold", {signature: _newest(events) for signature, events in of.items()})
+            for shard, of in shards.items()
+        ]
+        seen: list[dict[bytes, Seen]] = [
+            {signature: [(each.event, opened.get(each.key)) for each in events] for signature, events in of.items()}
+            for of in shards.values()
+        ]
         if earlier:  # an earlier receipt of known evidence may change who is whom
             marks.append(NewMark(self.revision, 0, "identity", dict.fromkeys(earlier, (0, NO_EVENT))))
-        tx.add_marks(marks)
+        return list(zip(tx.add_marks(marks), seen, strict=False))
+
+    def _apply_to_states(
+        self, tx: FoldTx, chosen: Sequence[Applied], opened: Mapping[bytes, dict[str, object]], prune_us: int
+    ) -> None:
+        fold = self.fold
+        apply, new_state = fold.apply, fold.new_state
+        stored = tx.load_states(self.revision, {(each.partition, each.signature) for each in chosen})
+        states: dict[tuple[int, bytes], State] = {}
+        for each in chosen:
+            place = (each.partition, each.signature)
+            state = states.get(place)
+            if state is None:
+                packed = stored.get(place)
+                state = states[place] = new_state() if packed is None else fold.unpack(packed)
+            apply(each.event, state, opened.get(each.key) if opened else None)
+        prune, pack = fold.prune, fold.pack
+        tx.save_states(self.revision, {place: pack(prune(state, prune_us)) for place, state in states.items()})
 
     def opened(self, chosen: Iterable[Applied]) -> dict[bytes, dict[str, object]]:
         """The opened sealed parts of the events whose definitions ask for them; an erased one opens to nothing."""
@@ -342,6 +358,13 @@ class Folder:
         for signature, each in first.items():
             self._first[signature] = min(each.received_us, known.get(signature, (each.received_us, b""))[0])
         return {signature for signature in lower if signature in known}
+
+
+def _newest(events: Sequence[Applied]) -> tuple[int, bytes]:
+    """The newest stamp of some events."""
+    if len(events) == 1:
+        return events[0].occurred_us, events[0].key
+    return max((each.occurred_us, each.key) for each in events)
 
 
 def _row(each: Applied, gone: set[bytes]) -> RegisterRow:

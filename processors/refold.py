@@ -22,18 +22,17 @@ def refold_marked(folder: Folder) -> int:
 
 def _refold(folder: Folder, tx: FoldTx, signatures: Sequence[bytes]) -> None:
     positions = tx.positions(signatures)
-    states: dict[int, dict[bytes, State]] = {}
+    states: dict[tuple[int, bytes], State] = {}
     for each in _events(folder, positions):
         if tx.erased([bytes.fromhex(each.event.route_key)]):
             continue
-        mine = states.setdefault(each.partition, {})
-        state = mine.get(each.signature)
+        place = (each.partition, each.signature)
+        state = states.get(place)
         if state is None:
-            state = mine[each.signature] = folder.fold.new_state()
+            state = states[place] = folder.fold.new_state()
         folder.fold.apply(each.event, state, folder.opened([each]).get(each.key))
     tx.delete_states(folder.revision, signatures)
-    for partition, folded in states.items():
-        tx.save_states(folder.revision, partition, {s: folder.fold.pack(state) for s, state in folded.items()})
+    tx.save_states(folder.revision, {place: folder.fold.pack(state) for place, state in states.items()})
     marks: dict[int, dict[bytes, tuple[int, bytes]]] = {}
     for signature in signatures:
         marks.setdefault(signature[0] % SHARDS, {})[signature] = (0, NO_EVENT)

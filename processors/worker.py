@@ -15,6 +15,7 @@ import msgspec
 from processors.decide_batch import Decider
 from processors.direct_traits import open_direct
 from processors.fold_batch import Batch, Folder, LetterMaker, Report
+from processors.fresh import Fresh
 from processors.refold import refold_marked, uncapped_state
 from processors.resolve import Identity
 from projections.evaluate import Evaluator, compile_evaluator
@@ -68,7 +69,12 @@ class Compiled:
 
 
 def decider_of(
-    services: Services, compiled: Compiled, *, silent: bool = False, shadows: Callable[[], Sequence[int]] = tuple
+    services: Services,
+    compiled: Compiled,
+    *,
+    silent: bool = False,
+    shadows: Callable[[], Sequence[int]] = tuple,
+    fresh: Fresh | None = None,
 ) -> Decider:
     """The DECIDE of a revision."""
 
@@ -86,16 +92,26 @@ def decider_of(
         *(services.store, compiled.fold, compiled.evaluator, identity, direct, uncapped),
         *(number, services.time_zone),
         silent=silent,
+        fresh=fresh,
     )
 
 
-def folder_of(services: Services, compiled: Compiled, epoch: int, *, live: bool = True, marks: bool = True) -> Folder:
+def folder_of(
+    services: Services,
+    compiled: Compiled,
+    epoch: int,
+    *,
+    live: bool = True,
+    marks: bool = True,
+    fresh: Fresh | None = None,
+) -> Folder:
     """The FOLD of a revision."""
     return Folder(
         *(services.store, services.log, compiled.fold, services.sealer, services.letter),
         *(compiled.revision.revision, epoch),
         live=live,
         marks=marks,
+        fresh=fresh,
     )
 
 
@@ -119,8 +135,9 @@ class LiveLoop:
         revision = services.control.live()
         progress = services.control.progress(revision.revision)
         self._compiled = Compiled.of(revision, services.time_zone, services.currency)
-        self._folder = folder_of(services, self._compiled, progress[0].epoch)
-        self._decider = decider_of(services, self._compiled, shadows=self.shadows)
+        fresh = Fresh()  # this loop alone folds and decides the live revision: the epoch of its progress says so
+        self._folder = folder_of(services, self._compiled, progress[0].epoch, fresh=fresh)
+        self._decider = decider_of(services, self._compiled, shadows=self.shadows, fresh=fresh)
         self._next = [each.next_offset for each in progress]
         return self._compiled
 

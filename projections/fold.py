@@ -79,6 +79,7 @@ class Fold:
         self._decoder, self._event_type = _event_decoder(plan)
         self._needs: dict[str, frozenset[str]] = _sealed_needs(plan)
         self._any_needs = self._needs.get(ANY_EVENT, frozenset())
+        self._open_slots = tuple(slot.index for slot in plan.slots if slot.kind == "open")
         self.layout_hash = _layout_hash(plan, time_zone, currency)
 
     def decode(self, value: bytes) -> FoldEvent:
@@ -127,7 +128,7 @@ class Fold:
         """Whether a map is over its cap: fold the signature's events anew with `order_cap=None`."""
         if state[st.ORDERS] == st.OVERFLOW:
             return True
-        return any(slot.kind == "open" and state[slot.index] == st.OVERFLOW for slot in self.plan.slots)
+        return bool(self._open_slots) and any(state[index] == st.OVERFLOW for index in self._open_slots)
 
 
 def compile_fold(

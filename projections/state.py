@@ -85,6 +85,11 @@ class LocalDays:
         return day
 
 
+def iso_day(day: int) -> str:
+    """A day number as 2026-05-03."""
+    return date.fromordinal(day + _EPOCH_ORDINAL).isoformat()
+
+
 # ---------------------------------------------------------------- merges
 
 

@@ -161,9 +161,10 @@ class FoldTx(Protocol):
     def skipped(self, partition: int, start: int, end: int) -> set[int]:
         """Offsets in [start, end) that the live revision did not apply."""
 
-    def load_states(self, revision: int, partition: int, signatures: Iterable[bytes]) -> dict[bytes, bytes]: ...
+    def load_states(self, revision: int, keys: Iterable[tuple[int, bytes]]) -> dict[tuple[int, bytes], bytes]:
+        """Packed states by (partition, signature), of those that are stored."""
 
-    def save_states(self, revision: int, partition: int, states: Mapping[bytes, bytes]) -> None: ...
+    def save_states(self, revision: int, states: Mapping[tuple[int, bytes], bytes]) -> None: ...
 
     def take_refolds(self, revision: int) -> list[bytes]:
         """Signatures whose states must be made anew from the log; their marks go with this transaction."""
@@ -176,7 +177,8 @@ class FoldTx(Protocol):
     def save_evidence(self, rows: Sequence[EvidenceRow]) -> None:
         """Insert, or lower the first receipt of what is there."""
 
-    def add_marks(self, marks: Sequence[NewMark]) -> None: ...
+    def add_marks(self, marks: Sequence[NewMark]) -> list[int]:
+        """Their ids, ascending."""
 
     def add_dead_letters(self, letters: Sequence[DeadLetter]) -> None: ...
 
@@ -189,7 +191,8 @@ class DecideTx(Protocol):
 
     def delete_marks(self, ids: Sequence[int]) -> None: ...
 
-    def add_marks(self, marks: Sequence[NewMark]) -> None: ...
+    def add_marks(self, marks: Sequence[NewMark]) -> list[int]:
+        """Their ids, ascending."""
 
     def due(self, revision: int, until_us: int, limit: int) -> list[bytes]: ...
 
@@ -242,6 +245,9 @@ class DecideTx(Protocol):
         """(segment index, profile id, since) to insert; (segment index, profile id) to delete."""
 
     def add_changes(self, changes: Sequence[Change]) -> None: ...
+
+    def mark_search(self, profile_ids: Iterable[bytes]) -> None:
+        """Names or identifiers of these changed, or they are no more: the indexer looks at them again."""
 
     def count_segment_days(self, counts: Mapping[tuple[str, str], tuple[int, int]]) -> None:
         """(segment, ISO day) -> (entered, left), added to what is there."""

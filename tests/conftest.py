@@ -43,13 +43,18 @@ def _create(server: EmbeddedPostgres, template: str, name: str) -> str:
     return server.dsn.replace("dbname=touchfold", f"dbname={name}")
 
 
-@pytest.fixture
-def databases(server: EmbeddedPostgres) -> Databases:
-    """Fresh, migrated databases for one test."""
+def new_databases(server: EmbeddedPostgres) -> Databases:
+    """Databases of their own, migrated and empty."""
     number = next(_NUMBERS)
     return Databases(
         _create(server, "touchfold", f"main_{number}"), _create(server, "touchfold_vault", f"vault_{number}")
     )
+
+
+@pytest.fixture
+def databases(server: EmbeddedPostgres) -> Databases:
+    """Fresh, migrated databases for one test."""
+    return new_databases(server)
 
 
 @pytest.fixture(scope="session")

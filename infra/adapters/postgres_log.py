@@ -56,7 +56,7 @@ class PostgresLog:
 
     def read(self, partition: int, start: int, limit: int) -> list[Stored]:
         # gapless, so the range bounds the rows: the plan is an index range scan without a sort
-        with self._database.transaction() as cursor:
+        with self._database.reading() as cursor:
             cursor.execute(
                 f'select "offset", value from event_log_{int(partition)} '
                 'where "offset" >= %s and "offset" < %s order by "offset"',
@@ -69,7 +69,7 @@ class PostgresLog:
         for partition, offset in positions:
             groups.setdefault(partition, []).append(offset)
         found: list[Stored] = []
-        with self._database.transaction() as cursor:
+        with self._database.reading() as cursor:
             for partition, offsets in groups.items():
                 cursor.execute(
                     f'select "offset", value from event_log_{int(partition)} where "offset" = any(%s)',
@@ -79,7 +79,7 @@ class PostgresLog:
         return found
 
     def ends(self) -> list[int]:
-        with self._database.transaction() as cursor:
+        with self._database.reading() as cursor:
             cursor.execute("select next_offset from log_head order by partition")
             return [int(row[0]) for row in cursor.fetchall()]
 

@@ -231,19 +231,25 @@ class PostgresFold:
         )
         return {int(row[0]) for row in self._cursor.fetchall()}
 
-    def load_states(self, revision: int, partition: int, signatures: Iterable[bytes]) -> dict[bytes, bytes]:
-        return dict(
-            copy_pairs(
-                self._cursor,
-                f"select signature, state from states_r{int(revision)}"
-                f" where signature = any({array_literal(signatures)}) and partition = {int(partition)}",
-            )
+    def load_states(self, revision: int, keys: Iterable[tuple[int, bytes]]) -> dict[tuple[int, bytes], bytes]:
+        wanted = set(keys)
+        if not wanted:
+            return {}
+        # A signature is nearly always in one partition alone, so what is read beside the wanted rows is little.
+        data = copy_raw(
+            self._cursor,
+            f"select signature, partition, state from states_r{int(revision)}"
+            f" where signature = any({array_literal({signature for _, signature in wanted})})",
         )
+        return {key: state for key, state in _read_states(data) if key in wanted}
 
-    def save_states(self, revision: int, partition: int, states: Mapping[bytes, bytes]) -> None:
+    def save_states(self, revision: int, states: Mapping[tuple[int, bytes], bytes]) -> None:
+        if not states:
+            return
+        pack = _STATE_ROW
         packed = [
-            _STATE_ROW(16, signature, 2, partition, len(states[signature])) + states[signature]
-            for signature in sorted(states)
+            pack(16, signature, 2, partition, len(state)) + state
+            for (partition, signature), state in sorted(states.items(), key=_by_signature)
         ]
         copy_rows(self._cursor, "new_states", ("signature", "partition", "state"), packed)
         self._cursor.execute(
@@ -283,8 +289,8 @@ class PostgresFold:
         )
         self._cursor.execute("delete from new_evidence")
 
-    def add_marks(self, marks: Sequence[NewMark]) -> None:
-        _add_marks(self._cursor, marks)
+    def add_marks(self, marks: Sequence[NewMark]) -> list[int]:
+        return _add_marks(self._cursor, marks)
 
     def add_dead_letters(self, letters: Sequence[DeadLetter]) -> None:
         for letter in letters:
@@ -330,8 +336,8 @@ class PostgresDecide:
         if ids:
             self._cursor.execute("delete from marks where id = any(%s)", (list(ids),))
 
-    def add_marks(self, marks: Sequence[NewMark]) -> None:
-        _add_marks(self._cursor, marks)
+    def add_marks(self, marks: Sequence[NewMark]) -> list[int]:
+        return _add_marks(self._cursor, marks)
 
     def due(self, revision: int, until_us: int, limit: int) -> list[bytes]:
         rows = copy_out(
@@ -518,6 +524,13 @@ class PostgresDecide:
         packed = [_pack_change(batch, index, change) for index, change in enumerate(changes)]
         copy_rows(self._cursor, "changes", columns, packed)
 
+    def mark_search(self, profile_ids: Iterable[bytes]) -> None:
+        listed = sorted(profile_ids)
+        if listed:
+            self._cursor.execute(
+                f"insert into search_due select unnest({array_literal(listed)}) on conflict do nothing"
+            )
+
     def count_segment_days(self, counts: Mapping[tuple[str, str], tuple[int, int]]) -> None:
         for (segment, day), (entered, left) in sorted(counts.items()):
             self._cursor.execute(
@@ -534,6 +547,24 @@ def _positions(cursor: Cursor, signatures: Iterable[bytes]) -> list[tuple[int, i
         f'select partition, "offset" from register where verdict = 0 and signature = any({array_literal(signatures)})',
     )
     return [(int8(row[0]), int8(row[1])) for row in rows]
+
+
+_STATE_OUT: Final = struct.Struct("!hi16sihi")  # field count, signature, partition, length of the state
+
+
+def _read_states(data: bytes) -> Iterator[tuple[tuple[int, bytes], bytes]]:
+    """((partition, signature), state) of a binary COPY of signature, partition, state."""
+    at, end = len(COPY_HEADER), len(data) - len(COPY_END)
+    row_at, head = _STATE_OUT.unpack_from, _STATE_OUT.size
+    while at < end:
+        _, _, signature, _, partition, length = row_at(data, at)
+        at += head + length
+        yield (partition, signature), data[at - length : at]
+
+
+def _by_signature(item: tuple[tuple[int, bytes], bytes]) -> tuple[bytes, int]:
+    (partition, signature), _ = item
+    return signature, partition
 
 
 def _copy_register(cursor: Cursor, rows: Sequence[RegisterRow]) -> None:
@@ -560,20 +591,26 @@ def _pack_evidence(row: EvidenceRow) -> bytes:
     )
 
 
-def _add_marks(cursor: Cursor, marks: Sequence[NewMark]) -> None:
+def _add_marks(cursor: Cursor, marks: Sequence[NewMark]) -> list[int]:
+    if not marks:
+        return []
+    cursor.execute("select nextval(pg_get_serial_sequence('marks', 'id')) from generate_series(1, %s)", (len(marks),))
+    ids = sorted(int(row[0]) for row in cursor.fetchall())
     packed = []
-    for mark in marks:
+    for number, mark in zip(ids, marks, strict=True):
         signatures = sorted(mark.newest)
         packed.append(
-            f_int4(mark.revision)
+            f_int8(number)
+            + f_int4(mark.revision)
             + f_int2(mark.shard)
             + f_text(mark.kind)
             + f_array(_UUID, [f_bytes(signature) for signature in signatures])
             + f_array(_INT8, [f_int8(mark.newest[signature][0]) for signature in signatures])
             + f_array(_UUID, [f_bytes(mark.newest[signature][1]) for signature in signatures])
         )
-    columns = ("revision", "shard", "kind", "signatures", "newest_us", "newest_events")
+    columns = ("id", "revision", "shard", "kind", "signatures", "newest_us", "newest_events")
     copy_rows(cursor, "marks", columns, packed)
+    return ids
 
 
 def pack_profile(row: ProfileRow) -> bytes:

@@ -65,6 +65,8 @@ class PostgresVault:
         self._erased = erased
         self._lock = threading.Lock()  # of what is remembered; held for microseconds
         self._database_lock = threading.RLock()
+        self._reader = Database(dsn, "touchfold vault reads")  # so that a look-up never waits for new rows' commit
+        self._reader_lock = threading.Lock()
         self._drops = 0  # how often all was forgotten: what was read before is not remembered after
         self._hash_key: bytes | None = None
         self._hasher = blake2b(digest_size=HASH_BYTES)
@@ -121,6 +123,17 @@ class PostgresVault:
                 with self._database.transaction() as cursor:
                     return work(cursor)
 
+    def _read(self, work: Callable[[Cursor], T]) -> T:
+        """Run one statement that only reads; once more after an outage."""
+        with self._reader_lock:
+            try:
+                with self._reader.reading() as cursor:
+                    return work(cursor)
+            except StoreUnavailable:
+                self._reader.close()
+                with self._reader.reading() as cursor:
+                    return work(cursor)
+
     def hold_lease(self) -> None:
         """Take the lease and keep it until `close`: from then on `tokens` works, and rows are remembered.
 
@@ -136,6 +149,8 @@ class PostgresVault:
         self._lease.close()
         with self._database_lock:
             self._database.close()
+        with self._reader_lock:
+            self._reader.close()
         with self._lock:
             self._clear()
 
@@ -273,7 +288,7 @@ class PostgresVault:
 
     def find_hash(self, hashed: bytes) -> bytes | None:
         """The token of a keyed hash, or None. Reads the vault each time."""
-        rows = self._retry(partial(_select, hashes=[hashed]))
+        rows = self._read(partial(_select, hashes=[hashed]))
         return rows[0][1] if rows else None
 
     def open(self, tokens: Iterable[bytes]) -> dict[bytes, OpenIdentifier]:
@@ -290,7 +305,7 @@ class PostgresVault:
             )
             return [(row[0], row[1], bytes(row[2]), bytes(row[3])) for row in cursor.fetchall()]
 
-        rows = self._retry(select)
+        rows = self._read(select)
         opened: dict[bytes, OpenIdentifier] = {}
         for token, kind, wrapped, value in rows:
             try:
@@ -377,7 +392,7 @@ class PostgresVault:
             )
             return [(row[0], bytes(row[1])) for row in cursor.fetchall()]
 
-        keys = {token: self._unwrap(wrapped, token) for token, wrapped in self._retry(select)}
+        keys = {token: self._unwrap(wrapped, token) for token, wrapped in self._read(select)}
         with self._lock:
             if drops == self._drops and self._lease.valid():
                 for token, key in keys.items():

@@ -19,6 +19,7 @@ from infra.adapters.postgres_log import PostgresLog
 from infra.adapters.postgres_store import PostgresStore
 from processors.decide_batch import Decider
 from processors.fold_batch import Batch, Folder
+from processors.fresh import Fresh
 from processors.worker import Compiled, Services, decider_of, folder_of
 from schemas.dead_letters import DeadLetter
 from schemas.definitions import to_json
@@ -131,8 +132,9 @@ class LivePath:
     def __init__(self, bench: Bench, starts: Sequence[int] = ()) -> None:
         self._bench = bench
         epoch = bench.services.control.progress(bench.compiled.revision.revision)[0].epoch
-        self._folder: Folder = folder_of(bench.services, bench.compiled, epoch)
-        self._decider: Decider = decider_of(bench.services, bench.compiled)
+        fresh = Fresh()  # as the live loop of the worker
+        self._folder: Folder = folder_of(bench.services, bench.compiled, epoch, fresh=fresh)
+        self._decider: Decider = decider_of(bench.services, bench.compiled, fresh=fresh)
         self._next = list(starts) or [0] * bench.services.log.partitions
 
     @property
@@ -193,6 +195,7 @@ def measure(table: Table, size: Size) -> float:
         bench.append(records.first_of_each())
         _steady(bench, live, bare)
         gc.freeze()
+        gc.set_threshold(50_000, 20, 100)  # as the worker process does
         for label, customers in (("uniform customers", None), ("repeating customers", size.customers // 40)):
             for batch in (2_000, 20_000):
                 starts = bench.services.log.ends()

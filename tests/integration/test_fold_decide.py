@@ -76,6 +76,11 @@ class World:
 
 @pytest.fixture
 def world(databases: Databases) -> World:
+    return new_world(databases)
+
+
+def new_world(databases: Databases) -> World:
+    """The retail pack live over empty databases."""
     definitions = parse_documents(load_pack("retail"))
     database = Database(databases.main)
     with database.transaction() as cursor:

@@ -1,0 +1,37 @@
+"""Roles and what each may do: one table for the API, the UI and the commands (contracts, "API authentication")."""
+
+from collections.abc import Mapping
+from typing import Final
+
+ROLES: Final = ("admin", "marketer", "analyst", "staff", "privacy", "service")
+
+READ: Final = "read"  # profiles, segments, changes, events
+PERSONAL: Final = "personal"  # personal values in the clear; without it they are masked
+SQL: Final = "sql"
+ACT: Final = "act"  # note, call, complaint, correction on a customer
+EXPORT: Final = "export"  # members of a segment as a file
+OPERATE: Final = "operate"  # health in detail, live events, dead letters
+ERASE: Final = "erase"
+SOURCES: Final = "sources"
+TOKENS: Final = "tokens"
+PEOPLE: Final = "people"
+AUDIT: Final = "audit"
+
+RIGHTS: Final[Mapping[str, frozenset[str]]] = {
+    READ: frozenset(ROLES),
+    PERSONAL: frozenset(ROLES) - {"analyst"},
+    SQL: frozenset({"analyst", "admin"}),
+    ACT: frozenset({"admin", "staff", "service"}),
+    EXPORT: frozenset({"admin", "marketer", "analyst", "service"}),
+    OPERATE: frozenset({"admin", "analyst", "marketer"}),
+    ERASE: frozenset({"admin", "privacy"}),
+    SOURCES: frozenset({"admin"}),
+    TOKENS: frozenset({"admin"}),
+    PEOPLE: frozenset({"admin"}),
+    AUDIT: frozenset({"admin", "privacy"}),
+}
+
+
+def may(role: str, right: str) -> bool:
+    """Whether a role has a right."""
+    return role in RIGHTS[right]
