@@ -193,6 +193,10 @@ class Decider:
             row = self._row(profile_id, state, decision, at_us, old, lagging)
             if profile_id in ended:
                 row = row._replace(version=ended[profile_id])
+            if self.silent:
+                rows.append(row)
+                writer.memberships(old.segments if old else 0, row, at_us)
+                continue
             traits = None if profile_id in still else state
             rows.append(writer.differences(old, row, traits, causes[profile_id], at_us))
         if gone:
@@ -307,8 +311,7 @@ class _Writer:
             kinds = sorted(moves.joined[row.profile_id])
             note.add("profile", "identifiers", None, {"personal": True, "kinds": kinds})
             self.searchable.add(row.profile_id)
-        # What a silent one would note is not kept: a swap compares and gives versions.
-        if state is not None and not self._decider.silent:
+        if state is not None:
             self._traits(note, old, state, at_us)
         self._segments(note, old.segments if old else 0, row, at_us)
         was = old.lifecycle if old else None
@@ -319,6 +322,11 @@ class _Writer:
             note.add("risk", None, was, row.risk)
         self.changes += note.changes
         return row if row.version == note.version else row._replace(version=note.version)
+
+    def memberships(self, before: int, row: ProfileRow, at_us: int) -> None:
+        """Note who enters and leaves, and no change: a swap compares what it replaces and gives versions."""
+        self.entered += [(index, row.profile_id, at_us) for index in _bits(row.segments & ~before)]
+        self.left += [(index, row.profile_id) for index in _bits(before & ~row.segments)]
 
     def end(self, old: ProfileRow, at_us: int, cause: Cause) -> None:
         """A profile that owns nothing any more: merged into another, or erased elsewhere."""
