@@ -17,6 +17,8 @@ MODULES: Final = {
     "status": "status",
     "source": "source",
     "token": "token",
+    "user": "user",
+    "audit": "user",
     "import": "import_",
     "profile": "profile",
     "segment": "segment",

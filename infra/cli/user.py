@@ -1,0 +1,153 @@
+"""`touchfold user`: people who sign in to the pages; `touchfold audit`: who looked at whom and did what."""
+
+import json
+from typing import Annotated
+
+import typer
+
+from infra.cli.options import DATA, JSON
+from infra.cli.token import Role
+
+NAME = Annotated[str, typer.Argument(metavar="NAME", help="the name they sign in with")]
+ROLE = Annotated[Role, typer.Option("--role", help="what they may do")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    group = typer.Typer(help="People who sign in to the pages, each with a role.", no_args_is_help=True)
+    group.command("create")(create)
+    group.command("link")(link)
+    group.command("list")(list_people)
+    group.command("role")(set_role)
+    group.command("disable")(disable)
+    app.add_typer(group, name="user")
+    app.command("audit")(audit)
+
+
+def _say_link(url: str | None, name: str, role: str | None, secret: str, as_json: bool) -> None:
+    address = f"{url or 'http://127.0.0.1:8700'}/welcome/{secret}"
+    if as_json:
+        typer.echo(json.dumps({"name": name, "role": role, "link": address}))
+        return
+    typer.echo(address)
+    typer.echo(f"{name} sets a password there; it works once, for 24 hours. It is not shown again", err=True)
+
+
+def create(name: NAME, role: ROLE, data: DATA = None, as_json: JSON = False) -> None:
+    """Make somebody who may sign in, and print the link that sets their password.
+
+    Example: touchfold user create ada --role marketer
+    """
+    from contextlib import closing
+
+    from infra.adapters.postgres_people import PostgresPeople
+    from infra.bootstrap import session
+
+    with session(data) as here, closing(PostgresPeople(here.dsn)) as people:
+        secret = people.invite(name, role, here.door_clock.now())
+    _say_link(here.url, name, role, secret, as_json)
+
+
+def link(name: NAME, data: DATA = None, as_json: JSON = False) -> None:
+    """Print a new link for somebody who lost theirs, or their password.
+
+    Example: touchfold user link ada
+    """
+    from contextlib import closing
+
+    from infra.adapters.postgres_people import PostgresPeople
+    from infra.bootstrap import session
+
+    with session(data) as here, closing(PostgresPeople(here.dsn)) as people:
+        secret = people.link(name, here.door_clock.now())
+    _say_link(here.url, name, None, secret, as_json)
+
+
+def list_people(data: DATA = None, as_json: JSON = False) -> None:
+    """List the people, with their roles and when they were last seen.
+
+    Example: touchfold user list
+    """
+    from contextlib import closing
+
+    from infra.adapters.postgres_people import PostgresPeople
+    from infra.bootstrap import session
+    from query.answers import iso
+
+    with session(data) as here, closing(PostgresPeople(here.dsn)) as people:
+        found = [
+            {
+                "name": row.name,
+                "role": row.role,
+                "state": "disabled" if row.disabled_at else "active" if row.has_password else "invited",
+                "seen_at": None if row.seen_at is None else iso(row.seen_at),
+            }
+            for row in people.overview()
+        ]
+    if as_json:
+        typer.echo(json.dumps(found))
+        return
+    for each in found:
+        typer.echo(f"{each['name']:<24} {each['role']:<9} {each['state']:<9} seen {each['seen_at'] or 'never'}")
+
+
+def set_role(name: NAME, role: ROLE, data: DATA = None) -> None:
+    """Give somebody another role, from their next request on.
+
+    Example: touchfold user role ada --role admin
+    """
+    from contextlib import closing
+
+    from infra.adapters.postgres_people import PostgresPeople
+    from infra.bootstrap import session
+
+    with session(data) as here, closing(PostgresPeople(here.dsn)) as people:
+        people.set_role(name, role)
+    typer.echo(f"{name} has the role {role}")
+
+
+def disable(name: NAME, data: DATA = None) -> None:
+    """Let somebody sign in no more; what they have open ends.
+
+    Example: touchfold user disable ada
+    """
+    from contextlib import closing
+
+    from infra.adapters.postgres_people import PostgresPeople
+    from infra.bootstrap import session
+
+    with session(data) as here, closing(PostgresPeople(here.dsn)) as people:
+        people.disable(name, here.door_clock.now())
+    typer.echo(f"{name} can no longer sign in")
+
+
+def audit(
+    verify: Annotated[bool, typer.Option("--verify", help="check that no entry was altered or removed")] = False,
+    limit: Annotated[int, typer.Option("--limit", min=1, help="so many entries, the newest first")] = 50,
+    data: DATA = None,
+    as_json: JSON = False,
+) -> None:
+    """Show who looked at whom and who did what, or check that the list is whole.
+
+    Example: touchfold audit --verify
+    """
+    from contextlib import closing
+
+    from infra.adapters.postgres_audit import PostgresAudit
+    from infra.bootstrap import session
+    from query.answers import iso
+
+    with session(data) as here, closing(PostgresAudit(here.dsn, here.door_clock.now)) as log:
+        problems = log.verify() if verify else []
+        rows = [] if verify else log.page(limit=limit)
+    if verify:
+        typer.echo(
+            json.dumps({"whole": not problems, "problems": problems}) if as_json else "\n".join(problems) or "whole"
+        )
+        raise typer.Exit(1 if problems else 0)
+    found = [{**row._asdict(), "at": iso(row.at)} for row in rows]
+    if as_json:
+        typer.echo(json.dumps(found))
+        return
+    for each in found:
+        typer.echo(f"{each['at']}  {each['who']:<20} {each['role']:<9} {each['action']:<24} {each['profile_id'] or ''}")

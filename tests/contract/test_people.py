@@ -1,0 +1,162 @@
+"""People, their sessions and the audit log, over a real PostgreSQL."""
+
+import re
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+
+import pytest
+
+from infra.adapters.postgres import Database
+from infra.adapters.postgres_audit import PostgresAudit
+from infra.adapters.postgres_people import PostgresPeople
+from infra.adapters.postgres_tokens import PostgresTokens
+from schemas.errors import BadRequest, NotFound, TooMany
+from tests.conftest import Databases
+
+NOW = datetime(2026, 5, 4, 9, tzinfo=UTC)
+PASSWORD = "correct horse battery"
+
+
+class Hand:
+    """A monotonic clock that is moved by hand."""
+
+    def __init__(self) -> None:
+        self.at = 0.0
+
+    def __call__(self) -> float:
+        return self.at
+
+
+@pytest.fixture
+def people(databases: Databases) -> Iterator[PostgresPeople]:
+    with closing(PostgresPeople(databases.main, monotonic=Hand())) as people:
+        yield people
+
+
+def test_the_first_admins_link_works_once_and_is_given_until_somebody_has_a_password(people: PostgresPeople) -> None:
+    earlier = people.first_admin_link(NOW)
+    link = people.first_admin_link(NOW)
+    assert earlier is not None
+    assert link is not None
+    assert people.invited(earlier, NOW) is None
+    assert people.invited(link, NOW) == "admin"
+    session = people.accept(link, PASSWORD, NOW)
+    assert people.who(session, NOW) == ("admin", "admin")
+    assert people.first_admin_link(NOW) is None
+    with pytest.raises(NotFound, match="used already"):
+        people.accept(link, PASSWORD, NOW)
+
+
+def test_a_link_ends_after_a_day_and_a_short_password_does_not_use_it_up(people: PostgresPeople) -> None:
+    link = people.invite("Ada", "staff", NOW)
+    with pytest.raises(BadRequest, match="10 to 256"):
+        people.accept(link, "short", NOW)
+    assert people.invited(link, NOW + timedelta(hours=23)) == "ada"
+    with pytest.raises(NotFound):
+        people.accept(link, PASSWORD, NOW + timedelta(hours=25))
+
+
+def test_signing_in_needs_the_right_name_and_password_and_five_failures_must_wait(databases: Databases) -> None:
+    hand = Hand()
+    with closing(PostgresPeople(databases.main, monotonic=hand)) as people:
+        people.accept(people.invite("ada", "staff", NOW), PASSWORD, NOW)
+        session = people.sign_in("ADA ", PASSWORD, NOW)
+        assert session is not None
+        assert people.who(session, NOW) == ("ada", "staff")
+        for _ in range(5):
+            assert people.sign_in("ada", "wrong", NOW) is None
+        with pytest.raises(TooMany, match="wait 30 s"):
+            people.sign_in("ada", PASSWORD, NOW)
+        hand.at += 31
+        assert people.sign_in("ada", PASSWORD, NOW) is not None
+        assert people.sign_in("nobody", PASSWORD, NOW) is None
+
+
+def test_a_session_ends_by_signing_out_idling_a_week_and_by_being_disabled(people: PostgresPeople) -> None:
+    people.accept(people.invite("admin", "admin", NOW), PASSWORD, NOW)
+    first = people.accept(people.invite("ada", "staff", NOW), PASSWORD, NOW)
+    assert people.who(first, NOW + timedelta(hours=13)) is None
+    at = NOW
+    for _ in range(14):  # in use all the time
+        at += timedelta(hours=11)
+        assert people.who(first, at) is not None
+    assert people.who(first, NOW + timedelta(days=7)) is None
+    second = people.sign_in("ada", PASSWORD, NOW)
+    assert second is not None
+    people.set_role("ada", "marketer")
+    assert people.who(second, NOW) == ("ada", "marketer")
+    people.disable("ada", NOW)
+    assert people.who(second, NOW) is None
+    assert people.sign_in("ada", PASSWORD, NOW) is None
+    third = people.sign_in("admin", PASSWORD, NOW)
+    assert third is not None
+    people.sign_out(third, NOW)
+    assert people.who(third, NOW) is None
+
+
+def test_the_last_admin_stays(people: PostgresPeople) -> None:
+    people.accept(people.invite("boss", "admin", NOW), PASSWORD, NOW)
+    with pytest.raises(BadRequest, match="last admin"):
+        people.disable("boss", NOW)
+    with pytest.raises(BadRequest, match="last admin"):
+        people.set_role("boss", "staff")
+    people.invite("other", "admin", NOW)
+    people.set_role("boss", "staff")
+
+
+def test_an_api_token_opens_a_session_until_it_is_revoked(people: PostgresPeople, databases: Databases) -> None:
+    with closing(PostgresTokens(databases.main)) as tokens:
+        name, token = tokens.create("analyst", NOW)
+        session = people.sign_in_with_token(token, NOW)
+        assert session is not None
+        assert people.who(session, NOW) == (f"token:{name}", "analyst")
+        assert people.sign_in_with_token("tf_other", NOW) is None
+        tokens.revoke(name, NOW)
+        assert people.who(session, NOW) is None
+
+
+def test_no_secret_is_stored(people: PostgresPeople, databases: Databases) -> None:
+    link = people.invite("ada", "staff", NOW)
+    session = people.accept(link, PASSWORD, NOW)
+    with closing(Database(databases.main)) as database, database.transaction() as cursor:
+        cursor.execute("select (select string_agg(p::text, '') from people p), (select string_agg(s::text, '')"
+                       " from sessions s), (select string_agg(i::text, '') from invitations i)")  # fmt: skip
+        stored = " ".join(cursor.fetchone() or ())
+        for secret in (link, session, PASSWORD):
+            assert secret not in stored
+        assert sha256(session.encode()).hexdigest() in stored
+        assert "$argon2id$" in stored
+
+
+@pytest.fixture
+def audit(databases: Databases) -> Iterator[PostgresAudit]:
+    with closing(PostgresAudit(databases.main, lambda: NOW)) as audit:
+        for number in range(20):
+            audit.note("ada", "staff", "profile.viewed", bytes([number]) * 16, {"page": number})
+        audit.flush()
+        yield audit
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        ("update audit_log set who = 'bob' where seq = 7", "entry 7 .* not as it was written"),
+        ("update audit_log set detail = '{}' where seq = 7", "entry 7 "),
+        ("delete from audit_log where seq = 7", "entries 7 to 7 are missing"),
+        ("delete from audit_log where seq > 15", "entries after 15 are missing"),
+        ("delete from audit_log", "entries after 0 are missing"),
+        ("update audit_log a set profile_id = b.profile_id from audit_log b where a.seq = 3 and b.seq = 4", "entry 3 "),
+    ],
+)
+def test_what_was_removed_or_altered_is_found(
+    audit: PostgresAudit, databases: Databases, damage: str, said: str
+) -> None:
+    assert audit.verify() == []
+    assert [row.seq for row in audit.page(limit=3)] == [20, 19, 18]
+    assert [row.detail["page"] for row in audit.page(profile_id=bytes([5]) * 16)] == [5]
+    with closing(Database(databases.main)) as database, database.transaction() as cursor:
+        cursor.execute(damage)
+    (problem, *_) = audit.verify()
+    assert re.search(said, problem)
