@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from infra.adapters.phones import Phones
 from infra.adapters.postgres_reads import FeedBell, PerThreadLog, PostgresReads
 from infra.bootstrap import Session
+from query.cards import Cards
 from query.changes import Changes
 from query.events import Events
 from query.profiles import Profiles
+from query.search import Search
 from query.segments import Segments
 from query.timeline import Timeline
 from query.views import Views
@@ -24,6 +26,7 @@ class Reading:
     changes: Changes
     events: Events
     timeline: Timeline
+    search: Search
     bell: FeedBell
     reads: PostgresReads
     log: PerThreadLog
@@ -44,6 +47,7 @@ def make_reading(dsn: str, vault: Vault, sealer: Sealer, clock: Clock, phone: Ph
         changes=Changes(reads),
         events=Events(reads, vault, log),
         timeline=Timeline(reads, vault, sealer, log),
+        search=Search(views, Cards(vault, sealer, log, clock), vault, phone),
         bell=FeedBell(dsn),
         reads=reads,
         log=log,

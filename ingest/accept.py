@@ -24,7 +24,7 @@ from ingest.canonical import (
     canonical_parts,
 )
 from ingest.clock import settle
-from ingest.translate import Fields, merge_defaults, translate
+from ingest.translate import Fields, merge_defaults, of_staff, translate
 from schemas.dead_letters import DeadLetter, letter_id, seal_letter
 from schemas.identifiers import Path, extract
 from schemas.identity_rules import DEFAULT_RULES, Rank
@@ -97,6 +97,7 @@ class Call(NamedTuple):
     historical: bool = False
     trusted_clock: bool = False
     clock_received_at: datetime | None = None
+    staff: bool = False  # types of staff are taken
 
 
 class _Draft:
@@ -166,7 +167,7 @@ class Acceptor:
     def accept_many(self, calls: Sequence[Call]) -> list[Accepted]:
         """As `accept`, for several requests with one vault look-up."""
         wanted: dict[Pair, None] = {}
-        drafts = [[self._draft(item, call.defaults, wanted) for item in call.items] for call in calls]
+        drafts = [[self._draft(item, call, wanted) for item in call.items] for call in calls]
         tokens: dict[Pair, bytes] = {}
         suppressed: set[bytes] = set()
         if wanted:
@@ -181,7 +182,7 @@ class Acceptor:
 
     # ---------------------------------------------------------------- first pass: no I/O
 
-    def _draft(self, item: object, defaults: Mapping[str, Any] | None, wanted: dict[Pair, None]) -> _Draft:
+    def _draft(self, item: object, call: Call, wanted: dict[Pair, None]) -> _Draft:
         draft = _Draft(item)
         try:
             if type(item) is not dict:
@@ -190,11 +191,13 @@ class Acceptor:
                     if isinstance(item, Unreadable)
                     else Refused("wrong_type", "", "an item must be an object")
                 )
-            if defaults:
-                draft.item = item = merge_defaults(item, defaults)
+            if call.defaults:
+                draft.item = item = merge_defaults(item, call.defaults)
             self._identify(draft, item)
             draft.item, draft.encoded, draft.context = canonical_parts(item)
             draft.fields = translate(draft.item)
+            if call.staff:
+                draft.fields = of_staff(draft.item, draft.fields)
             if not draft.pairs:
                 raise Refused("no_identifier", "", _without_identifier(item))
         except Refused as refused:

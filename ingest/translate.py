@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple
 
 from ingest.canonical import MAX_NAME, Refused
 from ingest.clock import BadTime, parse_time
-from schemas.touchpoints import CALL_TYPES, type_of
+from schemas.touchpoints import CALL_TYPES, STAFF_TYPES, type_of
 
 CALLS: Final = frozenset({"track", *CALL_TYPES})
 _NOTHING: Final[Mapping[str, Any]] = {}
@@ -75,6 +75,17 @@ def translate(item: Mapping[str, Any]) -> Fields:
         message_id = _message_id(item)
     original_at, sent_at = _times(item)
     return Fields(type_, name, properties, context, traits, message_id, original_at, sent_at)
+
+
+def of_staff(item: Mapping[str, Any], fields: Fields) -> Fields:
+    """Fields of an item that staff wrote: its event may be a type that no write key can send.
+
+    A `trait.corrected` is named by its trait; one whose traits lack it withdraws the correction.
+    """
+    event = item.get("event")
+    if event == "trait.corrected":
+        return fields._replace(type=event, name=str(item.get("name")))
+    return fields._replace(type=event, name=None) if event in STAFF_TYPES else fields
 
 
 def section(item: Mapping[str, Any], name: str) -> Mapping[str, Any]:

@@ -31,6 +31,7 @@ from projections.state import (
     LocalDays,
     State,
     iso_day,
+    shown,
 )
 from schemas.record import uuid_text
 from schemas.store import NO_EVENT, Change, DecideTx, Mark, ProfileRow, ProjectionStore, change_id
@@ -417,7 +418,7 @@ def _stamp_us(state: State, slot: int) -> int | None:
 
 def _direct_stamps(state: State) -> dict[str, tuple[int, bytes]]:
     """The event that set each direct trait."""
-    return {entry[NAME]: (entry[STAMP_US], entry[STAMP_KEY]) for entry in state[TRAITS] if entry[FORM] == DIRECT}
+    return {entry[NAME]: (entry[STAMP_US], entry[STAMP_KEY]) for entry in shown(state[TRAITS]) if entry[FORM] == DIRECT}
 
 
 def _bits(mask: int) -> list[int]:

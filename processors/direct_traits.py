@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from projections.state import DIRECT, FORM, NAME, OFFSET, PARTITION, TRAITS, State
+from projections.state import DIRECT, FORM, NAME, OFFSET, PARTITION, TRAITS, State, shown
 from schemas.ports import EventLog, Sealer
 from schemas.record import Stored, decode
 
@@ -17,7 +17,7 @@ def open_direct(
     """Values by name for each key of `states`; a trait whose key was erased is left out."""
     places: dict[tuple[int, int], list[tuple[bytes, str]]] = {}
     for key, state in states.items():
-        for entry in state[TRAITS]:
+        for entry in shown(state[TRAITS]):
             if entry[FORM] == DIRECT and wanted(entry[NAME]):
                 places.setdefault((entry[PARTITION], entry[OFFSET]), []).append((key, entry[NAME]))
     values: dict[bytes, dict[str, Any]] = {key: {} for key in states}

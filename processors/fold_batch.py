@@ -30,7 +30,7 @@ from schemas.store import (
     Verdict,
 )
 
-_CACHE: Final = 200_000  # signatures whose evidence is known to be stored; about 40 MB
+_CACHE: Final = 100_000  # signatures whose evidence is known to be stored; about 40 MB with their tokens
 
 
 class Batch(NamedTuple):

@@ -18,6 +18,7 @@ from processors.fold_batch import Batch, Folder, LetterMaker, Report
 from processors.fresh import Fresh
 from processors.refold import refold_marked, uncapped_state
 from processors.resolve import Identity
+from processors.search_index import SearchIndexer
 from projections.evaluate import Evaluator, compile_evaluator
 from projections.fold import Fold, compile_fold
 from projections.state import State
@@ -256,9 +257,10 @@ class LiveLoop:
 class Worker:
     """The embedded worker: the live loop, the building revision in its pauses, watermarks for those who read."""
 
-    def __init__(self, services: Services, build: "Build") -> None:
+    def __init__(self, services: Services, build: "Build", index: SearchIndexer | None = None) -> None:
         self._services = services
         self._build = build
+        self._index = index
         self.live = LiveLoop(services, build.shadows)
         self._saved_at: datetime | None = None
 
@@ -277,8 +279,16 @@ class Worker:
         if due and not worked:
             worked = live.decide_late(to_us(now - MAX_WAIT))
         built = pulse.building is not None and self._build(live)
+        indexed = pulse.search and self._index_some()
         self._save_watermarks()
-        return worked or built
+        return worked or built or indexed
+
+    def _index_some(self) -> bool:
+        """A slice of what the search index lacks."""
+        compiled = self.live.compiled
+        if self._index is None:
+            return False
+        return self._index.step(compiled.revision.revision, compiled.fold, compiled.evaluator) > 0
 
     def _save_watermarks(self) -> None:
         now = self._services.clock.now()

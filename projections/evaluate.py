@@ -113,18 +113,20 @@ class Evaluator:
     def attributes(self, state: State) -> dict[str, Any]:
         """The clear traits; JSON types, numbers with a fraction as Decimal."""
         forms = (st.PLAIN, st.JSON_TEXT)
-        return {entry[st.NAME]: declared(entry, None) for entry in state[st.TRAITS] if entry[st.FORM] in forms}
+        return {
+            entry[st.NAME]: declared(entry, None) for entry in st.shown(state[st.TRAITS]) if entry[st.FORM] in forms
+        }
 
     def direct_names(self, state: State) -> list[str]:
         """The names of sealed traits that are set."""
-        return [entry[st.NAME] for entry in state[st.TRAITS] if entry[st.FORM] == st.DIRECT]
+        return [entry[st.NAME] for entry in st.shown(state[st.TRAITS]) if entry[st.FORM] == st.DIRECT]
 
     def direct_positions(self, state: State, names: frozenset[str] | None = None) -> dict[str, tuple[int, int]]:
         """Where direct traits are: name → (partition, offset) of their record; by default those conditions use."""
         wanted = self.condition_traits if names is None else names
         return {
             entry[st.NAME]: (entry[st.PARTITION], entry[st.OFFSET])
-            for entry in state[st.TRAITS]
+            for entry in st.shown(state[st.TRAITS])
             if entry[st.FORM] == st.DIRECT and entry[st.NAME] in wanted
         }
 
@@ -272,7 +274,8 @@ def _reader(kind: str) -> Callable[[Any], TraitValue]:
 def _generate(evaluator: Evaluator, used: Sequence[str]) -> Source:
     days = evaluator.fold.days
     src = Source({
-        **HELPERS, "declared": declared, "restore": restore, "kept_number": kept_number, "divide": divide,
+        **HELPERS, "declared": declared, "shown": st.shown, "restore": restore,
+        "kept_number": kept_number, "divide": divide,
         "open_number": open_number, "Decision": Decision, "new": tuple.__new__, "DAYS": days.cache.get,
         "day_of": days.day,
         "start": days.start, "moment": moment_reader(days), "NONE": {},
@@ -516,7 +519,7 @@ def _conditions(src: Source, evaluator: Evaluator, values: _Values) -> None:
     """Segments, stage and risk in order of need, then the decision."""
     defs, add = evaluator.definitions, src.add
     if evaluator.condition_traits:
-        add(1, "tr = {x[0]: x for x in s[3]} if s[3] else NONE")
+        add(1, "tr = {x[0]: x for x in shown(s[3])} if s[3] else NONE")
     known: dict[str, tuple[str, str]] = {}
     for name, var in values.vars.items():
         known[name] = (var, _VAR_KINDS[defs.computed_traits[name].kind])

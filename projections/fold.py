@@ -285,6 +285,20 @@ def fold_traits(event: FoldEvent, state: State) -> None:
                 st.put(entries, [name, 0, us, key, st.DIRECT, None, event.partition, event.offset])
 
 
+def fold_correction(event: FoldEvent, state: State) -> None:
+    """A correction by staff of the trait that the event is named by; one without a value withdraws it."""
+    name = event.name
+    if name is None:
+        return
+    form, stored = st.WITHDRAWN, None
+    if name in event.traits:
+        form, stored = _trait_value(event.traits[name])
+    elif event.sealed is not None and f"traits.{name}" in event.sealed.names:
+        form = st.DIRECT
+    stamp = (event.occurred_us, event.key)
+    st.put(state[st.TRAITS], [name + st.CORRECTED, 1, *stamp, form, stored, event.partition, event.offset])
+
+
 def _trait_value(value: Any) -> tuple[int, Any]:
     """Form and stored value of an attribute; no floats, no dicts whose order could differ."""
     if value is None:
@@ -304,7 +318,8 @@ def _generate(fold: Fold, plan: Plan) -> Source:
     )}  # fmt: skip
     space |= {
         **HELPERS, "text_id": text_id, "storable": storable, "read_raw": read_raw, "derive": derive,
-        "fold_traits": fold_traits, "currency_of": currency_of, "BASE": fold.currency, "CAP": fold.order_cap,
+        "fold_traits": fold_traits, "fold_correction": fold_correction,
+        "currency_of": currency_of, "BASE": fold.currency, "CAP": fold.order_cap,
         "DAYS": fold.days.cache.get, "day_of": fold.days.day, "moment": moment_reader(fold.days),
         "to_base": converter(plan.definitions, fold.currency, fold.days),
         "RANK": {name: source.rank for name, source in plan.definitions.sources.items()}.get,
@@ -400,6 +415,8 @@ def _apply(src: Source, plan: Plan) -> None:
         "t = e.type",
         f"if t == {IDENTIFIED!r}:",
         "    fold_traits(e, s)",
+        "elif t == 'trait.corrected':",
+        "    fold_correction(e, s)",
         "h = H(t, H_DEFAULT) if t != 'custom' else C(e.name, C_DEFAULT)",
         "if h is not None:",
         "    h(e, s, us, key, opened)",

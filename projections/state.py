@@ -24,10 +24,12 @@ BASE_SLOTS: Final = 7
 OVERFLOW: Final = -1
 ORDER_CAP: Final = 8_192
 
-# A trait entry: [name, level, occurred_us, event key, form, value, partition, offset]. Greater wins: a correction
-# (level 1, not written yet) outranks every source, then the stamp; in one event the direct form holds.
+# A trait entry: [name, level, occurred_us, event key, form, value, partition, offset]. Greater wins: the stamp, and
+# in one event the direct form. A correction (level 1) has an entry of its own beside the sources' (its name and
+# CORRECTED), so that a withdrawal shows again what they say; `shown` puts it before them.
 NAME, LEVEL, STAMP_US, STAMP_KEY, FORM, VALUE, PARTITION, OFFSET = range(8)
-UNSET, PLAIN, JSON_TEXT, DIRECT = range(4)
+UNSET, PLAIN, JSON_TEXT, DIRECT, WITHDRAWN = range(5)
+CORRECTED: Final = "\0"
 
 # An order's base: [order id, source rank, occurred_us, event key, own amount, currency, base amount, bits,
 # extras…]; a refund: [event key, order id, …] without rank and stamp key. Amounts are scaled (10^4) or None.
@@ -176,6 +178,18 @@ def put(entries: list[list[Any]], entry: list[Any]) -> bool:
         return False
     entries.insert(i, entry)
     return True
+
+
+def shown(entries: list[list[Any]]) -> list[list[Any]]:
+    """Trait entries as they hold: a correction, while it is not withdrawn, in the place of what sources say."""
+    corrections = {entry[NAME][:-1]: entry for entry in entries if entry[LEVEL]}
+    if not corrections:
+        return entries
+    found = {entry[NAME]: entry for entry in entries if not entry[LEVEL]}
+    for name, entry in corrections.items():
+        if entry[FORM] != WITHDRAWN:
+            found[name] = [name, *entry[1:]]
+    return [found[name] for name in sorted(found)]
 
 
 def put_capped(state: State, slot: int, entry: list[Any], cap: int | None) -> None:

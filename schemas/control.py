@@ -34,6 +34,7 @@ class Pulse(NamedTuple):
     ends: Sequence[int]  # of the log, by partition
     marks: bool  # any, of any revision
     due_us: int | None  # the earliest timer of the revision asked for
+    search: bool = False  # whether profiles wait to be indexed
 
 
 class Control(Protocol):

@@ -109,6 +109,15 @@ class Reads(Protocol):
 
     def profile(self, revision: int, token: bytes) -> Found: ...
 
+    def profiles(self, revision: int, profile_ids: Sequence[bytes]) -> list[ProfileRead]:
+        """Those of the ids that live, in the order given."""
+
+    def owners(self, tokens: Sequence[bytes]) -> list[bytes]:
+        """The profiles that own these tokens, each once, in the order of the tokens."""
+
+    def search(self, revision: int, terms: Sequence[Sequence[int]], limit: int) -> list[bytes]:
+        """Profiles with one of the keyed terms of every part, seen last first; of more than `limit`, some."""
+
     def segment_sizes(self, revision: int) -> dict[int, int]:
         """Members by segment index; empty segments are left out."""
 

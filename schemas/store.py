@@ -320,3 +320,29 @@ class Snapshot(Protocol):
     def evidence(self) -> Iterable[EvidenceRow]: ...
 
     def profiles(self) -> Iterable[ProfileRow]: ...
+
+
+class Indexed(NamedTuple):
+    """A profile to index, as last decided. Its tokens are (token, kind)."""
+
+    profile_id: bytes
+    state: bytes
+    tokens: Sequence[tuple[bytes, str]]
+
+
+class SearchTx(Protocol):
+    """Open transaction: the profiles taken are locked against their erasure until commit."""
+
+    @property
+    def taken(self) -> Sequence[bytes]: ...
+
+    def profiles(self, revision: int) -> list[Indexed]:
+        """Those of the taken that live."""
+
+    def put(self, rows: Mapping[bytes, Sequence[int]]) -> None:
+        """Store the terms of each; the taken that are not in `rows` have none any more."""
+
+
+class SearchStore(Protocol):
+    def take(self, limit: int) -> AbstractContextManager[SearchTx]:
+        """Take profiles that wait; they wait no more when the block commits."""

@@ -16,11 +16,13 @@ from infra.adapters.postgres import Database
 from infra.adapters.postgres_control import PostgresControl, insert_revision
 from infra.adapters.postgres_log import PostgresLog
 from infra.adapters.postgres_rebuild import PostgresRebuild
+from infra.adapters.postgres_search import PostgresSearch
 from infra.adapters.postgres_store import PostgresStore
 from infra.adapters.vault import ErasedTokens, PostgresVault
 from infra.reading import Reading, make_reading
 from processors.dead_letters import letter_maker
 from processors.rebuild import Builder, segment_hashes
+from processors.search_index import SearchIndexer
 from processors.worker import Services, Worker
 from schemas.definitions import load_pack, parse_documents, to_json
 from schemas.identifiers import normalise
@@ -149,11 +151,12 @@ def reading_world(databases: Databases) -> Iterator[ReadingWorld]:
         time_zone=DEPLOYMENT["time_zone"],
         currency=DEPLOYMENT["currency"],
     )
-    worker = Worker(services, Builder(services, rebuild))
+    search = PostgresSearch(databases.main)
+    worker = Worker(services, Builder(services, rebuild), SearchIndexer(search, vault, vault, log))
     reading = make_reading(databases.main, vault, vault, clock, PHONES)
     try:
         yield ReadingWorld(databases, clock, vault, services, worker, reading)
     finally:
         reading.close()
-        for each in (log, store, control, rebuild, erased, vault):
+        for each in (log, store, control, rebuild, search, erased, vault):
             each.close()

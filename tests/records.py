@@ -27,17 +27,18 @@ def record(
     properties: dict[str, Any] | None = None,
     traits: dict[str, Any] | None = None,
     source: str = "test",
+    name: str | None = None,
 ) -> Record:
     """A record of one event. The digest covers everything but the message id and the receipt, as at the door."""
     ranked = sorted(ids, key=lambda each: (DEFAULT_RULES.rank(each[0]), token(*each)))
     identifiers = [Identifier(kind, token(kind, value).hex()) for kind, value in ranked]
-    content = repr((ranked, type_, at, properties, traits)).encode()
+    content = repr((ranked, type_, at, properties, traits, name)).encode()
     return Record(
         v=1,
         id=uuid_text(event_key(SECRET, source, message_id)),
         message_id=message_id,
         type=type_,
-        name=None,
+        name=name,
         source=source,
         ids=identifiers,
         route_key=identifiers[0].token,

@@ -204,13 +204,20 @@ class Reference:
     def trait(self, name: str, direct: dict[str, Any]) -> Any:
         """A declared trait: the newest event that set it; in one event the sealed form holds."""
         found: Any = None
+        corrected: tuple[Any] | None = None  # by staff; it stands until it is withdrawn
         for event in sorted(self.events, key=self.stamp):
+            if event["type"] == "trait.corrected" and event["name"] == name:
+                corrected = None
+                if name in event["traits"]:
+                    corrected = (event["traits"][name],)
+                if name in event["sealed"]:
+                    corrected = (direct.get(name),)
             if event["type"] == "profile.identified":
                 if name in event["traits"]:
                     found = event["traits"][name]
                 if name in event["sealed"]:
                     found = direct.get(name)
-        return found
+        return found if corrected is None else corrected[0]
 
     def decide(self, direct: dict[str, Any]) -> tuple[set[str], str, list[str]]:
         """Segments, stage and reason codes."""

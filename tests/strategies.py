@@ -23,6 +23,7 @@ THEMES = (
     (*ORDERS, *ORDERS, "purchase.refunded", "pos.return"),
     ("web.page_viewed", "email.opened", "survey.answered"),
     ("complaint.opened", "complaint.escalated", "complaint.resolved", "profile.identified", "custom"),
+    ("profile.identified", "trait.corrected"),
 )
 SOURCES = ("web", "till", "import")
 START = datetime(2023, 9, 1, tzinfo=UTC)
@@ -83,6 +84,13 @@ trait_sets = st.fixed_dictionaries(
 )
 
 
+corrections = st.one_of(
+    st.sampled_from(["Bern", None, "Oslo"]).map(lambda city: {"name": "city", "traits": {"city": city}}),
+    st.sampled_from(["birthday", "city"]).map(lambda name: {"name": name, "sealed": [name]}),
+    st.sampled_from(["birthday", "city", "age"]).map(lambda name: {"name": name}),  # withdrawn
+)
+
+
 @st.composite
 def touchpoints(draw: st.DrawFn, max_size: int = 14) -> list[Event]:
     """Events with distinct ids, many on the same order, many at the same instant, some of wrong types."""
@@ -104,6 +112,8 @@ def touchpoints(draw: st.DrawFn, max_size: int = 14) -> list[Event]:
             "partition": draw(st.integers(0, 3)),
             "offset": i,
         })  # fmt: skip
+        if kind == "trait.corrected":
+            events[-1] |= draw(corrections)
     return events
 
 

@@ -43,7 +43,7 @@ class PostgresControl:
                 "select (select revision from revisions where state = 'live'),"
                 " (select min(revision) from revisions where state = 'building'),"
                 " (select array_agg(next_offset order by partition) from log_head),"
-                " exists (select from marks)"
+                " exists (select from marks), exists (select from search_due)"
             )
             row = cursor.fetchone()
             assert row is not None, "a query without a table gave no row"
@@ -52,7 +52,7 @@ class PostgresControl:
                 cursor.execute(f"select min(due_us) from profiles_r{int(revision)}")
                 due = cursor.fetchone()
                 due_us = due[0] if due else None
-            return Pulse(row[0], row[1], row[2], row[3], due_us)
+            return Pulse(row[0], row[1], row[2], row[3], due_us, row[4])
 
     def progress(self, revision: int) -> list[Progress]:
         with self._database.transaction() as cursor:

@@ -202,6 +202,9 @@ class PostgresErasure:
             for profile_id, version in self._cursor.fetchall():
                 if revision == live:
                     versions[profile_id] = max(versions.get(profile_id, 0), int(version))
+        # After the profiles' rows, whose locks an indexer holds until it has written.
+        self._cursor.execute("delete from search where profile_id = any(%s)", (ids,))
+        self._cursor.execute("delete from search_due where profile_id = any(%s)", (ids,))
         self._cursor.execute(  # what was said of the person's traits is unsaid; that something was, stays
             "update changes set old = null, new = null where profile_id = any(%s) and type = 'profile'", (ids,)
         )

@@ -51,6 +51,16 @@ left join lateral (
         array_agg(o.kind order by o.first_us, o.token) kinds
     from tokens o where o.profile_id = p.profile_id) m on true
 """
+_PROFILES: Final = """
+select p.profile_id, p.version, p.state, p.segments, p.lifecycle, p.risk, p.reasons, p.first_us, p.last_us,
+    p.event_count, m.tokens, m.kinds
+from profiles_r{revision} p
+left join lateral (
+    select array_agg(o.token order by o.first_us, o.token) tokens,
+        array_agg(o.kind order by o.first_us, o.token) kinds
+    from tokens o where o.profile_id = p.profile_id) m on true
+where p.profile_id = any(%s)
+"""
 _CHANGES: Final = """
 select (select coalesce(max(seq), 0) from feed_batches), c.*
 from (select 1) one
@@ -197,6 +207,34 @@ class PostgresReads:
             list(zip(tokens or (), kinds or (), strict=True)),
         )
         return Found(live, erased, owner, read)
+
+    def profiles(self, revision: int, profile_ids: Sequence[bytes]) -> list[ProfileRead]:
+        ids = list(profile_ids)
+        if not ids:
+            return []
+        found = {}
+        for row in self._revision_rows(revision, _PROFILES, (Uuids(ids),)):
+            owner, version, state, mask, stage, risk, reasons, first, last, count, tokens, kinds = row
+            found[owner] = ProfileRead(
+                *(owner, version, bytes(state), int.from_bytes(bytes(mask), "little"), stage, risk),
+                *([(code, points) for code, points in reasons], first, last, count),
+                list(zip(tokens or (), kinds or (), strict=True)),
+            )
+        return [found[key] for key in ids if key in found]
+
+    def owners(self, tokens: Sequence[bytes]) -> list[bytes]:
+        rows = self._rows("select token, profile_id from tokens where token = any(%s)", (Uuids(list(tokens)),))
+        owner = {token: profile_id for token, profile_id in rows if profile_id is not None}
+        return list(dict.fromkeys(owner[token] for token in tokens if token in owner))
+
+    def search(self, revision: int, terms: Sequence[Sequence[int]], limit: int) -> list[bytes]:
+        # GIN gives all that match as a bitmap; rows are read up to the limit alone and then put in order.
+        conditions = " and ".join(["words && %s::bigint[]"] * len(terms))
+        query = (
+            f"select p.profile_id from (select profile_id from search where {conditions} limit %s) s"
+            " join profiles_r{revision} p using (profile_id) order by p.last_us desc nulls last, p.profile_id"
+        )
+        return [row[0] for row in self._revision_rows(revision, query, (*(list(part) for part in terms), limit))]
 
     def segment_sizes(self, revision: int) -> dict[int, int]:
         query = "select segment, count(*) from memberships_r{revision} group by segment"

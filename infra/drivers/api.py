@@ -255,6 +255,17 @@ def _profiles(app: FastAPI, api: Api) -> None:
 
         return _json(await api.run(read))
 
+    @app.get(f"{PREFIX}/profiles", tags=["profiles"], responses=examples.ok(examples.SEARCH))
+    async def search_profiles(
+        search: Annotated[str, Query(max_length=200, description="words of a name, an address, a number or an id")],
+        limit: Annotated[int, Query(ge=1, le=100)] = 20,
+        cursor: Cursor = None,
+        caller: Caller = reader,
+    ) -> Response:
+        """Customers by whole words and prefixes of names and addresses, ends of numbers, or any identifier."""
+        find, personal = api.reading.search.find, caller.may(PERSONAL)
+        return _json(await api.run(lambda: find(search, limit=limit, cursor=cursor, personal=personal)))
+
     @app.get(f"{PREFIX}/profiles/{{kind}}/{{value:path}}", tags=["profiles"], responses=examples.ok(examples.PROFILE))
     async def read_profile(
         kind: Annotated[str, Path(max_length=64, examples=["loyalty_card"])],

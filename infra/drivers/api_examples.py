@@ -59,6 +59,21 @@ SEGMENT_SHOWN: Final = {
     "left_today": 0,
     "as_of": "2026-05-01T10:00:02Z",
 }
+SEARCH: Final = {
+    "items": [
+        {
+            "id": _ID,
+            "name": "Ada Lovelace",
+            "phone": "+14155552671",
+            "email": "ada@example.com",
+            "last_purchase_at": "2026-05-01T10:12:00Z",
+            "lifecycle": "repeat",
+            "risk": "low",
+            "last_seen_at": "2026-05-03T08:00:00Z",
+        }
+    ],
+    "next": None,
+}
 MEMBERS: Final = {"items": [{"id": _ID, "since": "2026-04-30T18:30:00Z"}], "next": None}
 CHANGE: Final = {
     "id": "7f1d5e0a-66d4-4c8e-9a0e-0f3d9b6e2c55",

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from datetime import date, timedelta
 from typing import TYPE_CHECKING, Final
 
-from infra.adapters.parquet_archive import ParquetArchive
+from infra.adapters.parquet_archive import ParquetArchive, give_back_memory
 from infra.adapters.postgres_control import PostgresControl
 from infra.adapters.postgres_dead_letters import PostgresDeadLetters
 from processors.archive import Archiver
@@ -47,6 +47,7 @@ def run(session: "Session", stop: threading.Event, ready: Callable[[], None]) ->
     archiver = archiver_of(session)
     ready()
     swept: date | None = None
+    worked = True
     while not stop.is_set():
         try:
             today = session.door_clock.now().date()
@@ -54,7 +55,11 @@ def run(session: "Session", stop: threading.Event, ready: Callable[[], None]) ->
                 forget_old_letters(session, today)
                 swept = today
             if archiver.run_once():
+                worked = True
                 continue
+            if worked:
+                give_back_memory()
+                worked = False
         except TouchfoldError as err:
             if err.disposition is not Disposition.RETRY:
                 raise

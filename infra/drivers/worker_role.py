@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING
 
 from infra.adapters.postgres_control import PostgresControl
 from infra.adapters.postgres_rebuild import PostgresRebuild
+from infra.adapters.postgres_search import PostgresSearch
 from infra.adapters.postgres_store import PostgresStore
 from processors.dead_letters import letter_maker
 from processors.rebuild import Builder
+from processors.search_index import SearchIndexer
 from processors.worker import Services, Worker
 
 if TYPE_CHECKING:
@@ -34,7 +36,9 @@ def services_of(session: "Session") -> Services:
 def worker_of(session: "Session") -> Worker:
     """A worker with its builder of revisions."""
     services = services_of(session)
-    return Worker(services, Builder(services, PostgresRebuild(session.dsn)))
+    vault = session.vault()
+    index = SearchIndexer(PostgresSearch(session.dsn), vault, vault, services.log)
+    return Worker(services, Builder(services, PostgresRebuild(session.dsn)), index)
 
 
 def run(session: "Session", stop: threading.Event) -> None:

@@ -5,6 +5,7 @@ create table search (profile_id uuid primary key, words bigint[] not null);
 create index search_words on search using gin (words);
 -- Profiles whose names or identifiers changed; written by DECIDE with the decision, taken by the indexer.
 create table search_due (profile_id uuid primary key);
+insert into search_due select distinct profile_id from evidence where profile_id is not null;
 
 -- People. password_hash: argon2id; null until the person followed the invitation.
 create table people (

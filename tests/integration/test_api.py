@@ -322,6 +322,7 @@ def test_sql_answers_with_columns_rows_and_whether_there_were_more(peopled: Read
 
 REQUESTS = {
     "profile": ("GET", "/profiles/user_id/ada", None, "read"),
+    "search": ("GET", "/profiles?search=ada", None, "read"),
     "lookup": ("POST", "/profiles/lookup", {"kind": "user_id", "value": "ada"}, "read"),
     "timeline": ("GET", "/profiles/{id}/timeline", None, "read"),
     "segments": ("GET", "/segments", None, "read"),

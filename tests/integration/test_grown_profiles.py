@@ -44,6 +44,9 @@ def records_of(rng: Random, first: int, count: int) -> list[Record]:
             type_ = rng.choice(["complaint.opened", "complaint.resolved"])
             found.append(record(ids, f"m{number}", type_=type_, at=at, properties={"complaint_id": f"c{number // 4}"}))
         elif kind == 5:
+            if rng.random() < 0.4:
+                kept = {"city": "Bern"} if rng.random() < 0.7 else {}
+                found.append(record(ids, f"c{number}", type_="trait.corrected", at=at, traits=kept, name="city"))
             traits = {"city": rng.choice(["Graz", "Linz"]), "plan": None if rng.random() < 0.3 else number}
             found.append(record(ids, f"m{number}", type_="profile.identified", at=at, traits=traits))
         else:

@@ -251,3 +251,36 @@ def test_scaled_reads_numbers_and_decimal_text_alone(value: object, expected: in
 
 def test_division_rounds_halves_to_even() -> None:
     assert [divide(n, 2) for n in (1, 3, 5, -1, -3)] == [0, 2, 2, 0, -2]
+
+
+def correction(name: str, day: float = 0, sealed: bool = False, **traits: Any) -> bytes:
+    return record_bytes({
+        "id": str(UUID(int=next(_COUNTER))), "type": "trait.corrected", "name": name, "traits": traits,
+        "occurred_at": NOON + timedelta(days=day), "sealed": [name] if sealed else [],
+    })  # fmt: skip
+
+
+def test_a_correction_outranks_every_source_until_a_newer_one_or_its_withdrawal() -> None:
+    said = event("profile.identified", traits={"city": "Oslo"})
+    later = event("profile.identified", day=9, traits={"city": "Rome"})
+    corrected, newer = correction("city", 2, city="Bern"), correction("city", 3, city="Graz")
+    withdrawn, unset = correction("city", 4), correction("city", 5, city=None)
+
+    def city(*records: bytes) -> Any:
+        found = EVALUATOR.attributes(fold_all(*records))
+        assert EVALUATOR.attributes(fold_all(*reversed(records))) == found
+        return found.get("city")
+
+    assert city(said, corrected, later) == "Bern"
+    assert city(said, corrected, newer, later) == "Graz"
+    assert city(said, corrected, newer, withdrawn, later) == "Rome"
+    assert city(said, corrected, withdrawn) == "Oslo"
+    assert city(said, corrected, unset, later) is None
+    assert city(correction("city", city="Bern")) == "Bern"
+
+
+def test_a_sealed_correction_keeps_its_position_under_the_traits_own_name() -> None:
+    record = correction("last_name", 2, sealed=True)
+    state = fold_all(event("profile.identified", traits={"city": "Oslo"}), record)
+    assert EVALUATOR.direct_names(state) == ["last_name"]
+    assert EVALUATOR.direct_positions(state, frozenset({"last_name"})) == {"last_name": (3, 1)}

