@@ -5,13 +5,16 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
 from infra.adapters.phones import Phones
 from infra.adapters.postgres_erasure import LedgerFile, PostgresErasures
 from infra.adapters.vault import PostgresVault
 from infra.adapters.vault_erasure import PostgresVaultRows
 from processors.erase import Eraser
+
+if TYPE_CHECKING:
+    from infra.bootstrap import Session
 
 LEDGER: Final = "erasures.jsonl"
 
@@ -34,6 +37,21 @@ def eraser(
             new_id=lambda: secrets.token_bytes(16),
             hash_of=vault.hash_of,
         )
+
+
+def erase_person(
+    session: "Session", kind: str, value: str, *, force: bool = False, suppress: bool = False
+) -> dict[str, Any]:
+    """Erase by any identifier, or by `profile` and an id; the JSON of contracts. Takes some seconds.
+
+    Raises BadRequest, ErasureRefused.
+    """
+    parts = (session.dsn, session.vault_dsn, session.vault(), session.ledger_folder, session.region)
+    session.settle()
+    with eraser(*parts, session.door_clock.now) as erase:
+        done = erase.erase(kind, value, force=force, suppress=suppress)
+    session.settle()
+    return done._asdict()
 
 
 def resume_jobs(

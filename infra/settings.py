@@ -19,12 +19,12 @@ from schemas.failpoints import NAMES
 
 PREFIX: Final = "TOUCHFOLD_"
 FILE_NAME: Final = "touchfold.toml"
-ROLES: Final = ("http", "worker", "archive", "up", "cli")
+ROLES: Final = ("http", "worker", "archive", "ui", "up", "cli")
 _TEST_ONLY: Final = frozenset({"CLOCK_OFFSET_S", "FAILPOINT"})
 _NOT_SETTINGS: Final = frozenset({"CONFIG", "TEST"})  # of the environment alone: they say how the rest is read
 _OF_THE_TESTS: Final = frozenset({"SHARED"})  # where the test suite looks for its large data sets
 _FAILPOINT: Final = re.compile(r"(?:(?P<role>[a-z]+)@)?(?P<name>[a-z_.]+)(?::(?P<hits>[1-9][0-9]{0,6}))?")
-_TEXTS: Final = frozenset({"port", "doors", "kafka_insecure", "clock_offset_s"})  # numbers and switches, as text
+_TEXTS: Final = frozenset({"port", "doors", "ui", "kafka_insecure", "clock_offset_s"})  # numbers and switches, as text
 
 
 class Failpoint(NamedTuple):
@@ -52,6 +52,7 @@ class Settings(BaseModel):
     host: str = Field("127.0.0.1", min_length=1, description="the address to listen on")
     port: int = Field(8700, ge=0, le=65535, description="the port to listen on; 0 takes a free one")
     doors: int = Field(1, ge=1, le=16, description="HTTP processes that share the port")
+    ui: bool = Field(True, description="whether the pages are served")
     database: SecretStr | None = Field(None, description="your own PostgreSQL, instead of the one in the data folder")
     vault: SecretStr | None = Field(None, description="the vault's database; by default DATABASE's name + _vault")
     log: Literal["postgres", "kafka"] = Field("postgres", description="where the log lives")

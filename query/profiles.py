@@ -6,16 +6,19 @@ from typing import Any, Final
 from uuid import UUID
 
 from projections.evaluate import Evaluator
-from projections.state import State
+from projections.sentences import sentence
+from projections.state import FORM, LEVEL, NAME, OFFSET, PARTITION, STAMP_US, TRAITS, UNSET, State, shown
 from query.answers import computed, iso_us, sent
 from query.opened import open_records, open_tokens, tokens_in, with_values
 from query.views import View, Views
+from schemas.conditions import LifecycleLeaf, SegmentLeaf, TraitLeaf, leaves
+from schemas.definitions import ComputedTrait
 from schemas.errors import BadRequest, Erased, NotFound, Problem, RevisionReplaced, StoreUnavailable
 from schemas.identifiers import PhoneForm, check_kind, examine, parse_selector
 from schemas.identity_rules import DEFAULT_RULES, IdentityRules
 from schemas.ports import Clock, EventLog, OpenIdentifier, Sealer, Vault
 from schemas.reads import Found, ProfileRead
-from schemas.record import to_us, uuid_text
+from schemas.record import decode, to_us, uuid_text
 
 Answer = dict[str, Any]
 _TRIES: Final = 4
@@ -60,6 +63,57 @@ class Profiles:
         if token is None:
             raise NotFound(f"no event with this {kind} was ever accepted, or it was erased")
         return token
+
+    def details(self, profile_id: bytes, *, personal: bool) -> Answer:
+        """`by_identifier`'s answer with where each trait comes from, and why: what the customer's page shows.
+
+        Adds "version", "trait_details" {name: {"source", "at", "corrected", "by", "type"}}, "reasons" [{"code",
+        "points", "description"}], "explained" [{"name", "description", "sentence", "values"}] of the segments they
+        are in, "stage" (its description), "measures" {computed trait: {"unit", "description"}}.
+        """
+        view, profile = self._profile(profile_id)
+        state = view.fold.unpack(profile.state)
+        answer = self._answer(view, profile, personal)
+        rules = {rule.code: rule.description for rule in (view.definitions.risk.rules if view.definitions.risk else ())}
+        values = {"lifecycle": profile.lifecycle, **answer["traits"], **answer["computed"]}
+        return answer | {
+            "version": profile.version,
+            "stage": _stage(view, profile.lifecycle),
+            "measures": {
+                name: {"unit": _unit(trait), "description": trait.description}
+                for name, trait in view.definitions.computed_traits.items()
+            },
+            "trait_details": self._origins(view, state),
+            "reasons": [{**each, "description": rules.get(each["code"], "")} for each in answer["risk"]["reasons"]],
+            "explained": [_explained(view, name, values) for name in answer["segments"]],
+        }
+
+    def _origins(self, view: View, state: State) -> dict[str, Answer]:
+        """The source and time of each trait that is set, and who of staff corrected it."""
+        entries = {entry[NAME]: entry for entry in shown(state[TRAITS]) if entry[FORM] != UNSET}
+        stored = self.log.fetch({(entry[PARTITION], entry[OFFSET]) for entry in entries.values()}) if entries else []
+        records = {(each.partition, each.offset): decode(each.value) for each in stored}
+        declared = view.definitions.traits
+        found = {}
+        for name, entry in entries.items():
+            record = records.get((entry[PARTITION], entry[OFFSET]))
+            corrected = bool(entry[LEVEL])
+            found[name] = {
+                "source": record.source if record else None,
+                "at": iso_us(entry[STAMP_US]),
+                "corrected": corrected,
+                "by": record.properties.get("agent") if record and corrected else None,
+                "type": declared[name].type if name in declared else None,
+            }
+        return found
+
+    def standing(self, profile_id: bytes) -> tuple[bytes, int, int]:
+        """(living id, version, events): equal answers mean that nothing of the profile changed between them.
+
+        Raises NotFound, Erased.
+        """
+        _, profile = self._profile(profile_id)
+        return profile.profile_id, profile.version, profile.event_count
 
     def owner(self, token: bytes) -> bytes:
         """The id of the profile that owns a token now. Raises NotFound, Erased."""
@@ -129,6 +183,48 @@ class Profiles:
             for each, (_, opened) in zip(stored, open_records(self.sealer, stored), strict=True)
         }
         return {name: traits[place][name] for name, place in places.items() if name in traits.get(place, {})}
+
+
+def _explained(view: View, name: str, values: Mapping[str, Any]) -> Answer:
+    """A segment's meaning, with the values of the traits that decide it, through other segments too."""
+    segment = view.definitions.segments[name]
+    return {
+        "name": name,
+        "description": segment.description,
+        "sentence": sentence(segment.when),
+        "values": {trait: values.get(trait) for trait in _deciding(view, name)},
+    }
+
+
+def _deciding(view: View, name: str) -> list[str]:
+    """The traits a segment looks at, and "lifecycle" where it looks at the stage; sorted."""
+    found: set[str] = set()
+    todo, seen = [name], {name}
+    while todo:
+        for _, leaf in leaves(view.definitions.segments[todo.pop()].when):
+            if isinstance(leaf, SegmentLeaf):
+                if leaf.segment not in seen:
+                    seen.add(leaf.segment)
+                    todo.append(leaf.segment)
+            elif isinstance(leaf, LifecycleLeaf):
+                found.add("lifecycle")
+            elif isinstance(leaf, TraitLeaf):
+                found.add(leaf.trait)
+    return sorted(found)
+
+
+def _stage(view: View, name: str) -> str:
+    stages = view.definitions.lifecycle.stages if view.definitions.lifecycle else ()
+    return next((each.description for each in stages if each.name == name), "")
+
+
+def _unit(trait: ComputedTrait) -> str:
+    """What a computed trait's values are: money, days, time, number, or any."""
+    if trait.aggregate in ("days_since", "gap_days", "distinct_days"):
+        return "days"
+    if trait.of == "revenue":
+        return "money"
+    return {"time": "time", "any": "any"}.get(trait.kind, "number")
 
 
 def profile_token(text: str) -> bytes:

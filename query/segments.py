@@ -1,6 +1,7 @@
 """Segments: what they mean, who is in them, how they moved today; and which are being built."""
 
 from dataclasses import dataclass
+from datetime import date, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -35,6 +36,35 @@ class Segments:
         """One, with its condition and today's movement. Raises NotFound."""
         return self.views.read(lambda view: self._show(view, name))
 
+    def trends(self, days: int = 30) -> dict[str, list[tuple[str, int]]]:
+        """(ISO day, size at its end) of each live segment, backwards from its size now; begins when it was first seen.
+
+        Members found at the first load were never counted as entered: before their first day there is no size.
+        """
+
+        def read(view: View) -> dict[str, list[tuple[str, int]]]:
+            today = self._today()
+            moved: dict[str, dict[date, int]] = {}
+            first: dict[str, date] = {}
+            for segment, day, entered, left in self.views.reads.segment_days(today - timedelta(days=days - 1)):
+                moved.setdefault(segment, {})[day] = entered - left
+                first[segment] = min(day, first.get(segment, day))
+            sizes = self.views.reads.segment_sizes(view.revision)
+            found = {}
+            for index, name in enumerate(view.evaluator.segment_names):
+                size, trend, day = sizes.get(index, 0), [], today
+                while day >= max(first.get(name, today), today - timedelta(days=days - 1)):
+                    trend.append((day.isoformat(), max(0, size)))
+                    size -= moved.get(name, {}).get(day, 0)
+                    day -= timedelta(days=1)
+                found[name] = trend[::-1]
+            return found
+
+        return self.views.read(read)
+
+    def _today(self) -> date:
+        return self.clock.now().astimezone(ZoneInfo(self.views.deployment.time_zone)).date()
+
     def members(self, name: str, cursor: str | None, limit: int) -> Answer:
         """A page of members by id: {"items", "next"}; `next` is null on the last page. Raises NotFound."""
         rows = self.views.read(lambda view: self._members(view, name, member_place(cursor), limit + 1))
@@ -64,8 +94,7 @@ class Segments:
         if name not in known:
             raise _unknown(name, known)
         (answer,) = [each for each in self._overview(view) if each["name"] == name]
-        zone = ZoneInfo(self.views.deployment.time_zone)
-        entered, left = self.views.reads.segment_day(name, self.clock.now().astimezone(zone).date())
+        entered, left = self.views.reads.segment_day(name, self._today())
         as_of_us = self.views.reads.watermark_us(view.revision)
         answer |= {
             "when": plain(known[name].when),

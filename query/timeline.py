@@ -25,6 +25,7 @@ class _Head(msgspec.Struct):
 
     id: str
     occurred_at: datetime
+    type: str
 
     @property
     def stamp(self) -> Stamp:
@@ -43,24 +44,29 @@ class Timeline:
     sealer: Sealer
     log: EventLog
 
-    def page(self, profile_id: bytes, cursor: str | None, limit: int, *, personal: bool) -> Answer:
+    def page(
+        self, profile_id: bytes, cursor: str | None, limit: int, *, personal: bool, types: frozenset[str] | None = None
+    ) -> Answer:
         """{"items", "next"}: applied events of the profile's signatures by occurred_at, newest first.
 
-        With `personal` what was sealed is opened and in its place; else only what is clear is there.
+        With `personal` what was sealed is opened and in its place; else only what is clear is there. `types`: these.
         """
-        newest = self._newest(profile_id, event_place(cursor), limit + 1)
+        newest = self._newest(profile_id, event_place(cursor), limit + 1, types)
         page = newest[:limit]
         items = self._open(page) if personal else [_clear(decode(stored.value)) for stored in page]
         more = len(newest) > limit
         return {"items": items, "next": event_cursor(*_HEAD.decode(page[-1].value).stamp) if more else None}
 
-    def _newest(self, profile_id: bytes, before: Stamp | None, limit: int) -> list[Stored]:
+    def _newest(
+        self, profile_id: bytes, before: Stamp | None, limit: int, types: frozenset[str] | None
+    ) -> list[Stored]:
         positions = sorted(self.reads.positions(profile_id))
         best: list[tuple[Stamp, Stored]] = []
         for start in range(0, len(positions), CHUNK):
             for stored in self.log.fetch(positions[start : start + CHUNK]):
-                stamp = _HEAD.decode(stored.value).stamp
-                if before is None or stamp < before:
+                head = _HEAD.decode(stored.value)
+                stamp = head.stamp
+                if (before is None or stamp < before) and (types is None or head.type in types):
                     best.append((stamp, stored))
             best = nlargest(limit, best)
         return [stored for _, stored in best]

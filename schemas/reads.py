@@ -126,6 +126,12 @@ class Reads(Protocol):
     def segment_day(self, segment: str, day: date) -> tuple[int, int]:
         """(entered, left) on a local day."""
 
+    def segment_days(self, since: date) -> list[tuple[str, date, int, int]]:
+        """(segment, local day, entered, left) of the days from `since` on."""
+
+    def stages(self, revision: int) -> list[tuple[str, str, int]]:
+        """(stage, risk level, profiles)."""
+
     def watermark_us(self, revision: int) -> int:
         """The lowest watermark of all partitions; 0 before anything was folded."""
 

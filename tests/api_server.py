@@ -7,14 +7,18 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import uvicorn
 
-from infra.adapters.postgres_tokens import ROLES, PostgresTokens
-from infra.drivers.api import Api, application, sql_runner
-from tests.reading_world import NOW, ReadingWorld
+from infra.adapters.postgres_tokens import PostgresTokens
+from infra.bootstrap import Session, build
+from infra.drivers.api import Api, api_of, application
+from infra.settings import Deployment, load
+from schemas.roles import ROLES
+from tests.reading_world import DEPLOYMENT, NOW, ReadingWorld
 
 
 class Answer(NamedTuple):
@@ -58,12 +62,29 @@ class ApiServer(NamedTuple):
         return self.ask("GET", path, role)
 
 
+def session_of(world: ReadingWorld, folder: Path) -> Session:
+    """The world as a session of commands and roles; no `up` runs, so it settles by itself."""
+    settings = load({}, data=folder)
+    adapters = replace(build(settings), clock=world.clock, door_clock=world.clock)
+    adapters.folder.make()
+    session = Session(
+        adapters=adapters,
+        settings=settings,
+        dsn=world.databases.main,
+        vault_dsn=world.databases.vault,
+        url=None,
+        deployment=Deployment(**DEPLOYMENT),
+    )
+    session._vault = world.vault
+    return session
+
+
 @contextmanager
 def api_server(world: ReadingWorld, archive: Path) -> Iterator[ApiServer]:
     """Serve the world's reading side, with a token for each role."""
     tokens = PostgresTokens(world.databases.main)
     made = {role: tokens.create(role, NOW)[1] for role in ROLES}
-    api = Api(world.reading, tokens, sql_runner(world.databases.main, archive, world.clock))
+    api = api_of(session_of(world, archive), world.reading)
     listener = socket.create_server(("127.0.0.1", 0))
     config = uvicorn.Config(
         application(api), lifespan="off", ws="none", log_level="critical", timeout_graceful_shutdown=1

@@ -63,8 +63,8 @@ class PostgresAudit:
         profile_id: bytes | None = None,
         detail: Mapping[str, Any] | None = None,
     ) -> None:
-        """Write down soon. `detail` holds no personal value."""
-        text = json.dumps(detail or {}, sort_keys=True, separators=(",", ":"))
+        """Write down soon. `detail` holds no personal value: texts, whole numbers, truths, lists of texts."""
+        text = _text({name: _storable(value) for name, value in (detail or {}).items()})
         with self._lock:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._write, name="audit", daemon=True)
@@ -133,7 +133,10 @@ class PostgresAudit:
         ]
 
     def verify(self) -> list[str]:
-        """What is wrong with the chain, in words; empty when every entry is as it was written and none is missing."""
+        """What is wrong with the chain, in words; empty when every entry is as it was written and none is missing.
+
+        Who may write to the database can make another chain: keep the head (`head`) elsewhere to see that too.
+        """
         problems: list[str] = []
         head = self._connections.rows("select value from meta where key = 'audit_head'")
         last, after = _FIRST, 0
@@ -144,7 +147,7 @@ class PostgresAudit:
                 (after, _CHUNK),
             )
             for seq, at, who, role, action, profile_id, detail, stored in rows:
-                text = json.dumps(detail, sort_keys=True, separators=(",", ":"))
+                text = _text(detail)
                 if seq != after + 1:
                     problems.append(f"entries {after + 1} to {seq - 1} are missing")
                 elif _hash(last, _Note(at, who, role, action, profile_id, text)) != bytes(stored):
@@ -152,9 +155,12 @@ class PostgresAudit:
                 last, after = bytes(stored), seq
             if len(rows) < _CHUNK:
                 break
-        if head and (head[0][0]["seq"], head[0][0]["hash"]) > (after, last.hex()):
-            problems.append(f"entries after {after} are missing")
-        return problems
+        return problems + _at_the_end(head[0][0] if head else None, after, last)
+
+    def head(self) -> tuple[int, str]:
+        """(seq, hash) of the newest entry; (0, "") before the first."""
+        rows = self._connections.rows("select value from meta where key = 'audit_head'")
+        return (int(rows[0][0]["seq"]), str(rows[0][0]["hash"])) if rows else (0, "")
 
     def close(self) -> None:
         """Write what is queued and disconnect."""
@@ -165,6 +171,30 @@ class PostgresAudit:
             thread.join(10)
         self._database.close()
         self._connections.close()
+
+
+def _at_the_end(head: Mapping[str, Any] | None, after: int, last: bytes) -> list[str]:
+    """Problems of the noted end: rows that came after it was read are none."""
+    if head is None:
+        return ["the note of the last entry is missing"] if after else []
+    if head["seq"] > after:
+        return [f"entries after {after} are missing"]
+    if head["seq"] == after and head["hash"] != last.hex():
+        return ["the note of the last entry is not as it was written"]
+    return []
+
+
+def _text(detail: Mapping[str, Any]) -> str:
+    return json.dumps(detail, sort_keys=True, separators=(",", ":"))
+
+
+def _storable(value: object) -> object:
+    """A value that jsonb gives back as it was: no NUL, no half of a surrogate pair, no fraction."""
+    if value is None or isinstance(value, bool | int):
+        return value
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_storable(each) for each in value]
+    return str(value).encode("utf-8", "replace").decode().replace("\0", "\ufffd")
 
 
 def _hash(last: bytes, note: _Note) -> bytes:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from functools import cached_property
 from hashlib import sha256
+from math import ceil
 from typing import Final, NamedTuple
 
 from argon2 import PasswordHasher
@@ -25,7 +26,10 @@ SEEN_EVERY: Final = timedelta(minutes=1)  # how exactly `seen_at` is kept: a wri
 SHORTEST_PASSWORD: Final = 10
 LONGEST_PASSWORD: Final = 256  # argon2 takes any length; a megabyte would be an attack
 TRIES: Final = 5  # failed sign-ins of a name before it must wait
+TRIES_OF_ADDRESS: Final = 20  # of all names together: a shop's people often share one
 WAIT_S: Final = 30.0
+REMEMBERED: Final = 10_000  # names and addresses that failed lately; the oldest go first
+HASHERS: Final = 2  # passwords looked at at once: each takes 64 MiB and two cores
 ADMIN: Final = "admin"
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9._@+-]{0,63}")
 
@@ -55,7 +59,8 @@ class PostgresPeople:
         self._connections = PerThread(lambda: Database(dsn, "touchfold people"))
         self._monotonic = monotonic
         self._lock = threading.Lock()
-        self._failed: dict[str, tuple[int, float]] = {}  # name -> (failures in a row, when the last was)
+        self._failed: dict[tuple[str, str], tuple[int, float]] = {}  # (what, of whom) -> (tries in a row, the last)
+        self._hashers = threading.BoundedSemaphore(HASHERS)
 
     @cached_property
     def _hasher(self) -> PasswordHasher:
@@ -109,10 +114,10 @@ class PostgresPeople:
         """Set the password by a link, which is used up; returns a session's secret. Raises BadRequest, NotFound."""
         hashed = self._hashed(password)
         rows = self._connections.rows(
-            "with used as (update invitations set used_at = %s where token_hash = %s and used_at is null"
-            " and expires_at > %s returning person)"
-            " update people set password_hash = %s from used where people.id = used.person"
-            " and people.disabled_at is null returning people.id",
+            "with used as (update invitations i set used_at = %s from people p where i.token_hash = %s"
+            " and i.used_at is null and i.expires_at > %s and p.id = i.person and p.disabled_at is null"
+            " returning i.person)"
+            " update people set password_hash = %s from used where people.id = used.person returning people.id",
             (at, _hash(secret), at, hashed),
         )
         if not rows:
@@ -163,36 +168,47 @@ class PostgresPeople:
         if not SHORTEST_PASSWORD <= len(password) <= LONGEST_PASSWORD:
             reason = f"must have {SHORTEST_PASSWORD} to {LONGEST_PASSWORD} characters"
             raise BadRequest(f"the password {reason}", [Problem("password", reason)])
-        return self._hasher.hash(password)
+        with self._hashers:
+            return self._hasher.hash(password)
 
-    def sign_in(self, name: str, password: str, at: datetime) -> str | None:
-        """A session's secret; None for a wrong name or password. Raises TooMany after five failures in a row."""
+    def sign_in(self, name: str, password: str, at: datetime, address: str = "") -> str | None:
+        """A session's secret; None for a wrong name or password. Takes as long for a name that nobody has.
+
+        Raises TooMany after five failures in a row of a name, or twenty of an address.
+        """
         name = name.strip().lower()[:LONGEST_PASSWORD]
-        self._wait_enough(name)
+        whose = [("name", name, TRIES)] + ([("address", address, TRIES_OF_ADDRESS)] if address else [])
+        self._count_try(whose)
         rows = self._connections.rows(
             "select id, password_hash from people where name = %s and disabled_at is null", (name,)
         )
         stored = rows[0][1] if rows else None
         try:
-            good = self._hasher.verify(stored or self._nobody, password[:LONGEST_PASSWORD]) and stored is not None
+            with self._hashers:
+                good = self._hasher.verify(stored or self._nobody, password[: LONGEST_PASSWORD + 1])
         except (VerifyMismatchError, VerificationError, InvalidHashError):
-            good = False
+            return None
+        if not good or stored is None:
+            return None
         with self._lock:
-            if not good:
-                failures = self._failed.get(name, (0, 0.0))[0] + 1
-                if len(self._failed) > 10_000:
-                    self._failed.clear()
-                self._failed[name] = (failures, self._monotonic())
-                return None
-            self._failed.pop(name, None)
+            for what, who, _ in whose:
+                self._failed.pop((what, who), None)
         return self._open_session(at, person=str(rows[0][0]))
 
-    def _wait_enough(self, name: str) -> None:
+    def _count_try(self, whose: list[tuple[str, str, int]]) -> None:
+        """Count a try before its password is looked at, so that many at once are no more than five."""
         with self._lock:
-            failures, last = self._failed.get(name, (0, 0.0))
-        left = WAIT_S - (self._monotonic() - last)
-        if failures >= TRIES and left > 0:
-            raise TooMany(f"too many wrong passwords: wait {left:.0f} s", retry_after_s=max(1, int(left)))
+            now = self._monotonic()
+            for what, who, most in whose:
+                tries, last = self._failed.get((what, who), (0, 0.0))
+                left = WAIT_S - (now - last)
+                if tries >= most and left > 0:
+                    raise TooMany(f"too many wrong passwords: wait {left:.0f} s", retry_after_s=max(1, ceil(left)))
+            for what, who, _ in whose:
+                tries, _ = self._failed.pop((what, who), (0, 0.0))
+                self._failed[what, who] = (tries + 1, now)
+            while len(self._failed) > REMEMBERED:
+                del self._failed[next(iter(self._failed))]
 
     def sign_in_with_token(self, token: str, at: datetime) -> str | None:
         """A session's secret for an API token; None when it is unknown or revoked."""
@@ -210,8 +226,8 @@ class PostgresPeople:
         )
         return secret
 
-    def who(self, secret: str, at: datetime) -> Person | None:
-        """Who has this session; None when it ended, idled for 12 hours or is a week old."""
+    def who(self, secret: str, at: datetime, *, used: bool = True) -> Person | None:
+        """Who has this session; None when it ended, idled for 12 hours or is a week old. `used`: it counts as use."""
         rows = self._connections.rows(
             "select coalesce(p.name, 'token:' || t.id), coalesce(p.role, t.role), s.seen_at from sessions s"
             " left join people p on p.id = s.person left join api_tokens t on t.id = s.token"
@@ -222,7 +238,7 @@ class PostgresPeople:
         if not rows:
             return None
         name, role, seen_at = rows[0]
-        if at - seen_at > SEEN_EVERY:
+        if used and at - seen_at > SEEN_EVERY:
             self._connections.rows("update sessions set seen_at = %s where session_hash = %s", (at, _hash(secret)))
         return Person(name, role)
 

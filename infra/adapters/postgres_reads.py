@@ -247,6 +247,14 @@ class PostgresReads:
         rows = self._rows('select entered, "left" from segment_days where segment = %s and day = %s', (segment, day))
         return (rows[0][0], rows[0][1]) if rows else (0, 0)
 
+    def segment_days(self, since: date) -> list[tuple[str, date, int, int]]:
+        rows = self._rows('select segment, day, entered, "left" from segment_days where day >= %s', (since,))
+        return [(segment, day, int(entered), int(left)) for segment, day, entered, left in rows]
+
+    def stages(self, revision: int) -> list[tuple[str, str, int]]:
+        query = "select lifecycle, risk, count(*) from profiles_r{revision} group by 1, 2"
+        return [(stage, risk, int(count)) for stage, risk, count in self._revision_rows(revision, query)]
+
     def watermark_us(self, revision: int) -> int:
         rows = self._rows("select coalesce(min(watermark_us), 0) from progress where revision = %s", (revision,))
         return int(rows[0][0])

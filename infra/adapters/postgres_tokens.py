@@ -8,8 +8,8 @@ from typing import Final, NamedTuple
 from infra.adapters.postgres import Database
 from infra.adapters.postgres_reads import PerThread
 from schemas.errors import BadRequest, NotFound, Problem
+from schemas.roles import ROLES
 
-ROLES: Final = ("admin", "marketer", "analyst", "staff", "privacy", "service")
 PREFIX: Final = "tf_"  # so that scanners of leaked secrets know one
 
 
@@ -57,12 +57,17 @@ class PostgresTokens:
             raise NotFound("there is no such token: `touchfold token list` has the ids")
         return str(rows[0][0])
 
-    def role(self, token: str) -> str | None:
-        """The role of a token; None when there is none or it was revoked."""
+    def find(self, token: str) -> tuple[str, str] | None:
+        """(id, role) of a token; None when there is none or it was revoked."""
         rows = self._connections.rows(
-            "select role from api_tokens where token_hash = %s and revoked_at is null", (_hash(token),)
+            "select id, role from api_tokens where token_hash = %s and revoked_at is null", (_hash(token),)
         )
-        return rows[0][0] if rows else None
+        return (rows[0][0], rows[0][1]) if rows else None
+
+    def role(self, token: str) -> str | None:
+        """The role of a token, as `find`."""
+        found = self.find(token)
+        return None if found is None else found[1]
 
     def close(self) -> None:
         self._connections.close()

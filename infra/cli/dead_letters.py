@@ -1,15 +1,11 @@
 """`touchfold dead-letters list|show|retry`: what was set aside, why, and sending it again."""
 
 import json
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from infra.cli.options import DATA, JSON, say
-
-if TYPE_CHECKING:
-    from infra.bootstrap import Session
-    from schemas.dead_letters import DeadLetter
 
 ALL = 2**63 - 1
 STATE = Annotated[str, typer.Option("--state", help="open, retried or erased")]
@@ -38,6 +34,7 @@ def list_letters(
 
     from infra.adapters.postgres_dead_letters import STATES, PostgresDeadLetters
     from infra.bootstrap import session
+    from infra.retrying import described
     from schemas.errors import BadRequest
 
     if state not in STATES:
@@ -65,11 +62,11 @@ def show(
     """
     from contextlib import closing
 
-    from infra.adapters.postgres_dead_letters import PostgresDeadLetters
     from infra.bootstrap import session
+    from infra.retrying import Retrying, described
 
-    with session(data, say=say) as here, closing(PostgresDeadLetters(here.dsn)) as store:
-        row, state = _get(store, letter)
+    with session(data, say=say) as here, closing(Retrying(here)) as retrying:
+        row, state = retrying.get(letter)
         (plain,) = here.vault().open_many([(row.seal_key, row.sealed, row.id)])
     found = described(row) | {"state": state, "content": None if plain is None else json.loads(plain)}
     typer.echo(json.dumps(found, ensure_ascii=False, indent=None if as_json else 2))
@@ -87,98 +84,21 @@ def retry(
     """
     from contextlib import closing
 
-    from infra.adapters.postgres_dead_letters import PostgresDeadLetters
     from infra.bootstrap import session
+    from infra.retrying import Retrying
     from schemas.errors import BadRequest
 
     if bool(letters) == every:
         raise BadRequest("which dead letters? Give ids, or --all")
-    with session(data, say=say) as here, closing(PostgresDeadLetters(here.dsn)) as store:
+    with session(data, say=say) as here, closing(Retrying(here)) as retrying:
         if every:
-            rows = [row for row, _ in (_get(store, each.id.hex()) for each in store.list("open", ALL))
-                    if row.stage == "door"]  # fmt: skip
+            found = (retrying.get(each.id.hex()) for each in retrying.list("open", ALL) if each.stage == "door")
+            rows = [row for row, _ in found]
         else:
-            rows = [_get(store, letter)[0] for letter in letters or []]
-        outcome = _Retrying(here, store).run(rows)
+            rows = [retrying.get(letter)[0] for letter in letters or []]
+        outcome = retrying.run(rows)
         here.settle()
     if as_json:
         typer.echo(json.dumps(outcome))
     else:
         typer.echo(f"{outcome['accepted']} accepted, {len(outcome['refused'])} still refused, {outcome['gone']} erased")
-
-
-class _Retrying:
-    """Sends letters through acceptance; each is appended before it is marked, so a crash repeats and loses nothing."""
-
-    def __init__(self, here: "Session", store: Any) -> None:
-        from infra.accepting import acceptor_of
-        from infra.adapters.postgres_sources import PostgresSources
-
-        self._here = here
-        self._store = store
-        self._acceptor = acceptor_of(here)
-        self._log = here.log()
-        sources = PostgresSources(here.dsn)
-        self._declared = sources.declared()
-        sources.close()
-
-    def run(self, rows: "list[DeadLetter]") -> dict[str, Any]:
-        from schemas.record import uuid_text
-
-        accepted, gone, refused = 0, 0, []
-        for row in rows:
-            (plain,) = self._here.vault().open_many([(row.seal_key, row.sealed, row.id)])
-            if plain is None:
-                self._store.mark(row.id, "erased")
-                gone += 1
-            elif self._again(row, plain):
-                accepted += 1
-            else:
-                refused.append(uuid_text(row.id))
-        return {"accepted": accepted, "refused": refused, "gone": gone}
-
-    def _again(self, row: "DeadLetter", plain: bytes) -> bool:
-        """True when the item is in the log now (or its person is suppressed: then it is done with, too)."""
-        from ingest.retry import accept_again
-
-        now = self._here.door_clock.now()
-        result = accept_again(row, plain, self._acceptor, self._declared, now)
-        if result.dead:
-            self._store.insert(result.dead, [], now)
-            same = any(letter.id == row.id for letter in result.dead)
-            self._store.mark(row.id, "open" if same else "retried")  # else the new letter stands for it
-            return False
-        self._log.append(result.pending)
-        self._store.insert([], result.suppressed, now)
-        self._store.mark(row.id, "retried")
-        return True
-
-
-def _get(store: Any, letter: str) -> "tuple[DeadLetter, str]":
-    from uuid import UUID
-
-    from schemas.errors import NotFound
-
-    try:
-        found = store.get(UUID(letter).bytes)
-    except ValueError:
-        found = None
-    if found is None:
-        raise NotFound(f"there is no dead letter {letter}: see dead-letters list")
-    return found[0], str(found[1])
-
-
-def described(letter: "DeadLetter") -> dict[str, Any]:
-    """The JSON of contracts."""
-    from schemas.record import uuid_text
-
-    return {
-        "id": uuid_text(letter.id),
-        "stage": letter.stage,
-        "rule": letter.rule,
-        "path": letter.path,
-        "reason": letter.reason,
-        "source": letter.source,
-        "received_at": letter.received_at.isoformat().replace("+00:00", "Z"),
-        "event_id": None if letter.event_id is None else uuid_text(letter.event_id),
-    }

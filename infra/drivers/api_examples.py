@@ -1,7 +1,5 @@
-"""Examples for the API's description, and its plain page of documentation. Data only."""
+"""Examples for the API's description. Data only."""
 
-from collections.abc import Mapping
-from html import escape
 from typing import Any, Final
 
 _ID: Final = "0b1f6a64-3a0c-4a57-9d3c-2f8f2d6c1e90"
@@ -90,13 +88,155 @@ CHANGE: Final = {
 CHANGES: Final = {"items": [CHANGE], "next": _CURSOR}
 STREAM: Final = f'id: {_CURSOR}\ndata: {{"id": "…", "type": "segment", …}}\n\n'
 SQL_ANSWER: Final = {"columns": ["type", "n"], "rows": [["purchase.completed", 41]], "truncated": False}
+ACTION: Final[dict[str, Any]] = {"action": "call", "direction": "in", "topic": "delivery", "text": "asked for Friday"}
+ACTED: Final = {"event_id": _EVENT_ID}
+DETAILS: Final = {
+    **PROFILE,
+    "version": 9,
+    "stage": "Bought before, and not for longer than usual",
+    "measures": {"lifetime_revenue": {"unit": "money", "description": "Revenue of all orders, net of refunds"}},
+    "trait_details": {
+        "city": {"source": "shop", "at": "2026-05-01T10:00:00Z", "corrected": False, "by": None, "type": None}
+    },
+    "reasons": [{"code": "unresolved_complaint", "points": 2, "description": "A complaint is open"}],
+    "explained": [
+        {
+            "name": "repeat_customers",
+            "description": "Two orders or more, ever",
+            "sentence": "Customers whose lifetime orders is at least 2.",
+            "values": {"lifetime_orders": 3},
+        }
+    ],
+}
+TREND: Final = {
+    "name": "repeat_customers",
+    "items": [{"day": "2026-04-30", "size": 808}, {"day": "2026-05-01", "size": 812}],
+}
+EXPORT: Final = f"id,name,email,phone,since,lifecycle,risk,last_purchase_at,last_seen_at\r\n{_ID},Ada Lovelace,…\r\n"
+ARRIVED: Final = {
+    "items": [
+        {
+            "id": _EVENT_ID,
+            "message_id": "m-17",
+            "partition": 2,
+            "offset": 4711,
+            "source": "shop",
+            "type": "purchase.completed",
+            "name": "Order Completed",
+            "received_at": "2026-05-01T10:00:01Z",
+            "occurred_at": "2026-05-01T10:00:00Z",
+            "result": "applied",
+            "violations": [],
+            "sealed_names": ["properties.remark"],
+            "properties": {"order_id": "o-3", "revenue": "40.50", "currency": "USD"},
+            "context": {"channel": "web"},
+        }
+    ]
+}
+STATUS: Final = {
+    "ready": True,
+    "lag": 0,
+    "accepted": 104211,
+    "applied": 104211,
+    "decided": 104211,
+    "dead_letters": 3,
+    "archived": 100000,
+}
+OPERATIONS: Final = {
+    "accepted": 104211,
+    "applied": 104211,
+    "waiting": 0,
+    "dead_letters": 3,
+    "erased": 12,
+    "watermark_age_s": 0.4,
+    "building": None,
+    "unindexed": 0,
+    "database_bytes": 402653184,
+    "revision": 1,
+    "due": 310,
+    "profiles": 2004,
+    "archived": 100000,
+    "archive_bytes": 18874368,
+    "disk_free": 0.61,
+    "vault_lease": True,
+}
+_FIGURE: Final = {"now": 120, "before": 100, "change": 0.2}
+OVERVIEW: Final = {
+    "days": 30,
+    "first": "2026-04-02",
+    "last": "2026-05-01",
+    "made_at": "2026-05-01T10:00:02Z",
+    "customers": 2004,
+    "new_customers": _FIGURE,
+    "orders": _FIGURE,
+    "revenue": {"now": "5210.5000", "before": "4000.0000", "change": 0.302625},
+    "average_order": {"now": "43.42", "before": "40.00", "change": 0.0855},
+    "repeat_rate": {"now": "0.31", "before": "0.29", "change": 0.069},
+    "events": _FIGURE,
+    "at_risk_value": "812.0000",
+    "by_day": [{"day": "2026-05-01", "orders": 4, "revenue": "170.0000"}],
+    "by_family": [{"family": "web", "events": 9120}],
+}
+LETTER: Final = {
+    "id": "0d2c9f0e-6a0e-4f0f-9d34-0a3b8e0c7a55",
+    "stage": "door",
+    "rule": "too_deep",
+    "path": "properties.a",
+    "reason": "deeper than 32",
+    "source": "web",
+    "received_at": "2026-05-01T10:00:01Z",
+    "event_id": None,
+}
+LETTER_SHOWN: Final = {**LETTER, "state": "open"}
+RETRIED: Final = {"accepted": 1, "refused": [], "gone": 0}
+ME: Final = {"name": "ada", "role": "staff", "rights": ["act", "personal", "read"], "csrf_token": "6f0c…"}
+SOURCE: Final = {"name": "web", "created_at": "2026-05-01T08:00:00Z", "keys": 1, "settings": {}}
+CURL: Final = (
+    "curl -sS {url}/v1/track -u {key}: -H 'Content-Type: application/json' -d '"
+    '{{"userId": "ada-1", "event": "Order Completed", '
+    '"properties": {{"order_id": "O-1", "revenue": 42.5, "currency": "USD"}}}}\''
+)
+KEY: Final = {"name": "web", "write_key": "wk_…", "curl": CURL.format(url="http://127.0.0.1:8700", key="wk_…")}
+KEYS_ENDED: Final = {"name": "web", "revoked": 1}
+TOKEN: Final = {"id": "3f9a01bc", "role": "analyst", "created_at": "2026-05-01T08:00:00Z", "revoked_at": None}
+TOKEN_MADE: Final = {"id": "3f9a01bc", "token": "tf_…", "role": "analyst"}
+TOKEN_ENDED: Final = {"id": "3f9a01bc", "revoked": True}
+PERSON: Final = {
+    "name": "ada",
+    "role": "staff",
+    "state": "active",
+    "created_at": "2026-05-01T08:00:00Z",
+    "seen_at": "2026-05-01T10:00:00Z",
+}
+INVITED: Final = {"name": "ada", "role": "staff", "link": "http://127.0.0.1:8700/welcome/…"}
+LINKED: Final = {"name": "ada", "link": "http://127.0.0.1:8700/welcome/…"}
+PERSON_ROLE: Final = {"name": "ada", "role": "marketer"}
+DISABLED: Final = {"name": "ada", "disabled": True}
+AUDIT: Final = {
+    "items": [
+        {
+            "seq": 41,
+            "at": "2026-05-01T10:00:00Z",
+            "who": "ada",
+            "role": "staff",
+            "action": "profile.viewed",
+            "profile_id": _ID,
+            "detail": {},
+        }
+    ],
+    "next": 41,
+}
+VERIFIED: Final = {"whole": True, "problems": [], "head": {"seq": 41, "hash": "9b1d…"}}
+ERASURE: Final[dict[str, Any]] = {"kind": "email", "value": "ada@example.com", "force": False, "suppress": False}
+ERASED: Final = {"found": True, "identifiers": 5, "events": 41, "receipt": {"id": _EVENT_ID}}
 EVENT: Final = {"id": _EVENT_ID, "status": "applied", "reason": None, "profile_id": _ID, "duplicates": 0}
 
 ERRORS: Final = (
     (400, "The request is not as documented; `errors` says where and why", "bad_request"),
-    (401, "No token, an unknown one, or a revoked one", "unauthorized"),
-    (403, "The token's role may not do this", "forbidden"),
+    (401, "No token, an unknown one, a revoked one, or a session that ended", "unauthorized"),
+    (403, "The role may not do this, or a request with a cookie is not from our pages", "forbidden"),
     (404, "There is no such thing", "not_found"),
+    (409, "Refused as it stands; `errors` says why (erasure alone)", "erasure_refused"),
     (410, "It existed and was erased", "erased"),
     (503, "A backend is away; try again after Retry-After seconds", "unavailable"),
 )
@@ -110,19 +250,3 @@ def error(code: str) -> dict[str, Any]:
 def ok(example: object) -> dict[int | str, dict[str, Any]]:
     """The description of a good answer."""
     return {200: {"description": "The answer", "content": {"application/json": {"example": example}}}}
-
-
-def docs_page(openapi: Mapping[str, Any]) -> str:
-    """The addresses as one page without scripts; the whole description is openapi.json."""
-    rows = "".join(
-        f"<tr><td><code>{method.upper()} {escape(path)}</code><td>{escape(route.get('description', ''))}"
-        for path, methods in openapi["paths"].items()
-        for method, route in methods.items()
-    )
-    return (
-        '<!doctype html><html lang="en"><meta charset="utf-8"><title>Touchfold API</title>'
-        "<style>body{font:16px system-ui;max-width:60rem;margin:2rem auto;padding:0 1rem}td{padding:.3rem 1rem .3rem 0;"
-        "vertical-align:top}</style><h1>Touchfold API</h1><p>Send <code>Authorization: Bearer TOKEN</code> "
-        "(<code>touchfold token create --role ROLE</code>). Bodies, parameters and examples: "
-        f'<a href="openapi.json">openapi.json</a>.<table>{rows}</table></html>'
-    )

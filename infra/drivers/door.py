@@ -9,7 +9,7 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, MutableMapping, MutableSequence, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -28,6 +28,7 @@ from schemas.record import Pending
 from schemas.sources import Source, Sources
 
 if TYPE_CHECKING:
+    from infra.adapters.meter import Meter
     from infra.bootstrap import Session
 
 Scope = MutableMapping[str, Any]
@@ -108,6 +109,8 @@ class _Waiting:
 class Door:
     """An ASGI application. `check_disk` raises DiskFull; cheap, it is asked for each request.
 
+    `counts`: where `Counters` are kept, which may be shared memory; `refused` hears the status of each refusal.
+
     `log` and `letters` are used by the commit thread alone, `acceptor` and `sources` by the accept thread. Threads
     start with the first request and end with `close`.
     """
@@ -123,6 +126,8 @@ class Door:
         check_disk: Callable[[], None] = lambda: None,
         limits: Limits = Limits(),  # noqa: B008  # a tuple of constants
         monotonic: Callable[[], float] = time.monotonic,
+        counts: MutableSequence[int] | None = None,
+        refused: Callable[[int], None] = lambda _status: None,
     ) -> None:
         self._acceptor = acceptor
         self._sources = sources
@@ -138,7 +143,8 @@ class Door:
         self._starting = threading.Lock()
         self._waiting_bytes = 0
         self._waiting_requests = 0
-        self._counts = [0, 0, 0, 0, 0, 0]
+        self._counts = [0, 0, 0, 0, 0, 0] if counts is None else counts
+        self._refused = refused
 
     @property
     def counters(self) -> Counters:
@@ -167,6 +173,7 @@ class Door:
             reply = await self._handle(scope, headers, method, receive)
         except TouchfoldError as err:
             self._counts[5 if err.status == 503 else 4] += 1
+            self._refused(err.status)
             reply = error_reply(err, origin)
         except _Gone:
             return
@@ -235,6 +242,7 @@ class Door:
         """Too late: the sender may send again. What is stored after this is stored twice, and counts once."""
         if not future.done():
             self._counts[5] += 1
+            self._refused(503)
             late = StoreUnavailable(f"not stored within {self._limits.deadline_s:.0f} s: send again", retry_after_s=2)
             future.set_result(error_reply(late, origin))
 
@@ -248,6 +256,7 @@ class Door:
             self._counts[0] += 1
             if reply.status >= 400:
                 self._counts[5 if reply.status == 503 else 4] += 1
+                self._refused(reply.status)
             if not waiting.future.done():
                 waiting.future.set_result(reply)
 
@@ -443,8 +452,9 @@ async def _send(send: Send, reply: Reply) -> None:
     await send({"type": "http.response.body", "body": reply.body})
 
 
-def build_door(session: "Session") -> Door:
+def build_door(session: "Session", meter: "Meter | None" = None) -> Door:
     """The door on a session's vault, log and databases. The caller holds the vault's lease."""
+    from infra.adapters.meter import EDGES  # noqa: PLC0415
     from infra.adapters.phones import Phones  # noqa: PLC0415  # 0.1 s that importing this module need not cost
     from infra.adapters.postgres_dead_letters import PostgresDeadLetters  # noqa: PLC0415
     from infra.adapters.postgres_sources import PostgresSources  # noqa: PLC0415
@@ -459,4 +469,6 @@ def build_door(session: "Session") -> Door:
         PostgresDeadLetters(session.dsn),
         session.door_clock.now,
         check_disk=session.disk.check,
+        counts=None if meter is None else meter.door,
+        refused=(lambda _status: None) if meter is None else partial(meter.refuse, EDGES.index("door")),
     )

@@ -10,12 +10,12 @@ import socket
 import threading
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from contextlib import contextmanager
-from html import escape
 from typing import TYPE_CHECKING, Any, Final
 
 import uvicorn
 
 from infra.drivers.health import Health
+from infra.drivers.ui_proxy import MAX_MESSAGE, UiProxy
 from schemas.errors import NotFound
 
 if TYPE_CHECKING:
@@ -31,28 +31,24 @@ BACKLOG: Final = 2_048
 KEEP_ALIVE_S: Final = 75  # longer than the idle pools of SDKs (60 s): the client closes, not we under its request
 GRACE_S: Final = 3  # of requests in flight when we stop; long polls end then
 _API: Final = "/api/v1"
-_PAGE: Final = """<!doctype html><html lang="en"><meta charset="utf-8"><title>Touchfold</title>
-<style>body{{font:16px system-ui;max-width:40rem;margin:3rem auto;padding:0 1rem}}code{{background:#eee}}</style>
-<h1>Touchfold runs</h1>
-<p>Status <b>{status}</b>: {accepted} touchpoints accepted, {applied} applied.</p>
-<ul><li><a href="/health">/health</a>: database, vault, disk, lag</li>
-<li><code>POST /v1/track</code>, <code>/v1/identify</code>, <code>/v1/batch</code> …: the door</li>
-<li><a href="/api/v1/docs">/api/v1</a>: profiles, segments, changes, SQL</li></ul>
-<p>Begin with <code>touchfold source create web</code>; it prints a write key and a curl line.</p></html>
-"""
 _log = logging.getLogger("touchfold.http")
 
 
 class Router:
-    """Sends a request to who answers it. `door`, `api`: ASGI applications."""
+    """Sends a request to who answers it; all but `health` are ASGI applications, `ui` is None where it is off."""
 
-    def __init__(self, door: Application, api: Application, health: Health) -> None:
+    def __init__(
+        self, door: Application, api: Application, health: Health, metrics: Application, ui: Application | None
+    ) -> None:
         self._door = door
         self._api = api
         self._health = health
+        self._metrics = metrics
+        self._ui = ui
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] == "websocket":
+            await (self._ui or _no_websocket)(scope, receive, send)
             return
         path: str = scope["path"]
         if path.startswith("/v1/"):
@@ -63,12 +59,12 @@ class Router:
             found = await asyncio.to_thread(self._health.look)
             status = 200 if found["status"] == "ok" else 503
             await _answer(send, status, json.dumps(found).encode(), b"application/json")
-        elif path == "/" and scope["method"] in {"GET", "HEAD"}:
-            found = await asyncio.to_thread(self._health.look)
-            page = _PAGE.format(**{key: escape(str(value)) for key, value in found.items()})
-            await _answer(send, 200, page.encode(), b"text/html; charset=utf-8")
+        elif path == "/metrics" and scope["method"] == "GET":
+            await self._metrics(scope, receive, send)
         elif path.startswith(_DOOR_PATHS):
             await self._door(scope, receive, send)
+        elif self._ui is not None:
+            await self._ui(scope, receive, send)
         else:
             error = NotFound("nothing here: the door is /v1/…, the API /api/v1/…, the state /health")
             await _answer(send, error.status, json.dumps(error.body()).encode(), b"application/json")
@@ -84,13 +80,25 @@ async def _answer(send: Send, status: int, body: bytes, content_type: bytes) -> 
     await send({"type": "http.response.body", "body": body})
 
 
-class _Server(uvicorn.Server):
+async def _no_websocket(_scope: Scope, receive: Receive, send: Send) -> None:
+    await receive()
+    await send({"type": "websocket.close", "code": 1008})
+
+
+class StoppableServer(uvicorn.Server):
     """uvicorn without its own signal handlers, and with word of its start."""
 
-    def __init__(self, config: uvicorn.Config, stop: threading.Event, ready: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        stop: threading.Event,
+        ready: Callable[[], None],
+        stopping: Callable[[], None] = lambda: None,
+    ) -> None:
         super().__init__(config)
         self._stop = stop
         self._ready = ready
+        self._stopping = stopping  # ends what waits for long
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -101,16 +109,27 @@ class _Server(uvicorn.Server):
         self._ready()
 
     async def on_tick(self, counter: int) -> bool:
-        return await super().on_tick(counter) or self._stop.is_set()
+        if self._stop.is_set():
+            self._stopping()
+            return True
+        return await super().on_tick(counter)
 
 
-def serve(application: Application, stop: threading.Event, ready: Callable[[], None], listener: socket.socket) -> None:
-    """Serve on a socket that listens already, until `stop`."""
+def serve(
+    application: Application,
+    stop: threading.Event,
+    ready: Callable[[], None],
+    listener: socket.socket,
+    stopping: Callable[[], None] = lambda: None,
+) -> None:
+    """Serve on a socket that listens already, until `stop`; then `stopping` is called, and what runs may end."""
     config = uvicorn.Config(
         application,
         loop="uvloop",
         http="httptools",
-        ws="none",
+        ws="websockets-sansio",
+        ws_max_size=MAX_MESSAGE,
+        ws_per_message_deflate=False,
         interface="asgi3",
         lifespan="off",
         log_config=None,
@@ -121,20 +140,35 @@ def serve(application: Application, stop: threading.Event, ready: Callable[[], N
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=GRACE_S,
     )
-    _Server(config, stop, ready).run(sockets=[listener])
+    StoppableServer(config, stop, ready, stopping).run(sockets=[listener])
 
 
-def run(session: "Session", stop: threading.Event, ready: Callable[[], None], listener: socket.socket) -> None:
+def run(
+    session: "Session",
+    stop: threading.Event,
+    ready: Callable[[], None],
+    listener: socket.socket,
+    ui_path: str | None = None,
+) -> None:
     """The role: put the application together, serve until `stop`, answer what waits and close."""
+    from infra.adapters.meter import Meter  # noqa: PLC0415
     from infra.drivers.api import build_api  # noqa: PLC0415  # FastAPI takes 0.5 s to import
     from infra.drivers.door import build_door  # noqa: PLC0415
+    from infra.drivers.metrics import Metrics  # noqa: PLC0415
     from infra.drivers.roles import settle_memory  # noqa: PLC0415
 
     session.vault().hold_lease()
-    door, api = build_door(session), build_api(session)
+    meter = Meter(session.data / "meters")
+    door, api = build_door(session, meter), build_api(session)
+    services = api.state.api
+    metrics = Metrics(services, meter)
     settle_memory()
     try:
-        serve(Router(door, api, Health(session)), stop, ready, listener)
+        ui = None if ui_path is None else UiProxy(ui_path)
+        router = Router(metrics.timed_door(door), metrics.timed_api(api), Health(session), metrics.handle, ui)
+        serve(router, stop, ready, listener, services.stop)
     finally:
         door.close()
-        api.state.api.close()
+        metrics.close()
+        services.close()
+        meter.close()

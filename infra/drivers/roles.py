@@ -22,6 +22,7 @@ from schemas.errors import Disposition, TouchfoldError
 
 FATAL: Final = 70  # our error: a restart will most likely end the same way
 AWAY: Final = 75  # a backend is away: try again
+UI_SOCKET: Final = "_TOUCHFOLD_UI_SOCKET"  # where the UI answers, from the supervisor to its doors
 _log = logging.getLogger("touchfold.roles")
 
 
@@ -45,7 +46,7 @@ def _http(session: Session, stop: threading.Event, report: Report, listener: soc
     from infra.drivers import http_server  # noqa: PLC0415  # the worker needs no HTTP
 
     assert listener is not None, "the supervisor gives the HTTP role its socket"
-    http_server.run(session, stop, report.ready, listener)
+    http_server.run(session, stop, report.ready, listener, os.environ.get(UI_SOCKET))
 
 
 def _worker(session: Session, stop: threading.Event, report: Report, _listener: socket.socket | None) -> None:
@@ -62,7 +63,14 @@ def _archive(session: Session, stop: threading.Event, report: Report, _listener:
     archive_role.run(session, stop, report.ready)
 
 
-ROLES: Final[Mapping[str, Role]] = {"http": _http, "worker": _worker, "archive": _archive}
+def _ui(session: Session, stop: threading.Event, report: Report, listener: socket.socket | None) -> None:
+    from infra.drivers.ui import app  # noqa: PLC0415  # NiceGUI's 60 MB are for this role
+
+    assert listener is not None, "the supervisor gives the UI its socket"
+    app.run(session, stop, report.ready, listener)
+
+
+ROLES: Final[Mapping[str, Role]] = {"http": _http, "worker": _worker, "archive": _archive, "ui": _ui}
 
 
 def settle_memory() -> None:

@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import urllib.error
@@ -18,11 +19,12 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final
 
 from infra.adapters.data_folder import Running
 from infra.bootstrap import Adapters, Say, Session, arm_failpoint, build, claim, prepare
-from infra.drivers.roles import AWAY
+from infra.drivers.roles import AWAY, UI_SOCKET
 from infra.settings import Deployment, Settings
 from schemas.errors import FolderLocked, PortInUse, ServiceFailed, SettingsInvalid
 
@@ -32,7 +34,8 @@ TOO_OFTEN: Final = 5  # ends of one role ...
 WITHIN_S: Final = 30.0  # ... in this time: it will not come up
 BACKOFF_S: Final = (0.0, 0.2, 0.5, 1.0, 2.0, 5.0)
 STOP_S: Final = 4.0  # of a role after SIGTERM; then SIGKILL, which loses nothing: progress is committed with effect
-ORDER: Final = (("http",), ("worker", "archive"))
+ORDER: Final = (("http",), ("ui", "worker", "archive"))
+LONGEST_SOCKET: Final = 100  # letters of a Unix socket's path; the system takes 107
 BACKLOG: Final = 2_048
 _log = logging.getLogger("touchfold.up")
 
@@ -66,6 +69,11 @@ class Supervisor:
         self._listener: socket.socket | None = None
         self._children = [Child("http", number) for number in range(settings.doors)]
         self._children += [Child("worker", 0), Child("archive", 0)]
+        if settings.ui:
+            self._children.append(Child("ui", 0))
+        self._ui_listener: socket.socket | None = None
+        self._ui_path = ""
+        self._folder_of_socket: tempfile.TemporaryDirectory[str] | None = None
         self._server_ends: deque[float] = deque(maxlen=TOO_OFTEN)
         self.url = ""
 
@@ -84,9 +92,13 @@ class Supervisor:
             self._start_server()
             deployment = prepare(self._settings, self._server, self._adapters.clock)
             self._tell_about_the_key()
+            if self._settings.ui:
+                self._tell_about_the_first_admin()
             self._resume_erasures(deployment)
             self._note(port)
             start_listening(self._listener)
+            if self._settings.ui:
+                self._listen_for_ui()
             self._watch(port, ready)
         except _Stopped:
             _log.info("stopped at the start")
@@ -114,6 +126,15 @@ class Supervisor:
             "and no backup helps"
         )
 
+    def _tell_about_the_first_admin(self) -> None:
+        """No credentials come with the product: until somebody has a password, each start shows a link to set one."""
+        from infra.adapters.postgres_people import PostgresPeople  # noqa: PLC0415  # argon2 takes 50 ms
+
+        with closing(PostgresPeople(self._server.dsn)) as people:
+            link = people.first_admin_link(self._adapters.door_clock.now())
+        if link is not None:
+            self._say(f"sign in as admin (this link works once): {self.url}/welcome/{link}")
+
     def _resume_erasures(self, deployment: Deployment) -> None:
         arm_failpoint(self._settings, "up")
         from infra.erasing import resume_jobs  # noqa: PLC0415  # phone numbers' tables take 0.1 s to import
@@ -131,6 +152,19 @@ class Supervisor:
         running = Running(os.getpid(), url_of(host, port), self._server.dsn, self._server.vault_dsn)
         self._adapters.folder.write_running(running)
 
+    def _listen_for_ui(self) -> None:
+        """The UI's socket is ours: while the UI starts again, its requests wait and none is refused."""
+        path = self._settings.data.resolve() / "ui.sock"
+        if len(str(path)) > LONGEST_SOCKET:
+            self._folder_of_socket = tempfile.TemporaryDirectory(prefix="touchfold-")
+            path = Path(self._folder_of_socket.name) / "ui.sock"
+        path.unlink(missing_ok=True)
+        self._ui_path = str(path)
+        self._ui_listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._ui_listener.bind(self._ui_path)
+        path.chmod(0o600)
+        self._ui_listener.listen(BACKLOG)
+
     # --- watch -----------------------------------------------------------------------------------------------------
 
     def _watch(self, port: int, ready: Callable[[str], None]) -> None:
@@ -140,7 +174,7 @@ class Supervisor:
             for child in self._children:
                 self._listen_to(child)
                 self._watch_child(child)
-            if not announced and all(child.ready for child in self._children) and self._answers(port):
+            if not announced and all(map(_up, self._children)) and self._answers(port):
                 announced = True
                 ready(self.url)
             self._stop.wait(LOOK_S)
@@ -176,7 +210,9 @@ class Supervisor:
         if status > 0 and status != AWAY:
             child.ends.append(now)
         if _too_often(child.ends):
-            raise ServiceFailed(f"the {child.role} process cannot run: {child.reason or f'exit status {status}'}")
+            if child.role != "ui":
+                raise ServiceFailed(f"the {child.role} process cannot run: {child.reason or f'exit status {status}'}")
+            _log.error("the pages cannot be served: %s", child.reason or f"exit status {status}")
         if lived > WITHIN_S:
             child.starts = 1
         pause = BACKOFF_S[min(child.starts - 1, len(BACKOFF_S) - 1)]
@@ -193,11 +229,16 @@ class Supervisor:
         if child.role == "http":
             handles.append(self._listener.fileno())
             command += ["--socket", str(self._listener.fileno())]
+        if child.role == "ui":
+            assert self._ui_listener is not None, "the listener is made before any child"
+            handles.append(self._ui_listener.fileno())
+            command += ["--socket", str(self._ui_listener.fileno())]
         if child.starts:
             command.append("--again")
         child.process = subprocess.Popen(
             command,
             pass_fds=handles,
+            env={**os.environ, UI_SOCKET: self._ui_path} if self._ui_path else None,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,  # results go to our stdout, and children have none
             start_new_session=True,  # Ctrl-C reaches us alone
@@ -251,6 +292,11 @@ class Supervisor:
                 child.process = None
         if self._listener is not None:
             self._listener.close()
+        if self._ui_listener is not None:
+            self._ui_listener.close()
+            Path(self._ui_path).unlink(missing_ok=True)
+        if self._folder_of_socket is not None:
+            self._folder_of_socket.cleanup()
         self._adapters.folder.clear_running()
         self._server.stop()
 
@@ -295,6 +341,11 @@ class _Stopped(Exception):  # asked to stop while PostgreSQL was starting
 
 def url_of(host: str, port: int) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _up(child: Child) -> bool:
+    """Ready; or pages that will not come up, which hold nobody else."""
+    return child.ready or (child.role == "ui" and len(child.ends) == TOO_OFTEN)
 
 
 def _too_often(ends: "deque[float]") -> bool:

@@ -334,7 +334,7 @@ def test_the_stream_tells_what_was_and_what_comes_and_goes_on_after_a_reconnect(
 def test_a_stream_ends_when_its_token_is_revoked(
     world: ReadingWorld, client: ApiServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("infra.drivers.api.STREAM_QUIET_S", 0.05)
+    monkeypatch.setattr("infra.drivers.api_changes.STREAM_QUIET_S", 0.05)
     name, token = client.api.tokens.create("service", world.clock.now())
     stream = Stream(client, token=token)
     assert stream.response.readline() == b"retry: 2000\n"

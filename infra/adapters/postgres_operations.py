@@ -1,0 +1,162 @@
+"""What operators look at: arriving events, lag, letters, timers, sizes. Small questions to PostgreSQL; any thread."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from infra.adapters.data_folder import DataFolder
+from infra.adapters.parquet_archive import ParquetArchive
+from infra.adapters.postgres import Database
+from infra.adapters.postgres_reads import PerThread
+from infra.adapters.processes import Process, processes_of
+from schemas.record import decode
+
+if TYPE_CHECKING:
+    from infra.bootstrap import Session
+
+_STATE: Final = """
+with live as (select revision from revisions where state = 'live')
+select (select coalesce(sum(next_offset), 0) from log_head),
+    (select coalesce(sum(next_offset), 0) from progress where revision = (select revision from live)),
+    (select coalesce(sum(cardinality(signatures)), 0) from marks where revision = (select revision from live)),
+    (select count(*) from dead_letters where state = 'open'),
+    (select count(*) from erased_tokens),
+    (select min(watermark_us) from progress where revision = (select revision from live)),
+    (select array[revision::text, done::text] from revisions where state = 'building' order by revision limit 1),
+    (select count(*) from search_due),
+    pg_database_size(current_database()),
+    (select revision from live)
+"""
+_LETTERS: Final = """
+select id, stage, rule, path, reason, source, received_at, state from dead_letters
+where state = 'open' order by received_at desc limit %s
+"""
+
+
+class Arrived(NamedTuple):
+    """An event as it lies in the log, without what is personal."""
+
+    partition: int
+    offset: int
+    id: str
+    message_id: str | None
+    source: str
+    type: str
+    name: str | None
+    received_at: datetime
+    occurred_at: datetime
+    applied: bool  # folded already
+    sealed: Sequence[str]
+    properties: Mapping[str, Any]
+    context: Mapping[str, Any]
+    verdict: int = 0  # of the fold, schemas/store.Verdict; 0 too where it is still to come
+
+
+class Operations:
+    """Any thread may call."""
+
+    def __init__(self, session: "Session") -> None:
+        self._connections = PerThread(lambda: Database(session.dsn, "touchfold operations"))
+        self._rows = self._connections.rows
+        self._archive: Path = session.archive_folder
+        self._disk = session.disk
+        self._vault = session.vault()
+        self._folder = DataFolder(session.data)
+
+    def ends(self) -> list[int]:
+        """The next offset of each partition."""
+        return [int(row[0]) for row in self._rows("select next_offset from log_head order by partition")]
+
+    def arrived(self, starts: Sequence[int], limit: int = 100) -> list[Arrived]:
+        """Events at or after these offsets, at most `limit` a partition (the newest), newest receipt first."""
+        folded = self._rows(
+            "select next_offset from progress where revision = (select revision from revisions where state = 'live')"
+            " order by partition"
+        )
+        found: list[Arrived] = []
+        for partition, start in enumerate(starts):
+            rows = self._rows(
+                f'select "offset", value from event_log_{int(partition)} where "offset" >= %s'
+                ' order by "offset" desc limit %s',
+                (start, limit),
+            )
+            applied = int(folded[partition][0]) if partition < len(folded) else 0
+            verdicts = dict(
+                self._rows(
+                    'select "offset", verdict from not_applied where partition = %s and "offset" >= %s',
+                    (partition, rows[-1][0] if rows else start),
+                )
+            )
+            for offset, value in rows:
+                record = decode(bytes(value))
+                found.append(
+                    Arrived(
+                        *(partition, offset, record.id, record.message_id, record.source, record.type, record.name),
+                        *(record.received_at, record.occurred_at, offset < applied),
+                        record.sealed.names if record.sealed else (),
+                        record.properties,
+                        record.context,
+                        int(verdicts.get(offset, 0)),
+                    )
+                )
+        return sorted(found, key=lambda each: each.received_at, reverse=True)
+
+    def letters(self, limit: int = 50) -> list[dict[str, Any]]:
+        """Open dead letters, the newest first."""
+        names = ("id", "stage", "rule", "path", "reason", "source", "received_at", "state")
+        return [{**dict(zip(names, row, strict=True)), "id": row[0].hex()} for row in self._rows(_LETTERS, (limit,))]
+
+    def refused_since(self, at: datetime) -> dict[str, int]:
+        """source -> dead letters since then, whatever became of them."""
+        rows = self._rows("select source, count(*) from dead_letters where received_at >= %s group by 1", (at,))
+        return {source: int(number) for source, number in rows}
+
+    def processes(self) -> list[Process]:
+        """The processes of the running `up`; none where there is none, or where the system has no /proc."""
+        running = self._folder.running()
+        return [] if running is None else processes_of(running.pid)
+
+    def state(self, now: datetime) -> dict[str, Any]:
+        """{"accepted", "applied", "waiting", "dead_letters", "erased", "watermark_age_s", "building", …}."""
+        row = self._rows(_STATE)[0]
+        accepted, applied, waiting, dead, erased, watermark_us, building, unindexed, size, live = row
+        due, profiles = self._of_revision(live)
+        archived = ParquetArchive(self._archive).next_offsets()
+        return {
+            "accepted": int(accepted),
+            "applied": int(applied),
+            "waiting": int(waiting),
+            "dead_letters": int(dead),
+            "erased": int(erased),
+            "watermark_age_s": None if not watermark_us else max(0.0, now.timestamp() - watermark_us / 1e6),
+            "building": None if building is None else {"revision": int(building[0]), "done": float(building[1])},
+            "unindexed": int(unindexed),
+            "database_bytes": int(size),
+            "revision": live,
+            "due": due,
+            "profiles": profiles,
+            "archived": sum(archived),
+            "archive_bytes": sum(path.stat().st_size for path in self._archive.rglob("*.parquet")),
+            "disk_free": self._disk.free(),
+            "vault_lease": self._vault.has_lease(),
+        }
+
+    def _of_revision(self, live: int | None) -> tuple[int, int]:
+        """(timers due within a day, profiles)."""
+        if live is None:
+            return 0, 0
+        rows = self._rows(
+            f"select (select count(*) from profiles_r{int(live)} where due_us <="
+            " (extract(epoch from now()) + 86400) * 1000000),"
+            f" (select greatest(reltuples, 0)::bigint from pg_class where relname = 'profiles_r{int(live)}')"
+        )
+        return int(rows[0][0]), int(rows[0][1])
+
+    def profiles(self) -> int:
+        """How many profiles there are now."""
+        live = self._rows("select revision from revisions where state = 'live'")
+        return int(self._rows(f"select count(*) from profiles_r{int(live[0][0])}")[0][0]) if live else 0
+
+    def close(self) -> None:
+        self._connections.close()

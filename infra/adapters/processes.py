@@ -1,0 +1,58 @@
+"""The processes of a running `touchfold up`, as Linux tells them in /proc."""
+
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Final, NamedTuple
+
+_PROC: Final = Path("/proc")
+_UP: Final = "up"
+
+
+class Process(NamedTuple):
+    """`cpu_s`: of both kinds since its start; `memory`: bytes resident."""
+
+    role: str
+    pid: int
+    memory: int
+    cpu_s: float
+    lives_s: float
+
+
+def processes_of(supervisor: int) -> list[Process]:
+    """The supervisor and its children, itself first; empty where there is no /proc."""
+    if not (_PROC / "uptime").exists():
+        return []
+    found = [_process(supervisor, _UP)]
+    for child in _children(supervisor):
+        found.append(_process(child, _role(child)))
+    return [each for each in found if each is not None]
+
+
+def _children(pid: int) -> list[int]:
+    with suppress(OSError, ValueError):
+        texts = [(each / "children").read_text() for each in (_PROC / str(pid) / "task").iterdir()]
+        return sorted(int(word) for text in texts for word in text.split())
+    return []
+
+
+def _role(pid: int) -> str:
+    """`http` of `python -m infra.drivers.roles http …`; else the program's name."""
+    with suppress(OSError, ValueError):
+        words = (_PROC / str(pid) / "cmdline").read_bytes().decode(errors="replace").split("\0")
+        if "infra.drivers.roles" in words:
+            return words[words.index("infra.drivers.roles") + 1]
+        return Path(words[0]).name
+    return "?"
+
+
+def _process(pid: int, role: str) -> Process | None:
+    """None when it has ended meanwhile."""
+    with suppress(OSError, ValueError, IndexError):
+        fields = (_PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()  # from field 3, the state
+        ticks = os.sysconf("SC_CLK_TCK")
+        uptime = float((_PROC / "uptime").read_text().split()[0])
+        resident = int((_PROC / str(pid) / "statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        cpu = (int(fields[11]) + int(fields[12])) / ticks
+        return Process(role, pid, resident, cpu, max(0.0, uptime - int(fields[19]) / ticks))
+    return None

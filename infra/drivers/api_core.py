@@ -1,0 +1,244 @@
+"""What every part of the API stands on: its services, and who asks and what they may."""
+
+import asyncio
+import hmac
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import datetime
+from hashlib import sha256
+from typing import TYPE_CHECKING, Annotated, Any, Final, Generic, TypeVar
+from urllib.parse import urlsplit
+
+from fastapi import Depends, Query, Request
+from fastapi.security import APIKeyCookie, HTTPAuthorizationCredentials, HTTPBearer
+
+from infra.adapters.postgres_audit import PostgresAudit
+from infra.adapters.postgres_people import PostgresPeople
+from infra.adapters.postgres_tokens import PostgresTokens
+from infra.log_lines import described
+from infra.reading import Reading
+from schemas.errors import Forbidden, TouchfoldError, Unauthorized
+from schemas.roles import RIGHTS, may
+
+if TYPE_CHECKING:
+    from infra.acting import Acting
+    from infra.adapters.postgres_operations import Operations
+    from infra.adapters.postgres_sources import PostgresSources
+    from infra.bootstrap import Session
+    from infra.drivers.health import Health
+    from infra.retrying import Retrying
+    from query.exports import Exports
+    from query.reports import Reports
+
+log = logging.getLogger("touchfold.api")
+
+T = TypeVar("T")
+PREFIX: Final = "/api/v1"
+COOKIE: Final = "touchfold_session"
+CSRF_HEADER: Final = "X-CSRF-Token"
+SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+THREADS: Final = 6  # of reads: a profile takes about a millisecond, so two cores are busy with two
+SLOW_THREADS: Final = 2  # SQL, exports and erasures take seconds; they must not keep a profile waiting
+KNOWN_S: Final = 1.0  # a revoked token, or the cookie of an ended session, is refused after at most so long
+KNOWN: Final = 1_000
+
+RunSql = Callable[[str, int], Mapping[str, Any]]
+"""(statement, most rows) -> {"columns", "rows", "truncated"}; raises SqlRefused, SqlLimit."""
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who asks. `name`: a person's, or `token:ID`; `secret`: the token or the cookie they showed."""
+
+    name: str
+    role: str
+    secret: str
+    by_cookie: bool
+
+    def may(self, right: str) -> bool:
+        return may(self.role, right)
+
+
+class Later(Generic[T]):
+    """Something that is made when it is first asked for, by one thread alone: it opens connections or takes memory."""
+
+    def __init__(self, make: Callable[[], T]) -> None:
+        self._make = make
+        self._lock = threading.Lock()
+        self.made: T | None = None
+
+    def get(self) -> T:
+        with self._lock:
+            if self.made is None:
+                self.made = self._make()
+            return self.made
+
+
+@dataclass
+class Api:
+    """What the routes call; `close` ends its threads and connections."""
+
+    session: "Session"
+    reading: Reading
+    run_sql: RunSql
+    tokens: PostgresTokens
+    people: PostgresPeople
+    audit: PostgresAudit
+    sources: "PostgresSources"
+    operations: "Operations"
+    reports: "Reports"
+    acting: "Later[Acting]"
+    retrying: "Later[Retrying]"
+    exports: "Later[Exports]"
+    health: "Later[Health]"
+    _known: dict[tuple[bool, str], tuple[str, str, float]] = field(default_factory=dict)  # -> (name, role, until)
+    _reads: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(THREADS, "api"))
+    _slow: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(SLOW_THREADS, "api slow"))
+    _waiting: set[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = field(default_factory=set)
+    stopping: bool = False
+
+    # --- threads ---------------------------------------------------------------------------------------------------
+
+    async def run(self, work: Callable[[], T]) -> T:
+        """Do it in a thread. An error of ours is logged here, and told without its inside."""
+        return await _in(self._reads, work)
+
+    async def run_slowly(self, work: Callable[[], T]) -> T:
+        """The same for what may take seconds."""
+        return await _in(self._slow, work)
+
+    def now(self) -> datetime:
+        """The time of receipts: of sessions, notes and keys."""
+        return self.session.door_clock.now()
+
+    # --- who asks --------------------------------------------------------------------------------------------------
+
+    async def caller(self, request: Request, bearer: str | None, cookie: str | None, right: str) -> Caller:
+        """Who asks, if they may. A token comes before a cookie. Raises Unauthorized, Forbidden."""
+        by_cookie = bearer is None
+        secret = cookie if bearer is None else bearer
+        if not secret:
+            raise Unauthorized("send the header Authorization: Bearer TOKEN (`touchfold token create --role ROLE`)")
+        found = await self.known(secret, by_cookie=by_cookie)
+        if found is None:
+            what = "this session has ended: sign in again" if by_cookie else "this token is unknown or was revoked"
+            raise Unauthorized(what)
+        caller = Caller(*found, secret, by_cookie)
+        if by_cookie and request.method not in SAFE and not from_our_pages(request.headers, secret):
+            raise Forbidden(f"a request with a cookie comes from our own pages, or has the header {CSRF_HEADER}")
+        if not caller.may(right):
+            raise Forbidden(f"the role {caller.role} may not do this: it needs {' or '.join(sorted(RIGHTS[right]))}")
+        return caller
+
+    async def known(self, secret: str, *, by_cookie: bool) -> tuple[str, str] | None:
+        """(name, role) of a token or cookie; a good one is remembered for a second, which spares a look-up."""
+        now = time.monotonic()
+        found = self._known.get((by_cookie, secret))
+        if found is not None and found[2] > now:
+            return found[:2]
+        who = await self.run(lambda: self.look_up(secret, by_cookie=by_cookie))
+        if len(self._known) >= KNOWN:
+            self._known.clear()
+        if who is not None:
+            self._known[by_cookie, secret] = (*who, now + KNOWN_S)
+        return who
+
+    def look_up(self, secret: str, *, by_cookie: bool) -> tuple[str, str] | None:
+        """(name, role) as the database has it now."""
+        if by_cookie:
+            person = self.people.who(secret, self.now())
+            return None if person is None else (person.name, person.role)
+        token = self.tokens.find(secret)
+        return None if token is None else (f"token:{token[0]}", token[1])
+
+    def note(self, caller: Caller, action: str, profile_id: bytes | None = None, **detail: object) -> None:
+        """Write down who did what; it is queued, and costs the request some microseconds."""
+        self.audit.note(caller.name, caller.role, action, profile_id, detail)
+
+    # --- stopping --------------------------------------------------------------------------------------------------
+
+    def waits(self, event: asyncio.Event) -> Callable[[], None]:
+        """Have an event set when we stop; returns what takes that back. In the loop."""
+        entry = (asyncio.get_running_loop(), event)
+        self._waiting.add(entry)
+        return lambda: self._waiting.discard(entry)
+
+    def stop(self) -> None:
+        """Let long polls and streams end now. Any thread; more than once does no more."""
+        if self.stopping:
+            return
+        self.stopping = True
+        for loop, event in list(self._waiting):
+            with suppress(RuntimeError):  # the loop has ended: nobody waits
+                loop.call_soon_threadsafe(event.set)
+
+    def close(self) -> None:
+        self.stop()
+        self._reads.shutdown()
+        self._slow.shutdown()
+        for late in (self.acting, self.retrying):
+            if late.made is not None:
+                late.made.close()
+        for each in (self.audit, self.people, self.tokens, self.sources, self.operations, self.reading):
+            each.close()
+
+
+async def _in(pool: ThreadPoolExecutor, work: Callable[[], T]) -> T:
+    try:
+        return await asyncio.get_running_loop().run_in_executor(pool, work)
+    except TouchfoldError:
+        raise
+    except Exception as err:
+        log.error("an error of ours: %s", described(err, err.__traceback__))
+        raise TouchfoldError("an error of ours; the log of the HTTP process has it") from err
+
+
+def csrf_token(secret: str) -> str:
+    """What a page sends in X-CSRF-Token: bound to its session, and no way back to the session's secret."""
+    return sha256(b"touchfold csrf " + secret.encode()).hexdigest()[:32]
+
+
+def from_our_pages(headers: Mapping[str, str], secret: str) -> bool:
+    """Whether a request with this cookie was meant: it has the session's token, or the browser says it is ours."""
+    given = headers.get(CSRF_HEADER.lower())
+    if given is not None:
+        return hmac.compare_digest(given.encode(), csrf_token(secret).encode())
+    origin = headers.get("origin")
+    return bool(origin) and urlsplit(str(origin)).netloc == headers.get("host")
+
+
+# --- parameters --------------------------------------------------------------------------------------------------
+
+Limit = Annotated[int, Query(ge=1, le=1_000)]
+Cursor = Annotated[str | None, Query(max_length=100, description="`next` of the page before")]
+Bearer = Annotated[
+    HTTPAuthorizationCredentials | None,
+    Depends(HTTPBearer(auto_error=False, description="a token of `touchfold token create --role ROLE`")),
+]
+Cookie = Annotated[
+    str | None,
+    Depends(
+        APIKeyCookie(
+            name=COOKIE,
+            auto_error=False,
+            description="a session of the pages. Anything but GET then needs an Origin of ours, or X-CSRF-Token "
+            "with the `csrf_token` of GET me",
+        )
+    ),
+]
+
+
+def need(api: Api, right: str) -> Any:
+    """A dependency: the caller, who has this right."""
+
+    async def caller(request: Request, credentials: Bearer, cookie: Cookie) -> Caller:
+        bearer = None if credentials is None else credentials.credentials
+        return await api.caller(request, bearer, cookie, right)
+
+    caller.right = right  # type: ignore[attr-defined]  # for the description
+    return Depends(caller)

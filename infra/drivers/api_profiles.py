@@ -1,0 +1,193 @@
+"""Customers over HTTP: by identifier, by search, their timeline, and what staff write about them."""
+
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from fastapi import FastAPI, Path, Query
+from fastapi.responses import Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from infra.drivers import api_examples as examples
+from infra.drivers.api_core import PREFIX, Api, Caller, Cursor, Limit, need
+from infra.drivers.api_http import answer
+from schemas.errors import BadRequest, Problem
+from schemas.identifiers import KINDS
+from schemas.roles import ACT, PERSONAL, READ
+
+ProfileId = Annotated[UUID, Path(description="any id the profile was ever known by", examples=[examples.PROFILE["id"]])]
+
+
+class Lookup(BaseModel):
+    """An identifier in a body, so that no address log has it."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"example": examples.LOOKUP})
+    kind: str = Field(max_length=64)
+    value: str | int = Field(description="as the person or system wrote it; it is brought to its normal form")
+
+
+class Action(BaseModel):
+    """What staff write about a customer. Which fields it has, its `action` says."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"example": examples.ACTION})
+    action: Literal["note", "call", "complaint", "resolve_complaint", "correct_trait", "withdraw_correction"]
+    text: str = Field("", max_length=4_000, description="of a note; of the others a remark")
+    direction: Literal["in", "out"] | None = Field(None, description="of a call")
+    topic: str | None = Field(None, max_length=200, description="of a call or complaint")
+    complaint_id: str | None = Field(None, max_length=200, description="of the complaint that is resolved")
+    name: str | None = Field(None, max_length=100, description="of the trait")
+    value: str | int | float | bool | None = Field(None, description="what the trait really is; null unsets it")
+
+    def needed(self, field: str) -> str:
+        """A field that this action has to have. Raises BadRequest."""
+        value = getattr(self, field)
+        if value is None:
+            raise BadRequest(f"the action {self.action} needs {field}", [Problem(field, "is missing")])
+        return str(value)
+
+
+def mount(app: FastAPI, api: Api) -> None:
+    """Add the addresses of this area."""
+    _lookups(app, api)
+    _timeline(app, api)
+    _search(app, api)
+    _actions(app, api)
+    _by_identifier(app, api)  # last: its address takes any two words
+
+
+def _lookups(app: FastAPI, api: Api) -> None:
+    profiles, reader = api.reading.profiles, need(api, READ)
+
+    @app.post(f"{PREFIX}/profiles/lookup", tags=["profiles"], responses=examples.ok(examples.PROFILE))
+    async def look_up(body: Lookup, caller: Caller = reader) -> Response:
+        """A profile by an identifier in the body."""
+        personal = caller.may(PERSONAL)
+        found = await api.run(lambda: profiles.by_identifier(body.kind, body.value, personal=personal))
+        return _viewed(api, caller, found)
+
+    @app.get(
+        f"{PREFIX}/profiles/{{profile_id:uuid}}/details", tags=["profiles"], responses=examples.ok(examples.DETAILS)
+    )
+    async def read_details(profile_id: ProfileId, caller: Caller = reader) -> Response:
+        """A profile with the source and time of each trait, and each segment's sentence: what its page shows."""
+        personal = caller.may(PERSONAL)
+        found = await api.run(lambda: profiles.details(profile_id.bytes, personal=personal))
+        return _viewed(api, caller, found)
+
+
+def _by_identifier(app: FastAPI, api: Api) -> None:
+    profiles, reader = api.reading.profiles, need(api, READ)
+
+    @app.get(f"{PREFIX}/profiles/{{kind}}/{{value:path}}", tags=["profiles"], responses=examples.ok(examples.PROFILE))
+    async def read_profile(
+        kind: Annotated[str, Path(max_length=64, examples=["loyalty_card"])],
+        value: Annotated[str, Path(max_length=512, examples=["2001"])],
+        caller: Caller = reader,
+    ) -> Response:
+        """A profile by an identifier, or by `profile/ID`."""
+        if value in ("timeline", "details", "actions") and kind not in (*KINDS, "profile"):
+            reason = "is no UUID; profile ids are UUIDs"  # a lookup finds an own kind's "timeline"
+            raise BadRequest("not a profile id", [Problem("profile_id", reason)])
+        personal = caller.may(PERSONAL)
+        found = await api.run(lambda: profiles.by_identifier(kind, value, personal=personal))
+        return _viewed(api, caller, found)
+
+
+def _timeline(app: FastAPI, api: Api) -> None:
+    profiles, timeline, reader = api.reading.profiles, api.reading.timeline, need(api, READ)
+
+    @app.get(
+        f"{PREFIX}/profiles/{{profile_id:uuid}}/timeline", tags=["profiles"], responses=examples.ok(examples.TIMELINE)
+    )
+    async def read_timeline(
+        profile_id: ProfileId,
+        limit: Limit = 50,
+        cursor: Cursor = None,
+        type_: Annotated[list[str] | None, Query(alias="type", description="only these types of event")] = None,
+        caller: Caller = reader,
+    ) -> Response:
+        """The profile's events, newest first; sealed values for roles that may see them."""
+        personal, types = caller.may(PERSONAL), frozenset(type_) if type_ else None
+
+        def read() -> tuple[bytes, Mapping[str, Any]]:
+            owner = profiles.owner(profile_id.bytes)
+            return owner, timeline.page(owner, cursor, limit, personal=personal, types=types)
+
+        owner, page = await api.run(read)
+        api.note(caller, "timeline.viewed", owner)
+        return answer(page)
+
+
+def _search(app: FastAPI, api: Api) -> None:
+    reader = need(api, READ)
+
+    @app.get(f"{PREFIX}/profiles", tags=["profiles"], responses=examples.ok(examples.SEARCH))
+    async def search_profiles(
+        search: Annotated[
+            str, Query(max_length=200, examples=["ada"], description="words of a name, a number, an address")
+        ],
+        limit: Annotated[int, Query(ge=1, le=100)] = 20,
+        cursor: Cursor = None,
+        caller: Caller = reader,
+    ) -> Response:
+        """Customers by whole words and prefixes of names and addresses, ends of numbers, or any identifier."""
+        find, personal = api.reading.search.find, caller.may(PERSONAL)
+        found = await api.run(lambda: find(search, limit=limit, cursor=cursor, personal=personal))
+        if found["items"]:
+            api.note(caller, "customers.searched", shown=len(found["items"]))
+        return answer(found)
+
+
+def _actions(app: FastAPI, api: Api) -> None:
+    profiles, staff = api.reading.profiles, need(api, ACT)
+
+    @app.post(
+        f"{PREFIX}/profiles/{{profile_id:uuid}}/actions", tags=["profiles"], responses=examples.ok(examples.ACTED)
+    )
+    async def act(profile_id: ProfileId, body: Action, caller: Caller = staff) -> Response:
+        """Write a note, call or complaint, or correct a trait: an event of the source `staff`, durable when answered.
+
+        A correction outranks every source until a newer one or its withdrawal. `GET events/{event_id}` says when it
+        is applied.
+        """
+
+        def work() -> tuple[bytes, str]:
+            owner = profiles.owner(profile_id.bytes)
+            return owner, _act(api, owner, caller.name, body)()
+
+        owner, event_id = await api.run(work)
+        api.note(caller, _DONE[body.action], owner)
+        return answer({"event_id": event_id})
+
+
+_DONE = {
+    "note": "note.added",
+    "call": "call.recorded",
+    "complaint": "complaint.opened",
+    "resolve_complaint": "complaint.resolved",
+    "correct_trait": "trait.corrected",
+    "withdraw_correction": "correction.withdrawn",
+}
+
+
+def _act(api: Api, owner: bytes, who: str, body: Action) -> Callable[[], str]:
+    acting = api.acting.get()
+    needed, text = body.needed, body.text
+    match body.action:
+        case "note":
+            return lambda: acting.note(owner, who, text)
+        case "call":
+            return lambda: acting.call(owner, who, direction=needed("direction"), topic=needed("topic"), text=text)
+        case "complaint":
+            return lambda: acting.complaint(owner, who, topic=needed("topic"), text=text)
+        case "resolve_complaint":
+            return lambda: acting.resolve_complaint(owner, who, complaint_id=needed("complaint_id"), text=text)
+        case "correct_trait":
+            return lambda: acting.correct_trait(owner, who, needed("name"), body.value)
+        case "withdraw_correction":
+            return lambda: acting.withdraw_correction(owner, who, needed("name"))
+
+
+def _viewed(api: Api, caller: Caller, found: Mapping[str, Any]) -> Response:
+    api.note(caller, "profile.viewed", UUID(found["id"]).bytes)
+    return answer(found)

@@ -1,0 +1,226 @@
+"""`/metrics` in Prometheus' text format: the edges' counters, lag, letters, sizes, erasures, the worker's heartbeat.
+
+A token of any role may read it: it names no person. What PostgreSQL knows is asked at most once a second.
+"""
+
+import json
+import threading
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any, Final
+
+from infra.adapters.meter import BUCKETS, EDGES, Meter, Totals
+from infra.adapters.postgres import Database
+from infra.adapters.postgres_reads import PerThread
+from schemas.errors import StoreUnavailable, TouchfoldError, Unauthorized
+
+if TYPE_CHECKING:
+    from infra.drivers.api_core import Api
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+FRESH_S: Final = 1.0
+DOOR_EDGE: Final = EDGES.index("door")
+API_EDGE: Final = EDGES.index("api")
+_WAITS: Final = "/api/v1/changes"  # as long as the asker likes; they tell nothing of our speed
+_MORE: Final = """
+select (select count(*) from jobs where kind = 'erase' and finished_at is not null),
+    (select coalesce(max(seq), 0) from audit_log),
+    (select coalesce(max(seq), 0) from feed_batches),
+    (select count(*) from sessions where ended_at is null and expires_at > now()),
+    (select extract(epoch from clock_timestamp() - max(state_change)) from pg_stat_activity
+        where datname = current_database() and application_name = 'touchfold worker')
+"""
+_LETTERS: Final = "select stage, count(*) from dead_letters where state = 'open' group by stage order by stage"
+_HELP: Final[Mapping[str, tuple[str, str]]] = {
+    "events_accepted_total": ("counter", "Records in the log: accepted and durable"),
+    "events_applied_total": ("counter", "Records of the log that are folded"),
+    "events_decided_total": ("counter", "Records of the log that are decided"),
+    "events_archived_total": ("counter", "Records of the log that are in the archive"),
+    "lag_events": ("gauge", "Records accepted and not yet decided"),
+    "watermark_age_seconds": ("gauge", "How far the oldest partition's watermark is behind the clock"),
+    "worker_heartbeat_age_seconds": ("gauge", "Since the worker last spoke to PostgreSQL; absent: it is not there"),
+    "dead_letters_open": ("gauge", "Dead letters that wait for somebody, by stage"),
+    "erasures_total": ("counter", "Persons erased"),
+    "erased_identifiers": ("gauge", "Identifiers that are refused or read as erased"),
+    "changes_total": ("counter", "Numbered transactions of the change feed"),
+    "audit_entries_total": ("counter", "Entries of the audit log"),
+    "sessions_open": ("gauge", "Sessions of the pages that are not ended"),
+    "profiles": ("gauge", "Profiles, as PostgreSQL estimates them"),
+    "timers_due": ("gauge", "Profiles whose next decision is due within a day"),
+    "search_waiting": ("gauge", "Profiles that the search index has yet to take"),
+    "revision_building_ratio": ("gauge", "Share done of the revision that is being built; absent: none is"),
+    "database_bytes": ("gauge", "Size of the main database"),
+    "archive_bytes": ("gauge", "Size of the archive's Parquet files"),
+    "disk_free_ratio": ("gauge", "Free share of the disk; the door stops at 0.05"),
+    "vault_lease": ("gauge", "1 when this process holds the vault's lease"),
+    "up": ("gauge", "1 when PostgreSQL answers"),
+    "door_requests_total": ("counter", "Requests of the door that were answered"),
+    "door_events_total": ("counter", "Events of the door, by what became of them"),
+    "refused_requests_total": ("counter", "Requests answered with an error, by edge and status"),
+    "request_seconds": ("histogram", "Time to the answer, by edge; waiting for changes left out"),
+}
+
+
+class Metrics:
+    """`handle` is an ASGI application; `timed` wraps another to count its requests."""
+
+    def __init__(self, api: "Api", meter: Meter, *, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._api = api
+        self._meter = meter
+        self._monotonic = monotonic
+        self._connections = PerThread(lambda: Database(api.session.dsn, "touchfold metrics"))
+        self._lock = threading.Lock()
+        self._seen: tuple[float, dict[str, Any]] | None = None
+
+    # --- counting --------------------------------------------------------------------------------------------------
+
+    def timed_door(self, door: Application) -> Application:
+        """The door with its times; it counts its refusals itself."""
+        observe, clock = self._meter.observe, time.perf_counter
+
+        async def timed(scope: Scope, receive: Receive, send: Send) -> None:
+            started = clock()
+            try:
+                await door(scope, receive, send)
+            finally:
+                observe(DOOR_EDGE, clock() - started)
+
+        return timed
+
+    def timed_api(self, api: Application) -> Application:
+        """The API with its times and refusals."""
+        meter, clock = self._meter, time.perf_counter
+
+        async def timed(scope: Scope, receive: Receive, send: Send) -> None:
+            started = clock()
+
+            async def counted(message: Message) -> None:
+                if message["type"] == "http.response.start" and message["status"] >= 400:
+                    meter.refuse(API_EDGE, message["status"])
+                await send(message)
+
+            try:
+                await api(scope, receive, counted)
+            finally:
+                if not scope["path"].startswith(_WAITS):
+                    meter.observe(API_EDGE, clock() - started)
+
+        return timed
+
+    # --- telling ---------------------------------------------------------------------------------------------------
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a GET of /metrics."""
+        del receive
+        try:
+            await self._check(scope)
+            text = await self._api.run(self.text)
+        except TouchfoldError as err:
+            headers = [(b"www-authenticate", b"Bearer")] if err.status == 401 else []
+            await _answer(send, err.status, json.dumps(err.body()).encode(), b"application/json", headers)
+            return
+        await _answer(send, 200, text.encode(), b"text/plain; version=0.0.4; charset=utf-8", [])
+
+    async def _check(self, scope: Scope) -> None:
+        """Raises Unauthorized."""
+        given = dict(scope["headers"]).get(b"authorization", b"").decode("latin-1")
+        kind, _, token = given.partition(" ")
+        if kind.lower() != "bearer" or await self._api.known(token.strip(), by_cookie=False) is None:
+            raise Unauthorized("send the header Authorization: Bearer TOKEN (`touchfold token create --role service`)")
+
+    def text(self) -> str:
+        """All of it."""
+        return "".join(f"{line}\n" for line in (*_lines(self._look()), *_counted(self._meter.totals())))
+
+    def close(self) -> None:
+        self._connections.close()
+
+    def _look(self) -> dict[str, Any]:
+        with self._lock:
+            if self._seen is None or self._monotonic() - self._seen[0] > FRESH_S:
+                self._seen = (self._monotonic(), self._ask())
+            return self._seen[1]
+
+    def _ask(self) -> dict[str, Any]:
+        operations = self._api.operations
+        try:
+            state = operations.state(self._api.session.clock.now())
+            erasures, entries, feed, sessions, heartbeat = self._connections.rows(_MORE)[0]
+            letters = {stage: int(count) for stage, count in self._connections.rows(_LETTERS)}
+        except StoreUnavailable:
+            return {"up": 0}
+        decided = max(0, state["applied"] - state["waiting"])
+        return {
+            "up": 1,
+            "events_accepted_total": state["accepted"],
+            "events_applied_total": state["applied"],
+            "events_decided_total": decided,
+            "events_archived_total": state["archived"],
+            "lag_events": state["accepted"] - decided,
+            "watermark_age_seconds": state["watermark_age_s"],
+            "worker_heartbeat_age_seconds": None if heartbeat is None else max(0.0, float(heartbeat)),
+            "dead_letters_open": {("stage", stage): count for stage, count in letters.items()} or 0,
+            "erasures_total": int(erasures),
+            "erased_identifiers": state["erased"],
+            "changes_total": int(feed),
+            "audit_entries_total": int(entries),
+            "sessions_open": int(sessions),
+            "profiles": state["profiles"],
+            "timers_due": state["due"],
+            "search_waiting": state["unindexed"],
+            "revision_building_ratio": state["building"]["done"] if state["building"] else None,
+            "database_bytes": state["database_bytes"],
+            "archive_bytes": state["archive_bytes"],
+            "disk_free_ratio": state["disk_free"],
+            "vault_lease": int(state["vault_lease"]),
+        }
+
+
+def _lines(found: Mapping[str, Any]) -> Iterator[str]:
+    for name, value in found.items():
+        if value is None:
+            continue
+        yield from _head(name)
+        if isinstance(value, Mapping):
+            yield from (f'touchfold_{name}{{{label}="{text}"}} {count}' for (label, text), count in value.items())
+        else:
+            yield f"touchfold_{name} {value}"
+
+
+def _counted(totals: Totals) -> Iterator[str]:
+    yield from _head("door_requests_total")
+    yield f"touchfold_door_requests_total {totals.door['requests']}"
+    yield from _head("door_events_total")
+    for result in ("accepted", "dead_letters", "suppressed"):
+        yield f'touchfold_door_events_total{{result="{result}"}} {totals.door[result]}'
+    yield from _head("refused_requests_total")
+    for (edge, status), count in totals.refused.items():
+        yield f'touchfold_refused_requests_total{{edge="{edge}",status="{status}"}} {count}'
+    yield from _head("request_seconds")
+    for edge, latency in totals.latency.items():
+        summed = list(accumulate(latency.counts))
+        for bound, count in zip((*BUCKETS, "+Inf"), summed, strict=True):
+            yield f'touchfold_request_seconds_bucket{{edge="{edge}",le="{bound}"}} {count}'
+        yield f'touchfold_request_seconds_sum{{edge="{edge}"}} {latency.seconds:.6f}'
+        yield f'touchfold_request_seconds_count{{edge="{edge}"}} {summed[-1]}'
+
+
+def _head(name: str) -> Iterator[str]:
+    kind, text = _HELP[name]
+    yield f"# HELP touchfold_{name} {text}"
+    yield f"# TYPE touchfold_{name} {kind}"
+
+
+async def _answer(
+    send: Send, status: int, body: bytes, content_type: bytes, headers: list[tuple[bytes, bytes]]
+) -> None:
+    length = (b"content-length", str(len(body)).encode())
+    start = [(b"content-type", content_type), length, (b"cache-control", b"no-store"), *headers]
+    await send({"type": "http.response.start", "status": status, "headers": start})
+    await send({"type": "http.response.body", "body": body})

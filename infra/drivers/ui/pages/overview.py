@@ -1,0 +1,218 @@
+"""Overview: figures of a period beside the one before, charts, stages, segments with their trend."""
+
+from decimal import Decimal
+from typing import Any, Final
+
+from nicegui import ui
+
+from infra.drivers.ui import words
+from infra.drivers.ui.services import Services, Viewer
+from infra.drivers.ui.shell import connected, empty, page, panel, sparkline
+from query.reports import PERIODS, Figure, Overview
+from schemas.errors import TouchfoldError
+
+NAMES: Final = {7: "7 days", 30: "30 days", 90: "90 days", 365: "A year"}
+COLOURS: Final = {
+    "grey": "#94a3b8", "blue": "#3b82f6", "green": "#22a06b", "orange": "#e08a1e", "red": "#d14343", "violet": "#8b5cf6"
+}  # fmt: skip
+
+
+def register(services: Services) -> None:
+    """Declare the page."""
+
+    @page(services, "/", title="Overview")
+    async def overview(viewer: Viewer) -> None:
+        await _Overview(services, viewer).build()
+
+
+class _Overview:
+    def __init__(self, services: Services, viewer: Viewer) -> None:
+        self._services = services
+        self._viewer = viewer
+        self._days = 30
+
+    async def build(self) -> None:
+        with ui.element("div").classes("tf-line"):
+            options = {days: NAMES[days] for days in PERIODS}
+            picker = ui.toggle(options, value=self._days, on_change=lambda event: self._pick(event.value))
+            picker.props('no-caps unelevated toggle-color=primary aria-label="Period"')
+            self._note = ui.label("").classes("tf-muted")
+        self._figures = ui.element("div").classes("tf-stack")
+        await self._fill_figures(self._services.reports.last(self._days))
+        self._now = ui.element("div").classes("tf-halves")
+        await self._fill_now()
+        if await connected():
+            await self._refresh()
+
+    async def _pick(self, days: int) -> None:
+        self._days = days
+        await self._fill_figures(self._services.reports.last(days))
+        await self._refresh()
+
+    async def _refresh(self) -> None:
+        days = self._days
+        try:
+            found = await self._services.run(lambda: self._services.reports.overview(days))
+        except TouchfoldError as err:
+            self._note.text = f"The figures cannot be had now: {err.message}"
+            return
+        if days == self._days:
+            await self._fill_figures(found)
+
+    async def _fill_figures(self, found: Overview | None) -> None:
+        self._figures.clear()
+        with self._figures:
+            if found is None:
+                self._note.text = "Counting …"
+                with ui.element("div").classes("tf-cards"):
+                    for _ in range(7):
+                        with ui.element("div").classes("tf-card"):
+                            ui.element("div").classes("tf-building")
+                return
+            zone = self._services.time_zone
+            first = f"{found.period.first.day} {found.period.first:%b}"
+            self._note.text = f"{first} until today, against the {found.days} days before · as of " + words.moment(
+                found.made_at, zone
+            )
+            if not found.customers and not found.events.now:
+                _first_steps()
+                return
+            self._cards(found)
+            with ui.element("div").classes("tf-two"):
+                with panel("Revenue and orders", note=f"by day, {self._services.currency}"):
+                    _orders_chart(found)
+                with panel("Events by kind"):
+                    _bars([(words.title(family), count) for family, count in found.by_family[:9]])
+
+    def _cards(self, found: Overview) -> None:
+        currency = self._services.currency
+        minutes = max(1.0, found.days * 1_440.0)
+        with ui.element("div").classes("tf-cards"):
+            _card("Revenue", words.money(found.revenue.now, currency), found.revenue, "net of refunds")
+            _card("Orders", words.count(found.orders.now), found.orders)
+            _card("Average order", words.money(found.average_order.now, currency), found.average_order)
+            _card("Repeat rate", words.percent(found.repeat_rate.now), found.repeat_rate, "of those who ordered")
+            _card(
+                "New customers",
+                words.count(found.new_customers.now),
+                found.new_customers,
+                f"{words.count(found.customers)} in all",
+            )
+            _card("Events a minute", f"{float(found.events.now) / minutes:,.2f}", found.events)
+            if found.at_risk_value is not None:
+                with ui.element("div").classes("tf-card"):
+                    ui.label("Value at risk").classes("tf-muted")
+                    ui.label(words.money(found.at_risk_value, currency)).classes("tf-big tf-number")
+                    ui.label("spent so far by customers at risk").classes("tf-muted")
+
+    async def _fill_now(self) -> None:
+        """What PostgreSQL knows at once: stages, risk, segments."""
+        services = self._services
+
+        def look() -> tuple[list[tuple[str, str, int]], list[dict[str, Any]], dict[str, list[tuple[str, int]]]]:
+            views = services.reading.segments.views
+            stages = views.read(lambda view: views.reads.stages(view.revision))
+            return stages, services.reading.segments.overview(), services.reading.segments.trends(30)
+
+        stages, segments, trends = await services.run(look)
+        if not stages:
+            return
+        with self._now:
+            with panel("Lifecycle"):
+                _stages_chart(stages)
+            with panel("Largest segments", note="the last 30 days"):
+                for segment in sorted(segments, key=lambda each: (-each["size"], each["name"]))[:8]:
+                    link = ui.link(target=f"/segments/{segment['name']}").classes("tf-row tf-link-row")
+                    link.style("grid-template-columns: minmax(0, 1fr) 120px 70px")
+                    with link:
+                        ui.label(words.title(segment["name"])).classes("tf-cut")
+                        sparkline([size for _, size in trends.get(segment["name"], [])])
+                        ui.label(words.count(segment["size"])).classes("tf-right tf-number tf-strong")
+
+
+def _card(name: str, value: str, figure: Figure, note: str = "") -> None:
+    with ui.element("div").classes("tf-card"):
+        ui.label(name).classes("tf-muted")
+        ui.label(value).classes("tf-big tf-number tf-cut")
+        with ui.element("div").classes("tf-line"):
+            change = figure.change
+            if change is None:
+                ui.label("nothing before" if figure.now else "–").classes("tf-muted")
+            else:
+                arrow, colour = ("▲", "tf-up") if change > 0 else ("▼", "tf-down") if change < 0 else ("=", "tf-muted")
+                ui.label(f"{arrow} {abs(change) * 100:.1f} %").classes(f"{colour} tf-strong tf-number")
+            if note:
+                ui.label(note).classes("tf-muted")
+
+
+def _orders_chart(found: Overview) -> None:
+    days = [f"{day.day} {day:%b}" for day, _, _ in found.by_day]
+    axis = {"axisLabel": {"color": "#7b8794"}, "splitLine": {"lineStyle": {"color": "rgba(125,135,148,.18)"}}}
+    ui.echart(
+        {
+            "grid": {"left": 56, "right": 44, "top": 30, "bottom": 28},
+            "legend": {"top": 0, "textStyle": {"color": "#7b8794"}},
+            "animation": False,
+            "tooltip": {"trigger": "axis"},
+            "xAxis": {"type": "category", "data": days, "axisLabel": {"color": "#7b8794"}},
+            "yAxis": [{"type": "value", **axis}, {"type": "value", **axis, "splitLine": {"show": False}}],
+            "series": [
+                {
+                    "name": "Revenue",
+                    "type": "bar",
+                    "data": [round(float(amount), 2) for _, _, amount in found.by_day],
+                    "itemStyle": {"color": "#0f9488", "borderRadius": [3, 3, 0, 0]},
+                },
+                {
+                    "name": "Orders",
+                    "type": "line",
+                    "yAxisIndex": 1,
+                    "showSymbol": False,
+                    "data": [count for _, count, _ in found.by_day],
+                    "lineStyle": {"color": "#7c3aed", "width": 2},
+                    "itemStyle": {"color": "#7c3aed"},
+                },
+            ],
+        }
+    ).style("height: 260px; width: 100%")
+
+
+def _stages_chart(stages: list[tuple[str, str, int]]) -> None:
+    sums: dict[str, int] = {}
+    for stage, _, count in stages:
+        sums[stage] = sums.get(stage, 0) + count
+    ordered = [name for name in words.STAGES if name in sums] + sorted(sums.keys() - words.STAGES.keys())
+    risky = sum(count for _, level, count in stages if level != "low")
+    _bars([(words.title(name), sums[name]) for name in ordered], [words.STAGES.get(name, "grey") for name in ordered])
+    total = sum(sums.values())
+    ui.label(
+        f"{words.count(risky)} of {words.count(total)} customers are at medium or high risk"
+        f" ({words.percent(Decimal(risky) / total if total else 0)})"
+    ).classes("tf-muted")
+
+
+def _bars(rows: list[tuple[str, int]], colours: list[str] | None = None) -> None:
+    most = max((count for _, count in rows), default=1) or 1
+    for place, (name, count) in enumerate(rows):
+        with ui.element("div").classes("tf-line").style("flex-wrap: nowrap"):
+            ui.label(name).classes("tf-cut").style("width: 104px; flex: none")
+            with ui.element("div").classes("tf-bar-track"):
+                bar = ui.element("div").classes("tf-bar").style(f"width: {100 * count / most:.1f}%")
+                if colours:
+                    bar.style(f"background: {COLOURS[colours[place]]}")
+            ui.label(words.count(count)).classes("tf-number tf-right").style("width: 72px; flex: none")
+
+
+def _first_steps() -> None:
+    with panel():
+        empty("waving_hand", "Nothing has arrived yet", "Send the first event, and this page begins to move.")
+        with ui.element("div").classes("tf-cards"):
+            for icon, target, name, note in (
+                ("input", "/sources", "Connect a source", "a write key, and snippets to paste"),
+                ("upload_file", "/sources", "Import a file", "touchfold import tills.csv --mapping tills.yaml"),
+                ("storefront", "/live", "Try the demo shop", "touchfold demo fills a folder with customers"),
+            ):
+                with ui.link(target=target).classes("tf-card").style("color: inherit; text-decoration: none"):
+                    ui.icon(icon).style("font-size: 24px")
+                    ui.label(name).classes("tf-strong")
+                    ui.label(note).classes("tf-muted")

@@ -1,0 +1,247 @@
+"""Segments: what they mean, how many are in them and how that moves; members, export, how to add one."""
+
+from typing import Any, Final
+from uuid import UUID
+
+from nicegui import ui
+
+from infra.drivers.ui import words
+from infra.drivers.ui.services import Services, Viewer
+from infra.drivers.ui.shell import chip, code, empty, page, panel, risk_chip, sparkline, stage_chip
+from query.exports import Exports
+from schemas.errors import TouchfoldError
+from schemas.roles import EXPORT, PERSONAL
+
+PAGE: Final = 50
+_EXAMPLE: Final = """segments:
+  spring_buyers:
+    description: Bought for 100 or more in the last 90 days
+    when:
+      all:
+        - {trait: revenue_90d, op: gte, value: 100}
+        - {not: {lifecycle: at_risk}}
+"""
+_LIST: Final = "grid-template-columns: minmax(0, 5fr) 130px 90px 120px"
+_MEMBERS: Final = "grid-template-columns: minmax(0, 3fr) minmax(0, 3fr) minmax(0, 2fr) 110px 120px"
+
+
+def register(services: Services) -> None:
+    """Declare the pages."""
+
+    @page(services, "/segments", title="Segments")
+    async def segments(viewer: Viewer) -> None:
+        await _list(services)
+
+    @page(services, "/segments/{name}", title="Segment")
+    async def segment(viewer: Viewer, name: str) -> None:
+        await _Segment(services, viewer, name).build()
+
+
+async def _list(services: Services) -> None:
+    reading = services.reading.segments
+
+    def look() -> list[dict[str, Any]]:
+        trends = reading.trends(30)
+        found = []
+        for each in reading.overview():
+            shown = reading.show(each["name"])
+            found.append({**shown, "trend": [size for _, size in trends.get(each["name"], [])]})
+        return found
+
+    found = await services.run(look)
+    with panel("All segments", note=_as_of(services, found)):
+        if not found:
+            empty("donut_small", "No segments yet", "Write one below; it is built over all of the past at once.")
+        with ui.element("div").classes("tf-table"):
+            with ui.element("div").classes("tf-row tf-head").style(_LIST):
+                for name, side in (("Segment", ""), ("30 days", ""), ("Members", "tf-right"), ("Today", "tf-right")):
+                    ui.label(name).classes(side)
+            for each in found:
+                with ui.link(target=f"/segments/{each['name']}").classes("tf-row").style(_LIST):
+                    with ui.element("div").style("min-width: 0"):
+                        with ui.element("div").classes("tf-line"):
+                            ui.label(words.title(each["name"])).classes("tf-strong")
+                            if each["state"] != "live":
+                                chip(each["state"], "blue")
+                        ui.label(each["description"] or each["sentence"]).classes("tf-muted").props("dir=auto")
+                    sparkline(each["trend"])
+                    ui.label(words.count(each["size"])).classes("tf-right tf-number tf-strong")
+                    ui.label(f"+{words.count(each['entered_today'])} −{words.count(each['left_today'])}").classes(
+                        "tf-right tf-number tf-muted"
+                    )
+    _how_to()
+
+
+def _as_of(services: Services, found: list[dict[str, Any]]) -> str:
+    latest = max((each["as_of"] for each in found if each["as_of"]), default=None)
+    return f"as of {words.moment(latest, services.time_zone)}" if latest else ""
+
+
+def _how_to() -> None:
+    with panel("Add a segment"):
+        ui.label("Write it as YAML and apply the folder. It is checked, built over all of the past beside the live ones,"
+                 " and taken over at once; until then it says how far it is.").classes("tf-muted")  # fmt: skip
+        code(_EXAMPLE)
+        code("touchfold apply definitions/")
+
+
+class _Segment:
+    def __init__(self, services: Services, viewer: Viewer, name: str) -> None:
+        self._services = services
+        self._viewer = viewer
+        self._name = name
+        self._next: str | None = None
+
+    async def build(self) -> None:
+        reading, name = self._services.reading.segments, self._name
+
+        def look() -> tuple[dict[str, Any], list[tuple[str, int]]]:
+            return reading.show(name), reading.trends(90).get(name, [])
+
+        found, trend = await self._services.run(look)
+        self._head(found)
+        with ui.element("div").classes("tf-halves"):
+            with panel("Members over time", note="begins when it was loaded"):
+                _trend_chart(trend)
+            with panel("Condition"):
+                ui.label(found["sentence"]).classes("tf-wrap").props("dir=auto")
+                with ui.element("div").classes("tf-code"):
+                    ui.label("\n".join(_tree(found["when"]))).classes("tf-pre").props("dir=auto")
+        with panel("Members"):
+            if self._viewer.may(EXPORT):
+                with ui.element("div").classes("tf-line"):
+                    for format_, label in (("csv", "CSV"), ("parquet", "Parquet")):
+                        button = ui.button(
+                            f"Export {label}", icon="download", on_click=lambda format_=format_: self._export(format_)
+                        )
+                        button.props("outline no-caps dense padding='4px 12px'")
+            self._table = ui.element("div").classes("tf-table")
+            await self._more()
+
+    def _head(self, found: dict[str, Any]) -> None:
+        with panel():
+            with ui.element("div").classes("tf-line"):
+                ui.label(words.title(found["name"])).classes("tf-big")
+                chip(found["state"], "green" if found["state"] == "live" else "blue")
+                chip(f"version {found['version']}")
+            if found["description"]:
+                ui.label(found["description"]).classes("tf-muted").props("dir=auto")
+            with ui.element("div").classes("tf-line"):
+                ui.label(f"{words.count(found['size'])} members").classes("tf-strong")
+                ui.label(f"▲ {found['entered_today']} entered today").classes("tf-up")
+                ui.label(f"▼ {found['left_today']} left today").classes("tf-down")
+                if found["as_of"]:
+                    ui.label(f"as of {words.moment(found['as_of'], self._services.time_zone)}").classes("tf-muted")
+
+    async def _more(self) -> None:
+        reading, search, name, cursor = (
+            *(self._services.reading.segments, self._services.reading.search),
+            *(self._name, self._next),
+        )
+        personal = self._viewer.may(PERSONAL)
+
+        def look() -> tuple[dict[str, str | None], list[dict[str, Any]], str | None]:
+            found = reading.members(name, cursor, PAGE)
+            ids = [UUID(item["id"]).bytes for item in found["items"]]
+            since = {item["id"]: item["since"] for item in found["items"]}
+            return since, search.cards_of(ids, personal=personal), found["next"]
+
+        since, cards, self._next = await self._services.run(look)
+        with self._table:
+            if cursor is None:
+                if not cards:
+                    empty("group_off", "Nobody is in it", "Customers enter as soon as the condition holds for them.")
+                    return
+                with ui.element("div").classes("tf-row tf-head").style(_MEMBERS):
+                    for label in ("Name", "E-mail", "Member since", "Stage", "Risk"):
+                        ui.label(label)
+            for card in cards:
+                with ui.link(target=f"/customers/{card['id']}").classes("tf-row").style(_MEMBERS):
+                    hidden = words.MASKED if not personal else None
+                    ui.label((card["name"] or hidden or f"Unnamed, {card['id'][:8]}")[:300]).classes(
+                        "tf-cut tf-strong"
+                    ).props("dir=auto")
+                    ui.label((card["email"] or hidden or "–")[:300]).classes("tf-cut").props("dir=auto")
+                    at = since[card["id"]]
+                    ui.label(words.day(at, self._services.time_zone) if at else "at load").classes("tf-muted")
+                    with ui.element("div"):
+                        stage_chip(card["lifecycle"])
+                    with ui.element("div"):
+                        risk_chip(card["risk"])
+            if self._next:
+                button = ui.button("Show more").props("flat no-caps")
+
+                async def go_on() -> None:
+                    button.delete()
+                    await self._more()
+
+                button.on_click(go_on)
+
+    async def _export(self, format_: str) -> None:
+        if not await self._services.still(self._viewer, EXPORT):
+            ui.notify("Your session has ended, or your role may not do this any more.", type="negative")
+            return
+        personal = self._viewer.may(PERSONAL)
+        exports = Exports(self._services.reading.segments, self._services.reading.search)
+        note = ui.notification("Preparing the file …", spinner=True, timeout=None)
+        try:
+            content = await self._services.run(lambda: exports.file(self._name, format_, personal=personal))
+        except TouchfoldError as err:
+            ui.notify(err.message, type="negative")
+            return
+        finally:
+            note.dismiss()
+        self._services.audit.note(
+            self._viewer.name, self._viewer.role, "segment.exported", None, {"segment": self._name, "format": format_}
+        )
+        ui.download.content(content, f"{self._name}.{format_}")
+
+
+def _tree(node: Any, depth: int = 0) -> list[str]:
+    """A condition as indented lines."""
+    pad = "  " * depth
+    if isinstance(node, dict):
+        for key in ("all", "any"):
+            if key in node:
+                return [f"{pad}{key} of", *(line for each in node[key] for line in _tree(each, depth + 1))]
+        if "not" in node:
+            return [f"{pad}not", *_tree(node["not"], depth + 1)]
+        if "segment" in node:
+            return [f"{pad}in segment {node['segment']}"]
+        if "lifecycle" in node:
+            return [f"{pad}in stage {node['lifecycle']}"]
+        name = node.get("trait", node.get("property"))
+        value = node.get("value")
+        return [f"{pad}{name} {node.get('op')}{'' if value is None else f' {value}'}"]
+    return [f"{pad}{node}"]
+
+
+def _trend_chart(trend: list[tuple[str, int]]) -> None:
+    if len(trend) < 2:
+        ui.label("The trend begins with the second day.").classes("tf-muted")
+        return
+    axis = {"color": "#7b8794"}
+    ui.echart(
+        {
+            "grid": {"left": 50, "right": 12, "top": 12, "bottom": 26},
+            "animation": False,
+            "tooltip": {"trigger": "axis"},
+            "xAxis": {"type": "category", "data": [day for day, _ in trend], "axisLabel": axis},
+            "yAxis": {
+                "type": "value",
+                "axisLabel": axis,
+                "minInterval": 1,
+                "splitLine": {"lineStyle": {"color": "rgba(125,135,148,.18)"}},
+            },
+            "series": [
+                {
+                    "type": "line",
+                    "showSymbol": False,
+                    "data": [size for _, size in trend],
+                    "areaStyle": {"opacity": 0.12},
+                    "lineStyle": {"color": "#0f9488", "width": 2},
+                    "itemStyle": {"color": "#0f9488"},
+                }
+            ],
+        }
+    ).style("height: 220px; width: 100%")

@@ -1,0 +1,133 @@
+"""What the pages work with: the reading side, people, audit, and a small pool of threads for all that waits."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Final, TypeVar
+
+from infra.acting import Acting
+from infra.adapters.postgres_audit import PostgresAudit
+from infra.adapters.postgres_operations import Operations
+from infra.adapters.postgres_people import Person, PostgresPeople
+from infra.adapters.postgres_sources import PostgresSources
+from infra.adapters.postgres_tokens import PostgresTokens
+from infra.bootstrap import Session
+from infra.reading import Reading, reading_of
+from query.reports import Reports
+from schemas.roles import may
+
+log = logging.getLogger("touchfold.ui")
+
+T = TypeVar("T")
+THREADS: Final = 6
+
+
+@dataclass(frozen=True)
+class Viewer:
+    """Who looks at a page."""
+
+    name: str
+    role: str
+    secret: str  # of the session
+
+    def may(self, right: str) -> bool:
+        return may(self.role, right)
+
+
+@dataclass
+class Services:
+    """Made once; `close` ends its threads and connections."""
+
+    session: Session
+    reading: Reading
+    people: PostgresPeople
+    audit: PostgresAudit
+    tokens: PostgresTokens
+    sources: PostgresSources
+    operations: Operations
+    reports: Reports
+    acting: Acting
+    run_sql: Callable[[str, int], Mapping[str, Any]]
+    _pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(THREADS, "ui"))
+    _watchers: set[asyncio.Event] = field(default_factory=set)
+    _loop: asyncio.AbstractEventLoop | None = None
+
+    @classmethod
+    def of(cls, session: Session) -> "Services":
+        from infra.drivers.api import sql_runner  # noqa: PLC0415
+
+        reading = reading_of(session)
+        run_sql = sql_runner(session.dsn, session.archive_folder, session.clock)
+        return cls(
+            session=session,
+            reading=reading,
+            people=PostgresPeople(session.dsn),
+            audit=PostgresAudit(session.dsn, session.door_clock.now),
+            tokens=PostgresTokens(session.dsn),
+            sources=PostgresSources(session.dsn),
+            operations=Operations(session),
+            reports=Reports(reading.segments.views, run_sql, session.clock),
+            acting=Acting(session),
+            run_sql=run_sql,
+        )
+
+    @cached_property
+    def currency(self) -> str:
+        return self.session.currency
+
+    @cached_property
+    def time_zone(self) -> str:
+        return self.session.time_zone
+
+    async def run(self, work: Callable[[], T]) -> T:
+        """The answer of something that waits for a database, from a thread."""
+        return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+
+    async def who(self, secret: str) -> Viewer | None:
+        """Whose session this is."""
+        now = self.session.door_clock.now()
+        person: Person | None = await self.run(lambda: self.people.who(secret, now))
+        return None if person is None else Viewer(person.name, person.role, secret)
+
+    async def whose(self, secret: str) -> Viewer | None:
+        """As `who`, for a page that stands open: it does not count as use."""
+        now = self.session.door_clock.now()
+        person = await self.run(lambda: self.people.who(secret, now, used=False))
+        return None if person is None else Viewer(person.name, person.role, secret)
+
+    async def still(self, viewer: Viewer, right: str) -> bool:
+        """Whether a viewer may do something now: their session may have ended since the page was opened."""
+        found = await self.who(viewer.secret)
+        return found is not None and found.may(right)
+
+    def watch(self) -> asyncio.Event:
+        """An event that is set whenever the change feed grows; give it back to `unwatch`."""
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+            self.reading.bell.subscribe(self._rang)
+        event = asyncio.Event()
+        self._watchers.add(event)
+        return event
+
+    def unwatch(self, event: asyncio.Event) -> None:
+        self._watchers.discard(event)
+
+    def _rang(self) -> None:
+        assert self._loop is not None, "subscribed with a loop"
+        with suppress(RuntimeError):  # the loop has ended: nobody looks
+            self._loop.call_soon_threadsafe(self._ring)
+
+    def _ring(self) -> None:
+        for event in self._watchers:
+            event.set()
+
+    def close(self) -> None:
+        self._pool.shutdown(cancel_futures=True)
+        self.acting.close()
+        self.audit.close()
+        for each in (self.people, self.tokens, self.sources, self.operations, self.reading):
+            each.close()

@@ -1,0 +1,94 @@
+"""Dead letters sent again, for the command and the API: each goes through acceptance as if it came now."""
+
+import threading
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from infra.accepting import acceptor_of
+from infra.adapters.postgres_dead_letters import PostgresDeadLetters
+from infra.adapters.postgres_sources import PostgresSources
+from ingest.retry import accept_again
+from schemas.dead_letters import DeadLetter
+from schemas.errors import NotFound
+from schemas.record import uuid_text
+
+if TYPE_CHECKING:
+    from infra.bootstrap import Session
+
+
+class Retrying:
+    """Any thread may call. A letter is appended before it is marked, so a crash repeats and loses nothing."""
+
+    def __init__(self, here: "Session") -> None:
+        self._vault = here.vault()
+        self._now = here.door_clock.now
+        self._store = PostgresDeadLetters(here.dsn)
+        self._acceptor = acceptor_of(here)
+        self._log = here.log()
+        self._sources = PostgresSources(here.dsn)
+        self._lock = threading.Lock()
+
+    def list(self, state: str, limit: int) -> list[DeadLetter]:
+        """The newest letters of a state, without their sealed bytes."""
+        with self._lock:
+            return self._store.list(state, limit)
+
+    def get(self, letter: str) -> tuple[DeadLetter, str]:
+        """A letter and its state. Raises NotFound."""
+        try:
+            key = UUID(letter).bytes
+        except ValueError:
+            key = b""
+        with self._lock:
+            found = self._store.get(key) if key else None
+        if found is None:
+            raise NotFound(f"there is no dead letter {letter}: see dead-letters list")
+        return found
+
+    def run(self, rows: Sequence[DeadLetter]) -> dict[str, Any]:
+        """{"accepted": n, "refused": [ids], "gone": n}. Raises BadRequest for letters that are not the door's."""
+        accepted, gone, refused = 0, 0, []
+        with self._lock:
+            for row in rows:
+                (plain,) = self._vault.open_many([(row.seal_key, row.sealed, row.id)])
+                if plain is None:
+                    self._store.mark(row.id, "erased")
+                    gone += 1
+                elif self._again(row, plain):
+                    accepted += 1
+                else:
+                    refused.append(uuid_text(row.id))
+        return {"accepted": accepted, "refused": refused, "gone": gone}
+
+    def _again(self, row: DeadLetter, plain: bytes) -> bool:
+        """True when the item is in the log now (or its person is suppressed: then it is done with, too)."""
+        now = self._now()
+        result = accept_again(row, plain, self._acceptor, self._sources.declared(), now)
+        if result.dead:
+            self._store.insert(result.dead, [], now)
+            same = any(letter.id == row.id for letter in result.dead)
+            self._store.mark(row.id, "open" if same else "retried")  # else the new letter stands for it
+            return False
+        self._log.append(result.pending)
+        self._store.insert([], result.suppressed, now)
+        self._store.mark(row.id, "retried")
+        return True
+
+    def close(self) -> None:
+        self._store.close()
+        self._sources.close()
+
+
+def described(letter: DeadLetter) -> dict[str, Any]:
+    """The JSON of contracts: a letter without its content."""
+    return {
+        "id": uuid_text(letter.id),
+        "stage": letter.stage,
+        "rule": letter.rule,
+        "path": letter.path,
+        "reason": letter.reason,
+        "source": letter.source,
+        "received_at": letter.received_at.isoformat().replace("+00:00", "Z"),
+        "event_id": None if letter.event_id is None else uuid_text(letter.event_id),
+    }
