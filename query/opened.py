@@ -75,7 +75,7 @@ def joined(clear: Any, sealed: Any) -> Any:
 
 
 def _entry(clear: Any, sealed: Any) -> Any:
-    """An entry of a parted list. A list in it that is sealed whole was kept by place too, without its clear twin."""
+    """An entry of a parted list. The first doors kept a list in it that is sealed whole by place, and null for it."""
     if clear is None and isinstance(sealed, dict) and sealed:
         places = [str(place) for place in range(len(sealed))]
         if list(sealed) == places:

@@ -147,6 +147,14 @@ class Reads(Protocol):
     def positions(self, profile_id: bytes) -> list[tuple[int, int]]:
         """(partition, offset) of the applied events of a profile."""
 
+    def newest(
+        self, profile_id: bytes, before: tuple[int, bytes] | None, limit: int, types: frozenset[str] | None
+    ) -> list[tuple[int, int]]:
+        """(partition, offset) of the newest applied events of a profile by (occurred_us, event key), descending.
+
+        `before`: only older ones than this; `types`: only these.
+        """
+
     def next_offsets(self, revision: int) -> list[int]: ...
 
     def sources(self) -> list[str]: ...

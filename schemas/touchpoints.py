@@ -318,7 +318,7 @@ def split(
     """Part what is clear from what is sealed (contracts, "What is clear"). The arguments are not changed.
 
     A list or object without anything clear is sealed whole under its own name. In a list that is parted, the place
-    of a sealed entry is null in the clear copy, and its key in the sealed copy is its index.
+    of a sealed entry is null in the clear copy ({} for an object), and its key in the sealed copy is its index.
     """
     return split_around(properties, split_context(context), traits, rules, attributes)
 
@@ -508,9 +508,15 @@ def _part_list(value: list[Any], dotted: str, names: list[str], lines: bool) -> 
         if kind is dict:
             clear, closed = _part_dict(each, f"{dotted}.{place}", names, line=lines)
             some_clear = some_clear or clear is not None
+            clear = {} if clear is None else clear  # tells an object of keys "0", "1" … from a list
         elif kind is list:
+            mark = len(names)
             clear, closed = _part_list(each, f"{dotted}.{place}", names, lines=False)
             some_clear = some_clear or clear is not None
+            if clear is None:
+                del names[mark:]
+                names.append(f"{dotted}.{place}")
+                closed = _exact(each)
         elif kind is not Ref and _is_clear(kind, each):
             clear = _plain(kind, each)
             some_clear = True

@@ -83,6 +83,7 @@ class Meter:
         """Give the file to whoever comes next."""
         self.door = list(self.door)
         self._counts = memoryview(bytearray(_SIZE)).cast("Q")  # a late answer may still count
+        fcntl.flock(self._handle, fcntl.LOCK_UN)  # closing would not do: the map has a handle of its own
         os.close(self._handle)
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from infra.adapters.data_folder import DataFolder
 from infra.adapters.parquet_archive import ParquetArchive
@@ -13,7 +13,8 @@ from infra.adapters.processes import Process, processes_of
 from schemas.record import decode
 
 if TYPE_CHECKING:
-    from infra.bootstrap import Session
+    from infra.adapters.disk import Disk
+    from infra.adapters.vault import PostgresVault
 
 _STATE: Final = """
 with live as (select revision from revisions where state = 'live')
@@ -53,10 +54,24 @@ class Arrived(NamedTuple):
     verdict: int = 0  # of the fold, schemas/store.Verdict; 0 too where it is still to come
 
 
+class Deployed(Protocol):
+    """Where a deployment lies; a session is one."""
+
+    @property
+    def dsn(self) -> str: ...
+    @property
+    def data(self) -> Path: ...
+    @property
+    def archive_folder(self) -> Path: ...
+    @property
+    def disk(self) -> "Disk": ...
+    def vault(self) -> "PostgresVault": ...
+
+
 class Operations:
     """Any thread may call."""
 
-    def __init__(self, session: "Session") -> None:
+    def __init__(self, session: Deployed) -> None:
         self._connections = PerThread(lambda: Database(session.dsn, "touchfold operations"))
         self._rows = self._connections.rows
         self._archive: Path = session.archive_folder
@@ -82,7 +97,7 @@ class Operations:
                 (start, limit),
             )
             applied = int(folded[partition][0]) if partition < len(folded) else 0
-            verdicts = dict(
+            verdicts: dict[int, int] = dict(
                 self._rows(
                     'select "offset", verdict from not_applied where partition = %s and "offset" >= %s',
                     (partition, rows[-1][0] if rows else start),

@@ -74,14 +74,21 @@ class PostgresPeople:
     # --- people ----------------------------------------------------------------------------------------------------
 
     def invite(self, name: str, role: str, at: datetime) -> str:
-        """Make a person, or a new link for one; returns the secret of a link that sets the password. BadRequest."""
+        """Make a person; returns the secret of a link that sets the password. Whoever is disabled may come again.
+
+        Raises BadRequest for a bad name or role, and for the name of somebody who signs in already.
+        """
         name = _checked(name)
         _check_role(role)
-        self._connections.rows(
-            "insert into people (id, name, role, created_at) values (%s, %s, %s, %s)"
-            " on conflict (name) do update set role = excluded.role, disabled_at = null",
+        made = self._connections.rows(
+            "insert into people as p (id, name, role, created_at) values (%s, %s, %s, %s) on conflict (name) do update"
+            " set role = excluded.role, disabled_at = null, password_hash = null"
+            " where p.password_hash is null or p.disabled_at is not null returning id",
             (secrets.token_hex(8), name, role, at),
         )
+        if not made:
+            reason = "is taken: give them a new link or another role instead"
+            raise BadRequest("there is somebody of this name already", [Problem("name", reason)])
         return self.link(name, at)
 
     def link(self, name: str, at: datetime) -> str:

@@ -29,7 +29,7 @@ from schemas.reads import (
     RegisteredEvent,
     RevisionRow,
 )
-from schemas.record import Pending, Stored
+from schemas.record import Pending, Stored, from_us
 
 log = logging.getLogger("touchfold.reads")
 
@@ -78,6 +78,23 @@ _REGISTERED: Final = """
 select r.event_key, r.verdict, e.profile_id,
     (select count(*) from not_applied n where n.event_key = r.event_key)
 from register r left join evidence e on e.signature = r.signature where r.event_key = any(%s)
+"""
+# What orders an event is read where it lies: sending 50,000 records to sort them here takes 1.2 s, this 0.2 to 0.4 s.
+# No sender's text comes before `type` and `occurred_at` with its quotes unescaped. Cut bytes may end inside a letter:
+# LATIN1 takes any.
+_NEWEST: Final = """
+select partition, "offset" from (
+    select r.partition, r."offset", r.event_key,
+        split_part(convert_from(substring(l.value from position('"occurred_at":"'::bytea in l.value) + 15 for 33),
+            'LATIN1'), '"', 1)::timestamptz at,
+        split_part(convert_from(substring(l.value from position('"type":"'::bytea in l.value) + 8 for 64),
+            'LATIN1'), '"', 1) type
+    from evidence e join register r on r.signature = e.signature
+    join event_log l on l.partition = r.partition and l."offset" = r."offset"
+    where e.profile_id = %(profile)s and r.verdict = 0) own
+where (%(types)s::text[] is null or type = any(%(types)s::text[]))
+    and (%(at)s::timestamptz is null or (at, event_key) < (%(at)s::timestamptz, %(key)s::uuid))
+order by at desc, event_key desc limit %(limit)s
 """
 
 
@@ -280,6 +297,16 @@ class PostgresReads:
             (Uuid(profile_id),),
         )
         return [(partition, offset) for partition, offset in rows]
+
+    def newest(
+        self, profile_id: bytes, before: tuple[int, bytes] | None, limit: int, types: frozenset[str] | None
+    ) -> list[tuple[int, int]]:
+        at, key = (None, None) if before is None else (from_us(before[0]), Uuid(before[1]))
+        params = {
+            "profile": Uuid(profile_id), "at": at, "key": key, "limit": limit,
+            "types": None if types is None else sorted(types),
+        }  # fmt: skip
+        return [(partition, offset) for partition, offset in self._rows(_NEWEST, params)]
 
     def next_offsets(self, revision: int) -> list[int]:
         rows = self._rows("select next_offset from progress where revision = %s order by partition", (revision,))

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from infra.auditing import note_command
 from infra.cli.options import DATA, JSON
 
 IDENTIFIER = Annotated[str, typer.Argument(help="KIND:VALUE, such as email:ada@example.com")]
@@ -49,6 +50,8 @@ def erase(
                     typer.echo(f"{preview.events} events lose their owner and cannot be read again.", err=True)
                     typer.confirm("This cannot be undone. Erase?", abort=True, err=True)
             done = work.erase(kind, value, force=force, suppress=suppress)
+            counts = {"found": done.found, "identifiers": done.identifiers, "events": done.events}
+            note_command(here, "profile.erased", kind=kind, suppress=suppress, **counts)
         here.settle(lambda _text: None)
     if as_json:
         typer.echo(json.dumps(done._asdict()))
@@ -73,6 +76,7 @@ def unsuppress(identifier: IDENTIFIER, data: DATA = None, as_json: JSON = False)
         vault, now = here.vault(), here.door_clock.now
         with eraser(here.dsn, here.vault_dsn, vault, here.ledger_folder, here.region, now) as work:
             count = work.unsuppress(kind, value)
+            note_command(here, "profile.unsuppressed", kind=kind, identifiers=count)
     if as_json:
         typer.echo(json.dumps({"found": count > 0, "identifiers": count}))
     else:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from infra.auditing import note_command
 from infra.cli.options import DATA, JSON, say
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ def _key_command(name: str, data: DATA, as_json: bool, *, rotating: bool) -> Non
     with session(data, say=say) as here, closing(PostgresSources(here.dsn)) as sources:
         make = sources.rotate if rotating else sources.create
         key = make(name, here.door_clock.now())
+        note_command(here, "source.rotated" if rotating else "source.created", source=name)
         curl = curl_line(here, key)
     if as_json:
         typer.echo(json.dumps({"name": name, "write_key": key, "curl": curl}))
@@ -107,4 +109,5 @@ def revoke(name: NAME, data: DATA = None, as_json: JSON = False) -> None:
 
     with session(data, say=say) as here, closing(PostgresSources(here.dsn)) as sources:
         count = sources.revoke(name, here.door_clock.now())
+        note_command(here, "source.revoked", source=name)
     typer.echo(json.dumps({"name": name, "revoked": count}) if as_json else f"{count} write keys of {name} ended")

@@ -5,9 +5,10 @@ from typing import Annotated, Literal
 
 import typer
 
+from infra.auditing import note_command
 from infra.cli.options import DATA, JSON
 
-Role = Literal["admin", "marketer", "analyst", "staff", "privacy", "service"]  # infra.adapters.postgres_tokens.ROLES
+Role = Literal["admin", "marketer", "analyst", "staff", "privacy", "service"]  # schemas.roles.ROLES
 
 
 def register(app: typer.Typer) -> None:
@@ -35,6 +36,7 @@ def create(
 
     with session(data) as here, closing(PostgresTokens(here.dsn)) as tokens:
         name, token = tokens.create(role, here.clock.now())
+        note_command(here, "token.created", token=name, for_role=role)
     if as_json:
         typer.echo(json.dumps({"token": token, "role": role, "id": name}))
     else:
@@ -87,4 +89,5 @@ def revoke(
 
     with session(data) as here, closing(PostgresTokens(here.dsn)) as tokens:
         name = tokens.revoke(token, here.clock.now())
+        note_command(here, "token.revoked", token=name)
     typer.echo(json.dumps({"id": name, "revoked": True}) if as_json else f"token {name} is revoked")

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from infra.auditing import note_command
 from infra.cli.options import DATA, JSON
 from infra.cli.token import Role
 
@@ -45,6 +46,8 @@ def create(name: NAME, role: ROLE, data: DATA = None, as_json: JSON = False) -> 
 
     with session(data) as here, closing(PostgresPeople(here.dsn)) as people:
         secret = people.invite(name, role, here.door_clock.now())
+        name = name.strip().lower()
+        note_command(here, "person.invited", person=name, as_role=role)
     _say_link(here.url, name, role, secret, as_json)
 
 
@@ -60,6 +63,7 @@ def link(name: NAME, data: DATA = None, as_json: JSON = False) -> None:
 
     with session(data) as here, closing(PostgresPeople(here.dsn)) as people:
         secret = people.link(name, here.door_clock.now())
+        note_command(here, "person.linked", person=name)
     _say_link(here.url, name, None, secret, as_json)
 
 
@@ -103,6 +107,7 @@ def set_role(name: NAME, role: ROLE, data: DATA = None) -> None:
 
     with session(data) as here, closing(PostgresPeople(here.dsn)) as people:
         people.set_role(name, role)
+        note_command(here, "person.role_set", person=name, to=role)
     typer.echo(f"{name} has the role {role}")
 
 
@@ -118,6 +123,7 @@ def disable(name: NAME, data: DATA = None) -> None:
 
     with session(data) as here, closing(PostgresPeople(here.dsn)) as people:
         people.disable(name, here.door_clock.now())
+        note_command(here, "person.disabled", person=name)
     typer.echo(f"{name} can no longer sign in")
 
 

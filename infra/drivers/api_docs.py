@@ -1,6 +1,7 @@
 """The page `/api/v1/docs`: every address with its roles, parameters and examples. Plain HTML: no script, no asset."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from html import escape
 from typing import Any, Final
@@ -20,7 +21,7 @@ details{border:1px solid var(--line);border-radius:6px;margin:.4rem 0;padding:.3
 summary{cursor:pointer;overflow-wrap:anywhere}summary b{color:var(--accent);display:inline-block;min-width:3.2rem}
 pre{background:var(--soft);padding:.6rem;border-radius:6px;overflow:auto;max-height:26rem;font-size:.85rem}
 table{border-collapse:collapse;width:100%}td{padding:.2rem .8rem .2rem 0;vertical-align:top}
-.dim{color:var(--dim);font-size:.9rem}code{overflow-wrap:anywhere}
+.dim{color:var(--dim);font-size:.9rem}code{overflow-wrap:anywhere}a{color:var(--accent)}
 """
 
 
@@ -34,22 +35,22 @@ def _parts(openapi: Mapping[str, Any]) -> Iterator[str]:
     yield f'<meta name="viewport" content="width=device-width,initial-scale=1"><style>{_STYLE}</style>'
     yield "<h1>Touchfold API</h1>"
     yield "<p>Send <code>Authorization: Bearer TOKEN</code> (<code>touchfold token create --role ROLE</code>), or call "
-    yield "it from the pages with your session: then anything but GET needs an <code>Origin</code> of ours or the header"
-    yield " <code>X-CSRF-Token</code> with the <code>csrf_token</code> of <code>GET me</code>. Programs read "
+    yield "it from the pages with your session: then anything but GET needs an <code>Origin</code> of ours or the "
+    yield "header <code>X-CSRF-Token</code> with the <code>csrf_token</code> of <code>GET me</code>. Programs read "
     yield '<a href="openapi.json">openapi.json</a>.</p>'
     areas: dict[str, list[str]] = {}
     for path, methods in openapi["paths"].items():
         for method, route in methods.items():
             areas.setdefault(route["tags"][0], []).append("".join(_route(openapi, method, path, route)))
     for area, routes in areas.items():
-        yield f"<h2>{escape(area)}</h2>{''.join(routes)}"
+        yield f"<h2>{'SQL' if area == 'sql' else escape(area)}</h2>{''.join(routes)}"
     yield "</html>"
 
 
 def _route(openapi: Mapping[str, Any], method: str, path: str, route: Mapping[str, Any]) -> Iterator[str]:
     first, _, rest = str(route.get("description", "")).partition("\n")
-    yield f"<details><summary><b>{method.upper()}</b> <code>{escape(path)}</code> <span class=dim>{escape(first)}"
-    yield f"</span></summary><p>{escape(first)} {escape(rest)}</p>"
+    yield f"<details><summary><b>{method.upper()}</b> <code>{escape(path)}</code> <span class=dim>{_text(first)}"
+    yield f"</span></summary><p>{_text(first)} {_text(rest)}</p>"
     yield f"<p class=dim>Roles: {escape(', '.join(route['x-roles']))}</p>"
     if route.get("parameters"):
         rows = "".join(_parameter(each) for each in route["parameters"])
@@ -64,7 +65,12 @@ def _route(openapi: Mapping[str, Any], method: str, path: str, route: Mapping[st
 
 def _parameter(each: Mapping[str, Any]) -> str:
     what = f"{each['in']}{', required' if each.get('required') else ''}"
-    return f"<tr><td><code>{escape(each['name'])}</code><td class=dim>{what}<td>{escape(each.get('description', ''))}"
+    return f"<tr><td><code>{escape(each['name'])}</code><td class=dim>{what}<td>{_text(each.get('description', ''))}"
+
+
+def _text(text: str) -> str:
+    """Escaped; what stands between backquotes is code."""
+    return re.sub("`([^`]+)`", r"<code>\1</code>", escape(text))
 
 
 def _example(value: object) -> str:

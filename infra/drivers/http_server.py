@@ -26,6 +26,7 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+Closing = Callable[[], Awaitable[None]]
 
 BACKLOG: Final = 2_048
 KEEP_ALIVE_S: Final = 75  # longer than the idle pools of SDKs (60 s): the client closes, not we under its request
@@ -63,13 +64,15 @@ class Router:
             await self._metrics(scope, receive, send)
         elif path.startswith(_DOOR_PATHS):
             await self._door(scope, receive, send)
-        elif self._ui is not None:
+        elif self._ui is not None and (scope["method"] in {"GET", "HEAD"} or path.startswith(_PAGE_POSTS)):
             await self._ui(scope, receive, send)
         else:
             error = NotFound("nothing here: the door is /v1/…, the API /api/v1/…, the state /health")
             await _answer(send, error.status, json.dumps(error.body()).encode(), b"application/json")
 
 
+_PAGE_POSTS: Final = ("/sign-in", "/sign-out", "/welcome/", "/_nicegui")
+"""Where pages send to; a sender with a mistyped path is told so, and not shown a page."""
 _DOOR_PATHS: Final = ("/b", "/batch", "/projects/", "/sourceConfig", "/beacon/", "/pixel/", "/analytics.js/")
 """What SDKs call outside /v1; http-surface 2.1. The door answers 404 for those it does not serve."""
 
@@ -94,11 +97,13 @@ class StoppableServer(uvicorn.Server):
         stop: threading.Event,
         ready: Callable[[], None],
         stopping: Callable[[], None] = lambda: None,
+        closing: Closing | None = None,
     ) -> None:
         super().__init__(config)
         self._stop = stop
         self._ready = ready
         self._stopping = stopping  # ends what waits for long
+        self._closing = closing  # after the last request
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -107,6 +112,11 @@ class StoppableServer(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self._ready()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().shutdown(sockets)
+        if self._closing is not None:
+            await self._closing()
 
     async def on_tick(self, counter: int) -> bool:
         if self._stop.is_set():
@@ -121,8 +131,9 @@ def serve(
     ready: Callable[[], None],
     listener: socket.socket,
     stopping: Callable[[], None] = lambda: None,
+    closing: Closing | None = None,
 ) -> None:
-    """Serve on a socket that listens already, until `stop`; then `stopping` is called, and what runs may end."""
+    """Serve on a socket that listens already, until `stop`; then `stopping` is called, what runs may end, `closing`."""
     config = uvicorn.Config(
         application,
         loop="uvloop",
@@ -140,7 +151,7 @@ def serve(
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=GRACE_S,
     )
-    StoppableServer(config, stop, ready, stopping).run(sockets=[listener])
+    StoppableServer(config, stop, ready, stopping, closing).run(sockets=[listener])
 
 
 def run(
@@ -166,7 +177,7 @@ def run(
     try:
         ui = None if ui_path is None else UiProxy(ui_path)
         router = Router(metrics.timed_door(door), metrics.timed_api(api), Health(session), metrics.handle, ui)
-        serve(router, stop, ready, listener, services.stop)
+        serve(router, stop, ready, listener, services.stop, None if ui is None else ui.close)
     finally:
         door.close()
         metrics.close()

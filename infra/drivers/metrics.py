@@ -37,7 +37,7 @@ select (select count(*) from jobs where kind = 'erase' and finished_at is not nu
         where datname = current_database() and application_name = 'touchfold worker')
 """
 _LETTERS: Final = "select stage, count(*) from dead_letters where state = 'open' group by stage order by stage"
-_HELP: Final[Mapping[str, tuple[str, str]]] = {
+HELP: Final[Mapping[str, tuple[str, str]]] = {
     "events_accepted_total": ("counter", "Records in the log: accepted and durable"),
     "events_applied_total": ("counter", "Records of the log that are folded"),
     "events_decided_total": ("counter", "Records of the log that are decided"),
@@ -212,7 +212,7 @@ def _counted(totals: Totals) -> Iterator[str]:
 
 
 def _head(name: str) -> Iterator[str]:
-    kind, text = _HELP[name]
+    kind, text = HELP[name]
     yield f"# HELP touchfold_{name} {text}"
     yield f"# TYPE touchfold_{name} {kind}"
 

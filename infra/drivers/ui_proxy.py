@@ -51,6 +51,12 @@ class UiProxy:
         else:
             await self._http(scope, receive, send)
 
+    async def close(self) -> None:
+        """End the connections that are kept; in the event loop of the requests."""
+        if self._transport is not None:
+            await self._transport.aclose()
+            self._transport = None
+
     # --- HTTP --------------------------------------------------------------------------------------------------------
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:

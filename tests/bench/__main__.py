@@ -1,7 +1,7 @@
 """`python -m tests.bench`: every figure beside a baseline measured in the same run.
 
 --quick  small sizes: shows that it works, says nothing about speed
---only   some of: live, rebuild, door
+--only   some of: live, rebuild, door, people
 --out    also write the table as Markdown
 """
 
@@ -10,10 +10,10 @@ import sys
 import time
 from pathlib import Path
 
-from tests.bench import baselines, door, live, rebuild
+from tests.bench import baselines, door, live, people, rebuild
 from tests.bench.measure import Table
 
-PARTS = ("live", "rebuild", "door")
+PARTS = ("live", "rebuild", "door", "people")
 
 
 def main(arguments: list[str]) -> int:
@@ -31,6 +31,8 @@ def main(arguments: list[str]) -> int:
         rebuild.measure(table, live.QUICK if given.quick else live.FULL)
     if "door" in given.only:
         door.measure(table, door.QUICK if given.quick else door.FULL)
+    if "people" in given.only:
+        people.measure(table, people.QUICK if given.quick else people.FULL)
     size = "small sizes, no measure of speed" if given.quick else "full sizes"
     table.note(f"{size}; {time.monotonic() - started:.0f} s on {baselines.describe()}, shared with the load generator")
     page = table.markdown("Benchmarks")

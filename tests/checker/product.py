@@ -20,7 +20,7 @@ from psycopg2.extensions import connection as Connection
 from tests.checker.check import connect
 from tests.checker.check_views import Shown
 
-ROLES = ("http", "worker", "archive", "postgres", "up")
+ROLES = ("http", "worker", "archive", "ui", "postgres", "up")
 COMMAND = (sys.executable, "-m", "infra.cli.main")
 
 

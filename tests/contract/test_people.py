@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
@@ -72,6 +73,49 @@ def test_signing_in_needs_the_right_name_and_password_and_five_failures_must_wai
         hand.at += 31
         assert people.sign_in("ada", PASSWORD, NOW) is not None
         assert people.sign_in("nobody", PASSWORD, NOW) is None
+
+
+def test_many_tries_at_once_are_no_more_than_five_and_an_address_has_its_own_count(databases: Databases) -> None:
+    hand = Hand()
+    with closing(PostgresPeople(databases.main, monotonic=hand)) as people:
+        people.accept(people.invite("ada", "staff", NOW), PASSWORD, NOW)
+        with ThreadPoolExecutor(8) as pool:
+            tries = [pool.submit(people.sign_in, "ada", "wrong", NOW) for _ in range(12)]
+        assert sum(isinstance(each.exception(), TooMany) for each in tries) == 7
+        hand.at += 31
+        for number in range(20):
+            assert people.sign_in(f"guess-{number}", "wrong", NOW, "192.0.2.7") is None
+        with pytest.raises(TooMany) as waited:
+            people.sign_in("ada", PASSWORD, NOW, "192.0.2.7")
+        assert waited.value.retry_after_s == 30
+        assert people.sign_in("ada", PASSWORD, NOW, "192.0.2.8") is not None
+
+
+def test_the_name_of_somebody_who_signs_in_is_taken_and_a_disabled_one_comes_again(people: PostgresPeople) -> None:
+    people.accept(people.invite("boss", "admin", NOW), PASSWORD, NOW)
+    people.invite("ada", "staff", NOW)
+    first = people.invite("ada", "marketer", NOW)  # not accepted yet: another role, another link
+    people.accept(first, PASSWORD, NOW)
+    with pytest.raises(BadRequest, match="of this name already"):
+        people.invite("Ada", "admin", NOW)
+    assert [row.role for row in people.overview() if row.name == "ada"] == ["marketer"]
+    people.disable("ada", NOW)
+    again = people.invite("ada", "staff", NOW)
+    assert people.sign_in("ada", PASSWORD, NOW) is None  # the old password is gone
+    session = people.accept(again, "another long password", NOW)
+    assert people.who(session, NOW) == ("ada", "staff")
+    for name in ("", "a b", "-x", "x" * 65, "a/b", "a:b"):
+        with pytest.raises(BadRequest, match="sign-in name"):
+            people.invite(name, "staff", NOW)
+
+
+def test_a_link_of_somebody_who_was_disabled_is_not_used_up(people: PostgresPeople) -> None:
+    people.accept(people.invite("boss", "admin", NOW), PASSWORD, NOW)
+    link = people.invite("ada", "staff", NOW)
+    people.disable("ada", NOW)
+    assert people.invited(link, NOW) is None
+    with pytest.raises(NotFound):
+        people.accept(link, PASSWORD, NOW)
 
 
 def test_a_session_ends_by_signing_out_idling_a_week_and_by_being_disabled(people: PostgresPeople) -> None:
@@ -147,6 +191,22 @@ def audit(databases: Databases) -> Iterator[PostgresAudit]:
         ("delete from audit_log where seq = 7", "entries 7 to 7 are missing"),
         ("delete from audit_log where seq > 15", "entries after 15 are missing"),
         ("delete from audit_log", "entries after 0 are missing"),
+        ("update audit_log set hash = decode(repeat('00', 32), 'hex') where seq = 20", "entry 20 "),
+        (
+            "update audit_log set seq = case seq when 5 then 105 when 6 then 106 end where seq in (5, 6);"
+            " update audit_log set seq = case seq when 105 then 6 else 5 end where seq > 100",
+            "entry 5 ",
+        ),
+        (
+            "insert into audit_log select 21, at, who, role, action, profile_id, detail, hash from audit_log"
+            " where seq = 20",
+            "entry 21 ",
+        ),
+        ("delete from meta where key = 'audit_head'", "note of the last entry is missing"),
+        (
+            "update meta set value = jsonb_set(value, '{hash}', to_jsonb(repeat('0', 64))) where key = 'audit_head'",
+            "note of the last entry is not as",
+        ),
         ("update audit_log a set profile_id = b.profile_id from audit_log b where a.seq = 3 and b.seq = 4", "entry 3 "),
     ],
 )
@@ -160,3 +220,56 @@ def test_what_was_removed_or_altered_is_found(
         cursor.execute(damage)
     (problem, *_) = audit.verify()
     assert re.search(said, problem)
+
+
+def test_notes_of_many_threads_and_processes_make_one_chain(databases: Databases) -> None:
+    audits = [PostgresAudit(databases.main, lambda: NOW) for _ in range(3)]
+    with ThreadPoolExecutor(6) as pool:
+        for number in range(600):
+            pool.submit(audits[number % 3].note, f"p{number}", "staff", "profile.viewed")
+    for audit in audits:
+        audit.close()  # writes what is queued
+    with closing(PostgresAudit(databases.main, lambda: NOW)) as audit:
+        assert audit.verify() == []
+        assert audit.head()[0] == 600
+        assert {row.who for row in audit.page(limit=1_000)} == {f"p{number}" for number in range(600)}
+
+
+def test_a_detail_that_jsonb_cannot_hold_is_written_all_the_same(databases: Databases) -> None:
+    odd = {"text": "a\0b\ud800", "share": 0.1, "ids": ("x", 1), "none": None, "sure": True, "many": 10**30}
+    with closing(PostgresAudit(databases.main, lambda: NOW)) as audit:
+        audit.note("ada", "staff", "odd", None, odd)
+        audit.flush()
+        (row,) = audit.page()
+        assert row.detail == {
+            "text": "a\ufffdb?", "share": "0.1", "ids": ["x", 1], "none": None, "sure": True, "many": 10**30,
+        }  # fmt: skip
+        assert audit.verify() == []
+
+
+@pytest.mark.long
+def test_of_ten_thousand_entries_each_that_is_removed_altered_or_moved_is_found(databases: Databases) -> None:
+    with closing(PostgresAudit(databases.main, lambda: NOW)) as audit, closing(Database(databases.main)) as database:
+        for number in range(10_000):
+            audit.note("ada", "staff", "profile.viewed", number.to_bytes(16), {"page": number})
+        audit.flush()
+        assert audit.verify() == []
+        damages = (
+            "delete from audit_log where seq = {0}",
+            "update audit_log set who = who || '.' where seq = {0}",
+            "update audit_log set at = at + interval '1 us' where seq = {0}",
+            "update audit_log set seq = -seq where seq in ({0}, {1}); update audit_log set seq ="
+            " case seq when -{0} then {1} else {0} end where seq < 0",
+        )
+        found = 0
+        for seq in range(1, 10_000, 101):
+            for damage in damages:
+                with database.transaction() as cursor:
+                    cursor.execute("create table kept as select * from audit_log where seq in (%s, %s)", (seq, seq + 1))
+                    cursor.execute(damage.format(seq, seq + 1))
+                found += bool(audit.verify())
+                with database.transaction() as cursor:
+                    cursor.execute("delete from audit_log where seq in (%s, %s)", (seq, seq + 1))
+                    cursor.execute("insert into audit_log select * from kept; drop table kept")
+        assert found == 4 * len(range(1, 10_000, 101))
+        assert audit.verify() == []

@@ -17,18 +17,25 @@ from playwright.sync_api import Browser, BrowserContext, Page, Playwright, sync_
 
 BIN: Final = Path(sys.executable).parent / "touchfold"
 CHROMIUM: Final = os.environ.get("CHROMIUM", "/usr/bin/chromium")
-SCREENS: Final = Path(os.environ.get("SCREENS", Path(__file__).parents[2] / "build" / "screens"))
+SCREENS: Final = Path(os.environ.get("TOUCHFOLD_SCREENS", Path(__file__).parents[2] / "build" / "screens"))
 TIMEOUT_MS: Final = int(os.environ.get("BROWSER_TIMEOUT_MS", "20000"))
+ROLES: Final = ("admin", "marketer", "analyst", "staff", "privacy")
 HOSTILE: Final = {
     "script": "<script>window.__xss=1</script>",
     "attribute": '"><img src=x onerror="window.__xss=1">',
-    "template": "{{constructor.constructor('window.__xss=1')()}}",
-    "markup": "**bold** [link](javascript:window.__xss=1) <b>bold</b>",
+    "template": "{{7*7}} {{constructor.constructor('window.__xss=1')()}} ${7*7}",
+    "markup": "**bold** [link](javascript:window.__xss=1) <b>bold</b> </textarea></script>",
     "rtl": "\u202eevil\u202c \u0645\u0631\u062d\u0628\u0627",
     "long": "Maximilian" * 800,  # the door takes 8,192 letters at most
     "emoji": "Zoë 🦊\u200d",
+    "lines": "first line\nsecond line\ttab",
     "formula": '=HYPERLINK("http://127.0.0.1/x","x")',
 }
+DEFINITIONS: Final = """segments:
+  hostile_words:
+    description: '"><img src=x onerror="window.__xss=1"> {{7*7}} <script>window.__xss=1</script>'
+    when: {trait: open_complaints, op: gte, value: 1}
+"""
 
 
 @dataclass
@@ -88,10 +95,13 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
     link = next(line.split()[-1] for line in errors.read_text().splitlines() if "sign in as admin" in line)
     made = Shop(url, data, "", {}, f"{url}/welcome/{link.rsplit('/', 1)[1]}", errors)
     try:
+        (folder / "mine.yaml").write_text(DEFINITIONS)
+        made.touchfold("apply", str(folder / "mine.yaml"))
         made.key = made.touchfold("source", "create", "web")["write_key"]
-        for role in ("admin", "marketer", "analyst", "staff", "privacy"):
+        made.touchfold("source", "create", HOSTILE["attribute"])
+        for role in ROLES:
             made.tokens[role] = made.touchfold("token", "create", "--role", role)["token"]
-        made.send(*friendly(), *hostile())
+        made.send(*friendly(), *hostile(), *refused())
         made.touchfold("status", "--wait")
         yield made
     finally:
@@ -129,7 +139,7 @@ def hostile() -> list[dict[str, Any]]:
         user = f"h-{name}"
         items.append({"type": "identify", "userId": user, "messageId": f"h-i-{name}",
                       "traits": {"first_name": text, "last_name": "Hostile", "note": text, text[:60]: text[:200]},
-                      "context": {"userAgent": text[:500], "page": {"path": text[:200], "title": text[:200]}}})  # fmt: skip
+                      "context": {"userAgent": text[:500], "page": {"path": text[:200]}}})  # fmt: skip
         items.append({"type": "track", "event": text[:200], "userId": user, "messageId": f"h-t-{name}",
                       "properties": {"text": text, "product_id": text[:100], text[:60]: text[:100]}})  # fmt: skip
         items.append({"type": "track", "event": "Product Viewed", "userId": user, "messageId": f"h-p-{name}",
@@ -137,6 +147,16 @@ def hostile() -> list[dict[str, Any]]:
         items.append({"type": "track", "event": "Complaint Opened", "userId": user, "messageId": f"h-c-{name}",
                       "properties": {"complaint_id": f"c-{name}", "topic": text[:300], "text": text}})  # fmt: skip
     return items
+
+
+def refused() -> list[dict[str, Any]]:
+    """Items that become dead letters: a name of 10,000 letters, and values whose path is an attack."""
+    return [
+        {"type": "identify", "userId": "h-refused", "traits": {"first_name": "x" * 10_000}, "messageId": "h-long"},
+        {"type": "track", "event": "x", "userId": "h-refused", "messageId": "h-path",
+         "properties": {HOSTILE["attribute"]: "x" * 10_000}},
+        {"type": HOSTILE["script"], "userId": "h-refused", "messageId": "h-type"},
+    ]  # fmt: skip
 
 
 @pytest.fixture(scope="session")
@@ -174,9 +194,22 @@ class Visit:
             return str(answer.headers["set-cookie"]).split("=", 1)[1].split(";")[0]
 
     def open(self, path: str) -> Page:
+        """A page, when nothing loads any more and its socket answers."""
         self.page.goto(f"{self.shop.url}{path}")
         self.page.wait_for_selector(".tf-main")
+        self.page.wait_for_load_state("networkidle")
         return self.page
+
+    def fits(self, width: int) -> None:
+        """The page at a width; it may take a moment until its charts are drawn again."""
+        self.page.set_viewport_size({"width": width, "height": 900})
+        self.page.wait_for_function(f"document.documentElement.scrollWidth <= {width} && innerWidth == {width}")
+
+    def whole(self, path: str) -> str:
+        """What the server sends of a page, without a browser's work."""
+        answer = self.context.request.get(f"{self.shop.url}{path}")
+        assert answer.ok
+        return answer.text()
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
@@ -191,7 +224,10 @@ def visit(browser: Browser, shop: Shop) -> Iterator[Visit]:
     context.set_default_timeout(TIMEOUT_MS)
     context.add_init_script("window.__xss = 0")
     complaints: list[str] = []
+    context.route(lambda url: _elsewhere(url, shop.url), lambda route: route.abort())  # nothing leaves the machine
     page = context.new_page()
+    page.on("websocket", lambda socket: complaints.append(f"asked {socket.url[:200]}")
+            if not socket.url.startswith(shop.url.replace("http", "ws", 1)) else None)  # fmt: skip
     page.on("console", lambda said: complaints.append(said.text) if said.type in ("error", "warning") else None)
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.on("dialog", lambda dialog: complaints.append(f"a dialog: {dialog.message}"))

@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -57,6 +58,7 @@ MAY = {
     "GET /audit/verify": "admin privacy",
     "POST /erase": "admin privacy",
 }
+CONTRACTS = Path(__file__).parents[2] / "docs" / "contracts.md"
 PASSWORD = "correct horse battery"
 ADA = [("user_id", "ada"), ("email", "ada@example.com")]
 
@@ -129,6 +131,11 @@ def test_every_address_answers_the_roles_that_may_and_no_other(client: ApiServer
         for headers in ({}, {"Authorization": "Bearer tf_wrong"}, {"Cookie": "touchfold_session=wrong"}):
             assert status_of(client, method, address, headers, body) == 401, (method, path, headers)
     assert seen == MAY.keys()
+
+
+def test_the_contracts_list_every_address_with_its_roles() -> None:
+    rows = re.findall(r"^\| `(GET|POST) ([^`]+)`[^|]*\| ([a-z ]+) \|", CONTRACTS.read_text(), re.MULTILINE)
+    assert {f"{method} /{path}": ALL if roles == "all" else roles for method, path, roles in rows} == MAY
 
 
 # --- cookies -----------------------------------------------------------------------------------------------------
@@ -206,13 +213,13 @@ def test_people_are_invited_linked_and_disabled(client: ApiServer) -> None:
     made = client.ask("POST", "/people", body={"name": "Ada ", "role": "staff"}).body
     assert (made["name"], made["role"]) == ("ada", "staff")
     assert made["link"].startswith(f"http://127.0.0.1:{client.port}/welcome/")
-    again = client.ask("POST", "/people", body={"name": "ada", "role": "admin"})
-    assert (again.status, again.body["errors"][0]["path"]) == (400, "name")
     link = client.ask("POST", "/people/ada/link").body["link"].rsplit("/", 1)[1]
     assert client.api.people.invited(made["link"].rsplit("/", 1)[1], NOW) is None
     client.api.people.accept(link, PASSWORD, NOW)
     (row,) = client.get("/people").body
     assert (row["name"], row["role"], row["state"]) == ("ada", "staff", "active")
+    again = client.ask("POST", "/people", body={"name": "ada", "role": "admin"})
+    assert (again.status, again.body["errors"][0]["path"]) == (400, "name")
     assert client.ask("POST", "/people/nobody/disable").status == 404
     assert client.ask("POST", "/people", body={"name": "x", "role": "king"}).status == 400
 

@@ -44,7 +44,7 @@ def test_the_help_of_a_command_names_the_data_folder(name: str) -> None:
 
     from infra.cli.main import build_app  # noqa: PLC0415
 
-    groups = {"source": "list", "token": "list", "segment": "list", "dead-letters": "list"}
+    groups = dict.fromkeys(("source", "token", "user", "segment", "dead-letters"), "list")
     arguments = [name, *([groups[name]] if name in groups else []), "--help"]
     shown = CliRunner().invoke(build_app(arguments), arguments)
     assert shown.exit_code == 0, shown.output

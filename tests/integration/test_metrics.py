@@ -1,7 +1,7 @@
 """`/metrics`: what it says, who may read it, and that counts of many processes are one."""
 
+import asyncio
 import re
-import threading
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -10,7 +10,7 @@ import pytest
 
 from infra.adapters.meter import EDGES, Meter
 from infra.drivers.api import Api, api_of
-from infra.drivers.metrics import Metrics
+from infra.drivers.metrics import HELP, Metrics
 from tests.api_server import session_of
 from tests.conftest import Databases
 from tests.reading_world import NOW, ReadingWorld, reading_world
@@ -90,11 +90,11 @@ def test_processes_count_beside_each_other_and_the_next_goes_on_where_one_ended(
 def test_a_late_answer_may_count_after_the_close(tmp_path: Path) -> None:
     meter = Meter(tmp_path)
     meter.close()
-    thread = threading.Thread(target=lambda: (meter.refuse(0, 503), meter.observe(0, 1.0)))
-    thread.start()
-    thread.join(10)
+    meter.refuse(0, 503)
+    meter.observe(0, 1.0)
+    meter.door[0] += 1
     with closing(Meter(tmp_path)) as after:
-        assert sum(after.totals().refused.values()) == 0
+        assert sum([*after.totals().refused.values(), *after.totals().door.values()]) == 0
 
 
 async def _ask(metrics: Metrics, authorization: str | None) -> tuple[int, bytes]:
@@ -116,8 +116,6 @@ async def _ask(metrics: Metrics, authorization: str | None) -> tuple[int, bytes]
 
 
 def test_a_token_of_any_role_may_read_and_nobody_else(api: Api, tmp_path: Path) -> None:
-    import asyncio
-
     with closing(Meter(tmp_path / "meters")) as meter, closing(Metrics(api, meter)) as metrics:
         for role in ("service", "staff"):
             token = api.tokens.create(role, NOW)[1]
@@ -127,3 +125,8 @@ def test_a_token_of_any_role_may_read_and_nobody_else(api: Api, tmp_path: Path) 
             status, body = asyncio.run(_ask(metrics, wrong))
             assert status == 401
             assert b"touchfold_" not in body
+
+
+def test_every_metric_stands_in_the_contracts() -> None:
+    contracts = (Path(__file__).parents[2] / "docs" / "contracts.md").read_text()
+    assert [name for name in HELP if not re.search(rf"`{name}[`{{]", contracts)] == []

@@ -61,7 +61,7 @@ def test_up_is_ready_on_a_new_folder_keeps_it_to_itself_and_stops_in_order(
     health = up.get("/health")
     assert (health.status, health.body["status"]) == (200, "ok")
     assert b"Touchfold" in up.get("/").body
-    missing = up.get("/nowhere")
+    missing = up.get("/api/v1/nowhere")
     assert (missing.status, missing.body["code"], missing.body["success"]) == (404, "not_found", False)
     assert str(data / "master.key") in up.log
     assert "lost for ever" in up.log

@@ -14,7 +14,7 @@ OPENED = {ADA: OpenIdentifier(ADA, "email", "ada@example.com")}
 leaves = (
     st.none() | st.booleans() | st.integers(-(10**9), 10**9) | st.sampled_from(["", "Ada Lovelace", "2026-01-01", "x"])
 )
-names = st.sampled_from(["a", "b", "note", "items", "1"])  # "0" alone in a list would read as a list in it
+names = st.sampled_from(["a", "b", "note", "items", "0", "1", "a.b", "a.0"])
 values = st.recursive(
     leaves, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(names, inner, max_size=4), max_leaves=12
 )
@@ -30,6 +30,18 @@ def parted(properties: dict[str, Any]) -> tuple[Any, Any]:
 def test_what_the_door_parts_is_joined_again(properties: dict[str, Any]) -> None:
     clear, sealed = parted(properties)
     assert joined(clear, sealed) == properties
+
+
+def test_lists_in_lists_are_told_from_objects_of_numbered_keys() -> None:
+    properties = {"rows": [["Ada", "Bob"], {"0": "Ada", "1": "Bob"}, 1, [["Ada", 2]], {}, []]}
+    clear, sealed = parted(properties)
+    assert clear == {"rows": [None, {}, 1, [[None, 2]], {}, []]}
+    assert sealed["rows"]["0"] == ["Ada", "Bob"]
+    assert joined(clear, sealed) == properties
+
+
+def test_a_list_that_the_first_doors_kept_by_place_is_a_list_again() -> None:
+    assert joined({"rows": [None, 1]}, {"rows": {"0": {"0": "Ada", "1": "Bob"}}}) == {"rows": [["Ada", "Bob"], 1]}
 
 
 def test_a_value_comes_back_where_its_token_stands() -> None:

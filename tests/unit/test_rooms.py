@@ -153,7 +153,7 @@ sys.dont_write_bytecode = True
 warm = [name for name in sys.argv[2:]]
 for vendor in ("psycopg2", "cryptography.hazmat.primitives.ciphers.aead", "phonenumbers", "pyarrow.parquet",
                "duckdb", "uvicorn", "uvloop", "fastapi", "starlette.applications", "typer", "rich.progress",
-               "pydantic", "msgspec", "yaml"):
+               "pydantic", "msgspec", "yaml", "argon2", "nicegui"):
     import_module(vendor)
 import threading
 threads = threading.active_count()

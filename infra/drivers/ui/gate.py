@@ -204,7 +204,8 @@ def _from_us(scope: Scope) -> bool:
 
 def _address(scope: Scope) -> str:
     """Of who asks, as the door saw it (`ui_proxy`); nobody else reaches our socket."""
-    return dict(scope["headers"]).get(b"x-forwarded-for", b"").decode("latin-1")[:100]
+    headers: dict[bytes, bytes] = dict(scope["headers"])
+    return headers.get(b"x-forwarded-for", b"").decode("latin-1")[:100]
 
 
 def _inside(target: str) -> str:
@@ -216,6 +217,8 @@ async def _form(receive: Receive) -> dict[str, str]:
     body = b""
     while len(body) <= MAX_FORM:
         message = await receive()
+        if message["type"] == "http.disconnect":
+            return {}
         body += message.get("body", b"")
         if not message.get("more_body"):
             break

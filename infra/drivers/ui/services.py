@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import Any, Final, TypeVar
 
 from infra.acting import Acting
+from infra.adapters.meter import Meter
 from infra.adapters.postgres_audit import PostgresAudit
 from infra.adapters.postgres_operations import Operations
 from infra.adapters.postgres_people import Person, PostgresPeople
@@ -49,6 +50,7 @@ class Services:
     tokens: PostgresTokens
     sources: PostgresSources
     operations: Operations
+    meter: Meter  # of the doors; read here, and counts nothing of ours
     reports: Reports
     acting: Acting
     run_sql: Callable[[str, int], Mapping[str, Any]]
@@ -70,6 +72,7 @@ class Services:
             tokens=PostgresTokens(session.dsn),
             sources=PostgresSources(session.dsn),
             operations=Operations(session),
+            meter=Meter(session.data / "meters"),
             reports=Reports(reading.segments.views, run_sql, session.clock),
             acting=Acting(session),
             run_sql=run_sql,
@@ -129,5 +132,6 @@ class Services:
         self._pool.shutdown(cancel_futures=True)
         self.acting.close()
         self.audit.close()
+        self.meter.close()
         for each in (self.people, self.tokens, self.sources, self.operations, self.reading):
             each.close()

@@ -104,7 +104,9 @@ def frame(viewer: Viewer, path: str, heading: str) -> Iterator[None]:
                         ui.icon(icon)
                         ui.label(name)
     with ui.header(elevated=False).classes("tf-header"):
-        ui.button(icon="menu", on_click=drawer.toggle).props('flat round dense aria-label="Menu"').classes("tf-menu")
+        ui.button(color=None, icon="menu", on_click=drawer.toggle).props('flat round dense aria-label="Menu"').classes(
+            "tf-menu"
+        )
         ui.label(heading).classes("tf-heading").props("role=heading aria-level=1")
         ui.space()
         if path != "/customers":
@@ -113,11 +115,17 @@ def frame(viewer: Viewer, path: str, heading: str) -> Iterator[None]:
                 ui.label("Search customers").classes("tf-find-words")
                 ui.label("/").classes("tf-key tf-find-words").props("aria-hidden=true")
         with (
-            ui.button(icon="contrast").props('flat round dense aria-label="Light or dark"').classes("tf-tool") as theme
+            ui.button(color=None, icon="contrast")
+            .props('flat round dense aria-label="Light or dark"')
+            .classes("tf-tool") as theme
         ):
             ui.tooltip("Light or dark")
         theme.on("click", js_handler="() => window.touchfoldTheme()")
-        account = ui.button(icon="account_circle").props('flat round dense aria-label="Account"').classes("tf-tool")
+        account = (
+            ui.button(color=None, icon="account_circle")
+            .props('flat round dense aria-label="Account"')
+            .classes("tf-tool")
+        )
         with account, ui.menu(), ui.column().classes("tf-account"):
             ui.label(viewer.name).classes("tf-strong tf-cut").props("dir=auto")
             ui.label(f"Role: {viewer.role}").classes("tf-muted")
@@ -169,6 +177,19 @@ def empty(icon: str, heading: str, words: str) -> None:
         ui.icon(icon)
         ui.label(heading).classes("tf-strong")
         ui.label(words).classes("tf-muted")
+
+
+async def ask(heading: str, words: str, act: str) -> bool:
+    """Whether somebody really means it."""
+    with ui.dialog() as dialog, ui.card().classes("tf-dialog"):
+        ui.label(heading).classes("tf-panel-title tf-wrap").props("dir=auto")
+        ui.label(words).classes("tf-muted")
+        with ui.element("div").classes("tf-line").style("justify-content: flex-end; width: 100%"):
+            ui.button("Cancel", on_click=lambda: dialog.submit(None)).props("flat no-caps autofocus")
+            ui.button(act, color="negative", on_click=lambda: dialog.submit(act)).props("no-caps unelevated")
+    meant = await dialog
+    dialog.delete()
+    return bool(meant == act)
 
 
 def code(content: str) -> None:

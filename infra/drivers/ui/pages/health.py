@@ -1,17 +1,47 @@
-"""Health: lag, rates, letters, timers, archive, disk; what an operator looks at first."""
+"""Health: what needs somebody, then lag, rates, letters, timers, archive, disk and processes."""
 
 import time
-from typing import Any, Final
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NamedTuple
 
 from nicegui import ui
 
+from infra.adapters.meter import BUCKETS, Latency, Totals
+from infra.adapters.processes import Process
 from infra.drivers.ui import words
 from infra.drivers.ui.services import Services, Viewer
-from infra.drivers.ui.shell import chip, connected, empty, every, page, panel
+from infra.drivers.ui.shell import STYLES_OF_OPERATORS, chip, connected, empty, every, page, panel
 from schemas.roles import OPERATE
 
 EVERY_S: Final = 3.0
-_ROW: Final = "grid-template-columns: 150px 110px 150px minmax(0, 4fr) 110px"
+MUCH_LAG: Final = 100_000  # events
+LATE_S: Final = 300.0  # of the watermark
+LITTLE_DISK: Final = 0.1  # of the disk; the door refuses at 0.05
+_DOCS: Final = (
+    ("API, with examples to try", "/api/v1/docs"), ("State as JSON", "/health"),
+    ("Figures as JSON", "/api/v1/operations"), ("OpenAPI", "/api/v1/openapi.json"),
+)  # fmt: skip
+_COMMANDS: Final = (
+    ("touchfold doctor", "checks folder, database, vault, ports"), ("touchfold status", "how far everything is"),
+    ("touchfold dead-letters list", "all that was set aside"), ("touchfold rebuild --check", "fold again and compare"),
+)  # fmt: skip
+
+
+class _Look(NamedTuple):
+    """What one look found. `at`: of a clock that only rises, in seconds."""
+
+    at: float
+    state: Mapping[str, Any]
+    totals: Totals
+    processes: Sequence[Process]
+    letters: list[dict[str, Any]]
+
+
+class _Card(NamedTuple):
+    name: str
+    value: str
+    note: str
+    wrong: str = ""  # what to do; empty where all is well
 
 
 def register(services: Services) -> None:
@@ -19,25 +49,30 @@ def register(services: Services) -> None:
 
     @page(services, "/system", title="Health", right=OPERATE)
     async def health(viewer: Viewer) -> None:
+        ui.add_head_html(STYLES_OF_OPERATORS)
         await _Health(services).build()
 
 
 class _Health:
     def __init__(self, services: Services) -> None:
         self._services = services
-        self._before: tuple[float, int] | None = None
-        self._rate: float | None = None
+        self._before: _Look | None = None
         self._letters: list[dict[str, Any]] | None = None
 
     async def build(self) -> None:
+        self._summary = ui.element("div").classes("full-width")
         self._cards = ui.element("div").classes("tf-cards")
         self._panel = ui.element("div").classes("tf-stack")
-        with panel("Further"), ui.element("div").classes("tf-line"):
-            ui.link("/health (JSON)", "/health", new_tab=True)
-            ui.link("API and its documentation", "/api/v1/docs", new_tab=True)
-            ui.label("On the machine: touchfold doctor, touchfold status, touchfold dead-letters list").classes(
-                "tf-muted"
-            )
+        self._processes = ui.element("div").classes("tf-stack")
+        with panel("Further"):
+            with ui.element("div").classes("tf-docs"):
+                for name, target in _DOCS:
+                    ui.link(name, target, new_tab=True)
+            with ui.element("div").classes("tf-docs"):
+                for command, means in _COMMANDS:
+                    with ui.element("div"):
+                        ui.label(command).classes("tf-pre")
+                        ui.label(means).classes("tf-muted")
         await self._look()
         if await connected():
             every(self._services, EVERY_S, self._look)
@@ -46,79 +81,154 @@ class _Health:
         services = self._services
         now = services.session.clock.now()
 
-        def read() -> tuple[dict[str, Any], list[dict[str, Any]]]:
-            return services.operations.state(now), services.operations.letters(50)
+        def read() -> _Look:
+            operations = services.operations
+            state, letters = operations.state(now), operations.letters(50)
+            return _Look(time.monotonic(), state, services.meter.totals(), operations.processes(), letters)
 
-        state, letters = await services.run(read)
-        at = time.monotonic()
-        if self._before is not None and at > self._before[0]:
-            self._rate = (state["accepted"] - self._before[1]) / (at - self._before[0])
-        self._before = at, state["accepted"]
-        self._draw(state)
-        if letters != self._letters:
-            self._letters = letters
-            self._draw_letters(letters)
+        found = await services.run(read)
+        cards = _cards(found, self._before)
+        self._draw(cards)
+        self._draw_processes(found, self._before)
+        if found.letters != self._letters:
+            self._letters = found.letters
+            self._draw_letters(found.letters)
+        self._before = found
 
-    def _draw(self, state: dict[str, Any]) -> None:
-        lag = state["accepted"] - state["applied"]
+    def _draw(self, cards: Sequence[_Card]) -> None:
+        wrong = [card for card in cards if card.wrong]
+        self._summary.clear()
+        with self._summary, ui.element("section").classes("tf-panel" + (" tf-bad" if wrong else "")):
+            with ui.element("div").classes("tf-line"):
+                ui.icon("warning_amber" if wrong else "check_circle", color="warning" if wrong else "positive")
+                ui.label("Something needs you" if wrong else "Everything runs").classes("tf-panel-title")
+            for card in wrong:
+                ui.label(f"{card.name}: {card.value}. {card.wrong}").classes("tf-how tf-wrap")
         self._cards.clear()
         with self._cards:
-            _card("Lag", words.count(lag), "events accepted and not yet applied", bad=lag > 100_000)
-            _card("Arriving", "…" if self._rate is None else f"{max(0.0, self._rate):,.1f}/s", "events a second, now")
-            _card("Accepted", words.count(state["accepted"]), f"{words.count(state['profiles'])} profiles, about")
-            _card("Waiting", words.count(state["waiting"]), "signatures to be decided")
-            _card("Timers", words.count(state["due"]), "profiles that time moves within a day")
-            _card("Dead letters", words.count(state["dead_letters"]), "open, see below", bad=state["dead_letters"] > 0)
-            _card(
-                "Archived", words.count(state["archived"]), f"events, {words.size(state['archive_bytes'])} of Parquet"
-            )
-            free = state["disk_free"]
-            _card("Disk", words.percent(free, 0), "free", bad=free < 0.1)
-            _card("Database", words.size(state["database_bytes"]), f"revision {state['revision']}")
-            _card(
-                "Vault",
-                "open" if state["vault_lease"] else "closed",
-                "lease of this process",
-                bad=not state["vault_lease"],
-            )
-            age = state["watermark_age_s"]
-            _card("Watermark", "–" if age is None else f"{age:,.0f} s", "behind the clock", bad=(age or 0) > 300)
-            building = state["building"]
-            if building is not None:
-                _card("Building", f"{building['done'] * 100:.0f} %", f"revision {building['revision']}")
+            for card in cards:
+                with ui.element("div").classes("tf-card" + (" tf-bad" if card.wrong else "")):
+                    ui.label(card.name).classes("tf-muted")
+                    ui.label(card.value).classes("tf-big tf-number tf-cut")
+                    ui.label(card.note).classes("tf-muted")
+
+    def _draw_processes(self, found: _Look, before: _Look | None) -> None:
+        self._processes.clear()
+        if not found.processes:
+            return
+        cpu = {each.pid: each.cpu_s for each in before.processes} if before else {}
+        passed = found.at - before.at if before else 0.0
+        with self._processes, panel("Processes"), ui.element("div").classes("tf-table"):
+            with ui.element("div").classes("tf-row tf-head tf-process"):
+                for label in ("Role", "CPU", "Memory", "Process", "Runs for"):
+                    ui.label(label)
+            for each in found.processes:
+                with ui.element("div").classes("tf-row tf-process"):
+                    ui.label(each.role).classes("tf-strong tf-cut")
+                    used = (each.cpu_s - cpu[each.pid]) / passed if each.pid in cpu and passed > 0 else None
+                    ui.label("…" if used is None else words.percent(used, 0)).classes("tf-number")
+                    ui.label(words.size(each.memory)).classes("tf-number")
+                    ui.label(str(each.pid)).classes("tf-number tf-muted tf-opt")
+                    ui.label(_span(each.lives_s)).classes("tf-muted tf-opt")
 
     def _draw_letters(self, letters: list[dict[str, Any]]) -> None:
         self._panel.clear()
-        with (
-            self._panel,
-            panel("Dead letters", note="what was refused, and why; retry with touchfold dead-letters retry"),
-        ):
+        note = "what was refused, and why; after a fix: touchfold dead-letters retry --all" if letters else ""
+        with self._panel, panel("Dead letters", note=note):
             if not letters:
                 empty("mark_email_read", "None", "Everything that came was understood.")
                 return
             with ui.element("div").classes("tf-table"):
-                with ui.element("div").classes("tf-row tf-head").style(_ROW):
-                    for label in ("Received", "Source", "Rule", "Reason", "Stage"):
+                with ui.element("div").classes("tf-row tf-head tf-letter"):
+                    for label in ("Received", "Source", "Rule", "Reason", "Where"):
                         ui.label(label)
                 for letter in letters:
-                    with ui.element("div").classes("tf-row").style(_ROW):
-                        ui.label(words.moment(letter["received_at"], self._services.time_zone)).classes(
-                            "tf-muted tf-cut"
-                        )
-                        ui.label(letter["source"][:80]).classes("tf-cut").props("dir=auto")
-                        ui.label(letter["rule"]).classes("tf-cut")
-                        ui.label(f"{letter['path']} {letter['reason']}".strip()[:400]).classes("tf-cut").props(
-                            "dir=auto"
-                        )
-                        with ui.element("div"):
-                            chip(letter["stage"])
+                    self._letter(letter)
+
+    def _letter(self, letter: Mapping[str, Any]) -> None:
+        with ui.element("div").classes("tf-row tf-letter"):
+            received = words.moment(letter["received_at"], self._services.time_zone)
+            ui.label(received).classes("tf-muted tf-cut tf-number")
+            ui.label(words.shortened(letter["source"], 80)).classes("tf-cut").props("dir=auto")
+            ui.label(letter["rule"]).classes("tf-cut tf-kind")
+            reason = f"{letter['path']} {letter['reason']}".strip()[:400]
+            ui.label(reason).classes("tf-cut tf-what").props("dir=auto").tooltip(reason)
+            with ui.element("div"):
+                chip(letter["stage"])
 
 
-def _card(name: str, value: str, note: str, *, bad: bool = False) -> None:
-    with ui.element("div").classes("tf-card"):
-        with ui.element("div").classes("tf-line").style("justify-content: space-between"):
-            ui.label(name).classes("tf-muted")
-            if bad:
-                chip("look", "orange")
-        ui.label(value).classes("tf-big tf-number tf-cut")
-        ui.label(note).classes("tf-muted")
+def _cards(found: _Look, before: _Look | None) -> list[_Card]:
+    """The figures, with what to do where one is bad."""
+    state, totals = found.state, found.totals
+    lag, age = state["accepted"] - state["applied"], state["watermark_age_s"]
+    passed = found.at - before.at if before else 0.0
+    rate = None if before is None or passed <= 0 else max(0, state["accepted"] - before.state["accepted"]) / passed
+    refused = sum(totals.refused.values())
+    cards = [
+        _Card("Arriving", "…" if rate is None else f"{rate:,.1f}/s", f"{words.count(state['accepted'])} in all"),
+        _Card(
+            "Lag", words.count(lag), "events accepted, not yet applied",
+            "The worker is slower than what arrives: it catches up by itself, or has ended (see Processes)."
+            if lag > MUCH_LAG else "",
+        ),
+        _Card("To be decided", words.count(state["waiting"]), f"of {words.count(state['profiles'])} profiles, about"),
+        _Card(
+            "Watermark", "–" if age is None else f"{age:,.0f} s", "behind the clock",
+            "Timers stand still: look whether the worker runs." if (age or 0) > LATE_S else "",
+        ),
+        _Card("Requests refused", words.count(refused), _refusals(totals)),
+        _Card("Door, 99 of 100", _quantile(totals.latency["door"]), "answered within"),
+        _Card("API, 99 of 100", _quantile(totals.latency["api"]), "answered within"),
+        _Card(
+            "Dead letters", words.count(state["dead_letters"]), "open",
+            "Read the reasons below, correct the sender, then retry them." if state["dead_letters"] else "",
+        ),
+        _Card("Timers", words.count(state["due"]), "profiles that time changes within a day"),
+        _Card("Archived", words.count(state["archived"]), f"events in {words.size(state['archive_bytes'])} of Parquet"),
+        _Card("Database", words.size(state["database_bytes"]), f"revision {state['revision']}"),
+        _Card(
+            "Disk", words.percent(state["disk_free"], 0), "free",
+            "Make space: under 5 % the door answers 503 until there is some." if state["disk_free"] < LITTLE_DISK
+            else "",
+        ),
+        _Card(
+            "Vault", "open" if state["vault_lease"] else "closed", f"{words.count(state['erased'])} identifiers erased",
+            "" if state["vault_lease"] else "Nothing personal can be kept or read: run touchfold doctor.",
+        ),
+    ]  # fmt: skip
+    if state["unindexed"]:
+        cards.append(_Card("Search", words.count(state["unindexed"]), "profiles wait for their words"))
+    if state["building"] is not None:
+        done = f"{state['building']['done'] * 100:.0f} %"
+        cards.append(_Card("Building", done, f"revision {state['building']['revision']}"))
+    return cards
+
+
+def _refusals(totals: Totals) -> str:
+    """The commonest statuses: `401: 12, 400: 3`."""
+    by_status: dict[int, int] = {}
+    for (_, status), number in totals.refused.items():
+        by_status[status] = by_status.get(status, 0) + number
+    most = sorted((number, status) for status, number in by_status.items() if number)[::-1][:3]
+    return ", ".join(f"{status}: {words.count(number)}" for number, status in most) or "none so far"
+
+
+def _quantile(latency: Latency, share: float = 0.99) -> str:
+    """The bound under which this share of all requests lay."""
+    left = share * sum(latency.counts)
+    if not left:
+        return "–"
+    for bound, count in zip(BUCKETS, latency.counts, strict=False):
+        left -= count
+        if left <= 0:
+            return f"{bound * 1_000:g} ms" if bound < 1 else f"{bound:g} s"
+    return f"over {BUCKETS[-1]:g} s"
+
+
+def _span(seconds: float) -> str:
+    """`3 hours`, in one unit."""
+    for size, word in ((86_400, "day"), (3_600, "hour"), (60, "minute")):
+        if seconds >= size:
+            number = int(seconds // size)
+            return f"{number} {word}{'s' if number > 1 else ''}"
+    return f"{seconds:.0f} s"

@@ -69,10 +69,10 @@ class _Live:
             self._sources = self._picker("All sources", "Source")
             self._kinds = self._picker("All types", "Type")
             self._results = self._picker("All results", "Result", [each for each in RESULTS if each != "erased"])
-            ui.space()
-            self._wanted = ui.input(placeholder="Event or message id").props('dense outlined aria-label="Event id"')
+            self._wanted = ui.input(placeholder="Event or message id").classes("tf-push")
+            self._wanted.props('dense outlined aria-label="Event or message id"')
             self._wanted.on("keydown.enter", self._look_up, args=[])
-            ui.button("Look up", icon="search", on_click=self._look_up).props("flat no-caps")
+            ui.button("Look up", on_click=self._look_up).props("flat no-caps")
         with panel("Arriving now", note="personal values are not shown here"):
             self._nothing = ui.element("div").classes("full-width")
             self._list = ui.element("div").classes("tf-table")
@@ -110,7 +110,8 @@ class _Live:
             return ends, operations.arrived([max(0, end - most) for end in ends], most), operations.letters(LETTERS)
 
         self._ends, events, self._letters = await self._services.run(look)
-        rows = [self._of_event(event) for event in events] + [_of_letter(letter) for letter in self._letters]
+        rows = [self._of_event(event) for event in events]
+        rows += [_of_letter(letter) for letter in self._letters if letter["stage"] == "door"]  # others are events too
         self._offer({row.source for row in rows}, {event.type for event in events})
         rows = [
             row for row in rows if source in ("", row.source) and kind in ("", row.kind) and result in ("", row.result)
@@ -125,7 +126,7 @@ class _Live:
             (self._kinds, self._shown_kinds, kinds, "All types"),
         ):
             if not found <= seen:
-                seen |= found
+                seen.update(found)
                 picker.set_options({"": everything, **{each: words.shortened(each, 40) for each in sorted(seen)}})
 
     def _of_event(self, event: Arrived) -> _Row:
@@ -181,7 +182,7 @@ class _Live:
         zone = self._services.time_zone
         if row.event is None:
             _dialog(row.kind, {"Source": row.source, "Received": words.moment(row.at, zone, seconds=True),
-                               "Reason": row.what, "Dead letter": row.key[0]})  # fmt: skip
+                               "Reason": row.what, "All of it": f"touchfold dead-letters show {row.key[0]}"})  # fmt: skip
             return
         event = row.event
         about = {
@@ -192,7 +193,8 @@ class _Live:
             "Sealed": ", ".join(event.sealed) or "nothing",
         }  # fmt: skip
         became = await self._became(event.id)
-        parts = {"What became of it": became, "Properties": event.properties, "Context": event.context}
+        shown = {words.title(name): value for name, value in became.items() if name not in ("id", "profile_id")}
+        parts = {"What became of it": shown, "Properties": event.properties, "Context": event.context}
         _dialog(event.type, about, parts, became.get("profile_id"))
 
     async def _became(self, wanted: str) -> dict[str, Any]:
@@ -212,8 +214,7 @@ class _Live:
 
 def _of_letter(letter: Mapping[str, Any]) -> _Row:
     what = f"{letter['path']} {letter['reason']}".strip()[:300]
-    result = "refused" if letter["stage"] == "door" else "set aside"
-    return _Row((letter["id"],), letter["received_at"], letter["source"], letter["rule"], what, result, None)
+    return _Row((letter["id"],), letter["received_at"], letter["source"], letter["rule"], what, "refused", None)
 
 
 def _dialog(
@@ -227,7 +228,7 @@ def _dialog(
             if shown:
                 ui.label(part).classes("tf-panel-title")
                 _fields(shown)
-        with ui.element("div").classes("tf-line"):
+        with ui.element("div").classes("tf-line full-width"):
             if profile:
                 ui.link("Open the customer", f"/customers/{profile}")
             ui.space()
@@ -237,7 +238,16 @@ def _dialog(
 
 
 def _fields(values: Mapping[str, Any]) -> None:
-    with ui.element("div").classes("tf-fields"):
-        for key, value in values.items():
-            ui.label(key[:200]).classes("tf-muted tf-cut").props("dir=auto")
-            ui.label(words.value(value)[:1_000]).classes("tf-wrap").props("dir=auto")
+    for key, value in values.items():
+        with ui.element("div").classes("tf-field"):
+            ui.label(f"{key[:200]}: ").classes("tf-muted tf-cut").props("dir=auto")
+            ui.label(_plain(value)[:1_000]).classes("tf-wrap").props("dir=auto")
+
+
+def _plain(value: Any) -> str:
+    """A value of an event; what is nested as `name: analytics.js, version: 2.1.0`."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key}: {_plain(each)}" for key, each in list(value.items())[:40])
+    if isinstance(value, list | tuple):
+        return "; ".join(_plain(each) for each in value[:40])
+    return words.value(value)

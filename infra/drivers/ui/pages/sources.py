@@ -6,13 +6,14 @@ from zoneinfo import ZoneInfo
 
 from nicegui import context, ui
 
+from infra.adapters.postgres_sources import SourceRow
 from infra.drivers.ui import words
 from infra.drivers.ui.services import Services, Viewer
-from infra.drivers.ui.shell import chip, code, connected, empty, page, panel
+from infra.drivers.ui.shell import STYLES_OF_OPERATORS, ask, chip, code, connected, empty, page, panel
 from schemas.errors import TouchfoldError
 from schemas.roles import SOURCES
 
-_ROW: Final = "grid-template-columns: minmax(0, 2fr) 90px 90px minmax(0, 2fr) 190px"
+Counts = tuple[int | None, int, str | None]  # events today, refused today, the newest event; None: not counted yet
 SNIPPETS: Final = {
     "curl": """curl -u {key}: {url}/v1/track -H 'Content-Type: application/json' -d '{{
   "userId": "u-1", "event": "Order Completed",
@@ -51,6 +52,7 @@ def register(services: Services) -> None:
 
     @page(services, "/sources", title="Sources", right=SOURCES)
     async def sources(viewer: Viewer) -> None:
+        ui.add_head_html(STYLES_OF_OPERATORS)
         await _Sources(services, viewer).build()
 
 
@@ -58,22 +60,21 @@ class _Sources:
     def __init__(self, services: Services, viewer: Viewer) -> None:
         self._services = services
         self._viewer = viewer
-        self._counts: dict[str, tuple[int, str | None]] = {}
+        self._counts: dict[str, Counts] = {}
         request = context.client.request
         scheme = request.headers.get("x-forwarded-proto", "http")
         self._url = f"{scheme}://{request.headers.get('host', '127.0.0.1:8700')}"
 
     async def build(self) -> None:
         with panel("Sources", note="a source is one system that sends: a shop, a till, a call centre"):
-            with ui.element("div").classes("tf-line"):
-                self._name = ui.input(placeholder="Name of a new source, such as web").props(
-                    "dense outlined maxlength=64"
-                )
-                self._name.style("width: 300px").on("keydown.enter", self._create)
+            with ui.element("div").classes("tf-form"):
+                self._name = ui.input(placeholder="Name of a new source, such as web")
+                self._name.props('dense outlined maxlength=64 aria-label="Name of a new source"')
+                self._name.on("keydown.enter", self._create, args=[])
                 ui.button("Create", icon="add", on_click=self._create).props("no-caps unelevated")
             self._list = ui.element("div").classes("tf-table")
         self._shown = ui.element("div").classes("tf-stack")
-        with self._shown, panel("Snippets", note="put your write key where WRITE_KEY stands"):
+        with self._shown, panel("Send an event", note="put your write key where WRITE_KEY stands"):
             self._snippets("WRITE_KEY")
         await self._draw()
         if await connected():
@@ -86,45 +87,62 @@ class _Sources:
             if not rows:
                 empty("input", "No sources yet", "Create one; it has a write key of its own, shown once.")
                 return
-            with ui.element("div").classes("tf-row tf-head").style(_ROW):
-                for label in ("Name", "Keys", "Today", "Last event", ""):
+            with ui.element("div").classes("tf-row tf-head tf-source"):
+                for label in ("Name", "Keys", "Today", "Refused", "Last event", ""):
                     ui.label(label)
             for row in rows:
-                with ui.element("div").classes("tf-row").style(_ROW):
-                    ui.label(row.name).classes("tf-cut tf-strong").props("dir=auto")
-                    with ui.element("div"):
-                        chip(f"{row.keys} key{'' if row.keys == 1 else 's'}", "green" if row.keys else "grey")
-                    count, last = self._counts.get(row.name, (None, None))
-                    ui.label("…" if count is None else words.count(count)).classes("tf-number")
-                    ui.label(words.moment(last, self._services.time_zone) if last else "–").classes("tf-muted tf-cut")
-                    with ui.element("div").classes("tf-line"):
-                        for label, work in (("New key", self._rotate), ("Revoke", self._revoke)):
-                            button = ui.button(label, on_click=lambda work=work, name=row.name: work(name))
-                            button.props("flat no-caps dense")
+                self._row(row)
+
+    def _row(self, row: SourceRow) -> None:
+        count, refused, last = self._counts.get(row.name, (None, 0, None))
+        with ui.element("div").classes("tf-row tf-source"):
+            ui.label(row.name).classes("tf-cut tf-strong").props("dir=auto")
+            with ui.element("div"):
+                chip(f"{row.keys} key{'' if row.keys == 1 else 's'}", "green" if row.keys else "grey")
+            ui.label("…" if count is None else words.count(count)).classes("tf-number tf-figure")
+            with ui.element("div").classes("tf-figure"):
+                chip(words.count(refused), "orange") if refused else ui.label("0").classes("tf-number tf-muted")
+            ui.label(f"{words.moment(last, self._services.time_zone)}" if last else "–").classes("tf-muted tf-cut")
+            with ui.element("div").classes("tf-acts"):
+                ui.button("New key", on_click=lambda: self._rotate(row)).props("flat no-caps dense")
+                revoke = ui.button("Revoke", on_click=lambda: self._revoke(row)).props("flat no-caps dense")
+                revoke.set_enabled(row.keys > 0)
 
     async def _count(self) -> None:
-        """Events of each source today, by SQL over the log."""
+        """Events of each source today, by SQL over the log; and what was refused of them."""
         zone = ZoneInfo(self._services.time_zone)
         now = self._services.session.clock.now().astimezone(zone)
-        midnight = datetime.combine(now.date(), datetime.min.time(), zone).timestamp()
+        midnight = datetime.combine(now.date(), datetime.min.time(), zone)
         statement = (
             "select source, count(*) filter (where received_at >= to_timestamp("
-            f"{midnight:.0f})), max(received_at) from events group by 1"
+            f"{midnight.timestamp():.0f})), max(received_at) from events group by 1"
         )
+        operations = self._services.operations
         try:
             found = await self._services.run(lambda: self._services.run_sql(statement, 10_000))
-        except TouchfoldError:
+        except TouchfoldError as err:
+            ui.notify(f"The counters are not there: {err.message}", type="warning", position="bottom")
             return
-        names: list[Any] = [row.name for row in await self._services.run(self._services.sources.list)]
-        self._counts = dict.fromkeys(names, (0, None))
-        self._counts |= {source: (int(count), str(last)) for source, count, last in found["rows"]}
+        rows, refused = await self._services.run(
+            lambda: (self._services.sources.list(), operations.refused_since(midnight))
+        )
+        self._counts = {row.name: (0, refused.get(row.name, 0), None) for row in rows}
+        for source, count, last in found["rows"]:
+            self._counts[source] = (int(count), refused.get(source, 0), str(last))
         await self._draw()
 
     async def _create(self) -> None:
         name = (self._name.value or "").strip()
         await self._keyed(name, lambda now: self._services.sources.create(name, now), "source.created")
 
-    async def _rotate(self, name: str) -> None:
+    async def _rotate(self, row: SourceRow) -> None:
+        name = row.name
+        if row.keys and not await ask(
+            f"Make a new key for {words.shortened(name, 60)}?",
+            "The key it has now ends within five seconds: give the new one to what sends with it.",
+            "Make a new key",
+        ):
+            return
         await self._keyed(name, lambda now: self._services.sources.rotate(name, now), "source.rotated")
 
     async def _keyed(self, name: str, work: Any, action: str) -> None:
@@ -143,7 +161,16 @@ class _Sources:
             self._snippets(key)
         await self._draw()
 
-    async def _revoke(self, name: str) -> None:
+    async def _revoke(self, row: SourceRow) -> None:
+        name = row.name
+        if not await ask(
+            f"Revoke {'the key' if row.keys == 1 else f'all {row.keys} keys'} of {words.shortened(name, 60)}?",
+            "What still sends with it is refused from then on. A new key can be made at any time."
+            if row.keys == 1
+            else "What still sends with one of them is refused from then on. A new key can be made at any time.",
+            "Revoke for good",
+        ):
+            return
         now = self._services.session.door_clock.now()
         try:
             await self._allowed()
@@ -152,7 +179,7 @@ class _Sources:
             ui.notify(err.message, type="negative", position="bottom")
             return
         self._services.audit.note(self._viewer.name, self._viewer.role, "source.revoked", None, {"source": name})
-        ui.notify(f"The keys of {name} end within five seconds", position="bottom")
+        ui.notify(f"The keys of {words.shortened(name, 60)} end within five seconds", position="bottom")
         await self._draw()
 
     async def _allowed(self) -> None:

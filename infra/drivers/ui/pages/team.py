@@ -1,17 +1,19 @@
 """Team: people who sign in, and the audit log of who looked at whom."""
 
+from datetime import datetime
 from typing import Any, Final
 
 from nicegui import context, ui
 
+from infra.adapters.postgres_audit import AuditRow
+from infra.adapters.postgres_people import PersonRow
 from infra.drivers.ui import words
 from infra.drivers.ui.services import Services, Viewer
-from infra.drivers.ui.shell import chip, code, page, panel, text
+from infra.drivers.ui.shell import STYLES_OF_OPERATORS, ask, chip, code, page, panel, text
 from schemas.errors import TouchfoldError
 from schemas.roles import PEOPLE, ROLES
 
-_ROW: Final = "grid-template-columns: minmax(0, 2fr) 150px 110px minmax(0, 2fr) 190px"
-_AUDIT: Final = "grid-template-columns: 170px minmax(0, 2fr) 100px minmax(0, 2fr) minmax(0, 2fr)"
+PAGE: Final = 50  # entries of the audit log
 _MEANS: Final = {
     "admin": "everything", "marketer": "segments, exports, customers", "analyst": "SQL and figures; persons are masked",
     "staff": "looks customers up and writes notes, calls, complaints, corrections",
@@ -24,6 +26,7 @@ def register(services: Services) -> None:
 
     @page(services, "/team", title="Team", right=PEOPLE)
     async def team(viewer: Viewer) -> None:
+        ui.add_head_html(STYLES_OF_OPERATORS)
         await _Team(services, viewer).build()
 
 
@@ -31,61 +34,90 @@ class _Team:
     def __init__(self, services: Services, viewer: Viewer) -> None:
         self._services = services
         self._viewer = viewer
+        self._last = 0
         request = context.client.request
         self._url = f"{request.headers.get('x-forwarded-proto', 'http')}://{request.headers.get('host', '')}"
 
     async def build(self) -> None:
-        with panel("People"):
-            with ui.element("div").classes("tf-line"):
-                self._name = ui.input(placeholder="Sign-in name").props("dense outlined maxlength=64")
-                options = {role: f"{words.title(role)}: {_MEANS[role]}" for role in ROLES if role != "service"}
-                self._role = (
-                    ui.select(options, value="staff").props("dense outlined options-dense").style("min-width: 280px")
-                )
+        with panel("People", note="who may sign in here"):
+            with ui.element("div").classes("tf-form"):
+                self._name = ui.input(placeholder="Sign-in name")
+                self._name.props('dense outlined maxlength=64 autocapitalize=none aria-label="Sign-in name"')
+                self._name.on("keydown.enter", self._invite, args=[])
+                choices = {role: words.title(role) for role in ROLES if role != "service"}
+                self._role = ui.select(choices, value="staff", on_change=self._explain).classes("tf-pick")
+                self._role.props('dense outlined options-dense aria-label="Role of the new person"')
                 ui.button("Invite", icon="person_add", on_click=self._invite).props("no-caps unelevated")
-            self._link = ui.element("div")
+                self._means = ui.label(_MEANS["staff"]).classes("tf-muted")
+            self._link = ui.element("div").classes("tf-stack")
             self._list = ui.element("div").classes("tf-table")
-        with panel("Audit log", note="the latest; touchfold audit --verify proves that it is whole"):
+        with panel("Audit log", note="who signed in, looked at whom and did what; touchfold audit --verify checks it"):
             self._audit = ui.element("div").classes("tf-table")
+            more = ui.button("Show older", on_click=self._older).props("flat no-caps").classes("self-center")
+            self._more = more
         await self._draw()
+
+    def _explain(self) -> None:
+        self._means.text = _MEANS[self._role.value]
 
     async def _draw(self) -> None:
         services = self._services
 
-        def look() -> tuple[list[Any], list[Any]]:
-            return services.people.overview(), services.audit.page(limit=50)
+        def look() -> tuple[list[PersonRow], list[AuditRow]]:
+            return services.people.overview(), services.audit.page(limit=PAGE)
 
         people, entries = await services.run(look)
         now = services.session.door_clock.now()
         self._list.clear()
         with self._list:
+            with ui.element("div").classes("tf-row tf-head tf-person"):
+                for label in ("Name", "Role", "State", "Last here", ""):
+                    ui.label(label)
             for row in people:
-                with ui.element("div").classes("tf-row").style(_ROW):
-                    ui.label(row.name).classes("tf-cut tf-strong").props("dir=auto")
-                    picker = ui.select(list(ROLES), value=row.role).props(
-                        'dense outlined options-dense aria-label="Role"'
-                    )
-                    picker.on_value_change(lambda event, name=row.name: self._set_role(name, event.value))
-                    with ui.element("div"):
-                        state = "disabled" if row.disabled_at else "active" if row.has_password else "invited"
-                        chip(state, {"active": "green", "invited": "blue"}.get(state, "grey"))
-                    ui.label(f"seen {words.ago(row.seen_at, now)}").classes("tf-muted tf-cut")
-                    with ui.element("div").classes("tf-line"):
-                        for label, work in (("New link", self._new_link), ("Disable", self._disable)):
-                            button = ui.button(label, on_click=lambda work=work, name=row.name: work(name))
-                            button.props("flat no-caps dense")
+                self._person(row, now)
         self._audit.clear()
+        with self._audit, ui.element("div").classes("tf-row tf-head tf-audit"):
+            for label in ("When", "Who", "Role", "Did", "To whom"):
+                ui.label(label)
+        self._entries(entries)
+
+    def _person(self, row: PersonRow, now: datetime) -> None:
+        with ui.element("div").classes("tf-row tf-person"):
+            ui.label(row.name).classes("tf-cut tf-strong").props("dir=auto")
+            picker = ui.select({role: words.title(role) for role in ROLES}, value=row.role)
+            picker.props(f'dense outlined options-dense aria-label="Role of {row.name}"')
+            picker.on_value_change(lambda event: self._set_role(row.name, event.value))
+            picker.set_enabled(row.disabled_at is None)
+            with ui.element("div"):
+                state = "disabled" if row.disabled_at else "active" if row.has_password else "invited"
+                chip(state, {"active": "green", "invited": "blue"}.get(state, "grey"))
+            ui.label(words.ago(row.seen_at, now)).classes("tf-muted tf-cut")
+            with ui.element("div").classes("tf-acts"):
+                if row.disabled_at is None:
+                    ui.button("New link", on_click=lambda: self._new_link(row.name)).props("flat no-caps dense")
+                    ui.button("Disable", on_click=lambda: self._disable(row.name)).props("flat no-caps dense")
+
+    def _entries(self, entries: list[AuditRow]) -> None:
+        zone = self._services.time_zone
         with self._audit:
             for entry in entries:
-                with ui.element("div").classes("tf-row").style(_AUDIT):
-                    ui.label(words.moment(entry.at, services.time_zone, seconds=True)).classes("tf-muted tf-number")
+                with ui.element("div").classes("tf-row tf-audit"):
+                    ui.label(words.moment(entry.at, zone, seconds=True)).classes("tf-muted tf-number tf-cut")
                     text(entry.who)
-                    ui.label(entry.role).classes("tf-muted")
-                    ui.label(entry.action).classes("tf-cut")
-                    if entry.profile_id:
-                        ui.link(entry.profile_id[:8], f"/customers/{entry.profile_id}")
-                    else:
-                        text(", ".join(f"{key} {value}" for key, value in entry.detail.items()), "tf-muted")
+                    ui.label(words.title(entry.role)).classes("tf-muted")
+                    ui.label(words.title(entry.action.replace(".", " "))).classes("tf-cut")
+                    with ui.element("div").classes("tf-line"):
+                        if entry.profile_id:
+                            ui.link(entry.profile_id[:8], f"/customers/{entry.profile_id}")
+                        said = ", ".join(f"{key} {value}" for key, value in entry.detail.items())
+                        if said:
+                            text(said, "tf-muted tf-grow")
+        self._last = entries[-1].seq if entries else 0
+        self._more.set_visibility(len(entries) == PAGE)
+
+    async def _older(self) -> None:
+        before = self._last
+        self._entries(await self._services.run(lambda: self._services.audit.page(before, PAGE)))
 
     async def _try(self, action: str, name: str, work: Any) -> Any:
         try:
@@ -124,6 +156,7 @@ class _Team:
         await self._draw()
 
     async def _disable(self, name: str) -> None:
-        now = self._services.session.door_clock.now()
-        await self._try("person.disabled", name, lambda: self._services.people.disable(name, now))
-        await self._draw()
+        if await ask(f"Disable {name}?", "Their sessions end at once and they cannot sign in any more.", "Disable"):
+            now = self._services.session.door_clock.now()
+            await self._try("person.disabled", name, lambda: self._services.people.disable(name, now))
+            await self._draw()

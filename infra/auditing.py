@@ -1,0 +1,17 @@
+"""What a command did, written into the audit log: whoever can read the data folder is admin, and has no name."""
+
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from infra.bootstrap import Session
+
+WHO = "command"
+
+
+def note_command(here: "Session", action: str, **detail: object) -> None:
+    """Committed when it returns. `detail` holds no personal value."""
+    from infra.adapters.postgres_audit import PostgresAudit  # noqa: PLC0415
+
+    with closing(PostgresAudit(here.dsn, here.door_clock.now)) as audit:
+        audit.note(WHO, "admin", action, None, detail)
