@@ -5,7 +5,6 @@ from typing import Annotated
 
 import typer
 
-from infra.auditing import note_command
 from infra.cli.options import DATA, JSON
 
 IDENTIFIER = Annotated[str, typer.Argument(help="KIND:VALUE, such as email:ada@example.com")]
@@ -29,6 +28,7 @@ def erase(
 
     Events stay in the totals, without an owner and unreadable. Example: touchfold erase email:ada@example.com
     """
+    from infra.auditing import note_command
     from infra.bootstrap import session
     from infra.erasing import eraser
     from schemas.errors import ErasureRefused
@@ -67,6 +67,7 @@ def unsuppress(identifier: IDENTIFIER, data: DATA = None, as_json: JSON = False)
 
     Example: touchfold unsuppress email:ada@example.com
     """
+    from infra.auditing import note_command
     from infra.bootstrap import session
     from infra.erasing import eraser
     from schemas.identifiers import parse_selector

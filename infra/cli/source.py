@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from infra.auditing import note_command
 from infra.cli.options import DATA, JSON, say
 
 if TYPE_CHECKING:
@@ -48,6 +47,7 @@ def _key_command(name: str, data: DATA, as_json: bool, *, rotating: bool) -> Non
     from contextlib import closing
 
     from infra.adapters.postgres_sources import PostgresSources
+    from infra.auditing import note_command
     from infra.bootstrap import session
 
     with session(data, say=say) as here, closing(PostgresSources(here.dsn)) as sources:
@@ -105,6 +105,7 @@ def revoke(name: NAME, data: DATA = None, as_json: JSON = False) -> None:
     from contextlib import closing
 
     from infra.adapters.postgres_sources import PostgresSources
+    from infra.auditing import note_command
     from infra.bootstrap import session
 
     with session(data, say=say) as here, closing(PostgresSources(here.dsn)) as sources:

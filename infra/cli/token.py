@@ -5,7 +5,6 @@ from typing import Annotated, Literal
 
 import typer
 
-from infra.auditing import note_command
 from infra.cli.options import DATA, JSON
 
 Role = Literal["admin", "marketer", "analyst", "staff", "privacy", "service"]  # schemas.roles.ROLES
@@ -32,6 +31,7 @@ def create(
     from contextlib import closing
 
     from infra.adapters.postgres_tokens import PostgresTokens
+    from infra.auditing import note_command
     from infra.bootstrap import session
 
     with session(data) as here, closing(PostgresTokens(here.dsn)) as tokens:
@@ -85,6 +85,7 @@ def revoke(
     from contextlib import closing
 
     from infra.adapters.postgres_tokens import PostgresTokens
+    from infra.auditing import note_command
     from infra.bootstrap import session
 
     with session(data) as here, closing(PostgresTokens(here.dsn)) as tokens:

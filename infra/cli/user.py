@@ -5,7 +5,6 @@ from typing import Annotated
 
 import typer
 
-from infra.auditing import note_command
 from infra.cli.options import DATA, JSON
 from infra.cli.token import Role
 
@@ -42,6 +41,7 @@ def create(name: NAME, role: ROLE, data: DATA = None, as_json: JSON = False) -> 
     from contextlib import closing
 
     from infra.adapters.postgres_people import PostgresPeople
+    from infra.auditing import note_command
     from infra.bootstrap import session
 
     with session(data) as here, closing(PostgresPeople(here.dsn)) as people:
@@ -59,6 +59,7 @@ def link(name: NAME, data: DATA = None, as_json: JSON = False) -> None:
     from contextlib import closing
 
     from infra.adapters.postgres_people import PostgresPeople
+    from infra.auditing import note_command
     from infra.bootstrap import session
 
     with session(data) as here, closing(PostgresPeople(here.dsn)) as people:
@@ -103,6 +104,7 @@ def set_role(name: NAME, role: ROLE, data: DATA = None) -> None:
     from contextlib import closing
 
     from infra.adapters.postgres_people import PostgresPeople
+    from infra.auditing import note_command
     from infra.bootstrap import session
 
     with session(data) as here, closing(PostgresPeople(here.dsn)) as people:
@@ -119,6 +121,7 @@ def disable(name: NAME, data: DATA = None) -> None:
     from contextlib import closing
 
     from infra.adapters.postgres_people import PostgresPeople
+    from infra.auditing import note_command
     from infra.bootstrap import session
 
     with session(data) as here, closing(PostgresPeople(here.dsn)) as people:
