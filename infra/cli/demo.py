@@ -139,6 +139,8 @@ def _welcome(url: str, token: str, data: "Path", rate: float) -> str:
         f"ready {url}",
         f"token {token}",
         "",
+        f"See the shop: open {url} in a browser, choose “Use an API token instead”, paste the token.",
+        "",
         "Try, in another terminal:",
         f"  touchfold segment list{where}",
         f"  touchfold profile user_id:{_SOMEBODY}{where}",
