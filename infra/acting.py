@@ -15,6 +15,7 @@ from ingest.accept import Call, SourceRules
 from schemas.errors import BadRequest, Erased, NotFound, Problem
 from schemas.identity_rules import DEFAULT_RULES
 from schemas.ports import OpenIdentifier
+from schemas.record import decode
 from schemas.touchpoints import Declared
 
 if TYPE_CHECKING:
@@ -96,8 +97,9 @@ class Acting:
         traits: Mapping[str, Any],
         name: str | None,
     ) -> str:
+        best = self._best(profile_id)
         item: dict[str, Any] = {
-            **_identified(self._best(profile_id)),
+            **_identified(best),
             "event": event,
             "messageId": f"staff-{uuid4()}",
             "properties": {**properties, "agent": who},
@@ -105,7 +107,7 @@ class Acting:
         item["type"] = "identify" if name is not None else "track"
         if name is not None:
             item |= {"traits": dict(traits), "name": name}
-        return self._append(item)
+        return self._append(item, best.token)
 
     def _best(self, profile_id: bytes) -> OpenIdentifier:
         """The profile's identifier of the highest rank; what is written goes where it leads."""
@@ -120,7 +122,8 @@ class Acting:
             raise Erased("this person's data was erased")
         return min(opened.values(), key=lambda each: (DEFAULT_RULES.rank(each.kind), each.value))
 
-    def _append(self, item: Mapping[str, Any]) -> str:
+    def _append(self, item: Mapping[str, Any], token: bytes) -> str:
+        """Accept the item and append it. `token`: of the identifier it goes by, as it was just now."""
         with self._lock:
             self._make_source()
             declared = self._sources.declared()
@@ -133,6 +136,8 @@ class Acting:
                 raise BadRequest(f"not recorded: {accepted.dead[0].reason}", [Problem("", accepted.dead[0].reason)])
             if accepted.suppressed:
                 raise Erased("this person is erased and refuses new data")
+            if token not in {bytes.fromhex(each.token) for each in decode(accepted.pending[0].value).ids}:
+                raise Erased("this person's data was erased")  # between the look and the writing
             self._log.append(accepted.pending)
             return result.id
 

@@ -90,7 +90,8 @@ select partition, "offset" from (
         split_part(convert_from(substring(l.value from position('"type":"'::bytea in l.value) + 8 for 64),
             'LATIN1'), '"', 1) type
     from evidence e join register r on r.signature = e.signature
-    join event_log l on l.partition = r.partition and l."offset" = r."offset"
+    cross join lateral (  -- never a scan of the log, whatever the planner knows
+        select value from event_log o where o.partition = r.partition and o."offset" = r."offset" limit 1) l
     where e.profile_id = %(profile)s and r.verdict = 0) own
 where (%(types)s::text[] is null or type = any(%(types)s::text[]))
     and (%(at)s::timestamptz is null or (at, event_key) < (%(at)s::timestamptz, %(key)s::uuid))

@@ -20,6 +20,8 @@ Send = Callable[[Message], Awaitable[None]]
 TIMEOUT_S: Final = 60.0
 CONNECT_S: Final = 10.0  # the supervisor listens, so a connection waits while the UI starts again
 CONNECTIONS: Final = 200
+KEPT_S: Final = 30.0  # an idle connection to the UI, which keeps it longer (`UI_KEEPS_S`): it is we who end it
+UI_KEEPS_S: Final = 75
 MAX_BODY: Final = 1 << 20  # bytes of a request
 MAX_MESSAGE: Final = 1 << 20  # of a WebSocket; NiceGUI's own are a few kB
 _HOP: Final = frozenset(
@@ -65,7 +67,8 @@ class UiProxy:
         # A transport, not a client: a client keeps the cookies of one visitor and sends them with the next one's
         # requests, adds headers of its own and follows redirects.
         if self._transport is None:
-            self._transport = httpx.AsyncHTTPTransport(uds=self._path, limits=httpx.Limits(max_connections=CONNECTIONS))
+            limits = httpx.Limits(max_connections=CONNECTIONS, keepalive_expiry=KEPT_S)
+            self._transport = httpx.AsyncHTTPTransport(uds=self._path, limits=limits)
         has_body = any(name in (b"content-length", b"transfer-encoding") for name, _ in scope["headers"])
         request = httpx.Request(
             scope["method"],
@@ -75,7 +78,7 @@ class UiProxy:
             extensions={"timeout": httpx.Timeout(TIMEOUT_S, connect=CONNECT_S).as_dict()},
         )
         try:
-            answer = await self._transport.handle_async_request(request)
+            answer = await self._ask(request, again=not has_body)
         except _TooLarge:
             await _answer(send, 413, b"Too large", b"text/plain", b"close")
             return
@@ -94,6 +97,18 @@ class UiProxy:
             raise ConnectionAbortedError("the UI went away in the middle of an answer") from err
         finally:
             await answer.aclose()
+
+    async def _ask(self, request: "httpx.Request", *, again: bool) -> "httpx.Response":
+        """Once more where the UI ended a kept connection just then. Raises httpx.HTTPError, _TooLarge."""
+        import httpx  # noqa: PLC0415
+
+        assert self._transport is not None, "made with the first request"
+        try:
+            return await self._transport.handle_async_request(request)
+        except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
+            if not again:
+                raise
+            return await self._transport.handle_async_request(request)
 
     # --- WebSocket ---------------------------------------------------------------------------------------------------
 

@@ -19,6 +19,7 @@ BIN: Final = Path(sys.executable).parent / "touchfold"
 CHROMIUM: Final = os.environ.get("CHROMIUM", "/usr/bin/chromium")
 SCREENS: Final = Path(os.environ.get("TOUCHFOLD_SCREENS", Path(__file__).parents[2] / "build" / "screens"))
 TIMEOUT_MS: Final = int(os.environ.get("BROWSER_TIMEOUT_MS", "20000"))
+ENVIRONMENT: Final = {key: value for key, value in os.environ.items() if not key.startswith("TOUCHFOLD_")}
 ROLES: Final = ("admin", "marketer", "analyst", "staff", "privacy")
 HOSTILE: Final = {
     "script": "<script>window.__xss=1</script>",
@@ -53,7 +54,11 @@ class Shop:
     def touchfold(self, *arguments: str) -> Any:
         """A command's JSON."""
         done = subprocess.run(
-            [str(BIN), *arguments, "--data", str(self.data), "--json"], capture_output=True, text=True, check=False
+            [str(BIN), *arguments, "--data", str(self.data), "--json"],
+            capture_output=True,
+            text=True,
+            check=False,
+            env=ENVIRONMENT,
         )
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
@@ -66,10 +71,11 @@ class Shop:
         with urllib.request.urlopen(request, timeout=30) as answer:
             assert answer.status == 200
 
-    def ask(self, path: str) -> Any:
-        """The API, as an admin."""
-        headers = {"Authorization": f"Bearer {self.tokens['admin']}"}
-        with urllib.request.urlopen(urllib.request.Request(f"{self.url}/api/v1{path}", headers=headers)) as answer:
+    def ask(self, path: str, body: dict[str, str] | None = None) -> Any:
+        """The API, as an admin; a POST where there is a body."""
+        headers = {"Authorization": f"Bearer {self.tokens['admin']}", "Content-Type": "application/json"}
+        data = None if body is None else json.dumps(body).encode()
+        with urllib.request.urlopen(urllib.request.Request(f"{self.url}/api/v1{path}", data, headers)) as answer:
             return json.load(answer)
 
     def id_of(self, user: str) -> str:
@@ -84,10 +90,9 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
     folder = tmp_path_factory.mktemp("shop")
     errors = folder / "up.err"
     data = folder / "data"
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("TOUCHFOLD_")}
     with errors.open("w") as said:
         command = [str(BIN), "up", "--data", str(data), "--port", "0"]
-        up = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=said, text=True, env=environment)
+        up = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=said, text=True, env=ENVIRONMENT)
     assert up.stdout is not None
     url = up.stdout.readline().strip().removeprefix("ready ")
     if not url:
@@ -97,10 +102,11 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
     try:
         (folder / "mine.yaml").write_text(DEFINITIONS)
         made.touchfold("apply", str(folder / "mine.yaml"))
-        made.key = made.touchfold("source", "create", "web")["write_key"]
-        made.touchfold("source", "create", HOSTILE["attribute"])
-        for role in ROLES:
-            made.tokens[role] = made.touchfold("token", "create", "--role", role)["token"]
+        made.tokens["admin"] = made.touchfold("token", "create", "--role", "admin")["token"]
+        made.key = made.ask("/sources", {"name": "web"})["write_key"]
+        made.ask("/sources", {"name": HOSTILE["attribute"]})
+        for role in ROLES[1:]:
+            made.tokens[role] = made.ask("/tokens", {"role": role})["token"]
         made.send(*friendly(), *hostile(), *refused())
         made.touchfold("status", "--wait")
         yield made
@@ -203,7 +209,10 @@ class Visit:
     def fits(self, width: int) -> None:
         """The page at a width; it may take a moment until its charts are drawn again."""
         self.page.set_viewport_size({"width": width, "height": 900})
-        self.page.wait_for_function(f"document.documentElement.scrollWidth <= {width} && innerWidth == {width}")
+        gone = "document.querySelector('.q-drawer').getBoundingClientRect().right <= 0"  # the navigation
+        self.page.wait_for_function(
+            f"innerWidth == {width} && document.documentElement.scrollWidth <= {width} && ({width} > 900 || {gone})"
+        )
 
     def whole(self, path: str) -> str:
         """What the server sends of a page, without a browser's work."""

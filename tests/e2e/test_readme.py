@@ -27,6 +27,12 @@ def test_the_readme_opens_with_the_two_commands() -> None:
     assert first == ["make", "install", ".venv/bin/touchfold", "up"]
 
 
+def test_the_pictures_are_there_and_small() -> None:
+    pictures = [ROOT / path for path in re.findall(r"!\[[^]]+\]\(([^)]+)\)", README)]
+    assert len(pictures) >= 5
+    assert [path.name for path in pictures if not path.is_file() or path.stat().st_size > 150_000] == []
+
+
 def test_every_command_of_the_tour_works(tmp_path: Path) -> None:
     clone = tmp_path / "clone"
     clone.mkdir()
@@ -52,5 +58,13 @@ def tour(up: "subprocess.Popen[str]", script: str, clone: Path, environment: dic
         ["bash", "-c", script], cwd=clone, env=environment, capture_output=True, text=True, timeout=180, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    for expected in ("Ada Lovelace", "big_spenders", "spent_four_hundred", "purchase.completed", "equal: "):
+    for expected in (
+        "Ada Lovelace",
+        "big_spenders",
+        "spent_four_hundred",
+        "purchase.completed",
+        "equal: ",
+        "/welcome/",
+        '"cursor"',
+    ):
         assert expected in done.stdout, f"{expected} is missing in\n{done.stdout}"

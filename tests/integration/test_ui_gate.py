@@ -61,14 +61,18 @@ def test_a_session_is_a_cookie_that_scripts_and_other_sites_do_not_get(up: Up, t
     assert "Secure" in secure.headers["set-cookie"].split("; ")
 
 
-@pytest.mark.parametrize("target", ["//evil.example", "https://evil.example", "/\\evil.example", "javascript:alert(1)"])
+@pytest.mark.parametrize(
+    "target",
+    ["//evil.example", "https://evil.example", "/\\evil.example", "javascript:alert(1)", "/\t/evil.example",
+     "/\n/evil.example", "/\r\nSet-Cookie: a=b"],
+)  # fmt: skip
 def test_signing_in_leads_nowhere_else(up: Up, token: str, target: str) -> None:
     assert _post(up, "/sign-in", {"token": token, "next": target}).headers["location"] == "/"
 
 
 def test_a_write_comes_from_our_own_pages(up: Up, token: str) -> None:
     cookie = _session(up, token)
-    for path in ("/sign-in", "/sign-out", "/customers"):
+    for path in ("/sign-in", "/sign-out", "/welcome/none"):
         foreign = _post(up, path, {"token": token}, Origin="http://evil.example", Cookie=cookie)
         assert foreign.status_code == 403, path
         unnamed = httpx.post(up.url + path, data={"token": token}, headers={"Cookie": cookie})
@@ -80,6 +84,12 @@ def test_a_write_comes_from_our_own_pages(up: Up, token: str) -> None:
         assert refused.value.response.status_code == 403
     with connect(address, origin=Origin(up.url), additional_headers={"Cookie": cookie}) as socket:
         assert str(socket.recv(30)).startswith("0{")  # socket.io's greeting
+
+
+def test_what_is_not_there_or_breaks_is_said_without_details(up: Up, token: str) -> None:
+    answer = httpx.get(f"{up.url}/nowhere/<b>", headers={"Cookie": _session(up, token)})
+    assert (answer.status_code, "There is no such page" in answer.text) == (404, True)
+    assert "HTTPException" not in answer.text
 
 
 def test_signing_out_ends_the_session_and_not_the_cookie_alone(up: Up, token: str) -> None:

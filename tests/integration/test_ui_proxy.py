@@ -3,6 +3,7 @@
 import asyncio
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -83,7 +84,8 @@ def address(tmp_path: Path, pages: Pages) -> Iterator[str]:
     path = str(tmp_path / "ui.sock")
     proxy = UiProxy(path)
     behind, before = _listener(path), _listener(("127.0.0.1", 0))
-    config = Config(pages, ws="websockets-sansio", lifespan="off", log_config=None, timeout_graceful_shutdown=1)
+    config = Config(pages, ws="websockets-sansio", lifespan="off", log_config=None, timeout_graceful_shutdown=1,
+                    timeout_keep_alive=1)  # fmt: skip
     threads = [
         threading.Thread(target=lambda: StoppableServer(config, stop, ready.release).run(sockets=[behind])),
         threading.Thread(target=lambda: serve(proxy, stop, ready.release, before, closing=proxy.close)),
@@ -120,6 +122,15 @@ def test_the_cookies_of_one_visitor_never_reach_the_pages_with_anothers_request(
     for _ in range(3):
         assert "set-cookie" in httpx.get(f"http://{address}/").headers  # each a browser of its own
     assert [dict(seen["headers"]).get(b"cookie") for seen in pages.seen] == [None, None, None]
+
+
+def test_a_connection_that_the_pages_ended_is_made_again(address: str, pages: Pages) -> None:
+    """Theirs ends after a second of rest here; requests come just before, at and after that moment."""
+    for rest in (0.99, 1.0, 1.01):
+        assert httpx.get(f"http://{address}/").status_code == 201
+        time.sleep(rest)
+        assert httpx.get(f"http://{address}/").status_code == 201
+    assert len(pages.seen) == 6
 
 
 def test_an_answer_streams(address: str, pages: Pages) -> None:

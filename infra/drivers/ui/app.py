@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Final
 
 import uvicorn
 from fastapi import FastAPI
-from starlette.responses import FileResponse, Response
+from starlette.requests import Request
+from starlette.responses import FileResponse, HTMLResponse, Response
 
 if TYPE_CHECKING:
     from infra.bootstrap import Session
@@ -45,7 +46,24 @@ def build(session: "Session") -> tuple["uvicorn._types.ASGIApplication", Callabl
         reconnect_timeout=10.0,
         show_welcome_message=False,
     )
+    _own_errors()
     return Gate(app, services), services.close  # type: ignore[return-value]
+
+
+def _own_errors() -> None:
+    """NiceGUI's own pages for errors show the exception's text."""
+    from nicegui import app as pages  # noqa: PLC0415
+
+    from infra.drivers.ui.gate import broken_page, missing_page  # noqa: PLC0415
+
+    @pages.exception_handler(404)
+    async def missing(_request: Request, _err: Exception) -> Response:
+        return HTMLResponse(missing_page(), 404, {"Cache-Control": "no-store"})
+
+    @pages.exception_handler(Exception)
+    async def broken(_request: Request, err: Exception) -> Response:
+        _log.error("a page broke", exc_info=err)
+        return HTMLResponse(broken_page(), 500, {"Cache-Control": "no-store"})
 
 
 def _assets(app: FastAPI) -> None:
@@ -63,7 +81,7 @@ def run(session: "Session", stop: threading.Event, ready: Callable[[], None], li
     """The role: serve until `stop`."""
     from infra.drivers.http_server import GRACE_S, StoppableServer  # noqa: PLC0415
     from infra.drivers.roles import settle_memory  # noqa: PLC0415
-    from infra.drivers.ui_proxy import MAX_MESSAGE  # noqa: PLC0415
+    from infra.drivers.ui_proxy import MAX_MESSAGE, UI_KEEPS_S  # noqa: PLC0415
 
     session.vault().hold_lease()  # staff's events are sealed here
     application, close = build(session)
@@ -77,6 +95,7 @@ def run(session: "Session", stop: threading.Event, ready: Callable[[], None], li
         access_log=False,
         server_header=False,
         date_header=False,  # the door's
+        timeout_keep_alive=UI_KEEPS_S,
         ws_max_size=MAX_MESSAGE,
         ws_per_message_deflate=False,  # to a neighbour
         proxy_headers=False,

@@ -60,6 +60,22 @@ _USED: Final = """<div class="tf-box"><h1>This link was used already</h1>
 <p><a href="/sign-in">Sign in</a></p></div>"""
 
 
+_MISSING: Final = """<div class="tf-box"><h1>There is no such page</h1><p>The address may be mistyped, or old.</p>
+<p><a href="/">To the overview</a></p></div>"""
+_BROKEN: Final = """<div class="tf-box"><h1>This page cannot be shown now</h1>
+<p>Why is in the log. Events and the API are served all the while.</p><p><a href="/">To the overview</a></p></div>"""
+
+
+def missing_page() -> bytes:
+    """What a path without a page answers."""
+    return _page("No such page", _MISSING)
+
+
+def broken_page() -> bytes:
+    """What an error of ours answers; it says nothing of what went wrong."""
+    return _page("Error", _BROKEN)
+
+
 class Gate:
     """An ASGI application around the pages."""
 
@@ -209,8 +225,9 @@ def _address(scope: Scope) -> str:
 
 
 def _inside(target: str) -> str:
-    """A path of ours, never another site."""
-    return target if target.startswith("/") and not target.startswith(("//", "/\\")) else "/"
+    """A path of ours, never another site: browsers leave out tabs and line ends, and read `/<tab>/host` as `//host`."""
+    ours = target.startswith("/") and not target.startswith(("//", "/\\")) and target.isprintable()
+    return target if ours else "/"
 
 
 async def _form(receive: Receive) -> dict[str, str]:

@@ -42,7 +42,7 @@ def page(services: Services, path: str, *, title: str, right: str = READ) -> Cal
 
     def declare(build: Builder) -> Builder:
         async def framed(**parameters: str) -> None:
-            viewer = viewer_now()
+            viewer, client = viewer_now(), context.client
             with frame(viewer, path, title):
                 if not viewer.may(right):
                     empty("lock", "Not for your role", f"The role {viewer.role} does not see this page.")
@@ -51,6 +51,11 @@ def page(services: Services, path: str, *, title: str, right: str = READ) -> Cal
                     await build(viewer, **parameters)
                 except TouchfoldError as err:
                     empty("error_outline", title, err.message)
+                except Exception:
+                    if client.is_deleted:
+                        return  # who looked is gone, and the page with them
+                    log.exception("the page %s broke", path)
+                    empty("error_outline", "This page cannot be shown now", "Why is in the log.")
                 every(services, SESSION_S, lambda: _leave_when_over(services, viewer))
 
         framed.__annotations__ = dict.fromkeys(_parameters(path), str) | {"return": None}
@@ -181,13 +186,16 @@ def empty(icon: str, heading: str, words: str) -> None:
 
 async def ask(heading: str, words: str, act: str) -> bool:
     """Whether somebody really means it."""
-    with ui.dialog() as dialog, ui.card().classes("tf-dialog"):
+    # Of the page, not of the row with the button: a list that is drawn anew takes its rows' elements away.
+    with context.client.content, ui.dialog() as dialog, ui.card().classes("tf-dialog"):
         ui.label(heading).classes("tf-panel-title tf-wrap").props("dir=auto")
         ui.label(words).classes("tf-muted")
         with ui.element("div").classes("tf-line").style("justify-content: flex-end; width: 100%"):
             ui.button("Cancel", on_click=lambda: dialog.submit(None)).props("flat no-caps autofocus")
             ui.button(act, color="negative", on_click=lambda: dialog.submit(act)).props("no-caps unelevated")
     meant = await dialog
+    if dialog.is_deleted or dialog.client.is_deleted:
+        return False  # the page was left with the question open
     dialog.delete()
     return bool(meant == act)
 

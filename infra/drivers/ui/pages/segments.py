@@ -53,11 +53,11 @@ async def _list(services: Services) -> None:
         if not found:
             empty("donut_small", "No segments yet", "Write one below; it is built over all of the past at once.")
         with ui.element("div").classes("tf-table"):
-            with ui.element("div").classes("tf-row tf-head").style(_LIST):
+            with ui.element("div").classes("tf-row tf-head tf-listed").style(_LIST):
                 for name, side in (("Segment", ""), ("30 days", ""), ("Members", "tf-right"), ("Today", "tf-right")):
                     ui.label(name).classes(side)
             for each in found:
-                with ui.link(target=f"/segments/{each['name']}").classes("tf-row").style(_LIST):
+                with ui.link(target=f"/segments/{each['name']}").classes("tf-row tf-listed").style(_LIST):
                     with ui.element("div").style("min-width: 0"):
                         with ui.element("div").classes("tf-line"):
                             ui.label(words.title(each["name"])).classes("tf-strong")
@@ -152,11 +152,11 @@ class _Segment:
                 if not cards:
                     empty("group_off", "Nobody is in it", "Customers enter as soon as the condition holds for them.")
                     return
-                with ui.element("div").classes("tf-row tf-head").style(_MEMBERS):
+                with ui.element("div").classes("tf-row tf-head tf-member").style(_MEMBERS):
                     for label in ("Name", "E-mail", "Member since", "Stage", "Risk"):
                         ui.label(label)
             for card in cards:
-                with ui.link(target=f"/customers/{card['id']}").classes("tf-row").style(_MEMBERS):
+                with ui.link(target=f"/customers/{card['id']}").classes("tf-row tf-member").style(_MEMBERS):
                     hidden = words.MASKED if not personal else None
                     ui.label((card["name"] or hidden or f"Unnamed, {card['id'][:8]}")[:300]).classes(
                         "tf-cut tf-strong"

@@ -61,6 +61,7 @@ class _Sources:
         self._services = services
         self._viewer = viewer
         self._counts: dict[str, Counts] = {}
+        self._figures: dict[str, tuple[ui.label, ui.element, ui.label]] = {}  # of the rows that are shown
         request = context.client.request
         scheme = request.headers.get("x-forwarded-proto", "http")
         self._url = f"{scheme}://{request.headers.get('host', '127.0.0.1:8700')}"
@@ -83,6 +84,7 @@ class _Sources:
     async def _draw(self) -> None:
         rows = await self._services.run(self._services.sources.list)
         self._list.clear()
+        self._figures.clear()
         with self._list:
             if not rows:
                 empty("input", "No sources yet", "Create one; it has a write key of its own, shown once.")
@@ -94,19 +96,28 @@ class _Sources:
                 self._row(row)
 
     def _row(self, row: SourceRow) -> None:
-        count, refused, last = self._counts.get(row.name, (None, 0, None))
         with ui.element("div").classes("tf-row tf-source"):
             ui.label(row.name).classes("tf-cut tf-strong").props("dir=auto")
             with ui.element("div"):
                 chip(f"{row.keys} key{'' if row.keys == 1 else 's'}", "green" if row.keys else "grey")
-            ui.label("…" if count is None else words.count(count)).classes("tf-number tf-figure")
-            with ui.element("div").classes("tf-figure"):
-                chip(words.count(refused), "orange") if refused else ui.label("0").classes("tf-number tf-muted")
-            ui.label(f"{words.moment(last, self._services.time_zone)}" if last else "–").classes("tf-muted tf-cut")
+            today = ui.label().classes("tf-number tf-figure").props("data-what=today")
+            refused = ui.element("div").classes("tf-figure").props("data-what=refused")
+            self._figures[row.name] = (today, refused, ui.label().classes("tf-muted tf-cut"))
+            self._figure(row.name)
             with ui.element("div").classes("tf-acts"):
                 ui.button("New key", on_click=lambda: self._rotate(row)).props("flat no-caps dense")
                 revoke = ui.button("Revoke", on_click=lambda: self._revoke(row)).props("flat no-caps dense")
                 revoke.set_enabled(row.keys > 0)
+
+    def _figure(self, name: str) -> None:
+        """Write a source's counters into its row."""
+        count, number, last = self._counts.get(name, (None, 0, None))
+        today, refused, newest = self._figures[name]
+        today.text = "…" if count is None else words.count(count)
+        newest.text = words.moment(last, self._services.time_zone) if last else "–"
+        refused.clear()
+        with refused:
+            chip(words.count(number), "orange") if number else ui.label("0").classes("tf-number tf-muted")
 
     async def _count(self) -> None:
         """Events of each source today, by SQL over the log; and what was refused of them."""
@@ -129,7 +140,8 @@ class _Sources:
         self._counts = {row.name: (0, refused.get(row.name, 0), None) for row in rows}
         for source, count, last in found["rows"]:
             self._counts[source] = (int(count), refused.get(source, 0), str(last))
-        await self._draw()
+        for name in self._figures:
+            self._figure(name)
 
     async def _create(self) -> None:
         name = (self._name.value or "").strip()
@@ -155,11 +167,11 @@ class _Sources:
             return
         self._services.audit.note(self._viewer.name, self._viewer.role, action, None, {"source": name})
         self._name.value = ""
+        await self._draw()
         self._shown.clear()
         with self._shown, panel(f"The write key of {name}", note="it is not shown again"):
             code(key)
             self._snippets(key)
-        await self._draw()
 
     async def _revoke(self, row: SourceRow) -> None:
         name = row.name
