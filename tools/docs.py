@@ -54,6 +54,8 @@ def touchpoints_page() -> str:
         names[type_].append(f"`{call}` call")
     for name, type_ in SEGMENT_NAMES.items():
         names[type_].append(name)
+    for type_ in STAFF_TYPES:
+        names[type_].append("*by staff alone: a customer's page or `POST profiles/{profile_id}/actions`*")
     lines = [
         "# Touchpoints",
         "",

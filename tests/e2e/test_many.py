@@ -30,7 +30,7 @@ def test_search_to_customer_takes_less_than_two_seconds_among_many(visit: Visit,
         page.keyboard.type(f"many{number}@example.com")
         expect(page.locator("a.tf-row")).to_have_count(1, timeout=_left(until))
         page.keyboard.press("Enter")
-        page.wait_for_url("**/customers/*", timeout=_left(until))
+        page.wait_for_url("**/customers/*", timeout=_left(until), wait_until="commit")
         expect(page.locator(".tf-event").first).to_be_visible(timeout=_left(until))
 
 

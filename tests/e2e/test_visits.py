@@ -116,7 +116,7 @@ def test_a_note_and_a_complaint_are_recorded_and_the_complaint_raises_the_risk(v
     expect(page.get_by_text("A complaint is open").first).to_be_visible()
     expect(page.locator(".tf-event").first).to_contain_text("Complaint opened: Broken cup")
     page.get_by_role("button", name="Resolve", exact=True).click()
-    page.get_by_role("button", name="Resolve", exact=True).last.click()
+    page.locator(".tf-dialog").get_by_role("button", name="Resolve", exact=True).click()
     expect(page.locator(".tf-event").first).to_contain_text("Complaint resolved")
     expect(page.get_by_text("A complaint is open")).to_have_count(0)
     entries = shop.touchfold("audit", "--limit", "500")
