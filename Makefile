@@ -1,6 +1,6 @@
 SHELL := /bin/bash
 PY := .venv/bin/python
-.PHONY: install lock static unit contract pages kills test test-long bench demo demo-score clean
+.PHONY: install lock static unit contract pages kills test test-long bench demo pictures demo-score clean
 
 install: .venv/installed  ## make .venv with the touchfold command
 
@@ -35,6 +35,9 @@ test-long: install  ## long forms of the property, kill and fuzz suites
 
 demo: install  ## a shop's customers, live, on loopback
 	.venv/bin/touchfold demo
+
+pictures: install  ## the README's pictures, from a running demo
+	$(PY) tools/pictures.py --data touchfold-data
 
 demo-score: install  ## identity and churn flag against the truth of the demo
 	.venv/bin/touchfold demo-score

@@ -54,6 +54,9 @@ class Arrived(NamedTuple):
     verdict: int = 0  # of the fold, schemas/store.Verdict; 0 too where it is still to come
 
 
+EXACT_UP_TO: Final = 20_000  # profiles; beyond, PostgreSQL's estimate says it without reading them
+
+
 class Deployed(Protocol):
     """Where a deployment lies; a session is one."""
 
@@ -166,7 +169,8 @@ class Operations:
             " (extract(epoch from now()) + 86400) * 1000000),"
             f" (select greatest(reltuples, 0)::bigint from pg_class where relname = 'profiles_r{int(live)}')"
         )
-        return int(rows[0][0]), int(rows[0][1])
+        due, estimate = int(rows[0][0]), int(rows[0][1])
+        return due, estimate if estimate > EXACT_UP_TO else self.profiles()
 
     def profiles(self) -> int:
         """How many profiles there are now."""

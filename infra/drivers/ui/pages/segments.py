@@ -128,8 +128,11 @@ class _Segment:
                 ui.label(found["description"]).classes("tf-muted").props("dir=auto")
             with ui.element("div").classes("tf-line"):
                 ui.label(f"{words.count(found['size'])} members").classes("tf-strong")
-                ui.label(f"▲ {found['entered_today']} entered today").classes("tf-up")
-                ui.label(f"▼ {found['left_today']} left today").classes("tf-down")
+                for arrow, number, word, colour in (
+                    ("▲", found["entered_today"], "entered", "tf-up"),
+                    ("▼", found["left_today"], "left", "tf-down"),
+                ):
+                    ui.label(f"{arrow} {words.count(number)} {word} today").classes(colour if number else "tf-muted")
                 if found["as_of"]:
                     ui.label(f"as of {words.moment(found['as_of'], self._services.time_zone)}").classes("tf-muted")
 
