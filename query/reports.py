@@ -23,11 +23,16 @@ ZERO: Final = Decimal(0)
 
 
 class Period(NamedTuple):
-    """Local days [first, last], and the instants where they begin and end. `before` begins as many days earlier."""
+    """Local days [first, last], and the instants where they begin and end.
+
+    `before` begins as many days earlier, and ends `days` days before now by the clock on the wall: today is not over
+    yet, so that it would always look worse than a whole day.
+    """
 
     first: date
     last: date
     before: datetime
+    before_end: datetime
     start: datetime
     end: datetime
     midnights: tuple[datetime, ...]  # where each day of the period begins, and the end of the last
@@ -35,11 +40,13 @@ class Period(NamedTuple):
 
 def period_of(days: int, now: datetime, zone: ZoneInfo) -> Period:
     """The last `days` local days, today included."""
-    last = now.astimezone(zone).date()
+    local = now.astimezone(zone).replace(microsecond=0)
+    last = local.date()
     first = last - timedelta(days=days - 1)
     starts = [_midnight(first + timedelta(days=i), zone) for i in range(days + 1)]
     before = _midnight(first - timedelta(days=days), zone)
-    return Period(first, last, before, starts[0], starts[-1], tuple(starts))
+    before_end = local - timedelta(days=days)  # same zone: the arithmetic is the wall's
+    return Period(first, last, before, before_end, starts[0], starts[-1], tuple(starts))
 
 
 def _midnight(day: date, zone: ZoneInfo) -> datetime:
@@ -167,7 +174,11 @@ def statement(period: Period, valued: bool) -> str:
     )
     which = f"case when occurred_at >= {at(period.start)} then 'now' else 'before' end"
     seen = f"case when first_seen_at >= {at(period.start)} then 'now' else 'before' end"
-    inside = f"occurred_at >= {at(period.before)} and occurred_at < {at(period.end)}"
+
+    def inside(column: str) -> str:
+        until = f"{column} < {at(period.before_end)} or {column} >= {at(period.start)}"
+        return f"{column} >= {at(period.before)} and {column} < {at(period.end)} and ({until})"
+
     risk = (
         "union all select 'risk', 'all', count(*), sum(lifetime_revenue) from profiles where risk <> 'low'"
         if valued
@@ -177,7 +188,7 @@ def statement(period: Period, valued: bool) -> str:
 with o as materialized (
     select occurred_at, profile_id, revenue - coalesce(refunded, 0) as amount from orders
     where occurred_at < {at(period.end)}),
-p as (select *, {which} as key from o where {inside}),
+p as (select *, {which} as key from o where {inside("occurred_at")}),
 firsts as (select profile_id, min(occurred_at) as first, count(*) as n from o where profile_id is not null group by 1),
 within as (select key, profile_id, count(*) as n, min(occurred_at) as since from p where profile_id is not null
     group by 1, 2),
@@ -187,10 +198,9 @@ union all select 'day', cast(i as varchar), count(*), sum(amount) from p join da
     and occurred_at < e where key = 'now' group by i
 union all select 'buyers', w.key, count(*), sum(case when w.n > 1 or f.first < w.since then 1 else 0 end)
     from within w join firsts f using (profile_id) group by w.key
-union all select 'customers', {seen}, count(*), 0 from profiles where first_seen_at >= {at(period.before)}
-    and first_seen_at < {at(period.end)} group by 2
+union all select 'customers', {seen}, count(*), 0 from profiles where {inside("first_seen_at")} group by 2
 union all select 'customers', 'all', count(*), 0 from profiles
-union all select 'events', {which}, count(*), 0 from events where {inside} group by 2
+union all select 'events', {which}, count(*), 0 from events where {inside("occurred_at")} group by 2
 union all select 'family', split_part(type, '.', 1), count(*), 0 from events
     where occurred_at >= {at(period.start)} and occurred_at < {at(period.end)} group by 2
 {risk}"""

@@ -16,9 +16,7 @@ from schemas.record import to_us, uuid_text
 from schemas.search_words import MAX_QUERY, keyed, meets, query_terms, search_key
 
 Answer = dict[str, Any]
-CANDIDATES: Final = (
-    2_000  # of a short prefix so many are put in order: the newest of a hundred thousand are not asked for
-)
+CANDIDATES: Final = 2_000  # seen last, of those that match; who wants more than 2,000 hits types another letter
 _MOST_PAGES: Final = 500  # a cursor is a number of hits passed over
 
 
@@ -48,7 +46,7 @@ class Search:
         exact = self._exact(text) if text else []
         terms = [[keyed(self._key, term) for term in part] for part in query_terms(text)]
         ids = self.views.reads.search(view.revision, terms, CANDIDATES) if terms else []
-        ordered = [*exact, *(each for each in ids if each not in set(exact))]
+        ordered = list(dict.fromkeys([*exact, *ids]))
         page: list[Answer] = []
         at = passed
         while at < len(ordered) and len(page) < limit:

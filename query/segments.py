@@ -1,13 +1,14 @@
 """Segments: what they mean, who is in them, how they moved today; and which are being built."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date, timedelta
-from typing import Any
+from datetime import date, datetime, timedelta
+from typing import Any, Final
 from zoneinfo import ZoneInfo
 
 from projections.sentences import sentence
 from query.answers import iso_us
-from query.cursors import member_cursor, member_place
+from query.cursors import END_OF_BATCH, member_cursor, member_place
 from query.views import View, Views, parse
 from schemas.conditions import used_traits
 from schemas.definition_checks import dependencies, did_you_mean
@@ -15,10 +16,12 @@ from schemas.definitions import Definitions, Segment, plain
 from schemas.errors import NotFound, Problem
 from schemas.ports import Clock
 from schemas.reads import MemberRow
-from schemas.record import uuid_text
+from schemas.record import to_us, uuid_text
 
 Answer = dict[str, Any]
 LIVE = "live"
+_LOOKED_BACK: Final = (50, 400, 3_200)  # batches of the change feed; each step is taken when the one before found few
+_LOOKED_AT: Final = 20_000  # changes of segments at a time
 
 
 @dataclass(frozen=True)
@@ -39,14 +42,15 @@ class Segments:
     def trends(self, days: int = 30) -> dict[str, list[tuple[str, int]]]:
         """(ISO day, size at its end) of each live segment, backwards from its size now; begins when it was first seen.
 
-        Members found at the first load were never counted as entered: before their first day there is no size.
+        Members found at the first load were never counted as entered: before the first day anybody moved there is no
+        size.
         """
 
         def read(view: View) -> dict[str, list[tuple[str, int]]]:
             today = self._today()
             moved: dict[str, dict[date, int]] = {}
             first: dict[str, date] = {}
-            for segment, day, entered, left in self.views.reads.segment_days(today - timedelta(days=days - 1)):
+            for segment, day, entered, left in self.views.reads.segment_days(date.min):  # a row a segment and day
                 moved.setdefault(segment, {})[day] = entered - left
                 first[segment] = min(day, first.get(segment, day))
             sizes = self.views.reads.segment_sizes(view.revision)
@@ -71,6 +75,39 @@ class Segments:
         page = rows[:limit]
         items = [{"id": uuid_text(row.profile_id), "since": iso_us(row.since_us)} for row in page]
         return {"items": items, "next": member_cursor(page[-1].profile_id) if len(rows) > limit else None}
+
+    def among(self, name: str, profile_ids: Sequence[bytes]) -> dict[str, str | None]:
+        """Which of these profiles are members: id -> since (null: since the first load). Raises NotFound."""
+
+        def read(view: View) -> list[MemberRow]:
+            if name not in view.definitions.segments:
+                return []
+            index = view.evaluator.segment_names.index(name)
+            return self.views.reads.memberships(view.revision, index, profile_ids)
+
+        return {uuid_text(row.profile_id): iso_us(row.since_us) for row in self.views.read(read)}
+
+    def moves(self, name: str, limit: int = 20) -> list[Answer]:
+        """The newest entries and exits of today, newest first: {"id", "at", "entered"}.
+
+        Looks at the end of the change feed alone: in the rush of a load the list may be short or empty.
+        """
+        reads, today = self.views.reads, self._today()
+        midnight = datetime.combine(today, datetime.min.time(), ZoneInfo(self.views.deployment.time_zone))
+        _, top = reads.changes(2**62, END_OF_BATCH, 1, ())
+        found: list[Answer] = []
+        for back in _LOOKED_BACK:
+            rows, _ = reads.changes(max(0, top - back), END_OF_BATCH, _LOOKED_AT, ("segment",))
+            if len(rows) == _LOOKED_AT:
+                break  # the newest are beyond them: what the shorter look found stands
+            found = [
+                {"id": uuid_text(row.profile_id), "at": iso_us(row.at_us), "entered": bool(row.new)}
+                for row in reversed(rows)
+                if row.name == name and row.at_us >= to_us(midnight)
+            ][:limit]
+            if len(found) == limit or back >= top:
+                break
+        return found
 
     def _overview(self, view: View) -> list[Answer]:
         reads = self.views.reads

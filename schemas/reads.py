@@ -138,6 +138,9 @@ class Reads(Protocol):
     def members(self, revision: int, segment: int, after: bytes, limit: int) -> list[MemberRow]:
         """Members with an id greater than `after`, ascending."""
 
+    def memberships(self, revision: int, segment: int, profile_ids: Sequence[bytes]) -> list[MemberRow]:
+        """Those of the profiles that are members."""
+
     def changes(self, seq: int, idx: int, limit: int, types: Sequence[str]) -> tuple[list[ChangeRow], int]:
         """At most `limit` numbered rows after (seq, idx), in order, and the highest seq of the same instant.
 

@@ -171,6 +171,19 @@ def test_an_event_shows_on_the_open_page_and_on_live_a_moment_later(visit: Visit
 # --- segments and sources --------------------------------------------------------------------------------------------
 
 
+def test_members_are_searched(visit: Visit) -> None:
+    page = visit.sign_in("marketer")
+    visit.open("/segments/repeat_customers")
+    every = page.locator("a.tf-member").count()
+    page.get_by_label("Search the members").fill("hopper")
+    expect(page.locator("a.tf-member").filter(has_text="Lovelace")).to_have_count(0)
+    expect(page.locator("a.tf-member").filter(has_text="Hopper").first).to_be_visible()
+    page.get_by_label("Search the members").fill("hostile")
+    expect(page.get_by_text("No member found")).to_be_visible()
+    page.get_by_label("Search the members").fill("")
+    expect(page.locator("a.tf-member")).to_have_count(every)
+
+
 def test_members_are_exported_and_no_formula_runs(visit: Visit, shop: Shop) -> None:
     page = visit.sign_in("marketer")
     visit.open("/segments/complaining")

@@ -1,12 +1,15 @@
 """Customers found as one types, over a real PostgreSQL and vault."""
 
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
 from infra.adapters.postgres_search import PostgresSearch
+from infra.erasing import eraser
+from processors.definitions import apply_files
 from processors.search_index import SearchIndexer
 from schemas.errors import BadRequest
 from tests.conftest import Databases
@@ -110,3 +113,99 @@ def test_no_word_is_stored_in_the_clear(three: ReadingWorld) -> None:
     ((stored,),) = three.execute("select string_agg(s::text, ' ') from search s")
     assert "ovelace" not in stored
     assert "2671" not in [part[-4:] for part in stored.split(",") if len(part) < 10]
+
+
+def erase(world: ReadingWorld, folder: Path, kind: str, value: str) -> None:
+    parts = (world.databases.main, world.databases.vault, world.vault, folder, "US", world.clock.now)
+    with eraser(*parts) as erase:
+        assert erase.erase(kind, value).found
+
+
+def test_the_erased_are_found_by_nothing_and_leave_no_row(three: ReadingWorld, tmp_path: Path) -> None:
+    (item,) = three.reading.search.find("lovelace", personal=True)["items"]
+    erase(three, tmp_path, "email", "ada@example.com")
+    texts = ("lovelace", "ada", "ada@example.com", "2671", "+14155552671", "u1", item["id"])
+    for _ in range(2):  # at once, and after the worker has done all that waits
+        for text in texts:
+            assert "Ada Lovelace" not in names(three, text), text
+            assert item["id"] not in [each["id"] for each in three.reading.search.find(text, personal=False)["items"]]
+        assert three.execute("select 1 from search where profile_id = %s", (item["id"],)) == []
+        three.settle()
+    assert names(three, "ad") == ["Adam Riese"]
+    assert three.execute("select count(*) from search") == [(2,)]
+    assert three.execute("select count(*) from search_due") == [(0,)]
+
+
+def test_who_was_erased_while_waiting_for_the_index_is_not_indexed(three: ReadingWorld, tmp_path: Path) -> None:
+    (item,) = three.reading.search.find("lovelace", personal=True)["items"]
+    erase(three, tmp_path, "user_id", "u1")
+    three.execute("insert into search_due values (%s) on conflict do nothing", (item["id"],))
+    three.settle()
+    assert three.execute("select 1 from search where profile_id = %s", (item["id"],)) == []
+    assert three.execute("select count(*) from search_due") == [(0,)]
+
+
+def test_a_shared_address_that_is_erased_finds_nobody_any_more(three: ReadingWorld, tmp_path: Path) -> None:
+    clerks = [("user_id", f"clerk-{number}") for number in range(7)]
+    for clerk in clerks:
+        three.send([clerk, ("email", "frontdesk@shop.example")])
+    three.settle()
+    erase(three, tmp_path, "email", "frontdesk@shop.example")
+    three.settle()
+    for text in ("frontdesk@shop.example", "frontdesk", "front"):
+        assert three.reading.search.find(text, personal=True)["items"] == []
+    assert len(three.reading.search.find("clerk", personal=True)["items"]) == 7
+
+
+def test_a_merged_profile_leaves_no_row_of_its_own(three: ReadingWorld) -> None:
+    three.send([("user_id", "u9")], type_="profile.identified", sealed={"traits": {"name": "Visitor Nine"}})
+    three.send([("loyalty_card", "7001234")], type_="profile.identified", sealed={"traits": {"name": "Card Holder"}})
+    three.settle()
+    was = {
+        each["id"] for text in ("visitor", "holder") for each in three.reading.search.find(text, personal=True)["items"]
+    }
+    assert len(was) == 2
+    three.send([("user_id", "u9"), ("loyalty_card", "7001234")])
+    three.settle()
+    (one,) = three.reading.search.find("u9", personal=True)["items"]
+    assert [each["id"] for each in three.reading.search.find("1234", personal=True)["items"]] == [one["id"]]
+    rows = {str(row[0]) for row in three.execute("select profile_id::text from search")}
+    assert rows & was == {one["id"]}
+    orphans = "select 1 from search s where not exists (select from profiles_r1 p where p.profile_id = s.profile_id)"
+    assert three.execute(orphans) == []
+
+
+def test_another_revision_finds_the_same_people(three: ReadingWorld) -> None:
+    before = {text: names(three, text) for text in ("ad", "hop", "2671", "grace@example.org", "u3")}
+    three.reading.search.find("ad", personal=True)
+    changed = "segments: {brand_new: {description: Newly defined, when: {trait: lifetime_orders, op: gte, value: 1}}}"
+    apply_files(three.services.control, [("more.yaml", changed)], NOW)
+    three.settle()
+    assert three.execute("select to_regclass('profiles_r1')") == [(None,)]
+    assert {text: names(three, text) for text in before} == before
+
+
+def test_a_transaction_that_fails_leaves_what_waits_waiting(three: ReadingWorld) -> None:
+    three.execute("delete from search")
+    three.execute("insert into search_due select profile_id from profiles_r1")
+    with closing(PostgresSearch(three.databases.main)) as store:
+        with suppress(InterruptedError), store.take(10) as tx:
+            tx.put({tx.taken[0]: [1, 2]})
+            raise InterruptedError
+        assert three.execute("select count(*) from search") == [(0,)]
+        assert three.execute("select count(*) from search_due") == [(3,)]
+    three.settle()
+    assert names(three, "lovelace") == ["Ada Lovelace"]
+
+
+HOSTILE = (
+    *("x" * 10_000, "(((((", "\u202e\u200f", "🦊🦊", "\x00", "'; drop table search --", "%_%", "\ud800", "ﷺ" * 300),
+    *("é" + "\u0301" * 5_000, "-" * 36, "+" * 100, "9" * 10_000),
+)
+
+
+def test_hostile_queries_find_nobody_and_break_nothing(three: ReadingWorld) -> None:
+    assert {text: names(three, text) for text in HOSTILE} == {text: [] for text in HOSTILE}
+    for text in ("ada " * 2_500, "\u202eada\u202c", "ada\ud800x"):
+        assert names(three, text) == ["Adam Riese", "Ada Lovelace"], "as `ada` does"
+    assert names(three, "' or 1=1 --") == ["Grace Höpper"], "as `or` does: her address ends in .org"

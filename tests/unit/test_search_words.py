@@ -59,6 +59,25 @@ def test_every_name_is_found_by_each_of_its_beginnings(name: str) -> None:
             assert finds(folded[:size], [name], [])
 
 
+PLAIN = st.text(alphabet="abc", min_size=1, max_size=10)
+
+
+@given(st.lists(PLAIN, min_size=1, max_size=4), st.lists(PLAIN, min_size=1, max_size=3))
+def test_a_name_is_found_by_the_beginnings_of_its_words_and_by_nothing_else(held: list[str], typed: list[str]) -> None:
+    asked = [word for word in typed if len(word) > 1]  # one letter asks for nothing
+    expected = bool(asked) and all(any(each.startswith(word) for each in held) for word in asked)
+    assert finds(" ".join(typed), [" ".join(held)], []) == expected
+
+
+@given(st.text(alphabet="0123456789", min_size=9, max_size=13), st.text(alphabet="0123456789", min_size=4, max_size=8))
+def test_a_phone_is_found_by_its_last_digits_and_by_no_others(digits: str, typed: str) -> None:
+    phone = [("phone", f"+{digits}")]
+    for size in range(4, 9):
+        assert finds(digits[-size:], [], phone)
+    if typed.lstrip("0") and not digits.endswith(typed.lstrip("0")) and not digits.startswith(typed):
+        assert not finds(typed, [], phone)
+
+
 @given(st.text(max_size=300), st.lists(st.text(max_size=50), max_size=3))
 def test_no_text_breaks_it(text: str, names: list[str]) -> None:
     query_terms(text)

@@ -1,5 +1,6 @@
 """Overview: figures of a period beside the one before, charts, stages, segments with their trend."""
 
+import asyncio
 from decimal import Decimal
 from typing import Any, Final
 
@@ -52,7 +53,8 @@ class _Overview:
     async def _refresh(self) -> None:
         days = self._days
         try:
-            found = await self._services.run(lambda: self._services.reports.overview(days))
+            # Seconds of waiting for SQL: not from the pages' own few threads, they answer everybody else.
+            found = await asyncio.to_thread(self._services.reports.overview, days)
         except TouchfoldError as err:
             self._note.text = f"The figures cannot be had now: {err.message}"
             return
@@ -71,7 +73,7 @@ class _Overview:
                 return
             zone = self._services.time_zone
             first = f"{found.period.first.day} {found.period.first:%b}"
-            self._note.text = f"{first} until today, against the {found.days} days before · as of " + words.moment(
+            self._note.text = f"{first} until now, against the same {found.days} days earlier · as of " + words.moment(
                 found.made_at, zone
             )
             if not found.customers and not found.events.now:
@@ -86,7 +88,7 @@ class _Overview:
 
     def _cards(self, found: Overview) -> None:
         currency = self._services.currency
-        minutes = max(1.0, found.days * 1_440.0)
+        minutes = max(1.0, (found.made_at - found.period.start).total_seconds() / 60)
         with ui.element("div").classes("tf-cards"):
             _card("Revenue", words.money(found.revenue.now, currency), found.revenue, "net of refunds")
             _card("Orders", words.count(found.orders.now), found.orders)

@@ -1,5 +1,6 @@
 """Segments: what they mean, how many are in them and how that moves; members, export, how to add one."""
 
+import asyncio
 from typing import Any, Final
 from uuid import UUID
 
@@ -13,6 +14,8 @@ from schemas.errors import TouchfoldError
 from schemas.roles import EXPORT, PERSONAL
 
 PAGE: Final = 50
+PAUSE_S: Final = 0.2
+PAGES_SEARCHED: Final = 8  # of a hundred hits each
 _EXAMPLE: Final = """segments:
   spring_buyers:
     description: Bought for 100 or more in the last 90 days
@@ -21,6 +24,10 @@ _EXAMPLE: Final = """segments:
         - {trait: revenue_90d, op: gte, value: 100}
         - {not: {lifecycle: at_risk}}
 """
+_OPERATORS: Final = {
+    "eq": "=", "ne": "≠", "lt": "<", "lte": "≤", "gt": ">", "gte": "≥", "not_in": "not in", "starts_with": "starts with"
+}  # fmt: skip
+MOVES: Final = 8
 _LIST: Final = "grid-template-columns: minmax(0, 5fr) 130px 90px 120px"
 _MEMBERS: Final = "grid-template-columns: minmax(0, 3fr) minmax(0, 3fr) minmax(0, 2fr) 110px 120px"
 
@@ -63,7 +70,9 @@ async def _list(services: Services) -> None:
                             ui.label(words.title(each["name"])).classes("tf-strong")
                             if each["state"] != "live":
                                 chip(each["state"], "blue")
-                        ui.label(each["description"] or each["sentence"]).classes("tf-muted").props("dir=auto")
+                        if each["description"]:
+                            ui.label(each["description"]).props("dir=auto")
+                        ui.label(each["sentence"]).classes("tf-muted").props("dir=auto")
                     sparkline(each["trend"])
                     ui.label(words.count(each["size"])).classes("tf-right tf-number tf-strong")
                     ui.label(f"+{words.count(each['entered_today'])} −{words.count(each['left_today'])}").classes(
@@ -91,14 +100,19 @@ class _Segment:
         self._viewer = viewer
         self._name = name
         self._next: str | None = None
+        self._asked = 0
 
     async def build(self) -> None:
         reading, name = self._services.reading.segments, self._name
 
-        def look() -> tuple[dict[str, Any], list[tuple[str, int]]]:
-            return reading.show(name), reading.trends(90).get(name, [])
+        cards_of, personal = self._services.reading.search.cards_of, self._viewer.may(PERSONAL)
 
-        found, trend = await self._services.run(look)
+        def look() -> tuple[dict[str, Any], list[tuple[str, int]], list[dict[str, Any]], dict[str, dict[str, Any]]]:
+            moves = reading.moves(name, MOVES)
+            cards = cards_of([UUID(each["id"]).bytes for each in moves], personal=personal)
+            return reading.show(name), reading.trends(90).get(name, []), moves, {card["id"]: card for card in cards}
+
+        found, trend, moves, cards = await self._services.run(look)
         self._head(found)
         with ui.element("div").classes("tf-halves"):
             with panel("Members over time", note="begins when it was loaded"):
@@ -107,6 +121,9 @@ class _Segment:
                 ui.label(found["sentence"]).classes("tf-wrap").props("dir=auto")
                 with ui.element("div").classes("tf-code"):
                     ui.label("\n".join(_tree(found["when"]))).classes("tf-pre").props("dir=auto")
+        if moves:
+            with panel("Entered and left today", note="the latest"):
+                self._moves(moves, cards)
         with panel("Members"):
             if self._viewer.may(EXPORT):
                 with ui.element("div").classes("tf-line"):
@@ -115,8 +132,66 @@ class _Segment:
                             f"Export {label}", icon="download", on_click=lambda format_=format_: self._export(format_)
                         )
                         button.props("outline no-caps dense padding='4px 12px'")
+            field = ui.input(placeholder="Search the members").props(
+                'dense outlined clearable autocomplete=off aria-label="Search the members"'
+            )
+            field.style("width: min(360px, 100%)").on_value_change(lambda event: self._typed(event.value or ""))
             self._table = ui.element("div").classes("tf-table")
             await self._more()
+
+    def _moves(self, moves: list[dict[str, Any]], cards: dict[str, dict[str, Any]]) -> None:
+        for each in moves:
+            card = cards.get(each["id"])  # none: merged into another or erased since
+            with ui.element("div").classes("tf-line").style("flex-wrap: nowrap"):
+                arrow, word, colour = ("▲", "entered", "tf-up") if each["entered"] else ("▼", "left", "tf-down")
+                ui.label(f"{arrow} {word}").classes(f"{colour} tf-strong").style("width: 84px; flex: none")
+                at = words.moment(each["at"], self._services.time_zone).rpartition(" ")[2]
+                ui.label(at).classes("tf-muted tf-number").style("width: 56px; flex: none")
+                if card is None:
+                    ui.label("merged or erased since").classes("tf-muted")
+                    continue
+                name = card["name"] or card["email"] or f"Customer {card['id'][:8]}"
+                with ui.link(target=f"/customers/{card['id']}").classes("tf-cut"):
+                    ui.label(name[:300]).classes("tf-cut").props("dir=auto")
+
+    async def _typed(self, text: str) -> None:
+        self._asked += 1
+        asked = self._asked
+        await asyncio.sleep(PAUSE_S)
+        if asked != self._asked:  # more was typed meanwhile
+            return
+        if not text.strip():
+            self._next = None
+            self._table.clear()
+            await self._more()
+            return
+        try:
+            cards, since = await self._services.run(lambda: self._found(text))
+        except TouchfoldError as err:
+            ui.notify(err.message, type="negative")
+            return
+        if asked == self._asked:
+            self._table.clear()
+            with self._table:
+                if cards:
+                    self._rows(cards, since)
+                else:
+                    empty("search_off", "No member found", "Try fewer letters, or look among all customers.")
+
+    def _found(self, text: str) -> tuple[list[dict[str, Any]], dict[str, str | None]]:
+        """Members among the customers that a text finds; of very many hits, the first."""
+        search, segments = self._services.reading.search, self._services.reading.segments
+        personal, cursor = self._viewer.may(PERSONAL), None
+        cards: list[dict[str, Any]] = []
+        since: dict[str, str | None] = {}
+        for _ in range(PAGES_SEARCHED):
+            found = search.find(text, limit=100, cursor=cursor, personal=personal)
+            since |= segments.among(self._name, [UUID(item["id"]).bytes for item in found["items"]])
+            cards += [item for item in found["items"] if item["id"] in since]
+            cursor = found["next"]
+            if cursor is None or len(cards) >= PAGE:
+                break
+        return cards[:PAGE], since
 
     def _head(self, found: dict[str, Any]) -> None:
         with panel():
@@ -151,26 +226,10 @@ class _Segment:
 
         since, cards, self._next = await self._services.run(look)
         with self._table:
-            if cursor is None:
-                if not cards:
-                    empty("group_off", "Nobody is in it", "Customers enter as soon as the condition holds for them.")
-                    return
-                with ui.element("div").classes("tf-row tf-head tf-member").style(_MEMBERS):
-                    for label in ("Name", "E-mail", "Member since", "Stage", "Risk"):
-                        ui.label(label)
-            for card in cards:
-                with ui.link(target=f"/customers/{card['id']}").classes("tf-row tf-member").style(_MEMBERS):
-                    hidden = words.MASKED if not personal else None
-                    ui.label((card["name"] or hidden or f"Unnamed, {card['id'][:8]}")[:300]).classes(
-                        "tf-cut tf-strong"
-                    ).props("dir=auto")
-                    ui.label((card["email"] or hidden or "–")[:300]).classes("tf-cut").props("dir=auto")
-                    at = since[card["id"]]
-                    ui.label(words.day(at, self._services.time_zone) if at else "at load").classes("tf-muted")
-                    with ui.element("div"):
-                        stage_chip(card["lifecycle"])
-                    with ui.element("div"):
-                        risk_chip(card["risk"])
+            if cursor is None and not cards:
+                empty("group_off", "Nobody is in it", "Customers enter as soon as the condition holds for them.")
+                return
+            self._rows(cards, since, headed=cursor is None)
             if self._next:
                 button = ui.button("Show more").props("flat no-caps")
 
@@ -179,6 +238,24 @@ class _Segment:
                     await self._more()
 
                 button.on_click(go_on)
+
+    def _rows(self, cards: list[dict[str, Any]], since: dict[str, str | None], *, headed: bool = True) -> None:
+        if headed:
+            with ui.element("div").classes("tf-row tf-head tf-member").style(_MEMBERS):
+                for label in ("Name", "E-mail", "Member since", "Stage", "Risk"):
+                    ui.label(label)
+        hidden = None if self._viewer.may(PERSONAL) else words.MASKED
+        for card in cards:
+            with ui.link(target=f"/customers/{card['id']}").classes("tf-row tf-member").style(_MEMBERS):
+                name = card["name"] or hidden or f"Unnamed, {card['id'][:8]}"
+                ui.label(name[:300]).classes("tf-cut tf-strong").props("dir=auto")
+                ui.label((card["email"] or hidden or "–")[:300]).classes("tf-cut").props("dir=auto")
+                at = since[card["id"]]
+                ui.label(words.day(at, self._services.time_zone) if at else "at load").classes("tf-muted")
+                with ui.element("div"):
+                    stage_chip(card["lifecycle"])
+                with ui.element("div"):
+                    risk_chip(card["risk"])
 
     async def _export(self, format_: str) -> None:
         if not await self._services.still(self._viewer, EXPORT):
@@ -215,7 +292,9 @@ def _tree(node: Any, depth: int = 0) -> list[str]:
             return [f"{pad}in stage {node['lifecycle']}"]
         name = node.get("trait", node.get("property"))
         value = node.get("value")
-        return [f"{pad}{name} {node.get('op')}{'' if value is None else f' {value}'}"]
+        how = _OPERATORS.get(str(node.get("op")), str(node.get("op")))
+        value = ", ".join(map(str, value)) if isinstance(value, list | tuple) else value
+        return [f"{pad}{name} {how}{'' if value is None else f' {value}'}"]
     return [f"{pad}{node}"]
 
 
