@@ -170,6 +170,7 @@ class _Segment:
         except TouchfoldError as err:
             ui.notify(err.message, type="negative")
             return
+        self._note_view()
         if asked == self._asked:
             self._table.clear()
             with self._table:
@@ -177,6 +178,12 @@ class _Segment:
                     self._rows(cards, since)
                 else:
                     empty("search_off", "No member found", "Try fewer letters, or look among all customers.")
+
+    def _note_view(self) -> None:
+        """Who sees members by name is written down, as who looks at one of them is."""
+        if self._viewer.may(PERSONAL):
+            detail = {"segment": self._name}
+            self._services.audit.note(self._viewer.name, self._viewer.role, "segment.members_viewed", None, detail)
 
     def _found(self, text: str) -> tuple[list[dict[str, Any]], dict[str, str | None]]:
         """Members among the customers that a text finds; of very many hits, the first."""
@@ -225,6 +232,7 @@ class _Segment:
             return since, search.cards_of(ids, personal=personal), found["next"]
 
         since, cards, self._next = await self._services.run(look)
+        self._note_view()
         with self._table:
             if cursor is None and not cards:
                 empty("group_off", "Nobody is in it", "Customers enter as soon as the condition holds for them.")
