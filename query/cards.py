@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from projections.state import State
 from query.answers import computed, iso_us
-from query.opened import open_records, open_tokens, tokens_in, with_values
+from query.opened import direct_traits, open_tokens, tokens_in, with_values
 from query.views import View
 from schemas.identity_rules import DEFAULT_RULES, IdentityRules
 from schemas.ports import Clock, EventLog, OpenIdentifier, Sealer, Vault
@@ -67,19 +67,11 @@ class Cards:
             evaluator.direct_positions(state, frozenset(filter(is_name, evaluator.direct_names(state))))
             for state in states
         ]
-        wanted = {place for each in places for place in each.values()}
-        stored = self.log.fetch(wanted) if wanted else []
-        traits = {
-            (each.partition, each.offset): plain.get("traits", {})
-            for each, (_, plain) in zip(stored, open_records(self.sealer, stored), strict=True)
-        }
-        found = []
-        for state, each in zip(states, places, strict=True):
-            clear = {name: value for name, value in evaluator.attributes(state).items() if is_name(name)}
-            found.append(
-                clear | {name: traits[place][name] for name, place in each.items() if name in traits.get(place, {})}
-            )
-        return found
+        sealed = direct_traits(self.log, self.sealer, places)
+        clear = [
+            {name: value for name, value in evaluator.attributes(state).items() if is_name(name)} for state in states
+        ]
+        return [known | found for known, found in zip(clear, sealed, strict=True)]
 
 
 def card(view: View, profile: ProfileRead, state: State, opened: Opened, now_us: int) -> Card:

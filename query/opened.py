@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from schemas.ports import OpenIdentifier, Sealer, Vault
+from schemas.ports import EventLog, OpenIdentifier, Sealer, Vault
 from schemas.record import Record, Stored, decode
 
 
@@ -24,6 +24,24 @@ def open_records(sealer: Sealer, stored: Sequence[Stored]) -> list[tuple[Record,
         plain = None if record.sealed is None else next(opened)
         pairs.append((record, {} if plain is None else msgspec.json.decode(plain)))
     return pairs
+
+
+def direct_traits(
+    log: EventLog, sealer: Sealer, places: Sequence[Mapping[str, tuple[int, int]]]
+) -> list[dict[str, Any]]:
+    """Sealed traits by name, for each mapping of names to the position that holds them; erased ones are left out.
+
+    One read of the log for all. Identifiers stand as their tokens: `with_values`.
+    """
+    wanted = {place for each in places for place in each.values()}
+    stored = log.fetch(wanted) if wanted else []
+    traits = {
+        (each.partition, each.offset): plain.get("traits", {})
+        for each, (_, plain) in zip(stored, open_records(sealer, stored), strict=True)
+    }
+    return [
+        {name: traits[place][name] for name, place in each.items() if name in traits.get(place, {})} for each in places
+    ]
 
 
 def key_of(record: Record) -> bytes:

@@ -9,7 +9,7 @@ from projections.evaluate import Evaluator
 from projections.sentences import sentence
 from projections.state import FORM, LEVEL, NAME, OFFSET, PARTITION, STAMP_US, TRAITS, UNSET, State, shown
 from query.answers import computed, iso_us, sent
-from query.opened import open_records, open_tokens, tokens_in, with_values
+from query.opened import direct_traits, open_tokens, tokens_in, with_values
 from query.views import View, Views
 from schemas.conditions import LifecycleLeaf, SegmentLeaf, TraitLeaf, leaves
 from schemas.definitions import ComputedTrait
@@ -174,15 +174,8 @@ class Profiles:
     def _direct(self, evaluator: Evaluator, state: State) -> dict[str, Any]:
         """Direct traits by name, from the events that set them; left out where the key was erased."""
         names = frozenset(evaluator.direct_names(state))
-        if not names:
-            return {}
-        places = evaluator.direct_positions(state, names)
-        stored = self.log.fetch(set(places.values()))
-        traits = {
-            (each.partition, each.offset): opened.get("traits", {})
-            for each, (_, opened) in zip(stored, open_records(self.sealer, stored), strict=True)
-        }
-        return {name: traits[place][name] for name, place in places.items() if name in traits.get(place, {})}
+        (found,) = direct_traits(self.log, self.sealer, [evaluator.direct_positions(state, names) if names else {}])
+        return found
 
 
 def _explained(view: View, name: str, values: Mapping[str, Any]) -> Answer:

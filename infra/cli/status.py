@@ -1,7 +1,7 @@
 """`touchfold status [--wait]`: how far acceptance, folding, decisions and the archive are."""
 
 import json
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -9,14 +9,6 @@ from infra.cli.options import DATA, JSON, say
 
 if TYPE_CHECKING:
     from infra.bootstrap import Session
-
-_QUERY: Final = """
-with live as (select revision from revisions where state = 'live')
-select (select coalesce(sum(next_offset), 0) from log_head),
-       (select coalesce(sum(next_offset), 0) from progress where revision = (select revision from live)),
-       (select coalesce(sum(cardinality(signatures)), 0) from marks where revision = (select revision from live)),
-       (select count(*) from dead_letters where state = 'open')
-"""
 
 
 def register(app: typer.Typer) -> None:
@@ -53,22 +45,22 @@ def measure(here: "Session") -> dict[str, Any]:
     `decided` leaves out one record for each signature that waits for its decision; it equals `applied` when
     nothing waits. `lag`: accepted and not yet decided.
     """
-    from infra.adapters.parquet_archive import ParquetArchive
+    from contextlib import closing
 
-    with here.database("touchfold status").transaction() as cursor:
-        cursor.execute(_QUERY)
-        row = cursor.fetchone()
-    assert row is not None, "a select of aggregates gave no row"
-    accepted, applied, waiting, dead = (int(value) for value in row)
-    decided = max(0, applied - waiting)
+    from infra.adapters.postgres_operations import Operations
+
+    with closing(Operations(here)) as operations:
+        found = operations.state(here.clock.now())
+    accepted, applied = found["accepted"], found["applied"]
+    decided = max(0, applied - found["waiting"])
     return {
         "ready": here.url is not None and answers(here.url),
         "lag": accepted - decided,
         "accepted": accepted,
         "applied": applied,
         "decided": decided,
-        "dead_letters": dead,
-        "archived": sum(ParquetArchive(here.archive_folder).next_offsets()),
+        "dead_letters": found["dead_letters"],
+        "archived": found["archived"],
     }
 
 
