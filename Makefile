@@ -1,6 +1,6 @@
 SHELL := /bin/bash
 PY := .venv/bin/python
-.PHONY: install lock static unit contract pages kills test test-long bench demo pictures demo-score clean
+.PHONY: install lock kafka static unit contract pages kills test test-long bench demo pictures demo-score clean
 
 install: .venv/installed  ## make .venv with the touchfold command
 
@@ -12,25 +12,28 @@ lock:  ## refresh requirements.lock: hashes, no addresses
 	$(PY) -m pip install -q uv && .venv/bin/uv pip compile -q --generate-hashes --no-emit-index-url --no-header \
 	  --python-version 3.11 --extra dev pyproject.toml -o requirements.lock
 
+kafka:  ## fetch the jars of a real Kafka into a cache, for the tests
+	@bash tools/kafka/fetch.sh >/dev/null
+
 static: install  ## ruff and mypy --strict
 	@bash tools/timed.sh static bash -c '.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy'
 
 unit: install  ## unit and property tests: no service
 	@bash tools/timed.sh "unit and property" .venv/bin/pytest tests/unit tests/property -m "not long"
 
-contract: install  ## ports and rooms against real services
+contract: install kafka  ## ports and rooms against real services
 	@bash tools/timed.sh "contract and integration" .venv/bin/pytest tests/contract tests/integration tests/checker -m "not long and not kill"
 
 pages: install  ## the pages in a real Chromium, and the README's tour
 	@bash tools/browser.sh
 	@bash tools/timed.sh pages .venv/bin/pytest tests/e2e -m "not long"
 
-kills: install  ## kill -9 at failpoints and at random, judged by the independent checker
+kills: install kafka  ## kill -9 at failpoints and at random, judged by the independent checker
 	@bash tools/timed.sh kills .venv/bin/pytest tests -m "kill and not long"
 
 test: static unit contract pages kills  ## everything; what CI and the README call
 
-test-long: install  ## long forms of the property, kill and fuzz suites
+test-long: install kafka  ## long forms of the property, kill and fuzz suites
 	@bash tools/timed.sh long .venv/bin/pytest tests -m "long" --timeout 7200
 
 demo: install  ## a shop's customers, live, on loopback

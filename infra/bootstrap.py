@@ -19,6 +19,7 @@ from infra.adapters.clock import SystemClock
 from infra.adapters.data_folder import DataFolder, Running
 from infra.adapters.disk import Disk
 from infra.adapters.embedded_postgres import EmbeddedPostgres
+from infra.adapters.kafka_access import KafkaAccess
 from infra.adapters.master_key import master_key
 from infra.adapters.migrations import migrate
 from infra.adapters.own_postgres import OwnPostgres
@@ -50,6 +51,7 @@ class Adapters:
     clock: Clock  # of decisions: shifted in tests
     door_clock: Clock  # of receipts: never shifted
     disk: Disk
+    kafka: KafkaAccess | None = None  # where the log is Kafka
 
     def log(self, dsn: str) -> PostgresLog:
         return PostgresLog(dsn)
@@ -69,6 +71,25 @@ def build(settings: Settings) -> Adapters:
         clock=SystemClock(settings.clock_offset_s),
         door_clock=SystemClock(),
         disk=Disk(settings.data),
+        kafka=kafka_access(settings),
+    )
+
+
+def kafka_access(settings: Settings) -> KafkaAccess | None:
+    """How Kafka is reached; None where the log is PostgreSQL's."""
+    if settings.log != "kafka":
+        return None
+    assert settings.kafka_bootstrap is not None, "the settings say that these belong together"
+    return KafkaAccess(
+        settings.kafka_bootstrap,
+        prefix=settings.kafka_prefix,
+        insecure=settings.kafka_insecure,
+        tls_ca=settings.kafka_tls_ca,
+        tls_cert=settings.kafka_tls_cert,
+        tls_key=settings.kafka_tls_key,
+        sasl=settings.kafka_sasl,
+        username=settings.kafka_username,
+        password=settings.kafka_password.get_secret_value() if settings.kafka_password else None,
     )
 
 

@@ -12,19 +12,24 @@ from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 from zoneinfo import ZoneInfo, available_timezones
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 
 from schemas.errors import Problem, SettingsInvalid
 from schemas.failpoints import NAMES
 
 PREFIX: Final = "TOUCHFOLD_"
 FILE_NAME: Final = "touchfold.toml"
-ROLES: Final = ("http", "worker", "archive", "ui", "up", "cli")
+ROLES: Final = ("http", "worker", "archive", "ui", "up", "cli", "publish", "inbox")
 _TEST_ONLY: Final = frozenset({"CLOCK_OFFSET_S", "FAILPOINT"})
 _NOT_SETTINGS: Final = frozenset({"CONFIG", "TEST"})  # of the environment alone: they say how the rest is read
-_OF_THE_TESTS: Final = frozenset({"SHARED"})  # where the test suite looks for its large data sets
+_OF_THE_TESTS: Final = frozenset({"SHARED", "TEST_KAFKA"})  # where the test suite finds large data sets and a broker
 _FAILPOINT: Final = re.compile(r"(?:(?P<role>[a-z]+)@)?(?P<name>[a-z_.]+)(?::(?P<hits>[1-9][0-9]{0,6}))?")
-_TEXTS: Final = frozenset({"port", "doors", "ui", "kafka_insecure", "clock_offset_s"})  # numbers and switches, as text
+_TEXTS: Final = frozenset(  # numbers and switches, as text
+    {
+        *("port", "doors", "ui", "workers", "clock_offset_s"),
+        *("kafka_insecure", "kafka_partitions", "kafka_replication", "kafka_ack_s", "kafka_buffer_mib"),
+    }
+)
 
 
 class Failpoint(NamedTuple):
@@ -57,7 +62,24 @@ class Settings(BaseModel):
     vault: SecretStr | None = Field(None, description="the vault's database; by default DATABASE's name + _vault")
     log: Literal["postgres", "kafka"] = Field("postgres", description="where the log lives")
     kafka_bootstrap: str | None = Field(None, description="brokers, host:port separated by commas")
-    kafka_insecure: bool = Field(False, description="allow brokers without TLS")
+    kafka_insecure: bool = Field(False, description="allow brokers without TLS, and topics with one replica")
+    kafka_prefix: str = Field("touchfold", description="what the names of our topics begin with")
+    kafka_partitions: int = Field(12, ge=1, le=1024, description="of the events topic when `topics apply` makes it")
+    kafka_replication: int = Field(3, ge=1, le=9, description="replicas of topics that `topics apply` makes")
+    kafka_tls_ca: Path | None = Field(None, description="PEM file of the brokers' authority; else the system's")
+    kafka_tls_cert: Path | None = Field(None, description="PEM file of our certificate, for mutual TLS")
+    kafka_tls_key: Path | None = Field(None, description="PEM file of its key")
+    kafka_sasl: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = Field(None, description="how we log in")
+    kafka_username: str | None = Field(None, description="the name we log in with")
+    kafka_password: SecretStr | None = Field(None, description="its password")
+    kafka_ack_s: float = Field(
+        8.0, gt=0, le=300, description="how long the door waits for the brokers' acknowledgement"
+    )
+    kafka_buffer_mib: int = Field(64, ge=1, le=4096, description="memory for records the brokers have not taken yet")
+    worker_runner: Literal["faust", "aiokafka"] = Field("faust", description="what drives the workers on Kafka")
+    workers: int = Field(1, ge=0, le=64, description="worker processes of this machine; more than one only with kafka")
+    archive: str | None = Field(None, description="another folder for the archive, or s3://bucket/prefix")
+    s3_endpoint: str | None = Field(None, description="URL of an S3-compatible store; else Amazon's")
     time_zone: str = Field("UTC", description="whose days and midnights definitions count")
     region: str = Field("US", description="whose phone numbers are meant when they have no country code")
     currency: str = Field("USD", description="of amounts that name none, and of sums")
@@ -81,12 +103,23 @@ class Settings(BaseModel):
             raise ValueError("is a host name or an address, such as 127.0.0.1 or 0.0.0.0")
         return value
 
-    @field_validator("log", mode="after")
+    @field_validator("kafka_prefix", mode="after")
     @classmethod
-    def _log_of_this_build(cls, value: str) -> str:
-        if value == "kafka":
-            raise ValueError("is not in this build yet: leave it away, or set postgres")
+    def _topic_name(cls, value: str) -> str:
+        if re.fullmatch("[a-zA-Z0-9_-]{1,100}", value) is None:
+            raise ValueError("is letters, digits, _ and -, such as touchfold")
         return value
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> "Settings":
+        """Settings that need each other. The message names the one to give."""
+        if self.log == "kafka" and self.kafka_bootstrap is None:
+            raise ValueError(f"{PREFIX}KAFKA_BOOTSTRAP is missing: TOUCHFOLD_LOG=kafka needs it, such as host:9092")
+        if self.log == "postgres" and self.workers > 1:
+            raise ValueError(f"{PREFIX}WORKERS is more than 1: several workers need TOUCHFOLD_LOG=kafka")
+        if (self.kafka_sasl is None) != (self.kafka_username is None):
+            raise ValueError(f"{PREFIX}KAFKA_SASL and {PREFIX}KAFKA_USERNAME belong together: give both, or neither")
+        return self
 
     @field_validator("time_zone", mode="after")
     @classmethod
@@ -229,10 +262,13 @@ def _validate(found: Mapping[str, tuple[Any, str]]) -> Settings:
 
 
 def _problem(entry: Mapping[str, Any], found: Mapping[str, tuple[Any, str]]) -> Problem:
+    if not entry["loc"]:  # of several settings together: the message names them
+        path, _, reason = str(entry["msg"]).removeprefix("Value error, ").partition(" ")
+        return Problem(path, reason)
     field = str(entry["loc"][0])
     value, origin = found[field]
     reason = str(entry["msg"]).removeprefix("Value error, ")
     reason = reason[0].lower() + reason[1:]
-    if not isinstance(value, SecretStr) and field not in {"master_key", "database", "vault"}:
+    if not isinstance(value, SecretStr) and field not in {"master_key", "database", "vault", "kafka_password"}:
         origin = f"{origin} = {value}" if origin.startswith((PREFIX, "--")) else f"{origin} ({value})"
     return Problem(origin, reason)

@@ -11,6 +11,7 @@ import pytest
 
 from infra.adapters.embedded_postgres import EmbeddedPostgres
 from infra.adapters.migrations import migrate
+from tests.kafka_broker import kafka  # noqa: F401  # the fixture; its broker starts where a test asks for it
 
 _NUMBERS = count(1)
 

@@ -262,11 +262,18 @@ class PostgresReads:
         return dict(self._rows("select segment, version from segment_versions"))
 
     def segment_day(self, segment: str, day: date) -> tuple[int, int]:
-        rows = self._rows('select entered, "left" from segment_days where segment = %s and day = %s', (segment, day))
-        return (rows[0][0], rows[0][1]) if rows else (0, 0)
+        rows = self._rows(
+            'select coalesce(sum(entered), 0), coalesce(sum("left"), 0) from segment_days'
+            " where segment = %s and day = %s",
+            (segment, day),
+        )
+        return int(rows[0][0]), int(rows[0][1])
 
     def segment_days(self, since: date) -> list[tuple[str, date, int, int]]:
-        rows = self._rows('select segment, day, entered, "left" from segment_days where day >= %s', (since,))
+        rows = self._rows(
+            'select segment, day, sum(entered), sum("left") from segment_days where day >= %s group by segment, day',
+            (since,),
+        )
         return [(segment, day, int(entered), int(left)) for segment, day, entered, left in rows]
 
     def stages(self, revision: int) -> list[tuple[str, str, int]]:

@@ -534,8 +534,9 @@ class PostgresDecide:
     def count_segment_days(self, counts: Mapping[tuple[str, str], tuple[int, int]]) -> None:
         for (segment, day), (entered, left) in sorted(counts.items()):
             self._cursor.execute(
-                'insert into segment_days as d (segment, day, entered, "left") values (%s, %s, %s, %s)'
-                " on conflict (segment, day) do update set entered = d.entered + excluded.entered,"
+                'insert into segment_days as d (segment, day, part, entered, "left")'
+                " values (%s, %s, pg_backend_pid() %% 64, %s, %s)"
+                " on conflict (segment, day, part) do update set entered = d.entered + excluded.entered,"
                 ' "left" = d."left" + excluded."left"',
                 (segment, day, entered, left),
             )

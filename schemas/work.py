@@ -1,0 +1,51 @@
+"""What drives a worker on Kafka and what the worker does for it: the line between a runner and the processors."""
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+from schemas.record import Stored
+
+
+class Fetched(NamedTuple):
+    """Consecutive records of one partition as they were fetched. Gaps inside are real (markers of transactions).
+
+    `start`: the offset that `claim` or the last `apply` said comes next, at or before the first record's.
+    `end`: the offset after the last record.
+    `caught_up_us`: when nothing more was there, the instant before the fetch that said so was sent; else None.
+    """
+
+    partition: int
+    start: int
+    end: int
+    records: Sequence[Stored]
+    caught_up_us: int | None
+
+
+class PartitionWork(Protocol):
+    """What the processors do with the partitions a runner was assigned. One call at a time, from any one thread.
+
+    Every call may raise a TouchfoldError: RETRY (an outage: nothing is kept; try the same again, without an end),
+    STOP (end the process with its message).
+    """
+
+    def claim(self, partitions: Collection[int]) -> Mapping[int, int]:
+        """Own these from now on, whoever had them; the offset where each goes on. Fences the owner before."""
+
+    def release(self, partitions: Collection[int]) -> None:
+        """Own these no more. Never fails: the next claim fences us anyway."""
+
+    def apply(self, batches: Sequence[Fetched]) -> None:
+        """Fold all of them in one transaction, at most one a partition; then decide.
+
+        Raises ProgressConflict when one of them is not ours any more or does not start where it stands (nothing is
+        kept: claim again), and any other exception when a record cannot be folded (nothing is kept).
+        """
+
+    def salvage(self, batch: Fetched) -> None:
+        """Fold a batch that failed again and again record by record; those that cannot be become dead letters."""
+
+    def idle(self, caught_up: Mapping[int, int]) -> bool:
+        """Timers, marks of other workers, building revisions; a slice of it. True if there was work.
+
+        `caught_up`: of the owned partitions that have nothing more, when that was known (microseconds, as in Fetched).
+        """
