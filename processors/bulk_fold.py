@@ -47,13 +47,13 @@ class BulkFold:
         """Store states and progress in one transaction; who was erased meanwhile is left out. ProgressConflict."""
         folder, fold = self._folder, self._folder.fold
         steps = [
-            Advance(partition, start, end, 0)
+            Advance(partition, start, end, 0, folder.epochs[partition])
             for partition, (start, end) in enumerate(zip(self._stored, self._ends, strict=True))
             if end > start
         ]
         with folder.store.fold() as tx:
-            tx.hold_erasures()
-            tx.advance(folder.revision, folder.epoch, steps)
+            tx.hold_erasures(live=False)
+            tx.advance(folder.revision, steps)
             gone = tx.erased(set(self._routes.values()))
             for partition, held in self._states.items():
                 kept = {key: state for key, state in held.items() if not gone or self._routes[key] not in gone}

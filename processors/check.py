@@ -61,7 +61,7 @@ def check(
 ) -> Verdict:
     """Compare the live tables of a snapshot with a rebuild of the log up to it. `progress(done, total)` in records."""
     fold = compiled.fold
-    rebuilt = _fold_all(services, folder_of(services, compiled, 0, live=False), snapshot, progress)
+    rebuilt = _fold_all(services, folder_of(services, compiled, {}, live=False), snapshot, progress)
     at_us = snapshot.watermark_us
     differences: list[Difference] = []
     digest = sha256()

@@ -34,7 +34,17 @@ from projections.state import (
     shown,
 )
 from schemas.record import uuid_text
-from schemas.store import NO_EVENT, Change, DecideTx, Mark, ProfileRow, ProjectionStore, change_id
+from schemas.store import (
+    NO_EVENT,
+    SHARDS,
+    Change,
+    DecideTx,
+    Mark,
+    NewMark,
+    ProfileRow,
+    ProjectionStore,
+    change_id,
+)
 
 DirectTraits = Callable[[Mapping[bytes, State], frozenset[str]], dict[bytes, dict[str, Any]]]
 """Opens the direct traits that conditions need: states by profile id, names -> values by profile id."""
@@ -64,9 +74,20 @@ class Cause(NamedTuple):
         return None if self.stamp[1] == NO_EVENT else self.stamp[1]
 
 
+class Sharing(NamedTuple):
+    """How a worker shares DECIDE with others: it takes `most` shards at a time, the one numbered `first` first."""
+
+    first: int
+    most: int
+
+
 @dataclass
 class Decider:
-    """Decides for one revision. A silent one (a building revision) writes no feed and no identity."""
+    """Decides for one revision. A silent one (a building revision) writes no feed and no identity.
+
+    `sharing`: other workers decide for the same revision. Then a profile that another one has is left to a mark of
+    its own instead of being waited for: two workers on the same customers would go at one's pace.
+    """
 
     store: ProjectionStore
     fold: Fold
@@ -78,6 +99,7 @@ class Decider:
     time_zone: str
     silent: bool = False
     fresh: Fresh | None = None
+    sharing: Sharing | None = None
 
     @cached_property
     def days(self) -> LocalDays:
@@ -103,10 +125,10 @@ class Decider:
         """Decide what is marked or due at the lowest watermark; all of it in one transaction."""
         try:
             with self.store.decide() as tx:
-                taken = tx.take_marks(self.revision, marks)
+                taken = self._take(tx, marks)
                 wanted = self._wanted(tx, taken)
                 all_taken = self.fresh is not None and len(taken) < marks
-                for profile_id in tx.due(self.revision, watermark_us, due):
+                for profile_id in tx.due(self.revision, watermark_us, due, shared=self.sharing is not None):
                     if profile_id not in wanted.causes:
                         wanted.causes[profile_id] = Cause("timer")
                         if all_taken and profile_id not in wanted.moves.ended:  # nothing is open: it is as stored
@@ -125,10 +147,18 @@ class Decider:
             self.fresh.decided(mark.id for mark in taken)
         return Outcome(len(taken), len(wanted.causes), len(changes))
 
+    def _take(self, tx: DecideTx, limit: int) -> list[Mark]:
+        sharing = self.sharing
+        if sharing is None:
+            return tx.take_marks(self.revision, limit)
+        tx.join(self.revision)
+        shards = tx.hold_shards(self.revision, sharing.first, sharing.most)
+        return tx.take_marks(self.revision, limit, shards) if shards else []
+
     def decide_all(self, profile_ids: Sequence[bytes], watermark_us: int, cause: str) -> None:
         """Decide these whether marked or not; a building revision does so with all of them once."""
         with self.store.decide() as tx:
-            wanted = _Wanted(dict.fromkeys(profile_ids, Cause(cause)), Moves.none(), {})
+            wanted = _Wanted(dict.fromkeys(profile_ids, Cause(cause)), Moves.none(), {}, {}, {})
             changes = self._decide(tx, wanted, watermark_us, False)
             if not self.silent:
                 tx.add_changes(changes)
@@ -143,7 +173,7 @@ class Decider:
             if mark.kind == "identity":
                 anew.update(mark.signatures)
         if not newest:
-            return _Wanted({}, Moves.none(), {})
+            return _Wanted({}, Moves.none(), {}, {}, {})
         owners, moves = self.identity.settle(tx, newest, anew, read_only=self.silent)
         causes: dict[bytes, Cause] = {}
         for signature, stamp in newest.items():
@@ -153,7 +183,7 @@ class Decider:
                 causes[owner] = Cause("event", max(stamp, other.stamp))
         for profile_id in moves.touched:
             causes.setdefault(profile_id, Cause("identity"))
-        return _Wanted(causes, moves, self._grown(taken, owners, moves))
+        return _Wanted(causes, moves, self._grown(taken, owners, moves), newest, owners)
 
     def _grown(self, taken: Sequence[Mark], owners: Mapping[bytes, bytes], moves: Moves) -> dict[bytes, list[Seen]]:
         """Events by profile, of the profiles that lack these events and nothing else."""
@@ -177,7 +207,10 @@ class Decider:
 
     def _decide(self, tx: DecideTx, wanted: "_Wanted", watermark_us: int, lagging: bool) -> list[Change]:
         causes, moves = wanted.causes, wanted.moves
-        before = tx.lock_profiles(self.revision, {*causes, *moves.ended})
+        if self.sharing is None:
+            before = tx.lock_profiles(self.revision, {*causes, *moves.ended})
+        else:
+            before = self._lock_beside_others(tx, wanted)
         states, still = self._grown_states(wanted.grown, before, watermark_us)
         states |= self._states(tx, causes.keys() - states.keys())
         direct = self.direct(states, self.evaluator.needs_direct) if self.evaluator.needs_direct else {}
@@ -210,6 +243,25 @@ class Decider:
             tx.count_segment_days(writer.segment_days())
             tx.mark_search(writer.searchable | moves.touched | moves.ended.keys() | set(gone))
         return writer.changes
+
+    def _lock_beside_others(self, tx: DecideTx, wanted: "_Wanted") -> dict[bytes, ProfileRow]:
+        """Lock what identity changed, waiting for it, and of the rest what is free; the others are marked again."""
+        causes, moves = wanted.causes, wanted.moves
+        moved = moves.touched | moves.ended.keys() | set(moves.ended.values())
+        before = tx.lock_profiles(self.revision, moved)
+        free, busy = tx.try_profiles(self.revision, causes.keys() - moved)
+        for profile_id in busy:
+            del causes[profile_id]
+        # Owners were read before the locks: a profile may have been merged away since, with a signature of ours.
+        still = [s for s, owner in wanted.owners.items() if owner not in moved]
+        now = tx.owners(still) if still else {}
+        later = {s: wanted.newest[s] for s in still if wanted.owners[s] in busy or now.get(s) != wanted.owners[s]}
+        if later:
+            shards: dict[int, dict[bytes, tuple[int, bytes]]] = {}
+            for signature, newest in later.items():
+                shards.setdefault(signature[0] % SHARDS, {})[signature] = newest
+            tx.add_marks([NewMark(self.revision, shard, "fold", of) for shard, of in shards.items()])
+        return before | free
 
     def _grown_states(
         self, grown: Mapping[bytes, list[Seen]], before: Mapping[bytes, ProfileRow], watermark_us: int
@@ -276,11 +328,16 @@ class Decider:
 
 
 class _Wanted(NamedTuple):
-    """What one run decides. `grown`: the events that are all a stored profile lacks, by profile."""
+    """What one run decides. `grown`: the events that are all a stored profile lacks, by profile.
+
+    `newest` and `owners`: of the signatures that were marked.
+    """
 
     causes: dict[bytes, Cause]
     moves: Moves
     grown: dict[bytes, list[Seen]]
+    newest: Mapping[bytes, tuple[int, bytes]]
+    owners: Mapping[bytes, bytes]
 
 
 class _Writer:

@@ -90,7 +90,7 @@ class Folder:
     sealer: Sealer
     letter: LetterMaker
     revision: int
-    epoch: int
+    epochs: Mapping[int, int]  # by partition: in which we own it
     live: bool = True
     marks: bool = True  # a revision that decides all its profiles at the end needs none
     fresh: Fresh | None = None  # told what DECIDE may fold into stored profiles; None where others decide too
@@ -108,11 +108,10 @@ class Folder:
         first_seen = dict(self._first)
         try:
             with self.store.fold() as tx:
-                tx.hold_erasures()
+                tx.hold_erasures(live=self.live)
                 tx.advance(
                     self.revision,
-                    self.epoch,
-                    [Advance(b.partition, b.start, b.end, b.watermark_us) for b in batches],
+                    [Advance(b.partition, b.start, b.end, b.watermark_us, self.epochs[b.partition]) for b in batches],
                 )
                 if self.live:
                     self._quarantine(tx, unreadable, report)

@@ -8,14 +8,14 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Final
+from typing import Final, Protocol
 
 import msgspec
 
 from processors.bulk_fold import BulkFold
 from processors.decide_batch import Decider
 from processors.fold_batch import Batch, Folder
-from processors.worker import Compiled, LiveLoop, Services, decider_of, folder_of
+from processors.worker import Compiled, Services, decider_of, epochs_of, folder_of
 from schemas.control import Revision
 from schemas.definitions import Definitions, plain
 from schemas.errors import Disposition, ProgressConflict, TouchfoldError
@@ -26,6 +26,26 @@ log = logging.getLogger("touchfold.rebuild")
 SLICE: Final = 10_000  # records folded between two live steps: about a third of a second
 PROFILES: Final = 2_000  # decided between two live steps
 NEAR: Final = 2_000  # records behind at which the rest is folded at the boundary
+ROUNDS: Final = 50  # of waiting for what other workers decide, each as long as a decision takes
+
+
+class LiveView(Protocol):
+    """What building needs of the loop that keeps the live revision, whoever folds for it."""
+
+    @property
+    def compiled(self) -> Compiled: ...
+
+    @property
+    def next_offsets(self) -> list[int]:
+        """By partition: how far the live revision is folded."""
+
+    def lowest_watermark(self) -> int: ...
+
+    def decide(self, watermark_us: int) -> bool:
+        """Decide what is marked or due until there is none; True if there was any."""
+
+    def forget(self) -> None:
+        """Take up again what is stored: another revision is live."""
 
 
 @dataclass
@@ -50,10 +70,13 @@ class Builder:
     def shadows(self) -> Sequence[int]:
         return () if self._building is None else (self._building.compiled.revision.revision,)
 
-    def __call__(self, live: LiveLoop) -> bool:
-        """A slice; True if there was work. A definition that cannot be folded fails its revision, not the worker."""
+    def __call__(self, live: LiveView) -> bool:
+        """A slice; True if there was work. A definition that cannot be folded fails its revision, not the worker.
+
+        Of several workers one builds, the others go on with the live revision.
+        """
         revision = self._services.control.building()
-        if revision is None:
+        if revision is None or not self._store.lead():
             self._building = None
             return False
         if self._building is None or self._building.compiled.revision.revision != revision.revision:
@@ -74,20 +97,22 @@ class Builder:
         self._services.control.fail(revision.revision, message)
         self._building = None
 
-    def _take_up(self, revision: Revision, live: LiveLoop) -> _Building:
+    def _take_up(self, revision: Revision, live: LiveView) -> _Building:
         services = self._services
+        with services.store.decide() as tx:
+            tx.lock_identity()  # whoever settles identity after this sees that the revision is being built
         compiled = Compiled.of(revision, services.time_zone, services.currency)
         progress = services.control.progress(revision.revision)
         fresh = all(each.next_offset == 0 for each in progress)
         if fresh and revision.cause == "definition" and compiled.fold.layout_hash == live.compiled.fold.layout_hash:
             self._store.copy_states(live.compiled.revision.revision, revision.revision)
             progress = services.control.progress(revision.revision)
-        folder = folder_of(services, compiled, progress[0].epoch, live=False, marks=False)
+        folder = folder_of(services, compiled, epochs_of(progress), live=False, marks=False)
         decider = decider_of(services, compiled, silent=True)
         starts = [each.next_offset for each in progress]
         return _Building(compiled, folder, decider, starts, BulkFold(folder, starts))
 
-    def _slice(self, building: _Building, live: LiveLoop) -> None:
+    def _slice(self, building: _Building, live: LiveView) -> None:
         behind = [end - start for end, start in zip(live.next_offsets, building.next, strict=True)]
         if building.decided_up_to is None:
             if sum(behind) > NEAR:
@@ -125,9 +150,11 @@ class Builder:
 
     def _batch(self, building: _Building, partition: int, count: int) -> Batch:
         start = building.next[partition]
-        return Batch(partition, start, start + count, self._services.log.read(partition, start, count), 0)
+        end = start + count
+        read = self._services.log.read(partition, start, count)
+        return Batch(partition, start, end, [record for record in read if record.offset < end], 0)
 
-    def _decide_next(self, building: _Building, live: LiveLoop) -> None:
+    def _decide_next(self, building: _Building, live: LiveView) -> None:
         assert building.decided_up_to is not None, "folding the past comes first"
         ids = self._store.next_profiles(building.decided_up_to, PROFILES)
         if ids:
@@ -138,18 +165,26 @@ class Builder:
         else:
             building.all_decided = True
 
-    def _finish(self, building: _Building, live: LiveLoop) -> None:
+    def _finish(self, building: _Building, live: LiveView) -> None:
         """At a batch boundary of the live loop: fold and decide the rest, then swap."""
-        while any(behind := [e - s for e, s in zip(live.next_offsets, building.next, strict=True)]):
-            self._fold(building, behind, SLICE)
-        watermark = live.lowest_watermark()
-        live.decide(watermark)
-        while True:
-            outcome = building.decider.run(watermark)
-            if outcome.marks == outcome.profiles == 0:
+        with self._store.halted():
+            while any(behind := [e - s for e, s in zip(live.next_offsets, building.next, strict=True)]):
+                self._fold(building, behind, SLICE)
+            watermark = live.lowest_watermark()
+            for _ in range(ROUNDS):
+                live.decide(watermark)
+                while True:
+                    outcome = building.decider.run(watermark)
+                    if outcome.marks == outcome.profiles == 0:
+                        break
+                plan = swap_plan(live.compiled, building.compiled, watermark)
+                try:
+                    changes = self._store.swap(plan)
+                except ProgressConflict:
+                    continue  # another worker still decides what it has taken; nothing new comes while we halt FOLD
                 break
-        plan = swap_plan(live.compiled, building.compiled, watermark)
-        changes = self._store.swap(plan)
+            else:
+                return
         log.info("revision %d is live (%s), %d changes", plan.new, plan.cause, changes)
         self._building = None
         self._services.store.number_feed()

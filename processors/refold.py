@@ -13,9 +13,10 @@ CHUNK: Final = 5_000  # records fetched at a time
 def refold_marked(folder: Folder) -> int:
     """Make the states anew that marks ask for, and mark their profiles; returns how many signatures."""
     with folder.store.fold() as tx:
-        tx.hold_erasures()
+        tx.hold_erasures(live=True)
         signatures = tx.take_refolds(folder.revision)
         if signatures:
+            tx.hold_progress(folder.revision)  # whoever folds for their partitions waits, and finds what is made here
             _refold(folder, tx, signatures)
     return len(signatures)
 

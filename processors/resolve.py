@@ -6,6 +6,7 @@ The rules are in `projections.identity`; here is only which rows they need and w
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 from projections.identity import (
@@ -20,7 +21,7 @@ from projections.identity import (
     resolve,
 )
 from schemas.identity_rules import IdentityRules
-from schemas.store import NO_EVENT, DecideTx, EvidenceRow, NewMark, TokenRow
+from schemas.store import NO_EVENT, NO_RECEIPT, DecideTx, EvidenceRow, NewMark, TokenRow
 
 
 class Moves(NamedTuple):
@@ -38,11 +39,16 @@ class Moves(NamedTuple):
 
 @dataclass
 class Identity:
-    """Applies the rules to stored evidence, for the live revision. `shadows`: revisions being built beside it."""
+    """Applies the rules to stored evidence, for the live revision. `shadows`: revisions being built beside it.
+
+    `shared`: other workers settle at the same time. Then each locks the rows of the tokens it may change; else one
+    lock for all of identity costs less.
+    """
 
     rules: IdentityRules
     revision: int
     shadows: Callable[[], Sequence[int]] = tuple
+    shared: bool = False
 
     def settle(
         self,
@@ -57,18 +63,32 @@ class Identity:
         owners = tx.owners(signatures)
         if read_only or (not anew and len(owners) == len(signatures)):
             return owners, Moves.none()
-        tx.lock_identity()
-        # Read under the lock: another worker may have decided some of them meanwhile.
-        rows = {row.signature: row for row in tx.evidence((signatures - owners.keys()) | anew)}
-        owners |= {s: row.profile_id for s, row in rows.items() if row.profile_id is not None}
-        fresh = {s for s, row in rows.items() if row.profile_id is None and row.tokens}
-        wanted = fresh | {s for s in anew if s in rows and rows[s].tokens}  # an erasure may have emptied some
-        if not wanted:
-            return owners, Moves.none()
-        work = _Work(tx, self.rules, self.revision, [_evidence(rows[signature]) for signature in wanted])
-        moves = work.short() if not anew else None
-        moves = work.whole() if moves is None else moves
-        for revision in self.shadows():
+        if self.shared:
+            tx.share_identity()
+        else:
+            tx.lock_identity()
+        locked: set[bytes] = set()
+        while True:
+            # Read under the locks: another worker may have decided some of them meanwhile.
+            rows = {row.signature: row for row in tx.evidence((signatures - owners.keys()) | anew)}
+            owners |= {s: row.profile_id for s, row in rows.items() if row.profile_id is not None}
+            fresh = {s for s, row in rows.items() if row.profile_id is None and row.tokens}
+            wanted = fresh | {s for s in anew if s in rows and rows[s].tokens}  # an erasure may have emptied some
+            if not wanted:
+                if locked:
+                    tx.unlock_tokens()  # rows that were made to be locked go with that
+                return owners, Moves.none()
+            work = _Work(tx, self.rules, self.revision, [_evidence(rows[signature]) for signature in wanted])
+            # The first look is cheap and finds nearly all; what is decided under those locks may need more of them.
+            needed = work.near() if self.shared and not locked else work.plan(whole=bool(anew))
+            if not self.shared or needed <= locked:
+                moves = work.store()
+                break
+            if locked:
+                tx.unlock_tokens()
+            locked |= needed
+            tx.lock_tokens(work.kinds, locked)
+        for revision in tx.building() if self.shared else self.shadows():
             tx.add_marks([NewMark(revision, 0, "decide", dict.fromkeys(work.moved, (0, NO_EVENT)))])
         return owners | {s: owner for s, owner in work.owners.items() if s in signatures}, moves
 
@@ -82,10 +102,26 @@ class _Work:
         self._revision = revision
         self.moved: set[bytes] = set()  # signatures whose owner changed or was found
         self._fresh = fresh
-        self._rows = {row.token: row for row in tx.tokens({token for each in fresh for _, token in each.tokens})}
+        self._rows = self._settled({token for each in fresh for _, token in each.tokens})
         self.owners: dict[bytes, bytes] = {}
+        self.kinds = {token: kind for each in fresh for kind, token in each.tokens}  # whose rows may have to be made
+        self.store: Callable[[], Moves] = Moves.none  # what `plan` found to do
 
-    def short(self) -> Moves | None:
+    def _settled(self, tokens: Iterable[bytes]) -> dict[bytes, TokenRow]:
+        """Token rows; those that are there only to be locked are as if they were not."""
+        return {row.token: row for row in self._tx.tokens(tokens) if row.last_us != NO_RECEIPT[2]}
+
+    def near(self) -> set[bytes]:
+        """The tokens that what is decided changes at least: the fresh ones and the profiles that these are in."""
+        reached = {row.profile_id for row in self._rows.values() if not row.hub and row.profile_id is not None}
+        return self.kinds.keys() | reached
+
+    def plan(self, *, whole: bool) -> set[bytes]:
+        """Decide; `store` then stores it. Returns the tokens whose rows that changes or rests on."""
+        planned = None if whole else self._plan_short()
+        return self._plan_whole() if planned is None else planned
+
+    def _plan_short(self) -> set[bytes] | None:
         """Decide the fresh evidence against the profiles it reaches; None when that would not be the whole truth."""
         known = {t: KnownToken(row.kind, row.hub, row.profile_id or t) for t, row in self._rows.items()}
         reached = {row.profile_id for row in known.values() if not row.is_hub}
@@ -95,7 +131,10 @@ class _Work:
         if extension is None:
             return None
         self._rows |= {row.token: row for row in members}
-        return self._store_extension(extension, profiles)
+        self.store = partial(self._store_extension, extension, profiles)
+        ended = dict(extension.merged)
+        moved = {row.token for row in members if row.profile_id in ended}
+        return self.near() | moved | reached
 
     def _partners(self, known: Mapping[bytes, KnownToken]) -> dict[bytes, dict[str, set[bytes]]]:
         """What earlier evidence saw the lower-ranked known tokens with; asked only where a hub could come of it."""
@@ -131,13 +170,14 @@ class _Work:
             self._own({signature: into[old] for old, signature in pairs})
         return moves
 
-    def whole(self) -> Moves:
+    def _plan_whole(self) -> set[bytes]:
         """Resolve everything connected with the fresh evidence."""
         scope, hubs = self._scope()
         resolution = resolve(scope.values(), self._rules, hubs=hubs)
-        tokens = {token: kind for each in scope.values() for kind, token in each.tokens}
-        self._rows |= {row.token: row for row in self._tx.tokens(tokens.keys() - self._rows.keys())}
-        return self._store_resolution(resolution, scope, tokens)
+        self.kinds = tokens = {token: kind for each in scope.values() for kind, token in each.tokens}
+        self._rows |= self._settled(tokens.keys() - self._rows.keys())
+        self.store = partial(self._store_resolution, resolution, scope, tokens)
+        return set(tokens)
 
     def _scope(self) -> tuple[dict[bytes, Evidence], frozenset[bytes]]:
         """All evidence connected with the fresh by tokens that are no hubs. Hubs are not looked beyond.
@@ -150,7 +190,7 @@ class _Work:
         hubs: frozenset[bytes] = frozenset(stored_hubs)
         while True:
             frontier = {t for each in scope.values() for _, t in each.tokens} - seen
-            fresh_rows = {row.token: row for row in self._tx.tokens(frontier - self._rows.keys())}
+            fresh_rows = self._settled(frontier - self._rows.keys())
             self._rows |= fresh_rows
             stored_hubs |= {token for token, row in fresh_rows.items() if row.hub}
             frontier -= stored_hubs
@@ -225,7 +265,7 @@ def _evidence(row: EvidenceRow) -> Evidence:
 
 def _moved(old: TokenRow | None, token: bytes, kind: str, profile_id: bytes, *, hub: bool) -> TokenRow:
     if old is None:
-        return TokenRow(token, kind, 2**63 - 1, b"\xff" * 16, -(2**63), bytes(16), hub, profile_id)
+        return TokenRow(token, kind, *NO_RECEIPT, hub, profile_id)
     return old._replace(profile_id=profile_id, hub=hub)
 
 

@@ -12,7 +12,7 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
-from processors.decide_batch import Decider
+from processors.decide_batch import Decider, Sharing
 from processors.direct_traits import open_direct
 from processors.fold_batch import Batch, Folder, LetterMaker, Report
 from processors.fresh import Fresh
@@ -22,7 +22,7 @@ from processors.search_index import SearchIndexer
 from projections.evaluate import Evaluator, compile_evaluator
 from projections.fold import Fold, compile_fold
 from projections.state import State
-from schemas.control import Control, Revision
+from schemas.control import Control, Progress, Revision
 from schemas.definitions import Definitions, from_json
 from schemas.errors import Disposition, ProgressConflict, TouchfoldError
 from schemas.identity_rules import DEFAULT_RULES
@@ -76,6 +76,7 @@ def decider_of(
     silent: bool = False,
     shadows: Callable[[], Sequence[int]] = tuple,
     fresh: Fresh | None = None,
+    sharing: Sharing | None = None,
 ) -> Decider:
     """The DECIDE of a revision."""
 
@@ -85,22 +86,23 @@ def decider_of(
     def uncapped(tx: DecideTx, signatures: Sequence[bytes]) -> State:
         zone, currency = services.time_zone, services.currency
         fold = compile_fold(compiled.definitions, time_zone=zone, currency=currency, order_cap=None)
-        return uncapped_state(folder_of(services, replace(compiled, fold=fold), 0), tx, signatures)
+        return uncapped_state(folder_of(services, replace(compiled, fold=fold), {}), tx, signatures)
 
     number = compiled.revision.revision
-    identity = Identity(DEFAULT_RULES, number, shadows)
+    identity = Identity(DEFAULT_RULES, number, shadows, shared=sharing is not None)
     return Decider(
         *(services.store, compiled.fold, compiled.evaluator, identity, direct, uncapped),
         *(number, services.time_zone),
         silent=silent,
         fresh=fresh,
+        sharing=sharing,
     )
 
 
 def folder_of(
     services: Services,
     compiled: Compiled,
-    epoch: int,
+    epochs: Mapping[int, int],
     *,
     live: bool = True,
     marks: bool = True,
@@ -109,7 +111,7 @@ def folder_of(
     """The FOLD of a revision."""
     return Folder(
         *(services.store, services.log, compiled.fold, services.sealer, services.letter),
-        *(compiled.revision.revision, epoch),
+        *(compiled.revision.revision, epochs),
         live=live,
         marks=marks,
         fresh=fresh,
@@ -137,7 +139,7 @@ class LiveLoop:
         progress = services.control.progress(revision.revision)
         self._compiled = Compiled.of(revision, services.time_zone, services.currency)
         fresh = Fresh()  # this loop alone folds and decides the live revision: the epoch of its progress says so
-        self._folder = folder_of(services, self._compiled, progress[0].epoch, fresh=fresh)
+        self._folder = folder_of(services, self._compiled, epochs_of(progress), fresh=fresh)
         self._decider = decider_of(services, self._compiled, shadows=self.shadows, fresh=fresh)
         self._next = [each.next_offset for each in progress]
         return self._compiled
@@ -321,6 +323,10 @@ class Build(Protocol):
 
     def __call__(self, live: LiveLoop) -> bool:
         """A slice of work; True if there was any."""
+
+
+def epochs_of(progress: Sequence[Progress]) -> dict[int, int]:
+    return {each.partition: each.epoch for each in progress}
 
 
 def _received_us(record: Stored) -> int:

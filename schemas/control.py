@@ -1,6 +1,6 @@
 """Rows and port of what steers the processors: revisions of the projections, their progress, the facts."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple, Protocol
 
@@ -37,6 +37,19 @@ class Pulse(NamedTuple):
     search: bool = False  # whether profiles wait to be indexed
 
 
+class Beat(NamedTuple):
+    """What there is to do for any worker, in one look."""
+
+    live: int
+    building: int | None
+    marks: bool  # to decide, of the live revision
+    refolds: bool
+    watermark_us: int  # the lowest of all partitions
+    due_us: int | None  # the earliest timer
+    search: bool
+    owners: int  # workers that own partitions
+
+
 class Control(Protocol):
     """Revisions and progress. Each call is a transaction of its own."""
 
@@ -52,6 +65,21 @@ class Control(Protocol):
 
     def progress(self, revision: int) -> list[Progress]:
         """By partition, ascending."""
+
+    def claim(self, revision: int, partitions: Collection[int], owner: str) -> list[Progress]:
+        """Own these from now on: their epoch rises, which fences whoever had them."""
+
+    def release(self, revision: int, epochs: Mapping[int, int]) -> None:
+        """Own these no more, where they are still ours in these epochs (by partition)."""
+
+    def owners(self, revision: int) -> int:
+        """How many own partitions."""
+
+    def save_owned_watermarks(self, revision: int, epochs: Mapping[int, int], watermarks: Mapping[int, int]) -> None:
+        """Raise the watermarks of partitions that are still ours in these epochs."""
+
+    def beat(self, revision: int) -> Beat:
+        """What a worker among others has to do beside its partitions."""
 
     def add_revision(self, cause: str, definitions: Mapping[str, Any], content_hash: str, at: datetime) -> int:
         """A new revision in state building, with its tables and progress at 0. Supersedes others that are building."""

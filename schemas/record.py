@@ -15,7 +15,7 @@ from schemas.errors import ReaderTooOld, RecordUnreadable
 
 VERSION: Final = 1
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND: Final = timedelta(microseconds=1)
+MICROSECOND: Final = timedelta(microseconds=1)
 
 
 class Identifier(msgspec.Struct, frozen=True):
@@ -121,7 +121,7 @@ def _other_version(value: bytes, error: Exception | None) -> Record:
 
 def to_us(at: datetime) -> int:
     """Microseconds since 1970 of an aware time; exact."""
-    return (at - EPOCH) // _MICROSECOND
+    return (at - EPOCH) // MICROSECOND
 
 
 def from_us(at_us: int) -> datetime:

@@ -3,7 +3,7 @@
 Keys, digests, tokens, signatures and profile ids are 16 raw bytes; instants are microseconds since 1970.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from enum import IntEnum
 from hashlib import blake2b
@@ -13,6 +13,9 @@ from schemas.dead_letters import DeadLetter
 
 NO_EVENT: Final = bytes(16)
 """Stands where a mark has no event that caused it."""
+
+NO_RECEIPT: Final = (2**63 - 1, b"\xff" * 16, -(2**63), bytes(16))
+"""First and last receipt (instant, event) of a token that no settled evidence holds yet."""
 
 SHARDS: Final = 8
 """Shards of DECIDE; a mark goes to one by its route token."""
@@ -49,12 +52,13 @@ class NotApplied(NamedTuple):
 
 
 class Advance(NamedTuple):
-    """A batch of one partition: [start, end), and the partition's watermark after it."""
+    """A batch of one partition: [start, end), the partition's watermark after it, and its owner's epoch."""
 
     partition: int
     start: int
     end: int
     watermark_us: int
+    epoch: int
 
 
 class EvidenceRow(NamedTuple):
@@ -141,13 +145,19 @@ def change_id(profile_id: bytes, version: int, type_: str, name: str | None, old
 class FoldTx(Protocol):
     """Open transaction of FOLD: only rows of the partitions of its batch."""
 
-    def hold_erasures(self) -> None:
-        """Until commit no erasure names new tokens: what is erased now stays the whole truth for this batch."""
+    def hold_erasures(self, *, live: bool) -> None:
+        """Until commit no erasure names new tokens: what is erased now stays the whole truth for this batch.
+
+        `live`: the live revision is written, so nobody who halts it (see `Rebuilding.halted`) looks meanwhile.
+        """
 
     def erased(self, tokens: Iterable[bytes]) -> set[bytes]: ...
 
-    def advance(self, revision: int, epoch: int, batches: Sequence[Advance]) -> None:
+    def advance(self, revision: int, batches: Sequence[Advance]) -> None:
         """The first write: move progress. Raises ProgressConflict unless owner and start are as expected."""
+
+    def hold_progress(self, revision: int) -> None:
+        """Until commit no other transaction folds for this revision, in any partition."""
 
     def register(self, rows: Sequence[RegisterRow]) -> list[RegisterRow]:
         """Insert rows whose event key is new (ascending); returns the present rows of the other keys."""
@@ -186,18 +196,43 @@ class FoldTx(Protocol):
 class DecideTx(Protocol):
     """Open transaction of DECIDE."""
 
-    def take_marks(self, revision: int, limit: int) -> list[Mark]:
-        """The oldest marks but refolds, locked until commit; marks another worker holds are passed over."""
+    def join(self, revision: int) -> None:
+        """Until commit this revision is the live one. Raises ProgressConflict when it is not."""
+
+    def hold_shards(self, revision: int, first: int, most: int) -> list[int]:
+        """Own until commit at most `most` shards that have marks and no owner, beginning at shard `first`."""
+
+    def take_marks(self, revision: int, limit: int, shards: Collection[int] | None = None) -> list[Mark]:
+        """The oldest marks but refolds, locked until commit; marks another worker holds are passed over.
+
+        Of these shards alone, where given.
+        """
 
     def delete_marks(self, ids: Sequence[int]) -> None: ...
 
     def add_marks(self, marks: Sequence[NewMark]) -> list[int]:
         """Their ids, ascending."""
 
-    def due(self, revision: int, until_us: int, limit: int) -> list[bytes]: ...
+    def due(self, revision: int, until_us: int, limit: int, *, shared: bool = False) -> list[bytes]:
+        """Profiles whose timer is due, the earliest first; `shared`: locked, those another worker has passed over."""
 
     def lock_identity(self) -> None:
         """Who changes who is whom does it alone, until commit."""
+
+    def share_identity(self) -> None:
+        """Beside others who lock the tokens they change; not beside one who `lock_identity`. A savepoint."""
+
+    def lock_tokens(self, kinds: Mapping[bytes, str], tokens: Collection[bytes]) -> None:
+        """Lock the rows of `tokens` ascending, until commit; those in `kinds` are made before, where they are missing.
+
+        A row that was made so has NO_RECEIPT and no profile.
+        """
+
+    def unlock_tokens(self) -> None:
+        """Back to the savepoint of `share_identity`: to lock more, in order."""
+
+    def building(self) -> list[int]:
+        """Revisions that are being built."""
 
     def owners(self, signatures: Iterable[bytes]) -> dict[bytes, bytes]:
         """Signature -> profile id, of those that have one."""
@@ -221,6 +256,9 @@ class DecideTx(Protocol):
 
     def lock_profiles(self, revision: int, profile_ids: Iterable[bytes]) -> dict[bytes, ProfileRow]:
         """Lock rows ascending; ids without a row are left out."""
+
+    def try_profiles(self, revision: int, profile_ids: Iterable[bytes]) -> tuple[dict[bytes, ProfileRow], set[bytes]]:
+        """As `lock_profiles`, without waiting; beside them the ids whose rows another worker has."""
 
     def states(self, revision: int, signatures: Iterable[bytes]) -> list[tuple[bytes, bytes]]: ...
 
@@ -291,6 +329,12 @@ class Rebuilding(Protocol):
 
     def copy_states(self, old: int, new: int) -> None:
         """Take the live revision's states and progress over: right when both fold alike."""
+
+    def lead(self) -> bool:
+        """Whether it is us who build; the first who asks does, until its connection ends."""
+
+    def halted(self) -> AbstractContextManager[None]:
+        """Nobody folds for the live revision meanwhile: all have stopped at a batch boundary."""
 
     def swap(self, plan: SwapPlan) -> int:
         """Make the new revision live if both have folded the same and nothing is marked; returns changes emitted.

@@ -1,6 +1,6 @@
 """`Control` in PostgreSQL: revisions, progress, facts."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -8,10 +8,19 @@ from psycopg2.extensions import cursor as Cursor
 from psycopg2.extras import Json
 
 from infra.adapters.postgres import Database
-from schemas.control import Progress, Pulse, Revision
+from schemas.control import Beat, Progress, Pulse, Revision
 from schemas.facts import Fact
 
 _REVISION: Final = "select revision, state, cause, definitions, content_hash, done, message from revisions"
+_BEAT: Final = """
+select (select revision from revisions where state = 'live'),
+    (select min(revision) from revisions where state = 'building'),
+    exists (select from marks where revision = %(revision)s and kind <> 'refold'),
+    exists (select from marks where revision = %(revision)s and kind = 'refold'),
+    p.watermark_us, exists (select from search_due), p.owners
+from (select coalesce(min(watermark_us), 0) watermark_us, count(distinct owner) owners
+    from progress where revision = %(revision)s) p
+"""
 
 
 class PostgresControl:
@@ -62,6 +71,55 @@ class PostgresControl:
                 (revision,),
             )
             return [Progress(*row) for row in cursor.fetchall()]
+
+    def claim(self, revision: int, partitions: Collection[int], owner: str) -> list[Progress]:
+        with self._database.transaction() as cursor:
+            cursor.execute(
+                "select from progress where revision = %(revision)s and partition = any(%(partitions)s)"
+                " order by partition for update;"
+                " update progress set epoch = epoch + 1, owner = %(owner)s"
+                " where revision = %(revision)s and partition = any(%(partitions)s)"
+                " returning partition, epoch, next_offset, watermark_us",
+                {"revision": revision, "partitions": sorted(partitions), "owner": owner},
+            )
+            return sorted(Progress(*row) for row in cursor.fetchall())
+
+    def release(self, revision: int, epochs: Mapping[int, int]) -> None:
+        with self._database.transaction() as cursor:
+            for partition, epoch in sorted(epochs.items()):
+                cursor.execute(
+                    "update progress set owner = null where revision = %s and partition = %s and epoch = %s",
+                    (revision, partition, epoch),
+                )
+
+    def owners(self, revision: int) -> int:
+        with self._database.reading() as cursor:
+            cursor.execute("select count(distinct owner) from progress where revision = %s", (revision,))
+            row = cursor.fetchone()
+            return int(row[0]) if row else 0
+
+    def save_owned_watermarks(self, revision: int, epochs: Mapping[int, int], watermarks: Mapping[int, int]) -> None:
+        rows = [(partition, epochs[partition], at) for partition, at in sorted(watermarks.items())]
+        values = ",".join([f"({int(p)}::smallint,{int(epoch)}::bigint,{int(at)}::bigint)" for p, epoch, at in rows])
+        with self._database.transaction() as cursor:
+            cursor.execute("set local synchronous_commit = off")
+            cursor.execute(
+                f"update progress p set watermark_us = greatest(p.watermark_us, v.at) from (values {values})"
+                " v (partition, epoch, at) where p.revision = %s and p.partition = v.partition and p.epoch = v.epoch",
+                (revision,),
+            )
+
+    def beat(self, revision: int) -> Beat:
+        with self._database.reading() as cursor:
+            cursor.execute(_BEAT, {"revision": revision})
+            row = cursor.fetchone()
+            assert row is not None, "a query without a table gave no row"
+            due_us = None
+            if row[0] == revision:
+                cursor.execute(f"select min(due_us) from profiles_r{int(revision)}")
+                due = cursor.fetchone()
+                due_us = due[0] if due else None
+            return Beat(row[0], row[1], row[2], row[3], row[4], due_us, row[5], row[6])
 
     def add_revision(self, cause: str, definitions: Mapping[str, Any], content_hash: str, at: datetime) -> int:
         with self._database.transaction() as cursor:

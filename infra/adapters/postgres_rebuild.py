@@ -5,10 +5,20 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
+from psycopg2.extensions import connection as Connection
 from psycopg2.extensions import cursor as Cursor
 
-from infra.adapters.postgres import Database, Uuid, copy_out, int8, mapped
-from infra.adapters.postgres_store import ERASURE_LOCK, PROFILE_COLUMNS, PostgresDecide, evidence_row, profile_row
+from infra.adapters.postgres import Database, Uuid, connect, copy_out, int8, mapped
+from infra.adapters.postgres_store import (
+    BUILD_LOCK,
+    ERASURE_LOCK,
+    FOLD_GATE,
+    LIVE_LOCK,
+    PROFILE_COLUMNS,
+    PostgresDecide,
+    evidence_row,
+    profile_row,
+)
 from schemas.errors import ProgressConflict, StoreUnavailable
 from schemas.failpoints import failpoint
 from schemas.store import Change, EvidenceRow, ProfileRow, SwapPlan, change_id
@@ -21,6 +31,7 @@ class PostgresRebuild:
 
     def __init__(self, dsn: str) -> None:
         self._database = Database(dsn, "touchfold rebuild")
+        self._leading: Connection | None = None  # holds BUILD_LOCK
 
     def next_profiles(self, after: bytes, limit: int) -> list[bytes]:
         with self._database.transaction() as cursor:
@@ -40,9 +51,36 @@ class PostgresRebuild:
                 (new, old),
             )
 
+    def lead(self) -> bool:
+        if self._leading is not None and self._leading.closed:
+            self._leading = None
+        if self._leading is not None:
+            return True
+        connection = connect(self._database.dsn, "touchfold builder")
+        with mapped():
+            connection.autocommit = True
+            with connection.cursor() as cursor:
+                cursor.execute("select pg_try_advisory_lock(%s)", (BUILD_LOCK,))
+                row = cursor.fetchone()
+        if row is None or not row[0]:
+            connection.close()
+            return False
+        self._leading = connection
+        return True
+
+    @contextmanager
+    def halted(self) -> Iterator[None]:
+        gate = Database(self._database.dsn, "touchfold build gate")
+        try:
+            with gate.transaction() as cursor:
+                cursor.execute("select pg_advisory_xact_lock(%s)", (FOLD_GATE,))
+                yield
+        finally:
+            gate.close()
+
     def swap(self, plan: SwapPlan) -> int:
         with self._database.transaction() as cursor:
-            cursor.execute("select pg_advisory_xact_lock(%s)", (ERASURE_LOCK,))
+            cursor.execute("select pg_advisory_xact_lock(%s), pg_advisory_xact_lock(%s)", (ERASURE_LOCK, LIVE_LOCK))
             self._check(cursor, plan)
             old, new = plan.old, plan.new
             cursor.execute(
@@ -67,6 +105,7 @@ class PostgresRebuild:
                 " where n.revision = %s and o.revision = %s and n.partition = o.partition",
                 (new, old),
             )
+            cursor.execute("update progress set epoch = epoch + 1 where revision = %s", (old,))  # nobody folds it now
             cursor.execute("update revisions set state = 'retired' where revision = %s", (old,))
             cursor.execute("update revisions set state = 'live', done = 1 where revision = %s", (new,))
             failpoint("swap.before_commit")
@@ -87,6 +126,8 @@ class PostgresRebuild:
 
     def close(self) -> None:
         self._database.close()
+        if self._leading is not None:
+            self._leading.close()
 
     @contextmanager
     def snapshot(self, revision: int, timeout_s: float = 300) -> Iterator["PostgresSnapshot"]:

@@ -5,7 +5,7 @@ directly (`states_r3`), so no plan touches another revision.
 """
 
 import struct
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, Final
@@ -43,6 +43,8 @@ from schemas.dead_letters import DeadLetter
 from schemas.errors import ProgressConflict
 from schemas.failpoints import failpoint
 from schemas.store import (
+    NO_RECEIPT,
+    SHARDS,
     Advance,
     Change,
     DecideTx,
@@ -59,6 +61,10 @@ from schemas.store import (
 ERASURE_LOCK: Final = 0x657261  # shared by FOLD, exclusive for the eraser while it names tokens
 IDENTITY_LOCK: Final = 0x696465
 FEED_LOCK: Final = 0x666565
+FOLD_GATE: Final = 0x676174  # shared by who folds for the live revision, exclusive for who halts that
+LIVE_LOCK: Final = 0x6C6976  # shared by who decides beside others, exclusive for a swap
+BUILD_LOCK: Final = 0x62756C  # of the worker that builds revisions, as long as its connection
+SHARD_LOCKS: Final = 0x736861  # two keys: this and the shard
 CHANGES_CHANNEL: Final = "touchfold_changes"
 _UUID, _TEXT, _INT8 = 2950, 25, 20
 _JSON: Final = msgspec.json.Encoder(order="deterministic")
@@ -80,6 +86,12 @@ PROFILE_COLUMNS: Final = (
 )
 _EVIDENCE: Final = ("signature", "tokens", "kinds", "first_us", "first_event", "profile_id")
 _TOKEN: Final = ("token", "kind", "first_us", "first_event", "last_us", "last_event", "hub", "profile_id")
+_NO_RECEIPTS: Final = b"".join(  # of a token row that only holds a lock, until its evidence is settled
+    (
+        *(f_int8(NO_RECEIPT[0]), f_bytes(NO_RECEIPT[1]), f_int8(NO_RECEIPT[2]), f_bytes(NO_RECEIPT[3])),
+        *(f_bool(False), f_bytes(None)),
+    )
+)
 
 
 # Rows written by the thousand are packed by one Struct each: field lengths stand as constants before the values.
@@ -158,8 +170,10 @@ class PostgresFold:
         self._cursor = cursor
         self._some_erased: bool | None = None  # nothing is erased at all; no erasure names new tokens until commit
 
-    def hold_erasures(self) -> None:
-        self._cursor.execute("select pg_advisory_xact_lock_shared(%s)", (ERASURE_LOCK,))
+    def hold_erasures(self, *, live: bool) -> None:
+        # the gate first: who halts FOLD lets a building revision go on, which holds erasures off too
+        gate = f"pg_advisory_xact_lock_shared({FOLD_GATE})," if live else ""
+        self._cursor.execute(f"select {gate} pg_advisory_xact_lock_shared({ERASURE_LOCK})")
 
     def erased(self, tokens: Iterable[bytes]) -> set[bytes]:
         if self._some_erased is None:
@@ -171,40 +185,48 @@ class PostgresFold:
         rows = copy_out(self._cursor, f"select token from erased_tokens where token = any({array_literal(tokens)})")
         return {row[0] or b"" for row in rows}
 
-    def advance(self, revision: int, epoch: int, batches: Sequence[Advance]) -> None:
+    def advance(self, revision: int, batches: Sequence[Advance]) -> None:
         for batch in sorted(batches):
             self._cursor.execute(
                 "update progress set next_offset = %s, watermark_us = greatest(watermark_us, %s)"
                 " where revision = %s and partition = %s and epoch = %s and next_offset = %s",
-                (batch.end, batch.watermark_us, revision, batch.partition, epoch, batch.start),
+                (batch.end, batch.watermark_us, revision, batch.partition, batch.epoch, batch.start),
             )
             if self._cursor.rowcount != 1:
                 raise ProgressConflict(
-                    f"partition {batch.partition} of revision {revision} is not at {batch.start} in epoch {epoch}"
+                    f"partition {batch.partition} of revision {revision} is not at {batch.start} in epoch {batch.epoch}"
                 )
+
+    def hold_progress(self, revision: int) -> None:
+        self._cursor.execute("select from progress where revision = %s order by partition for update", (revision,))
 
     def register(self, rows: Sequence[RegisterRow]) -> list[RegisterRow]:
         # New keys are the rule: COPY first inside a savepoint, look only when a key was there (2.7-4.1 us a row).
+        # Again, since another worker may commit one of them between the look and the second COPY.
         rows = sorted(rows)
-        self._cursor.execute("savepoint register")
-        try:
-            _copy_register(self._cursor, rows)
-        except psycopg2.errors.UniqueViolation:
-            self._cursor.execute("rollback to savepoint register")
-            keys = array_literal(row.event_key for row in rows)
-            present = [
-                _register_row(row)
-                for row in copy_out(
-                    self._cursor,
-                    'select event_key, digest, partition, "offset", signature, verdict from register'
-                    f" where event_key = any({keys})",
-                )
-            ]
-            known = {row.event_key for row in present}
-            _copy_register(self._cursor, [row for row in rows if row.event_key not in known])
-            return present
-        self._cursor.execute("release savepoint register")
-        return []
+        present: list[RegisterRow] = []
+        while True:
+            self._cursor.execute("savepoint register")
+            try:
+                _copy_register(self._cursor, rows)
+            except psycopg2.errors.UniqueViolation:
+                self._cursor.execute("rollback to savepoint register")
+                found = self._registered(rows)
+                present += found
+                known = {row.event_key for row in found}
+                rows = [row for row in rows if row.event_key not in known]
+            else:
+                self._cursor.execute("release savepoint register")
+                return present
+
+    def _registered(self, rows: Sequence[RegisterRow]) -> list[RegisterRow]:
+        keys = array_literal(row.event_key for row in rows)
+        found = copy_out(
+            self._cursor,
+            'select event_key, digest, partition, "offset", signature, verdict from register'
+            f" where event_key = any({keys})",
+        )
+        return [_register_row(row) for row in found]
 
     def replace_register(self, rows: Sequence[RegisterRow]) -> None:
         if rows:
@@ -314,9 +336,27 @@ class PostgresDecide:
     def __init__(self, cursor: Cursor) -> None:
         self._cursor = cursor
 
-    def take_marks(self, revision: int, limit: int) -> list[Mark]:
+    def join(self, revision: int) -> None:
+        self._cursor.execute(f"select pg_advisory_xact_lock_shared({LIVE_LOCK})")
+        self._cursor.execute("select from revisions where revision = %s and state = 'live'", (revision,))
+        if self._cursor.rowcount != 1:
+            raise ProgressConflict(f"revision {revision} is not the live one any more")
+
+    def hold_shards(self, revision: int, first: int, most: int) -> list[int]:
+        # the sorted list is made first, then locked row by row until the limit is reached
         self._cursor.execute(
-            "select id from marks where revision = %s and kind <> 'refold' order by id limit %s for update skip locked",
+            "select shard from (select shard from marks where revision = %s and kind <> 'refold' group by shard"
+            " order by (shard - %s + 32768) %% %s offset 0) s"
+            f" where pg_try_advisory_xact_lock({SHARD_LOCKS}, shard) limit %s",
+            (revision, first, SHARDS, most),
+        )
+        return [int(row[0]) for row in self._cursor.fetchall()]
+
+    def take_marks(self, revision: int, limit: int, shards: Collection[int] | None = None) -> list[Mark]:
+        those = "" if shards is None else f" and shard in ({','.join(str(int(each)) for each in shards)})"
+        self._cursor.execute(
+            f"select id from marks where revision = %s and kind <> 'refold'{those}"
+            " order by id limit %s for update skip locked",
             (revision, limit),
         )
         ids = [int(row[0]) for row in self._cursor.fetchall()]
@@ -339,16 +379,35 @@ class PostgresDecide:
     def add_marks(self, marks: Sequence[NewMark]) -> list[int]:
         return _add_marks(self._cursor, marks)
 
-    def due(self, revision: int, until_us: int, limit: int) -> list[bytes]:
+    def due(self, revision: int, until_us: int, limit: int, *, shared: bool = False) -> list[bytes]:
         rows = copy_out(
             self._cursor,
             f"select profile_id from profiles_r{int(revision)} where due_us <= {int(until_us)}"
-            f" order by due_us limit {int(limit)}",
+            f" order by due_us limit {int(limit)}{' for update skip locked' if shared else ''}",
         )
         return [row[0] or b"" for row in rows]
 
     def lock_identity(self) -> None:
         self._cursor.execute("select pg_advisory_xact_lock(%s)", (IDENTITY_LOCK,))
+
+    def share_identity(self) -> None:
+        self._cursor.execute(f"select pg_advisory_xact_lock_shared({IDENTITY_LOCK})")
+        self._cursor.execute("savepoint identity")
+
+    def lock_tokens(self, kinds: Mapping[bytes, str], tokens: Collection[bytes]) -> None:
+        # Ascending in both statements. The insert waits for who makes the same row, so that the lock then finds it.
+        packed = [f_bytes(token) + f_text(kind) + _NO_RECEIPTS for token, kind in kinds.items()]
+        copy_rows(self._cursor, "new_tokens", _TOKEN, packed)
+        self._cursor.execute("insert into tokens select * from new_tokens order by token on conflict do nothing")
+        self._cursor.execute("delete from new_tokens")
+        self._cursor.execute(f"select from tokens where token = any({array_literal(tokens)}) order by token for update")
+
+    def unlock_tokens(self) -> None:
+        self._cursor.execute("rollback to savepoint identity")
+
+    def building(self) -> list[int]:
+        self._cursor.execute("select revision from revisions where state = 'building' order by revision")
+        return [int(row[0]) for row in self._cursor.fetchall()]
 
     def owners(self, signatures: Iterable[bytes]) -> dict[bytes, bytes]:
         return dict(
@@ -445,6 +504,24 @@ class PostgresDecide:
                 f" where profile_id = any({array_literal(sorted(profile_ids))}) order by profile_id for update",
             )
         )
+
+    def try_profiles(self, revision: int, profile_ids: Iterable[bytes]) -> tuple[dict[bytes, ProfileRow], set[bytes]]:
+        listed = sorted(profile_ids)
+        if not listed:
+            return {}, set()
+        table = f"profiles_r{int(revision)} where profile_id = any"
+        locked = _read_profiles(
+            copy_raw(
+                self._cursor,
+                f"select {_LOCKED_PROFILE} from {table}({array_literal(listed)})"
+                " order by profile_id for update skip locked",
+            )
+        )
+        rest = [each for each in listed if each not in locked]
+        if not rest:
+            return locked, set()
+        busy = copy_out(self._cursor, f"select profile_id from {table}({array_literal(rest)})")
+        return locked, {row[0] or b"" for row in busy}
 
     def states(self, revision: int, signatures: Iterable[bytes]) -> list[tuple[bytes, bytes]]:
         return copy_pairs(

@@ -20,7 +20,7 @@ from infra.adapters.postgres_store import PostgresStore
 from processors.decide_batch import Decider
 from processors.fold_batch import Batch, Folder
 from processors.fresh import Fresh
-from processors.worker import Compiled, Services, decider_of, folder_of
+from processors.worker import Compiled, Services, decider_of, epochs_of, folder_of
 from schemas.dead_letters import DeadLetter
 from schemas.definitions import to_json
 from schemas.ports import Sealer
@@ -131,9 +131,9 @@ class LivePath:
 
     def __init__(self, bench: Bench, starts: Sequence[int] = ()) -> None:
         self._bench = bench
-        epoch = bench.services.control.progress(bench.compiled.revision.revision)[0].epoch
+        epochs = epochs_of(bench.services.control.progress(bench.compiled.revision.revision))
         fresh = Fresh()  # as the live loop of the worker
-        self._folder: Folder = folder_of(bench.services, bench.compiled, epoch, fresh=fresh)
+        self._folder: Folder = folder_of(bench.services, bench.compiled, epochs, fresh=fresh)
         self._decider: Decider = decider_of(bench.services, bench.compiled, fresh=fresh)
         self._next = list(starts) or [0] * bench.services.log.partitions
 

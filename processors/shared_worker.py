@@ -1,0 +1,233 @@
+"""A worker among others on one PostgreSQL: FOLD for the partitions it owns, DECIDE for whatever shard is free.
+
+A runner (`schemas.work`) hands it what was fetched; progress, epoch and contiguity are in PostgreSQL, in the same
+transaction as the effect. Timers, marks, building revisions and the search index are shared out among all workers.
+"""
+
+import logging
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from processors.decide_batch import Decider, Sharing
+from processors.fold_batch import Batch, Folder, Report
+from processors.rebuild import Builder
+from processors.refold import refold_marked
+from processors.search_index import SearchIndexer
+from processors.worker import GRACE, MAX_WAIT, Compiled, Services, decider_of, epochs_of, folder_of
+from schemas.control import Beat
+from schemas.errors import ProgressConflict, TouchfoldError
+from schemas.record import MICROSECOND, Stored, decode, to_us
+from schemas.store import SHARDS
+from schemas.work import Fetched
+
+log = logging.getLogger("touchfold.worker")
+
+WATERMARKS_EVERY_US: Final = 500_000
+GRACE_US: Final = GRACE // MICROSECOND
+MAX_WAIT_US: Final = MAX_WAIT // MICROSECOND
+
+
+@dataclass
+class SharedWorker:
+    """`PartitionWork` and the builder's `LiveView`. `owner` names it in the progress table; unique to the process."""
+
+    services: Services
+    builder: Builder
+    index: SearchIndexer | None
+    owner: str
+    totals: Report = field(default_factory=Report)
+    _compiled: Compiled | None = None
+    _folder: Folder | None = None
+    _decider: Decider | None = None
+    _epochs: dict[int, int] = field(default_factory=dict)  # of the partitions that are ours
+    _watermark_us: int = 0  # the lowest of all partitions when last seen; it only rises
+    _saved_us: int = 0
+
+    # ------------------------------------------------------------ partitions
+
+    def claim(self, partitions: Collection[int]) -> dict[int, int]:
+        revision = self.compiled.revision.revision
+        if self.services.control.live().revision != revision:
+            self.forget()
+            revision = self.compiled.revision.revision
+            partitions = {*partitions, *self._epochs}
+        claimed = self.services.control.claim(revision, partitions, self.owner)
+        missing = set(partitions) - {each.partition for each in claimed}
+        if missing:
+            raise ProgressConflict(f"the database does not know partitions {sorted(missing)} yet: restart the roles")
+        self._epochs |= epochs_of(claimed)
+        self._make()
+        return {each.partition: each.next_offset for each in claimed}
+
+    def release(self, partitions: Collection[int]) -> None:
+        mine = {partition: self._epochs.pop(partition) for partition in partitions if partition in self._epochs}
+        if mine and self._compiled is not None:
+            try:
+                self.services.control.release(self._compiled.revision.revision, mine)
+            except TouchfoldError as err:
+                log.info("partitions are given back without a note: %s", err.message)
+
+    # ------------------------------------------------------------ work
+
+    def apply(self, batches: Sequence[Fetched]) -> None:
+        self._fold([self._batch(each) for each in batches])
+        self.decide(self.lowest_watermark())
+
+    def salvage(self, batch: Fetched) -> None:
+        """Halve the batch until what fails is one record; that is set aside, the rest is folded."""
+        waiting = [batch]
+        while waiting:
+            part = waiting.pop()
+            try:
+                self._fold([self._batch(part)])
+            except TouchfoldError:
+                raise
+            except Exception:
+                waiting += reversed(self._halves(part))
+        self.decide(self.lowest_watermark())
+
+    def _halves(self, batch: Fetched) -> list[Fetched]:
+        """The two halves of a batch; of a single record itself, set aside."""
+        records = batch.records
+        if len(records) == 1:
+            place = (batch.partition, records[0].offset)
+            assert self._folder is not None, "it just failed"
+            if place in self._folder.poison:
+                raise ProgressConflict(f"partition {place[0]} offset {place[1]} cannot even be set aside")
+            log.exception("partition %d offset %d is set aside", *place)
+            self._folder.poison.add(place)
+            return [batch]
+        half = len(records) // 2
+        border = records[half].offset
+        return [
+            Fetched(batch.partition, batch.start, border, records[:half], None),
+            Fetched(batch.partition, border, batch.end, records[half:], batch.caught_up_us),
+        ]
+
+    def _batch(self, fetched: Fetched) -> Batch:
+        records = fetched.records
+        if fetched.caught_up_us is not None:
+            watermark = fetched.caught_up_us - GRACE_US
+        else:
+            watermark = _received_us(records[-1]) if records else 0
+        return Batch(fetched.partition, fetched.start, fetched.end, records, watermark)
+
+    def _fold(self, batches: Sequence[Batch]) -> None:
+        unowned = [each.partition for each in batches if each.partition not in self._epochs]
+        if unowned or self._folder is None:
+            raise ProgressConflict(f"partitions {unowned} are not ours")
+        report = self._folder.run(batches, self._watermark_us)
+        for name, value in vars(report).items():
+            setattr(self.totals, name, getattr(self.totals, name) + value)
+
+    def idle(self, caught_up: Mapping[int, int]) -> bool:
+        beat = self.services.control.beat(self.compiled.revision.revision)
+        if beat.live != self.compiled.revision.revision:
+            self._take_up_live()
+            return True
+        self._watermark_us = max(self._watermark_us, beat.watermark_us)
+        self._share(beat.owners)
+        self._save_watermarks(caught_up)
+        return any([self._timers_and_marks(beat), self._build(beat), self._index(beat)])
+
+    def _timers_and_marks(self, beat: Beat) -> bool:
+        worked = False
+        if beat.refolds and self._folder is not None:
+            worked = refold_marked(self._folder) > 0
+        due = beat.due_us is not None and beat.due_us <= beat.watermark_us
+        if beat.marks or due:
+            worked = self.decide(beat.watermark_us) or worked
+        late = to_us(self.services.clock.now()) - MAX_WAIT_US
+        if not worked and beat.due_us is not None and beat.watermark_us < beat.due_us <= late:
+            worked = self._run_decider(late, marks=0, lagging=True)
+        return worked
+
+    def _build(self, beat: Beat) -> bool:
+        return beat.building is not None and self.builder(self)
+
+    def _index(self, beat: Beat) -> bool:
+        if self.index is None or not beat.search:
+            return False
+        compiled = self.compiled
+        return self.index.step(compiled.revision.revision, compiled.fold, compiled.evaluator) > 0
+
+    def _save_watermarks(self, caught_up: Mapping[int, int]) -> None:
+        now_us = to_us(self.services.clock.now())
+        if now_us - self._saved_us < WATERMARKS_EVERY_US:
+            return
+        mine = {partition: at - GRACE_US for partition, at in caught_up.items() if partition in self._epochs}
+        if mine:
+            self.services.control.save_owned_watermarks(self.compiled.revision.revision, self._epochs, mine)
+        self._saved_us = now_us
+
+    # ------------------------------------------------------------ the live revision
+
+    @property
+    def compiled(self) -> Compiled:
+        if self._compiled is None:
+            services = self.services
+            self._compiled = Compiled.of(services.control.live(), services.time_zone, services.currency)
+            self._make()
+        return self._compiled
+
+    @property
+    def next_offsets(self) -> list[int]:
+        return [each.next_offset for each in self.services.control.progress(self.compiled.revision.revision)]
+
+    def lowest_watermark(self) -> int:
+        progress = self.services.control.progress(self.compiled.revision.revision)
+        self._watermark_us = max(self._watermark_us, min((each.watermark_us for each in progress), default=0))
+        return self._watermark_us
+
+    def decide(self, watermark_us: int) -> bool:
+        some = False
+        while self._run_decider(watermark_us):
+            some = True
+        if some:
+            self.services.store.number_feed()
+        return some
+
+    def _run_decider(self, watermark_us: int, *, marks: int = 64, lagging: bool = False) -> bool:
+        assert self._decider is not None, "compiled makes it"
+        try:
+            outcome = self._decider.run(watermark_us, marks=marks, lagging=lagging)
+        except ProgressConflict:
+            self._take_up_live()  # another revision went live under our hands
+            return True
+        return outcome.marks > 0 or outcome.profiles > 0
+
+    def forget(self) -> None:
+        self._compiled = self._folder = self._decider = None
+
+    def _take_up_live(self) -> None:
+        """Another revision is live: own our partitions there. It stands where the old one stood."""
+        self.forget()
+        mine = list(self._epochs)
+        self._epochs.clear()
+        if mine:
+            self.claim(mine)
+
+    def _make(self) -> None:
+        """The folder and decider of what is ours now."""
+        if self._compiled is None:
+            return
+        poison = set() if self._folder is None else self._folder.poison
+        self._folder = folder_of(self.services, self._compiled, self._epochs)
+        self._folder.poison = poison
+        if self._decider is None:
+            self._decider = decider_of(self.services, self._compiled, sharing=Sharing(0, SHARDS))
+
+    def _share(self, owners: int) -> None:
+        """Take so many shards at a time that each worker finds some; begin where others do not."""
+        if self._decider is not None:
+            most = max(1, SHARDS // max(1, owners))
+            self._decider.sharing = Sharing(min(self._epochs, default=0) % SHARDS, most)
+
+
+def _received_us(record: Stored) -> int:
+    """0 of a record that cannot be read: the watermark stays where it is."""
+    try:
+        return to_us(decode(record.value).received_at)
+    except TouchfoldError:
+        return 0
