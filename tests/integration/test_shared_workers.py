@@ -1,0 +1,235 @@
+"""Several workers on one PostgreSQL: each folds its partitions, all decide; the end is what a rebuild says."""
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from random import Random
+
+import pytest
+
+from infra.adapters.postgres_control import PostgresControl
+from infra.adapters.postgres_log import PostgresLog
+from infra.adapters.postgres_rebuild import PostgresRebuild
+from infra.adapters.postgres_store import PostgresStore
+from processors.definitions import apply_files, start_rebuild
+from processors.rebuild import Builder
+from processors.shared_worker import SharedWorker
+from schemas.errors import Disposition, ProgressConflict, TouchfoldError
+from schemas.record import Record, to_us
+from schemas.work import Fetched
+from tests.conftest import Databases
+from tests.integration.test_fold_decide import World, new_world
+from tests.records import START, purchase, record
+
+PARTITIONS = range(4)
+DEADLINE_S = 120.0
+
+
+@dataclass
+class Pump:
+    """A worker with a reader of the log in place of a runner. One thread at a time."""
+
+    world: World
+    number: int
+    batch: int = 200
+    next: dict[int, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        dsn = self.world.databases.main
+        self._store, self._control, self._log = PostgresStore(dsn), PostgresControl(dsn), PostgresLog(dsn)
+        self._rebuild = PostgresRebuild(dsn)
+        services = replace(self.world.services, store=self._store, control=self._control, log=self._log)
+        self.worker = SharedWorker(services, Builder(services, self._rebuild), None, f"worker {self.number}")
+
+    def claim(self, partitions: Sequence[int]) -> None:
+        self.next |= self.worker.claim(partitions)
+
+    def step(self) -> bool:
+        """One fetch of every partition that is ours, then what idle finds; False when there was nothing."""
+        before = to_us(self.world.clock.now())
+        batches, caught_up = [], {}
+        for partition, start in self.next.items():
+            records = self._log.read(partition, start, self.batch)
+            if records:
+                batches.append(Fetched(partition, start, records[-1].offset + 1, records, None))
+            if len(records) < self.batch:
+                caught_up[partition] = before
+        try:
+            if batches:
+                self.worker.apply(batches)
+                self.next |= {each.partition: each.end for each in batches}
+            return self.worker.idle(caught_up) or bool(batches)
+        except TouchfoldError as err:
+            if err.disposition is not Disposition.RETRY:
+                raise
+            if isinstance(err, ProgressConflict) and self.next:
+                self.claim(list(self.next))
+            return True  # a deadlock: again
+
+    def close(self) -> None:
+        for each in (self._store, self._control, self._log, self._rebuild):
+            each.close()
+
+
+@contextmanager
+def pumps(world: World, count: int, batch: int = 200) -> Iterator[list[Pump]]:
+    made = [Pump(world, number, batch) for number in range(count)]
+    try:
+        yield made
+    finally:
+        for each in made:
+            each.close()
+
+
+def run_all(pumps: Sequence[Pump], done: Callable[[], bool]) -> None:
+    """Each in a thread of its own, until `done` and all are idle."""
+    failures: list[BaseException] = []
+    stop = threading.Event()
+
+    def run(pump: Pump) -> None:
+        idle = 0
+        try:
+            while not stop.is_set() and idle < 20:
+                if pump.step():
+                    idle = 0
+                elif done():
+                    idle += 1
+                else:
+                    stop.wait(0.01)
+        except BaseException as err:
+            failures.append(err)
+            stop.set()
+
+    threads = [threading.Thread(target=run, args=(pump,)) for pump in pumps]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(DEADLINE_S)
+        assert not thread.is_alive(), "a worker never came to rest"
+    if failures:
+        raise failures[0]
+
+
+def crowd(rng: Random, count: int, people: int) -> list[Record]:
+    """Customers seen under several identifiers, so that their signatures lie in several partitions; some shared."""
+    batch = rng.randrange(10**9)
+    kinds = ("user_id", "email", "phone", "device_id", "anonymous_id")
+    found = []
+    for number in range(count):
+        person = rng.randrange(people)
+        ids = [(kind, f"{kind}{person}-{rng.randrange(2)}") for kind in rng.sample(kinds, rng.randint(1, 3))]
+        if rng.random() < 0.03:
+            ids = [each for each in ids if each[0] != "device_id"] + [("device_id", f"kiosk{rng.randrange(3)}")]
+        at = START + timedelta(minutes=rng.randrange(40_000))
+        if rng.random() < 0.5:
+            found.append(purchase(ids, f"o{batch}-{number}", f"{rng.randrange(1, 90)}.00", at))
+        else:
+            found.append(record(ids, f"m{batch}-{number}", at=at, received_after=timedelta(minutes=rng.randrange(60))))
+        if rng.random() < 0.03:
+            found.append(found[-1])
+    return found
+
+
+def folded(world: World) -> Callable[[], bool]:
+    ends = sum(world.services.log.ends())
+    control = PostgresControl(world.databases.main)
+
+    def done() -> bool:
+        live = control.live().revision
+        return (
+            control.building() is None
+            and sum(each.next_offset for each in control.progress(live)) == ends
+            and control.open_marks(live) == 0
+        )
+
+    return done
+
+
+def check_all(world: World) -> None:
+    """The functional state is what a rebuild makes; the feed's versions have no hole and end as the tables say."""
+    verdict = world.check()
+    assert verdict.equal, verdict.differences[:5]
+    holes = world.query(
+        "select profile_id, count(*), min(version), max(version) from changes group by 1"
+        " having count(*) <> max(version) or min(version) <> 1"
+    )
+    assert holes == []
+    order = world.query(
+        "select c.profile_id from (select profile_id, version, lag(version) over (partition by profile_id"
+        " order by b.seq, idx) was from changes join feed_batches b using (batch)) c where was is not null"
+        " and version <> was + 1"
+    )
+    assert order == []
+    sizes = world.query(
+        "select (select count(*) from (select profile_id, name from changes where type = 'segment' and not exists"
+        " (select from changes e where e.profile_id = changes.profile_id and e.name = 'merged_into'"
+        " and e.version > changes.version) group by 1, 2 having"
+        " sum(case when new = 'true' then 1 else -1 end) = 1) s) - (select count(*) from memberships_r1)"
+    )
+    assert sizes == [(0,)]
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_two_workers_with_overlapping_customers_end_as_a_rebuild_does(databases: Databases, seed: int) -> None:
+    world = new_world(databases)
+    rng = Random(seed)
+    with pumps(world, 2) as (one, two):
+        one.claim([0, 2])
+        two.claim([1, 3])
+        for _ in range(3):
+            world.send(*crowd(rng, 700, 60))
+            run_all([one, two], folded(world))
+            world.clock.at += timedelta(days=rng.choice([0, 3, 40]))
+        run_all([one, two], folded(world))
+    check_all(world)
+
+
+def test_workers_without_a_partition_decide_what_others_marked(databases: Databases) -> None:
+    world = new_world(databases)
+    world.send(*crowd(Random(5), 600, 50))
+    with pumps(world, 6) as all_:
+        for number in PARTITIONS:
+            all_[number].claim([number])
+        run_all(all_, folded(world))
+    check_all(world)
+
+
+def test_a_partition_that_was_claimed_by_another_is_folded_by_that_one_alone(databases: Databases) -> None:
+    world = new_world(databases)
+    world.send(*crowd(Random(7), 300, 30))
+    with pumps(world, 2, batch=50) as (one, two):
+        one.claim(list(PARTITIONS))
+        assert one.step()
+        two.claim(list(PARTITIONS))  # as after a rebalance that the first has not heard of
+        stale = [Fetched(0, one.next[0], one.next[0] + 1, two._log.read(0, one.next[0], 1), None)]
+        with pytest.raises(ProgressConflict):
+            one.worker.apply(stale)
+        one.next.clear()
+        run_all([two], folded(world))
+    check_all(world)
+
+
+def test_definitions_change_while_several_workers_fold(databases: Databases) -> None:
+    world = new_world(databases)
+    rng = Random(9)
+    world.send(*crowd(rng, 500, 50))
+    with pumps(world, 3) as all_:
+        for number, pump in enumerate(all_):
+            pump.claim([partition for partition in PARTITIONS if partition % 3 == number])
+        run_all(all_, folded(world))
+        text = (
+            "segments:\n  buyers_of_many:\n    description: more than two orders\n"
+            "    when: {trait: lifetime_orders, op: gt, value: 2}\n"
+        )
+        apply_files(world.services.control, [("more.yaml", text)], world.clock.now())
+        world.send(*crowd(rng, 900, 50))
+        run_all(all_, folded(world))
+        assert world.services.control.live().revision == 2
+        start_rebuild(world.services.control, world.clock.now())
+        world.send(*crowd(rng, 600, 60))
+        run_all(all_, folded(world))
+        assert world.services.control.live().revision == 3
+    verdict = world.check()
+    assert verdict.equal, verdict.differences[:5]
