@@ -1,6 +1,6 @@
 SHELL := /bin/bash
 PY := .venv/bin/python
-.PHONY: install lock kafka static unit contract pages kills test test-long bench demo pictures demo-score clean
+.PHONY: install lock kafka static unit contract pages kills test test-long bench bench-kafka demo pictures demo-score clean
 
 install: .venv/installed  ## make .venv with the touchfold command
 
@@ -47,6 +47,9 @@ demo-score: install  ## identity and churn flag against the truth of the demo
 
 bench: install  ## ratios against baselines measured in the same run
 	$(PY) -m tests.bench --out docs/benchmarks.md
+
+bench-kafka: install kafka  ## the same for cluster mode, on a broker of its own
+	$(PY) -m tests.bench.kafka --out docs/benchmarks-kafka.md
 
 clean:
 	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache

@@ -29,7 +29,7 @@ from infra.adapters.postgres_log import PostgresLog
 from infra.adapters.vault import ErasedTokens, PostgresVault, vault_is_new
 from infra.settings import Deployment, Settings
 from schemas import failpoints
-from schemas.errors import FolderLocked, SettingsInvalid, StoreUnavailable
+from schemas.errors import FolderLocked, Problem, SettingsInvalid, StoreUnavailable
 from schemas.ports import Clock, EventLog
 
 LOCK_WAIT_S: Final = 30.0  # a command waits so long for another command; a running `up` is joined at once
@@ -52,9 +52,6 @@ class Adapters:
     door_clock: Clock  # of receipts: never shifted
     disk: Disk
     kafka: KafkaAccess | None = None  # where the log is Kafka
-
-    def log(self, dsn: str) -> PostgresLog:
-        return PostgresLog(dsn)
 
 
 def build(settings: Settings) -> Adapters:
@@ -103,19 +100,40 @@ def arm_failpoint(settings: Settings, role: str) -> None:
 # --- first start and every start ---------------------------------------------------------------------------------
 
 
-def prepare(settings: Settings, server: Server, clock: Clock) -> Deployment:
-    """Bring a started server to this build: migrations, master key, deployment facts, first revision.
+def prepare(settings: Settings, adapters: Adapters, say: Say = quiet) -> Deployment:
+    """Bring a started server to this build: migrations, master key, deployment facts, the log, first revision.
 
-    Raises SchemaNewer, MasterKeyWrong, SettingsInvalid (a deployment fact was changed).
+    Any number of roles may do it at once. Raises SchemaNewer, MasterKeyWrong, SettingsInvalid (a deployment fact was
+    changed), ServiceFailed (the brokers' topics are not safe).
     """
+    server = adapters.server
     migrate(server.dsn, "main")
     migrate(server.vault_dsn, "vault")
     with closing(open_vault(settings, server.dsn, server.vault_dsn)) as vault:
         _ = vault.hash_key  # makes it, or proves that the master key is the right one
     with closing(Database(server.dsn, "touchfold start")) as database:
         deployment = ensure_deployment(database, settings)
-        _first_revision(database, clock.now())
+        if adapters.kafka is None:
+            check_log_is_postgres(database)
+        else:
+            from infra.cluster import ensure_kafka_log  # noqa: PLC0415  # Kafka's clients take 0.5 s to import
+
+            ensure_kafka_log(database, adapters.kafka, settings, say)
+        _first_revision(database, adapters.clock.now())
     return deployment
+
+
+def check_log_is_postgres(database: Database) -> None:
+    """Raises SettingsInvalid where this data's log is in Kafka."""
+    with database.reading() as cursor:
+        cursor.execute("select value ->> 'topic' from meta where key = 'kafka_topic'")
+        row = cursor.fetchone()
+    if row is not None:
+        raise SettingsInvalid(
+            f"this data's log is the Kafka topic {row[0]}: set TOUCHFOLD_LOG=kafka and TOUCHFOLD_KAFKA_BOOTSTRAP, or "
+            "start a new data folder",
+            [Problem("TOUCHFOLD_LOG", "must be kafka")],
+        )
 
 
 def open_vault(settings: Settings, dsn: str, vault_dsn: str) -> PostgresVault:
@@ -190,6 +208,7 @@ class Session:
     deployment: Deployment
     _opened: ExitStack = field(default_factory=ExitStack)
     _vault: PostgresVault | None = None
+    _shared_log: EventLog | None = None
 
     @property
     def joined(self) -> bool:
@@ -236,10 +255,17 @@ class Session:
         return self.deployment.currency
 
     def log(self) -> EventLog:
-        """A log with a connection of its own: one for each thread."""
-        log = self.adapters.log(self.dsn)
-        self._opened.callback(log.close)
-        return log
+        """A log for one thread: PostgreSQL's with a connection of its own; Kafka's is one for all threads."""
+        if self.adapters.kafka is None:
+            log = PostgresLog(self.dsn)
+            self._opened.callback(log.close)
+            return log
+        if self._shared_log is None:
+            from infra.cluster import open_kafka_log  # noqa: PLC0415  # Kafka's clients take 0.5 s to import
+
+            self._shared_log, close = open_kafka_log(self)
+            self._opened.callback(close)
+        return self._shared_log
 
     def vault(self) -> PostgresVault:
         """The session's one vault; any thread. Who makes tokens calls `hold_lease` first."""
@@ -292,7 +318,7 @@ def session(data: Path | str | None = None, *, role: str = "cli", say: Say = qui
     try:
         adapters.folder.make()
         server.start(say)
-        deployment = prepare(settings, server, adapters.clock)
+        deployment = prepare(settings, adapters, say)
         alone = Session(settings, adapters, server.dsn, server.vault_dsn, None, deployment)
         with closing(alone):
             yield alone

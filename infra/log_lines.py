@@ -15,6 +15,11 @@ from typing import Final
 from schemas.errors import TouchfoldError
 
 _PLACES: Final = 12  # innermost frames
+CHATTY: Final = (
+    *("uvicorn", "httpx", "httpcore", "websockets", "nicegui", "engineio", "socketio"),
+    *("kafka", "aiokafka", "faust", "mode", "abc", "infra.drivers.faust_runner", "botocore", "boto3"),
+)
+"""Libraries (Faust logs under the module of its subclasses too) whose INFO is for their authors."""
 
 
 class OneLine(logging.Formatter):
@@ -49,7 +54,7 @@ def configure(role: str) -> logging.Logger:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.INFO)
-    for chatty in ("uvicorn", "httpx", "httpcore", "websockets", "nicegui", "engineio", "socketio"):
+    for chatty in CHATTY:
         logging.getLogger(chatty).setLevel(logging.WARNING)
     logging.captureWarnings(True)
     return logging.getLogger("touchfold")

@@ -1,9 +1,12 @@
 """The reading side put together on a session: what the API, the commands and the UI call. Opens nothing itself."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
+from infra.adapters.log_order import LogOrder
 from infra.adapters.phones import Phones
-from infra.adapters.postgres_reads import FeedBell, PerThreadLog, PostgresReads
+from infra.adapters.postgres_reads import FeedBell, PostgresReads
+from infra.adapters.reading_log import CachedLog, PerThreadLog
 from infra.bootstrap import Session
 from query.cards import Cards
 from query.changes import Changes
@@ -14,7 +17,7 @@ from query.segments import Segments
 from query.timeline import Timeline
 from query.views import Views
 from schemas.identifiers import PhoneForm
-from schemas.ports import Clock, Sealer, Vault
+from schemas.ports import Clock, EventLog, Sealer, Vault
 
 
 @dataclass(frozen=True)
@@ -29,32 +32,47 @@ class Reading:
     search: Search
     bell: FeedBell
     reads: PostgresReads
-    log: PerThreadLog
+    log: EventLog
 
     def close(self) -> None:
         self.bell.close()
         self.reads.close()
-        self.log.close()
 
 
-def make_reading(dsn: str, vault: Vault, sealer: Sealer, clock: Clock, phone: PhoneForm) -> Reading:
-    """The reading side of a main database and its vault."""
-    reads, log = PostgresReads(dsn), PerThreadLog(dsn)
+def make_reading(
+    dsn: str,
+    vault: Vault,
+    sealer: Sealer,
+    clock: Clock,
+    phone: PhoneForm,
+    log: Callable[[], EventLog],
+    *,
+    remote: bool = False,
+) -> Reading:
+    """The reading side of a main database and its vault. `log`: a new one for each thread; who gives it closes them.
+
+    `remote`: the log is elsewhere than the database, so records are kept at hand and ordered here.
+    """
+    events: EventLog = PerThreadLog(log)
+    if remote:
+        events = CachedLog(events)
+    reads = PostgresReads(dsn, order=LogOrder(events) if remote else None)
     views = Views(reads)
     return Reading(
-        profiles=Profiles(views, vault, sealer, log, clock, phone),
+        profiles=Profiles(views, vault, sealer, events, clock, phone),
         segments=Segments(views, clock),
         changes=Changes(reads),
-        events=Events(reads, vault, log),
-        timeline=Timeline(reads, vault, sealer, log),
-        search=Search(views, Cards(vault, sealer, log, clock), vault, phone),
+        events=Events(reads, vault, events),
+        timeline=Timeline(reads, vault, sealer, events),
+        search=Search(views, Cards(vault, sealer, events, clock), vault, phone),
         bell=FeedBell(dsn),
         reads=reads,
-        log=log,
+        log=events,
     )
 
 
 def reading_of(session: Session) -> Reading:
     """The reading side of a session; `close` it before the session ends."""
     vault = session.vault()
-    return make_reading(session.dsn, vault, vault, session.clock, Phones(session.region))
+    remote = session.adapters.kafka is not None
+    return make_reading(session.dsn, vault, vault, session.clock, Phones(session.region), session.log, remote=remote)

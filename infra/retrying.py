@@ -2,16 +2,20 @@
 
 import threading
 from collections.abc import Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from infra.accepting import acceptor_of
 from infra.adapters.postgres_dead_letters import PostgresDeadLetters
 from infra.adapters.postgres_sources import PostgresSources
+from ingest import inbox
+from ingest.accept import Accepted
 from ingest.retry import accept_again
 from schemas.dead_letters import DeadLetter
 from schemas.errors import NotFound
 from schemas.record import uuid_text
+from schemas.sources import Source, source_of
 
 if TYPE_CHECKING:
     from infra.bootstrap import Session
@@ -46,34 +50,53 @@ class Retrying:
             raise NotFound(f"there is no dead letter {letter}: see dead-letters list")
         return found
 
-    def run(self, rows: Sequence[DeadLetter]) -> dict[str, Any]:
-        """{"accepted": n, "refused": [ids], "gone": n}. Raises BadRequest for letters that are not the door's."""
+    def run(self, rows: Sequence[DeadLetter], source: str | None = None) -> dict[str, Any]:
+        """{"accepted": n, "refused": [ids], "gone": n}. Raises BadRequest for letters that were in the log already.
+
+        `source`: whose the messages of the inbox are, whatever their write keys say. Raises NotFound for no source.
+        """
         accepted, gone, refused = 0, 0, []
         with self._lock:
+            owner = None if source is None else self._source(source)
             for row in rows:
                 (plain,) = self._vault.open_many([(row.seal_key, row.sealed, row.id)])
                 if plain is None:
                     self._store.mark(row.id, "erased")
                     gone += 1
-                elif self._again(row, plain):
+                elif self._again(row, plain, owner):
                     accepted += 1
                 else:
                     refused.append(uuid_text(row.id))
         return {"accepted": accepted, "refused": refused, "gone": gone}
 
-    def _again(self, row: DeadLetter, plain: bytes) -> bool:
-        """True when the item is in the log now (or its person is suppressed: then it is done with, too)."""
+    def _source(self, name: str) -> Source:
+        for each in self._sources.list():
+            if each.name == name:
+                return source_of(name, each.settings)
+        raise NotFound(f"there is no source {name!r}: see source list")
+
+    def _again(self, row: DeadLetter, plain: bytes, owner: Source | None) -> bool:
+        """True when all of it is in the log now (or its person is suppressed: then it is done with, too)."""
         now = self._now()
-        result = accept_again(row, plain, self._acceptor, self._sources.declared(), now)
-        if result.dead:
-            self._store.insert(result.dead, [], now)
-            same = any(letter.id == row.id for letter in result.dead)
-            self._store.mark(row.id, "open" if same else "retried")  # else the new letter stands for it
+        if row.stage == inbox.STAGE:
+            result = self._message_again(row, plain, owner, now)
+        else:
+            result = accept_again(row, plain, self._acceptor, self._sources.declared(), now)
+        if result is None:
+            self._store.mark(row.id, "open")
             return False
-        self._log.append(result.pending)
-        self._store.insert([], result.suppressed, now)
-        self._store.mark(row.id, "retried")
-        return True
+        if result.pending:
+            self._log.append(result.pending)
+        self._store.insert(result.dead, result.suppressed, now)
+        same = any(letter.id == row.id for letter in result.dead)
+        self._store.mark(row.id, "open" if same else "retried")  # else new letters stand for what was refused
+        return not result.dead
+
+    def _message_again(self, row: DeadLetter, plain: bytes, owner: Source | None, now: datetime) -> Accepted | None:
+        """The items of a message of the inbox; None when the message is refused as a whole again."""
+        message = inbox.message_again(plain)
+        opened = inbox.open_message(message, self._sources, now, seen_at=row.received_at, source=owner)
+        return self._acceptor.accept_many([opened.call])[0] if isinstance(opened, inbox.Opened) else None
 
     def close(self) -> None:
         self._store.close()

@@ -6,6 +6,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from infra.adapters.postgres import Database
+from infra.adapters.reading_log import Tails
 from schemas.errors import StoreUnavailable
 
 if TYPE_CHECKING:
@@ -40,8 +41,11 @@ class _State(NamedTuple):
 
 def settle(session: "Session", progress: Callable[[str], None]) -> None:
     """See `Session.settle`. Raises StoreUnavailable when nothing moves for two minutes."""
-    if session.joined:
+    if session.joined or (session.adapters.kafka is not None and _a_worker_lives(session)):
         _await(session, progress)
+        return
+    if session.adapters.kafka is not None:
+        _work_here(session, progress)
         return
     from infra.drivers.worker_role import worker_of  # noqa: PLC0415  # 0.5 s that a joined session need not wait
 
@@ -53,14 +57,38 @@ def settle(session: "Session", progress: Callable[[str], None]) -> None:
             progress(_look(database, 0).told(sum(log.ends())))
 
 
+def _a_worker_lives(session: "Session") -> bool:
+    """Whether a worker of the cluster runs, on whatever machine."""
+    from infra.adapters.presence import present  # noqa: PLC0415  # of a cluster alone
+
+    with closing(Database(session.dsn, "touchfold settle")) as database:
+        return any(each.role == "worker" for each in present(database))
+
+
+def _work_here(session: "Session", progress: Callable[[str], None]) -> None:
+    """As the only worker of a cluster: every partition of the topic is ours until all is applied and decided."""
+    from infra.drivers.worker_role import shared_worker_of  # noqa: PLC0415
+    from processors.shared_worker import work_off  # noqa: PLC0415
+
+    session.vault().hold_lease()
+    worker = shared_worker_of(session)
+    with closing(Database(session.dsn, "touchfold settle")) as database:
+        work_off(worker, lambda: progress(_look(database, 0).told(sum(worker.services.log.ends()))))
+
+
 def _await(session: "Session", progress: Callable[[str], None]) -> None:
     """Positions first, then the marks they left: one statement sees both as of one instant."""
     with closing(Database(session.dsn, "touchfold settle")) as database:
-        ends = session.log().ends()
+        log = session.log()
+        ends = log.ends()
         total = sum(ends)
+        tails = None if session.adapters.kafka is None else Tails(log)
 
         def folded(state: _State) -> bool:
-            return all(at >= end for at, end in zip(state.folded, ends, strict=True)) and state.building is None
+            if state.building is not None:
+                return False
+            wanted = ends if tails is None else tails.cut(ends, state.folded)
+            return all(at >= end for at, end in zip(state.folded, wanted, strict=True))
 
         state = _until(database, _ALL, folded, lambda seen: progress(seen.told(total)))
         for _ in range(ROUNDS):

@@ -372,7 +372,7 @@ class Acceptor:
             id_,
             STAGE,
             refused.rule,
-            refused.path[:200],
+            refused.path[:200].replace("\0", "\ufffd"),  # a sender's key, and PostgreSQL's text holds no NUL
             refused.reason,
             source,
             call.received_at,

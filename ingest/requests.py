@@ -94,8 +94,8 @@ def inflate(body: bytes, limit: int = MAX_BODY_BYTES) -> bytes:
     return b"".join(parts)
 
 
-def read_body(body: bytes, call: str, *, gzip: bool) -> Body:
-    """Decode a body for `call`. A `batch` in it makes it one, whatever the path.
+def read_body(body: bytes, call: str | None, *, gzip: bool) -> Body:
+    """Decode a body for `call`. A `batch` in it makes it one, whatever the path. None: each item names its own type.
 
     Limits are checked before anything is built of the JSON: size, count, and per item size, depth and keys. An
     item beyond them is Unreadable, the others go on. Raises InvalidJson, BadRequest or TooLarge for the whole.
@@ -111,13 +111,13 @@ def read_body(body: bytes, call: str, *, gzip: bool) -> Body:
         if call == BATCH:
             raise BadRequest("a batch needs its items", [Problem("batch", "must be an array")])
         items = [_item(body)]
-        if isinstance(items[0], dict) and items[0].get("type") is None:
+        if call is not None and isinstance(items[0], dict) and items[0].get("type") is None:
             items[0]["type"] = call
     elif len(envelope.batch) > MAX_ITEMS:
         raise TooLarge(f"a batch holds at most {MAX_ITEMS} items", [Problem("batch", f"has {len(envelope.batch)}")])
     else:
         items = [_item(bytes(raw)) for raw in envelope.batch]
-        if call != BATCH:
+        if call is not None and call != BATCH:
             defaults = {"type": call, **(defaults or {})}
     return Body(items, defaults, _text(envelope.writeKey), time_or_none(envelope.sentAt))
 

@@ -70,7 +70,7 @@ def open_request(request: HttpRequest, sources: Sources, received_at: datetime) 
     query = query_of(request.query)
     gzip = "gzip" in request.headers.get("content-encoding", "")
     body = read_body(request.body, call, gzip=gzip)
-    source = _authenticate(write_key_of(request.headers, body, query), sources)
+    source = authenticate(write_key_of(request.headers, body, query), sources)
     if origin is not None and source.origins and origin not in source.origins:
         raise Forbidden("this source takes no requests from pages of this origin", [Problem("Origin", "not listed")])
     sent_at = body.sent_at or time_or_none(request.headers.get("sentat"))
@@ -91,7 +91,8 @@ def nothing_here(method: str) -> NotFound:
     )
 
 
-def _authenticate(write_key: str | None, sources: Sources) -> Source:
+def authenticate(write_key: str | None, sources: Sources) -> Source:
+    """The source of a write key. Raises InvalidWriteKey, NotFound for one that is off, StoreUnavailable."""
     if write_key is None:
         raise InvalidWriteKey(
             "the request has no write key: send it as the user name of Basic authentication, as writeKey in the "

@@ -1,6 +1,7 @@
 """The archiver: applied records leave the log for Parquet files. It writes no file a second and nothing unapplied.
 
-A file is written when a partition has `min_rows` records to archive, or its oldest is older than `max_age_s`.
+A file is written when a partition has `min_rows` offsets to archive, or its oldest record is older than `max_age_s`.
+Several archivers may run: each takes a partition's turn, looks where the others have come to, and writes what is due.
 """
 
 from collections.abc import Callable
@@ -8,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
-from schemas.archive import ArchiveStore
+from schemas.archive import ArchiveStore, Turns
 from schemas.errors import ArchiveDamaged, RecordUnreadable
 from schemas.event_columns import event_table
 from schemas.ports import Clock, EventLog
@@ -18,11 +19,24 @@ _READ: Final = 2_000  # records a read
 _MAX_BYTES: Final = 64 * 2**20  # of records in one file: bounds memory whatever their size
 
 
+class _Alone:
+    """Turns where nobody else writes."""
+
+    def take(self, partition: int) -> bool:
+        return True
+
+    def check(self) -> None:
+        pass
+
+    def give(self, partition: int) -> None:
+        pass
+
+
 @dataclass
 class Archiver:
     """`applied_until()` gives by partition the live revision's next offset; no record beyond it is archived.
 
-    `currency`: the deployment's, for amounts without one.
+    `currency`: the deployment's, for amounts without one. `stop()` ends a long run between two files.
     """
 
     log: EventLog
@@ -32,10 +46,14 @@ class Archiver:
     currency: str = "USD"
     min_rows: int = 20_000
     max_age_s: float = 60.0
+    gaps: bool = False  # whether offsets without a record are normal in this log, as in Kafka's
+    turns: Turns = field(default_factory=_Alone)
+    stop: Callable[[], bool] = lambda: False
     _ready: bool = field(default=False, init=False)
+    _oldest: dict[int, tuple[int, datetime]] = field(default_factory=dict, init=False)  # partition: offset, since
 
     def run_once(self) -> int:
-        """Write the files that are due; returns how many records were archived. Raises StoreUnavailable: try again.
+        """Write the files that are due; returns how many offsets were archived. Raises StoreUnavailable: try again.
 
         The first call recovers the archive from a crash (see ArchiveStore.recover).
         """
@@ -45,15 +63,30 @@ class Archiver:
         """Archive all that is applied, however little."""
         return self._run(everything=True)
 
+    def oldest_age_s(self) -> float:
+        """How old the oldest record is that no file holds, whether applied or not; 0 when there is none."""
+        self._prepare()
+        ages = [0.0]
+        for partition in range(self.log.partitions):
+            start = self.store.next_offset(partition)
+            found = self.log.read(partition, start, 1)
+            received = _received(found[0]) if found else None
+            if received is not None:
+                ages.append((self.clock.now() - received).total_seconds())
+        return max(ages)
+
     def _run(self, *, everything: bool) -> int:
         self._prepare()
         done = 0
         for partition, until in enumerate(self.applied_until()):
-            while True:
-                start = self.store.next_offsets()[partition]
-                if start >= until or not (everything or self._is_due(partition, start, until)):
-                    break
-                done += self._write(partition, start, until)
+            if self.stop():
+                break
+            if (everything or self._is_due(partition, until)) and self.turns.take(partition):
+                try:
+                    self.store.refresh(partition)
+                    done += self._partition(partition, until, everything)
+                finally:
+                    self.turns.give(partition)
         return done
 
     def _prepare(self) -> None:
@@ -65,30 +98,52 @@ class Archiver:
             if entry.generation != generation:
                 raise ArchiveDamaged(
                     f"the archive is of log generation {entry.generation}, the log of {generation}: restore both from"
-                    " the same backup, or move the archive folder away to archive this log from its start"
+                    " the same backup, or move the archive away to archive this log from its start"
                 )
         self._ready = True
 
-    def _is_due(self, partition: int, start: int, until: int) -> bool:
+    def _partition(self, partition: int, until: int, everything: bool) -> int:
+        done = 0
+        while self.store.next_offset(partition) < until and (everything or self._is_due(partition, until)):
+            written = self._write(partition, until)
+            done += written
+            if not written or self.stop():
+                break
+        return done
+
+    def _is_due(self, partition: int, until: int) -> bool:
+        start = self.store.next_offset(partition)
         if until - start >= self.min_rows:
             return True
-        oldest = self.log.read(partition, start, 1)
-        received = _received(oldest[0]) if oldest else None
-        return received is None or (self.clock.now() - received).total_seconds() >= self.max_age_s
+        return start < until and (self.clock.now() - self._since(partition, start)).total_seconds() >= self.max_age_s
 
-    def _write(self, partition: int, start: int, until: int) -> int:
+    def _since(self, partition: int, start: int) -> datetime:
+        """When the oldest record from `start` on was received; of none, or of an unreadable one, since when we know."""
+        known = self._oldest.get(partition)
+        if known is None or known[0] != start:
+            oldest = self.log.read(partition, start, 1)
+            known = (start, (_received(oldest[0]) if oldest else None) or self.clock.now())
+            self._oldest[partition] = known
+        return known[1]
+
+    def _write(self, partition: int, until: int) -> int:
+        """One file; returns how many offsets it covers."""
+        start = self.store.next_offset(partition)
         records, upto = self._read(partition, start, until)
-        if not records:
+        if upto == start:
+            return 0
+        if not records and not self.gaps:
             raise ArchiveDamaged(
-                f"the log has no record of partition {partition} in [{start}, {until}), but these offsets are applied"
+                f"the log has no record of partition {partition} in [{start}, {upto}), but these offsets are applied"
                 " and not archived"
             )
         rows = event_table(records, self.currency, originals=True)
+        self.turns.check()
         self.store.add(partition, upto, self.log.generation, rows)
-        return len(records)
+        return upto - start
 
     def _read(self, partition: int, start: int, until: int) -> tuple[list[Stored], int]:
-        """Records of one file, and the offset after all that were looked at."""
+        """Records of one file, and the offset up to which nothing else is in the log, for good."""
         records: list[Stored] = []
         size, at = 0, start
         while at < until and len(records) < self.min_rows and size < _MAX_BYTES:
@@ -96,13 +151,27 @@ class Archiver:
             wanted = [record for record in found if record.offset < until]
             records += wanted
             size += sum(len(record.value) for record in wanted)
-            # without more below `until` all of it was looked at, whatever gap the log has there
-            at = until if not found or len(wanted) < len(found) else found[-1].offset + 1
+            if len(wanted) < len(found):
+                return records, until  # a record behind it proves that all before was seen
+            if not found:
+                return records, until if self._is_empty(partition, at, until) else at
+            at = found[-1].offset + 1
         return records, at
+
+    def _is_empty(self, partition: int, start: int, until: int) -> bool:
+        """Whether no record ever was or will be in [start, until), though none was seen behind it.
+
+        Nothing found proves it only where the log's end is behind it and there is still nothing: a broker that has
+        just become the leader shows less for a moment.
+        """
+        if self.log.ends()[partition] < until:
+            return False
+        found = self.log.read(partition, start, 1)
+        return not found or found[0].offset >= until
 
 
 def _received(record: Stored) -> datetime | None:
-    """None for an unreadable record: it is due at once."""
+    """None for an unreadable record."""
     try:
         return decode(record.value).received_at
     except RecordUnreadable:

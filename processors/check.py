@@ -92,7 +92,8 @@ def _fold_all(services: Services, folder: Folder, snapshot: Snapshot, progress: 
     for partition, end in enumerate(ends):
         start = 0
         while start < end:
-            records = services.log.read(partition, start, min(CHUNK, end - start))
+            read = services.log.read(partition, start, min(CHUNK, end - start))
+            records = [record for record in read if record.offset < end]  # where offsets have gaps it reads beyond
             chosen = [folder.decoded(r) for r in records if (r.partition, r.offset) not in skipped]
             kept = [each for each in chosen if bytes.fromhex(each.event.route_key) not in erased]
             _fold_chunk(folder, rebuilt, kept, erased)

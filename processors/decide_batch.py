@@ -75,10 +75,10 @@ class Cause(NamedTuple):
 
 
 class Sharing(NamedTuple):
-    """How a worker shares DECIDE with others: it takes `most` shards at a time, the one numbered `first` first."""
+    """How a worker shares DECIDE with others: it takes its `own` shards, and so many `others` that nobody has."""
 
-    first: int
-    most: int
+    own: Collection[int]
+    others: int
 
 
 @dataclass
@@ -152,7 +152,7 @@ class Decider:
         if sharing is None:
             return tx.take_marks(self.revision, limit)
         tx.join(self.revision)
-        shards = tx.hold_shards(self.revision, sharing.first, sharing.most)
+        shards = tx.hold_shards(self.revision, sharing.own, sharing.others)
         return tx.take_marks(self.revision, limit, shards) if shards else []
 
     def decide_all(self, profile_ids: Sequence[bytes], watermark_us: int, cause: str) -> None:

@@ -93,6 +93,7 @@ class Folder:
     epochs: Mapping[int, int]  # by partition: in which we own it
     live: bool = True
     marks: bool = True  # a revision that decides all its profiles at the end needs none
+    sharded: bool = False  # a shard of DECIDE for each partition, as its folder decides it too
     fresh: Fresh | None = None  # told what DECIDE may fold into stored profiles; None where others decide too
     poison: set[tuple[int, int]] = field(default_factory=set)  # positions whose fold failed again and again
     _signatures: dict[tuple[str, ...], tuple[tuple[tuple[str, bytes], ...], bytes]] = field(default_factory=dict)
@@ -277,7 +278,8 @@ class Folder:
             return []
         shards: dict[int, dict[bytes, list[Applied]]] = {}
         for each in chosen:
-            shard = shards.setdefault(int(each.event.route_key[:2], 16) % SHARDS, {})
+            number = each.partition if self.sharded else int(each.event.route_key[:2], 16) % SHARDS
+            shard = shards.setdefault(number, {})
             shard.setdefault(each.signature, []).append(each)
         marks = [
             NewMark(self.revision, shard, "fold", {signature: _newest(events) for signature, events in of.items()})

@@ -5,7 +5,7 @@ transaction as the effect. Timers, marks, building revisions and the search inde
 """
 
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -14,16 +14,16 @@ from processors.fold_batch import Batch, Folder, Report
 from processors.rebuild import Builder
 from processors.refold import refold_marked
 from processors.search_index import SearchIndexer
-from processors.worker import GRACE, MAX_WAIT, Compiled, Services, decider_of, epochs_of, folder_of
+from processors.worker import BATCH, GRACE, MAX_WAIT, Compiled, Services, decider_of, epochs_of, folder_of
 from schemas.control import Beat
 from schemas.errors import ProgressConflict, TouchfoldError
 from schemas.record import MICROSECOND, Stored, decode, to_us
-from schemas.store import SHARDS
 from schemas.work import Fetched
 
 log = logging.getLogger("touchfold.worker")
 
 WATERMARKS_EVERY_US: Final = 500_000
+OTHERS: Final = 2  # shards of other workers that an idle one takes at a time
 GRACE_US: Final = GRACE // MICROSECOND
 MAX_WAIT_US: Final = MAX_WAIT // MICROSECOND
 
@@ -72,6 +72,7 @@ class SharedWorker:
 
     def apply(self, batches: Sequence[Fetched]) -> None:
         self._fold([self._batch(each) for each in batches])
+        self._share(0)
         self.decide(self.lowest_watermark())
 
     def salvage(self, batch: Fetched) -> None:
@@ -127,7 +128,7 @@ class SharedWorker:
             self._take_up_live()
             return True
         self._watermark_us = max(self._watermark_us, beat.watermark_us)
-        self._share(beat.owners)
+        self._share(OTHERS)
         self._save_watermarks(caught_up)
         return any([self._timers_and_marks(beat), self._build(beat), self._index(beat)])
 
@@ -213,16 +214,35 @@ class SharedWorker:
         if self._compiled is None:
             return
         poison = set() if self._folder is None else self._folder.poison
-        self._folder = folder_of(self.services, self._compiled, self._epochs)
+        self._folder = folder_of(self.services, self._compiled, self._epochs, sharded=True)
         self._folder.poison = poison
         if self._decider is None:
-            self._decider = decider_of(self.services, self._compiled, sharing=Sharing(0, SHARDS))
+            self._decider = decider_of(self.services, self._compiled, sharing=Sharing((), OTHERS))
 
-    def _share(self, owners: int) -> None:
-        """Take so many shards at a time that each worker finds some; begin where others do not."""
+    def _share(self, others: int) -> None:
+        """Decide what we folded ourselves, and of what others folded so many shards that wait."""
         if self._decider is not None:
-            most = max(1, SHARDS // max(1, owners))
-            self._decider.sharing = Sharing(min(self._epochs, default=0) % SHARDS, most)
+            self._decider.sharing = Sharing(list(self._epochs), others)
+
+
+def work_off(worker: SharedWorker, tell: Callable[[], None]) -> None:
+    """All that the log has, read directly: for a command where no worker of the cluster runs. `tell`: of each step."""
+    log, clock = worker.services.log, worker.services.clock
+    places = dict(worker.claim(range(log.partitions)))
+    while True:
+        before = to_us(clock.now())
+        batches = []
+        for partition, start in places.items():
+            records = log.read(partition, start, BATCH)
+            if records:
+                batches.append(Fetched(partition, start, records[-1].offset + 1, records, None))
+        if batches:
+            worker.apply(batches)
+            places |= {each.partition: each.end for each in batches}
+        if not worker.idle({} if batches else dict.fromkeys(places, before)) and not batches:
+            worker.release(places)
+            return
+        tell()
 
 
 def _received_us(record: Stored) -> int:

@@ -106,6 +106,7 @@ def folder_of(
     *,
     live: bool = True,
     marks: bool = True,
+    sharded: bool = False,
     fresh: Fresh | None = None,
 ) -> Folder:
     """The FOLD of a revision."""
@@ -114,6 +115,7 @@ def folder_of(
         *(compiled.revision.revision, epochs),
         live=live,
         marks=marks,
+        sharded=sharded,
         fresh=fresh,
     )
 

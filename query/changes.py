@@ -4,11 +4,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
-from query.answers import iso_us
 from query.cursors import END_OF_BATCH, FeedPlace, feed_cursor, feed_place
+from schemas.changes import change_body
 from schemas.errors import BadRequest, Problem
 from schemas.reads import Bell, ChangeRow, Reads
-from schemas.record import uuid_text
 
 TYPES: Final = ("profile", "segment", "lifecycle", "risk", "identity", "erased")
 Answer = dict[str, Any]
@@ -54,20 +53,7 @@ class Changes:
 
 
 def change(row: ChangeRow) -> Answer:
-    """A change as the contract has it."""
-    return {
-        "id": uuid_text(row.id),
-        "type": row.type,
-        "profile_id": uuid_text(row.profile_id),
-        "version": row.version,
-        "name": row.name,
-        "old": row.old,
-        "new": row.new,
-        "at": iso_us(row.at_us),
-        "cursor": feed_cursor(FeedPlace(row.seq, row.idx)),
-        "cause": {
-            "kind": row.cause,
-            "event_id": None if row.cause_event is None else uuid_text(row.cause_event),
-            "definition_version": row.cause_definition,
-        },
-    }
+    """A change as the contract has it: as on the topics, and where to go on after it."""
+    answer = change_body(row)
+    cause = answer.pop("cause")
+    return answer | {"cursor": feed_cursor(FeedPlace(row.seq, row.idx)), "cause": cause}

@@ -1,13 +1,16 @@
 """Opens what records seal, and puts identifiers' values back where their tokens stand. Keeps nothing."""
 
 from binascii import a2b_base64
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from schemas.ports import EventLog, OpenIdentifier, Sealer, Vault
 from schemas.record import Record, Stored, decode
+from schemas.token_refs import tokens_in, with_values
+
+__all__ = ["direct_traits", "joined", "key_of", "open_records", "open_tokens", "tokens_in", "with_values"]
 
 
 def open_records(sealer: Sealer, stored: Sequence[Stored]) -> list[tuple[Record, dict[str, Any]]]:
@@ -49,35 +52,10 @@ def key_of(record: Record) -> bytes:
     return bytes.fromhex(record.id.replace("-", ""))
 
 
-def tokens_in(value: Any) -> Iterator[bytes]:
-    """Tokens of the identifiers whose values stood in an opened object."""
-    if isinstance(value, dict):
-        token = value.get("$token")
-        if isinstance(token, str):
-            yield bytes.fromhex(token)
-            return
-        for each in value.values():
-            yield from tokens_in(each)
-    elif isinstance(value, list):
-        for each in value:
-            yield from tokens_in(each)
-
-
 def open_tokens(vault: Vault, tokens: Iterable[bytes]) -> Mapping[bytes, OpenIdentifier]:
     """One look-up for all of them."""
     wanted = set(tokens)
     return vault.open(wanted) if wanted else {}
-
-
-def with_values(value: Any, opened: Mapping[bytes, OpenIdentifier]) -> Any:
-    """An opened object with identifiers' values in place of tokens; None where one was erased."""
-    if isinstance(value, dict):
-        token = value.get("$token")
-        if isinstance(token, str):
-            found = opened.get(bytes.fromhex(token))
-            return None if found is None else found.value
-        return {key: with_values(each, opened) for key, each in value.items()}
-    return [with_values(each, opened) for each in value] if isinstance(value, list) else value
 
 
 def joined(clear: Any, sealed: Any) -> Any:

@@ -7,21 +7,27 @@ record, and the digest, which covers `record` alone, still holds.
 
 from collections.abc import Iterable, Iterator
 from hashlib import sha256
-from typing import Any, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 import msgspec
-import pyarrow as pa
 
 from schemas.record import Stored
+
+if TYPE_CHECKING:  # pyarrow's 60 MB are for who makes or reads tables
+    import pyarrow as pa
 
 NO_DIGEST: Final = bytes(32)
 _CUT: Final = b',"sealed":{'
 
 
 class ArchiveFile(msgspec.Struct, frozen=True, kw_only=True):
-    """An entry of the manifest: one immutable Parquet file that covers the offsets [start, next) of a partition."""
+    """An entry of the manifest: one immutable Parquet file that covers the offsets [start, next) of a partition.
 
-    path: str  # relative to the archive's folder
+    Offsets it covers and has no row of hold no record (Kafka: markers of transactions, aborted records). Without any
+    row `first_offset` is `start` and `last_offset` is `start` - 1.
+    """
+
+    path: str  # relative to the archive's folder or prefix
     partition: int
     generation: int  # of the log these offsets belong to
     start: int
@@ -37,28 +43,48 @@ class ArchiveFile(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ArchiveStore(Protocol):
-    """Where archived records are. One writer at a time; readers need no lock."""
+    """Where archived records are. Readers need no lock; of two who write at the same place one is refused."""
 
     def recover(self) -> list[str]:
-        """Become the writer: take the lock, drop a torn manifest tail, remove orphan files; returns their names.
+        """Become a writer: drop a torn manifest tail, remove orphan files; returns their names.
 
-        Raises FolderLocked when another process writes, ArchiveDamaged when the manifest is lost or altered.
+        Raises FolderLocked when a folder has another writer, ArchiveDamaged when the manifest is lost or altered.
         """
 
     def files(self) -> list[ArchiveFile]:
-        """What the manifest lists, in order. Raises ArchiveDamaged."""
+        """What the manifest lists, in order of each partition. Raises ArchiveDamaged."""
 
-    def next_offsets(self) -> list[int]:
-        """By partition: the first offset that is not archived."""
+    def next_offset(self, partition: int) -> int:
+        """The first offset that is not archived, as far as this writer knows."""
 
-    def add(self, partition: int, next_offset: int, generation: int, rows: pa.Table) -> ArchiveFile:
+    def refresh(self, partition: int) -> None:
+        """Learn what other writers have added to a partition."""
+
+    def add(self, partition: int, next_offset: int, generation: int, rows: "pa.Table") -> ArchiveFile:
         """Durably add the rows (schemas.event_columns.SCHEMA) that reach from the partition's end to `next_offset`.
 
-        Only after `recover`. Raises ArchiveDamaged when the rows do not fit there.
+        Only after `recover`. Raises ArchiveDamaged when the rows do not fit there, ProgressConflict when another
+        writer has added there: nothing of ours is listed; `refresh` and go on.
         """
 
     def read_records(self, partition: int, start: int) -> Iterator[Stored]:
         """The original records with offset >= `start`, ascending; each file proved by its SHA-256 first."""
+
+
+class Turns(Protocol):
+    """Who writes: one process at a time for each partition, whatever machines they run on. A courtesy that saves work:
+
+    two writers at once are told apart by the store.
+    """
+
+    def take(self, partition: int) -> bool:
+        """Whether it is our turn until `give` or until we lose it; False: another process has it."""
+
+    def check(self) -> None:
+        """Raises StoreUnavailable when the turn may be another's by now: write nothing more in it."""
+
+    def give(self, partition: int) -> None:
+        """Never fails: a turn that is lost needs no giving back."""
 
 
 class _SealedOnly(msgspec.Struct):

@@ -191,6 +191,12 @@ class ArchiveDamaged(TouchfoldError):
     code, disposition = "archive_damaged", Disposition.STOP
 
 
+class LogTruncated(TouchfoldError):
+    """Retention has removed from the log what is asked for. The message names partition, offset and the log's start."""
+
+    code, disposition = "log_truncated", Disposition.STOP
+
+
 class FolderLocked(TouchfoldError):
     """Another process uses the data folder."""
 

@@ -33,6 +33,8 @@ NAMES: Final = frozenset(
         "swap.before_commit",
         "swap.after_commit",
         "import.after_append",
+        "publish.after_ack",
+        "inbox.after_append",
     }
 )
 

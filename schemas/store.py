@@ -18,7 +18,7 @@ NO_RECEIPT: Final = (2**63 - 1, b"\xff" * 16, -(2**63), bytes(16))
 """First and last receipt (instant, event) of a token that no settled evidence holds yet."""
 
 SHARDS: Final = 8
-"""Shards of DECIDE; a mark goes to one by its route token."""
+"""Shards of DECIDE; a mark goes to one by its route token. Where several workers fold, a partition is a shard."""
 
 
 class Verdict(IntEnum):
@@ -199,8 +199,8 @@ class DecideTx(Protocol):
     def join(self, revision: int) -> None:
         """Until commit this revision is the live one. Raises ProgressConflict when it is not."""
 
-    def hold_shards(self, revision: int, first: int, most: int) -> list[int]:
-        """Own until commit at most `most` shards that have marks and no owner, beginning at shard `first`."""
+    def hold_shards(self, revision: int, own: Collection[int], others: int) -> list[int]:
+        """Have until commit those of our own shards that have marks, and at most `others` more that nobody has."""
 
     def take_marks(self, revision: int, limit: int, shards: Collection[int] | None = None) -> list[Mark]:
         """The oldest marks but refolds, locked until commit; marks another worker holds are passed over.

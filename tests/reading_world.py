@@ -3,7 +3,7 @@
 import json
 from base64 import b64encode
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import count
@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from infra.adapters.kafka_access import KafkaAccess
 from infra.adapters.phones import Phones
 from infra.adapters.postgres import Database
 from infra.adapters.postgres_control import PostgresControl, insert_revision
@@ -27,6 +28,7 @@ from processors.worker import Services, Worker
 from schemas.definitions import load_pack, parse_documents, to_json
 from schemas.identifiers import normalise
 from schemas.identity_rules import DEFAULT_RULES
+from schemas.ports import EventLog
 from schemas.record import Identifier, Pending, Record, Sealed, encode, event_key, uuid_text
 from schemas.touchpoints import ref
 from tests.conftest import Databases
@@ -53,6 +55,7 @@ class ReadingWorld:
     services: Services
     worker: Worker
     reading: Reading
+    in_kafka: bool = False
     numbers: Iterator[int] = field(default_factory=count)
 
     def send(
@@ -109,7 +112,7 @@ class ReadingWorld:
         return ref(self.vault.tokens([(kind, value)])[0], kind)
 
     def settle(self) -> None:
-        while self.worker.step():
+        while (self.in_kafka and self.worker.live.step()) or self.worker.step():  # alone it looks at log_head
             pass
         self.services.store.number_feed()
 
@@ -124,8 +127,13 @@ class ReadingWorld:
 
 
 @contextmanager
-def reading_world(databases: Databases) -> Iterator[ReadingWorld]:
-    """The retail pack live, nothing sent yet."""
+def reading_world(
+    databases: Databases, kafka: KafkaAccess | None = None, *, remote: bool = False
+) -> Iterator[ReadingWorld]:
+    """The retail pack live, nothing sent yet. `kafka`: where the log is, its topics made; else it is PostgreSQL's.
+
+    `remote`: read as if the log were elsewhere than the tables.
+    """
     definitions = parse_documents(load_pack("retail"))
     database = Database(databases.main)
     with database.transaction() as cursor:
@@ -140,7 +148,16 @@ def reading_world(databases: Databases) -> Iterator[ReadingWorld]:
     vault = PostgresVault(databases.vault, bytes(32), erased=erased)
     vault.hold_lease()
     clock = HandClock(NOW)
-    log, store, control = PostgresLog(databases.main), PostgresStore(databases.main), PostgresControl(databases.main)
+    logs = ExitStack()
+
+    def new_log() -> EventLog:
+        if kafka is None:
+            return logs.enter_context(closing(PostgresLog(databases.main)))
+        from infra.adapters.kafka_log import KafkaLog  # noqa: PLC0415  # 0.1 s that most tests need not pay
+
+        return logs.enter_context(closing(KafkaLog(kafka)))
+
+    log, store, control = new_log(), PostgresStore(databases.main), PostgresControl(databases.main)
     rebuild = PostgresRebuild(databases.main)
     services = Services(
         log=log,
@@ -154,10 +171,10 @@ def reading_world(databases: Databases) -> Iterator[ReadingWorld]:
     )
     search = PostgresSearch(databases.main)
     worker = Worker(services, Builder(services, rebuild), SearchIndexer(search, vault, vault, log))
-    reading = make_reading(databases.main, vault, vault, clock, PHONES)
+    reading = make_reading(databases.main, vault, vault, clock, PHONES, new_log, remote=remote or kafka is not None)
     try:
-        yield ReadingWorld(databases, clock, vault, services, worker, reading)
+        yield ReadingWorld(databases, clock, vault, services, worker, reading, kafka is not None)
     finally:
         reading.close()
-        for each in (log, store, control, rebuild, search, erased, vault):
+        for each in (store, control, rebuild, search, erased, vault, logs):
             each.close()

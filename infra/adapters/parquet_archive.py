@@ -1,16 +1,14 @@
-"""`ArchiveStore` in a folder: Parquet (zstd) files and one append-only manifest with a checksum on every line.
+"""`ArchiveStore` of Parquet (zstd) files, in a folder or in an object store (`archive_at`).
 
-    archive/manifest.jsonl      <16 hex of SHA-256> <JSON of ArchiveFile>\\n
-    archive/p0/<start>-<next>.parquet
-
-A file is written aside, synced, renamed, its folder synced; only then its manifest line is appended and synced. What
-the manifest does not list was never archived: the log still has it.
+What is common to both: the files themselves, the chain of digests over them, verifying, reading. Where the bytes and
+the manifest lie, and how a second writer is told, is `ArchiveFiles`' (archive_files, s3_files).
 """
 
 import ctypes
-import fcntl
 import gc
 import os
+import re
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from hashlib import sha256
@@ -18,41 +16,95 @@ from itertools import pairwise
 from pathlib import Path
 from typing import IO, Final, cast
 
-import msgspec
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
+from infra.adapters.archive_files import MANIFEST, ArchiveFiles, FolderFiles, read_manifest
 from schemas.archive import NO_DIGEST, ArchiveFile, chained
-from schemas.errors import ArchiveDamaged, FolderLocked, Problem
+from schemas.errors import ArchiveDamaged, Problem, SettingsInvalid
 from schemas.event_columns import SCHEMA, originals
 from schemas.failpoints import failpoint
 from schemas.record import Stored
 
-MANIFEST: Final = "manifest.jsonl"
+__all__ = [
+    "MANIFEST",
+    "ParquetArchive",
+    "archive_at",
+    "dataset",
+    "give_back_memory",
+    "next_offsets_of",
+    "read_manifest",
+]
+
 _FOOTER_GUESS: Final = 16_384  # bytes; a footer of ours has about 6 kB
-_HEADER: Final = b'{"touchfold_archive":1}'
-_ENTRY: Final = msgspec.json.Decoder(ArchiveFile)
+_S3: Final = re.compile("s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(?:/(.*))?")
+_LOCAL_S: Final = 60.0
+
+
+def archive_at(
+    location: str | Path,
+    *,
+    copies: Path,
+    endpoint: str | None = None,
+    partitions: int = 4,
+    copies_bytes: int | None = None,
+) -> "ParquetArchive":
+    """The archive at a folder or s3://bucket/prefix. Opens nothing. Raises SettingsInvalid.
+
+    `copies`: folder for local copies of an object store's files; `copies_bytes`: what they may take (20 GiB).
+    """
+    if isinstance(location, Path) or "://" not in location:
+        return ParquetArchive(Path(location), partitions)
+    found = _S3.fullmatch(location)
+    if found is None:
+        raise SettingsInvalid(f"the archive {location} is neither a folder nor s3://bucket/prefix")
+    from infra.adapters.archive_copies import MOST_BYTES  # noqa: PLC0415
+    from infra.adapters.s3_files import S3Files  # noqa: PLC0415  # boto3 takes 0.2 s that a folder need not pay
+
+    place = sha256(f"{endpoint or ''} {location.rstrip('/')}".encode()).hexdigest()[:12]
+    files = S3Files(
+        found[1], found[2] or "", copies / place, endpoint=endpoint, copies_bytes=copies_bytes or MOST_BYTES
+    )
+    return ParquetArchive(files, partitions)
 
 
 class ParquetArchive:
-    """One writer (after `recover`), any number of readers, which see whole files only."""
+    """Any number of readers, which see whole files only; writers after `recover`.
 
-    def __init__(self, folder: Path, partitions: int = 4) -> None:
-        self.folder = folder
+    `partitions`: how many `next_offsets` gives at least; files of more partitions are read as well.
+    """
+
+    def __init__(self, place: Path | ArchiveFiles, partitions: int = 4) -> None:
+        self.store: ArchiveFiles = FolderFiles(place) if isinstance(place, Path) else place
         self._partitions = partitions
-        self._lock: int | None = None
-        self._files: list[ArchiveFile] | None = None  # the writer's own copy: nobody else appends
+        self._last: dict[int, ArchiveFile] | None = None  # the writer's: the last entry of each partition
+
+    @property
+    def folder(self) -> Path:
+        """The folder of an archive that is one."""
+        assert isinstance(self.store, FolderFiles), "an archive in an object store has no folder"
+        return self.store.folder
 
     # ------------------------------------------------------------ reading
 
     def files(self) -> list[ArchiveFile]:
-        if self._files is not None:
-            return list(self._files)
-        return read_manifest(self.folder)[0]
+        return self.store.entries()
 
     def next_offsets(self) -> list[int]:
+        """By partition: the first offset that no entry covers."""
         return next_offsets_of(self.files(), self._partitions)
+
+    def size_bytes(self) -> int:
+        """Of all files."""
+        return sum(entry.bytes for entry in self.files())
+
+    def local_folder(self, deadline_s: float = _LOCAL_S) -> Path:
+        """A folder with a manifest and all its files, for who reads local files: this one, or brought up to date.
+
+        Raises SqlLimit when the files are too many, or not here in time (ask again), DiskFull, StoreUnavailable.
+        """
+        return self.store.local(time.monotonic() + deadline_s)
 
     def path(self, entry: ArchiveFile) -> Path:
         return self.folder / entry.path
@@ -60,18 +112,17 @@ class ParquetArchive:
     def read_records(self, partition: int, start: int) -> Iterator[Stored]:
         for entry in self.files():
             if entry.partition == partition and entry.next > start:
-                rows = self._proved(entry)
+                rows = self.rows(entry)
                 yield from (record for record in originals(rows) if record.offset >= start)
 
-    def _proved(self, entry: ArchiveFile) -> pa.Table:
-        """A file's rows, after its SHA-256."""
-        try:
-            data = self.path(entry).read_bytes()
-        except OSError as err:
-            raise ArchiveDamaged(f"{entry.path}: {err.strerror}") from err
+    def rows(self, entry: ArchiveFile, columns: Sequence[str] | None = None, *, copies: bool = True) -> pa.Table:
+        """A file's rows, after its SHA-256. `copies`: local ones will do. Raises ArchiveDamaged."""
+        data = self.store.read(entry, copies=copies)
         if sha256(data).hexdigest() != entry.sha256:
             raise ArchiveDamaged(f"{entry.path} differs from its manifest: restore it from a backup")
-        return pq.read_table(pa.BufferReader(data), schema=SCHEMA)
+        return pq.read_table(
+            pa.BufferReader(data), schema=SCHEMA, columns=None if columns is None else list(columns), use_threads=False
+        )
 
     # ------------------------------------------------------------ verifying
 
@@ -81,7 +132,7 @@ class ParquetArchive:
         Reads every file.
         """
         try:
-            entries, _ = read_manifest(self.folder)  # a half-written last line is no damage: the writer drops it
+            entries = self.store.every_entry()
         except ArchiveDamaged as err:
             return [Problem(MANIFEST, err.message)]
         problems = []
@@ -102,12 +153,13 @@ class ParquetArchive:
 
     def _faults(self, entry: ArchiveFile) -> Iterator[str]:
         try:
-            rows = self._proved(entry)
+            rows = self.rows(entry, copies=False)
         except ArchiveDamaged as err:
             yield err.message
             return
         offsets, records = _columns(rows)
-        if len(offsets) != entry.rows or offsets[:1] != [entry.first_offset] or offsets[-1:] != [entry.last_offset]:
+        bounds = (offsets[0], offsets[-1]) if offsets else (entry.start, entry.start - 1)
+        if len(offsets) != entry.rows or bounds != (entry.first_offset, entry.last_offset):
             yield "its rows are not the ones its manifest entry counts"
         if any(b <= a for a, b in pairwise(offsets)):
             yield "its offsets do not rise"
@@ -118,148 +170,68 @@ class ParquetArchive:
     # ------------------------------------------------------------ writing
 
     def recover(self) -> list[str]:
-        if self._lock is None:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self._lock = self._take_lock()
-        entries, torn = read_manifest(self.folder)
-        manifest = self.folder / MANIFEST
-        if not manifest.exists() or (torn and not entries and manifest.stat().st_size == torn):
-            self._start_manifest()
-        elif torn:
-            with manifest.open("r+b") as file:
-                file.truncate(manifest.stat().st_size - torn)
-                os.fsync(file.fileno())
-        self._files = entries
-        return self._sweep(entries)
+        entries, swept = self.store.recover()
+        self._last = {entry.partition: entry for entry in entries}
+        return swept
+
+    def next_offset(self, partition: int) -> int:
+        last = self._writing().get(partition)
+        return last.next if last else 0
+
+    def refresh(self, partition: int) -> None:
+        last = self._writing()
+        for entry in self.store.newer(partition, self.next_offset(partition)):
+            last[partition] = entry
 
     def add(self, partition: int, next_offset: int, generation: int, rows: pa.Table) -> ArchiveFile:
-        if self._files is None:
-            raise ArchiveDamaged("the archive is open for reading only: call recover() first")
-        before = next((entry for entry in reversed(self._files) if entry.partition == partition), None)
+        before = self._writing().get(partition)
         start = before.next if before else 0
         offsets, records = _columns(rows)
-        if not offsets or offsets[0] < start or offsets[-1] >= next_offset:
+        if next_offset <= start or (offsets and (offsets[0] < start or offsets[-1] >= next_offset)):
             raise ArchiveDamaged(
                 f"these records are not the ones of partition {partition} from {start} to {next_offset}"
             )
         data = _parquet(rows)
+        digest = sha256(data).hexdigest()
         digest_before = before.digest if before else NO_DIGEST.hex()
         entry = ArchiveFile(
-            path=f"p{partition}/{start:015d}-{next_offset:015d}.parquet",
+            path=self.store.name(partition, start, next_offset, digest),
             partition=partition,
             generation=generation,
             start=start,
             next=next_offset,
-            first_offset=offsets[0],
-            last_offset=offsets[-1],
+            first_offset=offsets[0] if offsets else start,
+            last_offset=offsets[-1] if offsets else start - 1,
             rows=len(offsets),
             bytes=len(data),
-            sha256=sha256(data).hexdigest(),
+            sha256=digest,
             footer_sha256=sha256(footer_of(data)).hexdigest(),
             digest_before=digest_before,
             digest=chained(bytes.fromhex(digest_before), zip(offsets, records, strict=True)).hex(),
         )
-        self._write_file(entry, data)
-        self._append(msgspec.json.encode(entry))
-        self._files.append(entry)
+        self.store.put(entry.path, data)
+        self.store.append(entry)
+        self._writing()[partition] = entry
         failpoint("archive.after_manifest")
         return entry
 
     def close(self) -> None:
-        """Give the writer's lock up."""
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
-            self._files = None
+        """Give the writer's lock up, and connections."""
+        self.store.close()
+        self._last = None
 
-    def _write_file(self, entry: ArchiveFile, data: bytes) -> None:
-        path = self.path(entry)
-        if not path.parent.exists():
-            path.parent.mkdir()
-            _sync_folder(self.folder)
-        aside = path.with_suffix(".tmp")
-        with aside.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        failpoint("archive.before_rename")
-        aside.rename(path)
-        _sync_folder(path.parent)
-        failpoint("archive.after_rename")
-
-    def _append(self, line: bytes) -> None:
-        with (self.folder / MANIFEST).open("ab") as file:
-            file.write(_check(line) + b" " + line + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-
-    def _start_manifest(self) -> None:
-        """The first line is there before any file, so that a lost manifest is told from a new archive."""
-        aside = self.folder / "manifest.tmp"
-        with aside.open("wb") as file:
-            file.write(_check(_HEADER) + b" " + _HEADER + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-        aside.rename(self.folder / MANIFEST)
-        _sync_folder(self.folder)
-
-    def _sweep(self, entries: list[ArchiveFile]) -> list[str]:
-        """Remove what a crash left between two durable steps. Never a file below what the manifest covers."""
-        listed = {entry.path for entry in entries}
-        ends = {entry.partition: entry.next for entry in entries}
-        swept = []
-        for path in sorted(self.folder.glob("p*/*")):
-            name = path.relative_to(self.folder).as_posix()
-            if name in listed:
-                continue
-            if path.suffix == ".parquet" and _start_of(path) < ends.get(int(path.parent.name[1:]), 0):
-                raise ArchiveDamaged(f"{name} overlaps what the manifest lists: move it away or restore the manifest")
-            path.unlink()
-            swept.append(name)
-        return swept
-
-    def _take_lock(self) -> int:
-        handle = os.open(self.folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as err:
-            os.close(handle)
-            raise FolderLocked(f"another process writes the archive in {self.folder}") from err
-        return handle
-
-
-def read_manifest(folder: Path) -> tuple[list[ArchiveFile], int]:
-    """The entries, and how many bytes of a half-written last line follow them. Raises ArchiveDamaged.
-
-    A line without its end is a torn write, which the writer drops; a whole line that is wrong is damage.
-    """
-    manifest = folder / MANIFEST
-    try:
-        data = manifest.read_bytes()
-    except FileNotFoundError:
-        if any(folder.glob("p*/*.parquet")):
-            raise ArchiveDamaged(f"{manifest} is missing, its files are there: restore it from a backup") from None
-        return [], 0
-    lines = data.split(b"\n")
-    torn = len(lines.pop())
-    entries = []
-    for number, line in enumerate(lines, start=1):
-        check, _, body = line.partition(b" ")
-        if check != _check(body):
-            raise ArchiveDamaged(f"{manifest}: line {number} is damaged: restore the manifest from a backup")
-        if number > 1:
-            entries.append(_ENTRY.decode(body))
-        elif body != _HEADER:
-            raise ArchiveDamaged(f"{manifest} is not an archive manifest this build reads")
-    return entries, torn
+    def _writing(self) -> dict[int, ArchiveFile]:
+        if self._last is None:
+            raise ArchiveDamaged("the archive is open for reading only: call recover() first")
+        return self._last
 
 
 def next_offsets_of(entries: Iterable[ArchiveFile], partitions: int = 4) -> list[int]:
-    """By partition: the first offset that no entry covers."""
-    ends = [0] * partitions
+    """By partition: the first offset that no entry covers; of at least `partitions`."""
+    ends = dict.fromkeys(range(partitions), 0)
     for entry in entries:
         ends[entry.partition] = entry.next
-    return ends
+    return [ends.get(partition, 0) for partition in range(max(ends, default=-1) + 1)]
 
 
 def dataset(folder: Path, entries: Sequence[ArchiveFile]) -> ds.FileSystemDataset:
@@ -319,23 +291,6 @@ def _misplaced(before: ArchiveFile | None, entry: ArchiveFile) -> Iterator[str]:
         yield f"offsets from {entry.start} to {end} are in two files"
     if entry.digest_before != digest:
         yield "its digest does not follow the file before it"
-
-
-def _check(line: bytes) -> bytes:
-    return sha256(line).hexdigest()[:16].encode()
-
-
-def _start_of(path: Path) -> int:
-    digits = path.name.partition("-")[0]
-    return int(digits) if digits.isdigit() else 0
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def give_back_memory() -> None:

@@ -10,6 +10,8 @@ from infra.adapters.parquet_archive import ParquetArchive
 from infra.adapters.postgres import Database
 from infra.adapters.postgres_reads import PerThread
 from infra.adapters.processes import Process, processes_of
+from infra.adapters.reading_log import PerThreadLog, TimelyEnds
+from schemas.ports import EventLog
 from schemas.record import decode
 
 if TYPE_CHECKING:
@@ -18,8 +20,8 @@ if TYPE_CHECKING:
 
 _STATE: Final = """
 with live as (select revision from revisions where state = 'live')
-select (select coalesce(sum(next_offset), 0) from log_head),
-    (select coalesce(sum(next_offset), 0) from progress where revision = (select revision from live)),
+select (select coalesce(array_agg(next_offset order by partition), '{}') from progress
+        where revision = (select revision from live)),
     (select coalesce(sum(cardinality(signatures)), 0) from marks where revision = (select revision from live)),
     (select count(*) from dead_letters where state = 'open'),
     (select count(*) from erased_tokens),
@@ -57,57 +59,68 @@ class Arrived(NamedTuple):
 EXACT_UP_TO: Final = 20_000  # profiles; beyond, PostgreSQL's estimate says it without reading them
 
 
+class Chosen(Protocol):
+    """What was chosen for a deployment."""
+
+    @property
+    def kafka(self) -> object | None: ...
+
+
 class Deployed(Protocol):
     """Where a deployment lies; a session is one."""
 
+    @property
+    def adapters(self) -> Chosen: ...
     @property
     def dsn(self) -> str: ...
     @property
     def data(self) -> Path: ...
     @property
-    def archive_folder(self) -> Path: ...
-    @property
     def disk(self) -> "Disk": ...
+    def log(self) -> EventLog: ...
     def vault(self) -> "PostgresVault": ...
 
 
 class Operations:
     """Any thread may call."""
 
-    def __init__(self, session: Deployed) -> None:
+    def __init__(self, session: Deployed, archive: ParquetArchive) -> None:
         self._connections = PerThread(lambda: Database(session.dsn, "touchfold operations"))
         self._rows = self._connections.rows
-        self._archive: Path = session.archive_folder
+        self._log = PerThreadLog(session.log)
+        self._timely = None if session.adapters.kafka is None else TimelyEnds(session.log)
+        self._archive = archive
         self._disk = session.disk
         self._vault = session.vault()
         self._folder = DataFolder(session.data)
 
     def ends(self) -> list[int]:
-        """The next offset of each partition."""
-        return [int(row[0]) for row in self._rows("select next_offset from log_head order by partition")]
+        """The offset after the last record of each partition. Raises StoreUnavailable, soon where it is Kafka."""
+        return self._ends()
+
+    def _ends(self, applied: Sequence[int] = ()) -> list[int]:
+        return self._log.ends() if self._timely is None else self._timely.ends(applied)
 
     def arrived(self, starts: Sequence[int], limit: int = 100) -> list[Arrived]:
-        """Events at or after these offsets, at most `limit` a partition (the newest), newest receipt first."""
+        """Events at or after these offsets, about `limit` a partition (the newest), newest receipt first."""
         folded = self._rows(
             "select next_offset from progress where revision = (select revision from revisions where state = 'live')"
             " order by partition"
         )
         found: list[Arrived] = []
-        for partition, start in enumerate(starts):
-            rows = self._rows(
-                f'select "offset", value from event_log_{int(partition)} where "offset" >= %s'
-                ' order by "offset" desc limit %s',
-                (start, limit),
-            )
+        for partition, (asked, end) in enumerate(zip(starts, self._ends(), strict=False)):
+            start = max(asked, end - limit)
+            if start >= end:
+                continue
             applied = int(folded[partition][0]) if partition < len(folded) else 0
             verdicts: dict[int, int] = dict(
                 self._rows(
                     'select "offset", verdict from not_applied where partition = %s and "offset" >= %s',
-                    (partition, rows[-1][0] if rows else start),
+                    (partition, start),
                 )
             )
-            for offset, value in rows:
-                record = decode(bytes(value))
+            for _, offset, value in self._log.read(partition, start, limit):
+                record = decode(value)
                 found.append(
                     Arrived(
                         *(partition, offset, record.id, record.message_id, record.source, record.type, record.name),
@@ -138,12 +151,13 @@ class Operations:
     def state(self, now: datetime) -> dict[str, Any]:
         """{"accepted", "applied", "waiting", "dead_letters", "erased", "watermark_age_s", "building", …}."""
         row = self._rows(_STATE)[0]
-        accepted, applied, waiting, dead, erased, watermark_us, building, unindexed, size, live = row
+        progress, waiting, dead, erased, watermark_us, building, unindexed, size, live = row
+        applied, accepted = sum(progress), sum(self._ends(progress))
         due, profiles = self._of_revision(live)
-        archived = ParquetArchive(self._archive).next_offsets()
+        archived = self._archive.next_offsets()
         return {
-            "accepted": int(accepted),
-            "applied": int(applied),
+            "accepted": max(accepted, applied),
+            "applied": applied,
             "waiting": int(waiting),
             "dead_letters": int(dead),
             "erased": int(erased),
@@ -155,7 +169,7 @@ class Operations:
             "due": due,
             "profiles": profiles,
             "archived": sum(archived),
-            "archive_bytes": sum(path.stat().st_size for path in self._archive.rglob("*.parquet")),
+            "archive_bytes": self._archive.size_bytes(),
             "disk_free": self._disk.free(),
             "vault_lease": self._vault.has_lease(),
         }

@@ -44,7 +44,6 @@ from schemas.errors import ProgressConflict
 from schemas.failpoints import failpoint
 from schemas.store import (
     NO_RECEIPT,
-    SHARDS,
     Advance,
     Change,
     DecideTx,
@@ -106,10 +105,14 @@ _INT8_FIELD: Final = struct.Struct("!iq").pack
 
 
 class PostgresStore:
-    """One connection: one FOLD and DECIDE loop."""
+    """One connection: one FOLD and DECIDE loop.
 
-    def __init__(self, dsn: str, name: str = "touchfold worker") -> None:
+    `idle_s`: how long its transaction may stand still before PostgreSQL ends it, where others wait for its locks.
+    """
+
+    def __init__(self, dsn: str, name: str = "touchfold worker", *, idle_s: float | None = None) -> None:
         self._database = Database(dsn, name)
+        self._idle_ms = None if idle_s is None else int(idle_s * 1_000)
         self._prepared: object = None
 
     @contextmanager
@@ -139,6 +142,8 @@ class PostgresStore:
         if self._prepared is not connection:
             with self._database.transaction() as cursor:
                 cursor.execute("set client_min_messages = warning")
+                if self._idle_ms is not None:
+                    cursor.execute("set idle_in_transaction_session_timeout = %s", (self._idle_ms,))
                 cursor.execute(_TEMPORARY)
             self._prepared = connection
 
@@ -342,13 +347,15 @@ class PostgresDecide:
         if self._cursor.rowcount != 1:
             raise ProgressConflict(f"revision {revision} is not the live one any more")
 
-    def hold_shards(self, revision: int, first: int, most: int) -> list[int]:
-        # the sorted list is made first, then locked row by row until the limit is reached
+    def hold_shards(self, revision: int, own: Collection[int], others: int) -> list[int]:
+        mine = sorted(own)
+        # the sorted list is made first (offset 0), then locked row by row until the limit is reached
         self._cursor.execute(
-            "select shard from (select shard from marks where revision = %s and kind <> 'refold' group by shard"
-            " order by (shard - %s + 32768) %% %s offset 0) s"
-            f" where pg_try_advisory_xact_lock({SHARD_LOCKS}, shard) limit %s",
-            (revision, first, SHARDS, most),
+            "select shard from (select shard from marks where revision = %(revision)s and kind <> 'refold'"
+            " group by shard having shard = any(%(mine)s::int[]) or %(others)s > 0"
+            " order by shard <> all(%(mine)s::int[]), shard offset 0) s"
+            f" where pg_try_advisory_xact_lock({SHARD_LOCKS}, shard) limit %(most)s",
+            {"revision": revision, "mine": mine, "others": others, "most": len(mine) + others},
         )
         return [int(row[0]) for row in self._cursor.fetchall()]
 

@@ -6,6 +6,7 @@ Rows are read by binary COPY; owners (one a signature) as two concatenated colum
 from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from typing import Any, Final
 
 import pyarrow as pa
@@ -13,6 +14,7 @@ from psycopg2.extensions import cursor as Cursor
 
 from infra.adapters.postgres import connect, copy_out, int8, mapped
 from schemas.event_columns import EVENT_SCHEMA, UUID, event_table
+from schemas.ports import EventLog
 from schemas.record import Stored
 
 _CHUNK: Final = 5_000  # records of the tail turned into columns at a time
@@ -46,22 +48,26 @@ class Snapshot:
     versions: dict[str, int] = field(default_factory=dict)
 
 
-def load(dsn: str, bases: frozenset[str], archived: Sequence[int]) -> Snapshot:
+def load(dsn: str, bases: frozenset[str], archived: Sequence[int], log: EventLog | None = None) -> Snapshot:
     """Read what these base tables (query.sql.BASES) need. `archived`: by partition, where the tail begins.
 
     The manifest must have been read before: what is archived later is in the tail as well, never in neither.
+    `log`: where records lie that are not in these tables; they are read after the snapshot, up to its progress.
     Raises StoreUnavailable.
     """
     connection = connect(dsn, "touchfold sql")
     try:
         with mapped(), connection.cursor() as cursor:
             cursor.execute("set transaction isolation level repeatable read, read only")
-            return _load(cursor, bases, archived)
+            snapshot = _load(cursor, bases, archived, in_tables=log is None)
     finally:
         connection.close()
+    if log is not None and "_tail" in bases:
+        snapshot.tail = _tail_of(log, snapshot, archived)
+    return snapshot
 
 
-def _load(cursor: Cursor, bases: frozenset[str], archived: Sequence[int]) -> Snapshot:
+def _load(cursor: Cursor, bases: frozenset[str], archived: Sequence[int], *, in_tables: bool) -> Snapshot:
     snapshot = Snapshot()
     cursor.execute("select value from meta where key = 'deployment'")
     row = cursor.fetchone()
@@ -75,7 +81,10 @@ def _load(cursor: Cursor, bases: frozenset[str], archived: Sequence[int]) -> Sna
     revision = int(live[0])
     snapshot.definitions = live[1]
     if "_tail" in bases:
-        _load_tail(cursor, snapshot, revision, archived)
+        cursor.execute("select next_offset from progress where revision = %s order by partition", (revision,))
+        snapshot.progress = [int(row[0]) for row in cursor.fetchall()]
+        if in_tables:
+            snapshot.tail = _tail(cursor, snapshot, archived)
     if "_owners" in bases:
         snapshot.owners = _owners(cursor)
     if "_not_applied" in bases:
@@ -100,13 +109,10 @@ def _load(cursor: Cursor, bases: frozenset[str], archived: Sequence[int]) -> Sna
     return snapshot
 
 
-def _load_tail(cursor: Cursor, snapshot: Snapshot, revision: int, archived: Sequence[int]) -> None:
-    """The applied records that no archive file holds."""
-    cursor.execute("select next_offset from progress where revision = %s order by partition", (revision,))
-    snapshot.progress = [int(row[0]) for row in cursor.fetchall()]
+def _tail(cursor: Cursor, snapshot: Snapshot, archived: Sequence[int]) -> pa.Table:
+    """The applied records that no archive file holds, from the log's tables."""
     tables = [snapshot.tail]
-    for partition, until in enumerate(snapshot.progress):
-        start = archived[partition] if partition < len(archived) else 0
+    for partition, (start, until) in enumerate(zip_longest(archived, snapshot.progress, fillvalue=0)):
         for at in range(start, until, _CHUNK):
             rows = copy_out(
                 cursor,
@@ -115,7 +121,22 @@ def _load_tail(cursor: Cursor, snapshot: Snapshot, revision: int, archived: Sequ
             )
             records = [Stored(partition, int8(row[0]), row[1] or b"") for row in rows]
             tables.append(event_table(records, snapshot.currency, originals=False))
-    snapshot.tail = pa.concat_tables(tables)
+    return pa.concat_tables(tables)
+
+
+def _tail_of(log: EventLog, snapshot: Snapshot, archived: Sequence[int]) -> pa.Table:
+    """The same from a log anywhere. Its offsets may have gaps, also right before where it is applied up to."""
+    tables = [snapshot.tail]
+    for partition, (start, until) in enumerate(zip_longest(archived, snapshot.progress, fillvalue=0)):
+        at = start
+        while at < until:
+            read = log.read(partition, at, min(_CHUNK, until - at))
+            records = [record for record in read if record.offset < until]
+            if not records:
+                break
+            tables.append(event_table(records, snapshot.currency, originals=False))
+            at = records[-1].offset + 1
+    return pa.concat_tables(tables)
 
 
 def _owners(cursor: Cursor) -> pa.Table:

@@ -8,6 +8,7 @@ import typer
 from infra.cli.options import DATA, JSON, say
 
 ALL = 2**63 - 1
+SENT_AGAIN = ("door", "inbox")  # stages; what others set aside was in the log already, or is in a file
 STATE = Annotated[str, typer.Option("--state", help="open, retried or erased")]
 
 
@@ -74,11 +75,14 @@ def show(
 
 def retry(
     letters: Annotated[list[str] | None, typer.Argument(help="ids; else --all", show_default=False)] = None,
-    every: Annotated[bool, typer.Option("--all", help="all open ones of the door")] = False,
+    every: Annotated[bool, typer.Option("--all", help="all open ones of the door and of the inbox")] = False,
+    source: Annotated[
+        str | None, typer.Option(help="whose messages of the inbox are, where their write keys are none of ours")
+    ] = None,
     data: DATA = None,
     as_json: JSON = False,
 ) -> None:
-    """Send dead letters of the door again, as if they came now; those still refused stay open.
+    """Send dead letters of the door and of the inbox again, as if they came now; those still refused stay open.
 
     Example: touchfold dead-letters retry --all
     """
@@ -92,11 +96,11 @@ def retry(
         raise BadRequest("which dead letters? Give ids, or --all")
     with session(data, say=say) as here, closing(Retrying(here)) as retrying:
         if every:
-            found = (retrying.get(each.id.hex()) for each in retrying.list("open", ALL) if each.stage == "door")
+            found = (retrying.get(each.id.hex()) for each in retrying.list("open", ALL) if each.stage in SENT_AGAIN)
             rows = [row for row, _ in found]
         else:
             rows = [retrying.get(letter)[0] for letter in letters or []]
-        outcome = retrying.run(rows)
+        outcome = retrying.run(rows, source)
         here.settle()
     if as_json:
         typer.echo(json.dumps(outcome))

@@ -20,10 +20,7 @@ select h.partition, h.next_offset, count(l."offset"), coalesce(max(l."offset") +
 from log_head h left join event_log l on l.partition = h.partition
 group by h.partition, h.next_offset order by h.partition
 """
-_PROGRESS: Final = """
-select p.revision, p.partition, p.next_offset, h.next_offset from progress p join log_head h using (partition)
-where p.next_offset > h.next_offset order by 1, 2
-"""
+_PROGRESS: Final = "select revision, partition, next_offset from progress order by 1, 2"
 
 
 class Finding(NamedTuple):
@@ -95,10 +92,10 @@ def _on(here: "Session") -> Iterator[Finding]:
         ("migrations", lambda: _migrations(here)),
         ("vault", lambda: _vault(here)),
         ("clock", lambda: _clock(here, database)),
-        ("log", lambda: _log(database)),
-        ("progress", lambda: _progress(database)),
+        ("log", lambda: _log(database) if here.adapters.kafka is None else _topic(here)),
+        ("progress", lambda: _progress(here, database)),
         ("erasures", lambda: _erasures(database)),
-        ("archive", lambda: _archive(here, database)),
+        ("archive", lambda: _archive(here)),
     ]
     for name, check in checks:
         try:
@@ -214,16 +211,35 @@ def _log(database: "Database") -> Finding:
     return Finding("log", True, f"{sum(row[1] for row in rows):,} records, no gap")
 
 
-def _progress(database: "Database") -> Finding:
+def _topic(here: "Session") -> Finding:
+    """It answers, and has as many partitions as there is progress of."""
+    assert here.adapters.kafka is not None, "asked only where the log is Kafka"
+    ends = here.log().ends()
+    detail = f"{sum(ends):,} offsets in {len(ends)} partitions of {here.adapters.kafka.topic('events')}"
+    return Finding("log", True, detail)
+
+
+def _progress(here: "Session", database: "Database") -> Finding:
+    """Read before the log's ends, it is behind them."""
     with database.transaction() as cursor:
         cursor.execute(_PROGRESS)
-        ahead = [f"revision {row[0]} partition {row[1]}: {row[2]} of {row[3]}" for row in cursor.fetchall()]
+        rows = [(int(revision), int(partition), int(at)) for revision, partition, at in cursor.fetchall()]
         cursor.execute("select revision from revisions where state = 'live'")
         live = [row[0] for row in cursor.fetchall()]
+    ends = dict(enumerate(here.log().ends()))
+    ahead = [
+        f"revision {revision} partition {partition}: {at} of {ends.get(partition, 'no such partition')}"
+        for revision, partition, at in rows
+        if partition not in ends or at > ends[partition]
+    ]
     if ahead:
         return Finding("progress", False, "ahead of the log: " + "; ".join(ahead), "restore log and states together")
     if len(live) != 1:
         return Finding("progress", False, "no live revision", "restore the last backup")
+    lacking = ends.keys() - {partition for revision, partition, _ in rows if revision == live[0]}
+    if lacking:
+        detail = f"nothing is folded of partition {', '.join(map(str, sorted(lacking)))}"
+        return Finding("progress", False, detail, "partitions were added to the topic: start touchfold up once")
     return Finding("progress", True, f"revision {live[0]} is live and behind the log's end")
 
 
@@ -236,18 +252,15 @@ def _erasures(database: "Database") -> Finding:
     return Finding("erasures", True, "none is unfinished")
 
 
-def _archive(here: "Session", database: "Database") -> Finding:
-    from infra.adapters.parquet_archive import ParquetArchive
+def _archive(here: "Session") -> Finding:
+    from infra.archives import archive_of
 
-    store = ParquetArchive(here.archive_folder)
+    store = archive_of(here)
     wrong = store.verify()
     if wrong:
         detail = "; ".join(f"{problem.path}: {problem.reason}" for problem in wrong[:5])
         return Finding("archive", False, detail, "restore these files from the backup of the archive")
     archived = store.next_offsets()
-    with database.transaction() as cursor:
-        cursor.execute("select partition, next_offset from log_head order by partition")
-        heads = [int(row[1]) for row in cursor.fetchall()]
-    if any(at > head for at, head in zip(archived, heads, strict=False)):
+    if any(at > end for at, end in zip(archived, here.log().ends(), strict=False)):
         return Finding("archive", False, "it is ahead of the log", "restore log and archive from the same backup")
     return Finding("archive", True, f"{len(store.files())} files, {sum(archived):,} records, all as the manifest says")

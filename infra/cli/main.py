@@ -31,6 +31,9 @@ MODULES: Final = {
     "unsuppress": "erase",
     "dead-letters": "dead_letters",
     "doctor": "doctor",
+    "topics": "topics",
+    **dict.fromkeys(("ingest", "worker", "archive", "publish", "serve"), "up"),
+    "capacity": "capacity",
     "demo": "demo",
     "demo-score": "demo",
 }

@@ -39,6 +39,7 @@ def sql(
     data: DATA = None,
     as_json: JSON = False,
 ) -> None:
+    from infra.archives import archive_of
     from infra.bootstrap import session
     from infra.drivers.sql_process import run_sql
 
@@ -48,7 +49,14 @@ def sql(
 
         def run(text: str) -> "SqlResult":
             most = None if tables else limit
-            return run_sql(text, dsn=here.dsn, archive_folder=here.archive_folder, limit=most, now=here.clock.now())
+            return run_sql(
+                text,
+                dsn=here.dsn,
+                archive_folder=archive_of(here).local_folder(),
+                kafka=here.adapters.kafka,
+                limit=most,
+                now=here.clock.now(),
+            )
 
         if statement is None:
             _print_tables(

@@ -48,8 +48,9 @@ def measure(here: "Session") -> dict[str, Any]:
     from contextlib import closing
 
     from infra.adapters.postgres_operations import Operations
+    from infra.archives import archive_of
 
-    with closing(Operations(here)) as operations:
+    with closing(Operations(here, archive_of(here))) as operations:
         found = operations.state(here.clock.now())
     accepted, applied = found["accepted"], found["applied"]
     decided = max(0, applied - found["waiting"])

@@ -1,25 +1,84 @@
 """`touchfold up`: the whole platform on one machine, until Ctrl-C or SIGTERM."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from infra.cli.options import DATA, say
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PORT = Annotated[int | None, typer.Option(help="the port to listen on; 0 takes a free one")]
+
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this module."""
     app.command("up")(up)
+    app.command("ingest")(ingest)
+    app.command("worker")(worker)
+    app.command("archive")(archive)
+    app.command("publish")(publish)
+    app.command("serve")(serve)
 
 
 def up(
     data: DATA = None,
-    port: Annotated[int | None, typer.Option(help="the port to listen on; 0 takes a free one")] = None,
+    port: PORT = None,
 ) -> None:
     """Run PostgreSQL, the door, the worker and the archiver; prints `ready http://HOST:PORT` when all answer.
 
+    With TOUCHFOLD_LOG=kafka all roles of a cluster on one machine, against your brokers.
+
     Examples: touchfold up     touchfold up --data /srv/touchfold --port 8800
     """
+    _run("up", data, port)
+
+
+def ingest(data: DATA = None, port: PORT = None) -> None:
+    """Role of a cluster: the door, and the inbox topic. Any number of them, behind a load balancer.
+
+    Example: TOUCHFOLD_LOG=kafka TOUCHFOLD_KAFKA_BOOTSTRAP=broker:9093 TOUCHFOLD_DATABASE=… touchfold ingest --port 8700
+    """
+    _run("ingest", data, port)
+
+
+def worker(
+    data: DATA = None,
+    processes: Annotated[int | None, typer.Option(min=1, max=64, help="worker processes of this machine")] = None,
+) -> None:
+    """Role of a cluster: folds events into profiles and decides. Partitions are shared out among all that run.
+
+    Example: TOUCHFOLD_LOG=kafka TOUCHFOLD_KAFKA_BOOTSTRAP=… TOUCHFOLD_DATABASE=… touchfold worker --processes 2
+    """
+    _run("worker", data, None, workers=processes)
+
+
+def archive(data: DATA = None) -> None:
+    """Role of a cluster: moves applied events from the log to Parquet files. One writes, others wait for its turn.
+
+    Example: TOUCHFOLD_LOG=kafka … TOUCHFOLD_ARCHIVE=s3://bucket/touchfold touchfold archive
+    """
+    _run("archive", data, None)
+
+
+def publish(data: DATA = None) -> None:
+    """Role of a cluster: publishes changes of profiles, segments and risk to their topics. One writes, others wait.
+
+    Example: TOUCHFOLD_LOG=kafka TOUCHFOLD_KAFKA_BOOTSTRAP=… TOUCHFOLD_DATABASE=… touchfold publish
+    """
+    _run("publish", data, None)
+
+
+def serve(data: DATA = None, port: PORT = None) -> None:
+    """Role of a cluster: the API and the pages. Any number of them, behind a load balancer with sticky sessions.
+
+    Example: TOUCHFOLD_LOG=kafka TOUCHFOLD_KAFKA_BOOTSTRAP=… TOUCHFOLD_DATABASE=… touchfold serve --port 8700
+    """
+    _run("serve", data, port)
+
+
+def _run(command: str, data: "Path | None", port: int | None, workers: int | None = None) -> None:
     import os
     import signal
     import threading
@@ -31,14 +90,15 @@ def up(
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda *_: stop.set())
-    log_lines.configure("up")
-    settings = load(os.environ, data=data, port=port)
-    Supervisor(settings, stop, say).run(_ready)
+    log_lines.configure(command)
+    environ = os.environ if workers is None else {**os.environ, "TOUCHFOLD_WORKERS": str(workers)}
+    settings = load(environ, data=data, port=port)
+    Supervisor(settings, stop, say, command).run(lambda url: _ready(url or command))
     say("stopped")
 
 
-def _ready(url: str) -> None:
+def _ready(what: str) -> None:
     import sys
 
-    typer.echo(f"ready {url}")
+    typer.echo(f"ready {what}")
     sys.stdout.flush()

@@ -194,7 +194,7 @@ def _events(session: Session, view: View, profiles: Iterable[bytes]) -> dict[byt
             if profile is not None and bytes(profile) in chosen:
                 where[partition, offset] = bytes(profile)
     found: dict[bytes, list[FoldEvent]] = {}
-    log, places = session.log(), list(where)
+    log, places = session.log(), sorted(where)
     for start in range(0, len(places), _CHUNK):
         for record in log.fetch(places[start : start + _CHUNK]):
             found.setdefault(where[record.partition, record.offset], []).append(view.fold.decode(record.value))

@@ -5,7 +5,6 @@ changes holds no thread. Areas: api_profiles, api_segments, api_changes, api_dat
 """
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
@@ -20,6 +19,8 @@ from schemas.roles import ROLES, may
 
 if TYPE_CHECKING:
     from infra.acting import Acting
+    from infra.adapters.kafka_access import KafkaAccess
+    from infra.adapters.parquet_archive import ParquetArchive
     from infra.bootstrap import Session
     from infra.drivers.health import Health
     from infra.reading import Reading
@@ -49,9 +50,11 @@ def api_of(session: "Session", reading: "Reading") -> Api:
     from infra.adapters.postgres_people import PostgresPeople  # noqa: PLC0415
     from infra.adapters.postgres_sources import PostgresSources  # noqa: PLC0415
     from infra.adapters.postgres_tokens import PostgresTokens  # noqa: PLC0415
+    from infra.archives import archive_of  # noqa: PLC0415
     from query.reports import Reports  # noqa: PLC0415
 
-    run_sql = sql_runner(session.dsn, session.archive_folder, session.clock)
+    archive = archive_of(session)
+    run_sql = sql_runner(session.dsn, archive, session.clock, session.adapters.kafka)
     return Api(
         session=session,
         reading=reading,
@@ -60,7 +63,7 @@ def api_of(session: "Session", reading: "Reading") -> Api:
         people=PostgresPeople(session.dsn),
         audit=PostgresAudit(session.dsn, session.door_clock.now),
         sources=PostgresSources(session.dsn),
-        operations=Operations(session),
+        operations=Operations(session, archive),
         reports=Reports(reading.segments.views, run_sql, session.clock),
         acting=Later(lambda: _acting(session)),
         retrying=Later(lambda: _retrying(session)),
@@ -93,7 +96,7 @@ def _health(session: "Session") -> "Health":
     return Health(session)
 
 
-def sql_runner(dsn: str, archive_folder: Path, clock: Clock) -> RunSql:
+def sql_runner(dsn: str, archive: "ParquetArchive", clock: Clock, kafka: "KafkaAccess | None" = None) -> RunSql:
     """Runs each statement in a process of its own."""
     from infra.drivers.sql_process import API_DEADLINE_S, API_RESULT_BYTES, run_sql  # noqa: PLC0415  # pyarrow
 
@@ -101,7 +104,8 @@ def sql_runner(dsn: str, archive_folder: Path, clock: Clock) -> RunSql:
         found = run_sql(
             statement,
             dsn=dsn,
-            archive_folder=archive_folder,
+            archive_folder=archive.local_folder(API_DEADLINE_S),
+            kafka=kafka,
             limit=limit,
             now=clock.now(),
             deadline_s=API_DEADLINE_S,

@@ -2,33 +2,48 @@
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 from datetime import date, timedelta
 from typing import TYPE_CHECKING, Final
 
-from infra.adapters.parquet_archive import ParquetArchive, give_back_memory
+from infra.adapters.archive_turns import PostgresTurns
+from infra.adapters.parquet_archive import give_back_memory
 from infra.adapters.postgres_control import PostgresControl
 from infra.adapters.postgres_dead_letters import PostgresDeadLetters
+from infra.archives import archive_of
 from processors.archive import Archiver
-from schemas.errors import Disposition, TouchfoldError
+from schemas.errors import Disposition, FolderLocked, TouchfoldError
 
 if TYPE_CHECKING:
     from infra.bootstrap import Session
 
 PAUSE_S: Final = 1.0
+LAG_S: Final = 60.0  # between two looks at how far the archive is behind
 KEEP_LETTERS: Final = timedelta(days=30)  # what is sealed under a daily key opens no longer than this (design C12)
 _log = logging.getLogger("touchfold.archive")
 
 
-def archiver_of(session: "Session") -> Archiver:
-    """The archiver of a session's log and folder."""
+def archiver_of(session: "Session", stop: Callable[[], bool] = lambda: False) -> Archiver:
+    """The archiver of a session's log and archive."""
     control = PostgresControl(session.dsn, "touchfold archive")
+    log = session.log()
 
     def applied_until() -> list[int]:
-        return [each.next_offset for each in control.progress(control.live().revision)]
+        """By partition; those that a topic was given later have no progress yet, and nothing applied."""
+        progress = {each.partition: each.next_offset for each in control.progress(control.live().revision)}
+        return [progress.get(partition, 0) for partition in range(max(progress, default=-1) + 1)]
 
-    store = ParquetArchive(session.archive_folder)
-    return Archiver(session.log(), store, session.door_clock, applied_until, session.currency)
+    return Archiver(
+        log,
+        archive_of(session),
+        session.door_clock,
+        applied_until,
+        session.currency,
+        gaps=session.adapters.kafka is not None,
+        turns=PostgresTurns(session.dsn),
+        stop=stop,
+    )
 
 
 def forget_old_letters(session: "Session", today: date) -> None:
@@ -42,26 +57,49 @@ def forget_old_letters(session: "Session", today: date) -> None:
     session.vault().expire_daily_keys(before)
 
 
-def run(session: "Session", stop: threading.Event, ready: Callable[[], None]) -> None:
-    """Until `stop`: write the files that are due. An outage is waited out; a damaged archive ends the process."""
-    archiver = archiver_of(session)
+def run(session: "Session", stop: threading.Event, ready: Callable[[], None], retention_s: float | None = None) -> None:
+    """Until `stop`: write the files that are due. An outage is waited out; a damaged archive ends the process.
+
+    `retention_s`: how long the log keeps a record; a warning is logged when half of it has gone by.
+    """
+    archiver = archiver_of(session, stop.is_set)
     ready()
     swept: date | None = None
-    worked = True
+    worked, waits = True, False
+    looked_at = time.monotonic()
     while not stop.is_set():
         try:
             today = session.door_clock.now().date()
             if today != swept:
                 forget_old_letters(session, today)
                 swept = today
+            if retention_s is not None and time.monotonic() - looked_at > LAG_S:
+                looked_at = time.monotonic()
+                warn_of_lag(archiver, retention_s)
             if archiver.run_once():
                 worked = True
                 continue
             if worked:
                 give_back_memory()
                 worked = False
+        except FolderLocked as err:
+            if not waits:
+                _log.info("waiting: %s", err.message)
+            waits = True
         except TouchfoldError as err:
             if err.disposition is not Disposition.RETRY:
                 raise
             _log.warning("waiting: %s", err.message)
         stop.wait(PAUSE_S)
+
+
+def warn_of_lag(archiver: Archiver, retention_s: float) -> None:
+    """Say it before retention removes what no file holds yet."""
+    age_s = archiver.oldest_age_s()
+    if age_s > retention_s / 2:
+        _log.warning(
+            "the oldest record that is not archived is %.0f minutes old, and the log keeps records for %.0f: start more"
+            " archive processes, look why workers do not apply, or raise the topic's retention",
+            age_s / 60,
+            retention_s / 60,
+        )

@@ -39,8 +39,15 @@ class Router:
     """Sends a request to who answers it; all but `health` are ASGI applications, `ui` is None where it is off."""
 
     def __init__(
-        self, door: Application, api: Application, health: Health, metrics: Application, ui: Application | None
+        self,
+        door: Application,
+        api: Application,
+        health: Health,
+        metrics: Application,
+        ui: Application | None,
+        edges: str = "door,api",
     ) -> None:
+        self._edges = edges
         self._door = door
         self._api = api
         self._health = health
@@ -53,9 +60,9 @@ class Router:
             return
         path: str = scope["path"]
         if path.startswith("/v1/"):
-            await self._door(scope, receive, send)
+            await (self._door if "door" in self._edges else _no_door)(scope, receive, send)
         elif path.startswith(_API):
-            await self._api(scope, receive, send)
+            await (self._api if "api" in self._edges else _no_api)(scope, receive, send)
         elif path == "/health" and scope["method"] in {"GET", "HEAD"}:
             found = await asyncio.to_thread(self._health.look)
             status = 200 if found["status"] == "ok" else 503
@@ -81,6 +88,19 @@ async def _answer(send: Send, status: int, body: bytes, content_type: bytes) -> 
     headers = [(b"content-type", content_type), (b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
+
+
+async def _no_door(_scope: Scope, _receive: Receive, send: Send) -> None:
+    await _elsewhere(send, "this process serves the API and the pages: the door is what touchfold ingest serves")
+
+
+async def _no_api(_scope: Scope, _receive: Receive, send: Send) -> None:
+    await _elsewhere(send, "this process is a door: the API is what touchfold serve serves")
+
+
+async def _elsewhere(send: Send, message: str) -> None:
+    error = NotFound(message)
+    await _answer(send, error.status, json.dumps(error.body()).encode(), b"application/json")
 
 
 async def _no_websocket(_scope: Scope, receive: Receive, send: Send) -> None:
@@ -160,6 +180,7 @@ def run(
     ready: Callable[[], None],
     listener: socket.socket,
     ui_path: str | None = None,
+    edges: str = "door,api",
 ) -> None:
     """The role: put the application together, serve until `stop`, answer what waits and close."""
     from infra.adapters.meter import Meter  # noqa: PLC0415
@@ -176,7 +197,7 @@ def run(
     settle_memory()
     try:
         ui = None if ui_path is None else UiProxy(ui_path)
-        router = Router(metrics.timed_door(door), metrics.timed_api(api), Health(session), metrics.handle, ui)
+        router = Router(metrics.timed_door(door), metrics.timed_api(api), Health(session), metrics.handle, ui, edges)
         serve(router, stop, ready, listener, services.stop, None if ui is None else ui.close)
     finally:
         door.close()

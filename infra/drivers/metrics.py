@@ -59,7 +59,7 @@ HELP: Final[Mapping[str, tuple[str, str]]] = {
     "archive_bytes": ("gauge", "Size of the archive's Parquet files"),
     "disk_free_ratio": ("gauge", "Free share of the disk; the door stops at 0.05"),
     "vault_lease": ("gauge", "1 when this process holds the vault's lease"),
-    "up": ("gauge", "1 when PostgreSQL answers"),
+    "up": ("gauge", "1 when PostgreSQL and the log answer"),
     "door_requests_total": ("counter", "Requests of the door that were answered"),
     "door_events_total": ("counter", "Events of the door, by what became of them"),
     "refused_requests_total": ("counter", "Requests answered with an error, by edge and status"),

@@ -12,6 +12,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Final
 
@@ -23,6 +24,7 @@ from schemas.errors import Disposition, TouchfoldError
 FATAL: Final = 70  # our error: a restart will most likely end the same way
 AWAY: Final = 75  # a backend is away: try again
 UI_SOCKET: Final = "_TOUCHFOLD_UI_SOCKET"  # where the UI answers, from the supervisor to its doors
+EDGES: Final = "_TOUCHFOLD_EDGES"  # what the doors serve: door, api, or both
 _log = logging.getLogger("touchfold.roles")
 
 
@@ -46,7 +48,7 @@ def _http(session: Session, stop: threading.Event, report: Report, listener: soc
     from infra.drivers import http_server  # noqa: PLC0415  # the worker needs no HTTP
 
     assert listener is not None, "the supervisor gives the HTTP role its socket"
-    http_server.run(session, stop, report.ready, listener, os.environ.get(UI_SOCKET))
+    http_server.run(session, stop, report.ready, listener, os.environ.get(UI_SOCKET), os.environ[EDGES])
 
 
 def _worker(session: Session, stop: threading.Event, report: Report, _listener: socket.socket | None) -> None:
@@ -70,7 +72,31 @@ def _ui(session: Session, stop: threading.Event, report: Report, listener: socke
     app.run(session, stop, report.ready, listener)
 
 
-ROLES: Final[Mapping[str, Role]] = {"http": _http, "worker": _worker, "archive": _archive, "ui": _ui}
+def _publish(session: Session, stop: threading.Event, report: Report, _listener: socket.socket | None) -> None:
+    from infra.drivers import publish_role  # noqa: PLC0415  # a producer of its own
+
+    publish_role.run(session, stop, report.ready)
+
+
+def _inbox(session: Session, stop: threading.Event, report: Report, _listener: socket.socket | None) -> None:
+    from infra.drivers import inbox_role  # noqa: PLC0415  # a consumer of its own
+
+    inbox_role.run(session, stop, report.ready)
+
+
+ROLES: Final[Mapping[str, Role]] = {
+    **{"http": _http, "worker": _worker, "archive": _archive, "ui": _ui},
+    **{"publish": _publish, "inbox": _inbox},
+}
+
+
+def presence_of(session: Session, role: str) -> AbstractContextManager[object]:
+    """In a cluster every process says that it lives; in one folder the supervisor knows."""
+    if session.adapters.kafka is None:
+        return nullcontext()
+    from infra.adapters.presence import Presence  # noqa: PLC0415  # of a cluster alone
+
+    return Presence(session.dsn, role)
 
 
 def settle_memory() -> None:
@@ -98,7 +124,8 @@ def main(arguments: list[str]) -> int:
     report = Report(given.report)
     listener = None if given.socket is None else socket.socket(fileno=given.socket)
     try:
-        with role_session(given.data, given.role, armed=not given.again) as session:
+        armed = not given.again
+        with role_session(given.data, given.role, armed=armed) as session, presence_of(session, given.role):
             ROLES[given.role](session, stop, report, listener)
     except TouchfoldError as err:
         _log.error("%s ends: %s", given.role, err.message)

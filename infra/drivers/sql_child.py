@@ -2,8 +2,9 @@
 
 Walls, outermost first: killed by its parent at the deadline and with it (PDEATHSIG); address space, CPU and written
 bytes limited; the statement judged against allowlists before anything is loaded; the data handed to DuckDB as Arrow
-from files opened beforehand, the connection to PostgreSQL closed; DuckDB locked without external access; and from
-then on no file or socket can be opened at all (RLIMIT_NOFILE 0). It spills nothing to disk: out of memory is an error.
+from files opened beforehand, the connections to PostgreSQL and Kafka closed; DuckDB locked without external access;
+and from then on no file or socket can be opened at all (RLIMIT_NOFILE 0). It spills nothing to disk: out of memory is
+an error.
 """
 
 import gc
@@ -12,6 +13,8 @@ import os
 import re
 import resource
 import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from io import IOBase
 from pathlib import Path
 from typing import IO, Any, Final, cast
@@ -21,11 +24,14 @@ import msgspec
 import pyarrow as pa
 
 from infra.adapters import sql_snapshot
+from infra.adapters.kafka_access import KafkaAccess
 from infra.adapters.parquet_archive import dataset, next_offsets_of, read_manifest
 from infra.drivers.parent import die_with
 from query import sql
-from schemas.errors import ArchiveDamaged, SqlLimit, SqlRefused, TouchfoldError
+from schemas.archive import ArchiveFile
+from schemas.errors import ArchiveDamaged, LogTruncated, SqlLimit, SqlRefused, TouchfoldError
 from schemas.event_columns import EVENT_SCHEMA
+from schemas.ports import EventLog
 
 FAILED: Final = 3  # exit status; stderr ends in a line of JSON {"code", "message"}
 _BATCH: Final = 10_000  # rows a record batch
@@ -39,6 +45,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     parent: int
     dsn: str
     archive: str
+    kafka: KafkaAccess | None = None  # where the log is Kafka
     statement: str
     limit: int | None
     at_us: int
@@ -48,7 +55,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 
 def main() -> None:
     """Answer the request on stdin: a line of JSON with the columns on stdout, then an Arrow stream."""
-    request = msgspec.json.decode(sys.stdin.buffer.read(), type=Request)
+    request = msgspec.json.decode(sys.stdin.buffer.read(), type=Request, dec_hook=lambda path, text: path(text))
     die_with(request.parent)
     gc.disable()  # too short a life for it: it costs half as much again while 100,000 states are read
     try:
@@ -124,8 +131,8 @@ def _bases(request: Request, use: sql.Use) -> dict[str, Any]:
     if not wanted:
         return {}
     folder = Path(request.archive)
-    entries = read_manifest(folder)[0] if "_archive" in wanted else []
-    snapshot = sql_snapshot.load(request.dsn, wanted, next_offsets_of(entries))
+    with _log(request, wanted) as log:
+        entries, snapshot = _consistent(request, folder, wanted, log)
     made: dict[str, Any] = {
         "_archive": dataset(folder, entries) if entries else EVENT_SCHEMA.empty_table(),
         "_tail": snapshot.tail,
@@ -136,6 +143,33 @@ def _bases(request: Request, use: sql.Use) -> dict[str, Any]:
     if wanted & {"_profiles", "_segments", "_memberships"}:
         made |= _people(snapshot, request.at_us, use.columns)
     return {name: made[name] for name in wanted}
+
+
+def _consistent(
+    request: Request, folder: Path, wanted: frozenset[str], log: EventLog | None
+) -> tuple[list[ArchiveFile], sql_snapshot.Snapshot]:
+    """The archive's files and a snapshot that begins where they end."""
+    tries = 3
+    while True:
+        entries = read_manifest(folder)[0] if "_archive" in wanted else []
+        try:
+            return entries, sql_snapshot.load(request.dsn, wanted, next_offsets_of(entries), log)
+        except LogTruncated:  # retention removed what a file has got since the manifest was read
+            tries -= 1
+            if not tries:
+                raise
+
+
+@contextmanager
+def _log(request: Request, wanted: frozenset[str]) -> Iterator[EventLog | None]:
+    """The log, where it is Kafka and its tail is asked for. Its sockets are closed before the statement runs."""
+    if request.kafka is None or "_tail" not in wanted:
+        yield None
+        return
+    from infra.adapters.kafka_log import KafkaLog  # noqa: PLC0415  # 0.1 s that others need not pay
+
+    with closing(KafkaLog(request.kafka)) as log:
+        yield log
 
 
 def _people(snapshot: sql_snapshot.Snapshot, at_us: int, columns: frozenset[str] | None) -> dict[str, pa.Table]:

@@ -9,16 +9,20 @@ import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 import pyarrow as pa
 
+from infra.adapters.kafka_access import KafkaAccess
 from query.sql import statement_of
 from query.sql_results import SqlResult
 from schemas import errors
 from schemas.errors import SqlLimit, SqlRefused, TouchfoldError
 from schemas.record import to_us
+
+if TYPE_CHECKING:
+    from infra.adapters.parquet_archive import ParquetArchive
 
 CHILD: Final = ("-m", "infra.drivers.sql_child")
 DEADLINE_S: Final = 60.0
@@ -38,7 +42,9 @@ def run_sql(
     statement: str,
     *,
     dsn: str,
-    archive_folder: Path,
+    archive_folder: Path | None = None,
+    archive: "ParquetArchive | None" = None,
+    kafka: KafkaAccess | None = None,
     limit: int | None = None,
     now: datetime | None = None,
     deadline_s: float = DEADLINE_S,
@@ -47,20 +53,28 @@ def run_sql(
 ) -> SqlResult:
     """The rows of one reading statement over the tables of query.sql.TABLES. `now`: the clock of computed traits.
 
+    The archive is a folder, or an archive whose files are brought to a folder first (keep the object: it remembers).
+    `kafka`: where the log is, if it is not in PostgreSQL.
     Raises SqlRefused (not a statement we run, or its own error), SqlLimit (time, memory, size), ArchiveDamaged,
     StoreUnavailable. Blocks; call it from a thread that outlives the call: the process dies with the thread.
     """
     statement_of(statement)  # the cheap refusals need no process
+    deadline = time.monotonic() + deadline_s
+    if archive is not None:  # the process that runs the statement has no credentials, and opens no socket for files
+        archive_folder = archive.local_folder(deadline_s)
+    assert archive_folder is not None, "the folder or the archive is given"
     request = {
         "parent": os.getpid(),
         "dsn": dsn,
         "archive": str(archive_folder),
+        "kafka": kafka,
         "statement": statement,
         "limit": limit,
         "at_us": to_us(now or datetime.now(UTC)),
         "memory_bytes": memory_bytes,
         "cpu_s": int(deadline_s * 4) + 2,
     }
+    message = msgspec.json.encode(request, enc_hook=lambda path: str(path.resolve()))
     process = subprocess.Popen(
         [sys.executable, *CHILD],
         stdin=subprocess.PIPE,
@@ -72,7 +86,7 @@ def run_sql(
         close_fds=True,
     )
     try:
-        out, err = _exchange(process, msgspec.json.encode(request), time.monotonic() + deadline_s, result_bytes)
+        out, err = _exchange(process, message, deadline, result_bytes)
     except TimeoutError:
         raise SqlLimit(f"the statement ran longer than {deadline_s:g} seconds: filter or aggregate earlier") from None
     finally:

@@ -16,17 +16,17 @@ import time
 import urllib.error
 import urllib.request
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from infra.adapters.data_folder import Running
 from infra.bootstrap import Adapters, Say, Session, arm_failpoint, build, claim, prepare
-from infra.drivers.roles import AWAY, UI_SOCKET
+from infra.drivers.roles import AWAY, EDGES, UI_SOCKET
 from infra.settings import Deployment, Settings
-from schemas.errors import FolderLocked, PortInUse, ServiceFailed, SettingsInvalid
+from schemas.errors import FolderLocked, PortInUse, Problem, ServiceFailed, SettingsInvalid
 
 LOOK_S: Final = 0.05
 LOCK_WAIT_S: Final = 10.0  # for a command that is just ending; another `up` is an error at once
@@ -34,7 +34,8 @@ TOO_OFTEN: Final = 5  # ends of one role ...
 WITHIN_S: Final = 30.0  # ... in this time: it will not come up
 BACKOFF_S: Final = (0.0, 0.2, 0.5, 1.0, 2.0, 5.0)
 STOP_S: Final = 4.0  # of a role after SIGTERM; then SIGKILL, which loses nothing: progress is committed with effect
-ORDER: Final = (("http",), ("ui", "worker", "archive"))
+CLUSTER_STOP_S: Final = 9.0  # with Kafka: a worker commits the batch in flight and leaves its group
+ORDER: Final = (("http", "inbox"), ("ui", "worker", "archive", "publish"))
 LONGEST_SOCKET: Final = 100  # letters of a Unix socket's path; the system takes 107
 BACKLOG: Final = 2_048
 _log = logging.getLogger("touchfold.up")
@@ -57,20 +58,55 @@ class Child:
     ends: "deque[float]" = field(default_factory=lambda: deque(maxlen=TOO_OFTEN))
 
 
-class Supervisor:
-    """Runs until `stop` is set, or something that a restart does not mend. `ready(url)` is called once."""
+class Plan(NamedTuple):
+    """Which processes a command runs. One that listens serves the edges: the door, the API and the pages."""
 
-    def __init__(self, settings: Settings, stop: threading.Event, say: Say) -> None:
+    command: str
+    roles: Sequence[tuple[str, int]]
+    edges: str = ""  # of its HTTP processes: door, api, or both; none where it does not listen
+    pages: bool = False
+
+
+def plan_of(command: str, settings: Settings) -> Plan:
+    """What `touchfold COMMAND` runs by these settings. Raises SettingsInvalid for a role that needs Kafka."""
+    kafka = settings.log == "kafka"
+    if command == "up":
+        roles = [("http", settings.doors), ("worker", settings.workers), ("archive", 1)]
+        roles += [("publish", 1), ("inbox", 1)] if kafka else []
+        return Plan(command, roles + ([("ui", 1)] if settings.ui else []), "door,api", settings.ui)
+    if not kafka:
+        raise SettingsInvalid(
+            f"touchfold {command} is a role of a cluster, which needs TOUCHFOLD_LOG=kafka: set it, or run touchfold up",
+            [Problem("TOUCHFOLD_LOG", "must be kafka")],
+        )
+    if settings.database is None:
+        raise SettingsInvalid(
+            f"touchfold {command} needs the PostgreSQL that all roles share: set TOUCHFOLD_DATABASE",
+            [Problem("TOUCHFOLD_DATABASE", "is missing")],
+        )
+    if command == "ingest":
+        return Plan(command, [("http", settings.doors), ("inbox", 1)], "door")
+    if command == "serve":
+        ui = [("ui", 1)] if settings.ui else []
+        return Plan(command, [("http", settings.doors), *ui], "api", settings.ui)
+    return Plan(command, [(command, settings.workers if command == "worker" else 1)])
+
+
+class Supervisor:
+    """Runs until `stop` is set, or something that a restart does not mend. `ready(url)` is called once.
+
+    The URL is empty where nothing listens.
+    """
+
+    def __init__(self, settings: Settings, stop: threading.Event, say: Say, command: str = "up") -> None:
+        self._plan = plan_of(command, settings)
         self._settings = settings
         self._stop = stop
         self._say = say
         self._adapters: Adapters = build(settings)
         self._server = self._adapters.server
         self._listener: socket.socket | None = None
-        self._children = [Child("http", number) for number in range(settings.doors)]
-        self._children += [Child("worker", 0), Child("archive", 0)]
-        if settings.ui:
-            self._children.append(Child("ui", 0))
+        self._children = [Child(role, number) for role, count in self._plan.roles for number in range(count)]
         self._ui_listener: socket.socket | None = None
         self._ui_path = ""
         self._folder_of_socket: tempfile.TemporaryDirectory[str] | None = None
@@ -82,22 +118,22 @@ class Supervisor:
         running = claim(self._adapters, LOCK_WAIT_S, self._say)
         if running is not None:
             raise FolderLocked(
-                f"touchfold up already runs on {self._settings.data} (process {running.pid}, {running.url}): stop it "
-                "first, or give another folder with --data"
+                f"touchfold already runs on {self._settings.data} (process {running.pid}, {running.url}): "
+                "stop it first, or give another folder with --data"
             )
         try:
-            self._listener = listen_on(self._settings.host, self._settings.port)
-            port = int(self._listener.getsockname()[1])
-            self.url = url_of(self._settings.host, port)
+            port = self._bind() if self._plan.edges else 0
             self._start_server()
-            deployment = prepare(self._settings, self._server, self._adapters.clock)
+            deployment = prepare(self._settings, self._adapters, self._progress)
             self._tell_about_the_key()
-            if self._settings.ui:
+            if self._plan.pages:
                 self._tell_about_the_first_admin()
-            self._resume_erasures(deployment)
+            if "api" in self._plan.edges:
+                self._resume_erasures(deployment)
             self._note(port)
-            start_listening(self._listener)
-            if self._settings.ui:
+            if self._listener is not None:
+                start_listening(self._listener)
+            if self._plan.pages:
                 self._listen_for_ui()
             self._watch(port, ready)
         except _Stopped:
@@ -106,6 +142,12 @@ class Supervisor:
             self._end()
 
     # --- start -----------------------------------------------------------------------------------------------------
+
+    def _bind(self) -> int:
+        self._listener = listen_on(self._settings.host, self._settings.port)
+        port = int(self._listener.getsockname()[1])
+        self.url = url_of(self._settings.host, port)
+        return port
 
     def _start_server(self) -> None:
         self._server.start(self._progress)
@@ -149,7 +191,8 @@ class Supervisor:
 
     def _note(self, port: int) -> None:
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self._settings.host, self._settings.host)
-        running = Running(os.getpid(), url_of(host, port), self._server.dsn, self._server.vault_dsn)
+        url = url_of(host, port) if self._plan.edges else ""
+        running = Running(os.getpid(), url, self._server.dsn, self._server.vault_dsn)
         self._adapters.folder.write_running(running)
 
     def _listen_for_ui(self) -> None:
@@ -174,7 +217,7 @@ class Supervisor:
             for child in self._children:
                 self._listen_to(child)
                 self._watch_child(child)
-            if not announced and all(map(_up, self._children)) and self._answers(port):
+            if not announced and all(map(_up, self._children)) and (not self._plan.edges or self._answers(port)):
                 announced = True
                 ready(self.url)
             self._stop.wait(LOOK_S)
@@ -222,11 +265,11 @@ class Supervisor:
     def _start(self, child: Child) -> None:
         read, write = os.pipe()
         os.set_blocking(read, False)
-        assert self._listener is not None, "the listener is made before any child"
         command = [sys.executable, "-P", "-m", "infra.drivers.roles", child.role]
         command += ["--data", str(self._settings.data), "--parent", str(os.getpid()), "--report", str(write)]
         handles = [write]
         if child.role == "http":
+            assert self._listener is not None, "the listener is made before any child"
             handles.append(self._listener.fileno())
             command += ["--socket", str(self._listener.fileno())]
         if child.role == "ui":
@@ -238,7 +281,7 @@ class Supervisor:
         child.process = subprocess.Popen(
             command,
             pass_fds=handles,
-            env={**os.environ, UI_SOCKET: self._ui_path} if self._ui_path else None,
+            env={**os.environ, EDGES: self._plan.edges} | ({UI_SOCKET: self._ui_path} if self._ui_path else {}),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,  # results go to our stdout, and children have none
             start_new_session=True,  # Ctrl-C reaches us alone
@@ -279,13 +322,14 @@ class Supervisor:
             group = [child for child in self._children if child.role in roles and child.process is not None]
             for child in group:
                 _signal(child, signal.SIGTERM)
-            deadline = time.monotonic() + STOP_S
+            limit_s = STOP_S if self._adapters.kafka is None else CLUSTER_STOP_S
+            deadline = time.monotonic() + limit_s
             for child in group:
                 assert child.process is not None, "the group holds running ones"
                 try:
                     child.process.wait(max(0.0, deadline - time.monotonic()))
                 except subprocess.TimeoutExpired:
-                    _log.warning("the %s process did not stop in %.0f s: ended", child.role, STOP_S)
+                    _log.warning("the %s process did not stop in %.0f s: ended", child.role, limit_s)
                     _signal(child, signal.SIGKILL)
                     child.process.wait()
                 os.close(child.report)

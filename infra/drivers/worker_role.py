@@ -1,9 +1,14 @@
 """The worker process: makes the processors' services from a session and runs their loop."""
 
 import gc
+import os
+import secrets
+import socket
 import threading
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
 
+from infra.adapters.kafka_access import EVENTS
 from infra.adapters.postgres_control import PostgresControl
 from infra.adapters.postgres_rebuild import PostgresRebuild
 from infra.adapters.postgres_search import PostgresSearch
@@ -11,19 +16,23 @@ from infra.adapters.postgres_store import PostgresStore
 from processors.dead_letters import letter_maker
 from processors.rebuild import Builder
 from processors.search_index import SearchIndexer
+from processors.shared_worker import SharedWorker
 from processors.worker import Services, Worker
 
 if TYPE_CHECKING:
     from infra.bootstrap import Session
 
+Runner = Callable[..., None]  # of infra.drivers.aiokafka_runner and faust_runner
+SHARED_IDLE_S: Final = 10.0  # a worker stopped inside a transaction holds its locks so long, as its group session
 
-def services_of(session: "Session") -> Services:
-    """Connections of their own for everything the loop touches."""
+
+def services_of(session: "Session", *, shared: bool = False) -> Services:
+    """Connections of their own for everything the loop touches. `shared`: other workers wait for our locks."""
     vault = session.vault()
     clock = session.clock
     return Services(
         log=session.log(),
-        store=PostgresStore(session.dsn),
+        store=PostgresStore(session.dsn, idle_s=SHARED_IDLE_S if shared else None),
         control=PostgresControl(session.dsn, "touchfold worker control"),
         sealer=vault,
         letter=letter_maker(vault, lambda: vault.daily_token(clock.now().date()), clock),
@@ -41,9 +50,37 @@ def worker_of(session: "Session") -> Worker:
     return Worker(services, Builder(services, PostgresRebuild(session.dsn)), index)
 
 
+def shared_worker_of(session: "Session") -> SharedWorker:
+    """A worker among others on the session's PostgreSQL."""
+    services = services_of(session, shared=True)
+    vault = session.vault()
+    index = SearchIndexer(PostgresSearch(session.dsn), vault, vault, services.log)
+    owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+    return SharedWorker(services, Builder(services, PostgresRebuild(session.dsn)), index, owner)
+
+
 def run(session: "Session", stop: threading.Event) -> None:
     """Until `stop`. What is alive after the first step stays alive: the collector need not look at it again."""
-    worker = worker_of(session)
+    if session.adapters.kafka is None:
+        worker = worker_of(session)
+        _settle_memory()
+        worker.run(stop)
+        return
+    work = shared_worker_of(session)
+    if session.settings.worker_runner == "faust":
+        from infra.drivers.faust_runner import run as run_faust  # noqa: PLC0415  # 0.6 s
+
+        runner: Runner = run_faust
+    else:
+        from infra.drivers.aiokafka_runner import run as run_aiokafka  # noqa: PLC0415
+
+        runner = run_aiokafka
+    access = session.adapters.kafka
+    group, topic = f"{access.prefix}-worker", access.topic(EVENTS)
+    _settle_memory()
+    runner(work, access, group=group, topic=topic, stop=stop, clock=session.clock, older=work.services.log.read)
+
+
+def _settle_memory() -> None:
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)  # states by the thousand make the default threshold double the cost
-    worker.run(stop)

@@ -1,6 +1,6 @@
 """Synthetic records and definitions for the bench: about 600 bytes, three signatures a customer, six types."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
 from random import Random
@@ -20,8 +20,8 @@ _EVENTS: Final = {
 }
 
 
-def definitions() -> Definitions:
-    """30 computed traits (15 of a lifetime, 15 of windows) and 20 segments over them."""
+def definitions_text() -> str:
+    """30 computed traits (15 of a lifetime, 15 of windows) and 20 segments over them, as YAML."""
     traits: list[str] = []
     for name, event in _EVENTS.items():
         traits += [
@@ -56,17 +56,30 @@ def definitions() -> Definitions:
         "  best: {when: {any: [{trait: revenue_90d, op: gte, value: 500}, {trait: largest, op: gte, value: 300}]}}",
         "  not_best: {when: {all: [{trait: orders, op: exists}, {not: {segment: best}}]}}",
     ]
-    text = "\n".join(["computed_traits:", *traits, "segments:", *segments])
-    made = parse_documents([("bench.yaml", text)])
+    return "\n".join(["computed_traits:", *traits, "segments:", *segments])
+
+
+def definitions() -> Definitions:
+    """The same, parsed."""
+    made = parse_documents([("bench.yaml", definitions_text())])
     assert (len(made.computed_traits), len(made.segments)) == (30, 20), "the issue asks for 30 traits and 20 segments"
     return made
 
 
-class Records:
-    """Records of `customers`, made in order. The same customer has three signatures: known, visitor, both."""
+def _token(kind: str, number: int) -> str:
+    """Tokens are random 128-bit values; a hash of a number spreads alike and repeats."""
+    return blake2b(f"{kind}{number}".encode(), digest_size=16).hexdigest()
 
-    def __init__(self, customers: int, now: datetime, seed: int = 1) -> None:
+
+class Records:
+    """Records of `customers`, made in order. The same customer has three signatures: known, visitor, both.
+
+    `token`: the token of (kind, customer), in hex.
+    """
+
+    def __init__(self, customers: int, now: datetime, seed: int = 1, token: Callable[[str, int], str] = _token) -> None:
         self._customers = customers
+        self._token = token
         self._start = now - timedelta(days=90)
         self._random = Random(seed)
         self._made = 0
@@ -87,7 +100,7 @@ class Records:
     def _record(self, customer: int, place: int) -> Pending:
         self._made += 1
         number = self._made
-        user, visitor = _token("user", customer), _token("visitor", customer)
+        user, visitor = self._token("user", customer), self._token("visitor", customer)
         ids = {
             0: [Identifier("user_id", user)],
             1: [Identifier("anonymous_id", visitor)],
@@ -122,11 +135,6 @@ class Records:
             return {"product_id": product["product_id"], "position": number % 40}
         amount = f"{self._random.randrange(500, 30_000) / 100:.2f}"
         return {"order_id": f"o{number}", "revenue": amount, "currency": "USD", "products": [product]}
-
-
-def _token(kind: str, number: int) -> str:
-    """Tokens are random 128-bit values; a hash of a number spreads alike and repeats."""
-    return blake2b(f"{kind}{number}".encode(), digest_size=16).hexdigest()
 
 
 def utc_now() -> datetime:

@@ -10,10 +10,13 @@ from psycopg2.extensions import connection as Connection
 
 from tests.checker import check_log, check_views, tables
 from tests.checker.check_archive import check_archive
+from tests.checker.check_feed import check_feed
 from tests.checker.check_log import Facts, Violation
+from tests.checker.check_topics import TopicSource, check_topics
 from tests.checker.check_views import Shown
 from tests.checker.ledger import Ledger
 from tests.checker.reference import Totals
+from tests.checker.sources import Source
 
 SEGMENTS: Mapping[str, Callable[[Totals], bool]] = {
     "checker_two_orders": lambda each: each.orders >= 2,
@@ -48,13 +51,20 @@ def check(
     segments: Mapping[str, Callable[[Totals], bool]] = SEGMENTS,
     whole: bool = True,
     limit: int = 50,
+    source: Source | None = None,
+    topics: TopicSource | None = None,
 ) -> list[Violation]:
-    """The first `limit` violations of a settled product. Reads inside the caller's transaction."""
-    facts = check_log.digest(tables.read(connection))
+    """The first `limit` violations of a settled product. Reads inside the caller's transaction.
+
+    `source`: where the log is, by default in the main database. `topics`: the topics of changes, where there are any.
+    """
+    facts = check_log.digest(tables.read(connection, source))
     openable = None if vault is None else tables.vault_tokens(vault)
     found = chain(_main_checks(facts, ledger, segments, whole), check_views.check_erased(facts, openable))
     if archive is not None:
         found = chain(found, check_archive(facts, archive))
+    if topics is not None:
+        found = chain(found, check_topics(facts, topics))
     if shown is not None:
         found = chain(found, check_views.check_shown(facts, shown))
     return list(islice(found, limit))
@@ -67,7 +77,7 @@ def _main_checks(
     yield from check_log.check_register(facts)
     yield from check_views.check_profiles(facts)
     yield from check_views.check_members(facts, segments)
-    yield from check_views.check_changes(facts)
+    yield from check_feed(facts)
 
 
 def connect(dsn: str) -> Connection:

@@ -5,10 +5,8 @@ from collections import defaultdict
 from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
-import pyarrow.parquet as pq
-
+from tests.checker.archive_files import manifest, rows
 from tests.checker.check_log import Facts, Violation
 
 
@@ -18,7 +16,7 @@ def check_archive(facts: Facts, folder: Path, *, complete: bool = False) -> Iter
     `complete`: the archive must also reach the end of the log.
     """
     covered: dict[int, int] = defaultdict(int)
-    rows: dict[int, list[tuple[int, bytes]]] = defaultdict(list)
+    found: dict[int, list[tuple[int, bytes]]] = defaultdict(list)
     for entry in manifest(folder):
         partition = entry["partition"]
         if entry["start"] != covered[partition]:
@@ -28,23 +26,24 @@ def check_archive(facts: Facts, folder: Path, *, complete: bool = False) -> Iter
         if not path.exists() or sha256(path.read_bytes()).hexdigest() != entry["sha256"]:
             yield Violation("I5.file", f"{entry['path']} is missing or not what the manifest says")
         if path.exists():
-            rows[partition] += _rows(path)
+            found[partition] += rows(path)
     listed = {entry["path"] for entry in manifest(folder)}
     for path in folder.glob("p*/*.parquet"):
         if path.relative_to(folder).as_posix() not in listed:
             yield Violation("I5.orphan", f"{path.name} is in no manifest")
+    last = {} if facts.tables.gapless else facts.tables.after_last()
     for partition, head in facts.tables.heads.items():
-        yield from _partition(facts, partition, covered[partition], rows[partition])
-        if complete and covered[partition] != head:
+        yield from _partition(facts, partition, covered[partition], found[partition])
+        if complete and not last.get(partition, head) <= covered[partition] <= head:
             yield Violation("I5.behind", f"partition {partition} is archived to {covered[partition]} of {head}")
 
 
-def _partition(facts: Facts, partition: int, end: int, rows: list[tuple[int, bytes]]) -> Iterator[Violation]:
+def _partition(facts: Facts, partition: int, end: int, kept: list[tuple[int, bytes]]) -> Iterator[Violation]:
     log = {offset: value for (p, offset), value in facts.tables.log.items() if p == partition and offset < end}
-    offsets = [offset for offset, _ in rows]
+    offsets = [offset for offset, _ in kept]
     if offsets != sorted(set(offsets)):
         yield Violation("I5.order", f"offsets of partition {partition} do not rise")
-    for offset, value in rows:
+    for offset, value in kept:
         if log.get(offset) != value and not _forgotten(facts, log.get(offset), value):
             yield Violation("I5.altered", f"the archive's record at {partition}:{offset} is not the log's")
     for offset in log.keys() - set(offsets):
@@ -58,21 +57,3 @@ def _forgotten(facts: Facts, logged: bytes | None, archived: bytes) -> bool:
     record = json.loads(logged)
     sealed = record.pop("sealed", None)
     return sealed is not None and sealed["key"] in facts.tables.erased and json.loads(archived) == record
-
-
-def manifest(folder: Path) -> list[dict[str, Any]]:
-    """The entries of the manifest, in order: each line is a checksum, a space and JSON; the first line is a header."""
-    path = folder / "manifest.jsonl"
-    if not path.exists():
-        return []
-    lines = path.read_bytes().split(b"\n")[:-1]
-    return [json.loads(line.partition(b" ")[2]) for line in lines[1:]]
-
-
-def _rows(path: Path) -> list[tuple[int, bytes]]:
-    """(offset, original bytes): the record with its sealed member put back as the last one."""
-    table = pq.read_table(path, columns=["offset", "record", "sealed"]).to_pydict()
-    return [
-        (offset, record if sealed is None else record[:-1] + sealed + b"}")
-        for offset, record, sealed in zip(table["offset"], table["record"], table["sealed"], strict=True)
-    ]

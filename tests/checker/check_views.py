@@ -1,9 +1,9 @@
-"""What is made from the log against the slow fold: profiles, segments, the change feed, and what erasure left.
+"""What is made from the log against the slow fold: profiles, segments, and what erasure left.
 
 Each check yields violations and changes nothing; see `check_log` for the rules' names.
 """
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from decimal import Decimal
 from typing import NamedTuple
@@ -86,48 +86,6 @@ def check_members(facts: Facts, segments: Mapping[str, Callable[[Totals], bool]]
         for profile in expected ^ members[name]:
             state = "missing from" if profile in expected else "wrongly in"
             yield Violation("I3.segment", f"profile {profile} is {state} {name}")
-
-
-# ---------------------------------------------------------------- I6: the change feed
-
-
-def check_changes(facts: Facts) -> Iterator[Violation]:
-    """Versions of each profile rise by one in feed order, no id twice, and segments end where membership is."""
-    tables = facts.tables
-    numbers = sorted(seq for _, seq in tables.batches if seq is not None)
-    if len(numbers) != len(tables.batches):
-        yield Violation("I6.unnumbered", f"{len(tables.batches) - len(numbers)} batches of changes have no number")
-    ids: Counter[str] = Counter(change.id for change in tables.changes)
-    for id_, count in ids.items():
-        if count > 1:
-            yield Violation("I6.twice", f"change {id_} is in the feed {count} times")
-    versions: dict[str, int] = {}
-    inside: set[tuple[str, str]] = set()
-    ended: dict[str, str] = {}
-    for change in sorted(tables.changes, key=lambda c: (c.seq is None, c.seq or 0, c.place)):
-        profile, last = change.profile, versions.get(change.profile, 0)
-        if change.version != last + 1:
-            yield Violation("I6.gap", f"profile {profile}: version {change.version} follows {last}")
-        versions[profile] = change.version
-        if ended.get(profile) == "erased":
-            yield Violation("E.change", f"profile {profile} changed after it was erased")
-        if change.type == "segment":
-            (inside.add if change.new else inside.discard)((str(change.name), profile))
-        elif change.type == "erased" or change.name == "merged_into":
-            inside = {pair for pair in inside if pair[1] != profile}
-            ended[profile] = change.type
-    for profile, row in tables.profiles.items():
-        if row.version != versions.get(profile, 0):
-            yield Violation("I6.gap", f"profile {profile} is at {row.version}, its feed at {versions.get(profile)}")
-    names = sorted(tables.definitions.get("segments", {}))
-    members = {(names[index], profile) for index, profile in tables.memberships}
-    live = {pair for pair in inside if pair[0] in names}
-    for name, profile in members ^ live:
-        where = "membership" if (name, profile) in members else "feed"
-        yield Violation("I6.segment", f"profile {profile} is in {name} by the {where} alone")
-    for profile, mask in tables.segment_masks.items():
-        if {names[i] for i in range(mask.bit_length()) if mask >> i & 1} != {n for n, p in members if p == profile}:
-            yield Violation("I6.segment", f"profile {profile}: its row and its memberships differ")
 
 
 # ---------------------------------------------------------------- E: erasure

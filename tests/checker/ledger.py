@@ -14,6 +14,21 @@ Item = Mapping[str, Any]
 Name = tuple[str, str]  # (source, message id)
 
 
+COMMITTED, ABORTED, POISON, UNKNOWN = "committed", "aborted", "poison", "unknown"
+
+
+class Direct(NamedTuple):
+    """A record written to the log past the door, and what must become of it.
+
+    `fate`: COMMITTED is applied like any other, ABORTED is never seen, POISON is set aside as unreadable, and of an
+    UNKNOWN one the producer did not learn which of the first two.
+    """
+
+    name: Name | None  # None: nothing that has one
+    value: bytes
+    fate: str
+
+
 class Request(NamedTuple):
     """A batch as it was sent."""
 
@@ -46,6 +61,7 @@ class Ledger:
     def __init__(self, path: Path | None = None) -> None:
         self.requests: list[Request] = []
         self.answers: dict[int, Answer] = {}
+        self.direct: list[Direct] = []
         self._lock = Lock()
         self._file: IO[str] | None = path.open("a", encoding="utf-8") if path else None
 
@@ -63,6 +79,12 @@ class Ledger:
         with self._lock:
             self.answers[number] = answer
             self._write({"answered": number, **answer._asdict()})
+
+    def produced(self, record: Direct) -> None:
+        """Note a record that was written to the log itself."""
+        with self._lock:
+            self.direct.append(record)
+            self._write({"direct": record.name, "value": record.value.hex(), "fate": record.fate})
 
     def _write(self, line: Mapping[str, Any]) -> None:
         if self._file is not None:
@@ -85,6 +107,10 @@ class Ledger:
                 break
             if "asked" in line:
                 ledger.requests.append(Request(line["source"], tuple(line["items"])))
+            elif "direct" in line:
+                source_and_id = line["direct"]
+                name = None if source_and_id is None else (source_and_id[0], source_and_id[1])
+                ledger.direct.append(Direct(name, bytes.fromhex(line["value"]), line["fate"]))
             else:
                 ledger.answers[line["answered"]] = Answer(line["status"], line["body"], line["timed_out"])
         return ledger

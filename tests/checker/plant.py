@@ -261,12 +261,120 @@ def lost_profile(connection: Connection, random: Random) -> None:
     assert _run(connection, f"delete from {table} where profile_id = %s", (profile,)) == 1
 
 
-PLANTS: Mapping[str, Plant] = {
-    plant.__name__: plant
-    for plant in (
-        *(dropped_event, dropped_tail, doubled_event, ghost_event, altered_amount, altered_time, altered_digest),
-        *(altered_token, applied_twice, duplicate_not_set_aside, lost_conflict, lost_dead_letter),
-        *(applied_after_erasure, unregistered_event, ghost_of_register, stale_checkpoint, missing_change),
-        *(doubled_change, lost_member, wrong_owner, lost_profile),
+# ---------------------------------------------------------------- the feed
+
+
+def _raise_versions(connection: Connection, profile: str, above: int, by: int) -> None:
+    """Let all later versions of a profile make room for one more, or close the hole of one less."""
+    statement = "update changes set version = version + %s where profile_id = %s and version > %s"
+    _run(connection, statement, (by, profile, above))
+    table = f"profiles_r{_live(connection)}"
+    _run(connection, f"update {table} set version = version + %s where profile_id = %s", (by, profile))
+    _run(connection, "update ended_profiles set version = version + %s where profile_id = %s", (by, profile))
+
+
+def missing_change_without_hole(connection: Connection, random: Random) -> None:
+    """A change that decides something was never published, and the versions after it leave no hole."""
+    decided = "select id, profile_id, version from changes where type in ('segment', 'lifecycle', 'risk') order by 1"
+    id_, profile, version = _pick(connection, random, decided)
+    assert _run(connection, "delete from changes where id = %s", (id_,)) == 1
+    _raise_versions(connection, profile, version, -1)
+
+
+def doubled_change_with_another_id(connection: Connection, random: Random) -> None:
+    """The same is told twice in a row, as two changes with ids and versions of their own."""
+    told = "select batch, idx, profile_id, version from changes where type <> 'erased' order by id"
+    batch, idx, profile, version = _pick(connection, random, told)
+    _raise_versions(connection, profile, version, 1)
+    _run(connection, "update changes set idx = idx + 1000000 where batch = %s and idx > %s", (batch, idx))
+    columns = "type, profile_id, version + 1, name, old, new, at_us, cause, cause_event, cause_definition"
+    _run(
+        connection,
+        f"insert into changes select batch, idx + 1, %s, {columns} from changes where batch = %s and idx = %s",
+        (f"{random.randrange(2**128):032x}", batch, idx),
+    )
+
+
+def changes_out_of_order(connection: Connection, random: Random) -> None:
+    """Two changes of a profile stand in the feed the wrong way round."""
+    pairs = (
+        "select a.id, b.id from changes a join changes b using (profile_id)"
+        " where b.version = a.version + 1 order by a.id"
+    )
+    first, second = _pick(connection, random, pairs)
+    swap = (
+        "update changes c set version = o.version from changes o"
+        " where (c.id, o.id) in ((%s::uuid, %s::uuid), (%s::uuid, %s::uuid))"
+    )
+    assert _run(connection, swap, (first, second, second, first)) == 2
+
+
+def forgotten_end(connection: Connection, random: Random) -> None:
+    """A customer was merged into another and no change says so."""
+    (id_,) = _pick(connection, random, "select id from changes where name = 'merged_into' order by id")
+    assert _run(connection, "delete from changes where id = %s", (id_,)) == 1
+
+
+def wrong_stage(connection: Connection, random: Random) -> None:
+    """A profile's stage is not the one its feed ends with."""
+    table = f"profiles_r{_live(connection)}"
+    (profile,) = _pick(connection, random, f"select profile_id from {table} order by 1")
+    _run(connection, f"update {table} set lifecycle = lifecycle || '_' where profile_id = %s", (profile,))
+
+
+def wrong_risk(connection: Connection, random: Random) -> None:
+    """A profile's risk is not the one its feed ends with."""
+    table = f"profiles_r{_live(connection)}"
+    (profile,) = _pick(connection, random, f"select profile_id from {table} order by 1")
+    _run(connection, f"update {table} set risk = risk || '_' where profile_id = %s", (profile,))
+
+
+def change_without_cause(connection: Connection, random: Random) -> None:
+    """A change names an event that nobody knows."""
+    (id_,) = _pick(connection, random, "select id from changes where cause_event is not null order by id")
+    spoilt = f"{random.randrange(2**128):032x}"
+    assert _run(connection, "update changes set cause_event = %s where id = %s", (spoilt, id_)) == 1
+
+
+def miscounted_day(connection: Connection, random: Random) -> None:
+    """A day counts an entry too many: two workers counted the same one."""
+    segment, day = _pick(connection, random, "select distinct segment, day from segment_days order by 1, 2")
+    statement = "update segment_days set entered = entered + 1 where segment = %s and day = %s"
+    assert _run(connection, statement, (segment, day)) >= 1
+
+
+PLANTS: Mapping[str, tuple[Plant, frozenset[str]]] = {
+    plant.__name__: (plant, frozenset(rules.split()))
+    for plant, rules in (
+        (dropped_event, "I1.missing I1.gap"),
+        (dropped_tail, "I1.missing"),
+        (doubled_event, "I2.twice"),
+        (ghost_event, "I1.ghost"),
+        (altered_amount, "I1.altered"),
+        (altered_time, "I1.altered"),
+        (altered_digest, "I1.altered"),
+        (altered_token, "I1.altered I1.token I1.vault"),
+        (applied_twice, "I3.count"),
+        (duplicate_not_set_aside, "I2.twice"),
+        (lost_conflict, "I2.dead_letter"),
+        (lost_dead_letter, "I2.dead_letter"),
+        (applied_after_erasure, "E.evidence E.profile E.token"),
+        (unregistered_event, "I2.lost"),
+        (ghost_of_register, "I2.ghost"),
+        (stale_checkpoint, "I2.progress"),
+        (missing_change, "I6.gap"),
+        (missing_change_without_hole, "I6.missing I6.doubled I6.segment"),
+        (doubled_change, "I6.twice"),
+        (doubled_change_with_another_id, "I6.doubled"),
+        (changes_out_of_order, "I6.order"),
+        (forgotten_end, "I6.missing"),
+        (wrong_stage, "I6.missing"),
+        (wrong_risk, "I6.missing"),
+        (change_without_cause, "I6.cause"),
+        (miscounted_day, "I6.days"),
+        (lost_member, "I6.segment I3.segment"),
+        (wrong_owner, "I3.identity"),
+        (lost_profile, "I3.missing"),
     )
 }
+"""Each with the rules of which at least one must find it."""

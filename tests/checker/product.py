@@ -19,8 +19,9 @@ from psycopg2.extensions import connection as Connection
 
 from tests.checker.check import connect
 from tests.checker.check_views import Shown
+from tests.checker.client import get_json
 
-ROLES = ("http", "worker", "archive", "ui", "postgres", "up")
+ROLES = ("http", "worker", "archive", "ui", "publish", "inbox", "postgres", "up")
 COMMAND = (sys.executable, "-m", "infra.cli.main")
 
 
@@ -84,6 +85,18 @@ class Product:
         if not wait_until(lambda: said() or not self.running, timeout_s) or not said():
             raise NotReady("\n".join(self.log[-40:]))
 
+    def await_up(self, timeout_s: float = 60) -> None:
+        """After kills: until the door answers again."""
+
+        def answers() -> bool:
+            try:
+                return get_json(self.port, "/health", "")[0] == 200
+            except OSError:
+                return False
+
+        if not wait_until(lambda: answers() or not self.running, timeout_s) or not self.running:
+            raise NotReady("\n".join(self.log[-40:]))
+
     @property
     def running(self) -> bool:
         return self._process is not None and self._process.poll() is None
@@ -114,7 +127,8 @@ class Product:
                 victim.send_signal(signal.SIGKILL)
         if role in ("up", "all") and self._process is not None:
             self._process.wait(30)
-            wait_until(lambda: not any(psutil.pid_exists(each.pid) for each in victims), 10)  # init has reaped them
+            family = victims + [each for listed in found.values() for each in listed]  # they die with their parent
+            wait_until(lambda: not any(psutil.pid_exists(each.pid) for each in family), 30)  # init has reaped them
         return bool(victims)
 
     def stop(self, timeout_s: float = 60) -> int | None:

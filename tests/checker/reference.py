@@ -11,7 +11,7 @@ from decimal import Decimal
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
-from tests.checker.tables import Position
+from tests.checker.sources import Position
 
 BASES = ("purchase.completed", "pos.purchase", "purchase.updated")
 REFUNDS = ("purchase.refunded", "pos.return")
@@ -71,6 +71,8 @@ def decode(position: Position, value: bytes) -> Event:
     """Raises ValueError or KeyError for bytes that are no record."""
     raw = json.loads(value, parse_float=Decimal)
     tokens = tuple((each["kind"], each["token"]) for each in raw["ids"])
+    for text in (raw["id"].replace("-", ""), raw["digest"], *(token for _, token in tokens)):
+        bytes.fromhex(text)  # ValueError: a record that nobody can fold
     return Event(
         position,
         raw["id"].replace("-", ""),

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from psycopg2.extensions import connection as Connection
 
-Position = tuple[int, int]  # (partition, offset)
+from tests.checker.sources import Position, Source, TableSource
 
 APPLIED, DUPLICATE, CONFLICT, QUARANTINED, ERASED = range(5)
 
@@ -27,6 +27,8 @@ class ProfileRow(NamedTuple):
     first_us: int | None
     last_us: int | None
     event_count: int
+    lifecycle: str
+    risk: str
 
 
 class DeadLetterRow(NamedTuple):
@@ -47,7 +49,11 @@ class ChangeRow(NamedTuple):
     profile: str
     version: int
     name: str | None
+    old: Any
     new: Any
+    at_us: int
+    cause: str
+    cause_event: str | None
 
 
 @dataclass
@@ -56,6 +62,8 @@ class Tables:
 
     log: dict[Position, bytes] = field(default_factory=dict)
     heads: dict[int, int] = field(default_factory=dict)
+    keys: dict[Position, bytes | None] = field(default_factory=dict)  # of the records of a topic
+    gapless: bool = True
     revision: int = 0
     definitions: dict[str, Any] = field(default_factory=dict)
     progress: dict[int, int] = field(default_factory=dict)
@@ -73,6 +81,14 @@ class Tables:
     segment_masks: dict[str, int] = field(default_factory=dict)
     changes: list[ChangeRow] = field(default_factory=list)
     batches: list[tuple[int, int | None]] = field(default_factory=list)
+    days: dict[str, tuple[int, int]] = field(default_factory=dict)  # segment -> (entered, left), all days together
+
+    def after_last(self) -> dict[int, int]:
+        """The offset after the last record of each partition; a log with gaps may end later."""
+        found = dict.fromkeys(self.heads, 0)
+        for partition, offset in self.log:
+            found[partition] = max(found.get(partition, 0), offset + 1)
+        return found
 
 
 def _hex(value: object) -> str:
@@ -85,8 +101,11 @@ def _hex_or_none(value: object) -> str | None:
     return None if value is None else _hex(value)
 
 
-def read(connection: Connection) -> Tables:
-    """Read all tables; the caller's transaction should be REPEATABLE READ and decides what follows."""
+def read(connection: Connection, source: Source | None = None) -> Tables:
+    """Read all tables, and the log from its `source` (the table by default).
+
+    The caller's transaction should be REPEATABLE READ and decides what follows.
+    """
 
     def rows(statement: str) -> list[tuple[Any, ...]]:
         with connection.cursor() as cursor:
@@ -95,9 +114,12 @@ def read(connection: Connection) -> Tables:
 
     live = rows("select revision, definitions from revisions where state = 'live'")
     revision = int(live[0][0]) if live else 0
+    log = (source or TableSource()).read(connection)
     tables = Tables(
-        log={(p, o): bytes(v) for p, o, v in rows('select partition, "offset", value from event_log')},
-        heads=dict(rows("select partition, next_offset from log_head")),
+        log=log.records,
+        heads=log.heads,
+        keys=log.keys,
+        gapless=log.gapless,
         revision=revision,
         definitions=live[0][1] if live else {},
         progress=dict(rows(f"select partition, next_offset from progress where revision = {revision}")),
@@ -128,13 +150,21 @@ def read(connection: Connection) -> Tables:
             for s, ts, profile in rows("select signature, tokens::text, profile_id from evidence")
         },
         changes=[
-            ChangeRow(seq, idx, _hex(id_), type_, _hex(profile), version, name, new)
-            for seq, idx, id_, type_, profile, version, name, new in rows(
-                "select b.seq, c.idx, c.id, c.type, c.profile_id, c.version, c.name, c.new"
-                " from changes c left join feed_batches b using (batch)"
+            ChangeRow(
+                *(seq, idx, _hex(id_), type_, _hex(profile), version, name, old, new, us, cause, _hex_or_none(ev))
+            )
+            for seq, idx, id_, type_, profile, version, name, old, new, us, cause, ev in rows(
+                "select b.seq, c.idx, c.id, c.type, c.profile_id, c.version, c.name, c.old, c.new, c.at_us,"
+                " c.cause, c.cause_event from changes c left join feed_batches b using (batch)"
             )
         ],
         batches=rows("select batch, seq from feed_batches"),
+        days={
+            segment: (int(entered), int(left))
+            for segment, entered, left in rows(
+                'select segment, sum(entered), sum("left") from segment_days group by segment'
+            )
+        },
     )
     if live:
         _read_revision(tables, rows, revision)
@@ -144,10 +174,11 @@ def read(connection: Connection) -> Tables:
 def _read_revision(tables: Tables, rows: Any, revision: int) -> None:
     tables.marks = rows(f"select count(*) from marks where revision = {revision}")[0][0]
     tables.states = {(_hex(s), p) for s, p in rows(f"select signature, partition from states_r{revision}")}
-    for profile, version, first, last, count, mask in rows(
-        f"select profile_id, version, first_us, last_us, event_count, segments from profiles_r{revision}"
+    for profile, mask, *row in rows(
+        "select profile_id, segments, version, first_us, last_us, event_count, lifecycle, risk"
+        f" from profiles_r{revision}"
     ):
-        tables.profiles[_hex(profile)] = ProfileRow(version, first, last, count)
+        tables.profiles[_hex(profile)] = ProfileRow(*row)
         tables.segment_masks[_hex(profile)] = int.from_bytes(bytes(mask), "little")
     tables.memberships = {
         (segment, _hex(profile))

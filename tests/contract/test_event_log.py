@@ -1,16 +1,23 @@
 """The promises of `EventLog` (design C13), for every adapter: an adapter joins by one more factory in FACTORIES."""
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 import psycopg2
 import pytest
+from confluent_kafka import KafkaError, Message, Producer
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
 
-from infra.adapters.postgres_log import PostgresLog
+from infra.adapters.kafka_access import EVENTS, KafkaAccess
+from infra.adapters.kafka_log import KafkaLog
+from infra.adapters.postgres_log import PARTITIONS, PostgresLog
 from schemas.ports import EventLog
 from schemas.record import Pending, Stored, partition_of
 from tests.conftest import Databases
+from tests.kafka_broker import Kafka
 
 WAIT_S = 20.0
 
@@ -100,7 +107,66 @@ def _postgres(request: pytest.FixtureRequest) -> Iterator[Logs]:
     logs.close()
 
 
-FACTORIES: dict[str, Callable[[pytest.FixtureRequest], Iterator[Logs]]] = {"postgres": _postgres}
+class _HeldTransaction:
+    """Records of a producer whose transaction is open: stored and acknowledged, and not visible."""
+
+    def __init__(self, access: KafkaAccess, batch: list[Pending], log: EventLog) -> None:
+        self._found: list[tuple[int, int]] = []
+        self._log = log
+        self._producer = Producer({**access.confluent(), "transactional.id": f"{access.prefix}-held"})
+        self._producer.init_transactions(WAIT_S)
+        self._producer.begin_transaction()
+        for key_, value in batch:
+            partition = partition_of(key_, PARTITIONS)
+            self._producer.produce(access.topic(EVENTS), value, key_, partition, on_delivery=self._delivered)
+        assert self._producer.flush(WAIT_S) == 0, "the records were not acknowledged"
+
+    def _delivered(self, error: KafkaError | None, message: Message) -> None:
+        partition, offset = message.partition(), message.offset()
+        assert error is None, error
+        assert partition is not None, "it was given"
+        assert offset is not None, "it was stored"
+        self._found.append((partition, offset))
+
+    def finish(self) -> list[tuple[int, int]]:
+        """Commit. The brokers answer before they have marked the partitions: wait for what the marks make visible."""
+        self._producer.commit_transaction(WAIT_S)
+        deadline = time.monotonic() + WAIT_S
+        while len(self._log.fetch(self._found)) < len(self._found):
+            assert time.monotonic() < deadline, "the committed records do not become visible"
+        return self._found
+
+
+class _KafkaLogs:
+    """Kafka: an open transaction of another producer holds back what is read behind it (last stable offset)."""
+
+    def __init__(self, access: KafkaAccess) -> None:
+        self._access = access
+        self._opened: list[KafkaLog] = []
+
+    def open(self) -> EventLog:
+        self._opened.append(KafkaLog(self._access, PARTITIONS, 1))
+        return self._opened[-1]
+
+    def delay(self, batch: list[Pending]) -> Delayed:
+        return _HeldTransaction(self._access, batch, self.open())
+
+    def close(self) -> None:
+        for log in self._opened:
+            log.close()
+
+
+def _kafka(request: pytest.FixtureRequest) -> Iterator[Logs]:
+    broker: Kafka = request.getfixturevalue("kafka")
+    access = KafkaAccess(broker.bootstrap, prefix=broker.prefix(), insecure=True)
+    admin = AdminClient(access.confluent())
+    admin.create_topics([NewTopic(access.topic(EVENTS), PARTITIONS, 1)])[access.topic(EVENTS)].result(WAIT_S)
+    logs = _KafkaLogs(access)
+    yield logs
+    logs.close()
+
+
+FACTORIES: dict[str, Callable[[pytest.FixtureRequest], Iterator[Logs]]] = {"postgres": _postgres, "kafka": _kafka}
 
 
 @pytest.fixture(params=list(FACTORIES))

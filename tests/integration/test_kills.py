@@ -44,6 +44,8 @@ ERASING = (
     *("erase.after_projections", "erase.after_receipt"),
 )
 IMPORTING = ("import.after_append",)
+PUBLISHING = ("publish.after_ack",)  # in test_publishing.py
+READING_THE_INBOX = ("inbox.after_append",)  # in test_inbox
 RANDOM_ROLES = ("http", "worker", "archive", "postgres")
 REACHED_S = 30.0
 ARCHIVE_NOW = """
@@ -114,7 +116,8 @@ def a_shop(tmp_path: Path) -> Iterator[Shop]:
 
 
 def test_every_failpoint_has_its_place_in_these_tests() -> None:
-    placed = [*UNDER_LOAD["http"], *UNDER_LOAD["worker"], *ARCHIVING, *SWAPPING, *ERASING, *IMPORTING]
+    placed = [*UNDER_LOAD["http"], *UNDER_LOAD["worker"], *ARCHIVING, *SWAPPING, *ERASING, *IMPORTING, *PUBLISHING]
+    placed += READING_THE_INBOX
     assert sorted(placed) == sorted(NAMES)
 
 

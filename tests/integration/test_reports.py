@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from infra.adapters.parquet_archive import ParquetArchive
 from infra.drivers.api import sql_runner
 from query.exports import Exports
 from query.reports import Reports
@@ -33,7 +34,7 @@ def world(databases: Databases) -> Iterator[ReadingWorld]:
 
 @pytest.fixture
 def reports(world: ReadingWorld, tmp_path: Path) -> Reports:
-    run_sql = sql_runner(world.databases.main, tmp_path / "archive", world.clock)
+    run_sql = sql_runner(world.databases.main, ParquetArchive(tmp_path / "archive"), world.clock)
     return Reports(world.reading.segments.views, run_sql, world.clock)
 
 

@@ -18,9 +18,9 @@ TYPES = ("web.page_viewed", "web.page_viewed", "purchase.completed", "email.open
 Sent = tuple[datetime, str, str]  # occurred_at, id, type
 
 
-@pytest.fixture
-def world(databases: Databases) -> Iterator[ReadingWorld]:
-    with reading_world(databases) as world:
+@pytest.fixture(params=[False, True], ids=["ordered-by-sql", "ordered-from-the-log"])
+def world(databases: Databases, request: pytest.FixtureRequest) -> Iterator[ReadingWorld]:
+    with reading_world(databases, remote=request.param) as world:
         yield world
 
 

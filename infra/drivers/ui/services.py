@@ -16,6 +16,7 @@ from infra.adapters.postgres_operations import Operations
 from infra.adapters.postgres_people import Person, PostgresPeople
 from infra.adapters.postgres_sources import PostgresSources
 from infra.adapters.postgres_tokens import PostgresTokens
+from infra.archives import archive_of
 from infra.bootstrap import Session
 from infra.reading import Reading, reading_of
 from query.reports import Reports
@@ -63,7 +64,8 @@ class Services:
         from infra.drivers.api import sql_runner  # noqa: PLC0415
 
         reading = reading_of(session)
-        run_sql = sql_runner(session.dsn, session.archive_folder, session.clock)
+        archive = archive_of(session)
+        run_sql = sql_runner(session.dsn, archive, session.clock, session.adapters.kafka)
         return cls(
             session=session,
             reading=reading,
@@ -71,7 +73,7 @@ class Services:
             audit=PostgresAudit(session.dsn, session.door_clock.now),
             tokens=PostgresTokens(session.dsn),
             sources=PostgresSources(session.dsn),
-            operations=Operations(session),
+            operations=Operations(session, archive),
             meter=Meter(session.data / "meters"),
             reports=Reports(reading.segments.views, run_sql, session.clock),
             acting=Acting(session),

@@ -1,0 +1,27 @@
+# One image for every role: `docker build -t touchfold .`, then a command such as `worker`. See docs/cluster.md.
+FROM python:3.11-slim
+
+ENV PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+
+RUN useradd --uid 10001 --create-home touchfold \
+ && install --directory --owner touchfold /data /archive
+
+WORKDIR /opt/touchfold
+COPY requirements.lock ./
+RUN pip install --require-hashes --no-deps --requirement requirements.lock
+
+COPY pyproject.toml README.md LICENSE ./
+COPY schemas ./schemas
+COPY projections ./projections
+COPY ingest ./ingest
+COPY processors ./processors
+COPY query ./query
+COPY infra ./infra
+RUN pip install --no-deps --no-build-isolation .
+
+USER touchfold
+ENV TOUCHFOLD_DATA=/data TOUCHFOLD_HOST=0.0.0.0
+EXPOSE 8700
+VOLUME ["/data"]
+ENTRYPOINT ["touchfold"]
+CMD ["up"]

@@ -1,0 +1,106 @@
+"""What goes wrong between a client of librdkafka and the brokers, in words that say what to do."""
+
+import logging
+import threading
+import time
+from collections.abc import Mapping
+from typing import Any, Final
+
+from confluent_kafka import KafkaError, KafkaException, Producer
+
+from schemas.errors import StoreUnavailable
+
+_RECENT_S: Final = 30.0
+_REPEAT_S: Final = 30.0  # the same trouble is logged so often: librdkafka reports it at every try, 20 times a second
+_ASK_S: Final = 3.0
+NO_TOPIC: Final = frozenset(
+    {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION}
+)
+_HINTS: Final[Mapping[int, str]] = {
+    KafkaError._AUTHENTICATION: "the brokers refuse our login: check TOUCHFOLD_KAFKA_USERNAME and _PASSWORD",
+    KafkaError.SASL_AUTHENTICATION_FAILED: (
+        "the brokers refuse our login: check TOUCHFOLD_KAFKA_USERNAME and _PASSWORD"
+    ),
+    KafkaError.UNSUPPORTED_SASL_MECHANISM: "the brokers know no such login: check TOUCHFOLD_KAFKA_SASL",
+    KafkaError._SSL: "TLS fails: check TOUCHFOLD_KAFKA_TLS_CA, _TLS_CERT and _TLS_KEY",
+    KafkaError._RESOLVE: "no such host: check TOUCHFOLD_KAFKA_BOOTSTRAP",
+    KafkaError._ALL_BROKERS_DOWN: (
+        "no broker answers: check TOUCHFOLD_KAFKA_BOOTSTRAP, and that its listener speaks TLS and SASL as we are told"
+    ),
+}
+_log = logging.getLogger("touchfold.kafka")
+
+
+class Trouble:
+    """The last error of a client's connections: its `error_cb`. Any thread."""
+
+    def __init__(self) -> None:
+        self.fatal: str | None = None
+        self.code = KafkaError.NO_ERROR
+        self._text = ""
+        self._at = -_RECENT_S
+        self._logged_at = -_REPEAT_S
+        self._lock = threading.Lock()
+
+    def __call__(self, error: KafkaError) -> None:
+        now, code = time.monotonic(), error.code()
+        with self._lock:
+            if code == KafkaError._FATAL:
+                self.fatal = error.str()
+            elif code == KafkaError._ALL_BROKERS_DOWN and now - self._at < _RECENT_S:
+                return  # says less than the error before it
+            hint = _HINTS.get(code)
+            text = f"{hint} ({error.str()})" if hint and code != KafkaError._ALL_BROKERS_DOWN else hint or error.str()
+            due = now - self._logged_at >= _REPEAT_S or code != self.code
+            self._text, self._at, self.code = text, now, code
+            if due:
+                self._logged_at = now
+        if due:
+            _log.warning("Kafka: %s", text)
+
+    def text(self) -> str:
+        """The trouble of the last half minute; "" when there was none."""
+        with self._lock:
+            return self._text if time.monotonic() - self._at < _RECENT_S else ""
+
+    def because(self) -> str:
+        text = self.text()
+        return f": {text}" if text else ""
+
+
+def unavailable(error: KafkaError, topic: str, trouble: Trouble) -> StoreUnavailable:
+    """What a client reports, with what to do."""
+    code = error.code()
+    if code in NO_TOPIC:
+        return StoreUnavailable(
+            f"{topic} is not there, or lacks partitions: run touchfold topics apply", retry_after_s=5
+        )
+    if code in {KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.CLUSTER_AUTHORIZATION_FAILED}:
+        return StoreUnavailable(f"we may not use {topic}: give our account the rights (docs/kafka.md)", retry_after_s=5)
+    if code in {KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LARGE}:
+        return StoreUnavailable(f"max.message.bytes of {topic} is too low: run touchfold topics apply", retry_after_s=5)
+    return StoreUnavailable(f"Kafka does not answer ({error.name()}){trouble.because()}", retry_after_s=2)
+
+
+def shared_config() -> dict[str, Any]:
+    """librdkafka's settings for any client of ours: quick to connect anew, quiet (`Trouble` has what matters)."""
+    return {
+        "socket.keepalive.enable": True,
+        "socket.connection.setup.timeout.ms": 5_000,
+        "reconnect.backoff.ms": 50,
+        "reconnect.backoff.max.ms": 1_000,
+        "allow.auto.create.topics": False,
+        "log.connection.close": False,
+        "log_level": 2,
+    }
+
+
+def why_unreachable(config: Mapping[str, Any]) -> Trouble:
+    """Ask the brokers anything, for the reason why they do not answer."""
+    trouble = Trouble()
+    producer = Producer({**shared_config(), **config, "error_cb": trouble, "logger": _log})
+    try:
+        producer.list_topics(timeout=_ASK_S)
+    except KafkaException:
+        producer.poll(0.1)  # calls `trouble` with what happened meanwhile
+    return trouble

@@ -1,0 +1,78 @@
+"""A profile's events by time where the events lie outside PostgreSQL: their places by SQL, their times from the log."""
+
+import sys
+import threading
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
+from heapq import nlargest
+from typing import Final
+
+import msgspec
+
+from schemas.ports import EventLog
+from schemas.record import to_us
+
+CHUNK: Final = 2_000  # records in memory at a time
+HEADS: Final = 100_000  # some 30 MB: two profiles of 50,000 events, so that their later pages read nothing again
+Place = tuple[int, int]  # (partition, offset)
+Head = tuple[int, str]  # (occurred_us, type)
+
+
+class _Head(msgspec.Struct):
+    occurred_at: datetime
+    type: str
+
+
+_DECODER: Final = msgspec.json.Decoder(_Head)
+
+
+class LogOrder:
+    """Puts places in the order of their events. Any thread, where `log` allows it.
+
+    What it costs: each record that is not known yet is read from the log once; of a record only time and type stay.
+    """
+
+    def __init__(self, log: EventLog, limit: int = HEADS) -> None:
+        self._log = log
+        self._limit = limit
+        self._lock = threading.Lock()
+        self._known: OrderedDict[Place, Head] = OrderedDict()
+
+    def newest(
+        self,
+        events: Iterable[tuple[int, int, bytes]],
+        before: tuple[int, bytes] | None,
+        limit: int,
+        types: frozenset[str] | None,
+    ) -> list[Place]:
+        """As `Reads.newest`, of (partition, offset, event key)."""
+        keys = {(partition, offset): key for partition, offset, key in events}
+        stamped = (
+            ((at_us, keys[place]), place)
+            for place, (at_us, type_) in self._heads(sorted(keys))
+            if types is None or type_ in types
+        )
+        return [place for _, place in nlargest(limit, (each for each in stamped if before is None or each[0] < before))]
+
+    def _heads(self, places: Sequence[Place]) -> Iterator[tuple[Place, Head]]:
+        with self._lock:
+            known = {place: head for place in places if (head := self._known.get(place)) is not None}
+            for place in known:
+                self._known.move_to_end(place)
+        yield from known.items()
+        missing = [place for place in places if place not in known]
+        for at in range(0, len(missing), CHUNK):
+            heads = [
+                ((each.partition, each.offset), (to_us(head.occurred_at), sys.intern(head.type)))
+                for each in self._log.fetch(missing[at : at + CHUNK])
+                for head in (_DECODER.decode(each.value),)
+            ]
+            self._keep(heads)
+            yield from heads
+
+    def _keep(self, heads: Sequence[tuple[Place, Head]]) -> None:
+        with self._lock:
+            self._known.update(heads)
+            while len(self._known) > self._limit:
+                self._known.popitem(last=False)

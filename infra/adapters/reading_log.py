@@ -1,0 +1,199 @@
+"""Event logs as the reading side needs them: for many threads, with records kept at hand, with ends in time."""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future
+from typing import Final
+
+from schemas.errors import StoreUnavailable
+from schemas.ports import EventLog
+from schemas.record import Pending, Stored
+
+CACHE_BYTES: Final = 32 * 2**20
+KEPT_AT_ONCE: Final = 2_000  # records of one fetch; a larger one reads a whole history and would push out the rest
+ENDS_S: Final = 1.5  # /health answers within 2 s
+NEAR: Final = 10_000  # offsets behind what is applied that are looked into at once
+_ENTRY_BYTES: Final = 250  # a key and its place in the mapping
+
+Place = tuple[int, int]
+
+
+def ends_of(log: EventLog) -> list[int]:
+    """Its ends. After an outage they are asked for once more: perhaps the connection is of before a restart."""
+    try:
+        return log.ends()
+    except StoreUnavailable:
+        return log.ends()
+
+
+class PerThreadLog:
+    """`EventLog` that many threads may use: each has a log of its own, which whoever gave `make` closes."""
+
+    def __init__(self, make: Callable[[], EventLog]) -> None:
+        self._make = make
+        self._local = threading.local()
+
+    def _log(self) -> EventLog:
+        found: EventLog | None = getattr(self._local, "log", None)
+        if found is None:
+            found = self._local.log = self._make()
+        return found
+
+    @property
+    def partitions(self) -> int:
+        return self._log().partitions
+
+    @property
+    def generation(self) -> int:
+        return self._log().generation
+
+    def append(self, batch: Sequence[Pending]) -> list[tuple[int, int]]:
+        return self._log().append(batch)
+
+    def read(self, partition: int, start: int, limit: int) -> list[Stored]:
+        return self._log().read(partition, start, limit)
+
+    def fetch(self, positions: Iterable[Place]) -> list[Stored]:
+        return self._log().fetch(positions)
+
+    def ends(self) -> list[int]:
+        return ends_of(self._log())
+
+
+class CachedLog:
+    """An `EventLog` with the records that were fetched last at hand. Any thread, where `log` allows it.
+
+    Records never change, and what is personal in them is sealed: after an erasure the bytes at hand are as closed as
+    those in the log. `limit_bytes`: of records, with what keeping them costs.
+    """
+
+    def __init__(self, log: EventLog, limit_bytes: int = CACHE_BYTES) -> None:
+        self._log = log
+        self._limit = limit_bytes
+        self._lock = threading.Lock()
+        self._kept: OrderedDict[Place, bytes] = OrderedDict()
+        self.bytes = 0
+
+    @property
+    def partitions(self) -> int:
+        return self._log.partitions
+
+    @property
+    def generation(self) -> int:
+        return self._log.generation
+
+    def append(self, batch: Sequence[Pending]) -> list[tuple[int, int]]:
+        return self._log.append(batch)
+
+    def read(self, partition: int, start: int, limit: int) -> list[Stored]:
+        return self._log.read(partition, start, limit)
+
+    def ends(self) -> list[int]:
+        return self._log.ends()
+
+    def fetch(self, positions: Iterable[Place]) -> list[Stored]:
+        """See the port."""
+        found: list[Stored] = []
+        missing: list[Place] = []
+        with self._lock:
+            for place in dict.fromkeys(positions):
+                value = self._kept.get(place)
+                if value is None:
+                    missing.append(place)
+                else:
+                    self._kept.move_to_end(place)
+                    found.append(Stored(*place, value))
+        if missing:
+            fetched = self._log.fetch(missing)
+            if len(missing) <= KEPT_AT_ONCE:
+                self._keep(fetched)
+            found += fetched
+        return found
+
+    def _keep(self, records: Sequence[Stored]) -> None:
+        with self._lock:
+            for record in records:
+                place = (record.partition, record.offset)
+                if place not in self._kept:
+                    self._kept[place] = record.value
+                    self.bytes += len(record.value) + _ENTRY_BYTES
+            while self.bytes > self._limit:
+                self.bytes -= len(self._kept.popitem(last=False)[1]) + _ENTRY_BYTES
+
+
+class Tails:
+    """Ends of a log whose partitions may end in offsets without a record: markers of transactions, aborted records.
+
+    Nobody ever applies these, so behind what is applied they are no lag. One thread at a time.
+    """
+
+    def __init__(self, log: EventLog) -> None:
+        self._log = log
+        self._last: Sequence[Place] = ()  # (applied, end) of each partition when looked at last
+        self._known: dict[int, tuple[Place, bool]] = {}  # partition: (applied, end), whether no record is between
+
+    def cut(self, ends: Sequence[int], applied: Sequence[int]) -> list[int]:
+        """These ends; where nothing is left to read between what is applied and the end, the former.
+
+        A large distance is looked into only when it did not change since the last call: else records come.
+        """
+        found = list(ends)
+        places = list(zip(applied, ends, strict=False))
+        for partition, (at, end) in enumerate(places):
+            if at < end and self._is_bare(partition, (at, end)):
+                found[partition] = at
+        self._last = places
+        return found
+
+    def _is_bare(self, partition: int, place: Place) -> bool:
+        place_known, bare = self._known.get(partition, (None, False))
+        if place_known == place:
+            return bare
+        at, end = place
+        still = partition < len(self._last) and self._last[partition] == place
+        if end - at > NEAR and not still:
+            return False
+        found = self._log.read(partition, at, 1)
+        bare = not found or found[0].offset >= end
+        self._known[partition] = (place, bare)
+        return bare
+
+
+class TimelyEnds:
+    """`EventLog.ends` with a deadline, for those who must answer though the brokers are away. Any thread.
+
+    One daemon thread asks, so that no end of the process waits for it; who comes meanwhile gets the same answer.
+    """
+
+    def __init__(self, make: Callable[[], EventLog], deadline_s: float = ENDS_S) -> None:
+        self._make = make
+        self._deadline_s = deadline_s
+        self._lock = threading.Lock()
+        self._log: EventLog | None = None
+        self._tails: Tails | None = None
+        self._asked: Future[list[int]] | None = None
+
+    def ends(self, applied: Sequence[int] = ()) -> list[int]:
+        """The ends, cut (`Tails`) where they lie behind what is applied; at most the deadline old.
+
+        Raises StoreUnavailable when there is no answer in time.
+        """
+        with self._lock:
+            asked = self._asked
+            if asked is None or asked.done():
+                asked = self._asked = Future()
+                threading.Thread(target=self._ask, args=(asked, applied), name="ends of the log", daemon=True).start()
+        try:
+            return asked.result(self._deadline_s)
+        except TimeoutError:
+            raise StoreUnavailable(f"the log did not answer within {self._deadline_s:g} s", retry_after_s=1) from None
+
+    def _ask(self, asked: "Future[list[int]]", applied: Sequence[int]) -> None:
+        try:
+            if self._log is None or self._tails is None:
+                self._log = self._make()
+                self._tails = Tails(self._log)
+            asked.set_result(self._tails.cut(self._log.ends(), applied))
+        except BaseException as err:  # whoever waits for the answer raises it
+            asked.set_exception(err)

@@ -1,0 +1,53 @@
+"""`touchfold capacity`: what a rate of events needs, from figures that were measured."""
+
+import json
+from typing import Annotated
+
+import typer
+
+from infra.cli.options import JSON
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    app.command("capacity")(capacity)
+
+
+def capacity(
+    events_per_second: Annotated[
+        float, typer.Option("--events-per-second", help="the highest rate that must be kept up")
+    ],
+    customers: Annotated[
+        int | None, typer.Option(help="how many there are; else 1,000 for each event a second", show_default=False)
+    ] = None,
+    retention_days: Annotated[float, typer.Option(help="days that Kafka keeps the log; the archive keeps all")] = 7,
+    event_bytes: Annotated[
+        float | None, typer.Option(help="of an event's record in the log; else as measured", show_default=False)
+    ] = None,
+    as_json: JSON = False,
+) -> None:
+    """Compute doors, workers, partitions, brokers, PostgreSQL and archive for a rate of events.
+
+    Needs no data folder and opens nothing. docs/scaling.md explains the parts; --json has every figure with its source.
+
+    \b
+    Examples:
+      touchfold capacity --events-per-second 5000
+      touchfold capacity --events-per-second 20000 --customers 3000000 --retention-days 3
+      touchfold capacity --events-per-second 1e5 --event-bytes 900 --json
+    """
+    from infra.capacity import ask_of, plan, read_figures
+    from infra.capacity_tables import as_json as whole
+    from infra.capacity_tables import lines
+    from schemas.errors import BadRequest
+
+    figures = read_figures()
+    try:
+        made = plan(figures, ask_of(figures, events_per_second, customers, retention_days, event_bytes))
+    except ValueError as err:
+        raise BadRequest(str(err)) from err
+    if as_json:
+        typer.echo(json.dumps(whole(made, figures)))
+        return
+    for line in lines(made):
+        typer.echo(line)

@@ -1,0 +1,542 @@
+"""From fetched records to `PartitionWork`: what both runners of Kafka share. Knows no client library.
+
+A runner brings records (`step`) and tells of assignments (`assign`, `revoke`); the flow claims, checks that nothing is
+missing, applies whole fetches in one call, waits out outages, sets poison aside, and keeps watermarks. All coroutines
+run in one loop; the work runs in one thread of its own, one call at a time.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
+from itertools import repeat
+from operator import attrgetter
+from typing import Any, Final, NamedTuple, Protocol, TypeVar
+
+from infra.drivers.watchdog import Watchdog
+from schemas.errors import Disposition, ProgressConflict, ServiceFailed, StoreUnavailable, TouchfoldError
+from schemas.ports import Clock
+from schemas.record import Stored, to_us
+from schemas.work import Fetched, PartitionWork
+
+OLDER_LIMIT: Final = 5_000  # records of the archive a slice
+_BEYOND_TRIES: Final = 5  # a new leader may not yet know how far its followers are
+
+_log = logging.getLogger("touchfold.runner")
+_OFFSET, _VALUE = attrgetter("offset"), attrgetter("value")
+_stored: Callable[[Iterable[Any]], Stored] = partial(tuple.__new__, Stored)  # a quarter less than calling Stored
+T = TypeVar("T")
+
+Older = Callable[[int, int, int], Sequence[Stored]]
+Fetch = Callable[[float], Awaitable[Mapping[int, Sequence[Any]]]]
+
+
+class Pace(NamedTuple):
+    """Seconds between things, and how often. Tests make them shorter."""
+
+    busy_s: float = 0.02  # wait for records when the last idle turn had work
+    idle_s: float = 0.075  # when it had none
+    idle_every_s: float = 1.0  # under load
+    hint_s: float = 2.0
+    ends_s: float = 0.5
+    retry_s: float = 0.1  # doubles
+    retry_most_s: float = 2.0
+    conflict_s: float = 0.25  # doubles; a worker that was fenced hears of the rebalance meanwhile
+    poison_s: float = 0.5  # doubles
+    poison_tries: int = 5
+    patience_s: float = 30.0  # of the watchdog
+    grace_s: float = 5.0
+    leave_s: float = 5.0  # for leaving the group
+
+
+class Client(Protocol):
+    """What a flow asks of the Kafka client. Every call may raise StoreUnavailable."""
+
+    async def seek(self, offsets: Mapping[int, int]) -> None:
+        """Fetch from here next; partitions no longer assigned are left out."""
+
+    async def starts(self, partitions: Collection[int]) -> Mapping[int, int]:
+        """The first offset the log still has."""
+
+    async def ends(self, partitions: Collection[int]) -> Mapping[int, int]:
+        """The last stable offset."""
+
+    async def hint(self, offsets: Mapping[int, int]) -> None:
+        """Commit to the group, for lag tools alone."""
+
+    def positions(self) -> Mapping[int, int]:
+        """Where the next fetch starts: after what was delivered and the markers behind it."""
+
+    def pause(self, partitions: Collection[int]) -> None: ...
+
+    def resume(self, partitions: Collection[int]) -> None: ...
+
+
+class _Held(NamedTuple):
+    """A batch that failed alone, waiting for its next try."""
+
+    batch: Fetched
+    tries: int
+    due: float
+
+
+class _GivenUp(Exception):
+    """Stop or revocation came while we waited."""
+
+
+class BatchFlow:
+    """One worker's partitions. `step` again and again while not `ending`; then `close`.
+
+    `older(partition, start, limit)` reads what retention took from the topic; what it leaves out never existed.
+    """
+
+    def __init__(
+        self,
+        work: PartitionWork,
+        clock: Clock,
+        watchdog: Watchdog,
+        older: Older | None = None,
+        pace: Pace | None = None,
+    ) -> None:
+        self._work = work
+        self._clock = clock
+        self._watchdog = watchdog
+        self._older = older
+        self._pace = pace or Pace()
+        self._client: Client | None = None
+        self._thread = ThreadPoolExecutor(1, "work")
+        self._busy = asyncio.Lock()
+        self._wake = asyncio.Event()  # stop, failure or revocation: waits end
+        self._asks = asyncio.Event()  # it became quiet: learn the ends now
+        self._ending = asyncio.Event()
+        self._revoking = 0
+        self._generation = 0
+        self._new: set[int] = set()  # assigned, not claimed
+        self._next: dict[int, int] = {}  # owned: the offset that comes next
+        self._known: dict[int, int] = {}  # up to here nothing is missing, though no record said so
+        self._probe: dict[int, tuple[int, int]] = {}  # (next, first) of a gap seen once
+        self._seek: set[int] = set()
+        self._doubt: set[int] = set()
+        self._beyond: dict[int, int] = {}
+        self._held: dict[int, _Held] = {}
+        self._behind: dict[int, int] = {}  # read from the archive up to here
+        self._ends: dict[int, tuple[int, int]] = {}  # (end, known since, us)
+        self._conflicts = 0
+        self._idle_at = 0.0
+        self._wait_s = 0.0
+        self._quiet = False
+        self._ender: asyncio.Future[Any] | None = None
+        self.failure: BaseException | None = None
+
+    @property
+    def ending(self) -> bool:
+        return self._ending.is_set()
+
+    async def ended(self) -> None:
+        """Until `stop` or `fail`."""
+        await self._ending.wait()
+
+    def attach(self, client: Client) -> None:
+        """The client to ask from now on."""
+        self._client = client
+
+    def stop(self) -> None:
+        """Take no more; what is being applied is finished."""
+        self._ending.set()
+        self._wake.set()
+
+    def fail(self, error: BaseException) -> None:
+        """End with this error, the first one counts."""
+        self.failure = self.failure or error
+        self.stop()
+
+    # --- assignments
+
+    def assign(self, partitions: Collection[int]) -> None:
+        """These are ours from now on; claimed at the next step."""
+        self._generation += 1
+        self._new = set(partitions)
+        for partition in partitions:
+            self._watchdog.mark(partition, None)
+
+    async def revoke(self) -> None:
+        """Give everything back: waits for the batch in flight, releases, hints."""
+        self._generation += 1
+        self._revoking += 1
+        self._wake.set()
+        try:
+            async with self._busy:
+                offsets = self._reached()
+                self._forget(set(self._next) | self._new)
+                self._new.clear()
+                if offsets:
+                    await self._do(partial(self._work.release, list(offsets)))
+                    await self._hint(offsets)
+        finally:
+            self._revoking -= 1
+            if not self._revoking and not self.ending:
+                self._wake.clear()
+
+    async def close(self) -> None:
+        """After `stop`: gives everything back; the work's thread ends."""
+        self.stop()
+        await self.revoke()
+        self._thread.shutdown()
+
+    def out_of_range(self, partitions: Collection[int]) -> None:
+        """The brokers do not have the offset we asked for."""
+        self._doubt |= self._next.keys() & set(partitions)
+
+    def rewind(self) -> None:
+        """A fetch failed half-way: what it took is fetched again."""
+        self._seek |= self._next.keys()
+
+    # --- the loop
+
+    async def step(self, fetch: Fetch) -> None:
+        """Claim what is new, fetch once, apply; or an idle turn. Raises what must end the worker."""
+        with suppress(_GivenUp):
+            async with self._busy:
+                await self._ready()
+            generation = self._generation
+            wait_s = 0.0 if self._behind else self._wait_s
+            delivered = await self._unless_ending(fetch(wait_s))
+            async with self._busy:
+                if generation == self._generation and not self.ending:
+                    await self._turn(delivered)
+
+    async def _ready(self) -> None:
+        """Claims and seeks that are due."""
+        if self._new:
+            if self._conflicts:
+                await self._pause(min(self._pace.conflict_s * 2.0**self._conflicts / 2, self._pace.retry_most_s))
+            await self._claim(set(self._new))
+        if self._doubt:
+            await self._place(self._doubt)
+            await self._not_beyond(self._doubt)
+            self._doubt.clear()
+        if self._seek:
+            wanted = {p: self._expected(p) for p in self._seek if p in self._next and p not in self._behind}
+            await self._lasting(partial(self._kafka.seek, wanted))
+            self._seek.clear()
+
+    async def _turn(self, delivered: Mapping[int, Sequence[Any]]) -> None:
+        batches = [batch for p, records in delivered.items() if (batch := self._checked(p, records)) is not None]
+        for partition in list(self._behind):
+            batches += await self._from_archive(partition)
+        if batches:
+            await self._apply(batches)
+        for partition, held in list(self._held.items()):
+            if held.due <= time.monotonic() and partition in self._held:
+                await self._alone(held.batch, held.tries)
+        if not batches or time.monotonic() - self._idle_at >= self._pace.idle_every_s:
+            await self._idle()
+        if not batches and not self._quiet:
+            self._asks.set()
+        self._quiet = not batches
+        if batches:
+            self._wait_s = self._pace.busy_s
+
+    def _expected(self, partition: int) -> int:
+        return max(self._next[partition], self._known.get(partition, 0))
+
+    def _checked(self, partition: int, records: Sequence[Any]) -> Fetched | None:
+        """The batch, if it is the next one. Else it is fetched again; a gap seen twice is real."""
+        if partition not in self._next or partition in self._held or partition in self._behind or not records:
+            return None
+        expected, first = self._expected(partition), records[0].offset
+        if first < expected or (first > expected and self._probe.get(partition) != (expected, first)):
+            _log.info("partition %d: fetched from %d, expected %d: fetched again", partition, first, expected)
+            self._probe[partition] = (expected, first)
+            self._seek.add(partition)
+            return None
+        stored = list(map(_stored, zip(repeat(partition), map(_OFFSET, records), map(_VALUE, records), strict=False)))
+        return self._batch(partition, stored, self._position(partition))
+
+    def _batch(self, partition: int, stored: Sequence[Stored], position: int) -> Fetched:
+        end = stored[-1].offset + 1
+        known = self._ends.get(partition)
+        caught_up_us = known[1] if known is not None and max(end, position) >= known[0] else None
+        return Fetched(partition, self._next[partition], end, stored, caught_up_us)
+
+    async def _from_archive(self, partition: int) -> list[Fetched]:
+        """A slice of what the topic no longer has; none when the topic's start is reached."""
+        start, low = self._next[partition], self._behind[partition]
+        assert self._older is not None, "only a flow with an archive is behind"
+        stored: Sequence[Stored] = ()
+        if start < low:
+            stored = await self._lasting(partial(self._do, partial(self._older, partition, start, OLDER_LIMIT)))
+        if stored and stored[0].offset < start:
+            raise ServiceFailed(f"the archive of partition {partition} gave {stored[0].offset} for {start}")
+        if stored and stored[0].offset < low:
+            return [self._batch(partition, stored, 0)]
+        _log.info("partition %d: read from the archive up to %d", partition, low)
+        self._known[partition] = low
+        await self._place({partition})
+        return []
+
+    # --- claims
+
+    async def _claim(self, partitions: Collection[int]) -> None:
+        starts = await self._lasting(partial(self._do, partial(self._work.claim, sorted(partitions))))
+        self._forget(partitions)
+        self._next.update(starts)
+        self._new.difference_update(partitions)
+        for partition, start in starts.items():
+            self._watchdog.mark(partition, start)
+        _log.info("claimed %s", dict(starts))
+        await self._place(starts.keys())
+
+    async def _place(self, partitions: Collection[int]) -> None:
+        """Seek to where each goes on, or to the archive where the log begins later."""
+        lows = await self._lasting(partial(self._kafka.starts, partitions))
+        for partition in partitions:
+            low, start = lows[partition], self._expected(partition)
+            if start >= low:
+                if self._behind.pop(partition, None) is not None:
+                    self._kafka.resume({partition})
+                self._seek.add(partition)
+            elif self._older is None:
+                raise ServiceFailed(
+                    f"partition {partition} goes on at offset {start}, but the log begins at {low}: retention removed "
+                    "records that were never folded, and no archive is there to read them from"
+                )
+            else:
+                _log.warning("partition %d goes on at %d, the log begins at %d: archive", partition, start, low)
+                self._kafka.pause({partition})
+                self._behind[partition] = low
+                await self._lasting(partial(self._kafka.seek, {partition: low}))  # a position that it has
+
+    async def _not_beyond(self, partitions: Collection[int]) -> None:
+        """A log that ends before us was replaced; a new leader may say so for a moment."""
+        ends = await self._lasting(partial(self._kafka.ends, partitions))
+        for partition in partitions:
+            if self._next[partition] <= ends[partition]:
+                self._beyond.pop(partition, None)
+                continue
+            self._beyond[partition] = self._beyond.get(partition, 0) + 1
+            if self._beyond[partition] >= _BEYOND_TRIES:
+                raise ServiceFailed(
+                    f"partition {partition} goes on at offset {self._next[partition]}, but the log ends at "
+                    f"{ends[partition]}: it was replaced. Start a new log generation"
+                )
+            await self._pause(self._pace.ends_s)
+
+    def _forget(self, partitions: Collection[int]) -> None:
+        for place in (self._next, self._known, self._probe, self._beyond, self._held, self._behind, self._ends):
+            for partition in partitions:
+                place.pop(partition, None)
+        self._seek.difference_update(partitions)
+        self._doubt.difference_update(partitions)
+        self._watchdog.drop(partitions)
+
+    # --- apply
+
+    async def _apply(self, batches: Sequence[Fetched]) -> None:
+        """All in one transaction; each alone where that fails for a reason of the records."""
+        try:
+            await self._lasting(partial(self._do, partial(self._work.apply, batches)))
+        except ProgressConflict as err:
+            self._conflicted([batch.partition for batch in batches], err)
+        except Exception as err:
+            _raise_stop(err)
+            _log.exception("a fetch of %d partitions could not be applied", len(batches))
+            if len(batches) == 1:
+                self._hold(batches[0], 1)
+                return
+            for batch in batches:
+                await self._alone(batch, 0)
+        else:
+            for batch in batches:
+                self._advance(batch)
+
+    async def _alone(self, batch: Fetched, tries: int) -> None:
+        try:
+            await self._lasting(partial(self._do, partial(self._work.apply, [batch])))
+        except ProgressConflict as err:
+            self._conflicted([batch.partition], err)
+        except Exception as err:
+            _raise_stop(err)
+            _log.exception("partition %d [%d, %d) could not be applied", batch.partition, batch.start, batch.end)
+            if tries + 1 < self._pace.poison_tries:
+                self._hold(batch, tries + 1)
+            else:
+                await self._salvage(batch)
+        else:
+            self._advance(batch)
+
+    async def _salvage(self, batch: Fetched) -> None:
+        place = f"partition {batch.partition} [{batch.start}, {batch.end})"
+        _log.error("%s failed %d times: record by record", place, self._pace.poison_tries)
+        try:
+            await self._lasting(partial(self._do, partial(self._work.salvage, batch)))
+        except ProgressConflict as err:
+            self._conflicted([batch.partition], err)
+        except Exception as err:
+            _raise_stop(err)
+            raise ServiceFailed(f"{place} cannot be folded, nor set aside ({type(err).__name__})") from err
+        else:
+            self._advance(batch)
+
+    def _hold(self, batch: Fetched, tries: int) -> None:
+        """The partition waits, the others go on."""
+        self._kafka.pause({batch.partition})
+        due = time.monotonic() + self._pace.poison_s * 2.0 ** (tries - 1)
+        self._held[batch.partition] = _Held(batch, tries, due)
+
+    def _advance(self, batch: Fetched) -> None:
+        partition = batch.partition
+        self._next[partition] = batch.end
+        self._probe.pop(partition, None)
+        self._conflicts = 0
+        self._watchdog.mark(partition, batch.end)
+        if self._held.pop(partition, None) is not None:
+            if partition not in self._behind:
+                self._kafka.resume({partition})
+            self._seek.add(partition)
+
+    def _conflicted(self, partitions: Collection[int], err: ProgressConflict) -> None:
+        _log.warning("claimed again: %s", err.message)
+        self._kafka.resume(set(partitions) & (self._held.keys() | self._behind.keys()))
+        self._forget(partitions)
+        self._new.update(partitions)
+        self._conflicts += 1
+        for partition in partitions:
+            self._watchdog.mark(partition, None)
+
+    # --- idle turns, watermarks, hints
+
+    async def _idle(self) -> None:
+        """`caught_up` holds the clock before the end was asked for: a later one could hide records."""
+        reached = self._reached()
+        caught_up = {p: since for p, (end, since) in self._ends.items() if p in reached and reached[p] >= end}
+        for partition in caught_up:
+            self._watchdog.mark(partition, reached[partition])
+        try:
+            more = await self._lasting(partial(self._do, partial(self._work.idle, caught_up)))
+        except ProgressConflict as err:
+            self._conflicted(list(self._next), err)
+            return
+        self._idle_at = time.monotonic()
+        self._wait_s = self._pace.busy_s if more else self._pace.idle_s
+
+    def _position(self, partition: int) -> int:
+        return self._kafka.positions().get(partition, 0)
+
+    def _reached(self) -> dict[int, int]:
+        """Per owned partition how far it is, markers behind the last record included. Not while a batch is out."""
+        positions = {} if self._client is None else self._client.positions()
+        apart = self._held.keys() | self._behind.keys() | self._seek | self._doubt
+        return {p: at if p in apart else max(at, positions.get(p, 0)) for p, at in self._next.items()}
+
+    async def mind_ends(self) -> None:
+        """Learns the ends of the log again and again. Runs beside the steps."""
+        while True:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._asks.wait(), self._pace.ends_s)
+            self._asks.clear()
+            owned, generation = list(self._next), self._generation
+            if not owned or self._client is None:
+                continue
+            since = to_us(self._clock.now())
+            try:
+                ends = await self._client.ends(owned)
+            except StoreUnavailable as err:
+                _log.info("%s", err.message)
+                continue
+            if generation == self._generation:
+                self._ends.update({p: (end, since) for p, end in ends.items() if p in self._next})
+
+    async def mind_hints(self) -> None:
+        """Tells the group how far we are. Runs beside the steps."""
+        while True:
+            await asyncio.sleep(self._pace.hint_s)
+            await self._hint(self._next if self._busy.locked() else self._reached())
+
+    async def _hint(self, offsets: Mapping[int, int]) -> None:
+        if not offsets or self._client is None:
+            return
+        try:
+            await self._client.hint(dict(offsets))
+        except StoreUnavailable as err:
+            _log.info("lag hint: %s", err.message)
+
+    # --- waiting
+
+    @property
+    def _kafka(self) -> Client:
+        assert self._client is not None, "attach comes first"
+        return self._client
+
+    async def _do(self, call: Callable[[], T]) -> T:
+        """In the work's thread. A cancelled task waits for it: no transaction runs on behind our back."""
+        future = asyncio.get_running_loop().run_in_executor(self._thread, call)
+        try:
+            return await asyncio.shield(future)
+        except asyncio.CancelledError:
+            await asyncio.wait({future})
+            raise
+
+    async def _lasting(self, call: Callable[[], Awaitable[T]]) -> T:
+        """Try until it is done; outages cost nothing but time. Raises _GivenUp at stop or revocation."""
+        tries = 0
+        while True:
+            if self._wake.is_set():
+                raise _GivenUp
+            try:
+                return await call()
+            except TouchfoldError as err:
+                if isinstance(err, ProgressConflict) or err.disposition is not Disposition.RETRY:
+                    raise
+                _log.warning("tried again: %s", err.message)
+            self._watchdog.excuse()
+            await self._pause(min(self._pace.retry_s * 2.0**tries, self._pace.retry_most_s))
+            tries = min(tries + 1, 10)
+
+    async def _pause(self, seconds: float) -> None:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._wake.wait(), seconds)
+            raise _GivenUp
+
+    async def _unless_ending(self, fetch: Awaitable[Mapping[int, Sequence[Any]]]) -> Mapping[int, Sequence[Any]]:
+        if self._ender is None:
+            self._ender = asyncio.ensure_future(self._ending.wait())
+        task = asyncio.ensure_future(fetch)
+        try:
+            await asyncio.wait({task, self._ender}, return_when=asyncio.FIRST_COMPLETED)
+            if task.done():
+                return task.result()
+            raise _GivenUp
+        finally:
+            if not task.done():
+                task.cancel()
+                await asyncio.wait({task})
+                if not task.cancelled():
+                    task.exception()  # of no interest any more
+
+
+def _raise_stop(err: Exception) -> None:
+    if isinstance(err, TouchfoldError) and err.disposition is Disposition.STOP:
+        raise err
+    if isinstance(err, _GivenUp):
+        raise err
+
+
+def complete(main: Coroutine[Any, Any, None]) -> None:
+    """Run to the end in a loop of its own. Unlike asyncio.run it leaves the process's signals alone."""
+    loop = asyncio.new_event_loop()
+    try:
+        loop.run_until_complete(main)
+    finally:
+        try:
+            left = asyncio.all_tasks(loop)
+            for task in left:
+                task.cancel()
+            if left:
+                loop.run_until_complete(asyncio.wait(left, timeout=1))
+            loop.run_until_complete(loop.shutdown_asyncgens())
+        finally:
+            loop.close()

@@ -1,0 +1,544 @@
+"""What both runners of Kafka promise to the processors: every record once, in order, whatever happens to a worker."""
+
+import inspect
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import faust
+import psycopg2
+import pytest
+from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
+
+from infra.adapters.clock import SystemClock
+from infra.adapters.kafka_access import EVENTS, KafkaAccess
+from infra.drivers import faust_runner
+from infra.drivers.batch_flow import Older, Pace
+from infra.drivers.watchdog import STUCK as STATUS_STUCK
+from infra.drivers.watchdog import Watchdog
+from schemas.errors import ServiceFailed, StoreUnavailable
+from schemas.record import to_us
+from tests.conftest import Databases
+from tests.contract.runner_child import POISON, STUCK, TABLES, ChainWork, link, older_of, run
+from tests.kafka_broker import Kafka
+
+ROOT = Path(__file__).parents[2]
+DEADLINE_S = 60.0
+QUICK = Pace(poison_s=0.05, hint_s=0.3, ends_s=0.2)
+
+
+def until(done: Callable[[], Any], what: str, deadline_s: float = DEADLINE_S) -> None:
+    deadline = time.monotonic() + deadline_s
+    while not done():
+        assert time.monotonic() < deadline, f"not within {deadline_s} s: {what}"
+        time.sleep(0.02)
+
+
+@dataclass
+class Child:
+    """A worker in a process of its own."""
+
+    process: "subprocess.Popen[bytes]"
+    log: Path
+    busy: Path
+
+    def tell(self, number: int) -> None:
+        self.process.send_signal(number)
+
+    def end(self, number: int = signal.SIGTERM) -> int:
+        self.process.send_signal(signal.SIGCONT)
+        self.process.send_signal(number)
+        return self.process.wait(DEADLINE_S)
+
+
+@dataclass
+class Stage:
+    """A topic, a database and the workers of one test."""
+
+    runner: str
+    access: KafkaAccess
+    dsn: str
+    folder: Path
+    partitions: int = 4
+    sent: dict[int, list[bytes]] = field(default_factory=dict)
+    children: list[Child] = field(default_factory=list)
+    running: list["Running"] = field(default_factory=list)
+
+    @property
+    def topic(self) -> str:
+        return self.access.topic(EVENTS)
+
+    def create(self, partitions: int = 4, **config: str) -> None:
+        self.partitions = partitions
+        self.sent = {partition: [] for partition in range(partitions)}
+        admin = AdminClient(self.access.confluent())
+        made = admin.create_topics([NewTopic(self.topic, partitions, 1, config=config)])
+        made[self.topic].result(30)
+        until(lambda: len(admin.list_topics(self.topic).topics[self.topic].partitions) == partitions, "the topic")
+
+    def produce(self, count: int, start: int = 0, partitions: Sequence[int] | None = None) -> None:
+        """`count` values over these partitions (default all), 200 bytes each."""
+        targets = list(range(self.partitions)) if partitions is None else list(partitions)
+        producer = Producer(self.access.confluent() | {"linger.ms": 5})
+        for number in range(start, start + count):
+            value = f"{number}:".encode().ljust(200, b"x")
+            self.put(producer, targets[number % len(targets)], value)
+        assert producer.flush(30) == 0
+
+    def put(self, producer: Producer, partition: int, value: bytes) -> None:
+        while True:
+            try:
+                producer.produce(self.topic, value, partition=partition)
+                break
+            except BufferError:
+                producer.poll(0.1)
+        self.sent[partition].append(value)
+
+    def send(self, partition: int, *values: bytes) -> None:
+        producer = Producer(self.access.confluent())
+        for value in values:
+            self.put(producer, partition, value)
+        assert producer.flush(30) == 0
+
+    def query(self, sql: str) -> list[tuple[Any, ...]]:
+        with closing(psycopg2.connect(self.dsn)) as connection, connection, connection.cursor() as cursor:
+            cursor.execute(sql)
+            return cursor.fetchall() if cursor.description else []
+
+    def chains(self) -> dict[int, tuple[int, bytes]]:
+        rows = self.query("select partition, records, digest from test_chain")
+        return {partition: (records, bytes(digest)) for partition, records, digest in rows if records}
+
+    def expected(self) -> dict[int, tuple[int, bytes]]:
+        chains = {}
+        for partition, values in self.sent.items():
+            digest = b""
+            for value in values:
+                digest = link(digest, value)
+            if values:
+                chains[partition] = (len(values), digest)
+        return chains
+
+    def applied(self) -> int:
+        ((count,),) = self.query("select coalesce(sum(records), 0) from test_chain")
+        return int(count)
+
+    def failed(self) -> list[BaseException]:
+        return [running.error for running in self.running if running.error is not None]
+
+    def settle(self, deadline_s: float = DEADLINE_S) -> None:
+        """Until all that was sent is applied: once and in order."""
+        total = sum(map(len, self.sent.values()))
+        until(lambda: self.applied() >= total or self.failed(), f"{total} records applied", deadline_s)
+        assert not self.failed()
+        assert self.chains() == self.expected()
+
+    @contextmanager
+    def worker(self, work: ChainWork, older: Older | None = None, pace: Pace = QUICK) -> Iterator["Running"]:
+        """A worker in a thread of this process; stopped at the end, what it raised is raised."""
+        running = Running(self, work, older, pace)
+        self.running.append(running)
+        try:
+            yield running
+        finally:
+            running.stop()
+        if running.error is not None:
+            raise running.error
+
+    def child(self, delay_s: float = 0.0, **pace: float) -> Child:
+        number = len(self.children)
+        spec, log, busy = (self.folder / f"{number}.{kind}" for kind in ("json", "log", "busy"))
+        settings = {
+            "runner": self.runner,
+            "dsn": self.dsn,
+            "bootstrap": self.access.bootstrap,
+            "prefix": self.access.prefix,
+            "topic": self.topic,
+            "delay_s": delay_s,
+            "busy": str(busy),
+            "pace": pace,
+        }
+        spec.write_text(json.dumps(settings))
+        with log.open("wb") as out:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "tests.contract.runner_child", str(spec)],
+                cwd=ROOT,
+                stdout=out,
+                stderr=out,
+                env=os.environ | {"PYTHONWARNINGS": "ignore"},
+            )
+        self.children.append(Child(process, log, busy))
+        return self.children[-1]
+
+    def group(self) -> Consumer:
+        """A client that speaks for the group without being a member."""
+        return Consumer(self.access.confluent() | {"group.id": self.access.prefix})
+
+    def committed(self) -> dict[int, int]:
+        with closing(self.group()) as consumer:
+            asked = [TopicPartition(self.topic, partition) for partition in range(self.partitions)]
+            return {each.partition: each.offset for each in consumer.committed(asked, timeout=30)}
+
+    def ends(self) -> dict[int, int]:
+        with closing(self.group()) as consumer:
+            asked = [TopicPartition(self.topic, partition) for partition in range(self.partitions)]
+            return {each.partition: consumer.get_watermark_offsets(each, timeout=30)[1] for each in asked}
+
+    def commit(self, offsets: Mapping[int, int]) -> None:
+        """Set the group's offsets while nobody is in it."""
+        wanted = [TopicPartition(self.topic, partition, offset) for partition, offset in offsets.items()]
+        with closing(self.group()) as consumer:
+            consumer.commit(offsets=wanted, asynchronous=False)
+
+    def progress(self) -> dict[int, int]:
+        return dict(self.query("select partition, next_offset from test_chain"))
+
+    def epochs(self) -> dict[int, int]:
+        return dict(self.query("select partition, epoch from test_chain"))
+
+    def close(self) -> None:
+        for child in self.children:
+            if child.process.poll() is None:
+                child.process.kill()
+                child.process.wait(DEADLINE_S)
+
+
+class Running:
+    def __init__(self, stage: Stage, work: ChainWork, older: Older | None, pace: Pace) -> None:
+        self.error: BaseException | None = None
+        self._stop = threading.Event()
+        self._stage = stage
+        self._thread = threading.Thread(target=self._run, args=(work, older, pace))
+        self._thread.start()
+
+    def _run(self, work: ChainWork, older: Older | None, pace: Pace) -> None:
+        stage = self._stage
+        try:
+            run(stage.runner)(
+                work,
+                stage.access,
+                group=stage.access.prefix,
+                topic=stage.topic,
+                stop=self._stop,
+                clock=SystemClock(),
+                older=older,
+                pace=pace,
+            )
+        except BaseException as err:
+            self.error = err
+
+    @property
+    def alive(self) -> bool:
+        return self._thread.is_alive()
+
+    def stop(self) -> None:
+        self._stop.set()
+        self._thread.join(DEADLINE_S)
+        assert not self._thread.is_alive(), "the runner does not return"
+
+
+@pytest.fixture(params=["aiokafka", "faust"])
+def stage(request: pytest.FixtureRequest, kafka: Kafka, databases: Databases, tmp_path: Path) -> Iterator[Stage]:
+    stage = Stage(
+        request.param, KafkaAccess(kafka.bootstrap, prefix=kafka.prefix(), insecure=True), databases.main, tmp_path
+    )
+    stage.query(TABLES)
+    stage.create()
+    yield stage
+    stage.close()
+
+
+def test_every_record_is_applied_once_and_in_order_and_a_restart_goes_on(stage: Stage) -> None:
+    stage.produce(4_000)
+    work = ChainWork(stage.dsn)
+    with stage.worker(work):
+        stage.settle()
+        stage.produce(10, start=4_000)
+        stage.settle()
+        before = to_us(SystemClock().now())
+        until(lambda: work.idles and len(work.idles[-1]) == 4 and min(work.idles[-1].values()) > before, "caught up")
+    assert work.released[-1] == {0, 1, 2, 3}
+    assert any(len(batches) > 1 for batches in work.applied), "a fetch is one call"
+    assert len(work.applied) < 40, "whole fetches, not records"
+    stage.produce(1_000, start=5_000)
+    again = ChainWork(stage.dsn)
+    with stage.worker(again):
+        stage.settle()
+    assert sum(len(each.records) for batches in again.applied for each in batches) == 1_000
+
+
+def test_what_is_caught_up_says_so_with_a_clock_from_before_the_question(stage: Stage) -> None:
+    work = ChainWork(stage.dsn)
+    with stage.worker(work):
+        until(lambda: work.idles and len(work.idles[-1]) == 4, "four empty partitions are caught up")
+        stage.query("insert into test_switches values ('outage')")
+        until(lambda: work.outages, "an outage")
+        stage.produce(400)
+        sent = to_us(SystemClock().now())
+        seen = len(work.idles)
+        stage.query("delete from test_switches")
+        stage.settle()
+        until(lambda: work.idles and len(work.idles[-1]) == 4 and min(work.idles[-1].values()) > sent, "caught up")
+    for batches in work.applied:  # nothing was known of an end after these records
+        assert all((batch.caught_up_us or 0) < to_us(SystemClock().now()) for batch in batches)
+    assert all(caught_up.keys() <= {0, 1, 2, 3} for caught_up in work.idles[seen:])
+
+
+def test_the_groups_offsets_are_a_hint_that_is_told_and_never_believed(stage: Stage) -> None:
+    stage.produce(800)
+    stage.commit({0: 150, 1: 10_000, 2: 0})
+    with stage.worker(ChainWork(stage.dsn)):
+        stage.settle()
+        until(lambda: stage.committed() == {0: 200, 1: 200, 2: 200, 3: 200}, "the hint")
+    stage.commit({0: 0, 1: 10, 2: 199, 3: 500})
+    stage.produce(80)
+    with stage.worker(ChainWork(stage.dsn)):
+        stage.settle()
+        until(lambda: stage.committed() == stage.progress() == stage.ends(), "the hint")
+
+
+def test_aborted_records_are_never_seen_and_the_markers_of_transactions_are_passed(stage: Stage) -> None:
+    producer = Producer(stage.access.confluent() | {"transactional.id": stage.access.prefix})
+    producer.init_transactions(30)
+    work = ChainWork(stage.dsn)
+
+    def transactions(count: int) -> None:
+        for number in range(count):
+            producer.begin_transaction()
+            for partition in range(3):
+                if number % 3 == 1:
+                    producer.produce(stage.topic, b"aborted", partition=partition)
+                else:
+                    stage.put(producer, partition, f"{number}".encode())
+            if number % 3 == 1:
+                producer.abort_transaction(30)
+            else:
+                producer.commit_transaction(30)
+
+    transactions(20)
+    with stage.worker(work):
+        stage.settle()
+        transactions(30)
+        stage.settle()
+        sent = to_us(SystemClock().now())
+        until(lambda: work.idles and len(work.idles[-1]) == 4 and min(work.idles[-1].values()) > sent, "caught up")
+        until(lambda: stage.committed() == stage.ends(), "the hint passes the last marker too")
+    assert sum(len(each.records) for batches in work.applied for each in batches) == stage.applied()
+
+
+def test_a_poison_batch_stops_its_partition_alone_and_is_salvaged_after_its_tries(stage: Stage) -> None:
+    stage.produce(40)
+    stage.send(1, POISON, b"after it")
+    work = ChainWork(stage.dsn)
+    with stage.worker(work, pace=QUICK._replace(poison_s=30)):
+        stage.produce(300, start=1_000, partitions=[0, 2, 3])
+        others = {partition: chain for partition, chain in stage.expected().items() if partition != 1}
+        until(lambda: others.items() <= stage.chains().items(), "the others go on")
+        assert len(stage.sent[1]) > stage.chains().get(1, (0, b""))[0]
+        until(lambda: work.idles and work.idles[-1].keys() == {0, 2, 3}, "a held partition is not caught up")
+    assert not work.salvaged
+    work = ChainWork(stage.dsn)
+    with stage.worker(work):
+        stage.settle()
+        stage.send(1, b"and on it goes")
+        stage.settle()
+    assert [batch.partition for batch in work.salvaged] == [1]
+    assert stage.query("select partition, letters from test_chain where letters > 0") == [(1, 1)]
+
+
+def test_an_outage_is_waited_out_and_costs_no_tries(stage: Stage) -> None:
+    work = ChainWork(stage.dsn)
+    stage.query("insert into test_switches values ('outage')")
+    with stage.worker(work, pace=QUICK._replace(retry_s=0.01, retry_most_s=0.05, patience_s=1)) as running:
+        stage.produce(400)
+        until(lambda: work.outages > 30, "more tries than a poison batch has, longer than the watchdog waits")
+        assert running.alive
+        stage.query("delete from test_switches")
+        stage.settle()
+    assert not work.salvaged
+
+
+def test_what_retention_removed_is_read_from_the_archive(stage: Stage) -> None:
+    stage.produce(24_000)
+    removed = {0: 5_500, 1: 10, 2: 6_000}
+    admin = AdminClient(stage.access.confluent())
+    wanted = [TopicPartition(stage.topic, partition, offset) for partition, offset in removed.items()]
+    for future in admin.delete_records(wanted).values():
+        future.result(30)
+    with pytest.raises(ServiceFailed, match="the log begins at"), stage.worker(ChainWork(stage.dsn)) as running:
+        until(lambda: not running.alive, "a refusal")
+    stage.running.clear()
+    archive = {partition: values[: removed.get(partition, 0)] for partition, values in stage.sent.items()}
+    work = ChainWork(stage.dsn)
+    with stage.worker(work, older_of(archive)):
+        stage.settle()
+        stage.produce(40, start=90_000)
+        stage.settle()
+    assert work.applied[0][0].start == 0
+
+
+def test_a_log_that_ends_before_our_progress_is_refused(stage: Stage) -> None:
+    stage.produce(40)
+    stage.query("insert into test_chain (partition, next_offset) values (2, 1000)")
+    with pytest.raises(ServiceFailed, match="the log ends at 10"), stage.worker(ChainWork(stage.dsn)) as running:
+        until(lambda: not running.alive, "a refusal")
+
+
+def test_more_workers_than_partitions_idle_quietly(stage: Stage) -> None:
+    works = [ChainWork(stage.dsn) for _ in range(5)]
+    with stage.worker(works[0]), stage.worker(works[1]), stage.worker(works[2]), stage.worker(works[3]):
+        with stage.worker(works[4]):
+            until(lambda: all(work.idles for work in works), "all have idle turns")
+            until(lambda: {len(work.idles[-1]) for work in works} == {0, 1}, "one partition each, one has none")
+            stage.produce(400)
+            stage.settle()
+        stage.produce(400)
+        stage.settle()
+
+
+def test_workers_that_come_go_freeze_and_are_killed_lose_nothing_and_repeat_nothing(stage: Stage) -> None:
+    killed, frozen, _ = (stage.child() for _ in range(3))
+    done = threading.Event()
+    numbers = iter(range(0, 1_000_000, 400))
+
+    def load() -> None:
+        while not done.wait(0.1):
+            stage.produce(400, start=next(numbers))
+
+    loading = threading.Thread(target=load)
+    loading.start()
+    try:
+        until(lambda: len(stage.chains()) == 4, "all partitions move")
+        frozen.tell(signal.SIGSTOP)
+        killed.end(signal.SIGKILL)
+        epochs = stage.epochs()
+        waiting = stage.child(leave_s=1.0)
+        until(lambda: b"(Re-)joining group" in waiting.log.read_bytes(), "a join that the frozen one holds up")
+        assert waiting.end() == 0
+        assert b"left without the group" in waiting.log.read_bytes(), "SIGTERM does not wait for the group"
+        stage.child()
+        until(lambda: all(epoch > epochs[p] for p, epoch in stage.epochs().items()), "others have taken over")
+        frozen.tell(signal.SIGCONT)
+        epochs = stage.epochs()
+        until(lambda: all(epoch > epochs[p] for p, epoch in stage.epochs().items()), "the frozen one is back")
+    finally:
+        done.set()
+        loading.join()
+    stage.settle()
+    assert {child.end() for child in stage.children if child not in (killed, waiting)} == {0}
+    assert stage.chains() == stage.expected()
+
+
+def test_sigterm_commits_the_batch_in_flight_and_leaves_the_group(stage: Stage) -> None:
+    stage.produce(400)
+    child = stage.child(delay_s=1.0)
+    until(child.busy.exists, "a batch in flight")
+    assert not stage.chains()
+    assert child.end() == 0
+    assert sum(stage.progress().values()) >= int(child.busy.read_text()) > 0
+    with stage.worker(ChainWork(stage.dsn)):
+        stage.settle(8)  # a member that did not leave would be waited for: 10 s
+
+
+def test_a_worker_that_stands_still_while_the_log_grows_ends_with_a_reason(stage: Stage) -> None:
+    stuck = stage.child(patience_s=1.0, grace_s=0.5)
+    until(lambda: len(stage.epochs()) == 4, "it has claimed")
+    stage.send(2, STUCK)
+    assert stuck.process.wait(DEADLINE_S) == STATUS_STUCK
+    assert b"partition 2 stands at offset 0, lag 1" in stuck.log.read_bytes()
+    stage.query("select pg_terminate_backend(pid) from pg_stat_activity where wait_event = 'PgSleep'")
+
+
+def test_a_slow_worker_ends_in_order_when_the_watchdog_says_so(stage: Stage) -> None:
+    slow = stage.child(delay_s=2.5, patience_s=1.0, grace_s=20.0)
+    stage.send(2, b"slow")
+    assert slow.process.wait(DEADLINE_S) == 1
+    assert b"ServiceFailed: no progress for" in slow.log.read_bytes()
+    assert stage.progress()[2] == 1, "the batch in flight was finished"
+
+
+class Guarded:
+    """A watchdog with a short patience and ends that the test sets."""
+
+    def __init__(self) -> None:
+        self.ends: dict[int, int] | None = {}
+        self.fired: list[ServiceFailed] = []
+        self.asked = 0
+        self.left: list[int] = []
+        self.dog = Watchdog(self._ask, self.fired.append, 0.6, 0.1, self.left.append)
+        self.dog.start()
+
+    def _ask(self, partitions: Collection[int]) -> Mapping[int, int]:
+        self.asked += 1
+        if self.ends is None:
+            raise StoreUnavailable("away")
+        return {partition: self.ends.get(partition, 0) for partition in partitions}
+
+
+@pytest.fixture
+def guards() -> Iterator[list[Guarded]]:
+    guards = [Guarded() for _ in range(7)]
+    yield guards
+    for guard in guards:
+        guard.dog.close()
+
+
+def test_the_watchdog_fires_for_what_stands_still_behind_the_end_and_for_nothing_else(guards: list[Guarded]) -> None:
+    stands, unclaimed, caught_up, away, excused, moves, dropped = guards
+    for guard in guards:
+        guard.ends = {0: 10, 1: 250}
+        guard.dog.mark(0, 10)
+    stands.dog.mark(1, 200)
+    unclaimed.dog.mark(1, None)
+    caught_up.dog.mark(1, 250)
+    for guard in (away, excused, moves, dropped):
+        guard.dog.mark(1, 0)
+    away.ends = None
+    dropped.dog.drop([1])
+    quiet = [caught_up, away, excused, moves, dropped]
+    turns = iter(range(250))
+
+    def done() -> bool:
+        excused.dog.excuse()
+        moves.dog.mark(1, next(turns))
+        return bool(stands.left and unclaimed.left) and all(guard.asked > 5 for guard in (caught_up, away))
+
+    until(done, "both are ended, the others were looked at again and again")
+    assert "partition 1 stands at offset 200, lag 50" in stands.fired[0].message
+    assert "partition 1 not claimed, lag 250" in unclaimed.fired[0].message
+    assert stands.left == unclaimed.left == [STATUS_STUCK]
+    assert not any(guard.fired for guard in quiet)
+
+
+def test_the_private_names_we_lean_on_are_those_of_the_pinned_faust() -> None:
+    from faust.transport import consumer  # noqa: PLC0415
+    from faust.transport.drivers import aiokafka as driver  # noqa: PLC0415
+
+    assert faust.__version__ == faust_runner.PINNED
+    expected = {
+        consumer.Consumer._drain_messages: ["self", "fetcher"],
+        consumer.Consumer._wait_next_records: ["self", "timeout"],
+        consumer.Consumer.perform_seek: ["self"],
+        consumer.Consumer.wait_empty: ["self"],
+        consumer.Consumer.pause_partitions: ["self", "tps"],
+        consumer.Consumer.resume_partitions: ["self", "tps"],
+        driver.Consumer._new_consumer_thread: ["self"],
+        driver.Consumer.verify_event_path: ["self", "now", "tp"],
+        driver.AIOKafkaConsumerThread._create_worker_consumer: ["self", "transport"],
+        driver.AIOKafkaConsumerThread.on_thread_stop: ["self"],
+        driver.AIOKafkaConsumerThread._ensure_consumer: ["self"],
+    }
+    assert {each: list(inspect.signature(each).parameters) for each in expected} == expected
+    for name in ("_drain_messages", "_wait_next_records", "perform_seek", "wait_empty"):
+        assert inspect.iscoroutinefunction(getattr(consumer.Consumer, name))

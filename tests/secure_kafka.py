@@ -1,0 +1,123 @@
+"""A broker that speaks TLS with certificates on both sides and passwords (SASL), and what a client needs for it."""
+
+import time
+from collections.abc import Sequence
+from contextlib import closing, suppress
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Final
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
+
+from infra.adapters.kafka_access import KafkaAccess
+from tests.kafka_broker import DEADLINE_S, Cluster, Node
+
+PASSWORD: Final = "right-horse"
+
+
+class Authority:
+    """Signs certificates; everything it makes is a PEM file in `folder`."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"test authority {folder.name}")])
+        certificate = self._sign(self._name, self._key, authority=True)
+        self.path = folder / "ca.pem"
+        self.path.write_bytes(certificate)
+
+    def issue(self, name: str) -> tuple[Path, Path]:
+        """(certificate, key) for 127.0.0.1."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        certificate = self._sign(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]), key, authority=False)
+        paths = self._folder / f"{name}.pem", self._folder / f"{name}.key"
+        paths[0].write_bytes(certificate)
+        paths[1].write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+        return paths
+
+    def _sign(self, subject: x509.Name, key: ec.EllipticCurvePrivateKey, *, authority: bool) -> bytes:
+        now = datetime.now(UTC)
+        public = key.public_key()
+        builder = (
+            x509.CertificateBuilder(subject_name=subject, issuer_name=self._name, public_key=public)
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - timedelta(hours=1))
+            .not_valid_after(now + timedelta(days=2))
+            .add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False)
+        )
+        if not authority:
+            names = x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1")), x509.DNSName("localhost")])
+            builder = builder.add_extension(names, critical=False)
+        return builder.sign(self._key, hashes.SHA256()).public_bytes(Encoding.PEM)
+
+
+class SecureCluster(Cluster):
+    """One broker whose listener is SASL over TLS and asks clients for a certificate."""
+
+    def __init__(self, folder: Path) -> None:
+        self._authority = Authority(folder / "authority")
+        certificate, key = self._authority.issue("broker")
+        store = folder / "authority" / "broker-store.pem"
+        store.write_bytes(key.read_bytes() + certificate.read_bytes() + self._authority.path.read_bytes())
+        login = (
+            f'org.apache.kafka.common.security.plain.PlainLoginModule required username="broker" password="{PASSWORD}"'
+        )
+        super().__init__(
+            folder,
+            properties={
+                "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:SASL_SSL",
+                "sasl.enabled.mechanisms": "PLAIN",
+                "sasl.mechanism.inter.broker.protocol": "PLAIN",
+                "listener.name.plaintext.plain.sasl.jaas.config": (
+                    f'{login} user_broker="{PASSWORD}" user_touchfold="{PASSWORD}";'
+                ),
+                "ssl.keystore.type": "PEM",
+                "ssl.keystore.location": str(store),
+                "ssl.truststore.type": "PEM",
+                "ssl.truststore.location": str(self._authority.path),
+                "listener.name.plaintext.ssl.client.auth": "required",
+            },
+        )
+        self._certificate, self._key = self._authority.issue("touchfold")
+
+    def access(self, prefix: str) -> KafkaAccess:
+        """What a client must know."""
+        return KafkaAccess(
+            self.bootstrap,
+            prefix=prefix,
+            tls_ca=self._authority.path,
+            tls_cert=self._certificate,
+            tls_key=self._key,
+            sasl="PLAIN",
+            username="touchfold",
+            password=PASSWORD,
+        )
+
+    def stranger(self, prefix: str) -> KafkaAccess:
+        """Who trusts another authority."""
+        return replace(self.access(prefix), tls_ca=Authority(self.folder / "other").path)
+
+    def wait(self, nodes: Sequence[Node]) -> None:
+        from kafka import KafkaAdminClient  # noqa: PLC0415  # 0.5 s that tests without Kafka need not pay
+        from kafka.errors import KafkaError  # noqa: PLC0415
+
+        deadline = time.monotonic() + DEADLINE_S
+        while True:
+            assert len(self.running()) == len(nodes), (nodes[0].folder / "broker.log").read_text()[-3_000:]
+            assert time.monotonic() < deadline, (nodes[0].folder / "broker.log").read_text()[-3_000:]
+            with (
+                suppress(KafkaError, OSError),
+                closing(KafkaAdminClient(**self.access("any").kafka_python(), bootstrap_timeout_ms=3_000)) as admin,
+            ):
+                if admin.describe_cluster()["brokers"]:
+                    return
+            time.sleep(0.1)

@@ -1,0 +1,24 @@
+"""Compute the tables of docs/scaling.md anew: `python tools/scaling_tables.py`, after a change of the figures."""
+
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs" / "scaling.md"
+
+
+def main() -> None:
+    """Write the page if its tables are not the model's."""
+    sys.path.insert(0, str(ROOT))
+    from infra.capacity import read_figures  # noqa: PLC0415  # after the path
+    from infra.capacity_tables import with_tables  # noqa: PLC0415
+
+    page = PAGE.read_text(encoding="utf-8")
+    made = with_tables(page, read_figures())
+    if made != page:
+        PAGE.write_text(made, encoding="utf-8")
+        print(f"{PAGE.name} has new tables")
+
+
+if __name__ == "__main__":
+    main()
