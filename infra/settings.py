@@ -76,6 +76,7 @@ class Settings(BaseModel):
         8.0, gt=0, le=300, description="how long the door waits for the brokers' acknowledgement"
     )
     kafka_buffer_mib: int = Field(64, ge=1, le=4096, description="memory for records the brokers have not taken yet")
+    kafka_personal: str | None = Field(None, description="topics that are given direct personal values, by commas")
     worker_runner: Literal["faust", "aiokafka"] = Field("faust", description="what drives the workers on Kafka")
     workers: int = Field(1, ge=0, le=64, description="worker processes of this machine; more than one only with kafka")
     archive: str | None = Field(None, description="another folder for the archive, or s3://bucket/prefix")

