@@ -94,4 +94,5 @@ def open_kafka_log(session: "Session") -> tuple[EventLog, Callable[[], None]]:
         database.close()
     generation = int(row[0]) if row else 1
     kafka = KafkaLog(access, partitions, generation, ack_s=settings.kafka_ack_s, buffer_mib=settings.kafka_buffer_mib)
-    return ArchivedLog(kafka, ArchiveReader(archive_of(session, partitions))), kafka.close
+    # the archive when it is first read: a door that only appends need not load what reads Parquet and S3
+    return ArchivedLog(kafka, ArchiveReader(lambda: archive_of(session, partitions))), kafka.close

@@ -7,7 +7,7 @@ transaction as the effect. Timers, marks, building revisions and the search inde
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 from processors.decide_batch import Decider, Sharing
 from processors.fold_batch import Batch, Folder, Report
@@ -23,9 +23,18 @@ from schemas.work import Fetched
 log = logging.getLogger("touchfold.worker")
 
 WATERMARKS_EVERY_US: Final = 500_000
+MARKS: Final = 64  # of one look
+DUE: Final = 2_000
 OTHERS: Final = 2  # shards of other workers that an idle one takes at a time
 GRACE_US: Final = GRACE // MICROSECOND
 MAX_WAIT_US: Final = MAX_WAIT // MICROSECOND
+
+
+class _Decided(NamedTuple):
+    """Whether a look found work, and whether it took as much as it may: then there is more."""
+
+    some: bool
+    full: bool
 
 
 @dataclass
@@ -73,7 +82,7 @@ class SharedWorker:
     def apply(self, batches: Sequence[Fetched]) -> None:
         self._fold([self._batch(each) for each in batches])
         self._share(0)
-        self.decide(self.lowest_watermark())
+        self._decide(self.lowest_watermark(), until_none=False)
 
     def salvage(self, batch: Fetched) -> None:
         """Halve the batch until what fails is one record; that is set aside, the rest is folded."""
@@ -141,7 +150,7 @@ class SharedWorker:
             worked = self.decide(beat.watermark_us) or worked
         late = to_us(self.services.clock.now()) - MAX_WAIT_US
         if not worked and beat.due_us is not None and beat.watermark_us < beat.due_us <= late:
-            worked = self._run_decider(late, marks=0, lagging=True)
+            worked = self._run_decider(late, marks=0, lagging=True).some
         return worked
 
     def _build(self, beat: Beat) -> bool:
@@ -182,21 +191,28 @@ class SharedWorker:
         return self._watermark_us
 
     def decide(self, watermark_us: int) -> bool:
+        return self._decide(watermark_us, until_none=True)
+
+    def _decide(self, watermark_us: int, *, until_none: bool) -> bool:
+        """`until_none`: until a look finds nothing; else what one left for later is found by the next idle turn."""
         some = False
-        while self._run_decider(watermark_us):
-            some = True
+        while True:
+            outcome = self._run_decider(watermark_us)
+            some = some or outcome.some
+            if not outcome.some or not (until_none or outcome.full):
+                break
         if some:
             self.services.store.number_feed()
         return some
 
-    def _run_decider(self, watermark_us: int, *, marks: int = 64, lagging: bool = False) -> bool:
+    def _run_decider(self, watermark_us: int, *, marks: int = MARKS, lagging: bool = False) -> "_Decided":
         assert self._decider is not None, "compiled makes it"
         try:
-            outcome = self._decider.run(watermark_us, marks=marks, lagging=lagging)
+            outcome = self._decider.run(watermark_us, marks=marks, due=DUE, lagging=lagging)
         except ProgressConflict:
             self._take_up_live()  # another revision went live under our hands
-            return True
-        return outcome.marks > 0 or outcome.profiles > 0
+            return _Decided(True, True)
+        return _Decided(outcome.marks > 0 or outcome.profiles > 0, outcome.marks >= MARKS or outcome.profiles >= DUE)
 
     def forget(self) -> None:
         self._compiled = self._folder = self._decider = None

@@ -52,7 +52,7 @@ def sql(
             return run_sql(
                 text,
                 dsn=here.dsn,
-                archive_folder=archive_of(here).local_folder(),
+                archive=archive_of(here),
                 kafka=here.adapters.kafka,
                 limit=most,
                 now=here.clock.now(),

@@ -104,7 +104,7 @@ def sql_runner(dsn: str, archive: "ParquetArchive", clock: Clock, kafka: "KafkaA
         found = run_sql(
             statement,
             dsn=dsn,
-            archive_folder=archive.local_folder(API_DEADLINE_S),
+            archive=archive,
             kafka=kafka,
             limit=limit,
             now=clock.now(),
