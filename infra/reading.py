@@ -33,10 +33,13 @@ class Reading:
     bell: FeedBell
     reads: PostgresReads
     log: EventLog
+    cached: CachedLog | None
 
     def close(self) -> None:
         self.bell.close()
         self.reads.close()
+        if self.cached is not None:
+            self.cached.close()
 
 
 def make_reading(
@@ -53,10 +56,10 @@ def make_reading(
 
     `remote`: the log is elsewhere than the database, so records are kept at hand and ordered here.
     """
-    events: EventLog = PerThreadLog(log)
-    if remote:
-        events = CachedLog(events)
-    reads = PostgresReads(dsn, order=LogOrder(events) if remote else None)
+    shared = PerThreadLog(log)
+    cached = CachedLog(shared) if remote else None
+    events: EventLog = cached or shared
+    reads = PostgresReads(dsn, order=LogOrder(cached) if cached else None)
     views = Views(reads)
     return Reading(
         profiles=Profiles(views, vault, sealer, events, clock, phone),
@@ -68,6 +71,7 @@ def make_reading(
         bell=FeedBell(dsn),
         reads=reads,
         log=events,
+        cached=cached,
     )
 
 

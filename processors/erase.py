@@ -370,10 +370,10 @@ def _fields(plain: bytes) -> list[str | int | float]:
         item = msgspec.json.decode(plain)
     except (msgspec.MsgspecError, RecursionError):
         return [plain.decode(errors="replace")]
-    if isinstance(item, dict) and item.keys() == {"bytes"} and isinstance(item["bytes"], str):
-        with suppress(binascii.Error):
-            return [binascii.a2b_base64(item["bytes"]).decode(errors="replace")]
     found: list[str | int | float] = []
+    if isinstance(item, dict) and isinstance(item.get("bytes"), str):  # of a body that is no JSON, beside its times
+        with suppress(binascii.Error):
+            found.append(binascii.a2b_base64(item["bytes"]).decode(errors="replace"))
     stack = [item]
     while stack:
         top = stack.pop()

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Sequence
-from contextlib import closing, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
@@ -16,6 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 
 from infra.adapters.kafka_access import KafkaAccess
+from infra.adapters.kafka_trouble import reach
 from tests.kafka_broker import DEADLINE_S, Cluster, Node
 
 PASSWORD: Final = "right-horse"
@@ -107,17 +107,7 @@ class SecureCluster(Cluster):
         return replace(self.access(prefix), tls_ca=Authority(self.folder / "other").path)
 
     def wait(self, nodes: Sequence[Node]) -> None:
-        from kafka import KafkaAdminClient  # noqa: PLC0415  # 0.5 s that tests without Kafka need not pay
-        from kafka.errors import KafkaError  # noqa: PLC0415
-
         deadline = time.monotonic() + DEADLINE_S
-        while True:
-            assert len(self.running()) == len(nodes), (nodes[0].folder / "broker.log").read_text()[-3_000:]
-            assert time.monotonic() < deadline, (nodes[0].folder / "broker.log").read_text()[-3_000:]
-            with (
-                suppress(KafkaError, OSError),
-                closing(KafkaAdminClient(**self.access("any").kafka_python(), bootstrap_timeout_ms=3_000)) as admin,
-            ):
-                if admin.describe_cluster()["brokers"]:
-                    return
-            time.sleep(0.1)
+        while (trouble := reach(self.access("any").confluent(), 1.0)) is not None:
+            assert self.running(), (nodes[0].folder / "broker.log").read_text()[-3_000:]
+            assert time.monotonic() < deadline, trouble.text()

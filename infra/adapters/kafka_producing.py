@@ -8,6 +8,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
@@ -126,13 +127,16 @@ class _Line:
         self.producer.purge(blocking=False)
         self._ending.set()
         self._thread.join()
-        self.producer.flush(1.0)  # the reports of what was purged: they hold the memory
+        with suppress(KafkaException):  # a fatal error is told once more
+            self.producer.flush(1.0)  # the reports of what was purged: they hold the memory
         del self.producer
 
     def _serve(self) -> None:
         while not self._ending.is_set():
             try:
                 self.producer.poll(_POLL_S)
+            except KafkaException as err:  # fatal: `trouble` may not have it, for then no callback is called
+                self.trouble.fatal = self.trouble.fatal or str(err.args[0])
             except Exception:  # of a callback: the reports behind it must still be served
                 _log.exception("a delivery report could not be handled")
 

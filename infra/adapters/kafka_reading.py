@@ -15,7 +15,7 @@ from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin import OffsetSpec as _OffsetSpec  # type: ignore[attr-defined]  # without `as` in their stubs
 
-from infra.adapters.kafka_trouble import Trouble, shared_config, unavailable
+from infra.adapters.kafka_trouble import NO_TOPIC, Trouble, shared_config, unavailable
 from schemas.errors import LogTruncated, StoreUnavailable
 from schemas.record import Stored
 
@@ -23,6 +23,7 @@ OffsetSpec: Final[Any] = _OffsetSpec  # its methods have no types
 READ_S: Final = 10.0  # a read without one record for so long is an outage
 OFFSETS_S: Final = 5.0
 _RETRY_S: Final = 0.05
+_NEW_S: Final = 1.0  # until every broker knows a topic that was just made
 _AT_ONCE: Final = 10_000  # messages taken from librdkafka in one call
 _SEQUENTIAL: Final[Mapping[str, Any]] = {
     "fetch.message.max.bytes": 1_048_576,
@@ -75,63 +76,79 @@ class Offsets:
 
     def count(self) -> int:
         """How many partitions the topic has."""
+        client = self._client()
         try:
-            found = self._client().list_topics(self._topic, OFFSETS_S).topics[self._topic]
+            found = client.list_topics(self._topic, OFFSETS_S).topics[self._topic]
         except KafkaException as err:
-            raise self._unavailable(err.args[0]) from err
+            client.poll(0)  # calls `_trouble` with what happened meanwhile
+            raise unavailable(err.args[0], self._topic, self._trouble) from err
         if found.error is not None:
-            raise self._unavailable(found.error)
+            raise unavailable(found.error, self._topic, self._trouble)
         return len(found.partitions)
 
     def _client(self) -> AdminClient:
         with self._lock:
             if self._admin is None:
-                self._admin = AdminClient(
-                    {
-                        **shared_config(),
-                        **self._config,
-                        "socket.timeout.ms": int(OFFSETS_S * 1_000),
-                        "error_cb": self._trouble,
-                    }
-                )
+                config: dict[str, Any] = {
+                    **shared_config(),
+                    **self._config,
+                    "socket.timeout.ms": int(OFFSETS_S * 1_000),
+                    "error_cb": self._trouble,
+                }
+                self._admin = AdminClient(config)
             return self._admin
 
     def _ask(self, partitions: Sequence[int], spec: Any) -> dict[int, int]:
         """One request to each leader. Waits a little while leaders change."""
         wanted = {TopicPartition(self._topic, partition): spec for partition in partitions}
         found: dict[int, int] = {}
-        deadline = time.monotonic() + OFFSETS_S
+        began = time.monotonic()
         while True:
-            left = max(deadline - time.monotonic(), 0.2)
-            errors = self._gather(wanted, left, found)
+            client = self._client()
+            waited = time.monotonic() - began
+            errors = self._gather(client, wanted, max(OFFSETS_S - waited, 0.5), found)
             wanted = {where: spec for where in wanted if where.partition not in found}
             if not wanted:
                 return found
-            hard = next((error for error in errors if error.code() not in _SOON), None)
-            if hard is not None or time.monotonic() > deadline:
-                raise self._unavailable(hard or errors[0])
+            waited = time.monotonic() - began
+            soon = _SOON | NO_TOPIC if waited < _NEW_S else _SOON
+            hard = next((error for error in errors if error.code() not in soon), None)
+            if not all(error.code() in NO_TOPIC for error in errors):
+                self._forget(client)
+            if hard is not None or waited > OFFSETS_S:
+                client.poll(0)  # calls `_trouble` with what happened meanwhile
+                raise unavailable(hard or errors[0], self._topic, self._trouble)
             time.sleep(_RETRY_S)
 
-    def _gather(self, wanted: dict[TopicPartition, Any], left_s: float, found: dict[int, int]) -> list[KafkaError]:
+    @staticmethod
+    def _gather(
+        client: AdminClient, wanted: dict[TopicPartition, Any], left_s: float, found: dict[int, int]
+    ) -> list[KafkaError]:
+        """Add to `found` what is answered; the errors of the rest."""
         errors: list[KafkaError] = []
         try:
-            futures = self._client().list_offsets(
-                wanted, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=left_s
-            )
+            futures = client.list_offsets(wanted, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=left_s)
         except KafkaException as err:
             return [err.args[0]]
         for where, future in futures.items():
             try:
-                found[where.partition] = future.result(left_s + 1.0).offset
+                offset = future.result(left_s + 1.0).offset
             except KafkaException as err:
                 errors.append(err.args[0])
             except TimeoutError:
                 errors.append(KafkaError(KafkaError._TIMED_OUT))
+            else:
+                if offset < 0:  # librdkafka 2.16 answers so, without an error, when a broker did not answer in time
+                    errors.append(KafkaError(KafkaError._TIMED_OUT))
+                else:
+                    found[where.partition] = offset
         return errors
 
-    def _unavailable(self, error: KafkaError) -> StoreUnavailable:
-        self._client().poll(0)  # calls `_trouble` with what happened meanwhile
-        return unavailable(error, self._topic, self._trouble)
+    def _forget(self, client: AdminClient) -> None:
+        """librdkafka 2.16 asks with the leader's epoch as it once knew it, and is refused for ever after a change."""
+        with self._lock:
+            if self._admin is client:
+                self._admin = None
 
 
 class _Reader:

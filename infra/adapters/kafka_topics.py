@@ -3,12 +3,11 @@
 `plan` and `apply` are the command's; `ensure` is every start's. No topic is made or changed but by `apply`.
 """
 
+import logging
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
-
-from confluent_kafka import KafkaError
 
 from infra.adapters.kafka_access import (
     EVENTS,
@@ -21,20 +20,19 @@ from infra.adapters.kafka_access import (
     KafkaAccess,
 )
 from infra.adapters.kafka_producing import MAX_RECORD_BYTES
-from infra.adapters.kafka_trouble import why_unreachable
+from infra.adapters.kafka_trouble import REFUSED, reach
 from schemas.errors import Problem, ServiceFailed, StoreUnavailable
 
 if TYPE_CHECKING:
     from infra.settings import Settings
 
 ANSWER_MS: Final = 10_000
-CONNECT_MS: Final = 5_000
+REACH_S: Final = 5.0
 HOUR_MS: Final = 3_600_000
 DAY_MS: Final = 24 * HOUR_MS
 SAFE_REPLICAS: Final = 3
 SAFE_INSYNC: Final = 2
 MESSAGE_BYTES: Final = MAX_RECORD_BYTES + 200_000  # a batch of one record, with what is around it
-_OURS: Final = frozenset({KafkaError._AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED, KafkaError._SSL})
 _APPLY: Final = "run touchfold topics apply"
 Rule = Literal["exactly", "at least", "at most", "when made"]
 
@@ -299,38 +297,36 @@ def _unsafe(name: str, topic: str, found: Found | None, known_partitions: int) -
 
 @contextmanager
 def _admin(access: KafkaAccess) -> Iterator[Any]:
-    """kafka-python's admin client, its errors in our words. Importing it takes 0.3 s, so only who needs it does."""
+    """kafka-python's admin client, its errors in our words. Importing it takes 0.3 s, so only who needs it does.
+
+    librdkafka looks whether the brokers answer: it says why not, and kafka-python then leaves sockets open.
+    """
     import warnings  # noqa: PLC0415
 
+    where = f"Kafka at {access.bootstrap}"
+    trouble = reach(access.confluent(), REACH_S)
+    if trouble is not None:
+        text = f"{where} cannot be used: {trouble.text() or 'it does not answer'}"
+        raise ServiceFailed(text) if trouble.code in REFUSED else StoreUnavailable(text, retry_after_s=2)
     with warnings.catch_warnings():  # it loads its message schemas by an old call
         warnings.simplefilter("ignore", DeprecationWarning)
         from kafka import KafkaAdminClient, errors  # noqa: PLC0415
 
+    logging.getLogger("kafka").setLevel(logging.CRITICAL)  # four lines for every try; what is wrong, we raise
+    config = access.kafka_python() | {"request_timeout_ms": ANSWER_MS, "bootstrap_timeout_ms": ANSWER_MS}
     try:
-        admin = KafkaAdminClient(
-            **access.kafka_python(),
-            request_timeout_ms=ANSWER_MS,
-            bootstrap_timeout_ms=CONNECT_MS,
-            reconnect_backoff_max_ms=1_000,
-        )
+        admin = KafkaAdminClient(**config, reconnect_backoff_max_ms=1_000)
         try:
             yield admin
         finally:
             admin.close()
+    except errors.AuthorizationError as err:
+        told = f"{where} does not let us do this ({type(err).__name__}): give our account the rights"
+        raise ServiceFailed(told) from err
     except errors.KafkaError as err:
-        raise _in_our_words(access, err, errors) from err
-
-
-def _in_our_words(access: KafkaAccess, err: Exception, errors: Any) -> StoreUnavailable | ServiceFailed:
-    where = f"Kafka at {access.bootstrap}"
-    if isinstance(err, errors.AuthorizationError):
-        return ServiceFailed(f"{where} does not let us do this ({type(err).__name__}): give our account the rights")
-    if isinstance(err, errors.KafkaTimeoutError | errors.KafkaConnectionError | errors.NodeNotReadyError):
-        trouble = why_unreachable(access.confluent())  # it does not say why
-        if trouble.code in _OURS:
-            return ServiceFailed(f"{where} cannot be used{trouble.because()}")
-        return StoreUnavailable(f"{where} cannot be used{trouble.because() or f': {err}'}", retry_after_s=2)
-    return ServiceFailed(f"{where} refuses: {_short(err)}")
+        if isinstance(err, errors.RetriableError | errors.KafkaConnectionError | errors.NodeNotReadyError):
+            raise StoreUnavailable(f"{where} does not answer: {_short(err)}", retry_after_s=2) from err
+        raise ServiceFailed(f"{where} refuses: {_short(err)}") from err
 
 
 def _short(err: Exception) -> str:

@@ -12,20 +12,21 @@ from schemas.errors import StoreUnavailable
 
 _RECENT_S: Final = 30.0
 _REPEAT_S: Final = 30.0  # the same trouble is logged so often: librdkafka reports it at every try, 20 times a second
-_ASK_S: Final = 3.0
+_ASK_S: Final = 0.5
 NO_TOPIC: Final = frozenset(
-    {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION}
+    {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION, KafkaError._NOENT}
 )
+_TLS: Final = "TLS fails: check TOUCHFOLD_KAFKA_TLS_CA, _TLS_CERT and _TLS_KEY"
 _HINTS: Final[Mapping[int, str]] = {
     KafkaError._AUTHENTICATION: "the brokers refuse our login: check TOUCHFOLD_KAFKA_USERNAME and _PASSWORD",
     KafkaError.SASL_AUTHENTICATION_FAILED: (
         "the brokers refuse our login: check TOUCHFOLD_KAFKA_USERNAME and _PASSWORD"
     ),
     KafkaError.UNSUPPORTED_SASL_MECHANISM: "the brokers know no such login: check TOUCHFOLD_KAFKA_SASL",
-    KafkaError._SSL: "TLS fails: check TOUCHFOLD_KAFKA_TLS_CA, _TLS_CERT and _TLS_KEY",
+    KafkaError._SSL: _TLS,
     KafkaError._RESOLVE: "no such host: check TOUCHFOLD_KAFKA_BOOTSTRAP",
     KafkaError._ALL_BROKERS_DOWN: (
-        "no broker answers: check TOUCHFOLD_KAFKA_BOOTSTRAP, and that its listener speaks TLS and SASL as we are told"
+        "no broker answers (if one runs: check TOUCHFOLD_KAFKA_BOOTSTRAP, and that it speaks TLS and SASL as we do)"
     ),
 }
 _log = logging.getLogger("touchfold.kafka")
@@ -38,21 +39,25 @@ class Trouble:
         self.fatal: str | None = None
         self.code = KafkaError.NO_ERROR
         self._text = ""
+        self._hinted = False
         self._at = -_RECENT_S
         self._logged_at = -_REPEAT_S
         self._lock = threading.Lock()
 
     def __call__(self, error: KafkaError) -> None:
         now, code = time.monotonic(), error.code()
+        hint = _HINTS.get(code) or (_TLS if "SSL" in error.str() else None)
         with self._lock:
             if code == KafkaError._FATAL:
                 self.fatal = error.str()
-            elif code == KafkaError._ALL_BROKERS_DOWN and now - self._at < _RECENT_S:
+            known = now - self._at < _RECENT_S
+            if known and (code == KafkaError._ALL_BROKERS_DOWN or (self._hinted and not hint)):
                 return  # says less than the error before it
-            hint = _HINTS.get(code)
-            text = f"{hint} ({error.str()})" if hint and code != KafkaError._ALL_BROKERS_DOWN else hint or error.str()
-            due = now - self._logged_at >= _REPEAT_S or code != self.code
-            self._text, self._at, self.code = text, now, code
+            told = code != KafkaError._ALL_BROKERS_DOWN
+            text = (f"{hint} ({error.str()})" if told else hint) if hint else error.str()
+            self._text, self._at, self._hinted = text, now, hint is not None and told
+            self.code = KafkaError._SSL if hint == _TLS else code
+            due = now - self._logged_at >= _REPEAT_S
             if due:
                 self._logged_at = now
         if due:
@@ -95,12 +100,20 @@ def shared_config() -> dict[str, Any]:
     }
 
 
-def why_unreachable(config: Mapping[str, Any]) -> Trouble:
-    """Ask the brokers anything, for the reason why they do not answer."""
+REFUSED: Final = frozenset({KafkaError._AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED, KafkaError._SSL})
+"""Troubles of the settings: waiting does not help."""
+
+
+def reach(config: Mapping[str, Any], wait_s: float) -> Trouble | None:
+    """Ask the brokers anything. None when they answer, else why not; at once when they refuse us."""
     trouble = Trouble()
     producer = Producer({**shared_config(), **config, "error_cb": trouble, "logger": _log})
-    try:
-        producer.list_topics(timeout=_ASK_S)
-    except KafkaException:
-        producer.poll(0.1)  # calls `trouble` with what happened meanwhile
-    return trouble
+    deadline = time.monotonic() + wait_s
+    while True:
+        try:
+            producer.list_topics(timeout=_ASK_S)
+            return None
+        except KafkaException:
+            producer.poll(0)  # calls `trouble` with what happened meanwhile
+        if trouble.code in REFUSED or time.monotonic() > deadline:
+            return trouble

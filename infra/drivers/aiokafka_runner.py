@@ -37,7 +37,7 @@ FETCH_BYTES: Final = 16 << 20
 FETCH_WAIT_MS: Final = 250
 REQUEST_S: Final = 10.0
 _HINT_S: Final = 2.0
-_POLL_S: Final = 0.02
+_POLL_S: Final = 0.05
 REBUILD_S: Final = 1.0
 
 _REFUSED: Final = (

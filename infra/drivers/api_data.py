@@ -102,7 +102,7 @@ def _arrived(api: Api, limit: int, source: str | None, type_: str | None) -> lis
         for each, key in zip(found, keys, strict=True)
     ]
     if type_ is None:
-        refused = [each for each in operations.letters(limit) if each["stage"] == "door"]
+        refused = [each for each in operations.letters(limit) if each["stage"] in {"door", "inbox"}]
         rows += [(each["received_at"], _letter(each)) for each in refused if source in (None, each["source"])]
     rows.sort(key=lambda row: row[0], reverse=True)
     return [row for _, row in rows[:limit]]

@@ -253,7 +253,10 @@ class BatchFlow:
             self._probe[partition] = (expected, first)
             self._seek.add(partition)
             return None
-        stored = list(map(_stored, zip(repeat(partition), map(_OFFSET, records), map(_VALUE, records), strict=False)))
+        values = [*map(_VALUE, records)]
+        if None in values:  # a tombstone is no record, but it has its place
+            values = [value or b"" for value in values]
+        stored = list(map(_stored, zip(repeat(partition), map(_OFFSET, records), values, strict=False)))
         return self._batch(partition, stored, self._position(partition))
 
     def _batch(self, partition: int, stored: Sequence[Stored], position: int) -> Fetched:

@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 import psycopg2
 
-from tests.checker.cluster import GROUP, Deployment, end_tree
+from tests.checker.cluster import GROUP, PARTITIONS, Deployment, end_tree
 from tests.checker.ledger import ABORTED, COMMITTED, POISON, UNKNOWN, Direct, Name
 from tests.checker.product import wait_until
 from tests.checker.sources import Message, messages
@@ -177,7 +177,7 @@ class Faults:
 
         workers = self._processes("worker")
         (supervisor,) = self._here.product.processes()["up"]
-        parts = {message.partition for message in self._look()} or {0}
+        parts = range(PARTITIONS)
         offsets = {TopicPartition(self._here.topic, part): OffsetAndMetadata(to, "", -1) for part in parts}
         done = False
         supervisor.suspend()
@@ -237,10 +237,14 @@ class Faults:
     # ------------------------------------------------------------ what others write into the topic
 
     def _look(self) -> list[Message]:
-        """Records of the door as models."""
-        if len(self._models) < SEEN:
+        """Records of the door as models; waits for some."""
+
+        def some() -> bool:
             found = messages(self._here.brokers.bootstrap, self._here.topic)
             self._models = [each for each in found if _is_model(each)][:SEEN]
+            return len(self._models) >= 10
+
+        assert len(self._models) >= SEEN or wait_until(some, 60), "the door appends nothing"
         return self._models
 
     def _copy(self, model: Message, **changed: Any) -> tuple[Name, bytes]:
@@ -269,8 +273,6 @@ class Faults:
         from kafka.errors import KafkaError  # noqa: PLC0415
 
         models = self._look()
-        if not models:
-            return 0
         kinds: list[Callable[[Message], bytes | None]] = [
             lambda model: (model.value or b"")[: self._random.randrange(20, 60)],
             lambda model: f'{{"v": 1, "id": {self._random.randrange(10**9)}}}'.encode(),
@@ -299,8 +301,6 @@ class Faults:
         from kafka.errors import KafkaError  # noqa: PLC0415
 
         models = self._look()
-        if not models:
-            return 0
         name = f"other-team-{self._written}"
         settings = {"transactional_id": name, "transaction_timeout_ms": 10_000, **self._client()}
         with closing(KafkaProducer(**settings)) as producer:

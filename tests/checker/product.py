@@ -88,14 +88,17 @@ class Product:
     def await_up(self, timeout_s: float = 60) -> None:
         """After kills: until the door answers again."""
 
+        said: list[object] = [None]
+
         def answers() -> bool:
             try:
-                return get_json(self.port, "/health", "")[0] == 200
-            except OSError:
-                return False
+                said[0] = get_json(self.port, "/health", "")
+            except OSError as err:
+                said[0] = err
+            return isinstance(said[0], tuple) and said[0][0] == 200
 
         if not wait_until(lambda: answers() or not self.running, timeout_s) or not self.running:
-            raise NotReady("\n".join(self.log[-40:]))
+            raise NotReady("\n".join([*self.log[-40:], f"/health says {said[0]}"]))
 
     @property
     def running(self) -> bool:

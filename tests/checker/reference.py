@@ -70,6 +70,8 @@ def signature_of(tokens: Iterable[str]) -> str:
 def decode(position: Position, value: bytes) -> Event:
     """Raises ValueError or KeyError for bytes that are no record."""
     raw = json.loads(value, parse_float=Decimal)
+    if raw["v"] != 1:
+        raise ValueError("a record of another version")
     tokens = tuple((each["kind"], each["token"]) for each in raw["ids"])
     for text in (raw["id"].replace("-", ""), raw["digest"], *(token for _, token in tokens)):
         bytes.fromhex(text)  # ValueError: a record that nobody can fold

@@ -10,8 +10,9 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import faust
@@ -27,11 +28,12 @@ from infra.drivers import faust_runner
 from infra.drivers.batch_flow import Older, Pace
 from infra.drivers.watchdog import STUCK as STATUS_STUCK
 from infra.drivers.watchdog import Watchdog
-from schemas.errors import ServiceFailed, StoreUnavailable
+from schemas.errors import KeyMissing, ServiceFailed, StoreUnavailable
 from schemas.record import to_us
+from schemas.work import Fetched
 from tests.conftest import Databases
 from tests.contract.runner_child import POISON, STUCK, TABLES, ChainWork, link, older_of, run
-from tests.kafka_broker import Kafka
+from tests.kafka_broker import Cluster, Kafka
 
 ROOT = Path(__file__).parents[2]
 DEADLINE_S = 60.0
@@ -90,7 +92,8 @@ class Stage:
     def produce(self, count: int, start: int = 0, partitions: Sequence[int] | None = None) -> None:
         """`count` values over these partitions (default all), 200 bytes each."""
         targets = list(range(self.partitions)) if partitions is None else list(partitions)
-        producer = Producer(self.access.confluent() | {"linger.ms": 5})
+        # without idempotence a retry may change the order: seen in one of five topics just made, on a busy machine
+        producer = Producer(self.access.confluent() | {"linger.ms": 5, "enable.idempotence": True})
         for number in range(start, start + count):
             value = f"{number}:".encode().ljust(200, b"x")
             self.put(producer, targets[number % len(targets)], value)
@@ -106,7 +109,7 @@ class Stage:
         self.sent[partition].append(value)
 
     def send(self, partition: int, *values: bytes) -> None:
-        producer = Producer(self.access.confluent())
+        producer = Producer(self.access.confluent() | {"enable.idempotence": True})
         for value in values:
             self.put(producer, partition, value)
         assert producer.flush(30) == 0
@@ -369,9 +372,46 @@ def test_an_outage_is_waited_out_and_costs_no_tries(stage: Stage) -> None:
     assert not work.salvaged
 
 
+def test_a_partition_that_another_claimed_meanwhile_is_claimed_again(stage: Stage) -> None:
+    work = ChainWork(stage.dsn)
+    with stage.worker(work):
+        stage.produce(400)
+        stage.settle()
+        stage.query("update test_chain set epoch = epoch + 5 where partition in (1, 2)")
+        stage.produce(400)
+        stage.settle()
+    assert work.conflicts
+
+
+def test_an_error_that_must_end_the_worker_ends_it(stage: Stage) -> None:
+    def before_commit(_batches: Sequence[Fetched]) -> None:
+        raise KeyMissing("a key is gone")
+
+    stage.produce(4)
+    with pytest.raises(KeyMissing), stage.worker(ChainWork(stage.dsn, before_commit)) as running:
+        until(lambda: not running.alive, "it ends")
+    assert not stage.chains()
+
+
+def test_a_crash_of_faust_comes_out_of_run(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    if stage.runner != "faust":
+        pytest.skip("Faust's alone")
+
+    async def crash(_consumer: object) -> None:
+        raise RuntimeError("a bug in Faust")
+
+    monkeypatch.setattr(faust_runner.BatchConsumer, "perform_seek", crash)
+    with (
+        pytest.raises(ServiceFailed, match="Faust app crashed: RuntimeError"),
+        stage.worker(ChainWork(stage.dsn)) as running,
+    ):
+        until(lambda: not running.alive, "it ends")
+
+
 def test_what_retention_removed_is_read_from_the_archive(stage: Stage) -> None:
-    stage.produce(24_000)
-    removed = {0: 5_500, 1: 10, 2: 6_000}
+    stage.produce(400)
+    stage.produce(6_000, start=400, partitions=[0])
+    removed = {0: 5_500, 1: 10, 2: 100}
     admin = AdminClient(stage.access.confluent())
     wanted = [TopicPartition(stage.topic, partition, offset) for partition, offset in removed.items()]
     for future in admin.delete_records(wanted).values():
@@ -396,11 +436,13 @@ def test_a_log_that_ends_before_our_progress_is_refused(stage: Stage) -> None:
 
 
 def test_more_workers_than_partitions_idle_quietly(stage: Stage) -> None:
-    works = [ChainWork(stage.dsn) for _ in range(5)]
-    with stage.worker(works[0]), stage.worker(works[1]), stage.worker(works[2]), stage.worker(works[3]):
-        with stage.worker(works[4]):
+    stage.access = replace(stage.access, prefix=stage.access.prefix + "x")
+    stage.create(2)
+    works = [ChainWork(stage.dsn) for _ in range(3)]
+    with stage.worker(works[0]), stage.worker(works[1]):
+        with stage.worker(works[2]):
             until(lambda: all(work.idles for work in works), "all have idle turns")
-            until(lambda: {len(work.idles[-1]) for work in works} == {0, 1}, "one partition each, one has none")
+            until(lambda: sorted(len(work.idles[-1]) for work in works) == [0, 1, 1], "one has no partition")
             stage.produce(400)
             stage.settle()
         stage.produce(400)
@@ -408,7 +450,7 @@ def test_more_workers_than_partitions_idle_quietly(stage: Stage) -> None:
 
 
 def test_workers_that_come_go_freeze_and_are_killed_lose_nothing_and_repeat_nothing(stage: Stage) -> None:
-    killed, frozen, _ = (stage.child() for _ in range(3))
+    killed, frozen = stage.child(), stage.child()
     done = threading.Event()
     numbers = iter(range(0, 1_000_000, 400))
 
@@ -440,6 +482,78 @@ def test_workers_that_come_go_freeze_and_are_killed_lose_nothing_and_repeat_noth
     assert stage.chains() == stage.expected()
 
 
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_twenty_kills_and_four_freezes_under_load_leave_exact_chains(stage: Stage) -> None:
+    chance = Random(5)
+    stage.access = replace(stage.access, prefix=stage.access.prefix + "x")
+    stage.create(8)
+    alive = [stage.child() for _ in range(3)]
+    until(lambda: len(stage.epochs()) == 8, "all are claimed")
+    done = threading.Event()
+
+    def load() -> None:
+        for start in range(0, 300_000, 1_000):
+            stage.produce(1_000, start)
+            if done.wait(0.2):
+                break
+
+    loading = threading.Thread(target=load)
+    loading.start()
+    try:
+        for turn in range(24):
+            victim = alive.pop(chance.randrange(3))
+            if turn % 6 == 5:
+                victim.tell(signal.SIGSTOP)
+                time.sleep(11)  # longer than the session: another takes over
+                victim.tell(signal.SIGCONT)
+                alive.append(victim)
+            else:
+                victim.end(signal.SIGKILL)
+                alive.append(stage.child())
+                time.sleep(chance.uniform(0.5, 4))
+    finally:
+        done.set()
+        loading.join()
+    stage.settle(120)
+    assert {child.end() for child in alive} == {0}
+    assert stage.chains() == stage.expected()
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+def test_a_broker_that_is_away_and_comes_back_is_waited_for(
+    stage: Stage, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("TOUCHFOLD_TEST_KAFKA", raising=False)  # a broker of our own all the same
+    cluster = Cluster(tmp_path_factory.mktemp("restarted"))
+    cluster.start()
+    try:
+        stage.access = replace(stage.access, bootstrap=cluster.bootstrap)
+        stage.create()
+        stage.produce(400)
+        work = ChainWork(stage.dsn)
+        with stage.worker(work):
+            stage.settle()
+            for _ in range(2):
+                cluster.kill(cluster.nodes[0])
+                seen = len(work.idles)
+                until(lambda: len(work.idles) > seen + 20, "idle turns go on without a broker")  # noqa: B023
+                time.sleep(12)  # longer than the session
+                cluster.restart(cluster.nodes[0])
+                stage.produce(400)
+                stage.settle(120)
+        cluster.kill(cluster.nodes[0])
+        waiting = stage.child()
+        until(lambda: b" in 1 s: " in waiting.log.read_bytes(), "a start without a broker waits for it")
+        cluster.restart(cluster.nodes[0])
+        stage.produce(400)
+        stage.settle(120)
+        assert waiting.end() == 0
+    finally:
+        cluster.stop()
+
+
 def test_sigterm_commits_the_batch_in_flight_and_leaves_the_group(stage: Stage) -> None:
     stage.produce(400)
     child = stage.child(delay_s=1.0)
@@ -447,8 +561,9 @@ def test_sigterm_commits_the_batch_in_flight_and_leaves_the_group(stage: Stage) 
     assert not stage.chains()
     assert child.end() == 0
     assert sum(stage.progress().values()) >= int(child.busy.read_text()) > 0
+    assert b"LeaveGroup request succeeded" in child.log.read_bytes()
     with stage.worker(ChainWork(stage.dsn)):
-        stage.settle(8)  # a member that did not leave would be waited for: 10 s
+        stage.settle()
 
 
 def test_a_worker_that_stands_still_while_the_log_grows_ends_with_a_reason(stage: Stage) -> None:

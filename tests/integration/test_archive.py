@@ -17,6 +17,7 @@ from infra.adapters.postgres_log import PostgresLog
 from processors.archive import Archiver
 from schemas.archive import NO_DIGEST, chained, split
 from schemas.errors import ArchiveDamaged, FolderLocked
+from schemas.ports import EventLog
 from schemas.record import Stored
 from tests.archive_data import START, pending, record
 from tests.conftest import Databases
@@ -48,13 +49,11 @@ def archive(tmp_path: Path) -> Iterator[ParquetArchive]:
     archive.close()
 
 
-def archiver(
-    log: PostgresLog, archive: ParquetArchive, until: list[int] | None = None, min_rows: int = 100
-) -> Archiver:
+def archiver(log: EventLog, archive: ParquetArchive, until: list[int] | None = None, min_rows: int = 100) -> Archiver:
     return Archiver(log, archive, FixedClock(), lambda: until or log.ends(), "EUR", min_rows=min_rows)
 
 
-def of_log(log: PostgresLog, until: list[int] | None = None) -> list[Stored]:
+def of_log(log: EventLog, until: list[int] | None = None) -> list[Stored]:
     ends = until or log.ends()
     return [r for p in range(4) for r in log.read(p, 0, 100_000) if r.offset < ends[p]]
 
@@ -63,7 +62,7 @@ def of_archive(archive: ParquetArchive) -> list[Stored]:
     return [r for p in range(4) for r in archive.read_records(p, 0)]
 
 
-def fill(log: PostgresLog, first: int, count: int) -> None:
+def fill(log: EventLog, first: int, count: int) -> None:
     log.append(pending([record(number, f"c {number % 97}") for number in range(first, first + count)]))
 
 

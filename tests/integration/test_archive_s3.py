@@ -27,10 +27,11 @@ from schemas.archive import NO_DIGEST, chained, split
 from schemas.definitions import parse_documents, to_json
 from schemas.errors import ArchiveDamaged, ProgressConflict, SettingsInvalid, SqlLimit, StoreUnavailable
 from schemas.event_columns import SCHEMA, event_table
+from schemas.ports import EventLog
 from schemas.record import Stored, encode
-from tests.archive_data import apply_until, deploy, pending, record
+from tests.archive_data import apply_until, deploy, record
 from tests.conftest import Databases
-from tests.integration.test_archive import FixedClock, of_archive, of_log
+from tests.integration.test_archive import FixedClock, fill, of_archive, of_log
 from tests.object_store import CREDENTIALS, ObjectStore, object_store  # noqa: F401  # a fixture
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -83,12 +84,8 @@ def on_s3(object_store: ObjectStore, bucket: str, tmp_path: Path) -> Iterator[Op
         each.close()
 
 
-def archiver(log: PostgresLog, archive: ParquetArchive, min_rows: int = 100, **options: Any) -> Archiver:
+def archiver(log: EventLog, archive: ParquetArchive, min_rows: int = 100, **options: Any) -> Archiver:
     return Archiver(log, archive, FixedClock(), log.ends, "EUR", min_rows=min_rows, **options)
-
-
-def fill(log: PostgresLog, first: int, count: int) -> None:
-    log.append(pending([record(number, f"c {number % 97}") for number in range(first, first + count)]))
 
 
 def rows_of(first: int, count: int, partition: int = 0) -> Any:
@@ -364,7 +361,8 @@ def test_a_lag_of_more_than_half_the_retention_is_said(
     log: PostgresLog, on_s3: Open, caplog: pytest.LogCaptureFixture
 ) -> None:
     fill(log, 0, 50)
-    slow = Archiver(log, on_s3(), FixedClock(), lambda: [0, 0, 0, 0], "EUR")
+    archive = on_s3()
+    slow = Archiver(log, archive, FixedClock(), lambda: [0, 0, 0, 0], "EUR")
     assert slow.run_once() == 0
     age_s = slow.oldest_age_s()
     assert 86_000 < age_s < 86_400, "also what is not applied yet is in danger"
@@ -372,7 +370,7 @@ def test_a_lag_of_more_than_half_the_retention_is_said(
     assert not caplog.records
     warn_of_lag(slow, age_s * 2 - 1)
     assert "oldest record that is not archived is 1440 minutes old" in caplog.text
-    archiver(log, slow.store).flush()  # type: ignore[arg-type]  # the port's; it is a ParquetArchive
+    archiver(log, archive).flush()
     assert slow.oldest_age_s() == 0
 
 
@@ -549,11 +547,11 @@ def test_the_role_archives_where_the_settings_say(
     monkeypatch.setenv("TOUCHFOLD_S3_ENDPOINT", object_store.endpoint)
     with session(tmp_path / "data") as here:
         log = here.log()
-        fill(log, 0, 40)  # type: ignore[arg-type]  # any log
+        fill(log, 0, 40)
         apply_until(here.dsn, log.ends())
         assert archiver_of(here).flush() == 40
         archive = archive_of(here)
-        assert of_archive(archive) == of_log(log)  # type: ignore[arg-type]
+        assert of_archive(archive) == of_log(log)
         asked = run_sql("select count(*) from events", dsn=here.dsn, archive=archive)
         assert list(asked.rows()) == [[40]]
     kept = {

@@ -491,6 +491,7 @@ def test_dead_letters_of_the_person_go_with_and_without_tokens(world: World) -> 
         b'{"item": {"traits": {"phone": "(202) 555-0123"}}}',
         b'{"item": {"ada-lovelace": true}}',
         b'{"bytes": "' + b64encode(b'{broken "ada-lovelace') + b'"}',
+        b'{"sent_at": null, "bytes": "' + b64encode(b'{broken "ada-lovelace') + b'", "context": {}}',
         b"broken ada-lovelace",
         b'{"ids": [{"kind": "user_id", "token": "' + ada.hex().encode() + b'"}]}',
     ):

@@ -8,7 +8,7 @@ import pytest
 
 from infra.adapters.postgres import Database
 from infra.adapters.postgres_log import PostgresLog
-from infra.adapters.reading_log import KEPT_AT_ONCE, NEAR, CachedLog, PerThreadLog, Tails, TimelyEnds
+from infra.adapters.reading_log import KEPT_AT_ONCE, NEAR, SLICED, SLICES, CachedLog, PerThreadLog, Tails, TimelyEnds
 from schemas.errors import StoreUnavailable
 from schemas.record import Pending, Stored
 from tests.conftest import Databases
@@ -23,12 +23,15 @@ class Counted(PostgresLog):
     def __init__(self, dsn: str) -> None:
         super().__init__(dsn)
         self.asked: list[list[Place]] = []
+        self._one = threading.Lock()
         self.here = threading.Event()
         self.here.set()
 
     def fetch(self, positions: Iterable[Place]) -> list[Stored]:
-        self.asked.append(list(positions))
-        return super().fetch(self.asked[-1])
+        asked = list(positions)
+        with self._one:
+            self.asked.append(asked)
+            return super().fetch(asked)
 
     def ends(self) -> list[int]:
         assert self.here.wait(DEADLINE_S)
@@ -59,6 +62,22 @@ def test_a_record_that_was_fetched_is_not_asked_for_again(log: Counted) -> None:
     assert cached.fetch([]) == []
 
 
+def test_many_records_come_in_slices_and_each_once(log: Counted, databases: Databases) -> None:
+    places = filled(log, 10 * SLICED)
+    with ExitStack() as opened:
+        made: list[Counted] = []
+
+        def make() -> Counted:
+            made.append(opened.enter_context(closing(Counted(databases.main))))
+            return made[-1]
+
+        cached = opened.enter_context(closing(CachedLog(PerThreadLog(make))))
+        assert sorted(cached.fetch([*places, (3, 10**9)])) == as_stored(places)
+        assert len([asked for each in made for asked in each.asked]) == SLICES
+        assert sorted(cached.fetch(places)) == as_stored(places)
+        assert len([asked for each in made for asked in each.asked]) == SLICES
+
+
 def test_a_position_without_a_record_is_left_out_until_there_is_one(log: Counted) -> None:
     cached = CachedLog(log)
     assert cached.fetch([(0, 0), (1, 0)]) == []
@@ -86,9 +105,10 @@ def test_a_whole_history_does_not_push_out_what_is_at_hand(log: Counted) -> None
     cached.fetch(places[:10])
     assert sorted(cached.fetch(places)) == as_stored(places)
     kept = cached.bytes
-    assert len(log.asked) == 2
+    assert len(log.asked) == 1 + SLICES
     cached.fetch(places[:10])
-    assert (len(log.asked), cached.bytes) == (2, kept)
+    assert (len(log.asked), cached.bytes) == (1 + SLICES, kept)
+    cached.close()
 
 
 def test_a_cached_log_appends_reads_and_ends_as_the_log_behind_it(log: Counted) -> None:

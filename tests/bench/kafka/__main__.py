@@ -7,6 +7,7 @@
 """
 
 import argparse
+import os
 import sys
 import time
 from dataclasses import fields, replace
@@ -29,7 +30,7 @@ def main(arguments: list[str]) -> int:
     given = parser.parse_args(arguments)
     size = _sized(parser, QUICK if given.quick else FULL, given.size)
     table = Table(say=lambda line: print(line, file=sys.stderr, flush=True))
-    started, failed = time.monotonic(), 0
+    started, failed, before = time.monotonic(), 0, os.getloadavg()[0]
     with broker() as on:
         bench = parts.Bench(on, size, table)
         for name in given.only:
@@ -43,6 +44,8 @@ def main(arguments: list[str]) -> int:
     table.note(
         f"{word}; {time.monotonic() - started:.0f} s on {baselines.describe()}, broker and load on the same cores"
     )
+    if max(before, os.getloadavg()[0]) > 2 * (os.cpu_count() or 1):
+        table.note("other work kept these cores busy: rates are low, and CPU an event is high, by a factor unknown")
     page = table.markdown("Benchmarks on Kafka")
     print(page)
     if given.out is not None:

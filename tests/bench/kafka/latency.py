@@ -53,11 +53,28 @@ def measure(ready: Up, key: str, probes: int, customers: int) -> Latency:
     )
     with http_load.start(plan) as process:
         try:
+            _until_it_flows(ready.product.port, token, customers)
             _probe(ready.product.port, key, token, "warm", 5)
             found = sorted(_probe(ready.product.port, key, token, "probe", probes))
         finally:
             process.terminate()
     return Latency(probes, percentile(found, 0.5) * 1_000, percentile(found, 0.99) * 1_000)
+
+
+def _until_it_flows(port: int, token: str, customers: int) -> None:
+    """The load generator has made its requests and sends them: the first of its customers is to be seen."""
+    connection = http.client.HTTPConnection("127.0.0.1", port)
+    path, headers = f"/api/v1/profiles/user_id/customer-{7_919 % customers}", {"Authorization": f"Bearer {token}"}
+    deadline = time.monotonic() + DEADLINE_S
+    while True:
+        connection.request("GET", path, headers=headers)
+        shown = connection.getresponse()
+        shown.read()
+        if shown.status == 200:
+            break
+        assert time.monotonic() < deadline, "no event of the load arrives"
+        time.sleep(0.05)
+    connection.close()
 
 
 def _probe(port: int, key: str, token: str, word: str, probes: int) -> list[float]:

@@ -92,6 +92,7 @@ def measure_loops(bench: Bench) -> None:
 
 def measure_door(bench: Bench) -> None:
     """The door of `up` while the workers stand still, against the bare process."""
+    bench.filled()  # a broker that has just started compiles while it works
     bare = door.run(bench.on, bench.size.requests)
     bench.table.add("Door", "bare process: decode, seal, produce", bare.words())
     for doors in (1, 2):
@@ -107,6 +108,9 @@ def measure_door(bench: Bench) -> None:
             figure = f"{rate:,.0f} events/s, {cpu:.1f} µs of CPU an event (p99 {result.p99_ms:.0f} ms)"
             ratio = rate / bare.per_second
             bench.table.add("Door", word, figure, f"{bare.per_second:,.0f} events/s", ratio, "≥ 0.4", ratio >= 0.4)
+            if doors == 1:
+                what, ratio = "1 door process, CPU an event against the bare process", bare.us / cpu
+                bench.table.add("Door", what, f"{cpu:.1f} µs", f"{bare.us:.1f} µs", ratio, "≥ 0.4", ratio >= 0.4)
 
 
 def measure_fold(bench: Bench) -> None:

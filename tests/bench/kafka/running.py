@@ -76,7 +76,7 @@ class Up(NamedTuple):
 
 
 class Folded(NamedTuple):
-    """A log worked off: from the first progress that was seen to the end of the last decision."""
+    """A log worked off: from the moment the workers went on to the end of the last decision."""
 
     events: int
     wall_s: float
@@ -164,7 +164,12 @@ def fold_all(
             _await(ready, len(warm))
             with ready.suspended("worker"):
                 _fill(ready, records)
-            return _await(ready, len(records), len(warm))
+                worker, postgres = ready.cpu_s("worker"), ready.cpu_s("postgres")
+                started = time.monotonic()
+            _await(ready, len(warm) + len(records))
+            wall_s = time.monotonic() - started
+            cpu = ready.cpu_s("worker") - worker, ready.cpu_s("postgres") - postgres
+            return Folded(len(records), wall_s, *cpu)
 
 
 def _fill(ready: Up, records: Sequence[Pending]) -> None:
@@ -176,26 +181,19 @@ def _fill(ready: Up, records: Sequence[Pending]) -> None:
         log.append(records[start : start + APPEND])
 
 
-def _await(ready: Up, events: int, before: int = 0) -> Folded:
-    """From the first progress past `before` to the end; what was folded when we first looked is left out."""
+def _await(ready: Up, events: int) -> None:
+    """Until so many records of the log are folded and nothing waits for its decision."""
     deadline = time.monotonic() + FOLD_S
     connection = psycopg2.connect(ready.dsn)
     connection.autocommit = True
-    first, started, worker, postgres = before, 0.0, 0.0, 0.0
     try:
         while True:
             with connection.cursor() as cursor:
                 cursor.execute(_STATE)
                 offset, marks = cursor.fetchone() or (0, 0)
-            if offset > before and not started:
-                first, started = int(offset), time.monotonic()
-                worker, postgres = ready.cpu_s("worker"), ready.cpu_s("postgres")
-            if offset >= before + events and not marks:
-                break
+            if offset >= events and not marks:
+                return
             assert time.monotonic() < deadline, f"{offset} folded, {marks} marks wait\n{ready.last_words()}"
             time.sleep(0.02)
     finally:
         connection.close()
-    wall_s = time.monotonic() - started
-    cpu = ready.cpu_s("worker") - worker, ready.cpu_s("postgres") - postgres
-    return Folded(max(1, before + events - first), wall_s, *cpu)
