@@ -6,6 +6,7 @@ is what every command and every role works with.
 
 import json
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
@@ -209,6 +210,7 @@ class Session:
     _opened: ExitStack = field(default_factory=ExitStack)
     _vault: PostgresVault | None = None
     _shared_log: EventLog | None = None
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
     def joined(self) -> bool:
@@ -260,12 +262,13 @@ class Session:
             log = PostgresLog(self.dsn)
             self._opened.callback(log.close)
             return log
-        if self._shared_log is None:
-            from infra.cluster import open_kafka_log  # noqa: PLC0415  # Kafka's clients take 0.5 s to import
+        with self._lock:
+            if self._shared_log is None:
+                from infra.cluster import open_kafka_log  # noqa: PLC0415  # Kafka's clients take 0.5 s to import
 
-            self._shared_log, close = open_kafka_log(self)
-            self._opened.callback(close)
-        return self._shared_log
+                self._shared_log, close = open_kafka_log(self)
+                self._opened.callback(close)
+            return self._shared_log
 
     def vault(self) -> PostgresVault:
         """The session's one vault; any thread. Who makes tokens calls `hold_lease` first."""

@@ -7,7 +7,7 @@ import logging
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple, Protocol
 
 from infra.adapters.kafka_access import (
     EVENTS,
@@ -23,9 +23,6 @@ from infra.adapters.kafka_producing import MAX_RECORD_BYTES
 from infra.adapters.kafka_trouble import REFUSED, reach
 from schemas.errors import Problem, ServiceFailed, StoreUnavailable
 
-if TYPE_CHECKING:
-    from infra.settings import Settings
-
 ANSWER_MS: Final = 10_000
 REACH_S: Final = 5.0
 HOUR_MS: Final = 3_600_000
@@ -35,6 +32,17 @@ SAFE_INSYNC: Final = 2
 MESSAGE_BYTES: Final = MAX_RECORD_BYTES + 200_000  # a batch of one record, with what is around it
 _APPLY: Final = "run touchfold topics apply"
 Rule = Literal["exactly", "at least", "at most", "when made"]
+
+
+class Settings(Protocol):
+    """What the settings say of topics."""
+
+    @property
+    def kafka_partitions(self) -> int: ...
+    @property
+    def kafka_replication(self) -> int: ...
+    @property
+    def kafka_insecure(self) -> bool: ...
 
 
 class Wish(NamedTuple):
@@ -165,13 +173,13 @@ GROWING: Final = frozenset({EVENTS, INBOX})
 """Topics that `apply` gives more partitions. In the others a profile would change its partition, and lose its order."""
 
 
-def plan(access: KafkaAccess, settings: "Settings") -> list[Step]:
+def plan(access: KafkaAccess, settings: Settings) -> list[Step]:
     """A step for each topic. Raises StoreUnavailable, ServiceFailed."""
     with _admin(access) as admin:
         return _plan(admin, access, settings)
 
 
-def apply(access: KafkaAccess, settings: "Settings") -> list[Step]:
+def apply(access: KafkaAccess, settings: Settings) -> list[Step]:
     """Make what is missing, change what differs; returns the plan that was carried out. Any number may at once."""
     from kafka.errors import TopicAlreadyExistsError  # noqa: PLC0415  # see `_admin`
 
@@ -201,7 +209,7 @@ def check(access: KafkaAccess, *, known_partitions: int = 0, names: Sequence[str
     return findings
 
 
-def ensure(access: KafkaAccess, settings: "Settings", known_partitions: int, say: Callable[[str], None]) -> None:
+def ensure(access: KafkaAccess, settings: Settings, known_partitions: int, say: Callable[[str], None]) -> None:
     """Every start's check. Raises ServiceFailed with every problem and what to do; says what it forgives.
 
     TOUCHFOLD_KAFKA_INSECURE forgives few replicas, and nothing else: the rest is one `touchfold topics apply` away.
@@ -245,12 +253,12 @@ def _wishes(name: str, replication: int) -> tuple[Wish, ...]:
     return (acknowledged, _NO_UNCLEAN, _SIZE, *WISHES[name])
 
 
-def _plan(admin: Any, access: KafkaAccess, settings: "Settings") -> list[Step]:
+def _plan(admin: Any, access: KafkaAccess, settings: Settings) -> list[Step]:
     found = _describe(admin, [access.topic(name) for name in TOPICS])
     return [_step(name, access.topic(name), found.get(access.topic(name)), settings) for name in TOPICS]
 
 
-def _step(name: str, topic: str, found: Found | None, settings: "Settings") -> Step:
+def _step(name: str, topic: str, found: Found | None, settings: Settings) -> Step:
     partitions, replication = settings.kafka_partitions, settings.kafka_replication
     if found is None:
         made = tuple(Change(wish.key, "", wish.value, wish.why) for wish in _wishes(name, replication))

@@ -212,10 +212,17 @@ def _log(database: "Database") -> Finding:
 
 
 def _topic(here: "Session") -> Finding:
-    """It answers, and has as many partitions as there is progress of."""
-    assert here.adapters.kafka is not None, "asked only where the log is Kafka"
+    """Its topics are as safe as they must be, and it answers."""
+    from infra.adapters.kafka_topics import check
+
+    access = here.adapters.kafka
+    assert access is not None, "asked only where the log is Kafka"
+    grave = [each for each in check(access) if not (each.forgiven and access.insecure)]
+    if grave:
+        detail = "; ".join(f"{each.topic}: {each.reason}" for each in grave)
+        return Finding("log", False, detail, "; ".join(dict.fromkeys(each.fix for each in grave)))
     ends = here.log().ends()
-    detail = f"{sum(ends):,} offsets in {len(ends)} partitions of {here.adapters.kafka.topic('events')}"
+    detail = f"{sum(ends):,} offsets in {len(ends)} partitions of {access.topic('events')}"
     return Finding("log", True, detail)
 
 

@@ -13,6 +13,7 @@ from infra.adapters.postgres_control import PostgresControl
 from infra.adapters.postgres_rebuild import PostgresRebuild
 from infra.adapters.postgres_search import PostgresSearch
 from infra.adapters.postgres_store import PostgresStore
+from infra.adapters.reading_log import CachedLog
 from processors.dead_letters import letter_maker
 from processors.rebuild import Builder
 from processors.search_index import SearchIndexer
@@ -31,7 +32,9 @@ def services_of(session: "Session", *, shared: bool = False) -> Services:
     vault = session.vault()
     clock = session.clock
     return Services(
-        log=session.log(),
+        log=CachedLog(session.log())
+        if shared
+        else session.log(),  # records that hold direct traits are asked for often
         store=PostgresStore(session.dsn, idle_s=SHARED_IDLE_S if shared else None),
         control=PostgresControl(session.dsn, "touchfold worker control"),
         sealer=vault,

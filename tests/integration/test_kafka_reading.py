@@ -3,15 +3,15 @@
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 from confluent_kafka import Producer
-from confluent_kafka.admin import AdminClient
-from confluent_kafka.cimpl import NewTopic
 
+from infra.adapters import kafka_topics
 from infra.adapters.embedded_postgres import EmbeddedPostgres
 from infra.adapters.kafka_access import EVENTS, KafkaAccess
 from infra.adapters.kafka_log import KafkaLog
@@ -91,9 +91,8 @@ def access(kafka: Kafka) -> KafkaAccess:
 
 
 def make_topic(access: KafkaAccess) -> None:
-    admin = AdminClient(access.confluent())
-    made = admin.create_topics([NewTopic(access.topic(EVENTS), PARTITIONS, 1)])
-    made[access.topic(EVENTS)].result(30)
+    environment = {"TOUCHFOLD_KAFKA_PARTITIONS": str(PARTITIONS), "TOUCHFOLD_KAFKA_REPLICATION": "1"}
+    kafka_topics.apply(access, load(environment, data=Path("none")))
 
 
 @pytest.fixture
@@ -271,6 +270,16 @@ def test_health_status_doctor_and_settle_agree_on_the_lag(sides: tuple[Sided, Si
         found = {each.check: each for each in doctor_on(side.here)}
         for check in ("log", "progress", "archive"):
             assert found[check].ok, found[check]
+
+
+def test_the_doctor_says_which_topic_is_not_safe(sides: tuple[Sided, Sided]) -> None:
+    access = sides[1].here.adapters.kafka
+    assert access is not None
+    with closing(session_of(sides[1].world, sides[1].archive / "other", replace(access, prefix="nobody"))) as here:
+        found: dict[str, Finding] = {each.check: each for each in doctor_on(here)}
+    assert not found["log"].ok
+    assert "nobody.events" in found["log"].detail
+    assert "touchfold topics apply" in found["log"].fix
 
 
 def test_the_doctor_names_progress_that_is_ahead_of_the_log(sides: tuple[Sided, Sided]) -> None:

@@ -24,7 +24,7 @@ from tests.checker.load import Traffic
 from tests.checker.product import Product, find_bytes, wait_until
 from tests.checker.senders import Senders
 
-pytestmark = pytest.mark.kill
+pytestmark = [pytest.mark.kill, pytest.mark.timeout(900)]
 
 UNDER_LOAD = {
     "http": (

@@ -41,6 +41,8 @@ def main(arguments: list[str]) -> int:
                 table.note(f"{name} was not measured: {str(err).strip().splitlines()[-1][:300]}")
                 print(err, file=sys.stderr, flush=True)
     word = "small sizes, no measure of speed" if given.quick else "full sizes"
+    if given.size:
+        word = f"{word} but for {', '.join(given.size)}"
     table.note(
         f"{word}; {time.monotonic() - started:.0f} s on {baselines.describe()}, broker and load on the same cores"
     )

@@ -111,7 +111,9 @@ class _Live:
 
         self._ends, events, self._letters = await self._services.run(look)
         rows = [self._of_event(event) for event in events]
-        rows += [_of_letter(letter) for letter in self._letters if letter["stage"] in {"door", "inbox"}]  # others are events too
+        rows += [
+            _of_letter(letter) for letter in self._letters if letter["stage"] in {"door", "inbox"}
+        ]  # others are events too
         self._offer({row.source for row in rows}, {event.type for event in events})
         rows = [
             row for row in rows if source in ("", row.source) and kind in ("", row.kind) and result in ("", row.result)
