@@ -74,7 +74,7 @@ class Ask(NamedTuple):
     events_per_second: float
     customers: int
     retention_days: float  # of the log in Kafka; the archive keeps everything
-    event_bytes: float  # of a record in the log
+    event_bytes: float  # of a record in Kafka, compressed
 
 
 def ask_of(

@@ -3,8 +3,9 @@
 from collections.abc import Iterable, Sequence
 
 from infra.adapters.kafka_access import EVENTS, KafkaAccess
+from infra.adapters.kafka_offsets import Offsets
 from infra.adapters.kafka_producing import AckedProducer, Placed
-from infra.adapters.kafka_reading import Offsets, TopicReader
+from infra.adapters.kafka_reading import TopicReader
 from schemas.failpoints import failpoint
 from schemas.record import Pending, Stored, partition_of
 
@@ -64,7 +65,7 @@ class KafkaLog:
         groups: dict[int, list[int]] = {}
         for partition, offset in positions:
             groups.setdefault(partition, []).append(offset)
-        return [each for partition, offsets in groups.items() for each in self._reader.fetch(partition, offsets)]
+        return self._reader.fetch(groups)
 
     def starts(self) -> list[int]:
         """By partition the first offset that retention has left."""

@@ -7,23 +7,22 @@ that was read from stays with its partition until another partition needs it, or
 import logging
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, Final
 
-from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient
-from confluent_kafka.admin import OffsetSpec as _OffsetSpec  # type: ignore[attr-defined]  # without `as` in their stubs
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
-from infra.adapters.kafka_trouble import NO_TOPIC, Trouble, shared_config, unavailable
+from infra.adapters.kafka_offsets import Offsets
+from infra.adapters.kafka_trouble import Trouble, shared_config, unavailable
 from schemas.errors import LogTruncated, StoreUnavailable
 from schemas.record import Stored
 
-OffsetSpec: Final[Any] = _OffsetSpec  # its methods have no types
 READ_S: Final = 10.0  # a read without one record for so long is an outage
-OFFSETS_S: Final = 5.0
-_RETRY_S: Final = 0.05
-_NEW_S: Final = 1.0  # until every broker knows a topic that was just made
+_RANDOM_READERS: Final = 4
+_IDLE_S: Final = 5.0  # a reader with a full queue looks 200 times a second whether there is room: 0.4 % of a core
+_ALONE: Final = 4  # so few places are gone to one after the other
 _AT_ONCE: Final = 10_000  # messages taken from librdkafka in one call
 _SEQUENTIAL: Final[Mapping[str, Any]] = {
     "fetch.message.max.bytes": 1_048_576,
@@ -35,120 +34,6 @@ _RANDOM: Final[Mapping[str, Any]] = {  # whole batches come anyway: nothing ahea
     "queued.max.messages.kbytes": 1_024,
 }
 _log = logging.getLogger("touchfold.kafka")
-_SOON: Final = frozenset(  # what passes by itself while leaders change
-    {
-        KafkaError.LEADER_NOT_AVAILABLE,
-        KafkaError.NOT_LEADER_FOR_PARTITION,
-        KafkaError.OFFSET_NOT_AVAILABLE,
-        KafkaError.REPLICA_NOT_AVAILABLE,
-        KafkaError.FENCED_LEADER_EPOCH,
-        KafkaError.UNKNOWN_LEADER_EPOCH,
-        KafkaError.KAFKA_STORAGE_ERROR,
-        KafkaError.NETWORK_EXCEPTION,
-        KafkaError.REQUEST_TIMED_OUT,
-        KafkaError._TRANSPORT,
-        KafkaError._RESOLVE,
-        KafkaError._TIMED_OUT,
-        KafkaError._WAIT_COORD,
-        KafkaError._WAIT_CACHE,
-        KafkaError._ALL_BROKERS_DOWN,
-    }
-)
-
-
-class Offsets:
-    """Where partitions begin and end. Any thread; opens nothing before the first question."""
-
-    def __init__(self, config: Mapping[str, Any], topic: str) -> None:
-        self._config = config
-        self._topic = topic
-        self._lock = threading.Lock()
-        self._admin: AdminClient | None = None
-        self._trouble = Trouble()
-
-    def starts(self, partitions: Sequence[int]) -> dict[int, int]:
-        """The first offset that is kept, of each."""
-        return self._ask(partitions, OffsetSpec.earliest())
-
-    def ends(self, partitions: Sequence[int]) -> dict[int, int]:
-        """The last stable offset of each: behind the last record that can be read, before any open transaction."""
-        return self._ask(partitions, OffsetSpec.latest())
-
-    def count(self) -> int:
-        """How many partitions the topic has."""
-        client = self._client()
-        try:
-            found = client.list_topics(self._topic, OFFSETS_S).topics[self._topic]
-        except KafkaException as err:
-            client.poll(0)  # calls `_trouble` with what happened meanwhile
-            raise unavailable(err.args[0], self._topic, self._trouble) from err
-        if found.error is not None:
-            raise unavailable(found.error, self._topic, self._trouble)
-        return len(found.partitions)
-
-    def _client(self) -> AdminClient:
-        with self._lock:
-            if self._admin is None:
-                config: dict[str, Any] = {
-                    **shared_config(),
-                    **self._config,
-                    "socket.timeout.ms": int(OFFSETS_S * 1_000),
-                    "error_cb": self._trouble,
-                }
-                self._admin = AdminClient(config)
-            return self._admin
-
-    def _ask(self, partitions: Sequence[int], spec: Any) -> dict[int, int]:
-        """One request to each leader. Waits a little while leaders change."""
-        wanted = {TopicPartition(self._topic, partition): spec for partition in partitions}
-        found: dict[int, int] = {}
-        began = time.monotonic()
-        while True:
-            client = self._client()
-            waited = time.monotonic() - began
-            errors = self._gather(client, wanted, max(OFFSETS_S - waited, 0.5), found)
-            wanted = {where: spec for where in wanted if where.partition not in found}
-            if not wanted:
-                return found
-            waited = time.monotonic() - began
-            soon = _SOON | NO_TOPIC if waited < _NEW_S else _SOON
-            hard = next((error for error in errors if error.code() not in soon), None)
-            if not all(error.code() in NO_TOPIC for error in errors):
-                self._forget(client)
-            if hard is not None or waited > OFFSETS_S:
-                client.poll(0)  # calls `_trouble` with what happened meanwhile
-                raise unavailable(hard or errors[0], self._topic, self._trouble)
-            time.sleep(_RETRY_S)
-
-    @staticmethod
-    def _gather(
-        client: AdminClient, wanted: dict[TopicPartition, Any], left_s: float, found: dict[int, int]
-    ) -> list[KafkaError]:
-        """Add to `found` what is answered; the errors of the rest."""
-        errors: list[KafkaError] = []
-        try:
-            futures = client.list_offsets(wanted, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=left_s)
-        except KafkaException as err:
-            return [err.args[0]]
-        for where, future in futures.items():
-            try:
-                offset = future.result(left_s + 1.0).offset
-            except KafkaException as err:
-                errors.append(err.args[0])
-            except TimeoutError:
-                errors.append(KafkaError(KafkaError._TIMED_OUT))
-            else:
-                if offset < 0:  # librdkafka 2.16 answers so, without an error, when a broker did not answer in time
-                    errors.append(KafkaError(KafkaError._TIMED_OUT))
-                else:
-                    found[where.partition] = offset
-        return errors
-
-    def _forget(self, client: AdminClient) -> None:
-        """librdkafka 2.16 asks with the leader's epoch as it once knew it, and is refused for ever after a change."""
-        with self._lock:
-            if self._admin is client:
-                self._admin = None
 
 
 class _Reader:
@@ -157,6 +42,7 @@ class _Reader:
     def __init__(self, config: Mapping[str, Any], topic: str) -> None:
         self.partition: int | None = None
         self.next = -1
+        self.used_at = 0.0
         self._trouble = Trouble()
         self._topic = topic
         self._consumer = Consumer({**config, "error_cb": self._trouble, "logger": _log})
@@ -216,6 +102,9 @@ class _Reader:
         self._consumer.close()
 
 
+_Run = tuple[int, list[int], int]  # partition, offsets, the partition's end
+
+
 class _OutOfRange(Exception):
     """The log does not have the offset: below its start, or beyond its end."""
 
@@ -230,6 +119,7 @@ class _Pool:
         self._free: list[_Reader] = []  # least recently used first
         self._count = 0
         self._changed = threading.Condition()
+        self._sweeper: threading.Timer | None = None
         self._closed = False
 
     @contextmanager
@@ -242,12 +132,30 @@ class _Pool:
         except BaseException:
             self._drop(reader)
             raise
+        reader.used_at = time.monotonic()
         with self._changed:
             if not self._closed:
                 self._free.append(reader)
                 self._changed.notify()
+                self._sweep_later()
                 return
         self._drop(reader)
+
+    def _sweep_later(self) -> None:
+        """Under the lock: see to readers that stand somewhere, unused."""
+        if self._sweeper is None and any(reader.partition is not None for reader in self._free):
+            self._sweeper = threading.Timer(_IDLE_S, self._sweep)
+            self._sweeper.daemon = True
+            self._sweeper.start()
+
+    def _sweep(self) -> None:
+        before = time.monotonic() - _IDLE_S
+        with self._changed:
+            self._sweeper = None
+            for reader in self._free:
+                if reader.partition is not None and reader.used_at < before:
+                    reader.leave()
+            self._sweep_later()
 
     def close(self) -> None:
         """Close what is free; what is in use is closed by who gives it back."""
@@ -255,6 +163,8 @@ class _Pool:
             self._closed = True
             free, self._free = self._free, []
             self._changed.notify_all()
+            if self._sweeper is not None:
+                self._sweeper.cancel()
         for reader in free:
             self._drop(reader)
 
@@ -307,7 +217,8 @@ class TopicReader:
         shared = {**shared_config(), **_consumer_config(), **config}
         self._offsets = offsets
         self._sequential = _Pool({**shared, **_SEQUENTIAL}, topic, readers)
-        self._random = _Pool({**shared, **_RANDOM}, topic, 4)
+        self._random = _Pool({**shared, **_RANDOM}, topic, _RANDOM_READERS)
+        self._threads: ThreadPoolExecutor | None = None
         self._lock = threading.Lock()
         self._ends: dict[int, int] = {}  # as last seen; they only rise
         self._gaps: dict[int, tuple[int, int]] = {}  # partition: nothing to read from … up to …
@@ -335,32 +246,51 @@ class TopicReader:
             self._check_start(partition, start)
             return []
 
-    def fetch(self, partition: int, offsets: Sequence[int], near: int = 64) -> list[Stored]:
-        """Those of these offsets that are there. `near`: read on instead of going to an offset that is so close."""
-        end = self._ask_end(partition)
-        wanted = sorted({offset for offset in offsets if 0 <= offset < end})
-        found: list[Stored] = []
-        while wanted:
-            try:
-                for run in _runs(wanted, near):
-                    found += self._run(partition, run, end)
-                return found
-            except _OutOfRange:
-                start = self._offsets.starts([partition])[partition]
-                after = found[-1].offset + 1 if found else 0
-                wanted = [offset for offset in wanted if offset >= max(start, after)]
-        return found
+    def fetch(self, wanted: Mapping[int, Collection[int]], near: int = 64) -> list[Stored]:
+        """Those of these offsets of partitions that are there, in any order.
+
+        near: read on instead of going to an offset that is so close. Going to one takes about a millisecond, most of
+        it waiting: many are worked off by several readers at once.
+        """
+        if not wanted:
+            return []
+        ends = self._offsets.ends(sorted(wanted))
+        runs = [
+            (partition, run, ends[partition])
+            for partition, offsets in wanted.items()
+            for run in _runs(sorted({offset for offset in offsets if 0 <= offset < ends[partition]}), near)
+        ]
+        if len(runs) <= _ALONE:
+            return [record for run in runs for record in self._run(*run)]
+        parts = self._workers().map(lambda part: [r for run in part for r in self._run(*run)], _dealt(runs))
+        return [record for part in parts for record in part]
 
     def _run(self, partition: int, run: Sequence[int], end: int) -> list[Stored]:
-        last, asked = run[-1], set(run)
+        """The records at ascending offsets near each other; below the log's start there is none."""
+        asked = set(run)
         found: list[Stored] = []
-        with self._random.at(partition, run[0]) as reader:
-            while reader.next <= last:
-                found += [each for each in reader.take(last + 1 - reader.next, end) if each.offset in asked]
-            reader.leave()
+        try:
+            with self._random.at(partition, run[0]) as reader:
+                while reader.next <= run[-1]:
+                    found += [each for each in reader.take(run[-1] + 1 - reader.next, end) if each.offset in asked]
+                reader.leave()
+        except _OutOfRange:
+            start = self._offsets.starts([partition])[partition]
+            later = [offset for offset in run if offset >= start]
+            return self._run(partition, later, end) if run[0] < start and later else []
         return found
 
+    def _workers(self) -> ThreadPoolExecutor:
+        with self._lock:
+            if self._threads is None:
+                self._threads = ThreadPoolExecutor(_RANDOM_READERS, "kafka fetch")
+            return self._threads
+
     def close(self) -> None:
+        with self._lock:
+            threads, self._threads = self._threads, None
+        if threads is not None:
+            threads.shutdown(wait=True, cancel_futures=True)
         self._sequential.close()
         self._random.close()
 
@@ -382,6 +312,11 @@ class TopicReader:
         log_start = self._offsets.starts([partition])[partition]
         if start < log_start:
             raise LogTruncated(f"partition {partition} of the log begins at {log_start}: {start} is not kept any more")
+
+
+def _dealt(runs: Sequence[_Run]) -> list[Sequence[_Run]]:
+    """A share for each reader."""
+    return [runs[first::_RANDOM_READERS] for first in range(_RANDOM_READERS)]
 
 
 def _runs(wanted: Sequence[int], near: int) -> Iterator[list[int]]:

@@ -42,7 +42,7 @@ class PostgresControl:
         return found
 
     def _revisions(self, where: str) -> list[Revision]:
-        with self._database.transaction() as cursor:
+        with self._database.reading() as cursor:
             cursor.execute(f"{_REVISION} {where}")
             return [Revision(*row) for row in cursor.fetchall()]
 
@@ -64,7 +64,7 @@ class PostgresControl:
             return Pulse(row[0], row[1], row[2], row[3], due_us, row[4])
 
     def progress(self, revision: int) -> list[Progress]:
-        with self._database.transaction() as cursor:
+        with self._database.reading() as cursor:
             cursor.execute(
                 "select partition, epoch, next_offset, watermark_us from progress where revision = %s"
                 " order by partition",

@@ -149,19 +149,19 @@ class PostgresStore:
 
     def number_feed(self) -> int:
         with self._database.transaction() as cursor:
-            cursor.execute("select 1 from feed_batches where seq is null limit 1")
-            if cursor.fetchone() is None:
-                return 0
-            cursor.execute("select pg_advisory_xact_lock(%s)", (FEED_LOCK,))
+            # one round trip: the second statement's look is younger than the lock
             cursor.execute(
-                "with base as (select coalesce(max(seq), 0) as top from feed_batches),"
+                f"select pg_advisory_xact_lock({FEED_LOCK});"
+                " with base as (select coalesce(max(seq), 0) as top from feed_batches),"
                 " fresh as (select batch, row_number() over (order by batch) as place"
                 " from feed_batches where seq is null)"
                 " update feed_batches b set seq = base.top + fresh.place from base, fresh where b.batch = fresh.batch"
             )
             numbered = cursor.rowcount
-            cursor.execute(f"notify {CHANGES_CHANNEL}")
-        failpoint("feed.after_number")
+            if numbered:
+                cursor.execute(f"notify {CHANGES_CHANNEL}")
+        if numbered:
+            failpoint("feed.after_number")
         return numbered
 
     def close(self) -> None:

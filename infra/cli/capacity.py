@@ -22,7 +22,7 @@ def capacity(
     ] = None,
     retention_days: Annotated[float, typer.Option(help="days that Kafka keeps the log; the archive keeps all")] = 7,
     event_bytes: Annotated[
-        float | None, typer.Option(help="of an event's record in the log; else as measured", show_default=False)
+        float | None, typer.Option(help="of an event in Kafka, compressed; else as measured", show_default=False)
     ] = None,
     as_json: JSON = False,
 ) -> None:
@@ -34,7 +34,7 @@ def capacity(
     Examples:
       touchfold capacity --events-per-second 5000
       touchfold capacity --events-per-second 20000 --customers 3000000 --retention-days 3
-      touchfold capacity --events-per-second 1e5 --event-bytes 900 --json
+      touchfold capacity --events-per-second 1e5 --event-bytes 800 --json
     """
     from infra.capacity import ask_of, plan, read_figures
     from infra.capacity_tables import as_json as whole

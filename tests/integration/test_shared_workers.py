@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from random import Random
@@ -134,15 +134,15 @@ def crowd(rng: Random, count: int, people: int) -> list[Record]:
 
 def folded(world: World) -> Callable[[], bool]:
     ends = sum(world.services.log.ends())
-    control = PostgresControl(world.databases.main)
 
     def done() -> bool:
-        live = control.live().revision
-        return (
-            control.building() is None
-            and sum(each.next_offset for each in control.progress(live)) == ends
-            and control.open_marks(live) == 0
-        )
+        with closing(PostgresControl(world.databases.main)) as control:  # asked by every worker's thread
+            live = control.live().revision
+            return (
+                control.building() is None
+                and sum(each.next_offset for each in control.progress(live)) == ends
+                and control.open_marks(live) == 0
+            )
 
     return done
 
