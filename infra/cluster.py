@@ -28,6 +28,11 @@ def ensure_kafka_log(database: Database, access: KafkaAccess, settings: Settings
     note_topic(database, access.topic(EVENTS), topic_id, partitions)
 
 
+def retention_s(access: KafkaAccess) -> float | None:
+    """How long the events topic keeps a record; None: for ever."""
+    return kafka_topics.retention_s(access, access.topic(EVENTS))
+
+
 def _known_partitions(database: Database) -> int:
     """Of the topic when last seen; 0 before the first start with Kafka."""
     with database.reading() as cursor:

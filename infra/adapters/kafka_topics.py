@@ -240,6 +240,16 @@ def describe(access: KafkaAccess, topic: str) -> tuple[str, int]:
     return found.topic_id, found.partitions
 
 
+def retention_s(access: KafkaAccess, topic: str) -> float | None:
+    """How long a topic keeps a record, in seconds; None: for ever. Raises ServiceFailed when it is not there."""
+    with _admin(access) as admin:
+        found = _describe(admin, [topic]).get(topic)
+    if found is None:
+        raise ServiceFailed(f"there is no topic {topic}: {_APPLY}", [Problem(topic, f"is missing: {_APPLY}")])
+    kept_ms = int(found.config["retention.ms"])
+    return None if kept_ms < 0 else kept_ms / 1_000
+
+
 # --- what differs ------------------------------------------------------------------------------------------------
 
 

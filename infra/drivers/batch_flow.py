@@ -387,6 +387,7 @@ class BatchFlow:
     def _hold(self, batch: Fetched, tries: int) -> None:
         """The partition waits, the others go on."""
         self._kafka.pause({batch.partition})
+        self._watchdog.mark(batch.partition, batch.start)  # it waits for a reason that is known and logged
         due = time.monotonic() + self._pace.poison_s * 2.0 ** (tries - 1)
         self._held[batch.partition] = _Held(batch, tries, due)
 

@@ -62,7 +62,16 @@ def _worker(session: Session, stop: threading.Event, report: Report, _listener: 
 def _archive(session: Session, stop: threading.Event, report: Report, _listener: socket.socket | None) -> None:
     from infra.drivers import archive_role  # noqa: PLC0415  # pyarrow's 60 MB are for this role
 
-    archive_role.run(session, stop, report.ready)
+    archive_role.run(session, stop, report.ready, _retention_s(session))
+
+
+def _retention_s(session: Session) -> float | None:
+    """How long the log keeps a record: PostgreSQL's for ever."""
+    if session.adapters.kafka is None:
+        return None
+    from infra.cluster import retention_s  # noqa: PLC0415  # of a cluster alone
+
+    return retention_s(session.adapters.kafka)
 
 
 def _ui(session: Session, stop: threading.Event, report: Report, listener: socket.socket | None) -> None:

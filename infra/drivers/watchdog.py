@@ -152,8 +152,13 @@ def broker_ends(access: KafkaAccess, topic: str) -> Ends:
         }
         try:
             found = made[0].list_offsets(wanted, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=_ASK_S)
-            return {each.partition: future.result(_ASK_S).offset for each, future in found.items()}
+            ends = {each.partition: future.result(_ASK_S).offset for each, future in found.items()}
         except (KafkaException, TimeoutError) as err:
+            made.clear()  # librdkafka 2.16 goes on asking by the leader epoch it once knew (see kafka_reading)
             raise StoreUnavailable(f"Kafka does not tell its ends ({type(err).__name__})") from err
+        if min(ends.values(), default=0) < 0:  # an answer of librdkafka that did not come in time
+            made.clear()
+            raise StoreUnavailable("Kafka does not tell its ends (TimeoutError)")
+        return ends
 
     return ask
