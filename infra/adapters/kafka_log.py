@@ -77,6 +77,10 @@ class KafkaLog:
         found = self._offsets.ends(range(self.partitions))
         return [found[partition] for partition in range(self.partitions)]
 
+    def warm_up(self) -> None:
+        """Begin to connect the producer, so that the first append need not wait half a second. Waits for nothing."""
+        self._producer.open()
+
     def waiting_bytes(self) -> int:
         """What records that the brokers have not acknowledged take in memory."""
         return self._producer.waiting_bytes()

@@ -171,6 +171,10 @@ class AckedProducer:
             positions += self._append(part, deadline)
         return positions
 
+    def open(self) -> None:
+        """Begin to connect: the brokers take half a second to give a producer its id. Waits for nothing."""
+        self._current()
+
     def waiting_bytes(self) -> int:
         """What records without a report take, in memory."""
         line = self._line

@@ -81,7 +81,7 @@ class _Reader:
             for message in (first, *rest):
                 error = message.error()
                 if error is not None:
-                    self._met(error, end)
+                    self._met(error, message.offset(), end)
                     continue
                 offset = message.offset()
                 assert offset is not None, "records that were read have one"
@@ -89,10 +89,11 @@ class _Reader:
                 self.next = offset + 1
         return found
 
-    def _met(self, error: KafkaError, end: int) -> None:
+    def _met(self, error: KafkaError, place: int | None, end: int) -> None:
         code = error.code()
         if code == KafkaError._PARTITION_EOF:
-            self.next = max(self.next, end)
+            if place is not None and place >= end:  # else it was met when the partition was shorter
+                self.next = max(self.next, place)
         elif code in {KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE}:
             raise _OutOfRange
         else:

@@ -63,21 +63,32 @@ def runs(pid: int) -> bool:
         return False
 
 
+_ANY_PORT: Final = dict.fromkeys(("up", "ingest", "serve"), ("--port", "0"))
+
+
 class Answer(NamedTuple):
     status: int
     body: Any
 
 
 class Up:
-    """Started at once; `wait_ready` gives the URL. `settings` without their TOUCHFOLD_."""
+    """Started at once; `wait_ready` gives the URL. `settings` without their TOUCHFOLD_. `role`: of a cluster."""
 
-    def __init__(self, data: Path, *arguments: str, **settings: str) -> None:
+    def __init__(self, data: Path, *arguments: str, role: str = "up", **settings: str) -> None:
         self.data = data
         self.url = ""
         self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
         self.errors: list[str] = []
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "infra.cli.main", "up", "--data", str(data), *(arguments or ("--port", "0"))],
+            [
+                sys.executable,
+                "-m",
+                "infra.cli.main",
+                role,
+                "--data",
+                str(data),
+                *(arguments or _ANY_PORT.get(role, ())),
+            ],
             env=environment(**settings),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -108,7 +119,7 @@ class Up:
 
     def wait_ready(self) -> str:
         line = self._lines.get(timeout=DEADLINE_S)
-        assert line.startswith("ready http://"), f"{line!r}, exit {self.process.poll()}:\n{self.log}"
+        assert line.startswith("ready "), f"{line!r}, exit {self.process.poll()}:\n{self.log}"
         self.url = line.split()[1]
         return self.url
 

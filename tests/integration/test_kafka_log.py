@@ -104,6 +104,7 @@ def standing(cluster: Cluster) -> Iterator[None]:
 
 def test_a_log_of_unknown_size_asks_the_brokers_and_begins_and_ends_where_they_say(access: KafkaAccess) -> None:
     with closing(KafkaLog(access)) as log:
+        log.warm_up()
         assert (log.partitions, log.generation) == (PARTITIONS, 1)
         log.append([pending(2, b"x")])
         assert log.ends() == [0, 0, 1, 0]
@@ -145,6 +146,20 @@ def test_an_end_of_aborted_records_is_an_end(access: KafkaAccess, log: KafkaLog)
     assert log.read(0, 1, 10) == log.read(0, 2, 10) == log.read(0, 3, 10) == []
     [second] = log.append([pending(0, b"second")])
     assert log.read(0, 1, 10) == [Stored(*second, b"second")]
+
+
+def test_a_reader_that_met_an_end_long_ago_skips_nothing_of_what_came_behind_it(log: KafkaLog) -> None:
+    log.append([pending(0, str(number).encode()) for number in range(20)])
+    begun = log.read(0, 0, 5)  # the consumer fetches on, to the end, and notes it
+    until = time.monotonic() + 0.3
+    while time.monotonic() < until:
+        log.ends()
+    log.append([pending(0, str(number).encode()) for number in range(20, 40)])
+    assert len(log.read(0, 35, 10)) == 5  # another consumer; the end is known to be further now
+    rest = log.read(0, 5, 15)
+    rest += log.read(0, 20, 1)
+    rest += log.read(0, 21, 100)
+    assert [int(record.value) for record in begun + rest] == list(range(40))
 
 
 def test_reading_below_the_logs_start_names_it(access: KafkaAccess, log: KafkaLog) -> None:

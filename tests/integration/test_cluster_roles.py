@@ -1,0 +1,168 @@
+"""The roles of a cluster as processes of their own on one Kafka and one PostgreSQL, each with its own data folder."""
+
+import json
+import secrets
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from infra.adapters.kafka_access import SEGMENT_CHANGES, KafkaAccess
+from infra.adapters.kafka_topics import apply
+from infra.bootstrap import kafka_access
+from infra.settings import load
+from tests.conftest import Databases
+from tests.integration.running import Up, command, result, until
+from tests.kafka_broker import Kafka
+
+ROLES = ("ingest", "worker", "archive", "publish", "serve")
+
+
+def settings_of(kafka: Kafka, databases: Databases) -> dict[str, str]:
+    """What all roles share."""
+    return {
+        **{"LOG": "kafka", "KAFKA_BOOTSTRAP": kafka.bootstrap, "KAFKA_INSECURE": "1", "KAFKA_PREFIX": kafka.prefix()},
+        **{"KAFKA_PARTITIONS": "3", "KAFKA_REPLICATION": "1", "UI": "off"},
+        **{"DATABASE": databases.main, "VAULT": databases.vault, "MASTER_KEY": secrets.token_hex(32)},
+    }
+
+
+def access_of(settings: dict[str, str]) -> KafkaAccess:
+    """The topics are there afterwards."""
+    loaded = load({f"TOUCHFOLD_{name}": value for name, value in settings.items()})
+    access = kafka_access(loaded)
+    assert access is not None
+    apply(access, loaded)
+    return access
+
+
+@pytest.fixture
+def cluster(
+    kafka: Kafka, databases: Databases, tmp_path: Path
+) -> Iterator[tuple[dict[str, Up], dict[str, str], KafkaAccess]]:
+    settings = settings_of(kafka, databases) | {"ARCHIVE": str(tmp_path / "archive"), "DOORS": "1"}
+    access = access_of(settings)
+    running = {role: Up(tmp_path / role, role=role, **settings) for role in ROLES}
+    try:
+        for each in running.values():
+            each.wait_ready()
+        yield running, settings, access
+    finally:
+        for each in running.values():
+            each.stop()
+
+
+def test_what_one_role_accepts_another_folds_a_third_publishes_and_a_fourth_answers(
+    cluster: tuple[dict[str, Up], dict[str, str], KafkaAccess], tmp_path: Path
+) -> None:
+    roles, settings, access = cluster
+    at = ("--data", str(tmp_path / "serve"))
+    key = result("source", "create", "web", *at, **settings)["write_key"]
+    for number in range(30):
+        item = {
+            "userId": f"u{number % 10}",
+            "event": "Order Completed",
+            "properties": {"order_id": f"o{number}", "revenue": 90},
+        }
+        assert roles["ingest"].send(key, "track", item).status == 200
+    command("status", "--wait", *at, **settings)
+    profile = result("profile", "user_id:u3", *at, **settings)
+    assert (profile["event_count"], profile["computed"]["lifetime_revenue"]) == (3, "270.0000")
+    status = result("status", *at, **settings)
+    assert (status["accepted"], status["applied"], status["lag"]) == (30, 30, 0)
+    assert result("sql", "select count(*) as n from events", *at, **settings) == [{"n": 30}]
+    assert roles["serve"].get("/health").body["status"] == "ok"
+    until(lambda: {change["name"] for change in published(access)} >= {"reachable_customers"}, "segment changes")
+    assert result("rebuild", "--check", *at, **settings)["equal"] is True
+
+
+def published(access: KafkaAccess) -> list[dict[str, Any]]:
+    """Every segment change on the topic so far."""
+    from kafka import KafkaConsumer, TopicPartition  # noqa: PLC0415
+
+    with closing(KafkaConsumer(**access.kafka_python(), isolation_level="read_committed")) as consumer:
+        parts = [TopicPartition(access.topic(SEGMENT_CHANGES), number) for number in range(3)]
+        consumer.assign(parts)
+        consumer.seek_to_beginning(*parts)
+        ends = consumer.end_offsets(parts)
+        found = []
+        while any(consumer.position(part) < ends[part] for part in parts):
+            for records in consumer.poll(timeout_ms=500).values():
+                found += [json.loads(record.value) for record in records]
+    return found
+
+
+def test_each_edge_says_where_the_other_one_is(cluster: tuple[dict[str, Up], dict[str, str], KafkaAccess]) -> None:
+    roles, _, _ = cluster
+    assert "touchfold ingest" in roles["serve"].send("key", "track", {}).body["message"]
+    answer = roles["ingest"].get("/api/v1/segments")
+    assert (answer.status, "touchfold serve" in answer.body["message"]) == (404, True)
+
+
+def test_a_worker_that_dies_is_replaced_by_another_machine_s(
+    cluster: tuple[dict[str, Up], dict[str, str], KafkaAccess], tmp_path: Path
+) -> None:
+    roles, settings, _ = cluster
+    at = ("--data", str(tmp_path / "serve"))
+    key = result("source", "create", "web", *at, **settings)["write_key"]
+    other = Up(tmp_path / "worker2", role="worker", **settings)
+    try:
+        other.wait_ready()
+        roles["worker"].process.kill()
+        for number in range(20):
+            item = {"userId": f"w{number}", "event": "Visited"}
+            assert roles["ingest"].send(key, "track", item).status == 200
+        until(lambda: result("status", *at, **settings)["lag"] == 0, "the other worker to fold everything")
+        assert result("rebuild", "--check", *at, **settings)["equal"] is True
+    finally:
+        other.stop()
+
+
+def test_a_role_without_what_it_needs_says_what(tmp_path: Path) -> None:
+    for role in ROLES:
+        told = command(role, "--data", str(tmp_path))
+        assert (told.returncode, "TOUCHFOLD_LOG=kafka" in told.stderr) == (1, True)
+    told = command("worker", "--data", str(tmp_path), LOG="kafka", KAFKA_BOOTSTRAP="localhost:1")
+    assert (told.returncode, "TOUCHFOLD_DATABASE" in told.stderr) == (1, True)
+
+
+def test_a_topic_that_was_made_anew_is_another_log(kafka: Kafka, databases: Databases, tmp_path: Path) -> None:
+    from kafka import KafkaAdminClient  # noqa: PLC0415
+
+    settings = settings_of(kafka, databases)
+    access = access_of(settings)
+    assert result("status", "--data", str(tmp_path / "one"), **settings)["accepted"] == 0
+    with closing(KafkaAdminClient(**access.kafka_python())) as admin:
+        admin.delete_topics([access.topic("events")])
+    until(lambda: "missing" in command("topics", "plan", **settings).stdout, "the topic to be gone")
+    access_of(settings)
+    told = command("status", "--data", str(tmp_path / "one"), **settings)
+    assert (told.returncode, "was deleted and made anew" in told.stderr) == (1, True), told.stderr
+    kept = {name: settings[name] for name in ("DATABASE", "VAULT", "MASTER_KEY")}
+    back = command("status", "--data", str(tmp_path / "one"), **kept)
+    assert (back.returncode, "set TOUCHFOLD_LOG=kafka" in back.stderr) == (1, True), back.stderr
+
+
+def test_partitions_that_a_topic_was_given_later_are_folded_after_a_restart(
+    kafka: Kafka, databases: Databases, tmp_path: Path
+) -> None:
+    settings = settings_of(kafka, databases)
+    access_of(settings)
+    at = ("--data", str(tmp_path / "one"))
+    result("status", *at, **settings)
+    access_of(settings | {"KAFKA_PARTITIONS": "5"})
+    up = Up(tmp_path / "one", **settings)
+    try:
+        up.wait_ready()
+        key = result("source", "create", "web", *at, **settings)["write_key"]
+        for number in range(40):
+            assert up.send(key, "track", {"userId": f"p{number}", "event": "Visited"}).status == 200
+        command("status", "--wait", *at, **settings)
+        assert result("sql", "select count(*) as n, count(distinct profile_id) as p from events", *at, **settings) == [
+            {"n": 40, "p": 40}
+        ]
+        assert result("rebuild", "--check", *at, **settings)["equal"] is True
+    finally:
+        up.stop()
