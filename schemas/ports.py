@@ -34,8 +34,8 @@ class EventLog(Protocol):
     def append(self, batch: Sequence[Pending]) -> list[tuple[int, int]]:
         """Place and store; durable when it returns the (partition, offset) of each, in order.
 
-        A repeat is a second record: callers dedup. Raises StoreUnavailable: nothing of the batch, or (outcome
-        unknown) all of it, is in the log.
+        A repeat is a second record. Raises StoreUnavailable: none, some or all of the batch is in the log, now or
+        (Kafka) within the acknowledgement's deadline. Callers repeat; the register drops the second copy.
         """
 
     def read(self, partition: int, start: int, limit: int) -> list[Stored]:

@@ -187,6 +187,7 @@ class ArchivedLog:
         self._log = log
         self._reader = reader
         self._log_starts: Callable[[], list[int]] | None = getattr(log, "starts", None)
+        self._warm_up: Callable[[], None] | None = getattr(log, "warm_up", None)
         self._expects = False
 
     @property
@@ -202,6 +203,11 @@ class ArchivedLog:
 
     def ends(self) -> list[int]:
         return self._log.ends()
+
+    def warm_up(self) -> None:
+        """Where the log has something to make ready for appends."""
+        if self._warm_up is not None:
+            self._warm_up()
 
     def starts(self) -> list[int]:
         """By partition the first offset that can be read: 0 where there are files, for they begin there."""

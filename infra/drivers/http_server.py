@@ -190,6 +190,10 @@ def run(
     from infra.drivers.roles import settle_memory  # noqa: PLC0415
 
     session.vault().hold_lease()
+    if session.adapters.kafka is not None:
+        from infra.cluster import warm_up  # noqa: PLC0415  # of a cluster alone
+
+        warm_up(session)
     meter = Meter(session.data / "meters")
     door, api = build_door(session, meter), build_api(session)
     services = api.state.api

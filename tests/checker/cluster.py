@@ -211,9 +211,10 @@ def endure(
     judged_every: int = 25,
     say: Callable[[str], None] = lambda _line: None,
 ) -> Report:
-    """Faults under load until so many kills are made or the time is up; judged in between and at the end.
+    """Faults under load until so many kills are made and every kind was there, or the time is up.
 
-    Every kind of fault comes once before any comes twice. Ends at the first violation.
+    Every kind of fault comes once before any comes twice. Judged in between and at the end; the first violation ends
+    it.
     """
     from tests.checker.faults import Faults  # noqa: PLC0415  # it needs what is defined here
 
@@ -222,7 +223,7 @@ def endure(
     kinds: list[str] = []
     judged = 0
     here.traffic.go()
-    while report.kills < kills and time.monotonic() < deadline:
+    while (report.kills < kills or len(report.done) < len(faults.kinds)) and time.monotonic() < deadline:
         if not kinds:
             kinds = here.random.sample(sorted(faults.kinds), len(faults.kinds))
         kind = kinds.pop()
