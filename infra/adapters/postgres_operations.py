@@ -10,7 +10,7 @@ from infra.adapters.parquet_archive import ParquetArchive
 from infra.adapters.postgres import Database
 from infra.adapters.postgres_reads import PerThread
 from infra.adapters.processes import Process, processes_of
-from infra.adapters.reading_log import PerThreadLog, TimelyEnds
+from infra.adapters.reading_log import ENDS_S, PerThreadLog, TimelyEnds
 from schemas.ports import EventLog
 from schemas.record import decode
 
@@ -82,13 +82,13 @@ class Deployed(Protocol):
 
 
 class Operations:
-    """Any thread may call."""
+    """Any thread may call. `ends_s`: how long the ends of a log in Kafka are waited for."""
 
-    def __init__(self, session: Deployed, archive: ParquetArchive) -> None:
+    def __init__(self, session: Deployed, archive: ParquetArchive, ends_s: float = ENDS_S) -> None:
         self._connections = PerThread(lambda: Database(session.dsn, "touchfold operations"))
         self._rows = self._connections.rows
         self._log = PerThreadLog(session.log)
-        self._timely = None if session.adapters.kafka is None else TimelyEnds(session.log)
+        self._timely = None if session.adapters.kafka is None else TimelyEnds(session.log, ends_s)
         self._archive = archive
         self._disk = session.disk
         self._vault = session.vault()

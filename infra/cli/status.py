@@ -1,7 +1,7 @@
 """`touchfold status [--wait]`: how far acceptance, folding, decisions and the archive are."""
 
 import json
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -9,6 +9,8 @@ from infra.cli.options import DATA, JSON, say
 
 if TYPE_CHECKING:
     from infra.bootstrap import Session
+
+PATIENCE_S: Final = 15.0  # with brokers that are busy or just starting
 
 
 def register(app: typer.Typer) -> None:
@@ -50,7 +52,7 @@ def measure(here: "Session") -> dict[str, Any]:
     from infra.adapters.postgres_operations import Operations
     from infra.archives import archive_of
 
-    with closing(Operations(here, archive_of(here))) as operations:
+    with closing(Operations(here, archive_of(here), ends_s=PATIENCE_S)) as operations:
         found = operations.state(here.clock.now())
     accepted, applied = found["accepted"], found["applied"]
     decided = max(0, applied - found["waiting"])
