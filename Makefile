@@ -1,6 +1,8 @@
 SHELL := /bin/bash
 PY := .venv/bin/python
-.PHONY: install lock kafka static unit contract pages kills test test-long bench bench-kafka demo pictures demo-score clean
+CLUSTER := tests/contract/test_runners.py $(addprefix tests/integration/test_,$(addsuffix .py,kafka_log kafka_topics \
+  kafka_reading cluster_roles publishing inbox archived_log archive_s3))
+.PHONY: install lock kafka static unit contract cluster services pages kills test test-long bench bench-kafka demo pictures demo-score clean
 
 install: .venv/installed  ## make .venv with the touchfold command
 
@@ -22,7 +24,14 @@ unit: install  ## unit and property tests: no service
 	@bash tools/timed.sh "unit and property" .venv/bin/pytest tests/unit tests/property -m "not long"
 
 contract: install kafka  ## ports and rooms against real services
-	@bash tools/timed.sh "contract and integration" .venv/bin/pytest tests/contract tests/integration tests/checker -m "not long and not kill"
+	@bash tools/timed.sh "contract and integration" .venv/bin/pytest tests/contract tests/integration tests/checker \
+	  -m "not long and not kill" $(addprefix --ignore=,$(CLUSTER))
+
+cluster: install kafka  ## cluster mode against a real Kafka, PostgreSQL and an S3 server
+	@bash tools/timed.sh cluster .venv/bin/pytest $(CLUSTER) -m "not long and not kill"
+
+services: install kafka  ## both at once: they wait more than they compute
+	@$(MAKE) --no-print-directory -j2 -Oline contract cluster
 
 pages: install  ## the pages in a real Chromium, and the README's tour
 	@bash tools/browser.sh
@@ -31,7 +40,7 @@ pages: install  ## the pages in a real Chromium, and the README's tour
 kills: install kafka  ## kill -9 at failpoints and at random, judged by the independent checker
 	@bash tools/timed.sh kills .venv/bin/pytest tests -m "kill and not long"
 
-test: static unit contract pages kills  ## everything; what CI and the README call
+test: static unit services pages kills  ## everything; what CI and the README call
 
 test-long: install kafka  ## long forms of the property, kill and fuzz suites
 	@bash tools/timed.sh long .venv/bin/pytest tests -m "long" --timeout 7200
