@@ -200,7 +200,7 @@ class Report:
         self.kills = 0
         self.done: list[str] = []
         self.violations: list[Violation] = []
-        self.equal = True
+        self.equal: bool | None = None  # None: not compared
 
 
 def endure(
@@ -209,16 +209,17 @@ def endure(
     kills: int,
     limit_s: float,
     judged_every: int = 25,
+    deep: bool = False,
     say: Callable[[str], None] = lambda _line: None,
 ) -> Report:
     """Faults under load until so many kills are made and every kind was there, or the time is up.
 
-    Every kind of fault comes once before any comes twice. Judged in between and at the end; the first violation ends
-    it.
+    Every kind of fault comes once before any comes twice; `deep` adds definitions that change and erasures. Judged
+    in between and at the end; the first violation ends it.
     """
     from tests.checker.faults import Faults  # noqa: PLC0415  # it needs what is defined here
 
-    report, faults = Report(), Faults(here)
+    report, faults = Report(), Faults(here, deep=deep)
     deadline = time.monotonic() + limit_s
     kinds: list[str] = []
     judged = 0
@@ -239,7 +240,7 @@ def endure(
                 return report
             here.traffic.go()
     _judge(here, faults.mend, report, say)
-    report.equal = not report.violations and here.rebuild_is_equal()
+    report.equal = here.rebuild_is_equal()
     return report
 
 
@@ -260,6 +261,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--runner", choices=("faust", "aiokafka"), default="faust")
     parser.add_argument("--judged-every", type=int, default=25)
+    parser.add_argument("--deep", action="store_true", help="definitions change and people are erased meanwhile")
     parser.add_argument("--folder", type=Path, help="kept at the end; else a temporary one")
     given = parser.parse_args(arguments)
     folder = given.folder or Path(tempfile.mkdtemp(prefix="touchfold-chaos-"))
@@ -272,9 +274,8 @@ def main(arguments: Sequence[str]) -> int:
 
     with opened(folder, **settings) as here, closing(_Tail(here.product.log, folder / "up.log")):
         try:
-            report = endure(
-                here, kills=given.kills, limit_s=given.minutes * 60, judged_every=given.judged_every, say=say
-            )
+            limits = {"kills": given.kills, "limit_s": given.minutes * 60, "judged_every": given.judged_every}
+            report = endure(here, **limits, deep=given.deep, say=say)
         except Exception:
             traceback.print_exc()
             print("\n".join(here.product.log[-40:]))

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import closing, suppress
 from datetime import UTC, datetime
+from subprocess import DEVNULL, PIPE, Popen
 from threading import Timer
 from typing import Any
 
@@ -14,19 +15,26 @@ import psycopg2
 
 from tests.checker.cluster import GROUP, PARTITIONS, Deployment, end_tree
 from tests.checker.ledger import ABORTED, COMMITTED, POISON, UNKNOWN, Direct, Name
-from tests.checker.product import wait_until
+from tests.checker.product import COMMAND, wait_until
 from tests.checker.sources import Message, messages
 from tests.kafka_broker import Node
 
 SESSION_S = 10.0  # after which a silent worker's partitions go to others
 SERVER_EVERY_S = 9.0  # `up` gives up where PostgreSQL ends 5 times in 30 s: that is not what is tested here
 SEEN = 400  # records kept as models for what is written past the door
+_OURS = (
+    "select pid from pg_stat_activity where application_name like 'touchfold%' and pid <> pg_backend_pid() order by 1"
+)
+_COMMITTING = _OURS.replace("where", "where state = 'active' and query ilike 'commit%' and")
 
 
 class Faults:
-    """`kinds`: name -> does it and returns how many processes, brokers or sessions it ended."""
+    """`kinds`: name -> does it and returns how many processes, brokers or sessions it ended.
 
-    def __init__(self, here: Deployment) -> None:
+    `deep`: definitions change and people are erased meanwhile.
+    """
+
+    def __init__(self, here: Deployment, *, deep: bool = False) -> None:
         self._here = here
         self._random = here.random
         self._written = 0
@@ -34,6 +42,9 @@ class Faults:
         self._server_at = 0.0
         self._paused: dict[int, Timer] = {}
         self._models: list[Message] = []
+        self._applying: list[Popen[str]] = []
+        self._defined = 0
+        self._half_erased = False
         many = len(here.brokers.nodes) > 2
         self.kinds: Mapping[str, Callable[[], int]] = {
             "kill a worker": lambda: self._kill("worker"),
@@ -57,6 +68,7 @@ class Faults:
             "offset of the group set behind": lambda: self._set_offsets(0),
             "poison": self._poison,
             "transactions of another producer": self._transactions,
+            **({"definitions change": self._define, "a person is erased": self._erase} if deep else {}),
         }
 
     def mend(self) -> None:
@@ -66,7 +78,17 @@ class Faults:
         for node in self._here.brokers.nodes:
             if node not in self._here.brokers.running():
                 self._here.brokers.restart(node)
+        if self._half_erased:  # the next start goes on with it
+            self._half_erased = False
+            self._here.product.stop()
+            self._here.product.up(timeout_s=120)
         self._here.product.await_up()
+        for command in self._applying:
+            out, err = command.communicate(timeout=180)
+            assert command.returncode == 0 or "unavailable" in out + err, (
+                f"apply ended with {command.returncode}: {out}{err}"
+            )
+        self._applying.clear()
 
     # ------------------------------------------------------------ processes
 
@@ -217,22 +239,55 @@ class Faults:
         return 1
 
     def _end_sessions(self) -> int:
-        """`pg_terminate_backend` at random sessions, some of them at their commit."""
+        """`pg_terminate_backend`: at commits as far as some are caught, else at random sessions."""
         ended = 0
         with suppress(psycopg2.Error), self._here.product.databases() as (main, _):
             main.autocommit = True
             for _ in range(self._random.randrange(1, 5)):
                 with main.cursor() as cursor:
-                    cursor.execute(
-                        "select pid from pg_stat_activity where application_name like 'touchfold%%'"
-                        " and pid <> pg_backend_pid() order by pid"
-                    )
-                    pids = [row[0] for row in cursor.fetchall()]
+                    for _ in range(40):
+                        cursor.execute(_COMMITTING)
+                        if pids := [row[0] for row in cursor.fetchall()]:
+                            break
+                    else:
+                        cursor.execute(_OURS)
+                        pids = [row[0] for row in cursor.fetchall()]
                     if pids:
                         cursor.execute("select pg_terminate_backend(%s)", (self._random.choice(pids),))
                         ended += 1
                 time.sleep(self._random.uniform(0, 0.2))  # a random moment, not a wait for something
         return ended
+
+    # ------------------------------------------------------------ what people do meanwhile
+
+    def _define(self) -> int:
+        """One more segment: a revision is built and swapped in while all else goes on."""
+        self._defined += 1
+        path = self._here.folder / f"more{self._defined}.yaml"
+        when = f"{{trait: checker_events, op: gte, value: {self._random.randrange(2, 30)}}}"
+        path.write_text(f"segments: {{checker_more_{self._defined}: {{when: {when}}}}}\n")
+        product = self._here.product
+        self._applying.append(
+            Popen(
+                [*COMMAND, "apply", str(path), "--json", "--data", str(product.data)],
+                env=product.environ,
+                stdin=DEVNULL,
+                stdout=PIPE,
+                stderr=PIPE,
+                text=True,
+            )
+        )
+        self._breathe(0, 3)
+        return 0
+
+    def _erase(self) -> int:
+        """Somebody asks to be forgotten, and may come back as a new customer."""
+        sent = [item for request in self._here.ledger.requests for item in request.items]
+        named = sorted({item["userId"] for item in sent if item["type"] == "identify"})
+        if named:
+            done = self._here.product.run("erase", f"user_id:{self._random.choice(named)}", "--yes", "--force")
+            self._half_erased |= done.status not in (0, 1) or "unavailable" in done.out + done.err
+        return 0
 
     # ------------------------------------------------------------ what others write into the topic
 
