@@ -31,7 +31,7 @@ cluster: install kafka  ## cluster mode against a real Kafka, PostgreSQL and an 
 	@bash tools/timed.sh cluster .venv/bin/pytest $(CLUSTER) -m "not long and not kill"
 
 services: install kafka  ## both at once: they wait more than they compute
-	@$(MAKE) --no-print-directory -j2 -Oline contract cluster
+	@$(MAKE) --no-print-directory -j2 contract cluster
 
 pages: install  ## the pages in a real Chromium, and the README's tour
 	@bash tools/browser.sh

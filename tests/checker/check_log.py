@@ -294,8 +294,10 @@ def _check_aside(
 ) -> Iterator[Violation]:
     """Every other copy is set aside: the same digest as a duplicate, another as a conflict with its dead letter."""
     digests: dict[str, list[str]] = defaultdict(list)
+    touched: dict[str, set[str]] = defaultdict(set)
     for event in facts.events.values():
         digests[event.key].append(event.digest)
+        touched[event.key].update(token for _, token in event.tokens)
     letters = Counter(row.event for row in facts.tables.dead_letters if row.rule == "id_reused")
     wanted: Counter[str] = Counter()
     for position, event in facts.events.items():
@@ -311,7 +313,8 @@ def _check_aside(
             yield Violation("I2.verdict", f"the duplicate at {position} has verdict {verdict}")
         elif others.count(event.digest) == 1 and verdict != CONFLICT:
             yield Violation("I2.verdict", f"the conflict at {position} has verdict {verdict}")
-        wanted[event.key] += verdict == CONFLICT
+        if not facts.tables.erased & touched[event.key]:  # an erasure takes the dead letters of its person
+            wanted[event.key] += verdict == CONFLICT
     for key, count in wanted.items():
         if count and not letters[key]:
             yield Violation("I2.dead_letter", f"{count} conflicts of {key} have no dead letter")

@@ -363,7 +363,7 @@ PLANTS: Mapping[str, tuple[Plant, frozenset[str]]] = {
         (ghost_of_register, "I2.ghost"),
         (stale_checkpoint, "I2.progress"),
         (missing_change, "I6.gap"),
-        (missing_change_without_hole, "I6.missing I6.doubled I6.segment"),
+        (missing_change_without_hole, "I6.missing I6.doubled I6.segment I6.days"),
         (doubled_change, "I6.twice"),
         (doubled_change_with_another_id, "I6.doubled"),
         (changes_out_of_order, "I6.order"),
