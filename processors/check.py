@@ -17,7 +17,8 @@ from processors.worker import Compiled, Services, folder_of
 from projections.identity import Evidence, resolve
 from projections.state import State
 from schemas.identity_rules import DEFAULT_RULES
-from schemas.record import Stored, uuid_text
+from schemas.log_range import records_between
+from schemas.record import uuid_text
 from schemas.store import EvidenceRow, ProfileRow, Snapshot
 
 CHUNK: Final = 10_000
@@ -90,21 +91,13 @@ def _fold_all(services: Services, folder: Folder, snapshot: Snapshot, progress: 
     ends = list(snapshot.next_offsets)
     rebuilt, done = _Rebuilt(), 0
     for partition, end in enumerate(ends):
-        start = 0
-        while start < end:
-            read = services.log.read(partition, start, min(CHUNK, end - start))
-            records = [record for record in read if record.offset < end]  # where offsets have gaps it reads beyond
+        for records in records_between(services.log, partition, 0, end, CHUNK):
             chosen = [folder.decoded(r) for r in records if (r.partition, r.offset) not in skipped]
             kept = [each for each in chosen if bytes.fromhex(each.event.route_key) not in erased]
             _fold_chunk(folder, rebuilt, kept, erased)
-            start = _end(records, min(end, start + CHUNK))
             done += len(records)
             progress(done, sum(ends))
     return rebuilt
-
-
-def _end(records: Sequence[Stored], fallback: int) -> int:
-    return records[-1].offset + 1 if records else fallback
 
 
 def _fold_chunk(folder: Folder, rebuilt: _Rebuilt, chosen: Sequence[Applied], erased: set[bytes]) -> None:

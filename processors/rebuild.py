@@ -8,6 +8,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from itertools import chain
 from typing import Final, Protocol
 
 import msgspec
@@ -19,6 +20,7 @@ from processors.worker import Compiled, Services, decider_of, epochs_of, folder_
 from schemas.control import Revision
 from schemas.definitions import Definitions, plain
 from schemas.errors import Disposition, ProgressConflict, TouchfoldError
+from schemas.log_range import records_between
 from schemas.store import Rebuilding, SegmentPair, SwapPlan
 
 log = logging.getLogger("touchfold.rebuild")
@@ -151,8 +153,8 @@ class Builder:
     def _batch(self, building: _Building, partition: int, count: int) -> Batch:
         start = building.next[partition]
         end = start + count
-        read = self._services.log.read(partition, start, count)
-        return Batch(partition, start, end, [record for record in read if record.offset < end], 0)
+        parts = records_between(self._services.log, partition, start, end, count)
+        return Batch(partition, start, end, list(chain.from_iterable(parts)), 0)
 
     def _decide_next(self, building: _Building, live: LiveView) -> None:
         assert building.decided_up_to is not None, "folding the past comes first"

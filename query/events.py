@@ -9,6 +9,7 @@ from uuid import UUID
 import msgspec
 
 from schemas.errors import Erased, NotFound
+from schemas.log_range import records_between
 from schemas.ports import EventLog, Vault
 from schemas.reads import LetterRow, Reads, RegisteredEvent
 from schemas.record import event_key, uuid_text
@@ -78,7 +79,8 @@ class Events:
             start = starts[partition] if partition < len(starts) else 0
             for last in range(end, start, -CHUNK):
                 first = max(start, last - CHUNK)
-                yield from (stored.value for stored in self.log.read(partition, first, last - first))
+                for records in records_between(self.log, partition, first, last, CHUNK):
+                    yield from (record.value for record in records)
 
 
 def _registered(row: RegisteredEvent, letter: LetterRow | None) -> Answer:

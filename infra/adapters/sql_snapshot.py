@@ -14,6 +14,7 @@ from psycopg2.extensions import cursor as Cursor
 
 from infra.adapters.postgres import connect, copy_out, int8, mapped
 from schemas.event_columns import EVENT_SCHEMA, UUID, event_table
+from schemas.log_range import records_between
 from schemas.ports import EventLog
 from schemas.record import Stored
 
@@ -128,14 +129,8 @@ def _tail_of(log: EventLog, snapshot: Snapshot, archived: Sequence[int]) -> pa.T
     """The same from a log anywhere. Its offsets may have gaps, also right before where it is applied up to."""
     tables = [snapshot.tail]
     for partition, (start, until) in enumerate(zip_longest(archived, snapshot.progress, fillvalue=0)):
-        at = start
-        while at < until:
-            read = log.read(partition, at, min(_CHUNK, until - at))
-            records = [record for record in read if record.offset < until]
-            if not records:
-                break
+        for records in records_between(log, partition, start, until, _CHUNK):
             tables.append(event_table(records, snapshot.currency, originals=False))
-            at = records[-1].offset + 1
     return pa.concat_tables(tables)
 
 
