@@ -47,7 +47,6 @@ class Beat(NamedTuple):
     watermark_us: int  # the lowest of all partitions
     due_us: int | None  # the earliest timer
     search: bool
-    owners: int  # workers that own partitions
 
 
 class Control(Protocol):
@@ -71,9 +70,6 @@ class Control(Protocol):
 
     def release(self, revision: int, epochs: Mapping[int, int]) -> None:
         """Own these no more, where they are still ours in these epochs (by partition)."""
-
-    def owners(self, revision: int) -> int:
-        """How many own partitions."""
 
     def save_owned_watermarks(self, revision: int, epochs: Mapping[int, int], watermarks: Mapping[int, int]) -> None:
         """Raise the watermarks of partitions that are still ours in these epochs."""

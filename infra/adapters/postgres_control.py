@@ -17,9 +17,8 @@ select (select revision from revisions where state = 'live'),
     (select min(revision) from revisions where state = 'building'),
     exists (select from marks where revision = %(revision)s and kind <> 'refold'),
     exists (select from marks where revision = %(revision)s and kind = 'refold'),
-    p.watermark_us, exists (select from search_due), p.owners
-from (select coalesce(min(watermark_us), 0) watermark_us, count(distinct owner) owners
-    from progress where revision = %(revision)s) p
+    (select coalesce(min(watermark_us), 0) from progress where revision = %(revision)s),
+    exists (select from search_due)
 """
 
 
@@ -56,11 +55,7 @@ class PostgresControl:
             )
             row = cursor.fetchone()
             assert row is not None, "a query without a table gave no row"
-            due_us = None
-            if row[0] == revision:
-                cursor.execute(f"select min(due_us) from profiles_r{int(revision)}")
-                due = cursor.fetchone()
-                due_us = due[0] if due else None
+            due_us = _first_due(cursor, revision) if row[0] == revision else None
             return Pulse(row[0], row[1], row[2], row[3], due_us, row[4])
 
     def progress(self, revision: int) -> list[Progress]:
@@ -92,12 +87,6 @@ class PostgresControl:
                     (revision, partition, epoch),
                 )
 
-    def owners(self, revision: int) -> int:
-        with self._database.reading() as cursor:
-            cursor.execute("select count(distinct owner) from progress where revision = %s", (revision,))
-            row = cursor.fetchone()
-            return int(row[0]) if row else 0
-
     def save_owned_watermarks(self, revision: int, epochs: Mapping[int, int], watermarks: Mapping[int, int]) -> None:
         rows = [(partition, epochs[partition], at) for partition, at in sorted(watermarks.items())]
         values = ",".join([f"({int(p)}::smallint,{int(epoch)}::bigint,{int(at)}::bigint)" for p, epoch, at in rows])
@@ -114,12 +103,8 @@ class PostgresControl:
             cursor.execute(_BEAT, {"revision": revision})
             row = cursor.fetchone()
             assert row is not None, "a query without a table gave no row"
-            due_us = None
-            if row[0] == revision:
-                cursor.execute(f"select min(due_us) from profiles_r{int(revision)}")
-                due = cursor.fetchone()
-                due_us = due[0] if due else None
-            return Beat(row[0], row[1], row[2], row[3], row[4], due_us, row[5], row[6])
+            due_us = _first_due(cursor, revision) if row[0] == revision else None
+            return Beat(row[0], row[1], row[2], row[3], row[4], due_us, row[5])
 
     def add_revision(self, cause: str, definitions: Mapping[str, Any], content_hash: str, at: datetime) -> int:
         with self._database.transaction() as cursor:
@@ -177,6 +162,13 @@ class PostgresControl:
 
     def close(self) -> None:
         self._database.close()
+
+
+def _first_due(cursor: Cursor, revision: int) -> int | None:
+    """The earliest timer of a revision that has its tables."""
+    cursor.execute(f"select min(due_us) from profiles_r{int(revision)}")
+    row = cursor.fetchone()
+    return row[0] if row else None
 
 
 def insert_fact(cursor: Cursor, fact: Fact, at: datetime) -> None:
