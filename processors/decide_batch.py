@@ -122,9 +122,11 @@ class Decider:
         return lambda state: (state[TRAITS], *published(state))
 
     def run(self, watermark_us: int, *, marks: int = 64, due: int = 2_000, lagging: bool = False) -> Outcome:
-        """Decide what is marked or due at the lowest watermark; all of it in one transaction."""
+        """Decide what is marked or due at the lowest watermark, in one transaction; beside others, at least there."""
         try:
             with self.store.decide() as tx:
+                if self.sharing is not None:
+                    watermark_us = max(watermark_us, tx.join(self.revision))
                 taken = self._take(tx, marks)
                 wanted = self._wanted(tx, taken)
                 all_taken = self.fresh is not None and len(taken) < marks
@@ -138,7 +140,6 @@ class Decider:
                 changes = self._decide(tx, wanted, watermark_us, lagging)
                 if not self.silent:
                     tx.add_changes(changes)
-                tx.delete_marks([mark.id for mark in taken])
         except BaseException:
             if self.fresh is not None:
                 self.fresh.clear()  # whether it was committed may be unknown
@@ -151,7 +152,6 @@ class Decider:
         sharing = self.sharing
         if sharing is None:
             return tx.take_marks(self.revision, limit)
-        tx.join(self.revision)
         shards = tx.hold_shards(self.revision, sharing.own, sharing.others)
         return tx.take_marks(self.revision, limit, shards) if shards else []
 

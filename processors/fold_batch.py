@@ -97,7 +97,8 @@ class Folder:
     fresh: Fresh | None = None  # told what DECIDE may fold into stored profiles; None where others decide too
     poison: set[tuple[int, int]] = field(default_factory=set)  # positions whose fold failed again and again
     _signatures: dict[tuple[str, ...], tuple[tuple[tuple[str, bytes], ...], bytes]] = field(default_factory=dict)
-    _first: dict[bytes, int] = field(default_factory=dict)
+    _first: dict[bytes, int] = field(default_factory=dict)  # by signature: a receipt that its stored evidence has
+    _learnt: dict[bytes, int] = field(default_factory=dict)  # the same, of the transaction that is open
 
     def run(self, batches: Sequence[Batch], prune_us: int) -> Report:
         """Fold the batches of some partitions in one transaction. `prune_us`: no later decision is before it.
@@ -106,23 +107,20 @@ class Folder:
         """
         report = Report()
         decoded, unreadable = self.decode(batches, report)
-        first_seen = dict(self._first)
-        try:
-            with self.store.fold() as tx:
-                tx.hold_erasures(live=self.live)
-                tx.advance(
-                    self.revision,
-                    [Advance(b.partition, b.start, b.end, b.watermark_us, self.epochs[b.partition]) for b in batches],
-                )
-                if self.live:
-                    self._quarantine(tx, unreadable, report)
-                    chosen = self._register(tx, decoded, report)
-                else:
-                    chosen = self.already_applied(tx, batches, decoded)
-                fresh = self._apply(tx, chosen, prune_us)
-        except BaseException:
-            self._first = first_seen  # what was not committed is not known
-            raise
+        self._learnt = {}
+        with self.store.fold() as tx:
+            tx.hold_erasures(live=self.live)
+            tx.advance(
+                self.revision,
+                [Advance(b.partition, b.start, b.end, b.watermark_us, self.epochs[b.partition]) for b in batches],
+            )
+            if self.live:
+                self._quarantine(tx, unreadable, report)
+                chosen = self._register(tx, decoded, report)
+            else:
+                chosen = self.already_applied(tx, batches, decoded)
+            fresh = self._apply(tx, chosen, prune_us)
+        self._learn()
         if self.fresh is not None:
             self.fresh.add(fresh)
         report.applied = len(chosen)
@@ -354,11 +352,15 @@ class Folder:
                 for signature, each in lower.items()
             ]
         )
-        if len(self._first) + len(first) > _CACHE:
-            self._first.clear()
         for signature, each in first.items():
-            self._first[signature] = min(each.received_us, known.get(signature, (each.received_us, b""))[0])
+            self._learnt[signature] = min(each.received_us, known.get(signature, (each.received_us, b""))[0])
         return {signature for signature in lower if signature in known}
+
+    def _learn(self) -> None:
+        """What was committed is known from now on."""
+        if len(self._first) + len(self._learnt) > _CACHE:
+            self._first.clear()
+        self._first |= self._learnt
 
 
 def _newest(events: Sequence[Applied]) -> tuple[int, bytes]:

@@ -82,6 +82,7 @@ class Publisher:
         if not rows:
             return 0
         compiled, living = self._living(_touched(rows))
+        self.feed.settle()
         self.topics.publish([*self._changes(compiled, rows, living), *self._states(compiled, rows, living)])
         failpoint("publish.after_ack")
         place = Place(rows[-1].seq, rows[-1].idx)

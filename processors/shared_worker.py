@@ -14,7 +14,7 @@ from processors.fold_batch import Batch, Folder, Report
 from processors.rebuild import Builder
 from processors.refold import refold_marked
 from processors.search_index import SearchIndexer
-from processors.worker import BATCH, GRACE, MAX_WAIT, Compiled, Services, decider_of, epochs_of, folder_of
+from processors.worker import BATCH, DUE, GRACE, MARKS, MAX_WAIT, Compiled, Services, decider_of, epochs_of, folder_of
 from schemas.control import Beat
 from schemas.errors import ProgressConflict, TouchfoldError
 from schemas.record import MICROSECOND, Stored, decode, to_us
@@ -23,8 +23,6 @@ from schemas.work import Fetched
 log = logging.getLogger("touchfold.worker")
 
 WATERMARKS_EVERY_US: Final = 500_000
-MARKS: Final = 64  # of one look
-DUE: Final = 2_000
 OTHERS: Final = 2  # shards of other workers that an idle one takes at a time
 GRACE_US: Final = GRACE // MICROSECOND
 MAX_WAIT_US: Final = MAX_WAIT // MICROSECOND
@@ -82,7 +80,7 @@ class SharedWorker:
     def apply(self, batches: Sequence[Fetched]) -> None:
         self._fold([self._batch(each) for each in batches])
         self._share(0)
-        self._decide(self.lowest_watermark(), until_none=False)
+        self._decide(self._watermark_us, until_none=False)
 
     def salvage(self, batch: Fetched) -> None:
         """Halve the batch until what fails is one record; that is set aside, the rest is folded."""
@@ -95,7 +93,7 @@ class SharedWorker:
                 raise
             except Exception:
                 waiting += reversed(self._halves(part))
-        self.decide(self.lowest_watermark())
+        self.decide(self._watermark_us)
 
     def _halves(self, batch: Fetched) -> list[Fetched]:
         """The two halves of a batch; of a single record itself, set aside."""

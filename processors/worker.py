@@ -35,6 +35,8 @@ log = logging.getLogger("touchfold.worker")
 BATCH: Final = 5_000  # records of a partition in one FOLD; four partitions make 20,000 when behind
 GRACE: Final = timedelta(seconds=2)  # how far an idle partition's watermark stays behind the clock (design C8)
 MAX_WAIT: Final = timedelta(minutes=1)  # how long a due profile waits for a partition that is behind
+MARKS: Final = 64  # of one look of DECIDE
+DUE: Final = 2_000
 WATERMARK_EVERY_S: Final = 5.0
 TRIES: Final = 3  # of a record that makes the fold fail, before it is set aside
 
@@ -168,7 +170,7 @@ class LiveLoop:
         if batches:
             self._fold(self._folder, batches, lowest)
         refolded = self.refold_wanted(self._folder)
-        decided = self.decide(lowest)
+        decided = self._decide(lowest, until_none=False)
         return bool(batches) or refolded or decided
 
     def refold_wanted(self, folder: Folder) -> bool:
@@ -177,13 +179,18 @@ class LiveLoop:
 
     def decide(self, watermark_us: int) -> bool:
         """DECIDE until nothing is marked or due, then number the feed."""
+        return self._decide(watermark_us, until_none=True)
+
+    def _decide(self, watermark_us: int, *, until_none: bool) -> bool:
+        """`until_none`: until a look finds nothing; else what one left for later is found by the next step."""
         assert self._decider is not None, "load() makes it"
         some = False
         while True:
-            outcome = self._decider.run(watermark_us)
-            if outcome.marks == outcome.profiles == 0:
+            outcome = self._decider.run(watermark_us, marks=MARKS, due=DUE)
+            found = outcome.marks > 0 or outcome.profiles > 0
+            some = some or found
+            if not found or not (until_none or outcome.marks >= MARKS or outcome.profiles >= DUE):
                 break
-            some = True
         if some:
             self.services.store.number_feed()
         return some

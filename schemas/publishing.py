@@ -43,6 +43,9 @@ class FeedToPublish(Protocol):
     def profiles(self, revision: int, profile_ids: Sequence[bytes]) -> list[ProfileRead]:
         """Those of the ids that live. Raises RevisionReplaced when the revision is not the live one (any more)."""
 
+    def settle(self) -> None:
+        """What was read survives a crash of the database. Raises ProgressConflict as `place` does."""
+
     def advance(self, place: Place) -> None:
         """What lies up to a place is acknowledged. Raises ProgressConflict as `place` does."""
 

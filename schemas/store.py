@@ -196,19 +196,17 @@ class FoldTx(Protocol):
 class DecideTx(Protocol):
     """Open transaction of DECIDE."""
 
-    def join(self, revision: int) -> None:
-        """Until commit this revision is the live one. Raises ProgressConflict when it is not."""
+    def join(self, revision: int) -> int:
+        """Until commit this revision is the live one; its lowest watermark. Raises ProgressConflict when it is not."""
 
     def hold_shards(self, revision: int, own: Collection[int], others: int) -> list[int]:
         """Have until commit those of our own shards that have marks, and at most `others` more that nobody has."""
 
     def take_marks(self, revision: int, limit: int, shards: Collection[int] | None = None) -> list[Mark]:
-        """The oldest marks but refolds, locked until commit; marks another worker holds are passed over.
+        """Take away the oldest marks but refolds, those another worker takes passed over; a rollback brings them back.
 
         Of these shards alone, where given.
         """
-
-    def delete_marks(self, ids: Sequence[int]) -> None: ...
 
     def add_marks(self, marks: Sequence[NewMark]) -> list[int]:
         """Their ids, ascending."""

@@ -14,6 +14,7 @@ from psycopg2.extensions import cursor as Cursor
 from schemas.errors import DiskFull, StoreUnavailable
 
 _DISK_FULL: Final = "53100"
+_OPTIONS: Final = "-c TimeZone=UTC -c standard_conforming_strings=on"
 _CONSTRAINT: Final = "23"  # class of integrity violations: ours, not an outage
 
 
@@ -47,7 +48,7 @@ def mapped() -> Iterator[None]:
 def connect(dsn: str, name: str = "touchfold") -> Connection:
     """A new connection in UTC, `name` shown in pg_stat_activity. Raises StoreUnavailable."""
     with mapped():
-        connection = psycopg2.connect(dsn, application_name=name, connect_timeout=10, options="-c TimeZone=UTC")
+        connection = psycopg2.connect(dsn, application_name=name, connect_timeout=10, options=_OPTIONS)
     psycopg2.extensions.register_type(_UUID, connection)
     psycopg2.extensions.register_type(_UUID_ARRAY, connection)
     return connection
@@ -146,7 +147,7 @@ class Database:
 COPY_HEADER: Final = b"PGCOPY\n\xff\r\n\0" + struct.pack("!ii", 0, 0)
 COPY_END: Final = struct.pack("!h", -1)
 NULL: Final = struct.pack("!i", -1)
-_LENGTH: Final = struct.Struct("!i")
+LENGTH: Final = struct.Struct("!i")
 _INT2: Final = struct.Struct("!ih")
 _INT4: Final = struct.Struct("!ii")
 _INT8: Final = struct.Struct("!iq")
@@ -170,7 +171,7 @@ def f_bool(value: bool) -> bytes:
 
 def f_bytes(value: bytes | None) -> bytes:
     """bytea, or uuid from 16 raw bytes, or text already encoded."""
-    return NULL if value is None else _LENGTH.pack(len(value)) + value
+    return NULL if value is None else LENGTH.pack(len(value)) + value
 
 
 def f_text(value: str | None) -> bytes:
@@ -179,7 +180,7 @@ def f_text(value: str | None) -> bytes:
 
 def f_json(value: bytes | None) -> bytes:
     """jsonb from encoded JSON."""
-    return NULL if value is None else _LENGTH.pack(len(value) + 1) + b"\x01" + value
+    return NULL if value is None else LENGTH.pack(len(value) + 1) + b"\x01" + value
 
 
 def f_array(oid: int, fields: Sequence[bytes]) -> bytes:
@@ -188,7 +189,7 @@ def f_array(oid: int, fields: Sequence[bytes]) -> bytes:
         body = struct.pack("!iii", 0, 0, oid)
     else:
         body = struct.pack("!iiiii", 1, 0, oid, len(fields), 1) + b"".join(fields)
-    return _LENGTH.pack(len(body)) + body
+    return LENGTH.pack(len(body)) + body
 
 
 def copy_rows(cursor: Cursor, table: str, columns: Sequence[str], rows: Sequence[bytes]) -> None:
@@ -220,7 +221,7 @@ def copy_out(cursor: Cursor, query: str) -> list[tuple[bytes | None, ...]]:
     data = copy_raw(cursor, query)
     rows: list[tuple[bytes | None, ...]] = []
     position = len(COPY_HEADER)
-    length_at, count_at = _LENGTH.unpack_from, _FIELD_COUNT.unpack_from
+    length_at, count_at = LENGTH.unpack_from, _FIELD_COUNT.unpack_from
     while True:
         (count,) = count_at(data, position)
         position += 2
@@ -283,7 +284,7 @@ def text_list(raw: bytes | None) -> list[str]:
     found: list[str] = []
     position = 20
     while raw is not None and position < len(raw):
-        (length,) = _LENGTH.unpack_from(raw, position)
+        (length,) = LENGTH.unpack_from(raw, position)
         found.append(raw[position + 4 : position + 4 + length].decode())
         position += 4 + length
     return found

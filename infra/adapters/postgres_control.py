@@ -152,7 +152,7 @@ class PostgresControl:
             insert_fact(cursor, fact, at)
 
     def open_marks(self, revision: int, kind: str | None = None) -> int:
-        with self._database.transaction() as cursor:
+        with self._database.reading() as cursor:
             cursor.execute(
                 "select count(*) from marks where revision = %s and (%s is null or kind = %s)",
                 (revision, kind, kind),

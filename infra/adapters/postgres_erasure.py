@@ -14,7 +14,8 @@ from psycopg2.extras import Json
 
 from infra.adapters.postgres import Database, Uuid, Uuids
 from infra.adapters.postgres_control import insert_fact
-from infra.adapters.postgres_store import ERASURE_LOCK, IDENTITY_LOCK, PostgresStore
+from infra.adapters.postgres_locks import ERASURE_LOCK, IDENTITY_LOCK
+from infra.adapters.postgres_store import PostgresStore
 from schemas.erasures import Erasure, Job, Receipt, SealedLetter, Seen, TokenOwner
 from schemas.facts import PersonErased
 from schemas.store import NO_EVENT

@@ -99,6 +99,12 @@ class PostgresPublishing:
             raise RevisionReplaced(f"revision {revision} is not live any more", retry_after_s=1)
         return [_profile(row[1:]) for row in rows if row[1] is not None]
 
+    def settle(self) -> None:
+        with self._asking() as cursor:  # a commit that waits for the disk, and so for all that was committed before
+            cursor.execute("update publishers set seq = seq where name = %s and epoch = %s", (FEED, self._epoch))
+            if cursor.rowcount != 1:
+                raise self._taken()
+
     def advance(self, place: Place) -> None:
         with self._asking() as cursor:
             cursor.execute(

@@ -9,16 +9,9 @@ from psycopg2.extensions import connection as Connection
 from psycopg2.extensions import cursor as Cursor
 
 from infra.adapters.postgres import Database, Uuid, connect, copy_out, int8, mapped
-from infra.adapters.postgres_store import (
-    BUILD_LOCK,
-    ERASURE_LOCK,
-    FOLD_GATE,
-    LIVE_LOCK,
-    PROFILE_COLUMNS,
-    PostgresDecide,
-    evidence_row,
-    profile_row,
-)
+from infra.adapters.postgres_decide import PostgresDecide
+from infra.adapters.postgres_locks import BUILD_LOCK, ERASURE_LOCK, FOLD_GATE, LIVE_LOCK
+from infra.adapters.postgres_rows import PROFILES, evidence_row, profile_row
 from schemas.errors import ProgressConflict, StoreUnavailable
 from schemas.failpoints import failpoint
 from schemas.store import Change, EvidenceRow, ProfileRow, SwapPlan, change_id
@@ -216,7 +209,7 @@ class PostgresSnapshot:
         return map(evidence_row, self._chunks("evidence", "signature", names))
 
     def profiles(self) -> Iterator[ProfileRow]:
-        return map(profile_row, self._chunks(f"profiles_r{self._revision}", "profile_id", ", ".join(PROFILE_COLUMNS)))
+        return map(profile_row, self._chunks(f"profiles_r{self._revision}", "profile_id", PROFILES.names))
 
     def _chunks(self, table: str, key: str, columns: str) -> Iterator[tuple[bytes | None, ...]]:
         """All rows of a table by its uuid key, memory flat."""

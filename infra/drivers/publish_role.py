@@ -11,7 +11,7 @@ from infra.adapters.kafka_changes import DEADLINE_S, KafkaChanges, check_granted
 from infra.adapters.postgres_control import PostgresControl
 from infra.adapters.postgres_publishing import PostgresPublishing
 from infra.adapters.postgres_reads import FeedBell
-from processors.publish import Publisher
+from processors.publish import BATCH, Publisher
 from processors.publish_personal import PersonalValues
 from processors.worker import Compiled
 from schemas.errors import Disposition, TouchfoldError
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 STANDBY_S: Final = 0.5  # how often one that waits asks whether the other is gone
 IDLE_S: Final = 1.0  # how late a stop is noticed; a new change rings the bell
+GATHER_S: Final = 0.1  # what comes meanwhile is one transaction: each costs the brokers a marker a partition
 PAUSE_S: Final = 1.0  # after an outage
 _log = logging.getLogger("touchfold.publish")
 
@@ -81,6 +82,8 @@ def run(
                 stop.wait(STANDBY_S)
             elif done == 0:
                 bell.wait(seen, IDLE_S)
+            elif done < BATCH:
+                stop.wait(GATHER_S)
     finally:
         if publisher is not None:
             publisher.close()

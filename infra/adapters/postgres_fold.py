@@ -1,0 +1,223 @@
+"""`FoldTx` in PostgreSQL: FOLD's statements, each over a whole batch (design C7)."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
+
+import psycopg2.errors
+from psycopg2.extensions import cursor as Cursor
+
+from infra.adapters.postgres import (
+    Uuids,
+    array_literal,
+    copy_out,
+    copy_raw,
+    copy_rows,
+    f_bytes,
+    f_int2,
+    f_int8,
+    int8,
+)
+from infra.adapters.postgres_locks import ERASURE_LOCK, FOLD_GATE
+from infra.adapters.postgres_rows import (
+    EVIDENCE,
+    REGISTER,
+    STATE_ROW,
+    STATES,
+    by_signature,
+    pack_evidence,
+    pack_register,
+    read_states,
+    register_row,
+)
+from infra.adapters.postgres_staging import FEW
+from infra.adapters.postgres_tx import PostgresTx
+from schemas.dead_letters import DeadLetter
+from schemas.errors import ProgressConflict
+from schemas.store import Advance, EvidenceRow, NotApplied, RegisterRow
+
+_SOME_ERASED: Final = "select exists (select from erased_tokens)"
+
+
+class PostgresFold(PostgresTx):
+    """`FoldTx` over an open cursor."""
+
+    def __init__(self, cursor: Cursor) -> None:
+        super().__init__(cursor)
+        self._some_erased: bool | None = None  # nothing is erased at all; no erasure names new tokens until commit
+
+    def hold_erasures(self, *, live: bool) -> None:
+        # the gate first: who halts FOLD lets a building revision go on, which holds erasures off too
+        gate = f"pg_advisory_xact_lock_shared({FOLD_GATE})," if live else ""
+        self._some_erased = self._look(f"select {gate} pg_advisory_xact_lock_shared({ERASURE_LOCK}); {_SOME_ERASED}")
+
+    def erased(self, tokens: Iterable[bytes]) -> set[bytes]:
+        if self._some_erased is None:
+            self._some_erased = self._look(_SOME_ERASED)
+        if not self._some_erased:
+            return set()
+        rows = copy_out(self._cursor, f"select token from erased_tokens where token = any({array_literal(tokens)})")
+        return {row[0] or b"" for row in rows}
+
+    def _look(self, query: str) -> bool:
+        self._cursor.execute(query)
+        row = self._cursor.fetchone()
+        return row is not None and bool(row[0])
+
+    def advance(self, revision: int, batches: Sequence[Advance]) -> None:
+        if not batches:
+            return
+        rows = ",".join([f"({b.partition}::smallint,{b.epoch},{b.start},{b.end},{b.watermark_us})" for b in batches])
+        listed = ",".join([str(int(batch.partition)) for batch in batches])
+        self._cursor.execute(  # in order, as who claims partitions locks them
+            f"select from progress where revision = {int(revision)} and partition in ({listed})"
+            " order by partition for update;"
+            ' update progress p set next_offset = v."end", watermark_us = greatest(p.watermark_us, v.watermark_us)'
+            f' from (values {rows}) v (partition, epoch, start, "end", watermark_us)'
+            f" where p.revision = {int(revision)} and p.partition = v.partition and p.epoch = v.epoch"
+            " and p.next_offset = v.start returning p.partition"
+        )
+        moved = {int(row[0]) for row in self._cursor.fetchall()}
+        for batch in batches:
+            if batch.partition not in moved:
+                raise ProgressConflict(
+                    f"partition {batch.partition} of revision {revision} is not at {batch.start} in epoch {batch.epoch}"
+                )
+
+    def hold_progress(self, revision: int) -> None:
+        self._cursor.execute("select from progress where revision = %s order by partition for update", (revision,))
+
+    def register(self, rows: Sequence[RegisterRow]) -> list[RegisterRow]:
+        rows = sorted(rows)
+        return self._register_few(rows) if len(rows) <= FEW else self._register_many(rows)
+
+    def _register_few(self, rows: Sequence[RegisterRow]) -> list[RegisterRow]:
+        if not rows:
+            return []
+        source = self._stage.rows(REGISTER, list(map(pack_register, rows)))
+        self._cursor.execute(
+            f"insert into register ({REGISTER.names}) select * from {source} on conflict do nothing returning event_key"
+        )
+        if self._cursor.rowcount == len(rows):
+            return []
+        stored = {row[0] for row in self._cursor.fetchall()}
+        return self._registered([row for row in rows if row.event_key not in stored])
+
+    def _register_many(self, rows: Sequence[RegisterRow]) -> list[RegisterRow]:
+        # New keys are the rule: COPY first inside a savepoint, look only when a key was there (2.7-4.1 us a row).
+        # Again, since another worker may commit one of them between the look and the second COPY.
+        present: list[RegisterRow] = []
+        while True:
+            self._cursor.execute("savepoint register")
+            try:
+                self._copy_register(rows)
+            except psycopg2.errors.UniqueViolation:
+                self._cursor.execute("rollback to savepoint register")
+                found = self._registered(rows)
+                present += found
+                known = {row.event_key for row in found}
+                rows = [row for row in rows if row.event_key not in known]
+            else:
+                self._cursor.execute("release savepoint register")
+                return present
+
+    def _copy_register(self, rows: Sequence[RegisterRow]) -> None:
+        copy_rows(self._cursor, "register", list(REGISTER.columns), list(map(pack_register, rows)))
+
+    def _registered(self, rows: Sequence[RegisterRow]) -> list[RegisterRow]:
+        keys = array_literal(row.event_key for row in rows)
+        found = copy_out(
+            self._cursor,
+            'select event_key, digest, partition, "offset", signature, verdict from register'
+            f" where event_key = any({keys})",
+        )
+        return [register_row(row) for row in found]
+
+    def replace_register(self, rows: Sequence[RegisterRow]) -> None:
+        if rows:
+            self._cursor.execute(
+                "delete from register where event_key = any(%s)", (Uuids([row.event_key for row in rows]),)
+            )
+            self._copy_register(sorted(rows))
+
+    def not_applied(self, rows: Sequence[NotApplied]) -> None:
+        packed = [
+            f_int2(row.partition) + f_int8(row.offset) + f_bytes(row.event_key) + f_int2(row.verdict) for row in rows
+        ]
+        copy_rows(self._cursor, "not_applied", ("partition", "offset", "event_key", "verdict"), packed)
+
+    def delete_states(self, revision: int, signatures: Iterable[bytes]) -> None:
+        self._cursor.execute(
+            f"delete from states_r{int(revision)} where signature = any(%s)", (Uuids(list(signatures)),)
+        )
+
+    def skipped(self, partition: int, start: int, end: int) -> set[int]:
+        self._cursor.execute(
+            'select "offset" from not_applied where partition = %s and "offset" >= %s and "offset" < %s',
+            (partition, start, end),
+        )
+        return {int(row[0]) for row in self._cursor.fetchall()}
+
+    def load_states(self, revision: int, keys: Iterable[tuple[int, bytes]]) -> dict[tuple[int, bytes], bytes]:
+        wanted = set(keys)
+        if not wanted:
+            return {}
+        # A signature is nearly always in one partition alone, so what is read beside the wanted rows is little.
+        data = copy_raw(
+            self._cursor,
+            f"select signature, partition, state from states_r{int(revision)}"
+            f" where signature = any({array_literal({signature for _, signature in wanted})})",
+        )
+        return {key: state for key, state in read_states(data) if key in wanted}
+
+    def save_states(self, revision: int, states: Mapping[tuple[int, bytes], bytes]) -> None:
+        if not states:
+            return
+        pack = STATE_ROW
+        packed = [
+            pack(16, signature, 2, partition, len(state)) + state
+            for (partition, signature), state in sorted(states.items(), key=by_signature)
+        ]
+        self._cursor.execute(
+            f"insert into states_r{int(revision)} select * from {self._stage.rows(STATES, packed)}"
+            " on conflict (signature, partition) do update set state = excluded.state"
+        )
+
+    def take_refolds(self, revision: int) -> list[bytes]:
+        self._cursor.execute(
+            "delete from marks where revision = %s and kind = 'refold' returning signatures", (revision,)
+        )
+        return sorted({signature for (signatures,) in self._cursor.fetchall() for signature in signatures})
+
+    def first_receipts(self, signatures: Iterable[bytes]) -> dict[bytes, tuple[int, bytes]]:
+        rows = copy_out(
+            self._cursor,
+            f"select signature, first_us, first_event from evidence where signature = any({array_literal(signatures)})",
+        )
+        return {row[0] or b"": (int8(row[1]), row[2] or b"") for row in rows}
+
+    def save_evidence(self, rows: Sequence[EvidenceRow]) -> None:
+        if not rows:
+            return
+        source = self._stage.rows(EVIDENCE, [pack_evidence(row) for row in sorted(rows)])
+        self._cursor.execute(
+            f"insert into evidence select * from {source} on conflict (signature) do update"
+            " set first_us = excluded.first_us, first_event = excluded.first_event"
+            " where (excluded.first_us, excluded.first_event) < (evidence.first_us, evidence.first_event);"
+            f" insert into evidence_tokens select unnest(tokens), signature from {source}"
+            " order by 1, 2 on conflict do nothing"
+        )
+
+    def add_dead_letters(self, letters: Sequence[DeadLetter]) -> None:
+        for letter in letters:
+            self._cursor.execute(
+                "insert into dead_letters (id, stage, rule, path, reason, source, received_at, event_id, tokens,"
+                " seal_key, sealed) values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s) on conflict do nothing",
+                (
+                    *(letter.id.hex(), letter.stage, letter.rule, letter.path, letter.reason, letter.source),
+                    letter.received_at,
+                    None if letter.event_id is None else letter.event_id.hex(),
+                    Uuids(letter.tokens),
+                    letter.seal_key.hex(),
+                    letter.sealed,
+                ),
+            )
