@@ -13,7 +13,8 @@ from schemas.ports import EventLog, Sealer, Vault
 from schemas.search_words import UNSEARCHED, is_name, keyed, search_key, terms_of
 from schemas.store import SearchStore
 
-LIMIT: Final = 500  # profiles of one transaction
+LIMIT: Final = 500  # profiles of one transaction when nothing else is to do
+SLICE: Final = 40  # of one between two batches: 20 ms that events wait
 
 
 @dataclass
@@ -29,7 +30,7 @@ class SearchIndexer:
     def _key(self) -> bytes:
         return search_key(self.vault.hash_key)
 
-    def step(self, revision: int, fold: Fold, evaluator: Evaluator, limit: int = LIMIT) -> int:
+    def step(self, revision: int, fold: Fold, evaluator: Evaluator, limit: int) -> int:
         """Index some of what waits; returns how many."""
         with self.store.take(limit) as tx:
             if not tx.taken:

@@ -13,7 +13,7 @@ from processors.decide_batch import Decider, Sharing
 from processors.fold_batch import Batch, Folder, Report
 from processors.rebuild import Builder
 from processors.refold import refold_marked
-from processors.search_index import SearchIndexer
+from processors.search_index import SLICE, SearchIndexer
 from processors.worker import BATCH, DUE, GRACE, MARKS, MAX_WAIT, Compiled, Services, decider_of, epochs_of, folder_of
 from schemas.control import Beat
 from schemas.errors import ProgressConflict, TouchfoldError
@@ -158,7 +158,7 @@ class SharedWorker:
         if self.index is None or not beat.search:
             return False
         compiled = self.compiled
-        return self.index.step(compiled.revision.revision, compiled.fold, compiled.evaluator) > 0
+        return self.index.step(compiled.revision.revision, compiled.fold, compiled.evaluator, SLICE) > 0
 
     def _save_watermarks(self, caught_up: Mapping[int, int]) -> None:
         now_us = to_us(self.services.clock.now())

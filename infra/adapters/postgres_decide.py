@@ -83,7 +83,7 @@ class PostgresDecide(PostgresTx):
         rows = copy_out(
             self._cursor,
             f"select profile_id from profiles_r{int(revision)} where due_us <= {int(until_us)}"
-            f" order by due_us limit {int(limit)}{' for update skip locked' if shared else ''}",
+            f" order by due_us limit {int(limit)}{' for no key update skip locked' if shared else ''}",
         )
         return [row[0] or b"" for row in rows]
 
@@ -179,7 +179,7 @@ class PostgresDecide(PostgresTx):
             copy_raw(
                 self._cursor,
                 f"select {LOCKED_PROFILE} from profiles_r{int(revision)}"
-                f" where profile_id = any({array_literal(listed)}) order by profile_id for update",
+                f" where profile_id = any({array_literal(listed)}) order by profile_id for no key update",
             )
         )
 
@@ -192,7 +192,7 @@ class PostgresDecide(PostgresTx):
             copy_raw(
                 self._cursor,
                 f"select {LOCKED_PROFILE} from {table}({array_literal(listed)})"
-                " order by profile_id for update skip locked",
+                " order by profile_id for no key update skip locked",
             )
         )
         rest = [each for each in listed if each not in locked]

@@ -40,6 +40,7 @@ class Pace(NamedTuple):
     busy_s: float = 0.02  # wait for records when the last idle turn had work
     idle_s: float = 0.075  # when it had none
     idle_every_s: float = 1.0  # under load
+    idle_again_s: float = 0.1  # under load, when the last idle turn had work
     hint_s: float = 2.0
     ends_s: float = 0.5
     retry_s: float = 0.1  # doubles
@@ -125,7 +126,7 @@ class BatchFlow:
         self._behind: dict[int, int] = {}  # read from the archive up to here
         self._ends: dict[int, tuple[int, int]] = {}  # (end, known since, us)
         self._conflicts = 0
-        self._idle_at = 0.0
+        self._idle_due = 0.0
         self._wait_s = 0.0
         self._quiet = False
         self._ender: asyncio.Future[Any] | None = None
@@ -232,7 +233,7 @@ class BatchFlow:
         for partition, held in list(self._held.items()):
             if held.due <= time.monotonic() and partition in self._held:
                 await self._alone(held.batch, held.tries)
-        if not batches or time.monotonic() - self._idle_at >= self._pace.idle_every_s:
+        if not batches or time.monotonic() >= self._idle_due:
             await self._idle()
         if not batches and not self._quiet:
             self._asks.set()
@@ -424,7 +425,7 @@ class BatchFlow:
         except ProgressConflict as err:
             self._conflicted(list(self._next), err)
             return
-        self._idle_at = time.monotonic()
+        self._idle_due = time.monotonic() + (self._pace.idle_again_s if more else self._pace.idle_every_s)
         self._wait_s = self._pace.busy_s if more else self._pace.idle_s
 
     def _position(self, partition: int) -> int:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 STANDBY_S: Final = 0.5  # how often one that waits asks whether the other is gone
 IDLE_S: Final = 1.0  # how late a stop is noticed; a new change rings the bell
-GATHER_S: Final = 0.1  # what comes meanwhile is one transaction: each costs the brokers a marker a partition
+GATHER_S: Final = 0.25  # what comes meanwhile is one transaction: each costs the brokers a marker a partition
 PAUSE_S: Final = 1.0  # after an outage
 _log = logging.getLogger("touchfold.publish")
 
