@@ -129,7 +129,7 @@ class Decider:
                     watermark_us = max(watermark_us, tx.join(self.revision))
                 taken = self._take(tx, marks)
                 wanted = self._wanted(tx, taken)
-                all_taken = self.fresh is not None and len(taken) < marks
+                all_taken = self.fresh is not None and self.sharing is None and len(taken) < marks
                 for profile_id in tx.due(self.revision, watermark_us, due, shared=self.sharing is not None):
                     if profile_id not in wanted.causes:
                         wanted.causes[profile_id] = Cause("timer")
@@ -238,6 +238,8 @@ class Decider:
             if not self.silent:
                 tx.save_ended(writer.ended)
         tx.save_profiles(self.revision, rows)
+        if self.fresh is not None:
+            self.fresh.writes((row.profile_id, row.state) for row in rows)
         tx.change_memberships(self.revision, writer.entered, writer.left)
         if not self.silent:
             tx.count_segment_days(writer.segment_days())
@@ -256,6 +258,8 @@ class Decider:
         still = [s for s, owner in wanted.owners.items() if owner not in moved]
         now = tx.owners(still) if still else {}
         later = {s: wanted.newest[s] for s in still if wanted.owners[s] in busy or now.get(s) != wanted.owners[s]}
+        for signature in later:
+            wanted.grown.pop(wanted.owners[signature], None)
         if later:
             shards: dict[int, dict[bytes, tuple[int, bytes]]] = {}
             for signature, newest in later.items():
@@ -272,11 +276,14 @@ class Decider:
         """
         states: dict[bytes, State] = {}
         still: set[bytes] = set()
+        fresh = self.fresh
+        if fresh is None:
+            return states, still
         told, pack = self.told_slots, self.fold.pack
         unpack, apply, prune, overflowed = self.fold.unpack, self.fold.apply, self.fold.prune, self.fold.overflowed
         for profile_id, signatures in grown.items():
             row = before.get(profile_id)
-            if row is None:
+            if row is None or not fresh.ours(profile_id, row.state):
                 continue
             state = unpack(row.state)
             was = pack(list(told(state)))  # folding changes lists in place

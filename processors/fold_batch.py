@@ -94,7 +94,7 @@ class Folder:
     live: bool = True
     marks: bool = True  # a revision that decides all its profiles at the end needs none
     sharded: bool = False  # a shard of DECIDE for each partition, as its folder decides it too
-    fresh: Fresh | None = None  # told what DECIDE may fold into stored profiles; None where others decide too
+    fresh: Fresh | None = None  # told what DECIDE may fold into stored profiles
     poison: set[tuple[int, int]] = field(default_factory=set)  # positions whose fold failed again and again
     _signatures: dict[tuple[str, ...], tuple[tuple[tuple[str, bytes], ...], bytes]] = field(default_factory=dict)
     _first: dict[bytes, int] = field(default_factory=dict)  # by signature: a receipt that its stored evidence has

@@ -3,13 +3,17 @@
 A state is a commutative fold, so the state of a profile with some more events is its stored state with these folded
 in. That holds while every event the stored state lacks has its mark here: a mark of another process, an identity
 that moved or a profile summed anew meanwhile ends it for the signatures concerned, and DECIDE goes the long way.
-Only where one process folds and decides may an instance be shared between the two.
+One process's FOLD and DECIDE share an instance. Where other processes decide too (`shared`), any of them may have
+summed a profile with events whose marks wait here: it grows only while it is, to the byte, as this process left it.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from projections.fold import FoldEvent
+
+MOST_MARKS: Final = 2_000  # others take some of ours, and do not tell
+MOST_PROFILES: Final = 200_000  # remembered as we left them: 30 MB
 
 Seen = list[tuple[FoldEvent, dict[str, Any] | None]]
 """Events of one signature in the order of the log, each with its opened sealed part where the fold wanted it."""
@@ -18,7 +22,10 @@ Seen = list[tuple[FoldEvent, dict[str, Any] | None]]
 class Fresh:
     """What the last FOLDs applied, by mark and signature. Lost with the process, which costs time alone."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, shared: bool = False) -> None:
+        self._shared = shared
+        self._left: dict[bytes, int] = {}  # profile -> hash of its state when we wrote it last
+        self._writing: dict[bytes, int] = {}
         self._by_mark: dict[int, Mapping[bytes, Seen]] = {}
         self._spoiled: set[bytes] = set()
 
@@ -27,6 +34,8 @@ class Fresh:
         if not self._by_mark:
             self._spoiled.clear()
         self._by_mark.update(marks)
+        while len(self._by_mark) > MOST_MARKS:
+            del self._by_mark[next(iter(self._by_mark))]
 
     def of(self, mark: int, signatures: Sequence[bytes]) -> Mapping[bytes, Seen] | None:
         """The events behind a mark by signature; None when it is not known whole."""
@@ -35,10 +44,23 @@ class Fresh:
             return None
         return seen
 
+    def writes(self, states: Iterable[tuple[bytes, bytes]]) -> None:
+        """(profile, packed state) that a DECIDE writes; it has not committed."""
+        if self._shared:
+            self._writing |= {profile_id: hash(state) for profile_id, state in states}
+
     def decided(self, marks: Iterable[int]) -> None:
-        """These marks are gone."""
+        """The DECIDE committed; these marks are gone."""
         for mark in marks:
             self._by_mark.pop(mark, None)
+        if len(self._left) + len(self._writing) > MOST_PROFILES:
+            self._left.clear()
+        self._left |= self._writing
+        self._writing.clear()
+
+    def ours(self, profile_id: bytes, state: bytes) -> bool:
+        """Whether nobody else can have put events of ours into this stored state."""
+        return not self._shared or self._left.get(profile_id) == hash(state)
 
     def spoil(self, signatures: Iterable[bytes]) -> None:
         """A stored state has these signatures' events already: whatever mark still holds them says nothing now."""
@@ -46,5 +68,7 @@ class Fresh:
             self._spoiled.update(signatures)
 
     def clear(self) -> None:
+        """What a FOLD or DECIDE did is not known. How profiles were left is compared with what is stored."""
+        self._writing.clear()
         self._by_mark.clear()
         self._spoiled.clear()

@@ -5,9 +5,10 @@ from typing import Final
 
 from processors.fold_batch import Applied, Folder
 from projections.state import State
-from schemas.store import NO_EVENT, SHARDS, DecideTx, FoldTx, NewMark
+from schemas.store import NO_EVENT, NO_RECEIPT, SHARDS, DecideTx, FoldTx, NewMark
 
 CHUNK: Final = 5_000  # records fetched at a time
+_NO_RECEIPT: Final = NO_RECEIPT[:2]  # later than every receipt
 
 
 def refold_marked(folder: Folder) -> int:
@@ -24,9 +25,12 @@ def refold_marked(folder: Folder) -> int:
 def _refold(folder: Folder, tx: FoldTx, signatures: Sequence[bytes]) -> None:
     positions = tx.positions(signatures)
     states: dict[tuple[int, bytes], State] = {}
+    first: dict[bytes, tuple[int, bytes]] = {}
     for each in _events(folder, positions):
         if tx.erased([bytes.fromhex(each.event.route_key)]):
             continue
+        receipt = (each.received_us, each.key)
+        first[each.signature] = min(receipt, first.get(each.signature, receipt))
         place = (each.partition, each.signature)
         state = states.get(place)
         if state is None:
@@ -34,6 +38,11 @@ def _refold(folder: Folder, tx: FoldTx, signatures: Sequence[bytes]) -> None:
         folder.fold.apply(each.event, state, folder.opened([each]).get(each.key))
     tx.delete_states(folder.revision, signatures)
     tx.save_states(folder.revision, {place: folder.fold.pack(state) for place, state in states.items()})
+    known = tx.first_receipts(signatures)
+    later = {s: first.get(s) for s, receipt in known.items() if receipt < first.get(s, _NO_RECEIPT)}
+    if later:
+        anew = tx.withdraw(folder.revision, later)
+        tx.add_marks([NewMark(folder.revision, 0, "identity", dict.fromkeys(anew, (0, NO_EVENT)))])
     marks: dict[int, dict[bytes, tuple[int, bytes]]] = {}
     for signature in signatures:
         marks.setdefault(signature[0] % SHARDS, {})[signature] = (0, NO_EVENT)

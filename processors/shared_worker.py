@@ -5,18 +5,22 @@ transaction as the effect. Timers, marks, building revisions and the search inde
 """
 
 import logging
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final, NamedTuple
 
 from processors.decide_batch import Decider, Sharing
 from processors.fold_batch import Batch, Folder, Report
+from processors.fresh import Fresh
 from processors.rebuild import Builder
 from processors.refold import refold_marked
 from processors.search_index import SLICE, SearchIndexer
 from processors.worker import BATCH, DUE, GRACE, MARKS, MAX_WAIT, Compiled, Services, decider_of, epochs_of, folder_of
 from schemas.control import Beat
 from schemas.errors import ProgressConflict, TouchfoldError
+from schemas.log_range import records_between
 from schemas.record import MICROSECOND, Stored, decode, to_us
 from schemas.work import Fetched
 
@@ -50,6 +54,7 @@ class SharedWorker:
     _epochs: dict[int, int] = field(default_factory=dict)  # of the partitions that are ours
     _watermark_us: int = 0  # the lowest of all partitions when last seen; it only rises
     _saved_us: int = 0
+    _fresh: Fresh = field(default_factory=partial(Fresh, shared=True))
 
     # ------------------------------------------------------------ partitions
 
@@ -78,22 +83,33 @@ class SharedWorker:
     # ------------------------------------------------------------ work
 
     def apply(self, batches: Sequence[Fetched]) -> None:
-        self._fold([self._batch(each) for each in batches])
-        self._share(0)
-        self._decide(self._watermark_us, until_none=False)
+        with self._knowing():
+            self._fold([self._batch(each) for each in batches])
+            self._share(0)
+            self._decide(self._watermark_us, until_none=False)
 
     def salvage(self, batch: Fetched) -> None:
         """Halve the batch until what fails is one record; that is set aside, the rest is folded."""
         waiting = [batch]
-        while waiting:
-            part = waiting.pop()
-            try:
-                self._fold([self._batch(part)])
-            except TouchfoldError:
-                raise
-            except Exception:
-                waiting += reversed(self._halves(part))
-        self.decide(self._watermark_us)
+        with self._knowing():
+            while waiting:
+                part = waiting.pop()
+                try:
+                    self._fold([self._batch(part)])
+                except TouchfoldError:
+                    raise
+                except Exception:
+                    waiting += reversed(self._halves(part))
+            self.decide(self._watermark_us)
+
+    @contextmanager
+    def _knowing(self) -> Iterator[None]:
+        """After an error what was committed is not known: DECIDE sums anew."""
+        try:
+            yield
+        except BaseException:
+            self._fresh.clear()
+            raise
 
     def _halves(self, batch: Fetched) -> list[Fetched]:
         """The two halves of a batch; of a single record itself, set aside."""
@@ -130,6 +146,10 @@ class SharedWorker:
             setattr(self.totals, name, getattr(self.totals, name) + value)
 
     def idle(self, caught_up: Mapping[int, int]) -> bool:
+        with self._knowing():
+            return self._idle(caught_up)
+
+    def _idle(self, caught_up: Mapping[int, int]) -> bool:
         beat = self.services.control.beat(self.compiled.revision.revision)
         if beat.live != self.compiled.revision.revision:
             self._take_up_live()
@@ -214,6 +234,7 @@ class SharedWorker:
 
     def forget(self) -> None:
         self._compiled = self._folder = self._decider = None
+        self._fresh = Fresh(shared=True)
 
     def _take_up_live(self) -> None:
         """Another revision is live: own our partitions there. It stands where the old one stood."""
@@ -227,11 +248,13 @@ class SharedWorker:
         """The folder and decider of what is ours now."""
         if self._compiled is None:
             return
+        self._fresh.clear()
         poison = set() if self._folder is None else self._folder.poison
-        self._folder = folder_of(self.services, self._compiled, self._epochs, sharded=True)
+        self._folder = folder_of(self.services, self._compiled, self._epochs, sharded=True, fresh=self._fresh)
         self._folder.poison = poison
         if self._decider is None:
-            self._decider = decider_of(self.services, self._compiled, sharing=Sharing((), OTHERS))
+            sharing = Sharing((), OTHERS)
+            self._decider = decider_of(self.services, self._compiled, fresh=self._fresh, sharing=sharing)
 
     def _share(self, others: int) -> None:
         """Decide what we folded ourselves, and of what others folded so many shards that wait."""
@@ -243,11 +266,13 @@ def work_off(worker: SharedWorker, tell: Callable[[], None]) -> None:
     """All that the log has, read directly: for a command where no worker of the cluster runs. `tell`: of each step."""
     log, clock = worker.services.log, worker.services.clock
     places = dict(worker.claim(range(log.partitions)))
+    ends = log.ends()
     while True:
         before = to_us(clock.now())
+        ends = list(map(max, ends, log.ends()))  # a broker that has just become the leader may show less
         batches = []
         for partition, start in places.items():
-            records = log.read(partition, start, BATCH)
+            records = next(records_between(log, partition, start, ends[partition], BATCH), None)
             if records:
                 batches.append(Fetched(partition, start, records[-1].offset + 1, records, None))
         if batches:

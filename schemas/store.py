@@ -187,6 +187,13 @@ class FoldTx(Protocol):
     def save_evidence(self, rows: Sequence[EvidenceRow]) -> None:
         """Insert, or lower the first receipt of what is there."""
 
+    def withdraw(self, revision: int, receipts: Mapping[bytes, tuple[int, bytes] | None]) -> list[bytes]:
+        """Evidence whose first receipt is later than was stored, or that no event gives any more (None: nobody's).
+
+        Returns the signatures that identity must settle anew; token rows start from nothing. Everybody who folds for
+        the revision must claim again, for what he knows of evidence is not true any more.
+        """
+
     def add_marks(self, marks: Sequence[NewMark]) -> list[int]:
         """Their ids, ascending."""
 

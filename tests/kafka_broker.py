@@ -87,11 +87,19 @@ class Node:
 class Cluster:
     """`start` formats and runs the nodes; `kill`, `pause`, `go_on`, `restart` are for the fault tests.
 
-    `properties` are added to every node's, and override what is here. Heap: 512 MiB a node (384 of three).
+    `properties` are added to every node's, and override what is here; `formatting`: further words for the tool that
+    formats. Heap: 512 MiB a node (384 of three).
     """
 
-    def __init__(self, folder: Path, nodes: int = 1, properties: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        nodes: int = 1,
+        properties: Mapping[str, str] | None = None,
+        formatting: Sequence[str] = (),
+    ) -> None:
         self.folder = folder
+        self._formatting = formatting
         self._jars = kafka_jars()
         self._heap = 512 if nodes == 1 else 384
         self.nodes = [Node(n, folder / f"node{n}", free_port(), free_port()) for n in range(1, nodes + 1)]
@@ -117,7 +125,9 @@ class Cluster:
 
     def start(self) -> None:
         formatting = [
-            self._java(node, "kafka.tools.StorageTool", "format", "-t", _CLUSTER_ID, "-c", _properties(node))
+            self._java(
+                node, "kafka.tools.StorageTool", "format", "-t", _CLUSTER_ID, "-c", _properties(node), *self._formatting
+            )
             for node in self.nodes
         ]
         for process in formatting:

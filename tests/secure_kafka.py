@@ -19,6 +19,7 @@ from infra.adapters.kafka_trouble import reach
 from tests.kafka_broker import DEADLINE_S, Cluster, Node
 
 PASSWORD: Final = "right-horse"
+SCRAM = "SCRAM-SHA-512"
 
 
 class Authority:
@@ -75,10 +76,14 @@ class SecureCluster(Cluster):
             folder,
             properties={
                 "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:SASL_SSL",
-                "sasl.enabled.mechanisms": "PLAIN",
+                "sasl.enabled.mechanisms": f"PLAIN,{SCRAM}",
+                "inter.broker.listener.name": "PLAINTEXT",  # its name; what it speaks is in the map
                 "sasl.mechanism.inter.broker.protocol": "PLAIN",
                 "listener.name.plaintext.plain.sasl.jaas.config": (
                     f'{login} user_broker="{PASSWORD}" user_touchfold="{PASSWORD}";'
+                ),
+                f"listener.name.plaintext.{SCRAM.lower()}.sasl.jaas.config": (
+                    "org.apache.kafka.common.security.scram.ScramLoginModule required;"
                 ),
                 "ssl.keystore.type": "PEM",
                 "ssl.keystore.location": str(store),
@@ -86,10 +91,11 @@ class SecureCluster(Cluster):
                 "ssl.truststore.location": str(self._authority.path),
                 "listener.name.plaintext.ssl.client.auth": "required",
             },
+            formatting=["--add-scram", f"{SCRAM}=[name=touchfold,password={PASSWORD}]"],
         )
         self._certificate, self._key = self._authority.issue("touchfold")
 
-    def access(self, prefix: str) -> KafkaAccess:
+    def access(self, prefix: str, sasl: str = SCRAM) -> KafkaAccess:
         """What a client must know."""
         return KafkaAccess(
             self.bootstrap,
@@ -97,7 +103,7 @@ class SecureCluster(Cluster):
             tls_ca=self._authority.path,
             tls_cert=self._certificate,
             tls_key=self._key,
-            sasl="PLAIN",
+            sasl=sasl,
             username="touchfold",
             password=PASSWORD,
         )

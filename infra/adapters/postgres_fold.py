@@ -17,7 +17,7 @@ from infra.adapters.postgres import (
     f_int8,
     int8,
 )
-from infra.adapters.postgres_locks import ERASURE_LOCK, FOLD_GATE
+from infra.adapters.postgres_locks import ERASURE_LOCK, FOLD_GATE, IDENTITY_LOCK
 from infra.adapters.postgres_rows import (
     EVIDENCE,
     REGISTER,
@@ -33,7 +33,7 @@ from infra.adapters.postgres_staging import FEW
 from infra.adapters.postgres_tx import PostgresTx
 from schemas.dead_letters import DeadLetter
 from schemas.errors import ProgressConflict
-from schemas.store import Advance, EvidenceRow, NotApplied, RegisterRow
+from schemas.store import NO_RECEIPT, Advance, EvidenceRow, NotApplied, RegisterRow
 
 _SOME_ERASED: Final = "select exists (select from erased_tokens)"
 
@@ -201,11 +201,48 @@ class PostgresFold(PostgresTx):
         source = self._stage.rows(EVIDENCE, [pack_evidence(row) for row in sorted(rows)])
         self._cursor.execute(
             f"insert into evidence select * from {source} on conflict (signature) do update"
-            " set first_us = excluded.first_us, first_event = excluded.first_event"
+            " set first_us = excluded.first_us, first_event = excluded.first_event,"
+            f" tokens = case when evidence.first_us = {NO_RECEIPT[0]} then excluded.tokens else evidence.tokens end,"
+            f" kinds = case when evidence.first_us = {NO_RECEIPT[0]} then excluded.kinds else evidence.kinds end"
             " where (excluded.first_us, excluded.first_event) < (evidence.first_us, evidence.first_event);"
             f" insert into evidence_tokens select unnest(tokens), signature from {source}"
             " order by 1, 2 on conflict do nothing"
         )
+
+    def withdraw(self, revision: int, receipts: Mapping[bytes, tuple[int, bytes] | None]) -> list[bytes]:
+        # An evidence without tokens is an erased person's, or was withdrawn before: nothing of it is left to correct.
+        rows = ",".join(
+            [
+                f"('{signature.hex()}'::uuid,{at_us}::bigint,'{event.hex()}'::uuid,{receipt is None})"
+                for signature, receipt in sorted(receipts.items())
+                for at_us, event in (receipt or NO_RECEIPT[:2],)
+            ]
+        )
+        self._cursor.execute(
+            f"select pg_advisory_xact_lock({IDENTITY_LOCK});"
+            f" update progress set epoch = epoch + 1 where revision = {int(revision)};"
+            f" with later (signature, first_us, first_event, gone) as (values {rows}),"
+            " changed as (update evidence e set first_us = l.first_us, first_event = l.first_event,"
+            "   tokens = case when l.gone then '{}' else e.tokens end,"
+            "   kinds = case when l.gone then '{}' else e.kinds end"
+            "   from later l where e.signature = l.signature and e.tokens <> '{}' returning e.signature, l.gone)"
+            " select c.signature, c.gone, t.token from changed c left join evidence_tokens t using (signature)"
+        )
+        found = self._cursor.fetchall()
+        if not found:
+            return []
+        tokens = array_literal({row[2] for row in found if row[2] is not None})
+        gone = array_literal({row[0] for row in found if row[1]})
+        number, key = NO_RECEIPT[2:]
+        self._cursor.execute(
+            f"delete from evidence_tokens where signature = any({gone});"
+            f" delete from tokens t where token = any({tokens})"
+            "   and not exists (select from evidence_tokens e where e.token = t.token);"
+            f" update tokens set first_us = {NO_RECEIPT[0]}, first_event = '{NO_RECEIPT[1].hex()}', last_us = {number},"
+            f" last_event = '{key.hex()}', hub = false, profile_id = null where token = any({tokens});"
+            f" select signature from evidence_tokens where token = any({tokens})"
+        )
+        return sorted({row[0] for row in found} | {row[0] for row in self._cursor.fetchall()})
 
     def add_dead_letters(self, letters: Sequence[DeadLetter]) -> None:
         for letter in letters:

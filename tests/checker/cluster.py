@@ -214,8 +214,8 @@ def endure(
 ) -> Report:
     """Faults under load until so many kills are made and every kind was there, or the time is up.
 
-    Every kind of fault comes once before any comes twice; `deep` adds definitions that change and erasures. Judged
-    in between and at the end; the first violation ends it.
+    Every kind of fault comes once before any comes twice; `deep` adds definitions that change, erasures and
+    kills in a row. Judged in between and at the end; the first violation ends it.
     """
     from tests.checker.faults import Faults  # noqa: PLC0415  # it needs what is defined here
 
@@ -261,7 +261,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--runner", choices=("faust", "aiokafka"), default="faust")
     parser.add_argument("--judged-every", type=int, default=25)
-    parser.add_argument("--deep", action="store_true", help="definitions change and people are erased meanwhile")
+    parser.add_argument("--deep", action="store_true", help="adds erasures, changed definitions, kills in a row")
     parser.add_argument("--folder", type=Path, help="kept at the end; else a temporary one")
     given = parser.parse_args(arguments)
     folder = given.folder or Path(tempfile.mkdtemp(prefix="touchfold-chaos-"))

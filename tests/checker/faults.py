@@ -21,6 +21,8 @@ from tests.kafka_broker import Node
 
 SESSION_S = 10.0  # after which a silent worker's partitions go to others
 SERVER_EVERY_S = 9.0  # `up` gives up where PostgreSQL ends 5 times in 30 s: that is not what is tested here
+ROLES = ("worker", "http", "archive", "publish")
+ROW = 30  # kills, in 20 s
 SEEN = 400  # records kept as models for what is written past the door
 _OURS = (
     "select pid from pg_stat_activity where application_name like 'touchfold%' and pid <> pg_backend_pid() order by 1"
@@ -31,7 +33,7 @@ _COMMITTING = _OURS.replace("where", "where state = 'active' and query ilike 'co
 class Faults:
     """`kinds`: name -> does it and returns how many processes, brokers or sessions it ended.
 
-    `deep`: definitions change and people are erased meanwhile.
+    `deep`: definitions change, people are erased and kills come in a row.
     """
 
     def __init__(self, here: Deployment, *, deep: bool = False) -> None:
@@ -68,7 +70,15 @@ class Faults:
             "offset of the group set behind": lambda: self._set_offsets(0),
             "poison": self._poison,
             "transactions of another producer": self._transactions,
-            **({"definitions change": self._define, "a person is erased": self._erase} if deep else {}),
+            **(self._long_kinds if deep else {}),
+        }
+
+    @property
+    def _long_kinds(self) -> Mapping[str, Callable[[], int]]:
+        return {
+            "definitions change": self._define,
+            "a person is erased": self._erase,
+            "kills in a row": self._row,
         }
 
     def mend(self) -> None:
@@ -115,7 +125,7 @@ class Faults:
         return len(victims)
 
     def _several(self) -> int:
-        roles = self._random.sample(("worker", "http", "archive", "publish"), 3)
+        roles = self._random.sample(ROLES, 3)
         victims = [self._random.choice(self._processes(role)) for role in roles]
         for victim in victims:
             self._forget_pause(victim.pid)
@@ -123,6 +133,20 @@ class Faults:
                 victim.kill()
         self._breathe(0, 1.5)
         return len(victims)
+
+    def _row(self) -> int:
+        """Whatever lives is killed, again and again: what starts anew hardly gets going."""
+        killed = 0
+        for _ in range(ROW):
+            living = [each for role in ROLES for each in self._here.product.processes()[role]]
+            if living:
+                victim = self._random.choice(living)
+                self._forget_pause(victim.pid)
+                with suppress(psutil.NoSuchProcess):
+                    victim.kill()
+                    killed += 1
+            self._breathe(0.2, 1.2)
+        return killed
 
     def _stop(self, role: str, least_s: float, most_s: float) -> int:
         """SIGSTOP; something else happens meanwhile, for SIGCONT comes by itself."""

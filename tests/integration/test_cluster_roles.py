@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 
-from infra.adapters.kafka_access import SEGMENT_CHANGES, KafkaAccess
+from infra.adapters.kafka_access import INBOX, SEGMENT_CHANGES, KafkaAccess
 from infra.adapters.kafka_topics import apply
 from infra.bootstrap import kafka_access
 from infra.settings import load
 from tests.conftest import Databases
 from tests.integration.running import Up, command, result, until
 from tests.kafka_broker import Kafka
+from tests.secure_kafka import SecureCluster
 
 ROLES = ("ingest", "worker", "archive", "publish", "serve")
 
@@ -166,3 +167,44 @@ def test_partitions_that_a_topic_was_given_later_are_folded_after_a_restart(
         assert result("rebuild", "--check", *at, **settings)["equal"] is True
     finally:
         up.stop()
+
+
+@pytest.mark.parametrize("runner", ["faust", "aiokafka"])
+def test_every_client_of_ours_shows_a_certificate_and_logs_in(
+    kafka: Kafka, databases: Databases, tmp_path: Path, runner: str
+) -> None:
+    cluster = SecureCluster(tmp_path / "broker")
+    cluster.start()
+    secure = cluster.access(runner)
+    settings = settings_of(kafka, databases) | {
+        **{"KAFKA_BOOTSTRAP": secure.bootstrap, "KAFKA_PREFIX": secure.prefix, "WORKER_RUNNER": runner},
+        **{"KAFKA_TLS_CA": str(secure.tls_ca), "KAFKA_TLS_CERT": str(secure.tls_cert)},
+        **{"KAFKA_TLS_KEY": str(secure.tls_key), "KAFKA_SASL": str(secure.sasl)},
+        **{"KAFKA_USERNAME": str(secure.username), "KAFKA_PASSWORD": str(secure.password)},
+    }
+    at = ("--data", str(tmp_path / "one"))
+    try:
+        access = access_of(settings)
+        up = Up(tmp_path / "one", **settings)
+        try:
+            up.wait_ready()
+            key = result("source", "create", "web", *at, **settings)["write_key"]
+            write_to_inbox(access, key, {"type": "track", "userId": "s1", "event": "Visited", "messageId": "m1"})
+            order = {"userId": "s1", "event": "Order Completed", "properties": {"order_id": "o1", "revenue": 900}}
+            assert up.send(key, "track", order).status == 200
+            until(lambda: result("status", *at, **settings)["applied"] == 2, "both to be folded")
+            until(lambda: {change["name"] for change in published(access)} >= {"reachable_customers"}, "the changes")
+            assert result("rebuild", "--check", *at, **settings)["equal"] is True
+        finally:
+            up.stop()
+    finally:
+        cluster.stop()
+
+
+def write_to_inbox(access: KafkaAccess, key: str, item: dict[str, Any]) -> None:
+    """As a system that writes Kafka instead of HTTP."""
+    from kafka import KafkaProducer  # noqa: PLC0415
+
+    with closing(KafkaProducer(**access.kafka_python(), acks="all")) as producer:
+        headers = [("writekey", key.encode())]
+        producer.send(access.topic(INBOX), json.dumps(item).encode(), b"s1", headers=headers).get(30)

@@ -20,7 +20,7 @@ from processors.fold_batch import Batch
 from processors.rebuild import Builder
 from processors.worker import Compiled, Services, Worker, folder_of
 from schemas.definitions import load_pack, parse_documents, to_json
-from schemas.record import Record
+from schemas.record import Record, partition_of
 from tests.conftest import Databases
 from tests.records import START, pending, purchase, record, token
 
@@ -304,3 +304,49 @@ def test_any_order_of_arrival_and_batching_ends_in_what_a_rebuild_says(world: Wo
     verdict = world.check()
     assert verdict.equal, verdict.differences[:3]
     assert sum(int(str(row[0])) for row in world.query("select event_count from profiles_r1")) == 120
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_an_event_that_an_earlier_receipt_takes_the_place_of_leaves_no_trace(world: World, seed: int) -> None:
+    """One message id used for several customers, folded in an order that is not that of receipt."""
+    random = Random(seed)
+    records = []
+    for number in range(60):
+        person = f"u{random.randrange(12)}"
+        ids = {("user_id", person)} if random.random() < 0.6 else set()
+        ids.add(("anonymous_id", f"{person}-{random.randrange(4)}"))
+        if random.random() < 0.2:
+            ids.add(("device_id", "kiosk"))
+        at = START + timedelta(minutes=number)
+        records.append(purchase(ids, f"o{number}", "5.00", at, message_id=f"m{random.randrange(25)}"))
+    random.shuffle(records)
+    while records:
+        size = random.randrange(1, 8)
+        world.send(*records[:size])
+        del records[:size]
+        world.settle() if random.random() < 0.7 else world.worker.step()
+    world.settle()
+    verdict = world.check()
+    assert verdict.equal, verdict.differences[:3]
+    counted = sum(int(str(row[0])) for row in world.query("select event_count from profiles_r1"))
+    assert counted == world.query("select count(*) from register")[0][0]
+
+
+def test_a_customer_whose_only_event_was_another_s_ends_and_may_come_later(world: World) -> None:
+    place = partition_of(token(*ADA[0]), 4)
+    name = next(each for each in map(str, range(100)) if partition_of(token("user_id", each), 4) != place)
+    eve, late, early = [("user_id", name)], START + timedelta(hours=2), START
+    world.send(purchase(eve, "o1", "7.00", late, message_id="m1"))
+    world.settle()
+    world.send(purchase(ADA, "o2", "9.00", early, message_id="m1"))
+    world.settle()
+    profiles = "select profile_id, event_count from profiles_r1 order by event_count"
+    assert world.query(profiles) == [(token(*ADA[0]), 1)], "eve's was the later copy of the same message"
+    assert world.check().equal
+    world.send(purchase(eve, "o3", "7.00", late, message_id="m3"), purchase(eve, "o4", "7.00", late, message_id="m4"))
+    world.settle()
+    assert world.query(profiles) == [(token(*ADA[0]), 1), (token(*eve[0]), 2)]
+    who = token(*eve[0]).hex()
+    versions = world.query(f"select version from changes where profile_id = '{who}' order by version")
+    assert [row[0] for row in versions] == list(range(1, len(versions) + 1))
+    assert world.check().equal

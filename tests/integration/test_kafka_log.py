@@ -27,7 +27,7 @@ from schemas.errors import LogTruncated, ServiceFailed, StoreUnavailable, TooLar
 from schemas.ports import EventLog
 from schemas.record import Pending, Stored
 from tests.kafka_broker import Cluster, Kafka
-from tests.secure_kafka import SecureCluster
+from tests.secure_kafka import SCRAM, SecureCluster
 
 PARTITIONS = 4
 WAIT_S = 30.0
@@ -419,8 +419,9 @@ def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecureCluster]:
         cluster.stop()
 
 
-def test_the_log_works_over_tls_with_certificate_and_password(secure: SecureCluster) -> None:
-    access = secure.access("good")
+@pytest.mark.parametrize("sasl", ["PLAIN", SCRAM])
+def test_the_log_works_over_tls_with_certificate_and_password(secure: SecureCluster, sasl: str) -> None:
+    access = secure.access(sasl.lower(), sasl)
     kafka_topics.apply(access, load({"TOUCHFOLD_KAFKA_REPLICATION": "1", "TOUCHFOLD_KAFKA_PARTITIONS": "4"}))
     with closing(KafkaLog(access)) as log:
         positions = log.append([pending(p, b"sealed") for p in range(4)])

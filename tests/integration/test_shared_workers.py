@@ -5,7 +5,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from functools import partial
 from random import Random
+from typing import Any
 
 import pytest
 
@@ -13,14 +15,17 @@ from infra.adapters.postgres_control import PostgresControl
 from infra.adapters.postgres_log import PostgresLog
 from infra.adapters.postgres_rebuild import PostgresRebuild
 from infra.adapters.postgres_store import PostgresStore
+from processors.decide_batch import Outcome
 from processors.definitions import apply_files, start_rebuild
 from processors.rebuild import Builder
 from processors.shared_worker import SharedWorker
+from projections.state import EVENT_COUNT
 from schemas.errors import Disposition, ProgressConflict, TouchfoldError
 from schemas.record import Record, to_us
 from schemas.work import Fetched
 from tests.conftest import Databases
 from tests.integration.test_fold_decide import World, new_world
+from tests.integration.test_grown_profiles import states_differ
 from tests.records import START, purchase, record
 
 PARTITIONS = range(4)
@@ -49,13 +54,8 @@ class Pump:
     def step(self) -> bool:
         """One fetch of every partition that is ours, then what idle finds; False when there was nothing."""
         before = to_us(self.world.clock.now())
-        batches, caught_up = [], {}
-        for partition, start in self.next.items():
-            records = self._log.read(partition, start, self.batch)
-            if records:
-                batches.append(Fetched(partition, start, records[-1].offset + 1, records, None))
-            if len(records) < self.batch:
-                caught_up[partition] = before
+        batches = self._fetched()
+        caught_up = {p: before for p in self.next if not any(b.partition == p for b in batches)}
         try:
             if batches:
                 self.worker.apply(batches)
@@ -67,6 +67,29 @@ class Pump:
             if isinstance(err, ProgressConflict) and self.next:
                 self.claim(list(self.next))
             return True  # a deadlock: again
+
+    def fold(self, *, decide: bool) -> None:
+        """One fetch of every partition that is ours; its marks, or those of others, wait for whoever decides."""
+        batches = self._fetched()
+        if not batches:
+            return
+        try:
+            if decide:
+                self.worker.apply(batches)
+            else:
+                self.worker._fold([self.worker._batch(each) for each in batches])
+        except ProgressConflict:  # evidence was withdrawn: everybody claims again
+            self.claim(list(self.next))
+        else:
+            self.next |= {each.partition: each.end for each in batches}
+
+    def _fetched(self) -> list[Fetched]:
+        found = []
+        for partition, start in self.next.items():
+            records = self._log.read(partition, start, self.batch)
+            if records:
+                found.append(Fetched(partition, start, records[-1].offset + 1, records, None))
+        return found
 
     def close(self) -> None:
         for each in (self._store, self._control, self._log, self._rebuild):
@@ -233,3 +256,103 @@ def test_definitions_change_while_several_workers_fold(databases: Databases) -> 
         assert world.services.control.live().revision == 3
     verdict = world.check()
     assert verdict.equal, verdict.differences[:5]
+
+
+def counted_twice(world: World) -> list[object]:
+    """Profiles with more events than their signatures' states: a later sum would hide it.
+
+    None while an event that was taken back waits for its profile's decision.
+    """
+    if world.query("select from marks where kind <> 'fold'"):
+        return []
+    fold = world.worker.live.compiled.fold
+    rows = world.query(
+        "select p.profile_id, p.event_count, array_agg(s.state) from profiles_r1 p join evidence e using (profile_id)"
+        " join states_r1 s using (signature) group by 1, 2"
+    )
+    found: list[object] = []
+    for profile_id, count, states in rows:
+        assert isinstance(states, list)
+        if int(str(count)) > sum(fold.unpack(bytes(state))[EVENT_COUNT] for state in states):
+            found.append(profile_id)
+    return found
+
+
+def visits(rng: Random, count: int) -> list[Record]:
+    """Of customers who are known by several identifiers, under one at a time: from several partitions."""
+    found = []
+    for _ in range(count):
+        person, at = rng.randrange(8), START + timedelta(minutes=rng.randrange(40_000))
+        ids = [("user_id", f"user_id{person}-0"), ("email", f"email{person}-0"), ("phone", f"phone{person}-0")]
+        seen = ids if rng.random() < 0.1 else [rng.choice(ids)]
+        found.append(record(seen, f"v{rng.randrange(10**12)}", at=at))
+    return found
+
+
+def reusing(rng: Random) -> list[Record]:
+    """Message ids that were used for somebody else, received in any order."""
+    at = START + timedelta(minutes=rng.randrange(40_000))
+    return [record([("user_id", f"user_id{rng.randrange(8)}-0")], f"again{rng.randrange(12)}", at=at)]
+
+
+def interleaved(databases: Databases, seed: int) -> int:
+    """Three workers, step by step in a drawn order, runs of DECIDE that leave marks; returns how many profiles grew."""
+    world = new_world(databases)
+    rng = Random(seed)
+    grew = 0
+
+    def noting(pump: Pump) -> None:
+        nonlocal grew
+        decider = pump.worker._decider
+        assert decider is not None
+        grow = decider._grown_states
+
+        def noted(*arguments: Any) -> Any:
+            nonlocal grew
+            found = grow(*arguments)
+            grew += len(found[0])
+            return found
+
+        decider._grown_states = noted  # type: ignore[assignment, method-assign]
+        decider.run = partial(_with_few_marks, decider.run, rng)  # type: ignore[method-assign]
+
+    with pumps(world, 3, batch=15) as all_:
+        for number, pump in enumerate(all_):
+            pump.claim([partition for partition in PARTITIONS if partition % 3 == number])
+            noting(pump)
+        for _ in range(40):
+            world.send(*visits(rng, rng.choice([1, 5, 20])))
+            if rng.random() < 0.15:
+                world.send(*crowd(rng, 2, 8), *reusing(rng))
+            for _ in range(rng.randrange(6)):
+                pump = rng.choice(all_)
+                pump.step() if rng.random() < 0.3 else pump.fold(decide=rng.random() < 0.6)
+                assert counted_twice(world) == []
+            if rng.random() < 0.1:
+                world.clock.at += timedelta(days=rng.choice([1, 40]))
+            if rng.random() < 0.1:  # partitions change hands
+                shift = rng.randrange(3)
+                for number, pump in enumerate(all_):
+                    pump.next.clear()
+                    pump.claim([partition for partition in PARTITIONS if (partition + shift) % 3 == number])
+        run_all(all_, folded(world))
+    check_all(world)
+    assert states_differ(world) == []
+    return grew
+
+
+def _with_few_marks(run: Callable[..., Outcome], rng: Random, watermark_us: int, **more: Any) -> Outcome:
+    few = {"marks": 0} if more.get("marks") == 0 else {"marks": rng.choice([1, 2, 64])}
+    return run(watermark_us, **more | few)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_profiles_that_grow_beside_others_hold_every_event_once(databases: Databases, seed: int) -> None:
+    grew = interleaved(databases, seed)
+    assert grew > 3, f"{grew}: the short way was hardly gone"
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("seed", range(100, 160))
+def test_many_more_profiles_that_grow_beside_others(databases: Databases, seed: int) -> None:
+    interleaved(databases, seed)
