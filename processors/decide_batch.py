@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
+from hashlib import blake2b
 from operator import itemgetter
 from typing import Any, Final, NamedTuple
 
@@ -211,8 +212,8 @@ class Decider:
             before = tx.lock_profiles(self.revision, {*causes, *moves.ended})
         else:
             before = self._lock_beside_others(tx, wanted)
-        states, still = self._grown_states(wanted.grown, before, watermark_us)
-        states |= self._states(tx, causes.keys() - states.keys())
+        grown, still = self._grown_states(wanted.grown, before, watermark_us)
+        states = grown | self._states(tx, causes.keys() - grown.keys())
         direct = self.direct(states, self.evaluator.needs_direct) if self.evaluator.needs_direct else {}
         writer = _Writer(self, moves)
         rows: list[ProfileRow] = []
@@ -224,7 +225,8 @@ class Decider:
             old = before.get(profile_id)
             at_us = max(watermark_us, _stamp_us(state, LAST) or 0, old.decided_us if old else 0)
             decision = self.evaluator.decide(state, at_us, direct.get(profile_id))
-            row = self._row(profile_id, state, decision, at_us, old, lagging)
+            summed = old.summed if old is not None and profile_id in grown else None
+            row = self._row(profile_id, state, decision, at_us, old, lagging, summed)
             if profile_id in ended:
                 row = row._replace(version=ended[profile_id])
             if self.silent:
@@ -239,7 +241,7 @@ class Decider:
                 tx.save_ended(writer.ended)
         tx.save_profiles(self.revision, rows)
         if self.fresh is not None:
-            self.fresh.writes((row.profile_id, row.state) for row in rows)
+            self.fresh.writes(rows)
         tx.change_memberships(self.revision, writer.entered, writer.left)
         if not self.silent:
             tx.count_segment_days(writer.segment_days())
@@ -283,7 +285,7 @@ class Decider:
         unpack, apply, prune, overflowed = self.fold.unpack, self.fold.apply, self.fold.prune, self.fold.overflowed
         for profile_id, signatures in grown.items():
             row = before.get(profile_id)
-            if row is None or not fresh.ours(profile_id, row.state):
+            if row is None or not fresh.knows(row):
                 continue
             state = unpack(row.state)
             was = pack(list(told(state)))  # folding changes lists in place
@@ -314,12 +316,23 @@ class Decider:
         return merged
 
     def _row(
-        self, profile_id: bytes, state: State, decision: Decision, at_us: int, old: ProfileRow | None, lagging: bool
+        self,
+        profile_id: bytes,
+        state: State,
+        decision: Decision,
+        at_us: int,
+        old: ProfileRow | None,
+        lagging: bool,
+        summed: int | None,
     ) -> ProfileRow:
+        """`summed`: of a profile that grew; None: it was summed anew."""
+        packed = self.fold.pack(state)
+        if summed is None:
+            summed = 0 if self.sharing is None else _digest(packed)
         return ProfileRow(
             profile_id,
             old.version if old else 0,
-            self.fold.pack(state),
+            packed,
             at_us,
             decision.due_at_us,
             lagging,
@@ -331,6 +344,7 @@ class Decider:
             decision.risk,
             decision.points,
             decision.reasons,
+            summed,
         )
 
 
@@ -474,6 +488,11 @@ def _plain(value: Any) -> Any:
     if isinstance(value, datetime):
         return value.isoformat().replace("+00:00", "Z")
     return value
+
+
+def _digest(packed: bytes) -> int:
+    """Equal for equal states alone: then the same events are in them."""
+    return int.from_bytes(blake2b(packed, digest_size=8).digest(), "big", signed=True)
 
 
 def _stamp_us(state: State, slot: int) -> int | None:

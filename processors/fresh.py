@@ -4,13 +4,15 @@ A state is a commutative fold, so the state of a profile with some more events i
 in. That holds while every event the stored state lacks has its mark here: a mark of another process, an identity
 that moved or a profile summed anew meanwhile ends it for the signatures concerned, and DECIDE goes the long way.
 One process's FOLD and DECIDE share an instance. Where other processes decide too (`shared`), any of them may have
-summed a profile with events whose marks wait here: it grows only while it is, to the byte, as this process left it.
+summed a profile with events whose marks wait here: it grows only while nobody has summed it since this process wrote
+it. That others let it grow by their events does not matter: no event has two marks.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from projections.fold import FoldEvent
+from schemas.store import ProfileRow
 
 MOST_MARKS: Final = 2_000  # others take some of ours, and do not tell
 MOST_PROFILES: Final = 200_000  # remembered as we left them: 30 MB
@@ -24,7 +26,7 @@ class Fresh:
 
     def __init__(self, *, shared: bool = False) -> None:
         self._shared = shared
-        self._left: dict[bytes, int] = {}  # profile -> hash of its state when we wrote it last
+        self._left: dict[bytes, int] = {}  # profile -> `summed` when we wrote it last
         self._writing: dict[bytes, int] = {}
         self._by_mark: dict[int, Mapping[bytes, Seen]] = {}
         self._spoiled: set[bytes] = set()
@@ -44,10 +46,10 @@ class Fresh:
             return None
         return seen
 
-    def writes(self, states: Iterable[tuple[bytes, bytes]]) -> None:
-        """(profile, packed state) that a DECIDE writes; it has not committed."""
+    def writes(self, rows: Iterable[ProfileRow]) -> None:
+        """What a DECIDE writes; it has not committed."""
         if self._shared:
-            self._writing |= {profile_id: hash(state) for profile_id, state in states}
+            self._writing |= {row.profile_id: row.summed for row in rows}
 
     def decided(self, marks: Iterable[int]) -> None:
         """The DECIDE committed; these marks are gone."""
@@ -58,9 +60,9 @@ class Fresh:
         self._left |= self._writing
         self._writing.clear()
 
-    def ours(self, profile_id: bytes, state: bytes) -> bool:
-        """Whether nobody else can have put events of ours into this stored state."""
-        return not self._shared or self._left.get(profile_id) == hash(state)
+    def knows(self, row: ProfileRow) -> bool:
+        """Whether nobody else can have put events of ours into this stored profile."""
+        return not self._shared or self._left.get(row.profile_id) == row.summed
 
     def spoil(self, signatures: Iterable[bytes]) -> None:
         """A stored state has these signatures' events already: whatever mark still holds them says nothing now."""
@@ -68,7 +70,7 @@ class Fresh:
             self._spoiled.update(signatures)
 
     def clear(self) -> None:
-        """What a FOLD or DECIDE did is not known. How profiles were left is compared with what is stored."""
+        """What a FOLD or DECIDE did is not known. How profiles were left is seen when they are read."""
         self._writing.clear()
         self._by_mark.clear()
         self._spoiled.clear()

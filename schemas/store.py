@@ -118,6 +118,7 @@ class ProfileRow(NamedTuple):
     risk: str
     points: int
     reasons: tuple[tuple[str, int], ...]
+    summed: int = 0  # another one each time the state was summed from its signatures' states; 0: where nobody asks
 
 
 class Change(NamedTuple):

@@ -35,7 +35,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgre
     postgres.stop(immediate=True)  # nobody needs its files again
 
 
-def _create(server: EmbeddedPostgres, template: str, name: str) -> str:
+def create_database(server: EmbeddedPostgres, template: str, name: str) -> str:
     connection = psycopg2.connect(server.dsn.replace("dbname=touchfold", "dbname=postgres"))
     connection.autocommit = True
     with connection.cursor() as cursor:
@@ -48,7 +48,8 @@ def new_databases(server: EmbeddedPostgres) -> Databases:
     """Databases of their own, migrated and empty."""
     number = next(_NUMBERS)
     return Databases(
-        _create(server, "touchfold", f"main_{number}"), _create(server, "touchfold_vault", f"vault_{number}")
+        create_database(server, "touchfold", f"main_{number}"),
+        create_database(server, "touchfold_vault", f"vault_{number}"),
     )
 
 

@@ -57,6 +57,7 @@ PROFILES: Final = Staging(
         **{"profile_id": "uuid", "version": "bigint", "state": "bytea", "decided_us": "bigint", "due_us": "bigint"},
         **{"lagging": "boolean", "first_us": "bigint", "last_us": "bigint", "event_count": "bigint"},
         **{"segments": "bytea", "lifecycle": "text", "risk": "text", "points": "integer", "reasons": "jsonb"},
+        **{"summed": "bigint"},
     },
 )
 LEFT: Final = Staging("old_memberships", {"segment": "smallint", "profile_id": "uuid"})
@@ -133,7 +134,7 @@ def pack_evidence(row: EvidenceRow) -> bytes:
 def pack_profile(row: ProfileRow) -> bytes:
     """A row of profiles_rN for COPY, fields in the order of `PROFILES`."""
     profile_id, version, state, decided_us, due_us, lagging, first_us, last_us, count = row[:9]
-    segments, lifecycle, risk, points, reasons = row[9:]
+    segments, lifecycle, risk, points, reasons, summed = row[9:]
     mask = segments.to_bytes((segments.bit_length() + 7) // 8, "little")
     return b"".join(
         (
@@ -150,6 +151,7 @@ def pack_profile(row: ProfileRow) -> bytes:
             _word(risk),
             f_int4(points),
             _reasons(reasons),
+            _INT8_FIELD(8, summed),
         )
     )
 
@@ -174,11 +176,12 @@ def evidence_row(row: tuple[bytes | None, ...]) -> EvidenceRow:
 _NO_TIME: Final = -(2**63)
 LOCKED_PROFILE: Final = (  # no fixed field is NULL, so that two Structs read a row
     f"profile_id, version, state, decided_us, coalesce(due_us, {_NO_TIME}), lagging, coalesce(first_us, {_NO_TIME}),"
-    f" coalesce(last_us, {_NO_TIME}), event_count, segments, lifecycle, risk, points, reasons"
+    f" coalesce(last_us, {_NO_TIME}), event_count, segments, lifecycle, risk, points, reasons, summed"
 )
 _PROFILE_START: Final = struct.Struct("!hi16siqi")  # field count, profile id, version, length of the state
 _PROFILE_TIMES: Final = struct.Struct("!iqiqi?iqiqiqi")  # decided to event_count, length of the segments
 _PROFILE_REST: Final = struct.Struct("!iii")  # points, length of the reasons
+_PROFILE_END: Final = struct.Struct("!iq")  # summed
 _FIELD_LENGTH: Final = struct.Struct("!i")
 
 
@@ -204,6 +207,7 @@ def read_profiles(data: bytes) -> dict[bytes, ProfileRow]:
         at += 4 + size
         _, points, size = _PROFILE_REST.unpack_from(data, at)
         at += _PROFILE_REST.size + size
+        _, summed = _PROFILE_END.unpack_from(data, at)
         found[profile_id] = ProfileRow(
             profile_id,
             version,
@@ -219,7 +223,9 @@ def read_profiles(data: bytes) -> dict[bytes, ProfileRow]:
             risk,
             points,
             _read_reasons(data[at - size : at]),
+            summed,
         )
+        at += _PROFILE_END.size
     return found
 
 
@@ -249,6 +255,7 @@ def profile_row(row: tuple[bytes | None, ...]) -> ProfileRow:
         (row[11] or b"").decode(),
         int8(row[12]),
         reasons,
+        int8(row[14]),
     )
 
 

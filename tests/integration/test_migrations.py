@@ -1,0 +1,38 @@
+"""A database of an earlier build becomes one of this build, its revisions' tables too."""
+
+import shutil
+from pathlib import Path
+
+import msgspec
+
+from infra.adapters.embedded_postgres import EmbeddedPostgres
+from infra.adapters.migrations import FOLDER, migrate
+from infra.adapters.postgres import Database
+from infra.adapters.postgres_control import insert_revision
+from schemas.definitions import load_pack, parse_documents, to_json
+from tests.conftest import create_database
+from tests.records import START
+
+_COLUMNS = "select column_name, data_type from information_schema.columns where table_name = %s order by 1"
+
+
+def test_tables_made_before_equal_those_made_now(server: EmbeddedPostgres, tmp_path: Path) -> None:
+    dsn = create_database(server, "template1", "of_an_earlier_build")
+    for file in sorted(FOLDER.glob("*_main.sql"))[:3]:
+        shutil.copy(file, tmp_path)
+    assert len(migrate(dsn, "main", tmp_path)) == 3
+    definitions = parse_documents(load_pack("retail"))
+    content = msgspec.json.decode(to_json(definitions))
+    database = Database(dsn)
+    with database.transaction() as cursor:
+        insert_revision(cursor, 1, "live", "initial", content, definitions.content_hash, START)
+    assert migrate(dsn, "main") == [file.name for file in sorted(FOLDER.glob("*_main.sql"))[3:]]
+    with database.transaction() as cursor:
+        insert_revision(cursor, 2, "building", "definition", content, definitions.content_hash, START)
+        shapes = []
+        for table in ("profiles_r1", "profiles_r2"):
+            cursor.execute(_COLUMNS, (table,))
+            shapes.append(cursor.fetchall())
+    database.close()
+    assert shapes[0] == shapes[1]
+    assert ("summed", "bigint") in shapes[0]
