@@ -37,7 +37,7 @@ from schemas.errors import BadRequest, DiskFull, NotFound, StoreUnavailable
 from schemas.identifiers import normalise
 from schemas.record import Record, decode
 from schemas.touchpoints import NOTHING_DECLARED
-from tests.conftest import Databases, _create
+from tests.conftest import Databases, create_database
 
 CAPTURES = Path(__file__).parents[1] / "data/segment_captures"
 EXPECTED = json.loads((CAPTURES / "expected.json").read_text())
@@ -164,8 +164,8 @@ def track(number: object = 1, **more: object) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def running(server: EmbeddedPostgres) -> Iterator[Running]:
-    main = _create(server, "touchfold", "door_main")
-    vault = _create(server, "touchfold_vault", "door_vault")
+    main = create_database(server, "touchfold", "door_main")
+    vault = create_database(server, "touchfold_vault", "door_vault")
     door = Running(Databases(main, vault))
     yield door
     door.close()
