@@ -216,7 +216,8 @@ class Folder:
         same = row.digest == mine.digest
         verdict = Verdict.DUPLICATE if same else Verdict.CONFLICT
         tx.not_applied([NotApplied(row.partition, row.offset, row.event_key, verdict)])
-        tx.add_marks([NewMark(self.revision, 0, "refold", {row.signature: (0, NO_EVENT)})])
+        anew = {row.signature: (0, NO_EVENT)}
+        tx.add_marks([NewMark(revision, 0, "refold", anew) for revision in (self.revision, *tx.building())])
         if same:
             report.duplicates += 1
         else:

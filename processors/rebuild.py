@@ -16,6 +16,7 @@ import msgspec
 from processors.bulk_fold import BulkFold
 from processors.decide_batch import Decider
 from processors.fold_batch import Batch, Folder
+from processors.refold import refold_marked
 from processors.worker import Compiled, Services, decider_of, epochs_of, folder_of
 from schemas.control import Revision
 from schemas.definitions import Definitions, plain
@@ -103,6 +104,7 @@ class Builder:
         services = self._services
         with services.store.decide() as tx:
             tx.lock_identity()  # whoever settles identity after this sees that the revision is being built
+        self._store.await_folds()  # and who takes an event's place
         compiled = Compiled.of(revision, services.time_zone, services.currency)
         progress = services.control.progress(revision.revision)
         fresh = all(each.next_offset == 0 for each in progress)
@@ -172,6 +174,7 @@ class Builder:
         with self._store.halted():
             while any(behind := [e - s for e, s in zip(live.next_offsets, building.next, strict=True)]):
                 self._fold(building, behind, SLICE)
+            refold_marked(building.folder)
             watermark = live.lowest_watermark()
             for _ in range(ROUNDS):
                 live.decide(watermark)

@@ -12,9 +12,12 @@ _NO_RECEIPT: Final = NO_RECEIPT[:2]  # later than every receipt
 
 
 def refold_marked(folder: Folder) -> int:
-    """Make the states anew that marks ask for, and mark their profiles; returns how many signatures."""
+    """Make the states anew that marks ask for, and mark their profiles; returns how many signatures.
+
+    Of a revision that has folded all that is registered: the live one, or one that is about to take its place.
+    """
     with folder.store.fold() as tx:
-        tx.hold_erasures(live=True)
+        tx.hold_erasures(live=folder.live)
         signatures = tx.take_refolds(folder.revision)
         if signatures:
             tx.hold_progress(folder.revision)  # whoever folds for their partitions waits, and finds what is made here
@@ -38,7 +41,7 @@ def _refold(folder: Folder, tx: FoldTx, signatures: Sequence[bytes]) -> None:
         folder.fold.apply(each.event, state, folder.opened([each]).get(each.key))
     tx.delete_states(folder.revision, signatures)
     tx.save_states(folder.revision, {place: folder.fold.pack(state) for place, state in states.items()})
-    known = tx.first_receipts(signatures)
+    known = tx.first_receipts(signatures) if folder.live else {}  # evidence is the live revision's
     later = {s: first.get(s) for s, receipt in known.items() if receipt < first.get(s, _NO_RECEIPT)}
     if later:
         anew = tx.withdraw(folder.revision, later)

@@ -198,6 +198,9 @@ class FoldTx(Protocol):
     def add_marks(self, marks: Sequence[NewMark]) -> list[int]:
         """Their ids, ascending."""
 
+    def building(self) -> list[int]:
+        """Revisions that are being built."""
+
     def add_dead_letters(self, letters: Sequence[DeadLetter]) -> None: ...
 
 
@@ -333,8 +336,11 @@ class Rebuilding(Protocol):
     def next_profiles(self, after: bytes, limit: int) -> list[bytes]:
         """Ids of profiles that own evidence, ascending, greater than `after`."""
 
+    def await_folds(self) -> None:
+        """Until every FOLD that runs now has ended: those that begin later know of a revision that was there before."""
+
     def copy_states(self, old: int, new: int) -> None:
-        """Take the live revision's states and progress over: right when both fold alike."""
+        """Take the live revision's states, refold marks and progress over: right when both fold alike."""
 
     def lead(self) -> bool:
         """Whether it is us who build; the first who asks does, until its connection ends."""

@@ -107,10 +107,6 @@ class PostgresDecide(PostgresTx):
     def unlock_tokens(self) -> None:
         self._cursor.execute("rollback to savepoint identity")
 
-    def building(self) -> list[int]:
-        self._cursor.execute("select revision from revisions where state = 'building' order by revision")
-        return [int(row[0]) for row in self._cursor.fetchall()]
-
     def owners(self, signatures: Iterable[bytes]) -> dict[bytes, bytes]:
         return dict(
             copy_pairs(

@@ -34,10 +34,20 @@ class PostgresRebuild:
             )
             return [row[0] for row in cursor.fetchall()]
 
+    def await_folds(self) -> None:
+        with self._database.transaction() as cursor:
+            cursor.execute("select pg_advisory_xact_lock(%s)", (ERASURE_LOCK,))
+
     def copy_states(self, old: int, new: int) -> None:
         with self._database.transaction() as cursor:
             cursor.execute("select pg_advisory_xact_lock(%s)", (ERASURE_LOCK,))  # FOLD waits at its batch boundary
             cursor.execute(f"insert into states_r{int(new)} select * from states_r{int(old)}")
+            cursor.execute(
+                "insert into marks (revision, shard, kind, signatures, newest_us, newest_events)"
+                " select %s, shard, kind, signatures, newest_us, newest_events from marks"
+                " where revision = %s and kind = 'refold'",
+                (new, old),
+            )
             cursor.execute(
                 "update progress n set next_offset = o.next_offset from progress o"
                 " where n.revision = %s and o.revision = %s and n.partition = o.partition",

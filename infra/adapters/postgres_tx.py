@@ -25,6 +25,10 @@ class PostgresTx:
         )
         return [int(row[0]) for row in self._cursor.fetchall()]
 
+    def building(self) -> list[int]:
+        self._cursor.execute("select revision from revisions where state = 'building' order by revision")
+        return [int(row[0]) for row in self._cursor.fetchall()]
+
     def positions(self, signatures: Iterable[bytes]) -> list[tuple[int, int]]:
         rows = copy_out(
             self._cursor,

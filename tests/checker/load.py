@@ -64,6 +64,7 @@ class Traffic:
         if self._open_orders and self._random.random() < 0.1:  # the same order from a second place counts once
             order, customer = self._random.choice(self._open_orders)
             user, event = f"u{customer}", "pos.purchase"
+            visitor = f"a{customer}-{visitor[-1]}"
         else:
             self._orders += 1
             order, event = f"o-{self._prefix}-{self._orders}", "Order Completed"

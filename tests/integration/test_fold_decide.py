@@ -350,3 +350,28 @@ def test_a_customer_whose_only_event_was_another_s_ends_and_may_come_later(world
     versions = world.query(f"select version from changes where profile_id = '{who}' order by version")
     assert [row[0] for row in versions] == list(range(1, len(versions) + 1))
     assert world.check().equal
+
+
+@pytest.mark.parametrize("copied", [False, True])
+def test_an_event_that_is_replaced_while_a_revision_is_built_is_in_neither(world: World, copied: bool) -> None:
+    place = partition_of(token(*ADA[0]), 4)
+    name = next(each for each in map(str, range(100)) if partition_of(token("user_id", each), 4) != place)
+    other, late = [("user_id", name)], START + timedelta(hours=2)
+    world.send(purchase(other, "o1", "7.00", late, message_id="m1"), purchase(other, "o2", "8.00", late))
+    world.settle()
+    if copied:  # the same fold: the states are taken over, the segments are new
+        text = "segments:\n  some:\n    when: {trait: lifetime_orders, op: gt, value: 0}\n"
+    else:
+        text = "computed_traits:\n  odd: {aggregate: count, events: [purchase.completed]}\n"
+    apply_files(world.services.control, [("more.yaml", text)], world.clock.now())
+    folded = "select sum(next_offset) from progress where revision = 2"
+    while world.query(folded) == [(0,)] and world.services.control.building() is not None:
+        world.worker._build(world.worker.live)
+    assert world.services.control.building() is not None, "folded, and not live yet"
+    world.send(purchase(ADA, "o2", "9.00", START, message_id="m1"))
+    world.settle()
+    assert world.services.control.live().revision == 2
+    counts = "select profile_id, event_count from profiles_r2 order by 1"
+    assert world.query(counts) == sorted([(token(*ADA[0]), 1), (token(*other[0]), 1)])
+    verdict = world.check()
+    assert verdict.equal, verdict.differences[:3]
