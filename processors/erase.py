@@ -309,6 +309,8 @@ def delete_projections(writes: ErasureWrites, erasure: Erasure, rules: IdentityR
     writes.empty_evidence(gone)
     writes.strip_evidence(left)
     writes.delete_tokens(erased)
+    kept = {token for each in (*left, *around) for _, token in each.tokens}
+    writes.delete_token_rows(stay - kept)  # of events that came after the plan: nothing is left that holds them
     writes.set_receipts(_receipts([*left, *around], stay))
     writes.mark_identity([each.signature for each in (*left, *around)])
     writes.add_erased_changes(published, to_us(erasure.at))

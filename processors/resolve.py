@@ -41,14 +41,16 @@ class Moves(NamedTuple):
 class Identity:
     """Applies the rules to stored evidence, for the live revision. `shadows`: revisions being built beside it.
 
-    `shared`: other workers settle at the same time. Then each locks the rows of the tokens it may change; else one
-    lock for all of identity costs less.
+    `shared`: other workers settle at the same time. Then each locks the rows of the tokens it may change; else, and
+    for what must be resolved with all that is connected, one lock for all of identity costs less. `alive` is called
+    again and again meanwhile: much may be connected.
     """
 
     rules: IdentityRules
     revision: int
     shadows: Callable[[], Sequence[int]] = tuple
     shared: bool = False
+    alive: Callable[[], None] = lambda: None
 
     def settle(
         self,
@@ -63,10 +65,11 @@ class Identity:
         owners = tx.owners(signatures)
         if read_only or (not anew and len(owners) == len(signatures)):
             return owners, Moves.none()
-        if self.shared:
-            tx.share_identity()
-        else:
+        alone = not self.shared or bool(anew)
+        if alone:
             tx.lock_identity()
+        else:
+            tx.share_identity()
         locked: set[bytes] = set()
         while True:
             # Read under the locks: another worker may have decided some of them meanwhile.
@@ -78,10 +81,12 @@ class Identity:
                 if locked:
                     tx.unlock_tokens()  # rows that were made to be locked go with that
                 return owners, Moves.none()
-            work = _Work(tx, self.rules, self.revision, [_evidence(rows[signature]) for signature in wanted])
+            work = _Work(
+                tx, self.rules, self.revision, [_evidence(rows[signature]) for signature in wanted], self.alive
+            )
             # The first look is cheap and finds nearly all; what is decided under those locks may need more of them.
-            needed = work.near() if self.shared and not locked else work.plan(whole=bool(anew))
-            if not self.shared or needed <= locked:
+            needed = work.plan(whole=bool(anew)) if alone or locked else work.near()
+            if alone or needed <= locked:
                 moves = work.store()
                 break
             if locked:
@@ -96,8 +101,16 @@ class Identity:
 class _Work:
     """One settling: loads rows, asks the rules, stores what they say."""
 
-    def __init__(self, tx: DecideTx, rules: IdentityRules, revision: int, fresh: list[Evidence]) -> None:
+    def __init__(
+        self,
+        tx: DecideTx,
+        rules: IdentityRules,
+        revision: int,
+        fresh: list[Evidence],
+        alive: Callable[[], None],
+    ) -> None:
         self._tx = tx
+        self._alive = alive
         self._rules = rules
         self._revision = revision
         self.moved: set[bytes] = set()  # signatures whose owner changed or was found
@@ -127,6 +140,8 @@ class _Work:
         reached = {row.profile_id for row in known.values() if not row.is_hub}
         members = self._tx.tokens_of_profiles(reached) if reached else []
         profiles = _profiles(members)
+        if reached - profiles.keys():
+            return None  # an erasure took the token that named one, and what is left is not settled yet
         extension = extend(known, profiles, self._fresh, self._rules, self._partners(known))
         if extension is None:
             return None
@@ -182,13 +197,14 @@ class _Work:
     def _scope(self) -> tuple[dict[bytes, Evidence], frozenset[bytes]]:
         """All evidence connected with the fresh by tokens that are no hubs. Hubs are not looked beyond.
 
-        Hubs found on the way are final: all evidence that holds a visited token is in the scope.
+        Hubs found on the way are final: all evidence that holds a visited token is read when it is visited.
         """
         scope = {each.signature: each for each in self._fresh}
         stored_hubs = {token for token, row in self._rows.items() if row.hub}
         seen: set[bytes] = set()
-        hubs: frozenset[bytes] = frozenset(stored_hubs)
+        hubs: frozenset[bytes] = frozenset()
         while True:
+            self._alive()
             frontier = {t for each in scope.values() for _, t in each.tokens} - seen
             fresh_rows = self._settled(frontier - self._rows.keys())
             self._rows |= fresh_rows
@@ -197,8 +213,9 @@ class _Work:
             if not frontier:
                 return scope, hubs | stored_hubs
             seen |= frontier | stored_hubs
-            scope |= {row.signature: _evidence(row) for row in self._tx.evidence_of_tokens(frontier)}
-            hubs = find_hubs(scope.values(), self._rules) | stored_hubs
+            found = [_evidence(row) for row in self._tx.evidence_of_tokens(frontier)]
+            scope |= {each.signature: each for each in found}
+            hubs |= find_hubs(found, self._rules) & frontier  # of a token beyond not all evidence may be here
 
     def _store_resolution(
         self, resolution: Resolution, scope: Mapping[bytes, Evidence], kinds: Mapping[bytes, str]
@@ -270,13 +287,16 @@ def _moved(old: TokenRow | None, token: bytes, kind: str, profile_id: bytes, *, 
 
 
 def _profiles(members: Iterable[TokenRow]) -> dict[bytes, Profile]:
+    """Those whose naming token is among the members."""
     groups: dict[bytes, list[TokenRow]] = {}
     for row in members:
         if row.profile_id is not None and not row.hub:
             groups.setdefault(row.profile_id, []).append(row)
     found = {}
     for profile_id, rows in groups.items():
-        named = next(row for row in rows if row.token == profile_id)
+        named = next((row for row in rows if row.token == profile_id), None)
+        if named is None:
+            continue
         found[profile_id] = Profile(
             profile_id,
             {row.token: row.kind for row in rows},

@@ -28,6 +28,7 @@ log = logging.getLogger("touchfold.worker")
 
 WATERMARKS_EVERY_US: Final = 500_000
 OTHERS: Final = 2  # shards of other workers that an idle one takes at a time
+LONGEST_US: Final = 600_000_000  # of one piece of work that goes on; longer, and the watchdog ends it
 GRACE_US: Final = GRACE // MICROSECOND
 MAX_WAIT_US: Final = MAX_WAIT // MICROSECOND
 
@@ -54,6 +55,8 @@ class SharedWorker:
     _epochs: dict[int, int] = field(default_factory=dict)  # of the partitions that are ours
     _watermark_us: int = 0  # the lowest of all partitions when last seen; it only rises
     _saved_us: int = 0
+    _excuse: Callable[[], None] = lambda: None
+    _since_us: int = 0  # when the piece of work at hand began
     _fresh: Fresh = field(default_factory=partial(Fresh, shared=True))
 
     # ------------------------------------------------------------ partitions
@@ -102,9 +105,18 @@ class SharedWorker:
                     waiting += reversed(self._halves(part))
             self.decide(self._watermark_us)
 
+    def watched_by(self, excuse: Callable[[], None]) -> None:
+        self._excuse = excuse
+
+    def _alive(self) -> None:
+        """Called by what may take long: to settle who is whom among thousands of connected identifiers."""
+        if to_us(self.services.clock.now()) - self._since_us < LONGEST_US:
+            self._excuse()
+
     @contextmanager
     def _knowing(self) -> Iterator[None]:
         """After an error what was committed is not known: DECIDE sums anew."""
+        self._since_us = to_us(self.services.clock.now())
         try:
             yield
         except BaseException:
@@ -254,7 +266,9 @@ class SharedWorker:
         self._folder.poison = poison
         if self._decider is None:
             sharing = Sharing((), OTHERS)
-            self._decider = decider_of(self.services, self._compiled, fresh=self._fresh, sharing=sharing)
+            self._decider = decider_of(
+                self.services, self._compiled, fresh=self._fresh, sharing=sharing, alive=self._alive
+            )
 
     def _share(self, others: int) -> None:
         """Decide what we folded ourselves, and of what others folded so many shards that wait."""

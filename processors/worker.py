@@ -79,6 +79,7 @@ def decider_of(
     shadows: Callable[[], Sequence[int]] = tuple,
     fresh: Fresh | None = None,
     sharing: Sharing | None = None,
+    alive: Callable[[], None] = lambda: None,
 ) -> Decider:
     """The DECIDE of a revision."""
 
@@ -91,7 +92,7 @@ def decider_of(
         return uncapped_state(folder_of(services, replace(compiled, fold=fold), {}), tx, signatures)
 
     number = compiled.revision.revision
-    identity = Identity(DEFAULT_RULES, number, shadows, shared=sharing is not None)
+    identity = Identity(DEFAULT_RULES, number, shadows, sharing is not None, alive)
     return Decider(
         *(services.store, compiled.fold, compiled.evaluator, identity, direct, uncapped),
         *(number, services.time_zone),

@@ -105,6 +105,9 @@ class ErasureWrites(ErasureReads, Protocol):
     def delete_tokens(self, tokens: Collection[bytes]) -> None:
         """With what links them, and dead letters that name them."""
 
+    def delete_token_rows(self, tokens: Collection[bytes]) -> None:
+        """Of tokens that no evidence holds any more."""
+
     def clear_hubs(self, tokens: Collection[bytes]) -> None:
         """They are hubs no more; whose they are then is for DECIDE."""
 

@@ -1,6 +1,6 @@
 """What drives a worker on Kafka and what the worker does for it: the line between a runner and the processors."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from schemas.record import Stored
@@ -43,6 +43,9 @@ class PartitionWork(Protocol):
 
     def salvage(self, batch: Fetched) -> None:
         """Fold a batch that failed again and again record by record; those that cannot be become dead letters."""
+
+    def watched_by(self, excuse: Callable[[], None]) -> None:
+        """`excuse` is called again and again while one piece of work takes long and goes on."""
 
     def idle(self, caught_up: Mapping[int, int]) -> bool:
         """Timers, marks of other workers, building revisions; a slice of it. True if there was work.

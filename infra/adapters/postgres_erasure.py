@@ -237,6 +237,9 @@ class PostgresErasure:
             self._cursor.execute(f"delete from {table} where token = any(%s)", (gone,))
         self._cursor.execute("delete from dead_letters where tokens && %s or seal_key = any(%s)", (gone, gone))
 
+    def delete_token_rows(self, tokens: Collection[bytes]) -> None:
+        self._cursor.execute("delete from tokens where token = any(%s)", (Uuids(list(tokens)),))
+
     def clear_hubs(self, tokens: Collection[bytes]) -> None:
         self._cursor.execute("update tokens set hub = false where token = any(%s)", (Uuids(list(tokens)),))
 

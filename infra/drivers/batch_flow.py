@@ -103,6 +103,7 @@ class BatchFlow:
         pace: Pace | None = None,
     ) -> None:
         self._work = work
+        work.watched_by(watchdog.excuse)
         self._clock = clock
         self._watchdog = watchdog
         self._older = older
@@ -478,7 +479,7 @@ class BatchFlow:
 
     async def _do(self, call: Callable[[], T]) -> T:
         """In the work's thread. A cancelled task waits for it: no transaction runs on behind our back."""
-        future = asyncio.get_running_loop().run_in_executor(self._thread, call)
+        future = asyncio.get_running_loop().run_in_executor(self._thread, _told, call)
         try:
             return await asyncio.shield(future)
         except asyncio.CancelledError:
@@ -545,3 +546,11 @@ def complete(main: Coroutine[Any, Any, None]) -> None:
             loop.run_until_complete(loop.shutdown_asyncgens())
         finally:
             loop.close()
+
+
+def _told(call: Callable[[], T]) -> T:
+    """A future cannot hold StopIteration: whoever waits for it would wait for ever."""
+    try:
+        return call()
+    except StopIteration as err:
+        raise RuntimeError("StopIteration left the work's thread") from err

@@ -86,6 +86,9 @@ class ChainWork:
         self._transact([batch], salvage=True)
         self.salvaged.append(batch)
 
+    def watched_by(self, excuse: Callable[[], None]) -> None:
+        """No piece of work takes long."""
+
     def idle(self, caught_up: Mapping[int, int]) -> bool:
         with mapped(), self._open() as connection, connection.cursor() as cursor:
             self._switched(cursor)

@@ -375,3 +375,19 @@ def test_an_event_that_is_replaced_while_a_revision_is_built_is_in_neither(world
     assert world.query(counts) == sorted([(token(*ADA[0]), 1), (token(*other[0]), 1)])
     verdict = world.check()
     assert verdict.equal, verdict.differences[:3]
+
+
+def test_a_token_whose_profile_lost_its_naming_token_is_settled_anew(world: World) -> None:
+    """As an erasure leaves it until its identity mark is worked off, or where an event came between its steps."""
+    visitor = ("anonymous_id", "a1")
+    world.send(record([("user_id", "eve"), visitor], "m1"), record([visitor], "m2"))
+    world.settle()
+    named = token("user_id", "eve").hex()
+    world.query(f"delete from evidence where profile_id = '{named}' returning 1")
+    world.query("delete from evidence_tokens returning 1")
+    world.query(f"delete from tokens where token = '{named}' returning 1")
+    world.send(record([visitor, ("email", "eve@x")], "m3"))
+    world.settle()
+    ((owner,),) = world.query(f"select distinct profile_id from tokens where token <> '{named}'")
+    assert owner in {token(*visitor), token("email", "eve@x")}
+    assert world.query(f"select count(*) from profiles_r1 where profile_id = '{bytes(owner).hex()}'") == [(1,)]

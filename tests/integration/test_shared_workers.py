@@ -356,3 +356,23 @@ def test_profiles_that_grow_beside_others_hold_every_event_once(databases: Datab
 @pytest.mark.parametrize("seed", range(100, 160))
 def test_many_more_profiles_that_grow_beside_others(databases: Databases, seed: int) -> None:
     interleaved(databases, seed)
+
+
+def test_who_settles_what_is_connected_says_that_it_is_alive(databases: Databases) -> None:
+    world = new_world(databases)
+    told = []
+    with pumps(world, 1) as (pump,):
+        pump.worker.watched_by(lambda: told.append(1))
+        pump.claim(list(PARTITIONS))
+        world.send(record([("user_id", "ada"), ("anonymous_id", "a1")], "m1"))
+        run_all([pump], folded(world))
+        assert not told, "the short way takes no time"
+        earlier = START - timedelta(days=1)
+        world.send(record([("anonymous_id", "a1"), ("email", "ada@x")], "m2", at=earlier))
+        world.query(
+            "insert into marks (revision, shard, kind, signatures, newest_us, newest_events) select 1, 0,"
+            " 'identity', array_agg(signature), array_agg(0), array_agg(signature) from evidence returning 1"
+        )
+        run_all([pump], folded(world))
+    assert told
+    check_all(world)

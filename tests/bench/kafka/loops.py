@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from importlib import import_module
 from typing import Any, Final
 
@@ -84,6 +84,9 @@ class NoWork:
 
     def salvage(self, batch: Fetched) -> None:
         raise AssertionError(f"nothing fails here, but partition {batch.partition} did")
+
+    def watched_by(self, excuse: Callable[[], None]) -> None:
+        """No piece of work takes long."""
 
     def idle(self, caught_up: Mapping[int, int]) -> bool:
         """Nothing waits."""
