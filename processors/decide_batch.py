@@ -6,46 +6,17 @@ the same work. What differs from the last committed decision goes to the change 
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from functools import cached_property
 from hashlib import blake2b
-from operator import itemgetter
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
+from processors.differences import NEVER_US, Cause, Differences, Told
 from processors.fresh import Fresh, Seen
 from processors.resolve import Identity, Moves
 from projections.evaluate import Decision, Evaluator
 from projections.fold import Fold
-from projections.state import (
-    CANCELS,
-    DIRECT,
-    EVENT_COUNT,
-    FIRST,
-    FORM,
-    LAST,
-    NAME,
-    ORDERS,
-    REFUNDS,
-    STAMP_KEY,
-    STAMP_US,
-    TRAITS,
-    LocalDays,
-    State,
-    iso_day,
-    shown,
-)
-from schemas.record import uuid_text
-from schemas.store import (
-    NO_EVENT,
-    SHARDS,
-    Change,
-    DecideTx,
-    Mark,
-    NewMark,
-    ProfileRow,
-    ProjectionStore,
-    change_id,
-)
+from projections.state import EVENT_COUNT, FIRST, LAST, State
+from schemas.store import NO_EVENT, SHARDS, Change, DecideTx, Mark, NewMark, ProfileRow, ProjectionStore
 
 DirectTraits = Callable[[Mapping[bytes, State], frozenset[str]], dict[bytes, dict[str, Any]]]
 """Opens the direct traits that conditions need: states by profile id, names -> values by profile id."""
@@ -53,26 +24,18 @@ DirectTraits = Callable[[Mapping[bytes, State], frozenset[str]], dict[bytes, dic
 Uncapped = Callable[[DecideTx, Sequence[bytes]], State]
 """The state of some signatures folded anew from the log without a cap, for maps that overflowed."""
 
-_NEVER: Final = -(2**63)
-
 
 class Outcome(NamedTuple):
-    """What one run of DECIDE did."""
+    """What one run of DECIDE did. `full`: it took as much as it might, so there may be more."""
 
     marks: int
     profiles: int
     changes: int
-
-
-class Cause(NamedTuple):
-    """Why a profile is decided: (occurred_us, event) of the newest event, or another kind."""
-
-    kind: str
-    stamp: tuple[int, bytes] = (_NEVER, NO_EVENT)
+    full: bool
 
     @property
-    def event(self) -> bytes | None:
-        return None if self.stamp[1] == NO_EVENT else self.stamp[1]
+    def some(self) -> bool:
+        return self.marks > 0 or self.profiles > 0 or self.full
 
 
 class Sharing(NamedTuple):
@@ -103,24 +66,8 @@ class Decider:
     sharing: Sharing | None = None
 
     @cached_property
-    def days(self) -> LocalDays:
-        """The calendar that entries and exits are counted by."""
-        return LocalDays(self.time_zone)
-
-    @cached_property
-    def published_slots(self) -> Callable[[State], tuple[Any, ...]]:
-        """Reads the slots of published traits from a state: where these are equal, so are the values at one instant."""
-        plans = [self.fold.plan.traits[name] for name in self.evaluator.published_names]
-        own = {plan.slot for plan in plans if plan.slot is not None}
-        return itemgetter(*sorted(own | {ORDERS, REFUNDS, CANCELS}))
-
-    @cached_property
-    def told_slots(self) -> Callable[[State], Sequence[Any]]:
-        """Reads the slots whose differences go to the feed."""
-        if not self.evaluator.published_names:
-            return itemgetter(slice(TRAITS, TRAITS + 1))
-        published = self.published_slots
-        return lambda state: (state[TRAITS], *published(state))
+    def told(self) -> Told:
+        return Told(self.fold, self.evaluator, self.time_zone)
 
     def run(self, watermark_us: int, *, marks: int = 64, due: int = 2_000, lagging: bool = False) -> Outcome:
         """Decide what is marked or due at the lowest watermark, in one transaction; beside others, at least there."""
@@ -137,7 +84,7 @@ class Decider:
                         if all_taken and profile_id not in wanted.moves.ended:  # nothing is open: it is as stored
                             wanted.grown[profile_id] = []
                 if not taken and not wanted.causes:
-                    return Outcome(0, 0, 0)
+                    return Outcome(0, 0, 0, False)
                 changes = self._decide(tx, wanted, watermark_us, lagging)
                 if not self.silent:
                     tx.add_changes(changes)
@@ -147,7 +94,8 @@ class Decider:
             raise
         if self.fresh is not None:
             self.fresh.decided(mark.id for mark in taken)
-        return Outcome(len(taken), len(wanted.causes), len(changes))
+        full = len(taken) >= marks > 0 or len(wanted.causes) >= due
+        return Outcome(len(taken), len(wanted.causes), len(changes), full)
 
     def _take(self, tx: DecideTx, limit: int) -> list[Mark]:
         sharing = self.sharing
@@ -170,7 +118,7 @@ class Decider:
         anew: set[bytes] = set()
         for mark in taken:
             for signature, at_us, event in zip(mark.signatures, mark.newest_us, mark.newest_events, strict=True):
-                newest[signature] = max(newest.get(signature, (_NEVER, NO_EVENT)), (at_us, event))
+                newest[signature] = max(newest.get(signature, (NEVER_US, NO_EVENT)), (at_us, event))
             if mark.kind == "identity":
                 anew.update(mark.signatures)
         if not newest:
@@ -215,12 +163,12 @@ class Decider:
         grown, still = self._grown_states(wanted.grown, before, watermark_us)
         states = grown | self._states(tx, causes.keys() - grown.keys())
         direct = self.direct(states, self.evaluator.needs_direct) if self.evaluator.needs_direct else {}
-        writer = _Writer(self, moves)
+        differences = Differences(self.told, moves)
         rows: list[ProfileRow] = []
         gone = [profile_id for profile_id in before if profile_id not in states]
         ended = {} if self.silent else tx.ended_versions(states.keys() - before.keys())
         for profile_id in gone:
-            writer.end(before[profile_id], watermark_us, causes.get(profile_id, Cause("identity")))
+            differences.end(before[profile_id], watermark_us, causes.get(profile_id, Cause("identity")))
         for profile_id, state in states.items():
             old = before.get(profile_id)
             at_us = max(watermark_us, _stamp_us(state, LAST) or 0, old.decided_us if old else 0)
@@ -231,22 +179,22 @@ class Decider:
                 row = row._replace(version=ended[profile_id])
             if self.silent:
                 rows.append(row)
-                writer.memberships(old.segments if old else 0, row, at_us)
+                differences.memberships(old.segments if old else 0, row, at_us)
                 continue
             traits = None if profile_id in still else state
-            rows.append(writer.differences(old, row, traits, causes[profile_id], at_us))
+            rows.append(differences.note(old, row, traits, causes[profile_id], at_us))
         if gone:
             tx.delete_profiles(self.revision, gone)
             if not self.silent:
-                tx.save_ended(writer.ended)
+                tx.save_ended(differences.ended)
         tx.save_profiles(self.revision, rows)
         if self.fresh is not None:
             self.fresh.writes(rows)
-        tx.change_memberships(self.revision, writer.entered, writer.left)
+        tx.change_memberships(self.revision, differences.entered, differences.left)
         if not self.silent:
-            tx.count_segment_days(writer.segment_days())
-            tx.mark_search(writer.searchable | moves.touched | moves.ended.keys() | set(gone))
-        return writer.changes
+            tx.count_segment_days(differences.segment_days())
+            tx.mark_search(differences.searchable | moves.touched | moves.ended.keys() | set(gone))
+        return differences.changes
 
     def _lock_beside_others(self, tx: DecideTx, wanted: "_Wanted") -> dict[bytes, ProfileRow]:
         """Lock what identity changed, waiting for it, and of the rest what is free; the others are marked again."""
@@ -281,7 +229,7 @@ class Decider:
         fresh = self.fresh
         if fresh is None:
             return states, still
-        told, pack = self.told_slots, self.fold.pack
+        told, pack = self.told.slots, self.fold.pack
         unpack, apply, prune, overflowed = self.fold.unpack, self.fold.apply, self.fold.prune, self.fold.overflowed
         for profile_id, signatures in grown.items():
             row = before.get(profile_id)
@@ -361,135 +309,6 @@ class _Wanted(NamedTuple):
     owners: Mapping[bytes, bytes]
 
 
-class _Writer:
-    """Collects what differs from the last committed decision."""
-
-    def __init__(self, decider: Decider, moves: Moves) -> None:
-        self._decider = decider
-        self._evaluator = decider.evaluator
-        self._moves = moves
-        self.searchable: set[bytes] = set()  # profiles whose traits or identifiers changed
-        self.changes: list[Change] = []
-        self.entered: list[tuple[int, bytes, int | None]] = []
-        self.left: list[tuple[int, bytes]] = []
-        self._days: dict[tuple[int, int], list[int]] = {}  # (segment index, local day) -> [entered, left]
-        self.ended: dict[bytes, int] = {}  # last versions of profiles that end: one that comes back goes on from there
-
-    def differences(
-        self, old: ProfileRow | None, row: ProfileRow, state: State | None, cause: Cause, at_us: int
-    ) -> ProfileRow:
-        """Note all changes of one profile; returns the row with the version after them.
-
-        `state`: None when nothing differs in the traits.
-        """
-        note = _Notes(row.profile_id, row.version, at_us, cause)
-        moves = self._moves
-        if row.profile_id in moves.split_off:
-            note.add("identity", "split_off", None, [uuid_text(part) for part in moves.split_off[row.profile_id]])
-        if row.profile_id in moves.joined:
-            kinds = sorted(moves.joined[row.profile_id])
-            note.add("profile", "identifiers", None, {"personal": True, "kinds": kinds})
-            self.searchable.add(row.profile_id)
-        if state is not None:
-            self._traits(note, old, state, at_us)
-        self._segments(note, old.segments if old else 0, row, at_us)
-        was = old.lifecycle if old else None
-        if was != row.lifecycle:
-            note.add("lifecycle", None, was, row.lifecycle)
-        was = old.risk if old else "low"  # a new profile starts from the baseline without a change
-        if was != row.risk:
-            note.add("risk", None, was, row.risk)
-        self.changes += note.changes
-        return row if row.version == note.version else row._replace(version=note.version)
-
-    def memberships(self, before: int, row: ProfileRow, at_us: int) -> None:
-        """Note who enters and leaves, and no change: a swap compares what it replaces and gives versions."""
-        self.entered += [(index, row.profile_id, at_us) for index in _bits(row.segments & ~before)]
-        self.left += [(index, row.profile_id) for index in _bits(before & ~row.segments)]
-
-    def end(self, old: ProfileRow, at_us: int, cause: Cause) -> None:
-        """A profile that owns nothing any more: merged into another, or erased elsewhere."""
-        into = self._moves.ended.get(old.profile_id)
-        note = _Notes(old.profile_id, old.version, at_us, cause if cause.event else Cause("identity"))
-        if into is not None:
-            note.add("identity", "merged_into", None, [uuid_text(into)])
-        for index in _bits(old.segments):
-            self._count(index, at_us, 0, 1)
-        self.changes += note.changes
-        self.ended[old.profile_id] = note.version
-
-    def _traits(self, note: "_Notes", old: ProfileRow | None, state: State, at_us: int) -> None:
-        """Attributes by value, direct traits by the event that set them, computed traits at one clock."""
-        evaluator = self._evaluator
-        before = self._decider.fold.unpack(old.state) if old else self._decider.fold.new_state()
-        if before[TRAITS] != state[TRAITS]:
-            self.searchable.add(note.profile_id)
-            had, has = evaluator.attributes(before), evaluator.attributes(state)
-            for name in sorted(had.keys() | has.keys()):
-                if had.get(name) != has.get(name):
-                    note.add("profile", name, had.get(name), has.get(name))
-            stamps, now = _direct_stamps(before), _direct_stamps(state)
-            for name in sorted(stamps.keys() | now.keys()):
-                if stamps.get(name) != now.get(name):
-                    note.add("profile", name, None, {"personal": True})
-        slots = self._decider.published_slots
-        if evaluator.published_names and slots(before) != slots(state):
-            for name, was, is_ in evaluator.published_changes(before, state, at_us):
-                note.add("profile", name, was, is_)
-
-    def _segments(self, note: "_Notes", before: int, row: ProfileRow, at_us: int) -> None:
-        if row.segments == before:
-            return
-        names = self._evaluator.segment_names
-        for index in _bits(row.segments & ~before):
-            self.entered.append((index, row.profile_id, at_us))
-            note.add("segment", names[index], False, True)
-            self._count(index, at_us, 1, 0)
-        for index in _bits(before & ~row.segments):
-            self.left.append((index, row.profile_id))
-            note.add("segment", names[index], True, False)
-            self._count(index, at_us, 0, 1)
-
-    def _count(self, index: int, at_us: int, entered: int, left: int) -> None:
-        counts = self._days.setdefault((index, self._decider.days.day(at_us)), [0, 0])
-        counts[0] += entered
-        counts[1] += left
-
-    def segment_days(self) -> dict[tuple[str, str], tuple[int, int]]:
-        """(segment, ISO day) -> (entered, left)."""
-        names = self._evaluator.segment_names
-        return {(names[index], iso_day(day)): (entered, left) for (index, day), (entered, left) in self._days.items()}
-
-
-class _Notes:
-    """The changes of one profile: each raises its version by one; ids are hashes of content."""
-
-    def __init__(self, profile_id: bytes, version: int, at_us: int, cause: Cause) -> None:
-        self.profile_id = profile_id
-        self._at_us = at_us
-        self._cause = cause
-        self.version = version
-        self.changes: list[Change] = []
-
-    def add(self, type_: str, name: str | None, old: Any, new: Any) -> None:
-        self.version += 1
-        old, new = _plain(old), _plain(new)
-        key = change_id(self.profile_id, self.version, type_, name, old, new)
-        cause = self._cause
-        self.changes.append(
-            Change(
-                key, type_, self.profile_id, self.version, name, old, new, self._at_us, cause.kind, cause.event, None
-            )
-        )
-
-
-def _plain(value: Any) -> Any:
-    """A value as the feed's JSON holds it: decimals as strings, times in ISO form."""
-    if isinstance(value, datetime):
-        return value.isoformat().replace("+00:00", "Z")
-    return value
-
-
 def _digest(packed: bytes) -> int:
     """Equal for equal states alone: then the same events are in them."""
     return int.from_bytes(blake2b(packed, digest_size=8).digest(), "big", signed=True)
@@ -497,12 +316,3 @@ def _digest(packed: bytes) -> int:
 
 def _stamp_us(state: State, slot: int) -> int | None:
     return int(state[slot][0]) if state[slot] else None
-
-
-def _direct_stamps(state: State) -> dict[str, tuple[int, bytes]]:
-    """The event that set each direct trait."""
-    return {entry[NAME]: (entry[STAMP_US], entry[STAMP_KEY]) for entry in shown(state[TRAITS]) if entry[FORM] == DIRECT}
-
-
-def _bits(mask: int) -> list[int]:
-    return [index for index in range(mask.bit_length()) if mask >> index & 1]

@@ -9,15 +9,27 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Final, NamedTuple
+from typing import Final
 
-from processors.decide_batch import Decider, Sharing
+from processors.decide_batch import Decider, Outcome, Sharing
 from processors.fold_batch import Batch, Folder, Report
 from processors.fresh import Fresh
 from processors.rebuild import Builder
 from processors.refold import refold_marked
 from processors.search_index import SLICE, SearchIndexer
-from processors.worker import BATCH, DUE, GRACE, MARKS, MAX_WAIT, Compiled, Services, decider_of, epochs_of, folder_of
+from processors.worker import (
+    BATCH,
+    DUE,
+    GRACE,
+    MARKS,
+    MAX_WAIT,
+    Compiled,
+    Services,
+    decide_on,
+    decider_of,
+    epochs_of,
+    folder_of,
+)
 from schemas.control import Beat
 from schemas.errors import ProgressConflict, TouchfoldError
 from schemas.log_range import records_between
@@ -31,13 +43,6 @@ OTHERS: Final = 2  # shards of other workers that an idle one takes at a time
 LONGEST_US: Final = 600_000_000  # of one piece of work that goes on; longer, and the watchdog ends it
 GRACE_US: Final = GRACE // MICROSECOND
 MAX_WAIT_US: Final = MAX_WAIT // MICROSECOND
-
-
-class _Decided(NamedTuple):
-    """Whether a look found work, and whether it took as much as it may: then there is more."""
-
-    some: bool
-    full: bool
 
 
 @dataclass
@@ -180,7 +185,7 @@ class SharedWorker:
             worked = self.decide(beat.watermark_us) or worked
         late = to_us(self.services.clock.now()) - MAX_WAIT_US
         if not worked and beat.due_us is not None and beat.watermark_us < beat.due_us <= late:
-            worked = self._run_decider(late, marks=0, lagging=True).some
+            worked = self._look(late, marks=0, lagging=True).some
         return worked
 
     def _build(self, beat: Beat) -> bool:
@@ -224,25 +229,15 @@ class SharedWorker:
         return self._decide(watermark_us, until_none=True)
 
     def _decide(self, watermark_us: int, *, until_none: bool) -> bool:
-        """`until_none`: until a look finds nothing; else what one left for later is found by the next idle turn."""
-        some = False
-        while True:
-            outcome = self._run_decider(watermark_us)
-            some = some or outcome.some
-            if not outcome.some or not (until_none or outcome.full):
-                break
-        if some:
-            self.services.store.number_feed()
-        return some
+        return decide_on(lambda: self._look(watermark_us), self.services.store, until_none=until_none)
 
-    def _run_decider(self, watermark_us: int, *, marks: int = MARKS, lagging: bool = False) -> "_Decided":
+    def _look(self, watermark_us: int, *, marks: int = MARKS, lagging: bool = False) -> Outcome:
         assert self._decider is not None, "compiled makes it"
         try:
-            outcome = self._decider.run(watermark_us, marks=marks, due=DUE, lagging=lagging)
+            return self._decider.run(watermark_us, marks=marks, due=DUE, lagging=lagging)
         except ProgressConflict:
             self._take_up_live()  # another revision went live under our hands
-            return _Decided(True, True)
-        return _Decided(outcome.marks > 0 or outcome.profiles > 0, outcome.marks >= MARKS or outcome.profiles >= DUE)
+            return Outcome(0, 0, 0, full=True)
 
     def forget(self) -> None:
         self._compiled = self._folder = self._decider = None

@@ -12,7 +12,7 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
-from processors.decide_batch import Decider, Sharing
+from processors.decide_batch import Decider, Outcome, Sharing
 from processors.direct_traits import open_direct
 from processors.fold_batch import Batch, Folder, LetterMaker, Report
 from processors.fresh import Fresh
@@ -183,18 +183,11 @@ class LiveLoop:
         return self._decide(watermark_us, until_none=True)
 
     def _decide(self, watermark_us: int, *, until_none: bool) -> bool:
-        """`until_none`: until a look finds nothing; else what one left for later is found by the next step."""
         assert self._decider is not None, "load() makes it"
-        some = False
-        while True:
-            outcome = self._decider.run(watermark_us, marks=MARKS, due=DUE)
-            found = outcome.marks > 0 or outcome.profiles > 0
-            some = some or found
-            if not found or not (until_none or outcome.marks >= MARKS or outcome.profiles >= DUE):
-                break
-        if some:
-            self.services.store.number_feed()
-        return some
+        decider = self._decider
+        return decide_on(
+            lambda: decider.run(watermark_us, marks=MARKS, due=DUE), self.services.store, until_none=until_none
+        )
 
     def decide_late(self, until_us: int) -> bool:
         """Decide what was due long ago though a partition is behind; such decisions are marked as lagging."""
@@ -333,6 +326,22 @@ class Build(Protocol):
 
     def __call__(self, live: LiveLoop) -> bool:
         """A slice of work; True if there was any."""
+
+
+def decide_on(look: Callable[[], Outcome], store: ProjectionStore, *, until_none: bool) -> bool:
+    """Look again while there may be more, then number the feed; True if there was work.
+
+    `until_none`: until a look finds nothing; else what one left for later is found by the next step.
+    """
+    some = False
+    while True:
+        outcome = look()
+        some = some or outcome.some
+        if not outcome.some or not (until_none or outcome.full):
+            break
+    if some:
+        store.number_feed()
+    return some
 
 
 def epochs_of(progress: Sequence[Progress]) -> dict[int, int]:

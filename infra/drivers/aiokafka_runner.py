@@ -3,8 +3,8 @@
 import asyncio
 import logging
 import threading
-from collections.abc import AsyncIterator, Collection, Coroutine, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Collection, Coroutine, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final, TypeVar
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
@@ -24,10 +24,10 @@ from aiokafka.errors import (
 )
 
 from infra.adapters.kafka_access import KafkaAccess
-from infra.drivers.batch_flow import BatchFlow, Older, Pace, complete
-from infra.drivers.watchdog import Watchdog, broker_ends
+from infra.drivers.batch_flow import BatchFlow
+from infra.drivers.flow_life import Subscription, flow_of
+from infra.drivers.work_thread import complete
 from schemas.errors import ServiceFailed, StoreUnavailable
-from schemas.ports import Clock
 from schemas.work import PartitionWork
 
 MAX_RECORDS: Final = 20_000  # a call of `apply`
@@ -37,7 +37,6 @@ FETCH_BYTES: Final = 16 << 20
 FETCH_WAIT_MS: Final = 250
 REQUEST_S: Final = 10.0
 _HINT_S: Final = 2.0
-_POLL_S: Final = 0.05
 REBUILD_S: Final = 1.0
 
 _REFUSED: Final = (
@@ -46,7 +45,6 @@ _REFUSED: Final = (
     SaslAuthenticationFailed,
     TopicAuthorizationFailedError,
 )
-_ENDED: Final = AssertionError("a loop beside the flow ended")
 
 _log = logging.getLogger("touchfold.runner")
 T = TypeVar("T")
@@ -181,50 +179,9 @@ class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ha
         self._flow.assign({tp.partition for tp in assigned})
 
 
-@asynccontextmanager
-async def flow_of(
-    work: PartitionWork,
-    access: KafkaAccess,
-    topic: str,
-    stop: threading.Event,
-    clock: Clock,
-    older: Older | None,
-    pace: Pace,
-) -> AsyncIterator[BatchFlow]:
-    """A flow with its watchdog and what runs beside it; at the end everything is given back. Raises its failure."""
-    loop = asyncio.get_running_loop()
-
-    def fire(error: ServiceFailed) -> None:
-        loop.call_soon_threadsafe(made[0].fail, error)
-
-    watchdog = Watchdog(broker_ends(access, topic), fire, pace.patience_s, pace.grace_s)
-    flow = BatchFlow(work, clock, watchdog, older, pace)
-    made = [flow]
-    watchdog.start()
-    beside = [asyncio.ensure_future(each) for each in (_watch(flow, stop), flow.mind_ends(), flow.mind_hints())]
-    for task in beside:
-        task.add_done_callback(lambda done: None if done.cancelled() else flow.fail(done.exception() or _ENDED))
-    try:
-        yield flow
-    finally:
-        for task in beside:
-            task.cancel()
-        await flow.close()
-        watchdog.close()
-    if flow.failure is not None:
-        raise flow.failure
-
-
-async def _watch(flow: BatchFlow, stop: threading.Event) -> None:
-    while True:
-        if stop.is_set():
-            flow.stop()
-        await asyncio.sleep(_POLL_S)
-
-
-async def _life(flow: BatchFlow, access: KafkaAccess, group: str, topic: str, pace: Pace) -> None:
+async def _life(flow: BatchFlow, reads: Subscription) -> None:
     """One consumer, from its start until the flow ends or the consumer is lost (raises its KafkaError)."""
-    consumer = AIOKafkaConsumer(**consumer_settings(access, group))
+    consumer = AIOKafkaConsumer(**consumer_settings(reads.access, reads.group))
 
     async def fetch(wait_s: float) -> Mapping[int, Sequence[Any]]:
         try:
@@ -236,29 +193,20 @@ async def _life(flow: BatchFlow, access: KafkaAccess, group: str, topic: str, pa
 
     try:
         await consumer.start()
-        flow.attach(ConsumerCalls(consumer, topic))
-        consumer.subscribe([topic], listener=_Listener(flow))
+        flow.attach(ConsumerCalls(consumer, reads.topic))
+        consumer.subscribe([reads.topic], listener=_Listener(flow))
         while not flow.ending:
             await flow.step(fetch)
     finally:
         await flow.revoke()
-        await leave(consumer, pace.leave_s)
+        await leave(consumer, reads.pace.leave_s)
 
 
-async def _main(
-    work: PartitionWork,
-    access: KafkaAccess,
-    group: str,
-    topic: str,
-    stop: threading.Event,
-    clock: Clock,
-    older: Older | None,
-    pace: Pace,
-) -> None:
-    async with flow_of(work, access, topic, stop, clock, older, pace) as flow:
+async def _main(work: PartitionWork, reads: Subscription, stop: threading.Event) -> None:
+    async with flow_of(work, reads, stop) as flow:
         while not flow.ending:
             try:
-                await _life(flow, access, group, topic, pace)
+                await _life(flow, reads)
             except ConsumerStoppedError:
                 raise
             except KafkaError as err:
@@ -267,20 +215,9 @@ async def _main(
                     await asyncio.wait_for(flow.ended(), REBUILD_S)
 
 
-def run(
-    work: PartitionWork,
-    access: KafkaAccess,
-    *,
-    group: str,
-    topic: str,
-    stop: threading.Event,
-    clock: Clock,
-    older: Older | None = None,
-    pace: Pace | None = None,
-) -> None:
+def run(work: PartitionWork, reads: Subscription, stop: threading.Event) -> None:
     """Until `stop` is set. Raises the STOP errors of `work`, ServiceFailed with a reason, or what is unforeseen.
 
-    `older(partition, start, limit)` reads what retention took from the topic (see BatchFlow). Installs no signal
-    handler; `work` is called in one thread of its own.
+    Installs no signal handler; `work` is called in one thread of its own.
     """
-    complete(_main(work, access, group, topic, stop, clock, older, pace or Pace()))
+    complete(_main(work, reads, stop))

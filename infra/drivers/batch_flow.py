@@ -8,15 +8,16 @@ run in one loop; the work runs in one thread of its own, one call at a time.
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from itertools import repeat
 from operator import attrgetter
-from typing import Any, Final, NamedTuple, Protocol, TypeVar
+from typing import Any, Final, NamedTuple, Protocol
 
+from infra.drivers.pace import Pace
 from infra.drivers.watchdog import Watchdog
+from infra.drivers.work_thread import GivenUp, WorkThread
 from schemas.errors import Disposition, ProgressConflict, ServiceFailed, StoreUnavailable, TouchfoldError
 from schemas.ports import Clock
 from schemas.record import Stored, to_us
@@ -28,29 +29,9 @@ _BEYOND_TRIES: Final = 5  # a new leader may not yet know how far its followers 
 _log = logging.getLogger("touchfold.runner")
 _OFFSET, _VALUE = attrgetter("offset"), attrgetter("value")
 _stored: Callable[[Iterable[Any]], Stored] = partial(tuple.__new__, Stored)  # a quarter less than calling Stored
-T = TypeVar("T")
 
 Older = Callable[[int, int, int], Sequence[Stored]]
 Fetch = Callable[[float], Awaitable[Mapping[int, Sequence[Any]]]]
-
-
-class Pace(NamedTuple):
-    """Seconds between things, and how often. Tests make them shorter."""
-
-    busy_s: float = 0.02  # wait for records when the last idle turn had work
-    idle_s: float = 0.075  # when it had none
-    idle_every_s: float = 1.0  # under load
-    idle_again_s: float = 0.1  # under load, when the last idle turn had work
-    hint_s: float = 2.0
-    ends_s: float = 0.5
-    retry_s: float = 0.1  # doubles
-    retry_most_s: float = 2.0
-    conflict_s: float = 0.25  # doubles; a worker that was fenced hears of the rebalance meanwhile
-    poison_s: float = 0.5  # doubles
-    poison_tries: int = 5
-    patience_s: float = 30.0  # of the watchdog
-    grace_s: float = 5.0
-    leave_s: float = 5.0  # for leaving the group
 
 
 class Client(Protocol):
@@ -84,10 +65,6 @@ class _Held(NamedTuple):
     due: float
 
 
-class _GivenUp(Exception):
-    """Stop or revocation came while we waited."""
-
-
 class BatchFlow:
     """One worker's partitions. `step` again and again while not `ending`; then `close`.
 
@@ -108,13 +85,10 @@ class BatchFlow:
         self._watchdog = watchdog
         self._older = older
         self._pace = pace or Pace()
+        self._thread = WorkThread(watchdog.excuse, self._pace)
         self._client: Client | None = None
-        self._thread = ThreadPoolExecutor(1, "work")
         self._busy = asyncio.Lock()
-        self._wake = asyncio.Event()  # stop, failure or revocation: waits end
         self._asks = asyncio.Event()  # it became quiet: learn the ends now
-        self._ending = asyncio.Event()
-        self._revoking = 0
         self._generation = 0
         self._new: set[int] = set()  # assigned, not claimed
         self._next: dict[int, int] = {}  # owned: the offset that comes next
@@ -130,16 +104,15 @@ class BatchFlow:
         self._idle_due = 0.0
         self._wait_s = 0.0
         self._quiet = False
-        self._ender: asyncio.Future[Any] | None = None
         self.failure: BaseException | None = None
 
     @property
     def ending(self) -> bool:
-        return self._ending.is_set()
+        return self._thread.ending
 
     async def ended(self) -> None:
         """Until `stop` or `fail`."""
-        await self._ending.wait()
+        await self._thread.ended()
 
     def attach(self, client: Client) -> None:
         """The client to ask from now on."""
@@ -147,8 +120,7 @@ class BatchFlow:
 
     def stop(self) -> None:
         """Take no more; what is being applied is finished."""
-        self._ending.set()
-        self._wake.set()
+        self._thread.stop()
 
     def fail(self, error: BaseException) -> None:
         """End with this error, the first one counts."""
@@ -167,26 +139,20 @@ class BatchFlow:
     async def revoke(self) -> None:
         """Give everything back: waits for the batch in flight, releases, hints."""
         self._generation += 1
-        self._revoking += 1
-        self._wake.set()
-        try:
+        with self._thread.revoking():
             async with self._busy:
                 offsets = self._reached()
                 self._forget(set(self._next) | self._new)
                 self._new.clear()
                 if offsets:
-                    await self._do(partial(self._work.release, list(offsets)))
+                    await self._thread.once(partial(self._work.release, list(offsets)))
                     await self._hint(offsets)
-        finally:
-            self._revoking -= 1
-            if not self._revoking and not self.ending:
-                self._wake.clear()
 
     async def close(self) -> None:
         """After `stop`: gives everything back; the work's thread ends."""
         self.stop()
         await self.revoke()
-        self._thread.shutdown()
+        self._thread.close()
 
     def out_of_range(self, partitions: Collection[int]) -> None:
         """The brokers do not have the offset we asked for."""
@@ -200,12 +166,12 @@ class BatchFlow:
 
     async def step(self, fetch: Fetch) -> None:
         """Claim what is new, fetch once, apply; or an idle turn. Raises what must end the worker."""
-        with suppress(_GivenUp):
+        with suppress(GivenUp):
             async with self._busy:
                 await self._ready()
             generation = self._generation
             wait_s = 0.0 if self._behind else self._wait_s
-            delivered = await self._unless_ending(fetch(wait_s))
+            delivered = await self._thread.unless_ending(fetch(wait_s))
             async with self._busy:
                 if generation == self._generation and not self.ending:
                     await self._turn(delivered)
@@ -214,7 +180,7 @@ class BatchFlow:
         """Claims and seeks that are due."""
         if self._new:
             if self._conflicts:
-                await self._pause(min(self._pace.conflict_s * 2.0**self._conflicts / 2, self._pace.retry_most_s))
+                await self._thread.pause(min(self._pace.conflict_s * 2.0**self._conflicts / 2, self._pace.retry_most_s))
             await self._claim(set(self._new))
         if self._doubt:
             await self._place(self._doubt)
@@ -222,7 +188,7 @@ class BatchFlow:
             self._doubt.clear()
         if self._seek:
             wanted = {p: self._expected(p) for p in self._seek if p in self._next and p not in self._behind}
-            await self._lasting(partial(self._kafka.seek, wanted))
+            await self._thread.lasting(partial(self._kafka.seek, wanted))
             self._seek.clear()
 
     async def _turn(self, delivered: Mapping[int, Sequence[Any]]) -> None:
@@ -273,7 +239,7 @@ class BatchFlow:
         assert self._older is not None, "only a flow with an archive is behind"
         stored: Sequence[Stored] = ()
         if start < low:
-            stored = await self._lasting(partial(self._do, partial(self._older, partition, start, OLDER_LIMIT)))
+            stored = await self._thread.do(partial(self._older, partition, start, OLDER_LIMIT))
         if stored and stored[0].offset < start:
             raise ServiceFailed(f"the archive of partition {partition} gave {stored[0].offset} for {start}")
         if stored and stored[0].offset < low:
@@ -286,7 +252,7 @@ class BatchFlow:
     # --- claims
 
     async def _claim(self, partitions: Collection[int]) -> None:
-        starts = await self._lasting(partial(self._do, partial(self._work.claim, sorted(partitions))))
+        starts = await self._thread.do(partial(self._work.claim, sorted(partitions)))
         self._forget(partitions)
         self._next.update(starts)
         self._new.difference_update(partitions)
@@ -297,7 +263,7 @@ class BatchFlow:
 
     async def _place(self, partitions: Collection[int]) -> None:
         """Seek to where each goes on, or to the archive where the log begins later."""
-        lows = await self._lasting(partial(self._kafka.starts, partitions))
+        lows = await self._thread.lasting(partial(self._kafka.starts, partitions))
         for partition in partitions:
             low, start = lows[partition], self._expected(partition)
             if start >= low:
@@ -313,11 +279,11 @@ class BatchFlow:
                 _log.warning("partition %d goes on at %d, the log begins at %d: archive", partition, start, low)
                 self._kafka.pause({partition})
                 self._behind[partition] = low
-                await self._lasting(partial(self._kafka.seek, {partition: low}))  # a position that it has
+                await self._thread.lasting(partial(self._kafka.seek, {partition: low}))  # a position that it has
 
     async def _not_beyond(self, partitions: Collection[int]) -> None:
         """A log that ends before us was replaced; a new leader may say so for a moment."""
-        ends = await self._lasting(partial(self._kafka.ends, partitions))
+        ends = await self._thread.lasting(partial(self._kafka.ends, partitions))
         for partition in partitions:
             if self._next[partition] <= ends[partition]:
                 self._beyond.pop(partition, None)
@@ -328,7 +294,7 @@ class BatchFlow:
                     f"partition {partition} goes on at offset {self._next[partition]}, but the log ends at "
                     f"{ends[partition]}: it was replaced. Start a new log generation"
                 )
-            await self._pause(self._pace.ends_s)
+            await self._thread.pause(self._pace.ends_s)
 
     def _forget(self, partitions: Collection[int]) -> None:
         for place in (self._next, self._known, self._probe, self._beyond, self._held, self._behind, self._ends):
@@ -343,7 +309,7 @@ class BatchFlow:
     async def _apply(self, batches: Sequence[Fetched]) -> None:
         """All in one transaction; each alone where that fails for a reason of the records."""
         try:
-            await self._lasting(partial(self._do, partial(self._work.apply, batches)))
+            await self._thread.do(partial(self._work.apply, batches))
         except ProgressConflict as err:
             self._conflicted([batch.partition for batch in batches], err)
         except Exception as err:
@@ -360,7 +326,7 @@ class BatchFlow:
 
     async def _alone(self, batch: Fetched, tries: int) -> None:
         try:
-            await self._lasting(partial(self._do, partial(self._work.apply, [batch])))
+            await self._thread.do(partial(self._work.apply, [batch]))
         except ProgressConflict as err:
             self._conflicted([batch.partition], err)
         except Exception as err:
@@ -377,7 +343,7 @@ class BatchFlow:
         place = f"partition {batch.partition} [{batch.start}, {batch.end})"
         _log.error("%s failed %d times: record by record", place, self._pace.poison_tries)
         try:
-            await self._lasting(partial(self._do, partial(self._work.salvage, batch)))
+            await self._thread.do(partial(self._work.salvage, batch))
         except ProgressConflict as err:
             self._conflicted([batch.partition], err)
         except Exception as err:
@@ -422,7 +388,7 @@ class BatchFlow:
         for partition in caught_up:
             self._watchdog.mark(partition, reached[partition])
         try:
-            more = await self._lasting(partial(self._do, partial(self._work.idle, caught_up)))
+            more = await self._thread.do(partial(self._work.idle, caught_up))
         except ProgressConflict as err:
             self._conflicted(list(self._next), err)
             return
@@ -470,87 +436,14 @@ class BatchFlow:
         except StoreUnavailable as err:
             _log.info("lag hint: %s", err.message)
 
-    # --- waiting
-
     @property
     def _kafka(self) -> Client:
         assert self._client is not None, "attach comes first"
         return self._client
 
-    async def _do(self, call: Callable[[], T]) -> T:
-        """In the work's thread. A cancelled task waits for it: no transaction runs on behind our back."""
-        future = asyncio.get_running_loop().run_in_executor(self._thread, _told, call)
-        try:
-            return await asyncio.shield(future)
-        except asyncio.CancelledError:
-            await asyncio.wait({future})
-            raise
-
-    async def _lasting(self, call: Callable[[], Awaitable[T]]) -> T:
-        """Try until it is done; outages cost nothing but time. Raises _GivenUp at stop or revocation."""
-        tries = 0
-        while True:
-            if self._wake.is_set():
-                raise _GivenUp
-            try:
-                return await call()
-            except TouchfoldError as err:
-                if isinstance(err, ProgressConflict) or err.disposition is not Disposition.RETRY:
-                    raise
-                _log.warning("tried again: %s", err.message)
-            self._watchdog.excuse()
-            await self._pause(min(self._pace.retry_s * 2.0**tries, self._pace.retry_most_s))
-            tries = min(tries + 1, 10)
-
-    async def _pause(self, seconds: float) -> None:
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._wake.wait(), seconds)
-            raise _GivenUp
-
-    async def _unless_ending(self, fetch: Awaitable[Mapping[int, Sequence[Any]]]) -> Mapping[int, Sequence[Any]]:
-        if self._ender is None:
-            self._ender = asyncio.ensure_future(self._ending.wait())
-        task = asyncio.ensure_future(fetch)
-        try:
-            await asyncio.wait({task, self._ender}, return_when=asyncio.FIRST_COMPLETED)
-            if task.done():
-                return task.result()
-            raise _GivenUp
-        finally:
-            if not task.done():
-                task.cancel()
-                await asyncio.wait({task})
-                if not task.cancelled():
-                    task.exception()  # of no interest any more
-
 
 def _raise_stop(err: Exception) -> None:
     if isinstance(err, TouchfoldError) and err.disposition is Disposition.STOP:
         raise err
-    if isinstance(err, _GivenUp):
+    if isinstance(err, GivenUp):
         raise err
-
-
-def complete(main: Coroutine[Any, Any, None]) -> None:
-    """Run to the end in a loop of its own. Unlike asyncio.run it leaves the process's signals alone."""
-    loop = asyncio.new_event_loop()
-    try:
-        loop.run_until_complete(main)
-    finally:
-        try:
-            left = asyncio.all_tasks(loop)
-            for task in left:
-                task.cancel()
-            if left:
-                loop.run_until_complete(asyncio.wait(left, timeout=1))
-            loop.run_until_complete(loop.shutdown_asyncgens())
-        finally:
-            loop.close()
-
-
-def _told(call: Callable[[], T]) -> T:
-    """A future cannot hold StopIteration: whoever waits for it would wait for ever."""
-    try:
-        return call()
-    except StopIteration as err:
-        raise RuntimeError("StopIteration left the work's thread") from err

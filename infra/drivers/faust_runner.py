@@ -30,13 +30,14 @@ from infra.drivers.aiokafka_runner import (
     answered,
     consumer_settings,
     fetch_failed,
-    flow_of,
     leave,
     positions,
 )
-from infra.drivers.batch_flow import BatchFlow, Older, Pace, complete
+from infra.drivers.batch_flow import BatchFlow
+from infra.drivers.flow_life import Subscription, flow_of
+from infra.drivers.pace import Pace
+from infra.drivers.work_thread import complete
 from schemas.errors import ServiceFailed, StoreUnavailable
-from schemas.ports import Clock
 from schemas.work import PartitionWork
 
 PINNED: Final = "0.15.3"
@@ -169,9 +170,10 @@ class _App(faust.App):
     BootStrategy = _Boot
 
 
-def _app(flow: BatchFlow, access: KafkaAccess, group: str, topic: str, pace: Pace, folder: str) -> faust.App:
+def _app(flow: BatchFlow, reads: Subscription, folder: str) -> faust.App:
+    access, topic = reads.access, reads.topic
     app = _App(
-        group,
+        reads.group,
         broker=[f"kafka://{address}" for address in access.bootstrap.split(",")],
         web_enabled=False,
         topic_disable_leader=True,
@@ -184,7 +186,7 @@ def _app(flow: BatchFlow, access: KafkaAccess, group: str, topic: str, pace: Pac
         broker_rebalance_timeout=60.0,
         datadir=folder,
     )
-    members = {"flow": flow, "topic": topic, "settings": consumer_settings(access, group), "pace": pace}
+    members = {"flow": flow, "topic": topic, "settings": consumer_settings(access, reads.group), "pace": reads.pace}
     consumer = type("Consumer", (BatchConsumer,), members)
     app.transport = type("Transport", (driver.Transport,), {"Consumer": consumer})(app.conf.broker_consumer, app)
     app.topics.add(app.topic(topic, key_serializer="raw", value_serializer="raw"))
@@ -231,33 +233,14 @@ async def _supervise(app: faust.App, flow: BatchFlow) -> None:
             flow.fail(ServiceFailed(f"the Faust app did not start: {type(starting.exception()).__name__}"))
 
 
-async def _main(
-    work: PartitionWork,
-    access: KafkaAccess,
-    group: str,
-    topic: str,
-    stop: threading.Event,
-    clock: Clock,
-    older: Older | None,
-    pace: Pace,
-) -> None:
+async def _main(work: PartitionWork, reads: Subscription, stop: threading.Event) -> None:
     with tempfile.TemporaryDirectory(prefix="touchfold-faust-") as folder:
-        async with flow_of(work, access, topic, stop, clock, older, pace) as flow:
-            await _reachable(flow, access)
+        async with flow_of(work, reads, stop) as flow:
+            await _reachable(flow, reads.access)
             if not flow.ending:
-                await _supervise(_app(flow, access, group, topic, pace, folder), flow)
+                await _supervise(_app(flow, reads, folder), flow)
 
 
-def run(
-    work: PartitionWork,
-    access: KafkaAccess,
-    *,
-    group: str,
-    topic: str,
-    stop: threading.Event,
-    clock: Clock,
-    older: Older | None = None,
-    pace: Pace | None = None,
-) -> None:
+def run(work: PartitionWork, reads: Subscription, stop: threading.Event) -> None:
     """As `aiokafka_runner.run`, through Faust. A crash of the app raises ServiceFailed."""
-    complete(_main(work, access, group, topic, stop, clock, older, pace or Pace()))
+    complete(_main(work, reads, stop))

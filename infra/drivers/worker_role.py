@@ -14,16 +14,18 @@ from infra.adapters.postgres_rebuild import PostgresRebuild
 from infra.adapters.postgres_search import PostgresSearch
 from infra.adapters.postgres_store import PostgresStore
 from infra.adapters.reading_log import CachedLog
+from infra.drivers.flow_life import Subscription
 from processors.dead_letters import letter_maker
 from processors.rebuild import Builder
 from processors.search_index import SearchIndexer
 from processors.shared_worker import SharedWorker
 from processors.worker import Services, Worker
+from schemas.work import PartitionWork
 
 if TYPE_CHECKING:
     from infra.bootstrap import Session
 
-Runner = Callable[..., None]  # of infra.drivers.aiokafka_runner and faust_runner
+Runner = Callable[[PartitionWork, Subscription, threading.Event], None]  # of aiokafka_runner and faust_runner
 SHARED_IDLE_S: Final = 10.0  # a worker stopped inside a transaction holds its locks so long, as its group session
 
 
@@ -79,9 +81,9 @@ def run(session: "Session", stop: threading.Event) -> None:
 
         runner = run_aiokafka
     access = session.adapters.kafka
-    group, topic = f"{access.prefix}-worker", access.topic(EVENTS)
+    reads = Subscription(access, f"{access.prefix}-worker", access.topic(EVENTS), session.clock, work.services.log.read)
     _settle_memory()
-    runner(work, access, group=group, topic=topic, stop=stop, clock=session.clock, older=work.services.log.read)
+    runner(work, reads, stop)
 
 
 def _settle_memory() -> None:

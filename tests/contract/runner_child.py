@@ -21,7 +21,8 @@ from psycopg2.extensions import connection as Connection
 from infra.adapters.clock import SystemClock
 from infra.adapters.kafka_access import KafkaAccess
 from infra.adapters.postgres import connect, mapped
-from infra.drivers.batch_flow import Pace
+from infra.drivers.flow_life import Subscription
+from infra.drivers.pace import Pace
 from schemas.errors import ProgressConflict, StoreUnavailable
 from schemas.record import Stored
 from schemas.work import Fetched
@@ -173,15 +174,9 @@ def main(path: str) -> None:
         time.sleep(delay_s)
 
     work = ChainWork(spec["dsn"], before_commit if delay_s else None)
-    run(spec["runner"])(
-        work,
-        KafkaAccess(spec["bootstrap"], prefix=spec["prefix"], insecure=True),
-        group=spec["prefix"],
-        topic=spec["topic"],
-        stop=stop,
-        clock=SystemClock(),
-        pace=Pace(**spec.get("pace", {})),
-    )
+    access = KafkaAccess(spec["bootstrap"], prefix=spec["prefix"], insecure=True)
+    pace = Pace(**spec.get("pace", {}))
+    run(spec["runner"])(work, Subscription(access, spec["prefix"], spec["topic"], SystemClock(), None, pace), stop)
 
 
 if __name__ == "__main__":

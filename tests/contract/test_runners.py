@@ -25,7 +25,9 @@ from confluent_kafka.cimpl import NewTopic
 from infra.adapters.clock import SystemClock
 from infra.adapters.kafka_access import EVENTS, KafkaAccess
 from infra.drivers import faust_runner
-from infra.drivers.batch_flow import Older, Pace
+from infra.drivers.batch_flow import Older
+from infra.drivers.flow_life import Subscription
+from infra.drivers.pace import Pace
 from infra.drivers.watchdog import STUCK as STATUS_STUCK
 from infra.drivers.watchdog import Watchdog
 from schemas.errors import KeyMissing, ServiceFailed, StoreUnavailable
@@ -228,16 +230,8 @@ class Running:
     def _run(self, work: ChainWork, older: Older | None, pace: Pace) -> None:
         stage = self._stage
         try:
-            run(stage.runner)(
-                work,
-                stage.access,
-                group=stage.access.prefix,
-                topic=stage.topic,
-                stop=self._stop,
-                clock=SystemClock(),
-                older=older,
-                pace=pace,
-            )
+            reads = Subscription(stage.access, stage.access.prefix, stage.topic, SystemClock(), older, pace)
+            run(stage.runner)(work, reads, self._stop)
         except BaseException as err:
             self.error = err
 

@@ -20,6 +20,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener
 from infra.adapters.clock import SystemClock
 from infra.adapters.kafka_access import EVENTS, KafkaAccess
 from infra.adapters.postgres import Database
+from infra.drivers.flow_life import Subscription
 from schemas.work import Fetched
 from tests.bench.kafka.topic import PARTITIONS, Broker, Filled, Ran, result_of
 from tests.bench.measure import cpu_of_tree
@@ -140,7 +141,7 @@ def _runner(which: str, access: KafkaAccess, meter: Meter, dsn: str) -> None:
     runner: Any = import_module(f"infra.drivers.{which}_runner")
     work = NoWork(which, meter, dsn)
     group = f"{access.prefix}-{which}-{os.getpid()}"
-    runner.run(work, access, group=group, topic=access.topic(EVENTS), stop=threading.Event(), clock=SystemClock())
+    runner.run(work, Subscription(access, group, access.topic(EVENTS), SystemClock()), threading.Event())
 
 
 def main(which: str, bootstrap: str, prefix: str, partitions: str, events: str, dsn: str) -> None:

@@ -1,0 +1,22 @@
+"""How often a worker on Kafka does what, and how long it waits."""
+
+from typing import NamedTuple
+
+
+class Pace(NamedTuple):
+    """Seconds between things, and how often. Tests make them shorter."""
+
+    busy_s: float = 0.02  # wait for records when the last idle turn had work
+    idle_s: float = 0.075  # when it had none
+    idle_every_s: float = 1.0  # under load
+    idle_again_s: float = 0.1  # under load, when the last idle turn had work
+    hint_s: float = 2.0
+    ends_s: float = 0.5
+    retry_s: float = 0.1  # doubles
+    retry_most_s: float = 2.0
+    conflict_s: float = 0.25  # doubles; a worker that was fenced hears of the rebalance meanwhile
+    poison_s: float = 0.5  # doubles
+    poison_tries: int = 5
+    patience_s: float = 30.0  # of the watchdog
+    grace_s: float = 5.0
+    leave_s: float = 5.0  # for leaving the group
