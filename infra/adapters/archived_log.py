@@ -12,10 +12,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
+from infra.adapters.reading_log import LogBefore
 from schemas.archive import ArchiveFile, join
 from schemas.errors import ArchiveDamaged, LogTruncated, StoreUnavailable
 from schemas.ports import EventLog
-from schemas.record import Pending, Stored
+from schemas.record import Stored
 
 if TYPE_CHECKING:  # pyarrow's 60 MB are for who reads
     import pyarrow as pa
@@ -177,32 +178,18 @@ def _decoded(entry: ArchiveFile, table: "pa.Table") -> tuple[Rows, int]:
     return Rows(offsets, stored), table.nbytes + _ROW_BYTES * len(stored)
 
 
-class ArchivedLog:
+class ArchivedLog(LogBefore):
     """An `EventLog` that is whole. Any thread, where `log` allows it.
 
     `log`: one without `starts` never loses a record. Raises LogTruncated for an offset that neither has.
     """
 
     def __init__(self, log: EventLog, reader: ArchiveReader) -> None:
-        self._log = log
+        super().__init__(log)
         self._reader = reader
         self._log_starts: Callable[[], list[int]] | None = getattr(log, "starts", None)
         self._warm_up: Callable[[], None] | None = getattr(log, "warm_up", None)
         self._expects = False
-
-    @property
-    def partitions(self) -> int:
-        return self._log.partitions
-
-    @property
-    def generation(self) -> int:
-        return self._log.generation
-
-    def append(self, batch: Sequence[Pending]) -> list[tuple[int, int]]:
-        return self._log.append(batch)
-
-    def ends(self) -> list[int]:
-        return self._log.ends()
 
     def warm_up(self) -> None:
         """Where the log has something to make ready for appends."""

@@ -63,20 +63,11 @@ class PerThreadLog:
         return ends_of(self._log())
 
 
-class CachedLog:
-    """An `EventLog` with the records that were fetched last at hand. Any thread, where `log` allows it.
+class LogBefore:
+    """An `EventLog` before another one, which it asks for what it does not do itself."""
 
-    Records never change, and what is personal in them is sealed: after an erasure the bytes at hand are as closed as
-    those in the log. `limit_bytes`: of records, with what keeping them costs.
-    """
-
-    def __init__(self, log: EventLog, limit_bytes: int = CACHE_BYTES) -> None:
+    def __init__(self, log: EventLog) -> None:
         self._log = log
-        self._limit = limit_bytes
-        self._lock = threading.Lock()
-        self._kept: OrderedDict[Place, bytes] = OrderedDict()
-        self._pool = ThreadPoolExecutor(SLICES, "log fetch")
-        self.bytes = 0
 
     @property
     def partitions(self) -> int:
@@ -94,6 +85,22 @@ class CachedLog:
 
     def ends(self) -> list[int]:
         return self._log.ends()
+
+
+class CachedLog(LogBefore):
+    """An `EventLog` with the records that were fetched last at hand. Any thread, where `log` allows it.
+
+    Records never change, and what is personal in them is sealed: after an erasure the bytes at hand are as closed as
+    those in the log. `limit_bytes`: of records, with what keeping them costs.
+    """
+
+    def __init__(self, log: EventLog, limit_bytes: int = CACHE_BYTES) -> None:
+        super().__init__(log)
+        self._limit = limit_bytes
+        self._lock = threading.Lock()
+        self._kept: OrderedDict[Place, bytes] = OrderedDict()
+        self._pool = ThreadPoolExecutor(SLICES, "log fetch")
+        self.bytes = 0
 
     def fetch(self, positions: Iterable[Place]) -> list[Stored]:
         """See the port."""
