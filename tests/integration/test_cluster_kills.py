@@ -41,9 +41,9 @@ def test_twenty_kills_of_a_cluster_lose_nothing_and_count_nothing_twice(tmp_path
 @pytest.mark.timeout(8_000)
 @pytest.mark.parametrize("runner", ["faust", "aiokafka"])
 def test_a_thousand_kills_of_a_cluster_lose_nothing(tmp_path: Path, runner: str) -> None:
-    """500 a runner, as far as the time goes; the report says how many it made."""
+    """Half of them with each runner. TOUCHFOLD_CHAOS_MINUTES: for both; a slow machine needs more."""
     with opened(tmp_path, brokers=3, workers=2, runner=runner, seed=1_000) as here:
-        report = endure(here, kills=500, limit_s=MINUTES / 2 * 60, judged_every=50, deep=True)
+        report = endure(here, kills=500, limit_s=MINUTES / 2 * 60, judged_every=125, deep=True)
         whole(here, report)
         print(f"{runner}: {report.kills} kills in {len(report.done)} faults")
-    assert report.kills > 0
+    assert report.kills >= 500, f"within {MINUTES / 2:.0f} minutes: {report.done}"
