@@ -1,7 +1,8 @@
 """A broker that speaks TLS with certificates on both sides and passwords (SASL), and what a client needs for it."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
@@ -13,13 +14,26 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
+from kafka.admin import (
+    ACL,
+    ACLOperation,
+    ACLPermissionType,
+    ACLResourcePatternType,
+    KafkaAdminClient,
+    ResourcePattern,
+    ResourceType,
+)
 
 from infra.adapters.kafka_access import KafkaAccess
 from infra.adapters.kafka_trouble import reach
 from tests.kafka_broker import DEADLINE_S, Cluster, Node
 
 PASSWORD: Final = "right-horse"
-SCRAM = "SCRAM-SHA-512"
+SCRAM: Final = "SCRAM-SHA-512"
+_ACLS: Final = {
+    "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+    "super.users": "User:broker;User:operator;User:ANONYMOUS",  # the last is the controller's own
+}
 
 
 class Authority:
@@ -62,9 +76,12 @@ class Authority:
 
 
 class SecureCluster(Cluster):
-    """One broker whose listener is SASL over TLS and asks clients for a certificate."""
+    """One broker whose listener is SASL over TLS and asks clients for a certificate.
 
-    def __init__(self, folder: Path) -> None:
+    With `acls` the account `touchfold` may do what `grant` gave it, and `operator` everything.
+    """
+
+    def __init__(self, folder: Path, *, acls: bool = False) -> None:
         self._authority = Authority(folder / "authority")
         certificate, key = self._authority.issue("broker")
         store = folder / "authority" / "broker-store.pem"
@@ -80,7 +97,7 @@ class SecureCluster(Cluster):
                 "inter.broker.listener.name": "PLAINTEXT",  # its name; what it speaks is in the map
                 "sasl.mechanism.inter.broker.protocol": "PLAIN",
                 "listener.name.plaintext.plain.sasl.jaas.config": (
-                    f'{login} user_broker="{PASSWORD}" user_touchfold="{PASSWORD}";'
+                    f'{login} user_broker="{PASSWORD}" user_touchfold="{PASSWORD}" user_operator="{PASSWORD}";'
                 ),
                 f"listener.name.plaintext.{SCRAM.lower()}.sasl.jaas.config": (
                     "org.apache.kafka.common.security.scram.ScramLoginModule required;"
@@ -90,10 +107,29 @@ class SecureCluster(Cluster):
                 "ssl.truststore.type": "PEM",
                 "ssl.truststore.location": str(self._authority.path),
                 "listener.name.plaintext.ssl.client.auth": "required",
-            },
+            }
+            | (_ACLS if acls else {}),
             formatting=["--add-scram", f"{SCRAM}=[name=touchfold,password={PASSWORD}]"],
         )
         self._certificate, self._key = self._authority.issue("touchfold")
+
+    def grant(self, prefix: str, rights: Mapping[tuple[str, str], Sequence[str]]) -> None:
+        """Rights by (kind of resource, name) to `touchfold`; names are beginnings, and PREFIX in them is `prefix`."""
+        whole = ResourcePattern(ResourceType.CLUSTER, "kafka-cluster", ACLResourcePatternType.LITERAL)
+        acls = []
+        for (kind, name), operations in rights.items():
+            type_ = ResourceType[kind]
+            named = ResourcePattern(type_, name.replace("PREFIX", prefix), ACLResourcePatternType.PREFIXED)
+            pattern = whole if type_ is ResourceType.CLUSTER else named
+            allow = ACLPermissionType.ALLOW
+            acls += [ACL("User:touchfold", "*", ACLOperation[each], allow, pattern) for each in operations]
+        with closing(KafkaAdminClient(**self.operator(prefix).kafka_python())) as admin:
+            refused = admin.create_acls(acls)["failed"]
+        assert not refused, refused
+
+    def operator(self, prefix: str) -> KafkaAccess:
+        """Who may do everything."""
+        return replace(self.access(prefix, "PLAIN"), username="operator")
 
     def access(self, prefix: str, sasl: str = SCRAM) -> KafkaAccess:
         """What a client must know."""

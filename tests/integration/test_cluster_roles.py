@@ -1,6 +1,7 @@
 """The roles of a cluster as processes of their own on one Kafka and one PostgreSQL, each with its own data folder."""
 
 import json
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import closing
@@ -18,6 +19,7 @@ from tests.integration.running import Up, command, result, until
 from tests.kafka_broker import Kafka
 from tests.secure_kafka import SecureCluster
 
+KAFKA_MD = Path(__file__).parents[2] / "docs" / "kafka.md"
 ROLES = ("ingest", "worker", "archive", "publish", "serve")
 
 
@@ -170,12 +172,13 @@ def test_partitions_that_a_topic_was_given_later_are_folded_after_a_restart(
 
 
 @pytest.mark.parametrize("runner", ["faust", "aiokafka"])
-def test_every_client_of_ours_shows_a_certificate_and_logs_in(
+def test_every_client_of_ours_shows_a_certificate_logs_in_and_needs_no_right_but_those_told(
     kafka: Kafka, databases: Databases, tmp_path: Path, runner: str
 ) -> None:
-    cluster = SecureCluster(tmp_path / "broker")
+    cluster = SecureCluster(tmp_path / "broker", acls=True)
     cluster.start()
-    secure = cluster.access(runner)
+    cluster.grant(runner, told_rights())
+    secure, operator = cluster.access(runner), cluster.operator(runner)
     settings = settings_of(kafka, databases) | {
         **{"KAFKA_BOOTSTRAP": secure.bootstrap, "KAFKA_PREFIX": secure.prefix, "WORKER_RUNNER": runner},
         **{"KAFKA_TLS_CA": str(secure.tls_ca), "KAFKA_TLS_CERT": str(secure.tls_cert)},
@@ -184,7 +187,8 @@ def test_every_client_of_ours_shows_a_certificate_and_logs_in(
     }
     at = ("--data", str(tmp_path / "one"))
     try:
-        access = access_of(settings)
+        access_of(settings | {"KAFKA_SASL": str(operator.sasl), "KAFKA_USERNAME": str(operator.username)})
+        access = secure
         up = Up(tmp_path / "one", **settings)
         try:
             up.wait_ready()
@@ -199,6 +203,17 @@ def test_every_client_of_ours_shows_a_certificate_and_logs_in(
             up.stop()
     finally:
         cluster.stop()
+
+
+def told_rights() -> dict[tuple[str, str], list[str]]:
+    """What docs/kafka.md says that our account needs: rights by (kind of resource, beginning of the name)."""
+    rows = re.findall(
+        r"^\| ([a-z ]+) \| `?([^`|]*?)`? ?\| (`.*`) \|$", KAFKA_MD.read_text().split("### Rights")[1], re.M
+    )
+    kinds = {"topics": "TOPIC", "groups": "GROUP", "transactional ids": "TRANSACTIONAL_ID", "cluster": "CLUSTER"}
+    rights = {(kinds[kind], name): re.findall("`([A-Z_]+)`", words) for kind, name, words in rows if kind in kinds}
+    assert {kind for kind, _ in rights} == set(kinds.values())
+    return rights
 
 
 def write_to_inbox(access: KafkaAccess, key: str, item: dict[str, Any]) -> None:
