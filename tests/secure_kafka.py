@@ -115,12 +115,10 @@ class SecureCluster(Cluster):
 
     def grant(self, prefix: str, rights: Mapping[tuple[str, str], Sequence[str]]) -> None:
         """Rights by (kind of resource, name) to `touchfold`; names are beginnings, and PREFIX in them is `prefix`."""
-        whole = ResourcePattern(ResourceType.CLUSTER, "kafka-cluster", ACLResourcePatternType.LITERAL)
         acls = []
         for (kind, name), operations in rights.items():
-            type_ = ResourceType[kind]
-            named = ResourcePattern(type_, name.replace("PREFIX", prefix), ACLResourcePatternType.PREFIXED)
-            pattern = whole if type_ is ResourceType.CLUSTER else named
+            named = name.replace("PREFIX", prefix)
+            pattern = ResourcePattern(ResourceType[kind], named, ACLResourcePatternType.PREFIXED)
             allow = ACLPermissionType.ALLOW
             acls += [ACL("User:touchfold", "*", ACLOperation[each], allow, pattern) for each in operations]
         with closing(KafkaAdminClient(**self.operator(prefix).kafka_python())) as admin:

@@ -215,7 +215,7 @@ class TopicReader:
     """Records of a topic's partitions by place, up to the last stable offset. Any thread."""
 
     def __init__(self, config: Mapping[str, Any], topic: str, offsets: Offsets, readers: int = 12) -> None:
-        shared = {**shared_config(), **_consumer_config(), **config}
+        shared = {**shared_config(), **_consumer_config(topic), **config}
         self._offsets = offsets
         self._sequential = _Pool({**shared, **_SEQUENTIAL}, topic, readers)
         self._random = _Pool({**shared, **_RANDOM}, topic, _RANDOM_READERS)
@@ -332,9 +332,9 @@ def _runs(wanted: Sequence[int], near: int) -> Iterator[list[int]]:
         yield run
 
 
-def _consumer_config() -> dict[str, Any]:
+def _consumer_config(topic: str) -> dict[str, Any]:
     return {
-        "group.id": "touchfold-log",  # the client demands one; no request ever carries it
+        "group.id": f"{topic.rpartition('.')[0]}-log",  # the client demands one, and asks who coordinates it; no more
         "enable.auto.commit": False,
         "enable.auto.offset.store": False,
         "isolation.level": "read_committed",

@@ -29,6 +29,14 @@ _HINTS: Final[Mapping[int, str]] = {
         "no broker answers (if one runs: check TOUCHFOLD_KAFKA_BOOTSTRAP, and that it speaks TLS and SASL as we do)"
     ),
 }
+_REFUSED: Final = frozenset(
+    {
+        KafkaError.TOPIC_AUTHORIZATION_FAILED,
+        KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+        KafkaError.GROUP_AUTHORIZATION_FAILED,
+        KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
+    }
+)
 _log = logging.getLogger("touchfold.kafka")
 
 
@@ -80,8 +88,9 @@ def unavailable(error: KafkaError, topic: str, trouble: Trouble) -> StoreUnavail
         return StoreUnavailable(
             f"{topic} is not there, or lacks partitions: run touchfold topics apply", retry_after_s=5
         )
-    if code in {KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.CLUSTER_AUTHORIZATION_FAILED}:
-        return StoreUnavailable(f"we may not use {topic}: give our account the rights (docs/kafka.md)", retry_after_s=5)
+    if code in _REFUSED:
+        text = f"we may not use {topic} ({error.name()}): give our account the rights (docs/kafka.md)"
+        return StoreUnavailable(text, retry_after_s=5)
     if code in {KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LARGE}:
         return StoreUnavailable(f"max.message.bytes of {topic} is too low: run touchfold topics apply", retry_after_s=5)
     return StoreUnavailable(f"Kafka does not answer ({error.name()}){trouble.because()}", retry_after_s=2)

@@ -210,7 +210,7 @@ def told_rights() -> dict[tuple[str, str], list[str]]:
     rows = re.findall(
         r"^\| ([a-z ]+) \| `?([^`|]*?)`? ?\| (`.*`) \|$", KAFKA_MD.read_text().split("### Rights")[1], re.M
     )
-    kinds = {"topics": "TOPIC", "groups": "GROUP", "transactional ids": "TRANSACTIONAL_ID", "cluster": "CLUSTER"}
+    kinds = {"topics": "TOPIC", "groups": "GROUP", "transactional ids": "TRANSACTIONAL_ID"}
     rights = {(kinds[kind], name): re.findall("`([A-Z_]+)`", words) for kind, name, words in rows if kind in kinds}
     assert {kind for kind, _ in rights} == set(kinds.values())
     return rights
