@@ -1,20 +1,21 @@
 """`EventLog` of an archive and the log behind it: what retention removed from the log is read from the files.
 
 The archive first: that is cheaper for the brokers, and after retention it is the log (design C13). A file that was
-read is kept decoded, so that reading on is slicing a list.
+read is kept decoded, so that reading on is slicing a list. What the archive does not give, because it is away or
+damaged, the log gives while it has it: only what neither gives is an error.
 """
 
+import logging
 import threading
 from bisect import bisect_left, bisect_right
 from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 from infra.adapters.reading_log import LogBefore
 from schemas.archive import ArchiveFile, join
-from schemas.errors import ArchiveDamaged, LogTruncated, StoreUnavailable
+from schemas.errors import ArchiveDamaged, LogTruncated, StoreUnavailable, TouchfoldError
 from schemas.ports import EventLog
 from schemas.record import Stored
 
@@ -28,6 +29,8 @@ _ROW_BYTES: Final = 150  # what a record takes beside its value
 _FROM_FILE: Final = 16  # positions in one file from which on reading the file is cheaper than asking the log for each
 _AT_ONCE: Final = 8  # files opened together by a fetch
 _COLUMNS: Final = ("offset", "record", "sealed")
+_AMISS: Final = (ArchiveDamaged, StoreUnavailable)
+_log = logging.getLogger("touchfold.archive")
 
 
 class Rows(NamedTuple):
@@ -75,12 +78,17 @@ class ArchiveReader:
     def holds(self, partition: int, offset: int) -> bool:
         """Whether a file covers an offset, as far as known: the first call looks, later ones do not.
 
-        Who reads the tail needs no archive: one that is away then does not disturb it more than once.
+        Who reads the tail needs no archive: one that is away or damaged then does not disturb it more than once.
         """
         if self._loaded is None:
             self._loaded = False
-            with suppress(StoreUnavailable):  # then the log is asked, and when that has it no more `refresh` says so
-                self.refresh()
+            try:
+                entries = self._archive.store.entries(0.0)
+            except _AMISS as err:  # the log is asked, and when that has it no more `refresh` says so
+                _log.error("the log is read instead of the archive: %s", err.message)
+            else:
+                self._load(entries)
+                self._loaded = True
         covered = self._covered.get(partition)
         return covered is not None and offset < covered.entries[-1].next
 
@@ -206,10 +214,14 @@ class ArchivedLog(LogBefore):
         at = start
         while len(found) < limit:
             if self._holds(partition, at):
-                more, at = self._reader.read(partition, at, limit - len(found))
+                try:
+                    more, after = self._reader.read(partition, at, limit - len(found))
+                    if not self._holds(partition, after):
+                        self._reader.look()  # whoever reads on from file to file gets those that were added meanwhile
+                except _AMISS as err:
+                    return found + self._read_instead(err, partition, at, limit - len(found))
                 found += more
-                if not self._holds(partition, at):
-                    self._reader.look()  # whoever reads on from file to file gets those that were added meanwhile
+                at = after
                 continue
             try:
                 return found + self._log.read(partition, at, limit - len(found))
@@ -222,7 +234,7 @@ class ArchivedLog(LogBefore):
     def fetch(self, positions: Iterable[tuple[int, int]]) -> list[Stored]:
         """See the port. From files what the log has no more, and what is many in one file or at hand; else by the log.
 
-        What the log does not give though it should (retention went on meanwhile) is looked for in the files after all.
+        What the log has no more (retention went on meanwhile) is looked for in the files after all.
         """
         files, rest = self._placed(set(positions))
         starts = self._log_starts() if files and self._log_starts else [0] * self._log.partitions
@@ -238,9 +250,27 @@ class ArchivedLog(LogBefore):
             told = self._log.fetch(rest)
             found += told
             missing = set(rest).difference((each.partition, each.offset) for each in told)
-            if missing and self._log_starts:
+            starts = self._log_starts() if missing and self._log_starts else starts
+            lost = [(partition, offset) for partition, offset in missing if offset < starts[partition]]
+            if lost:
                 self._reader.look()
-                found += self._from_files(self._placed(missing)[0])
+                found += self._from_files(self._placed(lost)[0])
+        return found
+
+    def _read_instead(self, err: TouchfoldError, partition: int, at: int, limit: int) -> list[Stored]:
+        """Of the log what the archive did not give; where the log begins later, the archive's error."""
+        try:
+            found = self._log.read(partition, at, limit)
+        except LogTruncated:
+            raise err from None
+        _log.error("the log is read instead of the archive: %s", err.message)
+        return found
+
+    def _fetch_instead(self, err: TouchfoldError, partition: int, offsets: Collection[int]) -> list[Stored]:
+        found = self._log.fetch([(partition, offset) for offset in offsets])
+        if self._log_starts and min(offsets) < self._log_starts()[partition]:
+            raise err from None
+        _log.error("the log is read instead of the archive: %s", err.message)
         return found
 
     def _holds(self, partition: int, offset: int) -> bool:
@@ -270,8 +300,11 @@ class ArchivedLog(LogBefore):
             parts = pool.map(lambda each: self._chosen(*each), files.values())
             return [record for part in parts for record in part]
 
-    def _chosen(self, entry: ArchiveFile, offsets: Iterable[int]) -> list[Stored]:
-        rows = self._reader.rows(entry)
+    def _chosen(self, entry: ArchiveFile, offsets: Collection[int]) -> list[Stored]:
+        try:
+            rows = self._reader.rows(entry)
+        except _AMISS as err:
+            return self._fetch_instead(err, entry.partition, offsets)
         found = []
         for offset in offsets:
             at = bisect_left(rows.offsets, offset)

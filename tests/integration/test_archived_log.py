@@ -3,7 +3,7 @@
 import random
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
@@ -11,6 +11,7 @@ from typing import Any, Final
 import pytest
 from confluent_kafka import Producer
 
+from infra.adapters.archive_files import MANIFEST
 from infra.adapters.archived_log import ArchivedLog, ArchiveReader
 from infra.adapters.kafka_access import EVENTS, KafkaAccess
 from infra.adapters.kafka_log import KafkaLog
@@ -210,6 +211,62 @@ def test_an_archive_that_is_away_does_not_disturb_who_reads_the_tail(
         monkeypatch.setenv(name, value)
     away = archive_at("s3://bucket/x", copies=tmp_path, endpoint="http://127.0.0.1:9")
     assert all_of(ArchivedLog(log, ArchiveReader(lambda: away))) == truth_of(log)
+
+
+def damage_manifest(archive: ParquetArchive) -> None:
+    path = archive.folder / MANIFEST
+    path.write_bytes(path.read_bytes().replace(b"1", b"7"))
+
+
+def damage_a_file(archive: ParquetArchive) -> None:
+    path = archive.path(archive.files()[0])
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(bytes(content))
+
+
+def lose_a_file(archive: ParquetArchive) -> None:
+    archive.path(archive.files()[0]).unlink()
+
+
+DAMAGES = pytest.mark.parametrize("damage", [damage_manifest, damage_a_file, lose_a_file])
+
+
+@DAMAGES
+def test_a_damaged_archive_does_not_disturb_where_the_log_is_whole(
+    log: EventLog, archive: ParquetArchive, damage: Callable[[ParquetArchive], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    fill(log, 0, 600)
+    archive_until(log, archive, [end * 2 // 3 for end in log.ends()])
+    truth = truth_of(log)
+    damage(archive)
+    whole = opened(log, archive)
+    for limit in (50, 2_000):
+        assert all_of(whole, limit) == truth
+    assert sorted(whole.fetch([(each.partition, each.offset) for each in truth])) == sorted(truth)
+    assert any(line.name == "touchfold.archive" and line.levelname == "ERROR" for line in caplog.records)
+
+
+@DAMAGES
+def test_what_neither_a_damaged_archive_nor_the_log_gives_is_an_error_and_never_a_gap(
+    topic: Topic, archive: ParquetArchive, damage: Callable[[ParquetArchive], None]
+) -> None:
+    fill(topic.log, 0, 600)
+    ends = topic.log.ends()
+    archive_until(topic.log, archive, [end * 2 // 3 for end in ends])
+    truth = truth_of(topic.log)
+    partition = archive.files()[0].partition
+    topic.delete_below({partition: ends[partition] // 2})
+    damage(archive)
+    log = topic.open()
+    with pytest.raises(ArchiveDamaged):
+        opened(log, archive).read(partition, 0, 10)
+    for offsets in ([3], range(ends[partition])):
+        with pytest.raises(ArchiveDamaged):
+            opened(log, archive).fetch([(partition, offset) for offset in offsets])
+    others = [each for each in truth if each.partition != partition]
+    assert sorted(opened(log, archive).fetch([(each.partition, each.offset) for each in others])) == sorted(others)
+    log.close()
 
 
 def test_an_append_goes_to_the_log(log: EventLog, archive: ParquetArchive) -> None:
