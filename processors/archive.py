@@ -63,6 +63,10 @@ class Archiver:
         """Archive all that is applied, however little."""
         return self._run(everything=True)
 
+    def forget(self) -> None:
+        """Before the next run, take up again what is stored: an archive that was damaged may have been mended."""
+        self._ready = False
+
     def oldest_age_s(self) -> float:
         """How old the oldest record is that no file holds, whether applied or not; 0 when there is none."""
         self._prepare()

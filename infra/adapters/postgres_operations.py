@@ -11,6 +11,7 @@ from infra.adapters.postgres import Database
 from infra.adapters.postgres_reads import PerThread
 from infra.adapters.processes import Process, processes_of
 from infra.adapters.reading_log import ENDS_S, PerThreadLog, TimelyEnds
+from schemas.errors import ArchiveDamaged, StoreUnavailable
 from schemas.ports import EventLog
 from schemas.record import decode
 
@@ -149,12 +150,15 @@ class Operations:
         return [] if running is None else processes_of(running.pid)
 
     def state(self, now: datetime) -> dict[str, Any]:
-        """{"accepted", "applied", "waiting", "dead_letters", "erased", "watermark_age_s", "building", …}."""
+        """{"accepted", "applied", "waiting", "dead_letters", "erased", "watermark_age_s", "building", …}.
+
+        "archived" and "archive_bytes" are None where the archive cannot be read; "archive_trouble" says why.
+        """
         row = self._rows(_STATE)[0]
         progress, waiting, dead, erased, watermark_us, building, unindexed, size, live = row
         applied, accepted = sum(progress), sum(self._ends(progress))
         due, profiles = self._of_revision(live)
-        archived = self._archive.next_offsets()
+        archived, archive_bytes, trouble = self._archived()
         return {
             "accepted": max(accepted, applied),
             "applied": applied,
@@ -168,11 +172,19 @@ class Operations:
             "revision": live,
             "due": due,
             "profiles": profiles,
-            "archived": sum(archived),
-            "archive_bytes": self._archive.size_bytes(),
+            "archived": archived,
+            "archive_bytes": archive_bytes,
+            "archive_trouble": trouble,
             "disk_free": self._disk.free(),
             "vault_lease": self._vault.has_lease(),
         }
+
+    def _archived(self) -> tuple[int | None, int | None, str | None]:
+        """How many records the archive holds, its size, and why neither is known."""
+        try:
+            return sum(self._archive.next_offsets()), self._archive.size_bytes(), None
+        except (ArchiveDamaged, StoreUnavailable) as err:
+            return None, None, err.message
 
     def _of_revision(self, live: int | None) -> tuple[int, int]:
         """(timers due within a day, profiles)."""

@@ -38,14 +38,15 @@ def status(
         return
     typer.echo("ready" if found["ready"] else "not running: start touchfold up")
     for name in ("accepted", "applied", "decided", "lag", "archived", "dead_letters"):
-        typer.echo(f"{name.replace('_', ' '):13}{found[name]:>14,}")
+        number = "unknown" if found[name] is None else f"{found[name]:,}"
+        typer.echo(f"{name.replace('_', ' '):13}{number:>14}")
 
 
 def measure(here: "Session") -> dict[str, Any]:
     """The JSON of contracts. Counts are records of the log; `ready`: an `up` runs and answers healthy.
 
     `decided` leaves out one record for each signature that waits for its decision; it equals `applied` when
-    nothing waits. `lag`: accepted and not yet decided.
+    nothing waits. `lag`: accepted and not yet decided. `archived`: None where the archive cannot be read.
     """
     from contextlib import closing
 

@@ -157,6 +157,7 @@ OPERATIONS: Final = {
     "profiles": 2004,
     "archived": 100000,
     "archive_bytes": 18874368,
+    "archive_trouble": None,
     "disk_free": 0.61,
     "vault_lease": True,
 }

@@ -13,12 +13,13 @@ from infra.adapters.postgres_control import PostgresControl
 from infra.adapters.postgres_dead_letters import PostgresDeadLetters
 from infra.archives import archive_of
 from processors.archive import Archiver
-from schemas.errors import Disposition, FolderLocked, TouchfoldError
+from schemas.errors import ArchiveDamaged, Disposition, FolderLocked, TouchfoldError
 
 if TYPE_CHECKING:
     from infra.bootstrap import Session
 
 PAUSE_S: Final = 1.0
+DAMAGED_S: Final = 10.0  # between two looks whether a damaged archive was mended
 LAG_S: Final = 60.0  # between two looks at how far the archive is behind
 KEEP_LETTERS: Final = timedelta(days=30)  # what is sealed under a daily key opens no longer than this (design C12)
 _log = logging.getLogger("touchfold.archive")
@@ -58,7 +59,9 @@ def forget_old_letters(session: "Session", today: date) -> None:
 
 
 def run(session: "Session", stop: threading.Event, ready: Callable[[], None], retention_s: float | None = None) -> None:
-    """Until `stop`: write the files that are due. An outage is waited out; a damaged archive ends the process.
+    """Until `stop`: write the files that are due. An outage is waited out, and so is a damaged archive.
+
+    All else goes on meanwhile: the log keeps what no file holds, and gives what files do not (ArchivedLog).
 
     `retention_s`: how long the log keeps a record; a warning is logged when half of it has gone by.
     """
@@ -86,6 +89,10 @@ def run(session: "Session", stop: threading.Event, ready: Callable[[], None], re
             if not waits:
                 _log.info("waiting: %s", err.message)
             waits = True
+        except ArchiveDamaged as err:
+            archiver.forget()
+            _log.error("nothing is archived until this is mended (touchfold doctor says more): %s", err.message)
+            stop.wait(DAMAGED_S)
         except TouchfoldError as err:
             if err.disposition is not Disposition.RETRY:
                 raise

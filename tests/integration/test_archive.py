@@ -217,6 +217,20 @@ def test_an_altered_manifest_line_is_damage_and_a_half_written_one_is_not(filled
     assert [problem.path for problem in filled.verify()] == [MANIFEST]
 
 
+def test_an_archiver_goes_on_when_the_damage_is_mended(log: PostgresLog, filled: ParquetArchive) -> None:
+    manifest = filled.folder / MANIFEST
+    good = manifest.read_bytes()
+    manifest.write_bytes(good.replace(b'"rows":50', b'"rows":51', 1))
+    fill(log, 600, 200)
+    further = archiver(log, filled)
+    with pytest.raises(ArchiveDamaged, match="line"):
+        further.flush()
+    manifest.write_bytes(good)
+    further.forget()
+    assert further.flush() == 200
+    assert of_archive(filled) == of_log(log)
+
+
 def test_a_lost_manifest_sweeps_nothing(filled: ParquetArchive) -> None:
     files = sorted(filled.folder.glob("p*/*.parquet"))
     (filled.folder / MANIFEST).unlink()

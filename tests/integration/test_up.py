@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import stat
@@ -174,14 +175,32 @@ def test_what_is_killed_starts_again_and_nothing_acknowledged_is_lost_or_doubled
 
 @pytest.mark.long  # five starts of a role, with pauses between them
 def test_a_role_that_cannot_run_ends_up_with_its_reason(tmp_path: Path, ups: Callable[..., Up]) -> None:
-    archive = tmp_path / "archive"
-    archive.mkdir(parents=True)
-    (archive / "0").mkdir()
-    (archive / "manifest.jsonl").write_text("this is not a manifest\n{}\n")
-    up = ups(tmp_path)
+    place = tmp_path / "no-folder"
+    place.write_text("")
+    up = ups(tmp_path / "data", ARCHIVE=str(place))
     assert up.wait_end() == 1
     assert "the archive process cannot run" in up.log
-    assert "manifest" in up.log
+    assert "FileExistsError" in up.log
+
+
+def test_a_damaged_archive_stops_neither_door_nor_worker(tmp_path: Path, ups: Callable[..., Up]) -> None:
+    data, manifest = str(tmp_path), tmp_path / "archive" / "manifest.jsonl"
+    up = ups(tmp_path)
+    up.wait_ready()
+    until(manifest.exists, "the archiver to begin")
+    key = result("source", "create", "web", "--data", data)["write_key"]
+    whole = manifest.read_bytes()
+    manifest.write_bytes(b"this is not a manifest\n")
+    up.kill("archive")  # the one that begins anew reads it
+    until(lambda: "nothing is archived until this is mended" in up.log, "the archiver to see it")
+    assert up.send(key, "track", _order(1)).status == 200
+    until(lambda: _orders(tmp_path) == 1, "the worker to go on")
+    told = result("status", "--data", data)
+    assert (told["ready"], told["archived"], told["decided"]) == (True, None, 1)
+    assert re.search(r"archived +unknown", command("status", "--data", data).stdout)
+    manifest.write_bytes(whole)
+    assert result("status", "--data", data)["archived"] == 0
+    assert len(up.pids("archive")) == 1
 
 
 @pytest.fixture

@@ -184,7 +184,7 @@ def _cards(found: _Look, before: _Look | None) -> list[_Card]:
             "Read the reasons below, correct the sender, then retry them." if state["dead_letters"] else "",
         ),
         _Card("Timers", words.count(state["due"]), "profiles that time changes within a day"),
-        _Card("Archived", words.count(state["archived"]), f"events in {words.size(state['archive_bytes'])} of Parquet"),
+        _archive_card(state),
         _Card("Database", words.size(state["database_bytes"]), f"revision {state['revision']}"),
         _Card(
             "Disk", words.percent(state["disk_free"], 0), "free",
@@ -202,6 +202,15 @@ def _cards(found: _Look, before: _Look | None) -> list[_Card]:
         done = f"{state['building']['done'] * 100:.0f} %"
         cards.append(_Card("Building", done, f"revision {state['building']['revision']}"))
     return cards
+
+
+def _archive_card(state: Mapping[str, Any]) -> _Card:
+    trouble = state["archive_trouble"]
+    if trouble is not None:
+        return _Card("Archive", "cannot be read", "the log keeps what no file holds", f"{trouble}.")
+    return _Card(
+        "Archived", words.count(state["archived"]), f"events in {words.size(state['archive_bytes'])} of Parquet"
+    )
 
 
 def _refusals(totals: Totals) -> str:
