@@ -2,9 +2,7 @@
 
 import re
 import time
-from collections.abc import Iterator
 from datetime import timedelta
-from pathlib import Path
 from uuid import uuid4
 
 import psycopg2
@@ -12,24 +10,12 @@ import pytest
 
 from infra.drivers.api import MAX_BODY_BYTES
 from processors.definitions import apply_files
-from tests.api_server import Answer, ApiServer, api_server
+from tests.api_server import Answer, ApiServer
 from tests.conftest import Databases
-from tests.reading_world import NOW, ReadingWorld, reading_world
+from tests.reading_world import NOW, ReadingWorld
 
 ADA = [("user_id", "ada"), ("email", "Ada@Example.com"), ("phone", "(415) 555-2671")]
 BOB = [("user_id", "bob"), ("crm id", "b/7")]
-
-
-@pytest.fixture
-def world(databases: Databases) -> Iterator[ReadingWorld]:
-    with reading_world(databases) as world:
-        yield world
-
-
-@pytest.fixture
-def client(world: ReadingWorld, tmp_path: Path) -> Iterator[ApiServer]:
-    with api_server(world, tmp_path) as client:
-        yield client
 
 
 @pytest.fixture

@@ -9,12 +9,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
-import pytest
-
 from infra.drivers.api_core import csrf_token
-from tests.api_server import Answer, ApiServer, api_server
-from tests.conftest import Databases
-from tests.reading_world import NOW, ReadingWorld, reading_world
+from tests.api_server import Answer, ApiServer
+from tests.reading_world import NOW, ReadingWorld
 
 ALL = "admin marketer analyst staff privacy service"
 ACT, OPERATE, EXPORT = "admin staff service", "admin analyst marketer", "admin marketer analyst service"
@@ -61,18 +58,6 @@ MAY = {
 CONTRACTS = Path(__file__).parents[2] / "docs" / "contracts.md"
 PASSWORD = "correct horse battery"
 ADA = [("user_id", "ada"), ("email", "ada@example.com")]
-
-
-@pytest.fixture
-def world(databases: Databases) -> Iterator[ReadingWorld]:
-    with reading_world(databases) as world:
-        yield world
-
-
-@pytest.fixture
-def client(world: ReadingWorld, tmp_path: Path) -> Iterator[ApiServer]:
-    with api_server(world, tmp_path) as client:
-        yield client
 
 
 def operations(client: ApiServer) -> Iterator[tuple[str, str, dict[str, Any]]]:

@@ -5,7 +5,6 @@ import json
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from random import Random
 from typing import Any
 from uuid import uuid4
@@ -17,9 +16,9 @@ from infra.adapters.postgres_reads import FeedBell, PostgresReads
 from infra.adapters.postgres_store import PostgresStore
 from query.changes import Changes
 from query.cursors import END_OF_BATCH, FeedPlace, feed_cursor
-from tests.api_server import ApiServer, api_server
+from tests.api_server import ApiServer
 from tests.conftest import Databases
-from tests.reading_world import ReadingWorld, reading_world
+from tests.reading_world import ReadingWorld
 
 WAIT_S = 30.0  # how long a test waits before it calls something lost
 
@@ -213,18 +212,6 @@ def test_a_follower_gets_what_is_there_and_what_comes(feed: Feed) -> None:
 # --- over HTTP, of real decisions ---------------------------------------------------------------------------------
 
 ADA = [("user_id", "ada"), ("email", "ada@example.com")]
-
-
-@pytest.fixture
-def world(databases: Databases) -> Iterator[ReadingWorld]:
-    with reading_world(databases) as world:
-        yield world
-
-
-@pytest.fixture
-def client(world: ReadingWorld, tmp_path: Path) -> Iterator[ApiServer]:
-    with api_server(world, tmp_path) as client:
-        yield client
 
 
 def test_a_change_has_exactly_the_fields_of_the_contract(world: ReadingWorld, client: ApiServer) -> None:

@@ -1,7 +1,7 @@
 """FOLD and DECIDE over a real PostgreSQL: from appended records to profiles, memberships and changes."""
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from random import Random
 
 import msgspec
@@ -22,6 +22,7 @@ from processors.worker import Compiled, Services, Worker, folder_of
 from schemas.definitions import load_pack, parse_documents, to_json
 from schemas.record import Record, partition_of
 from tests.conftest import Databases
+from tests.reading_world import HandClock
 from tests.records import START, pending, purchase, record, token
 
 
@@ -33,14 +34,6 @@ class NoSealer:
 
     def open_many(self, sealed: object) -> list[bytes | None]:
         raise AssertionError("nothing here is sealed")
-
-
-@dataclass
-class HandClock:
-    at: datetime
-
-    def now(self) -> datetime:
-        return self.at
 
 
 @dataclass

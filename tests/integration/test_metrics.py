@@ -12,16 +12,9 @@ from infra.adapters.meter import EDGES, Meter
 from infra.drivers.api import Api, api_of
 from infra.drivers.metrics import HELP, Metrics
 from tests.api_server import session_of
-from tests.conftest import Databases
-from tests.reading_world import NOW, ReadingWorld, reading_world
+from tests.reading_world import NOW, ReadingWorld
 
 _LINE = re.compile(r'touchfold_[a-z_]+(\{[a-z_]+="[^"]*"(,[a-z_]+="[^"]*")*\})? -?[0-9.e+-]+')
-
-
-@pytest.fixture
-def world(databases: Databases) -> Iterator[ReadingWorld]:
-    with reading_world(databases) as world:
-        yield world
 
 
 @pytest.fixture

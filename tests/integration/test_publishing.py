@@ -25,20 +25,13 @@ from processors.worker import Compiled
 from schemas.errors import ProgressConflict, SettingsInvalid, StoreUnavailable
 from schemas.publishing import Message
 from schemas.topics import PROFILE_CHANGES, PROFILES, SEGMENT_CHANGES
-from tests.conftest import Databases
 from tests.kafka_broker import Cluster, Kafka
-from tests.reading_world import NOW, ReadingWorld, reading_world
+from tests.reading_world import NOW, ReadingWorld
 from tests.topics import CHANGES, Read, end, make_topics, read_topics, start_publisher
 
 ROOT: Final = Path(__file__).parents[2]
 WAIT_S: Final = 60.0
 ADA: Final = [("user_id", "ada"), ("email", "ada@example.com")]
-
-
-@pytest.fixture
-def world(databases: Databases) -> Iterator[ReadingWorld]:
-    with reading_world(databases) as world:
-        yield world
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import csv
 import io
-from collections.abc import Iterator
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -16,20 +15,13 @@ from infra.drivers.api import sql_runner
 from query.exports import Exports
 from query.reports import Reports
 from schemas.errors import NotFound
-from tests.conftest import Databases
-from tests.reading_world import NOW, ReadingWorld, reading_world
+from tests.reading_world import NOW, ReadingWorld
 
 Rows = list[list[Any]]
 
 
 def plain(*values: Decimal | int) -> list[float]:
     return [float(value) for value in values]
-
-
-@pytest.fixture
-def world(databases: Databases) -> Iterator[ReadingWorld]:
-    with reading_world(databases) as world:
-        yield world
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """Customers found as one types, over a real PostgreSQL and vault."""
 
-from collections.abc import Iterator
 from contextlib import closing, suppress
 from datetime import timedelta
 from pathlib import Path
@@ -12,14 +11,7 @@ from infra.erasing import eraser
 from processors.definitions import apply_files
 from processors.search_index import SearchIndexer
 from schemas.errors import BadRequest
-from tests.conftest import Databases
-from tests.reading_world import NOW, ReadingWorld, reading_world
-
-
-@pytest.fixture
-def world(databases: Databases) -> Iterator[ReadingWorld]:
-    with reading_world(databases) as world:
-        yield world
+from tests.reading_world import NOW, ReadingWorld
 
 
 def identify(
