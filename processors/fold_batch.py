@@ -143,6 +143,10 @@ class Folder:
                     if err.disposition is not Disposition.DEAD_LETTER:
                         raise
                     unreadable.append((record, err.message))
+                except (
+                    ValueError
+                ):  # by others, past the door: a building revision meets it too, and has nobody to salvage
+                    unreadable.append((record, "a token, key or digest in it is not hexadecimal"))
         return decoded, unreadable
 
     def decoded(self, record: Stored) -> Applied:

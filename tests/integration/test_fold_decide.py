@@ -208,6 +208,22 @@ def test_a_rebuild_that_flushes_often_says_the_same(world: World) -> None:
     assert (after.equal, after.hash) == (True, before.hash)
 
 
+def test_what_is_not_hexadecimal_is_set_aside_and_stops_no_building_revision(world: World) -> None:
+    good = purchase(ADA, "o1", "20.00")
+    world.send(good, msgspec.structs.replace(purchase(ADA, "o2", "20.00"), digest="not hex"))
+    world.settle()
+    assert world.query("select count(*) from dead_letters where reason like '%hexadecimal%'") == [(1,)]
+    start_rebuild(world.services.control, world.clock.now())
+    compiled = Compiled.of(world.services.control.revision(2), "UTC", "USD")
+    folder = folder_of(world.services, compiled, dict.fromkeys(range(4), 1), live=False, marks=False)
+    bulk = BulkFold(folder, [0, 0, 0, 0])
+    for partition, end in enumerate(world.worker.live.next_offsets):
+        bulk.add(Batch(partition, 0, end, world.services.log.read(partition, 0, end), 0))
+    world.settle()
+    assert world.services.control.live().revision == 2
+    assert world.check().equal
+
+
 def test_time_alone_moves_a_customer_to_at_risk_and_lapsed(world: World) -> None:
     world.send(*[purchase(ADA, f"o{day}", "20.00", START + timedelta(days=day)) for day in (0, 10, 20)])
     world.settle()
