@@ -143,19 +143,18 @@ class Folder:
                     if err.disposition is not Disposition.DEAD_LETTER:
                         raise
                     unreadable.append((record, err.message))
-                except (
-                    ValueError
-                ):  # by others, past the door: a building revision meets it too, and has nobody to salvage
-                    unreadable.append((record, "a token, key or digest in it is not hexadecimal"))
+                except ValueError:  # of another producer; a building revision meets it too, and nobody salvages there
+                    unreadable.append((record, "a token, route key or digest in it is not 32 hexadecimal digits"))
         return decoded, unreadable
 
     def decoded(self, record: Stored) -> Applied:
         event = self.fold.decode(record.value)
         event.partition, event.offset = record.partition, record.offset
+        _sixteen(event.route_key)  # who folds in bulk wants it as bytes
         names = tuple([identifier.token for identifier in event.ids])
         known = self._signatures.get(names)
         if known is None:
-            tokens = tuple((identifier.kind, bytes.fromhex(identifier.token)) for identifier in event.ids)
+            tokens = tuple((identifier.kind, _sixteen(identifier.token)) for identifier in event.ids)
             known = tokens, signature_of(token for _, token in tokens)
             if len(self._signatures) >= _CACHE:
                 self._signatures.clear()
@@ -163,7 +162,7 @@ class Folder:
         return Applied(
             event,
             event.key,
-            bytes.fromhex(event.digest),
+            _sixteen(event.digest),
             known[0],
             known[1],
             record.partition,
@@ -379,3 +378,11 @@ def _row(each: Applied, gone: set[bytes]) -> RegisterRow:
     erased = bool(gone) and bytes.fromhex(each.event.route_key) in gone
     verdict = Verdict.ERASED if erased else Verdict.APPLIED
     return RegisterRow(each.key, each.digest, each.partition, each.offset, each.signature, verdict)
+
+
+def _sixteen(text: str) -> bytes:
+    """The 16 bytes of 32 hexadecimal digits. Raises ValueError."""
+    value = bytes.fromhex(text)
+    if len(value) != 16:
+        raise ValueError(text)
+    return value

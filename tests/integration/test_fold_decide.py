@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from datetime import timedelta
 from random import Random
+from typing import Any
 
 import msgspec
 import pytest
@@ -20,7 +21,7 @@ from processors.fold_batch import Batch
 from processors.rebuild import Builder
 from processors.worker import Compiled, Services, Worker, folder_of
 from schemas.definitions import load_pack, parse_documents, to_json
-from schemas.record import Record, partition_of
+from schemas.record import Identifier, Pending, Record, encode, partition_of
 from tests.conftest import Databases
 from tests.reading_world import HandClock
 from tests.records import START, pending, purchase, record, token
@@ -208,11 +209,26 @@ def test_a_rebuild_that_flushes_often_says_the_same(world: World) -> None:
     assert (after.equal, after.hash) == (True, before.hash)
 
 
-def test_what_is_not_hexadecimal_is_set_aside_and_stops_no_building_revision(world: World) -> None:
-    good = purchase(ADA, "o1", "20.00")
-    world.send(good, msgspec.structs.replace(purchase(ADA, "o2", "20.00"), digest="not hex"))
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"digest": "not hex"},
+        {"digest": "abcd"},
+        {"route_key": "zz"},
+        {"route_key": "abcd"},
+        {"ids": [Identifier("user_id", "zz")]},
+        {"ids": [Identifier("user_id", "abcd")]},
+        {"id": "no uuid"},
+    ],
+    ids=str,
+)
+def test_what_cannot_be_folded_is_set_aside_and_stops_no_building_revision(world: World, wrong: dict[str, Any]) -> None:
+    world.send(purchase(ADA, "o1", "20.00"))
+    order = purchase(ADA, "o2", "20.00")
+    broken = encode(msgspec.structs.replace(order, **wrong))
+    world.services.log.append([Pending(bytes.fromhex(order.route_key), broken)])
     world.settle()
-    assert world.query("select count(*) from dead_letters where reason like '%hexadecimal%'") == [(1,)]
+    assert world.query("select count(*) from dead_letters") == [(1,)]
     start_rebuild(world.services.control, world.clock.now())
     compiled = Compiled.of(world.services.control.revision(2), "UTC", "USD")
     folder = folder_of(world.services, compiled, dict.fromkeys(range(4), 1), live=False, marks=False)
