@@ -93,8 +93,7 @@ class Offsets:
             waited = time.monotonic() - began
             soon = _SOON | NO_TOPIC if waited < _NEW_S else _SOON
             hard = next((error for error in errors if error.code() not in soon), None)
-            if not all(error.code() in NO_TOPIC for error in errors):
-                self._forget(client)
+            self._forget(client)
             if hard is not None or waited > OFFSETS_S:
                 client.poll(0)  # calls `_trouble` with what happened meanwhile
                 raise unavailable(hard or errors[0], self._topic, self._trouble)
@@ -125,7 +124,9 @@ class Offsets:
         return errors
 
     def _forget(self, client: AdminClient) -> None:
-        """librdkafka 2.16 asks with the leader's epoch as it once knew it, and is refused for ever after a change."""
+        """librdkafka 2.16 never looks again: it asks with the leader's epoch as it once knew it, and says "unknown"
+        of partitions that its first answer lacked (a broker that just started leaves some out), for ever.
+        """
         with self._lock:
             if self._admin is client:
                 self._admin = None

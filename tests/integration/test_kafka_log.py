@@ -16,7 +16,7 @@ import confluent_kafka
 import pytest
 from confluent_kafka import KafkaError, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
-from confluent_kafka.cimpl import NewTopic
+from confluent_kafka.cimpl import NewPartitions, NewTopic
 
 from infra.adapters import kafka_topics
 from infra.adapters.kafka_access import EVENTS, KafkaAccess
@@ -194,6 +194,21 @@ def test_a_missing_topic_says_what_to_run(kafka: Kafka) -> None:
 
 
 # --- many threads ------------------------------------------------------------------------------------------------
+
+
+def test_partitions_that_a_first_answer_lacked_are_asked_for_anew(kafka: Kafka) -> None:
+    """As a broker that just started may leave some out: the client kept that answer, and a worker stood still."""
+    access = KafkaAccess(kafka.bootstrap, prefix=kafka.prefix(), insecure=True)
+    topic, admin = access.topic(EVENTS), AdminClient(access.confluent())
+    admin.create_topics([NewTopic(topic, 1, 1)])[topic].result(WAIT_S)
+    with closing(KafkaLog(access, PARTITIONS, 1)) as log:
+        with pytest.raises(StoreUnavailable, match="lacks partitions"):
+            log.ends()
+        admin.create_partitions([NewPartitions(topic, PARTITIONS)])[topic].result(WAIT_S)
+        assert log.ends() == [0] * PARTITIONS
+        assert log.fetch([(0, 0), (3, 0)]) == []
+        log.append([pending(3, b"found")])
+        assert [each.value for each in read_all(log, 3)] == [b"found"]
 
 
 def test_eight_threads_append_each_in_its_order_while_others_read_and_fetch(log: KafkaLog) -> None:
