@@ -13,8 +13,7 @@ from schemas.ports import EventLog, Sealer, Vault
 from schemas.search_words import UNSEARCHED, is_name, keyed, search_key, terms_of
 from schemas.store import SearchStore
 
-LIMIT: Final = 500  # profiles of one transaction when nothing else is to do
-SLICE: Final = 40  # of one between two batches: 20 ms that events wait
+SLICE: Final = 40  # profiles of one transaction: 20 ms that events wait
 
 
 @dataclass

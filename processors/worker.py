@@ -18,7 +18,7 @@ from processors.fold_batch import Batch, Folder, LetterMaker, Report
 from processors.fresh import Fresh
 from processors.refold import refold_marked, uncapped_state
 from processors.resolve import Identity
-from processors.search_index import LIMIT, SLICE, SearchIndexer
+from processors.search_index import SLICE, SearchIndexer
 from projections.evaluate import Evaluator, compile_evaluator
 from projections.fold import Fold, compile_fold
 from projections.state import State
@@ -284,16 +284,16 @@ class Worker:
         if due and not worked:
             worked = live.decide_late(to_us(now - MAX_WAIT))
         built = pulse.building is not None and self._build(live)
-        indexed = pulse.search and self._index_some(SLICE if worked else LIMIT)
+        indexed = pulse.search and self._index_some()
         self._save_watermarks()
         return worked or built or indexed
 
-    def _index_some(self, limit: int) -> bool:
+    def _index_some(self) -> bool:
         """Some of what the search index lacks."""
         compiled = self.live.compiled
         if self._index is None:
             return False
-        return self._index.step(compiled.revision.revision, compiled.fold, compiled.evaluator, limit) > 0
+        return self._index.step(compiled.revision.revision, compiled.fold, compiled.evaluator, SLICE) > 0
 
     def _save_watermarks(self) -> None:
         now = self._services.clock.now()

@@ -254,7 +254,7 @@ class ArchivedLog(LogBefore):
             lost = [(partition, offset) for partition, offset in missing if offset < starts[partition]]
             if lost:
                 self._reader.look()
-                found += self._from_files(self._placed(lost)[0])
+                found += self._from_files(self._placed(lost, last=True)[0])
         return found
 
     def _read_instead(self, err: TouchfoldError, partition: int, at: int, limit: int) -> list[Stored]:
@@ -280,17 +280,27 @@ class ArchivedLog(LogBefore):
         return self._reader.holds(partition, offset)
 
     def _placed(
-        self, wanted: Iterable[tuple[int, int]]
+        self, wanted: Iterable[tuple[int, int]], *, last: bool = False
     ) -> tuple[dict[str, tuple[ArchiveFile, list[int]]], list[tuple[int, int]]]:
-        """By file the offsets it covers, and the positions that no file covers."""
+        """By file the offsets it covers, and the positions that no file covers. `last`: a gap in them is an error."""
         files: dict[str, tuple[ArchiveFile, list[int]]] = {}
-        rest = []
+        rest: list[tuple[int, int]] = []
+        gap: ArchiveDamaged | None = None
         for partition, offset in wanted:
-            if self._holds(partition, offset):
-                entry = self._reader.entry(partition, offset)
-                files.setdefault(entry.path, (entry, []))[1].append(offset)
-            else:
+            if not self._holds(partition, offset):
                 rest.append((partition, offset))
+                continue
+            try:
+                entry = self._reader.entry(partition, offset)
+            except ArchiveDamaged as err:
+                if last:
+                    raise
+                gap = err
+                rest.append((partition, offset))
+            else:
+                files.setdefault(entry.path, (entry, []))[1].append(offset)
+        if gap is not None:
+            _log.error("the log is read instead of the archive: %s", gap.message)
         return files, rest
 
     def _from_files(self, files: Mapping[str, tuple[ArchiveFile, list[int]]]) -> list[Stored]:

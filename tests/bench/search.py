@@ -20,7 +20,7 @@ from infra.adapters.embedded_postgres import EmbeddedPostgres
 from infra.adapters.migrations import migrate
 from infra.adapters.postgres_search import PostgresSearch
 from infra.demo.names import FAMILY_NAMES, GIVEN_NAMES
-from processors.search_index import LIMIT, SearchIndexer
+from processors.search_index import SLICE, SearchIndexer
 from schemas.record import Identifier, Pending, Record, Sealed, encode, event_key, uuid_text
 from tests.bench.measure import Table, cpu_now, percentile
 from tests.conftest import Databases
@@ -153,7 +153,7 @@ def _index(table: Table, postgres: EmbeddedPostgres, world: ReadingWorld, custom
     with closing(PostgresSearch(world.databases.main)) as store:
         indexer = SearchIndexer(store, world.vault, world.vault, world.services.log)
         before, done = cpu_now(postgres.pid), 0
-        while step := indexer.step(compiled.revision.revision, compiled.fold, compiled.evaluator, LIMIT):
+        while step := indexer.step(compiled.revision.revision, compiled.fold, compiled.evaluator, SLICE):
             done += step
         used = cpu_now(postgres.pid) - before
     if done < customers:

@@ -229,7 +229,13 @@ def lose_a_file(archive: ParquetArchive) -> None:
     archive.path(archive.files()[0]).unlink()
 
 
-DAMAGES = pytest.mark.parametrize("damage", [damage_manifest, damage_a_file, lose_a_file])
+def lose_a_line(archive: ParquetArchive) -> None:
+    path = archive.folder / MANIFEST
+    header, _, *rest = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join([header, *rest]))
+
+
+DAMAGES = pytest.mark.parametrize("damage", [damage_manifest, damage_a_file, lose_a_file, lose_a_line])
 
 
 @DAMAGES
