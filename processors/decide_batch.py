@@ -26,16 +26,16 @@ Uncapped = Callable[[DecideTx, Sequence[bytes]], State]
 
 
 class Outcome(NamedTuple):
-    """What one run of DECIDE did. `full`: it took as much as it might, so there may be more."""
+    """What one run of DECIDE did. `more`: there may be more, so look again."""
 
     marks: int
     profiles: int
     changes: int
-    full: bool
+    more: bool
 
     @property
     def some(self) -> bool:
-        return self.marks > 0 or self.profiles > 0 or self.full
+        return self.marks > 0 or self.profiles > 0 or self.more
 
 
 class Sharing(NamedTuple):
@@ -94,8 +94,8 @@ class Decider:
             raise
         if self.fresh is not None:
             self.fresh.decided(mark.id for mark in taken)
-        full = len(taken) >= marks > 0 or len(wanted.causes) >= due
-        return Outcome(len(taken), len(wanted.causes), len(changes), full)
+        more = len(taken) >= marks > 0 or len(wanted.causes) >= due
+        return Outcome(len(taken), len(wanted.causes), len(changes), more)
 
     def _take(self, tx: DecideTx, limit: int) -> list[Mark]:
         sharing = self.sharing

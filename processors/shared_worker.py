@@ -237,7 +237,7 @@ class SharedWorker:
             return self._decider.run(watermark_us, marks=marks, due=DUE, lagging=lagging)
         except ProgressConflict:
             self._take_up_live()  # another revision went live under our hands
-            return Outcome(0, 0, 0, full=True)
+            return Outcome(0, 0, 0, more=True)
 
     def forget(self) -> None:
         self._compiled = self._folder = self._decider = None

@@ -337,7 +337,7 @@ def decide_on(look: Callable[[], Outcome], store: ProjectionStore, *, until_none
     while True:
         outcome = look()
         some = some or outcome.some
-        if not outcome.some or not (until_none or outcome.full):
+        if not outcome.some or not (until_none or outcome.more):
             break
     if some:
         store.number_feed()
