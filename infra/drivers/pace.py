@@ -18,5 +18,6 @@ class Pace(NamedTuple):
     poison_s: float = 0.5  # doubles
     poison_tries: int = 5
     patience_s: float = 30.0  # of the watchdog
+    outage_s: float = 300.0  # what fails for so long is no outage to it any more, but a fault of this process
     grace_s: float = 5.0
     leave_s: float = 5.0  # for leaving the group

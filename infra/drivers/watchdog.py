@@ -1,7 +1,7 @@
 """Ends a worker that stands still while its log grows. A thread of its own: it also sees a stuck loop or call.
 
 What it knows of progress it is told (`mark`); the ends of the log it asks itself, of a client of its own, and only of
-partitions that were told nothing for a while. It never fires for an outage somebody knows of (`excuse`).
+partitions that were told nothing for a while. It does not fire for an outage somebody knows of (`excuse`).
 """
 
 import faulthandler

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -19,7 +20,7 @@ class GivenUp(Exception):
 
 
 class WorkThread:
-    """One call at a time, in one thread. `excuse`: called for each failed try, so that the watchdog knows."""
+    """One call at a time, in one thread. `excuse`: tells the watchdog of a failed try, for as long as outages last."""
 
     def __init__(self, excuse: Callable[[], None], pace: Pace) -> None:
         self._excuse = excuse
@@ -72,8 +73,11 @@ class WorkThread:
         return await self.lasting(lambda: self.once(call))
 
     async def lasting(self, call: Callable[[], Awaitable[T]]) -> T:
-        """Try until it is done; outages cost nothing but time. Raises GivenUp at stop or revocation."""
-        tries = 0
+        """Try until it is done; outages cost nothing but time. Raises GivenUp at stop or revocation.
+
+        What fails for longer may be our own: a client that keeps a wrong answer. The watchdog then ends the process.
+        """
+        tries, began = 0, time.monotonic()
         while True:
             if self._wake.is_set():
                 raise GivenUp
@@ -83,7 +87,8 @@ class WorkThread:
                 if isinstance(err, ProgressConflict) or err.disposition is not Disposition.RETRY:
                     raise
                 _log.warning("tried again: %s", err.message)
-            self._excuse()
+            if time.monotonic() - began < self._pace.outage_s:
+                self._excuse()
             await self.pause(min(self._pace.retry_s * 2.0**tries, self._pace.retry_most_s))
             tries = min(tries + 1, 10)
 

@@ -366,6 +366,21 @@ def test_an_outage_is_waited_out_and_costs_no_tries(stage: Stage) -> None:
     assert not work.salvaged
 
 
+def test_what_fails_without_end_while_the_brokers_answer_ends_the_worker(stage: Stage) -> None:
+    """A new process may get further than one whose client keeps a wrong answer."""
+    work = ChainWork(stage.dsn)
+    stage.query("insert into test_switches values ('outage')")
+    stage.produce(400)
+    pace = QUICK._replace(retry_s=0.01, retry_most_s=0.05, patience_s=1, outage_s=2)
+    with pytest.raises(ServiceFailed, match="no progress for"), stage.worker(work, pace=pace) as running:
+        until(lambda: not running.alive, "the watchdog")
+    assert work.outages > 30, "for a while it was an outage"
+    stage.query("delete from test_switches")
+    stage.running.clear()
+    with stage.worker(work):
+        stage.settle()
+
+
 def test_a_partition_that_another_claimed_meanwhile_is_claimed_again(stage: Stage) -> None:
     work = ChainWork(stage.dsn)
     with stage.worker(work):
