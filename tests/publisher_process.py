@@ -6,21 +6,20 @@ Its settings are the environment's. Says "ready" on stdout.
 import os
 import signal
 import sys
-import threading
 from contextlib import closing
 
 from infra import settings as reading
 from infra.bootstrap import Session, arm_failpoint, build
 from infra.drivers import publish_role
 from infra.settings import Deployment
+from infra.stop_signals import stop_at
 from tests.reading_world import DEPLOYMENT
 
 
 def main(dsn: str, vault_dsn: str, granted: str = "") -> None:
     settings = reading.load(os.environ)
     arm_failpoint(settings, "publish")
-    stop = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    stop = stop_at(signal.SIGTERM)
     with closing(Session(settings, build(settings), dsn, vault_dsn, None, Deployment(**DEPLOYMENT))) as session:
         names = frozenset(filter(None, granted.split(",")))
         publish_role.run(session, stop, lambda: print("ready", flush=True), names)

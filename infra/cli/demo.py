@@ -44,19 +44,16 @@ def demo(
     Examples: touchfold demo     touchfold demo --data /tmp/shop --port 8800 --rate 5
     """
     import os
-    import signal
-    import threading
 
     from infra import log_lines
     from infra.adapters.data_folder import DataFolder
     from infra.demo.driver import Wanted, planned
     from infra.demo.folder import DemoFolder
     from infra.settings import load
+    from infra.stop_signals import ENDING, stop_at
 
     wanted = Wanted(seed, _date(until), customers)
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, lambda *_: stop.set())
+    stop = stop_at(*ENDING)
     log_lines.configure("demo")
     settings = load(os.environ, data=data, port=port)
     planned(DemoFolder(settings.data), wanted)  # refuses before anything is started

@@ -80,16 +80,13 @@ def serve(data: DATA = None, port: PORT = None) -> None:
 
 def _run(command: str, data: "Path | None", port: int | None, workers: int | None = None) -> None:
     import os
-    import signal
-    import threading
 
     from infra import log_lines
     from infra.drivers.supervisor import Supervisor
     from infra.settings import load
+    from infra.stop_signals import ENDING, stop_at
 
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, lambda *_: stop.set())
+    stop = stop_at(*ENDING)
     log_lines.configure(command)
     environ = os.environ if workers is None else {**os.environ, "TOUCHFOLD_WORKERS": str(workers)}
     settings = load(environ, data=data, port=port)

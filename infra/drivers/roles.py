@@ -19,6 +19,7 @@ from typing import Final
 from infra import log_lines
 from infra.bootstrap import Session, role_session
 from infra.drivers.parent import die_with
+from infra.stop_signals import stop_at
 from schemas.errors import Disposition, TouchfoldError
 
 FATAL: Final = 70  # our error: a restart will most likely end the same way
@@ -129,8 +130,7 @@ def main(arguments: list[str]) -> int:
     given = parser.parse_args(arguments)
     die_with(given.parent)
     log_lines.configure(given.role)
-    stop = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    stop = stop_at(signal.SIGTERM)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the supervisor's, which stops us in order
     report = Report(given.report)
     listener = None if given.socket is None else socket.socket(fileno=given.socket)

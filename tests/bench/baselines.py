@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from infra.drivers.http_server import Receive, Scope, Send, serve
 from infra.drivers.supervisor import listen_on
+from infra.stop_signals import stop_at
 from tests.bench.http_load import Plan, bodies
 
 _HEADERS = [(b"content-type", b"application/json"), (b"content-length", b"16")]
@@ -62,8 +62,7 @@ def empty_server() -> Iterator[int]:
 
 def main() -> None:
     """Serve the empty handler until SIGTERM; prints the port."""
-    stop = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    stop = stop_at(signal.SIGTERM)
     listener = listen_on("127.0.0.1", 0)
     listener.listen(512)
     port = listener.getsockname()[1]

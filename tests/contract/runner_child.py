@@ -9,7 +9,6 @@ import json
 import logging
 import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from hashlib import blake2b
@@ -23,6 +22,7 @@ from infra.adapters.kafka_access import KafkaAccess
 from infra.adapters.postgres import connect, mapped
 from infra.drivers.flow_life import Subscription
 from infra.drivers.pace import Pace
+from infra.stop_signals import stop_at
 from schemas.errors import ProgressConflict, StoreUnavailable
 from schemas.record import Stored
 from schemas.work import Fetched
@@ -164,9 +164,7 @@ def older_of(records: Mapping[int, Sequence[bytes]]) -> Callable[[int, int, int]
 def main(path: str) -> None:
     spec = json.loads(Path(path).read_text())
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(name)s %(message)s")
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    stop = stop_at(signal.SIGTERM, signal.SIGINT)
     delay_s = spec.get("delay_s", 0.0)
 
     def before_commit(batches: Sequence[Fetched]) -> None:
