@@ -12,11 +12,11 @@ from infra.accepting import acceptor_of
 from infra.adapters.postgres_reads import PostgresReads
 from infra.adapters.postgres_sources import PostgresSources
 from ingest.accept import Call, SourceRules
+from schemas.clear import Declared
 from schemas.errors import BadRequest, Erased, NotFound, Problem
 from schemas.identity_rules import DEFAULT_RULES
 from schemas.ports import OpenIdentifier
 from schemas.record import decode
-from schemas.touchpoints import Declared
 
 if TYPE_CHECKING:
     from infra.bootstrap import Session

@@ -25,12 +25,7 @@ from ingest.canonical import (
 )
 from ingest.clock import settle
 from ingest.translate import Fields, merge_defaults, of_staff, translate
-from schemas.dead_letters import DeadLetter, letter_id, seal_letter
-from schemas.identifiers import Path, extract
-from schemas.identity_rules import DEFAULT_RULES, Rank
-from schemas.ports import Sealer, Vault
-from schemas.record import VERSION, Identifier, Pending, Record, Sealed, encode, event_key, uuid_text
-from schemas.touchpoints import (
+from schemas.clear import (
     NOTHING_DECLARED,
     Clear,
     ContextParts,
@@ -41,6 +36,11 @@ from schemas.touchpoints import (
     split_around,
     split_context,
 )
+from schemas.dead_letters import DeadLetter, letter_id, seal_letter
+from schemas.identifiers import Path, extract
+from schemas.identity_rules import DEFAULT_RULES, Rank
+from schemas.ports import Sealer, Vault
+from schemas.record import VERSION, Identifier, Pending, Record, Sealed, encode, event_key, uuid_text
 
 ACCEPTED: Final = "accepted"
 DEAD_LETTER: Final = "dead_letter"

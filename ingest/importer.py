@@ -20,13 +20,13 @@ from ingest.accept import DEAD_LETTER, SUPPRESSED, Acceptor, SourceRules
 from ingest.canonical import Refused, canonical
 from ingest.mapped_rows import Row, Shaped, Shaper, row_hasher
 from ingest.table_files import Table, open_table
+from schemas.clear import Declared
 from schemas.dead_letters import DeadLetter, letter_id, seal_letter
 from schemas.errors import BadRequest, DefinitionsInvalid
 from schemas.failpoints import failpoint
 from schemas.mapping import FileMapping, check_columns
 from schemas.ports import Clock, EventLog, Sealer, Vault
 from schemas.record import Pending, event_key
-from schemas.touchpoints import Declared
 
 STAGE: Final = "import"
 BATCH_EVENTS: Final = 2_000

@@ -17,9 +17,9 @@ from zoneinfo import ZoneInfo
 import msgspec
 
 from ingest.canonical import Refused
+from schemas.clear import MONEY
 from schemas.mapping import IDENTIFY, FileMapping, Value
 from schemas.record import EPOCH
-from schemas.touchpoints import MONEY
 
 _AMOUNT: Final = re.compile(r"-?\d{1,14}(?:\.\d{1,4})?", re.ASCII)
 _NUMBER: Final = re.compile(r"-?(?:0|[1-9]\d{0,14})(?:\.\d{1,10})?", re.ASCII)

@@ -7,9 +7,9 @@ import msgspec
 
 from ingest.accept import STAGE, Accepted, Acceptor, SourceRules
 from ingest.canonical import Refused, Unreadable, decode_item
+from schemas.clear import Declared
 from schemas.dead_letters import DeadLetter
 from schemas.errors import BadRequest
-from schemas.touchpoints import Declared
 
 
 class _Body(msgspec.Struct):

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Final
 
+from schemas.clear import clear_rules, declared_of
 from schemas.conditions import (
     Kind,
     LifecycleLeaf,
@@ -26,7 +27,7 @@ from schemas.definitions import (
     plain,
 )
 from schemas.errors import Problem
-from schemas.touchpoints import TYPES, clear_rules, declared_of
+from schemas.touchpoints import TYPES
 
 _SNAKE: Final = re.compile(r"[a-z][a-z0-9_]{0,62}")
 _DOTTED: Final = re.compile(r"[a-z_]+\.[a-z_]+")

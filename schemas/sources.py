@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from hashlib import sha256
 from typing import Any, NamedTuple, Protocol
 
-from schemas.touchpoints import Declared
+from schemas.clear import Declared
 
 
 class Source(NamedTuple):

@@ -25,12 +25,12 @@ from processors.dead_letters import letter_maker
 from processors.rebuild import Builder, segment_hashes
 from processors.search_index import SearchIndexer
 from processors.worker import Services, Worker
+from schemas.clear import ref
 from schemas.definitions import load_pack, parse_documents, to_json
 from schemas.identifiers import normalise
 from schemas.identity_rules import DEFAULT_RULES
 from schemas.ports import EventLog
 from schemas.record import Identifier, Pending, Record, Sealed, encode, event_key, uuid_text
-from schemas.touchpoints import ref
 from tests.conftest import Databases
 from tests.records import START
 

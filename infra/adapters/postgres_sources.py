@@ -11,9 +11,9 @@ from psycopg2.extensions import cursor as Cursor
 from psycopg2.extras import Json
 
 from infra.adapters.postgres import Database
+from schemas.clear import NOTHING_DECLARED, Declared, declared_of
 from schemas.errors import BadRequest, NotFound, Problem
 from schemas.sources import Source, key_hash, source_of
-from schemas.touchpoints import NOTHING_DECLARED, Declared, declared_of
 
 STALE_S: Final = 5.0
 MAX_NAME: Final = 64

@@ -15,8 +15,8 @@ from infra.reading import Reading, reading_of
 from ingest.accept import SourceRules
 from processors.check import check
 from processors.worker import Compiled
+from schemas.clear import Declared
 from schemas.errors import BadRequest, Erased, NotFound
-from schemas.touchpoints import Declared
 
 DECLARED = Declared({}, frozenset({"city"}))  # as the retail pack does
 

@@ -12,8 +12,8 @@ from infra.bootstrap import Session, session
 from infra.reading import Reading, reading_of
 from ingest.accept import SourceRules
 from query.actions import COMPLAINTS, open_complaints
+from schemas.clear import Declared
 from schemas.errors import NotFound
-from schemas.touchpoints import Declared
 
 DECLARED = Declared({}, frozenset({"city"}))  # as the retail pack does
 VIENNA = {"first_name": "Ada", "last_name": "Lovelace", "city": "Vienna"}

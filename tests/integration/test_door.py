@@ -32,11 +32,11 @@ from infra.adapters.vault import PostgresVault
 from infra.drivers.door import Door, Limits
 from ingest.accept import Acceptor
 from ingest.retry import accept_again
+from schemas.clear import NOTHING_DECLARED
 from schemas.dead_letters import DeadLetter
 from schemas.errors import BadRequest, DiskFull, NotFound, StoreUnavailable
 from schemas.identifiers import normalise
 from schemas.record import Record, decode
-from schemas.touchpoints import NOTHING_DECLARED
 from tests.conftest import Databases, create_database
 
 CAPTURES = Path(__file__).parents[1] / "data/segment_captures"

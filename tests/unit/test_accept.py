@@ -18,12 +18,12 @@ from ingest.accept import Accepted, Acceptor, Call, SourceRules
 from ingest.canonical import MAX_BODY_BYTES, Refused, Unreadable
 from ingest.requests import call_of, header_key, inflate, query_of, read_body
 from ingest.retry import accept_again
+from schemas.clear import NOTHING_DECLARED, Declared
 from schemas.dead_letters import DeadLetter
 from schemas.errors import BadRequest, InvalidJson, TooLarge
 from schemas.identifiers import normalise
 from schemas.ports import OpenIdentifier
 from schemas.record import VERSION, Record, decode, encode, event_key, uuid_text
-from schemas.touchpoints import NOTHING_DECLARED, Declared
 from schemas.upcasters import UPCASTERS
 
 GOLDEN = Path(__file__).parents[1] / "fixtures/records/touchpoint"

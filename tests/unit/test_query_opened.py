@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from query.opened import joined, tokens_in, with_values
+from schemas.clear import NOTHING_DECLARED, clear_rules, ref, split
 from schemas.ports import OpenIdentifier
-from schemas.touchpoints import NOTHING_DECLARED, clear_rules, ref, split
 
 ADA = bytes(range(16))
 OPENED = {ADA: OpenIdentifier(ADA, "email", "ada@example.com")}

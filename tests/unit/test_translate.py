@@ -7,11 +7,11 @@ import pytest
 
 from ingest.canonical import Refused
 from ingest.translate import merge_defaults, translate
+from schemas.clear import NOTHING_DECLARED, Clear, Declared, Parts, clear_rules, decimal_text, declared_of, ref, split
 from schemas.definitions import BASE_TYPES, CANCEL_TYPES, REFUND_TYPES, load_pack, parse_documents, to_json
 from schemas.touchpoints import (
     CUSTOM,
     DIALECT_NAMES,
-    NOTHING_DECLARED,
     ORDER_BASE,
     ORDER_CANCEL,
     ORDER_REFUND,
@@ -19,14 +19,6 @@ from schemas.touchpoints import (
     STAFF_TYPES,
     TOUCHPOINTS,
     TYPES,
-    Clear,
-    Declared,
-    Parts,
-    clear_rules,
-    decimal_text,
-    declared_of,
-    ref,
-    split,
     type_of,
 )
 
