@@ -11,7 +11,8 @@ from typing import Final, NamedTuple
 import msgspec
 
 from processors.fresh import Fresh, Seen
-from projections.fold import Fold, FoldEvent
+from projections.fold import Fold
+from projections.fold_event import FoldEvent
 from projections.state import State
 from schemas.dead_letters import DeadLetter
 from schemas.errors import Disposition, TouchfoldError

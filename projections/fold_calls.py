@@ -1,0 +1,114 @@
+"""What the generated code of a fold calls: ids, amounts, values as states keep them, traits. No I/O, no clock."""
+
+from bisect import bisect_right
+from collections.abc import Callable
+from datetime import datetime
+from decimal import Decimal
+from hashlib import blake2b
+from typing import Any, Final
+
+import msgspec
+
+from projections import state as st
+from projections.fold_event import FoldEvent
+from projections.state import LocalDays, State
+from schemas.definitions import Definitions
+from schemas.money import LIMIT, divide, lines_amount, scaled
+from schemas.record import EPOCH
+
+MAX_TEXT: Final = 500  # letters of a text kept by first or last
+MAX_ID: Final = 128  # letters of an order or complaint id kept as it is
+
+
+def text_id(value: Any) -> str | None:
+    """An order or complaint id as text; None when it is none. Long ones by their hash."""
+    if type(value) is str and value:
+        return value if len(value) <= MAX_ID else "#" + blake2b(value.encode(), digest_size=16).hexdigest()
+    if type(value) is int:
+        return str(value)[:MAX_ID]
+    return None
+
+
+def storable(value: Any) -> Any:
+    """A property as first, last and an order keep it: text, integer, boolean; a fraction as [scaled]."""
+    kind = type(value)
+    if kind is str:
+        return value[:MAX_TEXT]
+    if kind is bool or kind is int:
+        return value
+    amount = scaled(value) if kind is float else None
+    return None if amount is None else [amount]
+
+
+def read_raw(raw: msgspec.Raw) -> Any:
+    """The JSON value of a Raw, None when there is none."""
+    try:
+        return msgspec.json.decode(raw) if raw else None
+    except (msgspec.MsgspecError, RecursionError):
+        return None
+
+
+def derive(total: Any, products: msgspec.Raw) -> int | None:
+    """The revenue of an event without one: `total`, else from its lines."""
+    amount = scaled(total)
+    return lines_amount(read_raw(products)) if amount is None and products else amount
+
+
+def converter(definitions: Definitions, base: str, days: LocalDays) -> Callable[[int, str, int], int | None]:
+    """A function (scaled amount, currency, occurred_us) → the amount in the base currency, None without a rate."""
+    table: dict[str, tuple[list[int], list[tuple[int, int]]]] = {}
+    for rate in sorted(definitions.rates, key=lambda r: (r.currency, r.date)):
+        starts, ratios = table.setdefault(rate.currency, ([], []))
+        day = datetime.fromisoformat(rate.date).toordinal() - EPOCH.toordinal()
+        starts.append(day)
+        ratios.append(Decimal(rate.rate).as_integer_ratio())
+
+    def to_base(amount: int, currency: str, at_us: int) -> int | None:
+        if currency == base:
+            return amount
+        starts, ratios = table.get(currency, ((), ()))
+        i = bisect_right(starts, days.day(at_us)) if starts else 0
+        if not i:
+            return None
+        up, down = ratios[i - 1]
+        converted = divide(amount * up, down)
+        return converted if -LIMIT < converted < LIMIT else None
+
+    return to_base
+
+
+def fold_traits(event: FoldEvent, state: State) -> None:
+    """The traits an event sets: attributes with their value, direct ones with the position that holds it."""
+    entries = state[st.TRAITS]
+    us, key = event.occurred_us, event.key
+    for name, value in event.traits.items():
+        form, stored = _trait_value(value)
+        st.put(entries, [name, 0, us, key, form, stored, event.partition, event.offset])
+    if event.sealed is not None:
+        for dotted in event.sealed.names:
+            if dotted.startswith("traits."):
+                name = dotted[7:]
+                st.put(entries, [name, 0, us, key, st.DIRECT, None, event.partition, event.offset])
+
+
+def fold_correction(event: FoldEvent, state: State) -> None:
+    """A correction by staff of the trait that the event is named by; one without a value withdraws it."""
+    name = event.name
+    if name is None:
+        return
+    form, stored = st.WITHDRAWN, None
+    if name in event.traits:
+        form, stored = _trait_value(event.traits[name])
+    elif event.sealed is not None and f"traits.{name}" in event.sealed.names:
+        form = st.DIRECT
+    stamp = (event.occurred_us, event.key)
+    st.put(state[st.TRAITS], [name + st.CORRECTED, 1, *stamp, form, stored, event.partition, event.offset])
+
+
+def _trait_value(value: Any) -> tuple[int, Any]:
+    """Form and stored value of an attribute; no floats, no dicts whose order could differ."""
+    if value is None:
+        return st.UNSET, None
+    if isinstance(value, str | bool | int):
+        return st.PLAIN, value
+    return st.JSON_TEXT, msgspec.json.encode(value, order="sorted").decode()

@@ -1,0 +1,327 @@
+"""The source of a fold: one handler for each event name, and how states are merged and pruned. No I/O, no clock."""
+
+from typing import Any, Final
+
+from projections import state as st
+from projections.fold_calls import (
+    converter,
+    derive,
+    fold_correction,
+    fold_traits,
+    read_raw,
+    storable,
+    text_id,
+)
+from projections.plan import Plan, SlotPlan, Stream
+from projections.predicates import DYNAMIC, HELPERS, SCALED, TEXT, Source, compare, moment_reader, tree
+from projections.state import LocalDays
+from schemas.conditions import PropertyLeaf
+from schemas.definitions import ANY_EVENT, CANCEL_TYPES, ORDER_TYPES, REFUND_TYPES
+from schemas.money import currency_of
+
+IDENTIFIED: Final = "profile.identified"
+
+
+def source_of(plan: Plan, days: LocalDays, currency: str, order_cap: int | None) -> Source:
+    """The code that makes `apply`, `new_state`, `merge_two` and `drop`."""
+    space: dict[str, Any] = {name: getattr(st, name) for name in (
+        "add_count", "add_sum", "add_least", "add_greatest", "add_earliest", "add_latest", "add_day", "add_top",
+        "put", "put_capped", "put_order", "drop_before", "OVERFLOW",
+    )}  # fmt: skip
+    space |= {
+        **HELPERS, "text_id": text_id, "storable": storable, "read_raw": read_raw, "derive": derive,
+        "fold_traits": fold_traits, "fold_correction": fold_correction,
+        "currency_of": currency_of, "BASE": currency, "CAP": order_cap,
+        "DAYS": days.cache.get, "day_of": days.day, "moment": moment_reader(days),
+        "to_base": converter(plan.definitions, currency, days),
+        "RANK": {name: source.rank for name, source in plan.definitions.sources.items()}.get,
+    }  # fmt: skip
+    src = Source(space, days)
+    handlers: dict[str, str] = {}
+    names = [*plan.event_names(), ANY_EVENT]
+    for i, name in enumerate(names):
+        if _handler(src, plan, f"h{i}", name, custom=False):
+            handlers[name] = f"h{i}"
+    customs: dict[str, str] = {}
+    for i, name in enumerate(names):
+        if name not in ORDER_TYPES and _handler(src, plan, f"c{i}", name, custom=True):
+            customs[name] = f"c{i}"
+    for label, table in (("H", handlers), ("C", customs)):
+        default = table.pop(ANY_EVENT, "None")
+        pairs = ", ".join(f"{src.constant(name)}: {handler}" for name, handler in table.items())
+        src.add(0, f"{label} = {{{pairs}}}.get", f"{label}_DEFAULT = {default}")
+    _apply(src, plan)
+    _merge(src, plan, order_cap)
+    _drop(src, plan)
+    return src
+
+
+# Merges written out where a call would cost more than the merge; {a} and {b} are the two slots' locals. `b` counts
+# only when it is strictly better, as in min() and max().
+_INLINE: Final = {
+    "count": "{a} + {b}",
+    "sum": "[{a}[0] + {b}[0], {a}[1] + {b}[1]]",
+    "min": "({a} if {b} is None else {b} if {a} is None or {b} < {a} else {a})",
+    "max": "({a} if {b} is None else {b} if {a} is None or {b} > {a} else {a})",
+}
+_INLINE_LIKE: Final = {"first": "min", "last": "max"}
+
+
+def _merge(src: Source, plan: Plan, cap: int | None) -> None:
+    """One expression a slot. Lists call their merge only when neither is empty; OVERFLOW is no empty list."""
+    keyed, traits = src.constant(st.merge_keyed(cap)), src.constant(st.merge_keyed(None))
+    names: dict[str, str] = {}
+
+    def expression(i: int, kind: str) -> str:
+        a, b = f"a{i}", f"b{i}"
+        template = _INLINE.get(_INLINE_LIKE.get(kind, kind))
+        if template is not None:
+            return template.format(a=a, b=b)
+        if kind not in names:
+            known = {"open": keyed, "orders": keyed, "traits": traits}.get(kind)
+            names[kind] = known or src.constant(st.MONOIDS[kind].merge)
+        return f"({names[kind]}({a}, {b}) if {a} and {b} else {a} or {b})"
+
+    base = ("count", "first", "last", "traits", "orders", "orders", "orders")
+    kinds = [*base, *(slot.kind for slot in plan.slots)]
+    src.add(0, "def merge_two(a, b):")
+    for side in "ab":
+        src.add(1, f"{', '.join(f'{side}{i}' for i in range(len(kinds)))} = {side}")
+    maps = (st.ORDERS, st.REFUNDS, st.CANCELS)
+    src.add(1, *(f"m{i} = {expression(i, kinds[i])}" for i in maps))
+    src.add(1, f"if {' or '.join(f'm{i} == {st.OVERFLOW}' for i in maps)}:")
+    src.add(2, f"{' = '.join(f'm{i}' for i in maps)} = {st.OVERFLOW}")
+    parts = [f"m{i}" if i in maps else expression(i, kind) for i, kind in enumerate(kinds)]
+    src.add(1, f"return [{', '.join(parts)}]")
+
+
+def _drop(src: Source, plan: Plan) -> None:
+    """Drop day cells older than each slot's longest window."""
+    src.add(0, "def drop(s, today):")
+    src.add(1, "pass")
+    for slot in plan.slots:
+        if slot.window_days:
+            first, stride = f"today - {slot.window_days - 1}", st.MONOIDS[slot.kind].stride
+            if slot.kind == "days":
+                first, stride = f"({first}) // {st.DAYS_A_WORD}", 2
+            src.add(
+                1,
+                f"c = s[{slot.index}]",
+                f"if c and c[0] < {first}: s[{slot.index}] = drop_before(c, {first}, {stride})",
+            )
+
+
+def _apply(src: Source, plan: Plan) -> None:
+    src.add(0, "def apply(e, s, opened=None):")
+    src.add(
+        1, "us = e.occurred_us", "key = e.key", "s[0] += 1", "first = s[1]",
+        "if first is None:",
+        "    s[1] = [us, key]",
+        "    s[2] = [us, key]",
+        "else:",
+        "    if us < first[0] or (us == first[0] and key < first[1]):",
+        "        s[1] = [us, key]",
+        "    last = s[2]",
+        "    if us > last[0] or (us == last[0] and key > last[1]):",
+        "        s[2] = [us, key]",
+        "t = e.type",
+        f"if t == {IDENTIFIED!r}:",
+        "    fold_traits(e, s)",
+        "elif t == 'trait.corrected':",
+        "    fold_correction(e, s)",
+        "h = H(t, H_DEFAULT) if t != 'custom' else C(e.name, C_DEFAULT)",
+        "if h is not None:",
+        "    h(e, s, us, key, opened)",
+    )  # fmt: skip
+    empties = [repr([] if s.kind == "open" else st.MONOIDS[s.kind].empty()) for s in plan.slots]
+    src.add(0, "def new_state():")
+    src.add(1, f"return [0, None, None, [], [], [], []{''.join(', ' + e for e in empties)}]")
+
+
+class _Handler:
+    """The body of one event name's handler: locals are made once, when first needed."""
+
+    def __init__(self, src: Source, plan: Plan, name: str) -> None:
+        self.src, self.plan, self.name = src, plan, name
+        self.fields = {prop: f"p.f{i}" for i, prop in enumerate(plan.properties())}
+        self.made: set[str] = set()
+        self.predicates: dict[tuple[str, bool], str] = {}
+
+    def local(self, var: str, *lines: str) -> str:
+        if var not in self.made:
+            self.made.add(var)
+            self.src.add(1, *lines)
+        return var
+
+    def clear(self, prop: str) -> str:
+        """A property as it stands in clear."""
+        field = self.fields[prop]
+        return f"read_raw({field})" if prop == "products" else field
+
+    def opened(self, prop: str) -> str:
+        """A property for comparing: in clear, else from the opened sealed part."""
+        var = "v" + self.fields[prop][3:]
+        self.local("op", "op = opened.get('properties') if opened is not None else None")
+        return self.local(
+            var,
+            f"{var} = {self.clear(prop)}",
+            f"if {var} is None and op: {var} = op.get({self.src.constant(prop)})",
+        )
+
+    def amounts(self) -> None:
+        """own, cur, amt: revenue in its own currency and in the base currency."""
+        f = self.fields
+        refund = ["if own is not None: own = abs(own)"] if self.name in REFUND_TYPES else []
+        self.local(
+            "own", f"own = scaled({f['revenue']})",
+            f"if own is None: own = derive({f['total']}, {f['products']})", *refund,
+            f"cur = {f['currency']}", "cur = BASE if cur is None else currency_of(cur, BASE)",
+            "amt = own if own is None or cur == BASE else to_base(own, cur, us)",
+        )  # fmt: skip
+
+    def day(self) -> str:
+        return self.local("day", "day = DAYS(us // 900000000)", "if day is None: day = day_of(us)")
+
+    def number(self, of: str, pinned: bool) -> str:
+        """A local holding the scaled (or µs) value of `of`, or None."""
+        if of == "occurred_at":
+            return "us"
+        if of == "revenue":
+            self.amounts()
+            return "own" if pinned else "amt"
+        var = "n" + self.fields[of][3:]
+        return self.local(var, f"{var} = scaled({self.clear(of)})")
+
+    def kept(self, of: str, pinned: bool) -> str:
+        """A local holding what first, last or an order keeps of `of`."""
+        if of in ("occurred_at", "revenue"):
+            return self.number(of, pinned)
+        var = "k" + self.fields[of][3:]
+        return self.local(var, f"{var} = storable({self.clear(of)})")
+
+    def predicate(self, stream: Stream, pinned: bool) -> str | None:
+        """A local that is true when the event passes the stream's `where`; None when there is none."""
+        if not stream.where:
+            return None
+        known = self.predicates.get((stream.where, pinned))
+        if known is None:
+            expression = tree(self.plan.where[stream.where], lambda leaf: self._leaf(leaf, pinned))
+            known = self.predicates[stream.where, pinned] = f"w{len(self.predicates)}"
+            self.src.add(1, f"{known} = {expression}")
+        return known
+
+    def _leaf(self, leaf: PropertyLeaf, pinned: bool) -> str:
+        value = leaf.value
+        if leaf.property == "revenue":
+            return compare(self.src, self.number("revenue", pinned), SCALED, leaf.op, value)
+        if leaf.property == "currency":
+            self.amounts()
+            upper = tuple(str(v).upper() for v in value) if isinstance(value, tuple) else value
+            upper = upper.upper() if isinstance(upper, str) else upper
+            return compare(self.src, "cur", TEXT, leaf.op, upper)
+        return compare(self.src, self.opened(leaf.property), DYNAMIC, leaf.op, value)
+
+
+def _handler(src: Source, plan: Plan, label: str, name: str, *, custom: bool) -> bool:
+    """Generate the handler of one event name; False when it would do nothing."""
+    slots = [s for s in plan.slots if _in_stream(s.stream, name, custom=custom)]
+    orders = name in ORDER_TYPES and not custom
+    if not slots and not orders:
+        return False
+    src.add(0, f"def {label}(e, s, us, key, opened):")
+    src.add(1, "p = e.properties")
+    body = _Handler(src, plan, name)
+    for slot in slots:
+        _update(src, body, slot, plan)
+    if orders:
+        _order(src, body, plan, name)
+    return True
+
+
+def _in_stream(stream: Stream, name: str, *, custom: bool) -> bool:
+    return name in stream.events or ANY_EVENT in stream.events or (custom and "custom" in stream.events)
+
+
+def _update(src: Source, body: _Handler, slot: SlotPlan, plan: Plan) -> None:
+    """The statements of one slot."""
+    pinned = _pinned(plan, slot.stream)
+    test = body.predicate(slot.stream, pinned)
+    lines = _statements(body, slot, pinned)
+    if test is None:
+        src.add(1, *lines)
+    else:
+        src.add(1, f"if {test}:")
+        src.add(2, *lines)
+
+
+def _pinned(plan: Plan, stream: Stream) -> bool:
+    return any(trait.pinned for trait in plan.traits.values() if trait.stream == stream)
+
+
+def _statements(body: _Handler, slot: SlotPlan, pinned: bool) -> list[str]:
+    i, kind = slot.index, slot.kind
+    if kind == "count":
+        return [f"s[{i}] += 1"]
+    if kind == "top_two":
+        return [f"add_top(s[{i}], us)"]
+    if kind == "days":
+        return [f"add_day(s[{i}], {body.day()})"]
+    if kind == "day_count":
+        day = body.day()
+        return [f"c = s[{i}]", f"if c and c[-2] == {day}: c[-1] += 1", f"else: add_count(c, {day})"]
+    if kind == "open":
+        opens = 1 if body.name in slot.opens else 0
+        value = body.clear(slot.key or "")
+        return [f"put_capped(s, {i}, [text_id({value}) or '', us, key, {opens}], CAP)"]
+    of = slot.of or ""
+    if kind in ("first", "last", "day_first", "day_last"):
+        return _stamped(body, i, kind, body.kept(of, pinned))
+    v = body.number(of, pinned)
+    if kind == "sum":
+        return [f"if {v} is not None:", f"    c = s[{i}]", "    c[0] += 1", f"    c[1] += {v}"]
+    if kind in ("min", "max"):
+        sign = "<" if kind == "min" else ">"
+        return [f"if {v} is not None and (s[{i}] is None or {v} {sign} s[{i}]): s[{i}] = {v}"]
+    step = {"day_sum": "add_sum", "day_min": "add_least", "day_max": "add_greatest"}[kind]
+    return [f"if {v} is not None: {step}(s[{i}], {body.day()}, {v})"]
+
+
+def _stamped(body: _Handler, i: int, kind: str, value: str) -> list[str]:
+    """first and last: a value with its stamp."""
+    if kind.startswith("day_"):
+        step = "add_earliest" if kind == "day_first" else "add_latest"
+        return [f"if {value} is not None: {step}(s[{i}], {body.day()}, [us, key, {value}])"]
+    sign = "<" if kind == "first" else ">"
+    return [
+        f"if {value} is not None:",
+        f"    c = [us, key, {value}]",
+        f"    if s[{i}] is None or c {sign} s[{i}]: s[{i}] = c",
+    ]
+
+
+def _order(src: Source, body: _Handler, plan: Plan, name: str) -> None:
+    """What an order event does to the order map."""
+    src.add(1, f"oid = text_id({body.clear('order_id')})")
+    if name in CANCEL_TYPES:
+        src.add(1, f"if oid is not None: put_order(s, {st.CANCELS}, [oid, us, key], CAP)")
+        return
+    body.amounts()
+    src.add(1, "bits = 0")
+    for bit, stream in enumerate(plan.order_streams):
+        if matches(stream, name):
+            test = body.predicate(stream, _pinned(plan, stream))
+            src.add(1, f"bits |= {1 << bit}" if test is None else f"if {test}: bits |= {1 << bit}")
+    if name in REFUND_TYPES:
+        src.add(1, f"put_order(s, {st.REFUNDS}, [key, oid, us, own, cur, amt, bits], CAP)")
+        return
+    extras = "".join(f", {body.kept(of, False)}" for of in plan.extras)
+    entry = f"[oid or e.id, RANK(e.source, 0), us, key, own, cur, amt, bits{extras}]"
+    guard = "if own is not None: " if name == "purchase.updated" else ""
+    src.add(1, f"{guard}put_order(s, {st.ORDERS}, {entry}, CAP)")
+
+
+def matches(stream: Stream, name: str) -> bool:
+    """Whether events of a name may be in a stream; an update stands for the purchase it updates."""
+    if name in stream.events or ANY_EVENT in stream.events:
+        return True
+    return name == "purchase.updated" and "purchase.completed" in stream.events
