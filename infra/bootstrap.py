@@ -169,7 +169,8 @@ def _first_revision(database: Database, at: datetime) -> None:
             return
     # The pack is read and checked only once in a data folder's life: 0.2 s that no later start pays.
     from processors.rebuild import segment_hashes  # noqa: PLC0415
-    from schemas.definitions import load_pack, parse_documents, to_json  # noqa: PLC0415
+    from schemas.definition_files import load_pack, parse_documents  # noqa: PLC0415
+    from schemas.definitions import to_json  # noqa: PLC0415
 
     definitions = parse_documents(load_pack(PACK))
     ensure_first_revision(database, to_json(definitions), definitions.content_hash, at, segment_hashes(definitions))

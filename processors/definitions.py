@@ -7,7 +7,10 @@ from typing import Any, NamedTuple
 import msgspec
 
 from schemas.control import Control, Revision
-from schemas.definitions import Definitions, Summary, from_json, merge, parse_documents, to_json, warnings
+from schemas.definition_checks import warn
+from schemas.definition_files import from_json, parse_documents
+from schemas.definition_merge import Summary, merge
+from schemas.definitions import Definitions, to_json
 from schemas.errors import Problem, StoreUnavailable
 from schemas.facts import DefinitionChanged
 
@@ -27,11 +30,11 @@ def apply_files(control: Control, files: Sequence[tuple[str, str]], at: datetime
     patch = parse_documents(files, base)
     merged, summary = merge(base, patch)
     if merged.content_hash == base.content_hash:
-        return Applied(summary, warnings(patch), None)
+        return Applied(summary, warn(patch), None)
     definitions: Mapping[str, Any] = msgspec.json.decode(to_json(merged))
     control.add_fact(DefinitionChanged(content_hash=merged.content_hash, definitions=dict(definitions)), at)
     revision = control.add_revision("definition", definitions, merged.content_hash, at)
-    return Applied(summary, warnings(patch), revision)
+    return Applied(summary, warn(patch), revision)
 
 
 def start_rebuild(control: Control, at: datetime) -> int:

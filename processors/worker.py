@@ -23,7 +23,8 @@ from projections.evaluate import Evaluator, compile_evaluator
 from projections.fold import Fold, compile_fold
 from projections.state import State
 from schemas.control import Control, Progress, Revision
-from schemas.definitions import Definitions, from_json
+from schemas.definition_files import from_json
+from schemas.definitions import Definitions
 from schemas.errors import Disposition, ProgressConflict, TouchfoldError
 from schemas.identity_rules import DEFAULT_RULES
 from schemas.ports import Clock, EventLog, Sealer

@@ -13,7 +13,8 @@ import pyarrow as pa
 
 from projections.evaluate import Evaluator, compile_evaluator
 from projections.fold import Fold, compile_fold
-from schemas.definitions import Definitions, from_json
+from schemas.definition_files import from_json
+from schemas.definitions import Definitions
 from schemas.event_columns import MONEY, TIME, UUID
 from schemas.record import uuid_text
 

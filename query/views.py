@@ -9,7 +9,8 @@ import msgspec
 
 from projections.evaluate import Evaluator, compile_evaluator
 from projections.fold import Fold, compile_fold
-from schemas.definitions import Definitions, from_json
+from schemas.definition_files import from_json
+from schemas.definitions import Definitions
 from schemas.errors import RevisionReplaced
 from schemas.reads import Deployment, Reads, RevisionRow
 

@@ -1,6 +1,8 @@
 """Definitions that use every aggregate, over the order map and over slots, in windows and lifetime, with `where`."""
 
-from schemas.definitions import Definitions, merge, parse_documents
+from schemas.definition_files import parse_documents
+from schemas.definition_merge import merge
+from schemas.definitions import Definitions
 
 EVERYTHING = """
 traits:

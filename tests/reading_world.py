@@ -26,7 +26,8 @@ from processors.rebuild import Builder, segment_hashes
 from processors.search_index import SearchIndexer
 from processors.worker import Services, Worker
 from schemas.clear import ref
-from schemas.definitions import load_pack, parse_documents, to_json
+from schemas.definition_files import load_pack, parse_documents
+from schemas.definitions import to_json
 from schemas.identifiers import normalise
 from schemas.identity_rules import DEFAULT_RULES
 from schemas.ports import EventLog

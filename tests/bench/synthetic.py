@@ -6,7 +6,8 @@ from hashlib import blake2b
 from random import Random
 from typing import Any, Final
 
-from schemas.definitions import Definitions, parse_documents
+from schemas.definition_files import parse_documents
+from schemas.definitions import Definitions
 from schemas.record import Identifier, Pending, Record, Sealed, encode, uuid_text
 
 TYPES: Final = ("web.page_viewed", "product.viewed", "cart.item_added", "purchase.completed", "email.opened")

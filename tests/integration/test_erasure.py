@@ -36,7 +36,8 @@ from processors.erase import Eraser, mentions
 from processors.rebuild import Builder
 from processors.worker import Compiled, Services, Worker
 from schemas.dead_letters import seal_letter
-from schemas.definitions import load_pack, parse_documents, to_json
+from schemas.definition_files import load_pack, parse_documents
+from schemas.definitions import to_json
 from schemas.erasures import Erasure
 from schemas.errors import ErasureRefused
 from schemas.failpoints import NAMES

@@ -20,7 +20,8 @@ from processors.definitions import apply_files, start_rebuild
 from processors.fold_batch import Batch
 from processors.rebuild import Builder
 from processors.worker import Compiled, Services, Worker, folder_of
-from schemas.definitions import load_pack, parse_documents, to_json
+from schemas.definition_files import load_pack, parse_documents
+from schemas.definitions import to_json
 from schemas.record import Identifier, Pending, Record, encode, partition_of
 from tests.conftest import Databases
 from tests.reading_world import HandClock

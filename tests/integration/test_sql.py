@@ -23,7 +23,8 @@ from processors.archive import Archiver
 from projections.fold import compile_fold
 from query.sql import TABLES
 from query.sql_results import SqlResult
-from schemas.definitions import parse_documents, to_json
+from schemas.definition_files import parse_documents
+from schemas.definitions import to_json
 from schemas.errors import ArchiveDamaged, SqlLimit, SqlRefused
 from schemas.event_columns import SCHEMA
 from schemas.record import Record, encode, signature_of, to_us, uuid_text

@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from projections.evaluate import Evaluator, compile_evaluator
 from projections.fold import compile_fold
 from projections.state import LocalDays, State
-from schemas.definitions import Definitions, load_pack, merge, parse_documents
+from schemas.definition_files import load_pack, parse_documents
+from schemas.definition_merge import merge
+from schemas.definitions import Definitions
 from schemas.record import from_us, to_us
 from tests.definition_samples import everything
 from tests.property.test_fold_laws import folded

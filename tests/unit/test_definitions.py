@@ -8,16 +8,10 @@ import pytest
 
 import schemas
 from schemas.conditions import TraitLeaf
-from schemas.definitions import (
-    Definitions,
-    from_json,
-    json_schema,
-    load_pack,
-    merge,
-    parse_documents,
-    to_json,
-    warnings,
-)
+from schemas.definition_checks import warn
+from schemas.definition_files import from_json, load_pack, parse_documents
+from schemas.definition_merge import merge
+from schemas.definitions import Definitions, json_schema, to_json
 from schemas.errors import DefinitionsInvalid
 from tests.definition_samples import EVERYTHING, everything
 
@@ -212,7 +206,7 @@ def test_a_sealed_property_is_warned_of_unless_it_is_declared_or_commerce() -> N
       c: {aggregate: count, events: [quiz], where: {all: [{property: coupon, op: eq, value: X},
                                                             {property: points, op: gte, value: 3}]}}
     """
-    found = warnings(parse_documents([("w.yaml", text)], base()))
+    found = warn(parse_documents([("w.yaml", text)], base()))
     assert [problem.path for problem in found] == ["computed_traits.a.where", "computed_traits.b.of"]
     assert "topic of quiz" in found[0].reason
     assert "personal: false" in found[0].reason
@@ -220,7 +214,7 @@ def test_a_sealed_property_is_warned_of_unless_it_is_declared_or_commerce() -> N
 
 def test_a_misspelt_touchpoint_is_warned_of() -> None:
     text = "computed_traits: {a: {aggregate: count, events: [web.page_view, 'Plan Upgraded']}}"
-    found = warnings(parse_documents([("w.yaml", text)], base()))
+    found = warn(parse_documents([("w.yaml", text)], base()))
     assert [problem.reason.rpartition("; ")[2] for problem in found] == ["did you mean web.page_viewed?"]
 
 

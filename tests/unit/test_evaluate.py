@@ -10,7 +10,9 @@ import pytest
 from projections.evaluate import Evaluator, compile_evaluator
 from projections.fold import compile_fold
 from projections.state import State
-from schemas.definitions import Definitions, merge, parse_documents
+from schemas.definition_files import parse_documents
+from schemas.definition_merge import merge
+from schemas.definitions import Definitions
 from schemas.record import from_us, to_us
 from tests.unit.test_fold import NOON, event
 

@@ -11,7 +11,9 @@ from projections import state as slots
 from projections.evaluate import Evaluator, compile_evaluator
 from projections.fold import Fold, compile_fold
 from projections.state import State
-from schemas.definitions import Definitions, merge, parse_documents
+from schemas.definition_files import parse_documents
+from schemas.definition_merge import merge
+from schemas.definitions import Definitions
 from schemas.errors import ReaderTooOld, RecordUnreadable
 from schemas.money import divide, scaled
 from schemas.record import Identifier, Record, Sealed, encode, to_us

@@ -5,7 +5,8 @@ from decimal import Decimal
 
 from query.answers import computed, iso, iso_us, sent
 from query.segments import meaning
-from schemas.definitions import Definitions, load_pack, parse_documents
+from schemas.definition_files import load_pack, parse_documents
+from schemas.definitions import Definitions
 
 
 def test_times_are_iso_in_utc_with_z() -> None:

@@ -7,7 +7,10 @@ from typing import Any
 from projections.evaluate import Decision, Evaluator, compile_evaluator
 from projections.fold import compile_fold
 from projections.state import State
-from schemas.definitions import Definitions, load_pack, merge, parse_documents, warnings
+from schemas.definition_checks import warn
+from schemas.definition_files import load_pack, parse_documents
+from schemas.definition_merge import merge
+from schemas.definitions import Definitions
 from schemas.record import to_us
 from tests.unit.test_fold import NOON, event
 
@@ -44,7 +47,7 @@ def test_the_pack_has_the_promised_names_each_with_a_description_and_no_warning(
         *PACK.risk.rules,
     ]
     assert all(item.description for item in described)
-    assert warnings(PACK) == []
+    assert warn(PACK) == []
     assert "Customers whose" in EVALUATOR.sentence("vip")
 
 
