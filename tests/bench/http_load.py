@@ -13,11 +13,13 @@ import time
 from base64 import b64encode
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any, NamedTuple, cast
+from typing import Any, Final, NamedTuple, cast
 
 import uvloop
 
 from tests.bench.measure import percentile
+
+STEP: Final = 7_919  # from one customer to the next: prime, so that all come once before any comes twice
 
 
 class Plan(NamedTuple):
@@ -92,7 +94,7 @@ def bodies(plan: Plan) -> Iterator[bytes]:
         items = []
         for _ in range(plan.events_per_request):
             number += 1
-            customer = number * 7919 % plan.customers
+            customer = number * STEP % plan.customers
             revenue = (number % 9_000 + 100) / 100
             items.append(
                 {
@@ -112,7 +114,7 @@ def _requests(plan: Plan) -> list[bytes]:
     """Whole HTTP requests, made before the clock starts."""
     if plan.kind == "profile":
         return [
-            f"GET /api/v1/profiles/user_id/customer-{number * 7919 % plan.customers} HTTP/1.1\r\nHost: bench\r\n"
+            f"GET /api/v1/profiles/user_id/customer-{number * STEP % plan.customers} HTTP/1.1\r\nHost: bench\r\n"
             f"Authorization: Bearer {plan.key}\r\n\r\n".encode()
             for number in range(plan.requests)
         ]

@@ -7,10 +7,11 @@ import http.client
 import json
 import time
 from base64 import b64encode
+from contextlib import closing
 from typing import Final, NamedTuple
 
 from tests.bench import http_load
-from tests.bench.http_load import Plan
+from tests.bench.http_load import STEP, Plan
 from tests.bench.kafka.running import Up
 from tests.bench.measure import percentile
 
@@ -22,59 +23,55 @@ PAUSE_S: Final = 0.05
 
 
 class Latency(NamedTuple):
-    """Milliseconds."""
+    """Seconds of each probe, sorted."""
 
-    probes: int
-    p50_ms: float
-    p99_ms: float
+    found: list[float]
+
+    @property
+    def p50_ms(self) -> float:
+        return percentile(self.found, 0.5) * 1_000
+
+    @property
+    def p99_ms(self) -> float:
+        return percentile(self.found, 0.99) * 1_000
 
     def words(self) -> str:
-        return f"p50 {self.p50_ms:.1f} ms, p99 {self.p99_ms:.1f} ms ({self.probes} probes)"
+        return f"p50 {self.p50_ms:.1f} ms, p99 {self.p99_ms:.1f} ms ({len(self.found)} probes)"
 
 
-def measure(ready: Up, key: str, probes: int, customers: int) -> Latency:
-    """With RATE events a second arriving beside the probes."""
+def measure(ready: Up, key: str, probes: int, customers: int) -> tuple[Latency | None, Latency]:
+    """With RATE events a second arriving beside the probes: while each of them is of a new customer (None where that
+    is over before a probe is), and from when all customers are known.
+    """
     token = str(ready.product.ask("token", "create", "--role", "admin")["token"])
+    port = ready.product.port
     per_second = RATE / EVENTS_A_REQUEST
+    requests = int(per_second * (120 + customers / RATE))
     seconds = 3_600.0  # ended by us
-    plan = Plan(
-        *(
-            ready.product.port,
-            "track",
-            8,
-            int(per_second * 120),
-            EVENTS_A_REQUEST,
-            key,
-            customers,
-            per_second,
-            "beside",
-        ),
-        seconds,
-    )
+    plan = Plan(port, "track", 8, requests, EVENTS_A_REQUEST, key, customers, per_second, "beside", seconds)
+    first, last = (number * STEP % customers for number in (1, customers - 1))
     with http_load.start(plan) as process:
         try:
-            _until_it_flows(ready.product.port, token, customers)
-            _probe(ready.product.port, key, token, "warm", 5)
-            found = sorted(_probe(ready.product.port, key, token, "probe", probes))
+            deadline = time.monotonic() + DEADLINE_S
+            while not _is_there(port, token, first):
+                assert time.monotonic() < deadline, "no event of the load arrives"
+                time.sleep(0.05)
+            _probe(port, key, token, "warm", 5)
+            new: list[float] = []
+            while not _is_there(port, token, last):
+                new += _probe(port, key, token, f"new-{len(new)}", 5)
+            known = _probe(port, key, token, "known", probes)
         finally:
             process.terminate()
-    return Latency(probes, percentile(found, 0.5) * 1_000, percentile(found, 0.99) * 1_000)
+    return Latency(sorted(new)) if new else None, Latency(sorted(known))
 
 
-def _until_it_flows(port: int, token: str, customers: int) -> None:
-    """The load generator has made its requests and sends them: the first of its customers is to be seen."""
-    connection = http.client.HTTPConnection("127.0.0.1", port)
-    path, headers = f"/api/v1/profiles/user_id/customer-{7_919 % customers}", {"Authorization": f"Bearer {token}"}
-    deadline = time.monotonic() + DEADLINE_S
-    while True:
-        connection.request("GET", path, headers=headers)
-        shown = connection.getresponse()
-        shown.read()
-        if shown.status == 200:
-            break
-        assert time.monotonic() < deadline, "no event of the load arrives"
-        time.sleep(0.05)
-    connection.close()
+def _is_there(port: int, token: str, customer: int) -> bool:
+    """Whether a customer of the load has a profile."""
+    with closing(http.client.HTTPConnection("127.0.0.1", port)) as connection:
+        path = f"/api/v1/profiles/user_id/customer-{customer}"
+        connection.request("GET", path, headers={"Authorization": f"Bearer {token}"})
+        return connection.getresponse().status == 200
 
 
 def _probe(port: int, key: str, token: str, word: str, probes: int) -> list[float]:

@@ -162,11 +162,14 @@ def measure_latency(bench: Bench) -> None:
     """HTTP send to profile visible, on Kafka and embedded."""
     for on, word in ((None, "embedded"), (bench.on, "Kafka")):
         with running.up(on) as (ready, key):
-            found = latency.measure(ready, key, bench.size.probes, bench.size.customers)
-        met = found.p50_ms <= 25 and found.p99_ms <= 100
-        goal = ("p50 ≤ 25, p99 ≤ 100 ms", met) if on else ("", None)
-        what = f"{word}: HTTP send to profile visible, {latency.RATE:,} events/s arriving"
-        bench.table.add("End to end", what, found.words(), "", None, *goal)
+            new, known = latency.measure(ready, key, bench.size.probes, bench.size.customers)
+        for found, whose in ((new, "each of a new customer"), (known, "of known customers")):
+            if found is None:
+                continue
+            met = found.p50_ms <= 25 and found.p99_ms <= 100
+            goal = ("p50 ≤ 25, p99 ≤ 100 ms", met) if on else ("", None)
+            what = f"{word}: HTTP send to profile visible, {latency.RATE:,} events/s arriving, {whose}"
+            bench.table.add("End to end", what, found.words(), "", None, *goal)
 
 
 def measure_workers(bench: Bench) -> None:
