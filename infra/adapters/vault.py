@@ -4,7 +4,6 @@ Clear values leave this process sealed only. Rows and keys are remembered while 
 a new epoch, so that an erasure can wait until nobody remembers.
 """
 
-import os
 import secrets
 import threading
 import time
@@ -22,20 +21,19 @@ from psycopg2.extensions import cursor as Cursor
 
 from infra.adapters.postgres import Database, Uuid, Uuids
 from infra.adapters.vault_lease import RENEW_S, TTL_S, Lease
+from infra.adapters.vault_sealing import open_sealed, seal
 from schemas.errors import DiskFull, KeyMissing, MasterKeyWrong, SealBroken, StoreUnavailable
 from schemas.failpoints import failpoint
 from schemas.ports import OpenIdentifier
 
 ENTRIES: Final = 200_000  # about 350 bytes each
 HASH_BYTES: Final = 16
-NONCE_BYTES: Final = 12
 _CHECKED: Final = b"touchfold vault"
 _CHECK_AAD: Final = b"master_check"
 _HASH_KEY_AAD: Final = b"hash_key"
 _VALUE_AAD: Final = b"value"
 _COLUMNS: Final = ("hash", "token", "key_wrapped", "value_sealed")
 _TRIES: Final = 5
-_DRAWN: Final = 256  # nonces of one draw
 
 T = TypeVar("T")
 Erased = Callable[[Collection[bytes]], set[bytes]]
@@ -93,8 +91,8 @@ class PostgresVault:
         cursor.execute(query)
         row = cursor.fetchone()
         if row is None:
-            wrapped = _seal(self._master, secrets.token_bytes(32), _HASH_KEY_AAD)
-            check = _seal(self._master, _CHECKED, _CHECK_AAD)
+            wrapped = seal(self._master, secrets.token_bytes(32), _HASH_KEY_AAD)
+            check = seal(self._master, _CHECKED, _CHECK_AAD)
             cursor.execute("insert into vault_meta values (true, 1, %s, %s) on conflict do nothing", (wrapped, check))
             for column in _COLUMNS:  # else ANALYZE copies rows into pg_statistic, where no erasure looks
                 cursor.execute(f"alter table identifiers alter column {column} set statistics 0")
@@ -102,8 +100,8 @@ class PostgresVault:
             row = cursor.fetchone()
             assert row is not None, "vault_meta was emptied while we looked"
         try:
-            _open(self._master, bytes(row[1]), _CHECK_AAD)
-            return _open(self._master, bytes(row[0]), _HASH_KEY_AAD)
+            open_sealed(self._master, bytes(row[1]), _CHECK_AAD)
+            return open_sealed(self._master, bytes(row[0]), _HASH_KEY_AAD)
         except InvalidTag as err:
             raise MasterKeyWrong(
                 "the master key is not the one this vault was made with: put back the right file master.key, or "
@@ -257,8 +255,8 @@ class PostgresVault:
             at = 48 * place
             token, key = drawn[at : at + 16], drawn[at + 16 : at + 48]
             made[hashed] = (hashed, token, key)
-            wrapped.append(_seal(self._master, key, token))
-            values.append(_seal(AESGCM(key), missing[hashed][1].encode(), token + _VALUE_AAD))
+            wrapped.append(seal(self._master, key, token))
+            values.append(seal(AESGCM(key), missing[hashed][1].encode(), token + _VALUE_AAD))
         cursor.execute(
             "insert into identifiers (hash, token, kind, key_wrapped, value_sealed) "
             "select * from unnest(%s, %s, %s::text[], %s, %s) on conflict (hash) do nothing returning hash",
@@ -309,7 +307,7 @@ class PostgresVault:
         opened: dict[bytes, OpenIdentifier] = {}
         for token, kind, wrapped, value in rows:
             try:
-                plain = _open(AESGCM(self._unwrap(wrapped, token)), value, token + _VALUE_AAD)
+                plain = open_sealed(AESGCM(self._unwrap(wrapped, token)), value, token + _VALUE_AAD)
             except InvalidTag as err:
                 raise SealBroken(f"the value of vault row {token.hex()} does not open") from err
             opened[token] = OpenIdentifier(token, kind, plain.decode())
@@ -321,7 +319,7 @@ class PostgresVault:
 
     def _unwrap(self, wrapped: bytes, token: bytes) -> bytes:
         try:
-            return _open(self._master, wrapped, token)
+            return open_sealed(self._master, wrapped, token)
         except InvalidTag as err:
             raise SealBroken(f"the key of vault row {token.hex()} does not open") from err
 
@@ -337,7 +335,7 @@ class PostgresVault:
             key = self._load_keys((token,)).get(token)
         if key is None:
             raise KeyMissing(f"there is no key to seal under: token {token.hex()}")
-        return _seal(AESGCM(key), plain, aad)
+        return seal(AESGCM(key), plain, aad)
 
     def open_many(self, sealed: Sequence[tuple[bytes, bytes, bytes]]) -> list[bytes | None]:
         """See the port. One look-up for all keys not remembered."""
@@ -351,7 +349,7 @@ class PostgresVault:
                 opened.append(None)
                 continue
             try:
-                opened.append(cipher.decrypt(data[:NONCE_BYTES], data[NONCE_BYTES:], aad))
+                opened.append(open_sealed(cipher, data, aad))
             except (InvalidTag, ValueError) as err:
                 raise SealBroken(f"sealed bytes do not open under the key of token {token.hex()}") from err
         return opened
@@ -407,7 +405,7 @@ class PostgresVault:
         def take(cursor: Cursor) -> bytes:
             cursor.execute(
                 "insert into daily_keys values (%s, %s, %s) on conflict (day) do nothing",
-                (day, Uuid(token), _seal(self._master, key, token)),
+                (day, Uuid(token), seal(self._master, key, token)),
             )
             cursor.execute("select token from daily_keys where day = %s", (day,))
             row = cursor.fetchone()
@@ -496,28 +494,3 @@ class _Byteas:
 def _select(cursor: Cursor, hashes: Sequence[bytes]) -> list[tuple[bytes, bytes, bytes]]:
     cursor.execute("select hash, token, key_wrapped from identifiers where hash = any(%s)", (_Byteas(hashes),))
     return [(bytes(row[0]), row[1], bytes(row[2])) for row in cursor.fetchall()]
-
-
-_nonces: list[bytes] = []  # drawn and not yet used; `pop` gives each to one thread only
-os.register_at_fork(after_in_child=_nonces.clear)  # else parent and child would use the same
-
-
-def _nonce() -> bytes:
-    """12 random bytes, drawn from the kernel 256 at a time: a system call (1.4 µs) costs as much as the sealing."""
-    try:
-        return _nonces.pop()
-    except IndexError:
-        drawn = os.urandom(NONCE_BYTES * _DRAWN)
-        fresh = [drawn[at : at + NONCE_BYTES] for at in range(0, len(drawn), NONCE_BYTES)]
-        mine = fresh.pop()
-        _nonces.extend(fresh)
-        return mine
-
-
-def _seal(cipher: AESGCM, plain: bytes, aad: bytes) -> bytes:
-    nonce = _nonce()
-    return nonce + cipher.encrypt(nonce, plain, aad)
-
-
-def _open(cipher: AESGCM, sealed: bytes, aad: bytes) -> bytes:
-    return cipher.decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], aad)
