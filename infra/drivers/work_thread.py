@@ -77,7 +77,7 @@ class WorkThread:
 
         What fails for longer may be our own: a client that keeps a wrong answer. The watchdog then ends the process.
         """
-        tries, began = 0, time.monotonic()
+        tries, failing_since = 0, 0.0
         while True:
             if self._wake.is_set():
                 raise GivenUp
@@ -87,7 +87,8 @@ class WorkThread:
                 if isinstance(err, ProgressConflict) or err.disposition is not Disposition.RETRY:
                     raise
                 _log.warning("tried again: %s", err.message)
-            if time.monotonic() - began < self._pace.outage_s:
+            failing_since = failing_since or time.monotonic()
+            if time.monotonic() - failing_since < self._pace.outage_s:
                 self._excuse()
             await self.pause(min(self._pace.retry_s * 2.0**tries, self._pace.retry_most_s))
             tries = min(tries + 1, 10)

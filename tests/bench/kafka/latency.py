@@ -58,7 +58,9 @@ def measure(ready: Up, key: str, probes: int, customers: int) -> tuple[Latency |
                 time.sleep(0.05)
             _probe(port, key, token, "warm", 5)
             new: list[float] = []
+            deadline = time.monotonic() + 4 * customers / RATE + DEADLINE_S
             while not _is_there(port, token, last):
+                assert time.monotonic() < deadline, "some customers of the load do not arrive"
                 new += _probe(port, key, token, f"new-{len(new)}", 5)
             known = _probe(port, key, token, "known", probes)
         finally:
