@@ -11,6 +11,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from processors.check_figures import unequal_figures
 from processors.direct_traits import open_direct
 from processors.fold_batch import Applied, Folder
 from processors.worker import Compiled, Services, folder_of
@@ -83,6 +84,7 @@ def check(
     owners = resolve(rebuilt.evidence.values(), DEFAULT_RULES).owner
     _compare_owners(owners, evidence, differences)
     count = _compare_profiles(services, compiled, rebuilt, owners, snapshot.profiles(), differences, digest.update)
+    differences += [Difference("figure", *each) for each in unequal_figures(snapshot, fold.days)]
     return Verdict(not differences, count, digest.hexdigest(), at_us, differences)
 
 

@@ -11,11 +11,13 @@ from hashlib import blake2b
 from typing import Any, NamedTuple
 
 from processors.differences import NEVER_US, Cause, Differences, Told
+from processors.figure_changes import FigureChanges
 from processors.fresh import Fresh, Seen
 from processors.resolve import Identity, Moves
 from projections.evaluate import Decision, Evaluator
 from projections.fold import Fold
 from projections.state import EVENT_COUNT, FIRST, LAST, State
+from schemas.definitions import ORDER_TYPES
 from schemas.store import NO_EVENT, SHARDS, Change, DecideTx, Mark, NewMark, ProfileRow, ProjectionStore
 
 DirectTraits = Callable[[Mapping[bytes, State], frozenset[str]], dict[bytes, dict[str, Any]]]
@@ -64,6 +66,7 @@ class Decider:
     silent: bool = False
     fresh: Fresh | None = None
     sharing: Sharing | None = None
+    all_counted: bool = False  # of the revision's profiles, by the figures; once they are they stay so
 
     @cached_property
     def told(self) -> Told:
@@ -160,15 +163,17 @@ class Decider:
             before = tx.lock_profiles(self.revision, {*causes, *moves.ended})
         else:
             before = self._lock_beside_others(tx, wanted)
-        grown, still = self._grown_states(wanted.grown, before, watermark_us)
+        grown, still, bought = self._grown_states(wanted.grown, before, watermark_us)
         states = grown | self._states(tx, causes.keys() - grown.keys())
         direct = self.direct(states, self.evaluator.needs_direct) if self.evaluator.needs_direct else {}
         differences = Differences(self.told, moves)
+        changed = FigureChanges(self.fold.days)
         rows: list[ProfileRow] = []
         gone = [profile_id for profile_id in before if profile_id not in states]
         ended = {} if self.silent else tx.ended_versions(states.keys() - before.keys())
         for profile_id in gone:
             differences.end(before[profile_id], watermark_us, causes.get(profile_id, Cause("identity")))
+            changed.end(before[profile_id])
         for profile_id, state in states.items():
             old = before.get(profile_id)
             at_us = max(watermark_us, _stamp_us(state, LAST) or 0, old.decided_us if old else 0)
@@ -177,6 +182,7 @@ class Decider:
             row = self._row(profile_id, state, decision, at_us, old, lagging, summed)
             if profile_id in ended:
                 row = row._replace(version=ended[profile_id])
+            changed.note(old, row, state, bought=profile_id not in grown or profile_id in bought)
             if self.silent:
                 rows.append(row)
                 differences.memberships(old.segments if old else 0, row, at_us)
@@ -188,6 +194,7 @@ class Decider:
             if not self.silent:
                 tx.save_ended(differences.ended)
         tx.save_profiles(self.revision, rows)
+        self._count(tx, changed)
         if self.fresh is not None:
             self.fresh.writes(rows)
         tx.change_memberships(self.revision, differences.entered, differences.left)
@@ -195,6 +202,14 @@ class Decider:
             tx.count_segment_days(differences.segment_days())
             tx.mark_search(differences.searchable | moves.touched | moves.ended.keys() | set(gone))
         return differences.changes
+
+    def _count(self, tx: DecideTx, changed: FigureChanges) -> None:
+        """Tell the figures what changed of the profiles that are counted; once all are, nobody asks any more."""
+        upto = None
+        if changed and not self.all_counted:
+            upto = tx.counted_up_to(self.revision)
+            self.all_counted = upto is None
+        tx.add_figures(self.revision, changed.cells(upto))
 
     def _lock_beside_others(self, tx: DecideTx, wanted: "_Wanted") -> dict[bytes, ProfileRow]:
         """Lock what identity changed, waiting for it, and of the rest what is free; the others are marked again."""
@@ -219,16 +234,18 @@ class Decider:
 
     def _grown_states(
         self, grown: Mapping[bytes, list[Seen]], before: Mapping[bytes, ProfileRow], watermark_us: int
-    ) -> tuple[dict[bytes, State], set[bytes]]:
-        """The stored state of each profile with its new events folded in, and which kept all that the feed tells.
+    ) -> tuple[dict[bytes, State], set[bytes], set[bytes]]:
+        """The stored state of each profile with its new events folded in, which kept all that the feed tells, and
+        which have new events of orders.
 
         Profiles over a cap are left out.
         """
         states: dict[bytes, State] = {}
         still: set[bytes] = set()
+        bought: set[bytes] = set()
         fresh = self.fresh
         if fresh is None:
-            return states, still
+            return states, still, bought
         told, pack = self.told.slots, self.fold.pack
         unpack, apply, prune, overflowed = self.fold.unpack, self.fold.apply, self.fold.prune, self.fold.overflowed
         for profile_id, signatures in grown.items():
@@ -240,11 +257,13 @@ class Decider:
             for events in signatures:
                 for event, opened in events:
                     apply(event, state, opened)
+                    if event.type in ORDER_TYPES:
+                        bought.add(profile_id)
             if not overflowed(state):
                 states[profile_id] = prune(state, watermark_us)
                 if pack(list(told(state))) == was:
                     still.add(profile_id)
-        return states, still
+        return states, still, bought
 
     def _states(self, tx: DecideTx, profile_ids: Collection[bytes]) -> dict[bytes, State]:
         """The merged state of each profile that owns any, from its signatures' states read under the lock."""

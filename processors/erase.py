@@ -17,7 +17,9 @@ from uuid import UUID
 
 import msgspec
 
+from projections.figures import add_profile
 from projections.identity import Evidence, find_hubs
+from projections.state import LocalDays
 from schemas.erasures import (
     STEPS,
     Erasure,
@@ -33,6 +35,7 @@ from schemas.erasures import (
 )
 from schemas.errors import ErasureRefused, KeyMissing, Problem, SealBroken
 from schemas.failpoints import failpoint
+from schemas.figures import Cells
 from schemas.identifiers import PhoneForm, normalise
 from schemas.identity_rules import DEFAULT_RULES, IdentityRules
 from schemas.ports import OpenIdentifier, Sealer, Vault
@@ -305,6 +308,7 @@ def delete_projections(writes: ErasureWrites, erasure: Erasure, rules: IdentityR
     stay = beside - _hubs_that_stay(writes, beside, erased, gone, rules)
     around = [each for each in writes.evidence_of(stay) if each.signature not in seen]
     writes.delete_states(unread)
+    _uncount(writes, ended)
     published = writes.delete_profiles(ended)
     writes.empty_evidence(gone)
     writes.strip_evidence(left)
@@ -314,6 +318,16 @@ def delete_projections(writes: ErasureWrites, erasure: Erasure, rules: IdentityR
     writes.set_receipts(_receipts([*left, *around], stay))
     writes.mark_identity([each.signature for each in (*left, *around)])
     writes.add_erased_changes(published, to_us(erasure.at))
+
+
+def _uncount(writes: ErasureWrites, profile_ids: Collection[bytes]) -> None:
+    """Take the profiles out of the overview's figures. Their orders come back as nobody's, which the worker counts."""
+    days = LocalDays(writes.time_zone())
+    for revision, rows in writes.counted(profile_ids).items():
+        cells: Cells = {}
+        for row in rows:
+            add_profile(cells, row, days, -1)
+        writes.add_figures(revision, cells)
 
 
 def _without(each: Seen, erased: AbstractSet[bytes]) -> Seen:

@@ -11,11 +11,13 @@ from typing import Final, NamedTuple
 import msgspec
 
 from processors.fresh import Fresh, Seen
+from projections.figures import add_events
 from projections.fold import Fold
 from projections.fold_event import FoldEvent
 from projections.state import State
 from schemas.dead_letters import DeadLetter
 from schemas.errors import Disposition, TouchfoldError
+from schemas.figures import EVENTS, Cells
 from schemas.ports import EventLog, Sealer
 from schemas.record import Stored, signature_of, to_us
 from schemas.store import (
@@ -100,6 +102,8 @@ class Folder:
     _signatures: dict[tuple[str, ...], tuple[tuple[tuple[str, bytes], ...], bytes]] = field(default_factory=dict)
     _first: dict[bytes, int] = field(default_factory=dict)  # by signature: a receipt that its stored evidence has
     _learnt: dict[bytes, int] = field(default_factory=dict)  # the same, of the transaction that is open
+    _counted: list[Applied] = field(default_factory=list)  # of the open transaction: events that count from now on
+    _unseated: list[Applied] = field(default_factory=list)  # and those that another copy takes the place of
 
     def run(self, batches: Sequence[Batch], prune_us: int) -> Report:
         """Fold the batches of some partitions in one transaction. `prune_us`: no later decision is before it.
@@ -108,7 +112,7 @@ class Folder:
         """
         report = Report()
         decoded, unreadable = self.decode(batches, report)
-        self._learnt = {}
+        self._learnt, self._unseated = {}, []
         with self.store.fold() as tx:
             tx.hold_erasures(live=self.live)
             tx.advance(
@@ -118,6 +122,7 @@ class Folder:
             if self.live:
                 self._quarantine(tx, unreadable, report)
                 chosen = self._register(tx, decoded, report)
+                self._count(tx)
             else:
                 chosen = self.already_applied(tx, batches, decoded)
             fresh = self._apply(tx, chosen, prune_us)
@@ -207,7 +212,17 @@ class Folder:
                 losers.append((mine, row.digest))
         tx.replace_register([_row(each, gone) for each in replaced])
         self._set_aside(tx, losers, report)
+        self._counted = [*winners.values(), *replaced]
+        if gone:
+            tx.add_nobody({each.signature for each in self._counted if bytes.fromhex(each.event.route_key) in gone})
         return [each for each in (*winners.values(), *replaced) if not self._is_erased(each, gone, report)]
+
+    def _count(self, tx: FoldTx) -> None:
+        """The events that count from now on, an erased person's too, and those that do not any more."""
+        cells: Cells = {}
+        add_events(cells, [(each.event.type, each.occurred_us) for each in self._counted], self.fold.days)
+        add_events(cells, [(each.event.type, each.occurred_us) for each in self._unseated], self.fold.days, -1)
+        tx.add_figures(EVENTS, cells)
 
     def _outranks(self, mine: Applied, row: RegisterRow) -> bool:
         """Within a partition the lower offset counts, so what is registered stays; across, the earlier receipt."""
@@ -219,6 +234,8 @@ class Folder:
     def _unseat(self, tx: FoldTx, row: RegisterRow, mine: Applied, report: Report) -> None:
         same = row.digest == mine.digest
         verdict = Verdict.DUPLICATE if same else Verdict.CONFLICT
+        if tx.events_counted_before(row.partition, row.offset):
+            self._unseated += [self.decoded(other) for other in self.log.fetch([(row.partition, row.offset)])]
         tx.not_applied([NotApplied(row.partition, row.offset, row.event_key, verdict)])
         anew = {row.signature: (0, NO_EVENT)}
         tx.add_marks([NewMark(revision, 0, "refold", anew) for revision in (self.revision, *tx.building())])

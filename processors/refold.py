@@ -29,7 +29,7 @@ def _refold(folder: Folder, tx: FoldTx, signatures: Sequence[bytes]) -> None:
     positions = tx.positions(signatures)
     states: dict[tuple[int, bytes], State] = {}
     first: dict[bytes, tuple[int, bytes]] = {}
-    for each in _events(folder, positions):
+    for each in events_at(folder, positions):
         if tx.erased([bytes.fromhex(each.event.route_key)]):
             continue
         receipt = (each.received_us, each.key)
@@ -52,7 +52,8 @@ def _refold(folder: Folder, tx: FoldTx, signatures: Sequence[bytes]) -> None:
     tx.add_marks([NewMark(folder.revision, shard, "decide", newest) for shard, newest in marks.items()])
 
 
-def _events(folder: Folder, positions: Iterable[tuple[int, int]]) -> Iterator[Applied]:
+def events_at(folder: Folder, positions: Iterable[tuple[int, int]]) -> Iterator[Applied]:
+    """The events at these positions of the log, in its order."""
     ordered = sorted(positions)
     for at in range(0, len(ordered), CHUNK):
         for record in folder.log.fetch(ordered[at : at + CHUNK]):
@@ -62,6 +63,6 @@ def _events(folder: Folder, positions: Iterable[tuple[int, int]]) -> Iterator[Ap
 def uncapped_state(folder: Folder, tx: DecideTx, signatures: Sequence[bytes]) -> State:
     """All applied events of signatures in one state; the folder's fold was compiled with `order_cap=None`."""
     state = folder.fold.new_state()
-    for each in _events(folder, tx.positions(signatures)):
+    for each in events_at(folder, tx.positions(signatures)):
         folder.fold.apply(each.event, state, folder.opened([each]).get(each.key))
     return state

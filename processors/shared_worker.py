@@ -24,6 +24,7 @@ from processors.worker import (
     MARKS,
     MAX_WAIT,
     Compiled,
+    KeepsFigures,
     Services,
     decide_on,
     decider_of,
@@ -53,6 +54,7 @@ class SharedWorker:
     builder: Builder
     index: SearchIndexer | None
     owner: str
+    figures: KeepsFigures | None = None
     totals: Report = field(default_factory=Report)
     _compiled: Compiled | None = None
     _folder: Folder | None = None
@@ -174,7 +176,7 @@ class SharedWorker:
         self._watermark_us = max(self._watermark_us, beat.watermark_us)
         self._share(OTHERS)
         self._save_watermarks(caught_up)
-        return any([self._timers_and_marks(beat), self._build(beat), self._index(beat)])
+        return any([self._timers_and_marks(beat), self._build(beat), self._index(beat), self._keep_figures(beat)])
 
     def _timers_and_marks(self, beat: Beat) -> bool:
         worked = False
@@ -196,6 +198,12 @@ class SharedWorker:
             return False
         compiled = self.compiled
         return self.index.step(compiled.revision.revision, compiled.fold, compiled.evaluator, SLICE) > 0
+
+    def _keep_figures(self, beat: Beat) -> bool:
+        if self.figures is None:
+            return False
+        counted = beat.figures and self.figures.step(self.compiled)
+        return self.figures.compact() or counted
 
     def _save_watermarks(self, caught_up: Mapping[int, int]) -> None:
         now_us = to_us(self.services.clock.now())

@@ -263,10 +263,17 @@ class LiveLoop:
 class Worker:
     """The embedded worker: the live loop, the building revision in its pauses, watermarks for those who read."""
 
-    def __init__(self, services: Services, build: "Build", index: SearchIndexer | None = None) -> None:
+    def __init__(
+        self,
+        services: Services,
+        build: "Build",
+        index: SearchIndexer | None = None,
+        figures: "KeepsFigures | None" = None,
+    ) -> None:
         self._services = services
         self._build = build
         self._index = index
+        self._figures = figures
         self.live = LiveLoop(services, build.shadows)
         self._saved_at: datetime | None = None
 
@@ -286,8 +293,15 @@ class Worker:
             worked = live.decide_late(to_us(now - MAX_WAIT))
         built = pulse.building is not None and self._build(live)
         indexed = pulse.search and self._index_some()
+        counted = self._keep_figures(pulse.figures)
         self._save_watermarks()
-        return worked or built or indexed
+        return worked or built or indexed or counted
+
+    def _keep_figures(self, waiting: bool) -> bool:
+        if self._figures is None:
+            return False
+        counted = waiting and self._figures.step(self.live.compiled)
+        return self._figures.compact() or counted
 
     def _index_some(self) -> bool:
         """Some of what the search index lacks."""
@@ -317,6 +331,16 @@ class Worker:
                 self.live.forget()
             if idle:
                 stop.wait(0.02 if idle < 250 else 0.1)  # an idle poll costs 0.3 ms: 1.5 % of a core, then 0.3 %
+
+
+class KeepsFigures(Protocol):
+    """What the worker does for the overview's figures in its pauses; see `processors.figure_keeper`."""
+
+    def step(self, compiled: Compiled) -> bool:
+        """A slice of what waits to be counted; True if there was any."""
+
+    def compact(self) -> bool:
+        """True if there is more to add up."""
 
 
 class Build(Protocol):

@@ -13,6 +13,7 @@ import msgspec
 
 from projections import state as st
 from projections.fold import Fold
+from projections.orders import counted
 from projections.predicates import (
     DYNAMIC,
     HELPERS,
@@ -173,9 +174,9 @@ def _amounts(state: State) -> list[tuple[str, int, int | None, int]]:
     """(currency, own, base, sign) of every base and refund that counts and has an amount."""
     if state[st.ORDERS] == st.OVERFLOW:
         return []
-    gone = {entry[0] for entry in state[st.CANCELS]}
-    found = [(o[st.O_CURRENCY], o[st.O_OWN], o[st.O_BASE], 1) for o in state[st.ORDERS] if o[st.O_ID] not in gone]
-    found += [(r[st.R_CURRENCY], r[st.R_OWN], r[st.R_BASE], -1) for r in state[st.REFUNDS] if r[st.R_ID] not in gone]
+    bases, refunds = counted(state)
+    found = [(o[st.O_CURRENCY], o[st.O_OWN], o[st.O_BASE], 1) for o in bases]
+    found += [(r[st.R_CURRENCY], r[st.R_OWN], r[st.R_BASE], -1) for r in refunds]
     return [amount for amount in found if amount[1] is not None]
 
 

@@ -303,13 +303,14 @@ _BIG: Final = 1  # extension type of an integer beyond 64 bits, big-endian two's
 _ENCODER: Final = msgspec.msgpack.Encoder()
 
 
-def _read_big(code: int, data: memoryview) -> int:
+def read_big(code: int, data: memoryview) -> int:
+    """The hook of decoders of states: integers beyond 64 bits."""
     if code != _BIG:
         raise ValueError(f"unknown extension {code} in a state")
     return int.from_bytes(data, "big", signed=True)
 
 
-_DECODER: Final = msgspec.msgpack.Decoder(list[Any], ext_hook=_read_big)
+_DECODER: Final = msgspec.msgpack.Decoder(list[Any], ext_hook=read_big)
 
 
 def _shield(value: Any) -> Any:

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from projections import state as st
 from projections.fold import Fold
+from projections.orders import counted
 from projections.plan import TraitPlan
 from projections.predicates import Source
 from projections.state import DAY_US
@@ -104,19 +105,17 @@ class TraitCode:
         add(2, *(f"{self.vars[plan.name]} = None" for plan in plans))
         add(1, "else:")
         add(2, *(f"{var} = {empty}" for var, empty in self.inits.items()))
-        add(2, f"gone = {{c[0] for c in s[{st.CANCELS}]}} if s[{st.CANCELS}] else NONE")
+        add(2, "bases, refunds = counted(s)")
         add(2, *(f"f{w} = start(today - {w - 1})" for w in windows))
-        self._loop(st.ORDERS, st.O_ID, st.O_US, st.O_BITS, self.base_steps)
+        self._loop("bases", st.O_US, st.O_BITS, self.base_steps)
         if self.refund_steps:
-            self._loop(st.REFUNDS, st.R_ID, st.R_US, st.R_BITS, self.refund_steps)
+            self._loop("refunds", st.R_US, st.R_BITS, self.refund_steps)
         add(2, *self.after)
 
-    def _loop(
-        self, slot: int, id_at: int, us_at: int, bits_at: int, steps: Mapping[tuple[int, int], dict[str, None]]
-    ) -> None:
+    def _loop(self, entries: str, us_at: int, bits_at: int, steps: Mapping[tuple[int, int], dict[str, None]]) -> None:
         add = self.src.add
-        add(2, f"for o in s[{slot}]:")
-        add(3, f"if gone and o[{id_at}] in gone: continue", f"us = o[{us_at}]", f"b = o[{bits_at}]")
+        add(2, f"for o in {entries}:")
+        add(3, f"us = o[{us_at}]", f"b = o[{bits_at}]")
         for bit in sorted({bit for bit, _ in steps}):
             add(3, f"if b & {1 << bit}:")
             for window in sorted(w for b, w in steps if b == bit):
@@ -291,6 +290,7 @@ _WINDOWS: Final[dict[str, Any]] = {
     "days": window_days,
 }
 CALLS: Final[Mapping[str, Any]] = {
+    "counted": counted,
     "restore": restore,
     "kept_number": kept_number,
     "open_number": open_number,

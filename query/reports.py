@@ -1,25 +1,26 @@
 """The overview's figures: orders, revenue, customers and channels of a period beside the one before it.
 
-One SQL statement over the log answers all of a period; an answer is kept for a minute, and shown longer while the
-next one is made. What PostgreSQL knows by itself (stages, sizes) is asked there.
+They are read from cells that FOLD and DECIDE keep (decision 0018): one statement, no evaluation, whatever the size.
+Money is in the base currency; amounts without a rate into it are in no sum and named beside it.
 """
 
-import threading
-import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from decimal import Decimal
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 from zoneinfo import ZoneInfo
 
 from query.views import View, Views
+from schemas.errors import FiguresPreparing
+from schemas.figures import BUCKET_US, Amounts, Figures, Window
+from schemas.money import to_decimal
 from schemas.ports import Clock
+from schemas.record import from_us, to_us
 
 PERIODS: Final = (7, 30, 90, 365)
-FRESH_S: Final = 60.0
-RunSql = Callable[[str, int], Mapping[str, Any]]
 ZERO: Final = Decimal(0)
+_EPOCH_DAY: Final = date(1970, 1, 1).toordinal()
 
 
 class Period(NamedTuple):
@@ -53,6 +54,19 @@ def _midnight(day: date, zone: ZoneInfo) -> datetime:
     return datetime.combine(day, datetime.min.time(), zone)
 
 
+def windows_of(period: Period) -> tuple[Window, Window, list[int]]:
+    """The period and the one before as buckets and days, and the buckets where its days begin and the last ends.
+
+    The one before ends with the last quarter of an hour that is over by its clock.
+    """
+    marks = [to_us(at) // BUCKET_US for at in period.midnights]
+    first, last = (day.toordinal() - _EPOCH_DAY for day in (period.first, period.last))
+    length = last - first + 1
+    now = Window(marks[0], marks[-1], first, last)
+    before = Window(to_us(period.before) // BUCKET_US, to_us(period.before_end) // BUCKET_US, first - length, first - 1)
+    return now, before, marks
+
+
 def change(now: Decimal | float, before: Decimal | float) -> float | None:
     """The relative change, 0.1 for ten per cent more; None where there was nothing before."""
     return None if not before else float(now) / float(before) - 1
@@ -69,138 +83,118 @@ class Figure(NamedTuple):
         return change(self.now, self.before)
 
 
+class MissingRate(NamedTuple):
+    """Amounts of the period and the one before that are in no sum: nothing says what they are worth."""
+
+    currency: str
+    orders: int
+    refunds: int
+    amount: Decimal  # of the orders less the refunds, in that currency
+
+
 class Overview(NamedTuple):
-    """What the page shows. Money is in the base currency, net of refunds."""
+    """What the page shows. Money is in the base currency, net of refunds; an order's refunds count at its day."""
 
     days: int
     period: Period
     made_at: datetime
+    as_of: datetime  # what was received before it is in the figures
+    currency: str  # the base currency
     customers: int  # all there are
     new_customers: Figure
     orders: Figure
     revenue: Figure
-    average_order: Figure
-    repeat_rate: Figure  # of the customers who ordered, those who had ordered before or ordered twice
+    average_order: Figure  # of the orders whose amount has a rate
+    repeat_rate: Figure  # of the customers who ordered, those who had ordered before or ordered twice; by whole days
     events: Figure
-    at_risk_value: Decimal | None  # lifetime revenue of customers at medium or high risk; None: not defined
+    at_risk_value: Decimal  # all that customers at medium or high risk spent so far
+    at_risk_missing: int  # their amounts without a rate, which are not in it
+    missing_rates: Sequence[MissingRate]  # by currency; empty: every amount counts
+    stages: Sequence[tuple[str, str, int]]  # (stage, risk level, customers)
+    unknown_customers: int  # whose orders are not at hand, and in no figure
     by_day: Sequence[tuple[date, int, Decimal]]  # day, orders, revenue
     by_family: Sequence[tuple[str, int]]  # events by the first word of their type, most first
 
 
-@dataclass
+@dataclass(frozen=True)
 class Reports:
-    """Any thread may call; one makes a period's answer, others get the last one."""
+    """Any thread may call."""
 
     views: Views
-    run_sql: RunSql
     clock: Clock
-    monotonic: Callable[[], float] = time.monotonic
-    _kept: dict[int, tuple[float, Overview]] = field(default_factory=dict)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def last(self, days: int) -> Overview | None:
-        """The answer made last, however old."""
-        kept = self._kept.get(days)
-        return kept[1] if kept else None
 
     def overview(self, days: int) -> Overview:
-        """The figures of the last `days` local days, at most a minute old. Raises SqlLimit, StoreUnavailable."""
-        with self._lock:
-            kept = self._kept.get(days)
-            if kept is None or self.monotonic() - kept[0] > FRESH_S:
-                kept = self.monotonic(), self.views.read(lambda view: self._make(view, days))
-                self._kept[days] = kept
-            return kept[1]
+        """The figures of the last `days` local days, as they are now.
+
+        Raises FiguresPreparing while what was there before the figures is counted, and StoreUnavailable.
+        """
+        return self.views.read(lambda view: self._make(view, days))
 
     def _make(self, view: View, days: int) -> Overview:
         now = self.clock.now()
         period = period_of(days, now, ZoneInfo(self.views.deployment.time_zone))
-        valued = "lifetime_revenue" in view.definitions.computed_traits
-        rows = self.run_sql(statement(period, valued), 10_000)["rows"]
-        found: dict[str, dict[Any, tuple[Decimal, Decimal]]] = {}
-        for what, key, count, amount in rows:
-            found.setdefault(what, {})[key] = (Decimal(count or 0), Decimal(amount or 0))
-        return _overview(days, period, now, found, valued)
+        found = self.views.reads.figures(view.revision, *windows_of(period))
+        if found.done < 1:
+            raise FiguresPreparing(
+                f"the figures are being prepared from what is there already: {found.done:.0%} done; ask again soon",
+                retry_after_s=5,
+            )
+        return _overview(days, period, now, found, self.views.deployment.currency)
 
 
-def _overview(
-    days: int, period: Period, now: datetime, found: Mapping[str, Mapping[Any, tuple[Decimal, Decimal]]], valued: bool
-) -> Overview:
-    def pair(what: str, key: str) -> tuple[Decimal, Decimal]:
-        return found.get(what, {}).get(key, (ZERO, ZERO))
-
-    def figure(what: str, place: int = 0) -> Figure:
-        return Figure(pair(what, "now")[place], pair(what, "before")[place])
-
-    orders, revenue = figure("orders"), figure("orders", 1)
-    by_day = {int(key): value for key, value in found.get("day", {}).items()}
-    repeat = [pair("buyers", key) for key in ("now", "before")]
+def _overview(days: int, period: Period, now: datetime, found: Figures, currency: str) -> Overview:
+    orders = Figure(*(Decimal(each.n) for each in found.orders))
+    revenue = Figure(*(to_decimal(each.amount) for each in found.orders))
+    rated = [each.n - _unrated_orders(unrated) for each, unrated in zip(found.orders, found.unrated, strict=True)]
     return Overview(
         days=days,
         period=period,
         made_at=now,
-        customers=int(pair("customers", "all")[0]),
-        new_customers=figure("customers"),
+        as_of=min(now, from_us(found.watermark_us)) if found.watermark_us else now,
+        currency=currency,
+        customers=sum(each.n for (_, what), each in found.risk.items() if not what),
+        new_customers=_counts(found.customers),
         orders=orders,
         revenue=revenue,
-        average_order=Figure(*(_ratio(revenue[i], orders[i]) for i in (0, 1))),
-        repeat_rate=Figure(*(_ratio(repeaters, buyers) for buyers, repeaters in repeat)),
-        events=figure("events"),
-        at_risk_value=pair("risk", "all")[1] if valued else None,
-        by_day=[
-            (period.first + timedelta(days=i), int(by_day.get(i, (ZERO, ZERO))[0]), by_day.get(i, (ZERO, ZERO))[1])
-            for i in range(days)
-        ],
-        by_family=sorted(
-            ((key, int(count)) for key, (count, _) in found.get("family", {}).items()),
-            key=lambda each: (-each[1], each[0]),
+        average_order=Figure(*(_ratio(revenue[side], Decimal(rated[side])) for side in (0, 1))),
+        repeat_rate=Figure(
+            *(_ratio(Decimal(found.buyers[i] - found.once[i]), Decimal(found.buyers[i])) for i in (0, 1))
         ),
+        events=_counts(found.events),
+        at_risk_value=to_decimal(
+            sum(each.amount for (level, what), each in found.risk.items() if level != "low" and not what)
+        ),
+        at_risk_missing=sum(each.n for (level, what), each in found.risk.items() if level != "low" and what),
+        missing_rates=_missing_rates(found.unrated),
+        stages=[(*key, found.stages[key]) for key in sorted(found.stages)],
+        unknown_customers=found.unknown,
+        by_day=[_day(period.first + timedelta(days=i), found.by_day.get(i, Amounts(0, 0))) for i in range(days)],
+        by_family=sorted(found.by_family.items(), key=lambda each: (-each[1], each[0])),
     )
+
+
+def _counts(pair: tuple[int, int]) -> Figure:
+    return Figure(Decimal(pair[0]), Decimal(pair[1]))
+
+
+def _day(day: date, found: Amounts) -> tuple[date, int, Decimal]:
+    return day, found.n, to_decimal(found.amount)
+
+
+def _unrated_orders(unrated: Mapping[tuple[str, int], Amounts]) -> int:
+    return sum(each.n for (_, refund), each in unrated.items() if not refund)
+
+
+def _missing_rates(windows: Sequence[Mapping[tuple[str, int], Amounts]]) -> list[MissingRate]:
+    """Both windows together: whoever compares them must know of both."""
+    found: dict[str, list[int]] = {}
+    for unrated in windows:
+        for (currency, refund), each in unrated.items():
+            sums = found.setdefault(currency, [0, 0, 0])
+            sums[refund] += each.n
+            sums[2] += -each.amount if refund else each.amount
+    return [MissingRate(name, found[name][0], found[name][1], to_decimal(found[name][2])) for name in sorted(found)]
 
 
 def _ratio(part: Decimal, whole: Decimal) -> Decimal:
     return part / whole if whole else ZERO
-
-
-def statement(period: Period, valued: bool) -> str:
-    """One SELECT of (what, key, count, amount) over the tables of the contract. Holds no text of anybody."""
-
-    def at(moment: datetime) -> str:
-        return f"to_timestamp({moment.timestamp():.0f})"
-
-    days = ", ".join(
-        f"({i}, {at(start)}, {at(end)})"
-        for i, (start, end) in enumerate(zip(period.midnights[:-1], period.midnights[1:], strict=True))
-    )
-    which = f"case when occurred_at >= {at(period.start)} then 'now' else 'before' end"
-    seen = f"case when first_seen_at >= {at(period.start)} then 'now' else 'before' end"
-
-    def inside(column: str) -> str:
-        until = f"{column} < {at(period.before_end)} or {column} >= {at(period.start)}"
-        return f"{column} >= {at(period.before)} and {column} < {at(period.end)} and ({until})"
-
-    risk = (
-        "union all select 'risk', 'all', count(*), sum(lifetime_revenue) from profiles where risk <> 'low'"
-        if valued
-        else ""
-    )
-    return f"""
-with o as materialized (
-    select occurred_at, profile_id, revenue - coalesce(refunded, 0) as amount from orders
-    where occurred_at < {at(period.end)}),
-p as (select *, {which} as key from o where {inside("occurred_at")}),
-firsts as (select profile_id, min(occurred_at) as first, count(*) as n from o where profile_id is not null group by 1),
-within as (select key, profile_id, count(*) as n, min(occurred_at) as since from p where profile_id is not null
-    group by 1, 2),
-days(i, s, e) as (values {days})
-select 'orders' as what, key, count(*) as n, sum(amount) as amount from p group by key
-union all select 'day', cast(i as varchar), count(*), sum(amount) from p join days on occurred_at >= s
-    and occurred_at < e where key = 'now' group by i
-union all select 'buyers', w.key, count(*), sum(case when w.n > 1 or f.first < w.since then 1 else 0 end)
-    from within w join firsts f using (profile_id) group by w.key
-union all select 'customers', {seen}, count(*), 0 from profiles where {inside("first_seen_at")} group by 2
-union all select 'customers', 'all', count(*), 0 from profiles
-union all select 'events', {which}, count(*), 0 from events where {inside("occurred_at")} group by 2
-union all select 'family', split_part(type, '.', 1), count(*), 0 from events
-    where occurred_at >= {at(period.start)} and occurred_at < {at(period.end)} group by 2
-{risk}"""

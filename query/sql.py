@@ -73,11 +73,24 @@ TABLES: Final[Mapping[str, tuple[Column, ...]]] = {
         Column("profile_id", "VARCHAR", "whose it is"),
         Column("source", "VARCHAR", "the source whose amounts hold"),
         Column("occurred_at", "TIMESTAMP WITH TIME ZONE", "of the order's base"),
-        Column("revenue", "DECIMAL(18,4)", "of the base, before refunds"),
-        Column("refunded", "DECIMAL(18,4)", "sum of its refunds"),
+        Column("revenue", "DECIMAL(18,4)", "of the base, before refunds, in its currency"),
+        Column("refunded", "DECIMAL(18,4)", "sum of its refunds in that currency"),
         Column("currency", "VARCHAR", "of the base"),
+        Column("base_revenue", "DECIMAL(18,4)", "revenue in the deployment's currency; NULL without a rate"),
+        Column("base_refunded", "DECIMAL(18,4)", "its refunds in it; NULL where none of them has a rate"),
+        Column("missing_rate", "BIGINT", "how many of its amounts have no rate"),
         Column("items", "BIGINT", "number of its lines"),
         Column("coupon", "VARCHAR", "of the base"),
+    ),
+    "refunds": (
+        Column("refund_id", "VARCHAR", "the event"),
+        Column("order_id", "VARCHAR", "the order it names; perhaps one that never came"),
+        Column("profile_id", "VARCHAR", "whose it is"),
+        Column("occurred_at", "TIMESTAMP WITH TIME ZONE", "when it was refunded"),
+        Column("amount", "DECIMAL(18,4)", "what was refunded, in its currency"),
+        Column("currency", "VARCHAR", "of the refund"),
+        Column("base_amount", "DECIMAL(18,4)", "in the deployment's currency; NULL without a rate"),
+        Column("of_order", "BOOLEAN", "whether its order is in orders, whose refunds it then is in"),
     ),
     "order_lines": (
         Column("order_id", "VARCHAR", "the order"),
@@ -279,7 +292,10 @@ _CALLABLE: Final = frozenset(name.lower() for name in ALLOWED | ALLOWED_TABLE)
 
 # ---------------------------------------------------------------- the views
 
-BASES: Final = ("_archive", "_tail", "_owners", "_not_applied", "_ranks", "_profiles", "_segments", "_memberships")
+BASES: Final = (
+    *("_archive", "_tail", "_owners", "_not_applied", "_profiles", "_segments", "_memberships"),
+    *("_orders", "_refunds"),
+)
 """Arrow tables that the process registers; `_archive` and `_tail` have the columns of event_columns.EVENT_SCHEMA."""
 
 _EVENTS: Final = """
@@ -301,44 +317,29 @@ left join _owners o on o.signature = e.signature
 where e.id is not null
 """
 
-# Design C5. The base of an order is its highest (source rank, occurred_at, event key); a cancelled order has none.
-_ORDER_BASES: Final = """
-create view _order_bases as
-with placed as (
-    select e.*, coalesce(e.profile_id, e.signature) as customer,
-        case when e.type in ({bases}) then coalesce(e.order_id, e.id::varchar) else e.order_id end as order_key
-    from events e
-    where e.type in ({all}) and (e.type <> 'purchase.updated' or e.revenue is not null)
-),
-refunds as (
-    select customer, order_key, sum(abs(revenue)) as refunded
-    from placed where type in ({refunds}) and order_key is not null group by all
-),
-cancels as (select distinct customer, order_key from placed where type in ({cancels}))
-select p.*, coalesce(f.refunded, 0) as refunded
-from placed p
-anti join cancels c on c.customer = p.customer and c.order_key = p.order_key
-left join refunds f on f.customer = p.customer and f.order_key = p.order_key
-left join _ranks r on r.source = p.source
-where p.type in ({bases})
-qualify row_number() over (
-    partition by p.customer, p.order_key order by coalesce(r.rank, 0) desc, p.occurred_at desc, p.id desc) = 1
-"""
-
+# Which event is an order's base, and what it comes to, is the fold's word (projections.orders); the event adds some.
+_OF_EVENT: Final = frozenset({"source", "items", "coupon"})
 _ORDERS: Final = """
 create view orders as
-select order_key as order_id, profile_id, source, occurred_at, revenue, refunded::decimal(18, 4) as refunded, currency,
-    coalesce(json_array_length(properties, '$.products'), 0)::bigint as items, properties->>'$.coupon' as coupon
-from _order_bases
+select o.order_id, o.profile_id, {source} as source, o.occurred_at, o.revenue, o.refunded, o.currency,
+    o.base_revenue, o.base_refunded, o.missing_rate, {items} as items, {coupon} as coupon
+from _orders o {join}
 """
+_FROM_EVENT: Final = {
+    "source": "e.source",
+    "items": "coalesce(json_array_length(e.properties, '$.products'), 0)::bigint",
+    "coupon": "e.properties->>'$.coupon'",
+    "join": "left join events e on e.id = o.event_id",
+}
+_NOT_ASKED: Final = {"source": "null::varchar", "items": "null::bigint", "coupon": "null::varchar", "join": ""}
 
 _ORDER_LINES: Final = """
 create view order_lines as
 with lines as (
-    select order_key as order_id,
-        unnest(json_extract(properties, '$.products[*]')) as line_json,
-        generate_subscripts(json_extract(properties, '$.products[*]'), 1) as line
-    from _order_bases where json_type(properties, '$.products') = 'ARRAY'
+    select o.order_id,
+        unnest(json_extract(e.properties, '$.products[*]')) as line_json,
+        generate_subscripts(json_extract(e.properties, '$.products[*]'), 1) as line
+    from _orders o join events e on e.id = o.event_id where json_type(e.properties, '$.products') = 'ARRAY'
 ),
 typed as (
     select *, try_cast(line_json->>'$.price' as decimal(18, 4)) as price,
@@ -358,46 +359,39 @@ create view profiles as
 select * replace (attributes::json as attributes) from _profiles
 """
 
+_LOG: Final = frozenset({"_archive", "_tail", "_owners", "_not_applied"})
 _NEEDS: Final[Mapping[str, frozenset[str]]] = {
-    "events": frozenset({"_archive", "_tail", "_owners", "_not_applied"}),
-    "orders": frozenset({"_archive", "_tail", "_owners", "_not_applied", "_ranks"}),
-    "order_lines": frozenset({"_archive", "_tail", "_owners", "_not_applied", "_ranks"}),
+    "events": _LOG,
+    "orders": frozenset({"_orders"}),
+    "refunds": frozenset({"_refunds"}),
+    "order_lines": _LOG | {"_orders"},
     "profiles": frozenset({"_profiles"}),
     "segments": frozenset({"_segments"}),
     "memberships": frozenset({"_memberships"}),
 }
 
 
-def bases_of(tables: Iterable[str]) -> frozenset[str]:
-    """The Arrow tables that these tables are made of."""
-    return frozenset().union(*(_NEEDS[table] for table in tables))
+def bases_of(use: Use) -> frozenset[str]:
+    """The Arrow tables that a statement's tables are made of."""
+    made = frozenset[str]().union(*(_NEEDS[table] for table in use.tables))
+    return made | _LOG if _joins_events(use) else made
 
 
-def _literals(names: Iterable[str]) -> str:
-    return ", ".join(f"'{name}'" for name in names)
+def _joins_events(use: Use) -> bool:
+    """Whether `orders` needs each base event: much of what is asked of orders needs no event at all."""
+    return "orders" in use.tables and (use.columns is None or not use.columns.isdisjoint(_OF_EVENT))
 
 
-def _order_bases() -> str:
-    from schemas.definitions import BASE_TYPES, CANCEL_TYPES, REFUND_TYPES  # noqa: PLC0415  # 0.2 s only orders need
-
-    return _ORDER_BASES.format(
-        bases=_literals(BASE_TYPES),
-        refunds=_literals(REFUND_TYPES),
-        cancels=_literals(CANCEL_TYPES),
-        all=_literals((*BASE_TYPES, *REFUND_TYPES, *CANCEL_TYPES)),
-    )
-
-
-def view_statements(tables: Iterable[str]) -> list[str]:
-    """CREATE VIEW statements for these tables over their bases, in order."""
-    wanted = frozenset(tables)
+def view_statements(use: Use) -> list[str]:
+    """CREATE VIEW statements for a statement's tables over their bases, in order."""
+    wanted, joined = use.tables, _joins_events(use)
     made = []
-    if wanted & {"events", "orders", "order_lines"}:
+    if joined or wanted & {"events", "order_lines"}:
         made.append(_EVENTS)
-    if wanted & {"orders", "order_lines"}:
-        made.append(_order_bases())
     if "orders" in wanted:
-        made.append(_ORDERS)
+        made.append(_ORDERS.format(**(_FROM_EVENT if joined else _NOT_ASKED)))
+    if "refunds" in wanted:
+        made.append("create view refunds as select * from _refunds")
     if "order_lines" in wanted:
         made.append(_ORDER_LINES)
     if "profiles" in wanted:

@@ -35,6 +35,7 @@ class Pulse(NamedTuple):
     marks: bool  # any, of any revision
     due_us: int | None  # the earliest timer of the revision asked for
     search: bool = False  # whether profiles wait to be indexed
+    figures: bool = False  # whether what was there before the figures waits to be counted
 
 
 class Beat(NamedTuple):
@@ -47,6 +48,7 @@ class Beat(NamedTuple):
     watermark_us: int  # the lowest of all partitions
     due_us: int | None  # the earliest timer
     search: bool
+    figures: bool = False
 
 
 class Control(Protocol):

@@ -8,6 +8,8 @@ from typing import Final, NamedTuple, Protocol
 
 import msgspec
 
+from schemas.figures import Counted, FigureTx
+
 STEPS: Final = ("fact", "tokens", "epoch", "letters", "vault", "projections", "receipt")
 """In this order; a job's `step` is the last one that is done. Each may be done twice."""
 
@@ -87,8 +89,14 @@ class ErasureReads(Protocol):
         """Refused links of these signatures, or to these tokens."""
 
 
-class ErasureWrites(ErasureReads, Protocol):
+class ErasureWrites(ErasureReads, FigureTx, Protocol):
     """What it deletes, in one transaction that no FOLD, DECIDE or other erasure overlaps where it matters."""
+
+    def time_zone(self) -> str:
+        """The deployment's."""
+
+    def counted(self, profile_ids: Collection[bytes]) -> dict[int, list[Counted]]:
+        """By revision, those of the profiles that the overview's figures count."""
 
     def delete_states(self, signatures: Collection[bytes]) -> None:
         """In every revision."""
@@ -97,7 +105,7 @@ class ErasureWrites(ErasureReads, Protocol):
         """With memberships, in every revision; returns (profile id, next version) of those ever published."""
 
     def empty_evidence(self, signatures: Collection[bytes]) -> None:
-        """The row stays, so that its events stay joinable: no tokens, no owner."""
+        """The row stays, so that its events stay joinable: no tokens, no owner. Their orders count as nobody's."""
 
     def strip_evidence(self, rows: Sequence[Seen]) -> None:
         """Store tokens and owner of these."""

@@ -223,3 +223,9 @@ class ServiceFailed(TouchfoldError):
 
 class RevisionReplaced(StoreUnavailable):
     """The tables of a revision are gone: another one is live. Ask which, and read again."""
+
+
+class FiguresPreparing(StoreUnavailable):
+    """The figures of a report are being counted for the first time; the message says how far that is."""
+
+    code = "figures_preparing"

@@ -4,6 +4,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
 from typing import Any, NamedTuple, Protocol
 
+from schemas.figures import Figures, Window
+
 
 class Deployment(NamedTuple):
     """What was fixed at the first start."""
@@ -129,8 +131,8 @@ class Reads(Protocol):
     def segment_days(self, since: date) -> list[tuple[str, date, int, int]]:
         """(segment, local day, entered, left) of the days from `since` on."""
 
-    def stages(self, revision: int) -> list[tuple[str, str, int]]:
-        """(stage, risk level, profiles)."""
+    def figures(self, revision: int, now: Window, before: Window, days: Sequence[int]) -> Figures:
+        """What was counted in two windows. `days`: buckets where the days of `now` begin, and the end of the last."""
 
     def watermark_us(self, revision: int) -> int:
         """The lowest watermark of all partitions; 0 before anything was folded."""

@@ -10,6 +10,7 @@ from hashlib import blake2b
 from typing import Any, Final, NamedTuple, Protocol
 
 from schemas.dead_letters import DeadLetter
+from schemas.figures import Cells, FigureTx, KeeperTx
 
 NO_EVENT: Final = bytes(16)
 """Stands where a mark has no event that caused it."""
@@ -143,7 +144,7 @@ def change_id(profile_id: bytes, version: int, type_: str, name: str | None, old
     return blake2b(profile_id + content, digest_size=16, person=b"tf-change").digest()
 
 
-class FoldTx(Protocol):
+class FoldTx(FigureTx, Protocol):
     """Open transaction of FOLD: only rows of the partitions of its batch."""
 
     def hold_erasures(self, *, live: bool) -> None:
@@ -204,7 +205,7 @@ class FoldTx(Protocol):
     def add_dead_letters(self, letters: Sequence[DeadLetter]) -> None: ...
 
 
-class DecideTx(Protocol):
+class DecideTx(KeeperTx, Protocol):
     """Open transaction of DECIDE."""
 
     def join(self, revision: int) -> int:
@@ -376,6 +377,12 @@ class Snapshot(Protocol):
     def evidence(self) -> Iterable[EvidenceRow]: ...
 
     def profiles(self) -> Iterable[ProfileRow]: ...
+
+    def figures(self) -> Cells | None:
+        """The cells of the live revision, deltas added up; None while not all is counted."""
+
+    def nobody(self) -> Iterable[bytes]:
+        """The packed orders of signatures that are nobody's."""
 
 
 class Indexed(NamedTuple):

@@ -22,6 +22,7 @@ from infra.adapters.postgres_store import PostgresStore
 from infra.adapters.vault import ErasedTokens, PostgresVault
 from infra.reading import Reading, make_reading
 from processors.dead_letters import letter_maker
+from processors.figure_keeper import FigureKeeper
 from processors.rebuild import Builder, segment_hashes
 from processors.search_index import SearchIndexer
 from processors.worker import Services, Worker
@@ -70,6 +71,7 @@ class ReadingWorld:
         sealed: dict[str, Any] | None = None,
         properties: dict[str, Any] | None = None,
         traits: dict[str, Any] | None = None,
+        source: str = "web",
     ) -> str:
         """Append one event as the door would; returns its id. `sealed`: {"traits": {…}, …}; identifiers by `ref`."""
         normal = [(kind, normalise(kind, value, phone=PHONES) or "") for kind, value in ids]
@@ -89,7 +91,7 @@ class ReadingWorld:
             message_id=message_id,
             type=type_,
             name=type_,
-            source="web",
+            source=source,
             ids=[Identifier(kind, token.hex()) for kind, token in ranked],
             route_key=route.hex(),
             occurred_at=at,
@@ -171,7 +173,8 @@ def reading_world(
         currency=DEPLOYMENT["currency"],
     )
     search = PostgresSearch(databases.main)
-    worker = Worker(services, Builder(services, rebuild), SearchIndexer(search, vault, vault, log))
+    index, figures = SearchIndexer(search, vault, vault, log), FigureKeeper(services)
+    worker = Worker(services, Builder(services, rebuild), index, figures)
     reading = make_reading(databases.main, vault, vault, clock, PHONES, new_log, remote=remote or kafka is not None)
     try:
         yield ReadingWorld(databases, clock, vault, services, worker, reading, kafka is not None)

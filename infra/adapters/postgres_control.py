@@ -8,6 +8,7 @@ from psycopg2.extensions import cursor as Cursor
 from psycopg2.extras import Json
 
 from infra.adapters.postgres import Database
+from infra.adapters.postgres_figures import forget_figures, make_nobody_due
 from schemas.control import Beat, Progress, Pulse, Revision
 from schemas.facts import Fact
 
@@ -18,7 +19,11 @@ select (select revision from revisions where state = 'live'),
     exists (select from marks where revision = %(revision)s and kind <> 'refold'),
     exists (select from marks where revision = %(revision)s and kind = 'refold'),
     (select coalesce(min(watermark_us), 0) from progress where revision = %(revision)s),
-    exists (select from search_due)
+    exists (select from search_due), """
+_FIGURES: Final = """
+exists (select from nobody_due where revision = %(revision)s)
+    or exists (select from figure_profile_fills where revision = %(revision)s)
+    or exists (select from figure_event_fills)
 """
 
 
@@ -51,12 +56,13 @@ class PostgresControl:
                 "select (select revision from revisions where state = 'live'),"
                 " (select min(revision) from revisions where state = 'building'),"
                 " (select array_agg(next_offset order by partition) from log_head),"
-                " exists (select from marks), exists (select from search_due)"
+                f" exists (select from marks), exists (select from search_due), {_FIGURES}",
+                {"revision": revision},
             )
             row = cursor.fetchone()
             assert row is not None, "a query without a table gave no row"
             due_us = _first_due(cursor, revision) if row[0] == revision else None
-            return Pulse(row[0], row[1], row[2], row[3], due_us, row[4])
+            return Pulse(row[0], row[1], row[2], row[3], due_us, row[4], row[5])
 
     def progress(self, revision: int) -> list[Progress]:
         with self._database.reading() as cursor:
@@ -100,11 +106,11 @@ class PostgresControl:
 
     def beat(self, revision: int) -> Beat:
         with self._database.reading() as cursor:
-            cursor.execute(_BEAT, {"revision": revision})
+            cursor.execute(_BEAT + _FIGURES, {"revision": revision})
             row = cursor.fetchone()
             assert row is not None, "a query without a table gave no row"
             due_us = _first_due(cursor, revision) if row[0] == revision else None
-            return Beat(row[0], row[1], row[2], row[3], row[4], due_us, row[5])
+            return Beat(row[0], row[1], row[2], row[3], row[4], due_us, row[5], row[6])
 
     def add_revision(self, cause: str, definitions: Mapping[str, Any], content_hash: str, at: datetime) -> int:
         with self._database.transaction() as cursor:
@@ -116,6 +122,7 @@ class PostgresControl:
             row = cursor.fetchone()
             assert row is not None, "an aggregate gave no row"
             insert_revision(cursor, int(row[0]), "building", cause, definitions, content_hash, at)
+            make_nobody_due(cursor, int(row[0]))
             return int(row[0])
 
     def set_done(self, revision: int, done: float) -> None:
@@ -136,6 +143,7 @@ class PostgresControl:
                 cursor.execute("select drop_revision_tables(%s)", (revision,))
                 cursor.execute("delete from progress where revision = %s", (revision,))
                 cursor.execute("delete from marks where revision = %s", (revision,))
+                forget_figures(cursor, revision)
 
     def save_watermarks(self, revision: int, watermarks: Sequence[int]) -> None:
         with self._database.transaction() as cursor:
@@ -209,3 +217,4 @@ def _drop(cursor: Cursor, revision: int, state: str, message: str) -> None:
     cursor.execute("select drop_revision_tables(%s)", (revision,))
     cursor.execute("delete from progress where revision = %s", (revision,))
     cursor.execute("delete from marks where revision = %s", (revision,))
+    forget_figures(cursor, revision)

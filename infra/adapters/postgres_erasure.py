@@ -12,12 +12,14 @@ import msgspec
 from psycopg2.extensions import cursor as Cursor
 from psycopg2.extras import Json
 
-from infra.adapters.postgres import Database, Uuid, Uuids
+from infra.adapters.postgres import Database, Uuid, Uuids, array_literal
 from infra.adapters.postgres_control import insert_fact
+from infra.adapters.postgres_figures import PostgresFigureTx, counted_rows
 from infra.adapters.postgres_locks import ERASURE_LOCK, IDENTITY_LOCK
 from infra.adapters.postgres_store import PostgresStore
 from schemas.erasures import Erasure, Job, Receipt, SealedLetter, Seen, TokenOwner
 from schemas.facts import PersonErased
+from schemas.figures import Counted
 from schemas.store import NO_EVENT
 
 KIND: Final = "erase"
@@ -128,7 +130,7 @@ def _insert_job(cursor: Cursor, erasure: Erasure) -> None:
     )
 
 
-class PostgresErasure:
+class PostgresErasure(PostgresFigureTx):
     """`ErasureReads` and `ErasureWrites` over an open cursor."""
 
     def __init__(self, cursor: Cursor) -> None:
@@ -145,6 +147,19 @@ class PostgresErasure:
         self._cursor.execute("select revision from revisions where state = 'live'")
         row = self._cursor.fetchone()
         return None if row is None else int(row[0])
+
+    def time_zone(self) -> str:
+        self._cursor.execute("select value ->> 'time_zone' from meta where key = 'deployment'")
+        row = self._cursor.fetchone()
+        return "UTC" if row is None else str(row[0])
+
+    def counted(self, profile_ids: Collection[bytes]) -> dict[int, list[Counted]]:
+        found = {}
+        for revision in self.revisions():
+            upto = self.counted_up_to(revision)
+            rows = counted_rows(self._cursor, revision, f"profile_id = any({array_literal(profile_ids)})")
+            found[revision] = [each for each in rows if upto is None or each.profile_id <= upto]
+        return found
 
     def owners(self, tokens: Iterable[bytes]) -> list[TokenOwner]:
         return self._owners("token", tokens)
@@ -218,6 +233,7 @@ class PostgresErasure:
         )
         self._cursor.execute("delete from evidence_tokens where signature = any(%s)", (gone,))
         self._cursor.execute("delete from refused_links where signature = any(%s)", (gone,))
+        self.add_nobody(signatures)
 
     def strip_evidence(self, rows: Sequence[Seen]) -> None:
         for row in rows:

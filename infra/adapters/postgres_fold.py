@@ -150,13 +150,6 @@ class PostgresFold(PostgresTx):
             f"delete from states_r{int(revision)} where signature = any(%s)", (Uuids(list(signatures)),)
         )
 
-    def skipped(self, partition: int, start: int, end: int) -> set[int]:
-        self._cursor.execute(
-            'select "offset" from not_applied where partition = %s and "offset" >= %s and "offset" < %s',
-            (partition, start, end),
-        )
-        return {int(row[0]) for row in self._cursor.fetchall()}
-
     def load_states(self, revision: int, keys: Iterable[tuple[int, bytes]]) -> dict[tuple[int, bytes], bytes]:
         wanted = set(keys)
         if not wanted:

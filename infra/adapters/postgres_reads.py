@@ -18,7 +18,9 @@ from psycopg2.extensions import cursor as Cursor
 
 from infra.adapters.log_order import LogOrder
 from infra.adapters.postgres import Database, Uuid, Uuids, mapped
+from infra.adapters.postgres_figures import read_figures
 from schemas.errors import DiskFull, RevisionReplaced, StoreUnavailable
+from schemas.figures import Figures, Window
 from schemas.reads import (
     ChangeRow,
     Deployment,
@@ -281,9 +283,8 @@ class PostgresReads:
         )
         return [(segment, day, int(entered), int(left)) for segment, day, entered, left in rows]
 
-    def stages(self, revision: int) -> list[tuple[str, str, int]]:
-        query = "select lifecycle, risk, count(*) from profiles_r{revision} group by 1, 2"
-        return [(stage, risk, int(count)) for stage, risk, count in self._revision_rows(revision, query)]
+    def figures(self, revision: int, now: Window, before: Window, days: Sequence[int]) -> Figures:
+        return read_figures(self._rows, revision, now, before, days)
 
     def watermark_us(self, revision: int) -> int:
         rows = self._rows("select coalesce(min(watermark_us), 0) from progress where revision = %s", (revision,))

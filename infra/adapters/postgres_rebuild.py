@@ -10,10 +10,12 @@ from psycopg2.extensions import cursor as Cursor
 
 from infra.adapters.postgres import Database, Uuid, connect, copy_out, int8, mapped
 from infra.adapters.postgres_decide import PostgresDecide
+from infra.adapters.postgres_figures import all_cells, count_anew
 from infra.adapters.postgres_locks import BUILD_LOCK, ERASURE_LOCK, FOLD_GATE, LIVE_LOCK
 from infra.adapters.postgres_rows import PROFILES, evidence_row, profile_row
 from schemas.errors import ProgressConflict, StoreUnavailable
 from schemas.failpoints import failpoint
+from schemas.figures import Cells
 from schemas.store import Change, EvidenceRow, ProfileRow, SwapPlan, change_id
 
 _CHUNK: Final = 20_000
@@ -90,6 +92,8 @@ class PostgresRebuild:
                 f"delete from profiles_r{new} p where not exists"
                 " (select from evidence e where e.profile_id = p.profile_id)"
             )
+            if cursor.rowcount:  # they were counted when they were decided
+                count_anew(cursor, new)
             cursor.execute(
                 f"delete from memberships_r{new} m where not exists"
                 f" (select from profiles_r{new} p where p.profile_id = m.profile_id)"
@@ -220,6 +224,13 @@ class PostgresSnapshot:
 
     def profiles(self) -> Iterator[ProfileRow]:
         return map(profile_row, self._chunks(f"profiles_r{self._revision}", "profile_id", PROFILES.names))
+
+    def figures(self) -> Cells | None:
+        return all_cells(self._cursor, self._revision)
+
+    def nobody(self) -> Iterator[bytes]:
+        rows = copy_out(self._cursor, f"select state from nobody where revision = {self._revision}")
+        return (row[0] or b"" for row in rows)
 
     def _chunks(self, table: str, key: str, columns: str) -> Iterator[tuple[bytes | None, ...]]:
         """All rows of a table by its uuid key, memory flat."""

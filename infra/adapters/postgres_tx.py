@@ -5,11 +5,12 @@ from collections.abc import Iterable, Sequence
 from psycopg2.extensions import cursor as Cursor
 
 from infra.adapters.postgres import array_literal, copy_out, int8
+from infra.adapters.postgres_figures import PostgresFigureTx
 from infra.adapters.postgres_staging import Stage, quoted
 from schemas.store import NewMark
 
 
-class PostgresTx:
+class PostgresTx(PostgresFigureTx):
     """Over an open cursor."""
 
     def __init__(self, cursor: Cursor) -> None:
@@ -28,6 +29,13 @@ class PostgresTx:
     def building(self) -> list[int]:
         self._cursor.execute("select revision from revisions where state = 'building' order by revision")
         return [int(row[0]) for row in self._cursor.fetchall()]
+
+    def skipped(self, partition: int, start: int, end: int) -> set[int]:
+        self._cursor.execute(
+            'select "offset" from not_applied where partition = %s and "offset" >= %s and "offset" < %s',
+            (partition, start, end),
+        )
+        return {int(row[0]) for row in self._cursor.fetchall()}
 
     def positions(self, signatures: Iterable[bytes]) -> list[tuple[int, int]]:
         rows = copy_out(

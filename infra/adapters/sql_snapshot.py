@@ -22,12 +22,12 @@ _CHUNK: Final = 5_000  # records of the tail turned into columns at a time
 
 
 _COLUMNS: Final[Mapping[str, pa.DataType]] = {
-    **{"signature": UUID, "profile_id": UUID, "source": pa.string()},
-    **{"partition": pa.int16(), "offset": pa.int64(), "rank": pa.int64()},
+    **{"signature": UUID, "profile_id": UUID},
+    **{"partition": pa.int16(), "offset": pa.int64()},
 }
-OWNERS, NOT_APPLIED, RANKS = (
+OWNERS, NOT_APPLIED = (
     pa.schema([(name, _COLUMNS[name]) for name in names])
-    for names in (("signature", "profile_id"), ("partition", "offset"), ("source", "rank"))
+    for names in (("signature", "profile_id"), ("partition", "offset"))
 )
 
 
@@ -42,8 +42,8 @@ class Snapshot:
     tail: pa.Table = field(default_factory=EVENT_SCHEMA.empty_table)
     owners: pa.Table = field(default_factory=OWNERS.empty_table)
     not_applied: pa.Table = field(default_factory=NOT_APPLIED.empty_table)
-    ranks: pa.Table = field(default_factory=RANKS.empty_table)  # of sources; one that is not there has rank 0
     profiles: list[tuple[Any, ...]] = field(default_factory=list)  # fields of query.sql_tables.StoredProfile
+    orders: list[tuple[bytes | None, bytes]] = field(default_factory=list)  # (profile or nobody, state)
     memberships: list[tuple[int, bytes, int | None]] = field(default_factory=list)
     sizes: dict[int, int] = field(default_factory=dict)
     versions: dict[str, int] = field(default_factory=dict)
@@ -92,10 +92,8 @@ def _load(cursor: Cursor, bases: frozenset[str], archived: Sequence[int], *, in_
         rows = copy_out(cursor, 'select partition, "offset" from not_applied')
         places = [{"partition": int8(row[0]), "offset": int8(row[1])} for row in rows]
         snapshot.not_applied = pa.Table.from_pylist(places, schema=NOT_APPLIED)
-    if "_ranks" in bases:
-        cursor.execute("select key, (value->>'rank')::bigint from jsonb_each(%s::jsonb->'sources')", (live[1],))
-        ranks = [{"source": source, "rank": rank} for source, rank in cursor.fetchall()]
-        snapshot.ranks = pa.Table.from_pylist(ranks, schema=RANKS)
+    if bases & {"_orders", "_refunds"}:
+        snapshot.orders = _orders(cursor, revision)
     if "_profiles" in bases:
         snapshot.profiles = _profiles(cursor, revision)
     if "_memberships" in bases:
@@ -163,6 +161,16 @@ def _profiles(cursor: Cursor, revision: int) -> list[tuple[Any, ...]]:
         )
         for row in rows
     ]
+
+
+def _orders(cursor: Cursor, revision: int) -> list[tuple[bytes | None, bytes]]:
+    """The states that orders are read from: of every profile, and of signatures that are nobody's."""
+    rows = copy_out(
+        cursor,
+        f"select profile_id, state from profiles_r{revision}"
+        f" union all select null, state from nobody where revision = {revision}",
+    )
+    return [(row[0], row[1] or b"") for row in rows]
 
 
 def _int8_or_none(raw: bytes | None) -> int | None:

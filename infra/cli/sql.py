@@ -18,7 +18,7 @@ Examples:
 
   touchfold sql "select type, count(*) from events group by type order by 2 desc"
 
-  touchfold sql "select date_trunc('month', occurred_at) as month, sum(revenue) from orders group by 1 order by 1"
+  touchfold sql "select date_trunc('month', occurred_at) as month, sum(base_revenue) from orders group by 1 order by 1"
 
   touchfold sql "select m.segment, avg(p.revenue_90d) from memberships m join profiles p using (profile_id) group by 1"
 

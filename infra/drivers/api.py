@@ -64,7 +64,7 @@ def api_of(session: "Session", reading: "Reading") -> Api:
         audit=PostgresAudit(session.dsn, session.door_clock.now),
         sources=PostgresSources(session.dsn),
         operations=Operations(session, archive),
-        reports=Reports(reading.segments.views, run_sql, session.clock),
+        reports=Reports(reading.segments.views, session.clock),
         acting=Later(lambda: _acting(session)),
         retrying=Later(lambda: _retrying(session)),
         exports=Later(lambda: _exports(reading)),

@@ -185,12 +185,14 @@ def _figures(app: FastAPI, api: Api) -> None:
     async def read_overview(days: int = 30, _caller: Caller = reader) -> Response:
         """Customers, orders, revenue and channels of the last 7, 30, 90 or 365 local days beside those before them.
 
-        At most a minute old. Money is in the base currency, net of refunds.
+        As they are now: `as_of` says what was received before it is in them. Money is in the base currency, net of
+        refunds; amounts without a rate into it are in no sum, `missing_rates` names them. 503 `figures_preparing`
+        while a folder of an earlier version is counted for the first time.
         """
         if days not in PERIODS:
             reason = f"must be one of {', '.join(map(str, PERIODS))}"
             raise BadRequest("not a period of this report", [Problem("days", reason)])
-        return answer(_overview(await api.run_slowly(lambda: api.reports.overview(days))))
+        return answer(_overview(await api.run(lambda: api.reports.overview(days))))
 
 
 def _overview(found: Overview) -> dict[str, Any]:
@@ -199,6 +201,8 @@ def _overview(found: Overview) -> dict[str, Any]:
         "first": found.period.first.isoformat(),
         "last": found.period.last.isoformat(),
         "made_at": iso(found.made_at),
+        "as_of": iso(found.as_of),
+        "currency": found.currency,
         "customers": found.customers,
         "new_customers": _figure(found.new_customers),
         "orders": _figure(found.orders),
@@ -206,7 +210,13 @@ def _overview(found: Overview) -> dict[str, Any]:
         "average_order": _figure(found.average_order),
         "repeat_rate": _figure(found.repeat_rate),
         "events": _figure(found.events),
-        "at_risk_value": None if found.at_risk_value is None else f"{found.at_risk_value:f}",
+        "at_risk_value": f"{found.at_risk_value:f}",
+        "at_risk_missing": found.at_risk_missing,
+        "missing_rates": [
+            {"currency": each.currency, "orders": each.orders, "refunds": each.refunds, "amount": f"{each.amount:f}"}
+            for each in found.missing_rates
+        ],
+        "unknown_customers": found.unknown_customers,
         "by_day": [
             {"day": day.isoformat(), "orders": orders, "revenue": f"{money:f}"} for day, orders, money in found.by_day
         ],

@@ -167,6 +167,8 @@ OVERVIEW: Final = {
     "first": "2026-04-02",
     "last": "2026-05-01",
     "made_at": "2026-05-01T10:00:02Z",
+    "as_of": "2026-05-01T10:00:00Z",
+    "currency": "USD",
     "customers": 2004,
     "new_customers": _FIGURE,
     "orders": _FIGURE,
@@ -175,6 +177,9 @@ OVERVIEW: Final = {
     "repeat_rate": {"now": "0.31", "before": "0.29", "change": 0.069},
     "events": _FIGURE,
     "at_risk_value": "812.0000",
+    "at_risk_missing": 0,
+    "missing_rates": [{"currency": "JPY", "orders": 3, "refunds": 0, "amount": "12000.0000"}],
+    "unknown_customers": 0,
     "by_day": [{"day": "2026-05-01", "orders": 4, "revenue": "170.0000"}],
     "by_family": [{"family": "web", "events": 9120}],
 }

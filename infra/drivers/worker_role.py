@@ -16,6 +16,7 @@ from infra.adapters.postgres_store import PostgresStore
 from infra.adapters.reading_log import CachedLog
 from infra.drivers.flow_life import Subscription
 from processors.dead_letters import letter_maker
+from processors.figure_keeper import FigureKeeper
 from processors.rebuild import Builder
 from processors.search_index import SearchIndexer
 from processors.shared_worker import SharedWorker
@@ -52,7 +53,7 @@ def worker_of(session: "Session") -> Worker:
     services = services_of(session)
     vault = session.vault()
     index = SearchIndexer(PostgresSearch(session.dsn), vault, vault, services.log)
-    return Worker(services, Builder(services, PostgresRebuild(session.dsn)), index)
+    return Worker(services, Builder(services, PostgresRebuild(session.dsn)), index, FigureKeeper(services))
 
 
 def shared_worker_of(session: "Session") -> SharedWorker:
@@ -61,7 +62,7 @@ def shared_worker_of(session: "Session") -> SharedWorker:
     vault = session.vault()
     index = SearchIndexer(PostgresSearch(session.dsn), vault, vault, services.log)
     owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
-    return SharedWorker(services, Builder(services, PostgresRebuild(session.dsn)), index, owner)
+    return SharedWorker(services, Builder(services, PostgresRebuild(session.dsn)), index, owner, FigureKeeper(services))
 
 
 def run(session: "Session", stop: threading.Event) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from infra.adapters.parquet_archive import ParquetArchive
 from infra.drivers.api import sql_runner
+from infra.drivers.api_core import RunSql
 from query.exports import Exports
 from query.reports import Reports
 from schemas.errors import NotFound
@@ -25,9 +26,13 @@ def plain(*values: Decimal | int) -> list[float]:
 
 
 @pytest.fixture
-def reports(world: ReadingWorld, tmp_path: Path) -> Reports:
-    run_sql = sql_runner(world.databases.main, ParquetArchive(tmp_path / "archive"), world.clock)
-    return Reports(world.reading.segments.views, run_sql, world.clock)
+def run_sql(world: ReadingWorld, tmp_path: Path) -> RunSql:
+    return sql_runner(world.databases.main, ParquetArchive(tmp_path / "archive"), world.clock)
+
+
+@pytest.fixture
+def reports(world: ReadingWorld) -> Reports:
+    return Reports(world.reading.segments.views, world.clock)
 
 
 def ada(world: ReadingWorld, first: str = "Ada") -> None:
@@ -74,12 +79,12 @@ def test_the_figures_are_those_of_what_was_sent(shop: ReadingWorld, reports: Rep
 
 
 @pytest.mark.parametrize("days", [7, 30])
-def test_the_figures_agree_with_sql(shop: ReadingWorld, reports: Reports, days: int) -> None:
+def test_the_figures_agree_with_sql(shop: ReadingWorld, reports: Reports, run_sql: RunSql, days: int) -> None:
     found = reports.overview(days)
     inside = f"occurred_at >= '{found.period.start.isoformat()}' and occurred_at < '{found.period.end.isoformat()}'"
 
     def one(statement: str) -> list[Any]:
-        rows: Rows = reports.run_sql(statement, 10)["rows"]
+        rows: Rows = run_sql(statement, 10)["rows"]
         return rows[0]
 
     orders, net = one(f"select count(*), sum(revenue - coalesce(refunded, 0)) from orders where {inside}")
@@ -102,11 +107,11 @@ def test_what_lies_between_this_time_of_day_and_the_period_is_not_compared_with(
     assert plain(found.orders.before, found.revenue.before) == [1, 10]
 
 
-def test_value_at_risk_is_that_of_profiles_at_risk(shop: ReadingWorld, reports: Reports) -> None:
+def test_value_at_risk_is_that_of_profiles_at_risk(shop: ReadingWorld, reports: Reports, run_sql: RunSql) -> None:
     shop.purchase([("user_id", "u9")], "long-ago", "77.00", 200)
     shop.settle()
     sql = "select coalesce(sum(lifetime_revenue), 0) from profiles where risk <> 'low'"
-    rows: Rows = reports.run_sql(sql, 1)["rows"]
+    rows: Rows = run_sql(sql, 1)["rows"]
     assert reports.overview(30).at_risk_value == Decimal(rows[0][0]) >= 77
 
 
@@ -117,19 +122,11 @@ def test_an_empty_shop_has_figures_of_nothing(world: ReadingWorld, reports: Repo
     assert [orders for _, orders, _ in found.by_day] == [0] * 30
 
 
-def test_an_answer_is_kept_for_a_minute_and_shown_until_the_next(world: ReadingWorld, reports: Reports) -> None:
-    clock = [0.0]
-    reports.monotonic = lambda: clock[0]
-    assert reports.last(7) is None
-    first = reports.overview(7)
+def test_what_is_decided_is_in_the_next_answer(world: ReadingWorld, reports: Reports) -> None:
+    assert reports.overview(7).orders.now == 0
     world.purchase([("user_id", "u1")], "o1", "9.00")
     world.settle()
-    clock[0] = 60.0
-    assert reports.overview(7) is first
-    clock[0] = 60.1
-    assert reports.last(7) is first
-    assert reports.overview(7).orders.now == 1
-    assert reports.last(7) is reports.overview(7)
+    assert reports.overview(7).orders.now == reports.overview(365).orders.now == 1
 
 
 # --- segments --------------------------------------------------------------------------------------------------------

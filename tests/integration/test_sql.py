@@ -21,6 +21,7 @@ from infra.adapters.postgres_log import PostgresLog
 from infra.drivers.sql_process import run_sql
 from processors.archive import Archiver
 from projections.fold import compile_fold
+from projections.orders import orders_alone
 from query.sql import TABLES
 from query.sql_results import SqlResult
 from schemas.definition_files import parse_documents
@@ -165,6 +166,27 @@ def test_every_filter_and_order_works_on_every_column(data: Data) -> None:
     assert data.rows(statement) == [[40]]
 
 
+def store_states(dsn: str, records: Sequence[Record], owners: Sequence[str]) -> None:
+    """What the worker makes of the records: a state for each owner, of the others' orders one as nobody's."""
+    fold = compile_fold(parse_documents([("test.yaml", DEFINITIONS)]), time_zone="UTC", currency="EUR")
+    states: dict[bytes, list[Any]] = {}
+    for each in records:
+        token = bytes.fromhex(each.ids[0].token)
+        fold.apply(fold.decode(encode(each)), states.setdefault(token, fold.new_state()), None)
+    known = {raw(owner) for owner in owners}
+    with psycopg2.connect(dsn) as connection, connection.cursor() as cursor:
+        for token, state in states.items():
+            if token in known:
+                cursor.execute(
+                    "insert into profiles_r1 values"
+                    " (%s, 1, %s, 0, null, false, 0, 0, 1, '\\x', 'active', 'low', 0, '[]')",
+                    (Uuid(token), fold.pack(state)),
+                )
+            else:
+                packed = fold.pack(orders_alone(state))
+                cursor.execute("insert into nobody values (1, %s, %s)", (Uuid(signature_of([token])), packed))
+
+
 def test_orders_follow_the_order_rule(data: Data) -> None:
     ada, bob = "ada", "bob"
     lines = [
@@ -172,35 +194,42 @@ def test_orders_follow_the_order_rule(data: Data) -> None:
         {"product_id": 2, "amount": "7.00", "price": "9"},
         {"product_id": "p3"},
     ]
-    data.add(
-        [
-            record(1, ada, order_id="A", revenue="10"),
-            record(2, ada, order_id="A", revenue="11", coupon="X", products=lines),  # later stamp, same rank: holds
-            record(3, ada, "pos.purchase", source="till", order_id="B", revenue="20", minutes=1),  # the rank holds
-            record(4, ada, order_id="B", revenue="99"),
-            record(5, ada, "purchase.refunded", order_id="A", revenue="-3"),
-            record(6, ada, "pos.return", order_id="A", revenue="1.5"),
-            record(7, ada, order_id="C", revenue="5"),
-            record(8, ada, "purchase.cancelled", order_id="C"),
-            record(9, bob, order_id="A", revenue="8", currency="usd"),  # another customer's order of the same number
-            record(10, bob, order_id=None, revenue="4"),
-            record(11, bob, "purchase.updated", order_id="A", note="no amount: does not replace"),
-            record(12, ada, "purchase.refunded", order_id="Z", revenue="1"),  # without a base: in no order
-            record(13, "carl", order_id="A", revenue="6"),  # nobody's profile: its signature is the customer
-        ]
-    )
+    records = [
+        record(1, ada, order_id="A", revenue="10"),
+        record(2, ada, order_id="A", revenue="11", coupon="X", products=lines),  # later stamp, same rank: holds
+        record(3, ada, "pos.purchase", source="till", order_id="B", revenue="20", minutes=1),  # the rank holds
+        record(4, ada, order_id="B", revenue="99"),
+        record(5, ada, "purchase.refunded", order_id="A", revenue="-3"),
+        record(6, ada, "pos.return", order_id="A", revenue="1.5"),
+        record(7, ada, order_id="C", revenue="5"),
+        record(8, ada, "purchase.cancelled", order_id="C"),
+        record(9, bob, order_id="A", revenue="8", currency="usd"),  # another customer's order of the same number
+        record(10, bob, order_id=None, revenue="4"),
+        record(11, bob, "purchase.updated", order_id="A", note="no amount: does not replace"),
+        record(12, ada, "purchase.refunded", order_id="Z", revenue="1"),  # without a base: in no order
+        record(13, "carl", order_id="A", revenue="6"),  # nobody's profile: its signature is the customer
+    ]
+    data.add(records)
     own(data.dsn, [ada, bob])
+    store_states(data.dsn, records, [ada, bob])
     found = data.rows(
-        "select order_id, profile_id, source, revenue, refunded, currency, items, coupon from orders order by revenue"
+        "select order_id, profile_id, source, revenue, refunded, currency, items, coupon, base_revenue, base_refunded,"
+        " missing_rate from orders order by revenue"
     )
     a, b = uuid_text(raw(ada)), uuid_text(raw(bob))
     assert found == [
-        [uuid_text(raw("event 10")), b, "shop", "4.0000", "0.0000", "EUR", 0, None],
-        ["A", None, "shop", "6.0000", "0.0000", "EUR", 0, None],
-        ["A", b, "shop", "8.0000", "0.0000", "USD", 0, None],
-        ["A", a, "shop", "11.0000", "4.5000", "EUR", 3, "X"],
-        ["B", a, "till", "20.0000", "0.0000", "EUR", 0, None],
+        [uuid_text(raw("event 10")), b, "shop", "4.0000", "0.0000", "EUR", 0, None, "4.0000", "0.0000", 0],
+        ["A", None, "shop", "6.0000", "0.0000", "EUR", 0, None, "6.0000", "0.0000", 0],
+        ["A", b, "shop", "8.0000", "0.0000", "USD", 0, None, None, "0.0000", 1],  # USD has no rate into EUR
+        ["A", a, "shop", "11.0000", "4.5000", "EUR", 3, "X", "11.0000", "4.5000", 0],
+        ["B", a, "till", "20.0000", "0.0000", "EUR", 0, None, "20.0000", "0.0000", 0],
     ]
+    assert data.rows("select order_id, amount, base_amount, of_order from refunds order by amount") == [
+        ["Z", "1.0000", "1.0000", False],
+        ["A", "1.5000", "1.5000", True],
+        ["A", "3.0000", "3.0000", True],
+    ]
+    assert data.rows("select count(*), sum(base_revenue) from orders") == [[5, "41.0000"]]  # of no event
     assert data.rows("select * from order_lines order by line") == [
         ["A", 1, "p1", "s1", "Cup", "c", "b", "2.5000", "2.0000", "5.0000"],
         ["A", 2, "2", None, None, None, None, "9.0000", "1.0000", "7.0000"],

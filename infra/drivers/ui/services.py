@@ -75,7 +75,7 @@ class Services:
             sources=PostgresSources(session.dsn),
             operations=Operations(session, archive),
             meter=Meter(session.data / "meters"),
-            reports=Reports(reading.segments.views, run_sql, session.clock),
+            reports=Reports(reading.segments.views, session.clock),
             acting=Acting(session),
             run_sql=run_sql,
         )

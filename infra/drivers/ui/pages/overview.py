@@ -1,6 +1,6 @@
 """Overview: figures of a period beside the one before, charts, stages, segments with their trend."""
 
-import asyncio
+from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any, Final
 
@@ -8,9 +8,9 @@ from nicegui import ui
 
 from infra.drivers.ui import words
 from infra.drivers.ui.services import Services, Viewer
-from infra.drivers.ui.shell import connected, empty, page, panel, sparkline
+from infra.drivers.ui.shell import empty, every, page, panel, sparkline
 from query.reports import PERIODS, Figure, Overview
-from schemas.errors import TouchfoldError
+from schemas.errors import FiguresPreparing, TouchfoldError
 
 NAMES: Final = {7: "7 days", 30: "30 days", 90: "90 days", 365: "A year"}
 COLOURS: Final = {
@@ -31,6 +31,7 @@ class _Overview:
         self._services = services
         self._viewer = viewer
         self._days = 30
+        self._preparing = False
 
     async def build(self) -> None:
         with ui.element("div").classes("tf-line"):
@@ -38,44 +39,46 @@ class _Overview:
             picker = ui.toggle(options, value=self._days, on_change=lambda event: self._pick(event.value))
             picker.props('no-caps unelevated toggle-color=primary aria-label="Period"')
             self._note = ui.label("").classes("tf-muted")
+        self._missing = ui.label("").classes("tf-muted")
         self._figures = ui.element("div").classes("tf-stack")
-        await self._fill_figures(self._services.reports.last(self._days))
         self._now = ui.element("div").classes("tf-halves")
-        await self._fill_now()
-        if await connected():
+        await self._refresh()
+        every(self._services, 3, self._again)
+
+    async def _again(self) -> None:
+        """While the figures are being prepared."""
+        if self._preparing:
             await self._refresh()
 
     async def _pick(self, days: int) -> None:
         self._days = days
-        await self._fill_figures(self._services.reports.last(days))
         await self._refresh()
 
     async def _refresh(self) -> None:
         days = self._days
         try:
-            # Seconds of waiting for SQL: not from the pages' own few threads, they answer everybody else.
-            found = await asyncio.to_thread(self._services.reports.overview, days)
+            found = await self._services.run(lambda: self._services.reports.overview(days))
+        except FiguresPreparing as err:
+            self._preparing = True
+            self._note.text = f"{err.message[:1].upper()}{err.message[1:]}."
+            return
         except TouchfoldError as err:
             self._note.text = f"The figures cannot be had now: {err.message}"
             return
+        self._preparing = False
         if days == self._days:
-            await self._fill_figures(found)
+            self._fill_figures(found)
+            await self._fill_now(found.stages)
 
-    async def _fill_figures(self, found: Overview | None) -> None:
+    def _fill_figures(self, found: Overview) -> None:
         self._figures.clear()
         with self._figures:
-            if found is None:
-                self._note.text = "Counting …"
-                with ui.element("div").classes("tf-cards"):
-                    for _ in range(7):
-                        with ui.element("div").classes("tf-card"):
-                            ui.element("div").classes("tf-building")
-                return
             zone = self._services.time_zone
             first = f"{found.period.first.day} {found.period.first:%b}"
             self._note.text = f"{first} until now, against the same {found.days} days earlier · as of " + words.moment(
-                found.made_at, zone
+                found.as_of, zone
             )
+            self._missing.text = _left_out(found)
             if not found.customers and not found.events.now:
                 _first_steps()
                 return
@@ -101,24 +104,22 @@ class _Overview:
                 f"{words.count(found.customers)} in all",
             )
             _card("Events a minute", f"{float(found.events.now) / minutes:,.2f}", found.events)
-            if found.at_risk_value is not None:
-                with ui.element("div").classes("tf-card"):
-                    ui.label("Value at risk").classes("tf-muted")
-                    ui.label(words.money(found.at_risk_value, currency)).classes("tf-big tf-number")
-                    ui.label("spent so far by customers at risk").classes("tf-muted")
+            with ui.element("div").classes("tf-card"):
+                ui.label("Value at risk").classes("tf-muted")
+                ui.label(words.money(found.at_risk_value, currency)).classes("tf-big tf-number")
+                ui.label("spent so far by customers at risk").classes("tf-muted")
 
-    async def _fill_now(self) -> None:
-        """What PostgreSQL knows at once: stages, risk, segments."""
+    async def _fill_now(self, stages: Sequence[tuple[str, str, int]]) -> None:
+        """What is so now, whatever the period: stages, risk, segments."""
         services = self._services
 
-        def look() -> tuple[list[tuple[str, str, int]], list[dict[str, Any]], dict[str, list[tuple[str, int]]]]:
-            views = services.reading.segments.views
-            stages = views.read(lambda view: views.reads.stages(view.revision))
-            return stages, services.reading.segments.overview(), services.reading.segments.trends(30)
+        def look() -> tuple[list[dict[str, Any]], dict[str, list[tuple[str, int]]]]:
+            return services.reading.segments.overview(), services.reading.segments.trends(30)
 
-        stages, segments, trends = await services.run(look)
         if not stages:
             return
+        segments, trends = await services.run(look)
+        self._now.clear()
         with self._now:
             with panel("Lifecycle"):
                 _stages_chart(stages)
@@ -130,6 +131,27 @@ class _Overview:
                         ui.label(words.title(segment["name"])).classes("tf-cut")
                         sparkline([size for _, size in trends.get(segment["name"], [])])
                         ui.label(words.count(segment["size"])).classes("tf-right tf-number tf-strong")
+
+
+def _left_out(found: Overview) -> str:
+    """What is in no sum, why, and what to do about it; empty where all is."""
+    said = []
+    for each in found.missing_rates:
+        parts = [_number_of(each.orders, "order"), _number_of(each.refunds, "refund")]
+        said.append(f"{' and '.join(part for part in parts if part)} in {each.currency}")
+    text = ""
+    if said:
+        text = (
+            f"{', '.join(said)} have no rate into {found.currency}: not counted in the amounts. Add dated rates to the "
+            "definitions (rates: [{currency, date, rate}]) and apply them."
+        )
+    if found.unknown_customers:
+        text += f" The orders of {_number_of(found.unknown_customers, 'customer')} are not at hand, and in no figure."
+    return text.strip()
+
+
+def _number_of(count: int, noun: str) -> str:
+    return f"{words.count(count)} {noun}{'' if count == 1 else 's'}" if count else ""
 
 
 def _card(name: str, value: str, figure: Figure, note: str = "") -> None:
@@ -179,7 +201,7 @@ def _orders_chart(found: Overview) -> None:
     ).style("height: 260px; width: 100%")
 
 
-def _stages_chart(stages: list[tuple[str, str, int]]) -> None:
+def _stages_chart(stages: Sequence[tuple[str, str, int]]) -> None:
     sums: dict[str, int] = {}
     for stage, _, count in stages:
         sums[stage] = sums.get(stage, 0) + count

@@ -1,0 +1,47 @@
+-- Figures of the overview, kept up to date (decision 0018): sums by kind, place in time and label (schemas/figures.py).
+-- Cells of events have revision 0: they are the same in all. Deltas are added up into cells by the worker.
+create table figures (
+    revision integer not null,
+    kind smallint not null,
+    place bigint not null,
+    other integer not null,
+    label text not null,
+    n bigint not null,
+    amount numeric not null,  -- scaled by 10^4
+    primary key (revision, kind, place, other, label)
+);
+create table figure_deltas (
+    revision integer not null,
+    kind smallint not null,
+    place bigint not null,
+    other integer not null,
+    label text not null,
+    n bigint not null,
+    amount numeric not null
+);
+-- What was there before the figures is counted in the background. No row: all is counted.
+create table figure_profile_fills (revision integer primary key, place uuid not null);
+create table figure_event_fills (partition smallint primary key, at bigint not null, until bigint not null);
+
+-- The orders of signatures that belong to nobody (any more): `state` holds the orders alone.
+create table nobody (
+    revision integer not null,
+    signature uuid not null,
+    state bytea not null,
+    primary key (revision, signature)
+);
+create table nobody_due (revision integer not null, signature uuid not null, primary key (revision, signature));
+create index register_erased on register (signature) where verdict = 4;
+create index evidence_erased on evidence (signature) where tokens = '{}';
+
+insert into figure_profile_fills
+    select revision, '00000000-0000-0000-0000-000000000000' from revisions
+    where to_regclass('profiles_r' || revision) is not null;
+insert into figure_event_fills
+    select p.partition, 0, p.next_offset from progress p join revisions r using (revision)
+    where r.state = 'live' and p.next_offset > 0;
+insert into nobody_due
+    select r.revision, s.signature from revisions r, (
+        select signature from register where verdict = 4
+        union select signature from evidence where tokens = '{}') s
+    where to_regclass('profiles_r' || r.revision) is not null;

@@ -1,0 +1,161 @@
+"""Orders, customers' totals and the overview's figures by plain loops over the log: slow, and obviously right.
+
+Written from the contracts alone; imports nothing of the product. Amounts are Decimals with 4 places.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import date, datetime, timedelta, timezone
+from decimal import ROUND_HALF_EVEN, Decimal
+from typing import NamedTuple
+from zoneinfo import ZoneInfo
+
+from tests.checker.reference import BASES, CANCELS, REFUNDS, Event, revenue
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)  # noqa: UP017  # the checker spells it its own way
+ZERO = Decimal("0.0000")
+
+
+class Money(NamedTuple):
+    """The rules of a deployment: base currency, dated rates by currency (ISO day, rate), ranks of sources, zone."""
+
+    base: str
+    rates: Mapping[str, Sequence[tuple[str, Decimal]]]
+    ranks: Mapping[str, int]
+    zone: ZoneInfo
+
+    def in_base(self, amount: Decimal, currency: str, at_us: int) -> Decimal | None:
+        if currency == self.base:
+            return four(amount)
+        day = local(at_us, self.zone).isoformat()
+        known = [rate for since, rate in sorted(self.rates.get(currency, ())) if since <= day]
+        return four(amount * known[-1]) if known else None
+
+
+class Amount(NamedTuple):
+    """What an order or a refund comes to; `order` is the order's id."""
+
+    customer: str
+    owned: bool  # by a profile
+    order: str | None
+    event: str
+    source: str
+    at_us: int
+    own: Decimal | None
+    currency: str
+    base: Decimal | None
+
+    @property
+    def lacks_rate(self) -> bool:
+        return self.own is not None and self.base is None
+
+
+def four(amount: Decimal) -> Decimal:
+    return amount.quantize(Decimal("0.0001"), ROUND_HALF_EVEN)
+
+
+def local(at_us: int, zone: ZoneInfo) -> date:
+    return (_EPOCH + timedelta(microseconds=at_us)).astimezone(zone).date()
+
+
+def _amount(event: Event, customer: str, owned: bool, money: Money) -> Amount:
+    props = event.raw.get("properties", {})
+    own = revenue(props)
+    if own is not None:
+        own = four(abs(own) if event.raw["type"] in REFUNDS else own)
+    currency = (props.get("currency") or money.base).strip().upper()
+    base = None if own is None else money.in_base(own, currency, event.occurred_us)
+    order = str(props["order_id"]) if props.get("order_id") else None
+    where = (event.raw["source"], event.occurred_us)
+    return Amount(customer, owned, order, event.key, *where, own, currency, base)
+
+
+def orders_and_refunds(
+    events: Iterable[Event], owner: Callable[[Event], str | None], money: Money
+) -> tuple[list[Amount], list[Amount]]:
+    """The orders and refunds that count, of each customer, else of each signature that is nobody's."""
+    customers: dict[tuple[str, bool], list[Event]] = {}
+    for event in events:
+        profile = owner(event)
+        customers.setdefault((profile or event.signature, profile is not None), []).append(event)
+    orders: list[Amount] = []
+    refunds: list[Amount] = []
+    for (customer, owned), theirs in customers.items():
+        cancelled: set[str | None] = set()
+        best: dict[str, tuple[tuple[int, int, str], Amount]] = {}
+        for event in theirs:
+            type_, found = event.raw["type"], _amount(event, customer, owned, money)
+            if type_ in CANCELS:
+                cancelled.add(found.order)
+            if type_ not in BASES or (type_ == "purchase.updated" and found.own is None):
+                continue
+            name = found.order or event.raw["id"]
+            place = (money.ranks.get(found.source, 0), found.at_us, found.event)
+            if name not in best or place > best[name][0]:
+                best[name] = (place, found._replace(order=name))
+        cancelled.discard(None)
+        orders += [found for order, (_, found) in best.items() if order not in cancelled]
+        for event in theirs:
+            if event.raw["type"] in REFUNDS:
+                found = _amount(event, customer, owned, money)
+                if found.order not in cancelled:
+                    refunds.append(found)
+    return orders, refunds
+
+
+def lifetime(orders: Iterable[Amount], refunds: Iterable[Amount]) -> dict[str, Decimal]:
+    """Net revenue in the base currency by customer with a profile; amounts without a rate are left out."""
+    totals: dict[str, Decimal] = {}
+    for sign, amounts in ((1, orders), (-1, refunds)):
+        for each in amounts:
+            if each.owned:
+                totals.setdefault(each.customer, ZERO)
+                totals[each.customer] += sign * (each.base or ZERO)
+    return totals
+
+
+class Figures(NamedTuple):
+    """Of one window of the overview."""
+
+    orders: int
+    revenue: Decimal
+    buyers: int
+    repeaters: int
+    events: int
+    unrated: dict[tuple[str, bool], int]  # (currency, of a refund): how many
+
+
+def figures(
+    events: Sequence[Event],
+    orders: Sequence[Amount],
+    refunds: Sequence[Amount],
+    start_us: int,
+    end_us: int,
+    money: Money,
+) -> Figures:
+    """An order counts at its instant with all its refunds; a refund of no order at its own."""
+    by_order = {(each.customer, each.order): each for each in orders}
+    placed = [(each.at_us, each, False) for each in orders]
+    for refund in refunds:
+        order = by_order.get((refund.customer, refund.order))
+        placed.append((refund.at_us if order is None else order.at_us, refund, True))
+    inside = [(each, back) for at, each, back in placed if start_us <= at < end_us]
+    total = sum(((-1 if back else 1) * (each.base or ZERO) for each, back in inside), ZERO)
+    unrated: dict[tuple[str, bool], int] = {}
+    for each, back in inside:
+        if each.lacks_rate:
+            unrated[each.currency, back] = unrated.get((each.currency, back), 0) + 1
+    bought = [each for each, back in inside if not back]
+    buyers = _buyers(orders, start_us, end_us, money)
+    repeaters = sum(
+        sum(each.customer == buyer for each in orders if local(each.at_us, money.zone) <= local(end_us - 1, money.zone))
+        > 1
+        for buyer in buyers
+    )
+    seen = sum(start_us <= event.occurred_us < end_us for event in events)
+    return Figures(len(bought), total, len(buyers), repeaters, seen, unrated)
+
+
+def _buyers(orders: Sequence[Amount], start_us: int, end_us: int, money: Money) -> set[str]:
+    """Customers with a profile who ordered on the days of a window, its last day whole."""
+    first, last = local(start_us, money.zone), local(end_us - 1, money.zone)
+    return {each.customer for each in orders if each.owned and first <= local(each.at_us, money.zone) <= last}

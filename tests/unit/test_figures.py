@@ -1,0 +1,124 @@
+"""What profiles add to the figures: a change is the difference of two whole counts, and windows of buyers add up."""
+
+from collections.abc import Callable
+from random import Random
+from typing import Any
+
+import pytest
+
+from projections.figures import add_change, add_nobody, add_profile
+from projections.orders import order_slots, orders_alone, orders_of
+from projections.state import CANCELS, ORDERS, OVERFLOW, REFUNDS, LocalDays, State, pack, put
+from schemas.figures import Cells, Counted, Kind, add
+
+DAYS = LocalDays("Europe/Vienna")
+DAY_US = 86_400_000_000
+
+
+def empty() -> State:
+    return [0, None, None, [], [], [], []]
+
+
+def grow(state: State, random: Random) -> None:
+    """One more event of an order, whichever."""
+    us, key = random.randrange(0, 800) * DAY_US + random.randrange(DAY_US), random.randbytes(16)
+    order = f"o{random.randrange(6)}"
+    own = random.choice([None, random.randrange(1, 10**7)])
+    currency = random.choice(["USD", "EUR", "JPY"])
+    base = None if own is None or currency == "JPY" else own * 2
+    kind = random.random()
+    if kind < 0.6:
+        put(state[ORDERS], [order, random.randrange(2), us, key, own, currency, base, 1])
+    elif kind < 0.9:
+        put(state[REFUNDS], [key, random.choice([order, None, "never came"]), us, own, currency, base, 1])
+    else:
+        put(state[CANCELS], [order, us, key])
+
+
+def counted(state: State, random: Random) -> Counted:
+    first = random.choice([None, 5 * DAY_US])
+    return Counted(b"p" * 16, pack(state), first, random.choice(["low", "high"]), random.choice(["new", "active"]))
+
+
+def without_zeros(cells: Cells) -> Cells:
+    return {key: cell for key, cell in cells.items() if any(cell)}
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_a_change_is_what_was_counted_after_it_less_what_was_before(seed: int) -> None:
+    random = Random(seed)
+    state = empty()
+    row = counted(state, random)
+    kept: Cells = {}
+    add_profile(kept, row, DAYS)
+    for _ in range(25):
+        before = order_slots(row.state)
+        for _ in range(random.randrange(3)):
+            grow(state, random)
+        new = counted(state, random)
+        add_change(kept, row, new, before, state, DAYS)
+        row = new
+        whole: Cells = {}
+        add_profile(whole, row, DAYS)
+        assert without_zeros(kept) == without_zeros(whole)
+    add_profile(kept, row, DAYS, -1)
+    assert without_zeros(kept) == {}
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_all_cells_of_amounts_together_are_the_sum_of_what_counts(seed: int) -> None:
+    random = Random(seed)
+    state = empty()
+    for _ in range(30):
+        grow(state, random)
+    orders, refunds = orders_of(state)
+    net = sum(o.base_revenue or 0 for o in orders) - sum(r.base_amount or 0 for r in refunds)
+    profile, nobody = dict[tuple[int, int, int, str], list[int]](), dict[tuple[int, int, int, str], list[int]]()
+    add_profile(profile, counted(state, random), DAYS)
+    add_nobody(nobody, pack(orders_alone(state)))
+    for cells in (profile, nobody):
+        assert sum(cell[1] for key, cell in cells.items() if key[0] == Kind.ORDERS) == net
+        assert sum(cell[0] for key, cell in cells.items() if key[0] == Kind.ORDERS) == len(orders)
+    assert sum(cell[1] for key, cell in profile.items() if key[0] == Kind.RISK) == net
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_buyers_of_any_window_are_those_who_ordered_in_it(seed: int) -> None:
+    random = Random(seed)
+    bought: list[list[int]] = []
+    cells: Cells = {}
+    for _ in range(20):
+        state = empty()
+        for number in range(random.randrange(5)):
+            us = random.randrange(0, 60) * DAY_US + DAY_US // 2
+            put(state[ORDERS], [f"o{number}", 0, us, random.randbytes(16), 1, "USD", 1, 1])
+        add_profile(cells, counted(state, random), DAYS)
+        bought.append([DAYS.day(entry[2]) for entry in state[ORDERS]])
+    for _ in range(40):
+        first = random.randrange(0, 60)
+        last = first + random.randrange(0, 30)
+
+        def total(kind: int, holds: Callable[[Any], bool]) -> int:
+            return sum(cell[0] for key, cell in cells.items() if key[0] == kind and holds(key))
+
+        buyers = total(Kind.BUYERS, lambda key: first <= key[1] <= last and key[2] > key[1] - first)  # noqa: B023
+        once = total(Kind.FIRSTS, lambda key: first <= key[1] <= last and key[1] + key[2] > last)  # noqa: B023
+        inside = [days for days in bought if any(first <= day <= last for day in days)]
+        assert buyers == len(inside)
+        assert buyers - once == sum(sum(day <= last for day in days) > 1 for days in inside)
+
+
+def test_a_customer_whose_orders_are_not_at_hand_is_counted_as_that_and_in_no_amount() -> None:
+    state = empty()
+    state[ORDERS] = state[REFUNDS] = state[CANCELS] = OVERFLOW
+    cells: Cells = {}
+    add_profile(cells, Counted(b"p" * 16, pack(state), 0, "low", "new"), DAYS)
+    kinds = {key[0] for key in cells}
+    assert kinds == {Kind.CUSTOMERS, Kind.STAGE, Kind.RISK, Kind.UNKNOWN}
+
+
+def test_what_is_added_up_to_nothing_is_nothing() -> None:
+    cells: Cells = {}
+    add(cells, (Kind.ORDERS, 1, 0, ""), 1, 5)
+    add(cells, (Kind.ORDERS, 1, 0, ""), -1, -5)
+    assert without_zeros(cells) == {}
