@@ -11,7 +11,7 @@ import psycopg2.extensions
 from psycopg2.extensions import connection as Connection
 from psycopg2.extensions import cursor as Cursor
 
-from schemas.errors import DiskFull, StoreUnavailable
+from schemas.errors import BadRequest, DiskFull, StoreUnavailable
 
 _DISK_FULL: Final = "53100"
 _OPTIONS: Final = "-c TimeZone=UTC -c standard_conforming_strings=on"
@@ -20,9 +20,18 @@ _CONSTRAINT: Final = "23"  # class of integrity violations: ours, not an outage
 
 @contextmanager
 def mapped() -> Iterator[None]:
-    """Turn the driver's outages into StoreUnavailable or DiskFull; integrity and SQL errors pass through."""
+    """Turn the driver's outages into StoreUnavailable or DiskFull; integrity and SQL errors pass through.
+
+    Text that PostgreSQL cannot hold (NUL, half a surrogate pair) is BadRequest: nothing can be stored or found by it.
+    """
     try:
         yield
+    except ValueError as err:  # psycopg2's for NUL; UnicodeEncodeError
+        if isinstance(err, UnicodeEncodeError) or "NUL (0x00)" in str(err):
+            raise BadRequest(
+                "a text holds a character that cannot be kept (NUL, or half a pair): leave it out"
+            ) from err
+        raise
     except psycopg2.Error as err:
         code = err.pgcode or ""
         if code == _DISK_FULL:
