@@ -2,9 +2,11 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from schemas.facts import Fact
+
+SUPERSEDED: Final = "superseded by a newer revision before it was ready"
 
 
 class Revision(NamedTuple):
@@ -77,8 +79,25 @@ class Control(Protocol):
     def beat(self, revision: int) -> Beat:
         """What a worker among others has to do beside its partitions."""
 
-    def add_revision(self, cause: str, definitions: Mapping[str, Any], content_hash: str, at: datetime) -> int:
-        """A new revision in state building, with its tables and progress at 0. Supersedes others that are building."""
+    def newest(self) -> Revision:
+        """The newest revision being built, else the live one: what the next change of definitions starts from."""
+
+    def add_revision(
+        self,
+        cause: str,
+        definitions: Mapping[str, Any],
+        content_hash: str,
+        at: datetime,
+        *,
+        base: str,
+        fact: Fact | None = None,
+    ) -> int:
+        """A new revision in state building, with its tables and progress at 0, and the fact that says so.
+
+        Supersedes others that are building: they fail with the message SUPERSEDED, and the next number is their
+        successor. `base`: content hash of what `definitions` were made from. Raises DefinitionsMoved when that is no
+        longer the newest: compare and set.
+        """
 
     def set_done(self, revision: int, done: float) -> None: ...
 
@@ -89,7 +108,5 @@ class Control(Protocol):
         """Drop the tables of retired revisions."""
 
     def save_watermarks(self, revision: int, watermarks: Sequence[int]) -> None: ...
-
-    def add_fact(self, fact: Fact, at: datetime) -> None: ...
 
     def open_marks(self, revision: int, kind: str | None = None) -> int: ...

@@ -113,6 +113,12 @@ class DefinitionsInvalid(TouchfoldError):
     code, disposition, status = "definitions_invalid", Disposition.REJECT, 400
 
 
+class DefinitionsMoved(TouchfoldError):
+    """Somebody else changed the definitions while these were merged: merge again."""
+
+    code, disposition, status = "definitions_moved", Disposition.RETRY, 409
+
+
 class SqlRefused(TouchfoldError):
     """The statement is not one the SQL process runs, or it ran into an error of its own."""
 

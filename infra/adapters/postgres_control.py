@@ -8,7 +8,8 @@ from psycopg2.extensions import cursor as Cursor
 from psycopg2.extras import Json
 
 from infra.adapters.postgres import Database
-from schemas.control import Beat, Progress, Pulse, Revision
+from schemas.control import SUPERSEDED, Beat, Progress, Pulse, Revision
+from schemas.errors import DefinitionsMoved
 from schemas.facts import Fact
 
 _REVISION: Final = "select revision, state, cause, definitions, content_hash, done, message from revisions"
@@ -106,15 +107,33 @@ class PostgresControl:
             due_us = _first_due(cursor, revision) if row[0] == revision else None
             return Beat(row[0], row[1], row[2], row[3], row[4], due_us, row[5])
 
-    def add_revision(self, cause: str, definitions: Mapping[str, Any], content_hash: str, at: datetime) -> int:
+    def newest(self) -> Revision:
+        return self._revisions("where state in ('building', 'live') order by revision desc limit 1")[0]
+
+    def add_revision(
+        self,
+        cause: str,
+        definitions: Mapping[str, Any],
+        content_hash: str,
+        at: datetime,
+        *,
+        base: str,
+        fact: Fact | None = None,
+    ) -> int:
         with self._database.transaction() as cursor:
             cursor.execute("lock table revisions in share row exclusive mode")
-            cursor.execute("select revision from revisions where state = 'building'")
-            for (older,) in cursor.fetchall():
-                _drop(cursor, older, "failed", "superseded by a newer revision before it was ready")
-            cursor.execute("select coalesce(max(revision), 0) + 1 from revisions")
+            cursor.execute(f"{_REVISION} where state in ('building', 'live') order by revision desc")
+            standing = [Revision(*row) for row in cursor.fetchall()]
+            if standing[0].content_hash != base:
+                raise DefinitionsMoved("the definitions were changed meanwhile by somebody else: apply again")
+            for older in standing:
+                if older.state == "building":
+                    _drop(cursor, older.revision, "failed", SUPERSEDED)
+            cursor.execute("select max(revision) + 1 from revisions")
             row = cursor.fetchone()
             assert row is not None, "an aggregate gave no row"
+            if fact is not None:
+                insert_fact(cursor, fact, at)
             insert_revision(cursor, int(row[0]), "building", cause, definitions, content_hash, at)
             return int(row[0])
 
@@ -146,10 +165,6 @@ class PostgresControl:
                     " where revision = %s and partition = %s",
                     (watermark_us, revision, partition),
                 )
-
-    def add_fact(self, fact: Fact, at: datetime) -> None:
-        with self._database.transaction() as cursor:
-            insert_fact(cursor, fact, at)
 
     def open_marks(self, revision: int, kind: str | None = None) -> int:
         with self._database.reading() as cursor:

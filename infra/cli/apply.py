@@ -88,8 +88,8 @@ def _tell(applied: "Applied", as_json: bool) -> None:
         typer.echo("nothing changed")
 
 
-def await_revision_of(here: "Session", control: "PostgresControl", revision: int) -> None:
-    """Build it here, or wait for the worker that runs; with a bar on stderr."""
+def await_revision_of(here: "Session", control: "PostgresControl", revision: int) -> int:
+    """Build it here, or wait for the worker that runs; with a bar on stderr. The revision that is live then."""
     from rich.console import Console
     from rich.progress import Progress
 
@@ -98,9 +98,8 @@ def await_revision_of(here: "Session", control: "PostgresControl", revision: int
     with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(f"building revision {revision}", total=1.0)
         if here.joined:
-            await_revision(
+            return await_revision(
                 control, revision, lambda done: bar.update(task, completed=done), lambda: time.sleep(0.1), 600
             )
-        else:
-            here.settle(lambda _text: bar.update(task, completed=control.revision(revision).done))
-            await_revision(control, revision, lambda done: bar.update(task, completed=done), lambda: None, 1)
+        here.settle(lambda _text: bar.update(task, completed=control.revision(revision).done))
+        return await_revision(control, revision, lambda done: bar.update(task, completed=done), lambda: None, 1)

@@ -38,8 +38,7 @@ def rebuild(
             _check(here, as_json)
             return
         control = PostgresControl(here.dsn)
-        revision = start_rebuild(control, datetime.now(UTC))
-        await_revision_of(here, control, revision)
+        revision = await_revision_of(here, control, start_rebuild(control, datetime.now(UTC)))
         typer.echo(json.dumps({"revision": revision}) if as_json else f"revision {revision} is live")
 
 
