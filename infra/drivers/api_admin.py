@@ -263,7 +263,7 @@ def _erase(app: FastAPI, api: Api) -> None:
         from infra.erasing import erase_person  # noqa: PLC0415  # phone numbers' tables take 0.1 s to import
 
         value = str(body.value)
-        done = await api.run_slowly(
+        done = await api.run_erasing(
             lambda: erase_person(api.session, body.kind, value, force=body.force, suppress=body.suppress)
         )
         detail = {name: done[name] for name in ("found", "identifiers", "events")}

@@ -5,11 +5,12 @@ import hmac
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from hashlib import sha256
 from typing import TYPE_CHECKING, Annotated, Any, Final, Generic, TypeVar
 from urllib.parse import urlsplit
@@ -20,9 +21,10 @@ from fastapi.security import APIKeyCookie, HTTPAuthorizationCredentials, HTTPBea
 from infra.adapters.postgres_audit import PostgresAudit
 from infra.adapters.postgres_people import PostgresPeople
 from infra.adapters.postgres_tokens import PostgresTokens
+from infra.drivers.sql_queue import SLOTS, SqlQueue
 from infra.log_lines import described
 from infra.reading import Reading
-from schemas.errors import Forbidden, TouchfoldError, Unauthorized
+from schemas.errors import Forbidden, SqlRefused, TouchfoldError, Unauthorized
 from schemas.roles import RIGHTS, may
 
 if TYPE_CHECKING:
@@ -43,7 +45,7 @@ COOKIE: Final = "touchfold_session"
 CSRF_HEADER: Final = "X-CSRF-Token"
 SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 THREADS: Final = 6  # of reads: a profile takes about a millisecond, so two cores are busy with two
-SLOW_THREADS: Final = 2  # SQL, exports and erasures take seconds; they must not keep a profile waiting
+SLOW_THREADS: Final = 2  # exports and checks take seconds; they must not keep a profile waiting
 KNOWN_S: Final = 1.0  # a revoked token, or the cookie of an ended session, is refused after at most so long
 KNOWN: Final = 1_000
 
@@ -99,6 +101,9 @@ class Api:
     _known: dict[tuple[bool, str], tuple[str, str, float]] = field(default_factory=dict)  # -> (name, role, until)
     _reads: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(THREADS, "api"))
     _slow: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(SLOW_THREADS, "api slow"))
+    _sql: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(SLOTS, "api sql"))
+    _erasing: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "api erasing"))
+    sql_queue: SqlQueue = field(default_factory=SqlQueue)
     _waiting: set[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = field(default_factory=set)
     stopping: bool = False
 
@@ -111,6 +116,25 @@ class Api:
     async def run_slowly(self, work: Callable[[], T]) -> T:
         """The same for what may take seconds."""
         return await _in(self._slow, work)
+
+    async def run_erasing(self, work: Callable[[], T]) -> T:
+        """The same for an erasure, which waits for nothing but another erasure."""
+        return await _in(self._erasing, work)
+
+    async def ask_sql(
+        self, person: str, statement: str, limit: int, gone: Callable[[], Awaitable[bool]]
+    ) -> Mapping[str, Any]:
+        """The rows of a statement, when it is this person's turn. Raises SqlRefused, SqlLimit, TooMany, QueueFull.
+
+        `gone`: whether who asked has left; nothing is run for them then.
+        """
+
+        async def work() -> Mapping[str, Any]:
+            if await gone():
+                raise SqlRefused("who asked has left")
+            return await _in(self._sql, partial(self.run_sql, statement, limit))
+
+        return await self.sql_queue.run(person, statement, work)
 
     def now(self) -> datetime:
         """The time of receipts: of sessions, notes and keys."""
@@ -181,6 +205,8 @@ class Api:
         self.stop()
         self._reads.shutdown()
         self._slow.shutdown()
+        self._sql.shutdown()
+        self._erasing.shutdown()
         for late in (self.acting, self.retrying):
             if late.made is not None:
                 late.made.close()

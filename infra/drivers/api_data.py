@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Annotated, Any, Final, Literal
 
-from fastapi import FastAPI, Path, Query
+from fastapi import FastAPI, Path, Query, Request
 from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -51,11 +51,20 @@ def _sql(app: FastAPI, api: Api) -> None:
     analyst = need(api, SQL)
 
     @app.post(f"{PREFIX}/sql", tags=["sql"], responses=examples.ok(examples.SQL_ANSWER))
-    async def sql(body: Statement, caller: Caller = analyst) -> Response:
-        """Run one SELECT over the tables of the contract, in a process of its own."""
-        found = await api.run_slowly(lambda: api.run_sql(body.sql, body.limit))
+    async def sql(request: Request, body: Statement, caller: Caller = analyst) -> Response:
+        """Run one SELECT over the tables of the contract, in a process of its own, when it is your turn.
+
+        Two run at once, one of each person in turn; 10 of yours may run and wait. `GET sql/queue` has your places.
+        """
+        found = await api.ask_sql(caller.name, body.sql, body.limit, request.is_disconnected)
         api.note(caller, "sql.run", rows=len(found["rows"]))
         return answer(found)
+
+    @app.get(f"{PREFIX}/sql/queue", tags=["sql"], responses=examples.ok(examples.SQL_QUEUE))
+    async def queue(caller: Caller = analyst) -> Response:
+        """How many statements run and wait in this process, and the places of yours: 0 runs, 1 is next."""
+        yours = [each._asdict() | {"for_s": round(each.for_s, 1)} for each in api.sql_queue.places(caller.name)]
+        return answer({"running": api.sql_queue.running, "waiting": api.sql_queue.waiting, "yours": yours})
 
 
 # --- events ------------------------------------------------------------------------------------------------------

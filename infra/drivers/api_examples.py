@@ -88,6 +88,11 @@ CHANGE: Final = {
 CHANGES: Final = {"items": [CHANGE], "next": _CURSOR}
 STREAM: Final = f'id: {_CURSOR}\ndata: {{"id": "…", "type": "segment", …}}\n\n'
 SQL_ANSWER: Final = {"columns": ["type", "n"], "rows": [["purchase.completed", 41]], "truncated": False}
+SQL_QUEUE: Final = {
+    "running": 2,
+    "waiting": 3,
+    "yours": [{"id": 7, "statement": "select count(*) from events", "place": 1, "for_s": 0.4}],
+}
 ACTION: Final[dict[str, Any]] = {"action": "call", "direction": "in", "topic": "delivery", "text": "asked for Friday"}
 ACTED: Final = {"event_id": _EVENT_ID}
 DETAILS: Final = {
