@@ -15,6 +15,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Annotated, Any, Final, Generic, TypeVar
 from urllib.parse import urlsplit
 
+import psycopg2
 from fastapi import Depends, Query, Request
 from fastapi.security import APIKeyCookie, HTTPAuthorizationCredentials, HTTPBearer
 
@@ -24,7 +25,7 @@ from infra.adapters.postgres_tokens import PostgresTokens
 from infra.drivers.sql_queue import SLOTS, SqlQueue
 from infra.log_lines import described
 from infra.reading import Reading
-from schemas.errors import Forbidden, SqlRefused, TouchfoldError, Unauthorized
+from schemas.errors import BadRequest, Forbidden, SqlRefused, TouchfoldError, Unauthorized
 from schemas.roles import RIGHTS, may
 
 if TYPE_CHECKING:
@@ -219,6 +220,8 @@ async def _in(pool: ThreadPoolExecutor, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(pool, work)
     except TouchfoldError:
         raise
+    except psycopg2.DataError as err:  # a number beyond bigint, and the like: only a caller's value can be one
+        raise BadRequest("a value of the request is out of range") from err
     except Exception as err:
         log.error("an error of ours: %s", described(err, err.__traceback__))
         raise TouchfoldError("an error of ours; the log of the HTTP process has it") from err
