@@ -9,8 +9,6 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
 from enum import IntEnum
 from typing import Final, NamedTuple
 from weakref import WeakSet
@@ -64,8 +62,7 @@ class _Waiter:
 class _Held(threading.local):
     """How many pooled connections this thread holds, of whatever pool: a wait in a circle may go through two."""
 
-    def __init__(self) -> None:
-        self.count = [0]
+    count = 0
 
 
 _held: Final = _Held()
@@ -130,22 +127,21 @@ class Pool:
 
     # --- borrowing -------------------------------------------------------------------------------------------------
 
-    @contextmanager
-    def borrowed(self, lane: Lane) -> Iterator[PooledConnection]:
-        """A connection between two transactions; what it is left in decides whether it is kept.
+    def lend(self, lane: Lane) -> tuple[PooledConnection, Lane]:
+        """A connection between two transactions, and the lane it was lent in; both for `take_back`, in this thread.
 
         Raises ConnectionsInUse when none came free within `wait_s`, StoreUnavailable.
         """
-        held = _held.count
-        if held[0]:
+        if _held.count:
             lane = Lane.NESTED
         connection = self._borrow(lane)
-        held[0] += 1
-        try:
-            yield connection
-        finally:
-            held[0] -= 1
-            self._give_back(connection, lane)
+        _held.count += 1
+        return connection, lane
+
+    def take_back(self, connection: PooledConnection, lane: Lane) -> None:
+        """What it is left in decides whether it is kept."""
+        _held.count -= 1
+        self._give_back(connection, lane)
 
     def _borrow(self, lane: Lane) -> PooledConnection:
         deadline = time.monotonic() + self._limits.wait_s
@@ -235,6 +231,8 @@ class Pool:
     def _release(self, lane: Lane) -> None:
         """Pass the permit on: to who waits longest in the first lane that has room. Locked."""
         self._in_use[lane] -= 1
+        if not any(self._waiting):
+            return
         for next_lane in Lane:
             waiting = self._waiting[next_lane]
             while waiting and self._is_room(next_lane):
