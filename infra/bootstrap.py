@@ -17,6 +17,7 @@ from typing import Final
 
 from infra import settings as reading
 from infra.adapters.clock import SystemClock
+from infra.adapters.connection_pool import Lane
 from infra.adapters.data_folder import DataFolder, Running
 from infra.adapters.disk import Disk
 from infra.adapters.embedded_postgres import EmbeddedPostgres
@@ -28,6 +29,7 @@ from infra.adapters.postgres import Database
 from infra.adapters.postgres_control import insert_revision
 from infra.adapters.postgres_log import PostgresLog
 from infra.adapters.vault import ErasedTokens, PostgresVault, vault_is_new
+from infra.connections import embedded_connections, take_share
 from infra.settings import Deployment, Settings
 from schemas import failpoints
 from schemas.errors import FolderLocked, Problem, SettingsInvalid, StoreUnavailable
@@ -59,7 +61,7 @@ def build(settings: Settings) -> Adapters:
     """Choose the adapters. Opens nothing."""
     server: Server
     if settings.database is None:
-        server = EmbeddedPostgres(settings.data)
+        server = EmbeddedPostgres(settings.data, connections=embedded_connections(settings.doors))
     else:
         vault = settings.vault.get_secret_value() if settings.vault else None
         server = OwnPostgres(settings.data, settings.database.get_secret_value(), vault)
@@ -278,9 +280,9 @@ class Session:
             self._opened.callback(self._vault.close)
         return self._vault
 
-    def database(self, name: str) -> Database:
-        """A connection of its own to the main database, closed with the session."""
-        database = Database(self.dsn, name)
+    def database(self, name: str, lane: Lane = Lane.READ) -> Database:
+        """The main database, given up with the session."""
+        database = Database(self.dsn, name, lane)
         self._opened.callback(database.close)
         return database
 
@@ -315,13 +317,14 @@ def session(data: Path | str | None = None, *, role: str = "cli", say: Say = qui
     adapters = build(settings)
     running = claim(adapters, LOCK_WAIT_S, say)
     if running is not None:
-        with closing(_joined(settings, adapters, running)) as joined:
+        with closing(_joined(settings, adapters, running, role)) as joined:
             yield joined
         return
     server = adapters.server
     try:
         adapters.folder.make()
         server.start(say)
+        take_share(role, server.dsn, server.vault_dsn)
         deployment = prepare(settings, adapters, say)
         alone = Session(settings, adapters, server.dsn, server.vault_dsn, None, deployment)
         with closing(alone):
@@ -340,11 +343,12 @@ def role_session(data: Path, role: str, *, armed: bool = True) -> Iterator[Sessi
     running = adapters.folder.running()
     if running is None:
         raise StoreUnavailable(f"no touchfold up runs on {data}")
-    with closing(_joined(settings, adapters, running)) as joined:
+    with closing(_joined(settings, adapters, running, role)) as joined:
         yield joined
 
 
-def _joined(settings: Settings, adapters: Adapters, running: Running) -> Session:
+def _joined(settings: Settings, adapters: Adapters, running: Running, role: str) -> Session:
+    take_share(role, running.dsn, running.vault_dsn)
     with closing(Database(running.dsn, "touchfold session")) as database:
         deployment = ensure_deployment(database, settings)
     return Session(settings, adapters, running.dsn, running.vault_dsn, running.url, deployment)

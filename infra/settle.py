@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from infra.adapters.connection_pool import Lane
 from infra.adapters.postgres import Database
 from infra.adapters.reading_log import Tails
 from schemas.errors import StoreUnavailable
@@ -52,7 +53,7 @@ def settle(session: "Session", progress: Callable[[str], None]) -> None:
     worker = worker_of(session)
     log = session.log()
     session.vault().hold_lease()  # else every key is read again
-    with closing(Database(session.dsn, "touchfold settle")) as database:
+    with closing(Database(session.dsn, "touchfold settle", Lane.WORK)) as database:
         while worker.step():
             progress(_look(database, 0).told(sum(log.ends())))
 
@@ -61,7 +62,7 @@ def _a_worker_lives(session: "Session") -> bool:
     """Whether a worker of the cluster runs, on whatever machine."""
     from infra.adapters.presence import present  # noqa: PLC0415  # of a cluster alone
 
-    with closing(Database(session.dsn, "touchfold settle")) as database:
+    with closing(Database(session.dsn, "touchfold settle", Lane.WORK)) as database:
         return any(each.role == "worker" for each in present(database))
 
 
@@ -72,13 +73,13 @@ def _work_here(session: "Session", progress: Callable[[str], None]) -> None:
 
     session.vault().hold_lease()
     worker = shared_worker_of(session)
-    with closing(Database(session.dsn, "touchfold settle")) as database:
+    with closing(Database(session.dsn, "touchfold settle", Lane.WORK)) as database:
         work_off(worker, lambda: progress(_look(database, 0).told(sum(worker.services.log.ends()))))
 
 
 def _await(session: "Session", progress: Callable[[str], None]) -> None:
     """Positions first, then the marks they left: one statement sees both as of one instant."""
-    with closing(Database(session.dsn, "touchfold settle")) as database:
+    with closing(Database(session.dsn, "touchfold settle", Lane.WORK)) as database:
         log = session.log()
         ends = log.ends()
         total = sum(ends)

@@ -185,6 +185,12 @@ class DiskFull(StoreUnavailable):
     code = "disk_full"
 
 
+class ConnectionsInUse(StoreUnavailable):
+    """PostgreSQL is there, but no connection to it came free in time: this process's, or the server's."""
+
+    code = "connections_in_use"
+
+
 class ProgressConflict(TouchfoldError):
     """Another worker owns the partition, or the batch is not the next one."""
 

@@ -29,13 +29,14 @@ SOCKET_PATH_MAX: Final = 107  # bytes of sun_path on Linux, less the terminating
 LOG_MAX_BYTES: Final = 10_000_000
 USER: Final = "touchfold"
 DATABASES: Final = ("touchfold", "touchfold_vault")
+CONNECTIONS: Final = 100  # where nobody says how many processes there will be
 CONFIGURATION: Final = """
 # Written by Touchfold at each start.
 listen_addresses = '{listen}'
 port = {port}
 unix_socket_directories = '{sockets}'
 unix_socket_permissions = 0777
-max_connections = 60
+max_connections = {connections}
 shared_buffers = 192MB
 work_mem = 16MB
 maintenance_work_mem = 128MB
@@ -73,10 +74,11 @@ def binaries() -> Path:
 class EmbeddedPostgres:
     """The server of one data folder. `start` and `stop` from the process's main thread: it dies with its parent."""
 
-    def __init__(self, data: Path, extra: str = "") -> None:
+    def __init__(self, data: Path, extra: str = "", connections: int = CONNECTIONS) -> None:
         """`extra`: lines for postgresql.conf after ours; for tests, which need no disk to survive a power cut."""
         self.data = data.resolve()
         self._extra = extra
+        self._connections = connections
         self.folder = self.data / "postgres"
         self.cluster = self.folder / "cluster"
         self.secret_file = self.data / "postgres.secret"
@@ -121,7 +123,7 @@ class EmbeddedPostgres:
         self._clear_stale()
         self._cut_log()
         listen, port, sockets = self._address()
-        configuration = CONFIGURATION.format(listen=listen, port=port, sockets=sockets)
+        configuration = CONFIGURATION.format(listen=listen, port=port, sockets=sockets, connections=self._connections)
         self._write_owned(self.cluster / "postgresql.conf", configuration + self._extra, account)
         hba = "local all all scram-sha-256\nhost all all 127.0.0.1/32 scram-sha-256\n"
         self._write_owned(self.cluster / "pg_hba.conf", hba, account)

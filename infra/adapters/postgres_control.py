@@ -7,6 +7,7 @@ from typing import Any, Final
 from psycopg2.extensions import cursor as Cursor
 from psycopg2.extras import Json
 
+from infra.adapters.connection_pool import Lane
 from infra.adapters.postgres import Database
 from schemas.control import SUPERSEDED, Beat, Progress, Pulse, Revision
 from schemas.errors import DefinitionsMoved
@@ -27,7 +28,7 @@ class PostgresControl:
     """One connection: give each thread its own."""
 
     def __init__(self, dsn: str, name: str = "touchfold control") -> None:
-        self._database = Database(dsn, name)
+        self._database = Database(dsn, name, Lane.WORK)
 
     def live(self) -> Revision:
         (found,) = self._revisions("where state = 'live'")

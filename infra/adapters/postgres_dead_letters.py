@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from psycopg2.extras import execute_values
 
+from infra.adapters.connection_pool import Lane
 from infra.adapters.postgres import Database, Uuid, Uuids
 from schemas.dead_letters import DeadLetter
 
@@ -17,7 +18,7 @@ class PostgresDeadLetters:
     """One connection: give each thread its own."""
 
     def __init__(self, dsn: str) -> None:
-        self._database = Database(dsn, "touchfold dead letters")
+        self._database = Database(dsn, "touchfold dead letters", Lane.WORK)
 
     def insert(self, letters: Sequence[DeadLetter], suppressed: Sequence[bytes], at: datetime) -> None:
         """Store letters and the event keys refused for a suppressed person; one commit. Raises StoreUnavailable.

@@ -12,6 +12,7 @@ import msgspec
 from psycopg2.extensions import cursor as Cursor
 from psycopg2.extras import Json
 
+from infra.adapters.connection_pool import Lane
 from infra.adapters.postgres import Database, Uuid, Uuids
 from infra.adapters.postgres_control import insert_fact
 from infra.adapters.postgres_locks import ERASURE_LOCK, IDENTITY_LOCK
@@ -29,7 +30,7 @@ class PostgresErasures:
 
     def __init__(self, dsn: str) -> None:
         self._dsn = dsn
-        self._database = Database(dsn, "touchfold erase")
+        self._database = Database(dsn, "touchfold erase", Lane.WORK)
 
     @contextmanager
     def reading(self) -> Iterator["PostgresErasure"]:

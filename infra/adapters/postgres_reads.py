@@ -1,6 +1,6 @@
 """The reading side's SQL over the live tables: `Reads`, and the bell that rings when the change feed grows.
 
-One connection a thread, one round trip a question: statements commit by themselves, nothing is locked.
+A connection for one question, one round trip a question: statements commit by themselves, nothing is locked.
 """
 
 import logging
@@ -17,8 +17,9 @@ from psycopg2.extensions import connection as Connection
 from psycopg2.extensions import cursor as Cursor
 
 from infra.adapters.log_order import LogOrder
-from infra.adapters.postgres import Database, Uuid, Uuids, mapped
-from schemas.errors import DiskFull, RevisionReplaced, StoreUnavailable
+from infra.adapters.postgres import Database, Dedicated, Uuid, Uuids, mapped
+from infra.adapters.postgres_connect import PooledConnection
+from schemas.errors import ConnectionsInUse, DiskFull, RevisionReplaced, StoreUnavailable
 from schemas.reads import (
     ChangeRow,
     Deployment,
@@ -104,67 +105,48 @@ order by at desc, event_key desc limit %(limit)s
 
 
 class PerThread:
-    """A connection for each thread that asks; all are closed together."""
+    """Single statements; any thread. `make`: the database, whose pool lends a connection for each statement."""
 
     def __init__(self, make: Callable[[], Database]) -> None:
-        self._make = make
-        self._local = threading.local()
-        self._lock = threading.Lock()
-        self._made: list[Database] = []
-
-    def database(self) -> Database:
-        found: Database | None = getattr(self._local, "database", None)
-        if found is None:
-            found = self._local.database = self._make()
-            with self._lock:
-                self._made.append(found)
-        return found
+        self._database = make()
 
     def rows(self, query: str, params: Params = ()) -> Rows:
         """The rows of one statement that commits by itself. After an outage it is tried once more."""
-        try:
-            return self._rows(query, params)
-        except DiskFull:
-            raise
-        except StoreUnavailable:
-            self.database().close()  # perhaps a connection of before a restart
-            return self._rows(query, params)
+        return self._twice(lambda: self._rows(query, params))
 
     def prepared(self, name: str, query: str, token: bytes) -> Rows:
         """`rows` of a query over one token ($1), planned once a connection: planning takes 1.2 ms, running 0.1."""
+        return self._twice(lambda: self._rows(query, (Uuid(token),), name))
+
+    def _twice(self, ask: Callable[[], Rows]) -> Rows:
+        """A restart between two statements is noticed before the second; this is for one in the middle of it."""
         try:
-            return self._rows(query, (Uuid(token),), name)
+            return ask()
+        except (DiskFull, ConnectionsInUse):
+            raise
         except StoreUnavailable:
-            self.database().close()
-            return self._rows(query, (Uuid(token),), name)
+            return ask()
 
     def _rows(self, query: str, params: Params, name: str | None = None) -> Rows:
-        with mapped():
-            connection = self.database().connection()
-            if not connection.autocommit:
-                connection.autocommit = True
-            with connection.cursor() as cursor:
-                if name is None:
-                    cursor.execute(query, params)
-                else:
-                    self._prepare(connection, cursor, name, query)
-                    cursor.execute(f"execute {name} (%s)", params)
-                return cursor.fetchall() if cursor.description else []
-
-    def _prepare(self, connection: Connection, cursor: Cursor, name: str, query: str) -> None:
-        known: tuple[Connection, set[str]] | None = getattr(self._local, "prepared", None)
-        if known is None or known[0] is not connection:
-            known = self._local.prepared = (connection, set())
-        if name not in known[1]:
-            cursor.execute(f"prepare {name} (uuid) as {query}")
-            known[1].add(name)
+        with self._database.reading() as cursor:
+            if name is None:
+                cursor.execute(query, params)
+            else:
+                _prepare(cursor, name, query)
+                cursor.execute(f"execute {name} (%s)", params)
+            return cursor.fetchall() if cursor.description else []
 
     def close(self) -> None:
-        with self._lock:
-            for database in self._made:
-                database.close()
-            self._made.clear()
-        self._local = threading.local()
+        self._database.close()
+
+
+def _prepare(cursor: Cursor, name: str, query: str) -> None:
+    """Once a connection; whoever uses the connection later finds it prepared. `name` belongs to one query for ever."""
+    connection = cursor.connection
+    assert isinstance(connection, PooledConnection), "connect makes no others"
+    if name not in connection.prepared:
+        cursor.execute(f"prepare {name} (uuid) as {query}")
+        connection.prepared.add(name)
 
 
 @contextmanager
@@ -356,7 +338,7 @@ class FeedBell:
     """
 
     def __init__(self, dsn: str) -> None:
-        self._database = Database(dsn, "touchfold feed bell")
+        self._database = Dedicated(dsn, "touchfold feed bell")
         self._changed = threading.Condition()
         self._rung = 0
         self._listeners: set[Callable[[], None]] = set()

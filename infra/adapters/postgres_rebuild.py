@@ -5,10 +5,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
-from psycopg2.extensions import connection as Connection
 from psycopg2.extensions import cursor as Cursor
 
-from infra.adapters.postgres import Database, Uuid, connect, copy_out, int8, mapped
+from infra.adapters.connection_pool import Lane
+from infra.adapters.postgres import Database, Dedicated, Uuid, copy_out, int8, mapped
 from infra.adapters.postgres_decide import PostgresDecide
 from infra.adapters.postgres_locks import BUILD_LOCK, ERASURE_LOCK, FOLD_GATE, LIVE_LOCK
 from infra.adapters.postgres_rows import PROFILES, evidence_row, profile_row
@@ -20,11 +20,11 @@ _CHUNK: Final = 20_000
 
 
 class PostgresRebuild:
-    """One connection, used by the worker that builds."""
+    """Used by the worker that builds, and by who compares. One thread."""
 
     def __init__(self, dsn: str) -> None:
-        self._database = Database(dsn, "touchfold rebuild")
-        self._leading: Connection | None = None  # holds BUILD_LOCK
+        self._database = Database(dsn, "touchfold rebuild", Lane.WORK)
+        self._leading = Dedicated(dsn, "touchfold builder")  # open while it holds BUILD_LOCK
 
     def next_profiles(self, after: bytes, limit: int) -> list[bytes]:
         with self._database.transaction() as cursor:
@@ -55,25 +55,22 @@ class PostgresRebuild:
             )
 
     def lead(self) -> bool:
-        if self._leading is not None and self._leading.closed:
-            self._leading = None
-        if self._leading is not None:
+        if self._leading.is_open:
             return True
-        connection = connect(self._database.dsn, "touchfold builder")
-        with mapped():
-            connection.autocommit = True
-            with connection.cursor() as cursor:
+        leads = False
+        try:
+            with self._leading.reading() as cursor:
                 cursor.execute("select pg_try_advisory_lock(%s)", (BUILD_LOCK,))
                 row = cursor.fetchone()
-        if row is None or not row[0]:
-            connection.close()
-            return False
-        self._leading = connection
-        return True
+            leads = row is not None and bool(row[0])
+        finally:
+            if not leads:
+                self._leading.close()
+        return leads
 
     @contextmanager
     def halted(self) -> Iterator[None]:
-        gate = Database(self._database.dsn, "touchfold build gate")
+        gate = Dedicated(self._database.dsn, "touchfold build gate")
         try:
             with gate.transaction() as cursor:
                 cursor.execute("select pg_advisory_xact_lock(%s)", (FOLD_GATE,))
@@ -129,8 +126,7 @@ class PostgresRebuild:
 
     def close(self) -> None:
         self._database.close()
-        if self._leading is not None:
-            self._leading.close()
+        self._leading.close()
 
     @contextmanager
     def snapshot(self, revision: int, timeout_s: float = 300) -> Iterator["PostgresSnapshot"]:
@@ -138,14 +134,15 @@ class PostgresRebuild:
 
         Someone else (the worker) works them off. Raises StoreUnavailable after `timeout_s`.
         """
-        gate = Database(self._database.dsn, "touchfold snapshot gate")
+        gate = Dedicated(self._database.dsn, "touchfold snapshot gate")
+        view_of = Dedicated(self._database.dsn, "touchfold snapshot")
         deadline = time.monotonic() + timeout_s
         try:
             while True:
                 with gate.transaction() as cursor:
                     cursor.execute("select pg_advisory_xact_lock(%s)", (ERASURE_LOCK,))
                     if self._drained(cursor, revision, deadline):
-                        connection = self._database.connection()
+                        connection = view_of.connection()
                         connection.set_session(isolation_level="REPEATABLE READ", readonly=True)
                         view = connection.cursor()
                         view.execute("select 1")  # the view is of this moment; FOLD may go on
@@ -161,8 +158,7 @@ class PostgresRebuild:
             with mapped():
                 yield PostgresSnapshot(view, revision)
         finally:
-            connection.rollback()
-            connection.set_session(isolation_level="READ COMMITTED", readonly=False)
+            view_of.close()
 
     def _drained(self, cursor: Cursor, revision: int, deadline: float) -> bool:
         """While FOLD is halted, give DECIDE up to 5 s to work off what is marked or due."""

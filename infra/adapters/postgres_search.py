@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 from psycopg2.extensions import cursor as Cursor
 
+from infra.adapters.connection_pool import Lane
 from infra.adapters.postgres import Database, Uuids, array_literal, copy_rows, f_array, f_bytes, f_int8
 from schemas.store import Indexed, SearchTx
 
@@ -15,7 +16,7 @@ class PostgresSearch:
     """One connection: one indexer."""
 
     def __init__(self, dsn: str) -> None:
-        self._database = Database(dsn, "touchfold search index")
+        self._database = Database(dsn, "touchfold search index", Lane.WORK)
 
     @contextmanager
     def take(self, limit: int) -> Iterator[SearchTx]:

@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple
 from psycopg2.extensions import cursor as Cursor
 from psycopg2.extras import Json
 
+from infra.adapters.connection_pool import Lane
 from infra.adapters.postgres import Database
 from schemas.clear import NOTHING_DECLARED, Declared, declared_of
 from schemas.errors import BadRequest, NotFound, Problem
@@ -40,7 +41,7 @@ class PostgresSources:
     """
 
     def __init__(self, dsn: str, *, stale_s: float = STALE_S, monotonic: Callable[[], float] = time.monotonic) -> None:
-        self._database = Database(dsn, "touchfold sources")
+        self._database = Database(dsn, "touchfold sources", Lane.WORK)
         self._lock = threading.Lock()
         self._stale_s = stale_s
         self._monotonic = monotonic

@@ -9,7 +9,7 @@ from typing import Final
 
 from psycopg2.extensions import cursor as Cursor
 
-from infra.adapters.postgres import Database
+from infra.adapters.postgres import Dedicated
 from infra.adapters.postgres_decide import PostgresDecide
 from infra.adapters.postgres_fold import PostgresFold
 from infra.adapters.postgres_locks import FEED_LOCK
@@ -42,7 +42,7 @@ class PostgresStore:
     """
 
     def __init__(self, dsn: str, name: str = "touchfold worker", *, idle_s: float | None = None) -> None:
-        self._database = Database(dsn, name)
+        self._database = Dedicated(dsn, name)
         self._idle_ms = None if idle_s is None else int(idle_s * 1_000)
         self._prepared: object = None
 

@@ -7,6 +7,7 @@ import threading
 from types import TracebackType
 from typing import Final, NamedTuple, Self
 
+from infra.adapters.connection_pool import Lane
 from infra.adapters.postgres import Database
 from schemas.errors import StoreUnavailable
 
@@ -27,7 +28,7 @@ class Presence:
     """A context: the row is there from its begin, renewed by a thread, and gone after its end."""
 
     def __init__(self, dsn: str, role: str) -> None:
-        self._database = Database(dsn, "touchfold presence")
+        self._database = Database(dsn, "touchfold presence", Lane.WORK)
         self._role = role
         self._id = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         self._stop = threading.Event()

@@ -19,10 +19,11 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from psycopg2.extensions import cursor as Cursor
 
+from infra.adapters.connection_pool import Lane
 from infra.adapters.postgres import Database, Uuid, Uuids
 from infra.adapters.vault_lease import RENEW_S, TTL_S, Lease
 from infra.adapters.vault_sealing import open_sealed, seal
-from schemas.errors import DiskFull, KeyMissing, MasterKeyWrong, SealBroken, StoreUnavailable
+from schemas.errors import ConnectionsInUse, DiskFull, KeyMissing, MasterKeyWrong, SealBroken, StoreUnavailable
 from schemas.failpoints import failpoint
 from schemas.ports import OpenIdentifier
 
@@ -58,13 +59,12 @@ class PostgresVault:
         renew_s: float = RENEW_S,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._database = Database(dsn, "touchfold vault")
+        self._database = Database(dsn, "touchfold vault", Lane.WORK)
         self._master = AESGCM(master_key)
         self._erased = erased
         self._lock = threading.Lock()  # of what is remembered; held for microseconds
         self._database_lock = threading.RLock()
-        self._reader = Database(dsn, "touchfold vault reads")  # so that a look-up never waits for new rows' commit
-        self._reader_lock = threading.Lock()
+        self._reader = Database(dsn, "touchfold vault reads")
         self._drops = 0  # how often all was forgotten: what was read before is not remembered after
         self._hash_key: bytes | None = None
         self._hasher = blake2b(digest_size=HASH_BYTES)
@@ -114,23 +114,22 @@ class PostgresVault:
             try:
                 with self._database.transaction() as cursor:
                     return work(cursor)
-            except DiskFull:
+            except (DiskFull, ConnectionsInUse):
                 raise
             except StoreUnavailable:
-                self._database.close()
                 with self._database.transaction() as cursor:
                     return work(cursor)
 
     def _read(self, work: Callable[[Cursor], T]) -> T:
         """Run one statement that only reads; once more after an outage."""
-        with self._reader_lock:
-            try:
-                with self._reader.reading() as cursor:
-                    return work(cursor)
-            except StoreUnavailable:
-                self._reader.close()
-                with self._reader.reading() as cursor:
-                    return work(cursor)
+        try:
+            with self._reader.reading() as cursor:
+                return work(cursor)
+        except ConnectionsInUse:
+            raise
+        except StoreUnavailable:
+            with self._reader.reading() as cursor:
+                return work(cursor)
 
     def hold_lease(self) -> None:
         """Take the lease and keep it until `close`: from then on `tokens` works, and rows are remembered.
@@ -147,8 +146,7 @@ class PostgresVault:
         self._lease.close()
         with self._database_lock:
             self._database.close()
-        with self._reader_lock:
-            self._reader.close()
+        self._reader.close()
         with self._lock:
             self._clear()
 

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from infra.adapters.connection_pool import Lane
 from infra.adapters.disk import RESERVED
 from infra.adapters.reading_log import TimelyEnds, ends_of
 from schemas.errors import TouchfoldError
@@ -24,7 +25,7 @@ class Health:
 
     def __init__(self, session: "Session", monotonic: Callable[[], float] = time.monotonic) -> None:
         self._session = session
-        self._database = session.database("touchfold health")
+        self._database = session.database("touchfold health", Lane.WORK)  # told even while reads wait
         self._ends = _ends(session)
         self._monotonic = monotonic
         self._lock = threading.Lock()

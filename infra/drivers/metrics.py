@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMappi
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Final
 
+from infra.adapters.connection_pool import pool_figures
 from infra.adapters.meter import BUCKETS, EDGES, Meter, Totals
 from infra.adapters.postgres import Database
 from infra.adapters.postgres_reads import PerThread
@@ -34,7 +35,9 @@ select (select count(*) from jobs where kind = 'erase' and finished_at is not nu
     (select coalesce(max(seq), 0) from feed_batches),
     (select count(*) from sessions where ended_at is null and expires_at > now()),
     (select extract(epoch from clock_timestamp() - max(state_change)) from pg_stat_activity
-        where datname = current_database() and application_name = 'touchfold worker')
+        where datname = current_database() and application_name = 'touchfold worker'),
+    (select count(*) from pg_stat_activity where backend_type = 'client backend'),
+    current_setting('max_connections')::integer
 """
 _LETTERS: Final = "select stage, count(*) from dead_letters where state = 'open' group by stage order by stage"
 HELP: Final[Mapping[str, tuple[str, str]]] = {
@@ -55,6 +58,12 @@ HELP: Final[Mapping[str, tuple[str, str]]] = {
     "timers_due": ("gauge", "Profiles whose next decision is due within a day"),
     "search_waiting": ("gauge", "Profiles that the search index has yet to take"),
     "revision_building_ratio": ("gauge", "Share done of the revision that is being built; absent: none is"),
+    "database_backends": ("gauge", "Connections that PostgreSQL serves now, whoever's"),
+    "database_backends_most": ("gauge", "Connections that PostgreSQL takes at most: max_connections"),
+    "connections_in_use": ("gauge", "Connections of the answering HTTP process in use, by database"),
+    "connections_most": ("gauge", "Connections that this process may have in its pool, by database"),
+    "connections_waiting": ("gauge", "Threads of this process that wait for a connection, by database"),
+    "connections_refused_total": ("counter", "Times that none came free within the deadline, by database"),
     "database_bytes": ("gauge", "Size of the main database"),
     "archive_bytes": ("gauge", "Size of the archive's Parquet files"),
     "disk_free_ratio": ("gauge", "Free share of the disk; the door stops at 0.05"),
@@ -151,10 +160,10 @@ class Metrics:
         operations = self._api.operations
         try:
             state = operations.state(self._api.session.clock.now())
-            erasures, entries, feed, sessions, heartbeat = self._connections.rows(_MORE)[0]
+            erasures, entries, feed, sessions, heartbeat, backends, most = self._connections.rows(_MORE)[0]
             letters = {stage: int(count) for stage, count in self._connections.rows(_LETTERS)}
         except StoreUnavailable:
-            return {"up": 0}
+            return {"up": 0, **_pools()}
         decided = max(0, state["applied"] - state["waiting"])
         return {
             "up": 1,
@@ -175,11 +184,29 @@ class Metrics:
             "timers_due": state["due"],
             "search_waiting": state["unindexed"],
             "revision_building_ratio": state["building"]["done"] if state["building"] else None,
+            "database_backends": int(backends),
+            "database_backends_most": int(most),
+            **_pools(),
             "database_bytes": state["database_bytes"],
             "archive_bytes": state["archive_bytes"],
             "disk_free_ratio": state["disk_free"],
             "vault_lease": int(state["vault_lease"]),
         }
+
+
+def _pools() -> dict[str, Any]:
+    """The pools of this process; told also when PostgreSQL cannot be asked."""
+    pools = pool_figures()
+    told = {
+        "connections_in_use": [each.in_use for each in pools],
+        "connections_most": [each.size for each in pools],
+        "connections_waiting": [each.waiting for each in pools],
+        "connections_refused_total": [each.refused for each in pools],
+    }
+    return {
+        name: {("database", pool.database): value for pool, value in zip(pools, values, strict=True)}
+        for name, values in told.items()
+    }
 
 
 def _lines(found: Mapping[str, Any]) -> Iterator[str]:

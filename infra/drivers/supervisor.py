@@ -24,6 +24,7 @@ from typing import Final, NamedTuple
 
 from infra.adapters.data_folder import Running
 from infra.bootstrap import Adapters, Say, Session, arm_failpoint, build, claim, prepare
+from infra.connections import take_share
 from infra.drivers.roles import AWAY, EDGES, UI_SOCKET
 from infra.settings import Deployment, Settings
 from schemas.errors import FolderLocked, PortInUse, Problem, ServiceFailed, SettingsInvalid
@@ -151,6 +152,7 @@ class Supervisor:
 
     def _start_server(self) -> None:
         self._server.start(self._progress)
+        take_share("up", self._server.dsn, self._server.vault_dsn)
 
     def _progress(self, line: str) -> None:
         """Recovery after a crash may take minutes; a stop is not kept waiting for it."""
