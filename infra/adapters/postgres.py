@@ -114,7 +114,7 @@ class Database:
 
 
 class _Lent:
-    """The block of a transaction or of statements: a context with a cursor. Generators would cost 30 µs more."""
+    """The block of a transaction or of statements: a context with a cursor. A class, for every statement passes it."""
 
     __slots__ = ("_autocommit", "_connection", "_cursor", "_database", "_lane")
 

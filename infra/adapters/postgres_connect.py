@@ -44,7 +44,7 @@ def translated(err: BaseException | None) -> TouchfoldError | None:
     return None
 
 
-class mapped:  # noqa: N801  # used like the function that contextlib would make of it, at a tenth of its cost
+class mapped:  # noqa: N801  # used like a function of contextlib's
     """A context that raises what its error is `translated` to."""
 
     __slots__ = ()
