@@ -224,6 +224,7 @@ class Folder:
             if row.partition != winners[key].partition and row.verdict == Verdict.APPLIED
         }
         found = self.log.fetch(list(rows)) if rows else []
+        assert len(found) == len(rows), "what is registered is in the log or in its archive"
         return {rows[each.partition, each.offset]: self.decoded(each).rank for each in found}
 
     def _unseat(self, tx: FoldTx, replaced: Sequence[tuple[Applied, RegisterRow]], report: Report) -> None:

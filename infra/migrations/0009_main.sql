@@ -40,6 +40,8 @@ begin
         perform create_order_tables(found);
         insert into marks (revision, shard, kind, signatures, newest_us, newest_events)
         select found, 0, 'refold', array[signature], array[0], array[('0' || repeat('0', 31))::uuid]
-        from register where verdict = 0 group by signature having count(*) > 512;
+        from register
+        where verdict = 0 and exists (select from revisions r where r.revision = found and state in ('live', 'building'))
+        group by signature having count(*) > 512;
     end loop;
 end $$;
