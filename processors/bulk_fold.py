@@ -6,7 +6,7 @@ the past about three times cheaper. Bounded: memory is flat as the log grows.
 
 from typing import Final
 
-from processors.fold_batch import Batch, Folder, Report
+from processors.fold_batch import Batch, Folder, Report, save_states
 from projections.state import State
 from schemas.store import Advance
 
@@ -56,12 +56,16 @@ class BulkFold:
             tx.advance(folder.revision, steps)
             gone = tx.erased(set(self._routes.values()))
             for partition, held in self._states.items():
+                lifted: dict[tuple[int, bytes], tuple[int, ...]] = {}
                 kept = {key: state for key, state in held.items() if not gone or self._routes[key] not in gone}
                 if self._stored[partition]:
                     stored = tx.load_states(folder.revision, [(partition, key) for key in kept])
                     for (_, key), packed in stored.items():
-                        kept[key] = fold.merge([fold.unpack(packed), kept[key]])
-                tx.save_states(folder.revision, {(partition, key): fold.pack(state) for key, state in kept.items()})
+                        state = fold.unpack(packed)
+                        lifted[partition, key] = fold.lift(state)
+                        kept[key] = fold.merge_whole([state, kept[key]])
+                states = {(partition, key): state for key, state in kept.items()}
+                save_states(tx, fold, folder.revision, states, lifted)
         self._stored = list(self._ends)
         self._states.clear()
         self._routes.clear()

@@ -15,6 +15,7 @@ from processors.direct_traits import open_direct
 from processors.fold_batch import Applied, Folder
 from processors.worker import Compiled, Services, folder_of
 from projections.identity import Evidence, resolve
+from projections.order_tree import joined
 from projections.state import State
 from schemas.identity_rules import DEFAULT_RULES
 from schemas.log_range import records_between
@@ -51,6 +52,7 @@ class _Rebuilt:
     """What the log says: packed states, evidence by first receipt."""
 
     states: dict[tuple[bytes, int], bytes] = field(default_factory=dict)
+    laid_off: dict[tuple[bytes, int], list[bytes]] = field(default_factory=dict)  # entries of maps over the cap
     evidence: dict[bytes, Evidence] = field(default_factory=dict)
 
 
@@ -104,18 +106,23 @@ def _fold_chunk(folder: Folder, rebuilt: _Rebuilt, chosen: Sequence[Applied], er
     """States are kept packed between chunks: 300,000 of them are 60 MB, unpacked they would be 500."""
     fold, opened = folder.fold, folder.opened(chosen)
     touched: dict[tuple[bytes, int], State] = {}
+    lifted: dict[tuple[bytes, int], tuple[int, ...]] = {}
     for each in chosen:
         key = (each.signature, each.partition)
         state = touched.get(key)
         if state is None:
             packed = rebuilt.states.get(key)
             state = touched[key] = fold.new_state() if packed is None else fold.unpack(packed)
+            lifted[key] = fold.lift(state)
         fold.apply(each.event, state, opened.get(each.key))
         known = rebuilt.evidence.get(each.signature)
         if known is None or (each.received_us, each.key) < known.receipt:
             tokens = tuple(pair for pair in each.tokens if pair[1] not in erased)
             rebuilt.evidence[each.signature] = Evidence(each.signature, tokens, each.received_us, each.key)
     for key, state in touched.items():
+        maps = fold.lay_off(state, lifted[key])
+        if maps is not None:
+            rebuilt.laid_off.setdefault(key, []).append(fold.pack(maps))
         rebuilt.states[key] = fold.pack(state)
 
 
@@ -169,7 +176,12 @@ def _decided(
     fold, evaluator = compiled.fold, compiled.evaluator
     if not keys:
         return b"not in the log"
-    state = fold.merge([fold.unpack(rebuilt.states[key]) for key in keys])
+    parts = [fold.unpack(rebuilt.states[key]) for key in keys]
+    state = fold.merge(parts)
+    if fold.overflowed(state):  # decided over the orders themselves, not over what the live side sums them up to
+        laid = [fold.unpack(maps) for key in keys for maps in rebuilt.laid_off.get(key, ())]
+        state = list(state)
+        fold.fill(state, joined([*map(fold.maps, parts), *laid], len(fold.maps(state))))
     direct = None
     if evaluator.needs_direct:
         opened = open_direct(

@@ -197,37 +197,52 @@ class Folder:
         gone = tx.erased({token for each in winners.values() for _, token in each.tokens})
         rows = [_row(each, gone) for each in winners.values()]
         present = {row.event_key: row for row in tx.register(rows)}
-        replaced: list[Applied] = []
+        ranks = self._registered_elsewhere(winners, present)
+        replaced: list[tuple[Applied, RegisterRow]] = []
         for key, row in present.items():
             mine = winners.pop(key)
-            if self._outranks(mine, row):
-                replaced.append(mine)
-                self._unseat(tx, row, mine, report)
+            if key in ranks and mine.rank < ranks[key]:
+                replaced.append((mine, row))
             else:
                 losers.append((mine, row.digest))
-        tx.replace_register([_row(each, gone) for each in replaced])
+        self._unseat(tx, replaced, report)
+        mine_now = [mine for mine, _ in replaced]
+        tx.replace_register([_row(each, gone) for each in mine_now])
         self._set_aside(tx, losers, report)
-        return [each for each in (*winners.values(), *replaced) if not self._is_erased(each, gone, report)]
+        return [each for each in (*winners.values(), *mine_now) if not self._is_erased(each, gone, report)]
 
-    def _outranks(self, mine: Applied, row: RegisterRow) -> bool:
-        """Within a partition the lower offset counts, so what is registered stays; across, the earlier receipt."""
-        if row.partition == mine.partition or row.verdict != Verdict.APPLIED:
-            return False
-        (other,) = self.log.fetch([(row.partition, row.offset)])
-        return mine.rank < self.decoded(other).rank
+    def _registered_elsewhere(
+        self, winners: Mapping[bytes, Applied], present: Mapping[bytes, RegisterRow]
+    ) -> dict[bytes, tuple[int, int, int]]:
+        """The rank of each registered copy that may give way, by event key.
 
-    def _unseat(self, tx: FoldTx, row: RegisterRow, mine: Applied, report: Report) -> None:
-        same = row.digest == mine.digest
-        verdict = Verdict.DUPLICATE if same else Verdict.CONFLICT
-        tx.not_applied([NotApplied(row.partition, row.offset, row.event_key, verdict)])
-        anew = {row.signature: (0, NO_EVENT)}
+        Within a partition the lower offset counts, so what is registered stays; across, the earlier receipt.
+        """
+        rows = {
+            (row.partition, row.offset): key
+            for key, row in present.items()
+            if row.partition != winners[key].partition and row.verdict == Verdict.APPLIED
+        }
+        found = self.log.fetch(list(rows)) if rows else []
+        assert len(found) == len(rows), "what is registered is in the log or in its archive"
+        return {rows[each.partition, each.offset]: self.decoded(each).rank for each in found}
+
+    def _unseat(self, tx: FoldTx, replaced: Sequence[tuple[Applied, RegisterRow]], report: Report) -> None:
+        """Copies that counted until now give way to earlier ones; their signatures' states are made again."""
+        if not replaced:
+            return
+        same = [row for mine, row in replaced if row.digest == mine.digest]
+        others = [row for mine, row in replaced if row.digest != mine.digest]
+        tx.not_applied(
+            [NotApplied(row.partition, row.offset, row.event_key, Verdict.DUPLICATE) for row in same]
+            + [NotApplied(row.partition, row.offset, row.event_key, Verdict.CONFLICT) for row in others]
+        )
+        anew = dict.fromkeys((row.signature for _, row in replaced), (0, NO_EVENT))
         tx.add_marks([NewMark(revision, 0, "refold", anew) for revision in (self.revision, *tx.building())])
-        if same:
-            report.duplicates += 1
-        else:
-            (other,) = self.log.fetch([(row.partition, row.offset)])
-            tx.add_dead_letters([self.letter(other, "id_reused", _REUSED, self.decoded(other))])
-            report.conflicts += 1
+        report.duplicates += len(same)
+        report.conflicts += len(others)
+        stored = self.log.fetch([(row.partition, row.offset) for row in others]) if others else []
+        tx.add_dead_letters([self.letter(each, "id_reused", _REUSED, self.decoded(each)) for each in stored])
 
     def _set_aside(self, tx: FoldTx, losers: Sequence[tuple[Applied, bytes]], report: Report) -> None:
         if not losers:
@@ -303,15 +318,17 @@ class Folder:
         apply, new_state = fold.apply, fold.new_state
         stored = tx.load_states(self.revision, {(each.partition, each.signature) for each in chosen})
         states: dict[tuple[int, bytes], State] = {}
+        lifted: dict[tuple[int, bytes], tuple[int, ...]] = {}
         for each in chosen:
             place = (each.partition, each.signature)
             state = states.get(place)
             if state is None:
                 packed = stored.get(place)
                 state = states[place] = new_state() if packed is None else fold.unpack(packed)
+                if slots := fold.lift(state):
+                    lifted[place] = slots
             apply(each.event, state, opened.get(each.key) if opened else None)
-        prune, pack = fold.prune, fold.pack
-        tx.save_states(self.revision, {place: pack(prune(state, prune_us)) for place, state in states.items()})
+        save_states(tx, fold, self.revision, states, lifted, prune_us)
 
     def opened(self, chosen: Iterable[Applied]) -> dict[bytes, dict[str, object]]:
         """The opened sealed parts of the events whose definitions ask for them; an erased one opens to nothing."""
@@ -366,6 +383,26 @@ class Folder:
         if len(self._first) + len(self._learnt) > _CACHE:
             self._first.clear()
         self._first |= self._learnt
+
+
+def save_states(
+    tx: FoldTx,
+    fold: Fold,
+    revision: int,
+    states: Mapping[tuple[int, bytes], State],
+    lifted: Mapping[tuple[int, bytes], tuple[int, ...]],
+    prune_us: int | None = None,
+) -> None:
+    """Store states by (partition, signature), and beside them what is over the cap. `lifted`: see `Fold.lift`."""
+    off: dict[tuple[int, bytes], bytes] = {}
+    for place, state in states.items():
+        maps = fold.lay_off(state, lifted.get(place, ()))
+        if maps is not None:
+            off[place] = fold.pack(maps)
+        if prune_us is not None:
+            fold.prune(state, prune_us)
+    tx.save_states(revision, {place: fold.pack(state) for place, state in states.items()})
+    tx.lay_off(revision, off)
 
 
 def _newest(events: Sequence[Applied]) -> tuple[int, bytes]:

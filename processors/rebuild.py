@@ -16,7 +16,7 @@ import msgspec
 from processors.bulk_fold import BulkFold
 from processors.decide_batch import Decider
 from processors.fold_batch import Batch, Folder
-from processors.refold import refold_marked
+from processors.refold import refold_all
 from processors.worker import Compiled, Services, decider_of, epochs_of, folder_of
 from schemas.control import Revision
 from schemas.definitions import Definitions, plain
@@ -105,7 +105,7 @@ class Builder:
         with services.store.decide() as tx:
             tx.lock_identity()  # whoever settles identity after this sees that the revision is being built
         self._store.await_folds()  # and who takes an event's place
-        compiled = Compiled.of(revision, services.time_zone, services.currency)
+        compiled = Compiled.of(revision, services.time_zone, services.currency, services.order_cap)
         progress = services.control.progress(revision.revision)
         fresh = all(each.next_offset == 0 for each in progress)
         if fresh and revision.cause == "definition" and compiled.fold.layout_hash == live.compiled.fold.layout_hash:
@@ -174,7 +174,7 @@ class Builder:
         with self._store.halted():
             while any(behind := [e - s for e, s in zip(live.next_offsets, building.next, strict=True)]):
                 self._fold(building, behind, SLICE)
-            refold_marked(building.folder)
+            refold_all(building.folder)
             watermark = live.lowest_watermark()
             for _ in range(ROUNDS):
                 live.decide(watermark)

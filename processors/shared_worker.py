@@ -212,7 +212,8 @@ class SharedWorker:
     def compiled(self) -> Compiled:
         if self._compiled is None:
             services = self.services
-            self._compiled = Compiled.of(services.control.live(), services.time_zone, services.currency)
+            live = services.control.live()
+            self._compiled = Compiled.of(live, services.time_zone, services.currency, services.order_cap)
             self._make()
         return self._compiled
 

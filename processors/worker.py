@@ -6,7 +6,7 @@ All the I/O and the order of steps; what is computed lives in `fold_batch`, `dec
 import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final, Protocol
 
@@ -16,12 +16,13 @@ from processors.decide_batch import Decider, Outcome, Sharing
 from processors.direct_traits import open_direct
 from processors.fold_batch import Batch, Folder, LetterMaker, Report
 from processors.fresh import Fresh
+from processors.large_profiles import LargeProfiles
 from processors.refold import refold_marked, uncapped_state
 from processors.resolve import Identity
 from processors.search_index import SLICE, SearchIndexer
 from projections.evaluate import Evaluator, compile_evaluator
 from projections.fold import Fold, compile_fold
-from projections.state import State
+from projections.state import ORDER_CAP, State
 from schemas.control import Control, Progress, Revision
 from schemas.definition_files import from_json
 from schemas.definitions import Definitions
@@ -54,6 +55,7 @@ class Services:
     clock: Clock
     time_zone: str
     currency: str
+    order_cap: int | None = ORDER_CAP  # entries of a map that a state holds itself
 
 
 @dataclass(frozen=True)
@@ -66,9 +68,9 @@ class Compiled:
     evaluator: Evaluator
 
     @classmethod
-    def of(cls, revision: Revision, time_zone: str, currency: str) -> "Compiled":
+    def of(cls, revision: Revision, time_zone: str, currency: str, order_cap: int | None = ORDER_CAP) -> "Compiled":
         definitions = from_json(msgspec.json.encode(revision.definitions))
-        fold = compile_fold(definitions, time_zone=time_zone, currency=currency)
+        fold = compile_fold(definitions, time_zone=time_zone, currency=currency, order_cap=order_cap)
         return cls(revision, definitions, fold, compile_evaluator(definitions, fold, time_zone=time_zone))
 
 
@@ -87,15 +89,14 @@ def decider_of(
     def direct(states: Mapping[bytes, State], names: frozenset[str]) -> dict[bytes, dict[str, Any]]:
         return open_direct(services.log, services.sealer, states, names.__contains__)
 
-    def uncapped(tx: DecideTx, signatures: Sequence[bytes]) -> State:
-        zone, currency = services.time_zone, services.currency
-        fold = compile_fold(compiled.definitions, time_zone=zone, currency=currency, order_cap=None)
-        return uncapped_state(folder_of(services, replace(compiled, fold=fold), {}), tx, signatures)
+    def from_log(tx: DecideTx, signatures: Sequence[bytes]) -> State:
+        return uncapped_state(folder_of(services, compiled, {}), tx, signatures)
 
     number = compiled.revision.revision
     identity = Identity(DEFAULT_RULES, number, shadows, sharing is not None, alive)
     return Decider(
-        *(services.store, compiled.fold, compiled.evaluator, identity, direct, uncapped),
+        *(services.store, compiled.fold, compiled.evaluator, identity, direct),
+        LargeProfiles(compiled.fold, number, from_log),
         *(number, services.time_zone),
         silent=silent,
         fresh=fresh,
@@ -143,7 +144,7 @@ class LiveLoop:
         services = self.services
         revision = services.control.live()
         progress = services.control.progress(revision.revision)
-        self._compiled = Compiled.of(revision, services.time_zone, services.currency)
+        self._compiled = Compiled.of(revision, services.time_zone, services.currency, services.order_cap)
         fresh = Fresh()  # this loop alone folds and decides the live revision: the epoch of its progress says so
         self._folder = folder_of(services, self._compiled, epochs_of(progress), fresh=fresh)
         self._decider = decider_of(services, self._compiled, shadows=self.shadows, fresh=fresh)

@@ -110,3 +110,9 @@ class Control(Protocol):
     def save_watermarks(self, revision: int, watermarks: Sequence[int]) -> None: ...
 
     def open_marks(self, revision: int, kind: str | None = None) -> int: ...
+
+    def open_refolds(self, revision: int) -> int:
+        """How many signatures wait to be made again from the log."""
+
+    def marks_up_to(self, revision: int, last: int | None = None) -> tuple[int, int]:
+        """How many marks with an id up to `last` are open (None: all), and the highest id there is."""

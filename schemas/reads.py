@@ -147,8 +147,8 @@ class Reads(Protocol):
         `types`: only these; empty for all.
         """
 
-    def positions(self, profile_id: bytes) -> list[tuple[int, int]]:
-        """(partition, offset) of the applied events of a profile."""
+    def last_positions(self, profile_id: bytes, depth: int) -> tuple[int, list[tuple[int, int]]]:
+        """How many applied events a profile has, and (partition, offset) of the last `depth` in each partition."""
 
     def newest(
         self, profile_id: bytes, before: tuple[int, bytes] | None, limit: int, types: frozenset[str] | None

@@ -121,6 +121,23 @@ class ProfileRow(NamedTuple):
     summed: int = 0  # another one each time the state was summed from its signatures' states; 0: where nobody asks
 
 
+class LaidOff(NamedTuple):
+    """Entries of maps over the cap, of one signature and partition; `id` rises in the order of commits there."""
+
+    signature: bytes
+    partition: int
+    id: int
+    maps: bytes
+
+
+class NodeRow(NamedTuple):
+    """A node of a profile's orders, packed. `maps`: a leaf's entries; of node 0: the last ids of `LaidOff` in it."""
+
+    node: int
+    summary: bytes
+    maps: bytes | None
+
+
 class Change(NamedTuple):
     """A row of the change feed (contracts, "A change")."""
 
@@ -167,7 +184,11 @@ class FoldTx(Protocol):
 
     def not_applied(self, rows: Sequence[NotApplied]) -> None: ...
 
-    def delete_states(self, revision: int, signatures: Iterable[bytes]) -> None: ...
+    def delete_states(self, revision: int, signatures: Iterable[bytes]) -> None:
+        """With what was laid off from them."""
+
+    def lay_off(self, revision: int, maps: Mapping[tuple[int, bytes], bytes]) -> None:
+        """Add entries of maps over the cap, by (partition, signature)."""
 
     def skipped(self, partition: int, start: int, end: int) -> set[int]:
         """Offsets in [start, end) that the live revision did not apply."""
@@ -177,8 +198,11 @@ class FoldTx(Protocol):
 
     def save_states(self, revision: int, states: Mapping[tuple[int, bytes], bytes]) -> None: ...
 
-    def take_refolds(self, revision: int) -> list[bytes]:
-        """Signatures whose states must be made anew from the log; their marks go with this transaction."""
+    def take_refolds(self, revision: int, limit: int) -> list[bytes]:
+        """Signatures whose states must be made anew from the log, of so many marks; these go with this transaction."""
+
+    def count_applied(self, signatures: Iterable[bytes]) -> dict[bytes, int]:
+        """How many applied events each signature has, of those that have any."""
 
     def positions(self, signatures: Iterable[bytes]) -> list[tuple[int, int]]:
         """(partition, offset) of the applied events of signatures."""
@@ -276,7 +300,25 @@ class DecideTx(Protocol):
 
     def save_profiles(self, revision: int, rows: Sequence[ProfileRow]) -> None: ...
 
-    def delete_profiles(self, revision: int, profile_ids: Iterable[bytes]) -> None: ...
+    def delete_profiles(self, revision: int, profile_ids: Iterable[bytes]) -> None:
+        """With their memberships and orders."""
+
+    def laid_off(
+        self, revision: int, signatures: Iterable[bytes], after: Mapping[int, int], joined: Iterable[bytes]
+    ) -> list[LaidOff]:
+        """What was laid off from these signatures' states after the ids by partition, and all of the `joined` ones."""
+
+    def awaiting_refold(self, revision: int, signatures: Iterable[bytes]) -> set[bytes]:
+        """Those of these signatures whose states a mark asks to make again: of them not all may have been laid off."""
+
+    def order_nodes(
+        self, revision: int, profile_id: bytes, nodes: Collection[int], leaves: Collection[int]
+    ) -> list[NodeRow]:
+        """Those of these nodes that are stored; `maps` of the root and of `leaves` alone."""
+
+    def save_order_nodes(self, revision: int, profile_id: bytes, rows: Sequence[NodeRow]) -> None: ...
+
+    def delete_order_nodes(self, revision: int, profile_ids: Iterable[bytes]) -> None: ...
 
     def ended_versions(self, profile_ids: Iterable[bytes]) -> dict[bytes, int]:
         """Last versions of those that ended once."""

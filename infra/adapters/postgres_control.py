@@ -167,6 +167,25 @@ class PostgresControl:
                     (watermark_us, revision, partition),
                 )
 
+    def open_refolds(self, revision: int) -> int:
+        with self._database.reading() as cursor:
+            cursor.execute(
+                "select coalesce(sum(cardinality(signatures)), 0) from marks where revision = %s and kind = 'refold'",
+                (revision,),
+            )
+            row = cursor.fetchone()
+            return int(row[0]) if row else 0
+
+    def marks_up_to(self, revision: int, last: int | None = None) -> tuple[int, int]:
+        with self._database.reading() as cursor:
+            cursor.execute(
+                "select count(*) filter (where %(last)s is null or id <= %(last)s), coalesce(max(id), 0)"
+                " from marks where revision = %(revision)s",
+                {"last": last, "revision": revision},
+            )
+            row = cursor.fetchone()
+            return (int(row[0]), int(row[1])) if row else (0, 0)
+
     def open_marks(self, revision: int, kind: str | None = None) -> int:
         with self._database.reading() as cursor:
             cursor.execute(

@@ -17,6 +17,7 @@ from infra.adapters.postgres import (
     uuid_list,
 )
 from infra.adapters.postgres_locks import IDENTITY_LOCK, LIVE_LOCK, SHARD_LOCKS
+from infra.adapters.postgres_orders import OrderTreeRows
 from infra.adapters.postgres_rows import (
     EVIDENCE,
     LEFT,
@@ -33,12 +34,11 @@ from infra.adapters.postgres_rows import (
     token_row,
 )
 from infra.adapters.postgres_staging import quoted
-from infra.adapters.postgres_tx import PostgresTx
 from schemas.errors import ProgressConflict
 from schemas.store import NO_RECEIPT, Change, EvidenceRow, Mark, ProfileRow, TokenRow
 
 
-class PostgresDecide(PostgresTx):
+class PostgresDecide(OrderTreeRows):
     """`DecideTx` over an open cursor."""
 
     def join(self, revision: int) -> int:
@@ -216,7 +216,8 @@ class PostgresDecide(PostgresTx):
     def delete_profiles(self, revision: int, profile_ids: Iterable[bytes]) -> None:
         those = f"where profile_id = any({array_literal(profile_ids)})"
         self._cursor.execute(
-            f"delete from profiles_r{int(revision)} {those}; delete from memberships_r{int(revision)} {those}"
+            f"delete from profiles_r{int(revision)} {those}; delete from memberships_r{int(revision)} {those};"
+            f" delete from order_nodes_r{int(revision)} {those}"
         )
 
     def ended_versions(self, profile_ids: Iterable[bytes]) -> dict[bytes, int]:

@@ -184,9 +184,10 @@ class PostgresErasure:
 
     def delete_states(self, signatures: Collection[bytes]) -> None:
         for revision in self.revisions():
-            self._cursor.execute(
-                f"delete from states_r{revision} where signature = any(%s)", (Uuids(list(signatures)),)
-            )
+            for table in ("states", "laid_off"):
+                self._cursor.execute(
+                    f"delete from {table}_r{revision} where signature = any(%s)", (Uuids(list(signatures)),)
+                )
 
     def delete_profiles(self, profile_ids: Collection[bytes]) -> list[tuple[bytes, int]]:
         ids = Uuids(list(profile_ids))
@@ -197,7 +198,8 @@ class PostgresErasure:
         )
         versions.update((row[0], int(row[1])) for row in self._cursor.fetchall())
         for revision in self.revisions():
-            self._cursor.execute(f"delete from memberships_r{revision} where profile_id = any(%s)", (ids,))
+            for table in ("memberships", "order_nodes"):
+                self._cursor.execute(f"delete from {table}_r{revision} where profile_id = any(%s)", (ids,))
             self._cursor.execute(
                 f"delete from profiles_r{revision} where profile_id = any(%s) returning profile_id, version", (ids,)
             )

@@ -84,6 +84,15 @@ _PLACES: Final = """
 select r.partition, r."offset", r.event_key from evidence e join register r on r.signature = e.signature
 where e.profile_id = %s and r.verdict = 0
 """
+# 100,000 places are not sent to be looked at here: the database finds the last ones of each partition.
+_LAST_PLACES: Final = """
+select partition, "offset", total from (
+    select r.partition, r."offset", count(*) over () total,
+        row_number() over (partition by r.partition order by r."offset" desc) place
+    from evidence e join register r on r.signature = e.signature
+    where e.profile_id = %s and r.verdict = 0) own
+where place <= %s
+"""
 # What orders an event is read where it lies: sending 50,000 records to sort them here takes 1.2 s, this 0.2 to 0.4 s.
 # No sender's text comes before `type` and `occurred_at` with its quotes unescaped. Cut bytes may end inside a letter:
 # LATIN1 takes any.
@@ -289,8 +298,9 @@ class PostgresReads:
         rows = self._rows(_CHANGES, params)
         return [ChangeRow(*row[1:]) for row in rows if row[1] is not None], int(rows[0][0])
 
-    def positions(self, profile_id: bytes) -> list[tuple[int, int]]:
-        return [(partition, offset) for partition, offset, _ in self._rows(_PLACES, (Uuid(profile_id),))]
+    def last_positions(self, profile_id: bytes, depth: int) -> tuple[int, list[tuple[int, int]]]:
+        rows = self._rows(_LAST_PLACES, (Uuid(profile_id), depth))
+        return (int(rows[0][2]) if rows else 0), [(partition, offset) for partition, offset, _ in rows]
 
     def newest(
         self, profile_id: bytes, before: tuple[int, bytes] | None, limit: int, types: frozenset[str] | None

@@ -41,7 +41,8 @@ class PostgresRebuild:
     def copy_states(self, old: int, new: int) -> None:
         with self._database.transaction() as cursor:
             cursor.execute("select pg_advisory_xact_lock(%s)", (ERASURE_LOCK,))  # FOLD waits at its batch boundary
-            cursor.execute(f"insert into states_r{int(new)} select * from states_r{int(old)}")
+            for table in ("states", "laid_off"):
+                cursor.execute(f"insert into {table}_r{int(new)} select * from {table}_r{int(old)}")
             cursor.execute(
                 "insert into marks (revision, shard, kind, signatures, newest_us, newest_events)"
                 " select %s, shard, kind, signatures, newest_us, newest_events from marks"
@@ -87,10 +88,11 @@ class PostgresRebuild:
                 f"delete from profiles_r{new} p where not exists"
                 " (select from evidence e where e.profile_id = p.profile_id)"
             )
-            cursor.execute(
-                f"delete from memberships_r{new} m where not exists"
-                f" (select from profiles_r{new} p where p.profile_id = m.profile_id)"
-            )
+            for table in ("memberships", "order_nodes"):
+                cursor.execute(
+                    f"delete from {table}_r{new} m where not exists"
+                    f" (select from profiles_r{new} p where p.profile_id = m.profile_id)"
+                )
             cursor.execute(
                 f"update profiles_r{new} n set version = o.version from profiles_r{old} o"
                 " where n.profile_id = o.profile_id"

@@ -11,6 +11,7 @@ from infra.cli.apply import await_revision_of
 from infra.cli.options import DATA, JSON
 
 if TYPE_CHECKING:
+    from infra.adapters.postgres_control import PostgresControl
     from infra.bootstrap import Session
 
 
@@ -78,6 +79,22 @@ def _check(here: "Session", as_json: bool) -> None:
         raise typer.Exit(1)
 
 
+def _await_refold(control: "PostgresControl", revision: int, total: int) -> None:
+    """Until a worker has made the states again and decided what it marked for that; new events keep nobody waiting."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("folding signatures again", total=total)
+        while left := control.open_refolds(revision):
+            bar.update(task, completed=max(0, total - left))
+            time.sleep(0.05)
+        bar.update(task, completed=total)
+        _, last = control.marks_up_to(revision)
+        while control.marks_up_to(revision, last)[0]:
+            time.sleep(0.05)
+
+
 def refold(
     identifier: Annotated[str, typer.Argument(help="KIND:VALUE, such as email:ada@example.com")],
     data: DATA = None,
@@ -105,9 +122,7 @@ def refold(
                 raise NotFound(f"no profile has the identifier {identifier.split(':', 1)[0]}:…")
             tx.add_marks([NewMark(revision, 0, "refold", dict.fromkeys(signatures, (0, NO_EVENT)))])
         if here.joined:
-            control = PostgresControl(here.dsn)
-            while control.open_marks(revision):
-                time.sleep(0.05)
+            _await_refold(PostgresControl(here.dsn), revision, len(signatures))
         else:
             here.settle(lambda _text: None)
         typer.echo(json.dumps({"signatures": len(signatures)}) if as_json else f"{len(signatures)} signatures folded")

@@ -20,6 +20,7 @@ from processors.definitions import apply_files, start_rebuild
 from processors.fold_batch import Batch
 from processors.rebuild import Builder
 from processors.worker import Compiled, Services, Worker, folder_of
+from projections.state import ORDER_CAP
 from schemas.definition_files import load_pack, parse_documents
 from schemas.definitions import to_json
 from schemas.record import Identifier, Pending, Record, encode, partition_of
@@ -74,7 +75,7 @@ def world(databases: Databases) -> World:
     return new_world(databases)
 
 
-def new_world(databases: Databases) -> World:
+def new_world(databases: Databases, order_cap: int | None = ORDER_CAP) -> World:
     """The retail pack live over empty databases."""
     definitions = parse_documents(load_pack("retail"))
     database = Database(databases.main)
@@ -93,6 +94,7 @@ def new_world(databases: Databases) -> World:
         clock=clock,
         time_zone="UTC",
         currency="USD",
+        order_cap=order_cap,
     )
     return World(databases, clock, services, Worker(services, Builder(services, PostgresRebuild(databases.main))))
 
