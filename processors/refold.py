@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
-from processors.fold_batch import Applied, Folder
+from processors.fold_batch import Applied, Folder, not_folded
 from projections.state import State
 from schemas.store import NO_EVENT, NO_RECEIPT, SHARDS, DecideTx, FoldTx, NewMark
 
@@ -38,7 +38,7 @@ def _refold(folder: Folder, tx: FoldTx, signatures: Sequence[bytes]) -> None:
         state = states.get(place)
         if state is None:
             state = states[place] = folder.fold.new_state()
-        folder.fold.apply(each.event, state, folder.opened([each]).get(each.key))
+        _fold_in(folder, each, state)
     tx.delete_states(folder.revision, signatures)
     tx.save_states(folder.revision, {place: folder.fold.pack(state) for place, state in states.items()})
     known = tx.first_receipts(signatures) if folder.live else {}  # evidence is the live revision's
@@ -55,13 +55,20 @@ def _refold(folder: Folder, tx: FoldTx, signatures: Sequence[bytes]) -> None:
 def _events(folder: Folder, positions: Iterable[tuple[int, int]]) -> Iterator[Applied]:
     ordered = sorted(positions)
     for at in range(0, len(ordered), CHUNK):
-        for record in folder.log.fetch(ordered[at : at + CHUNK]):
-            yield folder.decoded(record)
+        yield from folder.again(folder.log.fetch(ordered[at : at + CHUNK]))
 
 
 def uncapped_state(folder: Folder, tx: DecideTx, signatures: Sequence[bytes]) -> State:
     """All applied events of signatures in one state; the folder's fold was compiled with `order_cap=None`."""
     state = folder.fold.new_state()
     for each in _events(folder, tx.positions(signatures)):
-        folder.fold.apply(each.event, state, folder.opened([each]).get(each.key))
+        _fold_in(folder, each, state)
     return state
+
+
+def _fold_in(folder: Folder, each: Applied, state: State) -> None:
+    opened = folder.opened([each]).get(each.key)
+    try:
+        folder.fold.apply(each.event, state, opened)
+    except Exception as err:
+        raise not_folded(each, err) from err

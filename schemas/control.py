@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Any, NamedTuple, Protocol
 
 from schemas.facts import Fact
+from schemas.waits import Wait, Waiting
 
 
 class Revision(NamedTuple):
@@ -35,6 +36,7 @@ class Pulse(NamedTuple):
     marks: bool  # any, of any revision
     due_us: int | None  # the earliest timer of the revision asked for
     search: bool = False  # whether profiles wait to be indexed
+    set_aside: int = 0  # records set aside by hand so far
 
 
 class Beat(NamedTuple):
@@ -47,6 +49,7 @@ class Beat(NamedTuple):
     watermark_us: int  # the lowest of all partitions
     due_us: int | None  # the earliest timer
     search: bool
+    waits: bool = False  # whether a partition waits at a record that cannot be read yet
 
 
 class Control(Protocol):
@@ -89,6 +92,15 @@ class Control(Protocol):
         """Drop the tables of retired revisions."""
 
     def save_watermarks(self, revision: int, watermarks: Sequence[int]) -> None: ...
+
+    def note_wait(self, reader: str, wait: Wait, at: datetime) -> None:
+        """A partition of a reader waits at a record; `at` counts where it did not wait there already."""
+
+    def end_wait(self, reader: str, partition: int) -> None:
+        """It waits no more."""
+
+    def waiting(self) -> list[Waiting]:
+        """What waits now; a worker's, where the live revision stands there."""
 
     def add_fact(self, fact: Fact, at: datetime) -> None: ...
 

@@ -91,8 +91,9 @@ def refold(
     from infra.adapters.postgres_control import PostgresControl
     from infra.adapters.postgres_store import PostgresStore
     from infra.bootstrap import session
-    from schemas.errors import NotFound
+    from schemas.errors import FoldFailed, NotFound
     from schemas.store import NO_EVENT, NewMark
+    from schemas.waits import REFOLD
 
     with session(data) as here:
         token = here.find_token(identifier)
@@ -108,6 +109,9 @@ def refold(
         if here.joined:
             control = PostgresControl(here.dsn)
             while control.open_marks(revision):
+                stuck = [each for each in control.waiting() if each.reader == REFOLD]
+                if stuck:
+                    raise FoldFailed(f"nothing is refolded: {stuck[0].wait.reason}")
                 time.sleep(0.05)
         else:
             here.settle(lambda _text: None)

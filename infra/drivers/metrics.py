@@ -14,6 +14,7 @@ from infra.adapters.meter import BUCKETS, EDGES, Meter, Totals
 from infra.adapters.postgres import Database
 from infra.adapters.postgres_reads import PerThread
 from schemas.errors import StoreUnavailable, TouchfoldError, Unauthorized
+from schemas.waits import Waiting
 
 if TYPE_CHECKING:
     from infra.drivers.api_core import Api
@@ -45,6 +46,8 @@ HELP: Final[Mapping[str, tuple[str, str]]] = {
     "lag_events": ("gauge", "Records accepted and not yet decided"),
     "watermark_age_seconds": ("gauge", "How far the oldest partition's watermark is behind the clock"),
     "worker_heartbeat_age_seconds": ("gauge", "Since the worker last spoke to PostgreSQL; absent: it is not there"),
+    "partition_waiting_offset": ("gauge", "Where a partition waits at a record that cannot be read yet, by partition"),
+    "partition_waiting_seconds": ("gauge", "For how long it has been waiting, by partition"),
     "dead_letters_open": ("gauge", "Dead letters that wait for somebody, by stage"),
     "erasures_total": ("counter", "Persons erased"),
     "erased_identifiers": ("gauge", "Identifiers that are refused or read as erased"),
@@ -156,6 +159,7 @@ class Metrics:
         except StoreUnavailable:
             return {"up": 0}
         decided = max(0, state["applied"] - state["waiting"])
+        now, waits = self._api.session.clock.now(), operations.waiting()
         return {
             "up": 1,
             "events_accepted_total": state["accepted"],
@@ -165,6 +169,10 @@ class Metrics:
             "lag_events": state["accepted"] - decided,
             "watermark_age_seconds": state["watermark_age_s"],
             "worker_heartbeat_age_seconds": None if heartbeat is None else max(0.0, float(heartbeat)),
+            "partition_waiting_offset": {_labelled(each): each.wait.offset for each in waits},
+            "partition_waiting_seconds": {
+                _labelled(each): round(max(0.0, (now - each.since).total_seconds()), 1) for each in waits
+            },
             "dead_letters_open": {("stage", stage): count for stage, count in letters.items()} or 0,
             "erasures_total": int(erasures),
             "erased_identifiers": state["erased"],
@@ -180,6 +188,10 @@ class Metrics:
             "disk_free_ratio": state["disk_free"],
             "vault_lease": int(state["vault_lease"]),
         }
+
+
+def _labelled(each: Waiting) -> tuple[str, str]:
+    return "partition", f'{each.wait.partition}",reader="{each.reader}'
 
 
 def _lines(found: Mapping[str, Any]) -> Iterator[str]:

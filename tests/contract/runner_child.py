@@ -79,13 +79,15 @@ class ChainWork:
             self._epochs.pop(partition, None)
         self.released.append(set(partitions))
 
-    def apply(self, batches: Sequence[Fetched]) -> None:
+    def apply(self, batches: Sequence[Fetched]) -> Mapping[int, int]:
         self._transact(batches, salvage=False)
         self.applied.append(batches)
+        return {}
 
-    def salvage(self, batch: Fetched) -> None:
+    def salvage(self, batch: Fetched) -> Mapping[int, int]:
         self._transact([batch], salvage=True)
         self.salvaged.append(batch)
+        return {}
 
     def watched_by(self, excuse: Callable[[], None]) -> None:
         """No piece of work takes long."""
