@@ -17,6 +17,7 @@ def register(app: typer.Typer) -> None:
     group = typer.Typer(help="Look at a record of the log; set aside one that cannot be read.", no_args_is_help=True)
     group.command("show")(show)
     group.command("set-aside")(set_aside)
+    group.command("versions")(versions)
     app.add_typer(group, name="record")
 
 
@@ -79,3 +80,36 @@ def set_aside(
         note_command(here, "record.set_aside", partition=partition, offset=offset, code=wait.code)
         here.settle(say)
     typer.echo(json.dumps(wait._asdict()) if as_json else f"{wait.place} is set aside: it is a dead letter now")
+
+
+def versions(
+    allow: Annotated[int | None, typer.Option("--allow", min=1, help="let records of this version be written")] = None,
+    data: DATA = None,
+    as_json: JSON = False,
+) -> None:
+    """Show which record version may be written, and what each process that lives can read.
+
+    After a rolling upgrade, when everything that reads the log is upgraded, --allow lets the new version be written.
+
+    Example: touchfold record versions --allow 2
+    """
+    from infra.adapters.presence import present
+    from infra.adapters.record_gate import floor_of, raise_floor
+    from infra.auditing import note_command
+    from infra.bootstrap import session
+    from schemas.record import VERSION
+
+    with session(data, say=say) as here:
+        database = here.database("touchfold record gate")
+        if allow is not None:
+            before = raise_floor(database, allow)
+            note_command(here, "record.version_allowed", version=allow, before=before)
+        processes = [{"role": each.role, "host": each.host, "pid": each.pid, "reads": each.reads}
+                     for each in present(database)]  # fmt: skip
+        found = {"allowed": floor_of(database), "reads": VERSION, "processes": processes}
+    if as_json:
+        typer.echo(json.dumps(found))
+        return
+    typer.echo(f"allowed {found['allowed']}, this build reads up to {VERSION}")
+    for each in processes:
+        typer.echo(f"{each['role']} on {each['host']} (process {each['pid']}) reads up to {each['reads']}")
