@@ -13,7 +13,7 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from infra import settings as reading
 from infra.adapters.clock import SystemClock
@@ -34,6 +34,9 @@ from infra.settings import Deployment, Settings
 from schemas import failpoints
 from schemas.errors import FolderLocked, Problem, SettingsInvalid, StoreUnavailable
 from schemas.ports import Clock, EventLog
+
+if TYPE_CHECKING:
+    from schemas.waits import Waiting
 
 LOCK_WAIT_S: Final = 30.0  # a command waits so long for another command; a running `up` is joined at once
 PACK: Final = "retail"
@@ -292,14 +295,15 @@ class Session:
 
         return token_of(identifier, self.region, self.vault())
 
-    def settle(self, progress: Say = quiet) -> None:
+    def settle(self, progress: Say = quiet) -> "list[Waiting]":
         """Return when all accepted before the call is applied and decided, and no revision is being built.
 
-        Runs the worker here, or waits for the one of the running `up`.
+        Runs the worker here, or waits for the one of the running `up`. Partitions that wait at a record that cannot
+        be read yet are not waited for: they are told as progress, and returned.
         """
         from infra.settle import settle  # noqa: PLC0415  # the processors take 0.4 s to import
 
-        settle(self, progress)
+        return settle(self, progress)
 
     def close(self) -> None:
         self._opened.close()

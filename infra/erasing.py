@@ -44,14 +44,15 @@ def erase_person(
 ) -> dict[str, Any]:
     """Erase by any identifier, or by `profile` and an id; the JSON of contracts. Takes some seconds.
 
-    Raises BadRequest, ErasureRefused.
+    `waiting`, where partitions wait at a record: what was seen of the person only behind it is not known; erase again
+    when they go on. Raises BadRequest, ErasureRefused.
     """
     parts = (session.dsn, session.vault_dsn, session.vault(), session.ledger_folder, session.region)
     session.settle()
     with eraser(*parts, session.door_clock.now) as erase:
         done = erase.erase(kind, value, force=force, suppress=suppress)
-    session.settle()
-    return done._asdict()
+    waiting = session.settle()
+    return done._asdict() | ({"waiting": [each.answer() for each in waiting]} if waiting else {})
 
 
 def resume_jobs(

@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
 from infra.accepting import acceptor_of
@@ -16,9 +16,14 @@ from schemas.dead_letters import DeadLetter
 from schemas.errors import NotFound
 from schemas.record import uuid_text
 from schemas.sources import Source, source_of
+from schemas.waits import SET_ASIDE, UNREADABLE
 
 if TYPE_CHECKING:
     from infra.bootstrap import Session
+
+
+FOLD_STAGE: Final = "fold"
+FOLDED_LATE: Final = (UNREADABLE, SET_ASIDE)
 
 
 class Retrying:
@@ -32,6 +37,7 @@ class Retrying:
         self._log = here.log()
         self._sources = PostgresSources(here.dsn)
         self._lock = threading.Lock()
+        self._here = here
 
     def list(self, state: str, limit: int) -> list[DeadLetter]:
         """The newest letters of a state, without their sealed bytes."""
@@ -63,6 +69,11 @@ class Retrying:
                 if plain is None:
                     self._store.mark(row.id, "erased")
                     gone += 1
+                elif row.stage == FOLD_STAGE and row.rule in FOLDED_LATE:
+                    if self._fold_late(row):
+                        accepted += 1
+                    else:
+                        refused.append(uuid_text(row.id))
                 elif self._again(row, plain, owner):
                     accepted += 1
                 else:
@@ -91,6 +102,14 @@ class Retrying:
         same = any(letter.id == row.id for letter in result.dead)
         self._store.mark(row.id, "open" if same else "retried")  # else new letters stand for what was refused
         return not result.dead
+
+    def _fold_late(self, row: DeadLetter) -> bool:
+        """A record of the log that was set aside, applied where it lies; False when it still cannot be read."""
+        from infra.late_folding import fold_letter  # noqa: PLC0415  # the processors take 0.4 s to import
+
+        done = fold_letter(self._here, row.id)
+        self._store.mark(row.id, "retried" if done else "open")
+        return done
 
     def _message_again(self, row: DeadLetter, plain: bytes, owner: Source | None, now: datetime) -> Accepted | None:
         """The items of a message of the inbox; None when the message is refused as a whole again."""

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from infra.adapters.connection_pool import Lane
 from infra.adapters.postgres import Database
+from infra.adapters.postgres_control import waiting
 from infra.adapters.reading_log import Tails
 from schemas.errors import StoreUnavailable
+from schemas.waits import Waiting
 
 if TYPE_CHECKING:
     from infra.bootstrap import Session
@@ -21,7 +23,10 @@ _STATE: Final = """
 select (select array_agg(next_offset order by partition) from progress where revision = live.revision),
        (select count(*) from marks where revision = live.revision and id <= %s),
        (select coalesce(max(id), 0) from marks where revision = live.revision),
-       (select array[revision, done] from revisions where state = 'building' order by revision limit 1)
+       (select array[revision, done] from revisions where state = 'building' order by revision limit 1),
+       (select array_agg(w.partition) from waiting w join progress p using (partition)
+        where w.reader = 'worker' and p.revision = live.revision and p.next_offset = w."offset"),
+       exists (select from waiting where reader = 'refold')
 from revisions live where state = 'live'
 """
 
@@ -33,6 +38,8 @@ class _State(NamedTuple):
     waiting: int
     newest: int
     building: tuple[float, float] | None
+    waits: frozenset[int] = frozenset()  # partitions that stand at a record that cannot be read yet
+    refolds_wait: bool = False
 
     def told(self, total: int) -> str:
         if self.building is not None:
@@ -40,8 +47,23 @@ class _State(NamedTuple):
         return f"applied {min(sum(self.folded), total):,} of {total:,}"
 
 
-def settle(session: "Session", progress: Callable[[str], None]) -> None:
+def settle(session: "Session", progress: Callable[[str], None]) -> list[Waiting]:
     """See `Session.settle`. Raises StoreUnavailable when nothing moves for two minutes."""
+    _settle(session, progress)
+    with closing(Database(session.dsn, "touchfold settle")) as database:
+        found = waiting_now(database)
+    for each in found:
+        progress(f"{each.told()}. Do: {each.remedy}")
+    return found
+
+
+def waiting_now(database: Database) -> list[Waiting]:
+    """The partitions that wait at a record that cannot be read yet, and what else waits for an upgrade."""
+    with database.reading() as cursor:
+        return waiting(cursor)
+
+
+def _settle(session: "Session", progress: Callable[[str], None]) -> None:
     if session.joined or (session.adapters.kafka is not None and _a_worker_lives(session)):
         _await(session, progress)
         return
@@ -89,13 +111,15 @@ def _await(session: "Session", progress: Callable[[str], None]) -> None:
             if state.building is not None:
                 return False
             wanted = ends if tails is None else tails.cut(ends, state.folded)
-            return all(at >= end for at, end in zip(state.folded, wanted, strict=True))
+            places = enumerate(zip(state.folded, wanted, strict=True))
+            return all(at >= end or partition in state.waits for partition, (at, end) in places)
 
         state = _until(database, _ALL, folded, lambda seen: progress(seen.told(total)))
         for _ in range(ROUNDS):
             if state.newest == 0:
                 return
-            state = _until(database, state.newest, lambda seen: seen.waiting == 0, lambda _seen: None)
+            newest = state.newest
+            state = _until(database, newest, lambda seen: not seen.waiting or seen.refolds_wait, lambda _seen: None)
 
 
 def _until(database: Database, up_to: int, done: Callable[[_State], bool], tell: Callable[[_State], None]) -> _State:
@@ -121,8 +145,11 @@ def _look(database: Database, up_to: int) -> _State:
         row = cursor.fetchone()
     if row is None:
         raise StoreUnavailable("there is no live revision: see touchfold doctor")
-    folded, waiting, newest, building = row
+    folded, marks, newest, building, waits, refolds_wait = row
     shown: Sequence[float] | None = building
     return _State(
-        [int(at) for at in folded or ()], int(waiting), int(newest), None if shown is None else (shown[0], shown[1])
+        *([int(at) for at in folded or ()], int(marks), int(newest)),
+        None if shown is None else (shown[0], shown[1]),
+        frozenset(waits or ()),
+        bool(refolds_wait),
     )

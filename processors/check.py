@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from processors.direct_traits import open_direct
-from processors.fold_batch import Applied, Folder
+from processors.fold_batch import Applied, Folder, not_folded
 from processors.worker import Compiled, Services, folder_of
 from projections.identity import Evidence, resolve
 from projections.order_tree import joined
@@ -94,7 +94,7 @@ def _fold_all(services: Services, folder: Folder, snapshot: Snapshot, progress: 
     rebuilt, done = _Rebuilt(), 0
     for partition, end in enumerate(ends):
         for records in records_between(services.log, partition, 0, end, CHUNK):
-            chosen = [folder.decoded(r) for r in records if (r.partition, r.offset) not in skipped]
+            chosen = folder.again([r for r in records if (r.partition, r.offset) not in skipped])
             kept = [each for each in chosen if bytes.fromhex(each.event.route_key) not in erased]
             _fold_chunk(folder, rebuilt, kept, erased)
             done += len(records)
@@ -114,7 +114,10 @@ def _fold_chunk(folder: Folder, rebuilt: _Rebuilt, chosen: Sequence[Applied], er
             packed = rebuilt.states.get(key)
             state = touched[key] = fold.new_state() if packed is None else fold.unpack(packed)
             lifted[key] = fold.lift(state)
-        fold.apply(each.event, state, opened.get(each.key))
+        try:
+            fold.apply(each.event, state, opened.get(each.key))
+        except Exception as err:
+            raise not_folded(each, err) from err
         known = rebuilt.evidence.get(each.signature)
         if known is None or (each.received_us, each.key) < known.receipt:
             tokens = tuple(pair for pair in each.tokens if pair[1] not in erased)

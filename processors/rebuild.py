@@ -105,7 +105,7 @@ class Builder:
         with services.store.decide() as tx:
             tx.lock_identity()  # whoever settles identity after this sees that the revision is being built
         self._store.await_folds()  # and who takes an event's place
-        compiled = Compiled.of(revision, services.time_zone, services.currency, services.order_cap)
+        compiled = Compiled.of(revision, services.time_zone, services.currency, services.order_cap, services.reader)
         progress = services.control.progress(revision.revision)
         fresh = all(each.next_offset == 0 for each in progress)
         if fresh and revision.cause == "definition" and compiled.fold.layout_hash == live.compiled.fold.layout_hash:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate, takewhile
 from typing import Final
 
-from processors.fold_batch import Applied, Folder, save_states
+from processors.fold_batch import Applied, Folder, not_folded, save_states
 from projections.state import State
 from schemas.store import NO_EVENT, NO_RECEIPT, SHARDS, DecideTx, FoldTx, NewMark
 
@@ -80,14 +80,17 @@ def _apply(folder: Folder, chunk: Sequence[Applied], states: dict[tuple[int, byt
         state = states.get(place)
         if state is None:
             state = states[place] = folder.fold.new_state()
-        folder.fold.apply(each.event, state, opened.get(each.key))
+        try:
+            folder.fold.apply(each.event, state, opened.get(each.key))
+        except Exception as err:
+            raise not_folded(each, err) from err
 
 
 def _chunks(folder: Folder, positions: Iterable[tuple[int, int]]) -> Iterator[list[Applied]]:
     """The records at some positions, decoded, so many at a time."""
     ordered = sorted(positions)
     for at in range(0, len(ordered), CHUNK):
-        yield [folder.decoded(record) for record in folder.log.fetch(ordered[at : at + CHUNK])]
+        yield folder.again(folder.log.fetch(ordered[at : at + CHUNK]))
 
 
 def state_from_log(folder: Folder, positions: Iterable[tuple[int, int]]) -> State:

@@ -26,11 +26,12 @@ from projections.state import ORDER_CAP, State
 from schemas.control import Control, Progress, Revision
 from schemas.definition_files import from_json
 from schemas.definitions import Definitions
-from schemas.errors import Disposition, ProgressConflict, TouchfoldError
+from schemas.errors import Disposition, FoldFailed, ProgressConflict, TouchfoldError
 from schemas.identity_rules import DEFAULT_RULES
 from schemas.ports import Clock, EventLog, Sealer
-from schemas.record import Stored, decode, to_us
+from schemas.record import CURRENT, Reader, Stored, received_us, to_us
 from schemas.store import DecideTx, ProjectionStore
+from schemas.waits import REFOLD, WORKER, Wait
 
 log = logging.getLogger("touchfold.worker")
 
@@ -56,6 +57,7 @@ class Services:
     time_zone: str
     currency: str
     order_cap: int | None = ORDER_CAP  # entries of a map that a state holds itself
+    reader: Reader = CURRENT  # which records this build reads
 
 
 @dataclass(frozen=True)
@@ -68,9 +70,16 @@ class Compiled:
     evaluator: Evaluator
 
     @classmethod
-    def of(cls, revision: Revision, time_zone: str, currency: str, order_cap: int | None = ORDER_CAP) -> "Compiled":
+    def of(
+        cls,
+        revision: Revision,
+        time_zone: str,
+        currency: str,
+        order_cap: int | None = ORDER_CAP,
+        reader: Reader = CURRENT,
+    ) -> "Compiled":
         definitions = from_json(msgspec.json.encode(revision.definitions))
-        fold = compile_fold(definitions, time_zone=time_zone, currency=currency, order_cap=order_cap)
+        fold = compile_fold(definitions, time_zone=time_zone, currency=currency, order_cap=order_cap, reader=reader)
         return cls(revision, definitions, fold, compile_evaluator(definitions, fold, time_zone=time_zone))
 
 
@@ -138,13 +147,20 @@ class LiveLoop:
     _decider: Decider | None = None
     _next: list[int] = field(default_factory=list)
     _failures: int = 0
+    _waits: dict[int, Wait] = field(default_factory=dict)  # by partition: at which record it waits
+    _set_aside: int = 0  # records set aside by hand when last looked: a partition that waits is looked at again then
+    _broken: bool = False  # what the refold marks ask for cannot be made: not until the next load()
 
     def load(self) -> Compiled:
         """Take up the live revision where its progress is; again after a swap or a conflict."""
         services = self.services
         revision = services.control.live()
         progress = services.control.progress(revision.revision)
-        self._compiled = Compiled.of(revision, services.time_zone, services.currency, services.order_cap)
+        self._compiled = Compiled.of(
+            revision, services.time_zone, services.currency, services.order_cap, services.reader
+        )
+        self._broken = False
+        self._waits.clear()
         fresh = Fresh()  # this loop alone folds and decides the live revision: the epoch of its progress says so
         self._folder = folder_of(services, self._compiled, epochs_of(progress), fresh=fresh)
         self._decider = decider_of(services, self._compiled, shadows=self.shadows, fresh=fresh)
@@ -176,9 +192,26 @@ class LiveLoop:
         decided = self._decide(lowest, until_none=False)
         return bool(batches) or refolded or decided
 
+    def waits_behind(self, ends: Sequence[int], set_aside: int) -> bool:
+        """Whether there are records to fold. Not for those behind one that waits, until more is set aside by hand."""
+        if set_aside != self._set_aside:
+            self._set_aside = set_aside
+            self._waits.clear()
+        places = enumerate(zip(ends, self._next, strict=True))
+        return any(end > start for partition, (end, start) in places if partition not in self._waits)
+
+    @property
+    def waits(self) -> bool:
+        """Whether a partition waits at a record that cannot be read yet."""
+        return bool(self._waits)
+
     def refold_wanted(self, folder: Folder) -> bool:
         """Work off refold marks; FOLD leaves them rarely, commands sometimes."""
-        return self.services.control.open_marks(folder.revision, "refold") > 0 and refold_marked(folder) > 0
+        if self._broken or self.services.control.open_marks(folder.revision, "refold") == 0:
+            return False
+        done = refold_or_note(self.services, folder)
+        self._broken = done is None
+        return bool(done)
 
     def decide(self, watermark_us: int) -> bool:
         """DECIDE until nothing is marked or due, then number the feed."""
@@ -203,7 +236,7 @@ class LiveLoop:
 
     def _watermark(self, partition: int, before: datetime) -> int:
         waiting = self.services.log.read(partition, self._next[partition], 1)
-        return _received_us(waiting[0]) if waiting else to_us(before - GRACE)
+        return watermark_before(waiting[0]) if waiting else to_us(before - GRACE)
 
     def _read(self) -> tuple[list[Batch], list[int]]:
         """The next batch of each partition, and every partition's watermark after it."""
@@ -211,9 +244,12 @@ class LiveLoop:
         before = self.services.clock.now()
         batches, watermarks = [], []
         for partition, start in enumerate(self._next):
+            if partition in self._waits:
+                watermarks.append(self._watermark(partition, before))
+                continue
             records = source.read(partition, start, self.batch + 1)  # one more tells the watermark
             if len(records) > self.batch:
-                watermark = _received_us(records[-1])
+                watermark = watermark_before(records[-1])
                 records = records[:-1]
             else:
                 watermark = to_us(before - GRACE)
@@ -234,7 +270,8 @@ class LiveLoop:
             self._corner(folder, batches)
             return
         for batch in batches:
-            self._next[batch.partition] = batch.end
+            self._next[batch.partition] = folder.end_of(batch)
+        self._waits |= note_waits(self.services, folder.waits, self._waits)
         self._failures = 0
         if self.batch < BATCH:
             self.batch = min(BATCH, self.batch * 2)
@@ -252,7 +289,7 @@ class LiveLoop:
         for batch in batches:  # with one record a partition: which of them fails alone?
             try:
                 folder.run([batch], 0)
-                self._next[batch.partition] = batch.end
+                self._next[batch.partition] = folder.end_of(batch)
             except TouchfoldError:
                 raise
             except Exception:
@@ -280,11 +317,11 @@ class Worker:
             live.forget()
             return True
         now = self._services.clock.now()
-        waiting = any(end > start for end, start in zip(pulse.ends, live.next_offsets, strict=True))
+        waiting = live.waits_behind(pulse.ends, pulse.set_aside)
         due = pulse.due_us is not None and pulse.due_us <= to_us(now - GRACE)
         worked = (waiting or due or pulse.marks) and live.step()
-        if due and not worked:
-            worked = live.decide_late(to_us(now - MAX_WAIT))
+        if due and (not worked or live.waits):  # its watermark stands still, however busy the others are
+            worked = live.decide_late(to_us(now - MAX_WAIT)) or worked
         built = pulse.building is not None and self._build(live)
         indexed = pulse.search and self._index_some()
         self._save_watermarks()
@@ -350,8 +387,31 @@ def epochs_of(progress: Sequence[Progress]) -> dict[int, int]:
     return {each.partition: each.epoch for each in progress}
 
 
-def _received_us(record: Stored) -> int:
-    return to_us(decode(record.value).received_at)
+def watermark_before(record: Stored) -> int:
+    """The watermark of a partition whose next record this is; 0 where it does not say: it stays where it is."""
+    return received_us(record.value) or 0
+
+
+def note_waits(services: Services, found: Mapping[int, Wait], known: Mapping[int, Wait]) -> dict[int, Wait]:
+    """Raise the alarm for partitions that wait now; returns the waits found."""
+    for partition, wait in found.items():
+        if known.get(partition) != wait:
+            log.error("%s waits, the other partitions go on: %s", wait.place, wait.reason)
+            services.control.note_wait(WORKER, wait, services.clock.now())
+    return dict(found)
+
+
+def refold_or_note(services: Services, folder: Folder) -> int | None:
+    """Work off refold marks; None, and an alarm, where a record they need cannot be read or folded now."""
+    try:
+        done = refold_marked(folder)
+    except FoldFailed as err:
+        log.error("states are not made anew: %s", err.message)
+        services.control.note_wait(REFOLD, Wait(0, 0, err.code, err.message), services.clock.now())
+        return None
+    if done:
+        services.control.end_wait(REFOLD, 0)
+    return done
 
 
 def _add(totals: Report, report: Report) -> None:

@@ -15,14 +15,14 @@ import msgspec
 
 from projections import state as st
 from projections.fold_code import matches, source_of
-from projections.fold_event import FoldEvent, event_decoder, version_of
+from projections.fold_event import FoldEvent, event_decoder
 from projections.order_summary import Maps, OrderSummaries, Summary
 from projections.plan import Plan, make_plan
 from projections.state import LocalDays, State
 from schemas.conditions import used_properties
 from schemas.definitions import ANY_EVENT, Definitions
 from schemas.errors import ReaderTooOld, RecordUnreadable
-from schemas.record import EPOCH, VERSION, encode
+from schemas.record import CURRENT, EPOCH, Reader, encode, version_of
 from schemas.record import decode as decode_record
 
 _US: Final = timedelta(microseconds=1)
@@ -39,8 +39,11 @@ class Fold:
 
     apply: Apply
 
-    def __init__(self, plan: Plan, time_zone: str, currency: str, order_cap: int | None) -> None:
+    def __init__(
+        self, plan: Plan, time_zone: str, currency: str, order_cap: int | None, reader: Reader = CURRENT
+    ) -> None:
         self.plan = plan
+        self.reader = reader
         self.time_zone = time_zone
         self.currency = currency
         self.order_cap = order_cap
@@ -61,15 +64,19 @@ class Fold:
         self.layout_hash = _layout_hash(plan, time_zone, currency)
 
     def decode(self, value: bytes) -> FoldEvent:
-        """Read stored bytes. Raises RecordUnreadable, or ReaderTooOld for a record of a newer version."""
+        """Read stored bytes. Raises RecordUnreadable, or ReaderTooOld for a record of a newer version.
+
+        Looks at what the definitions need alone; whether it is a record at all, `schemas.record.decode` says.
+        """
+        reader = self.reader
         try:
             event = self._decoder.decode(value)
-            if event.v != VERSION:
-                event = self._decoder.decode(encode(decode_record(value)))
+            if event.v != reader.version:
+                event = self._decoder.decode(encode(decode_record(value, reader)))
             event.key = bytes.fromhex(event.id.replace("-", ""))
         except (msgspec.MsgspecError, RecursionError, ValueError) as err:
-            if version_of(value) > VERSION:
-                raise ReaderTooOld(f"touchpoint newer than v{VERSION}, which this build reads") from err
+            if version_of(value) > reader.version:
+                raise ReaderTooOld(f"touchpoint v{version_of(value)}; this build reads v{reader.version}") from err
             raise RecordUnreadable(f"not a touchpoint record: {type(err).__name__}") from err
         event.occurred_us = (event.occurred_at - EPOCH) // _US
         return cast(FoldEvent, event)
@@ -181,10 +188,18 @@ _all_entries: Final = partial(reduce, st.merge_keyed(None))
 
 
 def compile_fold(
-    definitions: Definitions, *, time_zone: str, currency: str, order_cap: int | None = st.ORDER_CAP
+    definitions: Definitions,
+    *,
+    time_zone: str,
+    currency: str,
+    order_cap: int | None = st.ORDER_CAP,
+    reader: Reader = CURRENT,
 ) -> Fold:
-    """Generate the fold of some definitions. `order_cap`: entries of a map that a state holds itself; None: all."""
-    return Fold(make_plan(definitions), time_zone, currency, order_cap)
+    """Generate the fold of some definitions. `order_cap`: entries of a map that a state holds itself; None: all.
+
+    `reader`: which records it reads.
+    """
+    return Fold(make_plan(definitions), time_zone, currency, order_cap, reader)
 
 
 def _sealed_needs(plan: Plan) -> dict[str, frozenset[str]]:

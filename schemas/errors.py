@@ -15,6 +15,7 @@ class Disposition(Enum):
     DEAD_LETTER = "dead_letter"  # unreadable or unusable: set it aside whole, carry on
     RETRY = "retry"  # a backend is away: same batch again, after a wait
     STOP = "stop"  # ours: commit nothing, exit loudly
+    WAIT = "wait"  # good, and not to be had now: its partition waits at it, all others go on
 
 
 class Problem(NamedTuple):
@@ -150,9 +151,21 @@ class FactUnreadable(TouchfoldError):
 
 
 class ReaderTooOld(TouchfoldError):
-    """The record is good and we are old: to set it aside would lose it in every rollout."""
+    """The record is good and this build too old for it. Its partition waits for an upgrade; all others go on."""
 
-    code, disposition = "reader_too_old", Disposition.STOP
+    code, disposition, status = "reader_too_old", Disposition.WAIT, 503
+
+
+class FoldFailed(TouchfoldError):
+    """A record that was applied cannot be read or folded again. The message names partition and offset."""
+
+    code, disposition = "fold_failed", Disposition.STOP
+
+
+class SetAsideRefused(TouchfoldError):
+    """The record is not one that its partition waits at: it can be read, or was applied or set aside already."""
+
+    code, disposition, status = "set_aside_refused", Disposition.REJECT, 409
 
 
 class SealBroken(TouchfoldError):

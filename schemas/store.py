@@ -184,6 +184,12 @@ class FoldTx(Protocol):
 
     def not_applied(self, rows: Sequence[NotApplied]) -> None: ...
 
+    def is_set_aside(self, partition: int, offset: int) -> bool:
+        """Whether somebody has set this record aside by hand."""
+
+    def restore(self, partition: int, offset: int) -> bool:
+        """A record that was set aside counts after all; False when it is not set aside (any more)."""
+
     def delete_states(self, revision: int, signatures: Iterable[bytes]) -> None:
         """With what was laid off from them."""
 

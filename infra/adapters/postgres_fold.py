@@ -145,6 +145,35 @@ class PostgresFold(LaidOffRows):
         ]
         copy_rows(self._cursor, "not_applied", ("partition", "offset", "event_key", "verdict"), packed)
 
+    def is_set_aside(self, partition: int, offset: int) -> bool:
+        self._cursor.execute(
+            'select exists (select from set_aside where partition = %s and "offset" = %s and restored_at is null)',
+            (partition, offset),
+        )
+        row = self._cursor.fetchone()
+        return row is not None and bool(row[0])
+
+    def restore(self, partition: int, offset: int) -> bool:
+        place = (partition, offset)
+        self._cursor.execute(
+            'delete from not_applied where partition = %s and "offset" = %s and verdict = 3 and event_key is null',
+            place,
+        )
+        if self._cursor.rowcount == 0:
+            return False
+        self._cursor.execute(
+            'insert into set_aside as s (partition, "offset", at, who, code, reason, restored_at)'
+            " values (%s, %s, now(), 'fold', '', '', now())"
+            ' on conflict (partition, "offset") do update set restored_at = now()',
+            place,
+        )
+        self._cursor.execute(
+            "insert into facts (type, version, at, payload) values ('record.restored', 1, now(),"
+            " jsonb_build_object('partition', %s, 'offset', %s))",
+            place,
+        )
+        return True
+
     def delete_states(self, revision: int, signatures: Iterable[bytes]) -> None:
         those = f"where signature = any({array_literal(signatures)})"
         self._cursor.execute(

@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 from infra.adapters.data_folder import DataFolder
 from infra.adapters.parquet_archive import ParquetArchive
 from infra.adapters.postgres import Database
+from infra.adapters.postgres_control import WAITING
 from infra.adapters.postgres_reads import PerThread
 from infra.adapters.processes import Process, processes_of
 from infra.adapters.reading_log import ENDS_S, PerThreadLog, TimelyEnds
-from schemas.errors import ArchiveDamaged, StoreUnavailable
+from schemas.errors import ArchiveDamaged, StoreUnavailable, TouchfoldError
 from schemas.ports import EventLog
-from schemas.record import decode
+from schemas.record import decode, from_us, received_us
+from schemas.store import Verdict
+from schemas.waits import Wait, Waiting
 
 if TYPE_CHECKING:
     from infra.adapters.disk import Disk
@@ -55,6 +58,13 @@ class Arrived(NamedTuple):
     properties: Mapping[str, Any]
     context: Mapping[str, Any]
     verdict: int = 0  # of the fold, schemas/store.Verdict; 0 too where it is still to come
+
+
+def _unread(partition: int, offset: int, value: bytes, err: TouchfoldError, *, applied: bool) -> Arrived:
+    """A record that cannot be read, or not yet: its code stands for its type."""
+    at = from_us(received_us(value) or 0)
+    verdict = Verdict.QUARANTINED if applied else Verdict.APPLIED
+    return Arrived(partition, offset, "", None, "", err.code, None, at, at, applied, (), {}, {}, verdict)
 
 
 EXACT_UP_TO: Final = 20_000  # profiles; beyond, PostgreSQL's estimate says it without reading them
@@ -121,7 +131,11 @@ class Operations:
                 )
             )
             for _, offset, value in self._log.read(partition, start, limit):
-                record = decode(value)
+                try:
+                    record = decode(value)
+                except TouchfoldError as err:
+                    found.append(_unread(partition, offset, value, err, applied=offset < applied))
+                    continue
                 found.append(
                     Arrived(
                         *(partition, offset, record.id, record.message_id, record.source, record.type, record.name),
@@ -177,7 +191,12 @@ class Operations:
             "archive_trouble": trouble,
             "disk_free": self._disk.free(),
             "vault_lease": self._vault.has_lease(),
+            "partitions_waiting": [each.answer() for each in self.waiting()],
         }
+
+    def waiting(self) -> list[Waiting]:
+        """Partitions that wait at a record that cannot be read yet."""
+        return [Waiting(reader, Wait(*wait), since) for reader, since, *wait in self._rows(WAITING)]
 
     def _archived(self) -> tuple[int | None, int | None, str | None]:
         """How many records the archive holds, its size, and why neither is known."""

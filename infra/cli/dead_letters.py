@@ -9,6 +9,7 @@ from infra.cli.options import DATA, JSON, say
 
 ALL = 2**63 - 1
 SENT_AGAIN = ("door", "inbox")  # stages; what others set aside was in the log already, or is in a file
+BY_HAND = "record_set_aside"  # rule of records of the log that --all tries again too
 STATE = Annotated[str, typer.Option("--state", help="open, retried or erased")]
 
 
@@ -84,6 +85,8 @@ def retry(
 ) -> None:
     """Send dead letters of the door and of the inbox again, as if they came now; those still refused stay open.
 
+    A record of the log that was set aside is applied where it lies, once this build can read it.
+
     Example: touchfold dead-letters retry --all
     """
     from contextlib import closing
@@ -96,7 +99,10 @@ def retry(
         raise BadRequest("which dead letters? Give ids, or --all")
     with session(data, say=say) as here, closing(Retrying(here)) as retrying:
         if every:
-            found = (retrying.get(each.id.hex()) for each in retrying.list("open", ALL) if each.stage in SENT_AGAIN)
+            letters_open = retrying.list("open", ALL)
+            found = (
+                retrying.get(each.id.hex()) for each in letters_open if each.stage in SENT_AGAIN or each.rule == BY_HAND
+            )
             rows = [row for row, _ in found]
         else:
             rows = [retrying.get(letter)[0] for letter in letters or []]

@@ -94,6 +94,7 @@ def _on(here: "Session") -> Iterator[Finding]:
         ("clock", lambda: _clock(here, database)),
         ("log", lambda: _log(database) if here.adapters.kafka is None else _topic(here)),
         ("progress", lambda: _progress(here, database)),
+        ("records", lambda: _records(database)),
         ("erasures", lambda: _erasures(database)),
         ("archive", lambda: _archive(here)),
     ]
@@ -248,6 +249,17 @@ def _progress(here: "Session", database: "Database") -> Finding:
         detail = f"nothing is folded of partition {', '.join(map(str, sorted(lacking)))}"
         return Finding("progress", False, detail, "partitions were added to the topic: start touchfold up once")
     return Finding("progress", True, f"revision {live[0]} is live and behind the log's end")
+
+
+def _records(database: "Database") -> Finding:
+    """No partition waits at a record that cannot be read yet."""
+    from infra.settle import waiting_now
+
+    waits = waiting_now(database)
+    if not waits:
+        return Finding("records", True, "no partition waits at one that cannot be read yet")
+    detail = "; ".join(f"{each.told()} (since {each.since:%Y-%m-%d %H:%M:%S})" for each in waits)
+    return Finding("records", False, detail, "; ".join(dict.fromkeys(each.remedy for each in waits)))
 
 
 def _erasures(database: "Database") -> Finding:

@@ -52,9 +52,14 @@ def erase(
             done = work.erase(kind, value, force=force, suppress=suppress)
             counts = {"found": done.found, "identifiers": done.identifiers, "events": done.events}
             note_command(here, "profile.erased", kind=kind, suppress=suppress, **counts)
-        here.settle(lambda _text: None)
+        waiting = here.settle(lambda _text: None)
+    for each in waiting:
+        typer.echo(
+            f"{each.told()}: identifiers seen only behind it are not known; erase again when it goes on", err=True
+        )
     if as_json:
-        typer.echo(json.dumps(done._asdict()))
+        more = {"waiting": [each.answer() for each in waiting]} if waiting else {}
+        typer.echo(json.dumps(done._asdict() | more))
     elif not done.found:
         typer.echo("nobody has this identifier" + ("; it is refused from now on" if suppress else ""))
     else:

@@ -84,9 +84,15 @@ def _await_refold(control: "PostgresControl", revision: int, total: int) -> None
     from rich.console import Console
     from rich.progress import Progress
 
+    from schemas.errors import FoldFailed
+    from schemas.waits import REFOLD
+
     with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("folding signatures again", total=total)
         while left := control.open_refolds(revision):
+            stuck = [each for each in control.waiting() if each.reader == REFOLD]
+            if stuck:
+                raise FoldFailed(f"nothing is refolded: {stuck[0].wait.reason}")
             bar.update(task, completed=max(0, total - left))
             time.sleep(0.05)
         bar.update(task, completed=total)

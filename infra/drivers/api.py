@@ -111,7 +111,8 @@ def sql_runner(dsn: str, archive: "ParquetArchive", clock: Clock, kafka: "KafkaA
             deadline_s=API_DEADLINE_S,
             result_bytes=API_RESULT_BYTES,
         )
-        return {"columns": found.names, "rows": list(found.rows()), "truncated": found.truncated}
+        left_out = {"left_out": [each._asdict() for each in found.left_out]} if found.left_out else {}
+        return {"columns": found.names, "rows": list(found.rows()), "truncated": found.truncated, **left_out}
 
     return answer
 

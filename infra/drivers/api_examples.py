@@ -138,7 +138,7 @@ ARRIVED: Final = {
         }
     ]
 }
-STATUS: Final = {
+STATUS: Final[dict[str, object]] = {
     "ready": True,
     "lag": 0,
     "accepted": 104211,
@@ -146,8 +146,9 @@ STATUS: Final = {
     "decided": 104211,
     "dead_letters": 3,
     "archived": 100000,
+    "waiting": [],
 }
-OPERATIONS: Final = {
+OPERATIONS: Final[dict[str, object]] = {
     "accepted": 104211,
     "applied": 104211,
     "waiting": 0,
@@ -165,6 +166,7 @@ OPERATIONS: Final = {
     "archive_trouble": None,
     "disk_free": 0.61,
     "vault_lease": True,
+    "partitions_waiting": [],
 }
 _FIGURE: Final = {"now": 120, "before": 100, "change": 0.2}
 OVERVIEW: Final = {

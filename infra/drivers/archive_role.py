@@ -11,9 +11,11 @@ from infra.adapters.archive_turns import PostgresTurns
 from infra.adapters.parquet_archive import give_back_memory
 from infra.adapters.postgres_control import PostgresControl
 from infra.adapters.postgres_dead_letters import PostgresDeadLetters
+from infra.adapters.postgres_records import PostgresRecords
 from infra.archives import archive_of
 from processors.archive import Archiver
 from schemas.errors import ArchiveDamaged, Disposition, FolderLocked, TouchfoldError
+from schemas.waits import ARCHIVE, Wait
 
 if TYPE_CHECKING:
     from infra.bootstrap import Session
@@ -35,6 +37,14 @@ def archiver_of(session: "Session", stop: Callable[[], bool] = lambda: False) ->
         progress = {each.partition: each.next_offset for each in control.progress(control.live().revision)}
         return [progress.get(partition, 0) for partition in range(max(progress, default=-1) + 1)]
 
+    records = PostgresRecords(session.database("touchfold archive records"))
+
+    def waits(wait: Wait) -> None:
+        _log.error("%s waits, the other partitions are archived: %s", wait.place, wait.reason)
+        control.note_wait(ARCHIVE, wait, session.door_clock.now())
+
+    for partition in range(log.partitions):
+        control.end_wait(ARCHIVE, partition)  # of a process before; where it waits still, it is told anew
     return Archiver(
         log,
         archive_of(session),
@@ -44,6 +54,9 @@ def archiver_of(session: "Session", stop: Callable[[], bool] = lambda: False) ->
         gaps=session.adapters.kafka is not None,
         turns=PostgresTurns(session.dsn),
         stop=stop,
+        set_aside=lambda wait: records.place(wait.partition, wait.offset).verdict is not None,
+        waits=waits,
+        goes_on=lambda partition: control.end_wait(ARCHIVE, partition),
     )
 
 

@@ -458,10 +458,13 @@ def build_door(session: "Session", meter: "Meter | None" = None) -> Door:
     from infra.adapters.phones import Phones  # noqa: PLC0415  # 0.1 s that importing this module need not cost
     from infra.adapters.postgres_dead_letters import PostgresDeadLetters  # noqa: PLC0415
     from infra.adapters.postgres_sources import PostgresSources  # noqa: PLC0415
+    from infra.adapters.record_gate import RecordGate  # noqa: PLC0415
     from schemas.identifiers import normalise  # noqa: PLC0415
 
     vault = session.vault()
-    acceptor = Acceptor(vault, vault, partial(normalise, phone=Phones(session.region)), vault.daily_token)
+    gate = RecordGate(session.database("touchfold record gate"))
+    phones = partial(normalise, phone=Phones(session.region))
+    acceptor = Acceptor(vault, vault, phones, vault.daily_token, version=gate.version)
     return Door(
         acceptor,
         PostgresSources(session.dsn),

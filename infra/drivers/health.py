@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from infra.adapters.connection_pool import Lane
 from infra.adapters.disk import RESERVED
+from infra.adapters.postgres_control import waiting
 from infra.adapters.reading_log import TimelyEnds, ends_of
 from schemas.errors import TouchfoldError
+from schemas.waits import Waiting
 
 if TYPE_CHECKING:
     from infra.bootstrap import Session
@@ -32,7 +34,9 @@ class Health:
         self._seen: tuple[float, dict[str, Any]] | None = None
 
     def look(self) -> dict[str, Any]:
-        """{"status": "ok" | "unavailable", "database", "log", "vault", "disk_free", "accepted", "applied", "lag"}."""
+        """{"status": "ok" | "degraded" | "unavailable", "database", "log", "vault", "disk_free", "accepted", "applied",
+        "lag", "waiting"}. Degraded: all is accepted and answered, but a partition waits at a record.
+        """
         with self._lock:
             if self._seen is None or self._monotonic() - self._seen[0] > FRESH_S:
                 found = self._look()
@@ -42,11 +46,13 @@ class Health:
     def _look(self) -> dict[str, Any]:
         database, log = "ok", "ok"
         progress: list[int] = []
+        waits: list[Waiting] = []
         try:
             with self._database.transaction() as cursor:
                 cursor.execute(_APPLIED)
                 row = cursor.fetchone()
                 progress = row[0] if row else []
+                waits = waiting(cursor)
         except TouchfoldError as err:
             self._database.close()
             database = err.code
@@ -62,7 +68,7 @@ class Health:
         free = self._session.disk.free()
         good = database == log == vault == "ok" and free >= RESERVED
         return {
-            "status": "ok" if good else "unavailable",
+            "status": ("degraded" if waits else "ok") if good else "unavailable",
             "database": database,
             "log": log,
             "vault": vault,
@@ -70,6 +76,7 @@ class Health:
             "accepted": accepted,
             "applied": applied,
             "lag": accepted - applied,
+            "waiting": [each.answer() for each in waits],
         }
 
 

@@ -65,7 +65,7 @@ class Router:
             await (self._api if "api" in self._edges else _no_api)(scope, receive, send)
         elif path == "/health" and scope["method"] in {"GET", "HEAD"}:
             found = await asyncio.to_thread(self._health.look)
-            status = 200 if found["status"] == "ok" else 503
+            status = 503 if found["status"] == "unavailable" else 200
             await _answer(send, status, json.dumps(found).encode(), b"application/json")
         elif path == "/metrics" and scope["method"] == "GET":
             await self._metrics(scope, receive, send)

@@ -15,6 +15,7 @@ from infra.adapters.meter import BUCKETS, EDGES, Meter, Totals
 from infra.adapters.postgres import Database
 from infra.adapters.postgres_reads import PerThread
 from schemas.errors import StoreUnavailable, TouchfoldError, Unauthorized
+from schemas.waits import Waiting
 
 if TYPE_CHECKING:
     from infra.drivers.api_core import Api
@@ -48,6 +49,8 @@ HELP: Final[Mapping[str, tuple[str, str]]] = {
     "lag_events": ("gauge", "Records accepted and not yet decided"),
     "watermark_age_seconds": ("gauge", "How far the oldest partition's watermark is behind the clock"),
     "worker_heartbeat_age_seconds": ("gauge", "Since the worker last spoke to PostgreSQL; absent: it is not there"),
+    "partition_waiting_offset": ("gauge", "Where a partition waits at a record that cannot be read yet, by partition"),
+    "partition_waiting_seconds": ("gauge", "For how long it has been waiting, by partition"),
     "dead_letters_open": ("gauge", "Dead letters that wait for somebody, by stage"),
     "erasures_total": ("counter", "Persons erased"),
     "erased_identifiers": ("gauge", "Identifiers that are refused or read as erased"),
@@ -165,6 +168,7 @@ class Metrics:
         except StoreUnavailable:
             return {"up": 0, **_pools()}
         decided = max(0, state["applied"] - state["waiting"])
+        now, waits = self._api.session.clock.now(), operations.waiting()
         return {
             "up": 1,
             "events_accepted_total": state["accepted"],
@@ -174,6 +178,10 @@ class Metrics:
             "lag_events": state["accepted"] - decided,
             "watermark_age_seconds": state["watermark_age_s"],
             "worker_heartbeat_age_seconds": None if heartbeat is None else max(0.0, float(heartbeat)),
+            "partition_waiting_offset": {_labelled(each): each.wait.offset for each in waits},
+            "partition_waiting_seconds": {
+                _labelled(each): round(max(0.0, (now - each.since).total_seconds()), 1) for each in waits
+            },
             "dead_letters_open": {("stage", stage): count for stage, count in letters.items()} or 0,
             "erasures_total": int(erasures),
             "erased_identifiers": state["erased"],
@@ -207,6 +215,10 @@ def _pools() -> dict[str, Any]:
         name: {("database", pool.database): value for pool, value in zip(pools, values, strict=True)}
         for name, values in told.items()
     }
+
+
+def _labelled(each: Waiting) -> tuple[str, str]:
+    return "partition", f'{each.wait.partition}",reader="{each.reader}'
 
 
 def _lines(found: Mapping[str, Any]) -> Iterator[str]:

@@ -20,6 +20,7 @@ from query.sql_results import SqlResult
 from schemas import errors
 from schemas.errors import SqlLimit, SqlRefused, TouchfoldError
 from schemas.record import to_us
+from schemas.waits import Wait
 
 if TYPE_CHECKING:
     from infra.adapters.parquet_archive import ParquetArchive
@@ -191,9 +192,11 @@ def _failure(status: int, err: bytearray) -> TouchfoldError:
 
 def _result(out: bytearray, limit: int | None) -> SqlResult:
     end = out.index(b"\n")
-    columns = [(str(name), str(type_)) for name, type_ in json.loads(bytes(out[:end]))["columns"]]
+    head = json.loads(bytes(out[:end]))
+    columns = [(str(name), str(type_)) for name, type_ in head["columns"]]
     with pa.ipc.open_stream(pa.py_buffer(memoryview(out)[end + 1 :])) as reader:
         table = reader.read_all()
     table = table.rename_columns([name for name, _ in columns])
     truncated = limit is not None and table.num_rows > limit
-    return SqlResult(columns, table.slice(0, limit) if truncated else table, truncated)
+    left_out = [Wait(**each) for each in head["left_out"]]
+    return SqlResult(columns, table.slice(0, limit) if truncated else table, truncated, left_out)

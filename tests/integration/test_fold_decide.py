@@ -1,5 +1,6 @@
 """FOLD and DECIDE over a real PostgreSQL: from appended records to profiles, memberships and changes."""
 
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import timedelta
 from random import Random
@@ -23,7 +24,7 @@ from processors.worker import Compiled, Services, Worker, folder_of
 from projections.state import ORDER_CAP
 from schemas.definition_files import load_pack, parse_documents
 from schemas.definitions import to_json
-from schemas.record import Identifier, Pending, Record, encode, partition_of
+from schemas.record import CURRENT, Identifier, Pending, Reader, Record, encode, partition_of
 from tests.conftest import Databases
 from tests.reading_world import HandClock
 from tests.records import START, pending, purchase, record, token
@@ -61,13 +62,15 @@ class World:
         database.close()
         return rows
 
-    def check(self) -> Verdict:
+    def check(self, reader: Reader = CURRENT) -> Verdict:
         live = self.services.control.live()
         rebuild = PostgresRebuild(self.databases.main)
-        with rebuild.snapshot(live.revision, timeout_s=20) as snapshot:
-            verdict = check(self.services, self.worker.live.compiled, snapshot)
-        rebuild.close()
-        return verdict
+        with closing(rebuild), rebuild.snapshot(live.revision, timeout_s=20) as snapshot:
+            return check(self.services, Compiled.of(live, "UTC", "USD", reader=reader), snapshot)
+
+    def rebuilding(self) -> PostgresRebuild:
+        """A store of its own for a builder of this world."""
+        return PostgresRebuild(self.databases.main)
 
 
 @pytest.fixture

@@ -196,6 +196,11 @@ def _cards(found: _Look, before: _Look | None) -> list[_Card]:
             "" if state["vault_lease"] else "Nothing personal can be kept or read: run touchfold doctor.",
         ),
     ]  # fmt: skip
+    for waits in state["partitions_waiting"]:
+        cards.append(
+            _Card(f"Partition {waits['partition']}", f"waits at {waits['offset']}", f"since {waits['since']}",
+                  f"{waits['reason']}. {waits['remedy'].capitalize()}")
+        )  # fmt: skip
     if state["unindexed"]:
         cards.append(_Card("Search", words.count(state["unindexed"]), "profiles wait for their words"))
     if state["building"] is not None:
