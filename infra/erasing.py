@@ -12,11 +12,15 @@ from infra.adapters.postgres_erasure import LedgerFile, PostgresErasures
 from infra.adapters.vault import PostgresVault
 from infra.adapters.vault_erasure import PostgresVaultRows
 from processors.erase import Eraser
+from schemas.errors import DiskFull
 
 if TYPE_CHECKING:
     from infra.bootstrap import Session
 
-LEDGER: Final = "erasures.jsonl"
+UNSETTLED: Final = (
+    "the disk is full, so the newest events were not looked at, and may name further identifiers of this person: erase "
+    "again when there is room"
+)
 
 
 @contextmanager
@@ -31,7 +35,7 @@ def eraser(
             vault=vault,
             sealer=vault,
             vault_rows=rows,
-            ledger=LedgerFile(ledger_folder / LEDGER),
+            ledger=LedgerFile.of(ledger_folder),
             phone=Phones(region),
             now=now,
             new_id=lambda: secrets.token_bytes(16),
@@ -44,14 +48,24 @@ def erase_person(
 ) -> dict[str, Any]:
     """Erase by any identifier, or by `profile` and an id; the JSON of contracts. Takes some seconds.
 
-    Raises BadRequest, ErasureRefused.
+    On a full disk it erases what is known so far, and `note` says so: a right to be forgotten does not wait for a
+    larger disk. Raises BadRequest, ErasureRefused.
     """
     parts = (session.dsn, session.vault_dsn, session.vault(), session.ledger_folder, session.region)
-    session.settle()
+    note = settle_or_note(session)
     with eraser(*parts, session.door_clock.now) as erase:
         done = erase.erase(kind, value, force=force, suppress=suppress)
-    session.settle()
-    return done._asdict()
+    settle_or_note(session)  # what a full disk leaves is to count segments without the person
+    return done._asdict() | note
+
+
+def settle_or_note(session: "Session") -> dict[str, str]:
+    """Settle; on a full disk, where that has to wait, return what to tell whoever erases."""
+    try:
+        session.settle()
+    except DiskFull:
+        return {"note": UNSETTLED}
+    return {}
 
 
 def resume_jobs(

@@ -32,6 +32,7 @@ class Retrying:
         self._log = here.log()
         self._sources = PostgresSources(here.dsn)
         self._lock = threading.Lock()
+        self._check_disk = here.disk.check
 
     def list(self, state: str, limit: int) -> list[DeadLetter]:
         """The newest letters of a state, without their sealed bytes."""
@@ -77,6 +78,7 @@ class Retrying:
 
     def _again(self, row: DeadLetter, plain: bytes, owner: Source | None) -> bool:
         """True when all of it is in the log now (or its person is suppressed: then it is done with, too)."""
+        self._check_disk()
         now = self._now()
         if row.stage == inbox.STAGE:
             result = self._message_again(row, plain, owner, now)

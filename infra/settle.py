@@ -3,8 +3,10 @@
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from infra.adapters.disk import WORKER
 from infra.adapters.postgres import Database
 from infra.adapters.reading_log import Tails
 from schemas.errors import StoreUnavailable
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
 
 LOOK_S: Final = 0.03
 PATIENCE_S: Final = 120.0  # without any advance: the worker is not there or cannot go on
+FULL_S: Final = 2.0  # without any advance on a full disk: the worker stands, and says so
 ROUNDS: Final = 3  # a decision may leave marks (a new hub unlinks others); these are waited for too
 _ALL: Final = 2**62
 _STATE: Final = """
@@ -40,7 +43,7 @@ class _State(NamedTuple):
 
 
 def settle(session: "Session", progress: Callable[[str], None]) -> None:
-    """See `Session.settle`. Raises StoreUnavailable when nothing moves for two minutes."""
+    """See `Session.settle`. Raises StoreUnavailable when nothing moves for two minutes, DiskFull when that is why."""
     if session.joined or (session.adapters.kafka is not None and _a_worker_lives(session)):
         _await(session, progress)
         return
@@ -90,24 +93,33 @@ def _await(session: "Session", progress: Callable[[str], None]) -> None:
             wanted = ends if tails is None else tails.cut(ends, state.folded)
             return all(at >= end for at, end in zip(state.folded, wanted, strict=True))
 
-        state = _until(database, _ALL, folded, lambda seen: progress(seen.told(total)))
+        check_room = partial(session.disk.check, WORKER)
+        state = _until(database, _ALL, folded, lambda seen: progress(seen.told(total)), check_room)
         for _ in range(ROUNDS):
             if state.newest == 0:
                 return
-            state = _until(database, state.newest, lambda seen: seen.waiting == 0, lambda _seen: None)
+            state = _until(database, state.newest, lambda seen: seen.waiting == 0, lambda _seen: None, check_room)
 
 
-def _until(database: Database, up_to: int, done: Callable[[_State], bool], tell: Callable[[_State], None]) -> _State:
+def _until(
+    database: Database,
+    up_to: int,
+    done: Callable[[_State], bool],
+    tell: Callable[[_State], None],
+    check_room: Callable[[], None],
+) -> _State:
     last: _State | None = None
-    deadline = time.monotonic() + PATIENCE_S
+    since = time.monotonic()
     while True:
         state = _look(database, up_to)
         if done(state):
             return state
         if state != last:
-            last, deadline = state, time.monotonic() + PATIENCE_S
+            last, since = state, time.monotonic()
             tell(state)
-        elif time.monotonic() > deadline:
+        elif time.monotonic() - since > FULL_S:
+            check_room()
+        if time.monotonic() - since > PATIENCE_S:
             raise StoreUnavailable(
                 f"nothing was applied for {PATIENCE_S:.0f} s: look at the worker's lines in the log of touchfold up"
             )

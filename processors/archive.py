@@ -49,6 +49,7 @@ class Archiver:
     gaps: bool = False  # whether offsets without a record are normal in this log, as in Kafka's
     turns: Turns = field(default_factory=_Alone)
     stop: Callable[[], bool] = lambda: False
+    check_room: Callable[[], None] = lambda: None  # raises DiskFull where no file may be written for now
     _ready: bool = field(default=False, init=False)
     _oldest: dict[int, tuple[int, datetime]] = field(default_factory=dict, init=False)  # partition: offset, since
 
@@ -131,7 +132,8 @@ class Archiver:
         return known[1]
 
     def _write(self, partition: int, until: int) -> int:
-        """One file; returns how many offsets it covers."""
+        """One file; returns how many offsets it covers. Raises DiskFull before it reads."""
+        self.check_room()
         start = self.store.next_offset(partition)
         records, upto = self._read(partition, start, until)
         if upto == start:

@@ -8,6 +8,7 @@ import logging
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import partial
 from typing import Final
 
@@ -29,11 +30,12 @@ from processors.worker import (
     decider_of,
     epochs_of,
     folder_of,
+    received_us,
 )
 from schemas.control import Beat
 from schemas.errors import ProgressConflict, TouchfoldError
 from schemas.log_range import records_between
-from schemas.record import MICROSECOND, Stored, decode, to_us
+from schemas.record import MICROSECOND, Stored, to_us
 from schemas.work import Fetched
 
 log = logging.getLogger("touchfold.worker")
@@ -120,7 +122,8 @@ class SharedWorker:
 
     @contextmanager
     def _knowing(self) -> Iterator[None]:
-        """After an error what was committed is not known: DECIDE sums anew."""
+        """After an error what was committed is not known: DECIDE sums anew. Raises DiskFull before anything is done."""
+        self.services.check_room()
         self._since_us = to_us(self.services.clock.now())
         try:
             yield
@@ -151,7 +154,7 @@ class SharedWorker:
         if fetched.caught_up_us is not None:
             watermark = fetched.caught_up_us - GRACE_US
         else:
-            watermark = _received_us(records[-1]) if records else 0
+            watermark = _received_us(records[-1], self.services.clock.now()) if records else 0
         return Batch(fetched.partition, fetched.start, fetched.end, records, watermark)
 
     def _fold(self, batches: Sequence[Batch]) -> None:
@@ -293,9 +296,9 @@ def work_off(worker: SharedWorker, tell: Callable[[], None]) -> None:
         tell()
 
 
-def _received_us(record: Stored) -> int:
+def _received_us(record: Stored, now: datetime) -> int:
     """0 of a record that cannot be read: the watermark stays where it is."""
     try:
-        return to_us(decode(record.value).received_at)
+        return received_us(record, now)
     except TouchfoldError:
         return 0

@@ -25,7 +25,7 @@ from projections.state import State
 from schemas.control import Control, Progress, Revision
 from schemas.definition_files import from_json
 from schemas.definitions import Definitions
-from schemas.errors import Disposition, ProgressConflict, TouchfoldError
+from schemas.errors import DiskFull, Disposition, ProgressConflict, TouchfoldError
 from schemas.identity_rules import DEFAULT_RULES
 from schemas.ports import Clock, EventLog, Sealer
 from schemas.record import Stored, decode, to_us
@@ -39,6 +39,8 @@ MAX_WAIT: Final = timedelta(minutes=1)  # how long a due profile waits for a par
 MARKS: Final = 64  # of one look of DECIDE
 DUE: Final = 2_000
 WATERMARK_EVERY_S: Final = 5.0
+AWAY_S: Final = 0.2  # between two tries in an outage
+FULL_S: Final = 1.0  # on a full disk
 TRIES: Final = 3  # of a record that makes the fold fail, before it is set aside
 
 
@@ -54,6 +56,8 @@ class Services:
     clock: Clock
     time_zone: str
     currency: str
+    check_room: Callable[[], None] = lambda: None  # raises DiskFull where nothing may be written for now
+    batch: int = BATCH  # less on a small disk, where a large transaction would take all that is kept free
 
 
 @dataclass(frozen=True)
@@ -202,7 +206,7 @@ class LiveLoop:
 
     def _watermark(self, partition: int, before: datetime) -> int:
         waiting = self.services.log.read(partition, self._next[partition], 1)
-        return _received_us(waiting[0]) if waiting else to_us(before - GRACE)
+        return received_us(waiting[0], before) if waiting else to_us(before - GRACE)
 
     def _read(self) -> tuple[list[Batch], list[int]]:
         """The next batch of each partition, and every partition's watermark after it."""
@@ -212,7 +216,7 @@ class LiveLoop:
         for partition, start in enumerate(self._next):
             records = source.read(partition, start, self.batch + 1)  # one more tells the watermark
             if len(records) > self.batch:
-                watermark = _received_us(records[-1])
+                watermark = received_us(records[-1], before)
                 records = records[:-1]
             else:
                 watermark = to_us(before - GRACE)
@@ -235,8 +239,8 @@ class LiveLoop:
         for batch in batches:
             self._next[batch.partition] = batch.end
         self._failures = 0
-        if self.batch < BATCH:
-            self.batch = min(BATCH, self.batch * 2)
+        if self.batch < self.services.batch:
+            self.batch = min(self.services.batch, self.batch * 2)
         _add(self.totals, report)
 
     def _corner(self, folder: Folder, batches: Sequence[Batch]) -> None:
@@ -267,11 +271,14 @@ class Worker:
         self._services = services
         self._build = build
         self._index = index
-        self.live = LiveLoop(services, build.shadows)
+        self.live = LiveLoop(services, build.shadows, services.batch)
         self._saved_at: datetime | None = None
 
     def step(self) -> bool:
-        """Everything once; True if there was work. An idle step is one query."""
+        """Everything once; True if there was work. An idle step is one query.
+
+        Raises DiskFull before it begins with work for which there is no room.
+        """
         live = self.live
         revision = live.compiled.revision.revision
         pulse = self._services.control.pulse(revision)
@@ -281,6 +288,8 @@ class Worker:
         now = self._services.clock.now()
         waiting = any(end > start for end, start in zip(pulse.ends, live.next_offsets, strict=True))
         due = pulse.due_us is not None and pulse.due_us <= to_us(now - GRACE)
+        if waiting or due or pulse.marks or pulse.search or pulse.building is not None:
+            self._services.check_room()
         worked = (waiting or due or pulse.marks) and live.step()
         if due and not worked:
             worked = live.decide_late(to_us(now - MAX_WAIT))
@@ -305,16 +314,19 @@ class Worker:
 
     def run(self, stop: threading.Event) -> None:
         """Until `stop`. An outage is waited out; an error of disposition STOP ends the process."""
-        idle = 0
+        idle, told = 0, ""
         while not stop.is_set():
             try:
                 idle = 0 if self.step() else idle + 1
+                told = ""
             except TouchfoldError as err:
                 if err.disposition is not Disposition.RETRY:
                     raise
-                log.warning("waiting: %s", err.message)
-                idle = 10
+                if err.code != told:  # once: a full disk may last for days
+                    log.warning("waiting: %s", err.message)
+                told = err.code
                 self.live.forget()
+                stop.wait(FULL_S if isinstance(err, DiskFull) else AWAY_S)
             if idle:
                 stop.wait(0.02 if idle < 250 else 0.1)  # an idle poll costs 0.3 ms: 1.5 % of a core, then 0.3 %
 
@@ -349,8 +361,13 @@ def epochs_of(progress: Sequence[Progress]) -> dict[int, int]:
     return {each.partition: each.epoch for each in progress}
 
 
-def _received_us(record: Stored) -> int:
-    return to_us(decode(record.value).received_at)
+def received_us(record: Stored, now: datetime) -> int:
+    """The watermark before a record: when it was received; later than `now`, the clock's, as of an idle partition.
+
+    A deployment whose clock is set to a past instant decides as of that instant; receipts keep the real time.
+    """
+    received = decode(record.value).received_at
+    return to_us(received if received <= now else now - GRACE)
 
 
 def _add(totals: Report, report: Report) -> None:

@@ -167,6 +167,12 @@ class MasterKeyWrong(TouchfoldError):
     code, disposition = "master_key_wrong", Disposition.STOP
 
 
+class DatabaseLost(TouchfoldError):
+    """A database or the vault is gone, though what belongs to it is there. An empty one is never put in its place."""
+
+    code, disposition = "database_lost", Disposition.STOP
+
+
 class StoreUnavailable(TouchfoldError):
     """PostgreSQL, Kafka or the vault is away. Answered with 503 and Retry-After."""
 
@@ -174,9 +180,21 @@ class StoreUnavailable(TouchfoldError):
 
 
 class DiskFull(StoreUnavailable):
-    """Less than the reserved 5 % of the disk is free."""
+    """Less of the disk is free than the reserve that is kept for erasures, sign-in and PostgreSQL."""
 
     code = "disk_full"
+
+
+class NoConnection(StoreUnavailable):
+    """PostgreSQL has no connection left for us."""
+
+    code = "no_connection"
+
+
+class DatabaseDamaged(StoreUnavailable):
+    """PostgreSQL cannot read its own data. Nothing is set aside for it: what was to be done waits for the repair."""
+
+    code = "database_damaged"
 
 
 class ProgressConflict(TouchfoldError):

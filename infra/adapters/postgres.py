@@ -11,9 +11,13 @@ import psycopg2.extensions
 from psycopg2.extensions import connection as Connection
 from psycopg2.extensions import cursor as Cursor
 
-from schemas.errors import DiskFull, StoreUnavailable
+from schemas.errors import DatabaseDamaged, DiskFull, NoConnection, StoreUnavailable
 
 _DISK_FULL: Final = "53100"
+_DAMAGED: Final = frozenset({"XX001", "XX002", "58030", "58P01"})  # a page, an index, an I/O error, a file that is gone
+_TOO_MANY: Final = "53300"
+_TOO_MANY_TEXTS: Final = ("too many clients", "connection slots are reserved", "too many connections for")
+"""A refused connection has no code in this driver."""
 _OPTIONS: Final = "-c TimeZone=UTC -c standard_conforming_strings=on"
 _CONSTRAINT: Final = "23"  # class of integrity violations: ours, not an outage
 
@@ -27,6 +31,11 @@ def mapped() -> Iterator[None]:
         code = err.pgcode or ""
         if code == _DISK_FULL:
             raise DiskFull("PostgreSQL has no disk space left", retry_after_s=10) from err
+        if code in _DAMAGED:
+            reason = err.diag.message_primary or "no reason given"
+            raise DatabaseDamaged(f"PostgreSQL cannot read its own data: {reason}", retry_after_s=60) from err
+        if code == _TOO_MANY or (not code and any(text in str(err) for text in _TOO_MANY_TEXTS)):
+            raise NoConnection("PostgreSQL has no connection left", retry_after_s=1) from err
         # 40 serialisation and deadlock, 53 resources, 57 shutdown, 08 connection; no code: the socket is gone
         # (a server that crashes in the middle of an answer leaves a bare DatabaseError)
         gone = type(err) is psycopg2.DatabaseError and not code

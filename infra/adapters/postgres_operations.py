@@ -13,7 +13,7 @@ from infra.adapters.processes import Process, processes_of
 from infra.adapters.reading_log import ENDS_S, PerThreadLog, TimelyEnds
 from schemas.errors import ArchiveDamaged, StoreUnavailable
 from schemas.ports import EventLog
-from schemas.record import decode
+from schemas.record import decode, to_us
 
 if TYPE_CHECKING:
     from infra.adapters.disk import Disk
@@ -57,6 +57,7 @@ class Arrived(NamedTuple):
     verdict: int = 0  # of the fold, schemas/store.Verdict; 0 too where it is still to come
 
 
+DAY_US: Final = 86_400_000_000
 EXACT_UP_TO: Final = 20_000  # profiles; beyond, PostgreSQL's estimate says it without reading them
 
 
@@ -157,7 +158,7 @@ class Operations:
         row = self._rows(_STATE)[0]
         progress, waiting, dead, erased, watermark_us, building, unindexed, size, live = row
         applied, accepted = sum(progress), sum(self._ends(progress))
-        due, profiles = self._of_revision(live)
+        due, profiles = self._of_revision(live, now)
         archived, archive_bytes, trouble = self._archived()
         return {
             "accepted": max(accepted, applied),
@@ -186,14 +187,14 @@ class Operations:
         except (ArchiveDamaged, StoreUnavailable) as err:
             return None, None, err.message
 
-    def _of_revision(self, live: int | None) -> tuple[int, int]:
+    def _of_revision(self, live: int | None, now: datetime) -> tuple[int, int]:
         """(timers due within a day, profiles)."""
         if live is None:
             return 0, 0
         rows = self._rows(
-            f"select (select count(*) from profiles_r{int(live)} where due_us <="
-            " (extract(epoch from now()) + 86400) * 1000000),"
-            f" (select greatest(reltuples, 0)::bigint from pg_class where relname = 'profiles_r{int(live)}')"
+            f"select (select count(*) from profiles_r{int(live)} where due_us <= %s),"
+            f" (select greatest(reltuples, 0)::bigint from pg_class where relname = 'profiles_r{int(live)}')",
+            (to_us(now) + DAY_US,),
         )
         due, estimate = int(rows[0][0]), int(rows[0][1])
         return due, estimate if estimate > EXACT_UP_TO else self.profiles()

@@ -158,7 +158,7 @@ def status(api: Api) -> dict[str, Any]:
     state = api.operations.state(api.session.clock.now())
     decided = max(0, state["applied"] - state["waiting"])
     return {
-        "ready": api.health.get().look()["status"] == "ok",
+        "ready": api.health.get().look()["status"] != "unavailable",
         "lag": state["accepted"] - decided,
         "accepted": state["accepted"],
         "applied": state["applied"],
