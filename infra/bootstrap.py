@@ -18,7 +18,7 @@ from typing import Final
 from infra import settings as reading
 from infra.adapters.clock import SystemClock
 from infra.adapters.data_folder import DataFolder, Running
-from infra.adapters.disk import Disk, room_needed
+from infra.adapters.disk import WORKER, Disk, room_needed
 from infra.adapters.embedded_postgres import EmbeddedPostgres, lost
 from infra.adapters.kafka_access import KafkaAccess
 from infra.adapters.master_key import master_key
@@ -395,8 +395,12 @@ def role_session(data: Path, role: str, *, armed: bool = True) -> Iterator[Sessi
 
 
 def _joined(settings: Settings, adapters: Adapters, running: Running) -> Session:
-    with closing(Database(running.dsn, "touchfold session")) as database:
-        deployment = ensure_deployment(database, settings)
+    try:
+        with closing(Database(running.dsn, "touchfold session")) as database:
+            deployment = ensure_deployment(database, settings)
+    except StoreUnavailable:
+        adapters.disk.check(WORKER)  # raises the reason, where `up` waits for room to start PostgreSQL
+        raise
     return Session(settings, adapters, running.dsn, running.vault_dsn, running.url, deployment)
 
 

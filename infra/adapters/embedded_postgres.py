@@ -123,12 +123,14 @@ class EmbeddedPostgres:
         if self._lock is None:
             self.lock()
         account = _account()
+        new = not (self.cluster / "PG_VERSION").exists()
+        if new:
+            self._refuse_loss()
         self.folder.mkdir(exist_ok=True)
         (self.data / "logs").mkdir(exist_ok=True)
         if account is not None:
             os.chown(self.folder, account.pw_uid, account.pw_gid)
-        if not (self.cluster / "PG_VERSION").exists():
-            self._refuse_loss()
+        if new:
             progress("making a new database cluster")
             self._init(account)
         self._clear_stale()

@@ -11,13 +11,14 @@ from infra.adapters.master_key import read_key
 from infra.adapters.postgres_erasure import LedgerFile
 from infra.adapters.reading_log import TimelyEnds, ends_of
 from infra.checks import Finding, guarded
-from schemas.errors import TouchfoldError
+from schemas.errors import StoreUnavailable, TouchfoldError
 
 if TYPE_CHECKING:
     from infra.bootstrap import Session
 
 FRESH_S: Final = 0.25  # a probe a second costs nothing, a thousand a second cost four queries
 SLOWLY_S: Final = 3.0  # between two looks at what changes rarely: files, keys, a new connection
+AGAIN_S: Final = 1.0  # the same where something was wrong
 _APPLIED: Final = """
 select coalesce(array_agg(next_offset order by partition), '{}') from progress
 where revision = (select revision from revisions where state = 'live')
@@ -42,6 +43,7 @@ class Health:
         self._advance = checks.Advance(monotonic)
         self._seen: tuple[float, dict[str, Any]] | None = None
         self._slow: tuple[float, list[Finding]] | None = None
+        self._slowly_s = SLOWLY_S
         self._archive: Any = None
 
     def look(self) -> dict[str, Any]:
@@ -109,9 +111,10 @@ class Health:
 
     def _others(self, accepted: int, applied: int) -> Iterator[Finding]:
         yield self._advance.look(accepted, applied)
-        if self._slow is None or self._monotonic() - self._slow[0] > SLOWLY_S:
-            found = [guarded(name, check) for name, check in self._slow_checks()]
+        if self._slow is None or self._monotonic() - self._slow[0] > self._slowly_s:
+            found = [guarded(name, partial(_twice, check)) for name, check in self._slow_checks()]
             self._slow = (self._monotonic(), found)
+            self._slowly_s = SLOWLY_S if all(each.ok for each in found) else AGAIN_S
         yield from self._slow[1]
 
     def _slow_checks(self) -> Iterator[tuple[str, Callable[[], Finding]]]:
@@ -131,6 +134,14 @@ class Health:
 
             self._archive = archive_of(self._session)
         return checks.archive(self._archive, self._slow_database)
+
+
+def _twice(check: Callable[[], Finding]) -> Finding:
+    """Again after an outage, which may be a connection of before a restart of PostgreSQL."""
+    try:
+        return check()
+    except StoreUnavailable:
+        return check()
 
 
 def _ends(session: "Session") -> Callable[[Sequence[int]], list[int]]:
