@@ -38,6 +38,7 @@ class Retrying:
         self._sources = PostgresSources(here.dsn)
         self._lock = threading.Lock()
         self._here = here
+        self._check_disk = here.disk.check
 
     def list(self, state: str, limit: int) -> list[DeadLetter]:
         """The newest letters of a state, without their sealed bytes."""
@@ -88,6 +89,7 @@ class Retrying:
 
     def _again(self, row: DeadLetter, plain: bytes, owner: Source | None) -> bool:
         """True when all of it is in the log now (or its person is suppressed: then it is done with, too)."""
+        self._check_disk()
         now = self._now()
         if row.stage == inbox.STAGE:
             result = self._message_again(row, plain, owner, now)

@@ -3,9 +3,11 @@
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from infra.adapters.connection_pool import Lane
+from infra.adapters.disk import WORKER
 from infra.adapters.postgres import Database
 from infra.adapters.postgres_control import waiting
 from infra.adapters.reading_log import Tails
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 
 LOOK_S: Final = 0.03
 PATIENCE_S: Final = 120.0  # without any advance: the worker is not there or cannot go on
+FULL_S: Final = 2.0  # without any advance on a full disk: the worker stands, and says so
 ROUNDS: Final = 3  # a decision may leave marks (a new hub unlinks others); these are waited for too
 _ALL: Final = 2**62
 _STATE: Final = """
@@ -48,7 +51,7 @@ class _State(NamedTuple):
 
 
 def settle(session: "Session", progress: Callable[[str], None]) -> list[Waiting]:
-    """See `Session.settle`. Raises StoreUnavailable when nothing moves for two minutes."""
+    """See `Session.settle`. Raises StoreUnavailable when nothing moves for two minutes, DiskFull when that is why."""
     _settle(session, progress)
     with closing(Database(session.dsn, "touchfold settle")) as database:
         found = waiting_now(database)
@@ -114,25 +117,37 @@ def _await(session: "Session", progress: Callable[[str], None]) -> None:
             places = enumerate(zip(state.folded, wanted, strict=True))
             return all(at >= end or partition in state.waits for partition, (at, end) in places)
 
-        state = _until(database, _ALL, folded, lambda seen: progress(seen.told(total)))
+        check_room = partial(session.disk.check, WORKER)
+        state = _until(database, _ALL, folded, lambda seen: progress(seen.told(total)), check_room)
         for _ in range(ROUNDS):
             if state.newest == 0:
                 return
-            newest = state.newest
-            state = _until(database, newest, lambda seen: not seen.waiting or seen.refolds_wait, lambda _seen: None)
+            state = _until(database, state.newest, _is_decided, lambda _seen: None, check_room)
 
 
-def _until(database: Database, up_to: int, done: Callable[[_State], bool], tell: Callable[[_State], None]) -> _State:
+def _is_decided(state: _State) -> bool:
+    return not state.waiting or state.refolds_wait
+
+
+def _until(
+    database: Database,
+    up_to: int,
+    done: Callable[[_State], bool],
+    tell: Callable[[_State], None],
+    check_room: Callable[[], None],
+) -> _State:
     last: _State | None = None
-    deadline = time.monotonic() + PATIENCE_S
+    since = time.monotonic()
     while True:
         state = _look(database, up_to)
         if done(state):
             return state
         if state != last:
-            last, deadline = state, time.monotonic() + PATIENCE_S
+            last, since = state, time.monotonic()
             tell(state)
-        elif time.monotonic() > deadline:
+        elif time.monotonic() - since > FULL_S:
+            check_room()
+        if time.monotonic() - since > PATIENCE_S:
             raise StoreUnavailable(
                 f"nothing was applied for {PATIENCE_S:.0f} s: look at the worker's lines in the log of touchfold up"
             )

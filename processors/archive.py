@@ -55,6 +55,7 @@ class Archiver:
     goes_on: Callable[[int], None] = lambda _partition: None  # and of one that does no more
     reader: Reader = CURRENT
     _waits: dict[int, int] = field(default_factory=dict, init=False)  # by partition: at which offset it waits
+    check_room: Callable[[], None] = lambda: None  # raises DiskFull where no file may be written for now
     _ready: bool = field(default=False, init=False)
     _oldest: dict[int, tuple[int, datetime]] = field(default_factory=dict, init=False)  # partition: offset, since
 
@@ -139,7 +140,8 @@ class Archiver:
         return known[1]
 
     def _write(self, partition: int, until: int) -> int:
-        """One file; returns how many offsets it covers."""
+        """One file; returns how many offsets it covers. Raises DiskFull before it reads."""
+        self.check_room()
         start = self.store.next_offset(partition)
         records, upto = self._read(partition, start, until)
         if upto == start:

@@ -5,7 +5,7 @@ and at a batch boundary swap in one transaction that emits only what differs.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from itertools import chain
@@ -65,9 +65,12 @@ class _Building:
 class Builder:
     """The worker's `Build`: does one slice a call."""
 
-    def __init__(self, services: Services, store: Rebuilding) -> None:
+    def __init__(self, services: Services, store: Rebuilding, has_room: Callable[[], bool] = lambda: True) -> None:
+        """`has_room`: whether the disk has room for more than the live revision needs; without it, building waits."""
         self._services = services
         self._store = store
+        self._has_room = has_room
+        self._waits = False
         self._building: _Building | None = None
 
     def shadows(self) -> Sequence[int]:
@@ -82,6 +85,8 @@ class Builder:
         if revision is None or not self._store.lead():
             self._building = None
             return False
+        if not self._room(revision):
+            return False
         if self._building is None or self._building.compiled.revision.revision != revision.revision:
             self._building = self._take_up(revision, live)
         try:
@@ -94,6 +99,14 @@ class Builder:
                 raise
             self._fail(revision, err.message)
         return True
+
+    def _room(self, revision: Revision) -> bool:
+        """Building doubles what is stored: it stops before it takes the room of the live revision and of the door."""
+        room = self._has_room()
+        if not room and not self._waits:
+            log.warning("revision %d waits until the disk has room", revision.revision)
+        self._waits = not room
+        return room
 
     def _fail(self, revision: Revision, message: str) -> None:
         log.error("revision %d is given up: %s", revision.revision, message)

@@ -129,7 +129,8 @@ class SharedWorker:
 
     @contextmanager
     def _knowing(self) -> Iterator[None]:
-        """After an error what was committed is not known: DECIDE sums anew."""
+        """After an error what was committed is not known: DECIDE sums anew. Raises DiskFull before anything is done."""
+        self.services.check_room()
         self._since_us = to_us(self.services.clock.now())
         try:
             yield
@@ -160,7 +161,7 @@ class SharedWorker:
         if fetched.caught_up_us is not None:
             watermark = fetched.caught_up_us - GRACE_US
         else:
-            watermark = watermark_before(records[-1]) if records else 0
+            watermark = watermark_before(records[-1], self.services.clock.now()) if records else 0
         return Batch(fetched.partition, fetched.start, fetched.end, records, watermark)
 
     def _fold(self, batches: Sequence[Batch]) -> dict[int, int]:

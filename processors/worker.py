@@ -26,7 +26,7 @@ from projections.state import ORDER_CAP, State
 from schemas.control import Control, Progress, Revision
 from schemas.definition_files import from_json
 from schemas.definitions import Definitions
-from schemas.errors import Disposition, FoldFailed, ProgressConflict, TouchfoldError
+from schemas.errors import DiskFull, Disposition, FoldFailed, ProgressConflict, TouchfoldError
 from schemas.identity_rules import DEFAULT_RULES
 from schemas.ports import Clock, EventLog, Sealer
 from schemas.record import CURRENT, Reader, Stored, received_us, to_us
@@ -41,6 +41,8 @@ MAX_WAIT: Final = timedelta(minutes=1)  # how long a due profile waits for a par
 MARKS: Final = 64  # of one look of DECIDE
 DUE: Final = 2_000
 WATERMARK_EVERY_S: Final = 5.0
+AWAY_S: Final = 0.2  # between two tries in an outage
+FULL_S: Final = 1.0  # on a full disk
 TRIES: Final = 3  # of a record that makes the fold fail, before it is set aside
 
 
@@ -58,6 +60,8 @@ class Services:
     currency: str
     order_cap: int | None = ORDER_CAP  # entries of a map that a state holds itself
     reader: Reader = CURRENT  # which records this build reads
+    check_room: Callable[[], None] = lambda: None  # raises DiskFull where nothing may be written for now
+    batch: int = BATCH  # less on a small disk, where a large transaction would take all that is kept free
 
 
 @dataclass(frozen=True)
@@ -236,7 +240,7 @@ class LiveLoop:
 
     def _watermark(self, partition: int, before: datetime) -> int:
         waiting = self.services.log.read(partition, self._next[partition], 1)
-        return watermark_before(waiting[0]) if waiting else to_us(before - GRACE)
+        return watermark_before(waiting[0], before) if waiting else to_us(before - GRACE)
 
     def _read(self) -> tuple[list[Batch], list[int]]:
         """The next batch of each partition, and every partition's watermark after it."""
@@ -249,7 +253,7 @@ class LiveLoop:
                 continue
             records = source.read(partition, start, self.batch + 1)  # one more tells the watermark
             if len(records) > self.batch:
-                watermark = watermark_before(records[-1])
+                watermark = watermark_before(records[-1], before)
                 records = records[:-1]
             else:
                 watermark = to_us(before - GRACE)
@@ -273,8 +277,8 @@ class LiveLoop:
             self._next[batch.partition] = folder.end_of(batch)
         self._waits |= note_waits(self.services, folder.waits, self._waits)
         self._failures = 0
-        if self.batch < BATCH:
-            self.batch = min(BATCH, self.batch * 2)
+        if self.batch < self.services.batch:
+            self.batch = min(self.services.batch, self.batch * 2)
         _add(self.totals, report)
 
     def _corner(self, folder: Folder, batches: Sequence[Batch]) -> None:
@@ -305,11 +309,14 @@ class Worker:
         self._services = services
         self._build = build
         self._index = index
-        self.live = LiveLoop(services, build.shadows)
+        self.live = LiveLoop(services, build.shadows, services.batch)
         self._saved_at: datetime | None = None
 
     def step(self) -> bool:
-        """Everything once; True if there was work. An idle step is one query."""
+        """Everything once; True if there was work. An idle step is one query.
+
+        Raises DiskFull before it begins with work for which there is no room.
+        """
         live = self.live
         revision = live.compiled.revision.revision
         pulse = self._services.control.pulse(revision)
@@ -319,6 +326,8 @@ class Worker:
         now = self._services.clock.now()
         waiting = live.waits_behind(pulse.ends, pulse.set_aside)
         due = pulse.due_us is not None and pulse.due_us <= to_us(now - GRACE)
+        if waiting or due or pulse.marks or pulse.search or pulse.building is not None:
+            self._services.check_room()
         worked = (waiting or due or pulse.marks) and live.step()
         if due and (not worked or live.waits):  # its watermark stands still, however busy the others are
             worked = live.decide_late(to_us(now - MAX_WAIT)) or worked
@@ -343,16 +352,19 @@ class Worker:
 
     def run(self, stop: threading.Event) -> None:
         """Until `stop`. An outage is waited out; an error of disposition STOP ends the process."""
-        idle = 0
+        idle, told = 0, ""
         while not stop.is_set():
             try:
                 idle = 0 if self.step() else idle + 1
+                told = ""
             except TouchfoldError as err:
                 if err.disposition is not Disposition.RETRY:
                     raise
-                log.warning("waiting: %s", err.message)
-                idle = 10
+                if err.code != told:  # once: a full disk may last for days
+                    log.warning("waiting: %s", err.message)
+                told = err.code
                 self.live.forget()
+                stop.wait(FULL_S if isinstance(err, DiskFull) else AWAY_S)
             if idle:
                 stop.wait(0.02 if idle < 250 else 0.1)  # an idle poll costs 0.3 ms: 1.5 % of a core, then 0.3 %
 
@@ -387,9 +399,14 @@ def epochs_of(progress: Sequence[Progress]) -> dict[int, int]:
     return {each.partition: each.epoch for each in progress}
 
 
-def watermark_before(record: Stored) -> int:
-    """The watermark of a partition whose next record this is; 0 where it does not say: it stays where it is."""
-    return received_us(record.value) or 0
+def watermark_before(record: Stored, now: datetime) -> int:
+    """The watermark of a partition whose next record this is; 0 where it does not say: it stays where it is.
+
+    One that was received later than `now`, the clock's, is as none: a deployment whose clock is set to a past instant
+    decides as of that instant, and receipts keep the real time.
+    """
+    received = received_us(record.value) or 0
+    return received if received <= to_us(now) else to_us(now - GRACE)
 
 
 def note_waits(services: Services, found: Mapping[int, Wait], known: Mapping[int, Wait]) -> dict[int, Wait]:

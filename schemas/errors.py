@@ -186,6 +186,12 @@ class MasterKeyWrong(TouchfoldError):
     code, disposition = "master_key_wrong", Disposition.STOP
 
 
+class DatabaseLost(TouchfoldError):
+    """A database or the vault is gone, though what belongs to it is there. An empty one is never put in its place."""
+
+    code, disposition = "database_lost", Disposition.STOP
+
+
 class StoreUnavailable(TouchfoldError):
     """PostgreSQL, Kafka or the vault is away. Answered with 503 and Retry-After."""
 
@@ -193,7 +199,7 @@ class StoreUnavailable(TouchfoldError):
 
 
 class DiskFull(StoreUnavailable):
-    """Less than the reserved 5 % of the disk is free."""
+    """Less of the disk is free than the reserve that is kept for erasures, sign-in and PostgreSQL."""
 
     code = "disk_full"
 
@@ -202,6 +208,12 @@ class ConnectionsInUse(StoreUnavailable):
     """PostgreSQL is there, but no connection to it came free in time: this process's, or the server's."""
 
     code = "connections_in_use"
+
+
+class DatabaseDamaged(StoreUnavailable):
+    """PostgreSQL cannot read its own data. Nothing is set aside for it: what was to be done waits for the repair."""
+
+    code = "database_damaged"
 
 
 class ProgressConflict(TouchfoldError):

@@ -6,7 +6,6 @@ statement of SQL reads all files, so there is nothing that could be evicted, and
 
 import fcntl
 import os
-import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -16,13 +15,13 @@ from pathlib import Path
 from typing import Final
 
 from infra.adapters.archive_files import MANIFEST, manifest_of, write_whole
+from infra.adapters.disk import reserve_bytes, space
 from schemas.archive import ArchiveFile
 from schemas.errors import ArchiveDamaged, DiskFull, SqlLimit
 
 MOST_BYTES: Final = 20 * 2**30
 AT_ONCE: Final = 8  # downloads
 FRESH_S: Final = 5.0  # a copy of the manifest so old will do: what is newer is in the log's tail as well
-_FREE: Final = 0.05  # of the disk stays free, as everywhere
 _WAIT_S: Final = 0.05
 
 Read = Callable[[ArchiveFile], bytes]
@@ -95,8 +94,8 @@ class Copies:
         return found
 
     def _check_disk(self, needed: int) -> None:
-        disk = shutil.disk_usage(self.folder)
-        if needed > disk.free - _FREE * disk.total:
+        disk = space(self.folder)
+        if needed > disk.free - reserve_bytes(disk.total):
             raise DiskFull(f"copies of the archive need {_gib(needed)} GiB more in {self.folder}: there is no room")
 
     def _fetch(self, missing: Sequence[ArchiveFile], read: Read, deadline: float) -> int:

@@ -8,10 +8,11 @@ import psycopg2
 import psycopg2.extensions
 from psycopg2.extensions import connection as Connection
 
-from schemas.errors import BadRequest, ConnectionsInUse, DiskFull, StoreUnavailable, TouchfoldError
+from schemas.errors import BadRequest, ConnectionsInUse, DatabaseDamaged, DiskFull, StoreUnavailable, TouchfoldError
 
 _DISK_FULL: Final = "53100"
 _TOO_MANY_CONNECTIONS: Final = "53300"
+_DAMAGED: Final = frozenset({"XX001", "XX002", "58030", "58P01"})  # a page, an index, an I/O error, a file that is gone
 _OPTIONS: Final = "-c TimeZone=UTC -c standard_conforming_strings=on"
 # libpq gives no SQLSTATE for a refused connection, so that its words must do; in English where the server's are.
 _REFUSED: Final = re.compile(r"too many clients already|remaining connection slots are reserved|too many connections")
@@ -31,6 +32,9 @@ def translated(err: BaseException | None) -> TouchfoldError | None:
     code = err.pgcode or ""
     if code == _DISK_FULL:
         return DiskFull("PostgreSQL has no disk space left", retry_after_s=10)
+    if code in _DAMAGED:
+        reason = err.diag.message_primary or "no reason given"
+        return DatabaseDamaged(f"PostgreSQL cannot read its own data: {reason}", retry_after_s=60)
     if code == _TOO_MANY_CONNECTIONS or (not code and _REFUSED.search(str(err))):
         return ConnectionsInUse(
             "PostgreSQL has no connection left: end other programs that use it, or raise its max_connections "

@@ -285,11 +285,31 @@ class PostgresErasure:
         self._cursor.execute("update jobs set step = %s where id = %s", (step, job_id))
 
 
+LEDGER: Final = "erasures.jsonl"
+
+
 class LedgerFile:
     """`Ledger` as lines of JSON in a file beside the databases: keyed hashes and tokens, never values."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._counted: tuple[tuple[int, int], int] | None = None
+
+    @classmethod
+    def of(cls, folder: Path) -> "LedgerFile":
+        """The ledger in its folder."""
+        return cls(folder / LEDGER)
+
+    def count(self) -> int:
+        """How many erasures it has; reads the file when it has changed. 0 where there is none."""
+        try:
+            found = self._path.stat()
+        except FileNotFoundError:
+            return 0
+        state = (found.st_mtime_ns, found.st_size)
+        if self._counted is None or self._counted[0] != state:
+            self._counted = (state, len({each.id for each in self.read()}))
+        return self._counted[1]
 
     def append(self, erasure: Erasure, sha256: str) -> None:
         if any(each.id == erasure.id for each in self.read()):

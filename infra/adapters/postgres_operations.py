@@ -14,7 +14,7 @@ from infra.adapters.processes import Process, processes_of
 from infra.adapters.reading_log import ENDS_S, PerThreadLog, TimelyEnds
 from schemas.errors import ArchiveDamaged, StoreUnavailable, TouchfoldError
 from schemas.ports import EventLog
-from schemas.record import decode, from_us, received_us
+from schemas.record import decode, from_us, received_us, to_us
 from schemas.store import Verdict
 from schemas.waits import Wait, Waiting
 
@@ -67,6 +67,7 @@ def _unread(partition: int, offset: int, value: bytes, err: TouchfoldError, *, a
     return Arrived(partition, offset, "", None, "", err.code, None, at, at, applied, (), {}, {}, verdict)
 
 
+DAY_US: Final = 86_400_000_000
 EXACT_UP_TO: Final = 20_000  # profiles; beyond, PostgreSQL's estimate says it without reading them
 
 
@@ -171,7 +172,7 @@ class Operations:
         row = self._rows(_STATE)[0]
         progress, waiting, dead, erased, watermark_us, building, unindexed, size, live = row
         applied, accepted = sum(progress), sum(self._ends(progress))
-        due, profiles = self._of_revision(live)
+        due, profiles = self._of_revision(live, now)
         archived, archive_bytes, trouble = self._archived()
         return {
             "accepted": max(accepted, applied),
@@ -205,14 +206,14 @@ class Operations:
         except (ArchiveDamaged, StoreUnavailable) as err:
             return None, None, err.message
 
-    def _of_revision(self, live: int | None) -> tuple[int, int]:
+    def _of_revision(self, live: int | None, now: datetime) -> tuple[int, int]:
         """(timers due within a day, profiles)."""
         if live is None:
             return 0, 0
         rows = self._rows(
-            f"select (select count(*) from profiles_r{int(live)} where due_us <="
-            " (extract(epoch from now()) + 86400) * 1000000),"
-            f" (select greatest(reltuples, 0)::bigint from pg_class where relname = 'profiles_r{int(live)}')"
+            f"select (select count(*) from profiles_r{int(live)} where due_us <= %s),"
+            f" (select greatest(reltuples, 0)::bigint from pg_class where relname = 'profiles_r{int(live)}')",
+            (to_us(now) + DAY_US,),
         )
         due, estimate = int(rows[0][0]), int(rows[0][1])
         return due, estimate if estimate > EXACT_UP_TO else self.profiles()

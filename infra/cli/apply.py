@@ -2,7 +2,6 @@
 
 import json
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -42,7 +41,7 @@ def apply(
         files = _read(directory)
         with session(data) as here:
             control = PostgresControl(here.dsn)
-            applied = apply_files(control, files, datetime.now(UTC))
+            applied = apply_files(control, files, here.clock.now())
             for warning in applied.warnings:
                 typer.echo(f"warning: {warning.path}: {warning.reason}", err=True)
             if applied.revision is not None:

@@ -2,7 +2,6 @@
 
 import json
 import time
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -39,7 +38,7 @@ def rebuild(
             _check(here, as_json)
             return
         control = PostgresControl(here.dsn)
-        revision = await_revision_of(here, control, start_rebuild(control, datetime.now(UTC)))
+        revision = await_revision_of(here, control, start_rebuild(control, here.clock.now()))
         typer.echo(json.dumps({"revision": revision}) if as_json else f"revision {revision} is live")
 
 

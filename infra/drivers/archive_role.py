@@ -5,14 +5,17 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import date, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from infra.adapters.archive_turns import PostgresTurns
+from infra.adapters.disk import Disk, room_needed
 from infra.adapters.parquet_archive import give_back_memory
 from infra.adapters.postgres_control import PostgresControl
 from infra.adapters.postgres_dead_letters import PostgresDeadLetters
 from infra.adapters.postgres_records import PostgresRecords
 from infra.archives import archive_of
+from infra.checks import note_offsets
 from processors.archive import Archiver
 from schemas.errors import ArchiveDamaged, Disposition, FolderLocked, TouchfoldError
 from schemas.waits import ARCHIVE, Wait
@@ -57,7 +60,14 @@ def archiver_of(session: "Session", stop: Callable[[], bool] = lambda: False) ->
         set_aside=lambda wait: records.place(wait.partition, wait.offset).verdict is not None,
         waits=waits,
         goes_on=lambda partition: control.end_wait(ARCHIVE, partition),
+        check_room=_disk_of(session).check,
     )
+
+
+def _disk_of(session: "Session") -> Disk:
+    """Where the archive's files go: a folder of the settings may be on a disk of its own. S3 needs none here."""
+    archive = session.settings.archive
+    return session.disk if archive is None or "://" in archive else Disk(Path(archive))
 
 
 def forget_old_letters(session: "Session", today: date) -> None:
@@ -79,9 +89,10 @@ def run(session: "Session", stop: threading.Event, ready: Callable[[], None], re
     `retention_s`: how long the log keeps a record; a warning is logged when half of it has gone by.
     """
     archiver = archiver_of(session, stop.is_set)
+    notes = session.database("touchfold archive notes")
     ready()
     swept: date | None = None
-    worked, waits = True, False
+    worked, waits, told = True, False, ""
     looked_at = time.monotonic()
     while not stop.is_set():
         try:
@@ -92,8 +103,12 @@ def run(session: "Session", stop: threading.Event, ready: Callable[[], None], re
             if retention_s is not None and time.monotonic() - looked_at > LAG_S:
                 looked_at = time.monotonic()
                 warn_of_lag(archiver, retention_s)
-            if archiver.run_once():
+            with room_needed(session.data):
+                archived = archiver.run_once()
+            told = ""
+            if archived:
                 worked = True
+                note_offsets(notes, [archiver.store.next_offset(each) for each in range(archiver.log.partitions)])
                 continue
             if worked:
                 give_back_memory()
@@ -109,7 +124,10 @@ def run(session: "Session", stop: threading.Event, ready: Callable[[], None], re
         except TouchfoldError as err:
             if err.disposition is not Disposition.RETRY:
                 raise
-            _log.warning("waiting: %s", err.message)
+            if err.code != told:  # once: a full disk may last for days
+                _log.warning("waiting: %s", err.message)
+            told = err.code
+            archiver.forget()  # a file may have been left half written
         stop.wait(PAUSE_S)
 
 

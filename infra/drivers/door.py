@@ -353,6 +353,7 @@ class Door:
             dead += waiting.accepted.dead
             suppressed += waiting.accepted.suppressed
         failpoint("door.before_append")
+        self._check_disk()  # again: what waited meanwhile may be 32 MB
         if dead or suppressed:  # first: should the append fail, the repeat finds them there and adds none
             self._letters.insert(dead, suppressed, self._now())
         if pending:

@@ -64,8 +64,7 @@ class Router:
         elif path.startswith(_API):
             await (self._api if "api" in self._edges else _no_api)(scope, receive, send)
         elif path == "/health" and scope["method"] in {"GET", "HEAD"}:
-            found = await asyncio.to_thread(self._health.look)
-            status = 503 if found["status"] == "unavailable" else 200
+            status, found = await asyncio.to_thread(self._health.answer)
             await _answer(send, status, json.dumps(found).encode(), b"application/json")
         elif path == "/metrics" and scope["method"] == "GET":
             await self._metrics(scope, receive, send)
@@ -201,7 +200,9 @@ def run(
     settle_memory()
     try:
         ui = None if ui_path is None else UiProxy(ui_path)
-        router = Router(metrics.timed_door(door), metrics.timed_api(api), Health(session), metrics.handle, ui, edges)
+        router = Router(
+            metrics.timed_door(door), metrics.timed_api(api), Health(session, edges), metrics.handle, ui, edges
+        )
         serve(router, stop, ready, listener, services.stop, None if ui is None else ui.close)
     finally:
         door.close()

@@ -69,7 +69,7 @@ HELP: Final[Mapping[str, tuple[str, str]]] = {
     "connections_refused_total": ("counter", "Times that none came free within the deadline, by database"),
     "database_bytes": ("gauge", "Size of the main database"),
     "archive_bytes": ("gauge", "Size of the archive's Parquet files"),
-    "disk_free_ratio": ("gauge", "Free share of the disk; the door stops at 0.05"),
+    "disk_free_ratio": ("gauge", "Free share of the disk; the door stops at its reserve, 0.05 of most disks"),
     "vault_lease": ("gauge", "1 when this process holds the vault's lease"),
     "up": ("gauge", "1 when PostgreSQL and the log answer"),
     "door_requests_total": ("counter", "Requests of the door that were answered"),

@@ -18,6 +18,7 @@ from infra.adapters.postgres_sources import PostgresSources
 from infra.adapters.postgres_tokens import PostgresTokens
 from infra.archives import archive_of
 from infra.bootstrap import Session
+from infra.drivers.health import Health
 from infra.reading import Reading, reading_of
 from query.reports import Reports
 from schemas.roles import may
@@ -55,6 +56,7 @@ class Services:
     reports: Reports
     acting: Acting
     run_sql: Callable[[str, int], Mapping[str, Any]]
+    health: Health
     _pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(THREADS, "ui"))
     _watchers: set[asyncio.Event] = field(default_factory=set)
     _loop: asyncio.AbstractEventLoop | None = None
@@ -78,6 +80,7 @@ class Services:
             reports=Reports(reading.segments.views, run_sql, session.clock),
             acting=Acting(session),
             run_sql=run_sql,
+            health=Health(session),
         )
 
     @cached_property
