@@ -5,6 +5,7 @@ All the I/O and the order of steps; what is computed lives in `fold_batch`, `dec
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -18,7 +19,7 @@ from processors.fold_batch import Batch, Folder, LetterMaker, Report
 from processors.fresh import Fresh
 from processors.refold import refold_marked, uncapped_state
 from processors.resolve import Identity
-from processors.search_index import SLICE, SearchIndexer
+from processors.search_index import SearchIndexer
 from projections.evaluate import Evaluator, compile_evaluator
 from projections.fold import Fold, compile_fold
 from projections.state import State
@@ -272,7 +273,7 @@ class Worker:
 
     def step(self) -> bool:
         """Everything once; True if there was work. An idle step is one query."""
-        live = self.live
+        live, began = self.live, time.monotonic()
         revision = live.compiled.revision.revision
         pulse = self._services.control.pulse(revision)
         if pulse.live != revision:
@@ -285,16 +286,16 @@ class Worker:
         if due and not worked:
             worked = live.decide_late(to_us(now - MAX_WAIT))
         built = pulse.building is not None and self._build(live)
-        indexed = pulse.search and self._index_some()
+        indexed = pulse.search and self._index_some(time.monotonic() - began)
         self._save_watermarks()
         return worked or built or indexed
 
-    def _index_some(self) -> bool:
+    def _index_some(self, worked_s: float) -> bool:
         """Some of what the search index lacks."""
         compiled = self.live.compiled
         if self._index is None:
             return False
-        return self._index.step(compiled.revision.revision, compiled.fold, compiled.evaluator, SLICE) > 0
+        return self._index.keep_up(compiled.revision.revision, compiled.fold, compiled.evaluator, worked_s) > 0
 
     def _save_watermarks(self) -> None:
         now = self._services.clock.now()

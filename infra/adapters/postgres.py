@@ -14,6 +14,7 @@ from psycopg2.extensions import cursor as Cursor
 from schemas.errors import DiskFull, StoreUnavailable
 
 _DISK_FULL: Final = "53100"
+_IDLE: Final = "25P03"  # the server ended a transaction that asked nothing for two minutes
 _OPTIONS: Final = "-c TimeZone=UTC -c standard_conforming_strings=on"
 _CONSTRAINT: Final = "23"  # class of integrity violations: ours, not an outage
 
@@ -40,6 +41,7 @@ def mapped() -> Iterator[None]:
                 "57",
                 "08",
             }
+            or code == _IDLE
         ):
             raise StoreUnavailable(f"PostgreSQL is away ({type(err).__name__})", retry_after_s=1) from err
         raise

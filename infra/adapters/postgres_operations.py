@@ -192,7 +192,7 @@ class Operations:
             return 0, 0
         rows = self._rows(
             f"select (select count(*) from profiles_r{int(live)} where due_us <="
-            " (extract(epoch from now()) + 86400) * 1000000),"
+            " ((extract(epoch from now()) + 86400) * 1000000)::bigint),"
             f" (select greatest(reltuples, 0)::bigint from pg_class where relname = 'profiles_r{int(live)}')"
         )
         due, estimate = int(rows[0][0]), int(rows[0][1])
