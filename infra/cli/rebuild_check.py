@@ -10,7 +10,6 @@ import typer
 
 from infra.cli.options import say
 from infra.cli.progress import progress, seldom
-from schemas.errors import ServiceFailed, TouchfoldError
 
 if TYPE_CHECKING:
     from infra.bootstrap import Session
@@ -24,6 +23,7 @@ def run(data: Path | None, as_json: bool) -> None:
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # stopped as by Ctrl-C: with an answer
     from infra.bootstrap import session
+    from schemas.errors import ServiceFailed, TouchfoldError
 
     try:
         with session(data, say=say) as here:
