@@ -10,6 +10,7 @@ import pytest
 from psycopg2.extensions import connection as Connection
 
 from infra.adapters.embedded_postgres import EmbeddedPostgres
+from infra.adapters.postgres_dead_letters import PostgresDeadLetters
 from infra.adapters.postgres_hits import FEW, STEPS, search_newest
 from infra.adapters.postgres_search import PostgresSearch
 from processors.search_index import SLICE, SearchIndexer
@@ -212,3 +213,13 @@ def test_a_long_step_gives_the_index_its_share(world: ReadingWorld) -> None:
         indexer = SearchIndexer(store, world.vault, world.vault, world.services.log)
         assert indexer.keep_up(1, compiled.fold, compiled.evaluator, 0.0) == SLICE
         assert indexer.keep_up(1, compiled.fold, compiled.evaluator, 1_000.0) == 3 * SLICE
+
+
+def test_dead_letters_are_read_page_by_page_and_each_once(many: Many) -> None:
+    world, _ = many
+    with closing(PostgresDeadLetters(world.databases.main)) as store:
+        found = [(letter.received_at, letter.id) for letter in store.each("retried")]
+        some = [letter.id for letter in store.each("retried", 1_500)]
+    assert len(found) == len(set(found)) == COPIES - COPIES // 50
+    assert [at for at, _ in found] == sorted((at for at, _ in found), reverse=True)
+    assert some == [id_ for _, id_ in found[:1_500]]
