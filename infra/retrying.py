@@ -1,7 +1,7 @@
 """Dead letters sent again, for the command and the API: each goes through acceptance as if it came now."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Iterator
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
@@ -45,6 +45,12 @@ class Retrying:
         with self._lock:
             return self._store.list(state, limit)
 
+    def every(self, stages: Collection[str], rule: str) -> Iterator[DeadLetter]:
+        """All open letters of these stages, or by this rule, with their content, a page in memory at a time."""
+        for each in self._store.each("open"):
+            if (each.stage in stages or each.rule == rule) and (found := self._store.get(each.id)) is not None:
+                yield found[0]
+
     def get(self, letter: str) -> tuple[DeadLetter, str]:
         """A letter and its state. Raises NotFound."""
         try:
@@ -57,7 +63,7 @@ class Retrying:
             raise NotFound(f"there is no dead letter {letter}: see dead-letters list")
         return found
 
-    def run(self, rows: Sequence[DeadLetter], source: str | None = None) -> dict[str, Any]:
+    def run(self, rows: Iterable[DeadLetter], source: str | None = None) -> dict[str, Any]:
         """{"accepted": n, "refused": [ids], "gone": n}. Raises BadRequest for letters that were in the log already.
 
         `source`: whose the messages of the inbox are, whatever their write keys say. Raises NotFound for no source.

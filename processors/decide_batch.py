@@ -9,7 +9,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from processors.differences import NEVER_US, Cause, Differences, Told
 from processors.fresh import Fresh, Seen
@@ -19,6 +19,8 @@ from projections.evaluate import Decision, Evaluator
 from projections.fold import Fold
 from projections.state import EVENT_COUNT, FIRST, LAST, State
 from schemas.store import NO_EVENT, SHARDS, Change, DecideTx, Mark, NewMark, ProfileRow, ProjectionStore
+
+ACTS_US: Final = 600_000_000  # who was seen within ten minutes before the decision acts now, and is searched for
 
 DirectTraits = Callable[[Mapping[bytes, State], frozenset[str]], dict[bytes, dict[str, Any]]]
 """Opens the direct traits that conditions need: states by profile id, names -> values by profile id."""
@@ -197,7 +199,10 @@ class Decider:
         tx.change_memberships(self.revision, differences.entered, differences.left)
         if not self.silent:
             tx.count_segment_days(differences.segment_days())
-            tx.mark_search(differences.searchable | moves.touched | moves.ended.keys() | set(gone))
+            acting = [
+                row.profile_id for row in rows if row.last_us is not None and row.last_us > row.decided_us - ACTS_US
+            ]
+            tx.mark_search(differences.searchable | moves.touched | moves.ended.keys() | set(gone), acting)
         return differences.changes
 
     def _lock_beside_others(self, tx: DecideTx, wanted: "_Wanted") -> dict[bytes, ProfileRow]:

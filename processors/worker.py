@@ -5,6 +5,7 @@ All the I/O and the order of steps; what is computed lives in `fold_batch`, `dec
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -19,7 +20,7 @@ from processors.fresh import Fresh
 from processors.large_profiles import LargeProfiles
 from processors.refold import refold_marked, uncapped_state
 from processors.resolve import Identity
-from processors.search_index import SLICE, SearchIndexer
+from processors.search_index import SearchIndexer
 from projections.evaluate import Evaluator, compile_evaluator
 from projections.fold import Fold, compile_fold
 from projections.state import ORDER_CAP, State
@@ -317,7 +318,7 @@ class Worker:
 
         Raises DiskFull before it begins with work for which there is no room.
         """
-        live = self.live
+        live, began = self.live, time.monotonic()
         revision = live.compiled.revision.revision
         pulse = self._services.control.pulse(revision)
         if pulse.live != revision:
@@ -332,16 +333,16 @@ class Worker:
         if due and (not worked or live.waits):  # its watermark stands still, however busy the others are
             worked = live.decide_late(to_us(now - MAX_WAIT)) or worked
         built = pulse.building is not None and self._build(live)
-        indexed = pulse.search and self._index_some()
+        indexed = pulse.search and self._index_some(time.monotonic() - began)
         self._save_watermarks()
         return worked or built or indexed
 
-    def _index_some(self) -> bool:
+    def _index_some(self, worked_s: float) -> bool:
         """Some of what the search index lacks."""
         compiled = self.live.compiled
         if self._index is None:
             return False
-        return self._index.step(compiled.revision.revision, compiled.fold, compiled.evaluator, SLICE) > 0
+        return self._index.keep_up(compiled.revision.revision, compiled.fold, compiled.evaluator, worked_s) > 0
 
     def _save_watermarks(self) -> None:
         now = self._services.clock.now()

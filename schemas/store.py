@@ -3,7 +3,7 @@
 Keys, digests, tokens, signatures and profile ids are 16 raw bytes; instants are microseconds since 1970.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from enum import IntEnum
 from hashlib import blake2b
@@ -341,8 +341,11 @@ class DecideTx(Protocol):
 
     def add_changes(self, changes: Sequence[Change]) -> None: ...
 
-    def mark_search(self, profile_ids: Iterable[bytes]) -> None:
-        """Names or identifiers of these changed, or they are no more: the indexer looks at them again."""
+    def mark_search(self, profile_ids: Iterable[bytes], acting: Collection[bytes] = ()) -> None:
+        """Names or identifiers of these changed, or they are no more: the indexer looks at them again.
+
+        `acting`: those of them that act now; they go before those of a history that is loaded.
+        """
 
     def count_segment_days(self, counts: Mapping[tuple[str, str], tuple[int, int]]) -> None:
         """(segment, ISO day) -> (entered, left), added to what is there."""
@@ -404,7 +407,10 @@ class Rebuilding(Protocol):
 
 
 class Snapshot(Protocol):
-    """One consistent view of the live revision at a batch boundary, marks drained (design C9)."""
+    """One consistent view of the live revision at a batch boundary, marks drained (design C9).
+
+    Rows come in ascending order of their key, and again each time they are asked for; one reader at a time.
+    """
 
     @property
     def next_offsets(self) -> Sequence[int]: ...
@@ -413,17 +419,17 @@ class Snapshot(Protocol):
     def watermark_us(self) -> int:
         """The lowest watermark of all partitions."""
 
-    def skipped(self) -> set[tuple[int, int]]:
+    def skipped(self) -> Iterator[tuple[int, int]]:
         """Positions that are not applied."""
 
     def erased(self) -> set[bytes]: ...
 
-    def states(self) -> Iterable[tuple[bytes, int, bytes]]:
+    def states(self) -> Iterator[tuple[bytes, int, bytes]]:
         """(signature, partition, packed state)."""
 
-    def evidence(self) -> Iterable[EvidenceRow]: ...
+    def evidence(self) -> Iterator[EvidenceRow]: ...
 
-    def profiles(self) -> Iterable[ProfileRow]: ...
+    def profiles(self) -> Iterator[ProfileRow]: ...
 
 
 class Indexed(NamedTuple):

@@ -12,6 +12,7 @@ from schemas.errors import BadRequest, ConnectionsInUse, DatabaseDamaged, DiskFu
 
 _DISK_FULL: Final = "53100"
 _TOO_MANY_CONNECTIONS: Final = "53300"
+_IDLE: Final = "25P03"  # the server ended a transaction that asked nothing for two minutes
 _DAMAGED: Final = frozenset({"XX001", "XX002", "58030", "58P01"})  # a page, an index, an I/O error, a file that is gone
 _OPTIONS: Final = "-c TimeZone=UTC -c standard_conforming_strings=on"
 # libpq gives no SQLSTATE for a refused connection, so that its words must do; in English where the server's are.
@@ -42,7 +43,7 @@ def translated(err: BaseException | None) -> TouchfoldError | None:
             retry_after_s=2,
         )
     # no code: the socket is gone (a server that crashes in the middle of an answer leaves a bare DatabaseError)
-    gone = type(err) is psycopg2.DatabaseError and not code
+    gone = (type(err) is psycopg2.DatabaseError and not code) or code == _IDLE
     if gone or isinstance(err, psycopg2.OperationalError | psycopg2.InterfaceError) or code[:2] in _OUTAGES:
         return StoreUnavailable(f"PostgreSQL is away ({type(err).__name__})", retry_after_s=1)
     return None

@@ -7,6 +7,7 @@ from typing import Any, Final
 from psycopg2.extensions import cursor as Cursor
 from psycopg2.extras import Json
 
+from infra.adapters import postgres_members
 from infra.adapters.connection_pool import Lane
 from infra.adapters.postgres import Database
 from schemas.control import SUPERSEDED, Beat, Progress, Pulse, Revision
@@ -166,6 +167,7 @@ class PostgresControl:
             )
             for (revision,) in cursor.fetchall():
                 cursor.execute("select drop_revision_tables(%s)", (revision,))
+                postgres_members.forget(cursor, revision)
                 cursor.execute("delete from progress where revision = %s", (revision,))
                 cursor.execute("delete from marks where revision = %s", (revision,))
 
@@ -219,7 +221,7 @@ class PostgresControl:
     def open_marks(self, revision: int, kind: str | None = None) -> int:
         with self._database.reading() as cursor:
             cursor.execute(
-                "select count(*) from marks where revision = %s and (%s is null or kind = %s)",
+                "select count(*) from marks where revision = %s and (%s::text is null or kind = %s)",
                 (revision, kind, kind),
             )
             row = cursor.fetchone()
@@ -278,5 +280,6 @@ def _drop(cursor: Cursor, revision: int, state: str, message: str) -> None:
         (state, message, revision),
     )
     cursor.execute("select drop_revision_tables(%s)", (revision,))
+    postgres_members.forget(cursor, revision)
     cursor.execute("delete from progress where revision = %s", (revision,))
     cursor.execute("delete from marks where revision = %s", (revision,))

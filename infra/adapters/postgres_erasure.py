@@ -12,8 +12,9 @@ import msgspec
 from psycopg2.extensions import cursor as Cursor
 from psycopg2.extras import Json
 
+from infra.adapters import postgres_members
 from infra.adapters.connection_pool import Lane
-from infra.adapters.postgres import Database, Uuid, Uuids
+from infra.adapters.postgres import Database, Uuid, Uuids, array_literal
 from infra.adapters.postgres_control import insert_fact
 from infra.adapters.postgres_locks import ERASURE_LOCK, IDENTITY_LOCK
 from infra.adapters.postgres_store import PostgresStore
@@ -198,8 +199,8 @@ class PostgresErasure:
         )
         versions.update((row[0], int(row[1])) for row in self._cursor.fetchall())
         for revision in self.revisions():
-            for table in ("memberships", "order_nodes"):
-                self._cursor.execute(f"delete from {table}_r{revision} where profile_id = any(%s)", (ids,))
+            postgres_members.remove(self._cursor, revision, f"where profile_id = any({array_literal(profile_ids)})")
+            self._cursor.execute(f"delete from order_nodes_r{revision} where profile_id = any(%s)", (ids,))
             self._cursor.execute(
                 f"delete from profiles_r{revision} where profile_id = any(%s) returning profile_id, version", (ids,)
             )

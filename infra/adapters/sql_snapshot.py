@@ -110,7 +110,7 @@ def _load(cursor: Cursor, bases: frozenset[str], archived: Sequence[int], *, in_
         rows = copy_out(cursor, f"select segment, profile_id, since_us from memberships_r{revision}")
         snapshot.memberships = [(int8(row[0]), row[1] or b"", _int8_or_none(row[2])) for row in rows]
     if "_segments" in bases:
-        cursor.execute(f"select segment, count(*) from memberships_r{revision} group by segment")
+        cursor.execute("select segment, sum(members) from segment_counts where revision = %s group by 1", (revision,))
         snapshot.sizes = {int(segment): int(size) for segment, size in cursor.fetchall()}
     if bases & {"_segments", "_memberships"}:
         cursor.execute("select segment, version from segment_versions")

@@ -105,6 +105,20 @@ def new_world(databases: Databases, order_cap: int | None = ORDER_CAP) -> World:
 ADA = [("user_id", "ada")]
 
 
+def test_a_check_holds_no_transaction_while_it_folds(world: World) -> None:
+    """An idle snapshot was ended by the server after two minutes, and held back vacuum until then."""
+    world.send(purchase(ADA, "o1", "20.00", START + timedelta(days=29)))
+    world.settle()
+    rebuild = PostgresRebuild(world.databases.main)
+    with rebuild.snapshot(1, timeout_s=20) as snapshot:
+        others = "select state from pg_stat_activity where datname = current_database() and xact_start is not null"
+        assert world.query(f"{others} and pid <> pg_backend_pid() and backend_type = 'client backend'") == []
+        world.query("select pg_terminate_backend(pid) from pg_stat_activity where application_name like '%snapshot%'")
+        assert len(list(snapshot.states())) == len(list(snapshot.states())) == 1
+        assert len(list(snapshot.profiles())) == len(list(snapshot.evidence())) == 1
+    rebuild.close()
+
+
 def test_an_event_makes_a_profile_with_its_stage_and_changes(world: World) -> None:
     world.send(purchase(ADA, "o1", "20.00", START + timedelta(days=29)))
     world.settle()
