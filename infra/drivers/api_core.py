@@ -125,6 +125,8 @@ class Api:
         by_cookie = bearer is None
         secret = cookie if bearer is None else bearer
         if not secret:
+            if self.throttle is not None and any(name in request.headers for name in ("authorization", "cookie")):
+                self.throttle.stranger(request.scope)  # who sends neither is counted before it comes here
             raise Unauthorized("send the header Authorization: Bearer TOKEN (`touchfold token create --role ROLE`)")
         found = await self.known(secret, by_cookie=by_cookie, scope=request.scope)
         if found is None:

@@ -141,11 +141,9 @@ class Connections:
     def shed(self) -> None:
         """Too much of bodies is held: refuse those that are not whole, the oldest first."""
         halves = sorted((each for each in self._all if each.phase is Phase.BODY and each.held), key=_since)
-        held = self.held
         for each in halves:
-            if held <= self.limits.bodies_bytes * 0.9:
+            if self.held <= self.limits.bodies_bytes * 0.9:
                 return
-            held -= each.held
             each.refuse(StoreUnavailable("more waits than is taken at once: send again", retry_after_s=1))
 
     def look(self) -> None:

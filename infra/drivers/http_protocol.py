@@ -165,7 +165,9 @@ class BoundedHttp(HttpToolsProtocol):
                 cut_off(self.transport)  # an earlier request's answer is under way
                 return
             cycle.disconnected = True
+            cycle.body.clear()
             cycle.message_event.set()
+            self._let_go()
         self.transport.write(_answer(err))
         if self.transport.can_write_eof():
             self.transport.write_eof()

@@ -92,12 +92,13 @@ class Router:
     def _slow_down(self, throttle: Throttle, scope: Scope, path: str) -> None:
         """Raises TooMany: for tries to sign in, and for what asks the API without saying who it is."""
         if path.startswith((_API, "/metrics")):
-            if not any(name in (b"authorization", b"cookie") for name, _ in scope["headers"]):
+            if path in _OPEN or not any(name in (b"authorization", b"cookie") for name, _ in scope["headers"]):
                 throttle.stranger(scope)
         elif scope["method"] == "POST" and path.startswith(("/sign-in", "/welcome/")):
             throttle.sign_in(scope)
 
 
+_OPEN: Final = (f"{_API}/openapi.json", f"{_API}/docs")
 _PAGE_POSTS: Final = ("/sign-in", "/sign-out", "/welcome/", "/_nicegui")
 """Where pages send to; a sender with a mistyped path is told so, and not shown a page."""
 _DOOR_PATHS: Final = ("/b", "/batch", "/projects/", "/sourceConfig", "/beacon/", "/pixel/", "/analytics.js/")

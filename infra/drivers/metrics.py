@@ -133,7 +133,8 @@ class Metrics:
         """Raises Unauthorized, TooMany."""
         given = dict(scope["headers"]).get(b"authorization", b"").decode("latin-1")
         kind, _, token = given.partition(" ")
-        if kind.lower() != "bearer" or await self._api.known(token.strip(), by_cookie=False, scope=scope) is None:
+        shown = token.strip() if kind.lower() == "bearer" else ""
+        if await self._api.known(shown, by_cookie=False, scope=scope) is None:
             raise Unauthorized("send the header Authorization: Bearer TOKEN (`touchfold token create --role service`)")
 
     def text(self) -> str:
