@@ -84,10 +84,28 @@ class NotFound(TouchfoldError):
     code, disposition, status = "not_found", Disposition.REJECT, 404
 
 
+class SourceOff(NotFound):
+    """The source is switched off; its settings switch it on."""
+
+    code = "source_off"
+
+
 class Erased(TouchfoldError):
     """The profile or identifier once existed and was erased."""
 
     code, disposition, status = "erased", Disposition.REJECT, 410
+
+
+class RequestTimeout(TouchfoldError):
+    """The request did not come in time."""
+
+    code, disposition, status = "request_timeout", Disposition.REJECT, 408
+
+
+class HeaderTooLarge(TouchfoldError):
+    """The request's header is over 32 KiB."""
+
+    code, disposition, status = "header_too_large", Disposition.REJECT, 431
 
 
 class TooLarge(TouchfoldError):
@@ -97,7 +115,7 @@ class TooLarge(TouchfoldError):
 
 
 class TooMany(TouchfoldError):
-    """The source sends more than it may; `Retry-After` says when."""
+    """More than the source, the caller or the address may send; `Retry-After` says when."""
 
     code, disposition, status = "too_many_requests", Disposition.REJECT, 429
 
@@ -196,6 +214,12 @@ class StoreUnavailable(TouchfoldError):
     """PostgreSQL, Kafka or the vault is away. Answered with 503 and Retry-After."""
 
     code, disposition, status = "unavailable", Disposition.RETRY, 503
+
+
+class TooManyConnections(StoreUnavailable):
+    """The process has as many connections as it takes, and none that only waits."""
+
+    code = "too_many_connections"
 
 
 class DiskFull(StoreUnavailable):

@@ -206,6 +206,8 @@ CURL: Final = (
 )
 KEY: Final = {"name": "web", "write_key": "wk_…", "curl": CURL.format(url="http://127.0.0.1:8700", key="wk_…")}
 KEYS_ENDED: Final = {"name": "web", "revoked": 1}
+SOURCE_SETTINGS: Final[dict[str, Any]] = {"events_per_s": 100, "burst": 500, "origins": ["https://shop.example"]}
+SOURCE_CHANGED: Final = {"name": "web", "settings": SOURCE_SETTINGS}
 TOKEN: Final = {"id": "3f9a01bc", "role": "analyst", "created_at": "2026-05-01T08:00:00Z", "revoked_at": None}
 TOKEN_MADE: Final = {"id": "3f9a01bc", "token": "tf_…", "role": "analyst"}
 TOKEN_ENDED: Final = {"id": "3f9a01bc", "revoked": True}
@@ -246,6 +248,7 @@ ERRORS: Final = (
     (404, "There is no such thing", "not_found"),
     (409, "Refused as it stands; `errors` says why (erasure alone)", "erasure_refused"),
     (410, "It existed and was erased", "erased"),
+    (429, "More than the caller or the address may ask; try again after Retry-After seconds", "too_many_requests"),
     (503, "A backend is away; try again after Retry-After seconds", "unavailable"),
 )
 

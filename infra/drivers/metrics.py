@@ -135,15 +135,18 @@ class Metrics:
             text = await self._api.run(self.text)
         except TouchfoldError as err:
             headers = [(b"www-authenticate", b"Bearer")] if err.status == 401 else []
+            if err.retry_after_s is not None:
+                headers.append((b"retry-after", str(err.retry_after_s).encode()))
             await _answer(send, err.status, json.dumps(err.body()).encode(), b"application/json", headers)
             return
         await _answer(send, 200, text.encode(), b"text/plain; version=0.0.4; charset=utf-8", [])
 
     async def _check(self, scope: Scope) -> None:
-        """Raises Unauthorized."""
+        """Raises Unauthorized, TooMany."""
         given = dict(scope["headers"]).get(b"authorization", b"").decode("latin-1")
         kind, _, token = given.partition(" ")
-        if kind.lower() != "bearer" or await self._api.known(token.strip(), by_cookie=False) is None:
+        shown = token.strip() if kind.lower() == "bearer" else ""
+        if await self._api.known(shown, by_cookie=False, scope=scope) is None:
             raise Unauthorized("send the header Authorization: Bearer TOKEN (`touchfold token create --role service`)")
 
     def text(self) -> str:
