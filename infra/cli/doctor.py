@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from infra.bootstrap import Session
 
 CLOCK_OFF_S: Final = 5.0
+MERGES_LEFT: Final = 256  # files; a partition has some due for a moment
+MERGED_S: Final = 3_600.0
 _HEADS: Final = """
 select h.partition, h.next_offset, count(l."offset"), coalesce(max(l."offset") + 1, 0)
 from log_head h left join event_log l on l.partition = h.partition
@@ -96,6 +98,7 @@ def _on(here: "Session") -> Iterator[Finding]:
         ("progress", lambda: _progress(here, database)),
         ("erasures", lambda: _erasures(database)),
         ("archive", lambda: _archive(here)),
+        ("merging", lambda: _merging(here)),
     ]
     for name, check in checks:
         try:
@@ -271,3 +274,20 @@ def _archive(here: "Session") -> Finding:
     if any(at > end for at, end in zip(archived, here.log().ends(), strict=False)):
         return Finding("archive", False, "it is ahead of the log", "restore log and archive from the same backup")
     return Finding("archive", True, f"{len(store.files())} files, {sum(archived):,} records, all as the manifest says")
+
+
+def _merging(here: "Session") -> Finding:
+    import time
+
+    from infra.archives import archive_of
+    from schemas.merge_plan import waiting
+
+    entries = archive_of(here).files()
+    left = waiting(entries)
+    last = max((entry.replaced_at for entry in entries), default=0)
+    if here.joined and left > MERGES_LEFT and time.time() - last > MERGED_S:
+        return Finding(
+            "merging", False, f"{left:,} small files of the archive wait, and none was merged for an hour",
+            "read what up says of the archive: a damaged file, or no room on the disk",
+        )  # fmt: skip
+    return Finding("merging", True, f"{len(entries):,} files of the archive, {left:,} wait to be merged")

@@ -37,9 +37,11 @@ def status(
         typer.echo(json.dumps(found))
         return
     typer.echo("ready" if found["ready"] else "not running: start touchfold up")
-    for name in ("accepted", "applied", "decided", "lag", "archived", "dead_letters"):
+    for name in ("accepted", "applied", "decided", "lag", "archived", "archive_files", "dead_letters"):
         number = "unknown" if found[name] is None else f"{found[name]:,}"
         typer.echo(f"{name.replace('_', ' '):13}{number:>14}")
+    if found["archive_merges_waiting"]:
+        typer.echo(f"the archive merges its small files: {found['archive_merges_waiting']:,} wait")
 
 
 def measure(here: "Session") -> dict[str, Any]:
@@ -65,6 +67,8 @@ def measure(here: "Session") -> dict[str, Any]:
         "decided": decided,
         "dead_letters": found["dead_letters"],
         "archived": found["archived"],
+        "archive_files": found["archive_files"],
+        "archive_merges_waiting": found["archive_merging"],
     }
 
 

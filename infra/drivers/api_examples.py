@@ -141,6 +141,8 @@ STATUS: Final = {
     "decided": 104211,
     "dead_letters": 3,
     "archived": 100000,
+    "archive_files": 84,
+    "archive_merges_waiting": 0,
 }
 OPERATIONS: Final = {
     "accepted": 104211,
@@ -157,6 +159,8 @@ OPERATIONS: Final = {
     "profiles": 2004,
     "archived": 100000,
     "archive_bytes": 18874368,
+    "archive_files": 84,
+    "archive_merging": 0,
     "archive_trouble": None,
     "disk_free": 0.61,
     "vault_lease": True,

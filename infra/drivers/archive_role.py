@@ -12,10 +12,12 @@ from infra.adapters.parquet_archive import give_back_memory
 from infra.adapters.postgres_control import PostgresControl
 from infra.adapters.postgres_dead_letters import PostgresDeadLetters
 from infra.archives import archive_of
+from infra.drivers.archive_upkeep import Upkeep
 from processors.archive import Archiver
 from schemas.errors import ArchiveDamaged, Disposition, FolderLocked, TouchfoldError
 
 if TYPE_CHECKING:
+    from infra.adapters.parquet_archive import ParquetArchive
     from infra.bootstrap import Session
 
 PAUSE_S: Final = 1.0
@@ -25,8 +27,10 @@ KEEP_LETTERS: Final = timedelta(days=30)  # what is sealed under a daily key ope
 _log = logging.getLogger("touchfold.archive")
 
 
-def archiver_of(session: "Session", stop: Callable[[], bool] = lambda: False) -> Archiver:
-    """The archiver of a session's log and archive."""
+def archiver_of(
+    session: "Session", stop: Callable[[], bool] = lambda: False, archive: "ParquetArchive | None" = None
+) -> Archiver:
+    """The archiver of a session's log and archive. `archive`: the session's, where it is open already."""
     control = PostgresControl(session.dsn, "touchfold archive")
     log = session.log()
 
@@ -37,7 +41,7 @@ def archiver_of(session: "Session", stop: Callable[[], bool] = lambda: False) ->
 
     return Archiver(
         log,
-        archive_of(session),
+        archive or archive_of(session),
         session.door_clock,
         applied_until,
         session.currency,
@@ -65,7 +69,9 @@ def run(session: "Session", stop: threading.Event, ready: Callable[[], None], re
 
     `retention_s`: how long the log keeps a record; a warning is logged when half of it has gone by.
     """
-    archiver = archiver_of(session, stop.is_set)
+    archive = archive_of(session)
+    archiver = archiver_of(session, stop.is_set, archive)
+    upkeep = Upkeep(archive, archiver.turns, session.disk, stop.is_set)
     ready()
     swept: date | None = None
     worked, waits = True, False
@@ -80,6 +86,9 @@ def run(session: "Session", stop: threading.Event, ready: Callable[[], None], re
                 looked_at = time.monotonic()
                 warn_of_lag(archiver, retention_s)
             if archiver.run_once():
+                worked = True
+                continue
+            if upkeep.run_once():
                 worked = True
                 continue
             if worked:

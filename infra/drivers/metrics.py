@@ -57,6 +57,8 @@ HELP: Final[Mapping[str, tuple[str, str]]] = {
     "revision_building_ratio": ("gauge", "Share done of the revision that is being built; absent: none is"),
     "database_bytes": ("gauge", "Size of the main database"),
     "archive_bytes": ("gauge", "Size of the archive's Parquet files"),
+    "archive_files": ("gauge", "Parquet files of the archive; absent: it cannot be read"),
+    "archive_merges_waiting": ("gauge", "Files of the archive that wait to be merged"),
     "disk_free_ratio": ("gauge", "Free share of the disk; the door stops at 0.05"),
     "vault_lease": ("gauge", "1 when this process holds the vault's lease"),
     "up": ("gauge", "1 when PostgreSQL and the log answer"),
@@ -177,6 +179,8 @@ class Metrics:
             "revision_building_ratio": state["building"]["done"] if state["building"] else None,
             "database_bytes": state["database_bytes"],
             "archive_bytes": state["archive_bytes"],
+            "archive_files": state["archive_files"],
+            "archive_merges_waiting": state["archive_merging"],
             "disk_free_ratio": state["disk_free"],
             "vault_lease": int(state["vault_lease"]),
         }

@@ -22,6 +22,7 @@ from typing import IO, Any, Final, cast
 import duckdb
 import msgspec
 import pyarrow as pa
+from pyarrow.dataset import FileSystemDataset
 
 from infra.adapters import sql_snapshot
 from infra.adapters.kafka_access import KafkaAccess
@@ -45,6 +46,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     parent: int
     dsn: str
     archive: str
+    files: list[ArchiveFile] | None = None  # what the archive's manifest lists; None: read it
+    proved: dict[str, tuple[int, int, int]] = msgspec.field(default_factory=dict)  # as archive_proofs.Proofs.good
     kafka: KafkaAccess | None = None  # where the log is Kafka
     statement: str
     limit: int | None
@@ -132,9 +135,9 @@ def _bases(request: Request, use: sql.Use) -> dict[str, Any]:
         return {}
     folder = Path(request.archive)
     with _log(request, wanted) as log:
-        entries, snapshot = _consistent(request, folder, wanted, log)
+        archived, snapshot = _consistent(request, folder, wanted, log)
     made: dict[str, Any] = {
-        "_archive": dataset(folder, entries) if entries else EVENT_SCHEMA.empty_table(),
+        "_archive": archived if archived is not None else EVENT_SCHEMA.empty_table(),
         "_tail": snapshot.tail,
         "_owners": snapshot.owners,
         "_not_applied": snapshot.not_applied,
@@ -147,16 +150,22 @@ def _bases(request: Request, use: sql.Use) -> dict[str, Any]:
 
 def _consistent(
     request: Request, folder: Path, wanted: frozenset[str], log: EventLog | None
-) -> tuple[list[ArchiveFile], sql_snapshot.Snapshot]:
-    """The archive's files and a snapshot that begins where they end."""
+) -> tuple[FileSystemDataset | None, sql_snapshot.Snapshot]:
+    """The archive's files, opened, and a snapshot that begins where they end."""
     tries = 3
+    listed = request.files
     while True:
-        entries = read_manifest(folder)[0] if "_archive" in wanted else []
+        entries: list[ArchiveFile] = []
+        if "_archive" in wanted:
+            entries = read_manifest(folder)[0] if listed is None else listed
         try:
-            return entries, sql_snapshot.load(request.dsn, wanted, next_offsets_of(entries), log)
-        except LogTruncated:  # retention removed what a file has got since the manifest was read
+            archived = dataset(folder, entries, request.proved) if entries else None
+            return archived, sql_snapshot.load(request.dsn, wanted, next_offsets_of(entries), log)
+        except (LogTruncated, ArchiveDamaged) as err:
+            # since the manifest was read retention removed what a file has got, or a replaced file was removed
             tries -= 1
-            if not tries:
+            listed = None
+            if not tries or (isinstance(err, ArchiveDamaged) and read_manifest(folder)[0] == entries):
                 raise
 
 
