@@ -44,7 +44,7 @@ class Merger:
 
         Raises StoreUnavailable, DiskFull: try again later. Another writer's conflict is no error: it did the work.
         """
-        entries = self.store.files()
+        entries = self.store.known()
         for partition, of_partition in _by_partition(entries):
             if self.stop():
                 break
@@ -55,13 +55,13 @@ class Merger:
             finally:
                 self.turns.give(partition)
             if merged:
-                return Step(merged, waiting(self.store.files()))
+                return Step(merged, waiting(self.store.known()))
         return Step(0, waiting(entries))
 
     def retire(self) -> int:
         """Remove files that were replaced long enough ago, a partition each RETIRE_S; returns how many."""
         removed = 0
-        for partition in sorted({entry.partition for entry in self.store.files() if entry.replaces}):
+        for partition in sorted({entry.partition for entry in self.store.known() if entry.replaces}):
             if self.now() - self._retired_at.get(partition, float("-inf")) < RETIRE_S or self.stop():
                 continue
             if not self.turns.take(partition):
@@ -77,7 +77,7 @@ class Merger:
 
     def _merge(self, partition: int) -> int:
         self.store.refresh(partition)
-        entries = [entry for entry in self.store.files() if entry.partition == partition]
+        entries = [entry for entry in self.store.known() if entry.partition == partition]
         for run in due(entries, self._bad())[:1]:
             self.room(sum(entry.bytes for entry in run))
             try:

@@ -78,8 +78,8 @@ class ArchiveStore(Protocol):
 class MergingStore(Protocol):
     """A store whose files can be put together. Only after `recover`, and in the partition's turn."""
 
-    def files(self) -> list[ArchiveFile]:
-        """What the manifest lists, in order of each partition. Raises ArchiveDamaged."""
+    def known(self) -> list[ArchiveFile]:
+        """What the manifest lists, in order of each partition, as far as this writer knows. Asks no object store."""
 
     def refresh(self, partition: int) -> None:
         """Learn what other writers have changed in a partition."""

@@ -56,6 +56,9 @@ class ArchiveFiles(Protocol):
     def every_entry(self) -> list[ArchiveFile]:
         """The same, nothing of it from memory: for `verify`."""
 
+    def known(self) -> list[ArchiveFile]:
+        """The same as far as it is known here: no remote store is asked."""
+
     def stamp(self) -> Hashable:
         """Differs when it is time to ask for `entries` again. Cheap."""
 
@@ -153,6 +156,9 @@ class FolderFiles:
         settled = end == len(data) and _is_settled(self.folder / MANIFEST)
         self._known = _Known(live, end, sha256(data[:end]).digest(), stamp if settled else None)
         return self._known
+
+    def known(self) -> list[ArchiveFile]:
+        return self.entries()
 
     def every_entry(self) -> list[ArchiveFile]:
         return read_manifest(self.folder)[0]  # a half-written last line is no damage: the writer drops it

@@ -254,6 +254,11 @@ class ParquetArchive:
 
     # ------------------------------------------------------------ merging
 
+    def known(self) -> list[ArchiveFile]:
+        """See MergingStore."""
+        self._writing()
+        return self.store.known()
+
     def merge(self, run: Sequence[ArchiveFile], check: Callable[[], None] = lambda: None) -> ArchiveFile:
         """See MergingStore."""
         self._writing()

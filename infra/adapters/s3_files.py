@@ -102,6 +102,10 @@ class S3Files:
             self._learn(afresh=True)
             return self._live()
 
+    def known(self) -> list[ArchiveFile]:
+        with self._lock:
+            return self._live()
+
     def _live(self) -> list[ArchiveFile]:
         return [entry for partition in sorted(self._known) for entry in self._known[partition].live]
 

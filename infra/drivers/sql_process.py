@@ -20,7 +20,7 @@ from query.sql import statement_of
 from query.sql_results import SqlResult
 from schemas import errors
 from schemas.archive import ArchiveFile
-from schemas.errors import SqlLimit, SqlRefused, TouchfoldError
+from schemas.errors import ArchiveDamaged, SqlLimit, SqlRefused, TouchfoldError
 from schemas.record import to_us
 
 if TYPE_CHECKING:
@@ -66,8 +66,12 @@ def run_sql(
     proved: Mapping[str, tuple[int, int, int]] = {}
     if archive is not None:  # the process that runs the statement has no credentials, and opens no socket for files
         files = archive.local(deadline_s)
-        archive_folder, listed = files.folder, files.entries()  # parsed once, not by each statement
-        proved = archive.proved(files, listed)
+        archive_folder = files.folder
+        try:
+            listed = files.entries()  # parsed once, not by each statement
+            proved = archive.proved(files, listed)
+        except ArchiveDamaged:
+            listed = None  # the process says so, if the statement reads events
     assert archive_folder is not None, "the folder or the archive is given"
     request = {
         "parent": os.getpid(),
