@@ -16,7 +16,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO, Final
 
-from infra.adapters.archive_files import GRACE_S, FolderFiles, write_whole
+from infra.adapters.archive_files import GRACE_S, FolderFiles, hash_of, write_whole
 from infra.adapters.archive_manifest import MANIFEST, manifest_of
 from infra.adapters.archive_proofs import Proofs, within
 from schemas.archive import ArchiveFile
@@ -57,11 +57,19 @@ class Copies:
         return None
 
     def open(self, entry: ArchiveFile) -> IO[bytes] | None:
-        """A copy as a file, unproved; None when there is none."""
+        """A copy as a file, proved; None when there is none."""
+        path = self.folder / entry.path
         try:
-            return (self.folder / entry.path).open("rb")
+            file = path.open("rb")
         except OSError:
             return None
+        if hash_of(file, sha256()).hexdigest() == entry.sha256:
+            file.seek(0)
+            return file
+        file.close()
+        path.unlink(missing_ok=True)
+        self._have.discard(entry.path)
+        return None
 
     def unnamed(self) -> IO[bytes]:
         """A file that is gone when it is closed."""

@@ -271,7 +271,9 @@ class S3Files:
         with made.open("rb") as file:
             digest = hash_of(file, md5(usedforsecurity=False)).digest()
             file.seek(0)
-            self._put(name, file, digest)  # one that is there already has the same bytes: its name holds their hash
+            # one that is there already has the same bytes: its name holds their hash
+            if not self._put(name, file, digest) and not self._list(name, most=1):
+                raise StoreUnavailable(f"{self._url(name)} is neither there nor free", retry_after_s=1)
         made.unlink()
 
     def replace(self, entry: ArchiveFile) -> None:

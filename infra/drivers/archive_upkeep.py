@@ -34,11 +34,11 @@ class Upkeep:
 
     def run_once(self) -> bool:
         """Whether something was done, so that there may be more. Raises what Merger does, and DiskFull."""
+        removed = self._merger.retire()  # first: it makes room where a merge finds none
         step = self._merger.run_once()
         if step.merged:
             self._say(step.merged, step.waiting)
-            return True
-        return bool(self._merger.retire()) or self._prove()
+        return bool(removed or step.merged) or self._prove()
 
     def _say(self, merged: int, waiting: int) -> None:
         if waiting and time.monotonic() - self._said_at >= SAY_S:
