@@ -25,8 +25,11 @@ from infra.log_lines import described
 from infra.settings import Settings
 from infra.settle import waiting_now
 from schemas.errors import FolderLocked, TouchfoldError
+from schemas.merge_plan import waiting as waiting_files
 
 CLOCK_OFF_S: Final = 5.0
+MERGES_LEFT: Final = 256  # files; a partition has some due for a moment
+MERGED_S: Final = 3_600.0
 WORK_S: Final = 5.0  # for one batch to be applied; the longest takes three
 _HEADS: Final = """
 select h.partition, h.next_offset, count(l."offset"), coalesce(max(l."offset") + 1, 0)
@@ -135,6 +138,7 @@ def on_session(here: "Session") -> Iterator[Finding]:
         ("work", lambda: _work(here, database)),
         ("records", lambda: checks.records(waiting_now(database))),
         ("erasures", lambda: _erasures(database)),
+        ("merging", lambda: _merging(here)),
         ("archive", lambda: _archive(here, database)),
     ]
     if here.adapters.kafka is None:  # else each machine has the ledger of what it erased
@@ -314,3 +318,14 @@ def _erasures(database: "Database") -> Finding:
 
 def _archive(here: "Session", database: "Database") -> Finding:
     return whole_archive(archive_of(here), here.log().ends(), database)
+
+
+def _merging(here: "Session") -> Finding:
+    """The archive's small files become larger ones; else each statement opens them all."""
+    entries = archive_of(here).files()
+    left = waiting_files(entries)
+    last = max((entry.replaced_at for entry in entries), default=0)
+    if here.joined and left > MERGES_LEFT and time.time() - last > MERGED_S:
+        detail = f"{left:,} small files of the archive wait, and none was merged for an hour"
+        return Finding("merging", False, detail, "read what up says of the archive: a damaged file, or no room")
+    return Finding("merging", True, f"{len(entries):,} files of the archive, {left:,} wait to be merged")

@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from infra.adapters.data_folder import DataFolder
-from infra.adapters.parquet_archive import ParquetArchive
+from infra.adapters.parquet_archive import ParquetArchive, next_offsets_of
 from infra.adapters.postgres import Database
 from infra.adapters.postgres_control import WAITING
 from infra.adapters.postgres_reads import PerThread
 from infra.adapters.processes import Process, processes_of
 from infra.adapters.reading_log import ENDS_S, PerThreadLog, TimelyEnds
 from schemas.errors import ArchiveDamaged, StoreUnavailable, TouchfoldError
+from schemas.merge_plan import waiting as waiting_files
 from schemas.ports import EventLog
 from schemas.record import decode, from_us, received_us, to_us
 from schemas.store import Verdict
@@ -167,13 +168,14 @@ class Operations:
     def state(self, now: datetime) -> dict[str, Any]:
         """{"accepted", "applied", "waiting", "dead_letters", "erased", "watermark_age_s", "building", …}.
 
-        "archived" and "archive_bytes" are None where the archive cannot be read; "archive_trouble" says why.
+        "archived" and "archive_…" are None where the archive cannot be read; "archive_trouble" says why, or which file
+        of it is damaged.
         """
         row = self._rows(_STATE)[0]
         progress, waiting, dead, erased, watermark_us, building, unindexed, size, live = row
         applied, accepted = sum(progress), sum(self._ends(progress))
         due, profiles = self._of_revision(live, now)
-        archived, archive_bytes, trouble = self._archived()
+        archive = self._archived()
         return {
             "accepted": max(accepted, applied),
             "applied": applied,
@@ -187,9 +189,7 @@ class Operations:
             "revision": live,
             "due": due,
             "profiles": profiles,
-            "archived": archived,
-            "archive_bytes": archive_bytes,
-            "archive_trouble": trouble,
+            **archive,
             "disk_free": self._disk.free(),
             "vault_lease": self._vault.has_lease(),
             "partitions_waiting": [each.answer() for each in self.waiting()],
@@ -199,12 +199,22 @@ class Operations:
         """Partitions that wait at a record that cannot be read yet."""
         return [Waiting(reader, Wait(*wait), since) for reader, since, *wait in self._rows(WAITING)]
 
-    def _archived(self) -> tuple[int | None, int | None, str | None]:
-        """How many records the archive holds, its size, and why neither is known."""
+    def _archived(self) -> dict[str, Any]:
+        """Records, bytes and files of the archive, how many files wait for a merge, and what is wrong."""
+        found: dict[str, Any] = dict.fromkeys(("archived", "archive_bytes", "archive_files", "archive_merging"))
         try:
-            return sum(self._archive.next_offsets()), self._archive.size_bytes(), None
+            entries = self._archive.files()
         except (ArchiveDamaged, StoreUnavailable) as err:
-            return None, None, err.message
+            return {**found, "archive_trouble": err.message}
+        proofs = self._archive.proofs()
+        damaged = proofs.problems() if proofs is not None else []
+        return {
+            "archived": sum(next_offsets_of(entries)),
+            "archive_bytes": sum(entry.bytes for entry in entries),
+            "archive_files": len(entries),
+            "archive_merging": waiting_files(entries),
+            "archive_trouble": damaged[0].reason if damaged else None,
+        }
 
     def _of_revision(self, live: int | None, now: datetime) -> tuple[int, int]:
         """(timers due within a day, profiles)."""

@@ -44,9 +44,11 @@ def status(
 
 def _tell(found: dict[str, Any]) -> None:
     typer.echo("ready" if found["ready"] else "not running: start touchfold up")
-    for name in ("accepted", "applied", "decided", "lag", "archived", "dead_letters"):
+    for name in ("accepted", "applied", "decided", "lag", "archived", "archive_files", "dead_letters"):
         number = "unknown" if found[name] is None else f"{found[name]:,}"
         typer.echo(f"{name.replace('_', ' '):13}{number:>14}")
+    if found["archive_merges_waiting"]:
+        typer.echo(f"the archive merges its small files: {found['archive_merges_waiting']:,} wait")
     for each in found["waiting"]:
         typer.echo(
             f"partition {each['partition']} waits at offset {each['offset']} since {each['since']} ({each['reader']}):"
@@ -78,6 +80,8 @@ def measure(here: "Session") -> dict[str, Any]:
         "decided": decided,
         "dead_letters": found["dead_letters"],
         "archived": found["archived"],
+        "archive_files": found["archive_files"],
+        "archive_merges_waiting": found["archive_merging"],
         "waiting": found["partitions_waiting"],
     }
 

@@ -174,6 +174,8 @@ def status(api: Api) -> dict[str, Any]:
         "decided": decided,
         "dead_letters": state["dead_letters"],
         "archived": state["archived"],
+        "archive_files": state["archive_files"],
+        "archive_merges_waiting": state["archive_merging"],
         "waiting": state["partitions_waiting"],
     }
 

@@ -146,6 +146,8 @@ STATUS: Final[dict[str, object]] = {
     "decided": 104211,
     "dead_letters": 3,
     "archived": 100000,
+    "archive_files": 84,
+    "archive_merges_waiting": 0,
     "waiting": [],
 }
 OPERATIONS: Final[dict[str, object]] = {
@@ -163,6 +165,8 @@ OPERATIONS: Final[dict[str, object]] = {
     "profiles": 2004,
     "archived": 100000,
     "archive_bytes": 18874368,
+    "archive_files": 84,
+    "archive_merging": 0,
     "archive_trouble": None,
     "disk_free": 0.61,
     "vault_lease": True,

@@ -16,11 +16,13 @@ from infra.adapters.postgres_dead_letters import PostgresDeadLetters
 from infra.adapters.postgres_records import PostgresRecords
 from infra.archives import archive_of
 from infra.checks import note_offsets
+from infra.drivers.archive_upkeep import Upkeep
 from processors.archive import Archiver
 from schemas.errors import ArchiveDamaged, Disposition, FolderLocked, TouchfoldError
 from schemas.waits import ARCHIVE, Wait
 
 if TYPE_CHECKING:
+    from infra.adapters.parquet_archive import ParquetArchive
     from infra.bootstrap import Session
 
 PAUSE_S: Final = 1.0
@@ -30,8 +32,10 @@ KEEP_LETTERS: Final = timedelta(days=30)  # what is sealed under a daily key ope
 _log = logging.getLogger("touchfold.archive")
 
 
-def archiver_of(session: "Session", stop: Callable[[], bool] = lambda: False) -> Archiver:
-    """The archiver of a session's log and archive."""
+def archiver_of(
+    session: "Session", stop: Callable[[], bool] = lambda: False, archive: "ParquetArchive | None" = None
+) -> Archiver:
+    """The archiver of a session's log and archive. `archive`: the session's, where it is open already."""
     control = PostgresControl(session.dsn, "touchfold archive")
     log = session.log()
 
@@ -50,7 +54,7 @@ def archiver_of(session: "Session", stop: Callable[[], bool] = lambda: False) ->
         control.end_wait(ARCHIVE, partition)  # of a process before; where it waits still, it is told anew
     return Archiver(
         log,
-        archive_of(session),
+        archive or archive_of(session),
         session.door_clock,
         applied_until,
         session.currency,
@@ -88,8 +92,10 @@ def run(session: "Session", stop: threading.Event, ready: Callable[[], None], re
 
     `retention_s`: how long the log keeps a record; a warning is logged when half of it has gone by.
     """
-    archiver = archiver_of(session, stop.is_set)
+    archive = archive_of(session)
+    archiver = archiver_of(session, stop.is_set, archive)
     notes = session.database("touchfold archive notes")
+    upkeep = Upkeep(archive, archiver.turns, session.disk, stop.is_set)
     ready()
     swept: date | None = None
     worked, waits, told = True, False, ""
@@ -109,6 +115,9 @@ def run(session: "Session", stop: threading.Event, ready: Callable[[], None], re
             if archived:
                 worked = True
                 note_offsets(notes, [archiver.store.next_offset(each) for each in range(archiver.log.partitions)])
+                continue
+            if upkeep.run_once():
+                worked = True
                 continue
             if worked:
                 give_back_memory()

@@ -69,6 +69,8 @@ HELP: Final[Mapping[str, tuple[str, str]]] = {
     "connections_refused_total": ("counter", "Times that none came free within the deadline, by database"),
     "database_bytes": ("gauge", "Size of the main database"),
     "archive_bytes": ("gauge", "Size of the archive's Parquet files"),
+    "archive_files": ("gauge", "Parquet files of the archive; absent: it cannot be read"),
+    "archive_merges_waiting": ("gauge", "Files of the archive that wait to be merged"),
     "disk_free_ratio": ("gauge", "Free share of the disk; the door stops at its reserve, 0.05 of most disks"),
     "vault_lease": ("gauge", "1 when this process holds the vault's lease"),
     "up": ("gauge", "1 when PostgreSQL and the log answer"),
@@ -200,6 +202,8 @@ class Metrics:
             **_pools(),
             "database_bytes": state["database_bytes"],
             "archive_bytes": state["archive_bytes"],
+            "archive_files": state["archive_files"],
+            "archive_merges_waiting": state["archive_merging"],
             "disk_free_ratio": state["disk_free"],
             "vault_lease": int(state["vault_lease"]),
         }

@@ -49,6 +49,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     parent: int
     dsn: str
     archive: str
+    files: list[ArchiveFile] | None = None  # what the archive's manifest lists; None: read it
+    proved: dict[str, tuple[int, int, int]] = msgspec.field(default_factory=dict)  # as archive_proofs.Proofs.good
     kafka: KafkaAccess | None = None  # where the log is Kafka
     statement: str
     limit: int | None
@@ -141,10 +143,10 @@ def _bases(request: Request, use: sql.Use) -> tuple[dict[str, Any], list[Wait]]:
         return {}, []
     folder = Path(request.archive)
     with _log(request, wanted) as log:
-        entries, snapshot = _consistent(request, folder, wanted, log)
+        archived, snapshot = _consistent(request, folder, wanted, log)
     made: dict[str, Any] = {
-        "_archive": dataset(folder, entries) if entries else EVENT_SCHEMA.empty_table(),
-        "_tail": pa.concat_tables([snapshot.tail, *restored_rows(folder, entries, snapshot)]),
+        "_archive": archived if archived is not None else EVENT_SCHEMA.empty_table(),
+        "_tail": pa.concat_tables([snapshot.tail, *restored_rows(archived, snapshot)]),
         "_owners": snapshot.owners,
         "_not_applied": snapshot.not_applied,
         "_ranks": snapshot.ranks,
@@ -155,36 +157,42 @@ def _bases(request: Request, use: sql.Use) -> tuple[dict[str, Any], list[Wait]]:
 
 
 def restored_rows(
-    folder: Path, entries: Sequence[ArchiveFile], snapshot: sql_snapshot.Snapshot, reader: Reader = CURRENT
+    archived: ds.FileSystemDataset | None, snapshot: sql_snapshot.Snapshot, reader: Reader = CURRENT
 ) -> list[pa.Table]:
     """Rows of records that count now and had been set aside when their file was written: it has their bytes alone."""
     found: list[pa.Table] = []
+    if archived is None:
+        return found
     for partition, offset in snapshot.restored:
-        holding = [each for each in entries if each.partition == partition and each.start <= offset < each.next]
-        if holding:
-            place = (ds.field("partition") == partition) & (ds.field("offset") == offset) & ds.field("id").is_null()
-            rows = dataset(folder, holding).to_table(filter=place)
-            table, wait = readable_table(
-                originals(rows), snapshot.currency, lambda _wait: False, originals=False, reader=reader
-            )
-            found.append(table)
-            if wait is not None:
-                snapshot.left_out.append(wait)
+        place = (ds.field("partition") == partition) & (ds.field("offset") == offset) & ds.field("id").is_null()
+        rows = archived.to_table(filter=place)
+        table, wait = readable_table(
+            originals(rows), snapshot.currency, lambda _wait: False, originals=False, reader=reader
+        )
+        found.append(table)
+        if wait is not None:
+            snapshot.left_out.append(wait)
     return found
 
 
 def _consistent(
     request: Request, folder: Path, wanted: frozenset[str], log: EventLog | None
-) -> tuple[list[ArchiveFile], sql_snapshot.Snapshot]:
-    """The archive's files and a snapshot that begins where they end."""
+) -> tuple[ds.FileSystemDataset | None, sql_snapshot.Snapshot]:
+    """The archive's files, opened, and a snapshot that begins where they end."""
     tries = 3
+    listed = request.files
     while True:
-        entries = read_manifest(folder)[0] if "_archive" in wanted else []
+        entries: list[ArchiveFile] = []
+        if "_archive" in wanted:
+            entries = read_manifest(folder)[0] if listed is None else listed
         try:
-            return entries, sql_snapshot.load(request.dsn, wanted, next_offsets_of(entries), log)
-        except LogTruncated:  # retention removed what a file has got since the manifest was read
+            archived = dataset(folder, entries, request.proved) if entries else None
+            return archived, sql_snapshot.load(request.dsn, wanted, next_offsets_of(entries), log)
+        except (LogTruncated, ArchiveDamaged) as err:
+            # since the manifest was read retention removed what a file has got, or a replaced file was removed
             tries -= 1
-            if not tries:
+            listed = None
+            if not tries or (isinstance(err, ArchiveDamaged) and read_manifest(folder)[0] == entries):
                 raise
 
 

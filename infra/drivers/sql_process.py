@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -18,7 +19,8 @@ from infra.adapters.kafka_access import KafkaAccess
 from query.sql import statement_of
 from query.sql_results import SqlResult
 from schemas import errors
-from schemas.errors import SqlLimit, SqlRefused, TouchfoldError
+from schemas.archive import ArchiveFile
+from schemas.errors import ArchiveDamaged, SqlLimit, SqlRefused, TouchfoldError
 from schemas.record import to_us
 from schemas.waits import Wait
 
@@ -61,13 +63,23 @@ def run_sql(
     """
     statement_of(statement)  # the cheap refusals need no process
     deadline = time.monotonic() + deadline_s
+    listed: list[ArchiveFile] | None = None
+    proved: Mapping[str, tuple[int, int, int]] = {}
     if archive is not None:  # the process that runs the statement has no credentials, and opens no socket for files
-        archive_folder = archive.local_folder(deadline_s)
+        files = archive.local(deadline_s)
+        archive_folder = files.folder
+        try:
+            listed = files.entries()  # parsed once, not by each statement
+            proved = archive.proved(files, listed)
+        except ArchiveDamaged:
+            listed = None  # the process says so, if the statement reads events
     assert archive_folder is not None, "the folder or the archive is given"
     request = {
         "parent": os.getpid(),
         "dsn": dsn,
         "archive": str(archive_folder),
+        "files": listed,
+        "proved": proved,
         "kafka": kafka,
         "statement": statement,
         "limit": limit,

@@ -66,7 +66,7 @@ class World:
         live = self.services.control.live()
         rebuild = PostgresRebuild(self.databases.main)
         with closing(rebuild), rebuild.snapshot(live.revision, timeout_s=20) as snapshot:
-            return check(self.services, Compiled.of(live, "UTC", "USD", reader=reader), snapshot)
+            return check(self.services, Compiled.of(live, "UTC", "USD", self.services.order_cap, reader), snapshot)
 
     def rebuilding(self) -> PostgresRebuild:
         """A store of its own for a builder of this world."""

@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 from infra.adapters import sql_snapshot
-from infra.adapters.parquet_archive import ParquetArchive, read_manifest
+from infra.adapters.parquet_archive import ParquetArchive, dataset, read_manifest
 from infra.adapters.postgres import Database
 from infra.adapters.postgres_records import PostgresRecords
 from infra.drivers.sql_child import restored_rows
@@ -278,7 +278,7 @@ def test_a_record_set_aside_by_hand_is_passed_by_all_and_applied_once_after_the_
     assert verdict.equal, verdict.differences
     snapshot = sql_snapshot.load(side.world.databases.main, frozenset({"_tail", "_not_applied"}), [1, 1, 3, 1])
     assert snapshot.not_applied.num_rows == 0
-    (late,) = restored_rows(tmp_path, read_manifest(tmp_path)[0], snapshot, NEWER)
+    (late,) = restored_rows(dataset(tmp_path, read_manifest(tmp_path)[0]), snapshot, NEWER)
     assert late.column("order_id").to_pylist() == ["new"], "its file has its bytes alone"
     facts = side.world.query("select type from facts where type like 'record.%' order by seq")
     assert facts == [("record.set_aside",), ("record.restored",)]

@@ -226,9 +226,12 @@ def _cards(found: _Look, before: _Look | None) -> list[_Card]:
 def _archive_card(state: Mapping[str, Any]) -> _Card:
     trouble = state["archive_trouble"]
     if trouble is not None:
-        return _Card("Archive", "cannot be read", "the log keeps what no file holds", f"{trouble}.")
+        what = "cannot be read" if state["archived"] is None else "is damaged"
+        return _Card("Archive", what, "the log keeps what no file holds", f"{trouble}.")
+    held = f"events in {words.count(state['archive_files'])} files, {words.size(state['archive_bytes'])} of Parquet"
+    waits = state["archive_merging"]
     return _Card(
-        "Archived", words.count(state["archived"]), f"events in {words.size(state['archive_bytes'])} of Parquet"
+        "Archived", words.count(state["archived"]), f"{held}; {words.count(waits)} wait to be merged" if waits else held
     )
 
 
