@@ -8,6 +8,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from difflib import get_close_matches
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 from zoneinfo import ZoneInfo, available_timezones
@@ -27,6 +28,7 @@ _FAILPOINT: Final = re.compile(r"(?:(?P<role>[a-z]+)@)?(?P<name>[a-z_.]+)(?::(?P
 _TEXTS: Final = frozenset(  # numbers and switches, as text
     {
         *("port", "doors", "ui", "workers", "clock_offset_s"),
+        *("connections", "api_rate", "search_rate", "sign_in_rate"),
         *("kafka_insecure", "kafka_partitions", "kafka_replication", "kafka_ack_s", "kafka_buffer_mib"),
     }
 )
@@ -58,6 +60,11 @@ class Settings(BaseModel):
     port: int = Field(8700, ge=0, le=65535, description="the port to listen on; 0 takes a free one")
     doors: int = Field(1, ge=1, le=16, description="HTTP processes that share the port")
     ui: bool = Field(True, description="whether the pages are served")
+    connections: int = Field(4096, ge=8, le=1_000_000, description="of one HTTP process; fewer where descriptors are")
+    trusted_proxies: str | None = Field(None, description="proxies whose X-Forwarded-For counts, by commas")
+    api_rate: float = Field(300.0, ge=0, le=1e6, description="requests a second of one caller of the API; 0: any")
+    search_rate: float = Field(50.0, ge=0, le=1e6, description="searches a second of one caller; 0: any")
+    sign_in_rate: float = Field(60.0, ge=0, le=1e6, description="tries to sign in a minute of one address; 0: any")
     database: SecretStr | None = Field(None, description="your own PostgreSQL, instead of the one in the data folder")
     vault: SecretStr | None = Field(None, description="the vault's database; by default DATABASE's name + _vault")
     log: Literal["postgres", "kafka"] = Field("postgres", description="where the log lives")
@@ -91,6 +98,22 @@ class Settings(BaseModel):
     @property
     def deployment(self) -> Deployment:
         return Deployment(self.time_zone, self.region, self.currency)
+
+    @property
+    def proxies(self) -> tuple[IPv4Network | IPv6Network, ...]:
+        """Addresses and networks of `trusted_proxies`."""
+        parts = filter(None, (part.strip() for part in (self.trusted_proxies or "").split(",")))
+        return tuple(ip_network(part, strict=False) for part in parts)
+
+    @field_validator("trusted_proxies", mode="after")
+    @classmethod
+    def _networks(cls, value: str | None) -> str | None:
+        for part in filter(None, (part.strip() for part in (value or "").split(","))):
+            try:
+                ip_network(part, strict=False)
+            except ValueError:
+                raise ValueError(f"names {part}, which is no address or network such as 10.0.0.0/8") from None
+        return value
 
     @field_validator("data", mode="after")
     @classmethod

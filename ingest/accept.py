@@ -4,6 +4,7 @@ One vault look-up serves all items of all requests given. Nothing is stored here
 the log and `dead` to the dead letters before it answers, for only then is an item accepted.
 """
 
+import logging
 import re
 import secrets
 from base64 import b64encode
@@ -37,6 +38,7 @@ from schemas.clear import (
     split_context,
 )
 from schemas.dead_letters import DeadLetter, letter_id, seal_letter
+from schemas.errors import TouchfoldError
 from schemas.identifiers import Path, extract
 from schemas.identity_rules import DEFAULT_RULES, Rank
 from schemas.ports import Sealer, Vault
@@ -46,6 +48,7 @@ ACCEPTED: Final = "accepted"
 DEAD_LETTER: Final = "dead_letter"
 SUPPRESSED: Final = "suppressed"
 OVER_32_KB: Final = "over_32_kb"  # code of an accepted item above Segment's limit
+INTERNAL: Final = "internal"  # rule of an item (or an inbox message) that an error of ours keeps out of the log
 STAGE: Final = "door"
 
 _RULES_CACHED: Final = 10_000
@@ -53,6 +56,7 @@ _KINDS_CACHED: Final = 1_000
 _SOURCES_CACHED: Final = 1_000
 _MESSAGE_ID: Final = re.compile(r"[A-Za-z0-9._:-]{0,100}")
 _ENCODE: Final = msgspec.json.Encoder().encode
+_log = logging.getLogger("touchfold.accept")
 
 Pair = tuple[str, str]
 Normalise = Callable[[str, object], str | None]
@@ -119,7 +123,8 @@ class Acceptor:
     """Any thread, one at a time. `normalise(kind, value)`: the normal form or None (`schemas.identifiers`).
 
     `daily_token(day)`: the token whose key seals that day's dead letters without identifiers. `random_bytes(n)`:
-    for items without a message id. Raises what the vault raises: StoreUnavailable, KeyMissing.
+    for items without a message id. `version()`: of the records to write.
+    Raises what the vault raises: StoreUnavailable, KeyMissing.
     """
 
     def __init__(
@@ -130,7 +135,9 @@ class Acceptor:
         daily_token: Callable[[date], bytes],
         *,
         random_bytes: Callable[[int], bytes] = secrets.token_bytes,
+        version: Callable[[], int] = lambda: VERSION,
     ) -> None:
+        self._version = version
         self._vault = vault
         self._sealer = sealer
         self._normalise = normalise
@@ -202,6 +209,10 @@ class Acceptor:
                 raise Refused("no_identifier", "", _without_identifier(item))
         except Refused as refused:
             draft.refused = refused
+        except TouchfoldError:
+            raise
+        except Exception as err:
+            draft.refused = _by_our_error(err)
         for pair in draft.pairs:
             wanted[pair] = None
         return draft
@@ -216,7 +227,7 @@ class Acceptor:
                 pair = (kind, normal)
                 if pair not in pairs:
                     pairs.append(pair)
-                if len(path) > 1 and (path[0] != "traits" or item["type"] == "identify"):  # others keep no traits
+                if len(path) > 1 and (path[0] != "traits" or item.get("type") == "identify"):  # others keep no traits
                     draft.spots.append((path, pair))
         if len(pairs) == 2:
             if self._rank(pairs[1]) < self._rank(pairs[0]):
@@ -257,10 +268,16 @@ class Acceptor:
             if draft.refused is None:
                 key = self._key(call.source.name, message_id)
                 id_ = uuid_text(key)
-                accepted.pending.append(self._record(call, draft, own, tokens, contexts, key, id_))
-                code = OVER_32_KB if len(draft.encoded) > LARGE_EVENT_BYTES else ""
-                accepted.results.append(ItemResult(id_, ACCEPTED, code))
-            else:
+                try:
+                    accepted.pending.append(self._record(call, draft, own, tokens, contexts, key, id_))
+                except TouchfoldError:  # the vault's: the whole request is tried again
+                    raise
+                except Exception as err:
+                    draft.refused = _by_our_error(err)
+                else:
+                    code = OVER_32_KB if len(draft.encoded) > LARGE_EVENT_BYTES else ""
+                    accepted.results.append(ItemResult(id_, ACCEPTED, code))
+            if draft.refused is not None:
                 letter = self._letter(call, draft, own, message_id)
                 accepted.dead.append(letter)
                 accepted.results.append(ItemResult(uuid_text(letter.event_id or letter.id), DEAD_LETTER, letter.rule))
@@ -319,7 +336,7 @@ class Acceptor:
         digester = self._digester.copy()
         digester.update(draft.encoded)
         record = Record(
-            v=VERSION,
+            v=self._version(),
             id=id_,
             message_id=_kept(message_id),
             type=type_,
@@ -388,6 +405,14 @@ class Acceptor:
             self._days.clear()
             token = self._days[day] = self._daily_token(day)
         return token
+
+
+def _by_our_error(err: Exception) -> Refused:
+    """An item that a mistake of ours cannot take: it alone is set aside, whole, and `retry` sends it again."""
+    _log.error("an item was set aside by an error of ours", exc_info=err)
+    return Refused(
+        INTERNAL, "", "an error of ours kept it out: it is in the log of the process; retry it after an upgrade"
+    )
 
 
 def _kept(message_id: str | None) -> str | None:

@@ -7,6 +7,7 @@ apply what is in the log before (the register is written by FOLD alone) and afte
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from hashlib import blake2b
@@ -19,6 +20,7 @@ import msgspec
 from ingest.accept import DEAD_LETTER, SUPPRESSED, Acceptor, SourceRules
 from ingest.canonical import Refused, canonical
 from ingest.mapped_rows import Row, Shaped, Shaper, row_hasher
+from ingest.spill import RefusedLine, RefusedLines, SpillMap
 from ingest.table_files import Table, open_table
 from schemas.clear import Declared
 from schemas.dead_letters import DeadLetter, letter_id, seal_letter
@@ -53,14 +55,6 @@ class LetterStore(Protocol):
     def insert(self, letters: Sequence[DeadLetter], suppressed: Sequence[bytes], at: datetime) -> None: ...
 
 
-class RefusedLine(NamedTuple):
-    """A line that became no event. `line`: of a grouped event the one that is wrong; `file`: as given."""
-
-    file: str
-    line: int
-    reason: str
-
-
 class Progress(NamedTuple):
     """`done`: 0..1 of the reading; `events`: read so far."""
 
@@ -74,7 +68,7 @@ class Result:
 
     accepted: int = 0
     duplicates: int = 0
-    refused: list[RefusedLine] = field(default_factory=list)
+    refused: RefusedLines = field(default_factory=RefusedLines)
 
     @property
     def events(self) -> int:
@@ -174,8 +168,8 @@ class Source:
         missing = self._count(limit)
         first = True
         while missing:
-            left: dict[object, int] = {}
-            held: dict[object, list[Row]] = {}
+            left = SpillMap[int]()
+            held: dict[bytes, list[Row]] = {}
             lines = 0
             for row in self._rows(limit):
                 if isinstance(row, Shaped):
@@ -183,7 +177,7 @@ class Source:
                         yield row
                     continue
                 try:
-                    group = self.shaper.group_of(row)
+                    group = self._group_of(row)
                 except Refused as refused:
                     if first:
                         yield Shaped(row, None, None, row.content, refused)
@@ -195,27 +189,33 @@ class Source:
                 rows.append(row)
                 lines += 1
                 if len(rows) == count:
-                    del held[group], missing[group]
+                    del held[group]
+                    missing.remove(group)
                     lines -= count
                     yield self.shaper.shape(rows)
                 while lines > self._held_lines and len(held) > 1:
                     newest, waiting = held.popitem()
                     lines -= len(waiting)
-                    left[newest] = missing.pop(newest)
+                    left[newest] = missing.get(newest) or 0
+                    missing.remove(newest)
+            missing.close()
             missing = left
             first = False
 
-    def _count(self, limit: int | None) -> dict[object, int]:
-        counts: dict[object, int] = {}
-        group_of = self.shaper.group_of
+    def _count(self, limit: int | None) -> SpillMap[int]:
+        counts = SpillMap[int]()
         for row in self._rows(limit):
             if isinstance(row, Row):
                 try:
-                    group = group_of(row)
+                    counts.count(self._group_of(row))
                 except Refused:
                     continue  # told in the next pass, in its place
-                counts[group] = counts.get(group, 0) + 1
         return counts
+
+    def _group_of(self, row: Row) -> bytes:
+        """The keyed hash of what lines of one order have in common. Raises Refused."""
+        group = self.shaper.group_of(row)
+        return blake2b(_ENCODE(group), digest_size=16, key=self._secret, person=b"tf-import-order").digest()
 
 
 def _refuse_repeated(files: Sequence[Path]) -> None:
@@ -277,18 +277,19 @@ class Importer:
         self._secret = services.vault.hash_key
         self._rules = SourceRules(self._mapping.source, services.declared)
         self._digester = blake2b(digest_size=16, key=self._secret, person=b"tf-digest")
-        self._seen: dict[bytes, bytes] = {}  # natural ids of this import: key -> digest
-        self._times: dict[bytes, int] = {}  # contents of this import -> how often; about 130 bytes each
-        self._letters: dict[bytes, int] = {}  # the same for refused lines
+        self._seen = SpillMap[bytes]()  # natural ids of this import: key -> digest
+        self._times = SpillMap[int]()  # contents of this import -> how often
+        self._letters = SpillMap[int]()  # the same for refused lines
         self.result = Result()
 
     def run(self, progress: Callable[[Progress], None]) -> Result:
-        """All events of the source. `progress` is called after each batch."""
+        """All events of the source. `progress` is called after each batch. What was remembered is gone afterwards."""
         self._services.store.begin(self._mapping.source, self._services.clock.now())
-        for batch in _batches(self._source.events()):
-            self._services.check_disk()
-            self._import(batch)
-            progress(Progress(self._source.done(), self.result.events))
+        with closing(self._seen), closing(self._times), closing(self._letters):
+            for batch in _batches(self._source.events()):
+                self._services.check_disk()
+                self._import(batch)
+                progress(Progress(self._source.done(), self.result.events))
         return self.result
 
     def _import(self, batch: Sequence[Shaped]) -> None:
@@ -316,7 +317,7 @@ class Importer:
         if natural is not None:
             message_id = natural
         else:
-            times = self._times[event.content] = self._times.get(event.content, 0) + 1
+            times = self._times.count(event.content)
             message_id = event.content.hex() if times == 1 else f"{event.content.hex()}.{times}"
         item["messageId"] = message_id
         key = event_key(self._secret, self._mapping.source, message_id)
@@ -402,7 +403,7 @@ class Importer:
         """A whole first batch of refusals is a wrong mapping, not a thousand dead letters."""
         refused = self.result.refused
         if not accepted and self.result.events == len(refused) >= HOPELESS:
-            line = refused[0]
+            line = next(iter(refused))
             raise DefinitionsInvalid(
                 f"the first {len(refused)} lines are all refused (line {line.line}: {line.reason}): the mapping does "
                 "not fit the file; nothing was imported. Try --preview"
@@ -433,7 +434,7 @@ class Importer:
         content = _ENCODE(body)
         if not event.row.values:
             content += _ENCODE(place)  # nothing of the line could be read: its place is all there is
-        times = self._letters[content] = self._letters.get(content, 0) + 1
+        times = self._letters.count(blake2b(content, digest_size=16, key=self._secret, person=b"tf-refused").digest())
         if times > 1:
             content += b"%d" % times
         plain = _ENCODE({**place, ("item" if "item" in body else "row"): body.get("item", body)})

@@ -22,7 +22,6 @@ from schemas.ports import Sealer
 from schemas.sources import Source, Sources
 
 STAGE: Final = "inbox"
-INTERNAL: Final = "internal"  # rule of a message that an error of ours keeps out of the log
 WRITE_KEY: Final = "writekey"  # the headers that are read, in small letters
 PATH: Final = "path"
 CALL: Final = "call"

@@ -15,6 +15,7 @@ from urllib.parse import parse_qs
 
 import msgspec
 
+from ingest.broken_json import cut, mend
 from ingest.canonical import (
     MAX_BODY_BYTES,
     MAX_ITEMS,
@@ -23,7 +24,6 @@ from ingest.canonical import (
     Unreadable,
     check_bytes,
     decode_item,
-    mend_surrogates,
 )
 from ingest.clock import BadTime, parse_time
 from schemas.errors import BadRequest, InvalidJson, Problem, TooLarge
@@ -123,23 +123,42 @@ def read_body(body: bytes, call: str | None, *, gzip: bool) -> Body:
 
 
 def _envelope(body: bytes) -> tuple[_Envelope, bytes]:
-    """The outermost object with its items undecoded; once more with lone surrogates mended."""
+    """The outermost object with its items undecoded, and its bytes; of almost JSON what can be read of it."""
     try:
         try:
             return _DECODER.decode(body), body
         except msgspec.ValidationError:
             raise
-        except msgspec.DecodeError:
-            mended = mend_surrogates(body) if b"\\u" in body else body
-            if mended == body:
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            mended = mend(body)
+            found = _of_broken(mended)
+            if found is None:
                 raise
-            return _DECODER.decode(mended), mended
+            return found, mended
     except msgspec.ValidationError as err:
         raise BadRequest("the body is not a request of this path", [_problem(str(err))]) from err
     except (msgspec.DecodeError, UnicodeDecodeError) as err:
         raise InvalidJson(f"the body is no JSON object: {_place(err)}") from err
     except RecursionError as err:
         raise InvalidJson("the body is nested too deeply") from err
+
+
+def _of_broken(body: bytes) -> _Envelope | None:
+    """A mended body, or else its batch cut into items, each on its own from then on; None: nothing can be read."""
+    try:
+        return _DECODER.decode(body)
+    except msgspec.ValidationError:
+        raise
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        pieces = cut(body)
+    if pieces is None:
+        return None
+    try:
+        envelope = _DECODER.decode(pieces.envelope)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return None
+    envelope.batch = [msgspec.Raw(item) for item in pieces.items]
+    return envelope
 
 
 def _problem(text: str) -> Problem:

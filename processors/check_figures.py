@@ -1,29 +1,41 @@
-"""The part of `rebuild --check` for the overview's figures: every cell summed anew from its profiles."""
+"""The part of `rebuild --check` for the overview's figures: every cell summed anew, from the log's own orders."""
 
-from projections.figures import add_nobody, add_profile
-from projections.state import LocalDays
-from schemas.figures import Cells, Counted, Key
-from schemas.store import Snapshot
+from collections.abc import Iterable
+
+from projections.figures import add_nobody, add_profile, roll_up
+from projections.state import LocalDays, State
+from schemas.figures import Cells, Counted, Key, add
+from schemas.store import ProfileRow
 
 Unequal = tuple[str, str, str]  # which cell, what is kept, what was summed
 
 
-def unequal_figures(snapshot: Snapshot, days: LocalDays) -> list[Unequal]:
-    """The cells that are not the sum over profiles; none while an earlier version's folder is counted."""
-    kept = snapshot.figures()
-    if kept is None:
-        return []
-    summed: Cells = {}
-    for row in snapshot.profiles():
-        add_profile(summed, Counted(row.profile_id, row.state, row.first_us, row.risk, row.lifecycle), days)
-    for orders in snapshot.nobody():
-        add_nobody(summed, orders)
-    found = []
-    for key in sorted(kept.keys() | summed.keys()):
-        mine, theirs = _plain(kept, key), _plain(summed, key)
-        if mine != theirs:
-            found.append((str(key), str(mine), str(theirs)))
-    return found
+class FigureSums:
+    """Sums up profiles one by one; memory is that of the cells."""
+
+    def __init__(self, days: LocalDays) -> None:
+        self._days = days
+        self._cells: Cells = {}
+
+    def add(self, row: ProfileRow, state: State) -> None:
+        """`state`: with all its orders, whatever the cap."""
+        counted = Counted(row.profile_id, b"", row.first_us, row.risk, row.lifecycle)
+        add_profile(self._cells, counted, self._days, state=state)
+
+    def unequal(self, stored: Cells, deltas: Cells, nobody: Iterable[bytes]) -> list[Unequal]:
+        """The kept cells that are not the sum over profiles and over the orders that are nobody's."""
+        for orders in nobody:
+            add_nobody(self._cells, orders)
+        found = []
+        kept = roll_up(deltas, self._days)
+        for key, (n, amount) in stored.items():
+            add(kept, key, n, amount)
+        summed = roll_up(self._cells, self._days)
+        for key in sorted(kept.keys() | summed.keys()):
+            mine, theirs = _plain(kept, key), _plain(summed, key)
+            if mine != theirs:
+                found.append((str(key), str(mine), str(theirs)))
+        return found
 
 
 def _plain(cells: Cells, key: Key) -> tuple[int, int]:

@@ -2,16 +2,16 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from schemas.control import Control, Revision
+from schemas.control import SUPERSEDED, Control, Revision
 from schemas.definition_checks import warn
 from schemas.definition_files import from_json, parse_documents
 from schemas.definition_merge import Summary, merge
 from schemas.definitions import Definitions, to_json
-from schemas.errors import Problem, StoreUnavailable
+from schemas.errors import DefinitionsMoved, Problem, StoreUnavailable
 from schemas.facts import DefinitionChanged
 
 
@@ -23,24 +23,50 @@ class Applied(NamedTuple):
     revision: int | None
 
 
+TRIES: Final = 50  # of a merge beside others that change definitions; each takes some milliseconds
+
+
 def apply_files(control: Control, files: Sequence[tuple[str, str]], at: datetime) -> Applied:
-    """Merge (file name, YAML) pairs into what is defined. Raises DefinitionsInvalid with every problem."""
-    current = control.building() or control.live()
-    base = stored(current)
+    """Merge (file name, YAML) pairs into what is defined; beside others, again into what they have made of it.
+
+    Raises DefinitionsInvalid with every problem; DefinitionsMoved when others change them without end.
+    """
+    for _ in range(TRIES - 1):
+        try:
+            return _apply(control, files, at)
+        except DefinitionsMoved:
+            continue
+    return _apply(control, files, at)
+
+
+def _apply(control: Control, files: Sequence[tuple[str, str]], at: datetime) -> Applied:
+    base = stored(current := control.newest())
     patch = parse_documents(files, base)
     merged, summary = merge(base, patch)
     if merged.content_hash == base.content_hash:
-        return Applied(summary, warn(patch), None)
+        building = current.revision if current.state == "building" else None  # somebody else's, with the same in it
+        return Applied(summary, warn(patch), building)
     definitions: Mapping[str, Any] = msgspec.json.decode(to_json(merged))
-    control.add_fact(DefinitionChanged(content_hash=merged.content_hash, definitions=dict(definitions)), at)
-    revision = control.add_revision("definition", definitions, merged.content_hash, at)
+    fact = DefinitionChanged(content_hash=merged.content_hash, definitions=dict(definitions))
+    revision = control.add_revision(
+        "definition", definitions, merged.content_hash, at, base=current.content_hash, fact=fact
+    )
     return Applied(summary, warn(patch), revision)
 
 
 def start_rebuild(control: Control, at: datetime) -> int:
-    """A revision with the live definitions, folded anew from the log; swapped in like any other."""
-    live = control.live()
-    return control.add_revision("rebuild", live.definitions, live.content_hash, at)
+    """A revision folded again from the log, swapped in like any other: of the definitions that are about to be live."""
+    for _ in range(TRIES - 1):
+        try:
+            return _rebuild(control, at)
+        except DefinitionsMoved:
+            continue
+    return _rebuild(control, at)
+
+
+def _rebuild(control: Control, at: datetime) -> int:
+    newest = control.newest()
+    return control.add_revision("rebuild", newest.definitions, newest.content_hash, at, base=newest.content_hash)
 
 
 def stored(revision: Revision) -> Definitions:
@@ -50,14 +76,20 @@ def stored(revision: Revision) -> Definitions:
 
 def await_revision(
     control: Control, number: int, progress: Callable[[float], None], pause: Callable[[], None], tries: int
-) -> None:
-    """Wait until a revision is live. StoreUnavailable when it failed, or after `tries` pauses without a change."""
+) -> int:
+    """Wait until a revision is live, or the one that took its definitions over; returns its number.
+
+    StoreUnavailable when it failed, or after `tries` pauses without a change.
+    """
     last, left = -1.0, tries
     while left:
         revision = control.revision(number)
         if revision.state in {"live", "retired"}:
             progress(1.0)
-            return
+            return number
+        if revision.state == "failed" and revision.message == SUPERSEDED:
+            number, last, left = number + 1, -1.0, tries
+            continue
         if revision.state == "failed":
             raise StoreUnavailable(f"revision {number} was given up: {revision.message}")
         left = tries if revision.done > last else left - 1

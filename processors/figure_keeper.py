@@ -6,13 +6,12 @@ there were figures, the orders of those who were erased, and deltas added up int
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
-from processors.refold import events_at
+from processors.refold import chunks_at
 from processors.worker import Compiled, Services, folder_of
-from projections.figures import add_events, add_nobody, add_profile
-from projections.fold import compile_fold
+from projections.figures import add_events, add_nobody, add_profile, roll_up
 from projections.orders import orders_alone
 from schemas.errors import RecordUnreadable
 from schemas.figures import EVENTS, Cells
@@ -22,7 +21,7 @@ from schemas.store import DecideTx
 PROFILES: Final = 5_000  # counted in one transaction: a tenth of a second
 RECORDS: Final = 10_000
 SIGNATURES: Final = 100
-DELTAS: Final = 50_000
+DELTAS: Final = 500  # transactions, of some hundred cells each
 COMPACT_S: Final = 5.0
 
 
@@ -39,13 +38,13 @@ class FigureKeeper:
         with self.services.store.decide() as tx:
             return self._nobody(tx, compiled) or self._profiles(tx, compiled) or self._events(tx, compiled)
 
-    def compact(self) -> bool:
+    def compact(self, compiled: Compiled) -> bool:
         """Add up what has gathered since the last time, at most every few seconds; True if there is more."""
         now = self.monotonic()
         if now - self._compacted_at < COMPACT_S:
             return False
         with self.services.store.decide() as tx:
-            more = tx.compact_figures(DELTAS) >= DELTAS
+            more = tx.compact_figures(DELTAS, lambda cells: roll_up(cells, compiled.fold.days)) >= DELTAS
         if not more:
             self._compacted_at = now
         return more
@@ -70,12 +69,11 @@ class FigureKeeper:
     def _orders_of(self, tx: DecideTx, compiled: Compiled, signatures: dict[bytes, bytes | None]) -> dict[bytes, bytes]:
         """The packed orders of each, empty where it has none."""
         services = self.services
-        zone, currency = services.time_zone, services.currency
-        fold = compile_fold(compiled.definitions, time_zone=zone, currency=currency, order_cap=None)
-        folder = folder_of(services, replace(compiled, fold=fold), {})
+        fold, folder = compiled.fold, folder_of(services, compiled, {})
         states = {signature: fold.new_state() for signature in signatures}
-        for each in events_at(folder, tx.positions_of_nobody(signatures)):
-            fold.apply(each.event, states[each.signature], None)  # what was sealed cannot be opened any more
+        for chunk in chunks_at(folder, tx.positions_of_nobody(signatures)):
+            for each in chunk:  # nothing is laid off, whatever the cap
+                fold.apply(each.event, states[each.signature], None)  # what was sealed cannot be opened any more
         alone = {signature: orders_alone(state) for signature, state in states.items()}
         return {signature: fold.pack(state) if any(state[4:6]) else b"" for signature, state in alone.items()}
 

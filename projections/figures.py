@@ -6,11 +6,13 @@ The cells of a profile are a function of its state, so what a decision changes i
 from collections import Counter
 from collections.abc import Iterable
 from itertools import pairwise
+from typing import NamedTuple
 
 from projections import state as st
-from projections.orders import Order, Refund, changed_orders, counted, order_slots, orders_of
+from projections.order_summary import Spent
+from projections.orders import Order, Refund, changed_orders, counted, order_slots, orders_of, whole
 from projections.state import LocalDays, State
-from schemas.figures import BUCKET_US, LONGEST_DAYS, Cells, Counted, Key, Kind, add
+from schemas.figures import BUCKET_US, BY_BUCKET, LONGEST_DAYS, PERIODS, Cells, Counted, Key, Kind, add
 
 _ORDER, _REFUND = 0, 1
 
@@ -20,50 +22,109 @@ def same_orders(before: State, after: State) -> bool:
     return before[st.ORDERS : st.CANCELS + 1] == after[st.ORDERS : st.CANCELS + 1]
 
 
+def spent_of(state: State, days: LocalDays) -> Spent:
+    """Of a state with all its orders."""
+    bases, refunds = counted(state)
+    known, day = days.cache.get, days.day
+    net = lacking = 0
+    on: list[int] = []
+    for entry in bases:
+        us = entry[st.O_US]
+        on.append(known(us // BUCKET_US) or day(us))
+        base = entry[st.O_BASE]
+        if base is not None:
+            net += base
+        elif entry[st.O_OWN] is not None:
+            lacking += 1
+    for entry in refunds:
+        base = entry[st.R_BASE]
+        if base is not None:
+            net -= base
+        elif entry[st.R_OWN] is not None:
+            lacking += 1
+    on.sort()
+    return Spent(net, lacking, sorted(set(on)), len(on) == 1 or (len(on) > 1 and on[0] != on[1]))
+
+
 def add_profile(cells: Cells, row: Counted, days: LocalDays, sign: int = 1, state: State | None = None) -> None:
-    """The cells of a profile, or with `sign` -1 what takes them away. `state`: of the row, where it is unpacked."""
+    """The cells of a profile, or with `sign` -1 what takes them away. `state`: of the row with all orders, unpacked."""
     if state is None:
-        state = order_slots(row.state)
+        state = whole(order_slots(row.state), row.leaves)
+    _add_row(cells, row, sign)
+    if state[st.ORDERS] == st.OVERFLOW:
+        add(cells, (Kind.UNKNOWN, 0, 0, ""), sign)
+    elif state[st.ORDERS] or state[st.REFUNDS]:
+        _amounts(cells, *orders_of(state), sign)
+        _add_spent(cells, row.risk, spent_of(state, days), sign)
+
+
+def _add_row(cells: Cells, row: Counted, sign: int) -> None:
     if row.first_us is not None:
         add(cells, (Kind.CUSTOMERS, row.first_us // BUCKET_US, 0, ""), sign)
     add(cells, (Kind.STAGE, 0, 0, f"{row.lifecycle}/{row.risk}"), sign)
     add(cells, (Kind.RISK, 0, 0, row.risk), sign)
-    if state[st.ORDERS] == st.OVERFLOW:
-        add(cells, (Kind.UNKNOWN, 0, 0, ""), sign)
-    elif state[st.ORDERS] or state[st.REFUNDS]:
-        _amounts(cells, *orders_of(state), sign, row.risk)
-        for key in _buyer(state, days):
-            add(cells, key, sign)
 
 
-def add_change(cells: Cells, old: Counted, new: Counted, before: State, after: State, days: LocalDays) -> None:
-    """What takes the cells of a profile from one row to the next; `before` and `after` are their unpacked states.
+def _add_spent(cells: Cells, risk: str, spent: Spent, sign: int) -> None:
+    add(cells, (Kind.RISK, 0, 0, risk), 0, sign * spent.net)
+    if spent.lacking:
+        add(cells, (Kind.RISK, 0, 1, risk), sign * spent.lacking)
+    for key in _buyer(spent):
+        add(cells, key, sign)
 
-    What stays costs little: a customer may have thousands of orders.
+
+class Side(NamedTuple):
+    """A profile before or after a decision. `spent`: of all its orders; None: they are not at hand."""
+
+    row: Counted
+    spent: Spent | None
+
+
+def add_change(cells: Cells, old: Side, new: Side, orders: tuple[State, State] | None) -> None:
+    """What takes the cells of a profile from one row to the next.
+
+    `orders`: order slots that hold at least all orders that differ; None: none do.
     """
-    overflowed = st.OVERFLOW in (before[st.ORDERS], after[st.ORDERS])
-    if overflowed or old.risk != new.risk:  # all their amounts move to another level
-        add_profile(cells, old, days, -1, before)
-        add_profile(cells, new, days, 1, after)
-        return
-    if old.first_us != new.first_us:
-        for row, sign in ((old, -1), (new, 1)):
-            if row.first_us is not None:
-                add(cells, (Kind.CUSTOMERS, row.first_us // BUCKET_US, 0, ""), sign)
-    if old.lifecycle != new.lifecycle:
-        for row, sign in ((old, -1), (new, 1)):
-            add(cells, (Kind.STAGE, 0, 0, f"{row.lifecycle}/{row.risk}"), sign)
-    if not same_orders(before, after):
-        for made, sign in zip(changed_orders(before, after), (-1, 1), strict=True):
-            _amounts(cells, *made, sign, new.risk)
-        was, now = _buyer(before, days), _buyer(after, days)
-        for key in was ^ now:
-            add(cells, key, 1 if key in now else -1)
+    if (old.row.first_us, old.row.risk, old.row.lifecycle) != (new.row.first_us, new.row.risk, new.row.lifecycle):
+        _add_row(cells, old.row, -1)
+        _add_row(cells, new.row, 1)
+    if (old.spent, old.row.risk) != (new.spent, new.row.risk):
+        for side, sign in ((old, -1), (new, 1)):
+            if side.spent is None:
+                add(cells, (Kind.UNKNOWN, 0, 0, ""), sign)
+            else:
+                _add_spent(cells, side.row.risk, side.spent, sign)
+    if orders is not None:
+        for made, sign in zip(changed_orders(*orders), (-1, 1), strict=True):
+            _amounts(cells, *made, sign)
+
+
+def roll_up(cells: Cells, days: LocalDays) -> Cells:
+    """The cells as they are stored: those by quarters of an hour by days too, and buyers by the periods they count in.
+
+    A day of orders with the one before it `gap` days earlier counts in the periods of `length` days that end on
+    [max(day, day - gap + length), day + length): at both ends of that range of days the sum changes.
+    """
+    stored: Cells = {}
+    for (kind, place, other, label), (n, amount) in cells.items():
+        if kind in BY_BUCKET:
+            add(stored, (Kind.DAY + kind, days.day(place * BUCKET_US), other, label), n, amount)
+        if kind == Kind.BUYERS:
+            for length in PERIODS:
+                add(stored, (Kind.PERIOD_BUYERS, place + max(0, length - other), length, ""), n)
+                add(stored, (Kind.PERIOD_BUYERS, place + length, length, ""), -n)
+        elif kind == Kind.FIRSTS:
+            for length in PERIODS:
+                add(stored, (Kind.PERIOD_FIRSTS, place, length, ""), n)
+                add(stored, (Kind.PERIOD_FIRSTS, place + min(other, length), length, ""), -n)
+        else:
+            add(stored, (kind, place, other, label), n, amount)
+    return stored
 
 
 def add_nobody(cells: Cells, packed: bytes, sign: int = 1) -> None:
     """The orders of a signature that is nobody's: they count, and no customer does."""
-    _amounts(cells, *orders_of(order_slots(packed)), sign, None)
+    _amounts(cells, *orders_of(order_slots(packed)), sign)
 
 
 def add_events(cells: Cells, events: Iterable[tuple[str, int]], days: LocalDays, sign: int = 1) -> None:
@@ -73,47 +134,35 @@ def add_events(cells: Cells, events: Iterable[tuple[str, int]], days: LocalDays,
         add(cells, (Kind.FAMILY, days.day(bucket * BUCKET_US), 0, type_.partition(".")[0]), sign * n)
 
 
-def _amounts(cells: Cells, orders: Iterable[Order], refunds: Iterable[Refund], sign: int, risk: str | None) -> None:
-    """Orders at their stamp, net of their refunds, and refunds of no order at their own. `risk`: of whose they are."""
-    total = lacking = 0
+def _amounts(cells: Cells, orders: Iterable[Order], refunds: Iterable[Refund], sign: int) -> None:
+    """Orders at their stamp, net of their refunds, and refunds of no order at their own."""
     stamps: dict[str | None, int] = {}
     for order in orders:
         bucket = order.occurred_us // BUCKET_US
         stamps[order.order_id] = order.occurred_us
         net = (order.base_revenue or 0) - (order.base_refunded or 0)
-        total += net
         add(cells, (Kind.ORDERS, bucket, 0, ""), sign, sign * net)
-        if order.missing_rate:
-            lacking += order.missing_rate
-            if order.revenue is not None and order.base_revenue is None:
-                add(cells, (Kind.UNRATED, bucket, _ORDER, order.currency), sign, sign * order.revenue)
+        if order.missing_rate and order.revenue is not None and order.base_revenue is None:
+            add(cells, (Kind.UNRATED, bucket, _ORDER, order.currency), sign, sign * order.revenue)
     for refund in refunds:
         at_us = stamps[refund.order_id] if refund.of_order else refund.occurred_us
         if refund.lacks_rate:
-            lacking += not refund.of_order
             add(cells, (Kind.UNRATED, at_us // BUCKET_US, _REFUND, refund.currency), sign, sign * (refund.amount or 0))
         elif not refund.of_order and refund.base_amount is not None:
-            total -= refund.base_amount
             add(cells, (Kind.ORDERS, at_us // BUCKET_US, 0, ""), 0, -sign * refund.base_amount)
-    if risk is not None:
-        add(cells, (Kind.RISK, 0, 0, risk), 0, sign * total)
-        add(cells, (Kind.RISK, 0, 1, risk), sign * lacking)
 
 
-def _buyer(state: State, days: LocalDays) -> set[Key]:
+def _buyer(spent: Spent) -> set[Key]:
     """The cells of the days a customer ordered on, by the days since the one before.
 
     Whoever orders inside a period of days counts there once: on the day whose gap reaches back before its beginning.
     Gaps end at LONGEST_DAYS, which also stands for none: no period is longer.
     """
-    known, day = days.cache.get, days.day
-    stamps = [entry[st.O_US] for entry in counted(state)[0]]
-    every = sorted([known(us // BUCKET_US) or day(us) for us in stamps])
-    if not every:
+    each = spent.days
+    if not each:
         return set()
-    each = sorted(set(every))
     gaps = [LONGEST_DAYS, *(min(later - earlier, LONGEST_DAYS) for earlier, later in pairwise(each))]
     cells = {(Kind.BUYERS, at, gap, "") for at, gap in zip(each, gaps, strict=True)}
-    if len(every) == 1 or every[1] != every[0]:
-        cells.add((Kind.FIRSTS, every[0], gaps[1] if len(each) > 1 else LONGEST_DAYS, ""))
+    if spent.once:
+        cells.add((Kind.FIRSTS, each[0], gaps[1] if len(each) > 1 else LONGEST_DAYS, ""))
     return cells

@@ -4,6 +4,7 @@ Traits, the tables `orders` and `refunds` of SQL and the overview's figures all 
 event is an order's base was settled by the fold (`fold_code`), which keeps one for each order id. Pure.
 """
 
+from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -42,6 +43,22 @@ class Refund(NamedTuple):
     @property
     def lacks_rate(self) -> bool:
         return self.amount is not None and self.base_amount is None
+
+
+def summed_up(state: State) -> bool:
+    """Whether a profile's state holds a summary in place of its orders, which are in a tree beside it."""
+    return bool(state[st.REFUNDS] == st.OVERFLOW and state[st.ORDERS] != st.OVERFLOW)
+
+
+def whole(state: State, leaves: Iterable[bytes]) -> State:
+    """The order slots with all orders: those of a state itself, or of the packed leaves of a profile's tree."""
+    return of_maps([st.unpack(leaf) for leaf in leaves]) if summed_up(state) else state
+
+
+def of_maps(many: Sequence[Sequence[Entries]]) -> State:
+    """Order slots with the entries of leaves or maps of a tree (`order_tree`), which share none."""
+    bases, refunds, cancels = ([entry for maps in many for entry in maps[part]] for part in range(3))
+    return [0, None, None, [], bases, refunds, cancels]
 
 
 def counted(state: State) -> tuple[Entries, Entries]:

@@ -18,7 +18,6 @@ from schemas.money import to_decimal
 from schemas.ports import Clock
 from schemas.record import from_us, to_us
 
-PERIODS: Final = (7, 30, 90, 365)
 ZERO: Final = Decimal(0)
 _EPOCH_DAY: Final = date(1970, 1, 1).toordinal()
 
@@ -33,6 +32,7 @@ class Period(NamedTuple):
     first: date
     last: date
     before: datetime
+    before_last_start: datetime
     before_end: datetime
     start: datetime
     end: datetime
@@ -47,7 +47,8 @@ def period_of(days: int, now: datetime, zone: ZoneInfo) -> Period:
     starts = [_midnight(first + timedelta(days=i), zone) for i in range(days + 1)]
     before = _midnight(first - timedelta(days=days), zone)
     before_end = local - timedelta(days=days)  # same zone: the arithmetic is the wall's
-    return Period(first, last, before, before_end, starts[0], starts[-1], tuple(starts))
+    before_last_start = _midnight(first - timedelta(days=1), zone)
+    return Period(first, last, before, before_last_start, before_end, starts[0], starts[-1], tuple(starts))
 
 
 def _midnight(day: date, zone: ZoneInfo) -> datetime:
@@ -62,8 +63,11 @@ def windows_of(period: Period) -> tuple[Window, Window, list[int]]:
     marks = [to_us(at) // BUCKET_US for at in period.midnights]
     first, last = (day.toordinal() - _EPOCH_DAY for day in (period.first, period.last))
     length = last - first + 1
-    now = Window(marks[0], marks[-1], first, last)
-    before = Window(to_us(period.before) // BUCKET_US, to_us(period.before_end) // BUCKET_US, first - length, first - 1)
+    now = Window(marks[0], marks[-1], first, last, marks[-2])
+    start, end, last_start = (
+        to_us(at) // BUCKET_US for at in (period.before, period.before_end, period.before_last_start)
+    )
+    before = Window(start, end, first - length, first - 1, last_start)
     return now, before, marks
 
 

@@ -1,11 +1,11 @@
 """`orders` and `refunds` of SQL as Arrow: what the fold made of each profile's order events, and nothing else. Pure."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import pyarrow as pa
 
-from projections.orders import order_slots, orders_of
+from projections.orders import order_slots, orders_of, whole
 from projections.state import ORDERS, OVERFLOW
 from schemas.errors import SqlRefused
 from schemas.event_columns import MONEY, TIME, UUID, money_array
@@ -32,14 +32,19 @@ _REFUNDS: Final = pa.schema(
 )  # fmt: skip
 
 
-def order_tables(states: Iterable[tuple[bytes | None, bytes]]) -> tuple[pa.Table, pa.Table]:
-    """The two tables from (profile id or None for nobody, packed state). Raises SqlRefused where orders are missing."""
+def order_tables(
+    states: Iterable[tuple[bytes | None, bytes]], leaves: Mapping[bytes, Sequence[bytes]]
+) -> tuple[pa.Table, pa.Table]:
+    """The two tables from (profile id or None for nobody, packed state), and the leaves of profiles over the cap.
+
+    Raises SqlRefused while an earlier version's profile over the cap waits to be folded again.
+    """
     orders: list[tuple[Any, ...]] = []
     refunds: list[tuple[Any, ...]] = []
     for profile_id, packed in states:
-        state = order_slots(packed)
+        state = whole(order_slots(packed), leaves.get(profile_id or b"", ()))
         if state[ORDERS] == OVERFLOW:
-            raise SqlRefused("a customer has more orders than are kept at hand: ask the table events")
+            raise SqlRefused("a customer with very many orders is being read again after the upgrade: ask again soon")
         if not (state[ORDERS] or state[ORDERS + 1]):
             continue
         owner = None if profile_id is None else uuid_text(profile_id)

@@ -1,6 +1,6 @@
 """Results of a statement as JSON values, CSV cells and text. Pure.
 
-DECIMAL and integers beyond 2^53 become strings, times ISO-8601 with Z, nested values stay nested.
+DECIMAL, integers beyond 2^53, NaN and infinities become strings, times ISO-8601 with Z, nested values stay nested.
 """
 
 import math
@@ -13,17 +13,26 @@ from typing import Any, Final
 import msgspec
 import pyarrow as pa
 
+from query.sql_values import values
+from schemas.waits import Wait
+
 SAFE_INTEGER: Final = 2**53
+_NOT_FINITE: Final = {math.inf: "Infinity", -math.inf: "-Infinity"}
 _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
 
 
 @dataclass(frozen=True)
 class SqlResult:
-    """`columns`: (name, DuckDB type), names unique. `truncated`: there were more rows than `limit`."""
+    """`columns`: (name, DuckDB type), names unique. `truncated`: there were more rows than `limit`.
+
+    `left_out`: records that are applied and that this build cannot read; they and all behind them in their partition
+    are not in the rows.
+    """
 
     columns: list[tuple[str, str]]
     table: pa.Table
     truncated: bool
+    left_out: Sequence[Wait] = ()
 
     @property
     def names(self) -> list[str]:
@@ -33,9 +42,9 @@ class SqlResult:
         """JSON values, row by row."""
         converters = [_converter(type_) for _, type_ in self.columns]
         for batch in self.table.to_batches():
-            columns = [column.to_pylist() for column in batch.columns]
-            for values in zip(*columns, strict=True):
-                yield [convert(value) for convert, value in zip(converters, values, strict=True)]
+            columns = [values(column) for column in batch.columns]
+            for row in zip(*columns, strict=True):
+                yield [convert(value) for convert, value in zip(converters, row, strict=True)]
 
     def objects(self) -> Iterator[dict[str, Any]]:
         """JSON objects, row by row."""
@@ -78,7 +87,7 @@ def plain(value: Any) -> Any:
     if kind is int:
         return value if -SAFE_INTEGER <= value <= SAFE_INTEGER else str(value)
     if kind is float:
-        return value if math.isfinite(value) else None
+        return value if math.isfinite(value) else _NOT_FINITE.get(value, "NaN")
     if kind is Decimal:
         return format(value, "f")
     if isinstance(value, datetime):

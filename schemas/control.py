@@ -2,9 +2,12 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from schemas.facts import Fact
+from schemas.waits import Wait, Waiting
+
+SUPERSEDED: Final = "superseded by a newer revision before it was ready"
 
 
 class Revision(NamedTuple):
@@ -35,6 +38,7 @@ class Pulse(NamedTuple):
     marks: bool  # any, of any revision
     due_us: int | None  # the earliest timer of the revision asked for
     search: bool = False  # whether profiles wait to be indexed
+    set_aside: int = 0  # records set aside by hand so far
     figures: bool = False  # whether what was there before the figures waits to be counted
 
 
@@ -48,6 +52,7 @@ class Beat(NamedTuple):
     watermark_us: int  # the lowest of all partitions
     due_us: int | None  # the earliest timer
     search: bool
+    waits: bool = False  # whether a partition waits at a record that cannot be read yet
     figures: bool = False
 
 
@@ -79,8 +84,25 @@ class Control(Protocol):
     def beat(self, revision: int) -> Beat:
         """What a worker among others has to do beside its partitions."""
 
-    def add_revision(self, cause: str, definitions: Mapping[str, Any], content_hash: str, at: datetime) -> int:
-        """A new revision in state building, with its tables and progress at 0. Supersedes others that are building."""
+    def newest(self) -> Revision:
+        """The newest revision being built, else the live one: what the next change of definitions starts from."""
+
+    def add_revision(
+        self,
+        cause: str,
+        definitions: Mapping[str, Any],
+        content_hash: str,
+        at: datetime,
+        *,
+        base: str,
+        fact: Fact | None = None,
+    ) -> int:
+        """A new revision in state building, with its tables and progress at 0, and the fact that says so.
+
+        Supersedes others that are building: they fail with the message SUPERSEDED, and the next number is their
+        successor. `base`: content hash of what `definitions` were made from. Raises DefinitionsMoved when that is no
+        longer the newest: compare and set.
+        """
 
     def set_done(self, revision: int, done: float) -> None: ...
 
@@ -92,6 +114,19 @@ class Control(Protocol):
 
     def save_watermarks(self, revision: int, watermarks: Sequence[int]) -> None: ...
 
-    def add_fact(self, fact: Fact, at: datetime) -> None: ...
+    def note_wait(self, reader: str, wait: Wait, at: datetime) -> None:
+        """A partition of a reader waits at a record; `at` counts where it did not wait there already."""
+
+    def end_wait(self, reader: str, partition: int) -> None:
+        """It waits no more."""
+
+    def waiting(self) -> list[Waiting]:
+        """What waits now; a worker's, where the live revision stands there."""
 
     def open_marks(self, revision: int, kind: str | None = None) -> int: ...
+
+    def open_refolds(self, revision: int) -> int:
+        """How many signatures wait to be made again from the log."""
+
+    def marks_up_to(self, revision: int, last: int | None = None) -> tuple[int, int]:
+        """How many marks with an id up to `last` are open (None: all), and the highest id there is."""

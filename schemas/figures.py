@@ -4,11 +4,12 @@ A cell is a sum by kind, place in time and label. Cells only grow by deltas, neg
 transaction that changes what it counts; so they equal a sum over everything at any instant.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Final, NamedTuple, Protocol
 
 BUCKET_US: Final = 900_000_000  # a quarter of an hour: days of every time zone begin at one
-LONGEST_DAYS: Final = 365  # of a period that is asked for; gaps between orders are told apart up to it
+PERIODS: Final = (7, 30, 90, 365)  # days of the periods that can be asked for
+LONGEST_DAYS: Final = PERIODS[-1]  # gaps between orders are told apart up to it
 EVENTS: Final = 0  # stands for the revision of cells that count events: these are the same in all
 
 
@@ -30,6 +31,13 @@ class Kind:
     FAMILY: Final = 8  # (day, 0, first word of the type): applied events
     STAGE: Final = 10  # (0, 0, "stage/level"): customers
     UNKNOWN: Final = 9  # (0, 0, ""): customers whose orders are not at hand
+    # Rolled up from those above (`projections.figures.roll_up`) when deltas are added up into cells.
+    DAY: Final = 20  # + ORDERS, UNRATED, CUSTOMERS or EVENT: (day, other, label): the same by local days
+    PERIOD_BUYERS: Final = 31  # (day, days of a period): as of BUYERS the change of the sum from the period that ends
+    PERIOD_FIRSTS: Final = 32  # the day before, and the same of FIRSTS; so the sum up to a day is that of its period
+
+
+BY_BUCKET: Final = (Kind.ORDERS, Kind.UNRATED, Kind.CUSTOMERS, Kind.EVENT)
 
 
 Key = tuple[int, int, int, str]  # kind, place, other, label
@@ -53,6 +61,7 @@ class Counted(NamedTuple):
     first_us: int | None
     risk: str
     lifecycle: str
+    leaves: Sequence[bytes] = ()  # packed, of the tree that holds its orders where the state has their summary
 
 
 class FigureTx(Protocol):
@@ -92,8 +101,8 @@ class KeeperTx(FigureTx, Protocol):
     def events_counted(self, partition: int, upto: int) -> None:
         """Those before `upto` are."""
 
-    def compact_figures(self, limit: int) -> int:
-        """Add deltas up into cells; how many. 0 too where another process does it."""
+    def compact_figures(self, limit: int, roll_up: Callable[[Cells], Cells]) -> int:
+        """Add the deltas of so many transactions up into cells; of how many. 0 too where another process does it."""
 
 
 class Window(NamedTuple):
@@ -103,6 +112,7 @@ class Window(NamedTuple):
     end: int
     first: int
     last: int
+    last_start: int  # the bucket where the last day begins
 
 
 class Amounts(NamedTuple):

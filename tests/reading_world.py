@@ -26,6 +26,7 @@ from processors.figure_keeper import FigureKeeper
 from processors.rebuild import Builder, segment_hashes
 from processors.search_index import SearchIndexer
 from processors.worker import Services, Worker
+from projections.state import ORDER_CAP
 from schemas.clear import ref
 from schemas.definition_files import load_pack, parse_documents
 from schemas.definitions import to_json
@@ -131,7 +132,7 @@ class ReadingWorld:
 
 @contextmanager
 def reading_world(
-    databases: Databases, kafka: KafkaAccess | None = None, *, remote: bool = False
+    databases: Databases, kafka: KafkaAccess | None = None, *, remote: bool = False, order_cap: int | None = ORDER_CAP
 ) -> Iterator[ReadingWorld]:
     """The retail pack live, nothing sent yet. `kafka`: where the log is, its topics made; else it is PostgreSQL's.
 
@@ -171,6 +172,7 @@ def reading_world(
         clock=clock,
         time_zone=DEPLOYMENT["time_zone"],
         currency=DEPLOYMENT["currency"],
+        order_cap=order_cap,
     )
     search = PostgresSearch(databases.main)
     index, figures = SearchIndexer(search, vault, vault, log), FigureKeeper(services)

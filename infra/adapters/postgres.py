@@ -1,4 +1,4 @@
-"""Connections to PostgreSQL: error mapping, transactions, binary COPY. Knows no table of ours."""
+"""Transactions in PostgreSQL and binary COPY. Knows no table of ours."""
 
 import struct
 from collections.abc import Iterable, Iterator, Sequence
@@ -7,59 +7,13 @@ from io import BytesIO
 from typing import Final
 
 import psycopg2
-import psycopg2.extensions
 from psycopg2.extensions import connection as Connection
 from psycopg2.extensions import cursor as Cursor
 
-from schemas.errors import DiskFull, StoreUnavailable
+from infra.adapters.connection_pool import Lane, pool_of
+from infra.adapters.postgres_connect import PooledConnection, connect, mapped, translated
 
-_DISK_FULL: Final = "53100"
-_OPTIONS: Final = "-c TimeZone=UTC -c standard_conforming_strings=on"
-_CONSTRAINT: Final = "23"  # class of integrity violations: ours, not an outage
-
-
-@contextmanager
-def mapped() -> Iterator[None]:
-    """Turn the driver's outages into StoreUnavailable or DiskFull; integrity and SQL errors pass through."""
-    try:
-        yield
-    except psycopg2.Error as err:
-        code = err.pgcode or ""
-        if code == _DISK_FULL:
-            raise DiskFull("PostgreSQL has no disk space left", retry_after_s=10) from err
-        # 40 serialisation and deadlock, 53 resources, 57 shutdown, 08 connection; no code: the socket is gone
-        # (a server that crashes in the middle of an answer leaves a bare DatabaseError)
-        gone = type(err) is psycopg2.DatabaseError and not code
-        if (
-            gone
-            or isinstance(err, psycopg2.OperationalError | psycopg2.InterfaceError)
-            or code[:2]
-            in {
-                "40",
-                "53",
-                "57",
-                "08",
-            }
-        ):
-            raise StoreUnavailable(f"PostgreSQL is away ({type(err).__name__})", retry_after_s=1) from err
-        raise
-
-
-def connect(dsn: str, name: str = "touchfold") -> Connection:
-    """A new connection in UTC, `name` shown in pg_stat_activity. Raises StoreUnavailable."""
-    with mapped():
-        connection = psycopg2.connect(dsn, application_name=name, connect_timeout=10, options=_OPTIONS)
-    psycopg2.extensions.register_type(_UUID, connection)
-    psycopg2.extensions.register_type(_UUID_ARRAY, connection)
-    return connection
-
-
-def _uuid_bytes(value: str | bytes | None, _cursor: object) -> bytes | None:
-    return None if value is None else bytes.fromhex(str(value).replace("-", ""))
-
-
-_UUID = psycopg2.extensions.new_type((2950,), "TOKEN", _uuid_bytes)
-_UUID_ARRAY = psycopg2.extensions.new_array_type((2951,), "TOKEN[]", _UUID)
+__all__ = ["Database", "Dedicated", "Uuid", "Uuids", "connect", "mapped"]
 
 
 class Uuid:
@@ -92,50 +46,150 @@ class Uuids:
         return ("'{" + ",".join([raw.hex() for raw in self.raws]) + "}'::uuid[]").encode()
 
 
-class Database:
-    """One connection, made when first needed and made anew after an outage. One thread at a time."""
+@contextmanager
+def _transaction(connection: Connection) -> Iterator[Cursor]:
+    try:
+        with connection.cursor() as cursor:
+            yield cursor
+        connection.commit()
+    except BaseException:
+        _abandon(connection)
+        raise
 
-    def __init__(self, dsn: str, name: str = "touchfold") -> None:
+
+@contextmanager
+def _reading(connection: Connection) -> Iterator[Cursor]:
+    connection.autocommit = True
+    try:
+        with connection.cursor() as cursor:
+            yield cursor
+    finally:
+        if not connection.closed:
+            connection.autocommit = False
+
+
+def _abandon(connection: Connection) -> None:
+    try:
+        connection.rollback()
+    except psycopg2.Error:
+        connection.close()  # a broken connection is made anew by the next transaction
+
+
+class Database:
+    """A database, by whatever connection of the process's pool is free. Any thread.
+
+    A connection is anybody's again when a block ends: nothing that outlives a transaction (SET without LOCAL, LISTEN,
+    a session's lock, a temporary table) belongs in here; see `Dedicated`. `lane`: work has connections in reserve.
+    """
+
+    def __init__(self, dsn: str, name: str = "touchfold", lane: Lane = Lane.READ) -> None:
+        """`name`: what it is for; shown by who has a connection of its own, here for the reader."""
+        self.dsn = dsn
+        self.name = name
+        self._lane = lane
+        self.pool = pool_of(dsn)
+        self._attached = False
+
+    def transaction(self) -> "_Lent":
+        """Commits when the block ends, rolls back when it raises. Outages become StoreUnavailable."""
+        return _Lent(self, autocommit=False)
+
+    def reading(self) -> "_Lent":
+        """A cursor whose statements commit by themselves: one round trip each where a transaction takes three."""
+        return _Lent(self, autocommit=True)
+
+    def lend(self) -> tuple[PooledConnection, Lane]:
+        self._attach()
+        return self.pool.lend(self._lane)
+
+    def _attach(self) -> None:
+        if not self._attached:
+            self._attached = True
+            self.pool.attach(self)
+
+    def close(self) -> None:
+        """Not used any more; the last one of the process closes what is idle. Used again, it counts again."""
+        self._attached = False
+        self.pool.detach(self)
+
+
+class _Lent:
+    """The block of a transaction or of statements: a context with a cursor. A class, for every statement passes it."""
+
+    __slots__ = ("_autocommit", "_connection", "_cursor", "_database", "_lane")
+
+    def __init__(self, database: Database, *, autocommit: bool) -> None:
+        self._database = database
+        self._autocommit = autocommit
+
+    def __enter__(self) -> Cursor:
+        connection, self._lane = self._database.lend()
+        self._connection = connection
+        try:
+            if self._autocommit:
+                connection.autocommit = True
+            self._cursor = connection.cursor()
+        except BaseException as err:
+            self._end(err)
+            raise
+        return self._cursor
+
+    def __exit__(self, _type: object, err: BaseException | None, _traceback: object) -> None:
+        self._end(err)
+
+    def _end(self, err: BaseException | None) -> None:
+        """Raises what the block's error, or one of the commit, is translated to."""
+        connection = self._connection
+        try:
+            if err is None and not self._autocommit:
+                self._cursor.close()
+                connection.commit()
+            elif not self._autocommit:
+                _abandon(connection)
+            elif not connection.closed:
+                connection.autocommit = False
+        except psycopg2.Error as failed:
+            _abandon(connection)
+            raise (translated(failed) or failed) from (err or failed)
+        finally:
+            self._database.pool.take_back(connection, self._lane)
+        meant = translated(err)
+        if meant is not None:
+            raise meant from err
+
+
+class Dedicated:
+    """One connection of its own, for what a session holds. Made when first needed and anew after an outage.
+
+    One thread at a time. Each is one more than the pool's: they are few and counted (decision 0014).
+    """
+
+    def __init__(self, dsn: str, name: str) -> None:
         self.dsn = dsn
         self._name = name
-        self._connection: Connection | None = None
+        self._connection: PooledConnection | None = None
+        pool_of(dsn).attach_dedicated(self)
 
-    def connection(self) -> Connection:
+    @property
+    def is_open(self) -> bool:
+        return self._connection is not None and not self._connection.closed
+
+    def connection(self) -> PooledConnection:
         if self._connection is None or self._connection.closed:
             self._connection = connect(self.dsn, self._name)
         return self._connection
 
     @contextmanager
     def transaction(self) -> Iterator[Cursor]:
-        """Commits when the block ends, rolls back when it raises. Outages become StoreUnavailable."""
-        with mapped():
-            connection = self.connection()
-            try:
-                with connection.cursor() as cursor:
-                    yield cursor
-                connection.commit()
-            except BaseException:
-                self._abandon(connection)
-                raise
+        """As a Database's."""
+        with mapped(), _transaction(self.connection()) as cursor:
+            yield cursor
 
     @contextmanager
     def reading(self) -> Iterator[Cursor]:
-        """A cursor whose statements commit by themselves: one round trip each where a transaction takes three."""
-        with mapped():
-            connection = self.connection()
-            connection.autocommit = True
-            try:
-                with connection.cursor() as cursor:
-                    yield cursor
-            finally:
-                if not connection.closed:
-                    connection.autocommit = False
-
-    def _abandon(self, connection: Connection) -> None:
-        try:
-            connection.rollback()
-        except psycopg2.Error:
-            connection.close()  # a broken connection is made anew by the next transaction
+        """As a Database's."""
+        with mapped(), _reading(self.connection()) as cursor:
+            yield cursor
 
     def close(self) -> None:
         if self._connection is not None:

@@ -12,6 +12,7 @@ from datetime import datetime
 from hashlib import sha256
 from typing import Any, Final, NamedTuple
 
+from infra.adapters.connection_pool import Lane
 from infra.adapters.postgres import Database, Uuid
 from infra.adapters.postgres_reads import PerThread
 from schemas.errors import TouchfoldError
@@ -49,7 +50,7 @@ class PostgresAudit:
 
     def __init__(self, dsn: str, now: Callable[[], datetime]) -> None:
         self._connections = PerThread(lambda: Database(dsn, "touchfold audit"))
-        self._database = Database(dsn, "touchfold audit writer")
+        self._database = Database(dsn, "touchfold audit writer", Lane.WORK)
         self._now = now
         self._queue: queue.Queue[_Note | None] = queue.Queue(maxsize=100_000)
         self._thread: threading.Thread | None = None

@@ -7,10 +7,14 @@ from typing import Any, Final
 from psycopg2.extensions import cursor as Cursor
 from psycopg2.extras import Json
 
+from infra.adapters import postgres_members
+from infra.adapters.connection_pool import Lane
 from infra.adapters.postgres import Database
 from infra.adapters.postgres_figures import forget_figures, make_nobody_due
-from schemas.control import Beat, Progress, Pulse, Revision
+from schemas.control import SUPERSEDED, Beat, Progress, Pulse, Revision
+from schemas.errors import DefinitionsMoved
 from schemas.facts import Fact
+from schemas.waits import Wait, Waiting
 
 _REVISION: Final = "select revision, state, cause, definitions, content_hash, done, message from revisions"
 _BEAT: Final = """
@@ -19,11 +23,21 @@ select (select revision from revisions where state = 'live'),
     exists (select from marks where revision = %(revision)s and kind <> 'refold'),
     exists (select from marks where revision = %(revision)s and kind = 'refold'),
     (select coalesce(min(watermark_us), 0) from progress where revision = %(revision)s),
-    exists (select from search_due), """
+    exists (select from search_due),
+    exists (select from waiting w join progress p using (partition)
+        where w.reader = 'worker' and p.revision = %(revision)s and p.next_offset = w."offset"), """
 _FIGURES: Final = """
 exists (select from nobody_due where revision = %(revision)s)
     or exists (select from figure_profile_fills where revision = %(revision)s)
     or exists (select from figure_event_fills)
+"""
+
+WAITING: Final = """
+select w.reader, w.since, w.partition, w."offset", w.code, w.reason from waiting w
+where w.reader <> 'worker' or exists (
+    select from progress p where p.revision = (select revision from revisions where state = 'live')
+        and p.partition = w.partition and p.next_offset = w."offset")
+order by w.partition, w.reader
 """
 
 
@@ -31,7 +45,7 @@ class PostgresControl:
     """One connection: give each thread its own."""
 
     def __init__(self, dsn: str, name: str = "touchfold control") -> None:
-        self._database = Database(dsn, name)
+        self._database = Database(dsn, name, Lane.WORK)
 
     def live(self) -> Revision:
         (found,) = self._revisions("where state = 'live'")
@@ -56,13 +70,14 @@ class PostgresControl:
                 "select (select revision from revisions where state = 'live'),"
                 " (select min(revision) from revisions where state = 'building'),"
                 " (select array_agg(next_offset order by partition) from log_head),"
-                f" exists (select from marks), exists (select from search_due), {_FIGURES}",
+                " exists (select from marks), exists (select from search_due), (select count(*) from set_aside),"
+                f" {_FIGURES}",
                 {"revision": revision},
             )
             row = cursor.fetchone()
             assert row is not None, "a query without a table gave no row"
             due_us = _first_due(cursor, revision) if row[0] == revision else None
-            return Pulse(row[0], row[1], row[2], row[3], due_us, row[4], row[5])
+            return Pulse(row[0], row[1], row[2], row[3], due_us, row[4], row[5], row[6])
 
     def progress(self, revision: int) -> list[Progress]:
         with self._database.reading() as cursor:
@@ -110,17 +125,35 @@ class PostgresControl:
             row = cursor.fetchone()
             assert row is not None, "a query without a table gave no row"
             due_us = _first_due(cursor, revision) if row[0] == revision else None
-            return Beat(row[0], row[1], row[2], row[3], row[4], due_us, row[5], row[6])
+            return Beat(row[0], row[1], row[2], row[3], row[4], due_us, row[5], row[6], row[7])
 
-    def add_revision(self, cause: str, definitions: Mapping[str, Any], content_hash: str, at: datetime) -> int:
+    def newest(self) -> Revision:
+        return self._revisions("where state in ('building', 'live') order by revision desc limit 1")[0]
+
+    def add_revision(
+        self,
+        cause: str,
+        definitions: Mapping[str, Any],
+        content_hash: str,
+        at: datetime,
+        *,
+        base: str,
+        fact: Fact | None = None,
+    ) -> int:
         with self._database.transaction() as cursor:
             cursor.execute("lock table revisions in share row exclusive mode")
-            cursor.execute("select revision from revisions where state = 'building'")
-            for (older,) in cursor.fetchall():
-                _drop(cursor, older, "failed", "superseded by a newer revision before it was ready")
-            cursor.execute("select coalesce(max(revision), 0) + 1 from revisions")
+            cursor.execute(f"{_REVISION} where state in ('building', 'live') order by revision desc")
+            standing = [Revision(*row) for row in cursor.fetchall()]
+            if standing[0].content_hash != base:
+                raise DefinitionsMoved("the definitions were changed meanwhile by somebody else: apply again")
+            for older in standing:
+                if older.state == "building":
+                    _drop(cursor, older.revision, "failed", SUPERSEDED)
+            cursor.execute("select max(revision) + 1 from revisions")
             row = cursor.fetchone()
             assert row is not None, "an aggregate gave no row"
+            if fact is not None:
+                insert_fact(cursor, fact, at)
             insert_revision(cursor, int(row[0]), "building", cause, definitions, content_hash, at)
             make_nobody_due(cursor, int(row[0]))
             return int(row[0])
@@ -141,6 +174,7 @@ class PostgresControl:
             )
             for (revision,) in cursor.fetchall():
                 cursor.execute("select drop_revision_tables(%s)", (revision,))
+                postgres_members.forget(cursor, revision)
                 cursor.execute("delete from progress where revision = %s", (revision,))
                 cursor.execute("delete from marks where revision = %s", (revision,))
                 forget_figures(cursor, revision)
@@ -155,14 +189,47 @@ class PostgresControl:
                     (watermark_us, revision, partition),
                 )
 
-    def add_fact(self, fact: Fact, at: datetime) -> None:
+    def open_refolds(self, revision: int) -> int:
+        with self._database.reading() as cursor:
+            cursor.execute(
+                "select coalesce(sum(cardinality(signatures)), 0) from marks where revision = %s and kind = 'refold'",
+                (revision,),
+            )
+            row = cursor.fetchone()
+            return int(row[0]) if row else 0
+
+    def marks_up_to(self, revision: int, last: int | None = None) -> tuple[int, int]:
+        with self._database.reading() as cursor:
+            cursor.execute(
+                "select count(*) filter (where %(last)s is null or id <= %(last)s), coalesce(max(id), 0)"
+                " from marks where revision = %(revision)s",
+                {"last": last, "revision": revision},
+            )
+            row = cursor.fetchone()
+            return (int(row[0]), int(row[1])) if row else (0, 0)
+
+    def note_wait(self, reader: str, wait: Wait, at: datetime) -> None:
         with self._database.transaction() as cursor:
-            insert_fact(cursor, fact, at)
+            cursor.execute(
+                'insert into waiting as w (reader, partition, "offset", code, reason, since)'
+                " values (%s, %s, %s, %s, %s, %s) on conflict (reader, partition) do update set"
+                ' "offset" = excluded."offset", code = excluded.code, reason = excluded.reason,'
+                ' since = case when w."offset" = excluded."offset" then w.since else excluded.since end',
+                (reader, wait.partition, wait.offset, wait.code, wait.reason[:1_000], at),
+            )
+
+    def end_wait(self, reader: str, partition: int) -> None:
+        with self._database.transaction() as cursor:
+            cursor.execute("delete from waiting where reader = %s and partition = %s", (reader, partition))
+
+    def waiting(self) -> list[Waiting]:
+        with self._database.reading() as cursor:
+            return waiting(cursor)
 
     def open_marks(self, revision: int, kind: str | None = None) -> int:
         with self._database.reading() as cursor:
             cursor.execute(
-                "select count(*) from marks where revision = %s and (%s is null or kind = %s)",
+                "select count(*) from marks where revision = %s and (%s::text is null or kind = %s)",
                 (revision, kind, kind),
             )
             row = cursor.fetchone()
@@ -170,6 +237,12 @@ class PostgresControl:
 
     def close(self) -> None:
         self._database.close()
+
+
+def waiting(cursor: Cursor) -> list[Waiting]:
+    """What waits now: see `Control.waiting`. For everybody who tells of it."""
+    cursor.execute(WAITING)
+    return [Waiting(reader, Wait(*wait), since) for reader, since, *wait in cursor.fetchall()]
 
 
 def _first_due(cursor: Cursor, revision: int) -> int | None:
@@ -215,6 +288,7 @@ def _drop(cursor: Cursor, revision: int, state: str, message: str) -> None:
         (state, message, revision),
     )
     cursor.execute("select drop_revision_tables(%s)", (revision,))
+    postgres_members.forget(cursor, revision)
     cursor.execute("delete from progress where revision = %s", (revision,))
     cursor.execute("delete from marks where revision = %s", (revision,))
     forget_figures(cursor, revision)

@@ -12,6 +12,8 @@ import msgspec
 from psycopg2.extensions import cursor as Cursor
 from psycopg2.extras import Json
 
+from infra.adapters import postgres_members
+from infra.adapters.connection_pool import Lane
 from infra.adapters.postgres import Database, Uuid, Uuids, array_literal
 from infra.adapters.postgres_control import insert_fact
 from infra.adapters.postgres_figures import PostgresFigureTx, counted_rows
@@ -31,7 +33,7 @@ class PostgresErasures:
 
     def __init__(self, dsn: str) -> None:
         self._dsn = dsn
-        self._database = Database(dsn, "touchfold erase")
+        self._database = Database(dsn, "touchfold erase", Lane.WORK)
 
     @contextmanager
     def reading(self) -> Iterator["PostgresErasure"]:
@@ -198,9 +200,10 @@ class PostgresErasure(PostgresFigureTx):
 
     def delete_states(self, signatures: Collection[bytes]) -> None:
         for revision in self.revisions():
-            self._cursor.execute(
-                f"delete from states_r{revision} where signature = any(%s)", (Uuids(list(signatures)),)
-            )
+            for table in ("states", "laid_off"):
+                self._cursor.execute(
+                    f"delete from {table}_r{revision} where signature = any(%s)", (Uuids(list(signatures)),)
+                )
 
     def delete_profiles(self, profile_ids: Collection[bytes]) -> list[tuple[bytes, int]]:
         ids = Uuids(list(profile_ids))
@@ -211,7 +214,8 @@ class PostgresErasure(PostgresFigureTx):
         )
         versions.update((row[0], int(row[1])) for row in self._cursor.fetchall())
         for revision in self.revisions():
-            self._cursor.execute(f"delete from memberships_r{revision} where profile_id = any(%s)", (ids,))
+            postgres_members.remove(self._cursor, revision, f"where profile_id = any({array_literal(profile_ids)})")
+            self._cursor.execute(f"delete from order_nodes_r{revision} where profile_id = any(%s)", (ids,))
             self._cursor.execute(
                 f"delete from profiles_r{revision} where profile_id = any(%s) returning profile_id, version", (ids,)
             )
@@ -298,11 +302,31 @@ class PostgresErasure(PostgresFigureTx):
         self._cursor.execute("update jobs set step = %s where id = %s", (step, job_id))
 
 
+LEDGER: Final = "erasures.jsonl"
+
+
 class LedgerFile:
     """`Ledger` as lines of JSON in a file beside the databases: keyed hashes and tokens, never values."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._counted: tuple[tuple[int, int], int] | None = None
+
+    @classmethod
+    def of(cls, folder: Path) -> "LedgerFile":
+        """The ledger in its folder."""
+        return cls(folder / LEDGER)
+
+    def count(self) -> int:
+        """How many erasures it has; reads the file when it has changed. 0 where there is none."""
+        try:
+            found = self._path.stat()
+        except FileNotFoundError:
+            return 0
+        state = (found.st_mtime_ns, found.st_size)
+        if self._counted is None or self._counted[0] != state:
+            self._counted = (state, len({each.id for each in self.read()}))
+        return self._counted[1]
 
     def append(self, erasure: Erasure, sha256: str) -> None:
         if any(each.id == erasure.id for each in self.read()):

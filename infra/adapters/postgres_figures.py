@@ -1,19 +1,32 @@
 """The overview's figures in PostgreSQL: `FigureTx` and `KeeperTx` over an open cursor, and the read of two windows."""
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from io import StringIO
+from bisect import bisect_right
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
+import msgspec
 from psycopg2.extensions import cursor as Cursor
 
 from infra.adapters.postgres import Uuid, array_literal, copy_out, copy_rows, f_bytes, int8
 from infra.adapters.postgres_locks import FIGURES_COMPACT, FIGURES_LOCK
-from infra.adapters.postgres_staging import FEW, quoted
-from schemas.figures import EVENTS, Amounts, Cells, Counted, Figures, Key, Kind, Window
+from schemas.figures import (
+    BY_BUCKET,
+    EVENTS,
+    LONGEST_DAYS,
+    Amounts,
+    Cells,
+    Counted,
+    Figures,
+    Key,
+    Kind,
+    Window,
+    add,
+)
 
 _COLUMNS: Final = "revision, kind, place, other, label, n, amount"
 _FIRST: Final = bytes(16)
-_ESCAPES: Final = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
+_LARGE: Final = 1 << 63
+_Found = tuple[int, int, str, int, int, int]
 
 
 def counted_rows(cursor: Cursor, revision: int, condition: str, rest: str = "") -> list[Counted]:
@@ -22,13 +35,25 @@ def counted_rows(cursor: Cursor, revision: int, condition: str, rest: str = "") 
         cursor,
         f"select profile_id, state, first_us, risk, lifecycle from profiles_r{int(revision)} where {condition} {rest}",
     )
+    leaves = leaves_of(cursor, revision, f"profile_id = any({array_literal([row[0] or b'' for row in rows])})")
     return [
         Counted(
             *(row[0] or b"", row[1] or b"", None if row[2] is None else int8(row[2])),
-            *((row[3] or b"").decode(), (row[4] or b"").decode()),
+            *((row[3] or b"").decode(), (row[4] or b"").decode(), leaves.get(row[0] or b"", ())),
         )
         for row in rows
     ]
+
+
+def leaves_of(cursor: Cursor, revision: int, condition: str = "true") -> dict[bytes, list[bytes]]:
+    """By profile, the leaves of the trees of those over the cap (decision 0020)."""
+    leaves: dict[bytes, list[bytes]] = {}
+    query = (
+        f"select profile_id, maps from order_nodes_r{int(revision)} where node > 0 and maps is not null and {condition}"
+    )
+    for profile_id, maps in copy_out(cursor, query):
+        leaves.setdefault(profile_id or b"", []).append(maps or b"")
+    return leaves
 
 
 class PostgresFigureTx:
@@ -37,24 +62,9 @@ class PostgresFigureTx:
     _cursor: Cursor
 
     def add_figures(self, revision: int, cells: Mapping[Key, Sequence[int]]) -> None:
-        rows = [(*key, n, amount) for key, (n, amount) in cells.items() if n or amount]
-        if not rows:
-            return
-        number = int(revision)
-        if len(rows) <= FEW:
-            values = ",".join(
-                [
-                    f"({number},{int(k)},{int(p)},{int(o)},{quoted(label)},{n},{amount})"
-                    for k, p, o, label, n, amount in rows
-                ]
-            )
-            self._cursor.execute(f"insert into figure_deltas ({_COLUMNS}) values {values}")
-            return
-        lines = [
-            f"{number}\t{int(k)}\t{int(p)}\t{int(o)}\t{label.translate(_ESCAPES)}\t{n}\t{amount}\n"
-            for k, p, o, label, n, amount in rows
-        ]
-        self._cursor.copy_expert(f"copy figure_deltas ({_COLUMNS}) from stdin", StringIO("".join(lines)))
+        packed = _packed(cells)
+        if packed:
+            self._cursor.execute(f"insert into figure_deltas values ({int(revision)}, '\\x{packed.hex()}')")
 
     def counted_up_to(self, revision: int) -> bytes | None:
         self._cursor.execute(
@@ -146,22 +156,51 @@ class PostgresFigureTx:
             {"partition": partition, "upto": upto},
         )
 
-    def compact_figures(self, limit: int) -> int:
+    def compact_figures(self, limit: int, roll_up: Callable[[Cells], Cells]) -> int:
         self._cursor.execute(f"select pg_try_advisory_xact_lock({FIGURES_COMPACT})")
         row = self._cursor.fetchone()
         if row is None or not row[0]:
             return 0
-        self._cursor.execute(
+        rows = copy_out(
+            self._cursor,
             "with moved as (delete from figure_deltas where ctid = any (array("
-            f"   select ctid from figure_deltas limit {int(limit)})) returning {_COLUMNS}),"
-            f" added as (insert into figures as f ({_COLUMNS})"
-            "   select revision, kind, place, other, label, sum(n), sum(amount) from moved group by 1, 2, 3, 4, 5"
-            "   order by 1, 2, 3, 4, 5 on conflict (revision, kind, place, other, label) do update"
-            "   set n = f.n + excluded.n, amount = f.amount + excluded.amount)"
-            " select count(*) from moved"
+            f"select ctid from figure_deltas limit {int(limit)})) returning revision, cells) select * from moved",
         )
-        row = self._cursor.fetchone()
-        return int(row[0]) if row else 0
+        added: dict[int, Cells] = {}
+        for revision, cells in rows:
+            add_packed(added.setdefault(int8(revision), {}), cells or b"")
+        for number, gathered in sorted(added.items()):
+            self._store(number, roll_up(gathered))
+        return len(rows)
+
+    def _store(self, revision: int, cells: Cells) -> None:
+        kept = sorted((key, cell) for key, cell in cells.items() if any(cell))
+        columns = [list(column) for column in zip(*((*key, *cell) for key, cell in kept), strict=True)]
+        if not kept:
+            return
+        self._cursor.execute(
+            f"insert into figures as f ({_COLUMNS}) select {int(revision)}, * from unnest(%s::smallint[], %s::bigint[],"
+            " %s::integer[], %s::text[], %s::bigint[], %s::numeric[])"
+            " on conflict (revision, kind, place, other, label) do update"
+            " set n = f.n + excluded.n, amount = f.amount + excluded.amount",
+            columns,
+        )
+
+
+def _packed(cells: Mapping[Key, Sequence[int]]) -> bytes:
+    """Those that are not zero, flat; b"" when there are none. An amount may be larger than an integer can be there."""
+    flat: list[int | str] = []
+    for key, (n, amount) in cells.items():
+        if n or amount:
+            flat += key
+            flat += (n, amount if -_LARGE < amount < _LARGE else str(amount))
+    return msgspec.msgpack.encode(flat) if flat else b""
+
+
+def add_packed(cells: Cells, packed: bytes) -> None:
+    flat = iter(msgspec.msgpack.decode(packed))
+    for kind, place, other, label, n, amount in zip(*[flat] * 6, strict=True):
+        add(cells, (kind, place, other, label), n, int(amount))
 
 
 def forget_figures(cursor: Cursor, revision: int) -> None:
@@ -190,83 +229,89 @@ def make_nobody_due(cursor: Cursor, revision: int) -> None:
 # ---------------------------------------------------------------- reading
 
 
-def all_cells(cursor: Cursor, revision: int) -> Cells | None:
-    """The cells of a revision, deltas added up; None while not all of its profiles are counted."""
+def all_cells(cursor: Cursor, revision: int) -> tuple[Cells, Cells] | None:
+    """The cells of a revision and the deltas beside them; None while not all of its profiles are counted."""
     cursor.execute("select exists (select from figure_profile_fills where revision = %s)", (revision,))
     row = cursor.fetchone()
     if row is None or row[0]:
         return None
-    cursor.execute(
-        "select kind, place, other, label, sum(n), sum(amount) from (select * from figures union all"
-        " select * from figure_deltas) f where revision = %s group by 1, 2, 3, 4",
-        (revision,),
-    )
-    return {(int(k), int(p), int(o), label): [int(n), int(a)] for k, p, o, label, n, a in cursor.fetchall()}
+    cursor.execute("select kind, place, other, label, n, amount from figures where revision = %s", (revision,))
+    stored = {(int(k), int(p), int(o), label): [int(n), int(a)] for k, p, o, label, n, a in cursor.fetchall()}
+    deltas: Cells = {}
+    for (cells,) in copy_out(cursor, f"select cells from figure_deltas where revision = {int(revision)}"):
+        add_packed(deltas, cells or b"")
+    return stored, deltas
 
 
 # The first row: the smaller of the shares of profiles (ids are random: their place is the share) and of events that are
 # counted, and whether all are.
 _READ: Final = """
-with d as materialized (select * from figure_deltas where revision in ({events}, {revision})),
-fills as (
+with fills as (
     select ('x' || substr(place::text, 1, 8))::bit(32)::bigint / 4294967296.0 as done
     from figure_profile_fills where revision = {revision}
-    union all select sum(at)::numeric / nullif(sum(until), 0) from figure_event_fills having count(*) > 0),
-{parts}
-select 0 as what, 0 as at, '' as label, 0 as side, coalesce(min(done), 1) as n,
-    case when count(*) = 0 then 1 else 0 end::numeric as amount
+    union all select sum(at)::numeric / nullif(sum(until), 0) from figure_event_fills having count(*) > 0)
+select 0 as what, 0::bigint as at, '' as label, 0 as side, coalesce(min(done), 1) as n,
+    case when count(*) = 0 then 1 else 0 end::numeric as amount, null::bytea as cells
 from fills
-union all select 0, 1, '', 0, coalesce(min(watermark_us), 0), 0 from progress where revision = {revision}
+union all select 0, 1, '', 0, coalesce(min(watermark_us), 0), 0, null from progress where revision = {revision}
+union all select -1, 0, '', 0, 0, 0, cells from figure_deltas where revision in ({events}, {revision})
 {selects}
 """
 
 
-def _cells(name: str, revision: int, kind: int, low: int, high: int) -> str:
-    """A CTE of the cells of one kind in [low, high)."""
-    where = f"where revision = {int(revision)} and kind = {int(kind)} and place >= {int(low)} and place < {int(high)}"
+def _select(what: int, columns: str, source: tuple[int, int], where: str, group: str = "") -> str:
+    revision, kind = source
     return (
-        f"{name} as not materialized (select place, other, label, n, amount from figures {where}"
-        f" union all select place, other, label, n, amount from d {where})"
+        f"union all select {int(what)}, {columns}, null from figures"
+        f" where revision = {int(revision)} and kind = {int(kind)} and {where} {group}"
     )
 
 
-def _statement(revision: int, now: Window, before: Window, days: Sequence[int]) -> str:
-    """One SELECT of (what, at, label, side, n, amount); side 0 is now, 1 before."""
-    midnights = "array[" + ",".join(str(int(day)) for day in days[:-1]) + "]::bigint[]"
-    parts: list[str] = []
+def _statement(revision: int, now: Window, before: Window) -> str:
+    """One SELECT of (what, at, label, side, n, amount, packed deltas); side 0 is now, 1 before."""
     selects: list[str] = []
-    for side, window in enumerate((now, before)):
-        by_bucket = (
-            (Kind.ORDERS, revision),
-            (Kind.UNRATED, revision),
-            (Kind.CUSTOMERS, revision),
-            (Kind.EVENT, EVENTS),
-        )
-        for kind, of in by_bucket:
-            name = f"c{int(kind)}_{side}"
-            parts.append(_cells(name, of, kind, window.start, window.end))
-            if kind == Kind.ORDERS and side == 0:
-                at = f"width_bucket(place, {midnights}) - 1"
-            else:
-                at = "other" if kind == Kind.UNRATED else "0"
-            label = "label" if kind == Kind.UNRATED else "''"
-            selects.append(f"select {int(kind)}, {at}, {label}, {side}, sum(n), sum(amount) from {name} group by 2, 3")
-        for kind in (Kind.BUYERS, Kind.FIRSTS):
-            name = f"c{int(kind)}_{side}"
-            parts.append(_cells(name, revision, kind, window.first, window.last + 1))
-            alone = f"other > place - {window.first}" if kind == Kind.BUYERS else f"place + other > {window.last}"
-            selects.append(f"select {int(kind)}, 0, '', {side}, sum(n), 0 from {name} where {alone}")
-    parts.append(_cells("family", EVENTS, Kind.FAMILY, now.first, now.last + 1))
-    selects.append(f"select {Kind.FAMILY}, 0, label, 0, sum(n), 0 from family group by 3")
+    for kind in BY_BUCKET:
+        of = EVENTS if kind == Kind.EVENT else revision
+        at, label = ("other", "label") if kind == Kind.UNRATED else ("0", "''")
+        days = (now.first, now.last), (before.first, before.last - 1)
+        for side, (first, last) in enumerate(days):
+            place = f"place - {first}" if kind == Kind.ORDERS and side == 0 else at
+            where = f"place between {first} and {last}"
+            columns = f"{place}, {label}, {side}, sum(n), sum(amount)"
+            selects.append(_select(kind, columns, (of, Kind.DAY + kind), where, "group by 2, 3"))
+        edge = f"place >= {before.last_start} and place < {before.end}"  # the last day is not over
+        selects.append(_select(kind, f"{at}, {label}, 1, sum(n), sum(amount)", (of, kind), edge, "group by 2, 3"))
+    for kind, stored in ((Kind.BUYERS, Kind.PERIOD_BUYERS), (Kind.FIRSTS, Kind.PERIOD_FIRSTS)):
+        for side, window in enumerate((now, before)):
+            where = f"other = {window.last - window.first + 1} and place <= {window.last}"
+            selects.append(_select(kind, f"0, '', {side}, sum(n), 0", (revision, stored), where))
+    where = f"place between {now.first} and {now.last}"
+    selects.append(_select(Kind.FAMILY, "0, label, 0, sum(n), 0", (EVENTS, Kind.FAMILY), where, "group by 3"))
     for kind in (Kind.RISK, Kind.STAGE, Kind.UNKNOWN):
-        parts.append(_cells(f"c{int(kind)}", revision, kind, 0, 1))
-        selects.append(f"select {int(kind)}, other, label, 0, sum(n), sum(amount) from c{int(kind)} group by 2, 3")
-    return _READ.format(
-        revision=int(revision),
-        events=EVENTS,
-        parts=",\n".join(parts),
-        selects="\n".join(f"union all {select}" for select in selects),
-    )
+        columns = "other, label, 0, sum(n), sum(amount)"
+        selects.append(_select(kind, columns, (revision, kind), "place = 0", "group by 2, 3"))
+    return _READ.format(revision=int(revision), events=EVENTS, selects="\n".join(selects))
+
+
+def _in_deltas(packed: Iterable[bytes], now: Window, before: Window, days: Sequence[int]) -> Iterator[_Found]:
+    """(what, at, label, side, n, amount) of what is not among the cells yet."""
+    cells: Cells = {}
+    for each in packed:
+        add_packed(cells, each)
+    for (kind, place, other, label), (n, amount) in cells.items():
+        if kind in (Kind.RISK, Kind.STAGE, Kind.UNKNOWN):
+            yield kind, other, label, 0, n, amount
+            continue
+        for side, window in enumerate((now, before)):
+            first, last = (window.start, window.end - 1) if kind in BY_BUCKET else (window.first, window.last)
+            if not first <= place <= last or (kind == Kind.FAMILY and side):
+                continue
+            if kind == Kind.BUYERS and other <= place - first:
+                continue
+            if kind == Kind.FIRSTS and place + other <= last and other < LONGEST_DAYS:
+                continue
+            at = bisect_right(days, place) - 1 if kind == Kind.ORDERS and side == 0 else other
+            yield kind, at if kind in (Kind.ORDERS, Kind.UNRATED) else 0, label, side, n, amount
 
 
 def read_figures(
@@ -275,20 +320,29 @@ def read_figures(
     """`rows`: runs a statement and gives its rows."""
     found: dict[tuple[int, int], list[tuple[int, str, Amounts]]] = {}
     done, watermark_us = 1.0, 0
-    for what, at, label, side, n, amount in rows(_statement(revision, now, before, days)):
-        if what:
+    packed: list[bytes] = []
+    for what, at, label, side, n, amount, cells in rows(_statement(revision, now, before)):
+        if what < 0:
+            packed.append(bytes(cells))
+        elif what:
             found.setdefault((what, side), []).append((int(at), label, Amounts(int(n or 0), int(amount or 0))))
         elif at:
             watermark_us = int(n)
         else:
             done = 1.0 if amount else min(float(n), 0.99)
+    for what, at, label, side, n, amount in _in_deltas(packed, now, before, days):
+        found.setdefault((what, side), []).append((at, label, Amounts(n, amount)))
 
     def total(kind: int, side: int) -> Amounts:
         cells = [cell for _, _, cell in found.get((kind, side), ())]
         return Amounts(sum(cell.n for cell in cells), sum(cell.amount for cell in cells))
 
     def named(kind: int, side: int = 0) -> dict[tuple[str, int], Amounts]:
-        return {(label, at): cell for at, label, cell in found.get((kind, side), ()) if cell.n or cell.amount}
+        sums: dict[tuple[str, int], Amounts] = {}
+        for at, label, cell in found.get((kind, side), ()):
+            known = sums.get((label, at), Amounts(0, 0))
+            sums[label, at] = Amounts(known.n + cell.n, known.amount + cell.amount)
+        return {key: cell for key, cell in sums.items() if cell.n or cell.amount}
 
     return Figures(
         done=done,
@@ -301,7 +355,7 @@ def read_figures(
         events=(total(Kind.EVENT, 0).n, total(Kind.EVENT, 1).n),
         risk=named(Kind.RISK),
         stages={_stage(label): cell.n for (label, _), cell in named(Kind.STAGE).items()},
-        by_day={at: cell for at, _, cell in found.get((Kind.ORDERS, 0), ())},
+        by_day={at: cell for (_, at), cell in named(Kind.ORDERS).items()},
         by_family={label: cell.n for (label, _), cell in named(Kind.FAMILY).items()},
         unknown=total(Kind.UNKNOWN, 0).n,
     )

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Final
 
-from infra.adapters.postgres import Database, array_literal, copy_out
+from infra.adapters.postgres import Dedicated, array_literal, copy_out
 from schemas.errors import StoreUnavailable
 
 WAIT_S: Final = 20.0  # a killed import's connection is gone within a second; more is another import
@@ -22,7 +22,7 @@ class PostgresImports:
         sleep: Callable[[float], None] = time.sleep,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._database = Database(dsn, "touchfold import")
+        self._database = Dedicated(dsn, "touchfold import")
         self._sleep = sleep
         self._monotonic = monotonic
 

@@ -6,6 +6,7 @@ from typing import Final
 
 from psycopg2.extensions import cursor as Cursor
 
+from infra.adapters.connection_pool import Lane
 from infra.adapters.postgres import Database, copy_rows
 from schemas.failpoints import failpoint
 from schemas.record import Pending, Stored, partition_of
@@ -16,10 +17,11 @@ _row_head: Final = Struct("!ihiqi").pack  # each field behind its length, as bin
 
 
 class PostgresLog:
-    """One connection: give each thread its own. The row of log_head is locked from reserve to commit (C13)."""
+    """Any thread. The row of log_head is locked from reserve to commit (C13)."""
 
     def __init__(self, dsn: str) -> None:
-        self._database = Database(dsn, "touchfold log")
+        self._database = Database(dsn, "touchfold log", Lane.WORK)
+        self._reads = Database(dsn, "touchfold log reads")
 
     @property
     def partitions(self) -> int:
@@ -56,7 +58,7 @@ class PostgresLog:
 
     def read(self, partition: int, start: int, limit: int) -> list[Stored]:
         # gapless, so the range bounds the rows: the plan is an index range scan without a sort
-        with self._database.reading() as cursor:
+        with self._reads.reading() as cursor:
             cursor.execute(
                 f'select "offset", value from event_log_{int(partition)} '
                 'where "offset" >= %s and "offset" < %s order by "offset"',
@@ -69,7 +71,7 @@ class PostgresLog:
         for partition, offset in positions:
             groups.setdefault(partition, []).append(offset)
         found: list[Stored] = []
-        with self._database.reading() as cursor:
+        with self._reads.reading() as cursor:
             for partition, offsets in groups.items():
                 cursor.execute(
                     f'select "offset", value from event_log_{int(partition)} where "offset" = any(%s)',
@@ -79,12 +81,13 @@ class PostgresLog:
         return found
 
     def ends(self) -> list[int]:
-        with self._database.reading() as cursor:
+        with self._database.reading() as cursor:  # one row each, and what /health asks
             cursor.execute("select next_offset from log_head order by partition")
             return [int(row[0]) for row in cursor.fetchall()]
 
     def close(self) -> None:
         self._database.close()
+        self._reads.close()
 
 
 def _reserve(cursor: Cursor, counts: Mapping[int, int]) -> dict[int, int]:

@@ -11,7 +11,7 @@ from typing import Any, Final
 import psycopg2.errors
 from psycopg2.extensions import cursor as Cursor
 
-from infra.adapters.postgres import Database, Uuids
+from infra.adapters.postgres import Dedicated, Uuids
 from schemas.errors import ProgressConflict, RevisionReplaced, StoreUnavailable
 from schemas.publishing import Place
 from schemas.reads import ChangeRow, ProfileRead
@@ -45,7 +45,7 @@ class PostgresPublishing:
     """One thread."""
 
     def __init__(self, dsn: str, silence_s: int = SILENCE_S) -> None:
-        self._database = Database(dsn, "touchfold publish")
+        self._database = Dedicated(dsn, "touchfold publish")
         self._silence_s = silence_s
         self._epoch: int | None = None
 

@@ -19,10 +19,11 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from psycopg2.extensions import cursor as Cursor
 
+from infra.adapters.connection_pool import Lane
 from infra.adapters.postgres import Database, Uuid, Uuids
 from infra.adapters.vault_lease import RENEW_S, TTL_S, Lease
 from infra.adapters.vault_sealing import open_sealed, seal
-from schemas.errors import DiskFull, KeyMissing, MasterKeyWrong, SealBroken, StoreUnavailable
+from schemas.errors import ConnectionsInUse, DiskFull, KeyMissing, MasterKeyWrong, SealBroken, StoreUnavailable
 from schemas.failpoints import failpoint
 from schemas.ports import OpenIdentifier
 
@@ -58,13 +59,12 @@ class PostgresVault:
         renew_s: float = RENEW_S,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._database = Database(dsn, "touchfold vault")
+        self._database = Database(dsn, "touchfold vault", Lane.WORK)
         self._master = AESGCM(master_key)
         self._erased = erased
         self._lock = threading.Lock()  # of what is remembered; held for microseconds
         self._database_lock = threading.RLock()
-        self._reader = Database(dsn, "touchfold vault reads")  # so that a look-up never waits for new rows' commit
-        self._reader_lock = threading.Lock()
+        self._reader = Database(dsn, "touchfold vault reads")
         self._drops = 0  # how often all was forgotten: what was read before is not remembered after
         self._hash_key: bytes | None = None
         self._hasher = blake2b(digest_size=HASH_BYTES)
@@ -99,14 +99,7 @@ class PostgresVault:
             cursor.execute(query)
             row = cursor.fetchone()
             assert row is not None, "vault_meta was emptied while we looked"
-        try:
-            open_sealed(self._master, bytes(row[1]), _CHECK_AAD)
-            return open_sealed(self._master, bytes(row[0]), _HASH_KEY_AAD)
-        except InvalidTag as err:
-            raise MasterKeyWrong(
-                "the master key is not the one this vault was made with: put back the right file master.key, or "
-                "the right TOUCHFOLD_MASTER_KEY. Nothing was changed"
-            ) from err
+        return _opened(self._master, row)
 
     def _retry(self, work: Callable[[Cursor], T]) -> T:
         """Run in a transaction; once more after an outage, which may be a connection of before a restart."""
@@ -114,23 +107,22 @@ class PostgresVault:
             try:
                 with self._database.transaction() as cursor:
                     return work(cursor)
-            except DiskFull:
+            except (DiskFull, ConnectionsInUse):
                 raise
             except StoreUnavailable:
-                self._database.close()
                 with self._database.transaction() as cursor:
                     return work(cursor)
 
     def _read(self, work: Callable[[Cursor], T]) -> T:
         """Run one statement that only reads; once more after an outage."""
-        with self._reader_lock:
-            try:
-                with self._reader.reading() as cursor:
-                    return work(cursor)
-            except StoreUnavailable:
-                self._reader.close()
-                with self._reader.reading() as cursor:
-                    return work(cursor)
+        try:
+            with self._reader.reading() as cursor:
+                return work(cursor)
+        except ConnectionsInUse:
+            raise
+        except StoreUnavailable:
+            with self._reader.reading() as cursor:
+                return work(cursor)
 
     def hold_lease(self) -> None:
         """Take the lease and keep it until `close`: from then on `tokens` works, and rows are remembered.
@@ -147,8 +139,7 @@ class PostgresVault:
         self._lease.close()
         with self._database_lock:
             self._database.close()
-        with self._reader_lock:
-            self._reader.close()
+        self._reader.close()
         with self._lock:
             self._clear()
 
@@ -438,6 +429,34 @@ class ErasedTokens:
 
     def close(self) -> None:
         self._database.close()
+
+
+def _opened(master: AESGCM, row: Sequence[bytes]) -> bytes:
+    """The hash key of vault_meta's (hash_key_wrapped, master_check). Raises MasterKeyWrong."""
+    try:
+        open_sealed(master, bytes(row[1]), _CHECK_AAD)
+        return open_sealed(master, bytes(row[0]), _HASH_KEY_AAD)
+    except InvalidTag as err:
+        raise MasterKeyWrong(
+            "the master key is not the one this vault was made with: put back the right file master.key, or "
+            "the right TOUCHFOLD_MASTER_KEY. Nothing was changed"
+        ) from err
+
+
+def prove(cursor: Cursor, master_key: bytes | None) -> None:
+    """Prove that the vault has its own row, and that the master key opens it; makes nothing.
+
+    Raises MasterKeyWrong, KeyMissing for a vault that is empty or has no tables.
+    """
+    try:
+        cursor.execute("select hash_key_wrapped, master_check from vault_meta")
+    except psycopg2.errors.UndefinedTable as err:
+        raise KeyMissing("the vault has no tables: restore its database from a backup") from err
+    row = cursor.fetchone()
+    if row is None:
+        raise KeyMissing("the vault lost its keys: restore its database from a backup")
+    if master_key is not None:
+        _opened(AESGCM(master_key), row)
 
 
 def vault_is_new(vault_dsn: str) -> bool:

@@ -4,6 +4,7 @@ import time
 from contextlib import closing
 from typing import Final
 
+from infra.adapters.connection_pool import Lane
 from infra.adapters.postgres import Database
 from schemas.errors import StoreUnavailable
 
@@ -12,7 +13,7 @@ _LOOK_S: Final = 0.05
 
 def bump_epoch(vault_dsn: str) -> int:
     """Begin a new epoch; returns it. Every holder forgets at its next renewal. Raises StoreUnavailable."""
-    with closing(Database(vault_dsn, "touchfold vault epoch")) as database, database.transaction() as cursor:
+    with closing(Database(vault_dsn, "touchfold vault epoch", Lane.WORK)) as database, database.transaction() as cursor:
         cursor.execute("update vault_meta set epoch = epoch + 1 returning epoch")
         row = cursor.fetchone()
     if row is None:
@@ -26,7 +27,7 @@ def wait_for_leases(vault_dsn: str, epoch: int, deadline_s: float) -> None:
     Raises StoreUnavailable when one still holds after `deadline_s`; leases last 5 s unrenewed.
     """
     end = time.monotonic() + deadline_s
-    with closing(Database(vault_dsn, "touchfold vault epoch")) as database:
+    with closing(Database(vault_dsn, "touchfold vault epoch", Lane.WORK)) as database:
         while True:
             with database.transaction() as cursor:
                 # clock_timestamp, not now(): later than any renewal that committed before

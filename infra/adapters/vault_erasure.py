@@ -6,6 +6,7 @@ from contextlib import closing
 from datetime import datetime
 from typing import Final
 
+from infra.adapters.connection_pool import Lane
 from infra.adapters.postgres import Database, Uuids, connect, mapped
 from infra.adapters.vault_epochs import bump_epoch, wait_for_leases
 from schemas.errors import StoreUnavailable
@@ -19,7 +20,7 @@ class PostgresVaultRows:
 
     def __init__(self, vault_dsn: str) -> None:
         self._dsn = vault_dsn
-        self._database = Database(vault_dsn, "touchfold vault erase")
+        self._database = Database(vault_dsn, "touchfold vault erase", Lane.WORK)
 
     def hashes(self, tokens: Collection[bytes]) -> list[bytes]:
         with self._database.transaction() as cursor:

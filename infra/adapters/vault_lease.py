@@ -11,6 +11,7 @@ from typing import Final
 
 from psycopg2.extensions import cursor as Cursor
 
+from infra.adapters.connection_pool import Lane
 from infra.adapters.postgres import Database, Uuid
 from schemas.errors import MasterKeyWrong, StoreUnavailable
 
@@ -37,7 +38,7 @@ class Lease:
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._dsn = dsn
-        self._database = Database(dsn, "touchfold vault lease")
+        self._database = Database(dsn, "touchfold vault lease", Lane.WORK)
         self._prepare = prepare
         self._on_epoch = on_epoch
         self._ttl_s = ttl_s
@@ -101,7 +102,7 @@ class Lease:
         self._stop.set()
         self._thread.join(10)
         self._thread = None
-        database = Database(self._dsn, "touchfold vault lease")
+        database = Database(self._dsn, "touchfold vault lease", Lane.WORK)
         try:
             with database.transaction() as cursor:
                 cursor.execute("delete from leases where door = %s", (Uuid(self._door),))

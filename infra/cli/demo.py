@@ -34,12 +34,13 @@ def demo(
     rate: Annotated[float, typer.Option("--rate", min=0, max=1_000, help="events a second afterwards")] = 2.0,
     customers: Annotated[int | None, typer.Option("--customers", min=1, max=9_000, hidden=True)] = None,
     port: Annotated[int | None, typer.Option(help="the port to listen on; 0 takes a free one")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="also into a folder that holds other data")] = False,
     data: DATA = None,
 ) -> None:
     """Run the platform with a small made-up shop: 18 months of history, then a live trickle until Ctrl-C.
 
-    A second start goes on where the first one ended. If `touchfold up` runs on the folder already, the shop plays
-    into that.
+    A second start goes on where the first one ended. A folder that holds other data is refused without --yes. If
+    `touchfold up` runs on the folder already, the shop plays into that.
 
     Examples: touchfold demo     touchfold demo --data /tmp/shop --port 8800 --rate 5
     """
@@ -52,7 +53,7 @@ def demo(
     from infra.settings import load
     from infra.stop_signals import ENDING, stop_at
 
-    wanted = Wanted(seed, _date(until), customers)
+    wanted = Wanted(seed, _date(until), customers, yes)
     stop = stop_at(*ENDING)
     log_lines.configure("demo")
     settings = load(os.environ, data=data, port=port)

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -125,11 +126,7 @@ def _print_preview(shown: list[dict[str, Any]], as_json: bool) -> None:
 
 def _print_result(result: "Result", files: int, as_json: bool) -> None:
     if as_json:
-        refused = [
-            each._asdict() if files > 1 else {"line": each.line, "reason": each.reason} for each in result.refused
-        ]
-        counts = {"events": result.events, "accepted": result.accepted, "duplicates": result.duplicates}
-        typer.echo(json.dumps({**counts, "refused": refused}, ensure_ascii=False))
+        _print_json(result, files)
         return
     rows = {
         "events": result.events,
@@ -139,8 +136,18 @@ def _print_result(result: "Result", files: int, as_json: bool) -> None:
     }
     for name, count in rows.items():
         typer.echo(f"{name:<10} {count:>12,}")
-    for each in result.refused[:SHOWN]:
+    for each in islice(result.refused, SHOWN):
         place = f"{each.file} line {each.line}" if files > 1 else f"line {each.line}"
         typer.echo(f"  {place}: {each.reason}")
     if len(result.refused) > SHOWN:
         typer.echo(f"  and {len(result.refused) - SHOWN:,} more: --json has all; touchfold dead-letters list")
+
+
+def _print_json(result: "Result", files: int) -> None:
+    """One object, its refused lines written one by one: there may be millions."""
+    counts = {"events": result.events, "accepted": result.accepted, "duplicates": result.duplicates}
+    typer.echo(json.dumps(counts)[:-1] + ', "refused": [', nl=False)
+    for number, each in enumerate(result.refused):
+        line = each._asdict() if files > 1 else {"line": each.line, "reason": each.reason}
+        typer.echo((", " if number else "") + json.dumps(line, ensure_ascii=False), nl=False)
+    typer.echo("]}")

@@ -25,7 +25,8 @@ def status(
 ) -> None:
     """Tell how far the platform is; with --wait, return when it has caught up.
 
-    Examples: touchfold status     touchfold status --wait --json
+    With --wait the exit status is 1 where a partition waits at a record that cannot be read yet: what lies behind is
+    not applied. Examples: touchfold status     touchfold status --wait --json
     """
     from infra.bootstrap import session
 
@@ -35,18 +36,32 @@ def status(
         found = measure(here)
     if as_json:
         typer.echo(json.dumps(found))
-        return
+    else:
+        _tell(found)
+    if wait and found["waiting"]:
+        raise typer.Exit(1)
+
+
+def _tell(found: dict[str, Any]) -> None:
     typer.echo("ready" if found["ready"] else "not running: start touchfold up")
-    for name in ("accepted", "applied", "decided", "lag", "archived", "dead_letters"):
+    for name in ("accepted", "applied", "decided", "lag", "archived", "archive_files", "dead_letters"):
         number = "unknown" if found[name] is None else f"{found[name]:,}"
         typer.echo(f"{name.replace('_', ' '):13}{number:>14}")
+    if found["archive_merges_waiting"]:
+        typer.echo(f"the archive merges its small files: {found['archive_merges_waiting']:,} wait")
+    for each in found["waiting"]:
+        typer.echo(
+            f"partition {each['partition']} waits at offset {each['offset']} since {each['since']} ({each['reader']}):"
+            f" {each['reason']}\n    do: {each['remedy']}"
+        )
 
 
 def measure(here: "Session") -> dict[str, Any]:
     """The JSON of contracts. Counts are records of the log; `ready`: an `up` runs and answers healthy.
 
     `decided` leaves out one record for each signature that waits for its decision; it equals `applied` when
-    nothing waits. `lag`: accepted and not yet decided. `archived`: None where the archive cannot be read.
+    nothing waits. `lag`: accepted and not yet decided. `archived`: None where the archive cannot be read. `waiting`:
+    partitions that wait at a record that cannot be read yet.
     """
     from contextlib import closing
 
@@ -65,20 +80,18 @@ def measure(here: "Session") -> dict[str, Any]:
         "decided": decided,
         "dead_letters": found["dead_letters"],
         "archived": found["archived"],
+        "archive_files": found["archive_files"],
+        "archive_merges_waiting": found["archive_merging"],
+        "waiting": found["partitions_waiting"],
     }
 
 
 def answers(url: str) -> bool:
-    """Whether /health says ok. Asks the machine itself, past any proxy of the environment."""
-    import urllib.error
-    import urllib.request
+    """Whether what comes is taken and answered, as /health says."""
+    from infra.asking import health_of
 
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    try:
-        with opener.open(f"{url}/health", timeout=5) as answer:
-            return bool(answer.status == 200)
-    except (urllib.error.URLError, OSError):
-        return False
+    found = health_of(url)
+    return found is not None and found.get("status") in {"ok", "degraded"}
 
 
 def _changed_only() -> Any:

@@ -29,6 +29,7 @@ class Wanted:
     seed: int | None = None
     until: date | None = None
     customers: int | None = None
+    mixed: bool = False  # into data that is not the demo's
 
 
 def planned(folder: DemoFolder, wanted: Wanted) -> Plan | None:
@@ -51,6 +52,12 @@ def plan_of(session: Session, folder: DemoFolder, wanted: Wanted) -> Plan:
     found = planned(folder, wanted)
     if found is not None:
         return found
+    events = sum(session.log().ends())
+    if events and not wanted.mixed:
+        raise SettingsInvalid(
+            f"{session.data} holds {events:,} events that are not the demo's, and its invented customers could not be "
+            "told from yours: take another folder with --data, or say --yes"
+        )
     today = session.door_clock.now().astimezone(ZoneInfo(session.time_zone)).date()
     until = wanted.until or today
     if until > today:

@@ -5,24 +5,27 @@ import hmac
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from hashlib import sha256
 from typing import TYPE_CHECKING, Annotated, Any, Final, Generic, TypeVar
 from urllib.parse import urlsplit
 
+import psycopg2
 from fastapi import Depends, Query, Request
 from fastapi.security import APIKeyCookie, HTTPAuthorizationCredentials, HTTPBearer
 
 from infra.adapters.postgres_audit import PostgresAudit
 from infra.adapters.postgres_people import PostgresPeople
 from infra.adapters.postgres_tokens import PostgresTokens
+from infra.drivers.sql_queue import SLOTS, SqlQueue
 from infra.log_lines import described
 from infra.reading import Reading
-from schemas.errors import Forbidden, TouchfoldError, Unauthorized
+from schemas.errors import BadRequest, Forbidden, SqlRefused, TouchfoldError, Unauthorized
 from schemas.roles import RIGHTS, may
 
 if TYPE_CHECKING:
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
     from infra.adapters.postgres_sources import PostgresSources
     from infra.bootstrap import Session
     from infra.drivers.health import Health
+    from infra.drivers.throttle import Throttle
     from infra.retrying import Retrying
     from query.exports import Exports
     from query.reports import Reports
@@ -43,7 +47,7 @@ COOKIE: Final = "touchfold_session"
 CSRF_HEADER: Final = "X-CSRF-Token"
 SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 THREADS: Final = 6  # of reads: a profile takes about a millisecond, so two cores are busy with two
-SLOW_THREADS: Final = 2  # SQL, exports and erasures take seconds; they must not keep a profile waiting
+SLOW_THREADS: Final = 2  # exports and checks take seconds; they must not keep a profile waiting
 KNOWN_S: Final = 1.0  # a revoked token, or the cookie of an ended session, is refused after at most so long
 KNOWN: Final = 1_000
 
@@ -96,9 +100,13 @@ class Api:
     retrying: "Later[Retrying]"
     exports: "Later[Exports]"
     health: "Later[Health]"
+    throttle: "Throttle | None" = None  # none: everybody may ask as often as they like
     _known: dict[tuple[bool, str], tuple[str, str, float]] = field(default_factory=dict)  # -> (name, role, until)
     _reads: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(THREADS, "api"))
     _slow: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(SLOW_THREADS, "api slow"))
+    _sql: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(SLOTS, "api sql"))
+    _erasing: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "api erasing"))
+    sql_queue: SqlQueue = field(default_factory=SqlQueue)
     _waiting: set[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = field(default_factory=set)
     stopping: bool = False
 
@@ -112,6 +120,25 @@ class Api:
         """The same for what may take seconds."""
         return await _in(self._slow, work)
 
+    async def run_erasing(self, work: Callable[[], T]) -> T:
+        """The same for an erasure, which waits for nothing but another erasure."""
+        return await _in(self._erasing, work)
+
+    async def ask_sql(
+        self, person: str, statement: str, limit: int, gone: Callable[[], Awaitable[bool]]
+    ) -> Mapping[str, Any]:
+        """The rows of a statement, when it is this person's turn. Raises SqlRefused, SqlLimit, TooMany, QueueFull.
+
+        `gone`: whether who asked has left; nothing is run for them then.
+        """
+
+        async def work() -> Mapping[str, Any]:
+            if await gone():
+                raise SqlRefused("who asked has left")
+            return await _in(self._sql, partial(self.run_sql, statement, limit))
+
+        return await self.sql_queue.run(person, statement, work)
+
     def now(self) -> datetime:
         """The time of receipts: of sessions, notes and keys."""
         return self.session.door_clock.now()
@@ -119,12 +146,14 @@ class Api:
     # --- who asks --------------------------------------------------------------------------------------------------
 
     async def caller(self, request: Request, bearer: str | None, cookie: str | None, right: str) -> Caller:
-        """Who asks, if they may. A token comes before a cookie. Raises Unauthorized, Forbidden."""
+        """Who asks, if they may. A token comes before a cookie. Raises Unauthorized, Forbidden, TooMany."""
         by_cookie = bearer is None
         secret = cookie if bearer is None else bearer
         if not secret:
+            if self.throttle is not None and any(name in request.headers for name in ("authorization", "cookie")):
+                self.throttle.stranger(request.scope)  # who sends neither is counted before it comes here
             raise Unauthorized("send the header Authorization: Bearer TOKEN (`touchfold token create --role ROLE`)")
-        found = await self.known(secret, by_cookie=by_cookie)
+        found = await self.known(secret, by_cookie=by_cookie, scope=request.scope)
         if found is None:
             what = "this session has ended: sign in again" if by_cookie else "this token is unknown or was revoked"
             raise Unauthorized(what)
@@ -135,17 +164,31 @@ class Api:
             raise Forbidden(f"the role {caller.role} may not do this: it needs {' or '.join(sorted(RIGHTS[right]))}")
         return caller
 
-    async def known(self, secret: str, *, by_cookie: bool) -> tuple[str, str] | None:
-        """(name, role) of a token or cookie; a good one is remembered for a second, which spares a look-up."""
+    async def known(self, secret: str, *, by_cookie: bool, scope: Mapping[str, Any]) -> tuple[str, str] | None:
+        """(name, role) of a token or cookie; a good one is remembered for a second, which spares a look-up.
+
+        Raises TooMany. A secret that was good lately is looked up however many wrong ones came from its address.
+        """
         now = time.monotonic()
         found = self._known.get((by_cookie, secret))
+        who: tuple[str, str] | None
         if found is not None and found[2] > now:
-            return found[:2]
-        who = await self.run(lambda: self.look_up(secret, by_cookie=by_cookie))
-        if len(self._known) >= KNOWN:
-            self._known.clear()
-        if who is not None:
-            self._known[by_cookie, secret] = (*who, now + KNOWN_S)
+            who = found[:2]
+        else:
+            if found is None and self.throttle is not None:
+                self.throttle.check_stranger(scope)
+            who = await self.run(lambda: self.look_up(secret, by_cookie=by_cookie))
+            if len(self._known) >= KNOWN:
+                self._known.clear()
+            if who is None:
+                self._known.pop((by_cookie, secret), None)
+            else:
+                self._known[by_cookie, secret] = (*who, now + KNOWN_S)
+        if self.throttle is not None:
+            if who is None:
+                self.throttle.stranger(scope)
+            else:
+                self.throttle.caller(who[0])
         return who
 
     def look_up(self, secret: str, *, by_cookie: bool) -> tuple[str, str] | None:
@@ -181,6 +224,8 @@ class Api:
         self.stop()
         self._reads.shutdown()
         self._slow.shutdown()
+        self._sql.shutdown()
+        self._erasing.shutdown()
         for late in (self.acting, self.retrying):
             if late.made is not None:
                 late.made.close()
@@ -193,6 +238,8 @@ async def _in(pool: ThreadPoolExecutor, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(pool, work)
     except TouchfoldError:
         raise
+    except psycopg2.DataError as err:  # a number beyond bigint, and the like: only a caller's value can be one
+        raise BadRequest("a value of the request is out of range") from err
     except Exception as err:
         log.error("an error of ours: %s", described(err, err.__traceback__))
         raise TouchfoldError("an error of ours; the log of the HTTP process has it") from err

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Annotated, Any, Final, Literal
 
-from fastapi import FastAPI, Path, Query
+from fastapi import FastAPI, Path, Query, Request
 from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -14,8 +14,9 @@ from infra.drivers.api_core import PREFIX, Api, Caller, need
 from infra.drivers.api_http import answer
 from infra.retrying import described
 from query.answers import iso
-from query.reports import PERIODS, Figure, Overview
+from query.reports import Figure, Overview
 from schemas.errors import BadRequest, Problem
+from schemas.figures import PERIODS
 from schemas.reads import LetterRow, RegisteredEvent
 from schemas.record import uuid_text
 from schemas.roles import OPERATE, READ, SQL
@@ -51,11 +52,20 @@ def _sql(app: FastAPI, api: Api) -> None:
     analyst = need(api, SQL)
 
     @app.post(f"{PREFIX}/sql", tags=["sql"], responses=examples.ok(examples.SQL_ANSWER))
-    async def sql(body: Statement, caller: Caller = analyst) -> Response:
-        """Run one SELECT over the tables of the contract, in a process of its own."""
-        found = await api.run_slowly(lambda: api.run_sql(body.sql, body.limit))
+    async def sql(request: Request, body: Statement, caller: Caller = analyst) -> Response:
+        """Run one SELECT over the tables of the contract, in a process of its own, when it is your turn.
+
+        Two run at once, one of each person in turn; 10 of yours may run and wait. `GET sql/queue` has your places.
+        """
+        found = await api.ask_sql(caller.name, body.sql, body.limit, request.is_disconnected)
         api.note(caller, "sql.run", rows=len(found["rows"]))
         return answer(found)
+
+    @app.get(f"{PREFIX}/sql/queue", tags=["sql"], responses=examples.ok(examples.SQL_QUEUE))
+    async def queue(caller: Caller = analyst) -> Response:
+        """How many statements run and wait in this process, and the places of yours: 0 runs, 1 is next."""
+        yours = [each._asdict() | {"for_s": round(each.for_s, 1)} for each in api.sql_queue.places(caller.name)]
+        return answer({"running": api.sql_queue.running, "waiting": api.sql_queue.waiting, "yours": yours})
 
 
 # --- events ------------------------------------------------------------------------------------------------------
@@ -158,13 +168,16 @@ def status(api: Api) -> dict[str, Any]:
     state = api.operations.state(api.session.clock.now())
     decided = max(0, state["applied"] - state["waiting"])
     return {
-        "ready": api.health.get().look()["status"] == "ok",
+        "ready": api.health.get().look()["status"] != "unavailable",
         "lag": state["accepted"] - decided,
         "accepted": state["accepted"],
         "applied": state["applied"],
         "decided": decided,
         "dead_letters": state["dead_letters"],
         "archived": state["archived"],
+        "archive_files": state["archive_files"],
+        "archive_merges_waiting": state["archive_merging"],
+        "waiting": state["partitions_waiting"],
     }
 
 

@@ -88,6 +88,11 @@ CHANGE: Final = {
 CHANGES: Final = {"items": [CHANGE], "next": _CURSOR}
 STREAM: Final = f'id: {_CURSOR}\ndata: {{"id": "…", "type": "segment", …}}\n\n'
 SQL_ANSWER: Final = {"columns": ["type", "n"], "rows": [["purchase.completed", 41]], "truncated": False}
+SQL_QUEUE: Final = {
+    "running": 2,
+    "waiting": 3,
+    "yours": [{"id": 7, "statement": "select count(*) from events", "place": 1, "for_s": 0.4}],
+}
 ACTION: Final[dict[str, Any]] = {"action": "call", "direction": "in", "topic": "delivery", "text": "asked for Friday"}
 ACTED: Final = {"event_id": _EVENT_ID}
 DETAILS: Final = {
@@ -133,7 +138,7 @@ ARRIVED: Final = {
         }
     ]
 }
-STATUS: Final = {
+STATUS: Final[dict[str, object]] = {
     "ready": True,
     "lag": 0,
     "accepted": 104211,
@@ -141,8 +146,11 @@ STATUS: Final = {
     "decided": 104211,
     "dead_letters": 3,
     "archived": 100000,
+    "archive_files": 84,
+    "archive_merges_waiting": 0,
+    "waiting": [],
 }
-OPERATIONS: Final = {
+OPERATIONS: Final[dict[str, object]] = {
     "accepted": 104211,
     "applied": 104211,
     "waiting": 0,
@@ -157,9 +165,12 @@ OPERATIONS: Final = {
     "profiles": 2004,
     "archived": 100000,
     "archive_bytes": 18874368,
+    "archive_files": 84,
+    "archive_merging": 0,
     "archive_trouble": None,
     "disk_free": 0.61,
     "vault_lease": True,
+    "partitions_waiting": [],
 }
 _FIGURE: Final = {"now": 120, "before": 100, "change": 0.2}
 OVERVIEW: Final = {
@@ -204,6 +215,8 @@ CURL: Final = (
 )
 KEY: Final = {"name": "web", "write_key": "wk_…", "curl": CURL.format(url="http://127.0.0.1:8700", key="wk_…")}
 KEYS_ENDED: Final = {"name": "web", "revoked": 1}
+SOURCE_SETTINGS: Final[dict[str, Any]] = {"events_per_s": 100, "burst": 500, "origins": ["https://shop.example"]}
+SOURCE_CHANGED: Final = {"name": "web", "settings": SOURCE_SETTINGS}
 TOKEN: Final = {"id": "3f9a01bc", "role": "analyst", "created_at": "2026-05-01T08:00:00Z", "revoked_at": None}
 TOKEN_MADE: Final = {"id": "3f9a01bc", "token": "tf_…", "role": "analyst"}
 TOKEN_ENDED: Final = {"id": "3f9a01bc", "revoked": True}
@@ -244,6 +257,7 @@ ERRORS: Final = (
     (404, "There is no such thing", "not_found"),
     (409, "Refused as it stands; `errors` says why (erasure alone)", "erasure_refused"),
     (410, "It existed and was erased", "erased"),
+    (429, "More than the caller or the address may ask; try again after Retry-After seconds", "too_many_requests"),
     (503, "A backend is away; try again after Retry-After seconds", "unavailable"),
 )
 

@@ -10,10 +10,12 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMappi
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Final
 
+from infra.adapters.connection_pool import pool_figures
 from infra.adapters.meter import BUCKETS, EDGES, Meter, Totals
 from infra.adapters.postgres import Database
 from infra.adapters.postgres_reads import PerThread
 from schemas.errors import StoreUnavailable, TouchfoldError, Unauthorized
+from schemas.waits import Waiting
 
 if TYPE_CHECKING:
     from infra.drivers.api_core import Api
@@ -34,7 +36,9 @@ select (select count(*) from jobs where kind = 'erase' and finished_at is not nu
     (select coalesce(max(seq), 0) from feed_batches),
     (select count(*) from sessions where ended_at is null and expires_at > now()),
     (select extract(epoch from clock_timestamp() - max(state_change)) from pg_stat_activity
-        where datname = current_database() and application_name = 'touchfold worker')
+        where datname = current_database() and application_name = 'touchfold worker'),
+    (select count(*) from pg_stat_activity where backend_type = 'client backend'),
+    current_setting('max_connections')::integer
 """
 _LETTERS: Final = "select stage, count(*) from dead_letters where state = 'open' group by stage order by stage"
 HELP: Final[Mapping[str, tuple[str, str]]] = {
@@ -45,6 +49,8 @@ HELP: Final[Mapping[str, tuple[str, str]]] = {
     "lag_events": ("gauge", "Records accepted and not yet decided"),
     "watermark_age_seconds": ("gauge", "How far the oldest partition's watermark is behind the clock"),
     "worker_heartbeat_age_seconds": ("gauge", "Since the worker last spoke to PostgreSQL; absent: it is not there"),
+    "partition_waiting_offset": ("gauge", "Where a partition waits at a record that cannot be read yet, by partition"),
+    "partition_waiting_seconds": ("gauge", "For how long it has been waiting, by partition"),
     "dead_letters_open": ("gauge", "Dead letters that wait for somebody, by stage"),
     "erasures_total": ("counter", "Persons erased"),
     "erased_identifiers": ("gauge", "Identifiers that are refused or read as erased"),
@@ -55,9 +61,17 @@ HELP: Final[Mapping[str, tuple[str, str]]] = {
     "timers_due": ("gauge", "Profiles whose next decision is due within a day"),
     "search_waiting": ("gauge", "Profiles that the search index has yet to take"),
     "revision_building_ratio": ("gauge", "Share done of the revision that is being built; absent: none is"),
+    "database_backends": ("gauge", "Connections that PostgreSQL serves now, whoever's"),
+    "database_backends_most": ("gauge", "Connections that PostgreSQL takes at most: max_connections"),
+    "connections_in_use": ("gauge", "Connections of the answering HTTP process in use, by database"),
+    "connections_most": ("gauge", "Connections that this process may have in its pool, by database"),
+    "connections_waiting": ("gauge", "Threads of this process that wait for a connection, by database"),
+    "connections_refused_total": ("counter", "Times that none came free within the deadline, by database"),
     "database_bytes": ("gauge", "Size of the main database"),
     "archive_bytes": ("gauge", "Size of the archive's Parquet files"),
-    "disk_free_ratio": ("gauge", "Free share of the disk; the door stops at 0.05"),
+    "archive_files": ("gauge", "Parquet files of the archive; absent: it cannot be read"),
+    "archive_merges_waiting": ("gauge", "Files of the archive that wait to be merged"),
+    "disk_free_ratio": ("gauge", "Free share of the disk; the door stops at its reserve, 0.05 of most disks"),
     "vault_lease": ("gauge", "1 when this process holds the vault's lease"),
     "up": ("gauge", "1 when PostgreSQL and the log answer"),
     "door_requests_total": ("counter", "Requests of the door that were answered"),
@@ -123,15 +137,18 @@ class Metrics:
             text = await self._api.run(self.text)
         except TouchfoldError as err:
             headers = [(b"www-authenticate", b"Bearer")] if err.status == 401 else []
+            if err.retry_after_s is not None:
+                headers.append((b"retry-after", str(err.retry_after_s).encode()))
             await _answer(send, err.status, json.dumps(err.body()).encode(), b"application/json", headers)
             return
         await _answer(send, 200, text.encode(), b"text/plain; version=0.0.4; charset=utf-8", [])
 
     async def _check(self, scope: Scope) -> None:
-        """Raises Unauthorized."""
+        """Raises Unauthorized, TooMany."""
         given = dict(scope["headers"]).get(b"authorization", b"").decode("latin-1")
         kind, _, token = given.partition(" ")
-        if kind.lower() != "bearer" or await self._api.known(token.strip(), by_cookie=False) is None:
+        shown = token.strip() if kind.lower() == "bearer" else ""
+        if await self._api.known(shown, by_cookie=False, scope=scope) is None:
             raise Unauthorized("send the header Authorization: Bearer TOKEN (`touchfold token create --role service`)")
 
     def text(self) -> str:
@@ -151,11 +168,12 @@ class Metrics:
         operations = self._api.operations
         try:
             state = operations.state(self._api.session.clock.now())
-            erasures, entries, feed, sessions, heartbeat = self._connections.rows(_MORE)[0]
+            erasures, entries, feed, sessions, heartbeat, backends, most = self._connections.rows(_MORE)[0]
             letters = {stage: int(count) for stage, count in self._connections.rows(_LETTERS)}
         except StoreUnavailable:
-            return {"up": 0}
+            return {"up": 0, **_pools()}
         decided = max(0, state["applied"] - state["waiting"])
+        now, waits = self._api.session.clock.now(), operations.waiting()
         return {
             "up": 1,
             "events_accepted_total": state["accepted"],
@@ -165,6 +183,10 @@ class Metrics:
             "lag_events": state["accepted"] - decided,
             "watermark_age_seconds": state["watermark_age_s"],
             "worker_heartbeat_age_seconds": None if heartbeat is None else max(0.0, float(heartbeat)),
+            "partition_waiting_offset": {_labelled(each): each.wait.offset for each in waits},
+            "partition_waiting_seconds": {
+                _labelled(each): round(max(0.0, (now - each.since).total_seconds()), 1) for each in waits
+            },
             "dead_letters_open": {("stage", stage): count for stage, count in letters.items()} or 0,
             "erasures_total": int(erasures),
             "erased_identifiers": state["erased"],
@@ -175,11 +197,35 @@ class Metrics:
             "timers_due": state["due"],
             "search_waiting": state["unindexed"],
             "revision_building_ratio": state["building"]["done"] if state["building"] else None,
+            "database_backends": int(backends),
+            "database_backends_most": int(most),
+            **_pools(),
             "database_bytes": state["database_bytes"],
             "archive_bytes": state["archive_bytes"],
+            "archive_files": state["archive_files"],
+            "archive_merges_waiting": state["archive_merging"],
             "disk_free_ratio": state["disk_free"],
             "vault_lease": int(state["vault_lease"]),
         }
+
+
+def _pools() -> dict[str, Any]:
+    """The pools of this process; told also when PostgreSQL cannot be asked."""
+    pools = pool_figures()
+    told = {
+        "connections_in_use": [each.in_use for each in pools],
+        "connections_most": [each.size for each in pools],
+        "connections_waiting": [each.waiting for each in pools],
+        "connections_refused_total": [each.refused for each in pools],
+    }
+    return {
+        name: {("database", pool.database): value for pool, value in zip(pools, values, strict=True)}
+        for name, values in told.items()
+    }
+
+
+def _labelled(each: Waiting) -> tuple[str, str]:
+    return "partition", f'{each.wait.partition}",reader="{each.reader}'
 
 
 def _lines(found: Mapping[str, Any]) -> Iterator[str]:

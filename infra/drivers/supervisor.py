@@ -13,20 +13,29 @@ import sys
 import tempfile
 import threading
 import time
-import urllib.error
-import urllib.request
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
 from infra.adapters.data_folder import Running
+from infra.adapters.disk import WORKER, room_needed
+from infra.asking import health_of
 from infra.bootstrap import Adapters, Say, Session, arm_failpoint, build, claim, prepare
+from infra.connections import take_share
 from infra.drivers.roles import AWAY, EDGES, UI_SOCKET
 from infra.settings import Deployment, Settings
-from schemas.errors import FolderLocked, PortInUse, Problem, ServiceFailed, SettingsInvalid
+from schemas.errors import (
+    DiskFull,
+    FolderLocked,
+    PortInUse,
+    Problem,
+    ServiceFailed,
+    SettingsInvalid,
+    StoreUnavailable,
+)
 
 LOOK_S: Final = 0.05
 LOCK_WAIT_S: Final = 10.0  # for a command that is just ending; another `up` is an error at once
@@ -38,6 +47,8 @@ CLUSTER_STOP_S: Final = 9.0  # with Kafka: a worker commits the batch in flight 
 ORDER: Final = (("http", "inbox"), ("ui", "worker", "archive", "publish"))
 LONGEST_SOCKET: Final = 100  # letters of a Unix socket's path; the system takes 107
 BACKLOG: Final = 2_048
+ROOM_S: Final = 2.0  # between two tries on a full disk
+T = TypeVar("T")
 _log = logging.getLogger("touchfold.up")
 
 
@@ -111,26 +122,21 @@ class Supervisor:
         self._ui_path = ""
         self._folder_of_socket: tempfile.TemporaryDirectory[str] | None = None
         self._server_ends: deque[float] = deque(maxlen=TOO_OFTEN)
+        self._room_at = 0.0  # when PostgreSQL, which ended on a full disk, is tried again; 0 while it runs
         self.url = ""
 
     def run(self, ready: Callable[[str], None]) -> None:
         """Raises FolderLocked, PortInUse, ServiceFailed, SettingsInvalid, SchemaNewer, MasterKeyWrong."""
-        running = claim(self._adapters, LOCK_WAIT_S, self._say)
-        if running is not None:
-            raise FolderLocked(
-                f"touchfold already runs on {self._settings.data} (process {running.pid}, {running.url}): "
-                "stop it first, or give another folder with --data"
-            )
         try:
+            self._when_there_is_room(self._claim)
             port = self._bind() if self._plan.edges else 0
-            self._start_server()
-            deployment = prepare(self._settings, self._adapters, self._progress)
+            deployment = self._when_there_is_room(self._prepare)
             self._tell_about_the_key()
             if self._plan.pages:
-                self._tell_about_the_first_admin()
+                self._when_there_is_room(self._tell_about_the_first_admin)
             if "api" in self._plan.edges:
-                self._resume_erasures(deployment)
-            self._note(port)
+                self._when_there_is_room(lambda: self._resume_erasures(deployment))
+            self._when_there_is_room(lambda: self._note(port))
             if self._listener is not None:
                 start_listening(self._listener)
             if self._plan.pages:
@@ -149,8 +155,41 @@ class Supervisor:
         self.url = url_of(self._settings.host, port)
         return port
 
+    def _claim(self) -> None:
+        running = claim(self._adapters, LOCK_WAIT_S, self._say)
+        if running is not None:
+            raise FolderLocked(
+                f"touchfold already runs on {self._settings.data} (process {running.pid}, {running.url}): "
+                "stop it first, or give another folder with --data"
+            )
+
+    def _prepare(self) -> Deployment:
+        if not self._server.pid or self._server.poll() is not None:
+            self._start_server()
+        return prepare(self._settings, self._adapters, self._progress)
+
+    def _when_there_is_room(self, step: Callable[[], T]) -> T:
+        """Do a step of the start, again and again while the disk is full: it needs somebody, and then no restart.
+
+        A full disk may show as PostgreSQL's end. Raises what the step raises otherwise, and _Stopped.
+        """
+        waits = False
+        while True:
+            try:
+                with room_needed(self._settings.data):
+                    return step()
+            except StoreUnavailable as err:
+                if not isinstance(err, DiskFull) and self._adapters.disk.has_room(WORKER):
+                    raise
+                if not waits:
+                    self._say(f"waiting for room: {err.message}")
+                waits = True
+            if self._stop.wait(ROOM_S):
+                raise _Stopped
+
     def _start_server(self) -> None:
         self._server.start(self._progress)
+        take_share("up", self._server.dsn, self._server.vault_dsn)
 
     def _progress(self, line: str) -> None:
         """Recovery after a crash may take minutes; a stop is not kept waiting for it."""
@@ -224,14 +263,27 @@ class Supervisor:
 
     def _watch_server(self, port: int) -> None:
         status = self._server.poll()
-        if status is None:
+        if status is None or time.monotonic() < self._room_at:
             return
-        self._server_ends.append(time.monotonic())
-        if _too_often(self._server_ends):
-            raise ServiceFailed(f"PostgreSQL ends again and again: read {self._adapters.folder.logs / 'postgres.log'}")
-        _log.warning("PostgreSQL ended (status %s): starting it again", status)
+        if not self._room_at:
+            self._server_ends.append(time.monotonic())
+            if _too_often(self._server_ends):
+                log = self._adapters.folder.logs / "postgres.log"
+                raise ServiceFailed(f"PostgreSQL ends again and again: read {log}")
+            _log.warning("PostgreSQL ended (status %s): starting it again", status)
         before = self._server.dsn
-        self._start_server()  # raises when it cannot: that ends `up` with PostgreSQL's own reason
+        try:
+            with room_needed(self._settings.data):
+                self._start_server()  # raises when it cannot: that ends `up` with PostgreSQL's own reason
+        except DiskFull as err:
+            if not self._room_at:
+                self._say(f"waiting for room: {err.message}")
+            self._room_at = time.monotonic() + ROOM_S
+            return
+        if self._room_at:
+            self._say("there is room again: PostgreSQL runs")
+            self._room_at = 0.0
+            self._server_ends.clear()
         if self._server.dsn != before:  # on loopback the port may be another one
             self._note(port)
             for child in self._children:
@@ -307,12 +359,8 @@ class Supervisor:
 
     def _answers(self, port: int) -> bool:
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self._settings.host, self._settings.host)
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        try:
-            with opener.open(f"{url_of(host, port)}/health", timeout=5) as answer:
-                return bool(answer.status == 200)
-        except (urllib.error.URLError, OSError):
-            return False
+        found = health_of(url_of(host, port))
+        return found is not None and bool(found.get("ready"))  # with a full disk too: reads go on
 
     # --- end -------------------------------------------------------------------------------------------------------
 

@@ -10,15 +10,8 @@ create table figures (
     amount numeric not null,  -- scaled by 10^4
     primary key (revision, kind, place, other, label)
 );
-create table figure_deltas (
-    revision integer not null,
-    kind smallint not null,
-    place bigint not null,
-    other integer not null,
-    label text not null,
-    n bigint not null,
-    amount numeric not null
-);
+-- One row a transaction: its cells, packed. Small and written once, so that the transaction pays little for them.
+create table figure_deltas (revision integer not null, cells bytea not null);
 -- What was there before the figures is counted in the background. No row: all is counted.
 create table figure_profile_fills (revision integer primary key, place uuid not null);
 create table figure_event_fills (partition smallint primary key, at bigint not null, until bigint not null);

@@ -12,6 +12,7 @@ import time
 
 from infra.adapters.postgres_control import PostgresControl
 from infra.adapters.postgres_rebuild import PostgresRebuild
+from processors.definitions import start_rebuild
 from processors.rebuild import Builder
 from processors.worker import Worker
 from tests.bench.live import Bench, LivePath, Size, database, services_of
@@ -50,8 +51,7 @@ def measure(table: Table, size: Size) -> None:
 def _measure_one(table: Table, bench: Bench, events: int, live_us: float) -> float:
     """One rebuild; returns the peak memory of its process."""
     control = bench.services.control
-    live = control.live()
-    control.add_revision("rebuild", live.definitions, live.content_hash, utc_now())
+    start_rebuild(control, utc_now())
     postgres = cpu_of_tree(bench.postgres.pid)
     command = [sys.executable, "-m", "tests.bench.rebuild", bench.postgres.dsn]
     done = subprocess.run(command, check=True, capture_output=True, text=True)

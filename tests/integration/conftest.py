@@ -5,14 +5,16 @@ from pathlib import Path
 
 import pytest
 
+from projections.state import ORDER_CAP
 from tests.api_server import ApiServer, api_server
 from tests.conftest import Databases
 from tests.reading_world import ReadingWorld, reading_world
 
 
 @pytest.fixture
-def world(databases: Databases) -> Iterator[ReadingWorld]:
-    with reading_world(databases) as world:
+def world(databases: Databases, request: pytest.FixtureRequest) -> Iterator[ReadingWorld]:
+    """A parameter is the cap of orders (decision 0020), None for none."""
+    with reading_world(databases, order_cap=getattr(request, "param", ORDER_CAP)) as world:
         yield world
 
 

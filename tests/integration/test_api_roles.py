@@ -43,6 +43,7 @@ MAY = {
     "POST /sources": "admin",
     "POST /sources/{name}/rotate": "admin",
     "POST /sources/{name}/revoke": "admin",
+    "POST /sources/{name}/settings": "admin",
     "GET /tokens": "admin",
     "POST /tokens": "admin",
     "POST /tokens/{token_id}/revoke": "admin",

@@ -160,3 +160,21 @@ def test_a_demo_plays_into_a_running_up(tmp_path: Path) -> None:
         assert applied == counts(Plan(seed=7, until=date.fromisoformat(UNTIL), customers=20))
     finally:
         assert up.stop() == 0, up.log
+
+
+def test_a_folder_with_real_data_is_refused_and_not_touched(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    up = Up(data)
+    try:
+        up.wait_ready()
+        key = result("source", "create", "web", "--data", str(data))["write_key"]
+        up.send_until_accepted(key, "track", {"userId": "u-1", "event": "Signed Up", "messageId": "m-1"})
+        refused = Demo(data, "--customers", "5")
+        assert refused.process.wait(DEADLINE_S) == 1
+        assert "holds 1 events that are not the demo's" in refused.err
+        assert "--yes" in refused.err
+        assert [source["name"] for source in result("source", "list", "--data", str(data))] == ["web"]
+        with demo(data, "--customers", "5", "--until", UNTIL, "--rate", "0", "--yes") as mixed:
+            mixed.wait_ready()
+    finally:
+        up.stop()

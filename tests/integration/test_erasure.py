@@ -146,7 +146,9 @@ def is_what_the_log_says(world: World) -> bool:
     live = world.control.live()
     compiled = Compiled.of(live, "UTC", "USD")
     with world.rebuild.snapshot(live.revision) as snapshot:
-        return check(world.services, compiled, snapshot, lambda _done, _total: None).equal
+        verdict = check(world.services, compiled, snapshot)
+    assert verdict.differences == [], verdict.found
+    return verdict.equal
 
 
 @pytest.fixture

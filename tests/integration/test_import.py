@@ -3,6 +3,7 @@
 import csv
 import gzip
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -248,3 +249,39 @@ def test_all_of_complete_journey_is_equal_to_its_reference(tmp_path: Path, share
     }
     with (folder / "reference/sales_by_month.csv").open() as lines:
         assert found == {row["ym"]: (int(row["baskets"]), cents(row["sales"])) for row in csv.DictReader(lines)}
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3_600)
+def test_a_million_refused_lines_are_all_told_in_flat_memory(tmp_path: Path) -> None:
+    """Peak memory of the command, a tenth of the lines against all of them."""
+    peaks = []
+    for number in (100_000, 1_000_000):
+        path, mapping = tmp_path / f"{number}.csv", tmp_path / "till.yaml"
+        with path.open("w") as file:
+            file.write("card,day,price\n")
+            file.writelines(f"c{n},2026-01-0{n % 9 + 1},{'12.50' if n < 3 else 'twelve'}\n" for n in range(number))
+        mapping.write_text(
+            "{source: till, format: csv, type: pos.purchase, identifiers: {loyalty_card: card},"
+            " occurred_at: {column: day, format: '%Y-%m-%d'}, properties: {revenue: {column: price, money: USD}}}"
+        )
+        out = tmp_path / "out.json"
+        arguments = [
+            "import",
+            str(path),
+            "--mapping",
+            str(mapping),
+            "--data",
+            str(tmp_path / f"data{number}"),
+            "--json",
+        ]
+        with out.open("w") as answer:
+            process = subprocess.Popen([sys.executable, "-m", "infra.cli.main", *arguments], stdout=answer)
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        assert process.returncode == 0
+        found = json.loads(out.read_text())
+        assert counts(found) == (number, 3, 0, number - 3)
+        assert found["refused"][-1]["line"] == number + 1
+        peaks.append(usage.ru_maxrss)
+    assert peaks[1] < peaks[0] * 1.2, peaks

@@ -19,9 +19,9 @@ from infra.adapters.parquet_archive import ParquetArchive
 from infra.adapters.postgres_log import PARTITIONS, PostgresLog
 from infra.adapters.postgres_operations import Operations
 from infra.bootstrap import Session, build
-from infra.cli.doctor import Finding
-from infra.cli.doctor import _on as doctor_on
+from infra.checks import Finding
 from infra.cli.status import measure
+from infra.doctor import on_session as doctor_on
 from infra.drivers.health import Health
 from infra.drivers.sql_process import run_sql
 from infra.settings import Deployment, load

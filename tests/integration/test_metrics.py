@@ -53,6 +53,9 @@ def test_the_text_is_prometheus_and_tells_lag_sizes_and_counts(world: ReadingWor
     assert found['touchfold_dead_letters_open{stage="door"}'] == 1
     assert found["touchfold_worker_heartbeat_age_seconds"] >= 0
     assert found["touchfold_database_bytes"] > 1_000_000
+    assert 0 < found["touchfold_database_backends"] <= found["touchfold_database_backends_most"]
+    assert found['touchfold_connections_most{database="main"}'] > 0
+    assert found['touchfold_connections_waiting{database="main"}'] == 0
     assert 0 < found["touchfold_disk_free_ratio"] <= 1
     assert found['touchfold_door_events_total{result="accepted"}'] == 2
     assert found['touchfold_refused_requests_total{edge="door",status="401"}'] == 1

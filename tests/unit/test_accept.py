@@ -307,13 +307,61 @@ def test_a_body_is_read_with_its_defaults() -> None:
     assert single.sent_at is None
 
 
+def test_what_is_no_number_is_null_and_a_broken_item_leaves_its_batch_alone() -> None:
+    raw = rb'{"batch":[{"x":NaN,"y":"NaN"},{"x":-Infinity},{"x":undefined},{"y":"a],[\"","x":1},{a:1},],"writeKey":"k"}'
+    body = read_body(raw, "batch", gzip=False)
+    assert body.write_key == "k"
+    assert [each.raw if isinstance(each, Unreadable) else each for each in body.items] == [
+        {"x": None, "y": "NaN"},
+        {"x": None},
+        b'{"x":undefined}',
+        {"y": 'a],["', "x": 1},
+        b"{a:1}",
+    ]
+    assert read_body(b'{"event":"E","x":Infinity}', "track", gzip=False).items == [
+        {"event": "E", "x": None, "type": "track"}
+    ]
+
+
+def test_an_untyped_item_is_set_aside_alone(acceptor: Acceptor) -> None:
+    untyped = {"event": "E", "userId": "u", "traits": {"email": "ada@example.com"}}
+    accepted = acceptor.accept([track(), untyped, track(messageId="m-2")], WEB, NOW)
+    assert [result.status for result in accepted.results] == ["accepted", "dead_letter", "accepted"]
+    assert letter(accepted).rule == "unknown_type"
+
+
+class Unforeseen(Exception):
+    pass
+
+
+class BrokenForm:
+    """A normal form that fails on one value, as a mistake of ours would."""
+
+    def __call__(self, kind: str, value: object) -> str | None:
+        if value == "unforeseen":
+            raise Unforeseen
+        return normalise(kind, value, phone=PHONE)
+
+
+def test_an_item_that_we_fail_on_is_set_aside_alone_and_whole(vault: PlainVault) -> None:
+    acceptor = Acceptor(vault, vault, BrokenForm(), daily)
+    bad = track(userId="unforeseen", messageId="m-2", properties={"n": 1})
+    accepted = acceptor.accept([track(), bad, track(messageId="m-3")], WEB, NOW)
+    assert [result.status for result in accepted.results] == ["accepted", "dead_letter", "accepted"]
+    found = letter(accepted)
+    assert (found.rule, found.event_id) == ("internal", event_key(SECRET, "web", "m-2"))
+    assert json.loads(found.sealed[32:])["item"] == bad
+
+
 @pytest.mark.parametrize(
     ("raw", "error"),
     [
         (b"", InvalidJson),
         (b"[" * 100_000, BadRequest),
         (b'{"batch":' + b"[" * 100_000, InvalidJson),
-        (b'{"batch":[{"a":NaN}]}', InvalidJson),
+        (b'{"batch":[{"a":1}', InvalidJson),
+        (b'{"batch":[{"a":[1}]}', InvalidJson),
+        (b'{"batch":[{"a":1}]', InvalidJson),
         (b'{"batch":5}', BadRequest),
         (b"[]", BadRequest),
         (b"{}", BadRequest),

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from projections.figures import add_change, add_nobody, add_profile
+from projections.figures import Side, add_change, add_nobody, add_profile, roll_up, spent_of
 from projections.orders import order_slots, orders_alone, orders_of
 from projections.state import CANCELS, ORDERS, OVERFLOW, REFUNDS, LocalDays, State, pack, put
-from schemas.figures import Cells, Counted, Kind, add
+from schemas.figures import PERIODS, Cells, Counted, Kind, add
 
 DAYS = LocalDays("Europe/Vienna")
 DAY_US = 86_400_000_000
@@ -56,7 +56,7 @@ def test_a_change_is_what_was_counted_after_it_less_what_was_before(seed: int) -
         for _ in range(random.randrange(3)):
             grow(state, random)
         new = counted(state, random)
-        add_change(kept, row, new, before, state, DAYS)
+        add_change(kept, Side(row, spent_of(before, DAYS)), Side(new, spent_of(state, DAYS)), (before, state))
         row = new
         whole: Cells = {}
         add_profile(whole, row, DAYS)
@@ -106,6 +106,42 @@ def test_buyers_of_any_window_are_those_who_ordered_in_it(seed: int) -> None:
         inside = [days for days in bought if any(first <= day <= last for day in days)]
         assert buyers == len(inside)
         assert buyers - once == sum(sum(day <= last for day in days) > 1 for days in inside)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_buyers_of_every_period_are_the_sum_of_what_is_stored_up_to_its_last_day(seed: int) -> None:
+    random = Random(seed)
+    cells: Cells = {}
+    bought: list[list[int]] = []
+    for _ in range(15):
+        state = empty()
+        for number in range(random.randrange(1, 6)):
+            put(state[ORDERS], [f"o{number}", 0, random.randrange(900) * DAY_US, random.randbytes(16), 1, "USD", 1, 1])
+        add_profile(cells, counted(state, random), DAYS)
+        bought.append([DAYS.day(entry[2]) for entry in state[ORDERS]])
+    stored = roll_up(cells, DAYS)
+    for last in [random.randrange(1_000) for _ in range(40)]:
+        for length in PERIODS:
+            inside = [days for days in bought if any(last - length < day <= last for day in days)]
+            sums = {
+                kind: sum(
+                    n for (of, day, days, _), (n, _) in stored.items() if of == kind and days == length and day <= last
+                )
+                for kind in (Kind.PERIOD_BUYERS, Kind.PERIOD_FIRSTS)
+            }
+            assert sums[Kind.PERIOD_BUYERS] == len(inside)
+            again = sum(sum(day <= last for day in days) > 1 for days in inside)
+            assert sums[Kind.PERIOD_BUYERS] - sums[Kind.PERIOD_FIRSTS] == again
+
+
+def test_what_is_stored_by_days_is_what_is_stored_by_quarters_of_an_hour() -> None:
+    cells: Cells = {}
+    for bucket in range(40):
+        add(cells, (Kind.ORDERS, bucket, 0, ""), 1, bucket)
+    stored = roll_up(cells, LocalDays("Asia/Kathmandu"))  # 5:30 then, so 22 hours to a day's end
+    days = {key[1]: cell for key, cell in stored.items() if key[0] == Kind.DAY + Kind.ORDERS}
+    assert days == {0: [40, sum(range(40))]}
+    assert stored.items() >= cells.items()
 
 
 def test_a_customer_whose_orders_are_not_at_hand_is_counted_as_that_and_in_no_amount() -> None:

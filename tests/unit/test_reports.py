@@ -8,7 +8,8 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from query.exports import guarded
-from query.reports import PERIODS, Figure, change, period_of
+from query.reports import Figure, change, period_of
+from schemas.figures import PERIODS
 
 VIENNA = ZoneInfo("Europe/Vienna")
 

@@ -28,6 +28,7 @@ _HEAD: Final = '<link rel="stylesheet" href="/assets/touchfold.css"><script src=
 STYLES_OF_OPERATORS: Final = '<link rel="stylesheet" href="/assets/operate.css">'
 SESSION_S: Final = 30.0  # how often an open page asks whether its session still stands
 log = logging.getLogger("touchfold.ui")
+ANSWER_S: Final = 15.0  # to build a page, before it is a 500: a connection alone may be waited for 5 s
 
 
 def viewer_now() -> Viewer:
@@ -60,7 +61,7 @@ def page(services: Services, path: str, *, title: str, right: str = READ) -> Cal
 
         framed.__annotations__ = dict.fromkeys(_parameters(path), str) | {"return": None}
         framed.__signature__ = _signature(path)  # type: ignore[attr-defined]
-        ui.page(path, title=f"{title} · Touchfold", dark=None)(framed)
+        ui.page(path, title=f"{title} · Touchfold", dark=None, response_timeout=ANSWER_S)(framed)
         return build
 
     return declare

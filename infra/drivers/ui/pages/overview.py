@@ -9,8 +9,9 @@ from nicegui import ui
 from infra.drivers.ui import words
 from infra.drivers.ui.services import Services, Viewer
 from infra.drivers.ui.shell import empty, every, page, panel, sparkline
-from query.reports import PERIODS, Figure, Overview
+from query.reports import Figure, Overview
 from schemas.errors import FiguresPreparing, TouchfoldError
+from schemas.figures import PERIODS
 
 NAMES: Final = {7: "7 days", 30: "30 days", 90: "90 days", 365: "A year"}
 COLOURS: Final = {
