@@ -15,10 +15,9 @@ from pathlib import Path
 from typing import IO, Any, Final
 
 import psycopg2.errors
-from psycopg2.extensions import connection as Connection
 from psycopg2.extensions import cursor as Cursor
 
-from infra.adapters.postgres import COPY_HEADER, connect, int8, mapped
+from infra.adapters.postgres import COPY_HEADER, Dedicated, int8, mapped
 from infra.adapters.postgres_figures import all_cells
 from infra.adapters.postgres_locks import ERASURE_LOCK
 from infra.adapters.postgres_rows import EVIDENCE, PROFILES, evidence_row, profile_row
@@ -152,7 +151,8 @@ def snapshot(dsn: str, revision: int, timeout_s: float, folder: Path | None, tel
     Raises StoreUnavailable after `timeout_s` without a moment at which nothing waits, and DiskFull.
     """
     with ExitStack() as files:
-        with mapped(), closing(_session(dsn, "touchfold snapshot")) as connection:
+        with mapped(), closing(_session(dsn, "touchfold snapshot")) as session:
+            connection = session.connection()
             connection.set_session(isolation_level="REPEATABLE READ", readonly=True)
             with connection.cursor() as view:
                 _begin(dsn, revision, view, timeout_s)
@@ -161,16 +161,14 @@ def snapshot(dsn: str, revision: int, timeout_s: float, folder: Path | None, tel
         yield taken
 
 
-def _session(dsn: str, name: str) -> Connection:
+def _session(dsn: str, name: str) -> Dedicated:
     """A connection of its own. The server looks whether we are still there while it sorts for us."""
-    connection = connect(dsn, name)
-    connection.autocommit = True
-    with connection.cursor() as cursor:
+    session = Dedicated(dsn, name)
+    with session.reading() as cursor:
         cursor.execute(
             f"set idle_in_transaction_session_timeout = '{IDLE_S}s'; set client_connection_check_interval = '5s'"
         )
-    connection.autocommit = False
-    return connection
+    return session
 
 
 def _begin(dsn: str, revision: int, view: Cursor, timeout_s: float) -> None:
@@ -178,7 +176,7 @@ def _begin(dsn: str, revision: int, view: Cursor, timeout_s: float) -> None:
     deadline = time.monotonic() + timeout_s
     with closing(_session(dsn, "touchfold snapshot gate")) as gate:
         while True:
-            with gate, gate.cursor() as cursor:
+            with gate.transaction() as cursor:
                 if _halted(cursor) and _drained(cursor, revision, deadline):
                     view.execute("select 1")  # the view is of this moment; FOLD may go on
                     return
