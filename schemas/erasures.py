@@ -71,6 +71,13 @@ class Receipt(NamedTuple):
     last: tuple[int, bytes]
 
 
+class Remains(NamedTuple):
+    """Where the storage below us may still hold what was deleted, sealed under the master key, and until when."""
+
+    where: str  # vault_table, wal, replicas, wal_archive, backups
+    until: str
+
+
 class ErasureReads(Protocol):
     """What an erasure looks at, in one transaction."""
 
@@ -123,6 +130,9 @@ class ErasureWrites(ErasureReads, Protocol):
 class ErasureStore(Protocol):
     """The main database's part. Every method commits what it did before it returns."""
 
+    def check_rights(self) -> None:
+        """Raises RightsMissing where the account may not do one of the steps."""
+
     def reading(self) -> AbstractContextManager[ErasureReads]: ...
 
     def begin(self, make: Callable[[ErasureReads], Erasure]) -> Erasure:
@@ -156,6 +166,9 @@ class ErasureStore(Protocol):
 class ErasureVault(Protocol):
     """The vault's part."""
 
+    def check_rights(self) -> None:
+        """As the store's."""
+
     def hashes(self, tokens: Collection[bytes]) -> list[bytes]: ...
 
     def present(self, tokens: Collection[bytes]) -> AbstractSet[bytes]: ...
@@ -168,7 +181,10 @@ class ErasureVault(Protocol):
         """A new epoch; returns when every lease was renewed in it or has expired. Raises StoreUnavailable."""
 
     def destroy(self, tokens: Collection[bytes]) -> None:
-        """Delete the rows and what PostgreSQL keeps of them in its files and WAL."""
+        """Delete the rows, and of what PostgreSQL keeps of them what can be; `remains` is the rest."""
+
+    def remains(self) -> list[Remains]:
+        """Where deleted rows may still be after `destroy`."""
 
 
 class Ledger(Protocol):

@@ -16,12 +16,20 @@ from infra.adapters.connection_pool import Lane
 from infra.adapters.postgres import Database, Uuid, Uuids
 from infra.adapters.postgres_control import insert_fact
 from infra.adapters.postgres_locks import ERASURE_LOCK, IDENTITY_LOCK
+from infra.adapters.postgres_rights import Need, check_rights
 from infra.adapters.postgres_store import PostgresStore
 from schemas.erasures import Erasure, Job, Receipt, SealedLetter, Seen, TokenOwner
 from schemas.facts import PersonErased
 from schemas.store import NO_EVENT
 
 KIND: Final = "erase"
+_NEEDS: Final = (
+    Need("jobs|facts|marks|feed_batches|erased_tokens", ("select", "insert")),
+    Need("(states|memberships)_r[0-9]+|search|search_due|dead_letters", ("select", "delete")),
+    Need("profiles_r[0-9]+|tokens|evidence|evidence_tokens|refused_links", ("select", "update", "delete")),
+    Need("jobs|changes", ("select", "update", "insert")),
+    Need("revisions|register", ("select",)),
+)
 _EVIDENCE: Final = "e.signature, e.tokens, e.kinds, e.first_us, e.first_event, e.profile_id"
 
 
@@ -31,6 +39,10 @@ class PostgresErasures:
     def __init__(self, dsn: str) -> None:
         self._dsn = dsn
         self._database = Database(dsn, "touchfold erase", Lane.WORK)
+
+    def check_rights(self) -> None:
+        with self._database.transaction() as cursor:
+            check_rights(cursor, _NEEDS, "erasing")
 
     @contextmanager
     def reading(self) -> Iterator["PostgresErasure"]:
