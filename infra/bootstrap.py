@@ -60,14 +60,16 @@ class Adapters:
 def build(settings: Settings) -> Adapters:
     """Choose the adapters. Opens nothing."""
     server: Server
+    own: tuple[str, str] | None = None
     if settings.database is None:
         server = EmbeddedPostgres(settings.data, connections=embedded_connections(settings.doors))
     else:
         vault = settings.vault.get_secret_value() if settings.vault else None
         server = OwnPostgres(settings.data, settings.database.get_secret_value(), vault)
+        own = server.dsn, server.vault_dsn
     return Adapters(
         server=server,
-        folder=DataFolder(settings.data),
+        folder=DataFolder(settings.data, own),
         clock=SystemClock(settings.clock_offset_s),
         door_clock=SystemClock(),
         disk=Disk(settings.data),

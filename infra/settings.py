@@ -14,6 +14,7 @@ from zoneinfo import ZoneInfo, available_timezones
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 
+from infra.secret_files import FILE_FIELDS, with_files_read
 from schemas.errors import Problem, SettingsInvalid
 from schemas.failpoints import NAMES
 
@@ -166,6 +167,10 @@ class Settings(BaseModel):
 KEYS: Final = tuple(name.upper() for name in Settings.model_fields)
 """Every key, as in the environment behind TOUCHFOLD_; the file has them in small letters."""
 
+FILE_KEYS: Final = tuple(name.upper() for name in FILE_FIELDS)
+"""Names a file that holds the value, for each key that is a secret."""
+_NAMES: Final = frozenset({*KEYS, *FILE_KEYS})
+
 
 def load(environ: Mapping[str, str], *, data: Path | None = None, port: int | None = None) -> Settings:
     """Settings from the environment and the TOML file; `data` and `port` (of the command line) win over both.
@@ -194,13 +199,13 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, tuple[Any, str]]:
         key = name.removeprefix(PREFIX)
         if key in _OF_THE_TESTS:
             continue
-        if key not in KEYS and key not in _NOT_SETTINGS:
+        if key not in _NAMES and key not in _NOT_SETTINGS:
             raise _unknown(name, key)
         if not value:
             raise SettingsInvalid(f"{name} is empty: give it a value, or unset it", [Problem(name, "is empty")])
-        if key in KEYS:
+        if key in _NAMES:
             found[key.lower()] = (value, name)
-    return found
+    return with_files_read(found)
 
 
 def _from_file(configured: str | None, folder: Path) -> dict[str, tuple[Any, str]]:
@@ -219,16 +224,16 @@ def _from_file(configured: str | None, folder: Path) -> dict[str, tuple[Any, str
     found: dict[str, tuple[Any, str]] = {}
     for key, value in entries.items():
         origin = f"{key} in {path}"
-        if key.upper() not in KEYS or key != key.lower():
+        if key.upper() not in _NAMES or key != key.lower():
             raise _unknown(origin, key.upper(), small=True)
         if key == "data" and not configured:
             raise SettingsInvalid(f"{origin}: the file is in the data folder, so it cannot say where that is")
         found[key] = (value, origin)
-    return found
+    return with_files_read(found)
 
 
 def _unknown(origin: str, key: str, *, small: bool = False) -> SettingsInvalid:
-    near = get_close_matches(key, [*KEYS, *_NOT_SETTINGS], 1, 0.5)
+    near = get_close_matches(key, [*KEYS, *FILE_KEYS, *_NOT_SETTINGS], 1, 0.5)
     names = [PREFIX + each for each in KEYS]
     if small:
         near, names = [each.lower() for each in near], [each.lower() for each in KEYS]

@@ -146,8 +146,8 @@ class Operations:
 
     def processes(self) -> list[Process]:
         """The processes of the running `up`; none where there is none, or where the system has no /proc."""
-        running = self._folder.running()
-        return [] if running is None else processes_of(running.pid)
+        owner = self._folder.owner()
+        return [] if owner is None else processes_of(owner)
 
     def state(self, now: datetime) -> dict[str, Any]:
         """{"accepted", "applied", "waiting", "dead_letters", "erased", "watermark_age_s", "building", …}.

@@ -14,6 +14,7 @@ from urllib.parse import urlencode, urlsplit
 import psycopg2
 import pytest
 
+from infra.adapters.data_folder import DataFolder
 from infra.connections import SHARES, embedded_connections, most_of
 from tests.integration.running import Up, command, result, until
 
@@ -44,7 +45,9 @@ class World:
         result("status", "--wait", "--data", str(data))
         self.token = result("token", "create", "--role", "admin", "--data", str(data))["token"]
         self.cookie = self._sign_in()
-        self.dsn = json.loads((data / "run.json").read_text())["dsn"]
+        found = DataFolder(data).running()
+        assert found is not None
+        self.dsn = found.dsn
 
     def _sign_in(self) -> str:
         with closing(self._connect()) as connection:

@@ -11,7 +11,7 @@ import yaml
 
 from infra.cli.main import MODULES, build_app
 from infra.drivers.supervisor import plan_of
-from infra.settings import KEYS, load
+from infra.settings import FILE_KEYS, KEYS, load
 
 ROOT: Final = Path(__file__).parents[2]
 COMPOSE: Final = (ROOT / "compose.yaml").read_text()
@@ -53,7 +53,7 @@ def test_every_variable_of_ours_is_a_setting(compose: dict[str, Any]) -> None:
     texts = [COMPOSE, DOCKERFILE, *(page.read_text() for page in PAGES)]
     named = {name for text in texts for name in re.findall(r"\bTOUCHFOLD_([A-Z0-9_]+)\b", text)}
     assert named
-    assert named <= {*KEYS, "CONFIG"}
+    assert named <= {*KEYS, *FILE_KEYS, "CONFIG"}
     for _, service in ours(compose):
         assert service["environment"].keys() >= {"TOUCHFOLD_DATABASE", "TOUCHFOLD_MASTER_KEY", "TOUCHFOLD_LOG"}
 
