@@ -80,6 +80,7 @@ class Settings(BaseModel):
     kafka_personal: str | None = Field(None, description="topics that are given direct personal values, by commas")
     worker_runner: Literal["faust", "aiokafka"] = Field("faust", description="what drives the workers on Kafka")
     workers: int = Field(1, ge=0, le=64, description="worker processes of this machine; more than one only with kafka")
+    worker_id: str | None = Field(None, description="name of this machine's workers in their group; else the host's")
     archive: str | None = Field(None, description="another folder for the archive, or s3://bucket/prefix")
     s3_endpoint: str | None = Field(None, description="URL of an S3-compatible store; else Amazon's")
     time_zone: str = Field("UTC", description="whose days and midnights definitions count")
@@ -103,6 +104,13 @@ class Settings(BaseModel):
     def _address(cls, value: str) -> str:
         if "/" in value or any(letter.isspace() for letter in value):
             raise ValueError("is a host name or an address, such as 127.0.0.1 or 0.0.0.0")
+        return value
+
+    @field_validator("worker_id", mode="after")
+    @classmethod
+    def _member_name(cls, value: str | None) -> str | None:
+        if value is not None and re.fullmatch("[a-zA-Z0-9._-]{1,200}", value) is None:
+            raise ValueError("is letters, digits, ., _ and -, such as worker-1")
         return value
 
     @field_validator("kafka_prefix", mode="after")

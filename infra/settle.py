@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from infra.adapters.connection_pool import Lane
@@ -89,7 +90,8 @@ def _await(session: "Session", progress: Callable[[str], None]) -> None:
             if state.building is not None:
                 return False
             wanted = ends if tails is None else tails.cut(ends, state.folded)
-            return all(at >= end for at, end in zip(state.folded, wanted, strict=True))
+            # a topic may be given partitions meanwhile: whoever looked first knows fewer, and those were empty
+            return all(at >= end for at, end in zip_longest(state.folded, wanted, fillvalue=0))
 
         state = _until(database, _ALL, folded, lambda seen: progress(seen.told(total)))
         for _ in range(ROUNDS):

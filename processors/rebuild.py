@@ -117,7 +117,7 @@ class Builder:
         return _Building(compiled, folder, decider, starts, BulkFold(folder, starts))
 
     def _slice(self, building: _Building, live: LiveView) -> None:
-        behind = [end - start for end, start in zip(live.next_offsets, building.next, strict=True)]
+        behind = _behind(building, live)
         if building.decided_up_to is None:
             if sum(behind) > NEAR:
                 self._fold_past(building, behind)
@@ -172,7 +172,7 @@ class Builder:
     def _finish(self, building: _Building, live: LiveView) -> None:
         """At a batch boundary of the live loop: fold and decide the rest, then swap."""
         with self._store.halted():
-            while any(behind := [e - s for e, s in zip(live.next_offsets, building.next, strict=True)]):
+            while any(behind := _behind(building, live)):
                 self._fold(building, behind, SLICE)
             refold_marked(building.folder)
             watermark = live.lowest_watermark()
@@ -216,3 +216,11 @@ def swap_plan(old: Compiled, new: Compiled, at_us: int) -> SwapPlan:
         segment_hashes(new.definitions),
         at_us,
     )
+
+
+def _behind(building: _Building, live: LiveView) -> list[int]:
+    """By partition. Raises ProgressConflict when the log was given more: it is taken up again with these."""
+    ends = live.next_offsets
+    if len(ends) != len(building.next):
+        raise ProgressConflict(f"the log has {len(ends)} partitions now, {len(building.next)} before")
+    return [end - start for end, start in zip(ends, building.next, strict=True)]

@@ -47,12 +47,16 @@ MAX_WAIT_US: Final = MAX_WAIT // MICROSECOND
 
 @dataclass
 class SharedWorker:
-    """`PartitionWork` and the builder's `LiveView`. `owner` names it in the progress table; unique to the process."""
+    """`PartitionWork` and the builder's `LiveView`. `owner` names it in the progress table; unique to the process.
+
+    `check_in` is called before partitions are claimed; it raises where this process may not have any.
+    """
 
     services: Services
     builder: Builder
     index: SearchIndexer | None
     owner: str
+    check_in: Callable[[], None] = lambda: None
     totals: Report = field(default_factory=Report)
     _compiled: Compiled | None = None
     _folder: Folder | None = None
@@ -67,15 +71,16 @@ class SharedWorker:
     # ------------------------------------------------------------ partitions
 
     def claim(self, partitions: Collection[int]) -> dict[int, int]:
+        self.check_in()
         revision = self.compiled.revision.revision
         if self.services.control.live().revision != revision:
             self.forget()
             revision = self.compiled.revision.revision
             partitions = {*partitions, *self._epochs}
         claimed = self.services.control.claim(revision, partitions, self.owner)
-        missing = set(partitions) - {each.partition for each in claimed}
-        if missing:
-            raise ProgressConflict(f"the database does not know partitions {sorted(missing)} yet: restart the roles")
+        if len(claimed) < len(set(partitions)):  # the topic was given more
+            self.services.control.add_partitions(max(partitions) + 1)
+            claimed = self.services.control.claim(revision, partitions, self.owner)
         self._epochs |= epochs_of(claimed)
         self._make()
         return {each.partition: each.next_offset for each in claimed}

@@ -8,7 +8,7 @@ from typing import Final
 from psycopg2.extensions import cursor as Cursor
 
 from infra.adapters.connection_pool import Lane
-from infra.adapters.postgres import Database, Uuids, connect, mapped
+from infra.adapters.postgres import Database, Dedicated, Uuids, mapped
 from infra.adapters.postgres_rights import Need, check_rights
 from infra.adapters.vault_epochs import bump_epoch, wait_for_leases
 from infra.adapters.vault_rewrite import rewrite
@@ -70,7 +70,8 @@ class PostgresVaultRows:
         A door that serves this person may have read the rows again since the epoch before: after one more nobody
         can, and who returns is a new customer. Without it such a door hands out the erased tokens for ever.
         """
-        with closing(connect(self._dsn, "touchfold vault erase")) as connection, mapped():
+        with closing(Dedicated(self._dsn, "touchfold vault erase")) as session, mapped():
+            connection = session.connection()
             connection.autocommit = True
             with connection.cursor() as cursor:
                 cursor.execute("select pg_advisory_lock(%s)", (_DESTROY_LOCK,))  # given back with the connection

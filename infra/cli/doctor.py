@@ -246,7 +246,12 @@ def _progress(here: "Session", database: "Database") -> Finding:
     lacking = ends.keys() - {partition for revision, partition, _ in rows if revision == live[0]}
     if lacking:
         detail = f"nothing is folded of partition {', '.join(map(str, sorted(lacking)))}"
-        return Finding("progress", False, detail, "partitions were added to the topic: start touchfold up once")
+        return Finding(
+            "progress",
+            False,
+            detail,
+            "partitions were added to the topic: a worker that runs takes them up",
+        )
     return Finding("progress", True, f"revision {live[0]} is live and behind the log's end")
 
 

@@ -25,6 +25,7 @@ from schemas.errors import Disposition, TouchfoldError
 FATAL: Final = 70  # our error: a restart will most likely end the same way
 AWAY: Final = 75  # a backend is away: try again
 UI_SOCKET: Final = "_TOUCHFOLD_UI_SOCKET"  # where the UI answers, from the supervisor to its doors
+NUMBER: Final = "_TOUCHFOLD_NUMBER"  # of a process among those of its role
 EDGES: Final = "_TOUCHFOLD_EDGES"  # what the doors serve: door, api, or both
 _log = logging.getLogger("touchfold.roles")
 
@@ -57,7 +58,7 @@ def _worker(session: Session, stop: threading.Event, report: Report, _listener: 
 
     session.vault().hold_lease()  # keys are remembered only under a lease
     report.ready()
-    worker_role.run(session, stop)
+    worker_role.run(session, stop, int(os.environ.get(NUMBER, "0")))
 
 
 def _archive(session: Session, stop: threading.Event, report: Report, _listener: socket.socket | None) -> None:

@@ -25,7 +25,7 @@ from typing import Final, NamedTuple
 from infra.adapters.data_folder import Running
 from infra.bootstrap import Adapters, Say, Session, arm_failpoint, build, claim, prepare
 from infra.connections import take_share
-from infra.drivers.roles import AWAY, EDGES, UI_SOCKET
+from infra.drivers.roles import AWAY, EDGES, NUMBER, UI_SOCKET
 from infra.settings import Deployment, Settings
 from schemas.errors import FolderLocked, PortInUse, Problem, ServiceFailed, SettingsInvalid
 
@@ -280,10 +280,13 @@ class Supervisor:
             command += ["--socket", str(self._ui_listener.fileno())]
         if child.starts:
             command.append("--again")
+        told = {EDGES: self._plan.edges, NUMBER: str(child.number)}
+        if self._ui_path:
+            told[UI_SOCKET] = self._ui_path
         child.process = subprocess.Popen(
             command,
             pass_fds=handles,
-            env={**os.environ, EDGES: self._plan.edges} | ({UI_SOCKET: self._ui_path} if self._ui_path else {}),
+            env={**os.environ, **told},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,  # results go to our stdout, and children have none
             start_new_session=True,  # Ctrl-C reaches us alone

@@ -148,27 +148,74 @@ def test_a_topic_that_was_made_anew_is_another_log(kafka: Kafka, databases: Data
     assert (back.returncode, "set TOUCHFOLD_LOG=kafka" in back.stderr) == (1, True), back.stderr
 
 
-def test_partitions_that_a_topic_was_given_later_are_folded_after_a_restart(
+def test_partitions_that_the_topic_is_given_are_used_by_all_roles_without_a_restart(
     kafka: Kafka, databases: Databases, tmp_path: Path
 ) -> None:
     settings = settings_of(kafka, databases)
-    access_of(settings)
+    access = access_of(settings)
     at = ("--data", str(tmp_path / "one"))
-    result("status", *at, **settings)
-    access_of(settings | {"KAFKA_PARTITIONS": "5"})
     up = Up(tmp_path / "one", **settings)
     try:
         up.wait_ready()
+        processes = {role: up.pids(role) for role in ("http", "worker", "archive", "publish", "inbox")}
         key = result("source", "create", "web", *at, **settings)["write_key"]
-        for number in range(40):
-            assert up.send(key, "track", {"userId": f"p{number}", "event": "Visited"}).status == 200
-        command("status", "--wait", *at, **settings)
-        assert result("sql", "select count(*) as n, count(distinct profile_id) as p from events", *at, **settings) == [
-            {"n": 40, "p": 40}
-        ]
-        assert result("rebuild", "--check", *at, **settings)["equal"] is True
+        sent = 0
+
+        def send_each() -> None:
+            """The next event of each of 12 customers."""
+            nonlocal sent
+            for number in range(12):
+                item = {"userId": f"p{number}", "event": f"Step {sent // 12}", "messageId": f"m{sent}"}
+                assert up.send(key, "track", item).status == 200
+                sent += 1
+
+        send_each()
+        access_of(settings | {"KAFKA_PARTITIONS": "7"})
+
+        def spread() -> bool:
+            send_each()
+            return any(max(numbers) > 2 for numbers in numbers_by_customer(access, 7).values())
+
+        until(spread, "the door to use the new partitions")
+        send_each()
+        repeat = {"userId": "p0", "event": "Step 0", "messageId": "m0"}
+        assert up.send(key, "track", repeat).status == 200  # its first copy is in another partition, perhaps
+        assert command("status", "--wait", *at, **settings).returncode == 0
+        counted = "select count(*) as n, count(distinct profile_id) as p from events"
+        assert result("sql", counted, *at, **settings) == [{"n": sent, "p": 12}]
+        assert result("profile", "user_id:p3", *at, **settings)["event_count"] == sent // 12
+        assert result("status", *at, **settings)["lag"] == 0
+        check_rebuild = result("rebuild", "--check", *at, **settings)
+        assert (check_rebuild["equal"], check_rebuild["profiles"]) == (True, 12)
+        until(lambda: result("status", *at, **settings)["archived"] > sent, "the archive to have all of them")
+        assert result("sql", counted, *at, **settings) == [{"n": sent, "p": 12}]
+        for route, numbers in numbers_by_customer(access, 7).items():  # first the old partition, then the new one
+            old, new = (int(route[:8], 16) % count for count in (3, 7))
+            assert numbers.keys() <= {old, new}
+            whole = numbers[old] + (numbers.get(new, []) if new != old else [])
+            assert whole == sorted(whole)
+        assert {role: up.pids(role) for role in processes} == processes
     finally:
         up.stop()
+
+
+def numbers_by_customer(access: KafkaAccess, partitions: int) -> dict[str, dict[int, list[int]]]:
+    """By route key and partition the numbers of the messages as they lie there; without the one that is repeated."""
+    from kafka import KafkaConsumer, TopicPartition  # noqa: PLC0415
+
+    found: dict[str, dict[int, list[int]]] = {}
+    with closing(KafkaConsumer(**access.kafka_python(), isolation_level="read_committed")) as consumer:
+        parts = [TopicPartition(access.topic("events"), number) for number in range(partitions)]
+        consumer.assign(parts)
+        consumer.seek_to_beginning(*parts)
+        ends = consumer.end_offsets(parts)
+        while any(consumer.position(part) < ends[part] for part in parts):
+            for part, records in consumer.poll(timeout_ms=500).items():
+                for value in (json.loads(record.value) for record in records):
+                    if value["message_id"] != "m0":
+                        numbers = found.setdefault(value["route_key"], {}).setdefault(part.partition, [])
+                        numbers.append(int(value["message_id"][1:]))
+    return found
 
 
 @pytest.mark.parametrize("runner", ["faust", "aiokafka"])
