@@ -435,7 +435,7 @@ class BatchFlow:
         """Joins anew when a partition is nobody's for two looks. Runs beside the steps.
 
         A member with a name that comes back is not told that it leads, so it does not see that the topic was given
-        partitions; the brokers know, and share out again when it joins (KIP-814; aiokafka 0.12 lacks it).
+        partitions; the brokers know, and share out again when it joins (KIP-814, which aiokafka 0.14 lacks).
         """
         before = False
         while True:
