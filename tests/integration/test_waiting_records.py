@@ -77,9 +77,16 @@ class Side:
         else:
             worker = SharedWorker(self.services, Builder(self.services, self.world.rebuilding()), None, "worker")
             work_off(worker, lambda: None)
+            worker.builder.resign()  # the next is another worker's, of another build perhaps
 
     def upgrade(self) -> None:
-        self.reader, self._worker = NEWER, None
+        self.restart(NEWER)
+
+    def restart(self, reader: Reader) -> None:
+        """Another worker comes, which reads what `reader` does."""
+        if isinstance(self._worker, Worker):
+            self._worker.build.resign()
+        self.reader, self._worker = reader, None
 
     def waiting(self) -> list[tuple[int, int, str]]:
         found = self.world.services.control.waiting()
@@ -305,7 +312,7 @@ def test_a_newer_copy_that_a_revision_must_read_again_fails_it_with_a_word(side:
     side.put(2, newer(purchase(in_partition(2)[0], "new", "99.00")))
     side.settle()
     assert sum(side.profiles().values()) == 1
-    side.reader, side._worker = CURRENT, None
+    side.restart(CURRENT)
     start_rebuild(side.world.services.control, side.world.clock.now())
     side.settle()
     (message,) = side.world.query("select message from revisions where revision = 2")[0]
