@@ -22,11 +22,13 @@ from infra.drivers.sql_process import run_sql
 from processors.archive import Archiver
 from processors.dead_letters import letter_key
 from processors.definitions import start_rebuild
+from processors.direct_traits import open_direct
 from processors.late_fold import fold_late
 from processors.rebuild import Builder
 from processors.shared_worker import SharedWorker, work_off
 from processors.worker import Compiled, Worker, folder_of
-from schemas.errors import FoldFailed, ReaderTooOld
+from projections.state import DIRECT, TRAITS
+from schemas.errors import FoldFailed, ReaderTooOld, StoreUnavailable
 from schemas.record import CURRENT, Pending, Reader, Record, encode, partition_of
 from schemas.waits import WORKER, Wait
 from tests.conftest import Databases
@@ -356,3 +358,12 @@ def test_the_tail_says_what_an_old_build_leaves_out(side: Side) -> None:
     found = sql_snapshot.load(side.world.databases.main, frozenset({"_tail"}), [])
     assert found.tail.num_rows == 1
     assert [(wait.partition, wait.offset) for wait in found.left_out] == [(2, 0)]
+
+
+def test_values_of_a_newer_record_are_waited_for_and_no_decision_is_made_without_them(side: Side) -> None:
+    """As after a downgrade: a trait of a profile lies in a record that a newer build applied."""
+    side.put(2, newer(purchase(in_partition(2)[0], "new", "99.00")))
+    state = Compiled.of(side.world.services.control.live(), "UTC", "USD").fold.new_state()
+    state[TRAITS] = [["city", 0, 0, b"", DIRECT, None, 2, 0]]
+    with pytest.raises(StoreUnavailable, match=r"partition 2 offset 0 .* newer build.*upgrade this build"):
+        open_direct(side.world.services.log, side.world.services.sealer, {b"u": state}, lambda _name: True)
