@@ -1,8 +1,8 @@
 """Wait until all that was accepted is applied and decided, or do it here. For commands; no loop of the worker's."""
 
 import time
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -16,6 +16,7 @@ from schemas.waits import Waiting
 
 if TYPE_CHECKING:
     from infra.bootstrap import Session
+    from processors.worker import Build
 
 LOOK_S: Final = 0.03
 PATIENCE_S: Final = 120.0  # without any advance: the worker is not there or cannot go on
@@ -78,9 +79,18 @@ def _settle(session: "Session", progress: Callable[[str], None]) -> None:
     worker = worker_of(session)
     log = session.log()
     session.vault().hold_lease()  # else every key is read again
-    with closing(Database(session.dsn, "touchfold settle", Lane.WORK)) as database:
+    with closing(Database(session.dsn, "touchfold settle", Lane.WORK)) as database, _resigning(worker.build):
         while worker.step():
             progress(_look(database, 0).told(sum(log.ends())))
+
+
+@contextmanager
+def _resigning(builder: "Build") -> Iterator[None]:
+    """The next to build in this process is another worker's builder."""
+    try:
+        yield
+    finally:
+        builder.resign()
 
 
 def _a_worker_lives(session: "Session") -> bool:
@@ -98,7 +108,7 @@ def _work_here(session: "Session", progress: Callable[[str], None]) -> None:
 
     session.vault().hold_lease()
     worker = shared_worker_of(session)
-    with closing(Database(session.dsn, "touchfold settle", Lane.WORK)) as database:
+    with closing(Database(session.dsn, "touchfold settle", Lane.WORK)) as database, _resigning(worker.builder):
         work_off(worker, lambda: progress(_look(database, 0).told(sum(worker.services.log.ends()))))
 
 

@@ -100,6 +100,11 @@ class Builder:
             self._fail(revision, err.message)
         return True
 
+    def resign(self) -> None:
+        """Leave building to others: this process goes on without."""
+        self._building = None
+        self._store.resign()
+
     def _room(self, revision: Revision) -> bool:
         """Building doubles what is stored: it stops before it takes the room of the live revision and of the door."""
         room = self._has_room()

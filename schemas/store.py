@@ -394,7 +394,10 @@ class Rebuilding(Protocol):
         """Take the live revision's states, refold marks and progress over: right when both fold alike."""
 
     def lead(self) -> bool:
-        """Whether it is us who build; the first who asks does, until its connection ends."""
+        """Whether it is us who build; the first who asks does, until it resigns or its connection ends."""
+
+    def resign(self) -> None:
+        """Let another build from now on."""
 
     def halted(self) -> AbstractContextManager[None]:
         """Nobody folds for the live revision meanwhile: all have stopped at a batch boundary."""
