@@ -1,7 +1,7 @@
 """`ErasureStore` in PostgreSQL: jobs, erased tokens, and the deletions of an erasure (design C12)."""
 
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from hashlib import blake2b
@@ -164,13 +164,21 @@ class PostgresErasure:
     def evidence_of(self, tokens: Iterable[bytes]) -> list[Seen]:
         self._cursor.execute(
             f"select {_EVIDENCE} from evidence e where e.signature in"
-            " (select signature from evidence_tokens where token = any(%s)) order by e.signature",
+            " (select signature from evidence_tokens where token = any(%s)) and e.tokens <> '{}' order by e.signature",
             (Uuids(list(tokens)),),
         )
         return [
             Seen(row[0], tuple(zip(row[2], row[1], strict=True)), row[3], row[4], row[5])
             for row in self._cursor.fetchall()
         ]
+
+    def nobodys(self, routes: Iterable[bytes]) -> set[bytes]:
+        self._cursor.execute(
+            "select signature from evidence_tokens join evidence e using (signature)"
+            " where token = any(%s) and e.tokens = '{}'",
+            (Uuids(list(routes)),),
+        )
+        return {row[0] for row in self._cursor.fetchall()}
 
     def count_events(self, signatures: Iterable[bytes]) -> int:
         return self._count("register where verdict = 0 and signature = any(%s)", signatures)
@@ -215,12 +223,16 @@ class PostgresErasure:
         )
         return [(profile_id, version + 1) for profile_id, version in sorted(versions.items())]
 
-    def empty_evidence(self, signatures: Collection[bytes]) -> None:
+    def empty_evidence(self, signatures: Collection[bytes], routes: Mapping[bytes, bytes]) -> None:
         gone = Uuids(list(signatures))
         self._cursor.execute(
             "update evidence set tokens = '{}', kinds = '{}', profile_id = null where signature = any(%s)", (gone,)
         )
-        self._cursor.execute("delete from evidence_tokens where signature = any(%s)", (gone,))
+        self._cursor.execute(
+            "delete from evidence_tokens where signature = any(%s)"
+            " and (signature, token) not in (select * from unnest(%s, %s))",
+            (gone, Uuids(list(routes)), Uuids(list(routes.values()))),
+        )
         self._cursor.execute("delete from refused_links where signature = any(%s)", (gone,))
 
     def strip_evidence(self, rows: Sequence[Seen]) -> None:
