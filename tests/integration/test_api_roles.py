@@ -31,6 +31,7 @@ MAY = {
     "GET /changes": ALL,
     "GET /changes/stream": ALL,
     "POST /sql": "admin analyst",
+    "GET /sql/queue": "admin analyst",
     "GET /events": OPERATE,
     "GET /events/{event_id}": ALL,
     "GET /status": ALL,
