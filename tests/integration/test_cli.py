@@ -44,7 +44,10 @@ def test_the_help_of_a_command_names_the_data_folder(name: str) -> None:
 
     from infra.cli.main import build_app  # noqa: PLC0415
 
-    groups = dict.fromkeys(("source", "token", "user", "segment", "dead-letters"), "list") | {"topics": "plan"}
+    groups = dict.fromkeys(("source", "token", "user", "segment", "dead-letters"), "list") | {
+        "topics": "plan",
+        "record": "show",
+    }
     arguments = [name, *([groups[name]] if name in groups else []), "--help"]
     shown = CliRunner().invoke(build_app(arguments), arguments)
     assert shown.exit_code == 0, shown.output
