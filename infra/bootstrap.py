@@ -253,8 +253,9 @@ class Session:
     adapters: Adapters
     dsn: str
     vault_dsn: str
-    url: str | None  # where the running `up` answers; None when none runs
+    url: str | None  # where the running `up` answers, "" for a role without HTTP; None when none runs
     deployment: Deployment
+    running: Running | None = None  # the `up` or role that is joined
     _opened: ExitStack = field(default_factory=ExitStack)
     _vault: PostgresVault | None = None
     _shared_log: EventLog | None = None
@@ -409,7 +410,7 @@ def _joined(settings: Settings, adapters: Adapters, running: Running, role: str)
     except StoreUnavailable:
         adapters.disk.check(WORKER)  # raises the reason, where `up` waits for room to start PostgreSQL
         raise
-    return Session(settings, adapters, running.dsn, running.vault_dsn, running.url, deployment)
+    return Session(settings, adapters, running.dsn, running.vault_dsn, running.url, deployment, running)
 
 
 def claim(adapters: Adapters, wait_s: float, say: Say = quiet) -> Running | None:

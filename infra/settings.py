@@ -27,7 +27,7 @@ _OF_THE_TESTS: Final = frozenset({"SHARED", "TEST_KAFKA"})  # where the test sui
 _FAILPOINT: Final = re.compile(r"(?:(?P<role>[a-z]+)@)?(?P<name>[a-z_.]+)(?::(?P<hits>[1-9][0-9]{0,6}))?")
 _TEXTS: Final = frozenset(  # numbers and switches, as text
     {
-        *("port", "doors", "ui", "workers", "clock_offset_s"),
+        *("port", "probe_port", "doors", "ui", "workers", "clock_offset_s"),
         *("connections", "api_rate", "search_rate", "sign_in_rate"),
         *("kafka_insecure", "kafka_partitions", "kafka_replication", "kafka_ack_s", "kafka_buffer_mib"),
     }
@@ -58,6 +58,7 @@ class Settings(BaseModel):
     data: Path = Field(Path("touchfold-data"), description="the data folder")
     host: str = Field("127.0.0.1", min_length=1, description="the address to listen on")
     port: int = Field(8700, ge=0, le=65535, description="the port to listen on; 0 takes a free one")
+    probe_port: int = Field(0, ge=0, le=65535, description="the port of /live, /ready and /metrics of a role; 0: none")
     doors: int = Field(1, ge=1, le=16, description="HTTP processes that share the port")
     ui: bool = Field(True, description="whether the pages are served")
     connections: int = Field(4096, ge=8, le=1_000_000, description="of one HTTP process; fewer where descriptors are")
@@ -139,6 +140,8 @@ class Settings(BaseModel):
         """Settings that need each other. The message names the one to give."""
         if self.log == "kafka" and self.kafka_bootstrap is None:
             raise ValueError(f"{PREFIX}KAFKA_BOOTSTRAP is missing: TOUCHFOLD_LOG=kafka needs it, such as host:9092")
+        if self.probe_port and self.probe_port == self.port:
+            raise ValueError(f"{PREFIX}PROBE_PORT is the same as {PREFIX}PORT: give another one")
         if self.log == "postgres" and self.workers > 1:
             raise ValueError(f"{PREFIX}WORKERS is more than 1: several workers need TOUCHFOLD_LOG=kafka")
         if (self.kafka_sasl is None) != (self.kafka_username is None):

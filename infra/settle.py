@@ -10,9 +10,9 @@ from infra.adapters.connection_pool import Lane
 from infra.adapters.disk import WORKER
 from infra.adapters.postgres import Database
 from infra.adapters.postgres_control import waiting
-from infra.adapters.reading_log import Tails
+from infra.adapters.reading_log import Tails, accepted_ends
 from schemas.errors import StoreUnavailable
-from schemas.waits import Waiting
+from schemas.waits import Waiting, open_transaction
 
 if TYPE_CHECKING:
     from infra.bootstrap import Session
@@ -108,15 +108,24 @@ def _work_here(session: "Session", progress: Callable[[str], None]) -> None:
 
     session.vault().hold_lease()
     worker = shared_worker_of(session)
+    log = worker.services.log
+    ends, tails = accepted_ends(log), Tails(log)
     with closing(Database(session.dsn, "touchfold settle", Lane.WORK)) as database, _resigning(worker.builder):
-        work_off(worker, lambda: progress(_look(database, 0).told(sum(worker.services.log.ends()))))
+
+        def done(state: _State) -> bool:
+            work_off(worker, lambda: progress(_look(database, 0).told(sum(log.ends()))))
+            folded = _look(database, 0).folded
+            tails.cut(ends, folded)
+            return not tails.held
+
+        _until(database, _ALL, done, lambda seen: progress(seen.told(sum(ends))), lambda: None, tails)
 
 
 def _await(session: "Session", progress: Callable[[str], None]) -> None:
     """Positions first, then the marks they left: one statement sees both as of one instant."""
     with closing(Database(session.dsn, "touchfold settle", Lane.WORK)) as database:
         log = session.log()
-        ends = log.ends()
+        ends = accepted_ends(log)
         total = sum(ends)
         tails = None if session.adapters.kafka is None else Tails(log)
 
@@ -128,7 +137,7 @@ def _await(session: "Session", progress: Callable[[str], None]) -> None:
             return all(at >= end or partition in state.waits for partition, (at, end) in places)
 
         check_room = partial(session.disk.check, WORKER)
-        state = _until(database, _ALL, folded, lambda seen: progress(seen.told(total)), check_room)
+        state = _until(database, _ALL, folded, lambda seen: progress(seen.told(total)), check_room, tails)
         for _ in range(ROUNDS):
             if state.newest == 0:
                 return
@@ -145,6 +154,7 @@ def _until(
     done: Callable[[_State], bool],
     tell: Callable[[_State], None],
     check_room: Callable[[], None],
+    tails: Tails | None = None,
 ) -> _State:
     last: _State | None = None
     since = time.monotonic()
@@ -158,8 +168,12 @@ def _until(
         elif time.monotonic() - since > FULL_S:
             check_room()
         if time.monotonic() - since > PATIENCE_S:
+            held = () if tails is None else sorted(tails.held.items())
+            waits = [open_transaction(partition, *place) for partition, place in held]
+            why = "; ".join(f"{each.told()}. Do: {each.remedy}" for each in waits)
             raise StoreUnavailable(
-                f"nothing was applied for {PATIENCE_S:.0f} s: look at the worker's lines in the log of touchfold up"
+                f"nothing was applied for {PATIENCE_S:.0f} s: "
+                + (why or "look at the worker's lines in the log of touchfold up")
             )
         time.sleep(LOOK_S)
 

@@ -15,12 +15,17 @@ from schemas.errors import SettingsInvalid
 
 
 class Running(NamedTuple):
-    """A running `up`: its process, where it answers, and the connection strings (secret, hence 0600)."""
+    """A running `up` or role: its process, where it answers, and the connection strings (secret, hence 0600).
+
+    `url` is empty for a role that serves no HTTP edge.
+    """
 
     pid: int
     url: str
     dsn: str
     vault_dsn: str
+    role: str = "up"  # the command that runs
+    probe: str = ""  # where its probes answer; empty where there are none
 
 
 class DataFolder:
@@ -72,7 +77,9 @@ class DataFolder:
         try:
             note: dict[str, Any] = json.loads(self.run_file.read_text(encoding="utf-8"))
             holder = self.lock_file.read_text(encoding="utf-8").strip()
-            found = Running(int(note["pid"]), str(note["url"]), str(note["dsn"]), str(note["vault_dsn"]))
+            texts = (str(note[name]) for name in ("url", "dsn", "vault_dsn"))
+            more = {name: str(note[name]) for name in ("role", "probe") if name in note}
+            found = Running(int(note["pid"]), *texts, **more)
         except (FileNotFoundError, ValueError, KeyError):
             return None
         if holder != f"process {found.pid}":  # as EmbeddedPostgres.lock writes it
