@@ -4,6 +4,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from infra.adapters.phones import Phones
+from infra.adapters.record_gate import RecordGate
 from ingest.accept import Acceptor
 from schemas.identifiers import normalise
 
@@ -15,4 +16,6 @@ def acceptor_of(session: "Session") -> Acceptor:
     """An acceptor on the session's vault, whose lease is held from now on."""
     vault = session.vault()
     vault.hold_lease()
-    return Acceptor(vault, vault, partial(normalise, phone=Phones(session.region)), vault.daily_token)
+    phones = partial(normalise, phone=Phones(session.region))
+    gate = RecordGate(session.database("touchfold record gate"))
+    return Acceptor(vault, vault, phones, vault.daily_token, version=gate.version)

@@ -39,6 +39,7 @@ class Acting:
         self._acceptor = acceptor_of(session)
         self._lock = threading.Lock()
         self._known = False
+        self._check_disk = session.disk.check
 
     def note(self, profile_id: bytes, who: str, text: str) -> str:
         """Write a note; returns the event's id. Raises BadRequest, NotFound, Erased, StoreUnavailable."""
@@ -124,6 +125,7 @@ class Acting:
 
     def _append(self, item: Mapping[str, Any], token: bytes) -> str:
         """Accept the item and append it. `token`: of the identifier it goes by, as it was just now."""
+        self._check_disk()
         with self._lock:
             self._make_source()
             declared = self._sources.declared()

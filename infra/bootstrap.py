@@ -13,14 +13,14 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from infra import settings as reading
 from infra.adapters.clock import SystemClock
 from infra.adapters.connection_pool import Lane
 from infra.adapters.data_folder import DataFolder, Running
-from infra.adapters.disk import Disk
-from infra.adapters.embedded_postgres import EmbeddedPostgres
+from infra.adapters.disk import WORKER, Disk, room_needed
+from infra.adapters.embedded_postgres import EmbeddedPostgres, lost
 from infra.adapters.kafka_access import KafkaAccess
 from infra.adapters.master_key import master_key
 from infra.adapters.migrations import migrate
@@ -32,8 +32,11 @@ from infra.adapters.vault import ErasedTokens, PostgresVault, vault_is_new
 from infra.connections import embedded_connections, take_share
 from infra.settings import Deployment, Settings
 from schemas import failpoints
-from schemas.errors import FolderLocked, Problem, SettingsInvalid, StoreUnavailable
+from schemas.errors import DatabaseLost, FolderLocked, Problem, SettingsInvalid, StoreUnavailable
 from schemas.ports import Clock, EventLog
+
+if TYPE_CHECKING:
+    from schemas.waits import Waiting
 
 LOCK_WAIT_S: Final = 30.0  # a command waits so long for another command; a running `up` is joined at once
 PACK: Final = "retail"
@@ -108,10 +111,11 @@ def arm_failpoint(settings: Settings, role: str) -> None:
 def prepare(settings: Settings, adapters: Adapters, say: Say = quiet) -> Deployment:
     """Bring a started server to this build: migrations, master key, deployment facts, the log, first revision.
 
-    Any number of roles may do it at once. Raises SchemaNewer, MasterKeyWrong, SettingsInvalid (a deployment fact was
-    changed), ServiceFailed (the brokers' topics are not safe).
+    Any number of roles may do it at once. Raises DatabaseLost, SchemaNewer, MasterKeyWrong, SettingsInvalid
+    (a deployment fact was changed), ServiceFailed (the brokers' topics are not safe).
     """
     server = adapters.server
+    refuse_loss(adapters, server.dsn, server.vault_dsn)
     migrate(server.dsn, "main")
     migrate(server.vault_dsn, "vault")
     with closing(open_vault(settings, server.dsn, server.vault_dsn)) as vault:
@@ -126,6 +130,47 @@ def prepare(settings: Settings, adapters: Adapters, say: Say = quiet) -> Deploym
             ensure_kafka_log(database, adapters.kafka, settings, say)
         _first_revision(database, adapters.clock.now())
     return deployment
+
+
+def refuse_loss(adapters: Adapters, dsn: str, vault_dsn: str) -> None:
+    """Raises DatabaseLost where one of the two databases, or the folder beside them, is of a deployment that is gone.
+
+    The first start makes the main tables, then the vault's with its keys, then writes the deployment down: so a
+    deployment without keys, and keys without main tables, can only be losses.
+    """
+    with closing(Database(dsn, "touchfold start")) as main:
+        # in this order: another role may make it all in the meantime
+        used = _exists(main, "meta") and _has(main, "select from meta where key = 'deployment'")
+        new_vault = vault_is_new(vault_dsn)
+        fresh = not _exists(main, "meta")
+    if used and new_vault:
+        raise DatabaseLost(
+            "the vault is lost: its database is missing or empty, but the main database is in use, and personal values "
+            "open with the vault's keys alone. Restore the vault's database from a backup made together with the main "
+            "one. Nothing was changed"
+        )
+    if fresh and not new_vault:
+        raise DatabaseLost(
+            "the main database is lost: it is missing or empty, but the vault beside it is in use. Restore the main "
+            "database from a backup made together with the vault. Nothing was changed"
+        )
+    traces = adapters.folder.traces() if fresh and isinstance(adapters.server, OwnPostgres) else []
+    if traces:
+        raise DatabaseLost(lost(adapters.folder.path, "TOUCHFOLD_DATABASE is empty", traces))
+
+
+def _exists(database: Database, table: str) -> bool:
+    with database.reading() as cursor:
+        cursor.execute("select to_regclass(%s) is not null", (table,))
+        row = cursor.fetchone()
+    return bool(row and row[0])
+
+
+def _has(database: Database, query: str) -> bool:
+    with database.reading() as cursor:
+        cursor.execute(f"select exists ({query})")
+        row = cursor.fetchone()
+    return bool(row and row[0])
 
 
 def check_log_is_postgres(database: Database) -> None:
@@ -210,8 +255,9 @@ class Session:
     adapters: Adapters
     dsn: str
     vault_dsn: str
-    url: str | None  # where the running `up` answers; None when none runs
+    url: str | None  # where the running `up` answers, "" for a role without HTTP; None when none runs
     deployment: Deployment
+    running: Running | None = None  # the `up` or role that is joined
     _opened: ExitStack = field(default_factory=ExitStack)
     _vault: PostgresVault | None = None
     _shared_log: EventLog | None = None
@@ -288,20 +334,27 @@ class Session:
         self._opened.callback(database.close)
         return database
 
+    def vault_database(self, name: str) -> Database:
+        """The same to the vault's."""
+        database = Database(self.vault_dsn, name)
+        self._opened.callback(database.close)
+        return database
+
     def find_token(self, identifier: str) -> bytes | None:
         """The token of KIND:VALUE, or None. `profile:` takes a profile id. Raises BadRequest."""
         from infra.identifiers_of import token_of  # noqa: PLC0415  # phonenumbers takes 0.1 s to import
 
         return token_of(identifier, self.region, self.vault())
 
-    def settle(self, progress: Say = quiet) -> None:
+    def settle(self, progress: Say = quiet) -> "list[Waiting]":
         """Return when all accepted before the call is applied and decided, and no revision is being built.
 
-        Runs the worker here, or waits for the one of the running `up`.
+        Runs the worker here, or waits for the one of the running `up`. Partitions that wait at a record that cannot
+        be read yet are not waited for: they are told as progress, and returned.
         """
         from infra.settle import settle  # noqa: PLC0415  # the processors take 0.4 s to import
 
-        settle(self, progress)
+        return settle(self, progress)
 
     def close(self) -> None:
         self._opened.close()
@@ -317,17 +370,19 @@ def session(data: Path | str | None = None, *, role: str = "cli", say: Say = qui
     settings = reading.load(os.environ, data=None if data is None else Path(data))
     arm_failpoint(settings, role)
     adapters = build(settings)
-    running = claim(adapters, LOCK_WAIT_S, say)
+    with room_needed(settings.data):
+        running = claim(adapters, LOCK_WAIT_S, say)
     if running is not None:
         with closing(_joined(settings, adapters, running, role)) as joined:
             yield joined
         return
     server = adapters.server
     try:
-        adapters.folder.make()
-        server.start(say)
-        take_share(role, server.dsn, server.vault_dsn)
-        deployment = prepare(settings, adapters, say)
+        with room_needed(settings.data):
+            adapters.folder.make()
+            server.start(say)
+            take_share(role, server.dsn, server.vault_dsn)
+            deployment = prepare(settings, adapters, say)
         alone = Session(settings, adapters, server.dsn, server.vault_dsn, None, deployment)
         with closing(alone):
             yield alone
@@ -351,9 +406,13 @@ def role_session(data: Path, role: str, *, armed: bool = True) -> Iterator[Sessi
 
 def _joined(settings: Settings, adapters: Adapters, running: Running, role: str) -> Session:
     take_share(role, running.dsn, running.vault_dsn)
-    with closing(Database(running.dsn, "touchfold session")) as database:
-        deployment = ensure_deployment(database, settings)
-    return Session(settings, adapters, running.dsn, running.vault_dsn, running.url, deployment)
+    try:
+        with closing(Database(running.dsn, "touchfold session")) as database:
+            deployment = ensure_deployment(database, settings)
+    except StoreUnavailable:
+        adapters.disk.check(WORKER)  # raises the reason, where `up` waits for room to start PostgreSQL
+        raise
+    return Session(settings, adapters, running.dsn, running.vault_dsn, running.url, deployment, running)
 
 
 def claim(adapters: Adapters, wait_s: float, say: Say = quiet) -> Running | None:

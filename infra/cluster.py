@@ -6,7 +6,8 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 from infra.adapters import kafka_topics
-from infra.adapters.archived_log import ArchivedLog, ArchiveReader
+from infra.adapters.archive_reader import ArchiveReader
+from infra.adapters.archived_log import ArchivedLog
 from infra.adapters.connection_pool import Lane
 from infra.adapters.kafka_access import EVENTS, KafkaAccess
 from infra.adapters.kafka_log import KafkaLog

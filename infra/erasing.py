@@ -1,7 +1,7 @@
 """Puts an eraser together, for the command, the API and `up`, which finishes what a crash or a restore left undone."""
 
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -12,11 +12,15 @@ from infra.adapters.postgres_erasure import LedgerFile, PostgresErasures
 from infra.adapters.vault import PostgresVault
 from infra.adapters.vault_erasure import PostgresVaultRows
 from processors.erase import Eraser
+from schemas.errors import DiskFull
 
 if TYPE_CHECKING:
     from infra.bootstrap import Session
 
-LEDGER: Final = "erasures.jsonl"
+UNSETTLED: Final = (
+    "the disk is full, so the newest events were not looked at, and may name further identifiers of this person: erase "
+    "again when there is room"
+)
 
 
 @contextmanager
@@ -31,7 +35,7 @@ def eraser(
             vault=vault,
             sealer=vault,
             vault_rows=rows,
-            ledger=LedgerFile(ledger_folder / LEDGER),
+            ledger=LedgerFile.of(ledger_folder),
             phone=Phones(region),
             now=now,
             new_id=lambda: secrets.token_bytes(16),
@@ -44,14 +48,35 @@ def erase_person(
 ) -> dict[str, Any]:
     """Erase by any identifier, or by `profile` and an id; the JSON of contracts. Takes some seconds.
 
-    Raises BadRequest, ErasureRefused.
+    On a full disk it erases what is known so far, and `note` says so: a right to be forgotten does not wait for a
+    larger disk. `waiting`, where partitions wait at a record: what was seen of the person only behind it is not
+    known; erase again when they go on. Raises BadRequest, ErasureRefused.
     """
     parts = (session.dsn, session.vault_dsn, session.vault(), session.ledger_folder, session.region)
-    session.settle()
+    note = settle_or_note(session)
     with eraser(*parts, session.door_clock.now) as erase:
         done = erase.erase(kind, value, force=force, suppress=suppress)
-    session.settle()
-    return done._asdict()
+    note |= settle_or_note(session)  # what a full disk leaves is to count segments without the person
+    return done._asdict() | note
+
+
+def settle_or_note(session: "Session") -> dict[str, Any]:
+    """Settle; what to tell whoever erases: `note` on a full disk, `waiting` for partitions that wait at a record."""
+    try:
+        waiting = session.settle()
+    except DiskFull:
+        return {"note": UNSETTLED}
+    return {"waiting": [each.answer() for each in waiting]} if waiting else {}
+
+
+def told(note: Mapping[str, Any]) -> list[str]:
+    """The same as lines for people."""
+    lines = [str(note["note"])] if "note" in note else []
+    return lines + [
+        f"partition {each['partition']} waits at offset {each['offset']}: identifiers seen only behind it are not "
+        "known; erase again when it goes on"
+        for each in note.get("waiting", ())
+    ]
 
 
 def resume_jobs(

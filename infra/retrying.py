@@ -1,9 +1,9 @@
 """Dead letters sent again, for the command and the API: each goes through acceptance as if it came now."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Iterator
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
 from infra.accepting import acceptor_of
@@ -16,9 +16,14 @@ from schemas.dead_letters import DeadLetter
 from schemas.errors import NotFound
 from schemas.record import uuid_text
 from schemas.sources import Source, source_of
+from schemas.waits import SET_ASIDE, UNREADABLE
 
 if TYPE_CHECKING:
     from infra.bootstrap import Session
+
+
+FOLD_STAGE: Final = "fold"
+FOLDED_LATE: Final = (UNREADABLE, SET_ASIDE)
 
 
 class Retrying:
@@ -32,11 +37,19 @@ class Retrying:
         self._log = here.log()
         self._sources = PostgresSources(here.dsn)
         self._lock = threading.Lock()
+        self._here = here
+        self._check_disk = here.disk.check
 
     def list(self, state: str, limit: int) -> list[DeadLetter]:
         """The newest letters of a state, without their sealed bytes."""
         with self._lock:
             return self._store.list(state, limit)
+
+    def every(self, stages: Collection[str], rule: str) -> Iterator[DeadLetter]:
+        """All open letters of these stages, or by this rule, with their content, a page in memory at a time."""
+        for each in self._store.each("open"):
+            if (each.stage in stages or each.rule == rule) and (found := self._store.get(each.id)) is not None:
+                yield found[0]
 
     def get(self, letter: str) -> tuple[DeadLetter, str]:
         """A letter and its state. Raises NotFound."""
@@ -50,7 +63,7 @@ class Retrying:
             raise NotFound(f"there is no dead letter {letter}: see dead-letters list")
         return found
 
-    def run(self, rows: Sequence[DeadLetter], source: str | None = None) -> dict[str, Any]:
+    def run(self, rows: Iterable[DeadLetter], source: str | None = None) -> dict[str, Any]:
         """{"accepted": n, "refused": [ids], "gone": n}. Raises BadRequest for letters that were in the log already.
 
         `source`: whose the messages of the inbox are, whatever their write keys say. Raises NotFound for no source.
@@ -63,6 +76,11 @@ class Retrying:
                 if plain is None:
                     self._store.mark(row.id, "erased")
                     gone += 1
+                elif row.stage == FOLD_STAGE and row.rule in FOLDED_LATE:
+                    if self._fold_late(row):
+                        accepted += 1
+                    else:
+                        refused.append(uuid_text(row.id))
                 elif self._again(row, plain, owner):
                     accepted += 1
                 else:
@@ -77,6 +95,7 @@ class Retrying:
 
     def _again(self, row: DeadLetter, plain: bytes, owner: Source | None) -> bool:
         """True when all of it is in the log now (or its person is suppressed: then it is done with, too)."""
+        self._check_disk()
         now = self._now()
         if row.stage == inbox.STAGE:
             result = self._message_again(row, plain, owner, now)
@@ -91,6 +110,14 @@ class Retrying:
         same = any(letter.id == row.id for letter in result.dead)
         self._store.mark(row.id, "open" if same else "retried")  # else new letters stand for what was refused
         return not result.dead
+
+    def _fold_late(self, row: DeadLetter) -> bool:
+        """A record of the log that was set aside, applied where it lies; False when it still cannot be read."""
+        from infra.late_folding import fold_letter  # noqa: PLC0415  # the processors take 0.4 s to import
+
+        done = fold_letter(self._here, row.id)
+        self._store.mark(row.id, "retried" if done else "open")
+        return done
 
     def _message_again(self, row: DeadLetter, plain: bytes, owner: Source | None, now: datetime) -> Accepted | None:
         """The items of a message of the inbox; None when the message is refused as a whole again."""

@@ -8,6 +8,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from difflib import get_close_matches
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 from zoneinfo import ZoneInfo, available_timezones
@@ -27,7 +28,8 @@ _OF_THE_TESTS: Final = frozenset({"SHARED", "TEST_KAFKA"})  # where the test sui
 _FAILPOINT: Final = re.compile(r"(?:(?P<role>[a-z]+)@)?(?P<name>[a-z_.]+)(?::(?P<hits>[1-9][0-9]{0,6}))?")
 _TEXTS: Final = frozenset(  # numbers and switches, as text
     {
-        *("port", "doors", "ui", "workers", "clock_offset_s"),
+        *("port", "probe_port", "doors", "ui", "workers", "clock_offset_s"),
+        *("connections", "api_rate", "search_rate", "sign_in_rate"),
         *("kafka_insecure", "kafka_partitions", "kafka_replication", "kafka_ack_s", "kafka_buffer_mib"),
     }
 )
@@ -57,8 +59,14 @@ class Settings(BaseModel):
     data: Path = Field(Path("touchfold-data"), description="the data folder")
     host: str = Field("127.0.0.1", min_length=1, description="the address to listen on")
     port: int = Field(8700, ge=0, le=65535, description="the port to listen on; 0 takes a free one")
+    probe_port: int = Field(0, ge=0, le=65535, description="the port of /live, /ready and /metrics of a role; 0: none")
     doors: int = Field(1, ge=1, le=16, description="HTTP processes that share the port")
     ui: bool = Field(True, description="whether the pages are served")
+    connections: int = Field(4096, ge=8, le=1_000_000, description="of one HTTP process; fewer where descriptors are")
+    trusted_proxies: str | None = Field(None, description="proxies whose X-Forwarded-For counts, by commas")
+    api_rate: float = Field(300.0, ge=0, le=1e6, description="requests a second of one caller of the API; 0: any")
+    search_rate: float = Field(50.0, ge=0, le=1e6, description="searches a second of one caller; 0: any")
+    sign_in_rate: float = Field(60.0, ge=0, le=1e6, description="tries to sign in a minute of one address; 0: any")
     database: SecretStr | None = Field(None, description="your own PostgreSQL, instead of the one in the data folder")
     vault: SecretStr | None = Field(None, description="the vault's database; by default DATABASE's name + _vault")
     log: Literal["postgres", "kafka"] = Field("postgres", description="where the log lives")
@@ -94,6 +102,22 @@ class Settings(BaseModel):
     def deployment(self) -> Deployment:
         return Deployment(self.time_zone, self.region, self.currency)
 
+    @property
+    def proxies(self) -> tuple[IPv4Network | IPv6Network, ...]:
+        """Addresses and networks of `trusted_proxies`."""
+        parts = filter(None, (part.strip() for part in (self.trusted_proxies or "").split(",")))
+        return tuple(ip_network(part, strict=False) for part in parts)
+
+    @field_validator("trusted_proxies", mode="after")
+    @classmethod
+    def _networks(cls, value: str | None) -> str | None:
+        for part in filter(None, (part.strip() for part in (value or "").split(","))):
+            try:
+                ip_network(part, strict=False)
+            except ValueError:
+                raise ValueError(f"names {part}, which is no address or network such as 10.0.0.0/8") from None
+        return value
+
     @field_validator("data", mode="after")
     @classmethod
     def _absolute(cls, value: Path) -> Path:
@@ -125,6 +149,8 @@ class Settings(BaseModel):
         """Settings that need each other. The message names the one to give."""
         if self.log == "kafka" and self.kafka_bootstrap is None:
             raise ValueError(f"{PREFIX}KAFKA_BOOTSTRAP is missing: TOUCHFOLD_LOG=kafka needs it, such as host:9092")
+        if self.probe_port and self.probe_port == self.port:
+            raise ValueError(f"{PREFIX}PROBE_PORT is the same as {PREFIX}PORT: give another one")
         if self.log == "postgres" and self.workers > 1:
             raise ValueError(f"{PREFIX}WORKERS is more than 1: several workers need TOUCHFOLD_LOG=kafka")
         if (self.kafka_sasl is None) != (self.kafka_username is None):

@@ -1,28 +1,37 @@
 """Wait until all that was accepted is applied and decided, or do it here. For commands; no loop of the worker's."""
 
 import time
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from functools import partial
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from infra.adapters.connection_pool import Lane
+from infra.adapters.disk import WORKER
 from infra.adapters.postgres import Database
-from infra.adapters.reading_log import Tails
+from infra.adapters.postgres_control import waiting
+from infra.adapters.reading_log import Tails, accepted_ends
 from schemas.errors import StoreUnavailable
+from schemas.waits import Waiting, open_transaction
 
 if TYPE_CHECKING:
     from infra.bootstrap import Session
+    from processors.worker import Build
 
 LOOK_S: Final = 0.03
 PATIENCE_S: Final = 120.0  # without any advance: the worker is not there or cannot go on
+FULL_S: Final = 2.0  # without any advance on a full disk: the worker stands, and says so
 ROUNDS: Final = 3  # a decision may leave marks (a new hub unlinks others); these are waited for too
 _ALL: Final = 2**62
 _STATE: Final = """
 select (select array_agg(next_offset order by partition) from progress where revision = live.revision),
        (select count(*) from marks where revision = live.revision and id <= %s),
        (select coalesce(max(id), 0) from marks where revision = live.revision),
-       (select array[revision, done] from revisions where state = 'building' order by revision limit 1)
+       (select array[revision, done] from revisions where state = 'building' order by revision limit 1),
+       (select array_agg(w.partition) from waiting w join progress p using (partition)
+        where w.reader = 'worker' and p.revision = live.revision and p.next_offset = w."offset"),
+       exists (select from waiting where reader = 'refold')
 from revisions live where state = 'live'
 """
 
@@ -34,6 +43,8 @@ class _State(NamedTuple):
     waiting: int
     newest: int
     building: tuple[float, float] | None
+    waits: frozenset[int] = frozenset()  # partitions that stand at a record that cannot be read yet
+    refolds_wait: bool = False
 
     def told(self, total: int) -> str:
         if self.building is not None:
@@ -41,8 +52,23 @@ class _State(NamedTuple):
         return f"applied {min(sum(self.folded), total):,} of {total:,}"
 
 
-def settle(session: "Session", progress: Callable[[str], None]) -> None:
-    """See `Session.settle`. Raises StoreUnavailable when nothing moves for two minutes."""
+def settle(session: "Session", progress: Callable[[str], None]) -> list[Waiting]:
+    """See `Session.settle`. Raises StoreUnavailable when nothing moves for two minutes, DiskFull when that is why."""
+    _settle(session, progress)
+    with closing(Database(session.dsn, "touchfold settle")) as database:
+        found = waiting_now(database)
+    for each in found:
+        progress(f"{each.told()}. Do: {each.remedy}")
+    return found
+
+
+def waiting_now(database: Database) -> list[Waiting]:
+    """The partitions that wait at a record that cannot be read yet, and what else waits for an upgrade."""
+    with database.reading() as cursor:
+        return waiting(cursor)
+
+
+def _settle(session: "Session", progress: Callable[[str], None]) -> None:
     if session.joined or (session.adapters.kafka is not None and _a_worker_lives(session)):
         _await(session, progress)
         return
@@ -54,9 +80,18 @@ def settle(session: "Session", progress: Callable[[str], None]) -> None:
     worker = worker_of(session)
     log = session.log()
     session.vault().hold_lease()  # else every key is read again
-    with closing(Database(session.dsn, "touchfold settle", Lane.WORK)) as database:
+    with closing(Database(session.dsn, "touchfold settle", Lane.WORK)) as database, _resigning(worker.build):
         while worker.step():
             progress(_look(database, 0).told(sum(log.ends())))
+
+
+@contextmanager
+def _resigning(builder: "Build") -> Iterator[None]:
+    """The next to build in this process is another worker's builder."""
+    try:
+        yield
+    finally:
+        builder.resign()
 
 
 def _a_worker_lives(session: "Session") -> bool:
@@ -74,15 +109,24 @@ def _work_here(session: "Session", progress: Callable[[str], None]) -> None:
 
     session.vault().hold_lease()
     worker = shared_worker_of(session)
-    with closing(Database(session.dsn, "touchfold settle", Lane.WORK)) as database:
-        work_off(worker, lambda: progress(_look(database, 0).told(sum(worker.services.log.ends()))))
+    log = worker.services.log
+    ends, tails = accepted_ends(log), Tails(log)
+    with closing(Database(session.dsn, "touchfold settle", Lane.WORK)) as database, _resigning(worker.builder):
+
+        def done(state: _State) -> bool:
+            work_off(worker, lambda: progress(_look(database, 0).told(sum(log.ends()))))
+            folded = _look(database, 0).folded
+            tails.cut(ends, folded)
+            return not tails.held
+
+        _until(database, _ALL, done, lambda seen: progress(seen.told(sum(ends))), lambda: None, tails)
 
 
 def _await(session: "Session", progress: Callable[[str], None]) -> None:
     """Positions first, then the marks they left: one statement sees both as of one instant."""
     with closing(Database(session.dsn, "touchfold settle", Lane.WORK)) as database:
         log = session.log()
-        ends = log.ends()
+        ends = accepted_ends(log)
         total = sum(ends)
         tails = None if session.adapters.kafka is None else Tails(log)
 
@@ -91,28 +135,47 @@ def _await(session: "Session", progress: Callable[[str], None]) -> None:
                 return False
             wanted = ends if tails is None else tails.cut(ends, state.folded)
             # a topic may be given partitions meanwhile: whoever looked first knows fewer, and those were empty
-            return all(at >= end for at, end in zip_longest(state.folded, wanted, fillvalue=0))
+            places = enumerate(zip_longest(state.folded, wanted, fillvalue=0))
+            return all(at >= end or partition in state.waits for partition, (at, end) in places)
 
-        state = _until(database, _ALL, folded, lambda seen: progress(seen.told(total)))
+        check_room = partial(session.disk.check, WORKER)
+        state = _until(database, _ALL, folded, lambda seen: progress(seen.told(total)), check_room, tails)
         for _ in range(ROUNDS):
             if state.newest == 0:
                 return
-            state = _until(database, state.newest, lambda seen: seen.waiting == 0, lambda _seen: None)
+            state = _until(database, state.newest, _is_decided, lambda _seen: None, check_room)
 
 
-def _until(database: Database, up_to: int, done: Callable[[_State], bool], tell: Callable[[_State], None]) -> _State:
+def _is_decided(state: _State) -> bool:
+    return not state.waiting or state.refolds_wait
+
+
+def _until(
+    database: Database,
+    up_to: int,
+    done: Callable[[_State], bool],
+    tell: Callable[[_State], None],
+    check_room: Callable[[], None],
+    tails: Tails | None = None,
+) -> _State:
     last: _State | None = None
-    deadline = time.monotonic() + PATIENCE_S
+    since = time.monotonic()
     while True:
         state = _look(database, up_to)
         if done(state):
             return state
         if state != last:
-            last, deadline = state, time.monotonic() + PATIENCE_S
+            last, since = state, time.monotonic()
             tell(state)
-        elif time.monotonic() > deadline:
+        elif time.monotonic() - since > FULL_S:
+            check_room()
+        if time.monotonic() - since > PATIENCE_S:
+            held = () if tails is None else sorted(tails.held.items())
+            waits = [open_transaction(partition, *place) for partition, place in held]
+            why = "; ".join(f"{each.told()}. Do: {each.remedy}" for each in waits)
             raise StoreUnavailable(
-                f"nothing was applied for {PATIENCE_S:.0f} s: look at the worker's lines in the log of touchfold up"
+                f"nothing was applied for {PATIENCE_S:.0f} s: "
+                + (why or "look at the worker's lines in the log of touchfold up")
             )
         time.sleep(LOOK_S)
 
@@ -123,8 +186,11 @@ def _look(database: Database, up_to: int) -> _State:
         row = cursor.fetchone()
     if row is None:
         raise StoreUnavailable("there is no live revision: see touchfold doctor")
-    folded, waiting, newest, building = row
+    folded, marks, newest, building, waits, refolds_wait = row
     shown: Sequence[float] | None = building
     return _State(
-        [int(at) for at in folded or ()], int(waiting), int(newest), None if shown is None else (shown[0], shown[1])
+        *([int(at) for at in folded or ()], int(marks), int(newest)),
+        None if shown is None else (shown[0], shown[1]),
+        frozenset(waits or ()),
+        bool(refolds_wait),
     )

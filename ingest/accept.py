@@ -123,7 +123,8 @@ class Acceptor:
     """Any thread, one at a time. `normalise(kind, value)`: the normal form or None (`schemas.identifiers`).
 
     `daily_token(day)`: the token whose key seals that day's dead letters without identifiers. `random_bytes(n)`:
-    for items without a message id. Raises what the vault raises: StoreUnavailable, KeyMissing.
+    for items without a message id. `version()`: of the records to write.
+    Raises what the vault raises: StoreUnavailable, KeyMissing.
     """
 
     def __init__(
@@ -134,7 +135,9 @@ class Acceptor:
         daily_token: Callable[[date], bytes],
         *,
         random_bytes: Callable[[int], bytes] = secrets.token_bytes,
+        version: Callable[[], int] = lambda: VERSION,
     ) -> None:
+        self._version = version
         self._vault = vault
         self._sealer = sealer
         self._normalise = normalise
@@ -333,7 +336,7 @@ class Acceptor:
         digester = self._digester.copy()
         digester.update(draft.encoded)
         record = Record(
-            v=VERSION,
+            v=self._version(),
             id=id_,
             message_id=_kept(message_id),
             type=type_,

@@ -11,7 +11,16 @@ import msgspec
 
 from ingest.accept import Accepted, Call, SourceRules
 from ingest.requests import IMPORT_PATH, METRICS, call_of, query_of, read_body, time_or_none, write_key_of
-from schemas.errors import Forbidden, InvalidWriteKey, NotFound, Problem, StoreUnavailable, TooMany, TouchfoldError
+from schemas.errors import (
+    Forbidden,
+    InvalidWriteKey,
+    NotFound,
+    Problem,
+    SourceOff,
+    StoreUnavailable,
+    TooMany,
+    TouchfoldError,
+)
 from schemas.sources import Source, Sources
 
 Headers = tuple[tuple[bytes, bytes], ...]
@@ -102,7 +111,7 @@ def authenticate(write_key: str | None, sources: Sources) -> Source:
     if source is None:
         raise InvalidWriteKey("the write key is not one of ours, or was revoked: see touchfold source list")
     if not source.enabled:
-        raise NotFound("this source is switched off")
+        raise SourceOff("this source is switched off: an admin switches it on (touchfold source set NAME --enable)")
     return source
 
 

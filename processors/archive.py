@@ -10,10 +10,11 @@ from datetime import datetime
 from typing import Final
 
 from schemas.archive import ArchiveStore, Turns
-from schemas.errors import ArchiveDamaged, RecordUnreadable
-from schemas.event_columns import event_table
+from schemas.errors import ArchiveDamaged
+from schemas.event_columns import readable_table
 from schemas.ports import Clock, EventLog
-from schemas.record import Stored, decode
+from schemas.record import CURRENT, Reader, Stored, from_us, received_us
+from schemas.waits import Wait
 
 _READ: Final = 2_000  # records a read
 _MAX_BYTES: Final = 64 * 2**20  # of records in one file: bounds memory whatever their size
@@ -49,6 +50,12 @@ class Archiver:
     gaps: bool = False  # whether offsets without a record are normal in this log, as in Kafka's
     turns: Turns = field(default_factory=_Alone)
     stop: Callable[[], bool] = lambda: False
+    set_aside: Callable[[Wait], bool] = lambda _wait: False  # whether the record it would wait at does not count
+    waits: Callable[[Wait], None] = lambda _wait: None  # told of a partition that waits
+    goes_on: Callable[[int], None] = lambda _partition: None  # and of one that does no more
+    reader: Reader = CURRENT
+    _waits: dict[int, int] = field(default_factory=dict, init=False)  # by partition: at which offset it waits
+    check_room: Callable[[], None] = lambda: None  # raises DiskFull where no file may be written for now
     _ready: bool = field(default=False, init=False)
     _oldest: dict[int, tuple[int, datetime]] = field(default_factory=dict, init=False)  # partition: offset, since
 
@@ -117,6 +124,8 @@ class Archiver:
 
     def _is_due(self, partition: int, until: int) -> bool:
         start = self.store.next_offset(partition)
+        if self._waits.get(partition) == start:
+            return False  # this build will not read it: `flush` and the next process look again
         if until - start >= self.min_rows:
             return True
         return start < until and (self.clock.now() - self._since(partition, start)).total_seconds() >= self.max_age_s
@@ -131,7 +140,8 @@ class Archiver:
         return known[1]
 
     def _write(self, partition: int, until: int) -> int:
-        """One file; returns how many offsets it covers."""
+        """One file; returns how many offsets it covers. Raises DiskFull before it reads."""
+        self.check_room()
         start = self.store.next_offset(partition)
         records, upto = self._read(partition, start, until)
         if upto == start:
@@ -141,9 +151,18 @@ class Archiver:
                 f"the log has no record of partition {partition} in [{start}, {upto}), but these offsets are applied"
                 " and not archived"
             )
-        rows = event_table(records, self.currency, originals=True)
+        rows, wait = readable_table(records, self.currency, self.set_aside, originals=True, reader=self.reader)
+        if wait is not None:
+            upto = wait.offset
+            if self._waits.get(partition) != upto:
+                self._waits[partition] = upto
+                self.waits(wait)
+            if upto == start:
+                return 0
         self.turns.check()
         self.store.add(partition, upto, self.log.generation, rows)
+        if wait is None and self._waits.pop(partition, None) is not None:
+            self.goes_on(partition)
         return upto - start
 
     def _read(self, partition: int, start: int, until: int) -> tuple[list[Stored], int]:
@@ -176,8 +195,6 @@ class Archiver:
 
 
 def _received(record: Stored) -> datetime | None:
-    """None for an unreadable record."""
-    try:
-        return decode(record.value).received_at
-    except RecordUnreadable:
-        return None
+    """None for a record that does not say."""
+    at_us = received_us(record.value)
+    return None if at_us is None else from_us(at_us)

@@ -6,7 +6,7 @@ the past about three times cheaper. Bounded: memory is flat as the log grows.
 
 from typing import Final
 
-from processors.fold_batch import Batch, Folder, Report
+from processors.fold_batch import Batch, Folder, not_folded, save_states
 from projections.state import State
 from schemas.store import Advance
 
@@ -27,9 +27,8 @@ class BulkFold:
     def add(self, batch: Batch) -> None:
         """Fold the next records of a partition into the states held."""
         folder = self._folder
-        decoded, _ = folder.decode([batch], Report())
         with folder.store.fold() as tx:
-            chosen = folder.already_applied(tx, [batch], decoded)
+            chosen = folder.already_applied(tx, [batch])
         opened = folder.opened(chosen)
         states = self._states.setdefault(batch.partition, {})
         apply, new_state = folder.fold.apply, folder.fold.new_state
@@ -38,7 +37,10 @@ class BulkFold:
             if state is None:
                 state = states[each.signature] = new_state()
                 self._routes[each.signature] = bytes.fromhex(each.event.route_key)
-            apply(each.event, state, opened.get(each.key) if opened else None)
+            try:
+                apply(each.event, state, opened.get(each.key) if opened else None)
+            except Exception as err:
+                raise not_folded(each, err) from err
         self._ends[batch.partition] = batch.end
         if sum(map(len, self._states.values())) >= self._held:
             self.flush()
@@ -56,12 +58,16 @@ class BulkFold:
             tx.advance(folder.revision, steps)
             gone = tx.erased(set(self._routes.values()))
             for partition, held in self._states.items():
+                lifted: dict[tuple[int, bytes], tuple[int, ...]] = {}
                 kept = {key: state for key, state in held.items() if not gone or self._routes[key] not in gone}
                 if self._stored[partition]:
                     stored = tx.load_states(folder.revision, [(partition, key) for key in kept])
                     for (_, key), packed in stored.items():
-                        kept[key] = fold.merge([fold.unpack(packed), kept[key]])
-                tx.save_states(folder.revision, {(partition, key): fold.pack(state) for key, state in kept.items()})
+                        state = fold.unpack(packed)
+                        lifted[partition, key] = fold.lift(state)
+                        kept[key] = fold.merge_whole([state, kept[key]])
+                states = {(partition, key): state for key, state in kept.items()}
+                save_states(tx, fold, folder.revision, states, lifted)
         self._stored = list(self._ends)
         self._states.clear()
         self._routes.clear()

@@ -5,24 +5,25 @@ the same work. What differs from the last committed decision goes to the change 
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from processors.differences import NEVER_US, Cause, Differences, Told
 from processors.fresh import Fresh, Seen
+from processors.large_profiles import LargeProfiles, Part, summary_of
 from processors.resolve import Identity, Moves
 from projections.evaluate import Decision, Evaluator
 from projections.fold import Fold
 from projections.state import EVENT_COUNT, FIRST, LAST, State
 from schemas.store import NO_EVENT, SHARDS, Change, DecideTx, Mark, NewMark, ProfileRow, ProjectionStore
 
+ACTS_US: Final = 600_000_000  # who was seen within ten minutes before the decision acts now, and is searched for
+
 DirectTraits = Callable[[Mapping[bytes, State], frozenset[str]], dict[bytes, dict[str, Any]]]
 """Opens the direct traits that conditions need: states by profile id, names -> values by profile id."""
-
-Uncapped = Callable[[DecideTx, Sequence[bytes]], State]
-"""The state of some signatures folded anew from the log without a cap, for maps that overflowed."""
 
 
 class Outcome(NamedTuple):
@@ -58,7 +59,7 @@ class Decider:
     evaluator: Evaluator
     identity: Identity
     direct: DirectTraits
-    uncapped: Uncapped
+    large: LargeProfiles
     revision: int
     time_zone: str
     silent: bool = False
@@ -107,7 +108,8 @@ class Decider:
     def decide_all(self, profile_ids: Sequence[bytes], watermark_us: int, cause: str) -> None:
         """Decide these whether marked or not; a building revision does so with all of them once."""
         with self.store.decide() as tx:
-            wanted = _Wanted(dict.fromkeys(profile_ids, Cause(cause)), Moves.none(), {}, {}, {})
+            causes = dict.fromkeys(profile_ids, Cause(cause))
+            wanted = _Wanted(causes, Moves.none(), {}, {}, {}, set(), set(profile_ids))
             changes = self._decide(tx, wanted, watermark_us, False)
             if not self.silent:
                 tx.add_changes(changes)
@@ -116,13 +118,16 @@ class Decider:
         """The profiles to decide, each with its cause, after identity is settled for all signatures marked."""
         newest: dict[bytes, tuple[int, bytes]] = {}
         anew: set[bytes] = set()
+        remade: set[bytes] = set()
         for mark in taken:
+            if mark.kind != "fold":
+                remade.update(mark.signatures)
             for signature, at_us, event in zip(mark.signatures, mark.newest_us, mark.newest_events, strict=True):
                 newest[signature] = max(newest.get(signature, (NEVER_US, NO_EVENT)), (at_us, event))
             if mark.kind == "identity":
                 anew.update(mark.signatures)
         if not newest:
-            return _Wanted({}, Moves.none(), {}, {}, {})
+            return _Wanted({}, Moves.none(), {}, {}, {}, set(), set())
         owners, moves = self.identity.settle(tx, newest, anew, read_only=self.silent)
         causes: dict[bytes, Cause] = {}
         for signature, stamp in newest.items():
@@ -132,14 +137,15 @@ class Decider:
                 causes[owner] = Cause("event", max(stamp, other.stamp))
         for profile_id in moves.touched:
             causes.setdefault(profile_id, Cause("identity"))
-        return _Wanted(causes, moves, self._grown(taken, owners, moves), newest, owners)
+        shrunk = {owners[signature] for signature in remade if signature in owners} | moves.split_off.keys()
+        return _Wanted(causes, moves, self._grown(taken, owners, moves), newest, owners, remade, shrunk)
 
     def _grown(self, taken: Sequence[Mark], owners: Mapping[bytes, bytes], moves: Moves) -> dict[bytes, list[Seen]]:
         """Events by profile, of the profiles that lack these events and nothing else."""
         if self.fresh is None:
             return {}
         grown: dict[bytes, list[Seen]] = {}
-        other = {*moves.touched, *moves.joined, *moves.split_off, *moves.ended, *moves.ended.values()}
+        other = {*moves.split_off, *moves.ended, *moves.ended.values(), *(moves.touched - moves.only_found)}
         for mark in taken:
             seen = self.fresh.of(mark.id, mark.signatures)
             for signature in mark.signatures:
@@ -160,8 +166,8 @@ class Decider:
             before = tx.lock_profiles(self.revision, {*causes, *moves.ended})
         else:
             before = self._lock_beside_others(tx, wanted)
-        grown, still = self._grown_states(wanted.grown, before, watermark_us)
-        states = grown | self._states(tx, causes.keys() - grown.keys())
+        grown, still = self._grown_states(tx, wanted, before, watermark_us)
+        states = grown | self._states(tx, causes.keys() - grown.keys(), wanted, before, watermark_us)
         direct = self.direct(states, self.evaluator.needs_direct) if self.evaluator.needs_direct else {}
         differences = Differences(self.told, moves)
         rows: list[ProfileRow] = []
@@ -193,7 +199,10 @@ class Decider:
         tx.change_memberships(self.revision, differences.entered, differences.left)
         if not self.silent:
             tx.count_segment_days(differences.segment_days())
-            tx.mark_search(differences.searchable | moves.touched | moves.ended.keys() | set(gone))
+            acting = [
+                row.profile_id for row in rows if row.last_us is not None and row.last_us > row.decided_us - ACTS_US
+            ]
+            tx.mark_search(differences.searchable | moves.touched | moves.ended.keys() | set(gone), acting)
         return differences.changes
 
     def _lock_beside_others(self, tx: DecideTx, wanted: "_Wanted") -> dict[bytes, ProfileRow]:
@@ -211,18 +220,19 @@ class Decider:
         for signature in later:
             wanted.grown.pop(wanted.owners[signature], None)
         if later:
-            shards: dict[int, dict[bytes, tuple[int, bytes]]] = {}
+            shards: dict[tuple[int, str], dict[bytes, tuple[int, bytes]]] = {}
             for signature, newest in later.items():
-                shards.setdefault(signature[0] % SHARDS, {})[signature] = newest
-            tx.add_marks([NewMark(self.revision, shard, "fold", of) for shard, of in shards.items()])
+                kind = "decide" if signature in wanted.remade else "fold"
+                shards.setdefault((signature[0] % SHARDS, kind), {})[signature] = newest
+            tx.add_marks([NewMark(self.revision, shard, kind, of) for (shard, kind), of in shards.items()])
         return before | free
 
     def _grown_states(
-        self, grown: Mapping[bytes, list[Seen]], before: Mapping[bytes, ProfileRow], watermark_us: int
+        self, tx: DecideTx, wanted: "_Wanted", before: Mapping[bytes, ProfileRow], watermark_us: int
     ) -> tuple[dict[bytes, State], set[bytes]]:
         """The stored state of each profile with its new events folded in, and which kept all that the feed tells.
 
-        Profiles over a cap are left out.
+        Profiles that come over the cap are left out.
         """
         states: dict[bytes, State] = {}
         still: set[bytes] = set()
@@ -230,38 +240,79 @@ class Decider:
         if fresh is None:
             return states, still
         told, pack = self.told.slots, self.fold.pack
-        unpack, apply, prune, overflowed = self.fold.unpack, self.fold.apply, self.fold.prune, self.fold.overflowed
-        for profile_id, signatures in grown.items():
+        unpack, apply, prune, summed_up = self.fold.unpack, self.fold.apply, self.fold.prune, self.fold.summed_up
+        today = self.fold.days.day(watermark_us)
+        for profile_id, signatures in wanted.grown.items():
             row = before.get(profile_id)
             if row is None or not fresh.knows(row):
                 continue
             state = unpack(row.state)
             was = pack(list(told(state)))  # folding changes lists in place
+            large = summed_up(state)
+            if large:
+                summary = summary_of(state)
+                self.fold.make_room(state)
             for events in signatures:
                 for event, opened in events:
                     apply(event, state, opened)
-            if not overflowed(state):
+            if large:
+                joined = [each for each in wanted.moves.moved if wanted.owners.get(each) == profile_id]
+                whole = self.large.grow(tx, profile_id, state, summary, joined, today)
+            else:
+                whole = self.fold.lay_off(state) is None
+            if whole:
                 states[profile_id] = prune(state, watermark_us)
                 if pack(list(told(state))) == was:
                     still.add(profile_id)
         return states, still
 
-    def _states(self, tx: DecideTx, profile_ids: Collection[bytes]) -> dict[bytes, State]:
+    def _states(
+        self,
+        tx: DecideTx,
+        profile_ids: Collection[bytes],
+        wanted: "_Wanted",
+        before: Mapping[bytes, ProfileRow],
+        watermark_us: int,
+    ) -> dict[bytes, State]:
         """The merged state of each profile that owns any, from its signatures' states read under the lock."""
         if not profile_ids:
             return {}
         owned: dict[bytes, bytes] = {sig: owner for owner, sig in tx.evidence_of_profiles(profile_ids)}
         if self.fresh is not None:
             self.fresh.spoil(owned)
-        parts: dict[bytes, list[State]] = {}
+        parts: dict[bytes, list[Part]] = {}
         for signature, packed in tx.states(self.revision, owned):
-            parts.setdefault(owned[signature], []).append(self.fold.unpack(packed))
-        merge = self.fold.merge
-        merged = {owner: states[0] if len(states) == 1 else merge(states) for owner, states in parts.items()}
+            parts.setdefault(owned[signature], []).append(Part(signature, self.fold.unpack(packed)))
+        merge, overflowed = self.fold.merge, self.fold.overflowed
+        merged = {
+            owner: mine[0].state if len(mine) == 1 else merge(each.state for each in mine)
+            for owner, mine in parts.items()
+        }
+        today = self.fold.days.day(watermark_us)
         for owner, state in merged.items():
-            if self.fold.overflowed(state):
-                merged[owner] = self.uncapped(tx, [sig for sig, each in owned.items() if each == owner])
+            if overflowed(state):
+                self._sum_up(tx, owner, state, parts[owner], wanted, before.get(owner), today)
+            elif owner in wanted.shrunk:
+                tx.delete_order_nodes(self.revision, [owner])
         return merged
+
+    def _sum_up(
+        self,
+        tx: DecideTx,
+        owner: bytes,
+        state: State,
+        parts: Sequence[Part],
+        wanted: "_Wanted",
+        old: ProfileRow | None,
+        today: int,
+    ) -> None:
+        """The summary of a profile over the cap: its tree caught up, or made again where it may hold too much."""
+        marked = None
+        if old is not None and owner not in wanted.shrunk and self.fold.summed_up(self.fold.unpack(old.state)):
+            marked = wanted.newest
+        if len(parts) == 1:  # its own state shares its lists with the merged one
+            parts = [Part(parts[0].signature, list(state))]
+        self.large.sum_up(tx, owner, state, parts, marked, wanted.moves.moved, today)
 
     def _row(
         self,
@@ -299,7 +350,8 @@ class Decider:
 class _Wanted(NamedTuple):
     """What one run decides. `grown`: the events that are all a stored profile lacks, by profile.
 
-    `newest` and `owners`: of the signatures that were marked.
+    `newest` and `owners`: of the signatures that were marked; `remade`: those of them whose states may have been made
+    again from the log. `shrunk`: profiles that may have lost something.
     """
 
     causes: dict[bytes, Cause]
@@ -307,6 +359,8 @@ class _Wanted(NamedTuple):
     grown: dict[bytes, list[Seen]]
     newest: Mapping[bytes, tuple[int, bytes]]
     owners: Mapping[bytes, bytes]
+    remade: AbstractSet[bytes]
+    shrunk: AbstractSet[bytes]
 
 
 def _digest(packed: bytes) -> int:

@@ -304,7 +304,8 @@ def delete_projections(writes: ErasureWrites, erasure: Erasure, rules: IdentityR
     """Delete what was computed of the person. Their signatures lose owner and evidence; signatures of others lose the
     erased token alone, and are resolved again where that may change who is whom.
 
-    States go with the route key, as a rebuild has it: where that is a hub that stays, the state stays unowned.
+    States go with the route key, as a rebuild has it: where that is a hub that stays, the state stays unowned, until
+    the hub is erased itself.
     """
     erased = set(erasure.token_bytes())
     seen = {each.signature: each for each in writes.evidence_of(erased)}
@@ -316,9 +317,9 @@ def delete_projections(writes: ErasureWrites, erasure: Erasure, rules: IdentityR
     beside = {token for s in seen for _, token in seen[s].tokens} - erased
     stay = beside - _hubs_that_stay(writes, beside, erased, gone, rules)
     around = [each for each in writes.evidence_of(stay) if each.signature not in seen]
-    writes.delete_states(unread)
+    writes.delete_states(unread | writes.nobodys(erased))
     published = writes.delete_profiles(ended)
-    writes.empty_evidence(gone)
+    writes.empty_evidence(gone, {s: route_key(seen[s].tokens, rules) for s in gone - unread})
     writes.strip_evidence(left)
     writes.delete_tokens(erased)
     kept = {token for each in (*left, *around) for _, token in each.tokens}

@@ -5,8 +5,9 @@ The same code serves the live path, a building revision and a rebuild; only the 
 
 from binascii import a2b_base64
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, NoReturn
 
 import msgspec
 
@@ -15,9 +16,9 @@ from projections.fold import Fold
 from projections.fold_event import FoldEvent
 from projections.state import State
 from schemas.dead_letters import DeadLetter
-from schemas.errors import Disposition, TouchfoldError
+from schemas.errors import FoldFailed, KeyMissing, ReaderTooOld, RecordUnreadable, SealBroken, TouchfoldError
 from schemas.ports import EventLog, Sealer
-from schemas.record import Stored, signature_of, to_us
+from schemas.record import Stored, decode, received_us, signature_of, sixteen, to_us
 from schemas.store import (
     NO_EVENT,
     SHARDS,
@@ -30,6 +31,7 @@ from schemas.store import (
     RegisterRow,
     Verdict,
 )
+from schemas.waits import Bad, Wait, isolate
 
 _CACHE: Final = 100_000  # signatures whose evidence is known to be stored; about 40 MB with their tokens
 
@@ -75,6 +77,10 @@ class Report:
     erased: int = 0
 
 
+class _Again(Exception):
+    """Fold the batches again: one of their records waits, or turned out to be set aside."""
+
+
 LetterMaker = Callable[[Stored, str, str, "Applied | None"], DeadLetter]
 """(record, rule, reason, what was decoded of it) -> a sealed dead letter of stage "fold"."""
 
@@ -97,6 +103,8 @@ class Folder:
     sharded: bool = False  # a shard of DECIDE for each partition, as its folder decides it too
     fresh: Fresh | None = None  # told what DECIDE may fold into stored profiles
     poison: set[tuple[int, int]] = field(default_factory=set)  # positions whose fold failed again and again
+    waits: dict[int, Wait] = field(default_factory=dict)  # by partition: at which record it waits, as last seen
+    _by_hand: dict[tuple[int, int], str] = field(default_factory=dict)  # set aside, though they can be decoded: why
     _signatures: dict[tuple[str, ...], tuple[tuple[tuple[str, bytes], ...], bytes]] = field(default_factory=dict)
     _first: dict[bytes, int] = field(default_factory=dict)  # by signature: a receipt that its stored evidence has
     _learnt: dict[bytes, int] = field(default_factory=dict)  # the same, of the transaction that is open
@@ -104,23 +112,62 @@ class Folder:
     def run(self, batches: Sequence[Batch], prune_us: int) -> Report:
         """Fold the batches of some partitions in one transaction. `prune_us`: no later decision is before it.
 
+        A partition one of whose records cannot be read yet is folded up to there: see `waits` and `end_of`.
         Raises ProgressConflict, StoreUnavailable (nothing is kept) or an error of disposition STOP.
         """
+        if not self.live:
+            return self._run_beside(batches, prune_us)
+        for batch in batches:
+            self.waits.pop(batch.partition, None)
+        while True:
+            with suppress(_Again):
+                return self._run(batches, prune_us)
+
+    def end_of(self, batch: Batch) -> int:
+        """The offset after what `run` folded of a batch."""
+        wait = self.waits.get(batch.partition)
+        return batch.end if wait is None else min(batch.end, wait.offset)
+
+    def _run(self, batches: Sequence[Batch], prune_us: int) -> Report:
         report = Report()
-        decoded, unreadable = self.decode(batches, report)
+        steps, decoded, bad = self._judge(batches, report)
+        if not steps:
+            return report
         self._learnt = {}
         with self.store.fold() as tx:
-            tx.hold_erasures(live=self.live)
-            tx.advance(
-                self.revision,
-                [Advance(b.partition, b.start, b.end, b.watermark_us, self.epochs[b.partition]) for b in batches],
-            )
-            if self.live:
-                self._quarantine(tx, unreadable, report)
-                chosen = self._register(tx, decoded, report)
-            else:
-                chosen = self.already_applied(tx, batches, decoded)
+            tx.hold_erasures(live=True)
+            tx.advance(self.revision, steps)
+            self._quarantine(tx, bad, report)
+            chosen = self._register(tx, decoded, report)
             fresh = self._apply(tx, chosen, prune_us)
+        return self._done(report, chosen, fresh)
+
+    def _run_beside(self, batches: Sequence[Batch], prune_us: int) -> Report:
+        """For a revision beside the live one: what that one applied."""
+        report = Report(records=sum(len(batch.records) for batch in batches))
+        self._learnt = {}
+        with self.store.fold() as tx:
+            tx.hold_erasures(live=False)
+            steps = [Advance(b.partition, b.start, b.end, b.watermark_us, self.epochs[b.partition]) for b in batches]
+            tx.advance(self.revision, steps)
+            chosen = self.already_applied(tx, batches)
+            fresh = self._apply(tx, chosen, prune_us)
+        return self._done(report, chosen, fresh)
+
+    def late(self, tx: FoldTx, record: Stored) -> list[bytes]:
+        """Apply a record beside the batches; returns the signatures that it counts for. Raises why it cannot be."""
+        decode(record.value, self.fold.reader)
+        event = self.decoded(record)
+        try:
+            chosen = self._register(tx, [event], Report())
+        except _Again as err:
+            raise ReaderTooOld(self.waits[event.partition].reason) from err
+        if chosen:
+            self._learnt = {}
+            self._apply_all(tx, chosen, self.opened(chosen), 0)
+        return [each.signature for each in chosen]
+
+    def _done(self, report: Report, chosen: Sequence[Applied], fresh: list[tuple[int, dict[bytes, Seen]]]) -> Report:
         self._learn()
         if self.fresh is not None:
             self.fresh.add(fresh)
@@ -129,33 +176,68 @@ class Folder:
 
     # ------------------------------------------------------------ decode
 
-    def decode(self, batches: Sequence[Batch], report: Report) -> tuple[list[Applied], list[tuple[Stored, str]]]:
+    def _judge(self, batches: Sequence[Batch], report: Report) -> tuple[list[Advance], list[Applied], list[Bad]]:
+        """How far each partition goes, what can be read of it, and what cannot be read for good."""
+        steps: list[Advance] = []
         decoded: list[Applied] = []
-        unreadable: list[tuple[Stored, str]] = []
+        bad: list[Bad] = []
         for batch in batches:
-            report.records += len(batch.records)
-            for record in batch.records:
-                if (record.partition, record.offset) in self.poison:
-                    unreadable.append((record, "folding it failed again and again"))
-                    continue
-                try:
-                    decoded.append(self.decoded(record))
-                except TouchfoldError as err:
-                    if err.disposition is not Disposition.DEAD_LETTER:
-                        raise
-                    unreadable.append((record, err.message))
-                except ValueError:  # of another producer; a building revision meets it too, and nobody salvages there
-                    unreadable.append((record, "a token, route key or digest in it is not 32 hexadecimal digits"))
-        return decoded, unreadable
+            end = self.end_of(batch)
+            records = [each for each in batch.records if each.offset < end] if end < batch.end else batch.records
+            found = isolate(records, self._judged, self._is_set_aside)
+            if found.wait is not None:
+                self.waits[batch.partition] = found.wait
+                end = found.wait.offset
+            watermark_us = batch.watermark_us if end == batch.end else _received_at(batch.records, end)
+            if end > batch.start:
+                steps.append(Advance(batch.partition, batch.start, end, watermark_us, self.epochs[batch.partition]))
+                report.records += len(found.read) + len(found.bad)
+                decoded += found.read
+                bad += found.bad
+        return steps, decoded, bad
+
+    def _judged(self, record: Stored) -> Applied:
+        """The event of a record. Here alone it is decided what counts as one, for all who read the log."""
+        place = (record.partition, record.offset)
+        if place in self.poison:
+            raise RecordUnreadable("folding it failed again and again")
+        if place in self._by_hand:
+            raise RecordUnreadable(self._by_hand[place])
+        decode(record.value, self.fold.reader)
+        return self.decoded(record)
+
+    def _is_set_aside(self, wait: Wait) -> bool:
+        with self.store.fold() as tx:
+            return tx.is_set_aside(wait.partition, wait.offset)
+
+    def _wait_at(self, tx: FoldTx, each: Applied, err: TouchfoldError) -> NoReturn:
+        """What `each` needs cannot be had: its partition waits there, unless somebody has set it aside."""
+        if tx.is_set_aside(each.partition, each.offset):
+            self._by_hand[each.partition, each.offset] = err.message
+        else:
+            self.waits[each.partition] = Wait(each.partition, each.offset, err.code, err.message)
+        raise _Again
+
+    def again(self, records: Sequence[Stored]) -> list[Applied]:
+        """The events of records that were applied before. Raises FoldFailed with the place of one that is none now."""
+        found = isolate(records, self.decoded)
+        if found.bad:
+            partition, offset, _ = found.bad[0].record
+            raise FoldFailed(f"partition {partition} offset {offset} was applied once: {found.bad[0].reason}")
+        if found.wait is not None:
+            raise FoldFailed(
+                f"{found.wait.place} was applied by a newer build: {found.wait.reason}: upgrade this build"
+            )
+        return found.read
 
     def decoded(self, record: Stored) -> Applied:
         event = self.fold.decode(record.value)
         event.partition, event.offset = record.partition, record.offset
-        _sixteen(event.route_key)  # who folds in bulk wants it as bytes
+        sixteen(event.route_key)  # who folds in bulk wants it as bytes
         names = tuple([identifier.token for identifier in event.ids])
         known = self._signatures.get(names)
         if known is None:
-            tokens = tuple((identifier.kind, _sixteen(identifier.token)) for identifier in event.ids)
+            tokens = tuple((identifier.kind, sixteen(identifier.token)) for identifier in event.ids)
             known = tokens, signature_of(token for _, token in tokens)
             if len(self._signatures) >= _CACHE:
                 self._signatures.clear()
@@ -163,7 +245,7 @@ class Folder:
         return Applied(
             event,
             event.key,
-            _sixteen(event.digest),
+            sixteen(event.digest),
             known[0],
             known[1],
             record.partition,
@@ -174,12 +256,14 @@ class Folder:
 
     # ------------------------------------------------------------ register
 
-    def _quarantine(self, tx: FoldTx, unreadable: Sequence[tuple[Stored, str]], report: Report) -> None:
-        tx.add_dead_letters([self.letter(record, "record_unreadable", reason, None) for record, reason in unreadable])
+    def _quarantine(self, tx: FoldTx, bad: Sequence[Bad], report: Report) -> None:
+        if not bad:
+            return
+        tx.add_dead_letters([self.letter(each.record, each.rule, each.reason, None) for each in bad])
         tx.not_applied(
-            [NotApplied(record.partition, record.offset, None, Verdict.QUARANTINED) for record, _ in unreadable]
+            [NotApplied(each.record.partition, each.record.offset, None, Verdict.QUARANTINED) for each in bad]
         )
-        report.quarantined += len(unreadable)
+        report.quarantined += len(bad)
 
     def _register(self, tx: FoldTx, decoded: Sequence[Applied], report: Report) -> list[Applied]:
         """Which events count now. The rest becomes a row of not_applied, a conflict also a dead letter."""
@@ -197,37 +281,60 @@ class Folder:
         gone = tx.erased({token for each in winners.values() for _, token in each.tokens})
         rows = [_row(each, gone) for each in winners.values()]
         present = {row.event_key: row for row in tx.register(rows)}
-        replaced: list[Applied] = []
+        ranks = self._registered_elsewhere(tx, winners, present)
+        replaced: list[tuple[Applied, RegisterRow]] = []
         for key, row in present.items():
             mine = winners.pop(key)
-            if self._outranks(mine, row):
-                replaced.append(mine)
-                self._unseat(tx, row, mine, report)
+            if key in ranks and mine.rank < ranks[key]:
+                replaced.append((mine, row))
             else:
                 losers.append((mine, row.digest))
-        tx.replace_register([_row(each, gone) for each in replaced])
+        self._unseat(tx, replaced, report)
+        mine_now = [mine for mine, _ in replaced]
+        tx.replace_register([_row(each, gone) for each in mine_now])
         self._set_aside(tx, losers, report)
-        return [each for each in (*winners.values(), *replaced) if not self._is_erased(each, gone, report)]
+        return [each for each in (*winners.values(), *mine_now) if not self._is_erased(each, gone, report)]
 
-    def _outranks(self, mine: Applied, row: RegisterRow) -> bool:
-        """Within a partition the lower offset counts, so what is registered stays; across, the earlier receipt."""
-        if row.partition == mine.partition or row.verdict != Verdict.APPLIED:
-            return False
-        (other,) = self.log.fetch([(row.partition, row.offset)])
-        return mine.rank < self.decoded(other).rank
+    def _registered_elsewhere(
+        self, tx: FoldTx, winners: Mapping[bytes, Applied], present: Mapping[bytes, RegisterRow]
+    ) -> dict[bytes, tuple[int, int, int]]:
+        """The rank of each registered copy that may give way, by event key.
 
-    def _unseat(self, tx: FoldTx, row: RegisterRow, mine: Applied, report: Report) -> None:
-        same = row.digest == mine.digest
-        verdict = Verdict.DUPLICATE if same else Verdict.CONFLICT
-        tx.not_applied([NotApplied(row.partition, row.offset, row.event_key, verdict)])
-        anew = {row.signature: (0, NO_EVENT)}
+        Within a partition the lower offset counts, so what is registered stays; across, the earlier receipt.
+        """
+        rows = {
+            (row.partition, row.offset): key
+            for key, row in present.items()
+            if row.partition != winners[key].partition and row.verdict == Verdict.APPLIED
+        }
+        found = self.log.fetch(list(rows)) if rows else []
+        assert len(found) == len(rows), "what is registered is in the log or in its archive"
+        ranks: dict[bytes, tuple[int, int, int]] = {}
+        for record in found:
+            key = rows[record.partition, record.offset]
+            try:
+                [other] = self.again([record])
+            except FoldFailed as err:
+                self._wait_at(tx, winners[key], err)
+            ranks[key] = other.rank
+        return ranks
+
+    def _unseat(self, tx: FoldTx, replaced: Sequence[tuple[Applied, RegisterRow]], report: Report) -> None:
+        """Copies that counted until now give way to earlier ones; their signatures' states are made again."""
+        if not replaced:
+            return
+        same = [row for mine, row in replaced if row.digest == mine.digest]
+        others = [row for mine, row in replaced if row.digest != mine.digest]
+        tx.not_applied(
+            [NotApplied(row.partition, row.offset, row.event_key, Verdict.DUPLICATE) for row in same]
+            + [NotApplied(row.partition, row.offset, row.event_key, Verdict.CONFLICT) for row in others]
+        )
+        anew = dict.fromkeys((row.signature for _, row in replaced), (0, NO_EVENT))
         tx.add_marks([NewMark(revision, 0, "refold", anew) for revision in (self.revision, *tx.building())])
-        if same:
-            report.duplicates += 1
-        else:
-            (other,) = self.log.fetch([(row.partition, row.offset)])
-            tx.add_dead_letters([self.letter(other, "id_reused", _REUSED, self.decoded(other))])
-            report.conflicts += 1
+        report.duplicates += len(same)
+        report.conflicts += len(others)
+        stored = self.log.fetch([(row.partition, row.offset) for row in others]) if others else []
+        tx.add_dead_letters([self.letter(each, "id_reused", _REUSED, self.decoded(each)) for each in stored])
 
     def _set_aside(self, tx: FoldTx, losers: Sequence[tuple[Applied, bytes]], report: Report) -> None:
         if not losers:
@@ -253,28 +360,27 @@ class Folder:
             return True
         return False
 
-    def already_applied(self, tx: FoldTx, batches: Sequence[Batch], decoded: Sequence[Applied]) -> list[Applied]:
-        """For a revision beside the live one: what the live one decided, by position. It never overtakes it."""
-        skipped = {
-            (batch.partition, offset)
-            for batch in batches
-            for offset in tx.skipped(batch.partition, batch.start, batch.end)
-        }
-        gone = tx.erased({bytes.fromhex(each.event.route_key) for each in decoded})
-        return [
-            each
-            for each in decoded
-            if (each.partition, each.offset) not in skipped
-            and not (gone and bytes.fromhex(each.event.route_key) in gone)
-        ]
+    def already_applied(self, tx: FoldTx, batches: Sequence[Batch]) -> list[Applied]:
+        """For a revision beside the live one: what the live one decided, by position. It never overtakes it.
+
+        What was set aside is not even looked at. Raises FoldFailed where a record that was applied cannot be read.
+        """
+        applied: list[Applied] = []
+        for batch in batches:
+            skipped = tx.skipped(batch.partition, batch.start, batch.end)
+            applied += self.again([each for each in batch.records if each.offset not in skipped])
+        gone = tx.erased({bytes.fromhex(each.event.route_key) for each in applied})
+        return [each for each in applied if not (gone and bytes.fromhex(each.event.route_key) in gone)]
 
     # ------------------------------------------------------------ apply
 
     def _apply(self, tx: FoldTx, chosen: Sequence[Applied], prune_us: int) -> list[tuple[int, dict[bytes, Seen]]]:
         """Into states, evidence and marks; returns the events by mark and signature."""
-        if not chosen:
-            return []
-        opened = self.opened(chosen)
+        return self._apply_all(tx, chosen, self._opened(tx, chosen), prune_us) if chosen else []
+
+    def _apply_all(
+        self, tx: FoldTx, chosen: Sequence[Applied], opened: Mapping[bytes, dict[str, object]], prune_us: int
+    ) -> list[tuple[int, dict[bytes, Seen]]]:
         self._apply_to_states(tx, chosen, opened, prune_us)
         earlier = self._save_evidence(tx, chosen) if self.live else set()
         if not self.marks:
@@ -303,15 +409,36 @@ class Folder:
         apply, new_state = fold.apply, fold.new_state
         stored = tx.load_states(self.revision, {(each.partition, each.signature) for each in chosen})
         states: dict[tuple[int, bytes], State] = {}
+        lifted: dict[tuple[int, bytes], tuple[int, ...]] = {}
         for each in chosen:
             place = (each.partition, each.signature)
             state = states.get(place)
             if state is None:
                 packed = stored.get(place)
                 state = states[place] = new_state() if packed is None else fold.unpack(packed)
-            apply(each.event, state, opened.get(each.key) if opened else None)
-        prune, pack = fold.prune, fold.pack
-        tx.save_states(self.revision, {place: pack(prune(state, prune_us)) for place, state in states.items()})
+                if slots := fold.lift(state):
+                    lifted[place] = slots
+            try:
+                apply(each.event, state, opened.get(each.key) if opened else None)
+            except Exception as err:
+                if self.live:
+                    raise  # it is tried again, and then set aside
+                raise not_folded(each, err) from err
+        save_states(tx, fold, self.revision, states, lifted, prune_us)
+
+    def _opened(self, tx: FoldTx, chosen: Sequence[Applied]) -> dict[bytes, dict[str, object]]:
+        """The same; the partition of a record that is sealed under what the vault does not have waits."""
+        try:
+            return self.opened(chosen)
+        except (KeyMissing, SealBroken):
+            if not self.live:
+                raise
+            for each in chosen:
+                try:
+                    self.opened([each])
+                except (KeyMissing, SealBroken) as err:
+                    self._wait_at(tx, each, err)
+            raise
 
     def opened(self, chosen: Iterable[Applied]) -> dict[bytes, dict[str, object]]:
         """The opened sealed parts of the events whose definitions ask for them; an erased one opens to nothing."""
@@ -368,6 +495,26 @@ class Folder:
         self._first |= self._learnt
 
 
+def save_states(
+    tx: FoldTx,
+    fold: Fold,
+    revision: int,
+    states: Mapping[tuple[int, bytes], State],
+    lifted: Mapping[tuple[int, bytes], tuple[int, ...]],
+    prune_us: int | None = None,
+) -> None:
+    """Store states by (partition, signature), and beside them what is over the cap. `lifted`: see `Fold.lift`."""
+    off: dict[tuple[int, bytes], bytes] = {}
+    for place, state in states.items():
+        maps = fold.lay_off(state, lifted.get(place, ()))
+        if maps is not None:
+            off[place] = fold.pack(maps)
+        if prune_us is not None:
+            fold.prune(state, prune_us)
+    tx.save_states(revision, {place: fold.pack(state) for place, state in states.items()})
+    tx.lay_off(revision, off)
+
+
 def _newest(events: Sequence[Applied]) -> tuple[int, bytes]:
     """The newest stamp of some events."""
     if len(events) == 1:
@@ -381,9 +528,12 @@ def _row(each: Applied, gone: set[bytes]) -> RegisterRow:
     return RegisterRow(each.key, each.digest, each.partition, each.offset, each.signature, verdict)
 
 
-def _sixteen(text: str) -> bytes:
-    """The 16 bytes of 32 hexadecimal digits. Raises ValueError."""
-    value = bytes.fromhex(text)
-    if len(value) != 16:
-        raise ValueError(text)
-    return value
+def _received_at(records: Sequence[Stored], offset: int) -> int:
+    """When the record at an offset was received; 0 where it does not say: the watermark stays where it is."""
+    return next((received_us(each.value) or 0 for each in records if each.offset == offset), 0)
+
+
+def not_folded(each: Applied, err: Exception) -> FoldFailed:
+    """The error of a record that was applied once and that this fold cannot take."""
+    place = f"partition {each.partition} offset {each.offset}"
+    return FoldFailed(f"{place} was applied once and cannot be folded by these definitions ({type(err).__name__})")

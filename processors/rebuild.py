@@ -5,7 +5,7 @@ and at a batch boundary swap in one transaction that emits only what differs.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from itertools import chain
@@ -16,7 +16,7 @@ import msgspec
 from processors.bulk_fold import BulkFold
 from processors.decide_batch import Decider
 from processors.fold_batch import Batch, Folder
-from processors.refold import refold_marked
+from processors.refold import refold_all
 from processors.worker import Compiled, Services, decider_of, epochs_of, folder_of
 from schemas.control import Revision
 from schemas.definitions import Definitions, plain
@@ -65,9 +65,12 @@ class _Building:
 class Builder:
     """The worker's `Build`: does one slice a call."""
 
-    def __init__(self, services: Services, store: Rebuilding) -> None:
+    def __init__(self, services: Services, store: Rebuilding, has_room: Callable[[], bool] = lambda: True) -> None:
+        """`has_room`: whether the disk has room for more than the live revision needs; without it, building waits."""
         self._services = services
         self._store = store
+        self._has_room = has_room
+        self._waits = False
         self._building: _Building | None = None
 
     def shadows(self) -> Sequence[int]:
@@ -82,6 +85,8 @@ class Builder:
         if revision is None or not self._store.lead():
             self._building = None
             return False
+        if not self._room(revision):
+            return False
         if self._building is None or self._building.compiled.revision.revision != revision.revision:
             self._building = self._take_up(revision, live)
         try:
@@ -95,6 +100,19 @@ class Builder:
             self._fail(revision, err.message)
         return True
 
+    def resign(self) -> None:
+        """Leave building to others: this process goes on without."""
+        self._building = None
+        self._store.resign()
+
+    def _room(self, revision: Revision) -> bool:
+        """Building doubles what is stored: it stops before it takes the room of the live revision and of the door."""
+        room = self._has_room()
+        if not room and not self._waits:
+            log.warning("revision %d waits until the disk has room", revision.revision)
+        self._waits = not room
+        return room
+
     def _fail(self, revision: Revision, message: str) -> None:
         log.error("revision %d is given up: %s", revision.revision, message)
         self._services.control.fail(revision.revision, message)
@@ -105,7 +123,7 @@ class Builder:
         with services.store.decide() as tx:
             tx.lock_identity()  # whoever settles identity after this sees that the revision is being built
         self._store.await_folds()  # and who takes an event's place
-        compiled = Compiled.of(revision, services.time_zone, services.currency)
+        compiled = Compiled.of(revision, services.time_zone, services.currency, services.order_cap, services.reader)
         progress = services.control.progress(revision.revision)
         fresh = all(each.next_offset == 0 for each in progress)
         if fresh and revision.cause == "definition" and compiled.fold.layout_hash == live.compiled.fold.layout_hash:
@@ -174,7 +192,7 @@ class Builder:
         with self._store.halted():
             while any(behind := _behind(building, live)):
                 self._fold(building, behind, SLICE)
-            refold_marked(building.folder)
+            refold_all(building.folder)
             watermark = live.lowest_watermark()
             for _ in range(ROUNDS):
                 live.decide(watermark)

@@ -31,6 +31,8 @@ class Moves(NamedTuple):
     split_off: dict[bytes, list[bytes]]  # profile -> parts that left it
     joined: dict[bytes, set[str]]  # profile -> kinds of the tokens that are new to it
     touched: set[bytes]  # profiles whose signatures changed
+    moved: AbstractSet[bytes] = frozenset()  # signatures whose owner changed or was found
+    only_found: AbstractSet[bytes] = frozenset()  # those of `touched` that gained signatures nobody had, and no other
 
     @staticmethod
     def none() -> "Moves":
@@ -87,7 +89,7 @@ class Identity:
             # The first look is cheap and finds nearly all; what is decided under those locks may need more of them.
             needed = work.plan(whole=bool(anew)) if alone or locked else work.near()
             if alone or needed <= locked:
-                moves = work.store()
+                moves = work.store()._replace(moved=work.moved)
                 break
             if locked:
                 tx.unlock_tokens()
@@ -172,7 +174,9 @@ class _Work:
         rows = dict(self._rows)
         for token, known in extension.tokens.items():
             rows[token] = _moved(rows.get(token), token, known.kind, known.profile_id, hub=False)
-        moves = Moves(dict(extension.merged), {}, {}, set(extension.profiles))
+        ended = dict(extension.merged)
+        found = extension.profiles.keys() - ended.keys() - set(ended.values())
+        moves = Moves(ended, {}, {}, set(extension.profiles), only_found=found)
         for token, known in extension.tokens.items():
             if token not in self._rows or known.profile_id in before:
                 moves.joined.setdefault(known.profile_id, set()).add(known.kind)

@@ -1,5 +1,6 @@
 """Keeps the search index: profiles that DECIDE named are opened and their keyed terms stored. Repeatable, in pauses."""
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,6 +14,7 @@ from schemas.ports import EventLog, Sealer, Vault
 from schemas.search_words import UNSEARCHED, is_name, keyed, search_key, terms_of
 from schemas.store import SearchStore
 
+SHARE: Final = 0.25
 SLICE: Final = 40  # profiles of one transaction: 20 ms that events wait
 
 
@@ -28,6 +30,18 @@ class SearchIndexer:
     @cached_property
     def _key(self) -> bytes:
         return search_key(self.vault.hash_key)
+
+    def keep_up(self, revision: int, fold: Fold, evaluator: Evaluator, worked_s: float) -> int:
+        """A slice, and behind a backlog more of them, for a share of the time that went into events; returns how many.
+
+        Forty between two batches of 20,000 events left new customers unfindable until the last event was folded.
+        """
+        began, indexed = time.monotonic(), 0
+        while (some := self.step(revision, fold, evaluator, SLICE)) > 0:
+            indexed += some
+            if time.monotonic() - began >= worked_s * SHARE:
+                break
+        return indexed
 
     def step(self, revision: int, fold: Fold, evaluator: Evaluator, limit: int) -> int:
         """Index some of what waits; returns how many."""

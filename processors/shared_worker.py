@@ -5,6 +5,7 @@ transaction as the effect. Timers, marks, building revisions and the search inde
 """
 
 import logging
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,8 +16,7 @@ from processors.decide_batch import Decider, Outcome, Sharing
 from processors.fold_batch import Batch, Folder, Report
 from processors.fresh import Fresh
 from processors.rebuild import Builder
-from processors.refold import refold_marked
-from processors.search_index import SLICE, SearchIndexer
+from processors.search_index import SearchIndexer
 from processors.worker import (
     BATCH,
     DUE,
@@ -29,11 +29,15 @@ from processors.worker import (
     decider_of,
     epochs_of,
     folder_of,
+    note_waits,
+    refold_or_note,
+    watermark_before,
 )
 from schemas.control import Beat
 from schemas.errors import ProgressConflict, TouchfoldError
 from schemas.log_range import records_between
-from schemas.record import MICROSECOND, Stored, decode, to_us
+from schemas.record import MICROSECOND, to_us
+from schemas.waits import Wait
 from schemas.work import Fetched
 
 log = logging.getLogger("touchfold.worker")
@@ -64,8 +68,11 @@ class SharedWorker:
     _epochs: dict[int, int] = field(default_factory=dict)  # of the partitions that are ours
     _watermark_us: int = 0  # the lowest of all partitions when last seen; it only rises
     _saved_us: int = 0
+    _waits: dict[int, Wait] = field(default_factory=dict)  # by partition of ours: at which record it waits
+    _broken: bool = False  # what the refold marks ask for cannot be made: not until the next claim
     _excuse: Callable[[], None] = lambda: None
     _since_us: int = 0  # when the piece of work at hand began
+    _worked_s: float = 0.0  # on events, since the search index last had its share
     _fresh: Fresh = field(default_factory=partial(Fresh, shared=True))
 
     # ------------------------------------------------------------ partitions
@@ -82,6 +89,7 @@ class SharedWorker:
             self.services.control.add_partitions(max(partitions) + 1)
             claimed = self.services.control.claim(revision, partitions, self.owner)
         self._epochs |= epochs_of(claimed)
+        self._broken = False
         self._make()
         return {each.partition: each.next_offset for each in claimed}
 
@@ -95,25 +103,30 @@ class SharedWorker:
 
     # ------------------------------------------------------------ work
 
-    def apply(self, batches: Sequence[Fetched]) -> None:
+    def apply(self, batches: Sequence[Fetched]) -> dict[int, int]:
+        began = time.monotonic()
         with self._knowing():
-            self._fold([self._batch(each) for each in batches])
+            stopped = self._fold([self._batch(each) for each in batches])
             self._share(0)
             self._decide(self._watermark_us, until_none=False)
+        self._worked_s += time.monotonic() - began
+        return stopped
 
-    def salvage(self, batch: Fetched) -> None:
+    def salvage(self, batch: Fetched) -> dict[int, int]:
         """Halve the batch until what fails is one record; that is set aside, the rest is folded."""
         waiting = [batch]
+        stopped: dict[int, int] = {}
         with self._knowing():
-            while waiting:
+            while waiting and not stopped:
                 part = waiting.pop()
                 try:
-                    self._fold([self._batch(part)])
+                    stopped = self._fold([self._batch(part)])
                 except TouchfoldError:
                     raise
                 except Exception:
                     waiting += reversed(self._halves(part))
             self.decide(self._watermark_us)
+        return stopped
 
     def watched_by(self, excuse: Callable[[], None]) -> None:
         self._excuse = excuse
@@ -125,7 +138,8 @@ class SharedWorker:
 
     @contextmanager
     def _knowing(self) -> Iterator[None]:
-        """After an error what was committed is not known: DECIDE sums anew."""
+        """After an error what was committed is not known: DECIDE sums anew. Raises DiskFull before anything is done."""
+        self.services.check_room()
         self._since_us = to_us(self.services.clock.now())
         try:
             yield
@@ -156,16 +170,22 @@ class SharedWorker:
         if fetched.caught_up_us is not None:
             watermark = fetched.caught_up_us - GRACE_US
         else:
-            watermark = _received_us(records[-1]) if records else 0
+            watermark = watermark_before(records[-1], self.services.clock.now()) if records else 0
         return Batch(fetched.partition, fetched.start, fetched.end, records, watermark)
 
-    def _fold(self, batches: Sequence[Batch]) -> None:
+    def _fold(self, batches: Sequence[Batch]) -> dict[int, int]:
+        """Returns the partitions that wait, with the offset of the record each waits at."""
         unowned = [each.partition for each in batches if each.partition not in self._epochs]
         if unowned or self._folder is None:
             raise ProgressConflict(f"partitions {unowned} are not ours")
         report = self._folder.run(batches, self._watermark_us)
         for name, value in vars(report).items():
             setattr(self.totals, name, getattr(self.totals, name) + value)
+        mine = {batch.partition for batch in batches}
+        self._waits = {
+            partition: wait for partition, wait in self._waits.items() if partition not in mine
+        } | note_waits(self.services, {p: wait for p, wait in self._folder.waits.items() if p in mine}, self._waits)
+        return {partition: self._waits[partition].offset for partition in mine & self._waits.keys()}
 
     def idle(self, caught_up: Mapping[int, int]) -> bool:
         with self._knowing():
@@ -183,24 +203,27 @@ class SharedWorker:
 
     def _timers_and_marks(self, beat: Beat) -> bool:
         worked = False
-        if beat.refolds and self._folder is not None:
-            worked = refold_marked(self._folder) > 0
+        if beat.refolds and self._folder is not None and not self._broken:
+            done = refold_or_note(self.services, self._folder)
+            self._broken = done is None
+            worked = bool(done)
         due = beat.due_us is not None and beat.due_us <= beat.watermark_us
         if beat.marks or due:
             worked = self.decide(beat.watermark_us) or worked
         late = to_us(self.services.clock.now()) - MAX_WAIT_US
-        if not worked and beat.due_us is not None and beat.watermark_us < beat.due_us <= late:
-            worked = self._look(late, marks=0, lagging=True).some
+        if beat.due_us is not None and beat.watermark_us < beat.due_us <= late and (beat.waits or not worked):
+            worked = self._look(late, marks=0, lagging=True).some or worked
         return worked
 
     def _build(self, beat: Beat) -> bool:
         return beat.building is not None and self.builder(self)
 
     def _index(self, beat: Beat) -> bool:
+        worked_s, self._worked_s = self._worked_s, 0.0
         if self.index is None or not beat.search:
             return False
         compiled = self.compiled
-        return self.index.step(compiled.revision.revision, compiled.fold, compiled.evaluator, SLICE) > 0
+        return self.index.keep_up(compiled.revision.revision, compiled.fold, compiled.evaluator, worked_s) > 0
 
     def _save_watermarks(self, caught_up: Mapping[int, int]) -> None:
         now_us = to_us(self.services.clock.now())
@@ -217,7 +240,10 @@ class SharedWorker:
     def compiled(self) -> Compiled:
         if self._compiled is None:
             services = self.services
-            self._compiled = Compiled.of(services.control.live(), services.time_zone, services.currency)
+            live = services.control.live()
+            self._compiled = Compiled.of(
+                live, services.time_zone, services.currency, services.order_cap, services.reader
+            )
             self._make()
         return self._compiled
 
@@ -281,26 +307,22 @@ def work_off(worker: SharedWorker, tell: Callable[[], None]) -> None:
     log, clock = worker.services.log, worker.services.clock
     places = dict(worker.claim(range(log.partitions)))
     ends = log.ends()
+    waits: dict[int, int] = {}  # partitions that wait at a record, which nobody mends while we work
     while True:
         before = to_us(clock.now())
         ends = list(map(max, ends, log.ends()))  # a broker that has just become the leader may show less
         batches = []
         for partition, start in places.items():
+            if partition in waits:
+                continue
             records = next(records_between(log, partition, start, ends[partition], BATCH), None)
             if records:
                 batches.append(Fetched(partition, start, records[-1].offset + 1, records, None))
         if batches:
-            worker.apply(batches)
-            places |= {each.partition: each.end for each in batches}
-        if not worker.idle({} if batches else dict.fromkeys(places, before)) and not batches:
+            waits |= worker.apply(batches)
+            places |= {each.partition: waits.get(each.partition, each.end) for each in batches}
+        caught_up = {} if batches else dict.fromkeys(places.keys() - waits.keys(), before)
+        if not worker.idle(caught_up) and not batches:
             worker.release(places)
             return
         tell()
-
-
-def _received_us(record: Stored) -> int:
-    """0 of a record that cannot be read: the watermark stays where it is."""
-    try:
-        return to_us(decode(record.value).received_at)
-    except TouchfoldError:
-        return 0

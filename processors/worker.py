@@ -5,8 +5,9 @@ All the I/O and the order of steps; what is computed lives in `fold_batch`, `dec
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final, Protocol
 
@@ -16,20 +17,22 @@ from processors.decide_batch import Decider, Outcome, Sharing
 from processors.direct_traits import open_direct
 from processors.fold_batch import Batch, Folder, LetterMaker, Report
 from processors.fresh import Fresh
+from processors.large_profiles import LargeProfiles
 from processors.refold import refold_marked, uncapped_state
 from processors.resolve import Identity
-from processors.search_index import SLICE, SearchIndexer
+from processors.search_index import SearchIndexer
 from projections.evaluate import Evaluator, compile_evaluator
 from projections.fold import Fold, compile_fold
-from projections.state import State
+from projections.state import ORDER_CAP, State
 from schemas.control import Control, Progress, Revision
 from schemas.definition_files import from_json
 from schemas.definitions import Definitions
-from schemas.errors import Disposition, ProgressConflict, TouchfoldError
+from schemas.errors import DiskFull, Disposition, FoldFailed, ProgressConflict, TouchfoldError
 from schemas.identity_rules import DEFAULT_RULES
 from schemas.ports import Clock, EventLog, Sealer
-from schemas.record import Stored, decode, to_us
+from schemas.record import CURRENT, Reader, Stored, received_us, to_us
 from schemas.store import DecideTx, ProjectionStore
+from schemas.waits import REFOLD, WORKER, Wait
 
 log = logging.getLogger("touchfold.worker")
 
@@ -39,6 +42,8 @@ MAX_WAIT: Final = timedelta(minutes=1)  # how long a due profile waits for a par
 MARKS: Final = 64  # of one look of DECIDE
 DUE: Final = 2_000
 WATERMARK_EVERY_S: Final = 5.0
+AWAY_S: Final = 0.2  # between two tries in an outage
+FULL_S: Final = 1.0  # on a full disk
 TRIES: Final = 3  # of a record that makes the fold fail, before it is set aside
 
 
@@ -54,6 +59,10 @@ class Services:
     clock: Clock
     time_zone: str
     currency: str
+    order_cap: int | None = ORDER_CAP  # entries of a map that a state holds itself
+    reader: Reader = CURRENT  # which records this build reads
+    check_room: Callable[[], None] = lambda: None  # raises DiskFull where nothing may be written for now
+    batch: int = BATCH  # less on a small disk, where a large transaction would take all that is kept free
 
 
 @dataclass(frozen=True)
@@ -66,9 +75,16 @@ class Compiled:
     evaluator: Evaluator
 
     @classmethod
-    def of(cls, revision: Revision, time_zone: str, currency: str) -> "Compiled":
+    def of(
+        cls,
+        revision: Revision,
+        time_zone: str,
+        currency: str,
+        order_cap: int | None = ORDER_CAP,
+        reader: Reader = CURRENT,
+    ) -> "Compiled":
         definitions = from_json(msgspec.json.encode(revision.definitions))
-        fold = compile_fold(definitions, time_zone=time_zone, currency=currency)
+        fold = compile_fold(definitions, time_zone=time_zone, currency=currency, order_cap=order_cap, reader=reader)
         return cls(revision, definitions, fold, compile_evaluator(definitions, fold, time_zone=time_zone))
 
 
@@ -87,15 +103,14 @@ def decider_of(
     def direct(states: Mapping[bytes, State], names: frozenset[str]) -> dict[bytes, dict[str, Any]]:
         return open_direct(services.log, services.sealer, states, names.__contains__)
 
-    def uncapped(tx: DecideTx, signatures: Sequence[bytes]) -> State:
-        zone, currency = services.time_zone, services.currency
-        fold = compile_fold(compiled.definitions, time_zone=zone, currency=currency, order_cap=None)
-        return uncapped_state(folder_of(services, replace(compiled, fold=fold), {}), tx, signatures)
+    def from_log(tx: DecideTx, signatures: Sequence[bytes]) -> State:
+        return uncapped_state(folder_of(services, compiled, {}), tx, signatures)
 
     number = compiled.revision.revision
     identity = Identity(DEFAULT_RULES, number, shadows, sharing is not None, alive)
     return Decider(
-        *(services.store, compiled.fold, compiled.evaluator, identity, direct, uncapped),
+        *(services.store, compiled.fold, compiled.evaluator, identity, direct),
+        LargeProfiles(compiled.fold, number, from_log),
         *(number, services.time_zone),
         silent=silent,
         fresh=fresh,
@@ -137,13 +152,20 @@ class LiveLoop:
     _decider: Decider | None = None
     _next: list[int] = field(default_factory=list)
     _failures: int = 0
+    _waits: dict[int, Wait] = field(default_factory=dict)  # by partition: at which record it waits
+    _set_aside: int = 0  # records set aside by hand when last looked: a partition that waits is looked at again then
+    _broken: bool = False  # what the refold marks ask for cannot be made: not until the next load()
 
     def load(self) -> Compiled:
         """Take up the live revision where its progress is; again after a swap or a conflict."""
         services = self.services
         revision = services.control.live()
         progress = services.control.progress(revision.revision)
-        self._compiled = Compiled.of(revision, services.time_zone, services.currency)
+        self._compiled = Compiled.of(
+            revision, services.time_zone, services.currency, services.order_cap, services.reader
+        )
+        self._broken = False
+        self._waits.clear()
         fresh = Fresh()  # this loop alone folds and decides the live revision: the epoch of its progress says so
         self._folder = folder_of(services, self._compiled, epochs_of(progress), fresh=fresh)
         self._decider = decider_of(services, self._compiled, shadows=self.shadows, fresh=fresh)
@@ -175,9 +197,26 @@ class LiveLoop:
         decided = self._decide(lowest, until_none=False)
         return bool(batches) or refolded or decided
 
+    def waits_behind(self, ends: Sequence[int], set_aside: int) -> bool:
+        """Whether there are records to fold. Not for those behind one that waits, until more is set aside by hand."""
+        if set_aside != self._set_aside:
+            self._set_aside = set_aside
+            self._waits.clear()
+        places = enumerate(zip(ends, self._next, strict=True))
+        return any(end > start for partition, (end, start) in places if partition not in self._waits)
+
+    @property
+    def waits(self) -> bool:
+        """Whether a partition waits at a record that cannot be read yet."""
+        return bool(self._waits)
+
     def refold_wanted(self, folder: Folder) -> bool:
         """Work off refold marks; FOLD leaves them rarely, commands sometimes."""
-        return self.services.control.open_marks(folder.revision, "refold") > 0 and refold_marked(folder) > 0
+        if self._broken or self.services.control.open_marks(folder.revision, "refold") == 0:
+            return False
+        done = refold_or_note(self.services, folder)
+        self._broken = done is None
+        return bool(done)
 
     def decide(self, watermark_us: int) -> bool:
         """DECIDE until nothing is marked or due, then number the feed."""
@@ -202,7 +241,7 @@ class LiveLoop:
 
     def _watermark(self, partition: int, before: datetime) -> int:
         waiting = self.services.log.read(partition, self._next[partition], 1)
-        return _received_us(waiting[0]) if waiting else to_us(before - GRACE)
+        return watermark_before(waiting[0], before) if waiting else to_us(before - GRACE)
 
     def _read(self) -> tuple[list[Batch], list[int]]:
         """The next batch of each partition, and every partition's watermark after it."""
@@ -210,9 +249,12 @@ class LiveLoop:
         before = self.services.clock.now()
         batches, watermarks = [], []
         for partition, start in enumerate(self._next):
+            if partition in self._waits:
+                watermarks.append(self._watermark(partition, before))
+                continue
             records = source.read(partition, start, self.batch + 1)  # one more tells the watermark
             if len(records) > self.batch:
-                watermark = _received_us(records[-1])
+                watermark = watermark_before(records[-1], before)
                 records = records[:-1]
             else:
                 watermark = to_us(before - GRACE)
@@ -233,10 +275,11 @@ class LiveLoop:
             self._corner(folder, batches)
             return
         for batch in batches:
-            self._next[batch.partition] = batch.end
+            self._next[batch.partition] = folder.end_of(batch)
+        self._waits |= note_waits(self.services, folder.waits, self._waits)
         self._failures = 0
-        if self.batch < BATCH:
-            self.batch = min(BATCH, self.batch * 2)
+        if self.batch < self.services.batch:
+            self.batch = min(self.services.batch, self.batch * 2)
         _add(self.totals, report)
 
     def _corner(self, folder: Folder, batches: Sequence[Batch]) -> None:
@@ -251,7 +294,7 @@ class LiveLoop:
         for batch in batches:  # with one record a partition: which of them fails alone?
             try:
                 folder.run([batch], 0)
-                self._next[batch.partition] = batch.end
+                self._next[batch.partition] = folder.end_of(batch)
             except TouchfoldError:
                 raise
             except Exception:
@@ -265,36 +308,41 @@ class Worker:
 
     def __init__(self, services: Services, build: "Build", index: SearchIndexer | None = None) -> None:
         self._services = services
-        self._build = build
+        self.build = build
         self._index = index
-        self.live = LiveLoop(services, build.shadows)
+        self.live = LiveLoop(services, build.shadows, services.batch)
         self._saved_at: datetime | None = None
 
     def step(self) -> bool:
-        """Everything once; True if there was work. An idle step is one query."""
-        live = self.live
+        """Everything once; True if there was work. An idle step is one query.
+
+        Raises DiskFull before it begins with work for which there is no room.
+        """
+        live, began = self.live, time.monotonic()
         revision = live.compiled.revision.revision
         pulse = self._services.control.pulse(revision)
         if pulse.live != revision:
             live.forget()
             return True
         now = self._services.clock.now()
-        waiting = any(end > start for end, start in zip(pulse.ends, live.next_offsets, strict=True))
+        waiting = live.waits_behind(pulse.ends, pulse.set_aside)
         due = pulse.due_us is not None and pulse.due_us <= to_us(now - GRACE)
+        if waiting or due or pulse.marks or pulse.search or pulse.building is not None:
+            self._services.check_room()
         worked = (waiting or due or pulse.marks) and live.step()
-        if due and not worked:
-            worked = live.decide_late(to_us(now - MAX_WAIT))
-        built = pulse.building is not None and self._build(live)
-        indexed = pulse.search and self._index_some()
+        if due and (not worked or live.waits):  # its watermark stands still, however busy the others are
+            worked = live.decide_late(to_us(now - MAX_WAIT)) or worked
+        built = pulse.building is not None and self.build(live)
+        indexed = pulse.search and self._index_some(time.monotonic() - began)
         self._save_watermarks()
         return worked or built or indexed
 
-    def _index_some(self) -> bool:
+    def _index_some(self, worked_s: float) -> bool:
         """Some of what the search index lacks."""
         compiled = self.live.compiled
         if self._index is None:
             return False
-        return self._index.step(compiled.revision.revision, compiled.fold, compiled.evaluator, SLICE) > 0
+        return self._index.keep_up(compiled.revision.revision, compiled.fold, compiled.evaluator, worked_s) > 0
 
     def _save_watermarks(self) -> None:
         now = self._services.clock.now()
@@ -305,16 +353,19 @@ class Worker:
 
     def run(self, stop: threading.Event) -> None:
         """Until `stop`. An outage is waited out; an error of disposition STOP ends the process."""
-        idle = 0
+        idle, told = 0, ""
         while not stop.is_set():
             try:
                 idle = 0 if self.step() else idle + 1
+                told = ""
             except TouchfoldError as err:
                 if err.disposition is not Disposition.RETRY:
                     raise
-                log.warning("waiting: %s", err.message)
-                idle = 10
+                if err.code != told:  # once: a full disk may last for days
+                    log.warning("waiting: %s", err.message)
+                told = err.code
                 self.live.forget()
+                stop.wait(FULL_S if isinstance(err, DiskFull) else AWAY_S)
             if idle:
                 stop.wait(0.02 if idle < 250 else 0.1)  # an idle poll costs 0.3 ms: 1.5 % of a core, then 0.3 %
 
@@ -327,6 +378,9 @@ class Build(Protocol):
 
     def __call__(self, live: LiveLoop) -> bool:
         """A slice of work; True if there was any."""
+
+    def resign(self) -> None:
+        """Leave building to others."""
 
 
 def decide_on(look: Callable[[], Outcome], store: ProjectionStore, *, until_none: bool) -> bool:
@@ -349,8 +403,36 @@ def epochs_of(progress: Sequence[Progress]) -> dict[int, int]:
     return {each.partition: each.epoch for each in progress}
 
 
-def _received_us(record: Stored) -> int:
-    return to_us(decode(record.value).received_at)
+def watermark_before(record: Stored, now: datetime) -> int:
+    """The watermark of a partition whose next record this is; 0 where it does not say: it stays where it is.
+
+    One that was received later than `now`, the clock's, is as none: a deployment whose clock is set to a past instant
+    decides as of that instant, and receipts keep the real time.
+    """
+    received = received_us(record.value) or 0
+    return received if received <= to_us(now) else to_us(now - GRACE)
+
+
+def note_waits(services: Services, found: Mapping[int, Wait], known: Mapping[int, Wait]) -> dict[int, Wait]:
+    """Raise the alarm for partitions that wait now; returns the waits found."""
+    for partition, wait in found.items():
+        if known.get(partition) != wait:
+            log.error("%s waits, the other partitions go on: %s", wait.place, wait.reason)
+            services.control.note_wait(WORKER, wait, services.clock.now())
+    return dict(found)
+
+
+def refold_or_note(services: Services, folder: Folder) -> int | None:
+    """Work off refold marks; None, and an alarm, where a record they need cannot be read or folded now."""
+    try:
+        done = refold_marked(folder)
+    except FoldFailed as err:
+        log.error("states are not made anew: %s", err.message)
+        services.control.note_wait(REFOLD, Wait(0, 0, err.code, err.message), services.clock.now())
+        return None
+    if done:
+        services.control.end_wait(REFOLD, 0)
+    return done
 
 
 def _add(totals: Report, report: Report) -> None:

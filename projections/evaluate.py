@@ -144,17 +144,20 @@ class Evaluator:
         """When the last event occurred."""
         return from_us(state[st.LAST][0]) if state[st.LAST] else None
 
-    @staticmethod
-    def revenue_by_currency(state: State) -> list[tuple[str, Decimal]]:
+    def revenue_by_currency(self, state: State) -> list[tuple[str, Decimal]]:
         """Net revenue in each currency it was paid in, sorted; [] for an overflowed map."""
-        sums: dict[str, int] = {}
+        if self.fold.summed_up(state):
+            sums, _ = self.fold.summaries.amounts(state[st.ORDERS])
+            return [(sums[i], to_decimal(sums[i + 1])) for i in range(0, len(sums), 2)]
+        found: dict[str, int] = {}
         for currency, own, _, sign in _amounts(state):
-            sums[currency] = sums.get(currency, 0) + sign * own
-        return [(currency, to_decimal(sums[currency])) for currency in sorted(sums)]
+            found[currency] = found.get(currency, 0) + sign * own
+        return [(currency, to_decimal(found[currency])) for currency in sorted(found)]
 
-    @staticmethod
-    def missing_rate(state: State) -> int:
+    def missing_rate(self, state: State) -> int:
         """How many amounts have no rate into the base currency, and so are in no sum."""
+        if self.fold.summed_up(state):
+            return self.fold.summaries.amounts(state[st.ORDERS])[1]
         return sum(base is None for _, _, base, _ in _amounts(state))
 
     def sentence(self, segment: str) -> str:

@@ -5,8 +5,9 @@ only what the definitions need. No I/O, no clock.
 """
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
+from functools import partial, reduce
 from hashlib import sha256
 from typing import Any, Final, cast
 
@@ -14,28 +15,35 @@ import msgspec
 
 from projections import state as st
 from projections.fold_code import matches, source_of
-from projections.fold_event import FoldEvent, event_decoder, version_of
+from projections.fold_event import FoldEvent, event_decoder
+from projections.order_summary import Maps, OrderSummaries, Summary
 from projections.plan import Plan, make_plan
 from projections.state import LocalDays, State
 from schemas.conditions import used_properties
 from schemas.definitions import ANY_EVENT, Definitions
 from schemas.errors import ReaderTooOld, RecordUnreadable
-from schemas.record import EPOCH, VERSION, encode
+from schemas.record import CURRENT, EPOCH, Reader, encode, version_of
 from schemas.record import decode as decode_record
 
 _US: Final = timedelta(microseconds=1)
-LAYOUT_VERSION: Final = 1  # raise it when the same definitions fold to other states: it forces a refold
+LAYOUT_VERSION: Final = 2  # raise it when the same definitions fold to other states: it forces a refold
 
 Apply = Callable[[FoldEvent, State, Mapping[str, Any] | None], None]
 
 
 class Fold:
-    """A compiled fold. `apply(event, state, opened)` folds one event in; `opened`: its opened sealed JSON."""
+    """A compiled fold. `apply(event, state, opened)` folds one event in; `opened`: its opened sealed JSON.
+
+    `apply` knows no cap: `lift` a stored state before, and `lay_off` what is over the cap after.
+    """
 
     apply: Apply
 
-    def __init__(self, plan: Plan, time_zone: str, currency: str, order_cap: int | None) -> None:
+    def __init__(
+        self, plan: Plan, time_zone: str, currency: str, order_cap: int | None, reader: Reader = CURRENT
+    ) -> None:
         self.plan = plan
+        self.reader = reader
         self.time_zone = time_zone
         self.currency = currency
         self.order_cap = order_cap
@@ -51,18 +59,24 @@ class Fold:
         self._needs: dict[str, frozenset[str]] = _sealed_needs(plan)
         self._any_needs = self._needs.get(ANY_EVENT, frozenset())
         self._open_slots = tuple(slot.index for slot in plan.slots if slot.kind == "open")
+        self._map_slots = (st.ORDERS, st.REFUNDS, st.CANCELS, *self._open_slots)
+        self.summaries = OrderSummaries(plan, self.days)
         self.layout_hash = _layout_hash(plan, time_zone, currency)
 
     def decode(self, value: bytes) -> FoldEvent:
-        """Read stored bytes. Raises RecordUnreadable, or ReaderTooOld for a record of a newer version."""
+        """Read stored bytes. Raises RecordUnreadable, or ReaderTooOld for a record of a newer version.
+
+        Looks at what the definitions need alone; whether it is a record at all, `schemas.record.decode` says.
+        """
+        reader = self.reader
         try:
             event = self._decoder.decode(value)
-            if event.v != VERSION:
-                event = self._decoder.decode(encode(decode_record(value)))
+            if event.v != reader.version:
+                event = self._decoder.decode(encode(decode_record(value, reader)))
             event.key = bytes.fromhex(event.id.replace("-", ""))
         except (msgspec.MsgspecError, RecursionError, ValueError) as err:
-            if version_of(value) > VERSION:
-                raise ReaderTooOld(f"touchpoint newer than v{VERSION}, which this build reads") from err
+            if version_of(value) > reader.version:
+                raise ReaderTooOld(f"touchpoint v{version_of(value)}; this build reads v{reader.version}") from err
             raise RecordUnreadable(f"not a touchpoint record: {type(err).__name__}") from err
         event.occurred_us = (event.occurred_at - EPOCH) // _US
         return cast(FoldEvent, event)
@@ -86,6 +100,14 @@ class Fold:
             merged = state if merged is None else self._merge_two(merged, state)
         return self.new_state() if merged is None else merged
 
+    def merge_whole(self, states: Sequence[State]) -> State:
+        """`merge`, with maps beyond the cap kept: `lay_off` them before the state is stored."""
+        merged = self.merge(states)
+        if self.order_cap is not None and self.overflowed(merged):
+            for slot in self._map_slots:
+                merged[slot] = _all_entries([state[slot] for state in states])
+        return merged
+
     def prune(self, state: State, at_us: int) -> State:
         """Drop, in place, day cells that no window reaches at or after `at_us`; by the clock, never by contents."""
         self._drop(state, self.days.day(at_us))
@@ -95,18 +117,89 @@ class Fold:
         """The bytes to hash: pruned at `at_us`, the given state untouched."""
         return st.pack(self.prune(list(state), at_us))
 
+    # -- what is over the cap
+
     def overflowed(self, state: State) -> bool:
-        """Whether a map is over its cap: fold the signature's events anew with `order_cap=None`."""
-        if state[st.ORDERS] == st.OVERFLOW:
+        """Whether a map is over its cap: its entries are not in the state."""
+        if state[st.REFUNDS] == st.OVERFLOW:
             return True
         return bool(self._open_slots) and any(state[index] == st.OVERFLOW for index in self._open_slots)
 
+    def summed_up(self, state: State) -> bool:
+        """Whether a profile's state holds a summary of its orders in place of the orders."""
+        return bool(state[st.REFUNDS] == st.OVERFLOW and state[st.ORDERS] != st.OVERFLOW)
+
+    def maps(self, state: State) -> Maps:
+        """The entries that a state itself holds, as a tree takes them (`order_tree`)."""
+        return [[] if state[slot] == st.OVERFLOW else state[slot] for slot in self._map_slots]
+
+    def lift(self, state: State) -> tuple[int, ...]:
+        """Make room, in place, for new entries of maps that are over the cap; returns the slots of these maps."""
+        if not self.overflowed(state):
+            return ()
+        slots = tuple(slot for slot in self._map_slots if state[slot] == st.OVERFLOW)
+        for slot in slots:
+            state[slot] = []
+        return slots
+
+    def lay_off(self, state: State, lifted: tuple[int, ...] = ()) -> Maps | None:
+        """Take out, in place, the maps that are over the cap; returns their entries, None when there are none.
+
+        `lifted`: what `lift` gave; these were over the cap before.
+        """
+        cap = self.order_cap
+        over = set(lifted)
+        if cap is not None:
+            if len(state[4]) > cap or len(state[5]) > cap or len(state[6]) > cap:
+                over.update((st.ORDERS, st.REFUNDS, st.CANCELS))
+            over.update(slot for slot in self._open_slots if len(state[slot]) > cap)
+        if not over:
+            return None
+        maps = [state[slot] if slot in over else [] for slot in self._map_slots]
+        for slot in over:
+            state[slot] = st.OVERFLOW
+        return maps if any(maps) else None
+
+    def sum_up(self, state: State, summary: Summary) -> None:
+        """Put a summary in the place of a profile's orders and journals."""
+        state[st.ORDERS] = summary
+        state[st.REFUNDS] = state[st.CANCELS] = st.OVERFLOW
+        for number, slot in enumerate(self._open_slots, 1):
+            state[slot] = [summary[number]]
+
+    def take_maps(self, state: State) -> Maps:
+        """Take out, in place, what was folded into a state whose maps `make_room` emptied."""
+        maps = [state[slot] for slot in self._map_slots]
+        self.make_room(state)
+        return maps
+
+    def make_room(self, state: State) -> None:
+        """Empty all maps of a profile's state, in place, for new entries."""
+        for slot in self._map_slots:
+            state[slot] = []
+
+    def fill(self, state: State, maps: Maps) -> None:
+        """Put whole maps into a state, in place, whatever the cap."""
+        for slot, entries in zip(self._map_slots, maps, strict=True):
+            state[slot] = entries
+
+
+_all_entries: Final = partial(reduce, st.merge_keyed(None))
+
 
 def compile_fold(
-    definitions: Definitions, *, time_zone: str, currency: str, order_cap: int | None = st.ORDER_CAP
+    definitions: Definitions,
+    *,
+    time_zone: str,
+    currency: str,
+    order_cap: int | None = st.ORDER_CAP,
+    reader: Reader = CURRENT,
 ) -> Fold:
-    """Generate the fold of some definitions. `order_cap=None`: no cap, for a refold of what overflowed."""
-    return Fold(make_plan(definitions), time_zone, currency, order_cap)
+    """Generate the fold of some definitions. `order_cap`: entries of a map that a state holds itself; None: all.
+
+    `reader`: which records it reads.
+    """
+    return Fold(make_plan(definitions), time_zone, currency, order_cap, reader)
 
 
 def _sealed_needs(plan: Plan) -> dict[str, frozenset[str]]:

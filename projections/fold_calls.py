@@ -40,6 +40,11 @@ def storable(value: Any) -> Any:
     return None if amount is None else [amount]
 
 
+def kept_number(value: Any) -> int | None:
+    """What `storable` kept, as a scaled number."""
+    return value[0] if type(value) is list else scaled(value)
+
+
 def read_raw(raw: msgspec.Raw) -> Any:
     """The JSON value of a Raw, None when there is none."""
     try:

@@ -26,12 +26,12 @@ def source_of(plan: Plan, days: LocalDays, currency: str, order_cap: int | None)
     """The code that makes `apply`, `new_state`, `merge_two` and `drop`."""
     space: dict[str, Any] = {name: getattr(st, name) for name in (
         "add_count", "add_sum", "add_least", "add_greatest", "add_earliest", "add_latest", "add_day", "add_top",
-        "put", "put_capped", "put_order", "drop_before", "OVERFLOW",
+        "put", "drop_before",
     )}  # fmt: skip
     space |= {
         **HELPERS, "text_id": text_id, "storable": storable, "read_raw": read_raw, "derive": derive,
         "fold_traits": fold_traits, "fold_correction": fold_correction,
-        "currency_of": currency_of, "BASE": currency, "CAP": order_cap,
+        "currency_of": currency_of, "BASE": currency,
         "DAYS": days.cache.get, "day_of": days.day, "moment": moment_reader(days),
         "to_base": converter(plan.definitions, currency, days),
         "RANK": {name: source.rank for name, source in plan.definitions.sources.items()}.get,
@@ -272,7 +272,7 @@ def _statements(body: _Handler, slot: SlotPlan, pinned: bool) -> list[str]:
     if kind == "open":
         opens = 1 if body.name in slot.opens else 0
         value = body.clear(slot.key or "")
-        return [f"put_capped(s, {i}, [text_id({value}) or '', us, key, {opens}], CAP)"]
+        return [f"put(s[{i}], [text_id({value}) or '', us, key, {opens}])"]
     of = slot.of or ""
     if kind in ("first", "last", "day_first", "day_last"):
         return _stamped(body, i, kind, body.kept(of, pinned))
@@ -303,7 +303,7 @@ def _order(src: Source, body: _Handler, plan: Plan, name: str) -> None:
     """What an order event does to the order map."""
     src.add(1, f"oid = text_id({body.clear('order_id')})")
     if name in CANCEL_TYPES:
-        src.add(1, f"if oid is not None: put_order(s, {st.CANCELS}, [oid, us, key], CAP)")
+        src.add(1, f"if oid is not None: put(s[{st.CANCELS}], [oid, us, key])")
         return
     body.amounts()
     src.add(1, "bits = 0")
@@ -312,12 +312,12 @@ def _order(src: Source, body: _Handler, plan: Plan, name: str) -> None:
             test = body.predicate(stream, _pinned(plan, stream))
             src.add(1, f"bits |= {1 << bit}" if test is None else f"if {test}: bits |= {1 << bit}")
     if name in REFUND_TYPES:
-        src.add(1, f"put_order(s, {st.REFUNDS}, [key, oid, us, own, cur, amt, bits], CAP)")
+        src.add(1, f"put(s[{st.REFUNDS}], [key, oid, us, own, cur, amt, bits])")
         return
     extras = "".join(f", {body.kept(of, False)}" for of in plan.extras)
     entry = f"[oid or e.id, RANK(e.source, 0), us, key, own, cur, amt, bits{extras}]"
     guard = "if own is not None: " if name == "purchase.updated" else ""
-    src.add(1, f"{guard}put_order(s, {st.ORDERS}, {entry}, CAP)")
+    src.add(1, f"{guard}put(s[{st.ORDERS}], {entry})")
 
 
 def matches(stream: Stream, name: str) -> bool:

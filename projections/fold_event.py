@@ -6,7 +6,7 @@ from typing import Any, Protocol
 import msgspec
 
 from projections.plan import Plan
-from schemas.record import Identifier, Sealed
+from schemas.record import Identifier, Instant, Sealed
 
 
 class FoldEvent(Protocol):
@@ -45,7 +45,7 @@ def event_decoder(plan: Plan) -> tuple[msgspec.json.Decoder[Any], type]:
         "FoldEvent",
         [
             ("v", int), ("id", str), ("type", str), ("source", str), ("ids", list[Identifier]), ("route_key", str),
-            ("occurred_at", datetime), ("received_at", datetime), ("known_at", datetime), ("digest", str),
+            ("occurred_at", Instant), ("received_at", Instant), ("known_at", Instant), ("digest", str),
             ("name", str | None, None), ("properties", props, props()),
             ("traits", dict[str, Any], msgspec.field(default_factory=dict)), ("sealed", Sealed | None, None),
             ("key", bytes, msgspec.field(name="-key", default=b"")),
@@ -55,16 +55,3 @@ def event_decoder(plan: Plan) -> tuple[msgspec.json.Decoder[Any], type]:
         ],
     )  # fmt: skip
     return msgspec.json.Decoder(event), event
-
-
-class _Version(msgspec.Struct):
-    """The version alone: a newer record may be of another shape."""
-
-    v: int = 0
-
-
-def version_of(value: bytes) -> int:
-    try:
-        return msgspec.json.decode(value, type=_Version).v
-    except (msgspec.MsgspecError, RecursionError, ValueError):
-        return 0

@@ -2,7 +2,8 @@
 
 A state is one list: seven base slots, then the slots of the plan. Only integers, text, bytes, booleans, None and
 sorted lists inside, so equal histories are equal bytes. Every merge is commutative and associative, with the
-new state as identity. Keyed lists over their cap become the absorbing OVERFLOW.
+new state as identity. Keyed lists over their cap become the absorbing OVERFLOW, and their entries are kept beside the
+state (`order_tree`).
 """
 
 from bisect import bisect_left
@@ -22,7 +23,7 @@ Slot = Any
 EVENT_COUNT, FIRST, LAST, TRAITS, ORDERS, REFUNDS, CANCELS = range(7)
 BASE_SLOTS: Final = 7
 OVERFLOW: Final = -1
-ORDER_CAP: Final = 8_192
+ORDER_CAP: Final = 512  # a state of so many orders is 50 KB: beyond, reading it whole costs more than a tree
 
 # A trait entry: [name, level, occurred_us, event key, form, value, partition, offset]. Greater wins: the stamp, and
 # in one event the direct form. A correction (level 1) has an entry of its own beside the sources' (its name and
@@ -190,20 +191,6 @@ def shown(entries: list[list[Any]]) -> list[list[Any]]:
         if entry[FORM] != WITHDRAWN:
             found[name] = [name, *entry[1:]]
     return [found[name] for name in sorted(found)]
-
-
-def put_capped(state: State, slot: int, entry: list[Any], cap: int | None) -> None:
-    """`put`, with OVERFLOW past the cap."""
-    entries = state[slot]
-    if entries != OVERFLOW and put(entries, entry) and cap is not None and len(entries) > cap:
-        state[slot] = OVERFLOW
-
-
-def put_order(state: State, slot: int, entry: list[Any], cap: int | None) -> None:
-    """`put_capped` for bases, refunds and cancels, which overflow together."""
-    put_capped(state, slot, entry, cap)
-    if state[slot] == OVERFLOW:
-        state[ORDERS] = state[REFUNDS] = state[CANCELS] = OVERFLOW
 
 
 class Monoid(NamedTuple):

@@ -8,11 +8,12 @@ from typing import Any, Final
 
 from projections import state as st
 from projections.fold import Fold
+from projections.fold_calls import kept_number
 from projections.plan import TraitPlan
 from projections.predicates import Source
 from projections.state import DAY_US
 from schemas.definitions import REFUND_TYPES
-from schemas.money import divide, scaled, to_decimal
+from schemas.money import divide, to_decimal
 
 NEVER: Final = 253_402_300_799_999_999  # the last microsecond of the year 9999: nothing later is a time
 
@@ -56,23 +57,27 @@ class TraitCode:
             inside += self._finish(spec.aggregate, var, var)
             empty = _of_nothing(spec.aggregate)
             return [f"if {at}:", *("    " + line for line in inside), f"else: {var} = {empty}"]
-        if spec.aggregate == "days_since":
-            return self._since(plan.name, at, var)
-        if spec.aggregate == "gap_days":
-            return [f"c = {at}", f"{var} = (c[0] - c[1]) // {DAY_US} if len(c) == 2 else None"]
-        if spec.aggregate == "distinct_days":
-            return [f"{var} = sum(w.bit_count() for w in {at}[1::2])"]
-        if spec.aggregate == "open_count":
-            return [f"{var} = open_number({at})"]
-        return self._finish(spec.aggregate, var, at)
+        return self._lifetime(plan.name, spec.aggregate, at, var)
 
-    def _finish(self, aggregate: str, var: str, raw: str) -> list[str]:
-        """From what a slot or window holds to the value."""
+    def _lifetime(self, name: str, aggregate: str, at: str, var: str, *, stamped: bool = True) -> list[str]:
+        """The value of a slot that has no window."""
+        if aggregate == "days_since":
+            return self._since(name, at, var)
+        if aggregate == "gap_days":
+            return [f"c = {at}", f"{var} = (c[0] - c[1]) // {DAY_US} if len(c) == 2 else None"]
+        if aggregate == "distinct_days":
+            return [f"{var} = sum(w.bit_count() for w in {at}[1::2])"]
+        if aggregate == "open_count":
+            return [f"{var} = open_number({at})"]
+        return self._finish(aggregate, var, at, stamped=stamped)
+
+    def _finish(self, aggregate: str, var: str, raw: str, *, stamped: bool = True) -> list[str]:
+        """From what a slot or window holds to the value. `stamped`: first and last hold a stamp beside it."""
         if aggregate == "sum":
             return [f"{var} = {raw}[1]"]
         if aggregate == "avg":
             return [f"c = {raw}", f"{var} = divide(c[1], c[0]) if c[0] else None"]
-        if aggregate in ("first", "last"):
+        if aggregate in ("first", "last") and stamped:
             return [f"c = {raw}", f"{var} = None if c is None else restore(c[2])"]
         return [f"{var} = {raw}"] if var != raw else []
 
@@ -102,6 +107,10 @@ class TraitCode:
         add(2, *(f"{self.vars[plan.name]} = {_of_nothing(plan.spec.aggregate)}" for plan in plans))
         add(1, f"elif s[{st.ORDERS}] == {st.OVERFLOW}:")
         add(2, *(f"{self.vars[plan.name]} = None" for plan in plans))
+        add(1, f"elif s[{st.REFUNDS}] == {st.OVERFLOW}:")
+        add(2, f"m = s[{st.ORDERS}]")
+        for plan in plans:
+            add(2, *self._summed(plan, self.vars[plan.name]))
         add(1, "else:")
         add(2, *(f"{var} = {empty}" for var, empty in self.inits.items()))
         add(2, f"gone = {{c[0] for c in s[{st.CANCELS}]}} if s[{st.CANCELS}] else NONE")
@@ -110,6 +119,25 @@ class TraitCode:
         if self.refund_steps:
             self._loop(st.REFUNDS, st.R_ID, st.R_US, st.R_BITS, self.refund_steps)
         add(2, *self.after)
+
+    def _summed(self, plan: TraitPlan, var: str) -> list[str]:
+        """The value from a summary (`order_summary`): the same as from the orders it sums up."""
+        spec, places = plan.spec, self.fold.summaries.places[plan.name]
+        at = f"m[{places.cell.index}]"
+        if spec.window_days is None:
+            return self._lifetime(plan.name, spec.aggregate, at, var, stamped=spec.of != "occurred_at")
+        first = f"today - {spec.window_days - 1}"
+        lines = [f"if {at}:", f"    {var}, old = window_{places.cell.kind}({at}, {first})"]
+        finish = self._finish(spec.aggregate, var, var, stamped=spec.of != "occurred_at")
+        lines += [*(f"    {line}" for line in finish), f"else: {var} = {_of_nothing(spec.aggregate)}"]
+        for cell in places.expiry if self.thresholds else ():
+            day = f"old + {spec.window_days}"
+            lines += [
+                f"if m[{cell.index}]:",
+                f"    _, old = window_{cell.kind}(m[{cell.index}], {first})",
+                f"    if old is not None and {day} < due_day: due_day = {day}",
+            ]
+        return lines
 
     def _loop(
         self, slot: int, id_at: int, us_at: int, bits_at: int, steps: Mapping[tuple[int, int], dict[str, None]]
@@ -233,11 +261,6 @@ def restore(value: Any) -> Any:
     return to_decimal(value[0]) if type(value) is list else value
 
 
-def kept_number(value: Any) -> int | None:
-    """A kept value as a scaled number."""
-    return value[0] if type(value) is list else scaled(value)
-
-
 def _window(
     stride: int, start: Any, step: Callable[[Any, list[Any]], Any]
 ) -> Callable[[list[Any], int], tuple[Any, int | None]]:
@@ -277,8 +300,10 @@ def window_days(words: list[int], first: int) -> tuple[int, int | None]:
 
 
 def open_number(entries: Any) -> int | None:
-    """How many keys are open."""
-    return None if entries == st.OVERFLOW else sum(entry[3] for entry in entries)
+    """How many keys are open; a summary has the number itself."""
+    if entries == st.OVERFLOW:
+        return None
+    return sum(each if type(each) is int else each[3] for each in entries)
 
 
 _WINDOWS: Final[dict[str, Any]] = {

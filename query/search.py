@@ -17,6 +17,7 @@ from schemas.search_words import MAX_QUERY, keyed, meets, query_terms, search_ke
 
 Answer = dict[str, Any]
 CANDIDATES: Final = 2_000  # seen last, of those that match; who wants more than 2,000 hits types another letter
+FIRST: Final = 5  # pages of candidates asked for at first: the index knows a long word by its beginning alone
 _MOST_PAGES: Final = 500  # a cursor is a number of hits passed over
 
 
@@ -45,16 +46,26 @@ class Search:
         text = text.strip()[:MAX_QUERY]
         exact = self._exact(text) if text else []
         terms = [[keyed(self._key, term) for term in part] for part in query_terms(text)]
-        ids = self.views.reads.search(view.revision, terms, CANDIDATES) if terms else []
-        ordered = list(dict.fromkeys([*exact, *ids]))
         page: list[Answer] = []
-        at = passed
-        while at < len(ordered) and len(page) < limit:
+        at, most = passed, min(CANDIDATES, passed + FIRST * limit)
+        ordered = self._ordered(view, exact, terms, most)
+        while len(page) < limit:
+            if at >= len(ordered):
+                if len(ordered) < most or most == CANDIDATES:
+                    break
+                most = CANDIDATES
+                ordered = self._ordered(view, exact, terms, most)
+                continue
             chunk = ordered[at : at + limit - len(page)]
             at += len(chunk)
             page += self._kept(view, text, chunk, exact, personal)
-        more = at < len(ordered) and at < passed + _MOST_PAGES * limit
+        more = (at < len(ordered) or most <= len(ordered) < CANDIDATES) and at < passed + _MOST_PAGES * limit
         return {"items": page, "next": str(at) if more else None}
+
+    def _ordered(self, view: View, exact: Sequence[bytes], terms: Sequence[Sequence[int]], most: int) -> list[bytes]:
+        """One written whole first, then at most `most` hits, those seen last first."""
+        ids = self.views.reads.search(view.revision, terms, most) if terms else []
+        return list(dict.fromkeys([*exact, *ids]))
 
     def _kept(
         self, view: View, text: str, ids: Sequence[bytes], exact: Sequence[bytes], personal: bool

@@ -1,6 +1,6 @@
 """Segments: what they mean, who is in them, how they moved today; and which are being built."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Any, Final
@@ -39,32 +39,54 @@ class Segments:
         """One, with its condition and today's movement. Raises NotFound."""
         return self.views.read(lambda view: self._show(view, name))
 
-    def trends(self, days: int = 30) -> dict[str, list[tuple[str, int]]]:
-        """(ISO day, size at its end) of each live segment, backwards from its size now; begins when it was first seen.
+    def listed(self, start: int = 0, limit: int = 50) -> tuple[list[Answer], int]:
+        """Some of them by name, each with today's movement and its size at the end of the last 30 days; and how many.
 
-        Members found at the first load were never counted as entered: before the first day anybody moved there is no
-        size.
+        As `show`, without `when`; "trend": sizes, oldest first.
         """
 
-        def read(view: View) -> dict[str, list[tuple[str, int]]]:
-            today = self._today()
-            moved: dict[str, dict[date, int]] = {}
-            first: dict[str, date] = {}
-            for segment, day, entered, left in self.views.reads.segment_days(date.min):  # a row a segment and day
-                moved.setdefault(segment, {})[day] = entered - left
-                first[segment] = min(day, first.get(segment, day))
-            sizes = self.views.reads.segment_sizes(view.revision)
-            found = {}
-            for index, name in enumerate(view.evaluator.segment_names):
-                size, trend, day = sizes.get(index, 0), [], today
-                while day >= max(first.get(name, today), today - timedelta(days=days - 1)):
-                    trend.append((day.isoformat(), max(0, size)))
-                    size -= moved.get(name, {}).get(day, 0)
-                    day -= timedelta(days=1)
-                found[name] = trend[::-1]
-            return found
+        def read(view: View) -> tuple[list[Answer], int]:
+            answers = self._overview(view)
+            shown = answers[start : start + limit]
+            names = [each["name"] for each in shown]
+            moved, as_of = self.views.reads.segment_moves(self._today(), names), self._as_of(view)
+            trends = self._trends(view, names, 30)
+            for each in shown:
+                entered, left = moved.get(each["name"], (0, 0))
+                trend = [size for _, size in trends.get(each["name"], [])]
+                each |= {"entered_today": entered, "left_today": left, "as_of": as_of, "trend": trend}
+            return shown, len(answers)
 
         return self.views.read(read)
+
+    def trends(self, days: int = 30, names: Sequence[str] | None = None) -> dict[str, list[tuple[str, int]]]:
+        """(ISO day, size at its end) of these live segments, or all, backwards from its size now.
+
+        Begins when it was first seen. Members found at the first load were never counted as entered: before the first
+        day anybody moved there is no size.
+        """
+        return self.views.read(lambda view: self._trends(view, names, days))
+
+    def _trends(self, view: View, names: Sequence[str] | None, days: int) -> dict[str, list[tuple[str, int]]]:
+        reads, today = self.views.reads, self._today()
+        indexes = {name: index for index, name in enumerate(view.evaluator.segment_names)}
+        wanted = [name for name in (indexes if names is None else names) if name in indexes]
+        since = today - timedelta(days=days - 1)
+        moved: dict[str, dict[date, int]] = {}
+        for segment, day, entered, left in reads.segment_days(since, wanted):  # a row a segment and day
+            moved.setdefault(segment, {})[day] = entered - left
+        older = reads.segments_before(since, wanted)
+        sizes = reads.segment_sizes(view.revision)
+        found = {}
+        for name in wanted:
+            size, trend, day = sizes.get(indexes[name], 0), [], today
+            first = since if name in older else min(moved.get(name, {}), default=today)
+            while day >= max(first, since):
+                trend.append((day.isoformat(), max(0, size)))
+                size -= moved.get(name, {}).get(day, 0)
+                day -= timedelta(days=1)
+            found[name] = trend[::-1]
+        return found
 
     def _today(self) -> date:
         return self.clock.now().astimezone(ZoneInfo(self.views.deployment.time_zone)).date()
@@ -110,36 +132,40 @@ class Segments:
         return found
 
     def _overview(self, view: View) -> list[Answer]:
+        known, states = self._known(view)
+        describe = self._describer(view, states)
+        return [describe(name, segment) for name, segment in sorted(known.items())]
+
+    def _describer(self, view: View, states: Mapping[str, str]) -> Callable[[str, Segment], Answer]:
+        """Makes a segment's answer; sizes and versions of all are read once."""
         reads = self.views.reads
         sizes, versions = reads.segment_sizes(view.revision), reads.segment_versions()
-        known, states = self._known(view)
         indexes = {segment: index for index, segment in enumerate(view.evaluator.segment_names)}
-        return [
-            {
-                "name": name,
-                "description": segment.description,
-                "sentence": sentence(segment.when),
-                "size": sizes.get(indexes.get(name, -1), 0),
-                "version": versions.get(name, 1),
-                "state": states.get(name, LIVE),
-            }
-            for name, segment in sorted(known.items())
-        ]
+        return lambda name, segment: {
+            "name": name,
+            "description": segment.description,
+            "sentence": sentence(segment.when),
+            "size": sizes.get(indexes.get(name, -1), 0),
+            "version": versions.get(name, 1),
+            "state": states.get(name, LIVE),
+        }
 
     def _show(self, view: View, name: str) -> Answer:
-        known, _ = self._known(view)
+        known, states = self._known(view)
         if name not in known:
             raise _unknown(name, known)
-        (answer,) = [each for each in self._overview(view) if each["name"] == name]
-        entered, left = self.views.reads.segment_day(name, self._today())
-        as_of_us = self.views.reads.watermark_us(view.revision)
-        answer |= {
+        entered, left = self.views.reads.segment_moves(self._today(), [name]).get(name, (0, 0))
+        return {
+            **self._describer(view, states)(name, known[name]),
             "when": plain(known[name].when),
             "entered_today": entered,
             "left_today": left,
-            "as_of": iso_us(as_of_us) if as_of_us else None,
+            "as_of": self._as_of(view),
         }
-        return answer
+
+    def _as_of(self, view: View) -> str | None:
+        as_of_us = self.views.reads.watermark_us(view.revision)
+        return iso_us(as_of_us) if as_of_us else None
 
     def _members(self, view: View, name: str, after: bytes, limit: int) -> list[MemberRow]:
         if name not in view.definitions.segments:

@@ -14,6 +14,7 @@ import msgspec
 import pyarrow as pa
 
 from query.sql_values import values
+from schemas.waits import Wait
 
 SAFE_INTEGER: Final = 2**53
 _NOT_FINITE: Final = {math.inf: "Infinity", -math.inf: "-Infinity"}
@@ -22,11 +23,16 @@ _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
 
 @dataclass(frozen=True)
 class SqlResult:
-    """`columns`: (name, DuckDB type), names unique. `truncated`: there were more rows than `limit`."""
+    """`columns`: (name, DuckDB type), names unique. `truncated`: there were more rows than `limit`.
+
+    `left_out`: records that are applied and that this build cannot read; they and all behind them in their partition
+    are not in the rows.
+    """
 
     columns: list[tuple[str, str]]
     table: pa.Table
     truncated: bool
+    left_out: Sequence[Wait] = ()
 
     @property
     def names(self) -> list[str]:

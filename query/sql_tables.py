@@ -75,7 +75,7 @@ def compile_reader(definitions: str | bytes, *, time_zone: str, currency: str) -
 def profiles_table(
     reader: Reader | None, rows: Sequence[StoredProfile], at_us: int, columns: frozenset[str] | None = None
 ) -> pa.Table:
-    """`profiles`: PROFILES plus one column for each computed trait; an overflowed order map has no trait values.
+    """`profiles`: PROFILES plus one column for each computed trait.
 
     `columns`: the names used; when no computed trait is among them none is computed (20 µs a profile).
     """

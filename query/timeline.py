@@ -63,8 +63,8 @@ class Timeline:
     def _newest(
         self, profile_id: bytes, before: Stamp | None, limit: int, types: frozenset[str] | None
     ) -> list[Stored]:
-        positions = self.reads.positions(profile_id)
-        found = self._recent(positions, before, limit, types) if len(positions) > SHORT else None
+        count, last = self.reads.last_positions(profile_id, DEPTH + 1)  # one more tells that there are earlier ones
+        found = self._recent(last, before, limit, types) if count > SHORT else None
         if found is None:
             stored = self.log.fetch(self.reads.newest(profile_id, before, limit, types))
             found = sorted(stored, key=lambda each: _HEAD.decode(each.value).stamp, reverse=True)

@@ -5,7 +5,7 @@ out). `join` gives the original back byte for byte; dropping `sealed` later (des
 record, and the digest, which covers `record` alone, still holds.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
@@ -20,7 +20,7 @@ NO_DIGEST: Final = bytes(32)
 _CUT: Final = b',"sealed":{'
 
 
-class ArchiveFile(msgspec.Struct, frozen=True, kw_only=True):
+class ArchiveFile(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """An entry of the manifest: one immutable Parquet file that covers the offsets [start, next) of a partition.
 
     Offsets it covers and has no row of hold no record (Kafka: markers of transactions, aborted records). Without any
@@ -40,6 +40,10 @@ class ArchiveFile(msgspec.Struct, frozen=True, kw_only=True):
     footer_sha256: str  # of the Parquet footer alone: cheap to prove at every query; pages carry their own CRC
     digest_before: str
     digest: str  # chained over the file's records after `digest_before`
+    groups: tuple[int, ...] = ()  # the first offset of each row group but the first, where there are several
+    replaces: int = 0  # how many entries it stands for, which covered the same offsets; 0: an archiver wrote it
+    replaced_at: int = 0  # Unix seconds when it took their place: their files stay a while for who reads them
+    seq: int = 0  # in an object store: the number of this replacement in its partition, from 1
 
 
 class ArchiveStore(Protocol):
@@ -69,6 +73,26 @@ class ArchiveStore(Protocol):
 
     def read_records(self, partition: int, start: int) -> Iterator[Stored]:
         """The original records with offset >= `start`, ascending; each file proved by its SHA-256 first."""
+
+
+class MergingStore(Protocol):
+    """A store whose files can be put together. Only after `recover`, and in the partition's turn."""
+
+    def known(self) -> list[ArchiveFile]:
+        """What the manifest lists, in order of each partition, as far as this writer knows. Asks no object store."""
+
+    def refresh(self, partition: int) -> None:
+        """Learn what other writers have changed in a partition."""
+
+    def merge(self, run: Sequence[ArchiveFile], check: Callable[[], None] = lambda: None) -> ArchiveFile:
+        """Replace adjacent files of a partition by one with the same records; the old files stay until `retire`.
+
+        `check` is called right before the new entry is made, and may raise. Raises ArchiveDamaged with the path of a
+        damaged input, ProgressConflict when another writer has replaced one of them: nothing is changed.
+        """
+
+    def retire(self, partition: int) -> int:
+        """Remove files that were replaced long enough ago, once what replaced them is proved; returns how many."""
 
 
 class Turns(Protocol):

@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Any, Final, NamedTuple, Protocol
 
 from schemas.facts import Fact
+from schemas.waits import Wait, Waiting
 
 SUPERSEDED: Final = "superseded by a newer revision before it was ready"
 
@@ -37,6 +38,7 @@ class Pulse(NamedTuple):
     marks: bool  # any, of any revision
     due_us: int | None  # the earliest timer of the revision asked for
     search: bool = False  # whether profiles wait to be indexed
+    set_aside: int = 0  # records set aside by hand so far
 
 
 class Beat(NamedTuple):
@@ -49,6 +51,7 @@ class Beat(NamedTuple):
     watermark_us: int  # the lowest of all partitions
     due_us: int | None  # the earliest timer
     search: bool
+    waits: bool = False  # whether a partition waits at a record that cannot be read yet
 
 
 class Control(Protocol):
@@ -115,4 +118,19 @@ class Control(Protocol):
 
     def save_watermarks(self, revision: int, watermarks: Sequence[int]) -> None: ...
 
+    def note_wait(self, reader: str, wait: Wait, at: datetime) -> None:
+        """A partition of a reader waits at a record; `at` counts where it did not wait there already."""
+
+    def end_wait(self, reader: str, partition: int) -> None:
+        """It waits no more."""
+
+    def waiting(self) -> list[Waiting]:
+        """What waits now; a worker's, where the live revision stands there."""
+
     def open_marks(self, revision: int, kind: str | None = None) -> int: ...
+
+    def open_refolds(self, revision: int) -> int:
+        """How many signatures wait to be made again from the log."""
+
+    def marks_up_to(self, revision: int, last: int | None = None) -> tuple[int, int]:
+        """How many marks with an id up to `last` are open (None: all), and the highest id there is."""

@@ -1,6 +1,6 @@
 """What an erasure is about, and the ports it works through (design C12). Tokens and hashes, never values."""
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import AbstractContextManager
 from datetime import datetime
@@ -88,6 +88,9 @@ class ErasureReads(Protocol):
     def evidence_of(self, tokens: Iterable[bytes]) -> list[Seen]:
         """All evidence that holds one of the tokens."""
 
+    def nobodys(self, routes: Iterable[bytes]) -> set[bytes]:
+        """The signatures that an erasure took from their owner and whose events are sealed under one of these."""
+
     def count_events(self, signatures: Iterable[bytes]) -> int: ...
 
     def count_refused(self, tokens: Iterable[bytes], signatures: Iterable[bytes]) -> int:
@@ -103,8 +106,11 @@ class ErasureWrites(ErasureReads, Protocol):
     def delete_profiles(self, profile_ids: Collection[bytes]) -> list[tuple[bytes, int]]:
         """With memberships, in every revision; returns (profile id, next version) of those ever published."""
 
-    def empty_evidence(self, signatures: Collection[bytes]) -> None:
-        """The row stays, so that its events stay joinable: no tokens, no owner."""
+    def empty_evidence(self, signatures: Collection[bytes], routes: Mapping[bytes, bytes]) -> None:
+        """The row stays, so that its events stay joinable: no tokens, no owner.
+
+        `routes`: of those whose events can still be read, the token they are sealed under, for `nobodys`.
+        """
 
     def strip_evidence(self, rows: Sequence[Seen]) -> None:
         """Store tokens and owner of these."""

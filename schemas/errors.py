@@ -15,6 +15,7 @@ class Disposition(Enum):
     DEAD_LETTER = "dead_letter"  # unreadable or unusable: set it aside whole, carry on
     RETRY = "retry"  # a backend is away: same batch again, after a wait
     STOP = "stop"  # ours: commit nothing, exit loudly
+    WAIT = "wait"  # good, and not to be had now: its partition waits at it, all others go on
 
 
 class Problem(NamedTuple):
@@ -83,10 +84,28 @@ class NotFound(TouchfoldError):
     code, disposition, status = "not_found", Disposition.REJECT, 404
 
 
+class SourceOff(NotFound):
+    """The source is switched off; its settings switch it on."""
+
+    code = "source_off"
+
+
 class Erased(TouchfoldError):
     """The profile or identifier once existed and was erased."""
 
     code, disposition, status = "erased", Disposition.REJECT, 410
+
+
+class RequestTimeout(TouchfoldError):
+    """The request did not come in time."""
+
+    code, disposition, status = "request_timeout", Disposition.REJECT, 408
+
+
+class HeaderTooLarge(TouchfoldError):
+    """The request's header is over 32 KiB."""
+
+    code, disposition, status = "header_too_large", Disposition.REJECT, 431
 
 
 class TooLarge(TouchfoldError):
@@ -96,7 +115,7 @@ class TooLarge(TouchfoldError):
 
 
 class TooMany(TouchfoldError):
-    """The source sends more than it may; `Retry-After` says when."""
+    """More than the source, the caller or the address may send; `Retry-After` says when."""
 
     code, disposition, status = "too_many_requests", Disposition.REJECT, 429
 
@@ -156,9 +175,21 @@ class FactUnreadable(TouchfoldError):
 
 
 class ReaderTooOld(TouchfoldError):
-    """The record is good and we are old: to set it aside would lose it in every rollout."""
+    """The record is good and this build too old for it. Its partition waits for an upgrade; all others go on."""
 
-    code, disposition = "reader_too_old", Disposition.STOP
+    code, disposition, status = "reader_too_old", Disposition.WAIT, 503
+
+
+class FoldFailed(TouchfoldError):
+    """A record that was applied cannot be read or folded again. The message names partition and offset."""
+
+    code, disposition = "fold_failed", Disposition.STOP
+
+
+class SetAsideRefused(TouchfoldError):
+    """The record is not one that its partition waits at: it can be read, or was applied or set aside already."""
+
+    code, disposition, status = "set_aside_refused", Disposition.REJECT, 409
 
 
 class SealBroken(TouchfoldError):
@@ -179,14 +210,26 @@ class MasterKeyWrong(TouchfoldError):
     code, disposition = "master_key_wrong", Disposition.STOP
 
 
+class DatabaseLost(TouchfoldError):
+    """A database or the vault is gone, though what belongs to it is there. An empty one is never put in its place."""
+
+    code, disposition = "database_lost", Disposition.STOP
+
+
 class StoreUnavailable(TouchfoldError):
     """PostgreSQL, Kafka or the vault is away. Answered with 503 and Retry-After."""
 
     code, disposition, status = "unavailable", Disposition.RETRY, 503
 
 
+class TooManyConnections(StoreUnavailable):
+    """The process has as many connections as it takes, and none that only waits."""
+
+    code = "too_many_connections"
+
+
 class DiskFull(StoreUnavailable):
-    """Less than the reserved 5 % of the disk is free."""
+    """Less of the disk is free than the reserve that is kept for erasures, sign-in and PostgreSQL."""
 
     code = "disk_full"
 
@@ -195,6 +238,12 @@ class ConnectionsInUse(StoreUnavailable):
     """PostgreSQL is there, but no connection to it came free in time: this process's, or the server's."""
 
     code = "connections_in_use"
+
+
+class DatabaseDamaged(StoreUnavailable):
+    """PostgreSQL cannot read its own data. Nothing is set aside for it: what was to be done waits for the repair."""
+
+    code = "database_damaged"
 
 
 class ProgressConflict(TouchfoldError):

@@ -3,8 +3,7 @@
 An unreadable record keeps its bytes and has no `id`; everything that reads events leaves it out.
 """
 
-from collections.abc import Mapping, Sequence
-from datetime import datetime
+from collections.abc import Callable, Container, Mapping, Sequence
 from hashlib import blake2b
 from typing import Any, Final
 
@@ -14,8 +13,20 @@ import pyarrow as pa
 from schemas.archive import join, split
 from schemas.errors import ReaderTooOld, RecordUnreadable
 from schemas.money import currency_of, revenue_of
-from schemas.record import VERSION, Identifier, Stored, encode, signature_of, to_us, uuid_text
+from schemas.record import (
+    CURRENT,
+    Identifier,
+    Instant,
+    Reader,
+    Stored,
+    encode,
+    signature_of,
+    to_us,
+    uuid_text,
+    version_of,
+)
 from schemas.record import decode as decode_record
+from schemas.waits import Wait, isolate
 
 UUID: Final = pa.string()  # in UUID form: Arrow cannot compare its own UUID type, which DuckDB asks it to
 TIME: Final = pa.timestamp("us", tz="UTC")
@@ -65,9 +76,9 @@ class _Event(msgspec.Struct):
     source: str
     ids: list[Identifier]
     route_key: str
-    occurred_at: datetime
-    received_at: datetime
-    known_at: datetime
+    occurred_at: Instant
+    received_at: Instant
+    known_at: Instant
     message_id: str | None = None
     name: str | None = None
     properties: msgspec.Raw = msgspec.Raw(b"{}")
@@ -79,16 +90,18 @@ _DECODER: Final = msgspec.json.Decoder(_Event)
 _OBJECT: Final = msgspec.json.Decoder(dict[str, Any])
 
 
-def _decoded(value: bytes) -> _Event | None:
+def _decoded(value: bytes, reader: Reader) -> _Event | None:
     """The record, lifted to the current version; None when it is not one. Raises ReaderTooOld."""
     try:
         event = _DECODER.decode(value)
-        if event.v != VERSION:
-            event = _DECODER.decode(encode(decode_record(value)))
+        if event.v != reader.version:
+            event = _DECODER.decode(encode(decode_record(value, reader)))
         bytes.fromhex(event.id.replace("-", "") + event.route_key)
     except ReaderTooOld:
         raise
-    except (msgspec.MsgspecError, RecordUnreadable, RecursionError, ValueError):
+    except (msgspec.MsgspecError, RecordUnreadable, RecursionError, ValueError) as err:
+        if version_of(value) > reader.version:
+            raise ReaderTooOld(f"touchpoint v{version_of(value)}; this build reads v{reader.version}") from err
         return None
     return event
 
@@ -174,15 +187,44 @@ def _values(record: Stored, event: _Event, signatures: _Signatures, currency: st
 _MISSING: Final = (None,) * 18
 
 
-def event_table(records: Sequence[Stored], currency: str, *, originals: bool) -> pa.Table:
+def readable_table(
+    records: Sequence[Stored],
+    currency: str,
+    set_aside: Callable[[Wait], bool],
+    *,
+    originals: bool,
+    reader: Reader = CURRENT,
+) -> tuple[pa.Table, Wait | None]:
+    """The same up to the first record that is of a newer version and not set aside, and that one.
+
+    One that is set aside has a row as an unreadable one has.
+    """
+    try:
+        return event_table(records, currency, originals=originals, reader=reader), None
+    except ReaderTooOld:
+        found = isolate(records, lambda record: decode_record(record.value, reader), set_aside)
+    wait = found.wait
+    before = records if wait is None else [each for each in records if each.offset < wait.offset]
+    passed = {each.record.offset for each in found.bad}
+    return event_table(before, currency, originals=originals, reader=reader, passed=passed), wait
+
+
+def event_table(
+    records: Sequence[Stored],
+    currency: str,
+    *,
+    originals: bool,
+    reader: Reader = CURRENT,
+    passed: Container[int] = (),
+) -> pa.Table:
     """Rows of SCHEMA (`originals`: with the record's bytes) or EVENT_SCHEMA. `currency`: of amounts without one.
 
-    Raises ReaderTooOld when a record is of a newer version.
+    `passed`: offsets of records that are not looked at. Raises ReaderTooOld when another is of a newer version.
     """
     signatures = _Signatures()
     rows: list[tuple[Any, ...]] = []
     for record in records:
-        event = _decoded(record.value)
+        event = None if record.offset in passed else _decoded(record.value, reader)
         try:
             rows.append(_MISSING if event is None else _values(record, event, signatures, currency))
         except (msgspec.MsgspecError, RecursionError, ValueError):

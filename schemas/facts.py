@@ -43,7 +43,28 @@ class PersonErased(Fact):
     profiles: list[str]
 
 
-FACTS: Final[Mapping[str, type[Fact]]] = {each.type: each for each in (DefinitionChanged, PersonErased)}
+class RecordSetAside(Fact):
+    """v1 {partition, offset, code, reason}: a record that could not be read was set aside by hand."""
+
+    type = "record.set_aside"
+    version = 1
+    partition: int
+    offset: int
+    code: str
+    reason: str
+
+
+class RecordRestored(Fact):
+    """v1 {partition, offset}: a record that was set aside was read and applied after all."""
+
+    type = "record.restored"
+    version = 1
+    partition: int
+    offset: int
+
+
+_ALL: Final = (DefinitionChanged, PersonErased, RecordSetAside, RecordRestored)
+FACTS: Final[Mapping[str, type[Fact]]] = {each.type: each for each in _ALL}
 
 
 def decode_fact(type_: str, version: int, payload: Payload) -> Fact:

@@ -116,18 +116,21 @@ class Reads(Protocol):
         """The profiles that own these tokens, each once, in the order of the tokens."""
 
     def search(self, revision: int, terms: Sequence[Sequence[int]], limit: int) -> list[bytes]:
-        """Profiles with one of the keyed terms of every part, seen last first; of more than `limit`, some."""
+        """Profiles with one of the keyed terms of every part, seen last first; of more, the `limit` seen last."""
 
     def segment_sizes(self, revision: int) -> dict[int, int]:
         """Members by segment index; empty segments are left out."""
 
     def segment_versions(self) -> dict[str, int]: ...
 
-    def segment_day(self, segment: str, day: date) -> tuple[int, int]:
-        """(entered, left) on a local day."""
+    def segment_moves(self, day: date, segments: Sequence[str]) -> dict[str, tuple[int, int]]:
+        """(entered, left) of these segments on a local day; those nobody entered or left are left out."""
 
-    def segment_days(self, since: date) -> list[tuple[str, date, int, int]]:
-        """(segment, local day, entered, left) of the days from `since` on."""
+    def segment_days(self, since: date, segments: Sequence[str]) -> list[tuple[str, date, int, int]]:
+        """(segment, local day, entered, left) of these segments, of the days from `since` on."""
+
+    def segments_before(self, day: date, segments: Sequence[str]) -> set[str]:
+        """Those of these segments that anybody entered or left on an earlier local day."""
 
     def stages(self, revision: int) -> list[tuple[str, str, int]]:
         """(stage, risk level, profiles)."""
@@ -147,8 +150,8 @@ class Reads(Protocol):
         `types`: only these; empty for all.
         """
 
-    def positions(self, profile_id: bytes) -> list[tuple[int, int]]:
-        """(partition, offset) of the applied events of a profile."""
+    def last_positions(self, profile_id: bytes, depth: int) -> tuple[int, list[tuple[int, int]]]:
+        """How many applied events a profile has, and (partition, offset) of the last `depth` in each partition."""
 
     def newest(
         self, profile_id: bytes, before: tuple[int, bytes] | None, limit: int, types: frozenset[str] | None

@@ -4,18 +4,33 @@ Times are aware UTC with microseconds. Tokens, keys and signatures are 128 bits:
 (`id` in UUID form), 16 raw bytes in code and PostgreSQL's uuid.
 """
 
-from collections.abc import Iterable
+from binascii import a2b_base64
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
-from typing import Any, Final, NamedTuple
+from typing import Annotated, Any, Final, NamedTuple
 
 import msgspec
 
 from schemas.errors import ReaderTooOld, RecordUnreadable
+from schemas.upcasters import UPCASTERS, Payload, lift
 
 VERSION: Final = 1
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND: Final = timedelta(microseconds=1)
+Instant = Annotated[datetime, msgspec.Meta(tz=True)]
+"""A time without a zone is none: what it means would depend on who reads it."""
+
+
+class Reader(NamedTuple):
+    """Which records a build reads: those of `version` as they are, older ones through `steps`, newer ones not."""
+
+    version: int = VERSION
+    steps: Mapping[tuple[str, int], Callable[[Payload], Payload]] = UPCASTERS
+
+
+CURRENT: Final = Reader()
+"""This build."""
 
 
 class Identifier(msgspec.Struct, frozen=True):
@@ -48,11 +63,11 @@ class Record(msgspec.Struct, kw_only=True, omit_defaults=True):
     source: str
     ids: list[Identifier]  # rank order, highest first; never empty
     route_key: str
-    occurred_at: datetime
-    received_at: datetime
-    known_at: datetime
-    original_at: datetime | None = None
-    sent_at: datetime | None = None
+    occurred_at: Instant
+    received_at: Instant
+    known_at: Instant
+    original_at: Instant | None = None
+    sent_at: Instant | None = None
     clock_rule: str = "trusted"
     digest: str  # 32 hex digits, design C3
     properties: dict[str, Any] = {}
@@ -82,10 +97,18 @@ _RAW_DECODER: Final = msgspec.json.Decoder(dict[str, Any])
 
 
 class _Version(msgspec.Struct):
-    v: int
+    """The version alone: a newer record may be of another shape."""
+
+    v: int = 0
+
+
+class _Received(msgspec.Struct):
+    received_at: Instant
 
 
 _VERSION_DECODER: Final = msgspec.json.Decoder(_Version)
+_RECEIVED_DECODER: Final = msgspec.json.Decoder(_Received)
+_NOT_JSON: Final = (msgspec.MsgspecError, RecursionError, ValueError)  # UnicodeDecodeError is a ValueError
 
 
 def encode(record: Record) -> bytes:
@@ -93,30 +116,75 @@ def encode(record: Record) -> bytes:
     return _ENCODER.encode(record)
 
 
-def decode(value: bytes) -> Record:
-    """Read stored bytes. Raises RecordUnreadable, or ReaderTooOld for a record of a newer version."""
+def decode(value: bytes, reader: Reader = CURRENT) -> Record:
+    """Read stored bytes, whoever wrote them: the one judgement of what is a record.
+
+    Raises RecordUnreadable, or ReaderTooOld for a record of a newer version; nothing else.
+    """
     try:
         record = _DECODER.decode(value)
-        if record.v == VERSION:
-            return record
-    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as err:
-        return _other_version(value, err)
-    return _other_version(value, None)
-
-
-def _other_version(value: bytes, error: Exception | None) -> Record:
-    """A record of an older version lifted; the reason why not, for a newer or an unreadable one."""
-    try:
-        version = _VERSION_DECODER.decode(value).v
-        if version > VERSION:
-            raise ReaderTooOld(f"touchpoint v{version}; this build reads v{VERSION}")
-        if version < VERSION:
-            from schemas.upcasters import lift  # noqa: PLC0415  # upcasters import nothing of ours back
-
-            return msgspec.convert(lift("touchpoint", version, VERSION, _RAW_DECODER.decode(value)), Record)
-    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as err:
+        if record.v != reader.version:
+            record = _other_version(value, reader)
+        _check(record)
+    except _NOT_JSON as err:
+        if version_of(value) > reader.version:
+            raise _too_old(value, reader) from err
         raise RecordUnreadable(f"not a touchpoint record: {type(err).__name__}") from err
-    raise RecordUnreadable(f"not a touchpoint record: {type(error).__name__}") from error
+    return record
+
+
+def _other_version(value: bytes, reader: Reader) -> Record:
+    """A record of an older version lifted."""
+    version = version_of(value)
+    if version > reader.version:
+        raise _too_old(value, reader)
+    payload = _RAW_DECODER.decode(value)
+    try:
+        lifted = lift("touchpoint", version, reader.version, payload, reader.steps)
+    except (LookupError, TypeError, AttributeError, ArithmeticError) as err:  # of a payload that is none
+        raise RecordUnreadable(f"not a touchpoint record of version {version}: {type(err).__name__}") from err
+    return msgspec.convert(lifted | {"v": reader.version}, Record)
+
+
+def _too_old(value: bytes, reader: Reader) -> ReaderTooOld:
+    return ReaderTooOld(f"touchpoint v{version_of(value)}; this build reads v{reader.version}")
+
+
+def _check(record: Record) -> None:
+    """What JSON types do not say. Raises ValueError."""
+    if not record.ids:
+        raise ValueError("no identifier")
+    names = [record.id.replace("-", ""), record.route_key, record.digest]
+    names += [identifier.token for identifier in record.ids]
+    if record.sealed is not None:
+        names.append(record.sealed.key)
+        a2b_base64(record.sealed.data)
+    if {*map(len, names)} != {32} or len(bytes.fromhex("".join(names))) != 16 * len(names):  # fromhex skips spaces
+        raise ValueError("not 32 hexadecimal digits")
+
+
+def sixteen(text: str) -> bytes:
+    """The 16 bytes of 32 hexadecimal digits. Raises ValueError."""
+    value = bytes.fromhex(text)
+    if len(value) != 16:
+        raise ValueError("not 32 hexadecimal digits")
+    return value
+
+
+def version_of(value: bytes) -> int:
+    """The version a record says it has; 0 of what has none."""
+    try:
+        return _VERSION_DECODER.decode(value).v
+    except _NOT_JSON:
+        return 0
+
+
+def received_us(value: bytes) -> int | None:
+    """When a record was received, in microseconds, even where the rest cannot be read; None where it does not say."""
+    try:
+        return to_us(_RECEIVED_DECODER.decode(value).received_at)
+    except _NOT_JSON:
+        return None
 
 
 def to_us(at: datetime) -> int:

@@ -3,7 +3,7 @@
 Keys, digests, tokens, signatures and profile ids are 16 raw bytes; instants are microseconds since 1970.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from enum import IntEnum
 from hashlib import blake2b
@@ -121,6 +121,23 @@ class ProfileRow(NamedTuple):
     summed: int = 0  # another one each time the state was summed from its signatures' states; 0: where nobody asks
 
 
+class LaidOff(NamedTuple):
+    """Entries of maps over the cap, of one signature and partition; `id` rises in the order of commits there."""
+
+    signature: bytes
+    partition: int
+    id: int
+    maps: bytes
+
+
+class NodeRow(NamedTuple):
+    """A node of a profile's orders, packed. `maps`: a leaf's entries; of node 0: the last ids of `LaidOff` in it."""
+
+    node: int
+    summary: bytes
+    maps: bytes | None
+
+
 class Change(NamedTuple):
     """A row of the change feed (contracts, "A change")."""
 
@@ -167,7 +184,17 @@ class FoldTx(Protocol):
 
     def not_applied(self, rows: Sequence[NotApplied]) -> None: ...
 
-    def delete_states(self, revision: int, signatures: Iterable[bytes]) -> None: ...
+    def is_set_aside(self, partition: int, offset: int) -> bool:
+        """Whether somebody has set this record aside by hand."""
+
+    def restore(self, partition: int, offset: int) -> bool:
+        """A record that was set aside counts after all; False when it is not set aside (any more)."""
+
+    def delete_states(self, revision: int, signatures: Iterable[bytes]) -> None:
+        """With what was laid off from them."""
+
+    def lay_off(self, revision: int, maps: Mapping[tuple[int, bytes], bytes]) -> None:
+        """Add entries of maps over the cap, by (partition, signature)."""
 
     def skipped(self, partition: int, start: int, end: int) -> set[int]:
         """Offsets in [start, end) that the live revision did not apply."""
@@ -177,8 +204,11 @@ class FoldTx(Protocol):
 
     def save_states(self, revision: int, states: Mapping[tuple[int, bytes], bytes]) -> None: ...
 
-    def take_refolds(self, revision: int) -> list[bytes]:
-        """Signatures whose states must be made anew from the log; their marks go with this transaction."""
+    def take_refolds(self, revision: int, limit: int) -> list[bytes]:
+        """Signatures whose states must be made anew from the log, of so many marks; these go with this transaction."""
+
+    def count_applied(self, signatures: Iterable[bytes]) -> dict[bytes, int]:
+        """How many applied events each signature has, of those that have any."""
 
     def positions(self, signatures: Iterable[bytes]) -> list[tuple[int, int]]:
         """(partition, offset) of the applied events of signatures."""
@@ -276,7 +306,25 @@ class DecideTx(Protocol):
 
     def save_profiles(self, revision: int, rows: Sequence[ProfileRow]) -> None: ...
 
-    def delete_profiles(self, revision: int, profile_ids: Iterable[bytes]) -> None: ...
+    def delete_profiles(self, revision: int, profile_ids: Iterable[bytes]) -> None:
+        """With their memberships and orders."""
+
+    def laid_off(
+        self, revision: int, signatures: Iterable[bytes], after: Mapping[int, int], joined: Iterable[bytes]
+    ) -> list[LaidOff]:
+        """What was laid off from these signatures' states after the ids by partition, and all of the `joined` ones."""
+
+    def awaiting_refold(self, revision: int, signatures: Iterable[bytes]) -> set[bytes]:
+        """Those of these signatures whose states a mark asks to make again: of them not all may have been laid off."""
+
+    def order_nodes(
+        self, revision: int, profile_id: bytes, nodes: Collection[int], leaves: Collection[int]
+    ) -> list[NodeRow]:
+        """Those of these nodes that are stored; `maps` of the root and of `leaves` alone."""
+
+    def save_order_nodes(self, revision: int, profile_id: bytes, rows: Sequence[NodeRow]) -> None: ...
+
+    def delete_order_nodes(self, revision: int, profile_ids: Iterable[bytes]) -> None: ...
 
     def ended_versions(self, profile_ids: Iterable[bytes]) -> dict[bytes, int]:
         """Last versions of those that ended once."""
@@ -293,8 +341,11 @@ class DecideTx(Protocol):
 
     def add_changes(self, changes: Sequence[Change]) -> None: ...
 
-    def mark_search(self, profile_ids: Iterable[bytes]) -> None:
-        """Names or identifiers of these changed, or they are no more: the indexer looks at them again."""
+    def mark_search(self, profile_ids: Iterable[bytes], acting: Collection[bytes] = ()) -> None:
+        """Names or identifiers of these changed, or they are no more: the indexer looks at them again.
+
+        `acting`: those of them that act now; they go before those of a history that is loaded.
+        """
 
     def count_segment_days(self, counts: Mapping[tuple[str, str], tuple[int, int]]) -> None:
         """(segment, ISO day) -> (entered, left), added to what is there."""
@@ -343,7 +394,10 @@ class Rebuilding(Protocol):
         """Take the live revision's states, refold marks and progress over: right when both fold alike."""
 
     def lead(self) -> bool:
-        """Whether it is us who build; the first who asks does, until its connection ends."""
+        """Whether it is us who build; the first who asks does, until it resigns or its connection ends."""
+
+    def resign(self) -> None:
+        """Let another build from now on."""
 
     def halted(self) -> AbstractContextManager[None]:
         """Nobody folds for the live revision meanwhile: all have stopped at a batch boundary."""
@@ -356,7 +410,10 @@ class Rebuilding(Protocol):
 
 
 class Snapshot(Protocol):
-    """One consistent view of the live revision at a batch boundary, marks drained (design C9)."""
+    """One consistent view of the live revision at a batch boundary, marks drained (design C9).
+
+    Rows come in ascending order of their key, and again each time they are asked for; one reader at a time.
+    """
 
     @property
     def next_offsets(self) -> Sequence[int]: ...
@@ -365,17 +422,17 @@ class Snapshot(Protocol):
     def watermark_us(self) -> int:
         """The lowest watermark of all partitions."""
 
-    def skipped(self) -> set[tuple[int, int]]:
+    def skipped(self) -> Iterator[tuple[int, int]]:
         """Positions that are not applied."""
 
     def erased(self) -> set[bytes]: ...
 
-    def states(self) -> Iterable[tuple[bytes, int, bytes]]:
+    def states(self) -> Iterator[tuple[bytes, int, bytes]]:
         """(signature, partition, packed state)."""
 
-    def evidence(self) -> Iterable[EvidenceRow]: ...
+    def evidence(self) -> Iterator[EvidenceRow]: ...
 
-    def profiles(self) -> Iterable[ProfileRow]: ...
+    def profiles(self) -> Iterator[ProfileRow]: ...
 
 
 class Indexed(NamedTuple):

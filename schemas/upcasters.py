@@ -14,10 +14,16 @@ UPCASTERS: Final[Mapping[tuple[str, int], Callable[[Payload], Payload]]] = {}
 """One step for each (form, version) below the current one: `(form, n)` makes n + 1 of n."""
 
 
-def lift(form: str, version: int, current: int, payload: Payload) -> Payload:
+def lift(
+    form: str,
+    version: int,
+    current: int,
+    payload: Payload,
+    steps: Mapping[tuple[str, int], Callable[[Payload], Payload]] = UPCASTERS,
+) -> Payload:
     """Lift a payload from `version` to `current`, one version at a time. Raises RecordUnreadable below v1."""
     if version < 1:
         raise RecordUnreadable(f"no reader for {form} v{version}")
     for step in range(version, current):
-        payload = UPCASTERS[form, step](payload)
+        payload = steps[form, step](payload)
     return payload

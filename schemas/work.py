@@ -34,15 +34,21 @@ class PartitionWork(Protocol):
     def release(self, partitions: Collection[int]) -> None:
         """Own these no more. Never fails: the next claim fences us anyway."""
 
-    def apply(self, batches: Sequence[Fetched]) -> None:
+    def apply(self, batches: Sequence[Fetched]) -> Mapping[int, int]:
         """Fold all of them in one transaction, at most one a partition; then decide.
+
+        Returns the partitions that wait, each with the offset of the record that cannot be read yet: it is folded up
+        to there, and what lies behind is to be brought again after a while.
 
         Raises ProgressConflict when one of them is not ours any more or does not start where it stands (nothing is
         kept: claim again), and any other exception when a record cannot be folded (nothing is kept).
         """
 
-    def salvage(self, batch: Fetched) -> None:
-        """Fold a batch that failed again and again record by record; those that cannot be become dead letters."""
+    def salvage(self, batch: Fetched) -> Mapping[int, int]:
+        """Fold a batch that failed again and again record by record; those that cannot be become dead letters.
+
+        Returns what `apply` does.
+        """
 
     def watched_by(self, excuse: Callable[[], None]) -> None:
         """`excuse` is called again and again while one piece of work takes long and goes on."""

@@ -13,6 +13,7 @@ MEANING = {
     "reject": "the sender's mistake: nothing is stored",
     "dead_letter": "set aside whole; the rest goes on",
     "retry": "a backend is away: send or try again",
+    "wait": "good, and not to be had now: its partition waits at it, all others go on",
     "stop": "ours: nothing is committed, the process ends with the reason",
 }
 

@@ -6,23 +6,26 @@ statement of SQL reads all files, so there is nothing that could be evicted, and
 
 import fcntl
 import os
-import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
-from typing import Final
+from tempfile import TemporaryFile
+from typing import IO, Final
 
-from infra.adapters.archive_files import MANIFEST, manifest_of, write_whole
+from infra.adapters.archive_files import GRACE_S, FolderFiles, hash_of, write_whole
+from infra.adapters.archive_manifest import MANIFEST, manifest_of
+from infra.adapters.archive_proofs import Proofs, within
+from infra.adapters.disk import reserve_bytes, space
 from schemas.archive import ArchiveFile
 from schemas.errors import ArchiveDamaged, DiskFull, SqlLimit
 
 MOST_BYTES: Final = 20 * 2**30
 AT_ONCE: Final = 8  # downloads
 FRESH_S: Final = 5.0  # a copy of the manifest so old will do: what is newer is in the log's tail as well
-_FREE: Final = 0.05  # of the disk stays free, as everywhere
+_PROVED_BYTES: Final = 256 * 2**20  # read whole at a time: some tenths of a second
 _WAIT_S: Final = 0.05
 
 Read = Callable[[ArchiveFile], bytes]
@@ -33,8 +36,11 @@ class Copies:
 
     def __init__(self, folder: Path, most_bytes: int = MOST_BYTES) -> None:
         self.folder = folder
+        self.files = FolderFiles(folder)
+        self.proofs = Proofs(self.files)
         self._most = most_bytes
         self._have: set[str] = set()
+        self._unlisted: dict[str, float] = {}  # copies of replaced files, since when (time.monotonic)
 
     def read(self, entry: ArchiveFile) -> bytes | None:
         """The bytes of a copy, proved; None when there is none."""
@@ -48,6 +54,38 @@ class Copies:
         path.unlink(missing_ok=True)
         self._have.discard(entry.path)
         return None
+
+    def open(self, entry: ArchiveFile) -> IO[bytes] | None:
+        """A copy as a file, proved; None when there is none."""
+        path = self.folder / entry.path
+        try:
+            file = path.open("rb")
+        except OSError:
+            return None
+        if hash_of(file, sha256()).hexdigest() == entry.sha256:
+            file.seek(0)
+            return file
+        file.close()
+        path.unlink(missing_ok=True)
+        self._have.discard(entry.path)
+        return None
+
+    def unnamed(self) -> IO[bytes]:
+        """A file that is gone when it is closed."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        return TemporaryFile(dir=self.folder)
+
+    def scratch(self) -> Path:
+        """A file of this process alone."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        return self.folder / f"merge.{os.getpid()}.tmp"
+
+    def forget_scratch(self, older_s: float) -> None:
+        """Remove what killed processes have left of theirs."""
+        for path in self.folder.glob("merge.*.tmp"):
+            with suppress(FileNotFoundError):
+                if time.time() - path.stat().st_mtime > older_s:
+                    path.unlink()
 
     def fresh(self) -> bool:
         """Whether the manifest here was written a moment ago."""
@@ -68,6 +106,7 @@ class Copies:
         with self._locked(deadline):
             if not self._have:
                 self._sweep()
+            self._prove(entries)
             missing = [entry for entry in entries if not self._has(entry)]
             self._check_disk(sum(entry.bytes for entry in missing))
             left = self._fetch(missing, read, deadline)
@@ -77,6 +116,23 @@ class Copies:
                     " here: ask again to go on"
                 )
             write_whole(self.folder / MANIFEST, manifest_of(entries))
+            self._forget({entry.path for entry in entries})
+
+    def _prove(self, entries: Sequence[ArchiveFile]) -> None:
+        """Read some copies whole, so that statements need not; a damaged one is fetched again."""
+        here = [entry for entry in entries if self._has(entry)]
+        for problem in self.proofs.prove(within(self.proofs.due(here), _PROVED_BYTES)):
+            (self.folder / problem.path).unlink(missing_ok=True)
+            self._have.discard(problem.path)
+
+    def _forget(self, listed: Container[str]) -> None:
+        """Remove copies of files that were replaced a while ago: whoever has read that manifest has opened them."""
+        now = time.monotonic()
+        found = {path.relative_to(self.folder).as_posix() for path in self.folder.glob("p*/*.parquet")}
+        self._unlisted = {path: self._unlisted.get(path, now) for path in found if path not in listed}
+        for path in [path for path, since in self._unlisted.items() if now - since > GRACE_S]:
+            (self.folder / path).unlink(missing_ok=True)
+            self._have.discard(path)
 
     def _sweep(self) -> None:
         """Files that a killed process was writing; under the lock nobody writes."""
@@ -95,8 +151,8 @@ class Copies:
         return found
 
     def _check_disk(self, needed: int) -> None:
-        disk = shutil.disk_usage(self.folder)
-        if needed > disk.free - _FREE * disk.total:
+        disk = space(self.folder)
+        if needed > disk.free - reserve_bytes(disk.total):
             raise DiskFull(f"copies of the archive need {_gib(needed)} GiB more in {self.folder}: there is no room")
 
     def _fetch(self, missing: Sequence[ArchiveFile], read: Read, deadline: float) -> int:

@@ -5,6 +5,7 @@ postgres/ · postgres.secret · archive/ · ledger/ (erasures, outside every res
 """
 
 import contextlib
+import errno
 import json
 import os
 from pathlib import Path
@@ -19,12 +20,18 @@ _SECRET_WORDS: Final = ("password", "sslpassword")  # of a connection string
 
 
 class Running(NamedTuple):
-    """A running `up`: its process, where it answers, and the connection strings, with passwords: in memory alone."""
+    """A running `up` or role: its process, where it answers, and the connection strings with passwords
+    (in memory alone).
+
+    `url` is empty for a role that serves no HTTP edge.
+    """
 
     pid: int
     url: str
     dsn: str
     vault_dsn: str
+    role: str = "up"  # the command that runs
+    probe: str = ""  # where its probes answer; empty where there are none
 
 
 class DataFolder:
@@ -49,10 +56,31 @@ class DataFolder:
             for folder in (self.path, self.archive, self.ledger, self.logs):
                 folder.mkdir(parents=True, exist_ok=True)
         except OSError as err:
+            if err.errno in {errno.ENOSPC, errno.EDQUOT}:
+                raise  # the folder is right, and there will be room
             raise SettingsInvalid(
                 f"the data folder {self.path} cannot be made: {err.strerror}. Give another with --data or "
                 "TOUCHFOLD_DATA"
             ) from err
+
+    def is_one(self) -> bool:
+        """Whether there is anything of ours in the folder."""
+        ours = (self.lock_file, self.master_key_file, self.path / "postgres", self.path / "touchfold.toml")
+        return any(each.exists() for each in ours) or self.has_archive() or self.has_erasures()
+
+    def has_archive(self) -> bool:
+        """Whether files were archived here."""
+        return any(self.archive.glob("p*/*.parquet"))
+
+    def has_erasures(self) -> bool:
+        return any(each.stat().st_size for each in self.ledger.glob("*"))
+
+    def traces(self) -> list[str]:
+        """What only a database that was in use leaves behind; a key alone may have been put there for a first start."""
+        found = ["archive/"] if self.has_archive() else []
+        found += ["ledger/"] if self.has_erasures() else []
+        started = any((self.path / each).exists() for each in ("postgres.secret", "run.json", "logs/postgres.log"))
+        return found + (["master.key"] if self.master_key_file.exists() and (found or started) else [])
 
     def owner(self) -> int | None:
         """The process of the `up` that owns the folder now, or None; a note that a killed one left does not count."""
@@ -67,7 +95,8 @@ class DataFolder:
         note = self._note()
         if note is None:
             return None
-        found = Running(int(note["pid"]), str(note["url"]), str(note["dsn"]), str(note["vault_dsn"]))
+        more = {name: str(note[name]) for name in ("role", "probe") if name in note}
+        found = Running(int(note["pid"]), str(note["url"]), str(note["dsn"]), str(note["vault_dsn"]), **more)
         return self._with_passwords(found, bool(note.get("own")))
 
     def _note(self) -> dict[str, Any] | None:

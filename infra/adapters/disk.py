@@ -1,51 +1,120 @@
-"""How much of a disk is left: the door stops before the last 5 %, so that PostgreSQL can still write and erase."""
+"""How much of a disk is left, and who stops where, so that PostgreSQL itself never finds the disk full.
 
+The reserve is 5 % of the disk, at least 64 MiB and at most 5 GiB, and never more than a quarter of it. At 64 MiB the
+largest commits in flight (32 MB of requests, with their WAL) still fit; 5 GiB are five full WALs, and 5 % of a disk
+of 10 TB would be 500 GB that nobody can use. Who adds most stops first: a revision that is being built at twice the
+reserve, or a rebuild would close the door; the door, imports and the archive at the reserve; the worker at half of
+it, so that what the door has accepted is still applied. The last half is for what goes on: erasures, sign-in, audit
+entries, and PostgreSQL's WAL, which is sized to fit (`wal_bytes`).
+"""
+
+import errno
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from schemas.errors import DiskFull
 
-RESERVED: Final = 0.05
-LOOK_EVERY_S: Final = 1.0  # statvfs costs 2 µs, but a thousand requests a second need not ask
+MIB: Final = 2**20
+SHARE: Final = 0.05
+LEAST: Final = 64 * MIB
+MOST: Final = 5 * 2**30
+LARGEST_SHARE: Final = 0.25
+BUILDING: Final = 2.0  # times the reserve: where building revisions stop
+DOOR: Final = 1.0  # the door, the inbox, imports, the archive
+WORKER: Final = 0.5
+LOOK_EVERY_S: Final = 0.1  # statvfs costs 2 µs, but a thousand requests a second need not ask
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
-def free_share(path: Path) -> float:
-    """0..1 of the disk that holds `path`, as an ordinary user may use it."""
+class Space(NamedTuple):
+    """Bytes of a disk. `free`: as an ordinary user may use it."""
+
+    free: int
+    total: int
+
+    @property
+    def share(self) -> float:
+        return self.free / self.total if self.total else 1.0
+
+
+def space(path: Path) -> Space:
+    """Of the disk that holds `path`."""
     found = os.statvfs(path)
-    return found.f_bavail / found.f_blocks if found.f_blocks else 1.0
+    return Space(found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize)
+
+
+def reserve_bytes(total: int) -> int:
+    """What is kept free of a disk of `total` bytes."""
+    return int(min(max(SHARE * total, LEAST), MOST, LARGEST_SHARE * total))
+
+
+def wal_bytes(total: int) -> int:
+    """The WAL that PostgreSQL may keep on such a disk: half of the reserve, 32 MiB (two segments) to 1 GiB."""
+    return min(max(reserve_bytes(total) // 2, 32 * MIB), 1024 * MIB) // (16 * MIB) * (16 * MIB)
+
+
+def disk_full(path: Path, found: Space, times: float = DOOR) -> DiskFull:
+    """The error of a disk that has less than so many times its reserve."""
+    kept = int(reserve_bytes(found.total) * times)
+    return DiskFull(
+        f"the disk of {path} has {found.free // MIB:,} MiB left of {found.total // MIB:,}, and the last "
+        f"{kept // MIB:,} MiB are kept free: make room, or move the data folder to a larger disk. It goes on by "
+        "itself when there is room",
+        retry_after_s=30,
+    )
+
+
+@contextmanager
+def room_needed(path: Path) -> Iterator[None]:
+    """Turn an OSError of a disk without room into DiskFull."""
+    try:
+        yield
+    except OSError as err:
+        if err.errno not in _FULL:
+            raise
+        raise disk_full(path, space(_existing(path))) from err
+
+
+def _existing(path: Path) -> Path:
+    return next(each for each in (path, *path.resolve().parents) if each.exists())
 
 
 class Disk:
-    """The disk of the data folder. Any thread; two that ask at once may both look."""
+    """The disk of a folder. Any thread; two that ask at once may both look."""
 
     def __init__(
         self,
         path: Path,
         *,
-        measure: Callable[[Path], float] = free_share,
+        measure: Callable[[Path], Space] = space,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._path = path
+        self.path = path
         self._measure = measure
         self._monotonic = monotonic
-        self._seen = (float("-inf"), 1.0)
+        self._seen: tuple[float, Space] | None = None
 
-    def free(self) -> float:
-        """0..1, at most a second old."""
+    def space(self) -> Space:
+        """At most a tenth of a second old."""
         now = self._monotonic()
-        if now - self._seen[0] >= LOOK_EVERY_S:
-            self._seen = (now, self._measure(self._path))
+        if self._seen is None or now - self._seen[0] >= LOOK_EVERY_S:
+            self._seen = (now, self._measure(_existing(self.path)))
         return self._seen[1]
 
-    def check(self) -> None:
-        """Raises DiskFull (503, Retry-After) when the last 5 % are reached."""
-        free = self.free()
-        if free < RESERVED:
-            raise DiskFull(
-                f"the disk of {self._path} has {free:.1%} left and the last {RESERVED:.0%} are kept free: "
-                "make room, or move the data folder to a larger disk",
-                retry_after_s=30,
-            )
+    def free(self) -> float:
+        """0..1 of the disk."""
+        return self.space().share
+
+    def has_room(self, times: float = DOOR, needed: int = 0) -> bool:
+        """Whether more than so many times the reserve is free, beside `needed` bytes that are to be written."""
+        found = self.space()
+        return found.free - needed >= reserve_bytes(found.total) * times
+
+    def check(self, times: float = DOOR, needed: int = 0) -> None:
+        """Raises DiskFull (503, Retry-After) when no more than so many times the reserve is left, beside `needed`."""
+        if not self.has_room(times, needed):
+            raise disk_full(self.path, self.space(), times)

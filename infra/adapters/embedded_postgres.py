@@ -14,19 +14,24 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Final
 
 import psycopg2
 
+from infra.adapters.data_folder import DataFolder
+from infra.adapters.disk import MIB, disk_full, space, wal_bytes
 from infra.adapters.leftovers import end_backends
-from schemas.errors import FolderLocked, ServiceFailed
+from infra.adapters.postgres import mapped
+from schemas.errors import DatabaseLost, FolderLocked, ServiceFailed
 
 START_TIMEOUT_S: Final = 120  # crash recovery of a large WAL takes longer than pg_ctl's default of 60 s
 SOCKET_PATH_MAX: Final = 107  # bytes of sun_path on Linux, less the terminating zero
 LOG_MAX_BYTES: Final = 10_000_000
+SEGMENT: Final = 16 * MIB  # of WAL; with less free a start cannot finish recovery
+TEMPORARY: Final = 10  # a tenth of the disk at most for what one process sorts aside, and at least 64 MB
 USER: Final = "touchfold"
 DATABASES: Final = ("touchfold", "touchfold_vault")
 CONNECTIONS: Final = 100  # where nobody says how many processes there will be
@@ -43,8 +48,9 @@ maintenance_work_mem = 128MB
 jit = off
 wal_level = minimal
 max_wal_senders = 0
-max_wal_size = 1GB
-min_wal_size = 80MB
+max_wal_size = {wal}MB
+min_wal_size = 32MB
+temp_file_limit = {temporary}MB
 wal_recycle = off
 wal_init_zero = off
 checkpoint_timeout = 5min
@@ -84,6 +90,7 @@ class EmbeddedPostgres:
         self.secret_file = self.data / "postgres.secret"
         self._process: subprocess.Popen[bytes] | None = None
         self._lock: IO[str] | None = None
+        self._log_start = 0  # where the lines of this start begin
         self.dsn = ""
         self.vault_dsn = ""
 
@@ -100,9 +107,14 @@ class EmbeddedPostgres:
             raise FolderLocked(
                 f"{self.data} is in use by {holder}: stop it first, or give another folder with --data"
             ) from err
-        handle.truncate(0)
-        handle.write(f"process {os.getpid()}")
-        handle.flush()
+        try:
+            handle.truncate(0)
+            handle.write(f"process {os.getpid()}")
+            handle.flush()
+        except OSError:  # a full disk: who tries again locks again
+            with contextlib.suppress(OSError):
+                handle.close()
+            raise
         self._lock = handle
 
     def start(self, progress: Callable[[str], None] = lambda _line: None) -> None:
@@ -113,17 +125,28 @@ class EmbeddedPostgres:
         if self._lock is None:
             self.lock()
         account = _account()
+        new = not (self.cluster / "PG_VERSION").exists()
+        if new:
+            self._refuse_loss()
         self.folder.mkdir(exist_ok=True)
         (self.data / "logs").mkdir(exist_ok=True)
         if account is not None:
             os.chown(self.folder, account.pw_uid, account.pw_gid)
-        if not (self.cluster / "PG_VERSION").exists():
+        if new:
             progress("making a new database cluster")
             self._init(account)
         self._clear_stale()
         self._cut_log()
         listen, port, sockets = self._address()
-        configuration = CONFIGURATION.format(listen=listen, port=port, sockets=sockets, connections=self._connections)
+        disk = space(self.folder).total
+        configuration = CONFIGURATION.format(
+            listen=listen,
+            port=port,
+            sockets=sockets,
+            connections=self._connections,
+            wal=wal_bytes(disk) // MIB,
+            temporary=max(64, disk // TEMPORARY // MIB),
+        )
         self._write_owned(self.cluster / "postgresql.conf", configuration + self._extra, account)
         hba = "local all all scram-sha-256\nhost all all 127.0.0.1/32 scram-sha-256\n"
         self._write_owned(self.cluster / "pg_hba.conf", hba, account)
@@ -131,6 +154,7 @@ class EmbeddedPostgres:
         password = self.secret_file.read_text().strip()
         base = f"host={host} port={port} user={USER} password={password}"
         log = (self.data / "logs" / "postgres.log").open("ab")
+        self._log_start = log.tell()
         command = [str(binaries() / "postgres"), "-D", str(self.cluster)]
         self._process = subprocess.Popen(
             _as_account(command, account, [self.cluster], dies_with_parent=True),
@@ -145,6 +169,37 @@ class EmbeddedPostgres:
         self._wait(base, progress)
         self.dsn, self.vault_dsn = (f"{base} dbname={name}" for name in DATABASES)
 
+    def _refuse_loss(self) -> None:
+        """There is no database. Raises DatabaseLost where there was one: an empty one in its place would hide that."""
+        if self.cluster.is_dir() and any(self.cluster.iterdir()):
+            raise DatabaseLost(
+                f"{self.cluster} has no PG_VERSION, so it is damaged or half restored: restore {self.folder} from a "
+                "backup. Nothing was changed"
+            )
+        making = self.folder / "making"  # of a first start that was killed inside initdb
+        traces = [] if making.exists() else DataFolder(self.data).traces()
+        if traces:
+            raise DatabaseLost(lost(self.data, "postgres/ is missing or empty", traces))
+
+    def damaged_pages(self) -> list[str] | None:
+        """What pg_checksums says of every page of a server that does not run; None where it cannot be asked.
+
+        The folder must be locked. Not asked: a server that was killed, whose recovery mends torn pages first.
+        """
+        if self._process is not None or not (self.cluster / "PG_VERSION").exists():
+            return None
+        command = [str(binaries() / "pg_checksums"), "--check", "-D", str(self.cluster)]
+        done = subprocess.run(
+            _as_account(command, _account(), [self.cluster]),
+            capture_output=True,
+            check=False,
+            cwd=self.cluster,
+            env={"PATH": os.environ.get("PATH", ""), "LC_ALL": "C.UTF-8"},
+        )
+        told = done.stderr.decode(errors="replace")
+        failed = [line.split("error: ", 1)[-1] for line in told.splitlines() if "failed in file" in line]
+        return failed if done.returncode == 0 or failed else None
+
     def _cut_log(self) -> None:
         """Keep the end of the server's log: it grows by a few lines an hour, for years."""
         log = self.data / "logs" / "postgres.log"
@@ -153,8 +208,8 @@ class EmbeddedPostgres:
             log.write_bytes(kept)
 
     def _init(self, account: pwd.struct_passwd | None) -> None:
-        if self.cluster.exists():  # a start that was killed inside initdb left it half made
-            shutil.rmtree(self.cluster)
+        if self.cluster.exists():
+            self.cluster.rmdir()  # empty: what is in use was refused
         password = secrets.token_hex(24)
         _write_secret(self.secret_file, password)
         password_file = self.folder / "initial.secret"
@@ -166,7 +221,7 @@ class EmbeddedPostgres:
             shutil.rmtree(making)
         command = [
             *(str(binaries() / "initdb"), "-D", str(making), "-U", USER, f"--pwfile={password_file}"),
-            *("-A", "scram-sha-256", "-E", "UTF8", "--locale-provider=builtin", "--locale=C.UTF-8"),
+            *("-A", "scram-sha-256", "--data-checksums", "-E", "UTF8", "--locale-provider=builtin", "--locale=C.UTF-8"),
         ]
         done = subprocess.run(
             _as_account(command, account, [self.folder]),
@@ -177,7 +232,9 @@ class EmbeddedPostgres:
         )
         password_file.unlink()
         if done.returncode != 0:
-            raise ServiceFailed(f"initdb failed: {done.stderr.decode(errors='replace').strip()[-2000:]}")
+            told = done.stderr.decode(errors="replace").strip()
+            self._check_room(told)
+            raise ServiceFailed(f"initdb failed: {told[-2000:]}")
         making.rename(self.cluster)
 
     def _address(self) -> tuple[str, int, str]:
@@ -222,6 +279,7 @@ class EmbeddedPostgres:
             except psycopg2.OperationalError as err:
                 now = time.monotonic()
                 if self._process is None or self._process.poll() is not None:
+                    self._check_room(self._log_of_this_start())
                     raise ServiceFailed(f"PostgreSQL ended at its start: {self._log_end()}") from err
                 if now - started > START_TIMEOUT_S:
                     raise ServiceFailed(f"PostgreSQL is not up after {START_TIMEOUT_S} s: {self._log_end()}") from err
@@ -230,13 +288,22 @@ class EmbeddedPostgres:
                     said = now
                 time.sleep(0.03)
         connection.autocommit = True
-        with connection.cursor() as cursor:
+        with contextlib.closing(connection), mapped(), connection.cursor() as cursor:
             cursor.execute("select datname from pg_database")
             present = {row[0] for row in cursor.fetchall()}
             for name in DATABASES:
                 if name not in present:
                     cursor.execute(f"create database {name}")
-        connection.close()
+
+    def _check_room(self, told: str) -> None:
+        """Raises DiskFull when that is why PostgreSQL ended; on a full disk it may not even have said so."""
+        found = space(self.folder)
+        if "No space left on device" in told or "Disk quota exceeded" in told or found.free < SEGMENT:
+            raise disk_full(self.data, found)
+
+    def _log_of_this_start(self) -> str:
+        log = self.data / "logs" / "postgres.log"
+        return log.read_bytes()[self._log_start :].decode(errors="replace") if log.exists() else ""
 
     def _log_end(self) -> str:
         log = self.data / "logs" / "postgres.log"
@@ -263,6 +330,15 @@ class EmbeddedPostgres:
         if self._lock is not None:
             self._lock.close()
             self._lock = None
+
+
+def lost(data: Path, what: str, traces: Sequence[str]) -> str:
+    """What to say of a data folder whose database is gone."""
+    there = ", ".join(traces)
+    return (
+        f"the database of {data} is lost: {what}, but {there} of it are there. Restore it from a backup made together "
+        f"with them. To begin anew and give up what was in it, move {there} away first. Nothing was changed"
+    )
 
 
 def _account() -> pwd.struct_passwd | None:

@@ -85,6 +85,11 @@ class KafkaLog:
         found = self._offsets.ends(partitions)
         return [found[partition] for partition in partitions]
 
+    def high_ends(self) -> list[int]:
+        """The high watermarks: `ends` and what another producer's open transaction keeps from being read."""
+        found = self._offsets.high_watermarks(range(self.partitions))
+        return [found[partition] for partition in range(self.partitions)]
+
     def warm_up(self) -> None:
         """Begin to connect the producer, so that the first append need not wait half a second. Waits for nothing."""
         self._producer.open()

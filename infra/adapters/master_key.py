@@ -23,14 +23,27 @@ def master_key(folder: Path, configured: str | None, vault_is_new: Callable[[], 
     if configured:
         return parse(configured, "TOUCHFOLD_MASTER_KEY")
     path = folder / NAME
-    if path.exists():
-        return parse(path.read_text(encoding="ascii", errors="replace"), str(path))
+    if os.path.lexists(path):
+        return read_key(folder)
     if not vault_is_new():
         raise MasterKeyWrong(
             f"the master key is lost: {path} is not there and TOUCHFOLD_MASTER_KEY is not set, but the vault holds "
             "data that only that key opens. Put the file back from its backup; a new key is never made for old data"
         )
     return _make(path)
+
+
+def read_key(folder: Path) -> bytes:
+    """The key in the file `master.key`. Raises MasterKeyWrong when it is gone, unreadable or no key."""
+    path = folder / NAME
+    try:
+        text = path.read_text(encoding="ascii", errors="replace")
+    except OSError as err:
+        raise MasterKeyWrong(
+            f"the master key {NAME} cannot be read ({err.strerror}): put the file back from its backup, readable by "
+            "the account that runs touchfold; without it every personal value is lost"
+        ) from err
+    return parse(text, NAME)
 
 
 def parse(text: str, where: str) -> bytes:

@@ -4,6 +4,7 @@ A process claims a file by its lock and counts on where the one before it ended,
 addition costs what one on a list costs; nothing is written out by us.
 """
 
+import errno
 import fcntl
 import mmap
 import os
@@ -48,7 +49,7 @@ class Meter:
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         self._handle = _claim(folder)
-        self._map = mmap.mmap(self._handle, _SIZE)
+        self._map = _mapped(self._handle)
         self._counts = memoryview(self._map).cast("Q")
         self.door: MutableSequence[int] = self._counts[: len(DOOR)]  # type: ignore[assignment]  # a view is one
 
@@ -85,6 +86,20 @@ class Meter:
         self._counts = memoryview(bytearray(_SIZE)).cast("Q")  # a late answer may still count
         fcntl.flock(self._handle, fcntl.LOCK_UN)  # closing would not do: the map has a handle of its own
         os.close(self._handle)
+
+
+def _mapped(handle: int) -> mmap.mmap:
+    """The file in memory, its blocks taken first: on a full disk the first count would end the process (SIGBUS).
+
+    Where there is no room for them, memory alone: these counts end with the process.
+    """
+    try:
+        os.posix_fallocate(handle, 0, _SIZE)
+    except OSError as err:
+        if err.errno not in {errno.ENOSPC, errno.EDQUOT}:
+            raise
+        return mmap.mmap(-1, _SIZE)
+    return mmap.mmap(handle, _SIZE)
 
 
 def _base(edge: int) -> int:

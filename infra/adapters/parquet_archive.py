@@ -6,21 +6,32 @@ the manifest lie, and how a second writer is told, is `ArchiveFiles`' (archive_f
 
 import ctypes
 import gc
-import os
 import re
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from hashlib import sha256
 from itertools import pairwise
 from pathlib import Path
-from typing import IO, Final, cast
+from typing import Final
 
 import pyarrow as pa
-import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
-from infra.adapters.archive_files import MANIFEST, ArchiveFiles, FolderFiles, read_manifest
+from infra.adapters.archive_files import ArchiveFiles, FolderFiles
+from infra.adapters.archive_manifest import MANIFEST, read_manifest
+from infra.adapters.archive_parquet import (
+    Groups,
+    Made,
+    columns_of,
+    damaged,
+    dataset,
+    footer_of,
+    groups_of,
+    merge_into,
+    parquet_of,
+)
+from infra.adapters.archive_proofs import Proofs, Stat
 from schemas.archive import NO_DIGEST, ArchiveFile, chained
 from schemas.errors import ArchiveDamaged, Problem, SettingsInvalid
 from schemas.event_columns import SCHEMA, originals
@@ -37,7 +48,6 @@ __all__ = [
     "read_manifest",
 ]
 
-_FOOTER_GUESS: Final = 16_384  # bytes; a footer of ours has about 6 kB
 _S3: Final = re.compile("s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(?:/(.*))?")
 _LOCAL_S: Final = 60.0
 
@@ -78,6 +88,7 @@ class ParquetArchive:
     def __init__(self, place: Path | ArchiveFiles, partitions: int = 4) -> None:
         self.store: ArchiveFiles = FolderFiles(place) if isinstance(place, Path) else place
         self._partitions = partitions
+        self._proofs: Proofs | None = None
         self._last: dict[int, ArchiveFile] | None = None  # the writer's: the last entry of each partition
 
     @property
@@ -104,7 +115,24 @@ class ParquetArchive:
 
         Raises SqlLimit when the files are too many, or not here in time (ask again), DiskFull, StoreUnavailable.
         """
+        return self.local(deadline_s).folder
+
+    def local(self, deadline_s: float = _LOCAL_S) -> FolderFiles:
+        """The same with what is known of its manifest."""
         return self.store.local(time.monotonic() + deadline_s)
+
+    def proofs(self) -> Proofs | None:
+        """What is known of the bytes of an archive in a folder; an object store proves its own."""
+        return self._proofs_of(self.store) if isinstance(self.store, FolderFiles) else None
+
+    def proved(self, files: FolderFiles, entries: Sequence[ArchiveFile]) -> dict[str, Stat]:
+        """By path how local files (of `local`) looked when they were proved whole."""
+        return self._proofs_of(files).good(entries)
+
+    def _proofs_of(self, files: FolderFiles) -> Proofs:
+        if self._proofs is None:
+            self._proofs = Proofs(files)
+        return self._proofs
 
     def path(self, entry: ArchiveFile) -> Path:
         return self.folder / entry.path
@@ -117,12 +145,20 @@ class ParquetArchive:
 
     def rows(self, entry: ArchiveFile, columns: Sequence[str] | None = None, *, copies: bool = True) -> pa.Table:
         """A file's rows, after its SHA-256. `copies`: local ones will do. Raises ArchiveDamaged."""
-        data = self.store.read(entry, copies=copies)
-        if sha256(data).hexdigest() != entry.sha256:
-            raise ArchiveDamaged(f"{entry.path} differs from its manifest: restore it from a backup")
+        data = self._proved(entry, copies=copies)
         return pq.read_table(
             pa.BufferReader(data), schema=SCHEMA, columns=None if columns is None else list(columns), use_threads=False
         )
+
+    def groups(self, entry: ArchiveFile) -> Groups:
+        """A file by its row groups, after its SHA-256; it stays readable when it is replaced. Raises ArchiveDamaged."""
+        return Groups(entry, self.store.open(entry))
+
+    def _proved(self, entry: ArchiveFile, *, copies: bool = True) -> bytes:
+        data = self.store.read(entry, copies=copies)
+        if sha256(data).hexdigest() != entry.sha256:
+            raise damaged(entry)
+        return data
 
     # ------------------------------------------------------------ verifying
 
@@ -157,7 +193,7 @@ class ParquetArchive:
         except ArchiveDamaged as err:
             yield err.message
             return
-        offsets, records = _columns(rows)
+        offsets, records = columns_of(rows)
         bounds = (offsets[0], offsets[-1]) if offsets else (entry.start, entry.start - 1)
         if len(offsets) != entry.rows or bounds != (entry.first_offset, entry.last_offset):
             yield "its rows are not the ones its manifest entry counts"
@@ -180,18 +216,18 @@ class ParquetArchive:
 
     def refresh(self, partition: int) -> None:
         last = self._writing()
-        for entry in self.store.newer(partition, self.next_offset(partition)):
+        for entry in self.store.newer(partition)[-1:]:
             last[partition] = entry
 
     def add(self, partition: int, next_offset: int, generation: int, rows: pa.Table) -> ArchiveFile:
         before = self._writing().get(partition)
         start = before.next if before else 0
-        offsets, records = _columns(rows)
+        offsets, records = columns_of(rows)
         if next_offset <= start or (offsets and (offsets[0] < start or offsets[-1] >= next_offset)):
             raise ArchiveDamaged(
                 f"these records are not the ones of partition {partition} from {start} to {next_offset}"
             )
-        data = _parquet(rows)
+        data = parquet_of(rows)
         digest = sha256(data).hexdigest()
         digest_before = before.digest if before else NO_DIGEST.hex()
         entry = ArchiveFile(
@@ -208,12 +244,80 @@ class ParquetArchive:
             footer_sha256=sha256(footer_of(data)).hexdigest(),
             digest_before=digest_before,
             digest=chained(bytes.fromhex(digest_before), zip(offsets, records, strict=True)).hex(),
+            groups=groups_of(rows),
         )
         self.store.put(entry.path, data)
         self.store.append(entry)
         self._writing()[partition] = entry
         failpoint("archive.after_manifest")
         return entry
+
+    # ------------------------------------------------------------ merging
+
+    def known(self) -> list[ArchiveFile]:
+        """See MergingStore."""
+        self._writing()
+        return self.store.known()
+
+    def merge(self, run: Sequence[ArchiveFile], check: Callable[[], None] = lambda: None) -> ArchiveFile:
+        """See MergingStore."""
+        self._writing()
+        first, last = run[0], run[-1]
+        if len(run) < 2 or any(
+            one.next != other.start or one.digest != other.digest_before for one, other in pairwise(run)
+        ):
+            text = f"{first.path} and the files behind it do not follow each other"
+            raise ArchiveDamaged(text, [Problem(first.path, text)])
+        made_at = self.store.scratch()
+        try:
+            made = merge_into(made_at, run, lambda entry: self.store.read(entry, copies=False))
+            entry = self._replacement(run, made)
+            failpoint("archive.merge_written")
+            self.store.put_file(entry.path, made_at)
+        finally:
+            made_at.unlink(missing_ok=True)
+        failpoint("archive.merge_put")
+        check()
+        self.store.replace(entry)
+        if self._writing()[entry.partition].path == last.path:
+            self._writing()[entry.partition] = entry
+        failpoint("archive.merge_listed")
+        return entry
+
+    def _replacement(self, run: Sequence[ArchiveFile], made: Made) -> ArchiveFile:
+        """Raises ArchiveDamaged when the file is not of the same records as the run."""
+        first, last = run[0], run[-1]
+        if made.digest.hex() != last.digest or made.rows != sum(entry.rows for entry in run):
+            text = f"what was merged from {first.path} to {last.path} is not what these files hold"
+            raise ArchiveDamaged(text, [Problem(first.path, text)])
+        seq = self.store.next_seq(first.partition)
+        return ArchiveFile(
+            path=self.store.name(first.partition, first.start, last.next, made.sha256, seq),
+            partition=first.partition,
+            generation=last.generation,
+            start=first.start,
+            next=last.next,
+            first_offset=made.offsets[0] if made.offsets else first.start,
+            last_offset=made.offsets[1] if made.offsets else first.start - 1,
+            rows=made.rows,
+            bytes=made.size,
+            sha256=made.sha256,
+            footer_sha256=made.footer_sha256,
+            digest_before=first.digest_before,
+            digest=last.digest,
+            groups=made.groups,
+            replaces=len(run),
+            replaced_at=int(time.time()),
+            seq=seq,
+        )
+
+    def retire(self, partition: int) -> int:
+        """See MergingStore."""
+        found = self.store.retired(partition)
+        for entry in set(found.values()):
+            self._proved(entry, copies=False)  # what nobody could read must not outlive what it was made from
+        self.store.remove(partition, sorted(found))
+        return len(found)
 
     def close(self) -> None:
         """Give the writer's lock up, and connections."""
@@ -232,55 +336,6 @@ def next_offsets_of(entries: Iterable[ArchiveFile], partitions: int = 4) -> list
     for entry in entries:
         ends[entry.partition] = entry.next
     return [ends.get(partition, 0) for partition in range(max(ends, default=-1) + 1)]
-
-
-def dataset(folder: Path, entries: Sequence[ArchiveFile]) -> ds.FileSystemDataset:
-    """The files as one Arrow dataset, opened here and now: reading it later opens nothing.
-
-    Sizes and footers are proved now, each page's CRC as it is read. Raises ArchiveDamaged.
-    """
-    options = ds.ParquetFragmentScanOptions(page_checksum_verification=True)
-    parquet = ds.ParquetFileFormat(default_fragment_scan_options=options)
-    fragments = [parquet.make_fragment(cast(IO[bytes], _opened(folder, entry))) for entry in entries]
-    return ds.FileSystemDataset(fragments, SCHEMA, parquet)
-
-
-def _opened(folder: Path, entry: ArchiveFile) -> pa.NativeFile:
-    try:
-        file = pa.OSFile(str(folder / entry.path), "rb")
-    except OSError as err:
-        raise ArchiveDamaged(f"{entry.path}: {os.strerror(err.errno or 0)}") from err
-    tail = b""
-    if file.size() == entry.bytes:
-        file.seek(max(0, entry.bytes - _FOOTER_GUESS))
-        tail = file.read()
-        length = int.from_bytes(tail[-8:-4], "little") + 8
-        if _FOOTER_GUESS < length <= entry.bytes:
-            file.seek(entry.bytes - length)
-            tail = file.read()
-    if not tail or sha256(footer_of(tail)).hexdigest() != entry.footer_sha256:
-        raise ArchiveDamaged(f"{entry.path} differs from its manifest: restore it from a backup")
-    file.seek(0)
-    return file
-
-
-def footer_of(data: bytes | memoryview) -> bytes:
-    """The Parquet footer with its length and magic, from a file or its end. Raises ArchiveDamaged."""
-    if len(data) < 12 or bytes(data[-4:]) != b"PAR1":
-        raise ArchiveDamaged("not a Parquet file")
-    length = int.from_bytes(data[-8:-4], "little") + 8
-    return bytes(data[-length:])
-
-
-def _columns(rows: pa.Table) -> tuple[list[int], list[bytes]]:
-    """Offsets and `record` bytes."""
-    return cast(list[int], rows.column("offset").to_pylist()), cast(list[bytes], rows.column("record").to_pylist())
-
-
-def _parquet(rows: pa.Table) -> bytes:
-    sink = pa.BufferOutputStream()
-    pq.write_table(rows, sink, compression="zstd", compression_level=3, write_page_checksum=True, row_group_size=20_000)
-    return bytes(sink.getvalue())
 
 
 def _misplaced(before: ArchiveFile | None, entry: ArchiveFile) -> Iterator[str]:

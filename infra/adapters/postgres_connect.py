@@ -8,10 +8,12 @@ import psycopg2
 import psycopg2.extensions
 from psycopg2.extensions import connection as Connection
 
-from schemas.errors import BadRequest, ConnectionsInUse, DiskFull, StoreUnavailable, TouchfoldError
+from schemas.errors import BadRequest, ConnectionsInUse, DatabaseDamaged, DiskFull, StoreUnavailable, TouchfoldError
 
 _DISK_FULL: Final = "53100"
 _TOO_MANY_CONNECTIONS: Final = "53300"
+_IDLE: Final = "25P03"  # the server ended a transaction that asked nothing for two minutes
+_DAMAGED: Final = frozenset({"XX001", "XX002", "58030", "58P01"})  # a page, an index, an I/O error, a file that is gone
 _OPTIONS: Final = "-c TimeZone=UTC -c standard_conforming_strings=on"
 # libpq gives no SQLSTATE for a refused connection, so that its words must do; in English where the server's are.
 _REFUSED: Final = re.compile(r"too many clients already|remaining connection slots are reserved|too many connections")
@@ -31,6 +33,9 @@ def translated(err: BaseException | None) -> TouchfoldError | None:
     code = err.pgcode or ""
     if code == _DISK_FULL:
         return DiskFull("PostgreSQL has no disk space left", retry_after_s=10)
+    if code in _DAMAGED:
+        reason = err.diag.message_primary or "no reason given"
+        return DatabaseDamaged(f"PostgreSQL cannot read its own data: {reason}", retry_after_s=60)
     if code == _TOO_MANY_CONNECTIONS or (not code and _REFUSED.search(str(err))):
         return ConnectionsInUse(
             "PostgreSQL has no connection left: end other programs that use it, or raise its max_connections "
@@ -38,13 +43,13 @@ def translated(err: BaseException | None) -> TouchfoldError | None:
             retry_after_s=2,
         )
     # no code: the socket is gone (a server that crashes in the middle of an answer leaves a bare DatabaseError)
-    gone = type(err) is psycopg2.DatabaseError and not code
+    gone = (type(err) is psycopg2.DatabaseError and not code) or code == _IDLE
     if gone or isinstance(err, psycopg2.OperationalError | psycopg2.InterfaceError) or code[:2] in _OUTAGES:
         return StoreUnavailable(f"PostgreSQL is away ({type(err).__name__})", retry_after_s=1)
     return None
 
 
-class mapped:  # noqa: N801  # used like the function that contextlib would make of it, at a tenth of its cost
+class mapped:  # noqa: N801  # used like a function of contextlib's
     """A context that raises what its error is `translated` to."""
 
     __slots__ = ()

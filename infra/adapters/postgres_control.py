@@ -7,12 +7,14 @@ from typing import Any, Final
 from psycopg2.extensions import cursor as Cursor
 from psycopg2.extras import Json
 
+from infra.adapters import postgres_members
 from infra.adapters.connection_pool import Lane
 from infra.adapters.postgres import Database
 from infra.adapters.postgres_locks import PARTITIONS_LOCK
 from schemas.control import SUPERSEDED, Beat, Progress, Pulse, Revision
 from schemas.errors import DefinitionsMoved
 from schemas.facts import Fact
+from schemas.waits import Wait, Waiting
 
 _REVISION: Final = "select revision, state, cause, definitions, content_hash, done, message from revisions"
 _BEAT: Final = """
@@ -21,7 +23,18 @@ select (select revision from revisions where state = 'live'),
     exists (select from marks where revision = %(revision)s and kind <> 'refold'),
     exists (select from marks where revision = %(revision)s and kind = 'refold'),
     (select coalesce(min(watermark_us), 0) from progress where revision = %(revision)s),
-    exists (select from search_due)
+    exists (select from search_due),
+    exists (select from waiting w join progress p using (partition)
+        where w.reader = 'worker' and p.revision = %(revision)s and p.next_offset = w."offset")
+"""
+
+
+WAITING: Final = """
+select w.reader, w.since, w.partition, w."offset", w.code, w.reason from waiting w
+where w.reader <> 'worker' or exists (
+    select from progress p where p.revision = (select revision from revisions where state = 'live')
+        and p.partition = w.partition and p.next_offset = w."offset")
+order by w.partition, w.reader
 """
 
 
@@ -54,12 +67,12 @@ class PostgresControl:
                 "select (select revision from revisions where state = 'live'),"
                 " (select min(revision) from revisions where state = 'building'),"
                 " (select array_agg(next_offset order by partition) from log_head),"
-                " exists (select from marks), exists (select from search_due)"
+                " exists (select from marks), exists (select from search_due), (select count(*) from set_aside)"
             )
             row = cursor.fetchone()
             assert row is not None, "a query without a table gave no row"
             due_us = _first_due(cursor, revision) if row[0] == revision else None
-            return Pulse(row[0], row[1], row[2], row[3], due_us, row[4])
+            return Pulse(row[0], row[1], row[2], row[3], due_us, row[4], row[5])
 
     def progress(self, revision: int) -> list[Progress]:
         with self._database.reading() as cursor:
@@ -120,7 +133,7 @@ class PostgresControl:
             row = cursor.fetchone()
             assert row is not None, "a query without a table gave no row"
             due_us = _first_due(cursor, revision) if row[0] == revision else None
-            return Beat(row[0], row[1], row[2], row[3], row[4], due_us, row[5])
+            return Beat(row[0], row[1], row[2], row[3], row[4], due_us, row[5], row[6])
 
     def newest(self) -> Revision:
         return self._revisions("where state in ('building', 'live') order by revision desc limit 1")[0]
@@ -168,6 +181,7 @@ class PostgresControl:
             )
             for (revision,) in cursor.fetchall():
                 cursor.execute("select drop_revision_tables(%s)", (revision,))
+                postgres_members.forget(cursor, revision)
                 cursor.execute("delete from progress where revision = %s", (revision,))
                 cursor.execute("delete from marks where revision = %s", (revision,))
 
@@ -181,10 +195,47 @@ class PostgresControl:
                     (watermark_us, revision, partition),
                 )
 
+    def open_refolds(self, revision: int) -> int:
+        with self._database.reading() as cursor:
+            cursor.execute(
+                "select coalesce(sum(cardinality(signatures)), 0) from marks where revision = %s and kind = 'refold'",
+                (revision,),
+            )
+            row = cursor.fetchone()
+            return int(row[0]) if row else 0
+
+    def marks_up_to(self, revision: int, last: int | None = None) -> tuple[int, int]:
+        with self._database.reading() as cursor:
+            cursor.execute(
+                "select count(*) filter (where %(last)s is null or id <= %(last)s), coalesce(max(id), 0)"
+                " from marks where revision = %(revision)s",
+                {"last": last, "revision": revision},
+            )
+            row = cursor.fetchone()
+            return (int(row[0]), int(row[1])) if row else (0, 0)
+
+    def note_wait(self, reader: str, wait: Wait, at: datetime) -> None:
+        with self._database.transaction() as cursor:
+            cursor.execute(
+                'insert into waiting as w (reader, partition, "offset", code, reason, since)'
+                " values (%s, %s, %s, %s, %s, %s) on conflict (reader, partition) do update set"
+                ' "offset" = excluded."offset", code = excluded.code, reason = excluded.reason,'
+                ' since = case when w."offset" = excluded."offset" then w.since else excluded.since end',
+                (reader, wait.partition, wait.offset, wait.code, wait.reason[:1_000], at),
+            )
+
+    def end_wait(self, reader: str, partition: int) -> None:
+        with self._database.transaction() as cursor:
+            cursor.execute("delete from waiting where reader = %s and partition = %s", (reader, partition))
+
+    def waiting(self) -> list[Waiting]:
+        with self._database.reading() as cursor:
+            return waiting(cursor)
+
     def open_marks(self, revision: int, kind: str | None = None) -> int:
         with self._database.reading() as cursor:
             cursor.execute(
-                "select count(*) from marks where revision = %s and (%s is null or kind = %s)",
+                "select count(*) from marks where revision = %s and (%s::text is null or kind = %s)",
                 (revision, kind, kind),
             )
             row = cursor.fetchone()
@@ -192,6 +243,12 @@ class PostgresControl:
 
     def close(self) -> None:
         self._database.close()
+
+
+def waiting(cursor: Cursor) -> list[Waiting]:
+    """What waits now: see `Control.waiting`. For everybody who tells of it."""
+    cursor.execute(WAITING)
+    return [Waiting(reader, Wait(*wait), since) for reader, since, *wait in cursor.fetchall()]
 
 
 def _first_due(cursor: Cursor, revision: int) -> int | None:
@@ -256,5 +313,6 @@ def _drop(cursor: Cursor, revision: int, state: str, message: str) -> None:
         (state, message, revision),
     )
     cursor.execute("select drop_revision_tables(%s)", (revision,))
+    postgres_members.forget(cursor, revision)
     cursor.execute("delete from progress where revision = %s", (revision,))
     cursor.execute("delete from marks where revision = %s", (revision,))

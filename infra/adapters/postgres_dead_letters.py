@@ -1,6 +1,6 @@
 """Dead letters in PostgreSQL: durable when `insert` returns, a repeat is one row."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import date, datetime
 from typing import Any, Final
 
@@ -11,6 +11,7 @@ from infra.adapters.postgres import Database, Uuid, Uuids
 from schemas.dead_letters import DeadLetter
 
 _COLUMNS: Final = "id, stage, rule, path, reason, source, received_at, event_id, tokens, seal_key, sealed"
+_PAGE: Final = 1_000
 STATES: Final = ("open", "retried", "erased")
 
 
@@ -43,15 +44,31 @@ class PostgresDeadLetters:
                     [(Uuid(key), at) for key in sorted(set(suppressed))],
                 )
 
-    def list(self, state: str = "open", limit: int = 1_000) -> list[DeadLetter]:
-        """The newest letters of a state, without their sealed bytes."""
+    def list(self, state: str = "open", limit: int = 1_000, after: DeadLetter | None = None) -> list[DeadLetter]:
+        """The newest letters of a state, without their sealed bytes; `after`: those that follow this one."""
         columns = _COLUMNS.replace(", sealed", ", ''::bytea")
+        place: tuple[Any, ...] = ()
+        if after is not None:
+            place = (after.received_at, after.received_at, Uuid(after.id))
+        where = "state = %s" + (" and received_at <= %s and (received_at < %s or id > %s)" if place else "")
         with self._database.transaction() as cursor:
             cursor.execute(
-                f"select {columns} from dead_letters where state = %s order by received_at desc, id limit %s",
-                (state, limit),
+                f"select {columns} from dead_letters where {where} order by received_at desc, id limit %s",
+                (state, *place, limit),
             )
             return [_letter(row) for row in cursor.fetchall()]
+
+    def each(self, state: str = "open", limit: int | None = None) -> Iterator[DeadLetter]:
+        """All of a state (or `limit`), the newest first, read a page at a time: there may be millions."""
+        last: DeadLetter | None = None
+        left = limit
+        while left is None or left > 0:
+            page = self.list(state, _PAGE if left is None else min(_PAGE, left), last)
+            yield from page
+            if not page:
+                return
+            last = page[-1]
+            left = None if left is None else left - len(page)
 
     def get(self, id_: bytes) -> tuple[DeadLetter, str] | None:
         """A letter with its state."""

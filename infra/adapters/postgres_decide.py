@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
+from infra.adapters import postgres_members
 from infra.adapters.postgres import (
     Uuids,
     array_literal,
@@ -10,18 +11,16 @@ from infra.adapters.postgres import (
     copy_raw,
     copy_rows,
     f_bytes,
-    f_int8,
     f_text,
     int8,
     int8_list,
     uuid_list,
 )
 from infra.adapters.postgres_locks import IDENTITY_LOCK, LIVE_LOCK, SHARD_LOCKS
+from infra.adapters.postgres_orders import OrderTreeRows
 from infra.adapters.postgres_rows import (
     EVIDENCE,
-    LEFT,
     LOCKED_PROFILE,
-    MEMBER_ROW,
     OWNERS,
     PROFILES,
     TOKENS,
@@ -33,12 +32,11 @@ from infra.adapters.postgres_rows import (
     token_row,
 )
 from infra.adapters.postgres_staging import quoted
-from infra.adapters.postgres_tx import PostgresTx
 from schemas.errors import ProgressConflict
 from schemas.store import NO_RECEIPT, Change, EvidenceRow, Mark, ProfileRow, TokenRow
 
 
-class PostgresDecide(PostgresTx):
+class PostgresDecide(OrderTreeRows):
     """`DecideTx` over an open cursor."""
 
     def join(self, revision: int) -> int:
@@ -121,7 +119,7 @@ class PostgresDecide(PostgresTx):
 
     def evidence_of_tokens(self, tokens: Iterable[bytes]) -> list[EvidenceRow]:
         held = f"select signature from evidence_tokens where token = any({array_literal(tokens)})"
-        return self._evidence(f"signature in ({held})")
+        return self._evidence(f"signature in ({held}) and tokens <> '{{}}'")  # not what an erasure made nobody's
 
     def _evidence(self, condition: str) -> list[EvidenceRow]:
         rows = copy_out(self._cursor, f"select {EVIDENCE.names} from evidence where {condition}")
@@ -216,8 +214,9 @@ class PostgresDecide(PostgresTx):
     def delete_profiles(self, revision: int, profile_ids: Iterable[bytes]) -> None:
         those = f"where profile_id = any({array_literal(profile_ids)})"
         self._cursor.execute(
-            f"delete from profiles_r{int(revision)} {those}; delete from memberships_r{int(revision)} {those}"
+            f"delete from profiles_r{int(revision)} {those}; delete from order_nodes_r{int(revision)} {those}"
         )
+        postgres_members.remove(self._cursor, int(revision), those)
 
     def ended_versions(self, profile_ids: Iterable[bytes]) -> dict[bytes, int]:
         ids = list(profile_ids)
@@ -238,19 +237,7 @@ class PostgresDecide(PostgresTx):
     def change_memberships(
         self, revision: int, entered: Sequence[tuple[int, bytes, int | None]], left: Sequence[tuple[int, bytes]]
     ) -> None:
-        if left:
-            packed = [MEMBER_ROW(2, segment, 16, profile_id) for segment, profile_id in sorted(left)]
-            self._cursor.execute(
-                f"delete from memberships_r{int(revision)} m using {self._stage.rows(LEFT, packed)}"
-                " where m.segment = old_memberships.segment and m.profile_id = old_memberships.profile_id"
-            )
-        rows = sorted(entered, key=lambda row: row[:2])
-        copy_rows(
-            self._cursor,
-            f"memberships_r{int(revision)}",
-            ("segment", "profile_id", "since_us"),
-            [MEMBER_ROW(2, segment, 16, profile_id) + f_int8(since) for segment, profile_id, since in rows],
-        )
+        postgres_members.change(self._cursor, self._stage, int(revision), entered, left)
 
     def add_changes(self, changes: Sequence[Change]) -> None:
         if not changes:
@@ -266,12 +253,14 @@ class PostgresDecide(PostgresTx):
         packed = [pack_change(batch, index, change) for index, change in enumerate(changes)]
         copy_rows(self._cursor, "changes", columns, packed)
 
-    def mark_search(self, profile_ids: Iterable[bytes]) -> None:
-        listed = sorted(profile_ids)
-        if listed:
-            self._cursor.execute(
-                f"insert into search_due select unnest({array_literal(listed)}) on conflict do nothing"
-            )
+    def mark_search(self, profile_ids: Iterable[bytes], acting: Collection[bytes] = ()) -> None:
+        listed = set(profile_ids)
+        for now, those in ((True, sorted(listed.intersection(acting))), (False, sorted(listed.difference(acting)))):
+            if those:
+                self._cursor.execute(
+                    f"insert into search_due as d (profile_id, acting) select unnest({array_literal(those)}), {now}"
+                    " on conflict (profile_id) do update set acting = true where excluded.acting and not d.acting"
+                )
 
     def count_segment_days(self, counts: Mapping[tuple[str, str], tuple[int, int]]) -> None:
         if not counts:

@@ -1,7 +1,7 @@
 """`ErasureStore` in PostgreSQL: jobs, erased tokens, and the deletions of an erasure (design C12)."""
 
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from hashlib import blake2b
@@ -12,8 +12,9 @@ import msgspec
 from psycopg2.extensions import cursor as Cursor
 from psycopg2.extras import Json
 
+from infra.adapters import postgres_members
 from infra.adapters.connection_pool import Lane
-from infra.adapters.postgres import Database, Uuid, Uuids
+from infra.adapters.postgres import Database, Uuid, Uuids, array_literal
 from infra.adapters.postgres_control import insert_fact
 from infra.adapters.postgres_locks import ERASURE_LOCK, IDENTITY_LOCK
 from infra.adapters.postgres_rights import Need, check_rights
@@ -175,13 +176,21 @@ class PostgresErasure:
     def evidence_of(self, tokens: Iterable[bytes]) -> list[Seen]:
         self._cursor.execute(
             f"select {_EVIDENCE} from evidence e where e.signature in"
-            " (select signature from evidence_tokens where token = any(%s)) order by e.signature",
+            " (select signature from evidence_tokens where token = any(%s)) and e.tokens <> '{}' order by e.signature",
             (Uuids(list(tokens)),),
         )
         return [
             Seen(row[0], tuple(zip(row[2], row[1], strict=True)), row[3], row[4], row[5])
             for row in self._cursor.fetchall()
         ]
+
+    def nobodys(self, routes: Iterable[bytes]) -> set[bytes]:
+        self._cursor.execute(
+            "select signature from evidence_tokens join evidence e using (signature)"
+            " where token = any(%s) and e.tokens = '{}'",
+            (Uuids(list(routes)),),
+        )
+        return {row[0] for row in self._cursor.fetchall()}
 
     def count_events(self, signatures: Iterable[bytes]) -> int:
         return self._count("register where verdict = 0 and signature = any(%s)", signatures)
@@ -196,9 +205,10 @@ class PostgresErasure:
 
     def delete_states(self, signatures: Collection[bytes]) -> None:
         for revision in self.revisions():
-            self._cursor.execute(
-                f"delete from states_r{revision} where signature = any(%s)", (Uuids(list(signatures)),)
-            )
+            for table in ("states", "laid_off"):
+                self._cursor.execute(
+                    f"delete from {table}_r{revision} where signature = any(%s)", (Uuids(list(signatures)),)
+                )
 
     def delete_profiles(self, profile_ids: Collection[bytes]) -> list[tuple[bytes, int]]:
         ids = Uuids(list(profile_ids))
@@ -209,7 +219,8 @@ class PostgresErasure:
         )
         versions.update((row[0], int(row[1])) for row in self._cursor.fetchall())
         for revision in self.revisions():
-            self._cursor.execute(f"delete from memberships_r{revision} where profile_id = any(%s)", (ids,))
+            postgres_members.remove(self._cursor, revision, f"where profile_id = any({array_literal(profile_ids)})")
+            self._cursor.execute(f"delete from order_nodes_r{revision} where profile_id = any(%s)", (ids,))
             self._cursor.execute(
                 f"delete from profiles_r{revision} where profile_id = any(%s) returning profile_id, version", (ids,)
             )
@@ -224,12 +235,16 @@ class PostgresErasure:
         )
         return [(profile_id, version + 1) for profile_id, version in sorted(versions.items())]
 
-    def empty_evidence(self, signatures: Collection[bytes]) -> None:
+    def empty_evidence(self, signatures: Collection[bytes], routes: Mapping[bytes, bytes]) -> None:
         gone = Uuids(list(signatures))
         self._cursor.execute(
             "update evidence set tokens = '{}', kinds = '{}', profile_id = null where signature = any(%s)", (gone,)
         )
-        self._cursor.execute("delete from evidence_tokens where signature = any(%s)", (gone,))
+        self._cursor.execute(
+            "delete from evidence_tokens where signature = any(%s)"
+            " and (signature, token) not in (select * from unnest(%s, %s))",
+            (gone, Uuids(list(routes)), Uuids(list(routes.values()))),
+        )
         self._cursor.execute("delete from refused_links where signature = any(%s)", (gone,))
 
     def strip_evidence(self, rows: Sequence[Seen]) -> None:
@@ -295,11 +310,31 @@ class PostgresErasure:
         self._cursor.execute("update jobs set step = %s where id = %s", (step, job_id))
 
 
+LEDGER: Final = "erasures.jsonl"
+
+
 class LedgerFile:
     """`Ledger` as lines of JSON in a file beside the databases: keyed hashes and tokens, never values."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._counted: tuple[tuple[int, int], int] | None = None
+
+    @classmethod
+    def of(cls, folder: Path) -> "LedgerFile":
+        """The ledger in its folder."""
+        return cls(folder / LEDGER)
+
+    def count(self) -> int:
+        """How many erasures it has; reads the file when it has changed. 0 where there is none."""
+        try:
+            found = self._path.stat()
+        except FileNotFoundError:
+            return 0
+        state = (found.st_mtime_ns, found.st_size)
+        if self._counted is None or self._counted[0] != state:
+            self._counted = (state, len({each.id for each in self.read()}))
+        return self._counted[1]
 
     def append(self, erasure: Erasure, sha256: str) -> None:
         if any(each.id == erasure.id for each in self.read()):

@@ -18,6 +18,7 @@ from infra.adapters.postgres import (
     int8,
 )
 from infra.adapters.postgres_locks import ERASURE_LOCK, FOLD_GATE, IDENTITY_LOCK
+from infra.adapters.postgres_orders import LaidOffRows
 from infra.adapters.postgres_rows import (
     EVIDENCE,
     REGISTER,
@@ -30,7 +31,6 @@ from infra.adapters.postgres_rows import (
     register_row,
 )
 from infra.adapters.postgres_staging import FEW
-from infra.adapters.postgres_tx import PostgresTx
 from schemas.dead_letters import DeadLetter
 from schemas.errors import ProgressConflict
 from schemas.store import NO_RECEIPT, Advance, EvidenceRow, NotApplied, RegisterRow
@@ -38,7 +38,7 @@ from schemas.store import NO_RECEIPT, Advance, EvidenceRow, NotApplied, Register
 _SOME_ERASED: Final = "select exists (select from erased_tokens)"
 
 
-class PostgresFold(PostgresTx):
+class PostgresFold(LaidOffRows):
     """`FoldTx` over an open cursor."""
 
     def __init__(self, cursor: Cursor) -> None:
@@ -145,9 +145,39 @@ class PostgresFold(PostgresTx):
         ]
         copy_rows(self._cursor, "not_applied", ("partition", "offset", "event_key", "verdict"), packed)
 
-    def delete_states(self, revision: int, signatures: Iterable[bytes]) -> None:
+    def is_set_aside(self, partition: int, offset: int) -> bool:
         self._cursor.execute(
-            f"delete from states_r{int(revision)} where signature = any(%s)", (Uuids(list(signatures)),)
+            'select exists (select from set_aside where partition = %s and "offset" = %s and restored_at is null)',
+            (partition, offset),
+        )
+        row = self._cursor.fetchone()
+        return row is not None and bool(row[0])
+
+    def restore(self, partition: int, offset: int) -> bool:
+        place = (partition, offset)
+        self._cursor.execute(
+            'delete from not_applied where partition = %s and "offset" = %s and verdict = 3 and event_key is null',
+            place,
+        )
+        if self._cursor.rowcount == 0:
+            return False
+        self._cursor.execute(
+            'insert into set_aside as s (partition, "offset", at, who, code, reason, restored_at)'
+            " values (%s, %s, now(), 'fold', '', '', now())"
+            ' on conflict (partition, "offset") do update set restored_at = now()',
+            place,
+        )
+        self._cursor.execute(
+            "insert into facts (type, version, at, payload) values ('record.restored', 1, now(),"
+            " jsonb_build_object('partition', %s, 'offset', %s))",
+            place,
+        )
+        return True
+
+    def delete_states(self, revision: int, signatures: Iterable[bytes]) -> None:
+        those = f"where signature = any({array_literal(signatures)})"
+        self._cursor.execute(
+            f"delete from states_r{int(revision)} {those}; delete from laid_off_r{int(revision)} {those}"
         )
 
     def skipped(self, partition: int, start: int, end: int) -> set[int]:
@@ -182,11 +212,21 @@ class PostgresFold(PostgresTx):
             " on conflict (signature, partition) do update set state = excluded.state"
         )
 
-    def take_refolds(self, revision: int) -> list[bytes]:
+    def take_refolds(self, revision: int, limit: int) -> list[bytes]:
         self._cursor.execute(
-            "delete from marks where revision = %s and kind = 'refold' returning signatures", (revision,)
+            "delete from marks where id in (select id from marks where revision = %s and kind = 'refold'"
+            " order by id limit %s for update) returning signatures",
+            (revision, limit),
         )
         return sorted({signature for (signatures,) in self._cursor.fetchall() for signature in signatures})
+
+    def count_applied(self, signatures: Iterable[bytes]) -> dict[bytes, int]:
+        rows = copy_out(
+            self._cursor,
+            "select signature, count(*) from register"
+            f" where verdict = 0 and signature = any({array_literal(signatures)}) group by signature",
+        )
+        return {row[0] or b"": int8(row[1]) for row in rows}
 
     def first_receipts(self, signatures: Iterable[bytes]) -> dict[bytes, tuple[int, bytes]]:
         rows = copy_out(
@@ -200,12 +240,13 @@ class PostgresFold(PostgresTx):
             return
         source = self._stage.rows(EVIDENCE, [pack_evidence(row) for row in sorted(rows)])
         self._cursor.execute(
-            f"insert into evidence select * from {source} on conflict (signature) do update"
+            f"with saved as (insert into evidence select * from {source} on conflict (signature) do update"
             " set first_us = excluded.first_us, first_event = excluded.first_event,"
             f" tokens = case when evidence.first_us = {NO_RECEIPT[0]} then excluded.tokens else evidence.tokens end,"
             f" kinds = case when evidence.first_us = {NO_RECEIPT[0]} then excluded.kinds else evidence.kinds end"
-            " where (excluded.first_us, excluded.first_event) < (evidence.first_us, evidence.first_event);"
-            f" insert into evidence_tokens select unnest(tokens), signature from {source}"
+            " where (excluded.first_us, excluded.first_event) < (evidence.first_us, evidence.first_event)"
+            " returning tokens, signature)"  # as stored: an emptied one stays nobody's
+            " insert into evidence_tokens select unnest(tokens), signature from saved"
             " order by 1, 2 on conflict do nothing"
         )
 
@@ -237,7 +278,8 @@ class PostgresFold(PostgresTx):
         self._cursor.execute(
             f"delete from evidence_tokens where signature = any({gone});"
             f" delete from tokens t where token = any({tokens})"
-            "   and not exists (select from evidence_tokens e where e.token = t.token);"
+            "   and not exists (select from evidence_tokens h join evidence e using (signature)"
+            "     where h.token = t.token and e.tokens <> '{}');"
             f" update tokens set first_us = {NO_RECEIPT[0]}, first_event = '{NO_RECEIPT[1].hex()}', last_us = {number},"
             f" last_event = '{key.hex()}', hub = false, profile_id = null where token = any({tokens});"
             f" select signature from evidence_tokens where token = any({tokens})"
@@ -245,10 +287,11 @@ class PostgresFold(PostgresTx):
         return sorted({row[0] for row in found} | {row[0] for row in self._cursor.fetchall()})
 
     def add_dead_letters(self, letters: Sequence[DeadLetter]) -> None:
-        for letter in letters:
-            self._cursor.execute(
-                "insert into dead_letters (id, stage, rule, path, reason, source, received_at, event_id, tokens,"
-                " seal_key, sealed) values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s) on conflict do nothing",
+        if not letters:
+            return
+        rows = [
+            self._cursor.mogrify(
+                "(%s, %s, %s, %s, %s, %s, %s, %s::uuid, %s, %s, %s)",
                 (
                     *(letter.id.hex(), letter.stage, letter.rule, letter.path, letter.reason, letter.source),
                     letter.received_at,
@@ -258,3 +301,9 @@ class PostgresFold(PostgresTx):
                     letter.sealed,
                 ),
             )
+            for letter in letters
+        ]
+        self._cursor.execute(
+            b"insert into dead_letters (id, stage, rule, path, reason, source, received_at, event_id, tokens, seal_key,"
+            b" sealed) values " + b",".join(rows) + b" on conflict do nothing"
+        )

@@ -2,18 +2,23 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from infra.adapters.data_folder import DataFolder
-from infra.adapters.parquet_archive import ParquetArchive
+from infra.adapters.parquet_archive import ParquetArchive, next_offsets_of
 from infra.adapters.postgres import Database
+from infra.adapters.postgres_control import WAITING
 from infra.adapters.postgres_reads import PerThread
 from infra.adapters.processes import Process, processes_of
 from infra.adapters.reading_log import ENDS_S, PerThreadLog, TimelyEnds
-from schemas.errors import ArchiveDamaged, StoreUnavailable
+from schemas.errors import ArchiveDamaged, StoreUnavailable, TouchfoldError
+from schemas.merge_plan import waiting as waiting_files
 from schemas.ports import EventLog
-from schemas.record import decode
+from schemas.record import decode, from_us, received_us, to_us
+from schemas.store import Verdict
+from schemas.waits import Wait, Waiting, open_transaction
 
 if TYPE_CHECKING:
     from infra.adapters.disk import Disk
@@ -57,6 +62,14 @@ class Arrived(NamedTuple):
     verdict: int = 0  # of the fold, schemas/store.Verdict; 0 too where it is still to come
 
 
+def _unread(partition: int, offset: int, value: bytes, err: TouchfoldError, *, applied: bool) -> Arrived:
+    """A record that cannot be read, or not yet: its code stands for its type."""
+    at = from_us(received_us(value) or 0)
+    verdict = Verdict.QUARANTINED if applied else Verdict.APPLIED
+    return Arrived(partition, offset, "", None, "", err.code, None, at, at, applied, (), {}, {}, verdict)
+
+
+DAY_US: Final = 86_400_000_000
 EXACT_UP_TO: Final = 20_000  # profiles; beyond, PostgreSQL's estimate says it without reading them
 
 
@@ -121,7 +134,11 @@ class Operations:
                 )
             )
             for _, offset, value in self._log.read(partition, start, limit):
-                record = decode(value)
+                try:
+                    record = decode(value)
+                except TouchfoldError as err:
+                    found.append(_unread(partition, offset, value, err, applied=offset < applied))
+                    continue
                 found.append(
                     Arrived(
                         *(partition, offset, record.id, record.message_id, record.source, record.type, record.name),
@@ -152,16 +169,19 @@ class Operations:
     def state(self, now: datetime) -> dict[str, Any]:
         """{"accepted", "applied", "waiting", "dead_letters", "erased", "watermark_age_s", "building", …}.
 
-        "archived" and "archive_bytes" are None where the archive cannot be read; "archive_trouble" says why.
+        "archived" and "archive_…" are None where the archive cannot be read; "archive_trouble" says why, or which file
+        of it is damaged.
         """
         row = self._rows(_STATE)[0]
         progress, waiting, dead, erased, watermark_us, building, unindexed, size, live = row
-        applied, accepted = sum(progress), sum(self._ends(progress))
-        due, profiles = self._of_revision(live)
-        archived, archive_bytes, trouble = self._archived()
+        ends = self._ends(progress)
+        applied, accepted = sum(progress), sum(ends)
+        due, profiles = self._of_revision(live, now)
+        archive = self._archived()
         return {
             "accepted": max(accepted, applied),
             "applied": applied,
+            "partition_lags": [max(0, end - at) for end, at in zip_longest(ends, progress, fillvalue=0)],
             "waiting": int(waiting),
             "dead_letters": int(dead),
             "erased": int(erased),
@@ -172,28 +192,46 @@ class Operations:
             "revision": live,
             "due": due,
             "profiles": profiles,
-            "archived": archived,
-            "archive_bytes": archive_bytes,
-            "archive_trouble": trouble,
+            **archive,
             "disk_free": self._disk.free(),
             "vault_lease": self._vault.has_lease(),
+            "partitions_waiting": [each.answer() for each in self.waiting()],
         }
 
-    def _archived(self) -> tuple[int | None, int | None, str | None]:
-        """How many records the archive holds, its size, and why neither is known."""
-        try:
-            return sum(self._archive.next_offsets()), self._archive.size_bytes(), None
-        except (ArchiveDamaged, StoreUnavailable) as err:
-            return None, None, err.message
+    def waiting(self) -> list[Waiting]:
+        """Partitions that wait at a record that cannot be read yet, or, when last looked at, for another producer."""
+        waits = [Waiting(reader, Wait(*wait), since) for reader, since, *wait in self._rows(WAITING)]
+        held = {} if self._timely is None else self._timely.held
+        return waits + [open_transaction(partition, *place) for partition, place in sorted(held.items())]
 
-    def _of_revision(self, live: int | None) -> tuple[int, int]:
+    def _archived(self) -> dict[str, Any]:
+        """Records, bytes and files of the archive, how many files wait for a merge, and what is wrong."""
+        found: dict[str, Any] = dict.fromkeys(
+            ("archived", "archived_offsets", "archive_bytes", "archive_files", "archive_merging")
+        )
+        try:
+            entries = self._archive.files()
+        except (ArchiveDamaged, StoreUnavailable) as err:
+            return {**found, "archive_trouble": err.message}
+        proofs = self._archive.proofs()
+        damaged = proofs.problems() if proofs is not None else []
+        return {
+            "archived": sum(next_offsets_of(entries)),
+            "archived_offsets": next_offsets_of(entries),
+            "archive_bytes": sum(entry.bytes for entry in entries),
+            "archive_files": len(entries),
+            "archive_merging": waiting_files(entries),
+            "archive_trouble": damaged[0].reason if damaged else None,
+        }
+
+    def _of_revision(self, live: int | None, now: datetime) -> tuple[int, int]:
         """(timers due within a day, profiles)."""
         if live is None:
             return 0, 0
         rows = self._rows(
-            f"select (select count(*) from profiles_r{int(live)} where due_us <="
-            " (extract(epoch from now()) + 86400) * 1000000),"
-            f" (select greatest(reltuples, 0)::bigint from pg_class where relname = 'profiles_r{int(live)}')"
+            f"select (select count(*) from profiles_r{int(live)} where due_us <= %s),"
+            f" (select greatest(reltuples, 0)::bigint from pg_class where relname = 'profiles_r{int(live)}')",
+            (to_us(now) + DAY_US,),
         )
         due, estimate = int(rows[0][0]), int(rows[0][1])
         return due, estimate if estimate > EXACT_UP_TO else self.profiles()

@@ -4,12 +4,13 @@ import re
 import secrets
 import threading
 import time
+from base64 import b64encode
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from functools import cached_property
 from hashlib import sha256
 from math import ceil
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError, VerifyMismatchError
@@ -25,13 +26,18 @@ LINK_LIVES: Final = timedelta(hours=24)
 SEEN_EVERY: Final = timedelta(minutes=1)  # how exactly `seen_at` is kept: a write a minute and session
 SHORTEST_PASSWORD: Final = 10
 LONGEST_PASSWORD: Final = 256  # argon2 takes any length; a megabyte would be an attack
-TRIES: Final = 5  # failed sign-ins of a name before it must wait
-TRIES_OF_ADDRESS: Final = 20  # of all names together: a shop's people often share one
+TRIES: Final = 5  # failed sign-ins of an address for one name before it must wait; other addresses need not
+TRIES_OF_ADDRESS: Final = 20  # for all names together: a shop's people often share one
 WAIT_S: Final = 30.0
-REMEMBERED: Final = 10_000  # names and addresses that failed lately; the oldest go first
+FORGET_S: Final = 3_600.0  # failures are a row no more after such a pause
+REMEMBERED: Final = 10_000  # (address, name) that failed lately; the oldest go first
 HASHERS: Final = 2  # passwords looked at at once: each takes 64 MiB and two cores
 ADMIN: Final = "admin"
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9._@+-]{0,63}")
+
+
+Tries = tuple[str, str | None]
+"""(address, name) that tries to sign in; None: all names of the address together."""
 
 
 class Person(NamedTuple):
@@ -59,7 +65,8 @@ class PostgresPeople:
         self._connections = PerThread(lambda: Database(dsn, "touchfold people"))
         self._monotonic = monotonic
         self._lock = threading.Lock()
-        self._failed: dict[tuple[str, str], tuple[int, float]] = {}  # (what, of whom) -> (tries in a row, the last)
+        self._failed: dict[Tries, tuple[int, float]] = {}  # -> (how many in a row, the last)
+        self._signed_in: dict[Tries, None] = {}  # from there they did
         self._hashers = threading.BoundedSemaphore(HASHERS)
 
     @cached_property
@@ -68,8 +75,16 @@ class PostgresPeople:
 
     @cached_property
     def _nobody(self) -> str:
-        """A hash to verify against where there is no person, so that both cases take as long."""
-        return self._hasher.hash(secrets.token_urlsafe(16))
+        """What to verify against where there is no person, so that both cases take as long: no password has it.
+
+        It is put together and not computed: that would make the first unknown name take twice as long.
+        """
+        hasher = self._hasher
+        cost = f"m={hasher.memory_cost},t={hasher.time_cost},p={hasher.parallelism}"
+        salt, digest = (
+            b64encode(secrets.token_bytes(size)).rstrip(b"=").decode() for size in (hasher.salt_len, hasher.hash_len)
+        )
+        return f"$argon2id$v=19${cost}${salt}${digest}"
 
     # --- people ----------------------------------------------------------------------------------------------------
 
@@ -181,48 +196,72 @@ class PostgresPeople:
     def sign_in(self, name: str, password: str, at: datetime, address: str = "") -> str | None:
         """A session's secret; None for a wrong name or password. Takes as long for a name that nobody has.
 
-        Raises TooMany after five failures in a row of a name, or twenty of an address.
+        Raises TooMany after five failures in a row of an address for this name, or twenty of an address; whoever
+        signs in from another address need not wait.
         """
-        name = name.strip().lower()[:LONGEST_PASSWORD]
-        whose = [("name", name, TRIES)] + ([("address", address, TRIES_OF_ADDRESS)] if address else [])
-        self._count_try(whose)
+        name = name.strip().lower()[:LONGEST_PASSWORD].replace("\0", "\ufffd")  # PostgreSQL's texts have no NUL
+        self._count_try(address, name)
         rows = self._connections.rows(
             "select id, password_hash from people where name = %s and disabled_at is null", (name,)
         )
         stored = rows[0][1] if rows else None
-        try:
-            with self._hashers:
-                good = self._hasher.verify(stored or self._nobody, password[: LONGEST_PASSWORD + 1])
-        except (VerifyMismatchError, VerificationError, InvalidHashError):
+        if not self._verified(stored or self._nobody, password) or stored is None:
             return None
-        if not good or stored is None:
-            return None
-        with self._lock:
-            for what, who, _ in whose:
-                self._failed.pop((what, who), None)
+        self._forget_tries(address, name)
         return self._open_session(at, person=str(rows[0][0]))
 
-    def _count_try(self, whose: list[tuple[str, str, int]]) -> None:
-        """Count a try before its password is looked at, so that many at once are no more than five."""
+    def _verified(self, hashed: str, password: str) -> bool:
+        try:
+            with self._hashers:
+                return self._hasher.verify(hashed, password[: LONGEST_PASSWORD + 1])
+        except (VerifyMismatchError, VerificationError, InvalidHashError):
+            return False
+
+    def _count_try(self, address: str, name: str | None) -> None:
+        """Count a try before its password is looked at, so that many at once are no more than five.
+
+        Whoever signed in from there before is not held up by what others there try.
+        """
+        whose: list[tuple[Tries, int]] = [((address, name), TRIES)] if name is not None else []
         with self._lock:
+            if address and (address, name) not in self._signed_in:
+                whose.append(((address, None), TRIES_OF_ADDRESS))
             now = self._monotonic()
-            for what, who, most in whose:
-                tries, last = self._failed.get((what, who), (0, 0.0))
+            for who, most in whose:
+                tries, last = self._failed.get(who, (0, 0.0))
                 left = WAIT_S - (now - last)
                 if tries >= most and left > 0:
                     raise TooMany(f"too many wrong passwords: wait {left:.0f} s", retry_after_s=max(1, ceil(left)))
-            for what, who, _ in whose:
-                tries, _ = self._failed.pop((what, who), (0, 0.0))
-                self._failed[what, who] = (tries + 1, now)
-            while len(self._failed) > REMEMBERED:
-                del self._failed[next(iter(self._failed))]
+            for who, _ in whose:
+                tries, last = self._failed.pop(who, (0, 0.0))
+                self._failed[who] = (tries + 1 if now - last < FORGET_S else 1, now)
+            _keep_newest(self._failed)
 
-    def sign_in_with_token(self, token: str, at: datetime) -> str | None:
-        """A session's secret for an API token; None when it is unknown or revoked."""
+    def _forget_tries(self, address: str, name: str | None) -> None:
+        """It was right, and none of the failures."""
+        with self._lock:
+            tries, last = self._failed.get((address, None), (0, 0.0))
+            if tries and (address, name) not in self._signed_in:
+                self._failed[address, None] = (tries - 1, last)
+            if name is not None:
+                self._failed.pop((address, name), None)
+                self._signed_in.pop((address, name), None)
+                self._signed_in[address, name] = None
+                _keep_newest(self._signed_in)
+
+    def sign_in_with_token(self, token: str, at: datetime, address: str = "") -> str | None:
+        """A session's secret for an API token; None when it is unknown or revoked.
+
+        Raises TooMany after twenty failures of an address.
+        """
+        self._count_try(address, None)
         rows = self._connections.rows(
             "select id from api_tokens where token_hash = %s and revoked_at is null", (_hash(token.strip()),)
         )
-        return self._open_session(at, token=str(rows[0][0])) if rows else None
+        if not rows:
+            return None
+        self._forget_tries(address, None)
+        return self._open_session(at, token=str(rows[0][0]))
 
     def _open_session(self, at: datetime, *, person: str | None = None, token: str | None = None) -> str:
         secret = secrets.token_urlsafe(32)
@@ -259,6 +298,11 @@ class PostgresPeople:
 
     def close(self) -> None:
         self._connections.close()
+
+
+def _keep_newest(found: dict[Tries, Any]) -> None:
+    while len(found) > REMEMBERED:
+        del found[next(iter(found))]
 
 
 def _checked(name: str) -> str:

@@ -13,6 +13,7 @@ from infra.adapters.postgres import Dedicated
 from infra.adapters.postgres_decide import PostgresDecide
 from infra.adapters.postgres_fold import PostgresFold
 from infra.adapters.postgres_locks import FEED_LOCK
+from infra.adapters.postgres_orders import LAID_OFF, NODES
 from infra.adapters.postgres_rows import ALL
 from schemas.failpoints import failpoint
 from schemas.store import DecideTx, FoldTx
@@ -73,7 +74,7 @@ class PostgresStore:
                 cursor.execute("set client_min_messages = warning; set synchronous_commit = off")
                 if self._idle_ms is not None:
                     cursor.execute("set idle_in_transaction_session_timeout = %s", (self._idle_ms,))
-                cursor.execute("".join([staging.ddl for staging in ALL]))
+                cursor.execute("".join([staging.ddl for staging in (*ALL, LAID_OFF, NODES)]))
             self._prepared = connection
 
     def number_feed(self) -> int:

@@ -10,6 +10,7 @@ from typing import Final, NamedTuple, Self
 from infra.adapters.connection_pool import Lane
 from infra.adapters.postgres import Database
 from schemas.errors import StoreUnavailable
+from schemas.record import VERSION
 
 RENEW_S: Final = 3.0
 ALIVE_S: Final = 10.0  # a row that is older is of a process that died
@@ -22,14 +23,16 @@ class Present(NamedTuple):
     role: str
     host: str
     pid: int
+    reads: int = 1  # the newest record version it can read
 
 
 class Presence:
     """A context: the row is there from its begin, renewed by a thread, and gone after its end."""
 
-    def __init__(self, dsn: str, role: str) -> None:
+    def __init__(self, dsn: str, role: str, reads: int = VERSION) -> None:
         self._database = Database(dsn, "touchfold presence", Lane.WORK)
         self._role = role
+        self._reads = reads
         self._id = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="presence", daemon=True)
@@ -58,9 +61,10 @@ class Presence:
         try:
             with self._database.transaction() as cursor:
                 cursor.execute(
-                    "insert into processes (id, role, host, pid, started_at, seen_at)"
-                    " values (%s, %s, %s, %s, now(), now()) on conflict (id) do update set seen_at = now()",
-                    (self._id, self._role, socket.gethostname(), os.getpid()),
+                    "insert into processes (id, role, host, pid, started_at, seen_at, detail) values"
+                    " (%s, %s, %s, %s, now(), now(), jsonb_build_object('reads', %s::int))"
+                    " on conflict (id) do update set seen_at = now()",
+                    (self._id, self._role, socket.gethostname(), os.getpid(), self._reads),
                 )
                 cursor.execute("delete from processes where seen_at < now() - make_interval(secs => %s)", (FORGET_S,))
         except StoreUnavailable:
@@ -71,7 +75,8 @@ def present(database: Database) -> list[Present]:
     """The processes that live, by role."""
     with database.reading() as cursor:
         cursor.execute(
-            "select role, host, pid from processes where seen_at > now() - make_interval(secs => %s)"
+            "select role, host, pid, coalesce((detail ->> 'reads')::int, 1) from processes"
+            " where seen_at > now() - make_interval(secs => %s)"
             " order by role, host, pid",
             (ALIVE_S,),
         )

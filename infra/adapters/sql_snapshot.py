@@ -13,10 +13,11 @@ import pyarrow as pa
 from psycopg2.extensions import cursor as Cursor
 
 from infra.adapters.postgres import connect, copy_out, int8, mapped
-from schemas.event_columns import EVENT_SCHEMA, UUID, event_table
+from schemas.event_columns import EVENT_SCHEMA, UUID, readable_table
 from schemas.log_range import records_between
 from schemas.ports import EventLog
 from schemas.record import Stored
+from schemas.waits import Wait
 
 _CHUNK: Final = 5_000  # records of the tail turned into columns at a time
 
@@ -39,6 +40,9 @@ class Snapshot:
     currency: str = "USD"
     definitions: str | None = None
     progress: list[int] = field(default_factory=list)
+    left_out: list[Wait] = field(default_factory=list)  # of the tail: what this build cannot read; with all behind it
+    passed: frozenset[tuple[int, int]] = frozenset()  # positions that count for nothing
+    restored: list[tuple[int, int]] = field(default_factory=list)  # positions that were set aside once, and count now
     tail: pa.Table = field(default_factory=EVENT_SCHEMA.empty_table)
     owners: pa.Table = field(default_factory=OWNERS.empty_table)
     not_applied: pa.Table = field(default_factory=NOT_APPLIED.empty_table)
@@ -84,6 +88,10 @@ def _load(cursor: Cursor, bases: frozenset[str], archived: Sequence[int], *, in_
     if "_tail" in bases:
         cursor.execute("select next_offset from progress where revision = %s order by partition", (revision,))
         snapshot.progress = [int(row[0]) for row in cursor.fetchall()]
+        cursor.execute('select partition, "offset" from not_applied where verdict = 3 and event_key is null')
+        snapshot.passed = frozenset((int(partition), int(offset)) for partition, offset in cursor.fetchall())
+        cursor.execute('select partition, "offset" from set_aside where restored_at is not null order by 1, 2')
+        snapshot.restored = [(int(partition), int(offset)) for partition, offset in cursor.fetchall()]
         if in_tables:
             snapshot.tail = _tail(cursor, snapshot, archived)
     if "_owners" in bases:
@@ -102,7 +110,7 @@ def _load(cursor: Cursor, bases: frozenset[str], archived: Sequence[int], *, in_
         rows = copy_out(cursor, f"select segment, profile_id, since_us from memberships_r{revision}")
         snapshot.memberships = [(int8(row[0]), row[1] or b"", _int8_or_none(row[2])) for row in rows]
     if "_segments" in bases:
-        cursor.execute(f"select segment, count(*) from memberships_r{revision} group by segment")
+        cursor.execute("select segment, sum(members) from segment_counts where revision = %s group by 1", (revision,))
         snapshot.sizes = {int(segment): int(size) for segment, size in cursor.fetchall()}
     if bases & {"_segments", "_memberships"}:
         cursor.execute("select segment, version from segment_versions")
@@ -121,8 +129,20 @@ def _tail(cursor: Cursor, snapshot: Snapshot, archived: Sequence[int]) -> pa.Tab
                 f' where "offset" >= {at} and "offset" < {min(at + _CHUNK, until)} order by "offset"',
             )
             records = [Stored(partition, int8(row[0]), row[1] or b"") for row in rows]
-            tables.append(event_table(records, snapshot.currency, originals=False))
+            if not _add(tables, records, snapshot):
+                break
     return pa.concat_tables(tables)
+
+
+def _add(tables: list[pa.Table], records: Sequence[Stored], snapshot: Snapshot) -> bool:
+    """False where a record cannot be read yet, so that nothing behind it is given."""
+    table, wait = readable_table(
+        records, snapshot.currency, lambda wait: (wait.partition, wait.offset) in snapshot.passed, originals=False
+    )
+    tables.append(table)
+    if wait is not None:
+        snapshot.left_out.append(wait)
+    return wait is None
 
 
 def _tail_of(log: EventLog, snapshot: Snapshot, archived: Sequence[int]) -> pa.Table:
@@ -130,7 +150,8 @@ def _tail_of(log: EventLog, snapshot: Snapshot, archived: Sequence[int]) -> pa.T
     tables = [snapshot.tail]
     for partition, (start, until) in enumerate(zip_longest(archived, snapshot.progress, fillvalue=0)):
         for records in records_between(log, partition, start, until, _CHUNK):
-            tables.append(event_table(records, snapshot.currency, originals=False))
+            if not _add(tables, records, snapshot):
+                break
     return pa.concat_tables(tables)
 
 

@@ -98,14 +98,7 @@ class PostgresVault:
             cursor.execute(query)
             row = cursor.fetchone()
             assert row is not None, "vault_meta was emptied while we looked"
-        try:
-            open_sealed(self._master, bytes(row[1]), _CHECK_AAD)
-            return open_sealed(self._master, bytes(row[0]), _HASH_KEY_AAD)
-        except InvalidTag as err:
-            raise MasterKeyWrong(
-                "the master key is not the one this vault was made with: put back the right file master.key, or "
-                "the right TOUCHFOLD_MASTER_KEY. Nothing was changed"
-            ) from err
+        return _opened(self._master, row)
 
     def _retry(self, work: Callable[[Cursor], T]) -> T:
         """Run in a transaction; once more after an outage, which may be a connection of before a restart."""
@@ -435,6 +428,34 @@ class ErasedTokens:
 
     def close(self) -> None:
         self._database.close()
+
+
+def _opened(master: AESGCM, row: Sequence[bytes]) -> bytes:
+    """The hash key of vault_meta's (hash_key_wrapped, master_check). Raises MasterKeyWrong."""
+    try:
+        open_sealed(master, bytes(row[1]), _CHECK_AAD)
+        return open_sealed(master, bytes(row[0]), _HASH_KEY_AAD)
+    except InvalidTag as err:
+        raise MasterKeyWrong(
+            "the master key is not the one this vault was made with: put back the right file master.key, or "
+            "the right TOUCHFOLD_MASTER_KEY. Nothing was changed"
+        ) from err
+
+
+def prove(cursor: Cursor, master_key: bytes | None) -> None:
+    """Prove that the vault has its own row, and that the master key opens it; makes nothing.
+
+    Raises MasterKeyWrong, KeyMissing for a vault that is empty or has no tables.
+    """
+    try:
+        cursor.execute("select hash_key_wrapped, master_check from vault_meta")
+    except psycopg2.errors.UndefinedTable as err:
+        raise KeyMissing("the vault has no tables: restore its database from a backup") from err
+    row = cursor.fetchone()
+    if row is None:
+        raise KeyMissing("the vault lost its keys: restore its database from a backup")
+    if master_key is not None:
+        _opened(AESGCM(master_key), row)
 
 
 def vault_is_new(vault_dsn: str) -> bool:

@@ -2,9 +2,8 @@
 
 import json
 import time
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -14,6 +13,8 @@ if TYPE_CHECKING:
     from infra.adapters.postgres_control import PostgresControl
     from infra.bootstrap import Session
     from processors.definitions import Applied
+
+TRIES: Final = 3_000  # tenths of a second without progress: a swap of 400,000 profiles takes more than a minute
 
 
 def register(app: typer.Typer) -> None:
@@ -42,7 +43,7 @@ def apply(
         files = _read(directory)
         with session(data) as here:
             control = PostgresControl(here.dsn)
-            applied = apply_files(control, files, datetime.now(UTC))
+            applied = apply_files(control, files, here.clock.now())
             for warning in applied.warnings:
                 typer.echo(f"warning: {warning.path}: {warning.reason}", err=True)
             if applied.revision is not None:
@@ -89,17 +90,16 @@ def _tell(applied: "Applied", as_json: bool) -> None:
 
 
 def await_revision_of(here: "Session", control: "PostgresControl", revision: int) -> int:
-    """Build it here, or wait for the worker that runs; with a bar on stderr. The revision that is live then."""
-    from rich.console import Console
-    from rich.progress import Progress
-
+    """Build it here, or wait for the worker that runs; progress is on stderr. The revision that is live then."""
+    from infra.cli.progress import progress
     from processors.definitions import await_revision
 
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(f"building revision {revision}", total=1.0)
+    with progress(at_once=False) as bar:
+
+        def tell(done: float) -> None:
+            bar(f"building revision {revision}, percent", round(done * 100), 100)
+
         if here.joined:
-            return await_revision(
-                control, revision, lambda done: bar.update(task, completed=done), lambda: time.sleep(0.1), 600
-            )
-        here.settle(lambda _text: bar.update(task, completed=control.revision(revision).done))
-        return await_revision(control, revision, lambda done: bar.update(task, completed=done), lambda: None, 1)
+            return await_revision(control, revision, tell, lambda: time.sleep(0.1), TRIES)
+        here.settle(lambda _text: tell(control.revision(revision).done))
+        return await_revision(control, revision, tell, lambda: None, 1)

@@ -5,10 +5,10 @@ from typing import Annotated
 
 import typer
 
-from infra.cli.options import DATA, JSON, say
+from infra.cli.options import DATA, JSON, print_array, say
 
-ALL = 2**63 - 1
 SENT_AGAIN = ("door", "inbox")  # stages; what others set aside was in the log already, or is in a file
+BY_HAND = "record_set_aside"  # rule of records of the log that --all tries again too
 STATE = Annotated[str, typer.Option("--state", help="open, retried or erased")]
 
 
@@ -41,15 +41,16 @@ def list_letters(
     if state not in STATES:
         raise BadRequest(f"no state {state}: there are {', '.join(STATES)}")
     with session(data, say=say) as here, closing(PostgresDeadLetters(here.dsn)) as store:
-        found = [described(letter) for letter in store.list(state, limit or ALL)]
-    if as_json:
-        typer.echo(json.dumps(found))
-        return
-    for each in found:
-        place = f" at {each['path']}" if each["path"] else ""
-        typer.echo(f"{each['id']} {each['received_at']} {each['source']}: {each['rule']}{place}: {each['reason']}")
-    if not found:
-        typer.echo(f"no {state} dead letters")
+        found = map(described, store.each(state, limit))
+        if as_json:
+            print_array(found)
+            return
+        each = None
+        for each in found:
+            place = f" at {each['path']}" if each["path"] else ""
+            typer.echo(f"{each['id']} {each['received_at']} {each['source']}: {each['rule']}{place}: {each['reason']}")
+        if each is None:
+            typer.echo(f"no {state} dead letters")
 
 
 def show(
@@ -84,6 +85,8 @@ def retry(
 ) -> None:
     """Send dead letters of the door and of the inbox again, as if they came now; those still refused stay open.
 
+    A record of the log that was set aside is applied where it lies, once this build can read it.
+
     Example: touchfold dead-letters retry --all
     """
     from contextlib import closing
@@ -96,11 +99,9 @@ def retry(
         raise BadRequest("which dead letters? Give ids, or --all")
     with session(data, say=say) as here, closing(Retrying(here)) as retrying:
         if every:
-            found = (retrying.get(each.id.hex()) for each in retrying.list("open", ALL) if each.stage in SENT_AGAIN)
-            rows = [row for row, _ in found]
+            outcome = retrying.run(retrying.every(SENT_AGAIN, BY_HAND), source)
         else:
-            rows = [retrying.get(letter)[0] for letter in letters or []]
-        outcome = retrying.run(rows, source)
+            outcome = retrying.run([retrying.get(letter)[0] for letter in letters or []], source)
         here.settle()
     if as_json:
         typer.echo(json.dumps(outcome))

@@ -30,13 +30,13 @@ def erase(
     """
     from infra.auditing import note_command
     from infra.bootstrap import session
-    from infra.erasing import eraser
+    from infra.erasing import eraser, settle_or_note, told
     from schemas.errors import ErasureRefused
     from schemas.identifiers import parse_selector
 
     kind, value = parse_selector(identifier)
     with session(data) as here:
-        here.settle(lambda _text: None)
+        note = settle_or_note(here)
         vault, now = here.vault(), here.door_clock.now
         with eraser(here.dsn, here.vault_dsn, vault, here.ledger_folder, here.region, now) as work:
             token = work.find(kind, value)
@@ -52,9 +52,11 @@ def erase(
             done = work.erase(kind, value, force=force, suppress=suppress)
             counts = {"found": done.found, "identifiers": done.identifiers, "events": done.events}
             note_command(here, "profile.erased", kind=kind, suppress=suppress, **counts)
-        here.settle(lambda _text: None)
+        note |= settle_or_note(here)
+    for line in told(note):
+        typer.echo(line, err=True)
     if as_json:
-        typer.echo(json.dumps(done._asdict()))
+        typer.echo(json.dumps(done._asdict() | note))
     elif not done.found:
         typer.echo("nobody has this identifier" + ("; it is refused from now on" if suppress else ""))
     else:

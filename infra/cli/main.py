@@ -30,6 +30,7 @@ MODULES: Final = {
     "erase": "erase",
     "unsuppress": "erase",
     "dead-letters": "dead_letters",
+    "record": "record",
     "doctor": "doctor",
     "topics": "topics",
     **dict.fromkeys(("ingest", "worker", "archive", "publish", "serve"), "up"),

@@ -2,7 +2,6 @@
 
 import json
 import time
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -11,7 +10,7 @@ from infra.cli.apply import await_revision_of
 from infra.cli.options import DATA, JSON
 
 if TYPE_CHECKING:
-    from infra.bootstrap import Session
+    from infra.adapters.postgres_control import PostgresControl
 
 
 def register(app: typer.Typer) -> None:
@@ -29,53 +28,41 @@ def rebuild(
 
     Examples: touchfold rebuild --check     touchfold rebuild
     """
+    if check:
+        from infra.cli.rebuild_check import run
+
+        run(data, as_json)
+        return
     from infra.adapters.postgres_control import PostgresControl
     from infra.bootstrap import session
     from processors.definitions import start_rebuild
 
     with session(data) as here:
-        if check:
-            _check(here, as_json)
-            return
         control = PostgresControl(here.dsn)
-        revision = await_revision_of(here, control, start_rebuild(control, datetime.now(UTC)))
+        revision = await_revision_of(here, control, start_rebuild(control, here.clock.now()))
         typer.echo(json.dumps({"revision": revision}) if as_json else f"revision {revision} is live")
 
 
-def _check(here: "Session", as_json: bool) -> None:
+def _await_refold(control: "PostgresControl", revision: int, total: int) -> None:
+    """Until a worker has made the states again and decided what it marked for that; new events keep nobody waiting."""
     from rich.console import Console
     from rich.progress import Progress
 
-    from infra.adapters.postgres_rebuild import PostgresRebuild
-    from infra.drivers.worker_role import services_of
-    from processors.check import SHOWN, check
-    from processors.worker import Compiled
-    from schemas.record import from_us
+    from schemas.errors import FoldFailed
+    from schemas.waits import REFOLD
 
-    if not here.joined:
-        here.settle(lambda _text: None)
-    services = services_of(here)
-    live = services.control.live()
-    compiled = Compiled.of(live, services.time_zone, services.currency)
-    with (
-        PostgresRebuild(here.dsn).snapshot(live.revision) as snapshot,
-        Progress(console=Console(stderr=True), transient=True) as bar,
-    ):
-        task = bar.add_task("folding the log again", total=None)
-        verdict = check(services, compiled, snapshot, lambda done, total: bar.update(task, completed=done, total=total))
-    shown = [difference._asdict() for difference in verdict.differences[:SHOWN]]
-    as_of = from_us(verdict.as_of_us).isoformat().replace("+00:00", "Z")
-    if as_json:
-        result = {"equal": verdict.equal, "profiles": verdict.profiles, "hash": verdict.hash, "as_of": as_of}
-        typer.echo(json.dumps({**result, "differences": shown}))
-    elif verdict.equal:
-        typer.echo(f"equal: {verdict.profiles} profiles as of {as_of}\nsha256 {verdict.hash}")
-    else:
-        typer.echo(f"NOT equal: {len(verdict.differences)} differences")
-        for each in shown:
-            typer.echo(f"  {each['what']} {each['id']}\n    live {each['live']}\n    log  {each['log']}")
-    if not verdict.equal:
-        raise typer.Exit(1)
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("folding signatures again", total=total)
+        while left := control.open_refolds(revision):
+            stuck = [each for each in control.waiting() if each.reader == REFOLD]
+            if stuck:
+                raise FoldFailed(f"nothing is refolded: {stuck[0].wait.reason}")
+            bar.update(task, completed=max(0, total - left))
+            time.sleep(0.05)
+        bar.update(task, completed=total)
+        _, last = control.marks_up_to(revision)
+        while control.marks_up_to(revision, last)[0]:
+            time.sleep(0.05)
 
 
 def refold(
@@ -105,9 +92,7 @@ def refold(
                 raise NotFound(f"no profile has the identifier {identifier.split(':', 1)[0]}:…")
             tx.add_marks([NewMark(revision, 0, "refold", dict.fromkeys(signatures, (0, NO_EVENT)))])
         if here.joined:
-            control = PostgresControl(here.dsn)
-            while control.open_marks(revision):
-                time.sleep(0.05)
+            _await_refold(PostgresControl(here.dsn), revision, len(signatures))
         else:
             here.settle(lambda _text: None)
         typer.echo(json.dumps({"signatures": len(signatures)}) if as_json else f"{len(signatures)} signatures folded")

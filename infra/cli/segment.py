@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from infra.cli.options import DATA, JSON
+from infra.cli.options import DATA, JSON, print_array
 
 if TYPE_CHECKING:
     from query.segments import Segments
@@ -92,7 +92,7 @@ def members(
     with session(data) as here, closing(reading_of(here)) as reading:
         found = _members(reading.segments, name, limit)
         if as_json:
-            _print_array(found)
+            print_array(found)
         else:
             for each in found:
                 typer.echo(f"{each['id']}  {each['since'] or ''}".rstrip())
@@ -108,12 +108,3 @@ def _members(segments: "Segments", name: str, limit: int | None) -> Iterator[dic
         left = None if left is None else left - len(page["items"])
         if cursor is None:
             return
-
-
-def _print_array(items: Iterator[dict[str, Any]]) -> None:
-    """A JSON array as it comes, an object a line."""
-    first = next(items, None)
-    typer.echo("[" + ("" if first is None else json.dumps(first)), nl=False)
-    for each in items:
-        typer.echo(",\n" + json.dumps(each), nl=False)
-    typer.echo("]")

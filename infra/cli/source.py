@@ -1,6 +1,7 @@
-"""`touchfold source create|list|rotate|revoke`: who may send touchpoints."""
+"""`touchfold source create|list|set|rotate|revoke`: who may send touchpoints, and how much."""
 
 import json
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
@@ -22,6 +23,7 @@ def register(app: typer.Typer) -> None:
     group = typer.Typer(help="Make and end the write keys of those who send touchpoints.", no_args_is_help=True)
     group.command("create")(create)
     group.command("list")(list_sources)
+    group.command("set")(set_source)
     group.command("rotate")(rotate)
     group.command("revoke")(revoke)
     app.add_typer(group, name="source")
@@ -35,8 +37,51 @@ def create(name: NAME, data: DATA = None, as_json: JSON = False) -> None:
     _key_command(name, data, as_json, rotating=False)
 
 
+def set_source(
+    name: NAME,
+    rate: Annotated[float | None, typer.Option(help="events a second, over all doors of the folder")] = None,
+    burst: Annotated[
+        float | None, typer.Option(help="events that may come at once; two seconds' worth unless given")
+    ] = None,
+    no_rate: Annotated[bool, typer.Option("--no-rate", help="take rate and burst away")] = False,
+    origin: Annotated[list[str] | None, typer.Option(help="pages that may send; once for each")] = None,
+    any_origin: Annotated[bool, typer.Option("--any-origin", help="pages of every origin may send")] = False,
+    trusted_clock: Annotated[
+        bool | None, typer.Option("--trusted-clock/--no-trusted-clock", help="its times are not corrected")
+    ] = None,
+    enabled: Annotated[bool | None, typer.Option("--enable/--disable", help="whether its events are taken")] = None,
+    data: DATA = None,
+    as_json: JSON = False,
+) -> None:
+    """Change a source's settings; every door keeps to them within a second. What is not given stays.
+
+    Example: touchfold source set web --rate 100 --origin https://shop.example
+    """
+    given = {"events_per_s": rate, "burst": burst, "origins": origin, "trusted_clock": trusted_clock}
+    changes: dict[str, object] = {key: value for key, value in given.items() if value is not None}
+    changes |= {} if enabled is None else {"enabled": enabled}
+    changes |= {"events_per_s": None, "burst": None} if no_rate else {}
+    changes |= {"origins": None} if any_origin else {}
+    if not changes or (no_rate and (rate or burst)) or (any_origin and origin):
+        raise typer.BadParameter("give at least one setting, and none together with what takes it away: see --help")
+    from contextlib import closing
+
+    from infra.adapters.postgres_sources import PostgresSources
+    from infra.auditing import note_command
+    from infra.bootstrap import session
+
+    with session(data, say=say) as here, closing(PostgresSources(here.dsn)) as sources:
+        settings = sources.change(name, changes)
+        note_command(here, "source.changed", source=name, settings=sorted(changes))
+    typer.echo(json.dumps({"name": name, "settings": settings}) if as_json else f"{name}: {_told(settings)}")
+
+
+def _told(settings: Mapping[str, object]) -> str:
+    return ", ".join(f"{key} {json.dumps(value)}" for key, value in settings.items()) or "every setting as by default"
+
+
 def rotate(name: NAME, data: DATA = None, as_json: JSON = False) -> None:
-    """Give a source a new write key; the old ones end within 5 seconds.
+    """Give a source a new write key; the old ones end within a second.
 
     Example: touchfold source rotate web
     """
@@ -92,13 +137,16 @@ def list_sources(data: DATA = None, as_json: JSON = False) -> None:
         typer.echo(json.dumps(found))
         return
     for row in rows:
-        typer.echo(f"{row.name}: {row.keys} write key{'' if row.keys == 1 else 's'}, since {row.created_at:%Y-%m-%d}")
+        typer.echo(
+            f"{row.name}: {row.keys} write key{'' if row.keys == 1 else 's'}, since {row.created_at:%Y-%m-%d}"
+            + (f"; {_told(row.settings)}" if row.settings else "")
+        )
     if not rows:
         typer.echo("no source yet: touchfold source create web")
 
 
 def revoke(name: NAME, data: DATA = None, as_json: JSON = False) -> None:
-    """End all write keys of a source within 5 seconds; what it sent stays.
+    """End all write keys of a source within a second; what it sent stays.
 
     Example: touchfold source revoke old-shop
     """

@@ -25,7 +25,8 @@ def status(
 ) -> None:
     """Tell how far the platform is; with --wait, return when it has caught up.
 
-    Examples: touchfold status     touchfold status --wait --json
+    With --wait the exit status is 1 where a partition waits at a record that cannot be read yet: what lies behind is
+    not applied. Examples: touchfold status     touchfold status --wait --json
     """
     from infra.bootstrap import session
 
@@ -35,18 +36,33 @@ def status(
         found = measure(here)
     if as_json:
         typer.echo(json.dumps(found))
-        return
+    else:
+        _tell(found)
+    if wait and found["waiting"]:
+        raise typer.Exit(1)
+
+
+def _tell(found: dict[str, Any]) -> None:
     typer.echo("ready" if found["ready"] else "not running: start touchfold up")
-    for name in ("accepted", "applied", "decided", "lag", "archived", "dead_letters"):
+    for name in ("accepted", "applied", "decided", "lag", "archived", "archive_files", "dead_letters"):
         number = "unknown" if found[name] is None else f"{found[name]:,}"
         typer.echo(f"{name.replace('_', ' '):13}{number:>14}")
+    if found["archive_merges_waiting"]:
+        typer.echo(f"the archive merges its small files: {found['archive_merges_waiting']:,} wait")
+    for each in found["waiting"]:
+        typer.echo(
+            f"partition {each['partition']} waits at offset {each['offset']}"
+            f"{'' if each['since'] is None else ' since ' + each['since']} ({each['reader']}):"
+            f" {each['reason']}\n    do: {each['remedy']}"
+        )
 
 
 def measure(here: "Session") -> dict[str, Any]:
     """The JSON of contracts. Counts are records of the log; `ready`: an `up` runs and answers healthy.
 
     `decided` leaves out one record for each signature that waits for its decision; it equals `applied` when
-    nothing waits. `lag`: accepted and not yet decided. `archived`: None where the archive cannot be read.
+    nothing waits. `lag`: accepted and not yet decided. `archived`: None where the archive cannot be read. `waiting`:
+    partitions that wait at a record that cannot be read yet.
     """
     from contextlib import closing
 
@@ -58,27 +74,50 @@ def measure(here: "Session") -> dict[str, Any]:
     accepted, applied = found["accepted"], found["applied"]
     decided = max(0, applied - found["waiting"])
     return {
-        "ready": here.url is not None and answers(here.url),
+        "ready": is_ready(here),
         "lag": accepted - decided,
         "accepted": accepted,
         "applied": applied,
         "decided": decided,
         "dead_letters": found["dead_letters"],
         "archived": found["archived"],
+        "archive_files": found["archive_files"],
+        "archive_merges_waiting": found["archive_merging"],
+        "waiting": found["partitions_waiting"],
     }
 
 
-def answers(url: str) -> bool:
-    """Whether /health says ok. Asks the machine itself, past any proxy of the environment."""
-    import urllib.error
-    import urllib.request
+def is_ready(here: "Session") -> bool:
+    """Whether the joined `up` or role does its work; False where none runs.
 
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    try:
-        with opener.open(f"{url}/health", timeout=5) as answer:
-            return bool(answer.status == 200)
-    except (urllib.error.URLError, OSError):
+    A role without HTTP says so by its probe, and without that by the sign of life of its processes.
+    """
+    running = here.running
+    if here.url:
+        return answers(here.url)
+    if running is None:
         return False
+    if running.probe:
+        from infra.asking import readiness_of
+
+        found = readiness_of(running.probe)
+        return found is not None and found.get("ready") is True
+    from contextlib import closing
+    from socket import gethostname
+
+    from infra.adapters.postgres import Database
+    from infra.adapters.presence import present
+
+    with closing(Database(here.dsn, "touchfold status")) as database:
+        return any((each.role, each.host) == (running.role, gethostname()) for each in present(database))
+
+
+def answers(url: str) -> bool:
+    """Whether what comes is taken and answered, as /health says."""
+    from infra.asking import health_of
+
+    found = health_of(url)
+    return found is not None and found.get("status") in {"ok", "degraded"}
 
 
 def _changed_only() -> Any:

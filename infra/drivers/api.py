@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from infra.adapters.parquet_archive import ParquetArchive
     from infra.bootstrap import Session
     from infra.drivers.health import Health
+    from infra.drivers.throttle import Throttle
     from infra.reading import Reading
     from infra.retrying import Retrying
     from query.exports import Exports
@@ -36,14 +37,14 @@ but GET then comes from our own pages (`Origin`) or has the header `{CSRF_HEADER
 Every error has the form `{{"success": false, "code", "message", "errors": [{{"path", "reason"}}]}}`."""
 
 
-def build_api(session: "Session") -> FastAPI:
+def build_api(session: "Session", throttle: "Throttle | None" = None) -> FastAPI:
     """The application on a session; paths begin with /api/v1. Opens connections when first asked."""
     from infra.reading import reading_of  # noqa: PLC0415
 
-    return application(api_of(session, reading_of(session)))
+    return application(api_of(session, reading_of(session), throttle))
 
 
-def api_of(session: "Session", reading: "Reading") -> Api:
+def api_of(session: "Session", reading: "Reading", throttle: "Throttle | None" = None) -> Api:
     """The services of the application. `close` of them closes the reading side too."""
     from infra.adapters.postgres_audit import PostgresAudit  # noqa: PLC0415
     from infra.adapters.postgres_operations import Operations  # noqa: PLC0415
@@ -69,6 +70,7 @@ def api_of(session: "Session", reading: "Reading") -> Api:
         retrying=Later(lambda: _retrying(session)),
         exports=Later(lambda: _exports(reading)),
         health=Later(lambda: _health(session)),
+        throttle=throttle,
     )
 
 
@@ -111,7 +113,8 @@ def sql_runner(dsn: str, archive: "ParquetArchive", clock: Clock, kafka: "KafkaA
             deadline_s=API_DEADLINE_S,
             result_bytes=API_RESULT_BYTES,
         )
-        return {"columns": found.names, "rows": list(found.rows()), "truncated": found.truncated}
+        left_out = {"left_out": [each._asdict() for each in found.left_out]} if found.left_out else {}
+        return {"columns": found.names, "rows": list(found.rows()), "truncated": found.truncated, **left_out}
 
     return answer
 

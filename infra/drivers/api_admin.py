@@ -22,6 +22,17 @@ class NewSource(BaseModel):
     name: str = Field(min_length=1, max_length=64)
 
 
+class SourceSettings(BaseModel):
+    """Settings of a source that change; what is absent stays, null takes a setting back to its default."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, json_schema_extra={"example": examples.SOURCE_SETTINGS})
+    enabled: bool | None = Field(None, description="false: its events are refused with 404 `source_off`")
+    trusted_clock: bool | None = Field(None, description="true: a server whose times are not corrected")
+    events_per_s: float | None = Field(None, description="over all doors of the folder; above it 429; null: no limit")
+    burst: float | None = Field(None, description="events that may come at once; null: two seconds' worth")
+    origins: list[str] | None = Field(None, description="pages that may send, such as https://shop.example; else all")
+
+
 class NewToken(BaseModel):
     """A token of the API."""
 
@@ -104,17 +115,27 @@ def _sources(app: FastAPI, api: Api) -> None:
 
     @app.post(f"{PREFIX}/sources/{{name}}/rotate", tags=["administration"], responses=examples.ok(examples.KEY))
     async def rotate_source(name: SourceName, request: Request, caller: Caller = admin) -> Response:
-        """Give a source a new write key; the old ones end within 5 seconds."""
+        """Give a source a new write key; the old ones end within a second."""
         key = await api.run(lambda: api.sources.rotate(name, api.now()))
         api.note(caller, "source.rotated", source=name)
         return answer(_key(request, name, key))
 
     @app.post(f"{PREFIX}/sources/{{name}}/revoke", tags=["administration"], responses=examples.ok(examples.KEYS_ENDED))
     async def revoke_source(name: SourceName, caller: Caller = admin) -> Response:
-        """End all write keys of a source within 5 seconds; what it sent stays."""
+        """End all write keys of a source within a second; what it sent stays."""
         count = await api.run(lambda: api.sources.revoke(name, api.now()))
         api.note(caller, "source.revoked", source=name)
         return answer({"name": name, "revoked": count})
+
+    @app.post(
+        f"{PREFIX}/sources/{{name}}/settings", tags=["administration"], responses=examples.ok(examples.SOURCE_CHANGED)
+    )
+    async def change_source(name: SourceName, body: SourceSettings, caller: Caller = admin) -> Response:
+        """Change some settings of a source; every door keeps to them within a second."""
+        changes = body.model_dump(exclude_unset=True)
+        settings = await api.run(lambda: api.sources.change(name, changes))
+        api.note(caller, "source.changed", source=name, settings=sorted(changes))
+        return answer({"name": name, "settings": settings})
 
 
 def _key(request: Request, name: str, key: str) -> dict[str, str]:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from infra.adapters.postgres_sources import PostgresSources
     from infra.bootstrap import Session
     from infra.drivers.health import Health
+    from infra.drivers.throttle import Throttle
     from infra.retrying import Retrying
     from query.exports import Exports
     from query.reports import Reports
@@ -99,6 +100,7 @@ class Api:
     retrying: "Later[Retrying]"
     exports: "Later[Exports]"
     health: "Later[Health]"
+    throttle: "Throttle | None" = None  # none: everybody may ask as often as they like
     _known: dict[tuple[bool, str], tuple[str, str, float]] = field(default_factory=dict)  # -> (name, role, until)
     _reads: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(THREADS, "api"))
     _slow: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(SLOW_THREADS, "api slow"))
@@ -144,12 +146,14 @@ class Api:
     # --- who asks --------------------------------------------------------------------------------------------------
 
     async def caller(self, request: Request, bearer: str | None, cookie: str | None, right: str) -> Caller:
-        """Who asks, if they may. A token comes before a cookie. Raises Unauthorized, Forbidden."""
+        """Who asks, if they may. A token comes before a cookie. Raises Unauthorized, Forbidden, TooMany."""
         by_cookie = bearer is None
         secret = cookie if bearer is None else bearer
         if not secret:
+            if self.throttle is not None and any(name in request.headers for name in ("authorization", "cookie")):
+                self.throttle.stranger(request.scope)  # who sends neither is counted before it comes here
             raise Unauthorized("send the header Authorization: Bearer TOKEN (`touchfold token create --role ROLE`)")
-        found = await self.known(secret, by_cookie=by_cookie)
+        found = await self.known(secret, by_cookie=by_cookie, scope=request.scope)
         if found is None:
             what = "this session has ended: sign in again" if by_cookie else "this token is unknown or was revoked"
             raise Unauthorized(what)
@@ -160,17 +164,31 @@ class Api:
             raise Forbidden(f"the role {caller.role} may not do this: it needs {' or '.join(sorted(RIGHTS[right]))}")
         return caller
 
-    async def known(self, secret: str, *, by_cookie: bool) -> tuple[str, str] | None:
-        """(name, role) of a token or cookie; a good one is remembered for a second, which spares a look-up."""
+    async def known(self, secret: str, *, by_cookie: bool, scope: Mapping[str, Any]) -> tuple[str, str] | None:
+        """(name, role) of a token or cookie; a good one is remembered for a second, which spares a look-up.
+
+        Raises TooMany. A secret that was good lately is looked up however many wrong ones came from its address.
+        """
         now = time.monotonic()
         found = self._known.get((by_cookie, secret))
+        who: tuple[str, str] | None
         if found is not None and found[2] > now:
-            return found[:2]
-        who = await self.run(lambda: self.look_up(secret, by_cookie=by_cookie))
-        if len(self._known) >= KNOWN:
-            self._known.clear()
-        if who is not None:
-            self._known[by_cookie, secret] = (*who, now + KNOWN_S)
+            who = found[:2]
+        else:
+            if found is None and self.throttle is not None:
+                self.throttle.check_stranger(scope)
+            who = await self.run(lambda: self.look_up(secret, by_cookie=by_cookie))
+            if len(self._known) >= KNOWN:
+                self._known.clear()
+            if who is None:
+                self._known.pop((by_cookie, secret), None)
+            else:
+                self._known[by_cookie, secret] = (*who, now + KNOWN_S)
+        if self.throttle is not None:
+            if who is None:
+                self.throttle.stranger(scope)
+            else:
+                self.throttle.caller(who[0])
         return who
 
     def look_up(self, secret: str, *, by_cookie: bool) -> tuple[str, str] | None:

@@ -138,7 +138,7 @@ ARRIVED: Final = {
         }
     ]
 }
-STATUS: Final = {
+STATUS: Final[dict[str, object]] = {
     "ready": True,
     "lag": 0,
     "accepted": 104211,
@@ -146,8 +146,11 @@ STATUS: Final = {
     "decided": 104211,
     "dead_letters": 3,
     "archived": 100000,
+    "archive_files": 84,
+    "archive_merges_waiting": 0,
+    "waiting": [],
 }
-OPERATIONS: Final = {
+OPERATIONS: Final[dict[str, object]] = {
     "accepted": 104211,
     "applied": 104211,
     "waiting": 0,
@@ -162,9 +165,12 @@ OPERATIONS: Final = {
     "profiles": 2004,
     "archived": 100000,
     "archive_bytes": 18874368,
+    "archive_files": 84,
+    "archive_merging": 0,
     "archive_trouble": None,
     "disk_free": 0.61,
     "vault_lease": True,
+    "partitions_waiting": [],
 }
 _FIGURE: Final = {"now": 120, "before": 100, "change": 0.2}
 OVERVIEW: Final = {
@@ -194,6 +200,18 @@ LETTER: Final = {
     "event_id": None,
 }
 LETTER_SHOWN: Final = {**LETTER, "state": "open"}
+RECORD: Final = {
+    "partition": 2,
+    "offset": 17,
+    "bytes": 412,
+    "version": 2,
+    "reads": 1,
+    "received_at": "2026-05-01T10:00:01Z",
+    "state": "waiting",
+    "code": "reader_too_old",
+    "reason": "touchpoint v2; this build reads v1",
+}
+RECORD_PASSED: Final = {name: RECORD[name] for name in ("partition", "offset", "code", "reason")}
 RETRIED: Final = {"accepted": 1, "refused": [], "gone": 0}
 ME: Final = {"name": "ada", "role": "staff", "rights": ["act", "personal", "read"], "csrf_token": "6f0c…"}
 SOURCE: Final = {"name": "web", "created_at": "2026-05-01T08:00:00Z", "keys": 1, "settings": {}}
@@ -204,6 +222,8 @@ CURL: Final = (
 )
 KEY: Final = {"name": "web", "write_key": "wk_…", "curl": CURL.format(url="http://127.0.0.1:8700", key="wk_…")}
 KEYS_ENDED: Final = {"name": "web", "revoked": 1}
+SOURCE_SETTINGS: Final[dict[str, Any]] = {"events_per_s": 100, "burst": 500, "origins": ["https://shop.example"]}
+SOURCE_CHANGED: Final = {"name": "web", "settings": SOURCE_SETTINGS}
 TOKEN: Final = {"id": "3f9a01bc", "role": "analyst", "created_at": "2026-05-01T08:00:00Z", "revoked_at": None}
 TOKEN_MADE: Final = {"id": "3f9a01bc", "token": "tf_…", "role": "analyst"}
 TOKEN_ENDED: Final = {"id": "3f9a01bc", "revoked": True}
@@ -244,6 +264,7 @@ ERRORS: Final = (
     (404, "There is no such thing", "not_found"),
     (409, "Refused as it stands; `errors` says why (erasure alone)", "erasure_refused"),
     (410, "It existed and was erased", "erased"),
+    (429, "More than the caller or the address may ask; try again after Retry-After seconds", "too_many_requests"),
     (503, "A backend is away; try again after Retry-After seconds", "unavailable"),
 )
 

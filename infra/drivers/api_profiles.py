@@ -131,6 +131,8 @@ def _search(app: FastAPI, api: Api) -> None:
         caller: Caller = reader,
     ) -> Response:
         """Customers by whole words and prefixes of names and addresses, ends of numbers, or any identifier."""
+        if api.throttle is not None:
+            api.throttle.search(caller.name)
         find, personal = api.reading.search.find, caller.may(PERSONAL)
         found = await api.run(lambda: find(search, limit=limit, cursor=cursor, personal=personal))
         if found["items"]:

@@ -3,11 +3,12 @@
 from typing import Annotated, Literal
 
 from fastapi import FastAPI, Path, Query
-from fastapi.responses import Response
+from fastapi.responses import Response, StreamingResponse
 
 from infra.drivers import api_examples as examples
 from infra.drivers.api_core import PREFIX, Api, Caller, Cursor, Limit, need
 from infra.drivers.api_http import answer
+from infra.drivers.api_streams import begun, streamed
 from schemas.roles import EXPORT, PERSONAL, READ
 
 Name = Annotated[str, Path(max_length=100, examples=["repeat_customers"])]
@@ -41,7 +42,7 @@ def mount(app: FastAPI, api: Api) -> None:
 
         def read() -> dict[str, object]:
             segments.members(name, None, 1)  # raises NotFound
-            trend = segments.trends(days).get(name, [])
+            trend = segments.trends(days, [name]).get(name, [])
             return {"name": name, "items": [{"day": day, "size": size} for day, size in trend]}
 
         return answer(await api.run(read))
@@ -57,9 +58,13 @@ def mount(app: FastAPI, api: Api) -> None:
         format_: Annotated[Literal["csv", "parquet"], Query(alias="format")] = "csv",
         caller: Caller = exporter,
     ) -> Response:
-        """Its members as a file, guarded against formulas; names and addresses for roles that may see them."""
+        """Its members as a file, guarded against formulas; names and addresses for roles that may see them.
+
+        Sent as it is read: where that fails, the connection is closed without the last chunk, and the file is not
+        whole.
+        """
         personal = caller.may(PERSONAL)
-        content = await api.run_slowly(lambda: api.exports.get().file(name, format_, personal=personal))
+        chunks = await api.run_slowly(lambda: begun(api.exports.get().chunks(name, format_, personal=personal)))
         api.note(caller, "segment.exported", segment=name, format=format_)
         headers = {"Cache-Control": "no-store", "Content-Disposition": f'attachment; filename="{name}.{format_}"'}
-        return Response(content, 200, headers, _MEDIA[format_])
+        return StreamingResponse(streamed(chunks, api.run_slowly), 200, headers, _MEDIA[format_])

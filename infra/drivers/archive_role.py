@@ -3,19 +3,27 @@
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import date, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from infra.adapters.archive_turns import PostgresTurns
+from infra.adapters.disk import Disk, room_needed
 from infra.adapters.parquet_archive import give_back_memory
 from infra.adapters.postgres_control import PostgresControl
 from infra.adapters.postgres_dead_letters import PostgresDeadLetters
+from infra.adapters.postgres_records import PostgresRecords
 from infra.archives import archive_of
+from infra.checks import note_offsets
+from infra.drivers.archive_upkeep import Upkeep
 from processors.archive import Archiver
-from schemas.errors import ArchiveDamaged, Disposition, FolderLocked, TouchfoldError
+from schemas.errors import ArchiveDamaged, Disposition, FolderLocked, StoreUnavailable, TouchfoldError
+from schemas.waits import ARCHIVE, Wait
 
 if TYPE_CHECKING:
+    from infra.adapters.parquet_archive import ParquetArchive
     from infra.bootstrap import Session
 
 PAUSE_S: Final = 1.0
@@ -25,8 +33,10 @@ KEEP_LETTERS: Final = timedelta(days=30)  # what is sealed under a daily key ope
 _log = logging.getLogger("touchfold.archive")
 
 
-def archiver_of(session: "Session", stop: Callable[[], bool] = lambda: False) -> Archiver:
-    """The archiver of a session's log and archive."""
+def archiver_of(
+    session: "Session", stop: Callable[[], bool] = lambda: False, archive: "ParquetArchive | None" = None
+) -> Archiver:
+    """The archiver of a session's log and archive. `archive`: the session's, where it is open already."""
     control = PostgresControl(session.dsn, "touchfold archive")
     log = session.log()
 
@@ -35,16 +45,47 @@ def archiver_of(session: "Session", stop: Callable[[], bool] = lambda: False) ->
         progress = {each.partition: each.next_offset for each in control.progress(control.live().revision)}
         return [progress.get(partition, 0) for partition in range(max(progress, default=-1) + 1)]
 
+    records = PostgresRecords(session.database("touchfold archive records"))
+
+    def waits(wait: Wait) -> None:
+        _log.error("%s waits, the other partitions are archived: %s", wait.place, wait.reason)
+        control.note_wait(ARCHIVE, wait, session.door_clock.now())
+
+    for partition in range(log.partitions):
+        control.end_wait(ARCHIVE, partition)  # of a process before; where it waits still, it is told anew
     return Archiver(
         log,
-        archive_of(session),
+        archive or archive_of(session),
         session.door_clock,
         applied_until,
         session.currency,
         gaps=session.adapters.kafka is not None,
         turns=PostgresTurns(session.dsn),
         stop=stop,
+        set_aside=lambda wait: records.place(wait.partition, wait.offset).verdict is not None,
+        waits=waits,
+        goes_on=lambda partition: control.end_wait(ARCHIVE, partition),
+        check_room=_disk_of(session).check,
     )
+
+
+def _disk_of(session: "Session") -> Disk:
+    """Where the archive's files go: a folder of the settings may be on a disk of its own. S3 needs none here."""
+    archive = session.settings.archive
+    return session.disk if archive is None or "://" in archive else Disk(Path(archive))
+
+
+@contextmanager
+def _writable(path: Path) -> Iterator[None]:
+    """Turn what a full, read-only or absent disk answers into an error that is waited out.
+
+    The log keeps what no file holds, and a process that ended would only be started again.
+    """
+    try:
+        with room_needed(path):
+            yield
+    except OSError as err:
+        raise StoreUnavailable(f"nothing is archived: the disk of {path} cannot be written to: {err}") from err
 
 
 def forget_old_letters(session: "Session", today: date) -> None:
@@ -65,10 +106,14 @@ def run(session: "Session", stop: threading.Event, ready: Callable[[], None], re
 
     `retention_s`: how long the log keeps a record; a warning is logged when half of it has gone by.
     """
-    archiver = archiver_of(session, stop.is_set)
+    archive = archive_of(session)
+    archiver = archiver_of(session, stop.is_set, archive)
+    notes = session.database("touchfold archive notes")
+    disk = _disk_of(session)
+    upkeep = Upkeep(archive, archiver.turns, disk, stop.is_set)
     ready()
     swept: date | None = None
-    worked, waits = True, False
+    worked, waits, told = True, False, ""
     looked_at = time.monotonic()
     while not stop.is_set():
         try:
@@ -79,7 +124,13 @@ def run(session: "Session", stop: threading.Event, ready: Callable[[], None], re
             if retention_s is not None and time.monotonic() - looked_at > LAG_S:
                 looked_at = time.monotonic()
                 warn_of_lag(archiver, retention_s)
-            if archiver.run_once():
+            with _writable(disk.path):
+                archived = archiver.run_once()
+                busy = bool(archived) or upkeep.run_once()
+            told = ""
+            if archived:
+                note_offsets(notes, [archiver.store.next_offset(each) for each in range(archiver.log.partitions)])
+            if busy:
                 worked = True
                 continue
             if worked:
@@ -96,7 +147,10 @@ def run(session: "Session", stop: threading.Event, ready: Callable[[], None], re
         except TouchfoldError as err:
             if err.disposition is not Disposition.RETRY:
                 raise
-            _log.warning("waiting: %s", err.message)
+            if err.code != told:  # once: a full disk may last for days
+                _log.warning("waiting: %s", err.message)
+            told = err.code
+            archiver.forget()  # a file may have been left half written
         stop.wait(PAUSE_S)
 
 

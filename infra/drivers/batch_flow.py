@@ -61,7 +61,7 @@ class Client(Protocol):
 
 
 class _Held(NamedTuple):
-    """A batch that failed alone, waiting for its next try."""
+    """A batch that failed alone, or that begins with a record that cannot be read yet, waiting for its next try."""
 
     batch: Fetched
     tries: int
@@ -173,7 +173,7 @@ class BatchFlow:
             async with self._busy:
                 await self._ready()
             generation = self._generation
-            wait_s = 0.0 if self._behind else self._wait_s
+            wait_s = 0.0 if self._behind.keys() - self._held.keys() else self._wait_s
             delivered = await self._thread.unless_ending(fetch(wait_s))
             async with self._busy:
                 if generation == self._generation and not self.ending:
@@ -196,7 +196,7 @@ class BatchFlow:
 
     async def _turn(self, delivered: Mapping[int, Sequence[Any]]) -> None:
         batches = [batch for p, records in delivered.items() if (batch := self._checked(p, records)) is not None]
-        for partition in list(self._behind):
+        for partition in self._behind.keys() - self._held.keys():
             batches += await self._from_archive(partition)
         if batches:
             await self._apply(batches)
@@ -312,7 +312,7 @@ class BatchFlow:
     async def _apply(self, batches: Sequence[Fetched]) -> None:
         """All in one transaction; each alone where that fails for a reason of the records."""
         try:
-            await self._thread.do(partial(self._work.apply, batches))
+            waits = await self._thread.do(partial(self._work.apply, batches))
         except ProgressConflict as err:
             self._conflicted([batch.partition for batch in batches], err)
         except Exception as err:
@@ -325,11 +325,11 @@ class BatchFlow:
                 await self._alone(batch, 0)
         else:
             for batch in batches:
-                self._advance(batch)
+                self._advance(batch, waits)
 
     async def _alone(self, batch: Fetched, tries: int) -> None:
         try:
-            await self._thread.do(partial(self._work.apply, [batch]))
+            waits = await self._thread.do(partial(self._work.apply, [batch]))
         except ProgressConflict as err:
             self._conflicted([batch.partition], err)
         except Exception as err:
@@ -340,20 +340,20 @@ class BatchFlow:
             else:
                 await self._salvage(batch)
         else:
-            self._advance(batch)
+            self._advance(batch, waits)
 
     async def _salvage(self, batch: Fetched) -> None:
         place = f"partition {batch.partition} [{batch.start}, {batch.end})"
         _log.error("%s failed %d times: record by record", place, self._pace.poison_tries)
         try:
-            await self._thread.do(partial(self._work.salvage, batch))
+            waits = await self._thread.do(partial(self._work.salvage, batch))
         except ProgressConflict as err:
             self._conflicted([batch.partition], err)
         except Exception as err:
             _raise_stop(err)
             raise ServiceFailed(f"{place} cannot be folded, nor set aside ({type(err).__name__})") from err
         else:
-            self._advance(batch)
+            self._advance(batch, waits)
 
     def _hold(self, batch: Fetched, tries: int) -> None:
         """The partition waits, the others go on."""
@@ -362,12 +362,20 @@ class BatchFlow:
         due = time.monotonic() + self._pace.poison_s * 2.0 ** (tries - 1)
         self._held[batch.partition] = _Held(batch, tries, due)
 
-    def _advance(self, batch: Fetched) -> None:
+    def _advance(self, batch: Fetched, waits: Mapping[int, int]) -> None:
+        """The batch is applied; where its partition waits, up to there."""
         partition = batch.partition
-        self._next[partition] = batch.end
+        reached = waits.get(partition, batch.end)
+        self._next[partition] = reached
         self._probe.pop(partition, None)
         self._conflicts = 0
-        self._watchdog.mark(partition, batch.end)
+        self._watchdog.mark(partition, reached)
+        if partition in waits:
+            self._kafka.pause({partition})
+            rest = [record for record in batch.records if record.offset >= reached]
+            due = time.monotonic() + self._pace.waiting_s
+            self._held[partition] = _Held(batch._replace(start=reached, records=rest), 0, due)
+            return
         if self._held.pop(partition, None) is not None:
             if partition not in self._behind:
                 self._kafka.resume({partition})

@@ -8,11 +8,11 @@ error of it is a 503 for every request of the group.
 import asyncio
 import logging
 import threading
-import time
 from collections.abc import Awaitable, Callable, MutableMapping, MutableSequence, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
+from math import ceil
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
@@ -29,6 +29,7 @@ from schemas.sources import Source, Sources
 
 if TYPE_CHECKING:
     from infra.adapters.meter import Meter
+    from infra.adapters.shared_buckets import SharedBuckets
     from infra.bootstrap import Session
 
 Scope = MutableMapping[str, Any]
@@ -42,6 +43,10 @@ _READ: Final = {
 }
 """The request headers that somebody reads."""
 _log = logging.getLogger("touchfold.door")
+
+
+Take = Callable[[str, float, float, float], float]
+"""(bucket, its rate, its size, what is taken) -> seconds to wait; 0.0: it is taken."""
 
 
 class LetterStore(Protocol):
@@ -109,7 +114,8 @@ class _Waiting:
 class Door:
     """An ASGI application. `check_disk` raises DiskFull; cheap, it is asked for each request.
 
-    `counts`: where `Counters` are kept, which may be shared memory; `refused` hears the status of each refusal.
+    `counts`: where `Counters` are kept, which may be shared memory; `refused` hears the status of each refusal. `take`
+    keeps the rates of sources, as `SharedBuckets.take` does.
 
     `log` and `letters` are used by the commit thread alone, `acceptor` and `sources` by the accept thread. Threads
     start with the first request and end with `close`.
@@ -125,9 +131,9 @@ class Door:
         *,
         check_disk: Callable[[], None] = lambda: None,
         limits: Limits = Limits(),  # noqa: B008  # a tuple of constants
-        monotonic: Callable[[], float] = time.monotonic,
         counts: MutableSequence[int] | None = None,
         refused: Callable[[int], None] = lambda _status: None,
+        take: Take = lambda _name, _rate, _burst, _cost: 0.0,
     ) -> None:
         self._acceptor = acceptor
         self._sources = sources
@@ -136,7 +142,7 @@ class Door:
         self._now = now
         self._check_disk = check_disk
         self._limits = limits
-        self._rates = _Rates(monotonic)
+        self._take = take
         self._to_accept = _Queue()
         self._to_commit = _Queue()
         self._threads: list[threading.Thread] = []
@@ -172,9 +178,8 @@ class Door:
         try:
             reply = await self._handle(scope, headers, method, receive)
         except TouchfoldError as err:
-            self._counts[5 if err.status == 503 else 4] += 1
-            self._refused(err.status)
             reply = error_reply(err, origin)
+            self._count(reply.status)
         except _Gone:
             return
         await _send(send, reply)
@@ -241,10 +246,16 @@ class Door:
     def _expire(self, future: "asyncio.Future[Reply]", origin: str | None) -> None:
         """Too late: the sender may send again. What is stored after this is stored twice, and counts once."""
         if not future.done():
-            self._counts[5] += 1
-            self._refused(503)
+            self._count(503)
             late = StoreUnavailable(f"not stored within {self._limits.deadline_s:.0f} s: send again", retry_after_s=2)
             future.set_result(error_reply(late, origin))
+
+    def _count(self, status: int) -> None:
+        """A request is answered; in the loop. One that waits too long is answered once, by `_expire`."""
+        self._counts[0] += 1
+        if status >= 400:
+            self._counts[5 if status == 503 else 4] += 1
+            self._refused(status)
 
     def _settle(self, group: Sequence[_Waiting]) -> None:
         """In the loop: hand out the replies of a group, one wake-up for all of them."""
@@ -253,11 +264,8 @@ class Door:
             self._waiting_requests -= 1
             reply = waiting.reply
             assert reply is not None, "a request is settled with its reply"
-            self._counts[0] += 1
-            if reply.status >= 400:
-                self._counts[5 if reply.status == 503 else 4] += 1
-                self._refused(reply.status)
             if not waiting.future.done():
+                self._count(reply.status)
                 waiting.future.set_result(reply)
 
     # ---------------------------------------------------------------- threads
@@ -309,8 +317,17 @@ class Door:
         if isinstance(opened, Reply):
             waiting.reply = opened
         else:
-            self._rates.take(opened.source, len(opened.call.items))
+            self._check_rate(opened.source, len(opened.call.items))
             waiting.job = opened
+
+    def _check_rate(self, source: Source, events: int) -> None:
+        """Raises TooMany. A request larger than the bucket passes when the bucket is full."""
+        if source.events_per_s is None:
+            return
+        wait_s = self._take(f"source {source.name}", source.events_per_s, source.bucket, events)
+        if wait_s:
+            said = f"more than the {source.events_per_s:g} events a second this source may send"
+            raise TooMany(said, retry_after_s=ceil(wait_s))
 
     def _accept_all(self, jobs: list[_Waiting]) -> None:
         calls = [waiting.job.call for waiting in jobs if waiting.job is not None]
@@ -353,6 +370,7 @@ class Door:
             dead += waiting.accepted.dead
             suppressed += waiting.accepted.suppressed
         failpoint("door.before_append")
+        self._check_disk()  # again: what waited meanwhile may be 32 MB
         if dead or suppressed:  # first: should the append fail, the repeat finds them there and adds none
             self._letters.insert(dead, suppressed, self._now())
         if pending:
@@ -422,29 +440,6 @@ def _run(work: Callable[[list[_Waiting]], None], queue: _Queue) -> None:
         work(taken)
 
 
-class _Rates:
-    """Events a second of each source that has a limit: a bucket that holds two seconds' worth."""
-
-    def __init__(self, monotonic: Callable[[], float]) -> None:
-        self._monotonic = monotonic
-        self._buckets: dict[str, tuple[float, float]] = {}  # name -> (events left, at)
-
-    def take(self, source: Source, events: int) -> None:
-        """Raises TooMany. A request larger than the bucket passes when the bucket is full."""
-        rate = source.events_per_s
-        if rate is None:
-            return
-        now = self._monotonic()
-        size = 2 * rate
-        left, at = self._buckets.get(source.name, (size, now))
-        left = min(size, left + (now - at) * rate)
-        if left < min(events, size):
-            wait_s = max(1, round((min(events, size) - left) / rate + 0.5))
-            self._buckets[source.name] = (left, now)
-            raise TooMany(f"more than the {rate:g} events a second this source may send", retry_after_s=wait_s)
-        self._buckets[source.name] = (left - events, now)
-
-
 async def _send(send: Send, reply: Reply) -> None:
     length = (b"content-length", b"%d" % len(reply.body))
     headers = reply.headers if reply.status == 204 else (*reply.headers, length)
@@ -452,16 +447,19 @@ async def _send(send: Send, reply: Reply) -> None:
     await send({"type": "http.response.body", "body": reply.body})
 
 
-def build_door(session: "Session", meter: "Meter | None" = None) -> Door:
+def build_door(session: "Session", meter: "Meter", buckets: "SharedBuckets") -> Door:
     """The door on a session's vault, log and databases. The caller holds the vault's lease."""
     from infra.adapters.meter import EDGES  # noqa: PLC0415
     from infra.adapters.phones import Phones  # noqa: PLC0415  # 0.1 s that importing this module need not cost
     from infra.adapters.postgres_dead_letters import PostgresDeadLetters  # noqa: PLC0415
     from infra.adapters.postgres_sources import PostgresSources  # noqa: PLC0415
+    from infra.adapters.record_gate import RecordGate  # noqa: PLC0415
     from schemas.identifiers import normalise  # noqa: PLC0415
 
     vault = session.vault()
-    acceptor = Acceptor(vault, vault, partial(normalise, phone=Phones(session.region)), vault.daily_token)
+    gate = RecordGate(session.database("touchfold record gate"))
+    phones = partial(normalise, phone=Phones(session.region))
+    acceptor = Acceptor(vault, vault, phones, vault.daily_token, version=gate.version)
     return Door(
         acceptor,
         PostgresSources(session.dsn),
@@ -469,6 +467,7 @@ def build_door(session: "Session", meter: "Meter | None" = None) -> Door:
         PostgresDeadLetters(session.dsn),
         session.door_clock.now,
         check_disk=session.disk.check,
-        counts=None if meter is None else meter.door,
-        refused=(lambda _status: None) if meter is None else partial(meter.refuse, EDGES.index("door")),
+        counts=meter.door,
+        refused=partial(meter.refuse, EDGES.index("door")),
+        take=buckets.take,
     )

@@ -8,15 +8,20 @@ import json
 import logging
 import socket
 import threading
+import time
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 import uvicorn
 
+from infra.drivers.client_address import Proxies
+from infra.drivers.connections import Connections, HandleRoom, Limits, raise_handle_limit
 from infra.drivers.health import Health
+from infra.drivers.http_protocol import bounded
+from infra.drivers.throttle import Throttle
 from infra.drivers.ui_proxy import MAX_MESSAGE, UiProxy
-from schemas.errors import NotFound
+from schemas.errors import NotFound, TooMany
 
 if TYPE_CHECKING:
     from infra.bootstrap import Session
@@ -29,7 +34,6 @@ Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 Closing = Callable[[], Awaitable[None]]
 
 BACKLOG: Final = 2_048
-KEEP_ALIVE_S: Final = 75  # longer than the idle pools of SDKs (60 s): the client closes, not we under its request
 GRACE_S: Final = 3  # of requests in flight when we stop; long polls end then
 _API: Final = "/api/v1"
 _log = logging.getLogger("touchfold.http")
@@ -46,6 +50,7 @@ class Router:
         metrics: Application,
         ui: Application | None,
         edges: str = "door,api",
+        throttle: Throttle | None = None,
     ) -> None:
         self._edges = edges
         self._door = door
@@ -53,19 +58,25 @@ class Router:
         self._health = health
         self._metrics = metrics
         self._ui = ui
+        self._throttle = throttle
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":
             await (self._ui or _no_websocket)(scope, receive, send)
             return
         path: str = scope["path"]
+        if self._throttle is not None and not path.startswith("/v1/"):
+            try:
+                self._slow_down(self._throttle, scope, path)
+            except TooMany as err:
+                await _refuse(scope, send, err)
+                return
         if path.startswith("/v1/"):
             await (self._door if "door" in self._edges else _no_door)(scope, receive, send)
         elif path.startswith(_API):
             await (self._api if "api" in self._edges else _no_api)(scope, receive, send)
         elif path == "/health" and scope["method"] in {"GET", "HEAD"}:
-            found = await asyncio.to_thread(self._health.look)
-            status = 200 if found["status"] == "ok" else 503
+            status, found = await asyncio.to_thread(self._health.answer)
             await _answer(send, status, json.dumps(found).encode(), b"application/json")
         elif path == "/metrics" and scope["method"] == "GET":
             await self._metrics(scope, receive, send)
@@ -77,15 +88,39 @@ class Router:
             error = NotFound("nothing here: the door is /v1/…, the API /api/v1/…, the state /health")
             await _answer(send, error.status, json.dumps(error.body()).encode(), b"application/json")
 
+    def _slow_down(self, throttle: Throttle, scope: Scope, path: str) -> None:
+        """Raises TooMany: for tries to sign in, and for what asks the API without saying who it is."""
+        if path.startswith((_API, "/metrics")):
+            if path in _OPEN or not any(name in (b"authorization", b"cookie") for name, _ in scope["headers"]):
+                throttle.stranger(scope)
+        elif scope["method"] == "POST" and path.startswith(("/sign-in", "/welcome/")):
+            throttle.sign_in(scope)
 
+
+_OPEN: Final = (f"{_API}/openapi.json", f"{_API}/docs")
 _PAGE_POSTS: Final = ("/sign-in", "/sign-out", "/welcome/", "/_nicegui")
 """Where pages send to; a sender with a mistyped path is told so, and not shown a page."""
 _DOOR_PATHS: Final = ("/b", "/batch", "/projects/", "/sourceConfig", "/beacon/", "/pixel/", "/analytics.js/")
 """What SDKs call outside /v1; http-surface 2.1. The door answers 404 for those it does not serve."""
 
 
-async def _answer(send: Send, status: int, body: bytes, content_type: bytes) -> None:
-    headers = [(b"content-type", content_type), (b"content-length", str(len(body)).encode())]
+_WAIT_PAGE: Final = """<!doctype html><html lang="en"><meta charset="utf-8"><title>Touchfold</title>
+<body style="font:16px system-ui;margin:4rem auto;max-width:30rem;padding:0 1rem"><h1>Too many tries</h1>
+<p>Wait {wait} seconds, then <a href="/sign-in">try again</a>.</p></body></html>"""
+
+
+async def _refuse(scope: Scope, send: Send, err: TooMany) -> None:
+    """429 in the one error form, or as a page for a browser that asks for one."""
+    again = (b"retry-after", str(err.retry_after_s).encode())
+    if any(name == b"accept" and b"text/html" in value for name, value in scope["headers"]):
+        page = _WAIT_PAGE.format(wait=err.retry_after_s).encode()
+        await _answer(send, err.status, page, b"text/html; charset=utf-8", again)
+    else:
+        await _answer(send, err.status, json.dumps(err.body()).encode(), b"application/json", again)
+
+
+async def _answer(send: Send, status: int, body: bytes, content_type: bytes, *more: tuple[bytes, bytes]) -> None:
+    headers = [(b"content-type", content_type), (b"content-length", str(len(body)).encode()), *more]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 
@@ -118,12 +153,14 @@ class StoppableServer(uvicorn.Server):
         ready: Callable[[], None],
         stopping: Callable[[], None] = lambda: None,
         closing: Closing | None = None,
+        book: Connections | None = None,
     ) -> None:
         super().__init__(config)
         self._stop = stop
         self._ready = ready
         self._stopping = stopping  # ends what waits for long
         self._closing = closing  # after the last request
+        self._book = book
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -135,6 +172,9 @@ class StoppableServer(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         await super().shutdown(sockets)
+        if self._book is not None:
+            self._book.cut_off_all()
+            await asyncio.sleep(0)  # the loop ends them before it ends itself
         if self._closing is not None:
             await self._closing()
 
@@ -142,6 +182,8 @@ class StoppableServer(uvicorn.Server):
         if self._stop.is_set():
             self._stopping()
             return True
+        if self._book is not None:
+            self._book.look()  # ten times a second
         return await super().on_tick(counter)
 
 
@@ -152,13 +194,22 @@ def serve(
     listener: socket.socket,
     stopping: Callable[[], None] = lambda: None,
     closing: Closing | None = None,
+    *,
+    limits: Limits = Limits(),  # noqa: B008  # a tuple of constants
+    proxies: Proxies | None = None,
 ) -> None:
-    """Serve on a socket that listens already, until `stop`; then `stopping` is called, what runs may end, `closing`."""
+    """Serve on a socket that listens already, until `stop`; then `stopping` is called, what runs may end, `closing`.
+
+    `proxies`: connections of these are not counted by address.
+    """
+    shared = (proxies or Proxies()).trusts
+    book = Connections(time.monotonic, limits, shared=shared, room=HandleRoom())
+    http, websocket = bounded(book)
     config = uvicorn.Config(
         application,
         loop="uvloop",
-        http="httptools",
-        ws="websockets-sansio",
+        http=http,
+        ws=websocket,
         ws_max_size=MAX_MESSAGE,
         ws_per_message_deflate=False,
         interface="asgi3",
@@ -168,10 +219,10 @@ def serve(
         server_header=False,
         proxy_headers=False,  # a request's own word for its address is not taken
         backlog=BACKLOG,
-        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_keep_alive=int(limits.keep_alive_s),
         timeout_graceful_shutdown=GRACE_S,
     )
-    StoppableServer(config, stop, ready, stopping, closing).run(sockets=[listener])
+    StoppableServer(config, stop, ready, stopping, closing, book).run(sockets=[listener])
 
 
 def run(
@@ -184,27 +235,37 @@ def run(
 ) -> None:
     """The role: put the application together, serve until `stop`, answer what waits and close."""
     from infra.adapters.meter import Meter  # noqa: PLC0415
+    from infra.adapters.shared_buckets import SharedBuckets  # noqa: PLC0415
     from infra.drivers.api import build_api  # noqa: PLC0415  # FastAPI takes 0.5 s to import
     from infra.drivers.door import build_door  # noqa: PLC0415
     from infra.drivers.metrics import Metrics  # noqa: PLC0415
     from infra.drivers.roles import settle_memory  # noqa: PLC0415
+    from infra.drivers.throttle import throttle_of  # noqa: PLC0415
 
+    raise_handle_limit()
     session.vault().hold_lease()
     if session.adapters.kafka is not None:
         from infra.cluster import warm_up  # noqa: PLC0415  # of a cluster alone
 
         warm_up(session)
     meter = Meter(session.data / "meters")
-    door, api = build_door(session, meter), build_api(session)
+    buckets = SharedBuckets(session.data / "meters" / "rates-1")
+    throttle = throttle_of(session, buckets)
+    door, api = build_door(session, meter, buckets), build_api(session, throttle)
     services = api.state.api
     metrics = Metrics(services, meter)
     settle_memory()
     try:
-        ui = None if ui_path is None else UiProxy(ui_path)
-        router = Router(metrics.timed_door(door), metrics.timed_api(api), Health(session), metrics.handle, ui, edges)
-        serve(router, stop, ready, listener, services.stop, None if ui is None else ui.close)
+        proxies = Proxies(session.settings.proxies)
+        ui = None if ui_path is None else UiProxy(ui_path, proxies)
+        edge, applied = metrics.timed_door(door), metrics.timed_api(api)
+        router = Router(edge, applied, Health(session, edges), metrics.handle, ui, edges, throttle)
+        closing = None if ui is None else ui.close
+        limits = Limits(most=session.settings.connections)
+        serve(router, stop, ready, listener, services.stop, closing, limits=limits, proxies=proxies)
     finally:
         door.close()
         metrics.close()
         services.close()
+        buckets.close()
         meter.close()

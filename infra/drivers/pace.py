@@ -17,6 +17,7 @@ class Pace(NamedTuple):
     conflict_s: float = 0.25  # doubles; a worker that was fenced hears of the rebalance meanwhile
     poison_s: float = 0.5  # doubles
     poison_tries: int = 5
+    waiting_s: float = 2.0  # between two looks at a record that cannot be read yet: somebody may have set it aside
     patience_s: float = 30.0  # of the watchdog
     outage_s: float = 300.0  # what fails for so long is no outage to it any more, but a fault of this process
     grace_s: float = 5.0

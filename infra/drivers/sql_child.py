@@ -13,7 +13,7 @@ import os
 import re
 import resource
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from io import IOBase
 from pathlib import Path
@@ -22,6 +22,7 @@ from typing import IO, Any, Final, cast
 import duckdb
 import msgspec
 import pyarrow as pa
+import pyarrow.dataset as ds
 
 from infra.adapters import sql_snapshot
 from infra.adapters.kafka_access import KafkaAccess
@@ -30,8 +31,10 @@ from infra.drivers.parent import die_with
 from query import sql
 from schemas.archive import ArchiveFile
 from schemas.errors import ArchiveDamaged, LogTruncated, SqlLimit, SqlRefused, TouchfoldError
-from schemas.event_columns import EVENT_SCHEMA
+from schemas.event_columns import EVENT_SCHEMA, originals, readable_table
 from schemas.ports import EventLog
+from schemas.record import CURRENT, Reader
+from schemas.waits import Wait
 
 FAILED: Final = 3  # exit status; stderr ends in a line of JSON {"code", "message"}
 _NICE: Final = 10  # analytics take what worker and doors leave: a tenth of the processor where these want all
@@ -46,6 +49,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     parent: int
     dsn: str
     archive: str
+    files: list[ArchiveFile] | None = None  # what the archive's manifest lists; None: read it
+    proved: dict[str, tuple[int, int, int]] = msgspec.field(default_factory=dict)  # as archive_proofs.Proofs.good
     kafka: KafkaAccess | None = None  # where the log is Kafka
     statement: str
     limit: int | None
@@ -97,6 +102,9 @@ def connection(memory_bytes: int) -> duckdb.DuckDBPyConnection:
             "allow_persistent_secrets": "false",
             "python_enable_replacements": "false",
             "temp_directory": "",
+            # Arrow tells DuckDB no row counts: it would take the archive for the smaller side and keep all of it in
+            # memory to join it with owners. Without this the right side of a join is what is kept.
+            "disabled_optimizers": "build_side_probe_side",
             "memory_limit": f"{memory_bytes // 2**20}MiB",
             "threads": str(min(4, os.cpu_count() or 1)),
         },
@@ -109,13 +117,14 @@ def _answer(request: Request, out: IO[bytes]) -> None:
     statement = sql.statement_of(request.statement)
     database = connection(request.memory_bytes)
     use = judged(database, statement)
-    for name, rows in _bases(request, use).items():
+    bases, left_out = _bases(request, use)
+    for name, rows in bases.items():
         database.register(name, rows)
     for view in sql.view_statements(use.tables):
         database.execute(view).fetchall()
     database.execute("set lock_configuration = true").fetchall()
     resource.setrlimit(resource.RLIMIT_NOFILE, (0, 0))
-    _stream(database.sql(statement.prefix + statement.body), request.limit, out)
+    _stream(database.sql(statement.prefix + statement.body), request.limit, out, left_out)
 
 
 def judged(database: duckdb.DuckDBPyConnection, statement: sql.Statement) -> sql.Use:
@@ -127,38 +136,66 @@ def judged(database: duckdb.DuckDBPyConnection, statement: sql.Statement) -> sql
     return sql.check(str(found[0][0]))
 
 
-def _bases(request: Request, use: sql.Use) -> dict[str, Any]:
-    """The Arrow tables it is made of. The manifest is read before the snapshot: then no row falls in between."""
+def _bases(request: Request, use: sql.Use) -> tuple[dict[str, Any], list[Wait]]:
+    """The Arrow tables it is made of, and where records are left out that this build cannot read.
+
+    The manifest is read before the snapshot: then no row falls in between.
+    """
     wanted = sql.bases_of(use.tables)
     if not wanted:
-        return {}
+        return {}, []
     folder = Path(request.archive)
     with _log(request, wanted) as log:
-        entries, snapshot = _consistent(request, folder, wanted, log)
+        archived, snapshot = _consistent(request, folder, wanted, log)
     made: dict[str, Any] = {
-        "_archive": dataset(folder, entries) if entries else EVENT_SCHEMA.empty_table(),
-        "_tail": snapshot.tail,
+        "_archive": archived if archived is not None else EVENT_SCHEMA.empty_table(),
+        "_tail": pa.concat_tables([snapshot.tail, *restored_rows(archived, snapshot)]),
         "_owners": snapshot.owners,
         "_not_applied": snapshot.not_applied,
         "_ranks": snapshot.ranks,
     }
     if wanted & {"_profiles", "_segments", "_memberships"}:
         made |= _people(snapshot, request.at_us, use.columns)
-    return {name: made[name] for name in wanted}
+    return {name: made[name] for name in wanted}, snapshot.left_out
+
+
+def restored_rows(
+    archived: ds.FileSystemDataset | None, snapshot: sql_snapshot.Snapshot, reader: Reader = CURRENT
+) -> list[pa.Table]:
+    """Rows of records that count now and had been set aside when their file was written: it has their bytes alone."""
+    found: list[pa.Table] = []
+    if archived is None:
+        return found
+    for partition, offset in snapshot.restored:
+        place = (ds.field("partition") == partition) & (ds.field("offset") == offset) & ds.field("id").is_null()
+        rows = archived.to_table(filter=place)
+        table, wait = readable_table(
+            originals(rows), snapshot.currency, lambda _wait: False, originals=False, reader=reader
+        )
+        found.append(table)
+        if wait is not None:
+            snapshot.left_out.append(wait)
+    return found
 
 
 def _consistent(
     request: Request, folder: Path, wanted: frozenset[str], log: EventLog | None
-) -> tuple[list[ArchiveFile], sql_snapshot.Snapshot]:
-    """The archive's files and a snapshot that begins where they end."""
+) -> tuple[ds.FileSystemDataset | None, sql_snapshot.Snapshot]:
+    """The archive's files, opened, and a snapshot that begins where they end."""
     tries = 3
+    listed = request.files
     while True:
-        entries = read_manifest(folder)[0] if "_archive" in wanted else []
+        entries: list[ArchiveFile] = []
+        if "_archive" in wanted:
+            entries = read_manifest(folder)[0] if listed is None else listed
         try:
-            return entries, sql_snapshot.load(request.dsn, wanted, next_offsets_of(entries), log)
-        except LogTruncated:  # retention removed what a file has got since the manifest was read
+            archived = dataset(folder, entries, request.proved) if entries else None
+            return archived, sql_snapshot.load(request.dsn, wanted, next_offsets_of(entries), log)
+        except (LogTruncated, ArchiveDamaged) as err:
+            # since the manifest was read retention removed what a file has got, or a replaced file was removed
             tries -= 1
-            if not tries:
+            listed = None
+            if not tries or (isinstance(err, ArchiveDamaged) and read_manifest(folder)[0] == entries):
                 raise
 
 
@@ -190,7 +227,7 @@ def _people(snapshot: sql_snapshot.Snapshot, at_us: int, columns: frozenset[str]
     }
 
 
-def _stream(relation: duckdb.DuckDBPyRelation, limit: int | None, out: IO[bytes]) -> None:
+def _stream(relation: duckdb.DuckDBPyRelation, limit: int | None, out: IO[bytes], left_out: Sequence[Wait]) -> None:
     """The columns, then the rows: at most one more than `limit`, by which the parent knows there are more."""
     names = _unique(relation.columns)
     types = [str(type_) for type_ in relation.types]
@@ -202,7 +239,8 @@ def _stream(relation: duckdb.DuckDBPyRelation, limit: int | None, out: IO[bytes]
                 f"{name}::varchar as {name}" if is_odd else name for name, is_odd in zip(quoted, odd, strict=True)
             )
         )
-    out.write(json.dumps({"columns": list(zip(names, types, strict=True))}).encode() + b"\n")
+    head = {"columns": list(zip(names, types, strict=True)), "left_out": [each._asdict() for each in left_out]}
+    out.write(json.dumps(head).encode() + b"\n")
     reader = relation.to_arrow_reader(_BATCH)
     left = None if limit is None else limit + 1
     with pa.ipc.new_stream(pa.PythonFile(cast(IOBase, out), "w"), reader.schema) as stream:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -18,8 +19,10 @@ from infra.adapters.kafka_access import KafkaAccess
 from query.sql import statement_of
 from query.sql_results import SqlResult
 from schemas import errors
-from schemas.errors import SqlLimit, SqlRefused, TouchfoldError
+from schemas.archive import ArchiveFile
+from schemas.errors import ArchiveDamaged, SqlLimit, SqlRefused, TouchfoldError
 from schemas.record import to_us
+from schemas.waits import Wait
 
 if TYPE_CHECKING:
     from infra.adapters.parquet_archive import ParquetArchive
@@ -60,13 +63,23 @@ def run_sql(
     """
     statement_of(statement)  # the cheap refusals need no process
     deadline = time.monotonic() + deadline_s
+    listed: list[ArchiveFile] | None = None
+    proved: Mapping[str, tuple[int, int, int]] = {}
     if archive is not None:  # the process that runs the statement has no credentials, and opens no socket for files
-        archive_folder = archive.local_folder(deadline_s)
+        files = archive.local(deadline_s)
+        archive_folder = files.folder
+        try:
+            listed = files.entries()  # parsed once, not by each statement
+            proved = archive.proved(files, listed)
+        except ArchiveDamaged:
+            listed = None  # the process says so, if the statement reads events
     assert archive_folder is not None, "the folder or the archive is given"
     request = {
         "parent": os.getpid(),
         "dsn": dsn,
         "archive": str(archive_folder),
+        "files": listed,
+        "proved": proved,
         "kafka": kafka,
         "statement": statement,
         "limit": limit,
@@ -191,9 +204,11 @@ def _failure(status: int, err: bytearray) -> TouchfoldError:
 
 def _result(out: bytearray, limit: int | None) -> SqlResult:
     end = out.index(b"\n")
-    columns = [(str(name), str(type_)) for name, type_ in json.loads(bytes(out[:end]))["columns"]]
+    head = json.loads(bytes(out[:end]))
+    columns = [(str(name), str(type_)) for name, type_ in head["columns"]]
     with pa.ipc.open_stream(pa.py_buffer(memoryview(out)[end + 1 :])) as reader:
         table = reader.read_all()
     table = table.rename_columns([name for name, _ in columns])
     truncated = limit is not None and table.num_rows > limit
-    return SqlResult(columns, table.slice(0, limit) if truncated else table, truncated)
+    left_out = [Wait(**each) for each in head["left_out"]]
+    return SqlResult(columns, table.slice(0, limit) if truncated else table, truncated, left_out)

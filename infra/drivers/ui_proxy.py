@@ -5,9 +5,11 @@ A slow page thus never holds the door, and any number of door processes serves t
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
+
+from infra.drivers.client_address import Proxies
 
 if TYPE_CHECKING:
     import httpx
@@ -43,8 +45,10 @@ _log = logging.getLogger("touchfold.ui")
 class UiProxy:
     """An ASGI application in front of the UI's socket at `path`."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, proxies: Proxies | None = None) -> None:
+        """`proxies`: whose word is taken for who asks."""
         self._path = path
+        self._proxies = proxies or Proxies()
         self._transport: httpx.AsyncHTTPTransport | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -70,18 +74,22 @@ class UiProxy:
             limits = httpx.Limits(max_connections=CONNECTIONS, keepalive_expiry=KEPT_S)
             self._transport = httpx.AsyncHTTPTransport(uds=self._path, limits=limits)
         has_body = any(name in (b"content-length", b"transfer-encoding") for name, _ in scope["headers"])
+        try:
+            body = await _body(receive) if has_body else None
+        except _TooLarge:
+            await _answer(send, 413, b"Too large", b"text/plain", b"close")
+            return
+        except _Gone:
+            return
         request = httpx.Request(
             scope["method"],
             f"http://ui{_target(scope)}",
-            headers=_forwarded(scope),
-            content=_body(receive) if has_body else None,
+            headers=_forwarded(scope, self._proxies),
+            content=body,
             extensions={"timeout": httpx.Timeout(TIMEOUT_S, connect=CONNECT_S).as_dict()},
         )
         try:
             answer = await self._ask(request, again=not has_body)
-        except _TooLarge:
-            await _answer(send, 413, b"Too large", b"text/plain", b"close")
-            return
         except httpx.HTTPError as err:
             _log.warning("the UI does not answer: %s", type(err).__name__)
             await _answer(send, 503, _AWAY, b"text/html; charset=utf-8")
@@ -117,7 +125,11 @@ class UiProxy:
         from websockets.exceptions import WebSocketException  # noqa: PLC0415
 
         await receive()  # websocket.connect
-        headers = [(n.decode("latin-1"), v.decode("latin-1")) for n, v in _forwarded(scope) if n not in _HANDSHAKE]
+        headers = [
+            (n.decode("latin-1"), v.decode("latin-1"))
+            for n, v in _forwarded(scope, self._proxies)
+            if n not in _HANDSHAKE
+        ]
         host = next((value for name, value in headers if name == "host"), "ui")
         headers = [(name, value) for name, value in headers if name not in ("host", "user-agent")]
         try:
@@ -173,14 +185,14 @@ async def _up(upstream: Any, receive: Receive) -> None:
             await upstream.send(text if text is not None else message["bytes"])
 
 
-def _forwarded(scope: Scope) -> list[tuple[bytes, bytes]]:
+def _forwarded(scope: Scope, proxies: Proxies) -> list[tuple[bytes, bytes]]:
     """The request's headers without those of the hop; who asked, and how, as the UI should know."""
     headers: Iterable[tuple[bytes, bytes]] = scope["headers"]
     named = {each.strip() for name, value in headers if name == b"connection" for each in value.lower().split(b",")}
     kept = [(name, value) for name, value in headers if name not in _HOP and name not in named]
-    client = scope.get("client")
+    client = proxies.client(scope)
     if client:
-        kept.append((b"x-forwarded-for", str(client[0]).encode("latin-1")))
+        kept.append((b"x-forwarded-for", client.encode("latin-1")))
     return kept
 
 
@@ -194,20 +206,27 @@ class _TooLarge(Exception):
     """A body past MAX_BODY."""
 
 
-async def _body(receive: Receive) -> AsyncIterator[bytes]:
-    """Raises _TooLarge. The pages' forms are small, and their files come from us."""
+class _Gone(Exception):
+    """The client left before its body was whole."""
+
+
+async def _body(receive: Receive) -> bytes:
+    """The whole body, before the UI is asked: a slow sender holds none of the connections to it.
+
+    Raises _TooLarge, _Gone. The pages' forms are small, and their files come from us.
+    """
+    parts: list[bytes] = []
     size = 0
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
-            return
-        part = message.get("body", b"")
-        size += len(part)
+            raise _Gone
+        parts.append(message.get("body", b""))
+        size += len(parts[-1])
         if size > MAX_BODY:
             raise _TooLarge
-        yield part
         if not message.get("more_body"):
-            return
+            return b"".join(parts)
 
 
 async def _answer(send: Send, status: int, body: bytes, content_type: bytes, connection: bytes = b"") -> None:

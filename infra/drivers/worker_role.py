@@ -12,6 +12,8 @@ from functools import partial
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Final
 
+from infra.adapters.disk import BUILDING, WORKER, reserve_bytes
+from infra.adapters.embedded_postgres import EmbeddedPostgres
 from infra.adapters.kafka_access import EVENTS
 from infra.adapters.postgres_control import PostgresControl
 from infra.adapters.postgres_rebuild import PostgresRebuild
@@ -23,7 +25,7 @@ from processors.dead_letters import letter_maker
 from processors.rebuild import Builder
 from processors.search_index import SearchIndexer
 from processors.shared_worker import SharedWorker
-from processors.worker import Services, Worker
+from processors.worker import BATCH, Services, Worker
 from schemas.errors import ServiceFailed, StoreUnavailable
 from schemas.work import PartitionWork
 
@@ -33,13 +35,14 @@ if TYPE_CHECKING:
 Runner = Callable[[PartitionWork, Subscription, threading.Event], None]  # of aiokafka_runner and faust_runner
 _log = logging.getLogger("touchfold.worker")
 NAME_S: Final = 20.0
+RECORD_BYTES: Final = 4_096  # what folding and deciding a record writes, WAL included; about 2,500 of new customers
 SHARED_IDLE_S: Final = 10.0  # a worker stopped inside a transaction holds its locks so long, as its group session
 
 
 def services_of(session: "Session", *, shared: bool = False) -> Services:
     """Connections of their own for everything the loop touches. `shared`: other workers wait for our locks."""
     vault = session.vault()
-    clock = session.clock
+    receipts = session.door_clock  # the keys of letters are kept for 30 days of real time
     return Services(
         log=CachedLog(session.log())
         if shared
@@ -47,11 +50,28 @@ def services_of(session: "Session", *, shared: bool = False) -> Services:
         store=PostgresStore(session.dsn, idle_s=SHARED_IDLE_S if shared else None),
         control=PostgresControl(session.dsn, "touchfold worker control"),
         sealer=vault,
-        letter=letter_maker(vault, lambda: vault.daily_token(clock.now().date()), clock),
-        clock=clock,
+        letter=letter_maker(vault, lambda: vault.daily_token(receipts.now().date()), receipts),
+        clock=session.clock,
         time_zone=session.time_zone,
         currency=session.currency,
+        check_room=partial(session.disk.check, WORKER) if _shares_the_disk(session) else lambda: None,
+        batch=_batch(session.disk.space().total) if _shares_the_disk(session) else BATCH,
     )
+
+
+def _shares_the_disk(session: "Session") -> bool:
+    """Whether what PostgreSQL writes goes to the data folder's disk: its own server's, and not one of yours."""
+    return isinstance(session.adapters.server, EmbeddedPostgres)
+
+
+def _batch(disk: int) -> int:
+    """Records of a partition in one transaction: what all four write fits into a quarter of the reserve."""
+    return max(100, min(BATCH, reserve_bytes(disk) // 4 // (4 * RECORD_BYTES)))
+
+
+def _builder_of(session: "Session", services: Services) -> Builder:
+    has_room = partial(session.disk.has_room, BUILDING) if _shares_the_disk(session) else lambda: True
+    return Builder(services, PostgresRebuild(session.dsn), has_room)
 
 
 def worker_of(session: "Session") -> Worker:
@@ -59,7 +79,7 @@ def worker_of(session: "Session") -> Worker:
     services = services_of(session)
     vault = session.vault()
     index = SearchIndexer(PostgresSearch(session.dsn), vault, vault, services.log)
-    return Worker(services, Builder(services, PostgresRebuild(session.dsn)), index)
+    return Worker(services, _builder_of(session, services), index)
 
 
 def shared_worker_of(session: "Session", member: str | None = None) -> SharedWorker:
@@ -68,7 +88,7 @@ def shared_worker_of(session: "Session", member: str | None = None) -> SharedWor
     vault = session.vault()
     index = SearchIndexer(PostgresSearch(session.dsn), vault, vault, services.log)
     owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
-    builder = Builder(services, PostgresRebuild(session.dsn))
+    builder = _builder_of(session, services)
     if member is None:
         return SharedWorker(services, builder, index, owner)
     store = services.store

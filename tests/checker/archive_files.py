@@ -14,7 +14,30 @@ def manifest(folder: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     lines = path.read_bytes().split(b"\n")[:-1]
-    return [json.loads(line.partition(b" ")[2]) for line in lines[1:]]
+    found: list[dict[str, Any]] = []
+    for entry in (json.loads(line.partition(b" ")[2]) for line in lines[1:]):
+        if entry.get("replaces"):  # it stands for the entries inside its offsets, if these lines are still there
+            inside = [each for each in found if is_inside(each, entry)]
+            at = found.index(inside[0]) if inside else len(found)
+            found = [each for each in found if each not in inside]
+            found.insert(at, entry)
+        else:
+            found.append(entry)
+    return found
+
+
+def is_inside(inner: dict[str, Any], outer: dict[str, Any]) -> bool:
+    """Whether the offsets of an entry are among another's."""
+    if inner["partition"] != outer["partition"]:
+        return False
+    return bool(outer["start"] <= inner["start"] and inner["next"] <= outer["next"])
+
+
+def is_replaced(path: Path, entries: list[dict[str, Any]]) -> bool:
+    """Whether a file that is not listed was merged into one that is; such files stay a while."""
+    start, end = (int(digits) for digits in path.stem.split("-")[:2])
+    named = {"partition": int(path.parent.name[1:]), "start": start, "next": end}
+    return any(entry.get("replaces") and is_inside(named, entry) for entry in entries)
 
 
 def rows(path: Path) -> list[tuple[int, bytes]]:

@@ -28,6 +28,7 @@ from schemas.record import Stored
 from schemas.work import Fetched
 
 POISON = b"poison"  # cannot be folded
+NEWER = b"newer"  # cannot be read yet: its partition waits, until the switch "upgraded"
 STUCK = b"stuck"  # a call that does not come back
 TABLES = """
 create table test_chain (
@@ -79,13 +80,15 @@ class ChainWork:
             self._epochs.pop(partition, None)
         self.released.append(set(partitions))
 
-    def apply(self, batches: Sequence[Fetched]) -> None:
-        self._transact(batches, salvage=False)
+    def apply(self, batches: Sequence[Fetched]) -> Mapping[int, int]:
+        waits = self._transact(batches, salvage=False)
         self.applied.append(batches)
+        return waits
 
-    def salvage(self, batch: Fetched) -> None:
-        self._transact([batch], salvage=True)
+    def salvage(self, batch: Fetched) -> Mapping[int, int]:
+        waits = self._transact([batch], salvage=True)
         self.salvaged.append(batch)
+        return waits
 
     def watched_by(self, excuse: Callable[[], None]) -> None:
         """No piece of work takes long."""
@@ -102,10 +105,18 @@ class ChainWork:
         self.idles.append(dict(caught_up))
         return False
 
-    def _transact(self, batches: Sequence[Fetched], *, salvage: bool) -> None:
+    def _transact(self, batches: Sequence[Fetched], *, salvage: bool) -> dict[int, int]:
+        waits: dict[int, int] = {}
         with mapped(), self._open() as connection, connection.cursor() as cursor:
             self._switched(cursor)
-            for batch in sorted(batches):
+            cursor.execute("select 1 from test_switches where name = 'upgraded'")
+            newer = () if cursor.fetchone() else (NEWER,)
+            for whole in sorted(batches):
+                batch = whole
+                at = next((each.offset for each in whole.records if each.value in newer), None)
+                if at is not None:
+                    waits[whole.partition] = at
+                    batch = whole._replace(end=at, records=[each for each in whole.records if each.offset < at])
                 cursor.execute(
                     "update test_chain set next_offset = %s where partition = %s and epoch = %s and next_offset = %s"
                     " returning digest",
@@ -130,6 +141,7 @@ class ChainWork:
                 )
             if self._before_commit is not None:
                 self._before_commit(batches)
+        return waits
 
     def _switched(self, cursor: "psycopg2.extensions.cursor") -> None:
         cursor.execute("select 1 from test_switches where name = 'outage'")

@@ -7,7 +7,9 @@ from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 
+import argon2.low_level
 import pytest
+from argon2 import extract_parameters
 
 from infra.adapters.postgres import Database
 from infra.adapters.postgres_audit import PostgresAudit
@@ -88,7 +90,66 @@ def test_many_tries_at_once_are_no_more_than_five_and_an_address_has_its_own_cou
         with pytest.raises(TooMany) as waited:
             people.sign_in("ada", PASSWORD, NOW, "192.0.2.7")
         assert waited.value.retry_after_s == 30
+        with pytest.raises(TooMany):
+            people.sign_in_with_token("tf_guess", NOW, "192.0.2.7")
         assert people.sign_in("ada", PASSWORD, NOW, "192.0.2.8") is not None
+
+
+def test_a_strangers_guesses_hold_up_nobody_who_knows_the_password(databases: Databases) -> None:
+    hand = Hand()
+    with closing(PostgresPeople(databases.main, monotonic=hand)) as people:
+        people.accept(people.invite("ada", "staff", NOW), PASSWORD, NOW)
+        for _ in range(5):
+            assert people.sign_in("ada", "wrong", NOW, "192.0.2.7") is None
+        with pytest.raises(TooMany):
+            people.sign_in("ada", "wrong", NOW, "192.0.2.7")
+        assert people.sign_in("ada", PASSWORD, NOW, "192.0.2.8") is not None
+        for number in range(20):  # now from the address that she signs in from
+            assert people.sign_in(f"guess-{number}", "wrong", NOW, "192.0.2.8") is None
+        with pytest.raises(TooMany):
+            people.sign_in("guess", "wrong", NOW, "192.0.2.8")
+        assert people.sign_in("ada", PASSWORD, NOW, "192.0.2.8") is not None
+
+
+def test_counters_of_failures_take_bounded_memory_and_right_passwords_are_no_failures(
+    people: PostgresPeople, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("infra.adapters.postgres_people.REMEMBERED", 10)
+    monkeypatch.setattr(PostgresPeople, "_verified", lambda *_: False)
+    for number in range(50):
+        people.sign_in("ada", "wrong", NOW, f"192.0.2.{number}")
+    assert len(people._failed) == 10
+    monkeypatch.undo()
+    monkeypatch.setattr("infra.adapters.postgres_people.TRIES_OF_ADDRESS", 2)
+    people.accept(people.invite("ada", "staff", NOW), PASSWORD, NOW)
+    for _ in range(4):
+        assert people.sign_in("ada", PASSWORD, NOW, "198.51.100.1") is not None
+
+
+def test_the_first_unknown_name_costs_as_much_as_a_known_one(
+    databases: Databases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Counted, not timed: a password is hashed once for either, with the same cost, the first time too."""
+    with closing(PostgresPeople(databases.main)) as people:
+        people.accept(people.invite("ada", "staff", NOW), PASSWORD, NOW)
+    costs: list[object] = []
+
+    def seen(*arguments: object, **named: object) -> bytes:
+        costs.append(("hash", len(arguments)))
+        return hash_secret(*arguments, **named)  # type: ignore[arg-type]
+
+    def verified(hashed: bytes, *arguments: object) -> bool:
+        costs.append(extract_parameters(hashed.decode()))
+        return verify_secret(hashed, *arguments)  # type: ignore[arg-type]
+
+    hash_secret, verify_secret = argon2.low_level.hash_secret, argon2.low_level.verify_secret
+    monkeypatch.setattr("argon2._password_hasher.hash_secret", seen)
+    monkeypatch.setattr("argon2._password_hasher.verify_secret", verified)
+    for name in ("nobody", "ada", "nobody", "a\0b", ""):
+        with closing(PostgresPeople(databases.main)) as people:  # as in a process that just started
+            assert people.sign_in(name, "wrong", NOW) is None
+    assert len(costs) == 5
+    assert len(set(map(str, costs))) == 1, costs
 
 
 def test_the_name_of_somebody_who_signs_in_is_taken_and_a_disabled_one_comes_again(people: PostgresPeople) -> None:

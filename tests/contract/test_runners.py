@@ -35,7 +35,7 @@ from schemas.errors import KeyMissing, ServiceFailed, StoreUnavailable
 from schemas.record import to_us
 from schemas.work import Fetched
 from tests.conftest import Databases
-from tests.contract.runner_child import POISON, STUCK, TABLES, ChainWork, link, older_of, run
+from tests.contract.runner_child import NEWER, POISON, STUCK, TABLES, ChainWork, link, older_of, run
 from tests.kafka_broker import Cluster, Kafka
 
 ROOT = Path(__file__).parents[2]
@@ -370,6 +370,27 @@ def test_a_poison_batch_stops_its_partition_alone_and_is_salvaged_after_its_trie
         stage.settle()
     assert [batch.partition for batch in work.salvaged] == [1]
     assert stage.query("select partition, letters from test_chain where letters > 0") == [(1, 1)]
+
+
+def test_a_partition_waits_at_a_record_alone_and_goes_on_after_the_upgrade(stage: Stage) -> None:
+    stage.produce(40)
+    stage.send(1, NEWER, b"behind it")
+    work = ChainWork(stage.dsn)
+    pace = QUICK._replace(waiting_s=0.1, patience_s=1, grace_s=1)
+    with stage.worker(work, pace=pace):
+        stage.produce(300, start=1_000, partitions=[0, 2, 3])
+        stage.send(1, b"more behind it")
+        others = {partition: chain for partition, chain in stage.expected().items() if partition != 1}
+        until(lambda: others.items() <= stage.chains().items(), "the others go on")
+        until(lambda: stage.chains().get(1, (0, b""))[0] == 10, "its partition goes up to it")
+        looks = len(work.applied)
+        until(lambda: len(work.applied) > looks + 20, "it is looked at again and again, and no watchdog fires")
+        assert stage.chains()[1][0] == 10
+        until(lambda: work.idles and work.idles[-1].keys() == {0, 2, 3}, "a partition that waits is not caught up")
+        stage.query("insert into test_switches values ('upgraded')")
+        stage.settle()
+    assert not work.salvaged
+    assert stage.chains() == stage.expected()
 
 
 def test_an_outage_is_waited_out_and_costs_no_tries(stage: Stage) -> None:

@@ -213,6 +213,19 @@ def test_a_source_is_made_and_its_snippet_works(visit: Visit, shop: Shop, screen
     done = subprocess.run(["bash", "-c", f"{snippet} -sS"], capture_output=True, text=True, check=True)
     assert json.loads(done.stdout) == {"success": True}
     row = page.locator(".tf-source", has_text="tills")
+    row.get_by_role("button", name="Settings").click()
+    page.get_by_label("Events a second, at most").fill("100")
+    page.get_by_label("Pages that may send").fill("shop.example")
+    page.get_by_role("button", name="Save").click()
+    expect(page.get_by_text("is no origin")).to_be_visible()
+    row.get_by_role("button", name="Settings").click()
+    page.get_by_label("Events a second, at most").fill("100")
+    page.get_by_label("Takes events").click()
+    page.screenshot(path=screens / "sources-settings.png")
+    page.get_by_role("button", name="Save").click()
+    expect(row.get_by_text("off", exact=True)).to_be_visible()
+    (listed,) = [each for each in shop.ask("/sources") if each["name"] == "tills"]
+    assert listed["settings"] == {"enabled": False, "events_per_s": 100}
     row.get_by_role("button", name="Revoke").click()
     page.get_by_role("button", name="Revoke for good").click()
     expect(row.get_by_text("0 keys")).to_be_visible()

@@ -171,6 +171,6 @@ def test_a_rebuild_knows_corrections_and_withdrawals(desk: Desk) -> None:
     live = services.control.live()
     compiled = Compiled.of(live, services.time_zone, services.currency)
     with PostgresRebuild(desk.here.dsn).snapshot(live.revision) as snapshot:
-        verdict = check(services, compiled, snapshot, lambda _done, _total: None)
+        verdict = check(services, compiled, snapshot)
     assert (verdict.equal, verdict.differences) == (True, [])
     assert verdict.profiles >= 2

@@ -11,8 +11,9 @@ from typing import Any, Final
 import pytest
 from confluent_kafka import Producer
 
-from infra.adapters.archive_files import MANIFEST
-from infra.adapters.archived_log import ArchivedLog, ArchiveReader
+from infra.adapters.archive_manifest import MANIFEST
+from infra.adapters.archive_reader import ArchiveReader
+from infra.adapters.archived_log import ArchivedLog
 from infra.adapters.kafka_access import EVENTS, KafkaAccess
 from infra.adapters.kafka_log import KafkaLog
 from infra.adapters.parquet_archive import ParquetArchive, archive_at

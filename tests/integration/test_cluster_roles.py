@@ -4,6 +4,7 @@ import json
 import re
 import secrets
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,13 @@ from infra.bootstrap import kafka_access
 from infra.settings import load
 from tests.conftest import Databases
 from tests.integration.running import Up, command, result, until
-from tests.kafka_broker import Kafka
+from tests.integration.test_probes import probe
+from tests.kafka_broker import Kafka, free_port
 from tests.secure_kafka import SecureCluster
 
 KAFKA_MD = Path(__file__).parents[2] / "docs" / "kafka.md"
 ROLES = ("ingest", "worker", "archive", "publish", "serve")
+PROBED = ("ingest", "worker", "publish")  # the others show what is told without a probe
 
 
 def settings_of(kafka: Kafka, databases: Databases) -> dict[str, str]:
@@ -47,7 +50,10 @@ def cluster(
 ) -> Iterator[tuple[dict[str, Up], dict[str, str], KafkaAccess]]:
     settings = settings_of(kafka, databases) | {"ARCHIVE": str(tmp_path / "archive"), "DOORS": "1"}
     access = access_of(settings)
-    running = {role: Up(tmp_path / role, role=role, **settings) for role in ROLES}
+    running = {
+        role: Up(tmp_path / role, role=role, **settings, **({"PROBE_PORT": str(free_port())} if role in PROBED else {}))
+        for role in ROLES
+    }
     try:
         for each in running.values():
             each.wait_ready()
@@ -95,6 +101,36 @@ def published(access: KafkaAccess) -> list[dict[str, Any]]:
             for records in consumer.poll(timeout_ms=500).values():
                 found += [json.loads(record.value) for record in records]
     return found
+
+
+def test_every_role_can_be_asked(cluster: tuple[dict[str, Up], dict[str, str], KafkaAccess], tmp_path: Path) -> None:
+    roles, settings, _ = cluster
+    result("source", "create", "web", "--data", str(tmp_path / "serve"), **settings)
+    with ThreadPoolExecutor(3) as pool:
+        told = dict(zip(ROLES, pool.map(lambda role: command(*asked(tmp_path, role), **settings), ROLES), strict=True))
+        doctors = pool.map(lambda role: command("doctor", *asked(tmp_path, role)[1:], **settings), ROLES)
+        examined = dict(zip(ROLES, doctors, strict=True))
+    for role in ROLES:
+        assert told[role].returncode == 0, (role, told[role].stderr)
+        assert json.loads(told[role].stdout)["ready"] is True, role
+        findings = {each["check"]: each for each in json.loads(examined[role].stdout)}
+        assert f"touchfold {role} runs" in findings["lock"]["detail"]
+        assert [each for each in findings.values() if not each["ok"]] == [], role
+        assert examined[role].returncode == 0, role
+        assert ("ready" in findings) == (role in PROBED)
+    for role in PROBED:
+        note = json.loads((tmp_path / role / "run.json").read_text())
+        assert note["role"] == role
+        port = int(note["probe"].rpartition(":")[2])
+        until(lambda port=port: probe(port, "/ready")[0] == 200, f"{role} to be ready")  # type: ignore[misc]
+        assert probe(port, "/live") == (200, {"live": True, "role": role, "problems": []})
+        assert f'touchfold_role_ready{{command="{role}"}} 1' in probe(port, "/metrics")[1]
+    roles["publish"].stop()
+    assert result("status", *asked(tmp_path, "publish")[1:-1], **settings)["ready"] is False, "it does not run"
+
+
+def asked(tmp_path: Path, role: str) -> tuple[str, ...]:
+    return ("status", "--data", str(tmp_path / role), "--json")
 
 
 def test_each_edge_says_where_the_other_one_is(cluster: tuple[dict[str, Up], dict[str, str], KafkaAccess]) -> None:

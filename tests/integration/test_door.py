@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from functools import partial
 from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import pytest
@@ -28,6 +29,7 @@ from infra.adapters.phones import Phones
 from infra.adapters.postgres_dead_letters import PostgresDeadLetters
 from infra.adapters.postgres_log import PostgresLog
 from infra.adapters.postgres_sources import PostgresSources
+from infra.adapters.shared_buckets import SharedBuckets
 from infra.adapters.vault import PostgresVault
 from infra.drivers.door import Door, Limits
 from ingest.accept import Acceptor
@@ -77,6 +79,8 @@ class Running:
         self.log = PostgresLog(databases.main)
         self._door_log = PostgresLog(databases.main)
         self._door_letters = PostgresDeadLetters(databases.main)
+        self._folder = TemporaryDirectory()
+        self.buckets = SharedBuckets(Path(self._folder.name) / "rates")
         self.door = Door(
             self.acceptor,
             self.door_sources,
@@ -85,6 +89,7 @@ class Running:
             SystemClock().now,
             check_disk=check_disk,
             limits=limits,
+            take=self.buckets.take,
         )
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = int(self._listener.getsockname()[1])
@@ -106,6 +111,8 @@ class Running:
             *(self._door_log, self._door_letters),
         ):
             each.close()
+        self.buckets.close()
+        self._folder.cleanup()
 
     def source(self, name: str, settings: Mapping[str, Any] | None = None) -> str:
         return self.sources.create(name, datetime.now(UTC), settings)
@@ -321,7 +328,7 @@ def test_a_source_switched_off_or_of_another_origin_is_refused(running: Running)
 
 
 def test_a_source_over_its_rate_gets_429_with_retry_after(running: Running) -> None:
-    key = running.source("fast", {"events_per_s": 0.5})
+    key = running.source("fast", {"events_per_s": 0.01, "burst": 1})
     assert running.post("/v1/track", track(1), key).status == 200
     answer = running.post("/v1/track", track(2), key)
     assert (answer.status, answer.json()["code"]) == (429, "too_many_requests")
@@ -790,6 +797,36 @@ def test_an_acceptance_that_takes_too_long_answers_503_and_counts_once_when_repe
         assert {record.message_id for record in running.records("web")} == {"m-1", "m-2"}
     finally:
         blocker.close()
+        running.close()
+
+
+def test_a_request_that_is_answered_late_is_counted_once(databases: Databases) -> None:
+    refused: list[int] = []
+    running = Running(databases, limits=Limits(deadline_s=0.3))
+    go_on = threading.Event()
+    try:
+        running.door._refused = refused.append
+        key = running.source("web")
+
+        class Late(PostgresLog):
+            def append(self, batch: Sequence[Any]) -> list[tuple[int, int]]:
+                go_on.wait(DEADLINE_S)
+                raise StoreUnavailable("away", retry_after_s=7)
+
+        late = Late(databases.main)
+        good, running.door._log = running.door._log, late
+        assert running.post("/v1/track", track(1), key).status == 503
+        assert running.door.counters == (1, 0, 0, 0, 0, 1)
+        go_on.set()
+        until(lambda: running.door._waiting_requests == 0)
+        running.door._log = good
+        assert running.post("/v1/track", track(1), key).status == 200
+        assert running.post("/nowhere", b"").status == 404
+        assert running.door.counters == (3, 1, 0, 0, 1, 1)
+        assert refused == [503, 404]
+        late.close()
+    finally:
+        go_on.set()
         running.close()
 
 

@@ -89,8 +89,8 @@ class World:
         )
         self._numbers = count(1)
 
-    def send(self, identifiers: Sequence[tuple[str, str]], revenue: int = 10) -> bytes:
-        """An order by these identifiers, as the door writes it; returns its event key."""
+    def send(self, identifiers: Sequence[tuple[str, str]], revenue: int = 10, minute: int | None = None) -> bytes:
+        """An order by these identifiers, as the door writes it; returns its event key. `minute`: else the next."""
         number = next(self._numbers)
         tokens = self.vault.tokens(identifiers)
         ids = sorted(
@@ -99,7 +99,7 @@ class World:
         )
         route = ids[0][1]
         key = event_key(self.vault.hash_key, "shop", f"m{number}")
-        at = START + timedelta(minutes=number)
+        at = START + timedelta(minutes=number if minute is None else minute)
         sealed = self.vault.seal(route, json.dumps({"traits": {"street": SECRET}}).encode(), key)
         record = Record(
             v=1,
@@ -150,7 +150,9 @@ def is_what_the_log_says(world: World) -> bool:
     live = world.control.live()
     compiled = Compiled.of(live, "UTC", "USD")
     with world.rebuild.snapshot(live.revision) as snapshot:
-        return check(world.services, compiled, snapshot, lambda _done, _total: None).equal
+        verdict = check(world.services, compiled, snapshot)
+    assert verdict.differences == [], verdict.found
+    return verdict.equal
 
 
 @pytest.fixture
@@ -331,6 +333,27 @@ def test_events_routed_by_a_hub_that_stays_lose_their_owner_and_go_to_nobody(wor
     assert (done.identifiers, done.events) == (1, 2)
     assert world.orders_of(shared) == before
     assert world.rows("select count(*) from evidence where profile_id is null") == [(2,)]
+
+
+def test_events_of_nobody_go_with_the_hub_that_routed_them(world: World) -> None:
+    """Its visitor was erased before it: their evidence no longer says whose key sealed them."""
+    shared, visitor = ("email", "info@example.com"), ("anonymous_id", "visitor-1")
+    people = [("user_id", f"clerk-{number}") for number in range(7)]
+    for person in people:
+        world.send([person, shared])
+    world.send([shared, visitor])
+    world.settle()
+    world.send([shared, visitor], minute=0)  # accepted, not folded yet; its receipt is the earliest
+    world.eraser.erase(*visitor)
+    world.settle()
+    assert world.rows("select count(*) from states_r1") == [(8,)]
+    assert is_what_the_log_says(world)
+    done = world.eraser.erase(*shared)
+    world.settle()
+    assert (done.identifiers, done.events) == (1, 0)
+    assert world.rows("select count(*) from states_r1") == [(7,)]
+    assert [world.orders_of(person) for person in people] == [1] * 7
+    assert is_what_the_log_says(world)
 
 
 def test_an_identifier_seen_with_the_person_alone_goes_even_if_its_link_was_refused(world: World) -> None:

@@ -1,5 +1,6 @@
 """FOLD and DECIDE over a real PostgreSQL: from appended records to profiles, memberships and changes."""
 
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import timedelta
 from random import Random
@@ -20,9 +21,10 @@ from processors.definitions import apply_files, start_rebuild
 from processors.fold_batch import Batch
 from processors.rebuild import Builder
 from processors.worker import Compiled, Services, Worker, folder_of
+from projections.state import ORDER_CAP
 from schemas.definition_files import load_pack, parse_documents
 from schemas.definitions import to_json
-from schemas.record import Identifier, Pending, Record, encode, partition_of
+from schemas.record import CURRENT, Identifier, Pending, Reader, Record, encode, partition_of
 from tests.conftest import Databases
 from tests.reading_world import HandClock
 from tests.records import START, pending, purchase, record, token
@@ -60,13 +62,15 @@ class World:
         database.close()
         return rows
 
-    def check(self) -> Verdict:
+    def check(self, reader: Reader = CURRENT) -> Verdict:
         live = self.services.control.live()
         rebuild = PostgresRebuild(self.databases.main)
-        with rebuild.snapshot(live.revision, timeout_s=20) as snapshot:
-            verdict = check(self.services, self.worker.live.compiled, snapshot)
-        rebuild.close()
-        return verdict
+        with closing(rebuild), rebuild.snapshot(live.revision, timeout_s=20) as snapshot:
+            return check(self.services, Compiled.of(live, "UTC", "USD", self.services.order_cap, reader), snapshot)
+
+    def rebuilding(self) -> PostgresRebuild:
+        """A store of its own for a builder of this world."""
+        return PostgresRebuild(self.databases.main)
 
 
 @pytest.fixture
@@ -74,7 +78,7 @@ def world(databases: Databases) -> World:
     return new_world(databases)
 
 
-def new_world(databases: Databases) -> World:
+def new_world(databases: Databases, order_cap: int | None = ORDER_CAP) -> World:
     """The retail pack live over empty databases."""
     definitions = parse_documents(load_pack("retail"))
     database = Database(databases.main)
@@ -93,11 +97,26 @@ def new_world(databases: Databases) -> World:
         clock=clock,
         time_zone="UTC",
         currency="USD",
+        order_cap=order_cap,
     )
     return World(databases, clock, services, Worker(services, Builder(services, PostgresRebuild(databases.main))))
 
 
 ADA = [("user_id", "ada")]
+
+
+def test_a_check_holds_no_transaction_while_it_folds(world: World) -> None:
+    """An idle snapshot was ended by the server after two minutes, and held back vacuum until then."""
+    world.send(purchase(ADA, "o1", "20.00", START + timedelta(days=29)))
+    world.settle()
+    rebuild = PostgresRebuild(world.databases.main)
+    with rebuild.snapshot(1, timeout_s=20) as snapshot:
+        others = "select state from pg_stat_activity where datname = current_database() and xact_start is not null"
+        assert world.query(f"{others} and pid <> pg_backend_pid() and backend_type = 'client backend'") == []
+        world.query("select pg_terminate_backend(pid) from pg_stat_activity where application_name like '%snapshot%'")
+        assert len(list(snapshot.states())) == len(list(snapshot.states())) == 1
+        assert len(list(snapshot.profiles())) == len(list(snapshot.evidence())) == 1
+    rebuild.close()
 
 
 def test_an_event_makes_a_profile_with_its_stage_and_changes(world: World) -> None:
@@ -392,7 +411,7 @@ def test_an_event_that_is_replaced_while_a_revision_is_built_is_in_neither(world
     apply_files(world.services.control, [("more.yaml", text)], world.clock.now())
     folded = "select sum(next_offset) from progress where revision = 2"
     while world.query(folded) == [(0,)] and world.services.control.building() is not None:
-        world.worker._build(world.worker.live)
+        world.worker.build(world.worker.live)
     assert world.services.control.building() is not None, "folded, and not live yet"
     world.send(purchase(ADA, "o2", "9.00", START, message_id="m1"))
     world.settle()

@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection
 from datetime import timedelta
 from functools import partial
 from random import Random
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 
@@ -13,7 +13,7 @@ from infra.adapters.postgres_rebuild import PostgresRebuild
 from processors.fresh import Fresh
 from processors.rebuild import Builder
 from processors.worker import Worker
-from projections.state import State
+from projections.state import ORDER_CAP, State
 from schemas.record import Record, to_us
 from schemas.store import NO_EVENT, DecideTx, NewMark
 from tests.conftest import new_databases
@@ -145,8 +145,8 @@ def prepare(world: World) -> None:
 W = TypeVar("W", bound=World)
 
 
-def made(server: EmbeddedPostgres, kind: type[W]) -> W:
-    plain = new_world(new_databases(server))
+def made(server: EmbeddedPostgres, kind: type[W], order_cap: int | None = ORDER_CAP) -> W:
+    plain = new_world(new_databases(server), order_cap)
     world = kind(plain.databases, plain.clock, plain.services, plain.worker)
     prepare(world)
     return world
@@ -222,9 +222,11 @@ def test_most_profiles_of_a_known_customer_do_grow(server: EmbeddedPostgres) -> 
     assert decider is not None
     summed = decider._states
 
-    def noted(tx: DecideTx, profile_ids: Collection[bytes]) -> dict[bytes, State]:
+    def noted(
+        tx: DecideTx, profile_ids: Collection[bytes], wanted: Any, before: Any, watermark_us: int
+    ) -> dict[bytes, State]:
         read.extend(profile_ids)
-        return summed(tx, profile_ids)
+        return summed(tx, profile_ids, wanted, before, watermark_us)
 
     decider._states = noted  # type: ignore[method-assign]
     world.send(record([("user_id", "ada")], "m2"), record([("user_id", "bob")], "m3"))

@@ -316,7 +316,7 @@ def _poison(world: World, off: str) -> list[tuple[str, bytes | None, dict[str, s
         ("invalid_write_key", good, {"other": "header"}),
         ("not_found", good, {**own, "path": "/v1/teleport"}),
         ("not_found", good, {**own, "call": "/v1/m"}),
-        ("not_found", good, {"writekey": off}),
+        ("source_off", good, {"writekey": off}),
     ]
 
 
@@ -391,7 +391,7 @@ def test_a_message_set_aside_can_be_sent_again_once_its_source_is_on(world: Worl
     [letter] = world.wait_for_letters(1)
     with closing(Retrying(world.here)) as retrying:
         assert retrying.run([letter_of(world, letter)])["accepted"] == 0
-        world.sources.set("off", {"enabled": True})
+        world.sources.change("off", {"enabled": True})
     with closing(Retrying(world.here)) as retrying:
         outcome = retrying.run([letter_of(world, letter)])
         assert outcome == {"accepted": 0, "refused": [uuid_text(letter.id)], "gone": 0}  # one of its items still is

@@ -301,7 +301,7 @@ def test_values_become_json_as_the_contract_says() -> None:
         "json": {"a": [1, "9007199254740993", "x", None]},
         "bad": "{no json",
         "nested": [{"k": "0.5", "t": "2024-05-01T12:30:00.250000Z"}],
-        "nan": None,
+        "nan": "NaN",
         "blob": "01ff",
         "null": None,
     }

@@ -10,6 +10,7 @@ import pytest
 from projections import state as slots
 from projections.evaluate import Evaluator, compile_evaluator
 from projections.fold import Fold, compile_fold
+from projections.order_tree import joined
 from projections.state import State
 from schemas.definition_files import parse_documents
 from schemas.definition_merge import merge
@@ -62,6 +63,7 @@ def fold_all(*records: bytes, fold: Fold = FOLD) -> State:
         decoded = fold.decode(record)
         decoded.partition, decoded.offset = 3, offset
         fold.apply(decoded, state, None)
+    fold.lay_off(state)
     return fold.unpack(fold.pack(state))
 
 
@@ -167,6 +169,24 @@ def test_a_map_over_its_cap_becomes_overflow_for_good_and_folds_without_cap() ->
     assert capped.pack(capped.merge(half)) == capped.pack(state)
     free, evaluator = build(cap=None)
     assert evaluator.values(fold_all(*records, fold=free), to_us(NOON))["orders"] == 4
+
+
+def test_what_is_laid_off_with_what_is_folded_later_is_all_there_is() -> None:
+    records = [event("pos.purchase", order_id=f"o{i}", revenue=1) for i in range(6)]
+    capped, evaluator = build(cap=3)
+    state = capped.new_state()
+    laid = []
+    for part in (records[:4], records[4:5], records[4:]):
+        lifted = capped.lift(state)
+        for record in part:
+            capped.apply(capped.decode(record), state, None)
+        laid.append(capped.lay_off(state, lifted))
+    assert [maps and len(maps[0]) for maps in laid] == [4, 1, 2]
+    lifted = capped.lift(state)
+    assert capped.lay_off(state, lifted) is None
+    whole = joined([maps for maps in laid if maps], len(capped.maps(state)))
+    capped.sum_up(state, capped.summaries.of(whole, 0))
+    assert evaluator.values(capped.unpack(capped.pack(state)), to_us(NOON))["orders"] == 6
 
 
 def test_a_complaint_is_open_until_its_newest_event_resolves_it() -> None:

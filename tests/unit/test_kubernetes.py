@@ -194,7 +194,7 @@ def test_nothing_runs_as_root_writes_its_image_or_is_pulled_from_a_named_registr
 def test_the_settings_can_be_read_and_no_secret_is_among_them(tmp_path: Path) -> None:
     given = settings()
     ours = {key.removeprefix("TOUCHFOLD_") for key in given if key.startswith("TOUCHFOLD_")}
-    assert ours <= {*KEYS, *FILE_KEYS, PROBES}
+    assert ours <= {*KEYS, *FILE_KEYS}
     assert not {key for key in ours if re.search("PASSWORD$|MASTER_KEY$|^DATABASE$|^VAULT$", key)}
     files = {Path(value).name for value in given.values() if value.startswith("/secrets/")}
     assert files == SECRET_FILES
@@ -203,7 +203,7 @@ def test_the_settings_can_be_read_and_no_secret_is_among_them(tmp_path: Path) ->
     for name in files:
         (tmp_path / name).write_text("postgresql://touchfold@db/touchfold")
     read = {key: value.replace("/secrets", str(tmp_path)) for key, value in given.items()}
-    loaded = load({key: value for key, value in read.items() if key != f"TOUCHFOLD_{PROBES}"})
+    loaded = load(read)
     for role in ROLES:
         assert plan_of(role, loaded).roles
 

@@ -1,5 +1,6 @@
 """Small parts of the operator's side: disk reserve, clock, log lines, the note of a running `up`."""
 
+import errno
 import logging
 import os
 import sys
@@ -11,32 +12,65 @@ from psycopg2.extensions import parse_dsn
 
 from infra.adapters.clock import SystemClock
 from infra.adapters.data_folder import DataFolder, Running
-from infra.adapters.disk import Disk, free_share
+from infra.adapters.disk import BUILDING, MIB, WORKER, Disk, Space, reserve_bytes, room_needed, space, wal_bytes
 from infra.log_lines import OneLine
 from schemas.errors import DiskFull, NotFound, SettingsInvalid
 
+GIB = 2**30
 
-def test_the_door_stops_before_the_last_twentieth_of_the_disk(tmp_path: Path) -> None:
-    Disk(tmp_path, measure=lambda _path: 0.0501).check()
-    with pytest.raises(DiskFull, match="make room") as caught:
-        Disk(tmp_path, measure=lambda _path: 0.0499).check()
+
+@pytest.mark.parametrize(
+    ("total", "reserve", "wal"),
+    [
+        (100 * MIB, 25 * MIB, 32 * MIB),  # a quarter: a reserve of more would leave nothing to fill
+        (300 * MIB, 64 * MIB, 32 * MIB),
+        (2 * GIB, 2 * GIB // 20, 48 * MIB),
+        (40 * GIB, 2 * GIB, 1024 * MIB),
+        (10_000 * GIB, 5 * GIB, 1024 * MIB),
+    ],
+)
+def test_the_reserve_is_a_share_with_a_floor_and_a_ceiling_and_holds_the_wal(
+    total: int, reserve: int, wal: int
+) -> None:
+    assert (reserve_bytes(total), wal_bytes(total)) == (reserve, wal)
+
+
+def test_building_stops_before_the_door_and_the_door_before_the_worker(tmp_path: Path) -> None:
+    def at(free: int) -> Disk:
+        return Disk(tmp_path, measure=lambda _path: Space(free, 300 * MIB))
+
+    at(128 * MIB).check(BUILDING)
+    with pytest.raises(DiskFull, match="make room"):
+        at(128 * MIB - 1).check(BUILDING)
+    at(64 * MIB).check()
+    with pytest.raises(DiskFull, match="63 MiB left of 300, and the last 64 MiB are kept free") as caught:
+        at(64 * MIB - 1).check()
     assert (caught.value.status, caught.value.retry_after_s) == (503, 30)
+    assert at(64 * MIB - 1).has_room(WORKER)
+    assert not at(32 * MIB - 1).has_room(WORKER)
 
 
-def test_the_disk_is_looked_at_once_a_second_at_most(tmp_path: Path) -> None:
+def test_the_disk_is_looked_at_ten_times_a_second_at_most(tmp_path: Path) -> None:
     looks: list[Path] = []
     now = [0.0]
 
-    def measure(path: Path) -> float:
+    def measure(path: Path) -> Space:
         looks.append(path)
-        return 0.5
+        return Space(50 * GIB, 100 * GIB)
 
     disk = Disk(tmp_path, measure=measure, monotonic=lambda: now[0])
-    for at in (0.0, 0.5, 0.99, 1.0, 1.5):
+    for at in (0.0, 0.05, 0.09, 0.1, 0.15):
         now[0] = at
         disk.check()
     assert looks == [tmp_path, tmp_path]
-    assert 0 < free_share(tmp_path) <= 1
+    assert 0 < space(tmp_path).share <= 1
+
+
+def test_an_error_of_a_disk_without_room_is_disk_full_and_another_stays_what_it_is(tmp_path: Path) -> None:
+    with pytest.raises(DiskFull, match="make room"), room_needed(tmp_path / "not" / "yet"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    with pytest.raises(PermissionError), room_needed(tmp_path):
+        raise OSError(errno.EACCES, "Permission denied")
 
 
 def test_the_clock_is_utc_shifted_and_never_goes_back() -> None:

@@ -21,6 +21,12 @@ def test_without_any_setting_the_defaults_hold(tmp_path: Path) -> None:
     assert settings.master_key is None
 
 
+def test_trusted_proxies_are_addresses_and_networks(tmp_path: Path) -> None:
+    settings = load({"TOUCHFOLD_TRUSTED_PROXIES": "10.0.0.7, 192.168.1.5/16,2001:db8::/32,"}, data=tmp_path)
+    assert [str(each) for each in settings.proxies] == ["10.0.0.7/32", "192.168.0.0/16", "2001:db8::/32"]
+    assert load({}, data=tmp_path).proxies == ()
+
+
 def test_the_data_folder_is_touchfold_data_here_when_nothing_names_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -58,6 +64,9 @@ def test_a_file_in_the_data_folder_cannot_move_it(tmp_path: Path) -> None:
         ("TOUCHFOLD_PORT", "", "TOUCHFOLD_PORT is empty: give it a value, or unset it"),
         ("TOUCHFOLD_DOORS", "0", "greater than or equal to 1"),
         ("TOUCHFOLD_HOST", "http://me", "a host name or an address"),
+        ("TOUCHFOLD_TRUSTED_PROXIES", "10.0.0.0/8, proxy.internal", "names proxy.internal, which is no address"),
+        ("TOUCHFOLD_CONNECTIONS", "1", "greater than or equal to 8"),
+        ("TOUCHFOLD_API_RATE", "-1", "greater than or equal to 0"),
         ("TOUCHFOLD_TIME_ZONE", "Europe/Viena", "did you mean Europe/Vienna?"),
         ("TOUCHFOLD_TIME_ZONE", "qq", "such as Europe/Berlin"),
         ("TOUCHFOLD_REGION", "USA", "two capital letters"),

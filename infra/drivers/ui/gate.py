@@ -141,13 +141,14 @@ class Gate:
         now = self._services.session.door_clock.now()
         people = self._services.people
         try:
+            address = _address(scope)
             if token:
-                secret = await self._services.run(lambda: people.sign_in_with_token(token, now))
+                secret = await self._services.run(lambda: people.sign_in_with_token(token, now, address))
             else:
-                password, address = form.get("password", ""), _address(scope)
-                secret = await self._services.run(lambda: people.sign_in(name, password, now, address))
+                password = form.get("password", "")
+                secret = await self._services.run_password(lambda: people.sign_in(name, password, now, address))
         except TouchfoldError as err:
-            await _answer(send, err.status, _sign_in_page(wanted, err.message))
+            await _answer(send, err.status, _sign_in_page(wanted, err.message), err.retry_after_s)
             return
         if secret is None:
             said = "This token is unknown or was revoked." if token else "The name or the password is wrong."
@@ -174,9 +175,10 @@ class Gate:
         try:
             if password != form.get("again", ""):
                 raise TouchfoldError("the two passwords differ")
-            secret = await self._services.run(lambda: people.accept(link, password, now))
+            secret = await self._services.run_password(lambda: people.accept(link, password, now))
         except TouchfoldError as err:
-            await _answer(send, 400, _page("Welcome", _WELCOME.format(name=escape(name), error=_error(err.message))))
+            page = _page("Welcome", _WELCOME.format(name=escape(name), error=_error(err.message)))
+            await _answer(send, 429 if err.status == 429 else 400, page, err.retry_after_s)
             return
         viewer = await self._services.who(secret)
         if viewer is not None:
@@ -258,11 +260,13 @@ def _page(title: str, body: str) -> bytes:
     return _PAGE.format(title=title, body=body).encode()
 
 
-async def _answer(send: Send, status: int, body: bytes) -> None:
+async def _answer(send: Send, status: int, body: bytes, retry_after_s: int | None = None) -> None:
     headers = [
         (b"content-type", b"text/html; charset=utf-8"), (b"content-length", str(len(body)).encode()),
         (b"cache-control", b"no-store"),
     ]  # fmt: skip
+    if retry_after_s is not None:
+        headers.append((b"retry-after", str(retry_after_s).encode()))
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 

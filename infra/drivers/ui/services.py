@@ -13,19 +13,22 @@ from infra.acting import Acting
 from infra.adapters.meter import Meter
 from infra.adapters.postgres_audit import PostgresAudit
 from infra.adapters.postgres_operations import Operations
-from infra.adapters.postgres_people import Person, PostgresPeople
+from infra.adapters.postgres_people import HASHERS, Person, PostgresPeople
 from infra.adapters.postgres_sources import PostgresSources
 from infra.adapters.postgres_tokens import PostgresTokens
 from infra.archives import archive_of
 from infra.bootstrap import Session
+from infra.drivers.health import Health
 from infra.reading import Reading, reading_of
 from query.reports import Reports
+from schemas.errors import TooMany
 from schemas.roles import may
 
 log = logging.getLogger("touchfold.ui")
 
 T = TypeVar("T")
 THREADS: Final = 6
+WAITING_PASSWORDS: Final = 20  # each takes a tenth of a second of both cores
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,10 @@ class Services:
     reports: Reports
     acting: Acting
     run_sql: Callable[[str, int], Mapping[str, Any]]
+    health: Health
     _pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(THREADS, "ui"))
+    _passwords: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(HASHERS, "passwords"))
+    _passwords_waiting: int = 0
     _watchers: set[asyncio.Event] = field(default_factory=set)
     _loop: asyncio.AbstractEventLoop | None = None
 
@@ -78,6 +84,7 @@ class Services:
             reports=Reports(reading.segments.views, run_sql, session.clock),
             acting=Acting(session),
             run_sql=run_sql,
+            health=Health(session),
         )
 
     @cached_property
@@ -91,6 +98,19 @@ class Services:
     async def run(self, work: Callable[[], T]) -> T:
         """The answer of something that waits for a database, from a thread."""
         return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+
+    async def run_password(self, work: Callable[[], T]) -> T:
+        """The same for what looks at a password: in threads of its own, so that guessing holds no page up.
+
+        Raises TooMany where too much of it waits.
+        """
+        if self._passwords_waiting >= WAITING_PASSWORDS:
+            raise TooMany("too many people sign in at once: try again", retry_after_s=2)
+        self._passwords_waiting += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._passwords, work)
+        finally:
+            self._passwords_waiting -= 1
 
     async def who(self, secret: str) -> Viewer | None:
         """Whose session this is."""
@@ -132,6 +152,7 @@ class Services:
 
     def close(self) -> None:
         self._pool.shutdown(cancel_futures=True)
+        self._passwords.shutdown(cancel_futures=True)
         self.acting.close()
         self.audit.close()
         self.meter.close()

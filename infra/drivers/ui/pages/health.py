@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, cast
 
 from nicegui import ui
 
@@ -11,12 +11,12 @@ from infra.adapters.processes import Process
 from infra.drivers.ui import words
 from infra.drivers.ui.services import Services, Viewer
 from infra.drivers.ui.shell import STYLES_OF_OPERATORS, chip, connected, empty, every, page, panel
+from schemas.errors import StoreUnavailable
 from schemas.roles import OPERATE
 
 EVERY_S: Final = 3.0
 MUCH_LAG: Final = 100_000  # events
 LATE_S: Final = 300.0  # of the watermark
-LITTLE_DISK: Final = 0.1  # of the disk; the door refuses at 0.05
 _DOCS: Final = (
     ("API, with examples to try", "/api/v1/docs"), ("State as JSON", "/health"),
     ("Figures as JSON", "/api/v1/operations"), ("OpenAPI", "/api/v1/openapi.json"),
@@ -35,6 +35,7 @@ class _Look(NamedTuple):
     totals: Totals
     processes: Sequence[Process]
     letters: list[dict[str, Any]]
+    problems: Sequence[Mapping[str, str]]  # of /health
 
 
 class _Card(NamedTuple):
@@ -84,24 +85,38 @@ class _Health:
         def read() -> _Look:
             operations = services.operations
             state, letters = operations.state(now), operations.letters(50)
-            return _Look(time.monotonic(), state, services.meter.totals(), operations.processes(), letters)
+            totals, processes = services.meter.totals(), operations.processes()
+            return _Look(time.monotonic(), state, totals, processes, letters, problems())
 
-        found = await services.run(read)
+        def problems() -> Sequence[Mapping[str, str]]:
+            return cast(Sequence[Mapping[str, str]], services.health.look()["problems"])
+
+        try:
+            found = await services.run(read)
+        except StoreUnavailable as err:  # the figures are away: what is wrong is known all the same
+            wrong = await services.run(problems)
+            self._draw([], wrong or [{"check": "figures", "detail": err.message, "fix": "run touchfold doctor"}])
+            return
         cards = _cards(found, self._before)
-        self._draw(cards)
+        self._draw(cards, found.problems)
         self._draw_processes(found, self._before)
         if found.letters != self._letters:
             self._letters = found.letters
             self._draw_letters(found.letters)
         self._before = found
 
-    def _draw(self, cards: Sequence[_Card]) -> None:
-        wrong = [card for card in cards if card.wrong]
+    def _draw(self, cards: Sequence[_Card], problems: Sequence[Mapping[str, str]]) -> None:
+        told = {each["check"] for each in problems}
+        wrong = [card for card in cards if card.wrong and card.name.lower() not in told]
         self._summary.clear()
-        with self._summary, ui.element("section").classes("tf-panel" + (" tf-bad" if wrong else "")):
+        with self._summary, ui.element("section").classes("tf-panel" + (" tf-bad" if wrong or problems else "")):
             with ui.element("div").classes("tf-line"):
-                ui.icon("warning_amber" if wrong else "check_circle", color="warning" if wrong else "positive")
-                ui.label("Something needs you" if wrong else "Everything runs").classes("tf-panel-title")
+                bad = bool(wrong or problems)
+                ui.icon("warning_amber" if bad else "check_circle", color="warning" if bad else "positive")
+                ui.label("Something needs you" if bad else "Everything runs").classes("tf-panel-title")
+            for each in problems:
+                text = f"{each['check'].capitalize()}: {each['detail']}. Do: {each['fix']}."
+                ui.label(text).classes("tf-how tf-wrap")
             for card in wrong:
                 ui.label(f"{card.name}: {card.value}. {card.wrong}").classes("tf-how tf-wrap")
         self._cards.clear()
@@ -188,14 +203,18 @@ def _cards(found: _Look, before: _Look | None) -> list[_Card]:
         _Card("Database", words.size(state["database_bytes"]), f"revision {state['revision']}"),
         _Card(
             "Disk", words.percent(state["disk_free"], 0), "free",
-            "Make space: under 5 % the door answers 503 until there is some." if state["disk_free"] < LITTLE_DISK
-            else "",
+            "",
         ),
         _Card(
             "Vault", "open" if state["vault_lease"] else "closed", f"{words.count(state['erased'])} identifiers erased",
             "" if state["vault_lease"] else "Nothing personal can be kept or read: run touchfold doctor.",
         ),
     ]  # fmt: skip
+    for waits in state["partitions_waiting"]:
+        cards.append(
+            _Card(f"Partition {waits['partition']}", f"waits at {waits['offset']}", f"since {waits['since']}",
+                  f"{waits['reason']}. {waits['remedy'].capitalize()}")
+        )  # fmt: skip
     if state["unindexed"]:
         cards.append(_Card("Search", words.count(state["unindexed"]), "profiles wait for their words"))
     if state["building"] is not None:
@@ -207,9 +226,12 @@ def _cards(found: _Look, before: _Look | None) -> list[_Card]:
 def _archive_card(state: Mapping[str, Any]) -> _Card:
     trouble = state["archive_trouble"]
     if trouble is not None:
-        return _Card("Archive", "cannot be read", "the log keeps what no file holds", f"{trouble}.")
+        what = "cannot be read" if state["archived"] is None else "is damaged"
+        return _Card("Archive", what, "the log keeps what no file holds", f"{trouble}.")
+    held = f"events in {words.count(state['archive_files'])} files, {words.size(state['archive_bytes'])} of Parquet"
+    waits = state["archive_merging"]
     return _Card(
-        "Archived", words.count(state["archived"]), f"events in {words.size(state['archive_bytes'])} of Parquet"
+        "Archived", words.count(state["archived"]), f"{held}; {words.count(waits)} wait to be merged" if waits else held
     )
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from typing import Any, Final
+from urllib.parse import quote
 from uuid import UUID
 
 from nicegui import ui
@@ -9,11 +10,11 @@ from nicegui import ui
 from infra.drivers.ui import words
 from infra.drivers.ui.services import Services, Viewer
 from infra.drivers.ui.shell import chip, code, empty, page, panel, risk_chip, sparkline, stage_chip
-from query.exports import Exports
 from schemas.errors import TouchfoldError
 from schemas.roles import EXPORT, PERSONAL
 
 PAGE: Final = 50
+LISTED: Final = 100  # segments of the list at a time
 PAUSE_S: Final = 0.2
 PAGES_SEARCHED: Final = 8  # of a hundred hits each
 _EXAMPLE: Final = """segments:
@@ -45,40 +46,50 @@ def register(services: Services) -> None:
 
 
 async def _list(services: Services) -> None:
-    reading = services.reading.segments
-
-    def look() -> list[dict[str, Any]]:
-        trends = reading.trends(30)
-        found = []
-        for each in reading.overview():
-            shown = reading.show(each["name"])
-            found.append({**shown, "trend": [size for _, size in trends.get(each["name"], [])]})
-        return found
-
-    found = await services.run(look)
+    found, total = await services.run(lambda: services.reading.segments.listed(0, LISTED))
     with panel("All segments", note=_as_of(services, found)):
         if not found:
             empty("donut_small", "No segments yet", "Write one below; it is built over all of the past at once.")
-        with ui.element("div").classes("tf-table"):
-            with ui.element("div").classes("tf-row tf-head tf-listed").style(_LIST):
-                for name, side in (("Segment", ""), ("30 days", ""), ("Members", "tf-right"), ("Today", "tf-right")):
-                    ui.label(name).classes(side)
-            for each in found:
-                with ui.link(target=f"/segments/{each['name']}").classes("tf-row tf-listed").style(_LIST):
-                    with ui.element("div").style("min-width: 0"):
-                        with ui.element("div").classes("tf-line"):
-                            ui.label(words.title(each["name"])).classes("tf-strong")
-                            if each["state"] != "live":
-                                chip(each["state"], "blue")
-                        if each["description"]:
-                            ui.label(each["description"]).props("dir=auto")
-                        ui.label(each["sentence"]).classes("tf-muted").props("dir=auto")
-                    sparkline(each["trend"])
-                    ui.label(words.count(each["size"])).classes("tf-right tf-number tf-strong")
-                    ui.label(f"+{words.count(each['entered_today'])} −{words.count(each['left_today'])}").classes(
-                        "tf-right tf-number tf-muted"
-                    )
+        table = ui.element("div").classes("tf-table")
+        with table, ui.element("div").classes("tf-row tf-head tf-listed").style(_LIST):
+            for name, side in (("Segment", ""), ("30 days", ""), ("Members", "tf-right"), ("Today", "tf-right")):
+                ui.label(name).classes(side)
+        _rows_of(services, table, found, len(found), total)
     _how_to()
+
+
+def _rows_of(services: Services, table: ui.element, found: list[dict[str, Any]], shown: int, total: int) -> None:
+    """Add rows to the list, and where there are more segments, a button for the next of them."""
+    with table:
+        for each in found:
+            _row(each)
+        if shown >= total:
+            return
+        button = ui.button(f"Show more ({words.count(total - shown)} left)").props("flat no-caps")
+
+    async def go_on() -> None:
+        button.delete()
+        more, now = await services.run(lambda: services.reading.segments.listed(shown, LISTED))
+        _rows_of(services, table, more, shown + len(more), now if more else shown)
+
+    button.on_click(go_on)
+
+
+def _row(each: dict[str, Any]) -> None:
+    with ui.link(target=f"/segments/{each['name']}").classes("tf-row tf-listed").style(_LIST):
+        with ui.element("div").style("min-width: 0"):
+            with ui.element("div").classes("tf-line"):
+                ui.label(words.title(each["name"])).classes("tf-strong")
+                if each["state"] != "live":
+                    chip(each["state"], "blue")
+            if each["description"]:
+                ui.label(each["description"]).props("dir=auto")
+            ui.label(each["sentence"]).classes("tf-muted").props("dir=auto")
+        sparkline(each["trend"])
+        ui.label(words.count(each["size"])).classes("tf-right tf-number tf-strong")
+        ui.label(f"+{words.count(each['entered_today'])} −{words.count(each['left_today'])}").classes(
+            "tf-right tf-number tf-muted"
+        )
 
 
 def _as_of(services: Services, found: list[dict[str, Any]]) -> str:
@@ -110,7 +121,12 @@ class _Segment:
         def look() -> tuple[dict[str, Any], list[tuple[str, int]], list[dict[str, Any]], dict[str, dict[str, Any]]]:
             moves = reading.moves(name, MOVES)
             cards = cards_of([UUID(each["id"]).bytes for each in moves], personal=personal)
-            return reading.show(name), reading.trends(90).get(name, []), moves, {card["id"]: card for card in cards}
+            return (
+                reading.show(name),
+                reading.trends(90, [name]).get(name, []),
+                moves,
+                {card["id"]: card for card in cards},
+            )
 
         found, trend, moves, cards = await self._services.run(look)
         self._head(found)
@@ -269,20 +285,8 @@ class _Segment:
         if not await self._services.still(self._viewer, EXPORT):
             ui.notify("Your session has ended, or your role may not do this any more.", type="negative")
             return
-        personal = self._viewer.may(PERSONAL)
-        exports = Exports(self._services.reading.segments, self._services.reading.search)
-        note = ui.notification("Preparing the file …", spinner=True, timeout=None)
-        try:
-            content = await self._services.run(lambda: exports.file(self._name, format_, personal=personal))
-        except TouchfoldError as err:
-            ui.notify(err.message, type="negative")
-            return
-        finally:
-            note.dismiss()
-        self._services.audit.note(
-            self._viewer.name, self._viewer.role, "segment.exported", None, {"segment": self._name, "format": format_}
-        )
-        ui.download.content(content, f"{self._name}.{format_}")
+        # The API streams it, under the same session, and writes down who took it.
+        ui.download.from_url(f"/api/v1/segments/{quote(self._name)}/export?format={format_}")
 
 
 def _tree(node: Any, depth: int = 0) -> list[str]:

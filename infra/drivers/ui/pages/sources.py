@@ -8,6 +8,7 @@ from nicegui import context, ui
 
 from infra.adapters.postgres_sources import SourceRow
 from infra.drivers.ui import words
+from infra.drivers.ui.pages.source_settings import ask_settings
 from infra.drivers.ui.services import Services, Viewer
 from infra.drivers.ui.shell import STYLES_OF_OPERATORS, ask, chip, code, connected, empty, page, panel
 from schemas.errors import TouchfoldError
@@ -98,13 +99,16 @@ class _Sources:
     def _row(self, row: SourceRow) -> None:
         with ui.element("div").classes("tf-row tf-source"):
             ui.label(row.name).classes("tf-cut tf-strong").props("dir=auto")
-            with ui.element("div"):
+            with ui.element("div").classes("tf-line"):
+                if not row.settings.get("enabled", True):
+                    chip("off", "orange")
                 chip(f"{row.keys} key{'' if row.keys == 1 else 's'}", "green" if row.keys else "grey")
             today = ui.label().classes("tf-number tf-figure").props("data-what=today")
             refused = ui.element("div").classes("tf-figure").props("data-what=refused")
             self._figures[row.name] = (today, refused, ui.label().classes("tf-muted tf-cut"))
             self._figure(row.name)
             with ui.element("div").classes("tf-acts"):
+                ui.button("Settings", on_click=lambda: self._settings(row)).props("flat no-caps dense")
                 ui.button("New key", on_click=lambda: self._rotate(row)).props("flat no-caps dense")
                 revoke = ui.button("Revoke", on_click=lambda: self._revoke(row)).props("flat no-caps dense")
                 revoke.set_enabled(row.keys > 0)
@@ -151,7 +155,7 @@ class _Sources:
         name = row.name
         if row.keys and not await ask(
             f"Make a new key for {words.shortened(name, 60)}?",
-            "The key it has now ends within five seconds: give the new one to what sends with it.",
+            "The key it has now ends within a second: give the new one to what sends with it.",
             "Make a new key",
         ):
             return
@@ -191,7 +195,22 @@ class _Sources:
             ui.notify(err.message, type="negative", position="bottom")
             return
         self._services.audit.note(self._viewer.name, self._viewer.role, "source.revoked", None, {"source": name})
-        ui.notify(f"The keys of {words.shortened(name, 60)} end within five seconds", position="bottom")
+        ui.notify(f"The keys of {words.shortened(name, 60)} end within a second", position="bottom")
+        await self._draw()
+
+    async def _settings(self, row: SourceRow) -> None:
+        """Ask for a source's settings, and change them where somebody means it."""
+        if (changes := await ask_settings(row)) is None:
+            return
+        try:
+            await self._allowed()
+            await self._services.run(lambda: self._services.sources.change(row.name, changes))
+        except TouchfoldError as err:
+            ui.notify(err.message, type="negative", position="bottom")
+            return
+        detail = {"source": row.name, "settings": sorted(changes)}
+        self._services.audit.note(self._viewer.name, self._viewer.role, "source.changed", None, detail)
+        ui.notify(f"The settings of {words.shortened(row.name, 60)} are in force within a second", position="bottom")
         await self._draw()
 
     async def _allowed(self) -> None:

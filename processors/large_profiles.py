@@ -1,0 +1,169 @@
+"""Profiles over the cap: their orders are a tree beside the profile's row, of which an event touches one path.
+
+The profile's own state holds the root's summary, so deciding, pages and reports read a few KB whatever the history's
+length. A tree only gains entries: adding some twice changes nothing. Where some may have gone (a split, states made
+again from the log) it is made again from the signatures' states and what FOLD laid off from them.
+"""
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import msgspec
+
+from projections import order_tree
+from projections.fold import Fold
+from projections.order_summary import Maps, Summary
+from projections.order_tree import ROOT, Node
+from projections.state import ORDERS, State, pack, unpack
+from schemas.store import DecideTx, LaidOff, NodeRow
+
+FromLog = Callable[[DecideTx, Sequence[bytes]], State]
+"""The state of some signatures folded from the log, with all their orders."""
+
+
+class Part(NamedTuple):
+    """The state of one signature and partition."""
+
+    signature: bytes
+    state: State
+
+
+@dataclass
+class LargeProfiles:
+    """The trees of one revision's profiles, under the locks of the profiles' rows."""
+
+    fold: Fold
+    revision: int
+    from_log: FromLog
+
+    def grow(
+        self,
+        tx: DecideTx,
+        profile_id: bytes,
+        state: State,
+        summary: Summary,
+        joined: Collection[bytes],
+        today: int,
+    ) -> bool:
+        """Move what was folded into a state whose maps were empty into the tree; `summary`: of the stored state.
+
+        `joined`: signatures that the profile has now only; of them the tree must hold all that was laid off, for
+        others' later rows may be in it. False when there is no tree.
+        """
+        maps = self.fold.take_maps(state)
+        if joined:
+            maps = self._joined([maps], tx.laid_off(self.revision, [], {}, joined))
+        if any(maps):
+            root = self._add(tx, profile_id, maps, None, today)
+            if root is None:
+                return False
+            summary = root
+        self._show(state, summary, today)
+        return True
+
+    def sum_up(
+        self,
+        tx: DecideTx,
+        profile_id: bytes,
+        state: State,
+        parts: Sequence[Part],
+        marked: Collection[bytes] | None,
+        joined: Collection[bytes],
+        today: int,
+    ) -> None:
+        """Put the summary of a profile's orders into its merged state.
+
+        `marked`: the signatures whose states may hold what the tree lacks; None: the tree may hold too much.
+        `joined`: those that the profile has now only.
+        """
+        root = None if marked is None else self._caught_up(tx, profile_id, parts, marked, joined, today)
+        self._show(state, self._rebuilt(tx, profile_id, parts, today) if root is None else root, today)
+
+    def _show(self, state: State, summary: Summary, today: int) -> None:
+        self.fold.sum_up(state, self.fold.summaries.merge([summary], today))
+
+    def _caught_up(
+        self,
+        tx: DecideTx,
+        profile_id: bytes,
+        parts: Sequence[Part],
+        marked: Collection[bytes],
+        joined: Collection[bytes],
+        today: int,
+    ) -> Summary | None:
+        """The root after what signatures hold themselves and what was laid off since; None when there is no tree."""
+        rows = {row.node: row for row in tx.order_nodes(self.revision, profile_id, [ROOT], [])}
+        if ROOT not in rows:
+            return None
+        seen = _seen(rows[ROOT])
+        mine = {part.signature for part in parts}
+        laid = tx.laid_off(self.revision, mine.difference(joined), seen, mine.intersection(joined))
+        own = [self.fold.maps(part.state) for part in parts if part.signature in marked or part.signature in joined]
+        maps = self._joined(own, laid)
+        return self._add(tx, profile_id, maps, _last(laid, seen), today)
+
+    def _rebuilt(self, tx: DecideTx, profile_id: bytes, parts: Sequence[Part], today: int) -> Summary:
+        fold = self.fold
+        signatures = {part.signature for part in parts}
+        laid = tx.laid_off(self.revision, [], {}, signatures)
+        own = [fold.maps(part.state) for part in parts]
+        waiting = tx.awaiting_refold(self.revision, signatures)
+        if waiting:  # such as states of a build that laid nothing off
+            own.append(fold.maps(self.from_log(tx, sorted(waiting))))
+        nodes = order_tree.grown(fold.summaries, {}, order_tree.split(self._joined(own, laid)), today)
+        root = nodes.get(ROOT) or Node(fold.summaries.merge([], today), None)
+        tx.delete_order_nodes(self.revision, [profile_id])
+        self._save(tx, profile_id, nodes | {ROOT: root}, _last(laid, {}))
+        return root.summary
+
+    def _joined(self, own: Iterable[Maps], laid: Iterable[LaidOff]) -> Maps:
+        kinds = len(self.fold.maps(self.fold.new_state()))
+        return order_tree.joined([*own, *(unpack(row.maps) for row in laid)], kinds)
+
+    def _add(
+        self, tx: DecideTx, profile_id: bytes, maps: Maps, seen: Mapping[int, int] | None, today: int
+    ) -> Summary | None:
+        """Add entries to a tree; the root's summary, None when there is no tree. `seen`: None leaves it as it is."""
+        added = order_tree.split(maps)
+        wanted = order_tree.needed(added)
+        rows = {row.node: row for row in tx.order_nodes(self.revision, profile_id, wanted, added)}
+        if ROOT not in rows:
+            return None
+        stored = {node: _node(row, node in added) for node, row in rows.items()}
+        nodes = order_tree.grown(self.fold.summaries, stored, added, today)
+        known = _seen(rows[ROOT])
+        if seen is not None and seen != known:
+            nodes.setdefault(ROOT, stored[ROOT])
+        self._save(tx, profile_id, nodes, known if seen is None else seen)
+        return (nodes.get(ROOT) or stored[ROOT]).summary
+
+    def _save(self, tx: DecideTx, profile_id: bytes, nodes: Mapping[int, Node], seen: Mapping[int, int]) -> None:
+        rows = [
+            NodeRow(number, pack(node.summary), None if node.maps is None else pack(node.maps))
+            for number, node in sorted(nodes.items())
+        ]
+        if rows and rows[0].node == ROOT:
+            rows[0] = rows[0]._replace(maps=msgspec.msgpack.encode(dict(seen)))
+        tx.save_order_nodes(self.revision, profile_id, rows)
+
+
+def summary_of(state: State) -> Any:
+    """The summary in a state that holds one."""
+    return state[ORDERS]
+
+
+def _node(row: NodeRow, leaf: bool) -> Node:
+    return Node(unpack(row.summary), unpack(row.maps) if leaf and row.maps is not None else None)
+
+
+def _seen(root: NodeRow) -> dict[int, int]:
+    """Partition -> the last id laid off that is in the tree."""
+    return {} if root.maps is None else msgspec.msgpack.decode(root.maps, type=dict[int, int])
+
+
+def _last(laid: Iterable[LaidOff], seen: Mapping[int, int]) -> dict[int, int]:
+    last = dict(seen)
+    for row in laid:
+        last[row.partition] = max(row.id, last.get(row.partition, 0))
+    return last

@@ -1,0 +1,75 @@
+"""`record show|set-aside`, status, doctor, health and a retry, on a data folder whose log holds what cannot be read."""
+
+import json
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from infra.adapters.postgres_dead_letters import PostgresDeadLetters
+from infra.bootstrap import Session, session
+from infra.cli.main import run
+from infra.cli.status import measure
+from infra.doctor import on_session
+from infra.drivers.health import Health
+from infra.late_folding import fold_letter
+from infra.record_places import set_aside
+from processors.dead_letters import letter_key
+from schemas.errors import NotFound, SetAsideRefused
+from schemas.record import Pending, Reader, encode, partition_of
+from tests.records import purchase
+
+NEWER = Reader(2, {("touchpoint", 1): lambda old: old})
+
+
+def put(here: Session, *values: bytes) -> None:
+    key = next(key for n in range(99) if partition_of(key := bytes([0, 0, 0, n]) + bytes(12), 4) == 2)
+    here.log().append([Pending(key, value) for value in values])
+
+
+def test_a_partition_that_waits_is_told_everywhere_and_let_by(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def answer(*words: str) -> Any:
+        assert run([*words, "--data", str(tmp_path), "--json"]) == 0
+        return json.loads(capfd.readouterr().out)
+
+    good, bad = purchase([("user_id", "ada")], "o1", "20.00"), purchase([("user_id", "bob")], "o2", "30.00")
+    with session(tmp_path) as here:
+        here.vault().hold_lease()
+        put(here, encode(good), encode(bad).replace(b'"v":1', b'"v":2'), b"garbage", encode(good))
+        told: list[str] = []
+        (waits,) = here.settle(told.append)
+        assert (waits.wait.partition, waits.wait.offset) == (2, 1)
+        assert told[-1].startswith("partition 2 waits at offset 1")
+        (shown,) = measure(here)["waiting"]
+        assert shown["remedy"].endswith("touchfold record set-aside 2 1")
+        health = Health(here).look()
+        assert (health["status"], health["waiting"]) == ("degraded", [shown])
+        (finding,) = [each for each in on_session(here) if each.check == "records"]
+        assert not finding.ok
+        assert "partition 2 waits at offset 1" in finding.detail
+        assert "set-aside 2 1" in finding.fix
+        for place, reason in (((2, 0), "applied already"), ((2, 2), "by itself"), ((2, 3), "can be read")):
+            with pytest.raises(SetAsideRefused, match=reason):
+                set_aside(here, *place, "test")
+        with pytest.raises(NotFound, match="it ends at 4"):
+            set_aside(here, 2, 4, "test")
+    assert run(["status", "--wait", "--data", str(tmp_path)]) == 1
+    assert "waits at offset 1" in capfd.readouterr().out
+    found = answer("record", "show", "2", "1")
+    assert (found["version"], found["reads"], found["state"], found["code"]) == (2, 1, "waiting", "reader_too_old")
+    assert answer("record", "set-aside", "2", "1", "--yes")["offset"] == 1
+    assert run(["record", "set-aside", "2", "1", "--yes", "--data", str(tmp_path)]) == 1
+    capfd.readouterr()
+    with session(tmp_path) as here:
+        assert measure(here)["waiting"] == []
+        with closing(PostgresDeadLetters(here.dsn)) as letters:
+            rules = {letter.id: letter.rule for letter in letters.list()}
+        key = letter_key(2, 1)
+        assert rules == {key: "record_set_aside", letter_key(2, 2): "record_unreadable"}
+        assert not fold_letter(here, key), "this build cannot read it"
+        assert fold_letter(here, key, NEWER), "a newer one can"
+        here.settle()
+        assert measure(here)["applied"] == 4

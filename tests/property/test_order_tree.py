@@ -1,0 +1,100 @@
+"""A tree of orders says to the byte what the orders themselves say, in whatever order and pieces they came."""
+
+from datetime import datetime
+from random import Random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from projections import order_tree
+from projections.evaluate import compile_evaluator
+from projections.fold import Fold, compile_fold
+from projections.order_tree import Node
+from projections.state import State
+from schemas.record import to_us
+from tests.property.test_evaluate_laws import EVALUATORS, Case, cases
+from tests.property.test_fold_laws import folded
+from tests.reference_fold import Reference
+from tests.strategies import Event
+
+CAPPED = {
+    which: compile_evaluator(
+        ev.definitions,
+        compile_fold(ev.definitions, time_zone=which[1], currency="USD", order_cap=1),
+        time_zone=which[1],
+    )
+    for which, ev in EVALUATORS.items()
+}
+
+
+def summed_up(fold: Fold, events: list[Event], rnd: Random, today: int) -> State:
+    """The state of a profile over the cap, grown in pieces; some come twice, as after a restart."""
+    nodes: dict[int, Node] = {}
+    rest = list(events)
+    while rest:
+        size = rnd.randint(1, 4)
+        pieces = [rest[:size]] + ([events[: rnd.randint(0, len(events))]] if rnd.random() < 0.3 else [])
+        rest = rest[size:]
+        for piece in pieces:
+            added = order_tree.split(fold.maps(folded(fold, piece)))
+            known = {node: nodes[node] for node in order_tree.needed(added) if node in nodes}
+            nodes |= order_tree.grown(fold.summaries, known, added, today)
+    state = folded(fold, events)
+    fold.make_room(state)
+    root = nodes.get(order_tree.ROOT)
+    fold.sum_up(state, fold.summaries.merge([] if root is None else [root.summary], today))
+    packed = fold.pack(state)
+    return fold.unpack(packed)
+
+
+def check_tree(events: list[Event], at: datetime, which: tuple[str, str], rnd: Random) -> None:
+    free, capped = EVALUATORS[which], CAPPED[which]
+    whole = folded(free.fold, events)
+    at_us = max(to_us(at), *[to_us(event["occurred_at"]) for event in events]) if events else to_us(at)
+    today = free.fold.days.day(at_us - rnd.choice((0, 0, 10**13)))
+    state = summed_up(capped.fold, rnd.sample(events, len(events)), rnd, today)
+    slow = Reference(free.definitions, events, at, which[1], "USD")
+    assert capped.values(state, at_us) == {name: slow.value(name) for name in free.trait_names}
+    direct = {"birthday": "1990-05-17", "city": "Oslo"}
+    assert capped.decide(state, at_us, direct) == free.decide(whole, at_us, direct)  # the due time among it
+    assert capped.revenue_by_currency(state) == free.revenue_by_currency(whole)
+    assert capped.missing_rate(state) == free.missing_rate(whole)
+
+
+@given(cases(), st.randoms())
+@settings(max_examples=150, deadline=None)
+def test_a_summary_of_orders_says_what_the_orders_say(case: Case, rnd: Random) -> None:
+    check_tree(*case, rnd)
+
+
+@pytest.mark.long
+@given(cases(max_size=40), st.randoms())
+@settings(max_examples=4_000, deadline=None)
+def test_a_summary_of_orders_says_what_the_orders_say_at_length(case: Case, rnd: Random) -> None:
+    check_tree(*case, rnd)
+
+
+@given(cases(), st.randoms())
+@settings(max_examples=40, deadline=None)
+def test_a_tree_of_the_same_orders_is_the_same_tree(case: Case, rnd: Random) -> None:
+    events, _, which = case
+    fold = CAPPED[which].fold
+    today = 0  # nothing is too old to keep
+    one = summed_up(fold, events, rnd, today)
+    assert fold.pack(one) == fold.pack(summed_up(fold, rnd.sample(events, len(events)), rnd, today))
+
+
+def test_an_order_touches_one_leaf_and_reads_the_nodes_beside_its_way() -> None:
+    fold = CAPPED["retail", "Europe/Berlin"].fold
+    maps = fold.maps(fold.new_state())
+    maps[0] = [[f"{number:06}", 0, number, bytes(16), 1, "USD", 1, 1] for number in range(20_000)]
+    nodes = order_tree.grown(fold.summaries, {}, order_tree.split(maps), 0)
+    maps[0] = [["one more", 0, 5, bytes(16), 1, "USD", 1, 1]]
+    added = order_tree.split(maps)
+    needed = order_tree.needed(added)
+    assert len(needed) == 3 * order_tree.FANOUT + 1
+    changed = order_tree.grown(fold.summaries, {node: nodes[node] for node in needed if node in nodes}, added, 0)
+    assert len(changed) == 4
+    (leaf,) = added
+    assert len((changed[leaf].maps or [[]])[0]) < 40
