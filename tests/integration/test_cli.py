@@ -187,7 +187,7 @@ def test_doctor_names_what_is_wrong_and_what_to_do(tmp_path: Path) -> None:
     done = command("doctor", "--data", str(tmp_path), "--json")
     assert done.returncode == 1
     found = _bad(json.loads(done.stdout))
-    assert set(found) == {"log", "progress", "archive"}
+    assert set(found) == {"log", "progress", "archive", "merging"}
     assert all(found.values())
 
 

@@ -79,7 +79,15 @@ class World:
             routes = json.loads(connection.getresponse().read())["paths"]
         profile = result("profile", "user_id:c1", "--data", str(self.data))["id"]
         values = {
-            **{"kind": "user_id", "value": "c1", "profile_id": profile, "name": "vip", "event_id": "none"},
+            **{
+                "kind": "user_id",
+                "value": "c1",
+                "profile_id": profile,
+                "name": "vip",
+                "event_id": "none",
+                "partition": 0,
+                "offset": 0,
+            },
             "letter_id": "0" * 32,
         }
         found = [route.format_map(values) for route, methods in routes.items() if "get" in methods]

@@ -50,8 +50,8 @@ def _runs(up: Up, role: str, number: int) -> bool:
     return len(up.pids(role)) == number
 
 
-def _orders(data: Path) -> object:
-    return result("profile", "user_id:ada", "--data", str(data))["computed"]["lifetime_orders"]
+def _orders(data: Path, **settings: str) -> object:
+    return result("profile", "user_id:ada", "--data", str(data), **settings)["computed"]["lifetime_orders"]
 
 
 def test_up_is_ready_on_a_new_folder_keeps_it_to_itself_and_stops_in_order(
@@ -256,8 +256,8 @@ def test_up_and_commands_work_on_a_postgres_of_your_own(
     assert not (tmp_path / "postgres").exists()
     up.kill("worker")
     up.send_until_accepted(alone["write_key"], "track", _order(1))
-    result("status", "--wait", "--data", str(tmp_path))
-    assert _orders(tmp_path) == 1
+    result("status", "--wait", "--data", str(tmp_path), DATABASE=own_database)
+    assert _orders(tmp_path, DATABASE=own_database) == 1
     assert up.stop() == 0
     settled = result("status", "--wait", "--data", str(tmp_path), DATABASE=own_database)
     assert (settled["accepted"], settled["decided"], settled["ready"]) == (1, 1, False)
