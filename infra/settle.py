@@ -17,7 +17,7 @@ from schemas.waits import Waiting, open_transaction
 
 if TYPE_CHECKING:
     from infra.bootstrap import Session
-    from processors.worker import Build
+    from processors.worker import Build, Services
 
 LOOK_S: Final = 0.03
 PATIENCE_S: Final = 120.0  # without any advance: the worker is not there or cannot go on
@@ -80,18 +80,22 @@ def _settle(session: "Session", progress: Callable[[str], None]) -> None:
     worker = worker_of(session)
     log = session.log()
     session.vault().hold_lease()  # else every key is read again
-    with closing(Database(session.dsn, "touchfold settle", Lane.WORK)) as database, _resigning(worker.build):
+    with (
+        closing(Database(session.dsn, "touchfold settle", Lane.WORK)) as database,
+        _ending(worker.build, worker.live.services),
+    ):
         while worker.step():
             progress(_look(database, 0).told(sum(log.ends())))
 
 
 @contextmanager
-def _resigning(builder: "Build") -> Iterator[None]:
-    """The next to build in this process is another worker's builder."""
+def _ending(builder: "Build", services: "Services") -> Iterator[None]:
+    """The next to work in this process is another worker: this one leaves no lock and no connection of its own."""
     try:
         yield
     finally:
         builder.resign()
+        services.store.close()
 
 
 def _a_worker_lives(session: "Session") -> bool:
@@ -111,7 +115,10 @@ def _work_here(session: "Session", progress: Callable[[str], None]) -> None:
     worker = shared_worker_of(session)
     log = worker.services.log
     ends, tails = accepted_ends(log), Tails(log)
-    with closing(Database(session.dsn, "touchfold settle", Lane.WORK)) as database, _resigning(worker.builder):
+    with (
+        closing(Database(session.dsn, "touchfold settle", Lane.WORK)) as database,
+        _ending(worker.builder, worker.services),
+    ):
 
         def done(state: _State) -> bool:
             work_off(worker, lambda: progress(_look(database, 0).told(sum(log.ends()))))

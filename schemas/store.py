@@ -361,6 +361,9 @@ class ProjectionStore(Protocol):
     def number_feed(self) -> int:
         """Give committed feed batches without a number the next ones, in order; returns how many."""
 
+    def close(self) -> None:
+        """Give up the connection it works on."""
+
 
 class SegmentPair(NamedTuple):
     """A segment by name, with its bit in the old and the new revision (-1: not there)."""
