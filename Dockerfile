@@ -20,8 +20,10 @@ COPY infra ./infra
 RUN pip install --no-deps --no-build-isolation .
 
 USER touchfold
-ENV TOUCHFOLD_DATA=/data TOUCHFOLD_HOST=0.0.0.0
+ENV TOUCHFOLD_DATA=/data TOUCHFOLD_HOST=0.0.0.0 TOUCHFOLD_PROBE_PORT=8710
 EXPOSE 8700
 VOLUME ["/data"]
+HEALTHCHECK --interval=10s --timeout=10s --start-period=60s \
+    CMD ["python", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:8710/ready', timeout=5)"]
 ENTRYPOINT ["touchfold"]
 CMD ["up"]

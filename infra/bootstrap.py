@@ -63,14 +63,16 @@ class Adapters:
 def build(settings: Settings) -> Adapters:
     """Choose the adapters. Opens nothing."""
     server: Server
+    own: tuple[str, str] | None = None
     if settings.database is None:
         server = EmbeddedPostgres(settings.data, connections=embedded_connections(settings.doors))
     else:
         vault = settings.vault.get_secret_value() if settings.vault else None
         server = OwnPostgres(settings.data, settings.database.get_secret_value(), vault)
+        own = server.dsn, server.vault_dsn
     return Adapters(
         server=server,
-        folder=DataFolder(settings.data),
+        folder=DataFolder(settings.data, own),
         clock=SystemClock(settings.clock_offset_s),
         door_clock=SystemClock(),
         disk=Disk(settings.data),
@@ -253,8 +255,9 @@ class Session:
     adapters: Adapters
     dsn: str
     vault_dsn: str
-    url: str | None  # where the running `up` answers; None when none runs
+    url: str | None  # where the running `up` answers, "" for a role without HTTP; None when none runs
     deployment: Deployment
+    running: Running | None = None  # the `up` or role that is joined
     _opened: ExitStack = field(default_factory=ExitStack)
     _vault: PostgresVault | None = None
     _shared_log: EventLog | None = None
@@ -409,7 +412,7 @@ def _joined(settings: Settings, adapters: Adapters, running: Running, role: str)
     except StoreUnavailable:
         adapters.disk.check(WORKER)  # raises the reason, where `up` waits for room to start PostgreSQL
         raise
-    return Session(settings, adapters, running.dsn, running.vault_dsn, running.url, deployment)
+    return Session(settings, adapters, running.dsn, running.vault_dsn, running.url, deployment, running)
 
 
 def claim(adapters: Adapters, wait_s: float, say: Say = quiet) -> Running | None:

@@ -52,7 +52,9 @@ def records(waits: "Sequence[Waiting]") -> Finding:
     """No partition waits at a record that cannot be read yet."""
     if not waits:
         return Finding("records", True, "no partition waits at one that cannot be read yet")
-    detail = "; ".join(f"{each.told()} (since {each.since:%Y-%m-%d %H:%M:%S})" for each in waits)
+    detail = "; ".join(
+        each.told() + (f" (since {each.since:%Y-%m-%d %H:%M:%S})" if each.since is not None else "") for each in waits
+    )
     return Finding("records", False, detail, "; ".join(dict.fromkeys(each.remedy for each in waits)))
 
 

@@ -2,14 +2,17 @@
 
 import json
 from collections.abc import Callable
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 from infra.adapters import kafka_topics
 from infra.adapters.archive_reader import ArchiveReader
 from infra.adapters.archived_log import ArchivedLog
+from infra.adapters.connection_pool import Lane
 from infra.adapters.kafka_access import EVENTS, KafkaAccess
 from infra.adapters.kafka_log import KafkaLog
 from infra.adapters.postgres import Database
+from infra.adapters.postgres_control import add_partitions
 from infra.settings import Settings
 from schemas.errors import Problem, ServiceFailed, SettingsInvalid
 from schemas.ports import EventLog
@@ -75,13 +78,7 @@ def note_topic(database: Database, topic: str, topic_id: str, partitions: int) -
                 f"the topic {topic} was deleted and made anew (its id was {row[1]}, is {topic_id}): offsets of the new "
                 "one mean other events. Bring the old topic back, or restore database and archive from a backup"
             )
-        cursor.execute(
-            "insert into log_head select p, 0 from generate_series(0, %s) p on conflict do nothing", (partitions - 1,)
-        )
-        cursor.execute(
-            "insert into progress (revision, partition, epoch, next_offset) select r.revision, h.partition, 1, 0"
-            " from revisions r cross join log_head h where r.state in ('live', 'building') on conflict do nothing"
-        )
+        add_partitions(cursor, partitions)
 
 
 def warm_up(session: "Session") -> None:
@@ -106,6 +103,16 @@ def open_kafka_log(session: "Session") -> tuple[EventLog, Callable[[], None]]:
     finally:
         database.close()
     generation = int(row[0]) if row else 1
-    kafka = KafkaLog(access, partitions, generation, ack_s=settings.kafka_ack_s, buffer_mib=settings.kafka_buffer_mib)
+
+    def grown(count: int) -> None:
+        with closing(Database(session.dsn, "touchfold partitions", Lane.WORK)) as main, main.transaction() as cursor:
+            add_partitions(cursor, count)
+
+    kafka = KafkaLog(
+        *(access, partitions, generation),
+        ack_s=settings.kafka_ack_s,
+        buffer_mib=settings.kafka_buffer_mib,
+        grown=grown,
+    )
     # the archive when it is first read: a door that only appends need not load what reads Parquet and S3
     return ArchivedLog(kafka, ArchiveReader(lambda: archive_of(session, partitions))), kafka.close

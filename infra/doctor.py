@@ -11,16 +11,17 @@ from pathlib import Path
 from typing import Final
 
 from infra import checks
-from infra.adapters.data_folder import DataFolder
+from infra.adapters.data_folder import DataFolder, Running
 from infra.adapters.embedded_postgres import EmbeddedPostgres
 from infra.adapters.master_key import read_key
 from infra.adapters.migrations import FOLDER
 from infra.adapters.postgres import Database
 from infra.adapters.postgres_erasure import LedgerFile
 from infra.archives import archive_of
-from infra.asking import health_of
+from infra.asking import health_of, readiness_of
 from infra.bootstrap import Session, session
 from infra.checks import PAGES_FIX, SHOWN, WORK_FIX, Finding, guarded, whole_archive
+from infra.lags import Lags, lags_of, missing
 from infra.log_lines import described
 from infra.settings import Settings
 from infra.settle import waiting_now
@@ -114,13 +115,18 @@ def _pages_on_disk(data: "Path") -> Finding:
 
 
 def on_session(here: "Session") -> Iterator[Finding]:
-    holder = f"touchfold up runs at {here.url}" if here.joined else "no touchfold up runs; taken by this command"
+    holder = "no touchfold up runs; taken by this command"
+    if here.joined:
+        command = "up" if here.running is None else here.running.role
+        holder = f"touchfold {command} runs at {here.url}" if here.url else f"touchfold {command} runs"
     yield Finding("lock", True, holder)
     told: set[str] = set()
     if here.joined and here.url:
         for finding in _answers(here.url):
             told.add(finding.check)
             yield finding
+    if here.running is not None and here.running.probe:
+        yield _readiness(here.running)
     database = here.database("touchfold doctor")
     vault_database = here.vault_database("touchfold doctor")
     each: list[tuple[str, Callable[[], Finding]]] = [
@@ -147,6 +153,8 @@ def on_session(here: "Session") -> Iterator[Finding]:
         found = guarded(name, check)
         if found.ok or found.check not in told:  # else /health said it already
             yield found
+    if here.adapters.kafka is not None:
+        yield from _roles(here, database)
 
 
 def _python() -> Finding:
@@ -169,6 +177,32 @@ def _answers(url: str) -> Iterator[Finding]:
     yield Finding("http", True, f"{url}/health is {found['status']}")
     for each in found.get("problems", []):
         yield Finding(each["check"], False, each["detail"], each["fix"])
+
+
+def _readiness(running: "Running") -> Finding:
+    """What the role's own probe says."""
+    found = readiness_of(running.probe)
+    if found is None:
+        return Finding("ready", False, f"{running.probe}/ready does not answer", "read the role's lines; restart it")
+    lacks = "; ".join(f"{need}: {why}" for need, why in found.get("problems", {}).items())
+    if lacks:
+        return Finding("ready", False, lacks, "see that what it needs runs and can be reached from here")
+    return Finding("ready", True, f"{running.probe}/ready says so")
+
+
+def _roles(here: "Session", database: "Database") -> Iterator[Finding]:
+    """Which role of a cluster something waits for although no process of it lives."""
+    lags: list[Lags] = []
+
+    def ask() -> Finding:
+        lags.append(lags_of(here, database))
+        return Finding("roles", True, "")
+
+    asked = guarded("roles", ask)
+    if not asked.ok:
+        yield asked
+    for each in lags:
+        yield from missing(each)
 
 
 def _work(here: "Session", database: "Database") -> Finding:

@@ -1,5 +1,6 @@
 """Puts together what applies a record late: for dead letters of records that can be read after an upgrade."""
 
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 from infra.adapters.postgres_records import PostgresRecords
@@ -21,12 +22,14 @@ def fold_letter(session: "Session", letter: bytes, reader: Reader = CURRENT) -> 
     if not places:
         return True  # it was applied meanwhile
     services = services_of(session)
-    compiled = Compiled.of(services.control.live(), services.time_zone, services.currency, services.order_cap, reader)
-    folder = folder_of(services, compiled, {}, sharded=session.adapters.kafka is not None)
-    found = services.log.fetch(places)
-    try:
-        for record in found:
-            fold_late(folder, record)
-    except (KeyMissing, ReaderTooOld, RecordUnreadable, SealBroken):
-        return False
-    return bool(found)
+    with closing(services.store):  # a connection of its own, and there may be a letter after this one
+        live = services.control.live()
+        compiled = Compiled.of(live, services.time_zone, services.currency, services.order_cap, reader)
+        folder = folder_of(services, compiled, {}, sharded=session.adapters.kafka is not None)
+        found = services.log.fetch(places)
+        try:
+            for record in found:
+                fold_late(folder, record)
+        except (KeyMissing, ReaderTooOld, RecordUnreadable, SealBroken):
+            return False
+        return bool(found)

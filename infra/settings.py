@@ -15,6 +15,7 @@ from zoneinfo import ZoneInfo, available_timezones
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 
+from infra.secret_files import FILE_FIELDS, with_files_read
 from schemas.errors import Problem, SettingsInvalid
 from schemas.failpoints import NAMES
 
@@ -27,7 +28,7 @@ _OF_THE_TESTS: Final = frozenset({"SHARED", "TEST_KAFKA"})  # where the test sui
 _FAILPOINT: Final = re.compile(r"(?:(?P<role>[a-z]+)@)?(?P<name>[a-z_.]+)(?::(?P<hits>[1-9][0-9]{0,6}))?")
 _TEXTS: Final = frozenset(  # numbers and switches, as text
     {
-        *("port", "doors", "ui", "workers", "clock_offset_s"),
+        *("port", "probe_port", "doors", "ui", "workers", "clock_offset_s"),
         *("connections", "api_rate", "search_rate", "sign_in_rate"),
         *("kafka_insecure", "kafka_partitions", "kafka_replication", "kafka_ack_s", "kafka_buffer_mib"),
     }
@@ -58,6 +59,7 @@ class Settings(BaseModel):
     data: Path = Field(Path("touchfold-data"), description="the data folder")
     host: str = Field("127.0.0.1", min_length=1, description="the address to listen on")
     port: int = Field(8700, ge=0, le=65535, description="the port to listen on; 0 takes a free one")
+    probe_port: int = Field(0, ge=0, le=65535, description="the port of /live, /ready and /metrics of a role; 0: none")
     doors: int = Field(1, ge=1, le=16, description="HTTP processes that share the port")
     ui: bool = Field(True, description="whether the pages are served")
     connections: int = Field(4096, ge=8, le=1_000_000, description="of one HTTP process; fewer where descriptors are")
@@ -86,6 +88,7 @@ class Settings(BaseModel):
     kafka_personal: str | None = Field(None, description="topics that are given direct personal values, by commas")
     worker_runner: Literal["faust", "aiokafka"] = Field("faust", description="what drives the workers on Kafka")
     workers: int = Field(1, ge=0, le=64, description="worker processes of this machine; more than one only with kafka")
+    worker_id: str | None = Field(None, description="name of this machine's workers in their group; else the host's")
     archive: str | None = Field(None, description="another folder for the archive, or s3://bucket/prefix")
     s3_endpoint: str | None = Field(None, description="URL of an S3-compatible store; else Amazon's")
     time_zone: str = Field("UTC", description="whose days and midnights definitions count")
@@ -127,6 +130,13 @@ class Settings(BaseModel):
             raise ValueError("is a host name or an address, such as 127.0.0.1 or 0.0.0.0")
         return value
 
+    @field_validator("worker_id", mode="after")
+    @classmethod
+    def _member_name(cls, value: str | None) -> str | None:
+        if value is not None and re.fullmatch("[a-zA-Z0-9._-]{1,200}", value) is None:
+            raise ValueError("is letters, digits, ., _ and -, such as worker-1")
+        return value
+
     @field_validator("kafka_prefix", mode="after")
     @classmethod
     def _topic_name(cls, value: str) -> str:
@@ -139,6 +149,8 @@ class Settings(BaseModel):
         """Settings that need each other. The message names the one to give."""
         if self.log == "kafka" and self.kafka_bootstrap is None:
             raise ValueError(f"{PREFIX}KAFKA_BOOTSTRAP is missing: TOUCHFOLD_LOG=kafka needs it, such as host:9092")
+        if self.probe_port and self.probe_port == self.port:
+            raise ValueError(f"{PREFIX}PROBE_PORT is the same as {PREFIX}PORT: give another one")
         if self.log == "postgres" and self.workers > 1:
             raise ValueError(f"{PREFIX}WORKERS is more than 1: several workers need TOUCHFOLD_LOG=kafka")
         if (self.kafka_sasl is None) != (self.kafka_username is None):
@@ -189,6 +201,10 @@ class Settings(BaseModel):
 KEYS: Final = tuple(name.upper() for name in Settings.model_fields)
 """Every key, as in the environment behind TOUCHFOLD_; the file has them in small letters."""
 
+FILE_KEYS: Final = tuple(name.upper() for name in FILE_FIELDS)
+"""Names a file that holds the value, for each key that is a secret."""
+_NAMES: Final = frozenset({*KEYS, *FILE_KEYS})
+
 
 def load(environ: Mapping[str, str], *, data: Path | None = None, port: int | None = None) -> Settings:
     """Settings from the environment and the TOML file; `data` and `port` (of the command line) win over both.
@@ -217,13 +233,13 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, tuple[Any, str]]:
         key = name.removeprefix(PREFIX)
         if key in _OF_THE_TESTS:
             continue
-        if key not in KEYS and key not in _NOT_SETTINGS:
+        if key not in _NAMES and key not in _NOT_SETTINGS:
             raise _unknown(name, key)
         if not value:
             raise SettingsInvalid(f"{name} is empty: give it a value, or unset it", [Problem(name, "is empty")])
-        if key in KEYS:
+        if key in _NAMES:
             found[key.lower()] = (value, name)
-    return found
+    return with_files_read(found)
 
 
 def _from_file(configured: str | None, folder: Path) -> dict[str, tuple[Any, str]]:
@@ -242,16 +258,16 @@ def _from_file(configured: str | None, folder: Path) -> dict[str, tuple[Any, str
     found: dict[str, tuple[Any, str]] = {}
     for key, value in entries.items():
         origin = f"{key} in {path}"
-        if key.upper() not in KEYS or key != key.lower():
+        if key.upper() not in _NAMES or key != key.lower():
             raise _unknown(origin, key.upper(), small=True)
         if key == "data" and not configured:
             raise SettingsInvalid(f"{origin}: the file is in the data folder, so it cannot say where that is")
         found[key] = (value, origin)
-    return found
+    return with_files_read(found)
 
 
 def _unknown(origin: str, key: str, *, small: bool = False) -> SettingsInvalid:
-    near = get_close_matches(key, [*KEYS, *_NOT_SETTINGS], 1, 0.5)
+    near = get_close_matches(key, [*KEYS, *FILE_KEYS, *_NOT_SETTINGS], 1, 0.5)
     names = [PREFIX + each for each in KEYS]
     if small:
         near, names = [each.lower() for each in near], [each.lower() for each in KEYS]

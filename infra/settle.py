@@ -1,21 +1,23 @@
 """Wait until all that was accepted is applied and decided, or do it here. For commands; no loop of the worker's."""
 
 import time
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from functools import partial
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from infra.adapters.connection_pool import Lane
 from infra.adapters.disk import WORKER
 from infra.adapters.postgres import Database
 from infra.adapters.postgres_control import waiting
-from infra.adapters.reading_log import Tails
+from infra.adapters.reading_log import Tails, accepted_ends
 from schemas.errors import StoreUnavailable
-from schemas.waits import Waiting
+from schemas.waits import Waiting, open_transaction
 
 if TYPE_CHECKING:
     from infra.bootstrap import Session
+    from processors.worker import Build, Services
 
 LOOK_S: Final = 0.03
 PATIENCE_S: Final = 120.0  # without any advance: the worker is not there or cannot go on
@@ -78,9 +80,22 @@ def _settle(session: "Session", progress: Callable[[str], None]) -> None:
     worker = worker_of(session)
     log = session.log()
     session.vault().hold_lease()  # else every key is read again
-    with closing(Database(session.dsn, "touchfold settle", Lane.WORK)) as database:
+    with (
+        closing(Database(session.dsn, "touchfold settle", Lane.WORK)) as database,
+        _ending(worker.build, worker.live.services),
+    ):
         while worker.step():
             progress(_look(database, 0).told(sum(log.ends())))
+
+
+@contextmanager
+def _ending(builder: "Build", services: "Services") -> Iterator[None]:
+    """The next to work in this process is another worker: this one leaves no lock and no connection of its own."""
+    try:
+        yield
+    finally:
+        builder.resign()
+        services.store.close()
 
 
 def _a_worker_lives(session: "Session") -> bool:
@@ -98,15 +113,27 @@ def _work_here(session: "Session", progress: Callable[[str], None]) -> None:
 
     session.vault().hold_lease()
     worker = shared_worker_of(session)
-    with closing(Database(session.dsn, "touchfold settle", Lane.WORK)) as database:
-        work_off(worker, lambda: progress(_look(database, 0).told(sum(worker.services.log.ends()))))
+    log = worker.services.log
+    ends, tails = accepted_ends(log), Tails(log)
+    with (
+        closing(Database(session.dsn, "touchfold settle", Lane.WORK)) as database,
+        _ending(worker.builder, worker.services),
+    ):
+
+        def done(state: _State) -> bool:
+            work_off(worker, lambda: progress(_look(database, 0).told(sum(log.ends()))))
+            folded = _look(database, 0).folded
+            tails.cut(ends, folded)
+            return not tails.held
+
+        _until(database, _ALL, done, lambda seen: progress(seen.told(sum(ends))), lambda: None, tails)
 
 
 def _await(session: "Session", progress: Callable[[str], None]) -> None:
     """Positions first, then the marks they left: one statement sees both as of one instant."""
     with closing(Database(session.dsn, "touchfold settle", Lane.WORK)) as database:
         log = session.log()
-        ends = log.ends()
+        ends = accepted_ends(log)
         total = sum(ends)
         tails = None if session.adapters.kafka is None else Tails(log)
 
@@ -114,11 +141,12 @@ def _await(session: "Session", progress: Callable[[str], None]) -> None:
             if state.building is not None:
                 return False
             wanted = ends if tails is None else tails.cut(ends, state.folded)
-            places = enumerate(zip(state.folded, wanted, strict=True))
+            # a topic may be given partitions meanwhile: whoever looked first knows fewer, and those were empty
+            places = enumerate(zip_longest(state.folded, wanted, fillvalue=0))
             return all(at >= end or partition in state.waits for partition, (at, end) in places)
 
         check_room = partial(session.disk.check, WORKER)
-        state = _until(database, _ALL, folded, lambda seen: progress(seen.told(total)), check_room)
+        state = _until(database, _ALL, folded, lambda seen: progress(seen.told(total)), check_room, tails)
         for _ in range(ROUNDS):
             if state.newest == 0:
                 return
@@ -135,6 +163,7 @@ def _until(
     done: Callable[[_State], bool],
     tell: Callable[[_State], None],
     check_room: Callable[[], None],
+    tails: Tails | None = None,
 ) -> _State:
     last: _State | None = None
     since = time.monotonic()
@@ -148,8 +177,12 @@ def _until(
         elif time.monotonic() - since > FULL_S:
             check_room()
         if time.monotonic() - since > PATIENCE_S:
+            held = () if tails is None else sorted(tails.held.items())
+            waits = [open_transaction(partition, *place) for partition, place in held]
+            why = "; ".join(f"{each.told()}. Do: {each.remedy}" for each in waits)
             raise StoreUnavailable(
-                f"nothing was applied for {PATIENCE_S:.0f} s: look at the worker's lines in the log of touchfold up"
+                f"nothing was applied for {PATIENCE_S:.0f} s: "
+                + (why or "look at the worker's lines in the log of touchfold up")
             )
         time.sleep(LOOK_S)
 

@@ -187,7 +187,8 @@ class Archiver:
         Nothing found proves it only where the log's end is behind it and there is still nothing: a broker that has
         just become the leader shows less for a moment.
         """
-        if self.log.ends()[partition] < until:
+        ends = self.log.ends()
+        if partition >= len(ends) or ends[partition] < until:
             return False
         found = self.log.read(partition, start, 1)
         return not found or found[0].offset >= until

@@ -30,6 +30,7 @@ from schemas.erasures import (
     Job,
     Ledger,
     Receipt,
+    Remains,
     SealedLetter,
     Seen,
 )
@@ -104,7 +105,10 @@ class Eraser:
             return plan(reads, token, self.rules, self._kind_of(token))
 
     def erase(self, kind: str, value: str, *, force: bool = False, suppress: bool = False) -> Erased:
-        """Do all steps. Raises ErasureRefused when it needs `force`; after any other error `resume` goes on."""
+        """Do all steps. Raises ErasureRefused when it needs `force`, RightsMissing before anything is deleted; after
+        any other error `resume` goes on.
+        """
+        self._check_rights()
         token = self.find(kind, value)
         if token is None:
             if suppress and (normal := normalise(kind, value, phone=self.phone)) is not None:
@@ -147,7 +151,12 @@ class Eraser:
         }
         for step in STEPS[STEPS.index(job.step) + 1 :]:
             steps[step](job.erasure)
-        return Erased(True, len(job.erasure.tokens), job.erasure.events, receipt_of(job.erasure))
+        receipt = receipt_of(job.erasure, self.vault_rows.remains())
+        return Erased(True, len(job.erasure.tokens), job.erasure.events, receipt)
+
+    def _check_rights(self) -> None:
+        self.store.check_rights()
+        self.vault_rows.check_rights()
 
     def resume(self) -> int:
         """Finish open jobs, and do again what the ledger knows and a restored database does not; returns how many."""
@@ -158,6 +167,8 @@ class Eraser:
             if erasure.id not in opened and (self.store.not_named(tokens) or self.vault_rows.present(tokens)):
                 self.store.add_job(erasure)
                 jobs.append(Job(erasure, "fact"))
+        if jobs:
+            self._check_rights()
         for job in jobs:
             self.run(job)
         return len(jobs)
@@ -236,8 +247,8 @@ def digest_of(erasure: Erasure) -> str:
     return sha256("\n".join(sorted(erasure.hashes)).encode()).hexdigest()
 
 
-def receipt_of(erasure: Erasure) -> dict[str, object]:
-    """What the person who asked may keep: proof without personal data."""
+def receipt_of(erasure: Erasure, remains: Sequence[Remains]) -> dict[str, object]:
+    """What the person who asked may keep: proof without personal data, and what is still to go where."""
     return {
         "id": str(UUID(hex=erasure.id)),
         "erased_at": erasure.at.isoformat().replace("+00:00", "Z"),
@@ -246,6 +257,7 @@ def receipt_of(erasure: Erasure) -> dict[str, object]:
         "events": erasure.events,
         "suppressed": erasure.suppress,
         "sha256": digest_of(erasure),
+        "remains": [each._asdict() for each in remains],
     }
 
 
@@ -295,7 +307,8 @@ def delete_projections(writes: ErasureWrites, erasure: Erasure, rules: IdentityR
     """Delete what was computed of the person. Their signatures lose owner and evidence; signatures of others lose the
     erased token alone, and are resolved again where that may change who is whom.
 
-    States go with the route key, as a rebuild has it: where that is a hub that stays, the state stays unowned.
+    States go with the route key, as a rebuild has it: where that is a hub that stays, the state stays unowned, until
+    the hub is erased itself.
     """
     erased = set(erasure.token_bytes())
     seen = {each.signature: each for each in writes.evidence_of(erased)}
@@ -307,10 +320,10 @@ def delete_projections(writes: ErasureWrites, erasure: Erasure, rules: IdentityR
     beside = {token for s in seen for _, token in seen[s].tokens} - erased
     stay = beside - _hubs_that_stay(writes, beside, erased, gone, rules)
     around = [each for each in writes.evidence_of(stay) if each.signature not in seen]
-    writes.delete_states(unread)
+    writes.delete_states(unread | writes.nobodys(erased))
     _uncount(writes, ended)
     published = writes.delete_profiles(ended)
-    writes.empty_evidence(gone)
+    writes.empty_evidence(gone, {s: route_key(seen[s].tokens, rules) for s in gone - unread})
     writes.strip_evidence(left)
     writes.delete_tokens(erased)
     kept = {token for each in (*left, *around) for _, token in each.tokens}

@@ -100,6 +100,11 @@ class Builder:
             self._fail(revision, err.message)
         return True
 
+    def resign(self) -> None:
+        """Leave building to others: this process goes on without."""
+        self._building = None
+        self._store.resign()
+
     def _room(self, revision: Revision) -> bool:
         """Building doubles what is stored: it stops before it takes the room of the live revision and of the door."""
         room = self._has_room()
@@ -130,7 +135,7 @@ class Builder:
         return _Building(compiled, folder, decider, starts, BulkFold(folder, starts))
 
     def _slice(self, building: _Building, live: LiveView) -> None:
-        behind = [end - start for end, start in zip(live.next_offsets, building.next, strict=True)]
+        behind = _behind(building, live)
         if building.decided_up_to is None:
             if sum(behind) > NEAR:
                 self._fold_past(building, behind)
@@ -185,7 +190,7 @@ class Builder:
     def _finish(self, building: _Building, live: LiveView) -> None:
         """At a batch boundary of the live loop: fold and decide the rest, then swap."""
         with self._store.halted():
-            while any(behind := [e - s for e, s in zip(live.next_offsets, building.next, strict=True)]):
+            while any(behind := _behind(building, live)):
                 self._fold(building, behind, SLICE)
             refold_all(building.folder)
             watermark = live.lowest_watermark()
@@ -229,3 +234,11 @@ def swap_plan(old: Compiled, new: Compiled, at_us: int) -> SwapPlan:
         segment_hashes(new.definitions),
         at_us,
     )
+
+
+def _behind(building: _Building, live: LiveView) -> list[int]:
+    """By partition. Raises ProgressConflict when the log was given more: it is taken up again with these."""
+    ends = live.next_offsets
+    if len(ends) != len(building.next):
+        raise ProgressConflict(f"the log has {len(ends)} partitions now, {len(building.next)} before")
+    return [end - start for end, start in zip(ends, building.next, strict=True)]

@@ -5,6 +5,7 @@ transaction as the effect. Timers, marks, building revisions and the search inde
 """
 
 import logging
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from processors.decide_batch import Decider, Outcome, Sharing
 from processors.fold_batch import Batch, Folder, Report
 from processors.fresh import Fresh
 from processors.rebuild import Builder
-from processors.search_index import SLICE, SearchIndexer
+from processors.search_index import SearchIndexer
 from processors.worker import (
     BATCH,
     DUE,
@@ -51,13 +52,17 @@ MAX_WAIT_US: Final = MAX_WAIT // MICROSECOND
 
 @dataclass
 class SharedWorker:
-    """`PartitionWork` and the builder's `LiveView`. `owner` names it in the progress table; unique to the process."""
+    """`PartitionWork` and the builder's `LiveView`. `owner` names it in the progress table; unique to the process.
+
+    `check_in` is called before partitions are claimed; it raises where this process may not have any.
+    """
 
     services: Services
     builder: Builder
     index: SearchIndexer | None
     owner: str
     figures: KeepsFigures | None = None
+    check_in: Callable[[], None] = lambda: None
     totals: Report = field(default_factory=Report)
     _compiled: Compiled | None = None
     _folder: Folder | None = None
@@ -69,20 +74,22 @@ class SharedWorker:
     _broken: bool = False  # what the refold marks ask for cannot be made: not until the next claim
     _excuse: Callable[[], None] = lambda: None
     _since_us: int = 0  # when the piece of work at hand began
+    _worked_s: float = 0.0  # on events, since the search index last had its share
     _fresh: Fresh = field(default_factory=partial(Fresh, shared=True))
 
     # ------------------------------------------------------------ partitions
 
     def claim(self, partitions: Collection[int]) -> dict[int, int]:
+        self.check_in()
         revision = self.compiled.revision.revision
         if self.services.control.live().revision != revision:
             self.forget()
             revision = self.compiled.revision.revision
             partitions = {*partitions, *self._epochs}
         claimed = self.services.control.claim(revision, partitions, self.owner)
-        missing = set(partitions) - {each.partition for each in claimed}
-        if missing:
-            raise ProgressConflict(f"the database does not know partitions {sorted(missing)} yet: restart the roles")
+        if len(claimed) < len(set(partitions)):  # the topic was given more
+            self.services.control.add_partitions(max(partitions) + 1)
+            claimed = self.services.control.claim(revision, partitions, self.owner)
         self._epochs |= epochs_of(claimed)
         self._broken = False
         self._make()
@@ -99,10 +106,12 @@ class SharedWorker:
     # ------------------------------------------------------------ work
 
     def apply(self, batches: Sequence[Fetched]) -> dict[int, int]:
+        began = time.monotonic()
         with self._knowing():
             stopped = self._fold([self._batch(each) for each in batches])
             self._share(0)
             self._decide(self._watermark_us, until_none=False)
+        self._worked_s += time.monotonic() - began
         return stopped
 
     def salvage(self, batch: Fetched) -> dict[int, int]:
@@ -212,10 +221,11 @@ class SharedWorker:
         return beat.building is not None and self.builder(self)
 
     def _index(self, beat: Beat) -> bool:
+        worked_s, self._worked_s = self._worked_s, 0.0
         if self.index is None or not beat.search:
             return False
         compiled = self.compiled
-        return self.index.step(compiled.revision.revision, compiled.fold, compiled.evaluator, SLICE) > 0
+        return self.index.keep_up(compiled.revision.revision, compiled.fold, compiled.evaluator, worked_s) > 0
 
     def _keep_figures(self, beat: Beat) -> bool:
         if self.figures is None:

@@ -314,7 +314,7 @@ class Worker:
         figures: "KeepsFigures | None" = None,
     ) -> None:
         self._services = services
-        self._build = build
+        self.build = build
         self._index = index
         self._figures = figures
         self.live = LiveLoop(services, build.shadows, services.batch)
@@ -339,7 +339,7 @@ class Worker:
         worked = (waiting or due or pulse.marks) and live.step()
         if due and (not worked or live.waits):  # its watermark stands still, however busy the others are
             worked = live.decide_late(to_us(now - MAX_WAIT)) or worked
-        built = pulse.building is not None and self._build(live)
+        built = pulse.building is not None and self.build(live)
         indexed = pulse.search and self._index_some(time.monotonic() - began)
         counted = self._keep_figures(pulse.figures)
         self._save_watermarks()
@@ -402,6 +402,9 @@ class Build(Protocol):
 
     def __call__(self, live: LiveLoop) -> bool:
         """A slice of work; True if there was any."""
+
+    def resign(self) -> None:
+        """Leave building to others."""
 
 
 def decide_on(look: Callable[[], Outcome], store: ProjectionStore, *, until_none: bool) -> bool:

@@ -75,6 +75,12 @@ class Control(Protocol):
     def claim(self, revision: int, partitions: Collection[int], owner: str) -> list[Progress]:
         """Own these from now on: their epoch rises, which fences whoever had them."""
 
+    def has_unclaimed(self) -> bool:
+        """Whether a partition of the live revision was never anybody's."""
+
+    def add_partitions(self, count: int) -> None:
+        """The log has so many now: progress at the beginning of the new ones, in every revision."""
+
     def release(self, revision: int, epochs: Mapping[int, int]) -> None:
         """Own these no more, where they are still ours in these epochs (by partition)."""
 

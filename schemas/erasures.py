@@ -1,6 +1,6 @@
 """What an erasure is about, and the ports it works through (design C12). Tokens and hashes, never values."""
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import AbstractContextManager
 from datetime import datetime
@@ -73,6 +73,13 @@ class Receipt(NamedTuple):
     last: tuple[int, bytes]
 
 
+class Remains(NamedTuple):
+    """Where the storage below us may still hold what was deleted, sealed under the master key, and until when."""
+
+    where: str  # vault_table, wal, replicas, wal_archive, backups
+    until: str
+
+
 class ErasureReads(Protocol):
     """What an erasure looks at, in one transaction."""
 
@@ -82,6 +89,9 @@ class ErasureReads(Protocol):
 
     def evidence_of(self, tokens: Iterable[bytes]) -> list[Seen]:
         """All evidence that holds one of the tokens."""
+
+    def nobodys(self, routes: Iterable[bytes]) -> set[bytes]:
+        """The signatures that an erasure took from their owner and whose events are sealed under one of these."""
 
     def count_events(self, signatures: Iterable[bytes]) -> int: ...
 
@@ -104,8 +114,11 @@ class ErasureWrites(ErasureReads, FigureTx, Protocol):
     def delete_profiles(self, profile_ids: Collection[bytes]) -> list[tuple[bytes, int]]:
         """With memberships, in every revision; returns (profile id, next version) of those ever published."""
 
-    def empty_evidence(self, signatures: Collection[bytes]) -> None:
-        """The row stays, so that its events stay joinable: no tokens, no owner. Their orders count as nobody's."""
+    def empty_evidence(self, signatures: Collection[bytes], routes: Mapping[bytes, bytes]) -> None:
+        """The row stays, so that its events stay joinable: no tokens, no owner. Their orders count as nobody's.
+
+        `routes`: of those whose events can still be read, the token they are sealed under, for `nobodys`.
+        """
 
     def strip_evidence(self, rows: Sequence[Seen]) -> None:
         """Store tokens and owner of these."""
@@ -130,6 +143,9 @@ class ErasureWrites(ErasureReads, FigureTx, Protocol):
 
 class ErasureStore(Protocol):
     """The main database's part. Every method commits what it did before it returns."""
+
+    def check_rights(self) -> None:
+        """Raises RightsMissing where the account may not do one of the steps."""
 
     def reading(self) -> AbstractContextManager[ErasureReads]: ...
 
@@ -164,6 +180,9 @@ class ErasureStore(Protocol):
 class ErasureVault(Protocol):
     """The vault's part."""
 
+    def check_rights(self) -> None:
+        """As the store's."""
+
     def hashes(self, tokens: Collection[bytes]) -> list[bytes]: ...
 
     def present(self, tokens: Collection[bytes]) -> AbstractSet[bytes]: ...
@@ -176,7 +195,10 @@ class ErasureVault(Protocol):
         """A new epoch; returns when every lease was renewed in it or has expired. Raises StoreUnavailable."""
 
     def destroy(self, tokens: Collection[bytes]) -> None:
-        """Delete the rows and what PostgreSQL keeps of them in its files and WAL."""
+        """Delete the rows, and of what PostgreSQL keeps of them what can be; `remains` is the rest."""
+
+    def remains(self) -> list[Remains]:
+        """Where deleted rows may still be after `destroy`."""
 
 
 class Ledger(Protocol):

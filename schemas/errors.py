@@ -156,6 +156,12 @@ class ErasureRefused(TouchfoldError):
     code, disposition, status = "erasure_refused", Disposition.REJECT, 409
 
 
+class RightsMissing(TouchfoldError):
+    """Our account in PostgreSQL may not do what this needs: nothing was done, the message has the GRANT to run."""
+
+    code, disposition, status = "rights_missing", Disposition.STOP, 409
+
+
 class RecordUnreadable(TouchfoldError):
     """Bytes in the log that are no touchpoint record."""
 

@@ -11,6 +11,7 @@ SQL: Final = "sql"
 ACT: Final = "act"  # note, call, complaint, correction on a customer
 EXPORT: Final = "export"  # members of a segment as a file
 OPERATE: Final = "operate"  # health in detail, live events, dead letters
+RECORDS: Final = "records"  # let a partition pass a record that cannot be read
 ERASE: Final = "erase"
 SOURCES: Final = "sources"
 TOKENS: Final = "tokens"
@@ -24,6 +25,7 @@ RIGHTS: Final[Mapping[str, frozenset[str]]] = {
     ACT: frozenset({"admin", "staff", "service"}),
     EXPORT: frozenset({"admin", "marketer", "analyst", "service"}),
     OPERATE: frozenset({"admin", "analyst", "marketer"}),
+    RECORDS: frozenset({"admin"}),
     ERASE: frozenset({"admin", "privacy"}),
     SOURCES: frozenset({"admin"}),
     TOKENS: frozenset({"admin"}),

@@ -362,6 +362,9 @@ class ProjectionStore(Protocol):
     def number_feed(self) -> int:
         """Give committed feed batches without a number the next ones, in order; returns how many."""
 
+    def close(self) -> None:
+        """Give up the connection it works on."""
+
 
 class SegmentPair(NamedTuple):
     """A segment by name, with its bit in the old and the new revision (-1: not there)."""
@@ -395,7 +398,10 @@ class Rebuilding(Protocol):
         """Take the live revision's states, refold marks and progress over: right when both fold alike."""
 
     def lead(self) -> bool:
-        """Whether it is us who build; the first who asks does, until its connection ends."""
+        """Whether it is us who build; the first who asks does, until it resigns or its connection ends."""
+
+    def resign(self) -> None:
+        """Let another build from now on."""
 
     def halted(self) -> AbstractContextManager[None]:
         """Nobody folds for the live revision meanwhile: all have stopped at a batch boundary."""

@@ -16,6 +16,7 @@ T = TypeVar("T")
 WORKER: Final = "worker"  # readers: whose partition waits
 ARCHIVE: Final = "archive"
 REFOLD: Final = "refold"
+OPEN_TRANSACTION: Final = "open_transaction"  # the code of a wait for another producer
 UNREADABLE: Final = "record_unreadable"  # rules of the dead letters
 SET_ASIDE: Final = "record_set_aside"
 _ODD: Final = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
@@ -35,14 +36,19 @@ class Wait(NamedTuple):
 
 
 class Waiting(NamedTuple):
-    """A wait as it is kept: whose, and since when."""
+    """A wait as it is kept: whose, and since when; None where nobody knows."""
 
     reader: str
     wait: Wait
-    since: datetime
+    since: datetime | None
 
     @property
     def remedy(self) -> str:
+        if self.wait.code == OPEN_TRANSACTION:
+            return (
+                "end the producer that left it open, or wait until the brokers abort it (its transaction.timeout.ms, "
+                "by default at most 15 minutes); kafka-transactions.sh find-hanging names it"
+            )
         mend = "upgrade this build" if self.wait.code == "reader_too_old" else "restore what the reason names"
         if self.reader != WORKER:
             return f"{mend}: the workers have applied this record"
@@ -55,8 +61,14 @@ class Waiting(NamedTuple):
 
     def answer(self) -> dict[str, object]:
         """The JSON of contracts."""
-        since = self.since.isoformat().replace("+00:00", "Z")
+        since = None if self.since is None else self.since.isoformat().replace("+00:00", "Z")
         return {**self.wait._asdict(), "reader": self.reader, "since": since, "remedy": self.remedy}
+
+
+def open_transaction(partition: int, first: int, end: int) -> Waiting:
+    """Records that another producer's open transaction keeps from being read: from `first`, up to `end`."""
+    reason = f"another producer's transaction is open: {end - first:,} offsets behind it cannot be read yet"
+    return Waiting(WORKER, Wait(partition, first, OPEN_TRANSACTION, reason), None)
 
 
 class Bad(NamedTuple):

@@ -1,6 +1,7 @@
 """Fixtures shared by the suites: one real PostgreSQL a session, fresh databases a test."""
 
 import os
+import re
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import NamedTuple
 
 import psycopg2
 import pytest
+from psycopg2.extensions import make_dsn
 
 from infra.adapters.embedded_postgres import EmbeddedPostgres
 from infra.adapters.migrations import migrate
@@ -31,31 +33,57 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgre
     postgres.start()
     migrate(postgres.dsn, "main")
     migrate(postgres.vault_dsn, "vault")
+    make_plain_owner(postgres)
     yield postgres
     postgres.stop(immediate=True)  # nobody needs its files again
 
 
 def create_database(server: EmbeddedPostgres, template: str, name: str) -> str:
-    connection = psycopg2.connect(server.dsn.replace("dbname=touchfold", "dbname=postgres"))
-    connection.autocommit = True
-    with connection.cursor() as cursor:
-        cursor.execute(f"create database {name} template {template}")
-    connection.close()
+    """As the server's superuser; for what needs to be one."""
+    as_superuser(server, f"create database {name} template {template}")
     return server.dsn.replace("dbname=touchfold", f"dbname={name}")
 
 
+def as_superuser(server: EmbeddedPostgres, *statements: str) -> None:
+    connection = psycopg2.connect(server.dsn.replace("dbname=touchfold", "dbname=postgres"))
+    connection.autocommit = True
+    with connection.cursor() as cursor:
+        for statement in statements:
+            cursor.execute(statement)
+    connection.close()
+
+
+CLUSTER_MD = Path(__file__).parents[1] / "docs" / "cluster.md"
+OWNER = "plain_owner"
+PASSWORD = "touchfold-password"  # of the account in docs/cluster.md
+
+
+def account_of_the_docs(name: str) -> list[str]:
+    """The statements of docs/cluster.md that make the account and its databases, under another name."""
+    found = re.search(r"```sql\n(create role touchfold .*?)```", CLUSTER_MD.read_text(), re.DOTALL)
+    assert found is not None, "docs/cluster.md says how the account is made"
+    text = re.sub(r"\btouchfold(_vault)?\b(?!-)", rf"{name}\1", found[1])
+    return [each.strip() for each in text.split(";") if each.strip()]
+
+
+def make_plain_owner(server: EmbeddedPostgres) -> None:
+    """An account as docs/cluster.md makes it: it owns its databases, which serve as templates, and may nothing else."""
+    as_superuser(server, *account_of_the_docs(OWNER))
+    for database, which in ((OWNER, "main"), (f"{OWNER}_vault", "vault")):
+        migrate(make_dsn(server.dsn, dbname=database, user=OWNER, password=PASSWORD), which)
+
+
 def new_databases(server: EmbeddedPostgres) -> Databases:
-    """Databases of their own, migrated and empty."""
+    """Databases of their own, migrated and empty; the account that uses them owns them and may nothing else."""
     number = next(_NUMBERS)
-    return Databases(
-        create_database(server, "touchfold", f"main_{number}"),
-        create_database(server, "touchfold_vault", f"vault_{number}"),
-    )
+    names = {f"main_{number}": OWNER, f"vault_{number}": f"{OWNER}_vault"}
+    as_superuser(server, *(f"create database {name} template {made} owner {OWNER}" for name, made in names.items()))
+    return Databases(*(make_dsn(server.dsn, dbname=name, user=OWNER, password=PASSWORD) for name in names))
 
 
 @pytest.fixture
 def databases(server: EmbeddedPostgres) -> Databases:
-    """Fresh, migrated databases for one test."""
+    """Fresh, migrated databases for one test, of a plain owner."""
     return new_databases(server)
 
 

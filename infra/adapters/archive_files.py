@@ -12,7 +12,7 @@ for who has read the manifest before.
 import fcntl
 import os
 import time
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final, NamedTuple, Protocol
@@ -39,12 +39,49 @@ from schemas.failpoints import failpoint
 
 if TYPE_CHECKING:
     from hashlib import _Hash as Hash
+    from io import FileIO
 
 REFRESH_S: Final = 10.0  # how old what a reader knows of a remote manifest may be
 GRACE_S: Final = 900.0  # a replaced file stays: a statement takes 60 s, a file of a rebuild is read in seconds
 _SPARE: Final = 64  # replaced lines from which on a manifest is written whole again, once they are more than the rest
 _PIECE: Final = 2**20  # bytes
+_AHEAD_S: Final = 5.0  # an entry that is so much younger than now was made by another clock
 _RACY_S: Final = 0.1  # a file changed so short ago may change again under the same time
+
+
+class Grace:
+    """How long replaced files stay, also where the clock is put forward (not less) or back (not for a year).
+
+    `now`: Unix seconds; `monotonic`: seconds. A restarted process knows the clock alone.
+    """
+
+    def __init__(
+        self,
+        grace_s: float,
+        now: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._grace_s = grace_s
+        self._now = now
+        self._monotonic = monotonic
+        self._since: dict[str, float] = {}  # by path of the entry, as far as the clock does not tell
+
+    def began(self, entry: ArchiveFile) -> None:
+        """An entry was listed just now, by this process: it need not ask the clock."""
+        self._since[entry.path] = self._monotonic()
+
+    def is_over(self, by: ArchiveFile) -> bool:
+        """Whether what an entry stands for was replaced long enough ago."""
+        age_s = self._now() - by.replaced_at
+        if by.path not in self._since and age_s < -_AHEAD_S:  # the clock was put back: from now on
+            self._since[by.path] = self._monotonic()
+        since = self._since.get(by.path)
+        if since is None:
+            return age_s >= self._grace_s
+        over = self._monotonic() - since >= self._grace_s
+        if over and age_s >= self._grace_s:
+            del self._since[by.path]  # from here on the clock tells as well
+        return over
 
 
 class ArchiveFiles(Protocol):
@@ -132,7 +169,7 @@ class FolderFiles:
 
     def __init__(self, folder: Path, grace_s: float = GRACE_S) -> None:
         self.folder = folder
-        self._grace_s = grace_s
+        self._grace = Grace(grace_s)
         self._lock: int | None = None
         self._known = _Known(Live(), 0, sha256(b"").digest(), None)
 
@@ -223,10 +260,14 @@ class FolderFiles:
         failpoint("archive.after_rename")
 
     def append(self, entry: ArchiveFile) -> None:
-        with (self.folder / MANIFEST).open("ab") as file:
-            file.write(line_of(msgspec.json.encode(entry)))
-            file.flush()
-            os.fsync(file.fileno())
+        with (self.folder / MANIFEST).open("ab", buffering=0) as file:
+            end = file.seek(0, os.SEEK_END)
+            try:
+                _write_all(file, line_of(msgspec.json.encode(entry)))
+                os.fsync(file.fileno())
+            except OSError:
+                file.truncate(end)  # half a line would spoil the next one: a full disk may have room again
+                raise
 
     # ------------------------------------------------------------ replacing
 
@@ -252,6 +293,7 @@ class FolderFiles:
             failpoint("archive.manifest_renamed")
         else:
             self.append(entry)
+        self._grace.began(entry)
 
     def retired(self, partition: int) -> dict[str, ArchiveFile]:
         entries = self.newer(partition)
@@ -263,7 +305,7 @@ class FolderFiles:
             if name in listed or told is None:
                 continue
             by = replaced_by(told, entries)
-            if by is not None and by.replaced_at + self._grace_s <= time.time():
+            if by is not None and self._grace.is_over(by):
                 found[name] = by
         return found
 
@@ -329,6 +371,13 @@ class FolderFiles:
         return handle
 
 
+def _write_all(file: "FileIO", data: bytes) -> None:
+    """All of it or an OSError: an unbuffered file may write less than it was given."""
+    rest = memoryview(data)
+    while rest:
+        rest = rest[file.write(rest) :]
+
+
 def _has_size(path: Path, size: int) -> bool:
     try:
         return path.stat().st_size == size
@@ -338,7 +387,7 @@ def _has_size(path: Path, size: int) -> bool:
 
 def _is_settled(path: Path) -> bool:
     """Whether a change from now on changes its time as well: clocks of file systems tick every few milliseconds."""
-    return time.time() - path.stat().st_mtime > _RACY_S
+    return abs(time.time() - path.stat().st_mtime) > _RACY_S  # of a time to come: the clock was put back
 
 
 def write_whole(path: Path, data: bytes, point: str | None = None) -> None:

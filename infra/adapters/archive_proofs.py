@@ -94,11 +94,11 @@ class Proofs:
 
     def _is_due(self, entry: ArchiveFile, proof: Proof | None, now: float) -> bool:
         stat = stat_of(self._files.path(entry))
-        if stat is not None and now * 1e9 - stat[1] < _SETTLED_NS <= now * 1e9:
+        if stat is not None and abs(now * 1e9 - stat[1]) < _SETTLED_NS:
             return False
         if proof is None or proof.sha256 != entry.sha256 or proof.stat != (stat or (0, 0, 0)):
             return True
-        return now - proof.at >= (AGAIN_S if proof.good else DAMAGED_AGAIN_S)
+        return abs(now - proof.at) >= (AGAIN_S if proof.good else DAMAGED_AGAIN_S)
 
     def _proved(self, entry: ArchiveFile) -> Proof | None:
         """None: it is no longer listed, or was changed while it was read."""

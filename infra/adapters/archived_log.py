@@ -6,7 +6,7 @@ does not give, because it is away or damaged, the log gives while it has it: onl
 
 import logging
 from bisect import bisect_left
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
@@ -76,7 +76,7 @@ class ArchivedLog(LogBefore):
         starts = self._log_starts() if files and self._log_starts else [0] * self._log.partitions
         chosen: dict[Piece, list[int]] = {}
         for piece, offsets in files.items():
-            gone = min(offsets) < starts[piece.entry.partition]
+            gone = min(offsets) < _start(starts, piece.entry.partition)
             if gone or len(offsets) >= _FROM_FILE or self._reader.at_hand(piece):
                 chosen[piece] = offsets
             else:
@@ -87,7 +87,7 @@ class ArchivedLog(LogBefore):
             found += told
             missing = set(rest).difference((each.partition, each.offset) for each in told)
             starts = self._log_starts() if missing and self._log_starts else starts
-            lost = [(partition, offset) for partition, offset in missing if offset < starts[partition]]
+            lost = [(partition, offset) for partition, offset in missing if offset < _start(starts, partition)]
             if lost:
                 self._reader.look()
                 found += self._from_files(self._placed(lost, last=True)[0])
@@ -104,7 +104,7 @@ class ArchivedLog(LogBefore):
 
     def _fetch_instead(self, err: TouchfoldError, partition: int, offsets: Collection[int]) -> list[Stored]:
         found = self._log.fetch([(partition, offset) for offset in offsets])
-        if self._log_starts and min(offsets) < self._log_starts()[partition]:
+        if self._log_starts and min(offsets) < _start(self._log_starts(), partition):
             raise err from None
         _log.error("the log is read instead of the archive: %s", err.message)
         return found
@@ -160,3 +160,8 @@ class ArchivedLog(LogBefore):
             if at < len(rows.offsets) and rows.offsets[at] == offset:
                 found.append(rows.records[at])
         return found
+
+
+def _start(starts: Sequence[int], partition: int) -> int:
+    """Of a partition that the log was given after it was asked: nothing is gone from it yet."""
+    return starts[partition] if partition < len(starts) else 0

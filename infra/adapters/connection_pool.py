@@ -31,6 +31,9 @@ class Lane(IntEnum):
     READ = 2
 
 
+_NESTED: Final = Lane.NESTED  # a class's member takes longer to look up, and every statement passes here
+
+
 class Limits(NamedTuple):
     """Of one pool. `kept`: of `size`, how many READ may never have; one of them is NESTED's alone."""
 
@@ -83,8 +86,10 @@ class Pool:
         self._lock = threading.Lock()
         self._sweep_at = threading.Condition(self._lock)
         self._in_use = [0, 0, 0]  # by lane
+        self._lent = 0  # their sum
         self._idle: list[PooledConnection] = []  # the one given back last is taken first
         self._waiting: tuple[deque[_Waiter], ...] = (deque(), deque(), deque())
+        self._queued = 0  # the sum of their lengths
         self._users: WeakSet[object] = WeakSet()
         self._dedicated: WeakSet[object] = WeakSet()
         self._refused = 0
@@ -97,10 +102,9 @@ class Pool:
 
     def figures(self) -> Figures:
         with self._lock:
-            waiting = sum(map(len, self._waiting))
             open_now = sum(1 for each in self._dedicated if getattr(each, "is_open", False))
-            in_use, idle = sum(self._in_use), len(self._idle)
-            return Figures(self._label, self._limits.size, in_use, idle, waiting, open_now, self._refused)
+            in_use, idle = self._lent, len(self._idle)
+            return Figures(self._label, self._limits.size, in_use, idle, self._queued, open_now, self._refused)
 
     # --- who uses it -----------------------------------------------------------------------------------------------
 
@@ -133,15 +137,38 @@ class Pool:
         Raises ConnectionsInUse when none came free within `wait_s`, StoreUnavailable.
         """
         if _held.count:
-            lane = Lane.NESTED
-        connection = self._borrow(lane)
+            lane = _NESTED
+        connection = self._at_once(lane) or self._borrow(lane)
         _held.count += 1
         return connection, lane
 
     def take_back(self, connection: PooledConnection, lane: Lane) -> None:
         """What it is left in decides whether it is kept."""
         _held.count -= 1
-        self._give_back(connection, lane)
+        now = time.monotonic()
+        broken = bool(connection.closed) or connection.get_transaction_status() != TRANSACTION_STATUS_IDLE
+        gone: list[PooledConnection] = []
+        with self._lock:
+            if broken:  # most likely the others are too, and each would fail somebody once
+                gone = [connection, *self._take_idle()]
+            elif not self._users or now - connection.made_at > OLDEST_S:
+                gone = [connection]
+            else:
+                connection.idle_at = now
+                self._idle.append(connection)
+                if self._sweeper is None:
+                    self._start_sweeper()
+            self._release(lane)
+        if gone:
+            _close(gone)
+
+    def _at_once(self, lane: Lane) -> PooledConnection | None:
+        """An idle connection where nobody waits: what nearly every block gets. None: see `_borrow`."""
+        with self._lock:
+            if self._queued or not self._idle or not self._is_room(lane) or not self._idle[-1].is_quiet():
+                return None
+            self._count(lane, 1)
+            return self._idle.pop()
 
     def _borrow(self, lane: Lane) -> PooledConnection:
         deadline = time.monotonic() + self._limits.wait_s
@@ -163,10 +190,11 @@ class Pool:
     def _permit(self, lane: Lane, deadline: float) -> None:
         with self._lock:
             if self._is_room(lane) and not any(self._waiting[: lane + 1]):
-                self._in_use[lane] += 1
+                self._count(lane, 1)
                 return
             waiter = _Waiter()
             self._waiting[lane].append(waiter)
+            self._queued += 1
         try:
             waiter.woken.wait(max(0.0, deadline - time.monotonic()))
         except BaseException:  # Ctrl-C
@@ -174,12 +202,12 @@ class Pool:
                 if waiter.granted:
                     self._release(lane)
                 else:
-                    self._waiting[lane].remove(waiter)
+                    self._leave_queue(lane, waiter)
             raise
         with self._lock:
             if waiter.granted:
                 return
-            self._waiting[lane].remove(waiter)
+            self._leave_queue(lane, waiter)
             self._refused += 1
             limits, label = self._limits, self._label
         raise ConnectionsInUse(
@@ -189,13 +217,21 @@ class Pool:
             retry_after_s=1,
         )
 
+    def _leave_queue(self, lane: Lane, waiter: _Waiter) -> None:
+        self._waiting[lane].remove(waiter)
+        self._queued -= 1
+
+    def _count(self, lane: Lane, change: int) -> None:
+        self._in_use[lane] += change
+        self._lent += change
+
     def _is_room(self, lane: Lane) -> bool:
-        total, limits = sum(self._in_use), self._limits
-        if lane is Lane.NESTED:
-            return total < limits.size
-        if total >= limits.size - 1:
+        size, kept, _ = self._limits
+        if lane is _NESTED:
+            return self._lent < size
+        if self._lent >= size - 1:
             return False
-        return lane is Lane.WORK or self._in_use[Lane.READ] < limits.size - limits.kept
+        return lane is Lane.WORK or self._in_use[lane] < size - kept
 
     def _connect(self, deadline: float) -> PooledConnection:
         """PostgreSQL without a free connection is waited for like our own."""
@@ -212,41 +248,25 @@ class Pool:
         connection.made_at = time.monotonic()
         return connection
 
-    def _give_back(self, connection: PooledConnection, lane: Lane) -> None:
-        now = time.monotonic()
-        broken = bool(connection.closed) or connection.get_transaction_status() != TRANSACTION_STATUS_IDLE
-        gone: list[PooledConnection] = []
-        with self._lock:
-            if broken:  # most likely the others are too, and each would fail somebody once
-                gone = [connection, *self._take_idle()]
-            elif not len(self._users) or now - connection.made_at > OLDEST_S:
-                gone = [connection]
-            else:
-                connection.idle_at = now
-                self._idle.append(connection)
-                self._start_sweeper()
-            self._release(lane)
-        _close(gone)
-
     def _release(self, lane: Lane) -> None:
         """Pass the permit on: to who waits longest in the first lane that has room. Locked."""
-        self._in_use[lane] -= 1
-        if not any(self._waiting):
+        self._count(lane, -1)
+        if not self._queued:
             return
         for next_lane in Lane:
             waiting = self._waiting[next_lane]
             while waiting and self._is_room(next_lane):
                 waiter = waiting.popleft()
-                self._in_use[next_lane] += 1
+                self._queued -= 1
+                self._count(next_lane, 1)
                 waiter.granted = True
                 waiter.woken.set()
 
     # --- idle ones -------------------------------------------------------------------------------------------------
 
     def _start_sweeper(self) -> None:
-        if self._sweeper is None:
-            self._sweeper = threading.Thread(target=self._sweep, name="idle connections", daemon=True)
-            self._sweeper.start()
+        self._sweeper = threading.Thread(target=self._sweep, name="idle connections", daemon=True)
+        self._sweeper.start()
 
     def _sweep(self) -> None:
         """Close what nobody needed for `IDLE_S`; ends with the last of them."""

@@ -9,25 +9,40 @@ import errno
 import json
 import os
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
-from schemas.errors import SettingsInvalid
+from psycopg2.extensions import make_dsn, parse_dsn
+
+from schemas.errors import Problem, SettingsInvalid
+
+SECRET_FILE: Final = "postgres.secret"  # of the embedded server, whose account has this password
+_SECRET_WORDS: Final = ("password", "sslpassword")  # of a connection string
 
 
 class Running(NamedTuple):
-    """A running `up`: its process, where it answers, and the connection strings (secret, hence 0600)."""
+    """A running `up` or role: its process, where it answers, and the connection strings with passwords
+    (in memory alone).
+
+    `url` is empty for a role that serves no HTTP edge.
+    """
 
     pid: int
     url: str
     dsn: str
     vault_dsn: str
+    role: str = "up"  # the command that runs
+    probe: str = ""  # where its probes answer; empty where there are none
 
 
 class DataFolder:
-    """Paths only; nothing is made before `make`."""
+    """Paths only; nothing is made before `make`.
 
-    def __init__(self, path: Path) -> None:
+    `own`: the connection strings that the settings give, main and vault; None where the server is in the folder.
+    """
+
+    def __init__(self, path: Path, own: tuple[str, str] | None = None) -> None:
         self.path = path
+        self._own = own
         self.lock_file = path / "touchfold.lock"
         self.run_file = path / "run.json"
         self.master_key_file = path / "master.key"
@@ -67,30 +82,82 @@ class DataFolder:
         started = any((self.path / each).exists() for each in ("postgres.secret", "run.json", "logs/postgres.log"))
         return found + (["master.key"] if self.master_key_file.exists() and (found or started) else [])
 
+    def owner(self) -> int | None:
+        """The process of the `up` that owns the folder now, or None; a note that a killed one left does not count."""
+        note = self._note()
+        return None if note is None else int(note["pid"])
+
     def running(self) -> Running | None:
-        """The `up` that owns the folder now, or None; a note that a killed one left behind does not count."""
+        """That `up`, with how to reach its databases.
+
+        Raises SettingsInvalid when it works with a PostgreSQL whose password is in its settings, and not in ours.
+        """
+        note = self._note()
+        if note is None:
+            return None
+        more = {name: str(note[name]) for name in ("role", "probe") if name in note}
+        found = Running(int(note["pid"]), str(note["url"]), str(note["dsn"]), str(note["vault_dsn"]), **more)
+        return self._with_passwords(found, bool(note.get("own")))
+
+    def _note(self) -> dict[str, Any] | None:
         try:
             note: dict[str, Any] = json.loads(self.run_file.read_text(encoding="utf-8"))
             holder = self.lock_file.read_text(encoding="utf-8").strip()
-            found = Running(int(note["pid"]), str(note["url"]), str(note["dsn"]), str(note["vault_dsn"]))
-        except (FileNotFoundError, ValueError, KeyError):
+            pid = int(note["pid"])
+            whole = note.keys() >= {"url", "dsn", "vault_dsn"}
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
             return None
-        if holder != f"process {found.pid}":  # as EmbeddedPostgres.lock writes it
-            return None
-        return found if _alive(found.pid) else None
+        # as EmbeddedPostgres.lock writes it
+        return note if whole and holder == f"process {pid}" and _alive(pid) else None
+
+    def _with_passwords(self, found: Running, own: bool) -> Running:
+        if not own:
+            try:
+                password = (self.path / SECRET_FILE).read_text(encoding="utf-8").strip()
+            except FileNotFoundError:
+                return found
+            main, vault = (make_dsn(dsn, password=password) for dsn in (found.dsn, found.vault_dsn))
+        elif self._own is not None:
+            main, vault = (
+                make_dsn(dsn, **_secrets_of(given))
+                for dsn, given in zip((found.dsn, found.vault_dsn), self._own, strict=True)
+            )
+        else:
+            raise SettingsInvalid(
+                f"process {found.pid} runs on {self.path} with a PostgreSQL of your own, whose password is in its "
+                "settings alone: give this command the same TOUCHFOLD_DATABASE (or TOUCHFOLD_DATABASE_FILE)",
+                [Problem("TOUCHFOLD_DATABASE", "is missing")],
+            )
+        return found._replace(dsn=main, vault_dsn=vault)
 
     def write_running(self, running: Running) -> None:
-        """Leave the note: whole or not at all, readable by us alone."""
+        """Leave the note: whole or not at all, readable by us alone, and without a password all the same."""
+        note = running._asdict() | {
+            "dsn": without_secrets(running.dsn),
+            "vault_dsn": without_secrets(running.vault_dsn),
+            "own": self._own is not None,
+        }
         making = self.run_file.with_name("run.json.making")
         making.unlink(missing_ok=True)
         handle = os.open(making, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(handle, "w", encoding="utf-8") as out:
-            json.dump(running._asdict(), out)
+            json.dump(note, out)
         making.replace(self.run_file)
 
     def clear_running(self) -> None:
         with contextlib.suppress(FileNotFoundError):
             self.run_file.unlink()
+
+
+def without_secrets(dsn: str) -> str:
+    """A connection string that may be shown."""
+    shown = {word: value for word, value in parse_dsn(dsn).items() if word not in _SECRET_WORDS}
+    return str(make_dsn(**shown))
+
+
+def _secrets_of(dsn: str) -> dict[str, str]:
+    parts = parse_dsn(dsn)
+    return {word: parts[word] for word in _SECRET_WORDS if word in parts}
 
 
 def _alive(pid: int) -> bool:

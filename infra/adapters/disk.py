@@ -109,12 +109,12 @@ class Disk:
         """0..1 of the disk."""
         return self.space().share
 
-    def has_room(self, times: float = DOOR) -> bool:
-        """Whether more than so many times the reserve is free."""
+    def has_room(self, times: float = DOOR, needed: int = 0) -> bool:
+        """Whether more than so many times the reserve is free, beside `needed` bytes that are to be written."""
         found = self.space()
-        return found.free >= reserve_bytes(found.total) * times
+        return found.free - needed >= reserve_bytes(found.total) * times
 
-    def check(self, times: float = DOOR) -> None:
-        """Raises DiskFull (503, Retry-After) when no more than so many times the reserve is left."""
-        if not self.has_room(times):
+    def check(self, times: float = DOOR, needed: int = 0) -> None:
+        """Raises DiskFull (503, Retry-After) when no more than so many times the reserve is left, beside `needed`."""
+        if not self.has_room(times, needed):
             raise disk_full(self.path, self.space(), times)

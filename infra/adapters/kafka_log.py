@@ -1,8 +1,9 @@
 """`EventLog` in a Kafka topic. Offsets rise per partition, with gaps where transactions of other producers ended."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from infra.adapters.kafka_access import EVENTS, KafkaAccess
+from infra.adapters.kafka_growth import PartitionCount
 from infra.adapters.kafka_offsets import Offsets
 from infra.adapters.kafka_producing import AckedProducer, Placed
 from infra.adapters.kafka_reading import TopicReader
@@ -13,7 +14,8 @@ from schemas.record import Pending, Stored, partition_of
 class KafkaLog:
     """Any thread may call any method. Opens nothing before it is needed: a reader has no producer.
 
-    partitions: as the database knows them; None asks the brokers, once. generation: see the port.
+    partitions: as the database knows them; None asks the brokers. Either way they are asked again, and `grown(count)`
+    is called before the first use of a partition that the topic was given meanwhile. generation: see the port.
     ack_s: how long an append waits for the brokers. buffer_mib: what records they have not taken may take.
     """
 
@@ -25,19 +27,23 @@ class KafkaLog:
         *,
         ack_s: float = 8.0,
         buffer_mib: int = 64,
+        grown: Callable[[int], None] = lambda _count: None,
     ) -> None:
         config, topic = access.confluent(), access.topic(EVENTS)
-        self._partitions = partitions
         self._generation = generation
         self._offsets = Offsets(config, topic)
         self._reader = TopicReader(config, topic, self._offsets)
         self._producer = AckedProducer(config, topic, ack_s, buffer_mib * 2**20)
+        self._grown = grown
+        self._count = PartitionCount(partitions, self._offsets.count, self._make_ready)
 
     @property
     def partitions(self) -> int:
-        if self._partitions is None:
-            self._partitions = self._offsets.count()
-        return self._partitions
+        return self._count.known()
+
+    def _make_ready(self, count: int) -> None:
+        self._grown(count)
+        self._producer.learn_partitions()
 
     @property
     def generation(self) -> int:
@@ -69,12 +75,19 @@ class KafkaLog:
 
     def starts(self) -> list[int]:
         """By partition the first offset that retention has left."""
-        found = self._offsets.starts(range(self.partitions))
-        return [found[partition] for partition in range(self.partitions)]
+        partitions = range(self._count.fresh())
+        found = self._offsets.starts(partitions)
+        return [found[partition] for partition in partitions]
 
     def ends(self) -> list[int]:
         """See the port: the last stable offsets."""
-        found = self._offsets.ends(range(self.partitions))
+        partitions = range(self._count.fresh())
+        found = self._offsets.ends(partitions)
+        return [found[partition] for partition in partitions]
+
+    def high_ends(self) -> list[int]:
+        """The high watermarks: `ends` and what another producer's open transaction keeps from being read."""
+        found = self._offsets.high_watermarks(range(self.partitions))
         return [found[partition] for partition in range(self.partitions)]
 
     def warm_up(self) -> None:

@@ -54,6 +54,10 @@ class Offsets:
         """The last stable offset of each: behind the last record that can be read, before any open transaction."""
         return self._ask(partitions, OffsetSpec.latest())
 
+    def high_watermarks(self, partitions: Sequence[int]) -> dict[int, int]:
+        """The end of each with what open transactions hold back: nothing behind the first of them can be read yet."""
+        return self._ask(partitions, OffsetSpec.latest(), IsolationLevel.READ_UNCOMMITTED)
+
     def count(self) -> int:
         """How many partitions the topic has."""
         client = self._client()
@@ -78,7 +82,9 @@ class Offsets:
                 self._admin = AdminClient(config)
             return self._admin
 
-    def _ask(self, partitions: Sequence[int], spec: Any) -> dict[int, int]:
+    def _ask(
+        self, partitions: Sequence[int], spec: Any, isolation: IsolationLevel = IsolationLevel.READ_COMMITTED
+    ) -> dict[int, int]:
         """One request to each leader. Waits a little while leaders change."""
         wanted = {TopicPartition(self._topic, partition): spec for partition in partitions}
         found: dict[int, int] = {}
@@ -86,7 +92,7 @@ class Offsets:
         while True:
             client = self._client()
             waited = time.monotonic() - began
-            errors = self._gather(client, wanted, max(OFFSETS_S - waited, 0.5), found)
+            errors = self._gather(client, wanted, max(OFFSETS_S - waited, 0.5), found, isolation)
             wanted = {where: spec for where in wanted if where.partition not in found}
             if not wanted:
                 return found
@@ -101,12 +107,16 @@ class Offsets:
 
     @staticmethod
     def _gather(
-        client: AdminClient, wanted: dict[TopicPartition, Any], left_s: float, found: dict[int, int]
+        client: AdminClient,
+        wanted: dict[TopicPartition, Any],
+        left_s: float,
+        found: dict[int, int],
+        isolation: IsolationLevel,
     ) -> list[KafkaError]:
         """Add to `found` what is answered; the errors of the rest."""
         errors: list[KafkaError] = []
         try:
-            futures = client.list_offsets(wanted, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=left_s)
+            futures = client.list_offsets(wanted, isolation_level=isolation, request_timeout=left_s)
         except KafkaException as err:
             return [err.args[0]]
         for where, future in futures.items():

@@ -21,6 +21,7 @@ MAX_RECORD_BYTES: Final = 4_000_000  # below the topic's max.message.bytes, whic
 RECORD_OVERHEAD: Final = 256  # bytes that librdkafka and our callback keep for a waiting record, beside its own
 RETIRED_LIMIT: Final = 2  # broken producers whose threads have not ended: more than that, and we take no records
 _POLL_S: Final = 0.25
+_LEARN_S: Final = 5.0
 _log = logging.getLogger("touchfold.kafka")
 
 
@@ -174,6 +175,15 @@ class AckedProducer:
     def open(self) -> None:
         """Begin to connect: the brokers take half a second to give a producer its id. Waits for nothing."""
         self._current()
+
+    def learn_partitions(self) -> None:
+        """Of a topic that was given more: librdkafka refuses records for a partition it has not heard of."""
+        line = self._line
+        if line is not None:
+            try:
+                line.producer.list_topics(self._topic, _LEARN_S)
+            except KafkaException as err:
+                raise unavailable(err.args[0], self._topic, line.trouble) from err
 
     def waiting_bytes(self) -> int:
         """What records without a report take, in memory."""

@@ -279,7 +279,7 @@ def _step(name: str, topic: str, found: Found | None, settings: Settings) -> Ste
         if wish.key in found.config and not wish.is_met(found.config[wish.key])
     ]
     if name in GROWING and found.partitions < partitions:
-        why = "TOUCHFOLD_KAFKA_PARTITIONS; processes that run use them after their next start"
+        why = "TOUCHFOLD_KAFKA_PARTITIONS; all roles that run use them within a minute"
         changes.insert(0, Change("partitions", str(found.partitions), str(partitions), why))
     if found.replication < replication:
         hand = "move its partitions to more brokers with kafka-reassign-partitions.sh"

@@ -12,11 +12,17 @@ import psycopg2
 from psycopg2.extensions import make_dsn, parse_dsn
 
 from infra.adapters.embedded_postgres import EmbeddedPostgres
+from infra.adapters.pooler import shares_backends
 from infra.adapters.postgres import connect
 from schemas.errors import Problem, ServiceFailed, SettingsInvalid, StoreUnavailable
 
 OLDEST: Final = 14  # the migrations' SQL needs no more; 18 is what the wheel brings and what is tested
 VAULT_SUFFIX: Final = "_vault"
+_UTC: Final = frozenset({"UTC", "GMT", "Etc/UTC", "Etc/GMT", "UCT", "Etc/UCT", "Zulu", "Etc/Zulu", "Universal"})
+_OPTIONS_REFUSED: Final = (
+    "a pooler stands there; give the server's own address, or let it pool by session and pass our options on "
+    "(PgBouncer: pool_mode = session, ignore_startup_parameters = options)"
+)
 
 
 class OwnPostgres:
@@ -53,11 +59,26 @@ class OwnPostgres:
         try:
             with closing(connect(dsn, "touchfold check")) as connection:
                 version = connection.server_version // 10_000
+                zone = connection.get_parameter_status("TimeZone")
         except StoreUnavailable as err:
             reason = str(err.__cause__).strip().splitlines()[-1] if err.__cause__ else err.message
-            raise ServiceFailed(f"{key} does not answer ({reason}): start it, or correct the setting") from err
+            hint = _OPTIONS_REFUSED if "unsupported startup parameter" in reason else "start it, or correct the setting"
+            raise ServiceFailed(f"{key} does not answer ({reason}): {hint}") from err
         if version < OLDEST:
             raise ServiceFailed(f"{key} is PostgreSQL {version}: {OLDEST} or newer is needed")
+        if shares_backends(dsn):
+            raise ServiceFailed(
+                f"{key} goes through a pooler that gives each transaction another connection of the server (such as "
+                "PgBouncer with pool_mode transaction or statement): locks that guard progress and erasure would be "
+                "lost, and events counted twice. Give the server's own address, or set pool_mode = session for "
+                "this database"
+            )
+        if zone not in _UTC:
+            raise ServiceFailed(
+                f"{key} goes through something that drops the time zone we connect with (it is {zone}, must be UTC; "
+                "PgBouncer's ignore_startup_parameters does so): give the server's own address, or run there "
+                "ALTER ROLE our_account SET timezone = 'UTC'"
+            )
 
     def _make_vault(self) -> None:
         by_hand = f'create database "{self._vault_name}"'

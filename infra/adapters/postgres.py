@@ -99,13 +99,10 @@ class Database:
         return _Lent(self, autocommit=True)
 
     def lend(self) -> tuple[PooledConnection, Lane]:
-        self._attach()
-        return self.pool.lend(self._lane)
-
-    def _attach(self) -> None:
         if not self._attached:
             self._attached = True
             self.pool.attach(self)
+        return self.pool.lend(self._lane)
 
     def close(self) -> None:
         """Not used any more; the last one of the process closes what is idle. Used again, it counts again."""
@@ -153,7 +150,7 @@ class _Lent:
             raise (translated(failed) or failed) from (err or failed)
         finally:
             self._database.pool.take_back(connection, self._lane)
-        meant = translated(err)
+        meant = None if err is None else translated(err)
         if meant is not None:
             raise meant from err
 

@@ -11,6 +11,7 @@ from infra.adapters import postgres_members
 from infra.adapters.connection_pool import Lane
 from infra.adapters.postgres import Database
 from infra.adapters.postgres_figures import forget_figures, make_nobody_due
+from infra.adapters.postgres_locks import PARTITIONS_LOCK
 from schemas.control import SUPERSEDED, Beat, Progress, Pulse, Revision
 from schemas.errors import DefinitionsMoved
 from schemas.facts import Fact
@@ -99,6 +100,19 @@ class PostgresControl:
                 {"revision": revision, "partitions": sorted(partitions), "owner": owner},
             )
             return sorted(Progress(*row) for row in cursor.fetchall())
+
+    def has_unclaimed(self) -> bool:
+        with self._database.reading() as cursor:
+            cursor.execute(
+                "select exists (select from progress join revisions using (revision)"
+                " where state = 'live' and epoch = 1 and owner is null)"
+            )
+            row = cursor.fetchone()
+        return row is not None and bool(row[0])
+
+    def add_partitions(self, count: int) -> None:
+        with self._database.transaction() as cursor:
+            add_partitions(cursor, count)
 
     def release(self, revision: int, epochs: Mapping[int, int]) -> None:
         with self._database.transaction() as cursor:
@@ -260,6 +274,24 @@ def insert_fact(cursor: Cursor, fact: Fact, at: datetime) -> None:
     )
 
 
+def add_partitions(cursor: Cursor, count: int) -> None:
+    """Rows for partitions below `count` that the log was given; those that are there stay. Any number may do it.
+
+    What comes there was received after what was decided by now, so a new partition's watermark is the lowest of the
+    others: it holds nobody back before somebody reads it.
+    """
+    cursor.execute("select pg_advisory_xact_lock(%s)", (PARTITIONS_LOCK,))
+    cursor.execute(
+        "insert into log_head select p, 0 from generate_series(0, %s) p on conflict do nothing", (count - 1,)
+    )
+    cursor.execute(
+        "insert into progress (revision, partition, epoch, next_offset, watermark_us)"
+        " select r.revision, h.partition, 1, 0,"
+        " coalesce((select min(p.watermark_us) from progress p where p.revision = r.revision), 0)"
+        " from revisions r cross join log_head h where r.state in ('live', 'building') on conflict do nothing"
+    )
+
+
 def insert_revision(
     cursor: Cursor,
     revision: int,
@@ -270,6 +302,7 @@ def insert_revision(
     at: datetime,
 ) -> None:
     """A revision with its tables and its progress at the beginning of every partition."""
+    cursor.execute("select pg_advisory_xact_lock(%s)", (PARTITIONS_LOCK,))
     cursor.execute(
         "insert into revisions (revision, state, cause, definitions, content_hash, created_at)"
         " values (%s, %s, %s, %s, %s, %s)",

@@ -119,7 +119,7 @@ class PostgresDecide(OrderTreeRows):
 
     def evidence_of_tokens(self, tokens: Iterable[bytes]) -> list[EvidenceRow]:
         held = f"select signature from evidence_tokens where token = any({array_literal(tokens)})"
-        return self._evidence(f"signature in ({held})")
+        return self._evidence(f"signature in ({held}) and tokens <> '{{}}'")  # not what an erasure made nobody's
 
     def _evidence(self, condition: str) -> list[EvidenceRow]:
         rows = copy_out(self._cursor, f"select {EVIDENCE.names} from evidence where {condition}")

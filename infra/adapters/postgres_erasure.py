@@ -1,7 +1,7 @@
 """`ErasureStore` in PostgreSQL: jobs, erased tokens, and the deletions of an erasure (design C12)."""
 
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from hashlib import blake2b
@@ -18,6 +18,7 @@ from infra.adapters.postgres import Database, Uuid, Uuids, array_literal
 from infra.adapters.postgres_control import insert_fact
 from infra.adapters.postgres_figures import PostgresFigureTx, counted_rows
 from infra.adapters.postgres_locks import ERASURE_LOCK, IDENTITY_LOCK
+from infra.adapters.postgres_rights import Need, check_rights
 from infra.adapters.postgres_store import PostgresStore
 from schemas.erasures import Erasure, Job, Receipt, SealedLetter, Seen, TokenOwner
 from schemas.facts import PersonErased
@@ -25,6 +26,13 @@ from schemas.figures import Counted
 from schemas.store import NO_EVENT
 
 KIND: Final = "erase"
+_NEEDS: Final = (
+    Need("jobs|facts|marks|feed_batches|erased_tokens", ("select", "insert")),
+    Need("(states|memberships)_r[0-9]+|search|search_due|dead_letters", ("select", "delete")),
+    Need("profiles_r[0-9]+|tokens|evidence|evidence_tokens|refused_links", ("select", "update", "delete")),
+    Need("jobs|changes", ("select", "update", "insert")),
+    Need("revisions|register", ("select",)),
+)
 _EVIDENCE: Final = "e.signature, e.tokens, e.kinds, e.first_us, e.first_event, e.profile_id"
 
 
@@ -34,6 +42,10 @@ class PostgresErasures:
     def __init__(self, dsn: str) -> None:
         self._dsn = dsn
         self._database = Database(dsn, "touchfold erase", Lane.WORK)
+
+    def check_rights(self) -> None:
+        with self._database.transaction() as cursor:
+            check_rights(cursor, _NEEDS, "erasing")
 
     @contextmanager
     def reading(self) -> Iterator["PostgresErasure"]:
@@ -179,13 +191,21 @@ class PostgresErasure(PostgresFigureTx):
     def evidence_of(self, tokens: Iterable[bytes]) -> list[Seen]:
         self._cursor.execute(
             f"select {_EVIDENCE} from evidence e where e.signature in"
-            " (select signature from evidence_tokens where token = any(%s)) order by e.signature",
+            " (select signature from evidence_tokens where token = any(%s)) and e.tokens <> '{}' order by e.signature",
             (Uuids(list(tokens)),),
         )
         return [
             Seen(row[0], tuple(zip(row[2], row[1], strict=True)), row[3], row[4], row[5])
             for row in self._cursor.fetchall()
         ]
+
+    def nobodys(self, routes: Iterable[bytes]) -> set[bytes]:
+        self._cursor.execute(
+            "select signature from evidence_tokens join evidence e using (signature)"
+            " where token = any(%s) and e.tokens = '{}'",
+            (Uuids(list(routes)),),
+        )
+        return {row[0] for row in self._cursor.fetchall()}
 
     def count_events(self, signatures: Iterable[bytes]) -> int:
         return self._count("register where verdict = 0 and signature = any(%s)", signatures)
@@ -230,12 +250,16 @@ class PostgresErasure(PostgresFigureTx):
         )
         return [(profile_id, version + 1) for profile_id, version in sorted(versions.items())]
 
-    def empty_evidence(self, signatures: Collection[bytes]) -> None:
+    def empty_evidence(self, signatures: Collection[bytes], routes: Mapping[bytes, bytes]) -> None:
         gone = Uuids(list(signatures))
         self._cursor.execute(
             "update evidence set tokens = '{}', kinds = '{}', profile_id = null where signature = any(%s)", (gone,)
         )
-        self._cursor.execute("delete from evidence_tokens where signature = any(%s)", (gone,))
+        self._cursor.execute(
+            "delete from evidence_tokens where signature = any(%s)"
+            " and (signature, token) not in (select * from unnest(%s, %s))",
+            (gone, Uuids(list(routes)), Uuids(list(routes.values()))),
+        )
         self._cursor.execute("delete from refused_links where signature = any(%s)", (gone,))
         self.add_nobody(signatures)
 

@@ -233,12 +233,13 @@ class PostgresFold(LaidOffRows):
             return
         source = self._stage.rows(EVIDENCE, [pack_evidence(row) for row in sorted(rows)])
         self._cursor.execute(
-            f"insert into evidence select * from {source} on conflict (signature) do update"
+            f"with saved as (insert into evidence select * from {source} on conflict (signature) do update"
             " set first_us = excluded.first_us, first_event = excluded.first_event,"
             f" tokens = case when evidence.first_us = {NO_RECEIPT[0]} then excluded.tokens else evidence.tokens end,"
             f" kinds = case when evidence.first_us = {NO_RECEIPT[0]} then excluded.kinds else evidence.kinds end"
-            " where (excluded.first_us, excluded.first_event) < (evidence.first_us, evidence.first_event);"
-            f" insert into evidence_tokens select unnest(tokens), signature from {source}"
+            " where (excluded.first_us, excluded.first_event) < (evidence.first_us, evidence.first_event)"
+            " returning tokens, signature)"  # as stored: an emptied one stays nobody's
+            " insert into evidence_tokens select unnest(tokens), signature from saved"
             " order by 1, 2 on conflict do nothing"
         )
 
@@ -270,7 +271,8 @@ class PostgresFold(LaidOffRows):
         self._cursor.execute(
             f"delete from evidence_tokens where signature = any({gone});"
             f" delete from tokens t where token = any({tokens})"
-            "   and not exists (select from evidence_tokens e where e.token = t.token);"
+            "   and not exists (select from evidence_tokens h join evidence e using (signature)"
+            "     where h.token = t.token and e.tokens <> '{}');"
             f" update tokens set first_us = {NO_RECEIPT[0]}, first_event = '{NO_RECEIPT[1].hex()}', last_us = {number},"
             f" last_event = '{key.hex()}', hub = false, profile_id = null where token = any({tokens});"
             f" select signature from evidence_tokens where token = any({tokens})"

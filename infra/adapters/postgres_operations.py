@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
@@ -17,7 +18,7 @@ from schemas.merge_plan import waiting as waiting_files
 from schemas.ports import EventLog
 from schemas.record import decode, from_us, received_us, to_us
 from schemas.store import Verdict
-from schemas.waits import Wait, Waiting
+from schemas.waits import Wait, Waiting, open_transaction
 
 if TYPE_CHECKING:
     from infra.adapters.disk import Disk
@@ -162,8 +163,8 @@ class Operations:
 
     def processes(self) -> list[Process]:
         """The processes of the running `up`; none where there is none, or where the system has no /proc."""
-        running = self._folder.running()
-        return [] if running is None else processes_of(running.pid)
+        owner = self._folder.owner()
+        return [] if owner is None else processes_of(owner)
 
     def state(self, now: datetime) -> dict[str, Any]:
         """{"accepted", "applied", "waiting", "dead_letters", "erased", "watermark_age_s", "building", …}.
@@ -173,12 +174,14 @@ class Operations:
         """
         row = self._rows(_STATE)[0]
         progress, waiting, dead, erased, watermark_us, building, unindexed, size, live = row
-        applied, accepted = sum(progress), sum(self._ends(progress))
+        ends = self._ends(progress)
+        applied, accepted = sum(progress), sum(ends)
         due, profiles = self._of_revision(live, now)
         archive = self._archived()
         return {
             "accepted": max(accepted, applied),
             "applied": applied,
+            "partition_lags": [max(0, end - at) for end, at in zip_longest(ends, progress, fillvalue=0)],
             "waiting": int(waiting),
             "dead_letters": int(dead),
             "erased": int(erased),
@@ -196,12 +199,16 @@ class Operations:
         }
 
     def waiting(self) -> list[Waiting]:
-        """Partitions that wait at a record that cannot be read yet."""
-        return [Waiting(reader, Wait(*wait), since) for reader, since, *wait in self._rows(WAITING)]
+        """Partitions that wait at a record that cannot be read yet, or, when last looked at, for another producer."""
+        waits = [Waiting(reader, Wait(*wait), since) for reader, since, *wait in self._rows(WAITING)]
+        held = {} if self._timely is None else self._timely.held
+        return waits + [open_transaction(partition, *place) for partition, place in sorted(held.items())]
 
     def _archived(self) -> dict[str, Any]:
         """Records, bytes and files of the archive, how many files wait for a merge, and what is wrong."""
-        found: dict[str, Any] = dict.fromkeys(("archived", "archive_bytes", "archive_files", "archive_merging"))
+        found: dict[str, Any] = dict.fromkeys(
+            ("archived", "archived_offsets", "archive_bytes", "archive_files", "archive_merging")
+        )
         try:
             entries = self._archive.files()
         except (ArchiveDamaged, StoreUnavailable) as err:
@@ -210,6 +217,7 @@ class Operations:
         damaged = proofs.problems() if proofs is not None else []
         return {
             "archived": sum(next_offsets_of(entries)),
+            "archived_offsets": next_offsets_of(entries),
             "archive_bytes": sum(entry.bytes for entry in entries),
             "archive_files": len(entries),
             "archive_merging": waiting_files(entries),

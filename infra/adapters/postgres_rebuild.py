@@ -14,7 +14,7 @@ from infra.adapters.postgres_decide import PostgresDecide
 from infra.adapters.postgres_figures import count_anew
 from infra.adapters.postgres_locks import BUILD_LOCK, ERASURE_LOCK, FOLD_GATE, LIVE_LOCK
 from infra.adapters.postgres_snapshot import PostgresSnapshot, Tell, snapshot
-from schemas.errors import ProgressConflict
+from schemas.errors import ProgressConflict, StoreUnavailable
 from schemas.failpoints import failpoint
 from schemas.store import Change, SwapPlan, change_id
 
@@ -70,6 +70,17 @@ class PostgresRebuild:
             if not leads:
                 self._leading.close()
         return leads
+
+    def resign(self) -> None:
+        # By a word: of a connection that is closed the server learns a moment later, and whoever comes next waits.
+        try:
+            if self._leading.is_open:
+                with self._leading.reading() as cursor:
+                    cursor.execute("select pg_advisory_unlock(%s)", (BUILD_LOCK,))
+        except StoreUnavailable:
+            pass  # it ended with its connection
+        finally:
+            self._leading.close()
 
     @contextmanager
     def halted(self) -> Iterator[None]:
@@ -128,7 +139,7 @@ class PostgresRebuild:
 
     def close(self) -> None:
         self._database.close()
-        self._leading.close()
+        self.resign()
 
     def snapshot(
         self, revision: int, timeout_s: float = 300, *, folder: Path | None = None, tell: Tell = lambda *_told: None

@@ -86,5 +86,12 @@ class PostgresStore:
             failpoint("feed.after_number")
         return int(row[0])
 
+    def hold(self, name: str) -> bool:
+        """Whether `name` is ours among all sessions of the database: until this connection ends, and not longer."""
+        with self._database.reading() as cursor:
+            cursor.execute("select pg_try_advisory_lock(hashtextextended(%s, 0))", (name,))
+            row = cursor.fetchone()
+        return row is not None and bool(row[0])
+
     def close(self) -> None:
         self._database.close()

@@ -29,6 +29,12 @@ def ends_of(log: EventLog) -> list[int]:
         return log.ends()
 
 
+def accepted_ends(log: EventLog) -> list[int]:
+    """Where all that was accepted ends, be it readable yet or not: its high watermarks where it knows transactions."""
+    ends: Callable[[], list[int]] = getattr(log, "high_ends", log.ends)
+    return ends()
+
+
 class PerThreadLog:
     """`EventLog` that many threads may use: each has a log of its own, which whoever gave `make` closes."""
 
@@ -85,6 +91,9 @@ class LogBefore:
 
     def ends(self) -> list[int]:
         return self._log.ends()
+
+    def high_ends(self) -> list[int]:
+        return accepted_ends(self._log)
 
 
 class CachedLog(LogBefore):
@@ -148,13 +157,15 @@ class CachedLog(LogBefore):
 class Tails:
     """Ends of a log whose partitions may end in offsets without a record: markers of transactions, aborted records.
 
-    Nobody ever applies these, so behind what is applied they are no lag. One thread at a time.
+    Nobody ever applies these, so behind what is applied they are no lag. What another producer's open transaction
+    holds back is: it holds back our records too, which were acknowledged. One thread at a time.
     """
 
     def __init__(self, log: EventLog) -> None:
         self._log = log
         self._last: Sequence[Place] = ()  # (applied, end) of each partition when looked at last
         self._known: dict[int, tuple[Place, bool]] = {}  # partition: (applied, end), whether no record is between
+        self.held: dict[int, Place] = {}  # partition: (first, end) that an open transaction held at the last `cut`
 
     def cut(self, ends: Sequence[int], applied: Sequence[int]) -> list[int]:
         """These ends; where nothing is left to read between what is applied and the end, the former.
@@ -162,6 +173,7 @@ class Tails:
         A large distance is looked into only when it did not change since the last call: else records come.
         """
         found = list(ends)
+        self.held = {}
         places = list(zip(applied, ends, strict=False))
         for partition, (at, end) in enumerate(places):
             if at < end and self._is_bare(partition, (at, end)):
@@ -178,6 +190,11 @@ class Tails:
         if end - at > NEAR and not still:
             return False
         found = self._log.read(partition, at, 1)
+        if not found:
+            stable = self._log.ends()[partition]
+            if stable < end:
+                self.held[partition] = (stable, end)
+                return False
         bare = not found or found[0].offset >= end
         self._known[partition] = (place, bare)
         return bare
@@ -198,7 +215,7 @@ class TimelyEnds:
         self._asked: Future[list[int]] | None = None
 
     def ends(self, applied: Sequence[int] = ()) -> list[int]:
-        """The ends, cut (`Tails`) where they lie behind what is applied; at most the deadline old.
+        """The ends of what was accepted, cut (`Tails`) where they lie behind what is applied; at most the deadline old.
 
         Raises StoreUnavailable when there is no answer in time.
         """
@@ -212,11 +229,16 @@ class TimelyEnds:
         except TimeoutError:
             raise StoreUnavailable(f"the log did not answer within {self._deadline_s:g} s", retry_after_s=1) from None
 
+    @property
+    def held(self) -> dict[int, Place]:
+        """As of the last answer: by partition (first, end) of what an open transaction of another producer holds."""
+        return {} if self._tails is None else dict(self._tails.held)
+
     def _ask(self, asked: "Future[list[int]]", applied: Sequence[int]) -> None:
         try:
             if self._log is None or self._tails is None:
                 self._log = self._make()
                 self._tails = Tails(self._log)
-            asked.set_result(self._tails.cut(self._log.ends(), applied))
+            asked.set_result(self._tails.cut(accepted_ends(self._log), applied))
         except BaseException as err:  # whoever waits for the answer raises it
             asked.set_exception(err)

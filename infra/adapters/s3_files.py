@@ -29,7 +29,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError
 
 from infra.adapters.archive_copies import FRESH_S, MOST_BYTES, Copies
-from infra.adapters.archive_files import GRACE_S, REFRESH_S, FolderFiles, hash_of, write_whole
+from infra.adapters.archive_files import GRACE_S, REFRESH_S, FolderFiles, Grace, hash_of, write_whole
 from infra.adapters.archive_manifest import Named, body_of, entry_of, line_of, named, start_of
 from infra.adapters.s3_manifest import Partition
 from schemas.archive import ArchiveFile
@@ -76,7 +76,7 @@ class S3Files:
         self._endpoint = endpoint
         self._copies = Copies(copies, copies_bytes)
         self._refresh_s = refresh_s
-        self._grace_s = grace_s
+        self._grace = Grace(grace_s)
         self._lock = threading.RLock()  # of what is known
         self._making = threading.Lock()  # of the client, which threads of `_learn` use while that holds the other
         self._made: Any = None
@@ -280,6 +280,7 @@ class S3Files:
         self._refuse_older_builds()
         if not self._put_new(_place(entry), line_of(msgspec.json.encode(entry))):
             raise ProgressConflict(f"another process merges partition {entry.partition} of the archive as well")
+        self._grace.began(entry)
         self._take(entry)
 
     def _refuse_older_builds(self) -> None:
@@ -300,7 +301,7 @@ class S3Files:
         for name in self._list(f"p{partition}/"):
             told = named(name)
             by = None if told is None or name in listed else known.covering(told.start)
-            if told is not None and by is not None and self._is_over(by) and not _is_to_come(told, known):
+            if told is not None and by is not None and self._grace.is_over(by) and not _is_to_come(told, known):
                 found[name] = by
         return found
 
@@ -310,19 +311,16 @@ class S3Files:
         gone = list(paths)
         for name in self._list(f"manifest/p{partition}/"):
             by = known.covering(_start(name))
-            if by is not None and self._is_over(by):
+            if by is not None and self._grace.is_over(by):
                 gone.append(name)
         for entry in list(known.superseded):
             by = known.covering(entry.start)
-            if by is not None and self._is_over(by):
+            if by is not None and self._grace.is_over(by):
                 gone.append(_place(entry))
                 known.superseded.remove(entry)
         for name in gone:
             self._delete(name)
             failpoint("archive.retired")
-
-    def _is_over(self, by: ArchiveFile) -> bool:
-        return by.replaced_at + self._grace_s <= time.time()
 
     def _delete(self, name: str) -> None:
         with self._answered():

@@ -22,6 +22,7 @@ from psycopg2.extensions import cursor as Cursor
 from infra.adapters.connection_pool import Lane
 from infra.adapters.postgres import Database, Uuid, Uuids
 from infra.adapters.vault_lease import RENEW_S, TTL_S, Lease
+from infra.adapters.vault_rewrite import keep_statistics_empty
 from infra.adapters.vault_sealing import open_sealed, seal
 from schemas.errors import ConnectionsInUse, DiskFull, KeyMissing, MasterKeyWrong, SealBroken, StoreUnavailable
 from schemas.failpoints import failpoint
@@ -33,7 +34,6 @@ _CHECKED: Final = b"touchfold vault"
 _CHECK_AAD: Final = b"master_check"
 _HASH_KEY_AAD: Final = b"hash_key"
 _VALUE_AAD: Final = b"value"
-_COLUMNS: Final = ("hash", "token", "key_wrapped", "value_sealed")
 _TRIES: Final = 5
 
 T = TypeVar("T")
@@ -94,8 +94,7 @@ class PostgresVault:
             wrapped = seal(self._master, secrets.token_bytes(32), _HASH_KEY_AAD)
             check = seal(self._master, _CHECKED, _CHECK_AAD)
             cursor.execute("insert into vault_meta values (true, 1, %s, %s) on conflict do nothing", (wrapped, check))
-            for column in _COLUMNS:  # else ANALYZE copies rows into pg_statistic, where no erasure looks
-                cursor.execute(f"alter table identifiers alter column {column} set statistics 0")
+            keep_statistics_empty(cursor, "identifiers")
             cursor.execute(query)
             row = cursor.fetchone()
             assert row is not None, "vault_meta was emptied while we looked"

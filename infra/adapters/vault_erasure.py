@@ -1,18 +1,29 @@
-"""`ErasureVault` in PostgreSQL: destroys vault rows down to the files, and keeps the list of the suppressed."""
+"""`ErasureVault` in PostgreSQL: destroys vault rows, and keeps the list of the suppressed. Why so: decision 0022."""
 
-import time
 from collections.abc import Collection
 from contextlib import closing
 from datetime import datetime
 from typing import Final
 
+from psycopg2.extensions import cursor as Cursor
+
 from infra.adapters.connection_pool import Lane
-from infra.adapters.postgres import Database, Uuids, connect, mapped
+from infra.adapters.postgres import Database, Dedicated, Uuids, mapped
+from infra.adapters.postgres_rights import Need, check_rights
 from infra.adapters.vault_epochs import bump_epoch, wait_for_leases
-from schemas.errors import StoreUnavailable
+from infra.adapters.vault_rewrite import rewrite
+from schemas.erasures import Remains
 
 LEASES_S: Final = 60.0  # a door renews its lease within seconds, or it has ended
-SNAPSHOTS_S: Final = 60.0  # a dump of the vault keeps deleted rows alive while it runs
+_DESTROY_LOCK: Final = 0x64657374  # one erasure at a time destroys rows: a copy of the table must miss no deletion
+_NEEDS: Final = (
+    Need("identifiers", ("select", "delete", "maintain")),
+    Need("suppressed", ("select", "insert", "delete")),
+    Need("leases", ("select", "delete")),
+    Need("vault_meta", ("select", "update")),
+)
+_BACKUPS: Final = Remains("backups", "you delete the backups that were made before the erasure")
+_SPACE: Final = Remains("vault_table", "PostgreSQL writes other rows over the space of the deleted ones")
 
 
 class PostgresVaultRows:
@@ -47,44 +58,73 @@ class PostgresVaultRows:
     def forget_everywhere(self, deadline_s: float) -> None:
         wait_for_leases(self._dsn, bump_epoch(self._dsn), deadline_s)
 
+    def check_rights(self) -> None:
+        with self._database.transaction() as cursor:
+            check_rights(cursor, _NEEDS, "erasing")
+
     def destroy(self, tokens: Collection[bytes]) -> None:
-        """DELETE leaves the bytes in the page and plain VACUUM too: VACUUM FULL writes the table anew (0.9 s at
-        200,000 rows of 250 bytes), a checkpoint removes the old file and, WAL recycling being off, all WAL of before.
+        """DELETE leaves the bytes in the page and plain VACUUM too. On the server of the data folder the table is
+        written anew, a checkpoint removes the old file and, WAL recycling being off, all WAL of before. On a server
+        that others run VACUUM gives the space back, and `remains` says what is left where, and until when.
 
         A door that serves this person may have read the rows again since the epoch before: after one more nobody
         can, and who returns is a new customer. Without it such a door hands out the erased tokens for ever.
         """
-        with self._database.transaction() as cursor:
-            cursor.execute("delete from identifiers where token = any(%s)", (Uuids(list(tokens)),))
-            cursor.execute("select pg_current_xact_id()::text::bigint")
-            row = cursor.fetchone()
-        assert row is not None, "a transaction has an id"
-        self.forget_everywhere(LEASES_S)
-        with closing(connect(self._dsn, "touchfold vault erase")) as connection, mapped():
+        with closing(Dedicated(self._dsn, "touchfold vault erase")) as session, mapped():
+            connection = session.connection()
             connection.autocommit = True
             with connection.cursor() as cursor:
-                end = time.monotonic() + SNAPSHOTS_S
-                while self._seen_by_others(int(row[0])):
-                    if time.monotonic() > end:
-                        raise StoreUnavailable(
-                            "a long transaction in the vault still sees erased rows", retry_after_s=60
-                        )
-                    time.sleep(0.05)
-                cursor.execute("vacuum full identifiers")
+                cursor.execute("select pg_advisory_lock(%s)", (_DESTROY_LOCK,))  # given back with the connection
+                cursor.execute("delete from identifiers where token = any(%s)", (Uuids(list(tokens)),))
+                self.forget_everywhere(LEASES_S)
+                if not _is_ours(cursor):
+                    cursor.execute("vacuum (truncate false, index_cleanup on) identifiers")
+                    return
+            rewrite(connection)
+            with connection.cursor() as cursor:
                 cursor.execute("select pg_switch_wal()")
                 cursor.execute("checkpoint")
 
-    def _seen_by_others(self, transaction: int) -> bool:
-        """Whether a snapshot of this database is older than the deletion: its rows would be copied as well."""
+    def remains(self) -> list[Remains]:
         with self._database.transaction() as cursor:
-            cursor.execute(
-                "select count(*) from pg_stat_activity where datname = current_database()"
-                " and pid <> pg_backend_pid() and backend_xmin is not null"
-                " and age(backend_xmin) >= age((%s %% 4294967296)::text::xid)",
-                (transaction,),
-            )
-            row = cursor.fetchone()
-        return row is not None and int(row[0]) > 0
+            return [_BACKUPS] if _is_ours(cursor) else [_SPACE, *_of_the_wal(cursor), _BACKUPS]
 
     def close(self) -> None:
         self._database.close()
+
+
+def _is_ours(cursor: Cursor) -> bool:
+    """Whether this is the server of a data folder: its settings are ours, and nobody else's rows are in its WAL."""
+    cursor.execute(
+        "select r.rolsuper and current_setting('wal_level') = 'minimal' and current_setting('wal_recycle') = 'off'"
+        " from pg_roles r where r.rolname = current_user"
+    )
+    row = cursor.fetchone()
+    return row is not None and bool(row[0])
+
+
+def _of_the_wal(cursor: Cursor) -> list[Remains]:
+    """What a plain account can know: how much WAL the server keeps, not when it will have written as much."""
+    cursor.execute(
+        "select name, setting from pg_settings where name in"
+        " ('max_wal_size', 'wal_keep_size', 'checkpoint_timeout', 'archive_mode')"
+    )
+    told = {str(name): str(value) for name, value in cursor.fetchall()}
+    cursor.execute("select (select count(*) from pg_replication_slots), (select count(*) from pg_stat_replication)")
+    row = cursor.fetchone()
+    slots, replicas = (int(row[0]), int(row[1])) if row else (0, 0)
+    kept = f"max_wal_size {told['max_wal_size']} MB, wal_keep_size {told['wal_keep_size']} MB"
+    found = [
+        Remains(
+            "wal",
+            f"the server has written over the WAL that it keeps ({kept}, a checkpoint at least every"
+            f" {told['checkpoint_timeout']} s); when that is, is not known",
+        )
+    ]
+    if slots or replicas:
+        found.append(
+            Remains("replicas", f"they have done the same ({replicas} connected, {slots} replication slots keep WAL)")
+        )
+    if told["archive_mode"] != "off":
+        found.append(Remains("wal_archive", "you delete the archived WAL of before the erasure"))
+    return found

@@ -59,7 +59,7 @@ def demo(
     settings = load(os.environ, data=data, port=port)
     planned(DemoFolder(settings.data), wanted)  # refuses before anything is started
     player = _Player(settings, wanted, rate, stop)
-    if DataFolder(settings.data).running() is not None:
+    if DataFolder(settings.data).owner() is not None:
         player.play()
     else:
         _with_own_up(settings, player, stop)

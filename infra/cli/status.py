@@ -51,7 +51,8 @@ def _tell(found: dict[str, Any]) -> None:
         typer.echo(f"the archive merges its small files: {found['archive_merges_waiting']:,} wait")
     for each in found["waiting"]:
         typer.echo(
-            f"partition {each['partition']} waits at offset {each['offset']} since {each['since']} ({each['reader']}):"
+            f"partition {each['partition']} waits at offset {each['offset']}"
+            f"{'' if each['since'] is None else ' since ' + each['since']} ({each['reader']}):"
             f" {each['reason']}\n    do: {each['remedy']}"
         )
 
@@ -73,7 +74,7 @@ def measure(here: "Session") -> dict[str, Any]:
     accepted, applied = found["accepted"], found["applied"]
     decided = max(0, applied - found["waiting"])
     return {
-        "ready": here.url is not None and answers(here.url),
+        "ready": is_ready(here),
         "lag": accepted - decided,
         "accepted": accepted,
         "applied": applied,
@@ -84,6 +85,31 @@ def measure(here: "Session") -> dict[str, Any]:
         "archive_merges_waiting": found["archive_merging"],
         "waiting": found["partitions_waiting"],
     }
+
+
+def is_ready(here: "Session") -> bool:
+    """Whether the joined `up` or role does its work; False where none runs.
+
+    A role without HTTP says so by its probe, and without that by the sign of life of its processes.
+    """
+    running = here.running
+    if here.url:
+        return answers(here.url)
+    if running is None:
+        return False
+    if running.probe:
+        from infra.asking import readiness_of
+
+        found = readiness_of(running.probe)
+        return found is not None and found.get("ready") is True
+    from contextlib import closing
+    from socket import gethostname
+
+    from infra.adapters.postgres import Database
+    from infra.adapters.presence import present
+
+    with closing(Database(here.dsn, "touchfold status")) as database:
+        return any((each.role, each.host) == (running.role, gethostname()) for each in present(database))
 
 
 def answers(url: str) -> bool:

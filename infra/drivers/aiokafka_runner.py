@@ -36,6 +36,8 @@ FETCH_BYTES: Final = 16 << 20
 # The brokers answer one connection in order, so a question for ends waits behind a fetch that waits for records.
 FETCH_WAIT_MS: Final = 250
 REQUEST_S: Final = 10.0
+SESSION_MS: Final = 10_000  # without a heartbeat; then a worker's partitions go to others
+STATIC_SESSION_MS: Final = 30_000  # of one that has a name: a stop takes up to 9 s, a start up to 10 s
 _HINT_S: Final = 2.0
 REBUILD_S: Final = 1.0
 
@@ -50,20 +52,21 @@ _log = logging.getLogger("touchfold.runner")
 T = TypeVar("T")
 
 
-def consumer_settings(access: KafkaAccess, group: str) -> dict[str, Any]:
+def consumer_settings(access: KafkaAccess, group: str, member: str | None = None) -> dict[str, Any]:
     """Of the consumer of both runners. Offsets come from PostgreSQL alone: nothing is reset, nothing committed."""
     return access.aiokafka() | {
+        "group_instance_id": member,
         "group_id": group,
         "client_id": "touchfold-worker",
         "enable_auto_commit": False,
         "auto_offset_reset": "none",
         "isolation_level": "read_committed",
-        "session_timeout_ms": 10_000,
+        "session_timeout_ms": SESSION_MS if member is None else STATIC_SESSION_MS,
         "heartbeat_interval_ms": 2_000,
         "rebalance_timeout_ms": 60_000,
         "max_poll_interval_ms": 300_000,
         "request_timeout_ms": 40_000,
-        "metadata_max_age_ms": 30_000,
+        "metadata_max_age_ms": 10_000,  # so old may be what it knows of partitions that the topic was given
         "fetch_min_bytes": 1,
         "fetch_max_wait_ms": FETCH_WAIT_MS,
         "fetch_max_bytes": FETCH_BYTES,
@@ -95,6 +98,9 @@ class ConsumerCalls:
         wanted = {tp: offset for p, offset in offsets.items() if (tp := self._tp(p)) in assigned}
         if wanted:
             await answered(self._consumer.commit(wanted), _HINT_S)
+
+    async def rejoin(self) -> None:
+        self._consumer._coordinator.request_rejoin()
 
     def positions(self) -> Mapping[int, int]:
         return positions(self._consumer)
@@ -181,7 +187,7 @@ class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ha
 
 async def _life(flow: BatchFlow, reads: Subscription) -> None:
     """One consumer, from its start until the flow ends or the consumer is lost (raises its KafkaError)."""
-    consumer = AIOKafkaConsumer(**consumer_settings(reads.access, reads.group))
+    consumer = AIOKafkaConsumer(**consumer_settings(reads.access, reads.group, reads.member))
 
     async def fetch(wait_s: float) -> Mapping[int, Sequence[Any]]:
         try:

@@ -12,6 +12,7 @@ from infra.adapters.postgres_operations import Arrived
 from infra.drivers import api_examples as examples
 from infra.drivers.api_core import PREFIX, Api, Caller, need
 from infra.drivers.api_http import answer
+from infra.record_places import set_aside, shown
 from infra.retrying import described
 from query.answers import iso
 from query.reports import Figure, Overview
@@ -19,7 +20,7 @@ from schemas.errors import BadRequest, Problem
 from schemas.figures import PERIODS
 from schemas.reads import LetterRow, RegisteredEvent
 from schemas.record import uuid_text
-from schemas.roles import OPERATE, READ, SQL
+from schemas.roles import OPERATE, READ, RECORDS, SQL
 from schemas.store import Verdict
 
 SQL_ROWS: Final = 10_000
@@ -46,6 +47,7 @@ def mount(app: FastAPI, api: Api) -> None:
     _events(app, api)
     _figures(app, api)
     _dead_letters(app, api)
+    _records(app, api)
 
 
 def _sql(app: FastAPI, api: Api) -> None:
@@ -282,4 +284,29 @@ def _dead_letters(app: FastAPI, api: Api) -> None:
         return answer(outcome)
 
 
+# --- records of the log ------------------------------------------------------------------------------------------
+
+
+def _records(app: FastAPI, api: Api) -> None:
+    admin = need(api, RECORDS)
+    at = f"{PREFIX}/records/{{partition}}/{{offset}}"
+
+    @app.get(at, tags=["operation"], responses=examples.ok(examples.RECORD))
+    async def show_record(partition: Partition, offset: Offset, _caller: Caller = admin) -> Response:
+        """What is known of a record of the log, and why it cannot be read; without its content."""
+        return answer(await api.run(lambda: shown(api.session, partition, offset)))
+
+    @app.post(f"{at}/set-aside", tags=["operation"], responses=examples.ok(examples.RECORD_PASSED))
+    async def set_record_aside(partition: Partition, offset: Offset, caller: Caller = admin) -> Response:
+        """Let a partition pass a record that it waits at; the record becomes a dead letter.
+
+        409 `set_aside_refused` for one that can be read or is applied. After an upgrade, retry applies it.
+        """
+        wait = await api.run(lambda: set_aside(api.session, partition, offset, caller.name))
+        api.note(caller, "record.set_aside", partition=partition, offset=offset, code=wait.code)
+        return answer(wait._asdict())
+
+
+Partition = Annotated[int, Path(ge=0, le=32_767, description="as status names it", examples=[2])]
+Offset = Annotated[int, Path(ge=0, le=2**63 - 1, examples=[17])]
 LetterId = Annotated[str, Path(max_length=64, examples=[examples.LETTER["id"]])]

@@ -205,6 +205,18 @@ LETTER: Final = {
     "event_id": None,
 }
 LETTER_SHOWN: Final = {**LETTER, "state": "open"}
+RECORD: Final = {
+    "partition": 2,
+    "offset": 17,
+    "bytes": 412,
+    "version": 2,
+    "reads": 1,
+    "received_at": "2026-05-01T10:00:01Z",
+    "state": "waiting",
+    "code": "reader_too_old",
+    "reason": "touchpoint v2; this build reads v1",
+}
+RECORD_PASSED: Final = {name: RECORD[name] for name in ("partition", "offset", "code", "reason")}
 RETRIED: Final = {"accepted": 1, "refused": [], "gone": 0}
 ME: Final = {"name": "ada", "role": "staff", "rights": ["act", "personal", "read"], "csrf_token": "6f0c…"}
 SOURCE: Final = {"name": "web", "created_at": "2026-05-01T08:00:00Z", "keys": 1, "settings": {}}

@@ -3,7 +3,8 @@
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import date, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -18,7 +19,7 @@ from infra.archives import archive_of
 from infra.checks import note_offsets
 from infra.drivers.archive_upkeep import Upkeep
 from processors.archive import Archiver
-from schemas.errors import ArchiveDamaged, Disposition, FolderLocked, TouchfoldError
+from schemas.errors import ArchiveDamaged, Disposition, FolderLocked, StoreUnavailable, TouchfoldError
 from schemas.waits import ARCHIVE, Wait
 
 if TYPE_CHECKING:
@@ -74,6 +75,19 @@ def _disk_of(session: "Session") -> Disk:
     return session.disk if archive is None or "://" in archive else Disk(Path(archive))
 
 
+@contextmanager
+def _writable(path: Path) -> Iterator[None]:
+    """Turn what a full, read-only or absent disk answers into an error that is waited out.
+
+    The log keeps what no file holds, and a process that ended would only be started again.
+    """
+    try:
+        with room_needed(path):
+            yield
+    except OSError as err:
+        raise StoreUnavailable(f"nothing is archived: the disk of {path} cannot be written to: {err}") from err
+
+
 def forget_old_letters(session: "Session", today: date) -> None:
     """Once a day: dead letters under daily keys of 30 days ago go, and their keys after them."""
     before = today - KEEP_LETTERS
@@ -95,7 +109,8 @@ def run(session: "Session", stop: threading.Event, ready: Callable[[], None], re
     archive = archive_of(session)
     archiver = archiver_of(session, stop.is_set, archive)
     notes = session.database("touchfold archive notes")
-    upkeep = Upkeep(archive, archiver.turns, session.disk, stop.is_set)
+    disk = _disk_of(session)
+    upkeep = Upkeep(archive, archiver.turns, disk, stop.is_set)
     ready()
     swept: date | None = None
     worked, waits, told = True, False, ""
@@ -109,14 +124,13 @@ def run(session: "Session", stop: threading.Event, ready: Callable[[], None], re
             if retention_s is not None and time.monotonic() - looked_at > LAG_S:
                 looked_at = time.monotonic()
                 warn_of_lag(archiver, retention_s)
-            with room_needed(session.data):
+            with _writable(disk.path):
                 archived = archiver.run_once()
+                busy = bool(archived) or upkeep.run_once()
             told = ""
             if archived:
-                worked = True
                 note_offsets(notes, [archiver.store.next_offset(each) for each in range(archiver.log.partitions)])
-                continue
-            if upkeep.run_once():
+            if busy:
                 worked = True
                 continue
             if worked:

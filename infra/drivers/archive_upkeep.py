@@ -6,8 +6,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from infra.adapters.archive_proofs import Proofs, within
+from infra.adapters.disk import DOOR, room_needed
 from processors.archive_merge import Merger
 from schemas.archive import Turns
+from schemas.errors import DiskFull
 
 if TYPE_CHECKING:
     from infra.adapters.disk import Disk
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
 
 PROVED_BYTES: Final = 64 * 2**20  # read at a time: a tenth of a second; a day's round over 1 TB is 12 MB/s
 LOOK_S: Final = 5.0  # between two looks at which files are to be proved
+FULL_S: Final = 30.0  # after a full disk, until merging is tried again
 SAY_S: Final = 10.0  # between two lines about merges that go on
 _log = logging.getLogger("touchfold.archive")
 
@@ -27,22 +30,42 @@ class Upkeep:
     ) -> None:
         self._archive = archive
 
-        def room(_size: int) -> None:
+        def room(size: int) -> None:
             if disk is not None:
-                disk.check()
+                disk.check(DOOR, size)
 
         self._merger = Merger(archive, turns, time.monotonic, _alarm, room, stop)
+        self._disk = disk
+        self._merges_at = float("-inf")  # no merge before
+        self._is_full = False
         self._proofs: Proofs | None = archive.proofs()
         self._looked_at = float("-inf")
         self._said_at = float("-inf")
 
     def run_once(self) -> bool:
-        """Whether something was done, so that there may be more. Raises what Merger does, and DiskFull."""
+        """Whether something was done, so that there may be more. Raises what Merger does; a full disk is waited out."""
         removed = self._merger.retire()  # first: it makes room where a merge finds none
-        step = self._merger.run_once()
+        return bool(removed or self._merge()) or self._prove()
+
+    def _merge(self) -> int:
+        if time.monotonic() < self._merges_at:
+            return 0
+        try:
+            if self._disk is None:
+                step = self._merger.run_once()
+            else:
+                with room_needed(self._disk.path):
+                    step = self._merger.run_once()
+        except DiskFull as err:
+            self._merges_at = time.monotonic() + FULL_S
+            if not self._is_full:  # once: a full disk may last for days
+                _log.warning("small files of the archive are not merged: %s", err.message)
+            self._is_full = True
+            return 0
         if step.merged:
+            self._is_full = False
             self._say(step.merged, step.waiting)
-        return bool(removed or step.merged) or self._prove()
+        return step.merged
 
     def _say(self, merged: int, waiting: int) -> None:
         if waiting and time.monotonic() - self._said_at >= SAY_S:

@@ -49,6 +49,9 @@ class Client(Protocol):
     async def hint(self, offsets: Mapping[int, int]) -> None:
         """Commit to the group, for lag tools alone."""
 
+    async def rejoin(self) -> None:
+        """Ask the group to share the partitions out again, which it does where we lead it."""
+
     def positions(self) -> Mapping[int, int]:
         """Where the next fetch starts: after what was delivered and the markers behind it."""
 
@@ -435,6 +438,25 @@ class BatchFlow:
         while True:
             await asyncio.sleep(self._pace.hint_s)
             await self._hint(self._next if self._busy.locked() else self._reached())
+
+    async def mind_unclaimed(self, unclaimed: Callable[[], bool]) -> None:
+        """Joins anew when a partition is nobody's for two looks. Runs beside the steps.
+
+        A member with a name that comes back is not told that it leads, so it does not see that the topic was given
+        partitions; the brokers know, and share out again when it joins (KIP-814, which aiokafka 0.14 lacks).
+        """
+        before = False
+        while True:
+            await asyncio.sleep(self._pace.unclaimed_s)
+            try:
+                found = self._client is not None and await asyncio.to_thread(unclaimed)
+                if found and before and self._client is not None:
+                    _log.info("a partition is nobody's: the group is joined anew")
+                    await self._client.rejoin()
+            except StoreUnavailable as err:
+                _log.info("whether all partitions are somebody's is not known: %s", err.message)
+                found = False
+            before = found and not before
 
     async def _hint(self, offsets: Mapping[int, int]) -> None:
         if not offsets or self._client is None:

@@ -160,6 +160,11 @@ class Connections:
         while len(self._all) > self.limits.most and self._make_room(self.limits.most, None, None):
             pass  # there is less room than before
 
+    def cut_off_all(self) -> None:
+        """At the end of the process: what still did not end."""
+        for each in list(self._all):
+            cut_off(each.transport)
+
     def _judge(self, each: Connection, now: float, *, late: bool) -> None:
         limits = self.limits
         unread = each.unread_since is not None and now - each.unread_since > limits.answer_s

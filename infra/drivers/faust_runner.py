@@ -26,6 +26,8 @@ from infra.drivers.aiokafka_runner import (
     MAX_RECORDS,
     REBUILD_S,
     REQUEST_S,
+    SESSION_MS,
+    STATIC_SESSION_MS,
     ConsumerCalls,
     answered,
     consumer_settings,
@@ -130,6 +132,9 @@ class _Calls:
     async def hint(self, offsets: Mapping[int, int]) -> None:
         await self._over(lambda calls: calls.hint(offsets))
 
+    async def rejoin(self) -> None:
+        await self._over(lambda calls: calls.rejoin())
+
     def positions(self) -> Mapping[int, int]:
         return positions(self._consumer._thread._ensure_consumer())
 
@@ -181,12 +186,13 @@ def _app(flow: BatchFlow, reads: Subscription, folder: str) -> faust.App:
         worker_redirect_stdouts=False,
         stream_wait_empty=True,
         table_standby_replicas=0,
-        broker_session_timeout=10.0,
+        broker_session_timeout=(SESSION_MS if reads.member is None else STATIC_SESSION_MS) / 1_000,
         broker_heartbeat_interval=2.0,
         broker_rebalance_timeout=60.0,
         datadir=folder,
     )
-    members = {"flow": flow, "topic": topic, "settings": consumer_settings(access, reads.group), "pace": reads.pace}
+    settings = consumer_settings(access, reads.group, reads.member)
+    members = {"flow": flow, "topic": topic, "settings": settings, "pace": reads.pace}
     consumer = type("Consumer", (BatchConsumer,), members)
     app.transport = type("Transport", (driver.Transport,), {"Consumer": consumer})(app.conf.broker_consumer, app)
     app.topics.add(app.topic(topic, key_serializer="raw", value_serializer="raw"))

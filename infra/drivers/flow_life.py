@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Final, NamedTuple
 
@@ -19,7 +19,12 @@ _ENDED: Final = AssertionError("a loop beside the flow ended")
 
 
 class Subscription(NamedTuple):
-    """What a worker reads. `older(partition, start, limit)` reads what retention took from the topic."""
+    """What a worker reads. `older(partition, start, limit)` reads what retention took from the topic.
+
+    `member`: a name that no other process of the group has and that stays over restarts (static membership): who comes
+    back under it within the session's timeout gets its partitions back, and nobody else notices. None: every start and
+    stop shares the partitions out again. `unclaimed` tells whether a partition of the topic was never anybody's.
+    """
 
     access: KafkaAccess
     group: str
@@ -27,6 +32,8 @@ class Subscription(NamedTuple):
     clock: Clock
     older: Older | None = None
     pace: Pace = Pace()
+    member: str | None = None
+    unclaimed: Callable[[], bool] | None = None
 
 
 @asynccontextmanager
@@ -42,7 +49,10 @@ async def flow_of(work: PartitionWork, reads: Subscription, stop: threading.Even
     flow = BatchFlow(work, reads.clock, watchdog, reads.older, reads.pace)
     made.append(flow)
     watchdog.start()
-    beside = [asyncio.ensure_future(each) for each in (_watch(flow, stop), flow.mind_ends(), flow.mind_hints())]
+    loops = [_watch(flow, stop), flow.mind_ends(), flow.mind_hints()]
+    if reads.unclaimed is not None:
+        loops.append(flow.mind_unclaimed(reads.unclaimed))
+    beside = [asyncio.ensure_future(each) for each in loops]
     for task in beside:
         task.add_done_callback(lambda done: None if done.cancelled() else flow.fail(done.exception() or _ENDED))
     try:

@@ -12,9 +12,10 @@ from infra.adapters.master_key import read_key
 from infra.adapters.postgres_control import waiting
 from infra.adapters.postgres_erasure import LedgerFile
 from infra.adapters.reading_log import TimelyEnds, ends_of
+from infra.adapters.steady import GRACE_S, Steady
 from infra.checks import Finding, guarded
 from schemas.errors import StoreUnavailable, TouchfoldError
-from schemas.waits import Waiting
+from schemas.waits import Waiting, open_transaction
 
 if TYPE_CHECKING:
     from infra.bootstrap import Session
@@ -26,6 +27,7 @@ _APPLIED: Final = """
 select coalesce(array_agg(next_offset order by partition), '{}') from progress
 where revision = (select revision from revisions where state = 'live')
 """
+_BROKERS: Final = "see that the brokers run: touchfold doctor"
 _NO_LEASE: Final = "the vault's database does not answer, or was restored: see touchfold doctor"
 
 
@@ -33,14 +35,20 @@ class Health:
     """Any thread; one looks, the others take what it found. `edges`: what the process serves."""
 
     def __init__(
-        self, session: "Session", edges: str = "door,api", monotonic: Callable[[], float] = time.monotonic
+        self,
+        session: "Session",
+        edges: str = "door,api",
+        monotonic: Callable[[], float] = time.monotonic,
+        grace_s: float = GRACE_S,
     ) -> None:
         self._session = session
         self._edges = edges
         self._database = session.database("touchfold health", Lane.WORK)  # told even while reads wait
         self._slow_database = session.database("touchfold health slow")
         self._vault_database = session.vault_database("touchfold health vault")
-        self._ends = _ends(session)
+        self._timely = None if session.adapters.kafka is None else TimelyEnds(session.log)
+        self._ends = _ends(session) if self._timely is None else self._timely.ends
+        self._writable = Steady(_writable(session), grace_s, monotonic)
         self._monotonic = monotonic
         self._lock = threading.Lock()
         self._advance = checks.Advance(monotonic)
@@ -52,6 +60,8 @@ class Health:
     def look(self) -> dict[str, Any]:
         """{"status", "ready", "database", "log", "vault", "disk_free", "accepted", "applied", "lag", "problems",
         "waiting"}.
+
+        `accepted` and `lag` are None where the log does not tell.
 
         `status`: ok; degraded: what comes is taken and answered, but something needs somebody; unavailable. `ready`:
         whether requests are answered at all. `problems`: [{"check", "detail", "fix"}].
@@ -84,22 +94,36 @@ class Health:
             self._database.close()
             database = err.code
             problems.append(Finding("database", False, err.message, "see that PostgreSQL runs: touchfold doctor"))
-        applied = accepted = sum(progress)
+        applied = sum(progress)
+        accepted: int | None = None
+        held: dict[int, tuple[int, int]] = {}
+        log_problem: Finding | None = None
         try:
             if database != "ok" and self._session.adapters.kafka is None:
                 log = database  # they are one
             else:
                 accepted = max(applied, sum(self._ends(progress)))
+                held = {} if self._timely is None else self._timely.held
         except TouchfoldError as err:
             log = err.code
-            problems.append(Finding("log", False, err.message, "see that the brokers run: touchfold doctor"))
+            log_problem = Finding("log", False, err.message, _BROKERS)
+        waits += [open_transaction(partition, *place) for partition, place in sorted(held.items())]
+        if self._session.adapters.kafka is not None and "door" in self._edges:
+            cannot = self._writable.problem()  # a moment without is a change of leaders, and the door stays
+            log_problem = None if cannot is None else Finding("log", False, cannot, _BROKERS)
+            log = log if cannot is None else StoreUnavailable.code
+            problems += [] if log_problem is None else [log_problem]
         vault = "ok" if self._session.vault().has_lease() else "no lease"
         if vault != "ok":
             problems.append(Finding("vault", False, "no lease: nothing personal can be kept or read", _NO_LEASE))
         disk = checks.disk(self._session.disk)
         serves = not problems
+        if log_problem is not None and log_problem not in problems:
+            problems.append(log_problem)  # the API goes on without
         if database == "ok":
-            problems += [each for each in (checks.records(waits), *self._others(accepted, applied)) if not each.ok]
+            waiting_for_others = sum(end - first for first, end in held.values())
+            ours = None if accepted is None else max(applied, accepted - waiting_for_others)
+            problems += [each for each in (checks.records(waits), *self._others(ours, applied)) if not each.ok]
         taken = serves and (disk.ok or "door" not in self._edges)
         problems += [] if disk.ok else [disk]
         return {
@@ -111,13 +135,14 @@ class Health:
             "disk_free": round(self._session.disk.free(), 4),
             "accepted": accepted,
             "applied": applied,
-            "lag": accepted - applied,
+            "lag": None if accepted is None else accepted - applied,
             "waiting": [each.answer() for each in waits],
             "problems": [{"check": each.check, "detail": each.detail, "fix": each.fix} for each in problems],
         }
 
-    def _others(self, accepted: int, applied: int) -> Iterator[Finding]:
-        yield self._advance.look(accepted, applied)
+    def _others(self, accepted: int | None, applied: int) -> Iterator[Finding]:
+        if accepted is not None:
+            yield self._advance.look(accepted, applied)
         if self._slow is None or self._monotonic() - self._slow[0] > self._slowly_s:
             found = [guarded(name, partial(_twice, check)) for name, check in self._slow_checks()]
             self._slow = (self._monotonic(), found)
@@ -151,9 +176,15 @@ def _twice(check: Callable[[], Finding]) -> Finding:
         return check()
 
 
+def _writable(session: "Session") -> Callable[[], None]:
+    if session.adapters.kafka is None:
+        return lambda: None  # the database's answer is the log's
+    from infra.adapters.kafka_writable import events_writable  # noqa: PLC0415  # of a cluster alone
+
+    return events_writable(session.adapters.kafka)
+
+
 def _ends(session: "Session") -> Callable[[Sequence[int]], list[int]]:
-    """Where the log ends: in time where it is Kafka, else by a query of its own connection."""
-    if session.adapters.kafka is not None:
-        return TimelyEnds(session.log).ends
+    """Where a log in PostgreSQL ends, by a query of its own connection."""
     log = session.log()
     return lambda _applied: ends_of(log)

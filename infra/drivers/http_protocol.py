@@ -16,6 +16,7 @@ from infra.drivers.client_address import network_of
 from infra.drivers.connections import Connections, Phase, cut_off
 from schemas.errors import BadRequest, HeaderTooLarge, TooManyConnections, TouchfoldError
 
+PIPELINED: Final = 256  # requests that wait behind one that is being answered: each takes 3 kB, and 20 bytes to send
 OVERHEAD: Final = 8  # bytes that may come for a byte of body in chunks: chunks of one byte have 5
 
 
@@ -55,6 +56,12 @@ class BoundedHttp(HttpToolsProtocol):
         self._let_go()
         super().connection_lost(exc)
         self._unset_keepalive_if_required()  # uvicorn leaves it after an error, and with it all of this
+
+    def shutdown(self) -> None:
+        if self.phase is Phase.ENDING:
+            self.transport.close()  # it has its answer; uvicorn would wait for one of the application
+        else:
+            super().shutdown()
 
     def handle_websocket_upgrade(self) -> None:
         self.book.leave(self)
@@ -124,6 +131,9 @@ class BoundedHttp(HttpToolsProtocol):
             if size > self.book.limits.header_bytes:
                 self._refusal = self._header_too_large()
                 raise self._refusal
+        if len(self.pipeline) >= PIPELINED:
+            self._refusal = BadRequest(f"more than {PIPELINED} requests at once on a connection")
+            raise self._refusal
         super().on_headers_complete()
         self.phase, self._raw, self._body = Phase.BODY, -self._fed, 0
 

@@ -153,14 +153,14 @@ class StoppableServer(uvicorn.Server):
         ready: Callable[[], None],
         stopping: Callable[[], None] = lambda: None,
         closing: Closing | None = None,
-        ticking: Callable[[], None] = lambda: None,
+        book: Connections | None = None,
     ) -> None:
         super().__init__(config)
         self._stop = stop
         self._ready = ready
         self._stopping = stopping  # ends what waits for long
         self._closing = closing  # after the last request
-        self._ticking = ticking  # ten times a second
+        self._book = book
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -172,6 +172,9 @@ class StoppableServer(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         await super().shutdown(sockets)
+        if self._book is not None:
+            self._book.cut_off_all()
+            await asyncio.sleep(0)  # the loop ends them before it ends itself
         if self._closing is not None:
             await self._closing()
 
@@ -179,7 +182,8 @@ class StoppableServer(uvicorn.Server):
         if self._stop.is_set():
             self._stopping()
             return True
-        self._ticking()
+        if self._book is not None:
+            self._book.look()  # ten times a second
         return await super().on_tick(counter)
 
 
@@ -218,7 +222,7 @@ def serve(
         timeout_keep_alive=int(limits.keep_alive_s),
         timeout_graceful_shutdown=GRACE_S,
     )
-    StoppableServer(config, stop, ready, stopping, closing, book.look).run(sockets=[listener])
+    StoppableServer(config, stop, ready, stopping, closing, book).run(sockets=[listener])
 
 
 def run(

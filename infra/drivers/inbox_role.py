@@ -203,6 +203,7 @@ class InboxConsumer:
             "session.timeout.ms": 10_000,
             "heartbeat.interval.ms": 2_000,
             "queued.max.messages.kbytes": 16_384,
+            "topic.metadata.refresh.interval.ms": 10_000,  # partitions that the topic was given
             "socket.keepalive.enable": True,
             "reconnect.backoff.max.ms": 1_000,
             "log.connection.close": False,

@@ -7,17 +7,23 @@ import json
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping
+from contextlib import closing, nullcontext
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Final
 
 from infra.adapters.connection_pool import pool_figures
 from infra.adapters.meter import BUCKETS, EDGES, Meter, Totals
 from infra.adapters.postgres import Database
+from infra.adapters.postgres_log import PostgresLog
 from infra.adapters.postgres_reads import PerThread
+from infra.adapters.postgres_roles import roles, unpublished
+from infra.adapters.timely import Timely
+from infra.lags import oldest_unarchived_s
 from schemas.errors import StoreUnavailable, TouchfoldError, Unauthorized
 from schemas.waits import Waiting
 
 if TYPE_CHECKING:
+    from infra.adapters.kafka_access import KafkaAccess
     from infra.drivers.api_core import Api
 
 Scope = MutableMapping[str, Any]
@@ -47,6 +53,15 @@ HELP: Final[Mapping[str, tuple[str, str]]] = {
     "events_decided_total": ("counter", "Records of the log that are decided"),
     "events_archived_total": ("counter", "Records of the log that are in the archive"),
     "lag_events": ("gauge", "Records accepted and not yet decided"),
+    "partition_lag_events": ("gauge", "Records accepted and not yet applied, by partition"),
+    "archive_lag_events": ("gauge", "Records accepted that no file of the archive holds; absent: not known"),
+    "archive_lag_seconds": ("gauge", "Age of the oldest record that no file of the archive holds; absent: not known"),
+    "inbox_lag_records": ("gauge", "Records of the inbox topic that nobody has taken; absent: not known, or no Kafka"),
+    "unpublished_changes": ("gauge", "Changes that no topic has yet, counted to 100,000; absent: no Kafka"),
+    "unpublished_age_seconds": ("gauge", "Age of the oldest change that no topic has yet; absent: none waits"),
+    "role_processes": ("gauge", "Processes of a cluster that live, by role"),
+    "role_processes_silent": ("gauge", "Processes that ended without a word and were not started again, by role"),
+    "role_heartbeat_age_seconds": ("gauge", "The oldest sign of life of a process that should be there, by role"),
     "watermark_age_seconds": ("gauge", "How far the oldest partition's watermark is behind the clock"),
     "worker_heartbeat_age_seconds": ("gauge", "Since the worker last spoke to PostgreSQL; absent: it is not there"),
     "partition_waiting_offset": ("gauge", "Where a partition waits at a record that cannot be read yet, by partition"),
@@ -91,6 +106,10 @@ class Metrics:
         self._connections = PerThread(lambda: Database(api.session.dsn, "touchfold metrics"))
         self._lock = threading.Lock()
         self._seen: tuple[float, dict[str, Any]] | None = None
+        self._archived: list[int] = []
+        self._archive_s = Timely(self._oldest_unarchived_s)
+        kafka = api.session.adapters.kafka
+        self._inbox = None if kafka is None else Timely(_inbox_lag(kafka))
 
     # --- counting --------------------------------------------------------------------------------------------------
 
@@ -181,11 +200,18 @@ class Metrics:
             "events_decided_total": decided,
             "events_archived_total": state["archived"],
             "lag_events": state["accepted"] - decided,
+            "partition_lag_events": {
+                ("partition", str(number)): lag for number, lag in enumerate(state["partition_lags"])
+            },
+            **self._archive_lag(state),
+            **self._of_cluster(),
             "watermark_age_seconds": state["watermark_age_s"],
             "worker_heartbeat_age_seconds": None if heartbeat is None else max(0.0, float(heartbeat)),
             "partition_waiting_offset": {_labelled(each): each.wait.offset for each in waits},
             "partition_waiting_seconds": {
-                _labelled(each): round(max(0.0, (now - each.since).total_seconds()), 1) for each in waits
+                _labelled(each): round(max(0.0, (now - each.since).total_seconds()), 1)
+                for each in waits
+                if each.since is not None
             },
             "dead_letters_open": {("stage", stage): count for stage, count in letters.items()} or 0,
             "erasures_total": int(erasures),
@@ -207,6 +233,44 @@ class Metrics:
             "disk_free_ratio": state["disk_free"],
             "vault_lease": int(state["vault_lease"]),
         }
+
+    def _archive_lag(self, state: Mapping[str, Any]) -> dict[str, Any]:
+        """Absent where the archive, or the log, does not answer."""
+        if state["archived"] is None:
+            return {}
+        self._archived = state["archived_offsets"]
+        events = max(0, state["accepted"] - state["archived"])
+        return {"archive_lag_events": events, "archive_lag_seconds": self._archive_s.get() if events else 0.0}
+
+    def _oldest_unarchived_s(self) -> float:
+        with (
+            closing(PostgresLog(self._api.session.dsn))
+            if self._inbox is None
+            else nullcontext(self._api.session.log()) as log
+        ):
+            return round(oldest_unarchived_s(log, self._archived, self._api.session.door_clock.now()), 1)
+
+    def _of_cluster(self) -> dict[str, Any]:
+        """The roles on all machines. The newest sign of life alone would hide the dead."""
+        if self._inbox is None:
+            return {}
+        with closing(Database(self._api.session.dsn, "touchfold metrics")) as database:
+            found, waiting = roles(database), unpublished(database)
+        ages = {("role", role): each.oldest_s for role, each in found.items() if each.oldest_s is not None}
+        return {
+            "inbox_lag_records": self._inbox.get(),
+            "unpublished_changes": waiting.changes,
+            "unpublished_age_seconds": waiting.oldest_s,
+            "role_processes": {("role", role): each.alive for role, each in found.items()},
+            "role_processes_silent": {("role", role): each.silent for role, each in found.items()},
+            "role_heartbeat_age_seconds": {label: round(age, 1) for label, age in ages.items()} or None,
+        }
+
+
+def _inbox_lag(access: "KafkaAccess") -> Callable[[], int]:
+    from infra.adapters.kafka_inbox_lag import InboxLag  # noqa: PLC0415  # of a cluster alone
+
+    return InboxLag(access)
 
 
 def _pools() -> dict[str, Any]:

@@ -22,3 +22,4 @@ class Pace(NamedTuple):
     outage_s: float = 300.0  # what fails for so long is no outage to it any more, but a fault of this process
     grace_s: float = 5.0
     leave_s: float = 5.0  # for leaving the group
+    unclaimed_s: float = 10.0  # between looks whether all partitions are somebody's

@@ -7,10 +7,12 @@ import argparse
 import gc
 import logging
 import os
+import select
 import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -24,7 +26,9 @@ from schemas.errors import Disposition, TouchfoldError
 
 FATAL: Final = 70  # our error: a restart will most likely end the same way
 AWAY: Final = 75  # a backend is away: try again
+TURN_S: Final = 1.0  # how often a loop says that it turns
 UI_SOCKET: Final = "_TOUCHFOLD_UI_SOCKET"  # where the UI answers, from the supervisor to its doors
+NUMBER: Final = "_TOUCHFOLD_NUMBER"  # of a process among those of its role
 EDGES: Final = "_TOUCHFOLD_EDGES"  # what the doors serve: door, api, or both
 _log = logging.getLogger("touchfold.roles")
 
@@ -34,12 +38,37 @@ class Report:
 
     def __init__(self, handle: int) -> None:
         self._handle = handle
+        self._turned_at = float("-inf")
 
     def ready(self) -> None:
         os.write(self._handle, b"ready\n")
 
+    def turned(self) -> None:
+        """The role's loop turns: told once a second. A parent that does not read must not hold us up."""
+        now = time.monotonic()
+        if now - self._turned_at >= TURN_S:
+            self._turned_at = now
+            if select.select([], [self._handle], [], 0)[1]:
+                os.write(self._handle, b"turned\n")
+
     def fatal(self, reason: str) -> None:
         os.write(self._handle, b"fatal " + " ".join(reason.split()).encode()[:3_000] + b"\n")
+
+
+class TurningStop(threading.Event):
+    """The stop of a role. Every loop asks it at each turn, so who asks it turns. One thread asks."""
+
+    def __init__(self, turned: Callable[[], None]) -> None:
+        super().__init__()
+        self._turned = turned
+
+    def is_set(self) -> bool:
+        self._turned()
+        return super().is_set()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self._turned()
+        return super().wait(timeout)
 
 
 Role = Callable[[Session, threading.Event, Report, socket.socket | None], None]
@@ -57,7 +86,7 @@ def _worker(session: Session, stop: threading.Event, report: Report, _listener: 
 
     session.vault().hold_lease()  # keys are remembered only under a lease
     report.ready()
-    worker_role.run(session, stop)
+    worker_role.run(session, stop, int(os.environ.get(NUMBER, "0")))
 
 
 def _archive(session: Session, stop: threading.Event, report: Report, _listener: socket.socket | None) -> None:
@@ -130,9 +159,9 @@ def main(arguments: list[str]) -> int:
     given = parser.parse_args(arguments)
     die_with(given.parent)
     log_lines.configure(given.role)
-    stop = stop_at(signal.SIGTERM)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the supervisor's, which stops us in order
     report = Report(given.report)
+    stop = stop_at(signal.SIGTERM, stop=TurningStop(report.turned))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the supervisor's, which stops us in order
     listener = None if given.socket is None else socket.socket(fileno=given.socket)
     try:
         armed = not given.again

@@ -25,8 +25,11 @@ from infra.adapters.disk import WORKER, room_needed
 from infra.asking import health_of
 from infra.bootstrap import Adapters, Say, Session, arm_failpoint, build, claim, prepare
 from infra.connections import take_share
-from infra.drivers.roles import AWAY, EDGES, UI_SOCKET
+from infra.drivers.readiness import Places, checks_of
+from infra.drivers.role_probes import RoleProbes
+from infra.drivers.roles import AWAY, EDGES, NUMBER, UI_SOCKET
 from infra.settings import Deployment, Settings
+from infra.vitals import Vitals
 from schemas.errors import (
     DiskFull,
     FolderLocked,
@@ -67,6 +70,10 @@ class Child:
     start_after: float = 0.0
     reason: str = ""
     ends: "deque[float]" = field(default_factory=lambda: deque(maxlen=TOO_OFTEN))
+
+    @property
+    def name(self) -> str:
+        return f"{self.role} {self.number}"
 
 
 class Plan(NamedTuple):
@@ -109,7 +116,14 @@ class Supervisor:
     The URL is empty where nothing listens.
     """
 
-    def __init__(self, settings: Settings, stop: threading.Event, say: Say, command: str = "up") -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        stop: threading.Event,
+        say: Say,
+        command: str = "up",
+        vitals: Vitals | None = None,
+    ) -> None:
         self._plan = plan_of(command, settings)
         self._settings = settings
         self._stop = stop
@@ -123,12 +137,15 @@ class Supervisor:
         self._folder_of_socket: tempfile.TemporaryDirectory[str] | None = None
         self._server_ends: deque[float] = deque(maxlen=TOO_OFTEN)
         self._room_at = 0.0  # when PostgreSQL, which ended on a full disk, is tried again; 0 while it runs
+        self._vitals = Vitals() if vitals is None else vitals
+        self._probes: RoleProbes | None = None
         self.url = ""
 
     def run(self, ready: Callable[[str], None]) -> None:
         """Raises FolderLocked, PortInUse, ServiceFailed, SettingsInvalid, SchemaNewer, MasterKeyWrong."""
         try:
             self._when_there_is_room(self._claim)
+            self._open_probes()
             port = self._bind() if self._plan.edges else 0
             deployment = self._when_there_is_room(self._prepare)
             self._tell_about_the_key()
@@ -148,6 +165,13 @@ class Supervisor:
             self._end()
 
     # --- start -----------------------------------------------------------------------------------------------------
+
+    def _open_probes(self) -> None:
+        """Live from here on; ready when all children are."""
+        if self._settings.probe_port:
+            listener = listen_on(self._settings.host, self._settings.probe_port, "TOUCHFOLD_PROBE_PORT")
+            start_listening(listener, "TOUCHFOLD_PROBE_PORT")
+            self._probes = RoleProbes(self._plan.command, self._vitals, listener, self._stop)
 
     def _bind(self) -> int:
         self._listener = listen_on(self._settings.host, self._settings.port)
@@ -184,6 +208,7 @@ class Supervisor:
                 if not waits:
                     self._say(f"waiting for room: {err.message}")
                 waits = True
+            self._vitals.turned()
             if self._stop.wait(ROOM_S):
                 raise _Stopped
 
@@ -195,6 +220,7 @@ class Supervisor:
         """Recovery after a crash may take minutes; a stop is not kept waiting for it."""
         if self._stop.is_set():
             raise _Stopped
+        self._vitals.turned()
         self._say(line)
 
     def _tell_about_the_key(self) -> None:
@@ -229,9 +255,9 @@ class Supervisor:
             self._say(f"{count} erasures that were interrupted are finished")
 
     def _note(self, port: int) -> None:
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self._settings.host, self._settings.host)
-        url = url_of(host, port) if self._plan.edges else ""
-        running = Running(os.getpid(), url, self._server.dsn, self._server.vault_dsn)
+        url = url_of(self._own_host, port) if self._plan.edges else ""
+        probe = url_of(self._own_host, self._settings.probe_port) if self._settings.probe_port else ""
+        running = Running(os.getpid(), url, self._server.dsn, self._server.vault_dsn, self._plan.command, probe)
         self._adapters.folder.write_running(running)
 
     def _listen_for_ui(self) -> None:
@@ -251,7 +277,13 @@ class Supervisor:
 
     def _watch(self, port: int, ready: Callable[[str], None]) -> None:
         announced = False
+        if self._probes is not None:
+            server = self._server
+            url = url_of(self._own_host, port) if self._plan.edges else ""
+            places = Places(url, lambda: server.dsn, lambda: server.vault_dsn, self._adapters.kafka)
+            self._probes.look_at(checks_of(self._plan.command, places), lambda: all(map(_up, self._children)))
         while not self._stop.is_set():
+            self._vitals.turned()
             self._watch_server(port)
             for child in self._children:
                 self._listen_to(child)
@@ -302,6 +334,7 @@ class Supervisor:
         os.close(child.report)
         lived = now - child.started_at
         child.process, child.ready = None, False
+        self._vitals.ended(child.name, unexpected=status not in {0, AWAY} and child.role != "ui")
         if status > 0 and status != AWAY:
             child.ends.append(now)
         if _too_often(child.ends):
@@ -330,15 +363,19 @@ class Supervisor:
             command += ["--socket", str(self._ui_listener.fileno())]
         if child.starts:
             command.append("--again")
+        told = {EDGES: self._plan.edges, NUMBER: str(child.number)}
+        if self._ui_path:
+            told[UI_SOCKET] = self._ui_path
         child.process = subprocess.Popen(
             command,
             pass_fds=handles,
-            env={**os.environ, EDGES: self._plan.edges} | ({UI_SOCKET: self._ui_path} if self._ui_path else {}),
+            env={**os.environ, **told},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,  # results go to our stdout, and children have none
             start_new_session=True,  # Ctrl-C reaches us alone
         )
         os.close(write)
+        self._vitals.started(child.name)
         child.report, child.heard, child.reason = read, b"", ""
         child.starts += 1
         child.started_at = time.monotonic()
@@ -354,12 +391,18 @@ class Supervisor:
         for line in lines:
             if line == b"ready":
                 child.ready = True
+            elif line == b"turned":
+                self._vitals.turned(child.name)
             elif line.startswith(b"fatal "):
                 child.reason = line[6:].decode(errors="replace")
 
+    @property
+    def _own_host(self) -> str:
+        """Where this machine reaches what we listen on."""
+        return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self._settings.host, self._settings.host)
+
     def _answers(self, port: int) -> bool:
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self._settings.host, self._settings.host)
-        found = health_of(url_of(host, port))
+        found = health_of(url_of(self._own_host, port))
         return found is not None and bool(found.get("ready"))  # with a full disk too: reads go on
 
     # --- end -------------------------------------------------------------------------------------------------------
@@ -390,11 +433,16 @@ class Supervisor:
         if self._folder_of_socket is not None:
             self._folder_of_socket.cleanup()
         self._adapters.folder.clear_running()
+        if self._probes is not None:
+            self._probes.close()
         self._server.stop()
 
 
-def listen_on(host: str, port: int) -> socket.socket:
-    """A bound TCP socket, not yet listening. Raises PortInUse, or SettingsInvalid for a host or port we cannot have."""
+def listen_on(host: str, port: int, setting: str = "--port N or TOUCHFOLD_PORT") -> socket.socket:
+    """A bound TCP socket, not yet listening. Raises PortInUse, or SettingsInvalid for a host or port we cannot have.
+
+    `setting`: by which another port is given.
+    """
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -409,8 +457,7 @@ def listen_on(host: str, port: int) -> socket.socket:
         listener.close()
         if err.errno == errno.EADDRINUSE:
             raise PortInUse(
-                f"port {port} on {host} is in use: stop the program that has it, or take another with --port N or "
-                "TOUCHFOLD_PORT"
+                f"port {port} on {host} is in use: stop the program that has it, or take another with {setting}"
             ) from err
         what = (
             "needs more rights: take one above 1023" if err.errno == errno.EACCES else f"cannot be had: {err.strerror}"
@@ -419,12 +466,12 @@ def listen_on(host: str, port: int) -> socket.socket:
     return listener
 
 
-def start_listening(listener: socket.socket) -> None:
+def start_listening(listener: socket.socket, setting: str = "--port N") -> None:
     """From here on connections wait for a door. Raises PortInUse: two programs may have bound the port, unheard."""
     try:
         listener.listen(BACKLOG)
     except OSError as err:
-        raise PortInUse(f"port {listener.getsockname()[1]} was just taken: take another with --port N") from err
+        raise PortInUse(f"port {listener.getsockname()[1]} was just taken: take another with {setting}") from err
 
 
 class _Stopped(Exception):  # asked to stop while PostgreSQL was starting

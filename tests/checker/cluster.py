@@ -6,7 +6,6 @@ runs faults (tests.checker.faults) under load and prints what the checker finds.
 """
 
 import argparse
-import json
 import os
 import shutil
 import sys
@@ -58,12 +57,12 @@ class ClusterProduct(Product):
 
     def worker(self, folder: Path) -> "Popen[bytes]":
         """Start `touchfold worker` as another machine would: a data folder of its own, the same databases and keys."""
-        note = json.loads((self.data / "run.json").read_text())
+        main, vault = self.dsns()
         folder.mkdir(parents=True, exist_ok=True)
         shutil.copy(self.data / "master.key", folder / "master.key")
         environ = self.environ | {
-            "TOUCHFOLD_DATABASE": note["dsn"],
-            "TOUCHFOLD_VAULT": note["vault_dsn"],
+            "TOUCHFOLD_DATABASE": main,
+            "TOUCHFOLD_VAULT": vault,
             "TOUCHFOLD_ARCHIVE": str(self.data / "archive"),
             "TOUCHFOLD_WORKERS": "1",
         }

@@ -19,7 +19,7 @@ from tests.checker.product import COMMAND, wait_until
 from tests.checker.sources import Message, messages
 from tests.kafka_broker import Node
 
-SESSION_S = 10.0  # after which a silent worker's partitions go to others
+SESSION_S = 30.0  # after which a silent worker's partitions go to others; it has a name in its group
 SERVER_EVERY_S = 9.0  # `up` gives up where PostgreSQL ends 5 times in 30 s: that is not what is tested here
 ROLES = ("worker", "http", "archive", "publish")
 ROW = 30  # kills, in 20 s

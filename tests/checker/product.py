@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import psutil
 from psycopg2.extensions import connection as Connection
+from psycopg2.extensions import make_dsn
 
 from tests.checker.check import connect
 from tests.checker.check_views import Shown
@@ -182,11 +183,16 @@ class Product:
 
     # ------------------------------------------------------------ its databases
 
+    def dsns(self) -> tuple[str, str]:
+        """Connection strings of the main database and the vault of the running `up`."""
+        note = json.loads((self.data / "run.json").read_text())
+        password = (self.data / "postgres.secret").read_text().strip()
+        return make_dsn(note["dsn"], password=password), make_dsn(note["vault_dsn"], password=password)
+
     @contextmanager
     def databases(self) -> Iterator[tuple[Connection, Connection]]:
         """Connections to the main database and the vault of the running `up`; rolled back at the end."""
-        note = json.loads((self.data / "run.json").read_text())
-        main, vault = connect(note["dsn"]), connect(note["vault_dsn"])
+        main, vault = map(connect, self.dsns())
         try:
             yield main, vault
         finally:

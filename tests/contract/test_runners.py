@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -20,7 +21,7 @@ import psycopg2
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
-from confluent_kafka.cimpl import NewTopic
+from confluent_kafka.cimpl import NewPartitions, NewTopic
 
 from infra.adapters.clock import SystemClock
 from infra.adapters.kafka_access import EVENTS, KafkaAccess
@@ -39,7 +40,7 @@ from tests.kafka_broker import Cluster, Kafka
 
 ROOT = Path(__file__).parents[2]
 DEADLINE_S = 60.0
-QUICK = Pace(poison_s=0.05, hint_s=0.3, ends_s=0.2)
+QUICK = Pace(poison_s=0.05, hint_s=0.3, ends_s=0.2, unclaimed_s=2.0)
 
 
 def until(done: Callable[[], Any], what: str, deadline_s: float = DEADLINE_S) -> None:
@@ -91,6 +92,14 @@ class Stage:
         made[self.topic].result(30)
         until(lambda: len(admin.list_topics(self.topic).topics[self.topic].partitions) == partitions, "the topic")
 
+    def grow(self, partitions: int) -> None:
+        """Give the topic more partitions."""
+        admin = AdminClient(self.access.confluent())
+        admin.create_partitions([NewPartitions(self.topic, partitions)])[self.topic].result(30)
+        self.partitions = partitions
+        self.sent |= {partition: [] for partition in range(partitions) if partition not in self.sent}
+        until(lambda: len(admin.list_topics(self.topic).topics[self.topic].partitions) == partitions, "partitions")
+
     def produce(self, count: int, start: int = 0, partitions: Sequence[int] | None = None) -> None:
         """`count` values over these partitions (default all), 200 bytes each."""
         targets = list(range(self.partitions)) if partitions is None else list(partitions)
@@ -121,6 +130,9 @@ class Stage:
             cursor.execute(sql)
             return cursor.fetchall() if cursor.description else []
 
+    def has_unclaimed(self) -> bool:
+        return len(self.epochs()) < self.partitions
+
     def chains(self) -> dict[int, tuple[int, bytes]]:
         rows = self.query("select partition, records, digest from test_chain")
         return {partition: (records, bytes(digest)) for partition, records, digest in rows if records}
@@ -150,9 +162,11 @@ class Stage:
         assert self.chains() == self.expected()
 
     @contextmanager
-    def worker(self, work: ChainWork, older: Older | None = None, pace: Pace = QUICK) -> Iterator["Running"]:
+    def worker(
+        self, work: ChainWork, older: Older | None = None, pace: Pace = QUICK, member: str | None = None
+    ) -> Iterator["Running"]:
         """A worker in a thread of this process; stopped at the end, what it raised is raised."""
-        running = Running(self, work, older, pace)
+        running = Running(self, work, older, pace, member)
         self.running.append(running)
         try:
             yield running
@@ -220,17 +234,21 @@ class Stage:
 
 
 class Running:
-    def __init__(self, stage: Stage, work: ChainWork, older: Older | None, pace: Pace) -> None:
+    def __init__(
+        self, stage: Stage, work: ChainWork, older: Older | None, pace: Pace, member: str | None = None
+    ) -> None:
         self.error: BaseException | None = None
         self._stop = threading.Event()
         self._stage = stage
-        self._thread = threading.Thread(target=self._run, args=(work, older, pace))
+        self._thread = threading.Thread(target=self._run, args=(work, older, pace, member))
         self._thread.start()
 
-    def _run(self, work: ChainWork, older: Older | None, pace: Pace) -> None:
+    def _run(self, work: ChainWork, older: Older | None, pace: Pace, member: str | None) -> None:
         stage = self._stage
         try:
-            reads = Subscription(stage.access, stage.access.prefix, stage.topic, SystemClock(), older, pace)
+            reads = Subscription(
+                stage.access, stage.access.prefix, stage.topic, SystemClock(), older, pace, member, stage.has_unclaimed
+            )
             run(stage.runner)(work, reads, self._stop)
         except BaseException as err:
             self.error = err
@@ -687,3 +705,56 @@ def test_the_private_names_we_lean_on_are_those_of_the_pinned_faust() -> None:
     assert {each: list(inspect.signature(each).parameters) for each in expected} == expected
     for name in ("_drain_messages", "_wait_next_records", "perform_seek", "wait_empty"):
         assert inspect.iscoroutinefunction(getattr(consumer.Consumer, name))
+
+
+# --- static membership, and partitions that the topic is given
+
+
+def shared_out(*works: ChainWork) -> bool:
+    """Whether they have all four partitions between them, each two."""
+    return all(work.claims and len(work.claims[-1]) == 2 for work in works)
+
+
+BOTH = [True, pytest.param(False, marks=pytest.mark.long)]  # members with names, as our workers are, and without
+
+
+@pytest.mark.parametrize("named", BOTH)
+def test_a_worker_with_a_name_restarts_and_the_others_partitions_stay_where_they_are(stage: Stage, named: bool) -> None:
+    """`named` False is how it was: every stop and every start of one takes all partitions from all."""
+    one, two = ChainWork(stage.dsn), ChainWork(stage.dsn)
+    names = ("one", "two") if named else (None, None)
+    with stage.worker(one, member=names[0]) as first:
+        with stage.worker(two, member=names[1]):
+            until(lambda: shared_out(one, two) or stage.failed(), "a partition each")
+            stage.produce(400)
+            stage.settle()
+            claims, revoked, kept = len(one.claims), len(one.released), two.claims[-1]
+        for number in (1, 2):  # whichever of the two leads the group
+            again = ChainWork(stage.dsn)
+            with stage.worker(again, member=names[1]):
+                stage.produce(400, start=400 * number)
+                stage.settle()
+                until(partial(shared_out, one, again), "a partition each, again")
+                assert again.claims[-1] == kept or not named
+        assert first.alive
+        if named:
+            assert (len(one.claims), len(one.released)) == (claims, revoked)
+        else:
+            assert len(one.claims) >= claims + 2, "both restarts took its partitions from it"
+
+
+@pytest.mark.parametrize("named", BOTH)
+def test_partitions_that_the_topic_is_given_are_read_without_a_restart(stage: Stage, named: bool) -> None:
+    one, two, again = (ChainWork(stage.dsn) for _ in range(3))
+    names = ("one", "two") if named else (None, None)
+    with stage.worker(two, member=names[1]):
+        with stage.worker(one, member=names[0]):
+            until(lambda: shared_out(one, two) or stage.failed(), "a partition each")
+            stage.produce(400)
+            stage.settle()
+        with stage.worker(again, member=names[0]):  # who led the group has been away
+            until(lambda: shared_out(again, two) or stage.failed(), "a partition each, again")
+            stage.grow(7)
+            stage.produce(700, start=400)
+            stage.settle()
+            assert {partition for work in (again, two) for partition in work.claims[-1]} == set(range(7))

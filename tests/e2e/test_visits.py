@@ -220,7 +220,7 @@ def test_a_source_is_made_and_its_snippet_works(visit: Visit, shop: Shop, screen
     expect(page.get_by_text("is no origin")).to_be_visible()
     row.get_by_role("button", name="Settings").click()
     page.get_by_label("Events a second, at most").fill("100")
-    page.get_by_label("Takes events").click()
+    page.get_by_text("Takes events").click()
     page.screenshot(path=screens / "sources-settings.png")
     page.get_by_role("button", name="Save").click()
     expect(row.get_by_text("off", exact=True)).to_be_visible()

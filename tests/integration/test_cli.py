@@ -44,7 +44,10 @@ def test_the_help_of_a_command_names_the_data_folder(name: str) -> None:
 
     from infra.cli.main import build_app  # noqa: PLC0415
 
-    groups = dict.fromkeys(("source", "token", "user", "segment", "dead-letters"), "list") | {"topics": "plan"}
+    groups = dict.fromkeys(("source", "token", "user", "segment", "dead-letters"), "list") | {
+        "topics": "plan",
+        "record": "show",
+    }
     arguments = [name, *([groups[name]] if name in groups else []), "--help"]
     shown = CliRunner().invoke(build_app(arguments), arguments)
     assert shown.exit_code == 0, shown.output
@@ -116,7 +119,7 @@ def test_status_wait_returns_when_all_that_was_accepted_is_decided(up: Up) -> No
     status = result("status", "--wait", *_at(up))
     assert status["ready"] is True
     assert (status["lag"], status["accepted"]) == (0, status["decided"])
-    names = {"ready", "lag", "accepted", "applied", "decided", "dead_letters", "archived"}
+    names = {"ready", "lag", "accepted", "applied", "decided", "dead_letters", "archived", "waiting"}
     assert set(status) == names | {"archive_files", "archive_merges_waiting"}
     assert result("profile", "user_id:w-19", *_at(up))["event_count"] == 1
 
@@ -184,7 +187,7 @@ def test_doctor_names_what_is_wrong_and_what_to_do(tmp_path: Path) -> None:
     done = command("doctor", "--data", str(tmp_path), "--json")
     assert done.returncode == 1
     found = _bad(json.loads(done.stdout))
-    assert set(found) == {"log", "progress", "archive"}
+    assert set(found) == {"log", "progress", "archive", "merging"}
     assert all(found.values())
 
 

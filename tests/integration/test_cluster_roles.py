@@ -4,6 +4,7 @@ import json
 import re
 import secrets
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,13 @@ from infra.bootstrap import kafka_access
 from infra.settings import load
 from tests.conftest import Databases
 from tests.integration.running import Up, command, result, until
-from tests.kafka_broker import Kafka
+from tests.integration.test_probes import probe
+from tests.kafka_broker import Kafka, free_port
 from tests.secure_kafka import SecureCluster
 
 KAFKA_MD = Path(__file__).parents[2] / "docs" / "kafka.md"
 ROLES = ("ingest", "worker", "archive", "publish", "serve")
+PROBED = ("ingest", "worker", "publish")  # the others show what is told without a probe
 
 
 def settings_of(kafka: Kafka, databases: Databases) -> dict[str, str]:
@@ -47,7 +50,10 @@ def cluster(
 ) -> Iterator[tuple[dict[str, Up], dict[str, str], KafkaAccess]]:
     settings = settings_of(kafka, databases) | {"ARCHIVE": str(tmp_path / "archive"), "DOORS": "1"}
     access = access_of(settings)
-    running = {role: Up(tmp_path / role, role=role, **settings) for role in ROLES}
+    running = {
+        role: Up(tmp_path / role, role=role, **settings, **({"PROBE_PORT": str(free_port())} if role in PROBED else {}))
+        for role in ROLES
+    }
     try:
         for each in running.values():
             each.wait_ready()
@@ -95,6 +101,36 @@ def published(access: KafkaAccess) -> list[dict[str, Any]]:
             for records in consumer.poll(timeout_ms=500).values():
                 found += [json.loads(record.value) for record in records]
     return found
+
+
+def test_every_role_can_be_asked(cluster: tuple[dict[str, Up], dict[str, str], KafkaAccess], tmp_path: Path) -> None:
+    roles, settings, _ = cluster
+    result("source", "create", "web", "--data", str(tmp_path / "serve"), **settings)
+    with ThreadPoolExecutor(3) as pool:
+        told = dict(zip(ROLES, pool.map(lambda role: command(*asked(tmp_path, role), **settings), ROLES), strict=True))
+        doctors = pool.map(lambda role: command("doctor", *asked(tmp_path, role)[1:], **settings), ROLES)
+        examined = dict(zip(ROLES, doctors, strict=True))
+    for role in ROLES:
+        assert told[role].returncode == 0, (role, told[role].stderr)
+        assert json.loads(told[role].stdout)["ready"] is True, role
+        findings = {each["check"]: each for each in json.loads(examined[role].stdout)}
+        assert f"touchfold {role} runs" in findings["lock"]["detail"]
+        assert [each for each in findings.values() if not each["ok"]] == [], role
+        assert examined[role].returncode == 0, role
+        assert ("ready" in findings) == (role in PROBED)
+    for role in PROBED:
+        note = json.loads((tmp_path / role / "run.json").read_text())
+        assert note["role"] == role
+        port = int(note["probe"].rpartition(":")[2])
+        until(lambda port=port: probe(port, "/ready")[0] == 200, f"{role} to be ready")  # type: ignore[misc]
+        assert probe(port, "/live") == (200, {"live": True, "role": role, "problems": []})
+        assert f'touchfold_role_ready{{command="{role}"}} 1' in probe(port, "/metrics")[1]
+    roles["publish"].stop()
+    assert result("status", *asked(tmp_path, "publish")[1:-1], **settings)["ready"] is False, "it does not run"
+
+
+def asked(tmp_path: Path, role: str) -> tuple[str, ...]:
+    return ("status", "--data", str(tmp_path / role), "--json")
 
 
 def test_each_edge_says_where_the_other_one_is(cluster: tuple[dict[str, Up], dict[str, str], KafkaAccess]) -> None:
@@ -148,27 +184,74 @@ def test_a_topic_that_was_made_anew_is_another_log(kafka: Kafka, databases: Data
     assert (back.returncode, "set TOUCHFOLD_LOG=kafka" in back.stderr) == (1, True), back.stderr
 
 
-def test_partitions_that_a_topic_was_given_later_are_folded_after_a_restart(
+def test_partitions_that_the_topic_is_given_are_used_by_all_roles_without_a_restart(
     kafka: Kafka, databases: Databases, tmp_path: Path
 ) -> None:
     settings = settings_of(kafka, databases)
-    access_of(settings)
+    access = access_of(settings)
     at = ("--data", str(tmp_path / "one"))
-    result("status", *at, **settings)
-    access_of(settings | {"KAFKA_PARTITIONS": "5"})
     up = Up(tmp_path / "one", **settings)
     try:
         up.wait_ready()
+        processes = {role: up.pids(role) for role in ("http", "worker", "archive", "publish", "inbox")}
         key = result("source", "create", "web", *at, **settings)["write_key"]
-        for number in range(40):
-            assert up.send(key, "track", {"userId": f"p{number}", "event": "Visited"}).status == 200
-        command("status", "--wait", *at, **settings)
-        assert result("sql", "select count(*) as n, count(distinct profile_id) as p from events", *at, **settings) == [
-            {"n": 40, "p": 40}
-        ]
-        assert result("rebuild", "--check", *at, **settings)["equal"] is True
+        sent = 0
+
+        def send_each() -> None:
+            """The next event of each of 12 customers."""
+            nonlocal sent
+            for number in range(12):
+                item = {"userId": f"p{number}", "event": f"Step {sent // 12}", "messageId": f"m{sent}"}
+                assert up.send(key, "track", item).status == 200
+                sent += 1
+
+        send_each()
+        access_of(settings | {"KAFKA_PARTITIONS": "7"})
+
+        def spread() -> bool:
+            send_each()
+            return any(max(numbers) > 2 for numbers in numbers_by_customer(access, 7).values())
+
+        until(spread, "the door to use the new partitions")
+        send_each()
+        repeat = {"userId": "p0", "event": "Step 0", "messageId": "m0"}
+        assert up.send(key, "track", repeat).status == 200  # its first copy is in another partition, perhaps
+        assert command("status", "--wait", *at, **settings).returncode == 0
+        counted = "select count(*) as n, count(distinct profile_id) as p from events"
+        assert result("sql", counted, *at, **settings) == [{"n": sent, "p": 12}]
+        assert result("profile", "user_id:p3", *at, **settings)["event_count"] == sent // 12
+        assert result("status", *at, **settings)["lag"] == 0
+        check_rebuild = result("rebuild", "--check", *at, **settings)
+        assert (check_rebuild["equal"], check_rebuild["profiles"]) == (True, 12)
+        until(lambda: result("status", *at, **settings)["archived"] > sent, "the archive to have all of them")
+        assert result("sql", counted, *at, **settings) == [{"n": sent, "p": 12}]
+        for route, numbers in numbers_by_customer(access, 7).items():  # first the old partition, then the new one
+            old, new = (int(route[:8], 16) % count for count in (3, 7))
+            assert numbers.keys() <= {old, new}
+            whole = numbers[old] + (numbers.get(new, []) if new != old else [])
+            assert whole == sorted(whole)
+        assert {role: up.pids(role) for role in processes} == processes
     finally:
         up.stop()
+
+
+def numbers_by_customer(access: KafkaAccess, partitions: int) -> dict[str, dict[int, list[int]]]:
+    """By route key and partition the numbers of the messages as they lie there; without the one that is repeated."""
+    from kafka import KafkaConsumer, TopicPartition  # noqa: PLC0415
+
+    found: dict[str, dict[int, list[int]]] = {}
+    with closing(KafkaConsumer(**access.kafka_python(), isolation_level="read_committed")) as consumer:
+        parts = [TopicPartition(access.topic("events"), number) for number in range(partitions)]
+        consumer.assign(parts)
+        consumer.seek_to_beginning(*parts)
+        ends = consumer.end_offsets(parts)
+        while any(consumer.position(part) < ends[part] for part in parts):
+            for part, records in consumer.poll(timeout_ms=500).items():
+                for value in (json.loads(record.value) for record in records):
+                    if value["message_id"] != "m0":
+                        numbers = found.setdefault(value["route_key"], {}).setdefault(part.partition, [])
+                        numbers.append(int(value["message_id"][1:]))
+    return found
 
 
 @pytest.mark.parametrize("runner", ["faust", "aiokafka"])

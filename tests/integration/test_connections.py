@@ -14,6 +14,7 @@ from urllib.parse import urlencode, urlsplit
 import psycopg2
 import pytest
 
+from infra.adapters.data_folder import DataFolder
 from infra.connections import SHARES, embedded_connections, most_of
 from tests.integration.running import Up, command, result, until
 
@@ -44,7 +45,9 @@ class World:
         result("status", "--wait", "--data", str(data))
         self.token = result("token", "create", "--role", "admin", "--data", str(data))["token"]
         self.cookie = self._sign_in()
-        self.dsn = json.loads((data / "run.json").read_text())["dsn"]
+        found = DataFolder(data).running()
+        assert found is not None
+        self.dsn = found.dsn
 
     def _sign_in(self) -> str:
         with closing(self._connect()) as connection:
@@ -76,7 +79,15 @@ class World:
             routes = json.loads(connection.getresponse().read())["paths"]
         profile = result("profile", "user_id:c1", "--data", str(self.data))["id"]
         values = {
-            **{"kind": "user_id", "value": "c1", "profile_id": profile, "name": "vip", "event_id": "none"},
+            **{
+                "kind": "user_id",
+                "value": "c1",
+                "profile_id": profile,
+                "name": "vip",
+                "event_id": "none",
+                "partition": 0,
+                "offset": 0,
+            },
             "letter_id": "0" * 32,
         }
         found = [route.format_map(values) for route, methods in routes.items() if "get" in methods]

@@ -1,5 +1,7 @@
 """Rates and settings of sources against a real `touchfold up` with two doors: what one counts the other knows."""
 
+import json
+import ssl
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -8,7 +10,8 @@ import pytest
 
 from tests.integration.running import Up, command, result, until
 
-RATE = 20  # requests a second of a caller; 400 at once
+RATE = 5  # requests a second of a caller; 100 at once
+PLAIN = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # httpx would read all certificates of the machine for each request
 TRACK = {"userId": "ada", "event": "Signed Up"}
 
 
@@ -19,8 +22,8 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
         DOORS="2",
         TRUSTED_PROXIES="127.0.0.1",
         API_RATE=str(RATE),
-        SEARCH_RATE="1",
-        SIGN_IN_RATE="30",
+        SEARCH_RATE="0.5",
+        SIGN_IN_RATE="6",
     )
     running.wait_ready()
     yield running
@@ -31,7 +34,7 @@ def ask(up: Up, path: str, count: int, **headers: str) -> list[httpx.Response]:
     """Requests in connections of their own, so that both doors have some."""
     sent = {name.replace("_", "-"): value for name, value in headers.items()}
     with ThreadPoolExecutor(4) as pool:
-        return list(pool.map(lambda _: httpx.get(up.url + path, headers=sent, timeout=60), range(count)))
+        return list(pool.map(lambda _: httpx.get(up.url + path, headers=sent, timeout=60, verify=PLAIN), range(count)))
 
 
 def refused(answers: list[httpx.Response]) -> list[httpx.Response]:
@@ -53,7 +56,7 @@ def test_a_caller_of_the_api_has_a_rate_and_another_does_not_share_it(up: Up) ->
         {"Authorization": f"Bearer {result('token', 'create', '--role', 'admin', *at(up))['token']}"} for _ in range(2)
     )
     answers: list[httpx.Response] = []
-    until_refused(up, answers, 100, **one)
+    until_refused(up, answers, 60, **one)
     late = refused(answers)
     assert {each.status_code for each in answers} == {200, 429}
     assert len(answers) - len(late) >= 20 * RATE
@@ -61,7 +64,7 @@ def test_a_caller_of_the_api_has_a_rate_and_another_does_not_share_it(up: Up) ->
     assert int(late[0].headers["retry-after"]) >= 1
     assert not refused(ask(up, "/api/v1/me", 5, **other))
     found = ask(up, "/api/v1/profiles?search=ada", 30, **other)
-    assert 20 <= len(found) - len(refused(found)) < 30
+    assert 10 <= len(found) - len(refused(found)) < 30
     assert not refused(ask(up, "/api/v1/me", 5, **other))
 
 
@@ -85,7 +88,9 @@ def test_strangers_share_a_rate_by_address_and_hold_up_nobody_who_is_known(up: U
 def test_tries_to_sign_in_have_a_rate_by_address(up: Up) -> None:
     def post(address: str, **headers: str) -> httpx.Response:
         sent = {"X-Forwarded-For": address, "Origin": up.url, **headers}
-        return httpx.post(f"{up.url}/sign-in", data={"name": "a", "password": "b"}, headers=sent, timeout=60)
+        return httpx.post(
+            f"{up.url}/sign-in", data={"name": "a", "password": "b"}, headers=sent, timeout=60, verify=PLAIN
+        )
 
     last = post("192.0.2.7")
     for _ in range(200):  # the pages' own 429, of wrong passwords, is a page
@@ -118,11 +123,13 @@ def test_a_source_is_switched_off_and_on_and_its_origins_are_kept(up: Up) -> Non
 
     def change(**settings: object) -> httpx.Response:
         headers = {"Authorization": f"Bearer {token}"}
-        return httpx.post(f"{up.url}/api/v1/sources/shop/settings", json=settings, headers=headers, timeout=60)
+        return httpx.post(
+            f"{up.url}/api/v1/sources/shop/settings", json=settings, headers=headers, timeout=60, verify=PLAIN
+        )
 
     def sent(origin: str) -> int:
         body, headers = {**TRACK, "writeKey": key}, {"Origin": origin}
-        return httpx.post(f"{up.url}/v1/track", json=body, headers=headers, timeout=60).status_code
+        return httpx.post(f"{up.url}/v1/track", json=body, headers=headers, timeout=60, verify=PLAIN).status_code
 
     assert change(origins=["https://shop.example"]).json()["settings"] == {"origins": ["https://shop.example"]}
     until(lambda: {sent("https://evil.example") for _ in range(6)} == {403}, "the origins at every door")
@@ -137,7 +144,8 @@ def test_a_source_is_switched_off_and_on_and_its_origins_are_kept(up: Up) -> Non
     assert {each["path"] for each in wrong.json()["errors"]} == {"events_per_s", "origins"}
     assert change(rates=1).json()["errors"][0]["path"] == "rates"
     done = command("source", "set", "shop", "--burst", "3", "--json", *at(up))
-    assert done.returncode != 0, done.stdout
+    assert done.returncode == 2, done.stdout
+    assert [each["path"] for each in json.loads(done.stderr)["errors"]] == ["burst"], done.stderr
     assert command("source", "set", "shop", *at(up)).returncode == 2
     audit = result("audit", *at(up))
     assert [each["detail"] for each in audit if each["action"] == "source.changed"][-1]["settings"]

@@ -5,9 +5,11 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from base64 import b64encode
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
 from datetime import UTC, date, datetime, timedelta
 from itertools import count
 from pathlib import Path
@@ -16,18 +18,20 @@ from typing import Any
 
 import msgspec
 import pytest
+from psycopg2.extensions import make_dsn
 
 from infra.adapters.clock import SystemClock
 from infra.adapters.embedded_postgres import EmbeddedPostgres
 from infra.adapters.migrations import migrate
 from infra.adapters.phones import Phones
-from infra.adapters.postgres import Database, Uuid, Uuids
+from infra.adapters.postgres import Database, Uuid, Uuids, connect
 from infra.adapters.postgres_control import PostgresControl
 from infra.adapters.postgres_erasure import LedgerFile
 from infra.adapters.postgres_log import PostgresLog
 from infra.adapters.postgres_rebuild import PostgresRebuild
 from infra.adapters.postgres_store import PostgresStore
 from infra.adapters.vault import ErasedTokens, PostgresVault
+from infra.adapters.vault_rewrite import rewrite
 from infra.bootstrap import ensure_first_revision
 from infra.erasing import eraser
 from processors.check import check
@@ -39,12 +43,12 @@ from schemas.dead_letters import seal_letter
 from schemas.definition_files import load_pack, parse_documents
 from schemas.definitions import to_json
 from schemas.erasures import Erasure
-from schemas.errors import ErasureRefused
+from schemas.errors import ErasureRefused, RightsMissing
 from schemas.failpoints import NAMES
 from schemas.identity_rules import DEFAULT_RULES
 from schemas.ports import OpenIdentifier
 from schemas.record import Identifier, Pending, Record, Sealed, encode, event_key, uuid_text
-from tests.conftest import Databases
+from tests.conftest import PASSWORD, Databases, as_superuser
 
 KEY = bytes(range(32))
 ROOT = Path(__file__).parents[2]
@@ -85,8 +89,8 @@ class World:
         )
         self._numbers = count(1)
 
-    def send(self, identifiers: Sequence[tuple[str, str]], revenue: int = 10) -> bytes:
-        """An order by these identifiers, as the door writes it; returns its event key."""
+    def send(self, identifiers: Sequence[tuple[str, str]], revenue: int = 10, minute: int | None = None) -> bytes:
+        """An order by these identifiers, as the door writes it; returns its event key. `minute`: else the next."""
         number = next(self._numbers)
         tokens = self.vault.tokens(identifiers)
         ids = sorted(
@@ -95,7 +99,7 @@ class World:
         )
         route = ids[0][1]
         key = event_key(self.vault.hash_key, "shop", f"m{number}")
-        at = START + timedelta(minutes=number)
+        at = START + timedelta(minutes=number if minute is None else minute)
         sealed = self.vault.seal(route, json.dumps({"traits": {"street": SECRET}}).encode(), key)
         record = Record(
             v=1,
@@ -331,6 +335,27 @@ def test_events_routed_by_a_hub_that_stays_lose_their_owner_and_go_to_nobody(wor
     assert world.rows("select count(*) from evidence where profile_id is null") == [(2,)]
 
 
+def test_events_of_nobody_go_with_the_hub_that_routed_them(world: World) -> None:
+    """Its visitor was erased before it: their evidence no longer says whose key sealed them."""
+    shared, visitor = ("email", "info@example.com"), ("anonymous_id", "visitor-1")
+    people = [("user_id", f"clerk-{number}") for number in range(7)]
+    for person in people:
+        world.send([person, shared])
+    world.send([shared, visitor])
+    world.settle()
+    world.send([shared, visitor], minute=0)  # accepted, not folded yet; its receipt is the earliest
+    world.eraser.erase(*visitor)
+    world.settle()
+    assert world.rows("select count(*) from states_r1") == [(8,)]
+    assert is_what_the_log_says(world)
+    done = world.eraser.erase(*shared)
+    world.settle()
+    assert (done.identifiers, done.events) == (1, 0)
+    assert world.rows("select count(*) from states_r1") == [(7,)]
+    assert [world.orders_of(person) for person in people] == [1] * 7
+    assert is_what_the_log_says(world)
+
+
 def test_an_identifier_seen_with_the_person_alone_goes_even_if_its_link_was_refused(world: World) -> None:
     for number in range(7):  # five addresses a profile
         world.send([ADA[0], ("email", f"ada{number}@example.com")])
@@ -521,6 +546,7 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from infra.adapters.vault import ErasedTokens, PostgresVault
+from infra.adapters.vault_rewrite import rewrite
 from infra.erasing import eraser
 from schemas import failpoints
 main, vault_dsn, folder, point = sys.argv[1:]
@@ -594,3 +620,120 @@ def test_no_file_holds_a_clear_value_ever_nor_the_vault_row_afterwards(tmp_path:
     world.close()
     server.stop()
     assert found_in(tmp_path, [*clear, *parts]) == set()
+
+
+# --- a server that others run: the account of docs/cluster.md
+
+
+def test_a_plain_owner_erases_and_the_receipt_says_what_the_server_still_holds(world: World) -> None:
+    assert world.rows("select rolsuper or rolcreatedb from pg_roles where rolname = current_user") == [(False,)]
+    world.send(ADA)
+    world.settle()
+    receipt = world.eraser.erase(*ADA[0]).receipt
+    assert receipt is not None
+    remains = receipt["remains"]
+    assert isinstance(remains, list)
+    until = {each["where"]: each["until"] for each in remains}
+    assert until.keys() >= {"vault_table", "wal", "backups"}
+    for setting in ("max_wal_size", "wal_keep_size", "checkpoint_timeout"):
+        value = str(world.rows("select setting from pg_settings where name = %s", setting)[0][0])
+        assert value in until["wal"]
+    assert world.rows("select count(*) from identifiers", vault=True) == [(0,)]
+    assert world.rows("select step, finished_at is not null from jobs") == [("receipt", True)]
+
+
+def test_an_erasure_that_stopped_when_its_rows_were_gone_is_finished_by_the_next_start(world: World) -> None:
+    """As builds before left it: `permission denied for function pg_switch_wal`, after the deletion."""
+    world.send(ADA)
+    world.send(BOB)
+    world.settle()
+    world.eraser.erase(*ADA[0])
+    world.rows("update jobs set step = 'letters', finished_at = null")
+    (world.folder / "erasures.jsonl").unlink()
+    assert world.eraser.resume() == 1
+    assert world.rows("select step, finished_at is not null from jobs") == [("receipt", True)]
+    assert len((world.folder / "erasures.jsonl").read_text().splitlines()) == 1
+    assert world.orders_of(BOB[0]) == 1
+
+
+def refused(main: str, vault_dsn: str, world: World) -> RightsMissing | None:
+    """What erasing Ada by these accounts says; None when she was erased."""
+    with eraser(main, vault_dsn, world.vault, world.folder, "US", lambda: START) as other:
+        try:
+            other.erase(*ADA[0])
+        except RightsMissing as err:
+            return err
+    return None
+
+
+def test_an_account_that_may_not_is_told_the_grants_before_anything_is_deleted(
+    world: World, server: EmbeddedPostgres
+) -> None:
+    """One that works with the tables of another: who made the databases and who runs the roles are two accounts."""
+    world.send(ADA)
+    world.settle()
+    member = f"member_{os.urandom(4).hex()}"
+    as_superuser(server, f"create role {member} login password '{PASSWORD}'")
+    for vault in (False, True):
+        world.rows(f"grant select, insert, update, delete on all tables in schema public to {member}", vault=vault)
+        world.rows(f"revoke delete on {'suppressed' if vault else 'search'} from {member}", vault=vault)
+    main, vault_dsn = (make_dsn(dsn, user=member, password=PASSWORD) for dsn in world.databases)
+    ran: list[str] = []
+    while (refusal := refused(main, vault_dsn, world)) is not None:
+        assert world.rows("select count(*) from jobs") == [(0,)]
+        assert world.vault.find(*ADA[0]) is not None
+        assert all(problem.reason in refusal.message for problem in refusal.problems)
+        for problem in refusal.problems:
+            assert problem.reason not in ran, "what it says was run, and was not enough"
+            ran.append(problem.reason)
+            world.rows(problem.reason, vault=problem.path.startswith("vault"))
+    assert any("DELETE ON search TO" in each for each in ran)
+    assert any("MAINTAIN ON identifiers TO" in each for each in ran)
+    assert world.vault.find(*ADA[0]) is None
+
+
+def test_the_vault_is_read_and_written_while_its_table_is_written_anew(world: World) -> None:
+    people = [("user_id", f"person-{number}") for number in range(3_000)]
+    before = dict(zip(people, world.vault.tokens(people), strict=True))
+    added: dict[tuple[str, str], bytes] = {}
+    ended = threading.Event()
+
+    def register() -> None:
+        with closing(PostgresVault(world.databases.vault, KEY, erased=world.erased_tokens, renew_s=0.05)) as vault:
+            vault.hold_lease()
+            for number in count():
+                if ended.is_set() and number > 50:
+                    return
+                person = ("user_id", f"late-{number}")
+                added[person] = vault.tokens([person])[0]
+                assert vault.find(*people[number % len(people)]) == before[people[number % len(people)]]
+
+    with ThreadPoolExecutor(1) as pool:
+        registering = pool.submit(register)
+        for _ in range(3):
+            with closing(connect(world.databases.vault)) as connection:
+                rewrite(connection)
+        ended.set()
+        registering.result(60)
+    kept = {bytes(row[0]) for row in world.rows("select token from identifiers", vault=True)}
+    assert kept == {*before.values(), *added.values()}
+    indexes = "select indexname from pg_indexes where tablename = 'identifiers' order by 1"
+    assert world.rows(indexes, vault=True) == [("identifiers_pkey",), ("identifiers_token_key",)]
+    statistics = "select count(*) from pg_attribute where attrelid = 'identifiers'::regclass and attstattarget = 0"
+    assert world.rows(statistics, vault=True) == [(4,)]
+
+
+def test_a_reader_that_stays_holds_up_the_erasure_and_nobody_else(world: World) -> None:
+    token = world.vault.tokens([ADA[0]])[0]
+    with closing(connect(world.databases.vault)) as reader, closing(connect(world.databases.vault)) as connection:
+        with reader.cursor() as cursor:
+            cursor.execute("select count(*) from identifiers")  # and goes on, as a dump does
+        with ThreadPoolExecutor(1) as pool:
+            rewriting = pool.submit(rewrite, connection)
+            for number in range(40):
+                assert world.vault.find(*ADA[0]) == token
+                world.vault.tokens([("user_id", f"beside-{number}")])
+            assert not rewriting.done()
+            reader.rollback()
+            rewriting.result(60)
+    assert world.rows("select count(*) from identifiers", vault=True) == [(41,)]

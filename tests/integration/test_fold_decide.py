@@ -411,7 +411,7 @@ def test_an_event_that_is_replaced_while_a_revision_is_built_is_in_neither(world
     apply_files(world.services.control, [("more.yaml", text)], world.clock.now())
     folded = "select sum(next_offset) from progress where revision = 2"
     while world.query(folded) == [(0,)] and world.services.control.building() is not None:
-        world.worker._build(world.worker.live)
+        world.worker.build(world.worker.live)
     assert world.services.control.building() is not None, "folded, and not live yet"
     world.send(purchase(ADA, "o2", "9.00", START, message_id="m1"))
     world.settle()

@@ -81,8 +81,8 @@ def body_of(route: Route, random: Random, known: Sequence[str]) -> bytes | None:
     return encoded(body)
 
 
-def fuzz(client: ApiServer, known: Sequence[str], rounds: int) -> None:
-    seed = int(os.environ.get("TOUCHFOLD_FUZZ_SEED", Random().randrange(2**32)))
+def fuzz(client: ApiServer, known: Sequence[str], rounds: int, seed: int | None = None) -> None:
+    seed = int(os.environ.get("TOUCHFOLD_FUZZ_SEED", seed if seed is not None else Random().randrange(2**32)))
     print(f"seed {seed}")
     random = Random(seed)
     with closing(http.client.HTTPConnection("127.0.0.1", client.port, timeout=60)) as connection:
@@ -122,7 +122,7 @@ def known(world: ReadingWorld) -> list[str]:
 
 
 def test_every_route_answers_what_nobody_should_send(client: ApiServer, known: list[str]) -> None:
-    fuzz(client, known, 12)
+    fuzz(client, known, 12, seed=1)  # the same each time; the long form draws its own
 
 
 @pytest.mark.long

@@ -71,8 +71,8 @@ async def play(door: Door, requests: Sequence[Request]) -> list[Answer]:
     return await asyncio.gather(*[one(request) for request in requests])
 
 
-def fuzz(world: ReadingWorld, count: int) -> None:
-    seed = int(os.environ.get("TOUCHFOLD_FUZZ_SEED", Random().randrange(2**32)))
+def fuzz(world: ReadingWorld, count: int, seed: int | None = None) -> None:
+    seed = int(os.environ.get("TOUCHFOLD_FUZZ_SEED", seed if seed is not None else Random().randrange(2**32)))
     print(f"seed {seed}, {count} requests")
     random, items = Random(seed), corpus()
     with ExitStack() as opened:
@@ -116,7 +116,7 @@ def judge(request: Request, answer: Answer) -> None:
 
 
 def test_mutated_requests_of_every_route_lose_nothing_and_break_nothing(world: ReadingWorld) -> None:
-    fuzz(world, 5_000)
+    fuzz(world, 5_000, seed=1)  # the same each time; the long form draws its own
 
 
 @pytest.mark.long

@@ -13,6 +13,7 @@ from typing import Any
 import psycopg2
 import pytest
 
+from infra.adapters.data_folder import DataFolder
 from infra.adapters.embedded_postgres import EmbeddedPostgres
 from infra.bootstrap import session
 from infra.checks import STANDS_S, Advance, note_offsets
@@ -117,11 +118,12 @@ def test_health_names_files_that_are_gone_while_all_goes_on(up: Up, data: Path, 
 
 
 def test_health_and_doctor_tell_when_no_connection_is_left(up: Up, data: Path) -> None:
-    dsn = json.loads((data / "run.json").read_text())["dsn"]
+    running = DataFolder(data).running()
+    assert running is not None
     with ExitStack() as held:
         for _ in range(200):
             try:
-                held.callback(psycopg2.connect(dsn).close)
+                held.callback(psycopg2.connect(running.dsn).close)
             except psycopg2.OperationalError:
                 break
         until(lambda: "connections" in _problems(up), "the want of connections")

@@ -1,5 +1,6 @@
 """Everything that is read says the same, whether the log is Kafka or PostgreSQL's."""
 
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing
@@ -309,12 +310,50 @@ def test_health_says_that_the_brokers_are_away_and_when_they_are_back(server: Em
             closing(session_of(world, tmp_path / "data", access)) as here,
         ):
             here.vault().hold_lease()
-            health = Health(here)
+            health = Health(here, grace_s=4.0)
             eventually(health, "status", "ok")
             cluster.pause(cluster.nodes[0])
             eventually(health, "log", StoreUnavailable.code)
-            assert (health.look()["status"], health.look()["database"]) == ("unavailable", "ok")
+            assert health.look()["ready"], "for a moment it may be a change of leaders"
+            assert (health.look()["accepted"], health.look()["lag"]) == (None, None)
+            eventually(health, "status", "unavailable")
+            assert health.look()["database"] == "ok"
+            serves = Health(here, "api")
+            eventually(serves, "status", "degraded")
+            assert serves.look()["ready"], "the API goes on without Kafka"
+            assert serves.answer()[0] == 200
             cluster.go_on(cluster.nodes[0])
             eventually(health, "status", "ok")
     finally:
         cluster.stop()
+
+
+def test_another_producer_s_open_transaction_is_lag_and_ends_no_wait(
+    sides: tuple[Sided, Sided], access: KafkaAccess
+) -> None:
+    side = sides[1]
+    producer = Producer(access.confluent() | {"transactional.id": f"{access.prefix}-open"})
+    producer.init_transactions(30)
+    producer.begin_transaction()
+    for partition in range(PARTITIONS):
+        producer.produce(access.topic(EVENTS), b'{"never": 1}', bytes(16), partition)
+    producer.flush(30)
+    side.world.send(BEN, message_id="behind")  # acknowledged, and nobody can read it yet
+    side.world.settle()
+    told = measure(side.here)
+    assert told["lag"] >= 1
+    assert {each["code"] for each in told["waiting"]} == {"open_transaction"}
+    assert all(each["since"] is None and "transaction.timeout.ms" in each["remedy"] for each in told["waiting"])
+    waits = threading.Thread(target=settle, args=(side.here, lambda _line: None))
+    waits.start()
+    waits.join(2)
+    assert waits.is_alive(), "it would say that all is applied"
+    producer.abort_transaction(30)
+    deadline = time.monotonic() + 60
+    while waits.is_alive():
+        side.world.settle()
+        assert time.monotonic() < deadline
+        waits.join(0.1)
+    told = measure(side.here)
+    assert (told["lag"], told["waiting"]) == (0, [])
+    assert side.world.reading.events.status("behind")["status"] == "applied"

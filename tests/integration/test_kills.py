@@ -45,6 +45,10 @@ ERASING = (
 )
 IMPORTING = ("import.after_append",)
 PUBLISHING = ("publish.after_ack",)  # in test_publishing.py
+MERGING = (  # test_archive_merging.py
+    *("archive.merge_written", "archive.merge_put", "archive.merge_listed", "archive.retired"),
+    *("archive.manifest_written", "archive.manifest_renamed"),
+)
 READING_THE_INBOX = ("inbox.after_append",)  # in test_inbox
 RANDOM_ROLES = ("http", "worker", "archive", "postgres")
 REACHED_S = 30.0
@@ -117,7 +121,7 @@ def a_shop(tmp_path: Path) -> Iterator[Shop]:
 
 def test_every_failpoint_has_its_place_in_these_tests() -> None:
     placed = [*UNDER_LOAD["http"], *UNDER_LOAD["worker"], *ARCHIVING, *SWAPPING, *ERASING, *IMPORTING, *PUBLISHING]
-    placed += READING_THE_INBOX
+    placed += [*READING_THE_INBOX, *MERGING]
     assert sorted(placed) == sorted(NAMES)
 
 

@@ -51,6 +51,11 @@ def test_the_text_is_prometheus_and_tells_lag_sizes_and_counts(world: ReadingWor
     assert found["touchfold_events_applied_total"] == found["touchfold_events_decided_total"] == 1
     assert (found["touchfold_lag_events"], found["touchfold_up"]) == (1, 1)
     assert found['touchfold_dead_letters_open{stage="door"}'] == 1
+    lags = [value for name, value in found.items() if name.startswith("touchfold_partition_lag_events{partition=")]
+    assert (len(lags), sum(lags)) == (4, 1)
+    assert found["touchfold_archive_lag_events"] == 2
+    assert "touchfold_archive_lag_seconds" in found
+    assert "touchfold_role_processes" not in text, "of a cluster alone"
     assert found["touchfold_worker_heartbeat_age_seconds"] >= 0
     assert found["touchfold_database_bytes"] > 1_000_000
     assert 0 < found["touchfold_database_backends"] <= found["touchfold_database_backends_most"]

@@ -1,5 +1,6 @@
 """Reads over tables with many rows: what they say is right, and they do not look at rows they do not need."""
 
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
@@ -12,9 +13,16 @@ from psycopg2.extensions import connection as Connection
 from infra.adapters.embedded_postgres import EmbeddedPostgres
 from infra.adapters.postgres_dead_letters import PostgresDeadLetters
 from infra.adapters.postgres_hits import FEW, STEPS, search_newest
+from infra.adapters.postgres_rebuild import PostgresRebuild
 from infra.adapters.postgres_search import PostgresSearch
+from processors.rebuild import Builder
 from processors.search_index import SLICE, SearchIndexer
+from processors.shared_worker import SharedWorker
+from projections.evaluate import Evaluator
+from projections.fold import Fold
+from schemas.record import to_us
 from schemas.search_words import keyed, query_terms, search_key
+from schemas.work import Fetched
 from tests.api_server import ApiServer, api_server
 from tests.conftest import Databases, new_databases
 from tests.reading_world import NOW, ReadingWorld, reading_world
@@ -213,6 +221,35 @@ def test_a_long_step_gives_the_index_its_share(world: ReadingWorld) -> None:
         indexer = SearchIndexer(store, world.vault, world.vault, world.services.log)
         assert indexer.keep_up(1, compiled.fold, compiled.evaluator, 0.0) == SLICE
         assert indexer.keep_up(1, compiled.fold, compiled.evaluator, 1_000.0) == 3 * SLICE
+
+
+class Told(SearchIndexer):
+    """Says what it was told."""
+
+    worked_s: float = 0.0
+
+    def keep_up(self, revision: int, fold: Fold, evaluator: Evaluator, worked_s: float) -> int:
+        self.worked_s = worked_s
+        return super().keep_up(revision, fold, evaluator, worked_s)
+
+
+def test_a_shared_worker_gives_the_index_its_share(world: ReadingWorld) -> None:
+    for number in range(2 * SLICE):
+        world.send([("user_id", f"h{number}")], type_="profile.identified", sealed={"traits": {"last_name": "Timer"}})
+    with closing(PostgresSearch(world.databases.main)) as store, closing(PostgresRebuild(world.databases.main)) as some:
+        told = Told(store, world.vault, world.vault, world.services.log)
+        worker = SharedWorker(world.services, Builder(world.services, some), told, "one")
+        batches = []
+        for partition, start in worker.claim(range(4)).items():
+            records = world.services.log.read(partition, start, 1_000)
+            batches += [Fetched(partition, start, records[-1].offset + 1, records, None)] if records else []
+        began = time.monotonic()
+        worker.apply(batches)
+        took_s = time.monotonic() - began
+        while worker.decide(to_us(NOW)):
+            pass
+        assert worker.idle({})
+        assert 0 < told.worked_s <= took_s
 
 
 def test_dead_letters_are_read_page_by_page_and_each_once(many: Many) -> None:

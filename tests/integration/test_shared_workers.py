@@ -15,12 +15,13 @@ from infra.adapters.postgres_control import PostgresControl
 from infra.adapters.postgres_log import PostgresLog
 from infra.adapters.postgres_rebuild import PostgresRebuild
 from infra.adapters.postgres_store import PostgresStore
+from infra.drivers.worker_role import await_name, check_name
 from processors.decide_batch import Outcome
 from processors.definitions import apply_files, start_rebuild
 from processors.rebuild import Builder
-from processors.shared_worker import SharedWorker
+from processors.shared_worker import SharedWorker, work_off
 from projections.state import EVENT_COUNT
-from schemas.errors import Disposition, ProgressConflict, TouchfoldError
+from schemas.errors import Disposition, ProgressConflict, ServiceFailed, TouchfoldError
 from schemas.record import Record, to_us
 from schemas.work import Fetched
 from tests.conftest import Databases
@@ -376,3 +377,29 @@ def test_who_settles_what_is_connected_says_that_it_is_alive(databases: Database
         run_all([pump], folded(world))
     assert told
     check_all(world)
+
+
+def test_who_resigns_lets_the_next_build_at_once(world: World) -> None:
+    """A command that works off the log in one process, twice: the second builds what came between, too."""
+    control, now = world.services.control, world.clock.now()
+    made = []
+    for expected in (2, 3):
+        start_rebuild(control, now)
+        worker = SharedWorker(
+            world.services, Builder(world.services, PostgresRebuild(world.databases.main)), None, "one"
+        )
+        made.append(worker)  # the first one and its connections are still there when the second builds
+        work_off(worker, lambda: None)
+        worker.builder.resign()
+        assert control.live().revision == expected
+
+
+def test_a_second_worker_under_one_name_refuses_and_may_have_it_when_the_first_is_gone(databases: Databases) -> None:
+    with closing(PostgresStore(databases.main)) as one, closing(PostgresStore(databases.main)) as two:
+        for _ in range(2):  # at the start, and again with each claim
+            check_name(one, "w-0")
+        check_name(two, "w-1")
+        with pytest.raises(ServiceFailed, match=r"another worker runs under the name w-0.*TOUCHFOLD_WORKER_ID"):
+            check_name(two, "w-0")
+        one.close()
+        await_name(two, "w-0", threading.Event())

@@ -252,7 +252,9 @@ def test_profiles_segments_and_memberships_are_what_was_decided(data: Data) -> N
         )
         cursor.execute("insert into memberships_r1 values (0, %s, %s), (0, %s, null)",
                        (Uuid(raw("ada")), at, Uuid(raw("bob"))))  # fmt: skip
-        cursor.execute("insert into segment_versions values ('buyers', 4, '')")
+        cursor.execute(
+            "insert into segment_counts values (1, 0, 0, 2); insert into segment_versions values ('buyers', 4, '')"
+        )
     connection.close()
     (profile,) = data.ask("select * from profiles", now=START + timedelta(days=10)).objects()
     ada = uuid_text(raw("ada"))

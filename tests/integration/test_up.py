@@ -15,6 +15,7 @@ import psycopg2
 import pytest
 
 from infra.adapters.embedded_postgres import EmbeddedPostgres
+from tests.conftest import PASSWORD, Databases
 from tests.integration.running import Up, command, environment, result, runs, until
 
 _NUMBERS = count(1)
@@ -49,8 +50,8 @@ def _runs(up: Up, role: str, number: int) -> bool:
     return len(up.pids(role)) == number
 
 
-def _orders(data: Path) -> object:
-    return result("profile", "user_id:ada", "--data", str(data))["computed"]["lifetime_orders"]
+def _orders(data: Path, **settings: str) -> object:
+    return result("profile", "user_id:ada", "--data", str(data), **settings)["computed"]["lifetime_orders"]
 
 
 def test_up_is_ready_on_a_new_folder_keeps_it_to_itself_and_stops_in_order(
@@ -78,6 +79,36 @@ def test_up_is_ready_on_a_new_folder_keeps_it_to_itself_and_stops_in_order(
     assert not [pid for pid in pids if runs(pid)]
     assert not (data / "run.json").exists()
     assert "Traceback" not in up.log
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_no_password_is_in_the_note_nor_in_any_process_s_arguments_or_environment(
+    own: bool, tmp_path: Path, ups: Callable[..., Up], databases: Databases
+) -> None:
+    settings = {}
+    secrets = {"postgres.secret": tmp_path / "data" / "postgres.secret"}
+    if own:
+        secrets = {"DATABASE": tmp_path / "database", "VAULT": tmp_path / "vault", "MASTER_KEY": tmp_path / "key"}
+        secrets["DATABASE"].write_text(databases.main + "\n")
+        secrets["VAULT"].write_text(databases.vault + "\n")
+        secrets["MASTER_KEY"].write_text("0a" * 32 + "\n")
+        settings = {f"{name}_FILE": str(path) for name, path in secrets.items()}
+    at = ("--data", str(tmp_path / "data"))
+    up = ups(tmp_path / "data", **settings)
+    up.wait_ready()
+    words = [PASSWORD, "0a" * 32] if own else [secrets["postgres.secret"].read_text().strip()]
+    seen = [(tmp_path / "data" / "run.json").read_text(), up.log]
+    for pid in (up.process.pid, *up.all_pids()):
+        seen += [Path(f"/proc/{pid}/{name}").read_bytes().decode() for name in ("cmdline", "environ")]
+    assert len(seen) > 8
+    assert not [word for word in words if any(word in text for text in seen)]
+    key = result("source", "create", "web", *at, **settings)["write_key"]  # a command joins
+    up.send_until_accepted(key, "identify", {"userId": "ada", "messageId": "m1"})
+    assert command("status", "--wait", *at, **settings).returncode == 0
+    assert result("sql", "select count(*) as n from events", *at, **settings) == [{"n": 1}]
+    if own:
+        without = command("status", *at)
+        assert (without.returncode, "the same TOUCHFOLD_DATABASE" in without.stderr) == (1, True)
 
 
 def test_up_is_stopped_by_ctrl_c_before_it_is_ready(tmp_path: Path, ups: Callable[..., Up]) -> None:
@@ -225,8 +256,8 @@ def test_up_and_commands_work_on_a_postgres_of_your_own(
     assert not (tmp_path / "postgres").exists()
     up.kill("worker")
     up.send_until_accepted(alone["write_key"], "track", _order(1))
-    result("status", "--wait", "--data", str(tmp_path))
-    assert _orders(tmp_path) == 1
+    result("status", "--wait", "--data", str(tmp_path), DATABASE=own_database)
+    assert _orders(tmp_path, DATABASE=own_database) == 1
     assert up.stop() == 0
     settled = result("status", "--wait", "--data", str(tmp_path), DATABASE=own_database)
     assert (settled["accepted"], settled["decided"], settled["ready"]) == (1, 1, False)

@@ -22,11 +22,13 @@ from infra.drivers.sql_process import run_sql
 from processors.archive import Archiver
 from processors.dead_letters import letter_key
 from processors.definitions import start_rebuild
+from processors.direct_traits import open_direct
 from processors.late_fold import fold_late
 from processors.rebuild import Builder
 from processors.shared_worker import SharedWorker, work_off
 from processors.worker import Compiled, Worker, folder_of
-from schemas.errors import FoldFailed, ReaderTooOld
+from projections.state import DIRECT, TRAITS
+from schemas.errors import FoldFailed, ReaderTooOld, StoreUnavailable
 from schemas.record import CURRENT, Pending, Reader, Record, encode, partition_of
 from schemas.waits import WORKER, Wait
 from tests.conftest import Databases
@@ -77,9 +79,16 @@ class Side:
         else:
             worker = SharedWorker(self.services, Builder(self.services, self.world.rebuilding()), None, "worker")
             work_off(worker, lambda: None)
+            worker.builder.resign()  # the next is another worker's, of another build perhaps
 
     def upgrade(self) -> None:
-        self.reader, self._worker = NEWER, None
+        self.restart(NEWER)
+
+    def restart(self, reader: Reader) -> None:
+        """Another worker comes, which reads what `reader` does."""
+        if isinstance(self._worker, Worker):
+            self._worker.build.resign()
+        self.reader, self._worker = reader, None
 
     def waiting(self) -> list[tuple[int, int, str]]:
         found = self.world.services.control.waiting()
@@ -305,7 +314,7 @@ def test_a_newer_copy_that_a_revision_must_read_again_fails_it_with_a_word(side:
     side.put(2, newer(purchase(in_partition(2)[0], "new", "99.00")))
     side.settle()
     assert sum(side.profiles().values()) == 1
-    side.reader, side._worker = CURRENT, None
+    side.restart(CURRENT)
     start_rebuild(side.world.services.control, side.world.clock.now())
     side.settle()
     (message,) = side.world.query("select message from revisions where revision = 2")[0]
@@ -349,3 +358,12 @@ def test_the_tail_says_what_an_old_build_leaves_out(side: Side) -> None:
     found = sql_snapshot.load(side.world.databases.main, frozenset({"_tail"}), [])
     assert found.tail.num_rows == 1
     assert [(wait.partition, wait.offset) for wait in found.left_out] == [(2, 0)]
+
+
+def test_values_of_a_newer_record_are_waited_for_and_no_decision_is_made_without_them(side: Side) -> None:
+    """As after a downgrade: a trait of a profile lies in a record that a newer build applied."""
+    side.put(2, newer(purchase(in_partition(2)[0], "new", "99.00")))
+    state = Compiled.of(side.world.services.control.live(), "UTC", "USD").fold.new_state()
+    state[TRAITS] = [["city", 0, 0, b"", DIRECT, None, 2, 0]]
+    with pytest.raises(StoreUnavailable, match=r"partition 2 offset 0 .* newer build.*upgrade this build"):
+        open_direct(side.world.services.log, side.world.services.sealer, {b"u": state}, lambda _name: True)

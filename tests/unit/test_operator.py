@@ -8,12 +8,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from psycopg2.extensions import parse_dsn
 
 from infra.adapters.clock import SystemClock
 from infra.adapters.data_folder import DataFolder, Running
 from infra.adapters.disk import BUILDING, MIB, WORKER, Disk, Space, reserve_bytes, room_needed, space, wal_bytes
 from infra.log_lines import OneLine
-from schemas.errors import DiskFull, NotFound
+from schemas.errors import DiskFull, NotFound, SettingsInvalid
 
 GIB = 2**30
 
@@ -104,11 +105,12 @@ def test_a_log_line_is_one_line_with_its_role_and_without_the_text_of_a_foreign_
 def test_the_note_of_an_up_counts_only_while_that_process_owns_the_folder(tmp_path: Path) -> None:
     folder = DataFolder(tmp_path)
     assert folder.running() is None
-    mine = Running(os.getpid(), "http://127.0.0.1:1", "dsn", "vault")
+    mine = Running(os.getpid(), "http://127.0.0.1:1", "dbname=main host=here", "dbname=vault host=here")
     folder.write_running(mine)
     assert folder.running() is None  # nobody holds the lock
     folder.lock_file.write_text(f"process {os.getpid()}")
     assert folder.running() == mine
+    assert folder.owner() == os.getpid()
     folder.lock_file.write_text("process 1")
     assert folder.running() is None
     folder.lock_file.write_text(f"process {os.getpid()}")
@@ -117,3 +119,25 @@ def test_the_note_of_an_up_counts_only_while_that_process_owns_the_folder(tmp_pa
     folder.clear_running()
     folder.clear_running()
     assert folder.running() is None
+
+
+def test_the_note_holds_no_password_and_who_joins_adds_the_one_that_they_have(tmp_path: Path) -> None:
+    def noted(own: tuple[str, str] | None) -> None:
+        folder = DataFolder(tmp_path, own)
+        folder.lock_file.write_text(f"process {os.getpid()}")
+        folder.write_running(Running(os.getpid(), "", *secret))
+        assert "hunter" not in folder.run_file.read_text()
+
+    secret = "host=db dbname=main password=hunter2", "host=db dbname=vault password=hunter3 sslpassword='hunter 4'"
+    noted(None)
+    (tmp_path / "postgres.secret").write_text("hunter2\n")
+    found = DataFolder(tmp_path).running()
+    assert found is not None
+    assert parse_dsn(found.vault_dsn) == {"host": "db", "dbname": "vault", "password": "hunter2"}
+    noted(secret)
+    found = DataFolder(tmp_path, secret).running()
+    assert found is not None
+    assert [parse_dsn(dsn) for dsn in (found.dsn, found.vault_dsn)] == [parse_dsn(dsn) for dsn in secret]
+    with pytest.raises(SettingsInvalid, match="give this command the same TOUCHFOLD_DATABASE"):
+        DataFolder(tmp_path).running()
+    assert DataFolder(tmp_path).owner() == os.getpid()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.settings import KEYS, Deployment, Failpoint, Settings, load
+from infra.settings import FILE_KEYS, KEYS, Deployment, Failpoint, Settings, load
 from schemas.errors import SettingsInvalid
 
 ROOT = Path(__file__).parents[2]
@@ -163,3 +163,58 @@ def test_every_setting_is_in_the_docs() -> None:
     text = (ROOT / "docs" / "settings.md").read_text()
     for key in (*KEYS, "CONFIG", "TEST"):
         assert f"| `TOUCHFOLD_{key}` |" in text
+
+
+@pytest.mark.parametrize("key", FILE_KEYS)
+def test_a_secret_may_stand_in_a_file_in_every_way_of_giving_settings(key: str, tmp_path: Path) -> None:
+    field = key.removesuffix("_FILE").lower()
+    secret = tmp_path / "secret"
+    secret.write_text("  hunter2 \n\n")
+    settings = load({f"TOUCHFOLD_{key}": str(secret)}, data=tmp_path)
+    assert getattr(settings, field).get_secret_value() == "hunter2"
+    assert "hunter2" not in f"{settings} {settings!r}"
+    (tmp_path / "touchfold.toml").write_text(f'{key.lower()} = "{secret}"\n')
+    assert getattr(load({}, data=tmp_path), field).get_secret_value() == "hunter2"
+    # the environment wins over the file, whichever of the two ways each has
+    assert getattr(load({f"TOUCHFOLD_{field.upper()}": "x"}, data=tmp_path), field).get_secret_value() == "x"
+
+
+def test_every_secret_has_its_file() -> None:
+    secrets = {name for name, field in Settings.model_fields.items() if "SecretStr" in str(field.annotation)}
+    assert secrets == {key.removesuffix("_FILE").lower() for key in FILE_KEYS}
+
+
+def test_a_secret_given_twice_in_one_place_is_an_error_that_names_both(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("hunter2")
+    env = {"TOUCHFOLD_DATABASE": "hunter3", "TOUCHFOLD_DATABASE_FILE": str(tmp_path / "secret")}
+    with pytest.raises(
+        SettingsInvalid, match="TOUCHFOLD_DATABASE_FILE and TOUCHFOLD_DATABASE are both given"
+    ) as caught:
+        load(env, data=tmp_path)
+    assert "hunter" not in caught.value.message
+    (tmp_path / "touchfold.toml").write_text(f'master_key = "hunter3"\nmaster_key_file = "{tmp_path}/secret"\n')
+    with pytest.raises(SettingsInvalid, match="both given"):
+        load({}, data=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (None, "cannot be read (No such file or directory)"),
+        (b" \n", "is empty"),
+        (b"\xff\xfe", "is not UTF-8 text"),
+        (b"hunter2\nhunter3\n", "more than one line"),
+        (b"x" * 70_000, "more than one line"),
+    ],
+)
+def test_a_secret_file_without_a_value_is_an_error_that_names_it(
+    content: bytes | None, says: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "secret"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(SettingsInvalid) as caught:
+        load({"TOUCHFOLD_KAFKA_PASSWORD_FILE": str(path)}, data=tmp_path)
+    assert f"TOUCHFOLD_KAFKA_PASSWORD_FILE = {path}" in caught.value.message
+    assert says in caught.value.message
+    assert "hunter" not in caught.value.message

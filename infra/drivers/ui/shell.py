@@ -28,7 +28,7 @@ _HEAD: Final = '<link rel="stylesheet" href="/assets/touchfold.css"><script src=
 STYLES_OF_OPERATORS: Final = '<link rel="stylesheet" href="/assets/operate.css">'
 SESSION_S: Final = 30.0  # how often an open page asks whether its session still stands
 log = logging.getLogger("touchfold.ui")
-ANSWER_S: Final = 15.0  # to build a page, before it is a 500: a connection alone may be waited for 5 s
+ANSWER_S: Final = 50.0  # to build a page, before it is a 500; the proxy before us waits 60 s
 
 
 def viewer_now() -> Viewer:

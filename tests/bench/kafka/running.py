@@ -1,6 +1,5 @@
 """A `touchfold up` to measure, embedded or on Kafka: its processes by role, its progress, its CPU."""
 
-import json
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -65,11 +64,11 @@ class Up(NamedTuple):
     @property
     def dsn(self) -> str:
         """Of the main database."""
-        return str(json.loads((self.product.data / "run.json").read_text())["dsn"])
+        return self.product.dsns()[0]
 
     @property
     def vault_dsn(self) -> str:
-        return str(json.loads((self.product.data / "run.json").read_text())["vault_dsn"])
+        return self.product.dsns()[1]
 
     def last_words(self) -> str:
         return "\n".join(self.product.log[-20:])
