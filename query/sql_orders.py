@@ -12,6 +12,8 @@ from schemas.event_columns import MONEY, TIME, UUID, money_array
 from schemas.money import LIMIT
 from schemas.record import uuid_text
 
+PART: Final = 20_000
+
 
 def _fields(*columns: tuple[str, Any]) -> list["pa.Field[Any]"]:
     return [pa.field(name, type_) for name, type_ in columns]
@@ -39,8 +41,7 @@ def order_tables(
 
     Raises SqlRefused while an earlier version's profile over the cap waits to be folded again.
     """
-    orders: list[tuple[Any, ...]] = []
-    refunds: list[tuple[Any, ...]] = []
+    orders, refunds = _Rows(_ORDERS), _Rows(_REFUNDS)
     for profile_id, packed in states:
         state = whole(order_slots(packed), leaves.get(profile_id or b"", ()))
         if state[ORDERS] == OVERFLOW:
@@ -49,18 +50,40 @@ def order_tables(
             continue
         owner = None if profile_id is None else uuid_text(profile_id)
         mine, theirs = orders_of(state)
-        orders += [
+        orders.add(
             (
                 *(uuid_text(o.event), o.order_id, owner, o.occurred_us, o.revenue, o.refunded, o.currency),
                 *(o.base_revenue, o.base_refunded, o.missing_rate),
             )
             for o in mine
-        ]
-        refunds += [
+        )
+        refunds.add(
             (uuid_text(r.event), r.order_id, owner, r.occurred_us, r.amount, r.currency, r.base_amount, r.of_order)
             for r in theirs
-        ]
-    return _table(_ORDERS, orders), _table(_REFUNDS, refunds)
+        )
+    return orders.table(), refunds.table()
+
+
+class _Rows:
+    """Gathers rows; they become columns a part at a time: as tuples they take ten times the memory."""
+
+    def __init__(self, schema: pa.Schema) -> None:
+        self._schema = schema
+        self._parts: list[pa.Table] = []
+        self._rows: list[tuple[Any, ...]] = []
+
+    def add(self, rows: Iterable[tuple[Any, ...]]) -> None:
+        self._rows += rows
+        if len(self._rows) >= PART:
+            self._flush()
+
+    def table(self) -> pa.Table:
+        self._flush()
+        return pa.concat_tables(self._parts)
+
+    def _flush(self) -> None:
+        self._parts.append(_table(self._schema, self._rows))
+        self._rows = []
 
 
 def _table(schema: pa.Schema, rows: list[tuple[Any, ...]]) -> pa.Table:

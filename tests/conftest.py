@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import psycopg2
 import pytest
+from hypothesis import settings
 from psycopg2.extensions import make_dsn
 
 from infra.adapters.embedded_postgres import EmbeddedPostgres
@@ -16,6 +17,9 @@ from infra.adapters.migrations import migrate
 from tests.kafka_broker import kafka  # noqa: F401  # the fixture; its broker starts where a test asks for it
 
 _NUMBERS = count(1)
+
+settings.register_profile("touchfold", deadline=None)  # how long an example takes says how busy the machine is
+settings.load_profile("touchfold")
 
 
 class Databases(NamedTuple):
