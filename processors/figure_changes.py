@@ -69,7 +69,8 @@ class FigureChanges:
         for row in self._ended:
             if upto is None or row.profile_id <= upto:
                 gone = touched.get(row.profile_id)
-                add_profile(cells, _counted(row), days, -1, None if gone is None else gone.before)
+                known = gone is not None and order_slots(row.state)[st.ORDERS] != st.OVERFLOW
+                add_profile(cells, _counted(row), days, -1, gone.before if gone is not None and known else None)
         return cells
 
     def _add_change(self, cells: Cells, each: _Change) -> None:

@@ -20,15 +20,16 @@ Maps = list[list[Any]]
 """Sorted keyed lists: bases, refunds, cancels, then the journals of open keys in the order of their slots."""
 
 Summary = list[Any]
-"""[form, journals' open keys…, amounts by currency, amounts without a rate, their sum in base currency, days with an
-order, [the first of these, its orders], cells…]"""
+"""[form, journals' open keys…, amounts by currency, amounts without a rate, cells…, their sum in base currency, days
+with an order, [the first of these, its orders]]; of form 1 without the last three"""
 
 Value = Callable[[list[Any]], Any]
 Put = Callable[[list[Any], int, int, Any, list[Any]], None]
 
-FORM: Final = 1  # the first item of a summary: no list of orders begins with an integer
+FORM: Final = 2  # the first item of a summary: no list of orders begins with an integer
 BASES, REFUNDS, CANCELS, JOURNALS = range(4)
-CURRENCIES, MISSING, NET, DAYS, FIRST, CELLS = range(1, 7)
+CURRENCIES, MISSING, CELLS = range(1, 4)
+TAIL: Final = 3  # items behind the cells
 
 _KINDS: Final = {"days_since": "max", "gap_days": "top_two", "distinct_days": "days", "avg": "sum"}
 
@@ -75,8 +76,8 @@ class OrderSummaries:
         monoids = [st.MONOIDS[cell.kind] for cell in self.cells]
         self._empties = [monoid.empty for monoid in monoids]
         self._merges: list[Callable[[Any, Any], Any]] = [
-            *(st.merge_counts, st.add, st.add, st.MONOIDS["days"].merge, _first_day),
-            *(monoid.merge for monoid in monoids),
+            *(st.merge_counts, st.add, *(monoid.merge for monoid in monoids)),
+            *(st.add, st.MONOIDS["days"].merge, _first_day),
         ]
         numbered = list(enumerate(self.cells))
         self._of_bases = [(1 << c.bit, i, c.value, _PUTS[c.kind]) for i, c in numbered if c.value is not None]
@@ -157,8 +158,8 @@ class OrderSummaries:
         for day in sorted(on):
             st.add_day(words, day)
         first = min(on, default=None)
-        summary += [net, words, [] if first is None else [first, on[first]]]
-        return self.pruned(summary + cells, today)
+        summary += [*cells, net, words, [] if first is None else [first, on[first]]]
+        return self.pruned(summary, today)
 
     def merge(self, summaries: Iterable[Summary], today: int) -> Summary:
         """The summary of all their orders together, which no two of them share."""
@@ -189,7 +190,8 @@ class OrderSummaries:
     # -- reading
 
     def spent(self, summary: Summary) -> Spent:
-        net, words, first = summary[NET + self._journals : CELLS + self._journals]
+        """Not of form 1."""
+        net, words, first = summary[-TAIL:]
         days = [
             word * st.DAYS_A_WORD + bit
             for word, bits in zip(words[::2], words[1::2], strict=True)

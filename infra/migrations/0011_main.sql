@@ -38,3 +38,20 @@ insert into nobody_due
         select signature from register where verdict = 4
         union select signature from evidence where tokens = '{}') s
     where to_regclass('profiles_r' || r.revision) is not null;
+
+-- Summaries of orders over the cap say more than before: their trees are made again, from the log.
+do $$
+declare
+    found integer;
+begin
+    for found in
+        select substring(tablename from '[0-9]+$')::integer from pg_tables
+        where schemaname = current_schema and tablename ~ '^order_nodes_r[0-9]+$'
+    loop
+        execute format('insert into marks (revision, shard, kind, signatures, newest_us, newest_events)
+            select %1$s, 0, ''refold'', array[signature], array[0], array[(''0'' || repeat(''0'', 31))::uuid] from evidence
+            where profile_id in (select profile_id from order_nodes_r%1$s)
+            and exists (select from revisions r where r.revision = %1$s and state in (''live'', ''building''))', found);
+        execute format('truncate order_nodes_r%s', found);
+    end loop;
+end $$;

@@ -1,6 +1,6 @@
 """Customers over the cap of orders: the same decisions and feed as without a cap, at a bounded cost an event."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
@@ -9,9 +9,14 @@ import pytest
 
 from infra.adapters import postgres, postgres_decide, postgres_fold, postgres_orders
 from infra.adapters.embedded_postgres import EmbeddedPostgres
+from infra.adapters.postgres_figures import count_anew
 from infra.adapters.postgres_log import PostgresLog
 from processors.definitions import apply_files, start_rebuild
+from processors.figure_keeper import FigureKeeper
+from projections import order_summary
+from projections import state as st
 from projections.evaluate import TraitValue
+from schemas.figures import Kind
 from schemas.record import Record
 from schemas.store import NO_EVENT, NewMark
 from tests.conftest import new_databases
@@ -147,26 +152,78 @@ def test_a_merge_adds_and_a_rebuild_and_new_definitions_keep(server: EmbeddedPos
     assert world.check().equal
 
 
+def as_of_before(world: World, change: Callable[[list[Any]], None]) -> None:
+    """Write the profile as an earlier build did, without a tree, and count the figures as an upgrade does."""
+    fold = world.worker.live.compiled.fold
+    ((packed,),) = world.query("select state from profiles_r1")
+    assert isinstance(packed, memoryview)
+    state = fold.unpack(bytes(packed))
+    change(state)
+    ((signature,),) = world.query("select signature from evidence")
+    assert isinstance(signature, bytes)
+    world.query(f"update profiles_r1 set state = '\\x{fold.pack(state).hex()}' returning 1")
+    world.query("delete from order_nodes_r1 returning 1")
+    with world.services.store.decide() as tx:
+        tx.add_marks([NewMark(1, 0, "refold", {signature: (0, NO_EVENT)})])  # as the migrations do
+    with postgres.Database(world.databases.main).transaction() as cursor:
+        count_anew(cursor, 1)
+    world.worker.live.forget()  # it starts anew
+    keeper = FigureKeeper(world.services)
+    while keeper.step(world.worker.live.compiled):
+        pass
+    assert unknown(world) == 1
+
+
+def unknown(world: World) -> int:
+    """Customers whose orders the overview does not know."""
+    FigureKeeper(world.services).compact(world.worker.live.compiled)
+    ((found,),) = world.query(f"select coalesce(sum(n), 0)::int from figures where kind = {Kind.UNKNOWN}")
+    assert isinstance(found, int)
+    return found
+
+
+@contextmanager
+def nothing_refolded(world: World) -> Iterator[None]:
+    refold = world.worker.live.refold_wanted
+    world.worker.live.refold_wanted = lambda folder: False  # type: ignore[method-assign]
+    yield
+    assert world.query("select count(*) from marks where kind = 'refold'") == [(1,)]
+    world.worker.live.refold_wanted = refold  # type: ignore[method-assign]
+
+
 def test_states_of_an_older_build_are_read_from_the_log_until_they_are_made_again(server: EmbeddedPostgres) -> None:
     world = small(server)
     world.send(*orders(0, 8))
     world.settle()
     world.query("delete from laid_off_r1 returning 1")  # it was in the log alone, and there was no tree
-    world.query("delete from order_nodes_r1 returning 1")
-    ((signature,),) = world.query("select signature from evidence")
-    assert isinstance(signature, bytes)
-    with world.services.store.decide() as tx:
-        tx.add_marks([NewMark(1, 0, "refold", {signature: (0, NO_EVENT)})])  # as the migration does
-    refold = world.worker.live.refold_wanted
-    world.worker.live.refold_wanted = lambda folder: False  # type: ignore[method-assign]
-    world.send(*orders(8, 1))
-    world.settle()
-    assert value(world, "lifetime_orders") == 9
-    assert world.query("select count(*) from marks where kind = 'refold'") == [(1,)]
-    world.worker.live.refold_wanted = refold  # type: ignore[method-assign]
+    as_of_before(world, lambda state: state.__setitem__(st.ORDERS, st.OVERFLOW))
+    with nothing_refolded(world):
+        world.send(*orders(8, 1))
+        world.settle()
+        assert value(world, "lifetime_orders") == 9
     world.settle()
     assert value(world, "lifetime_orders") == 9
     assert world.query("select count(*) from laid_off_r1") == [(1,)]
+    assert world.check().equal
+
+
+def test_a_summary_of_an_older_build_keeps_its_traits_and_is_made_again(server: EmbeddedPostgres) -> None:
+    """It lacks what the overview's figures ask: they say that a customer is unknown until it has it."""
+    world = small(server)
+    world.send(*orders(0, 8))
+    world.settle()
+
+    def first_form(state: list[Any]) -> None:
+        state[st.ORDERS] = [1, *state[st.ORDERS][1 : -order_summary.TAIL]]
+
+    as_of_before(world, first_form)
+    with nothing_refolded(world):
+        world.settle()
+        assert value(world, "lifetime_orders") == 8
+        assert unknown(world) == 1
+    world.settle()
+    assert unknown(world) == 0
+    assert value(world, "lifetime_orders") == 8
     assert world.check().equal
 
 
