@@ -25,7 +25,7 @@ unit: install  ## unit and property tests: no service
 
 contract: install kafka  ## ports and rooms against real services
 	@bash tools/timed.sh "contract and integration" .venv/bin/pytest tests/contract tests/integration tests/checker \
-	  -m "not long and not kill" $(addprefix --ignore=,$(CLUSTER))
+	  -m "not long and not kill" --durations=25 $(addprefix --ignore=,$(CLUSTER))
 
 cluster: install kafka  ## cluster mode against a real Kafka, PostgreSQL and an S3 server
 	@bash tools/timed.sh cluster .venv/bin/pytest $(CLUSTER) -m "not long and not kill"
@@ -38,9 +38,10 @@ pages: install  ## the pages in a real Chromium, and the README's tour
 	@bash tools/timed.sh pages .venv/bin/pytest tests/e2e -m "not long"
 
 kills: install kafka  ## kill -9 at failpoints and at random, judged by the independent checker
-	@bash tools/timed.sh kills .venv/bin/pytest tests -m "kill and not long"
+	@bash tools/timed.sh kills .venv/bin/pytest tests -m "kill and not long" --durations=15
 
-test: static unit services pages kills  ## everything; what CI and the README call
+test: static unit services  ## everything; what CI and the README call
+	@$(MAKE) --no-print-directory -j2 pages kills  # they wait more than they compute
 
 test-long: install kafka  ## long forms of the property, kill and fuzz suites
 	@bash tools/timed.sh long .venv/bin/pytest tests -m "long" --timeout 7200
