@@ -8,6 +8,7 @@ from nicegui import ui
 
 from infra.adapters.meter import BUCKETS, Latency, Totals
 from infra.adapters.processes import Process
+from infra.checks import AS_TOLD
 from infra.drivers.ui import words
 from infra.drivers.ui.services import Services, Viewer
 from infra.drivers.ui.shell import STYLES_OF_OPERATORS, chip, connected, empty, every, page, panel
@@ -17,6 +18,8 @@ from schemas.roles import OPERATE
 EVERY_S: Final = 3.0
 MUCH_LAG: Final = 100_000  # events
 LATE_S: Final = 300.0  # of the watermark
+CARD_OF: Final = {"pages": "Database", "connections": "Database", "work": "Lag", "archive": "Archived"}
+"""Which card a problem of /health belongs to, where it has another name."""
 _DOCS: Final = (
     ("API, with examples to try", "/api/v1/docs"), ("State as JSON", "/health"),
     ("Figures as JSON", "/api/v1/operations"), ("OpenAPI", "/api/v1/openapi.json"),
@@ -106,8 +109,8 @@ class _Health:
         self._before = found
 
     def _draw(self, cards: Sequence[_Card], problems: Sequence[Mapping[str, str]]) -> None:
-        told = {each["check"] for each in problems}
-        wrong = [card for card in cards if card.wrong and card.name.lower() not in told]
+        told = {CARD_OF.get(each["check"], each["check"].capitalize()) for each in problems}
+        wrong = [card for card in cards if card.wrong and card.name not in told]
         self._summary.clear()
         with self._summary, ui.element("section").classes("tf-panel" + (" tf-bad" if wrong or problems else "")):
             with ui.element("div").classes("tf-line"):
@@ -115,14 +118,15 @@ class _Health:
                 ui.icon("warning_amber" if bad else "check_circle", color="warning" if bad else "positive")
                 ui.label("Something needs you" if bad else "Everything runs").classes("tf-panel-title")
             for each in problems:
-                text = f"{each['check'].capitalize()}: {each['detail']}. Do: {each['fix']}."
+                remedy = "" if each["fix"] == AS_TOLD else f" Do: {each['fix']}."
+                text = f"{each['check'].capitalize()}: {each['detail']}.{remedy}"
                 ui.label(text).classes("tf-how tf-wrap")
             for card in wrong:
                 ui.label(f"{card.name}: {card.value}. {card.wrong}").classes("tf-how tf-wrap")
         self._cards.clear()
         with self._cards:
             for card in cards:
-                with ui.element("div").classes("tf-card" + (" tf-bad" if card.wrong else "")):
+                with ui.element("div").classes("tf-card" + (" tf-bad" if card.wrong or card.name in told else "")):
                     ui.label(card.name).classes("tf-muted")
                     ui.label(card.value).classes("tf-big tf-number tf-cut")
                     ui.label(card.note).classes("tf-muted")
@@ -227,7 +231,7 @@ def _archive_card(state: Mapping[str, Any]) -> _Card:
     trouble = state["archive_trouble"]
     if trouble is not None:
         what = "cannot be read" if state["archived"] is None else "is damaged"
-        return _Card("Archive", what, "the log keeps what no file holds", f"{trouble}.")
+        return _Card("Archived", what, "the log keeps what no file holds", f"{trouble}.")
     held = f"events in {words.count(state['archive_files'])} files, {words.size(state['archive_bytes'])} of Parquet"
     waits = state["archive_merging"]
     return _Card(
