@@ -18,8 +18,6 @@ from schemas.roles import OPERATE
 EVERY_S: Final = 3.0
 MUCH_LAG: Final = 100_000  # events
 LATE_S: Final = 300.0  # of the watermark
-CARD_OF: Final = {"pages": "Database", "connections": "Database", "work": "Lag", "archive": "Archived"}
-"""Which card a problem of /health belongs to, where it has another name."""
 _DOCS: Final = (
     ("API, with examples to try", "/api/v1/docs"), ("State as JSON", "/health"),
     ("Figures as JSON", "/api/v1/operations"), ("OpenAPI", "/api/v1/openapi.json"),
@@ -46,6 +44,7 @@ class _Card(NamedTuple):
     value: str
     note: str
     wrong: str = ""  # what to do; empty where all is well
+    checks: tuple[str, ...] = ()  # of /health, which say what is wrong with it
 
 
 def register(services: Services) -> None:
@@ -100,7 +99,7 @@ class _Health:
             wrong = await services.run(problems)
             self._draw([], wrong or [{"check": "figures", "detail": err.message, "fix": "run touchfold doctor"}])
             return
-        cards = _cards(found, self._before)
+        cards = _cards(found, self._before, services.time_zone)
         self._draw(cards, found.problems)
         self._draw_processes(found, self._before)
         if found.letters != self._letters:
@@ -109,8 +108,8 @@ class _Health:
         self._before = found
 
     def _draw(self, cards: Sequence[_Card], problems: Sequence[Mapping[str, str]]) -> None:
-        told = {CARD_OF.get(each["check"], each["check"].capitalize()) for each in problems}
-        wrong = [card for card in cards if card.wrong and card.name not in told]
+        told = {each["check"] for each in problems}
+        wrong = [card for card in cards if card.wrong and told.isdisjoint(card.checks)]
         self._summary.clear()
         with self._summary, ui.element("section").classes("tf-panel" + (" tf-bad" if wrong or problems else "")):
             with ui.element("div").classes("tf-line"):
@@ -126,7 +125,9 @@ class _Health:
         self._cards.clear()
         with self._cards:
             for card in cards:
-                with ui.element("div").classes("tf-card" + (" tf-bad" if card.wrong or card.name in told else "")):
+                with ui.element("div").classes(
+                    "tf-card" + (" tf-bad" if card.wrong or not told.isdisjoint(card.checks) else "")
+                ):
                     ui.label(card.name).classes("tf-muted")
                     ui.label(card.value).classes("tf-big tf-number tf-cut")
                     ui.label(card.note).classes("tf-muted")
@@ -176,7 +177,7 @@ class _Health:
                 chip(letter["stage"])
 
 
-def _cards(found: _Look, before: _Look | None) -> list[_Card]:
+def _cards(found: _Look, before: _Look | None, time_zone: str) -> list[_Card]:
     """The figures, with what to do where one is bad."""
     state, totals = found.state, found.totals
     lag, age = state["accepted"] - state["applied"], state["watermark_age_s"]
@@ -189,6 +190,7 @@ def _cards(found: _Look, before: _Look | None) -> list[_Card]:
             "Lag", words.count(lag), "events accepted, not yet applied",
             "The worker is slower than what arrives: it catches up by itself, or has ended (see Processes)."
             if lag > MUCH_LAG else "",
+            ("work",),
         ),
         _Card("To be decided", words.count(state["waiting"]), f"of {words.count(state['profiles'])} profiles, about"),
         _Card(
@@ -204,20 +206,20 @@ def _cards(found: _Look, before: _Look | None) -> list[_Card]:
         ),
         _Card("Timers", words.count(state["due"]), "profiles that time changes within a day"),
         _archive_card(state),
-        _Card("Database", words.size(state["database_bytes"]), f"revision {state['revision']}"),
-        _Card(
-            "Disk", words.percent(state["disk_free"], 0), "free",
-            "",
-        ),
+        _Card("Database", words.size(state["database_bytes"]), f"revision {state['revision']}",
+              checks=("database", "connections", "pages")),
+        _Card("Disk", words.percent(state["disk_free"], 0), "free", checks=("disk",)),
         _Card(
             "Vault", "open" if state["vault_lease"] else "closed", f"{words.count(state['erased'])} identifiers erased",
             "" if state["vault_lease"] else "Nothing personal can be kept or read: run touchfold doctor.",
+            ("vault",),
         ),
     ]  # fmt: skip
     for waits in state["partitions_waiting"]:
         cards.append(
-            _Card(f"Partition {waits['partition']}", f"waits at {waits['offset']}", f"since {waits['since']}",
-                  f"{waits['reason']}. {waits['remedy'].capitalize()}")
+            _Card(f"Partition {waits['partition']}", f"waits at {waits['offset']}",
+                  f"since {words.moment(waits['since'], time_zone)}" if waits["since"] else "nobody knows since when",
+                  f"{waits['reason']}. {waits['remedy'].capitalize()}", ("records",))
         )  # fmt: skip
     if state["unindexed"]:
         cards.append(_Card("Search", words.count(state["unindexed"]), "profiles wait for their words"))
@@ -231,7 +233,7 @@ def _archive_card(state: Mapping[str, Any]) -> _Card:
     trouble = state["archive_trouble"]
     if trouble is not None:
         what = "cannot be read" if state["archived"] is None else "is damaged"
-        return _Card("Archived", what, "the log keeps what no file holds", f"{trouble}.")
+        return _Card("Archived", what, "the log keeps what no file holds", f"{trouble}.", ("archive",))
     held = f"events in {words.count(state['archive_files'])} files, {words.size(state['archive_bytes'])} of Parquet"
     waits = state["archive_merging"]
     return _Card(
