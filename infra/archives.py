@@ -1,6 +1,9 @@
 """The archive that the settings choose: a folder, by default in the data folder, or an object store."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
+
+from infra.adapters.disk import Disk
 
 if TYPE_CHECKING:
     from infra.adapters.parquet_archive import ParquetArchive
@@ -22,3 +25,9 @@ def archive_of(session: "Session", partitions: int = 4) -> "ParquetArchive":
         endpoint=session.settings.s3_endpoint,
         partitions=partitions,
     )
+
+
+def disk_of(session: "Session") -> Disk:
+    """Where the archive's files go: a folder of the settings may be on a disk of its own. S3 needs none here."""
+    archive = session.settings.archive
+    return session.disk if archive is None or "://" in archive else Disk(Path(archive))

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from schemas.waits import Waiting
 
 STANDS_S: Final = 20.0  # nothing applied for so long although something waits; the longest batch takes three
+AS_TOLD: Final = "do what the message says"  # the detail holds the remedy: to people this is not shown
 SHOWN: Final = 5  # files or tables of one kind named in a finding
 ARCHIVED: Final = "archived"  # the row of meta that says how far files were written
 _log = logging.getLogger("touchfold.checks")
@@ -41,7 +42,7 @@ def guarded(name: str, check: Callable[[], Finding]) -> Finding:
     try:
         return check()
     except TouchfoldError as err:
-        return Finding(name, False, err.message, "do what the message says")
+        return Finding(name, False, err.message, AS_TOLD)
     except Exception as err:  # nobody foresaw it: its text may hold anything, its class and place do not
         _log.error("the check %s failed: %s", name, described(err, err.__traceback__))
         detail = f"the check itself failed ({described(err, err.__traceback__)})"

@@ -338,7 +338,7 @@ def _progress(here: "Session", database: "Database") -> Finding:
     if lacking:
         detail = f"nothing is folded of partition {', '.join(map(str, sorted(lacking)))}"
         return Finding("progress", False, detail, "partitions were added to the topic: start touchfold up once")
-    return Finding("progress", True, f"revision {live[0]} is live and behind the log's end")
+    return Finding("progress", True, f"revision {live[0]} is live and not ahead of the log")
 
 
 def _erasures(database: "Database") -> Finding:

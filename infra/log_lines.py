@@ -38,8 +38,11 @@ class OneLine(logging.Formatter):
 
 
 def described(err: BaseException | None, trace: TracebackType | None) -> str:
-    """Class and places of an error; its text only when it is one of ours."""
-    message = f": {err.message}" if isinstance(err, TouchfoldError) else ""
+    """Class and places of an error and the class of what it came from; their texts only when they are ours."""
+    cause = None if err is None else err.__cause__
+    message = (f": {err.message}" if isinstance(err, TouchfoldError) else "") + (
+        f" from {type(cause).__name__}: {cause.message}" if isinstance(cause, TouchfoldError) else ""
+    )
     places = [
         f"{os.path.basename(frame.filename)}:{frame.lineno} {frame.name}"
         for frame in reversed(traceback.extract_tb(trace)[-_PLACES:])

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Collection, Iterable, Iterator
+from contextlib import ExitStack
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
@@ -19,7 +20,10 @@ from schemas.sources import Source, source_of
 from schemas.waits import SET_ASIDE, UNREADABLE
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from infra.bootstrap import Session
+    from infra.late_folding import LateFolding
 
 
 FOLD_STAGE: Final = "fold"
@@ -69,7 +73,8 @@ class Retrying:
         `source`: whose the messages of the inbox are, whatever their write keys say. Raises NotFound for no source.
         """
         accepted, gone, refused = 0, 0, []
-        with self._lock:
+        with self._lock, ExitStack() as opened:
+            late: LateFolding | None = None
             owner = None if source is None else self._source(source)
             for row in rows:
                 (plain,) = self._vault.open_many([(row.seal_key, row.sealed, row.id)])
@@ -77,7 +82,8 @@ class Retrying:
                     self._store.mark(row.id, "erased")
                     gone += 1
                 elif row.stage == FOLD_STAGE and row.rule in FOLDED_LATE:
-                    if self._fold_late(row):
+                    late = late or opened.enter_context(_late_folding(self._here))
+                    if self._fold_late(row, late):
                         accepted += 1
                     else:
                         refused.append(uuid_text(row.id))
@@ -111,11 +117,9 @@ class Retrying:
         self._store.mark(row.id, "open" if same else "retried")  # else new letters stand for what was refused
         return not result.dead
 
-    def _fold_late(self, row: DeadLetter) -> bool:
+    def _fold_late(self, row: DeadLetter, late: "LateFolding") -> bool:
         """A record of the log that was set aside, applied where it lies; False when it still cannot be read."""
-        from infra.late_folding import fold_letter  # noqa: PLC0415  # the processors take 0.4 s to import
-
-        done = fold_letter(self._here, row.id)
+        done = late.fold(row.id)
         self._store.mark(row.id, "retried" if done else "open")
         return done
 
@@ -128,6 +132,12 @@ class Retrying:
     def close(self) -> None:
         self._store.close()
         self._sources.close()
+
+
+def _late_folding(here: "Session") -> "AbstractContextManager[LateFolding]":
+    from infra.late_folding import late_folding  # noqa: PLC0415  # the processors take 0.4 s to import
+
+    return late_folding(here)
 
 
 def described(letter: DeadLetter) -> dict[str, Any]:

@@ -34,7 +34,7 @@ from infra.adapters.archive_manifest import (
     start_of,
 )
 from schemas.archive import ArchiveFile
-from schemas.errors import ArchiveDamaged, FolderLocked
+from schemas.errors import ArchiveDamaged, FolderLocked, Problem
 from schemas.failpoints import failpoint
 
 if TYPE_CHECKING:
@@ -212,13 +212,16 @@ class FolderFiles:
 
     def read(self, entry: ArchiveFile, *, copies: bool = True) -> bytes:
         with self.open(entry) as file:
-            return file.read()
+            try:
+                return file.read()
+            except OSError as err:  # a sector that cannot be read any more
+                raise _unreadable(entry, err) from err
 
     def open(self, entry: ArchiveFile) -> IO[bytes]:
         try:
             return self.path(entry).open("rb")
         except OSError as err:
-            raise ArchiveDamaged(f"{entry.path}: {err.strerror}") from err
+            raise _unreadable(entry, err) from err
 
     def local(self, deadline: float) -> "FolderFiles":
         return self
@@ -369,6 +372,12 @@ class FolderFiles:
             os.close(handle)
             raise FolderLocked(f"another process writes the archive in {self.folder}") from err
         return handle
+
+
+def _unreadable(entry: ArchiveFile, err: OSError) -> ArchiveDamaged:
+    """With the file as its problem, so that merging leaves it alone and goes on."""
+    text = f"{entry.path} cannot be read ({err.strerror}): restore it from a backup"
+    return ArchiveDamaged(text, [Problem(entry.path, text)])
 
 
 def _write_all(file: "FileIO", data: bytes) -> None:

@@ -222,7 +222,8 @@ def _opened(folder: Path, entry: ArchiveFile, proved: Stat | None) -> pa.NativeF
     try:
         file = pa.OSFile(str(path), "rb")
     except OSError as err:
-        raise ArchiveDamaged(f"{entry.path}: {os.strerror(err.errno or 0)}") from err
+        reason = os.strerror(err.errno or 0)
+        raise ArchiveDamaged(f"{entry.path} cannot be read ({reason}): restore it from a backup") from err
     if proved is not None and stat_of(path) == proved:
         return file
     tail = b""

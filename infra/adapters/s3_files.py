@@ -33,7 +33,7 @@ from infra.adapters.archive_files import GRACE_S, REFRESH_S, FolderFiles, Grace,
 from infra.adapters.archive_manifest import Named, body_of, entry_of, line_of, named, start_of
 from infra.adapters.s3_manifest import Partition
 from schemas.archive import ArchiveFile
-from schemas.errors import ArchiveDamaged, ProgressConflict, SettingsInvalid, StoreUnavailable
+from schemas.errors import ArchiveDamaged, Problem, ProgressConflict, SettingsInvalid, StoreUnavailable
 from schemas.failpoints import failpoint
 
 _HEADER: Final = "manifest/archive.json"
@@ -117,7 +117,8 @@ class S3Files:
         if found is None:
             found = self._get(entry.path)
         if found is None:
-            raise ArchiveDamaged(f"{entry.path}: it is not in the object store")
+            text = f"{entry.path} is not in the object store: restore it from a backup"
+            raise ArchiveDamaged(text, [Problem(entry.path, text)])
         return found
 
     def open(self, entry: ArchiveFile) -> IO[bytes]:

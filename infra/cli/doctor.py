@@ -23,6 +23,7 @@ def doctor(data: DATA = None, as_json: JSON = False) -> None:
     """
     import os
 
+    from infra.checks import AS_TOLD
     from infra.doctor import examine
     from infra.settings import load
 
@@ -32,7 +33,7 @@ def doctor(data: DATA = None, as_json: JSON = False) -> None:
         findings.append(finding)
         if not as_json:
             typer.echo(f"{'ok ' if finding.ok else 'BAD'} {finding.check}: {finding.detail}")
-            if finding.fix:
+            if finding.fix not in ("", AS_TOLD):
                 typer.echo(f"    do: {finding.fix}")
     if as_json:
         typer.echo(json.dumps([finding._asdict() for finding in findings]))

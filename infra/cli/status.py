@@ -34,16 +34,28 @@ def status(
         if wait:
             here.settle(_changed_only() if not as_json else lambda _line: None)
         found = measure(here)
+        state = "ready" if found["ready"] else _not_ready(here)
     if as_json:
         typer.echo(json.dumps(found))
     else:
+        typer.echo(state)
         _tell(found)
     if wait and found["waiting"]:
         raise typer.Exit(1)
 
 
+def _not_ready(here: "Session") -> str:
+    """What keeps it from taking and answering what comes, each with its remedy."""
+    if here.running is None:
+        return "not running: start touchfold up"
+    from infra.asking import health_of
+
+    problems = ((health_of(here.url) if here.url else None) or {}).get("problems", [])
+    told = [f"{each['check']}: {each['detail']}\n    do: {each['fix']}" for each in problems]
+    return "\n".join(["running, and not ready" + ("" if told else ": see touchfold doctor"), *told])
+
+
 def _tell(found: dict[str, Any]) -> None:
-    typer.echo("ready" if found["ready"] else "not running: start touchfold up")
     for name in ("accepted", "applied", "decided", "lag", "archived", "archive_files", "dead_letters"):
         number = "unknown" if found[name] is None else f"{found[name]:,}"
         typer.echo(f"{name.replace('_', ' '):13}{number:>14}")

@@ -17,7 +17,6 @@ def register(app: typer.Typer) -> None:
     app.command("up")(up)
     app.command("ingest")(ingest)
     app.command("worker")(worker)
-    app.command("archive")(archive)
     app.command("publish")(publish)
     app.command("serve")(serve)
 
@@ -32,7 +31,7 @@ def up(
 
     Examples: touchfold up     touchfold up --data /srv/touchfold --port 8800
     """
-    _run("up", data, port)
+    run_role("up", data, port)
 
 
 def ingest(data: DATA = None, port: PORT = None) -> None:
@@ -40,7 +39,7 @@ def ingest(data: DATA = None, port: PORT = None) -> None:
 
     Example: TOUCHFOLD_LOG=kafka TOUCHFOLD_KAFKA_BOOTSTRAP=broker:9093 TOUCHFOLD_DATABASE=… touchfold ingest --port 8700
     """
-    _run("ingest", data, port)
+    run_role("ingest", data, port)
 
 
 def worker(
@@ -51,15 +50,7 @@ def worker(
 
     Example: TOUCHFOLD_LOG=kafka TOUCHFOLD_KAFKA_BOOTSTRAP=… TOUCHFOLD_DATABASE=… touchfold worker --processes 2
     """
-    _run("worker", data, None, workers=processes)
-
-
-def archive(data: DATA = None) -> None:
-    """Role of a cluster: moves applied events from the log to Parquet files. One writes, others wait for its turn.
-
-    Example: TOUCHFOLD_LOG=kafka … TOUCHFOLD_ARCHIVE=s3://bucket/touchfold touchfold archive
-    """
-    _run("archive", data, None)
+    run_role("worker", data, None, workers=processes)
 
 
 def publish(data: DATA = None) -> None:
@@ -67,7 +58,7 @@ def publish(data: DATA = None) -> None:
 
     Example: TOUCHFOLD_LOG=kafka TOUCHFOLD_KAFKA_BOOTSTRAP=… TOUCHFOLD_DATABASE=… touchfold publish
     """
-    _run("publish", data, None)
+    run_role("publish", data, None)
 
 
 def serve(data: DATA = None, port: PORT = None) -> None:
@@ -75,10 +66,11 @@ def serve(data: DATA = None, port: PORT = None) -> None:
 
     Example: TOUCHFOLD_LOG=kafka TOUCHFOLD_KAFKA_BOOTSTRAP=… TOUCHFOLD_DATABASE=… touchfold serve --port 8700
     """
-    _run("serve", data, port)
+    run_role("serve", data, port)
 
 
-def _run(command: str, data: "Path | None", port: int | None, workers: int | None = None) -> None:
+def run_role(command: str, data: "Path | None", port: int | None, workers: int | None = None) -> None:
+    """Run a role until Ctrl-C or SIGTERM."""
     import os
 
     from infra import log_lines

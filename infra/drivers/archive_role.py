@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from infra.adapters.archive_turns import PostgresTurns
-from infra.adapters.disk import Disk, room_needed
+from infra.adapters.disk import room_needed
 from infra.adapters.parquet_archive import give_back_memory
 from infra.adapters.postgres_control import PostgresControl
 from infra.adapters.postgres_dead_letters import PostgresDeadLetters
 from infra.adapters.postgres_records import PostgresRecords
-from infra.archives import archive_of
+from infra.archives import archive_of, disk_of
 from infra.checks import note_offsets
 from infra.drivers.archive_upkeep import Upkeep
 from processors.archive import Archiver
@@ -65,14 +65,8 @@ def archiver_of(
         set_aside=lambda wait: records.place(wait.partition, wait.offset).verdict is not None,
         waits=waits,
         goes_on=lambda partition: control.end_wait(ARCHIVE, partition),
-        check_room=_disk_of(session).check,
+        check_room=disk_of(session).check,
     )
-
-
-def _disk_of(session: "Session") -> Disk:
-    """Where the archive's files go: a folder of the settings may be on a disk of its own. S3 needs none here."""
-    archive = session.settings.archive
-    return session.disk if archive is None or "://" in archive else Disk(Path(archive))
 
 
 @contextmanager
@@ -109,7 +103,7 @@ def run(session: "Session", stop: threading.Event, ready: Callable[[], None], re
     archive = archive_of(session)
     archiver = archiver_of(session, stop.is_set, archive)
     notes = session.database("touchfold archive notes")
-    disk = _disk_of(session)
+    disk = disk_of(session)
     upkeep = Upkeep(archive, archiver.turns, disk, stop.is_set)
     ready()
     swept: date | None = None

@@ -19,6 +19,7 @@ from typing import Final, NamedTuple, Protocol
 from schemas.errors import RequestTimeout, StoreUnavailable, TouchfoldError
 
 RESERVED_HANDLES: Final = 100  # file descriptors for databases, files and pipes that are opened later
+BACKLOG: Final = 65_535  # the kernel takes what net.core.somaxconn allows; whom it drops comes again after 1 s
 FEWEST: Final = 8  # connections, however few descriptors there are
 _AT_ONCE: Final = struct.pack("ii", 1, 0)  # of SO_LINGER: no waiting for what lies unread
 BATCH: Final = 16  # this share of a bound is closed at once, so that looking for the oldest is rare

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import uvicorn
 
 from infra.drivers.client_address import Proxies
-from infra.drivers.connections import Connections, HandleRoom, Limits, raise_handle_limit
+from infra.drivers.connections import BACKLOG, Connections, HandleRoom, Limits, raise_handle_limit
 from infra.drivers.health import Health
 from infra.drivers.http_protocol import bounded
 from infra.drivers.throttle import Throttle
@@ -33,7 +33,6 @@ Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 Closing = Callable[[], Awaitable[None]]
 
-BACKLOG: Final = 2_048
 GRACE_S: Final = 3  # of requests in flight when we stop; long polls end then
 _API: Final = "/api/v1"
 _log = logging.getLogger("touchfold.http")

@@ -25,6 +25,7 @@ from infra.adapters.disk import WORKER, room_needed
 from infra.asking import health_of
 from infra.bootstrap import Adapters, Say, Session, arm_failpoint, build, claim, prepare
 from infra.connections import take_share
+from infra.drivers.connections import BACKLOG
 from infra.drivers.readiness import Places, checks_of
 from infra.drivers.role_probes import RoleProbes
 from infra.drivers.roles import AWAY, EDGES, NUMBER, UI_SOCKET
@@ -49,7 +50,6 @@ STOP_S: Final = 4.0  # of a role after SIGTERM; then SIGKILL, which loses nothin
 CLUSTER_STOP_S: Final = 9.0  # with Kafka: a worker commits the batch in flight and leaves its group
 ORDER: Final = (("http", "inbox"), ("ui", "worker", "archive", "publish"))
 LONGEST_SOCKET: Final = 100  # letters of a Unix socket's path; the system takes 107
-BACKLOG: Final = 2_048
 ROOM_S: Final = 2.0  # between two tries on a full disk
 T = TypeVar("T")
 _log = logging.getLogger("touchfold.up")

@@ -283,12 +283,13 @@ def test_files_without_rows_and_offsets_without_records_are_merged_too(open_arch
 # ---------------------------------------------------------------- damage
 
 
-def test_a_damaged_file_stops_its_merge_with_an_alarm_and_others_go_on(open_archive: Open) -> None:
+@pytest.mark.parametrize("damage", ["flipped", "missing"])
+def test_a_damaged_file_stops_its_merge_with_an_alarm_and_others_go_on(open_archive: Open, damage: str) -> None:
     archive = open_archive()
     archive.recover()
     add(archive, 2 * FAN_IN + 1)
     spoilt = archive.files()[FAN_IN]
-    spoil(archive, spoilt)
+    {"flipped": spoil, "missing": lose}[damage](archive, spoilt)
     alarms: list[str] = []
     worker = merger(archive, alarms)
     steps = [worker.run_once() for _ in range(8)]
@@ -306,6 +307,13 @@ def spoil(archive: ParquetArchive, which: ArchiveFile) -> None:
         archive.store._client.put_object(Bucket=archive.store.bucket, Key=f"archive/{which.path}", Body=bytes(data))
     else:
         archive.path(which).write_bytes(bytes(data))
+
+
+def lose(archive: ParquetArchive, which: ArchiveFile) -> None:
+    if isinstance(archive.store, S3Files):
+        archive.store._client.delete_object(Bucket=archive.store.bucket, Key=f"archive/{which.path}")
+    else:
+        archive.path(which).unlink()
 
 
 def test_what_was_replaced_stays_while_what_replaced_it_is_damaged(open_archive: Open) -> None:

@@ -45,6 +45,7 @@ def test_the_help_of_a_command_names_the_data_folder(name: str) -> None:
     from infra.cli.main import build_app  # noqa: PLC0415
 
     groups = dict.fromkeys(("source", "token", "user", "segment", "dead-letters"), "list") | {
+        "archive": "merge",
         "topics": "plan",
         "record": "show",
     }

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import ExitStack, contextmanager
 from http.client import HTTPConnection
 from ipaddress import ip_network
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ import pytest
 from infra.drivers.client_address import Proxies
 from infra.drivers.connections import HandleRoom, Limits
 from infra.drivers.http_server import serve
+from infra.drivers.supervisor import start_listening
 
 DEADLINE_S = 20.0
 SMALL = Limits(header_s=0.5, request_s=1.0, keep_alive_s=1.0, answer_s=0.6, linger_s=0.3, look_s=0.05)
@@ -58,8 +60,9 @@ class Application:
 
 
 class Server:
-    def __init__(self, port: int, application: Application) -> None:
-        self.port = port
+    def __init__(self, listener: socket.socket, application: Application) -> None:
+        self.listener = listener
+        self.port: int = listener.getsockname()[1]
         self.application = application
 
     def connect(self, source: str = "127.0.0.1") -> socket.socket:
@@ -87,7 +90,7 @@ def server(limits: Limits, proxies: Proxies | None = None) -> Iterator[Server]:
     thread.start()
     assert ready.wait(DEADLINE_S)
     try:
-        yield Server(listener.getsockname()[1], application)
+        yield Server(listener, application)
     finally:
         application.go_on.set()
         stop.set()
@@ -343,6 +346,22 @@ def test_where_all_are_being_answered_another_is_told_to_come_back() -> None:
         for thread in threads:
             thread.join(DEADLINE_S)
         assert answers == [200] * 8
+
+
+def waiting_room(listener: socket.socket) -> int:
+    """How many connections may wait to be taken: of a listener, the kernel tells it as `tcpi_sacked`."""
+    found: int = struct.unpack_from("=I", listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104), 28)[0]
+    return found
+
+
+def test_as_many_may_wait_to_be_taken_as_the_system_allows() -> None:
+    """A connection that finds no room is tried again after 1 s and then 3 s: /health was late for that, not for us."""
+    most = int(Path("/proc/sys/net/core/somaxconn").read_text())
+    with socket.create_server(("127.0.0.1", 0), backlog=1) as listener:
+        start_listening(listener)
+        assert waiting_room(listener) == most
+    with server(SMALL) as running:
+        assert waiting_room(running.listener) == most, "uvicorn listens once more"
 
 
 def test_the_bound_follows_the_limit_of_file_descriptors() -> None:

@@ -16,7 +16,7 @@ import pytest
 from infra.adapters.data_folder import DataFolder
 from infra.adapters.embedded_postgres import EmbeddedPostgres
 from infra.bootstrap import session
-from infra.checks import STANDS_S, Advance, note_offsets
+from infra.checks import AS_TOLD, STANDS_S, Advance, note_offsets
 from infra.drivers.archive_role import archiver_of
 from tests.integration.running import Up, command, result, until
 
@@ -112,6 +112,12 @@ def test_health_names_files_that_are_gone_while_all_goes_on(up: Up, data: Path, 
     assert str(data) not in json.dumps(answer.body)  # it is open to all
     found = _doctor(data)
     assert {"archive", "vault", "ledger", "master key", "ledger file"} <= set(found)
+    people = command("doctor", "--data", str(data)).stdout
+    assert "put the file back" in people
+    assert AS_TOLD not in people
+    asked = command("sql", "select count(*) from events", "--data", str(data))
+    assert asked.returncode == 1
+    assert f"{file.name} cannot be read (No such file or directory): restore it from a backup" in asked.stderr
     for each in (file, data / "master.key", data / "ledger"):
         (tmp_path / each.name).rename(each)
     until(lambda: up.get("/health").status == 200, "all to be well again")

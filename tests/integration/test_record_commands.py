@@ -8,14 +8,17 @@ from typing import Any
 import pytest
 
 from infra.adapters.postgres_dead_letters import PostgresDeadLetters
+from infra.adapters.postgres_records import PostgresRecords
 from infra.bootstrap import Session, session
 from infra.cli.main import run
 from infra.cli.status import measure
 from infra.doctor import on_session
 from infra.drivers.health import Health
-from infra.late_folding import fold_letter
+from infra.late_folding import late_folding
 from infra.record_places import set_aside
 from processors.dead_letters import letter_key
+from processors.worker import Compiled
+from schemas.control import Revision
 from schemas.errors import NotFound, SetAsideRefused
 from schemas.record import Pending, Reader, encode, partition_of
 from tests.records import purchase
@@ -69,7 +72,45 @@ def test_a_partition_that_waits_is_told_everywhere_and_let_by(
             rules = {letter.id: letter.rule for letter in letters.list()}
         key = letter_key(2, 1)
         assert rules == {key: "record_set_aside", letter_key(2, 2): "record_unreadable"}
-        assert not fold_letter(here, key), "this build cannot read it"
-        assert fold_letter(here, key, NEWER), "a newer one can"
+        with late_folding(here) as old, late_folding(here, NEWER) as new:
+            assert not old.fold(key), "this build cannot read it"
+            assert new.fold(key), "a newer one can"
         here.settle()
         assert measure(here)["applied"] == 4
+
+
+def test_many_letters_are_folded_late_with_one_compiling_also_those_set_aside_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled: list[int] = []
+    of = Compiled.of
+
+    def counted(revision: Revision, *more: Any) -> Compiled:
+        compiled.append(revision.revision)
+        return of(revision, *more)
+
+    monkeypatch.setattr(Compiled, "of", counted)
+
+    def let_by(here: Session, *offsets: int) -> None:
+        for offset in offsets:
+            here.settle()
+            set_aside(here, 2, offset, "test")
+        here.settle()
+        compiled.clear()
+
+    with session(tmp_path) as here:
+        here.vault().hold_lease()
+        newer = [
+            encode(purchase([("user_id", f"u{n}")], f"o{n}", "20.00")).replace(b'"v":1', b'"v":2') for n in range(4)
+        ]
+        put(here, *newer[:3])
+        let_by(here, 0, 1, 2)
+        with late_folding(here, NEWER) as late:
+            assert [late.fold(letter_key(2, offset)) for offset in range(3)] == [True] * 3
+            assert compiled == [1]
+            assert late.fold(letter_key(2, 0)), "applied already"
+            put(here, newer[3])
+            let_by(here, 3)
+            assert late.fold(letter_key(2, 3))
+        with closing(here.database("test")) as database:
+            assert PostgresRecords(database).quarantined() == []

@@ -35,7 +35,8 @@ def commands() -> Mapping[str, set[str]]:
     for name in MODULES:
         command = typer.main.get_command(build_app([name]))
         for key, each in getattr(command, "commands", {}).items():
-            found[key] = set(getattr(each, "commands", {}))
+            alone = {""} if getattr(each, "invoke_without_command", False) else set()
+            found[key] = alone | set(getattr(each, "commands", {}))
     return found
 
 

@@ -14,7 +14,7 @@ from infra.adapters.clock import SystemClock
 from infra.adapters.data_folder import DataFolder, Running
 from infra.adapters.disk import BUILDING, MIB, WORKER, Disk, Space, reserve_bytes, room_needed, space, wal_bytes
 from infra.log_lines import OneLine
-from schemas.errors import DiskFull, NotFound, SettingsInvalid
+from schemas.errors import DatabaseDamaged, DiskFull, NotFound, SettingsInvalid
 
 GIB = 2**30
 
@@ -98,6 +98,11 @@ def test_a_log_line_is_one_line_with_its_role_and_without_the_text_of_a_foreign_
     assert "ada@example.com" not in line
     assert "ValueError at test_operator.py:" in line
     assert "there is none" in _line(NotFound("there is none"))
+    ours = RuntimeError("begun already")
+    ours.__cause__ = DatabaseDamaged("invalid page in block 100")
+    assert "RuntimeError from DatabaseDamaged: invalid page in block 100 at" in _line(ours)
+    ours.__cause__ = ValueError("ada@example.com")
+    assert "ada@example.com" not in _line(ours)
     plain = _line(None, "two\nlines")
     assert plain.endswith("http ERROR touchfold.door: two lines")
 

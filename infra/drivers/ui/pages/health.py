@@ -8,6 +8,7 @@ from nicegui import ui
 
 from infra.adapters.meter import BUCKETS, Latency, Totals
 from infra.adapters.processes import Process
+from infra.checks import AS_TOLD
 from infra.drivers.ui import words
 from infra.drivers.ui.services import Services, Viewer
 from infra.drivers.ui.shell import STYLES_OF_OPERATORS, chip, connected, empty, every, page, panel
@@ -43,6 +44,7 @@ class _Card(NamedTuple):
     value: str
     note: str
     wrong: str = ""  # what to do; empty where all is well
+    checks: tuple[str, ...] = ()  # of /health, which say what is wrong with it
 
 
 def register(services: Services) -> None:
@@ -97,7 +99,7 @@ class _Health:
             wrong = await services.run(problems)
             self._draw([], wrong or [{"check": "figures", "detail": err.message, "fix": "run touchfold doctor"}])
             return
-        cards = _cards(found, self._before)
+        cards = _cards(found, self._before, services.time_zone)
         self._draw(cards, found.problems)
         self._draw_processes(found, self._before)
         if found.letters != self._letters:
@@ -107,7 +109,7 @@ class _Health:
 
     def _draw(self, cards: Sequence[_Card], problems: Sequence[Mapping[str, str]]) -> None:
         told = {each["check"] for each in problems}
-        wrong = [card for card in cards if card.wrong and card.name.lower() not in told]
+        wrong = [card for card in cards if card.wrong and told.isdisjoint(card.checks)]
         self._summary.clear()
         with self._summary, ui.element("section").classes("tf-panel" + (" tf-bad" if wrong or problems else "")):
             with ui.element("div").classes("tf-line"):
@@ -115,14 +117,17 @@ class _Health:
                 ui.icon("warning_amber" if bad else "check_circle", color="warning" if bad else "positive")
                 ui.label("Something needs you" if bad else "Everything runs").classes("tf-panel-title")
             for each in problems:
-                text = f"{each['check'].capitalize()}: {each['detail']}. Do: {each['fix']}."
+                remedy = "" if each["fix"] == AS_TOLD else f" Do: {each['fix']}."
+                text = f"{each['check'].capitalize()}: {each['detail']}.{remedy}"
                 ui.label(text).classes("tf-how tf-wrap")
             for card in wrong:
                 ui.label(f"{card.name}: {card.value}. {card.wrong}").classes("tf-how tf-wrap")
         self._cards.clear()
         with self._cards:
             for card in cards:
-                with ui.element("div").classes("tf-card" + (" tf-bad" if card.wrong else "")):
+                with ui.element("div").classes(
+                    "tf-card" + (" tf-bad" if card.wrong or not told.isdisjoint(card.checks) else "")
+                ):
                     ui.label(card.name).classes("tf-muted")
                     ui.label(card.value).classes("tf-big tf-number tf-cut")
                     ui.label(card.note).classes("tf-muted")
@@ -172,7 +177,7 @@ class _Health:
                 chip(letter["stage"])
 
 
-def _cards(found: _Look, before: _Look | None) -> list[_Card]:
+def _cards(found: _Look, before: _Look | None, time_zone: str) -> list[_Card]:
     """The figures, with what to do where one is bad."""
     state, totals = found.state, found.totals
     lag, age = state["accepted"] - state["applied"], state["watermark_age_s"]
@@ -185,6 +190,7 @@ def _cards(found: _Look, before: _Look | None) -> list[_Card]:
             "Lag", words.count(lag), "events accepted, not yet applied",
             "The worker is slower than what arrives: it catches up by itself, or has ended (see Processes)."
             if lag > MUCH_LAG else "",
+            ("work",),
         ),
         _Card("To be decided", words.count(state["waiting"]), f"of {words.count(state['profiles'])} profiles, about"),
         _Card(
@@ -200,20 +206,20 @@ def _cards(found: _Look, before: _Look | None) -> list[_Card]:
         ),
         _Card("Timers", words.count(state["due"]), "profiles that time changes within a day"),
         _archive_card(state),
-        _Card("Database", words.size(state["database_bytes"]), f"revision {state['revision']}"),
-        _Card(
-            "Disk", words.percent(state["disk_free"], 0), "free",
-            "",
-        ),
+        _Card("Database", words.size(state["database_bytes"]), f"revision {state['revision']}",
+              checks=("database", "connections", "pages")),
+        _Card("Disk", words.percent(state["disk_free"], 0), "free", checks=("disk",)),
         _Card(
             "Vault", "open" if state["vault_lease"] else "closed", f"{words.count(state['erased'])} identifiers erased",
             "" if state["vault_lease"] else "Nothing personal can be kept or read: run touchfold doctor.",
+            ("vault",),
         ),
     ]  # fmt: skip
     for waits in state["partitions_waiting"]:
         cards.append(
-            _Card(f"Partition {waits['partition']}", f"waits at {waits['offset']}", f"since {waits['since']}",
-                  f"{waits['reason']}. {waits['remedy'].capitalize()}")
+            _Card(f"Partition {waits['partition']}", f"waits at {waits['offset']}",
+                  f"since {words.moment(waits['since'], time_zone)}" if waits["since"] else "nobody knows since when",
+                  f"{waits['reason']}. {waits['remedy'].capitalize()}", ("records",))
         )  # fmt: skip
     if state["unindexed"]:
         cards.append(_Card("Search", words.count(state["unindexed"]), "profiles wait for their words"))
@@ -227,7 +233,7 @@ def _archive_card(state: Mapping[str, Any]) -> _Card:
     trouble = state["archive_trouble"]
     if trouble is not None:
         what = "cannot be read" if state["archived"] is None else "is damaged"
-        return _Card("Archive", what, "the log keeps what no file holds", f"{trouble}.")
+        return _Card("Archived", what, "the log keeps what no file holds", f"{trouble}.", ("archive",))
     held = f"events in {words.count(state['archive_files'])} files, {words.size(state['archive_bytes'])} of Parquet"
     waits = state["archive_merging"]
     return _Card(
