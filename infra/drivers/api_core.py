@@ -19,14 +19,14 @@ import psycopg2
 from fastapi import Depends, Query, Request
 from fastapi.security import APIKeyCookie, HTTPAuthorizationCredentials, HTTPBearer
 
-from infra.adapters.postgres_audit import PostgresAudit
+from infra.adapters.postgres_audit import PostgresAudit, durable
 from infra.adapters.postgres_people import PostgresPeople
 from infra.adapters.postgres_tokens import PostgresTokens
 from infra.drivers.sql_queue import SLOTS, SqlQueue
 from infra.log_lines import described
 from infra.reading import Reading
 from schemas.errors import BadRequest, Forbidden, SqlRefused, TouchfoldError, Unauthorized
-from schemas.roles import RIGHTS, may
+from schemas.roles import PERSONAL, RIGHTS, may
 
 if TYPE_CHECKING:
     from infra.acting import Acting
@@ -161,7 +161,7 @@ class Api:
         if by_cookie and request.method not in SAFE and not from_our_pages(request.headers, secret):
             raise Forbidden(f"a request with a cookie comes from our own pages, or has the header {CSRF_HEADER}")
         if not caller.may(right):
-            raise Forbidden(f"the role {caller.role} may not do this: it needs {' or '.join(sorted(RIGHTS[right]))}")
+            raise refusal(caller.role, right)
         return caller
 
     async def known(self, secret: str, *, by_cookie: bool, scope: Mapping[str, Any]) -> tuple[str, str] | None:
@@ -199,9 +199,9 @@ class Api:
         token = self.tokens.find(secret)
         return None if token is None else (f"token:{token[0]}", token[1])
 
-    def note(self, caller: Caller, action: str, profile_id: bytes | None = None, **detail: object) -> None:
-        """Write down who did what; it is queued, and costs the request some microseconds."""
-        self.audit.note(caller.name, caller.role, action, profile_id, detail)
+    async def note(self, caller: Caller, action: str, profile_id: bytes | None = None, /, **detail: object) -> None:
+        """Write down who did what; durable when it returns, so answer after it. Raises StoreUnavailable."""
+        await durable(self.audit.begin(caller.name, caller.role, action, profile_id, detail))
 
     # --- stopping --------------------------------------------------------------------------------------------------
 
@@ -243,6 +243,17 @@ async def _in(pool: ThreadPoolExecutor, work: Callable[[], T]) -> T:
     except Exception as err:
         log.error("an error of ours: %s", described(err, err.__traceback__))
         raise TouchfoldError("an error of ours; the log of the HTTP process has it") from err
+
+
+def refusal(role: str, right: str) -> Forbidden:
+    """What a role without a right is told."""
+    roles = " or ".join(sorted(RIGHTS[right]))
+    if right == PERSONAL:
+        return Forbidden(
+            f"the role {role} may not look for a person: this needs a role that sees personal values ({roles}). GET "
+            "profiles lists by segment, stage, risk and attributes, and GET profiles/profile/ID shows one of them"
+        )
+    return Forbidden(f"the role {role} may not do this: it needs {roles}")
 
 
 def csrf_token(secret: str) -> str:

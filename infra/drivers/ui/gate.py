@@ -5,6 +5,7 @@ SameSite=Strict, a POST or a WebSocket must name our own origin, and one that na
 """
 
 from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import suppress
 from html import escape
 from http.cookies import CookieError, SimpleCookie
 from typing import Any, Final
@@ -13,7 +14,7 @@ from urllib.parse import parse_qs, quote, urlsplit
 from infra.adapters.postgres_people import LONGEST
 from infra.drivers.ui.services import Services, Viewer
 from infra.drivers.ui.shell import VIEWER
-from schemas.errors import TouchfoldError
+from schemas.errors import StoreUnavailable, TouchfoldError
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -154,10 +155,17 @@ class Gate:
             said = "This token is unknown or was revoked." if token else "The name or the password is wrong."
             await _answer(send, 401, _sign_in_page(wanted, said, token=bool(token)))
             return
+        try:
+            await self._note(secret, "signed.in")
+        except TouchfoldError as err:
+            await _answer(send, err.status, _sign_in_page(wanted, err.message), err.retry_after_s)
+            return
+        await _redirect(send, _inside(wanted), _cookie(scope, secret))
+
+    async def _note(self, secret: str, action: str) -> None:
         viewer = await self._services.who(secret)
         if viewer is not None:
-            self._services.audit.note(viewer.name, viewer.role, "signed.in")
-        await _redirect(send, _inside(wanted), _cookie(scope, secret))
+            await self._services.note(viewer, action)
 
     async def _welcome(self, scope: Scope, receive: Receive, send: Send) -> None:
         link = scope["path"].removeprefix("/welcome/")
@@ -176,13 +184,11 @@ class Gate:
             if password != form.get("again", ""):
                 raise TouchfoldError("the two passwords differ")
             secret = await self._services.run_password(lambda: people.accept(link, password, now))
+            await self._note(secret, "password.set")
         except TouchfoldError as err:
             page = _page("Welcome", _WELCOME.format(name=escape(name), error=_error(err.message)))
-            await _answer(send, 429 if err.status == 429 else 400, page, err.retry_after_s)
+            await _answer(send, err.status if err.status in {429, 503} else 400, page, err.retry_after_s)
             return
-        viewer = await self._services.who(secret)
-        if viewer is not None:
-            self._services.audit.note(viewer.name, viewer.role, "password.set")
         await _redirect(send, "/", _cookie(scope, secret))
 
     async def _sign_out(self, scope: Scope, send: Send) -> None:
@@ -190,7 +196,8 @@ class Gate:
         if viewer is not None:
             now = self._services.session.door_clock.now()
             await self._services.run(lambda: self._services.people.sign_out(viewer.secret, now))
-            self._services.audit.note(viewer.name, viewer.role, "signed.out")
+            with suppress(StoreUnavailable):  # it waits to be written; the session has ended all the same
+                await self._services.note(viewer, "signed.out")
         await _redirect(send, "/sign-in", f"{COOKIE}=; Path=/; Max-Age=0; HttpOnly; SameSite=Strict")
 
     async def _viewer(self, scope: Scope) -> Viewer | None:

@@ -11,12 +11,13 @@ from typing import Any, Final, TypeVar
 
 from infra.acting import Acting
 from infra.adapters.meter import Meter
-from infra.adapters.postgres_audit import PostgresAudit
+from infra.adapters.postgres_audit import PostgresAudit, durable
 from infra.adapters.postgres_operations import Operations
 from infra.adapters.postgres_people import HASHERS, Person, PostgresPeople
 from infra.adapters.postgres_sources import PostgresSources
 from infra.adapters.postgres_tokens import PostgresTokens
 from infra.archives import archive_of
+from infra.auditing import audit_of
 from infra.bootstrap import Session
 from infra.drivers.health import Health
 from infra.reading import Reading, reading_of
@@ -76,7 +77,7 @@ class Services:
             session=session,
             reading=reading,
             people=PostgresPeople(session.dsn),
-            audit=PostgresAudit(session.dsn, session.door_clock.now),
+            audit=audit_of(session),
             tokens=PostgresTokens(session.dsn),
             sources=PostgresSources(session.dsn),
             operations=Operations(session, archive),
@@ -98,6 +99,10 @@ class Services:
     async def run(self, work: Callable[[], T]) -> T:
         """The answer of something that waits for a database, from a thread."""
         return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+
+    async def note(self, viewer: Viewer, action: str, profile_id: bytes | None = None, /, **detail: object) -> None:
+        """Write down what somebody sees or did; durable when it returns. Raises StoreUnavailable: then show nothing."""
+        await durable(self.audit.begin(viewer.name, viewer.role, action, profile_id, detail))
 
     async def run_password(self, work: Callable[[], T]) -> T:
         """The same for what looks at a password: in threads of its own, so that guessing holds no page up.

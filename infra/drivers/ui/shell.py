@@ -11,7 +11,7 @@ from nicegui import context, ui
 from infra.drivers.ui.services import Services, Viewer
 from infra.drivers.ui.words import LEVELS, STAGES, title
 from schemas.errors import TouchfoldError
-from schemas.roles import OPERATE, PEOPLE, READ, SOURCES, may
+from schemas.roles import AUDIT, OPERATE, PEOPLE, PERSONAL, READ, SOURCES, may
 
 Builder = Callable[..., Awaitable[None]]
 VIEWER: Final = "touchfold.viewer"  # key of the ASGI scope, set by the gate
@@ -23,6 +23,7 @@ NAVIGATION: Final = (
     ("/sources", "Sources", "input", SOURCES),
     ("/system", "Health", "monitor_heart", OPERATE),
     ("/team", "Team", "badge", PEOPLE),
+    ("/audit", "Audit", "policy", AUDIT),
 )
 _HEAD: Final = '<link rel="stylesheet" href="/assets/touchfold.css"><script src="/assets/touchfold.js"></script>'
 STYLES_OF_OPERATORS: Final = '<link rel="stylesheet" href="/assets/operate.css">'
@@ -115,7 +116,7 @@ def frame(viewer: Viewer, path: str, heading: str) -> Iterator[None]:
         )
         ui.label(heading).classes("tf-heading").props("role=heading aria-level=1")
         ui.space()
-        if path != "/customers":
+        if path != "/customers" and viewer.may(PERSONAL):
             with ui.link(target="/customers").classes("tf-find").props('aria-label="Search customers"'):
                 ui.icon("search")
                 ui.label("Search customers").classes("tf-find-words")
