@@ -1,6 +1,7 @@
 """Customers listed by what is not personal, and what the audit log says of lists and searches."""
 
 import json
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -113,8 +114,8 @@ def test_every_search_and_list_is_noted_with_hashed_words_and_never_beside_a_pro
     assert [row.seq for row in searches_for(session, audit, "PERSON")] == [items[0]["seq"]]
     assert [row.seq for row in searches_for(session, audit, "(415) 555-0199")] == []
     assert [row.seq for row in searches_for(session, audit, "+1 (415) 555-0199")] == [items[3]["seq"]]
-    day = town.clock.now().date()
-    town.vault.expire_daily_keys(day.replace(year=day.year + 1))
-    assert searches_for(session, audit, "person") == []
+    town.clock.at += timedelta(days=1)
     assert client.get("/profiles?search=person", "staff").status == 200  # under a new key
+    assert len(searches_for(session, audit, "person")) == 2
+    town.vault.expire_daily_keys(town.clock.now().date())  # as the archiver does of those that are 30 days old
     assert len(searches_for(session, audit, "person")) == 1
