@@ -8,6 +8,7 @@ from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from infra.adapters.postgres_people import PersonRow
+from infra.adapters.postgres_tokens import lifetime
 from infra.drivers import api_examples as examples
 from infra.drivers.api_core import PREFIX, Api, Caller, Limit, csrf_token, need
 from infra.drivers.api_http import answer
@@ -38,6 +39,7 @@ class NewToken(BaseModel):
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"example": {"role": "analyst"}})
     role: str = Field(max_length=20)
+    expires: str | None = Field(None, max_length=10, description="after so long, such as 90d, 12h or 4w; null: never")
 
 
 class NewPerson(BaseModel):
@@ -157,6 +159,7 @@ def _tokens(app: FastAPI, api: Api) -> None:
                     "role": row.role,
                     "created_at": iso(row.created_at),
                     "revoked_at": None if row.revoked_at is None else iso(row.revoked_at),
+                    "expires_at": None if row.expires_at is None else iso(row.expires_at),
                 }
                 for row in rows
             ]
@@ -165,9 +168,11 @@ def _tokens(app: FastAPI, api: Api) -> None:
     @app.post(f"{PREFIX}/tokens", tags=["administration"], responses=examples.ok(examples.TOKEN_MADE))
     async def create_token(body: NewToken, caller: Caller = admin) -> Response:
         """Make a token. It is shown this once and stored as its hash alone."""
-        name, token = await api.run(lambda: api.tokens.create(body.role, api.now()))
-        await api.note(caller, "token.created", token=name, for_role=body.role)
-        return answer({"id": name, "token": token, "role": body.role})
+        now, lives = api.now(), None if body.expires is None else lifetime(body.expires)
+        name, token = await api.run(lambda: api.tokens.create(body.role, now, lives))
+        expires_at = None if lives is None else iso(now + lives)
+        await api.note(caller, "token.created", token=name, for_role=body.role, expires_at=expires_at)
+        return answer({"id": name, "token": token, "role": body.role, "expires_at": expires_at})
 
     @app.post(
         f"{PREFIX}/tokens/{{token_id}}/revoke", tags=["administration"], responses=examples.ok(examples.TOKEN_ENDED)

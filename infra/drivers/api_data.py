@@ -59,7 +59,7 @@ def _sql(app: FastAPI, api: Api) -> None:
         Two run at once, one of each person in turn; 10 of yours may run and wait. `GET sql/queue` has your places.
         """
         try:
-            found = await api.ask_sql(caller.name, body.sql, body.limit, request.is_disconnected)
+            found = await api.ask_sql(caller, body.sql, body.limit, request.is_disconnected)
         except (SqlRefused, SqlLimit) as err:
             await api.note(caller, "sql.run", refused=err.code)
             raise

@@ -67,4 +67,6 @@ def mount(app: FastAPI, api: Api) -> None:
         chunks = await api.run_slowly(lambda: begun(api.exports.get().chunks(name, format_, personal=personal)))
         await api.note(caller, "segment.exported", segment=name, format=format_)
         headers = {"Cache-Control": "no-store", "Content-Disposition": f'attachment; filename="{name}.{format_}"'}
-        return StreamingResponse(streamed(chunks, api.run_slowly), 200, headers, _MEDIA[format_])
+        return StreamingResponse(
+            streamed(chunks, api.run_slowly, lambda: api.watch(caller)), 200, headers, _MEDIA[format_]
+        )

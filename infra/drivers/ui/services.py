@@ -20,6 +20,7 @@ from infra.archives import archive_of
 from infra.auditing import audit_of
 from infra.bootstrap import Session
 from infra.drivers.health import Health
+from infra.drivers.standing import Standing, Watched
 from infra.reading import Reading, reading_of
 from query.reports import Reports
 from schemas.errors import TooMany
@@ -63,8 +64,12 @@ class Services:
     _pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(THREADS, "ui"))
     _passwords: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(HASHERS, "passwords"))
     _passwords_waiting: int = 0
+    standing: Standing[str] = field(init=False)
     _watchers: set[asyncio.Event] = field(default_factory=set)
     _loop: asyncio.AbstractEventLoop | None = None
+
+    def __post_init__(self) -> None:
+        self.standing = Standing(self._stands_for)
 
     @classmethod
     def of(cls, session: Session) -> "Services":
@@ -123,11 +128,14 @@ class Services:
         person: Person | None = await self.run(lambda: self.people.who(secret, now))
         return None if person is None else Viewer(person.name, person.role, secret)
 
-    async def whose(self, secret: str) -> Viewer | None:
+    def _stands_for(self, secret: str) -> Viewer | None:
         """As `who`, for a page that stands open: it does not count as use."""
-        now = self.session.door_clock.now()
-        person = await self.run(lambda: self.people.who(secret, now, used=False))
+        person = self.people.who(secret, self.session.door_clock.now(), used=False)
         return None if person is None else Viewer(person.name, person.role, secret)
+
+    def watch_session(self, viewer: Viewer) -> Watched[str]:
+        """Whether a viewer may still be shown what is open: over when their session ends or their role changes."""
+        return self.standing.watch(viewer.secret, viewer)
 
     async def still(self, viewer: Viewer, right: str) -> bool:
         """Whether a viewer may do something now: their session may have ended since the page was opened."""
@@ -158,6 +166,7 @@ class Services:
     def close(self) -> None:
         self._pool.shutdown(cancel_futures=True)
         self._passwords.shutdown(cancel_futures=True)
+        self.standing.close()
         self.acting.close()
         self.audit.close()
         self.meter.close()
