@@ -8,6 +8,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -19,6 +20,7 @@ from schemas.errors import ArchiveDamaged, ConnectionsInUse, StoreUnavailable, T
 if TYPE_CHECKING:
     from infra.adapters.parquet_archive import ParquetArchive
     from infra.adapters.postgres_erasure import LedgerFile
+    from infra.adapters.postgres_tokens import TokenRow
     from schemas.waits import Waiting
 
 STANDS_S: Final = 20.0  # nothing applied for so long although something waits; the longest batch takes three
@@ -133,6 +135,27 @@ WORK_FIX: Final = (
     "the worker is dead, stuck or waits: read its lines in the log of touchfold up (or of the worker role), then "
     "restart that process; nothing is lost, what waits is applied then"
 )
+
+
+# --- tokens ------------------------------------------------------------------------------------------------------
+
+SOON: Final = timedelta(days=7)
+
+
+def tokens(rows: "Iterable[TokenRow]", now: datetime) -> Finding:
+    """No token expires within a week: whoever uses it is told nothing before it is refused. Not for /health: the
+    platform is well.
+    """
+    soon = sorted(
+        (row.expires_at, row.id, row.role)
+        for row in rows
+        if row.expires_at is not None and row.state(now) == "valid" and row.expires_at - now < SOON
+    )
+    if not soon:
+        return Finding("tokens", True, f"none expires within {SOON.days} days")
+    shown = ", ".join(f"{name} ({role}, {at:%Y-%m-%d %H:%M} UTC)" for at, name, role in soon[:SHOWN])
+    fix = "make new ones (touchfold token create --role ROLE --expires 90d), give them out, revoke the old ones"
+    return Finding("tokens", False, f"{len(soon)} expire within {SOON.days} days: {shown}", fix)
 
 
 # --- what a data folder must hold --------------------------------------------------------------------------------

@@ -144,6 +144,7 @@ def on_session(here: "Session") -> Iterator[Finding]:
         ("work", lambda: _work(here, database)),
         ("records", lambda: checks.records(waiting_now(database))),
         ("erasures", lambda: _erasures(database)),
+        ("tokens", lambda: _tokens(here)),
         ("merging", lambda: _merging(here)),
         ("archive", lambda: _archive(here, database)),
     ]
@@ -352,6 +353,13 @@ def _erasures(database: "Database") -> Finding:
 
 def _archive(here: "Session", database: "Database") -> Finding:
     return whole_archive(archive_of(here), here.log().ends(), database)
+
+
+def _tokens(here: "Session") -> Finding:
+    from infra.adapters.postgres_tokens import PostgresTokens  # noqa: PLC0415  # for this one question
+
+    with closing(PostgresTokens(here.dsn)) as store:
+        return checks.tokens(store.overview(), here.door_clock.now())
 
 
 def _merging(here: "Session") -> Finding:

@@ -11,6 +11,7 @@ from infra.bootstrap import Session
 from query.cards import Cards
 from query.changes import Changes
 from query.events import Events
+from query.listing import Listing
 from query.profiles import Profiles
 from query.search import Search
 from query.segments import Segments
@@ -30,6 +31,7 @@ class Reading:
     events: Events
     timeline: Timeline
     search: Search
+    listing: Listing
     bell: FeedBell
     reads: PostgresReads
     log: EventLog
@@ -61,13 +63,15 @@ def make_reading(
     events: EventLog = cached or shared
     reads = PostgresReads(dsn, order=LogOrder(cached) if cached else None)
     views = Views(reads)
+    cards = Cards(vault, sealer, events, clock)
     return Reading(
         profiles=Profiles(views, vault, sealer, events, clock, phone),
         segments=Segments(views, clock),
         changes=Changes(reads),
         events=Events(reads, vault, events),
         timeline=Timeline(reads, vault, sealer, events),
-        search=Search(views, Cards(vault, sealer, events, clock), vault, phone),
+        search=Search(views, cards, vault, phone),
+        listing=Listing(views, cards),
         bell=FeedBell(dsn),
         reads=reads,
         log=events,

@@ -1,5 +1,6 @@
 """What became of an event: pending, applied, duplicate, suppressed or a dead letter, with the reason."""
 
+import re
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -8,7 +9,7 @@ from uuid import UUID
 
 import msgspec
 
-from schemas.errors import Erased, NotFound
+from schemas.errors import Erased, Forbidden, NotFound
 from schemas.log_range import records_between
 from schemas.ports import EventLog, Vault
 from schemas.reads import LetterRow, Reads, RegisteredEvent
@@ -16,6 +17,7 @@ from schemas.record import event_key, uuid_text
 from schemas.store import Verdict
 
 CHUNK: Final = 5_000
+SHOWN_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,100}")  # a message id that records keep in clear
 Answer = dict[str, Any]
 
 
@@ -34,11 +36,17 @@ class Events:
     vault: Vault
     log: EventLog
 
-    def status(self, text: str) -> Answer:
+    def status(self, text: str, *, personal: bool = True) -> Answer:
         """{"id", "status", "reason", "profile_id", "duplicates"} of an event id or of a message id of any source.
 
-        `duplicates`: further copies in the log that count for nothing. Raises NotFound, Erased.
+        `duplicates`: further copies in the log that count for nothing. Without `personal` only ids that stand in the
+        tables are looked for: any other may be made of a person's address. Raises NotFound, Erased, Forbidden.
         """
+        if not personal and SHOWN_ID.fullmatch(text) is None:
+            raise Forbidden(
+                "this message id is in no table, and may name a person: to look for it needs a role that sees personal "
+                "values; an event's own id does not"
+            )
         keys = self._keys(text)
         starts = self.reads.next_offsets(self.reads.live())  # before the register: what is folded meanwhile is in both
         registered = {row.event_key: row for row in self.reads.registered(keys)}

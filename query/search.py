@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import Any, Final
 
 from projections.state import State
-from query.cards import Cards, Opened, card
+from query.cards import Cards, card
 from query.views import View, Views
 from schemas.errors import BadRequest, Problem
 from schemas.identifiers import KINDS, PhoneForm, examine
@@ -34,15 +34,15 @@ class Search:
     def _key(self) -> bytes:
         return search_key(self.vault.hash_key)
 
-    def find(self, text: str, *, limit: int = 20, cursor: str | None = None, personal: bool) -> Answer:
+    def find(self, text: str, *, limit: int = 20, cursor: str | None = None) -> Answer:
         """{"items": [card], "next"}: customers seen last come first; one written whole comes before all.
 
-        Without `personal` the cards are masked. Raises BadRequest for a bad cursor.
+        For roles that see personal values: whom a text finds tells whose an id is. Raises BadRequest for a bad cursor.
         """
         passed = _passed(cursor)
-        return self.views.read(lambda view: self._find(view, text, limit, passed, personal))
+        return self.views.read(lambda view: self._find(view, text, limit, passed))
 
-    def _find(self, view: View, text: str, limit: int, passed: int, personal: bool) -> Answer:
+    def _find(self, view: View, text: str, limit: int, passed: int) -> Answer:
         text = text.strip()[:MAX_QUERY]
         exact = self._exact(text) if text else []
         terms = [[keyed(self._key, term) for term in part] for part in query_terms(text)]
@@ -58,7 +58,7 @@ class Search:
                 continue
             chunk = ordered[at : at + limit - len(page)]
             at += len(chunk)
-            page += self._kept(view, text, chunk, exact, personal)
+            page += self._kept(view, text, chunk, exact)
         more = (at < len(ordered) or most <= len(ordered) < CANDIDATES) and at < passed + _MOST_PAGES * limit
         return {"items": page, "next": str(at) if more else None}
 
@@ -67,9 +67,7 @@ class Search:
         ids = self.views.reads.search(view.revision, terms, most) if terms else []
         return list(dict.fromkeys([*exact, *ids]))
 
-    def _kept(
-        self, view: View, text: str, ids: Sequence[bytes], exact: Sequence[bytes], personal: bool
-    ) -> list[Answer]:
+    def _kept(self, view: View, text: str, ids: Sequence[bytes], exact: Sequence[bytes]) -> list[Answer]:
         """Cards of those that are what was typed: long words are known to the index by their beginning alone."""
         profiles = self.views.reads.profiles(view.revision, ids)
         states: list[State] = [view.fold.unpack(profile.state) for profile in profiles]
@@ -79,7 +77,7 @@ class Search:
         for profile, state, each in zip(profiles, states, opened, strict=True):
             known = [(identifier.kind, identifier.value) for identifier in each.identifiers]
             if profile.profile_id in exact or meets(text, each.traits.values(), known):
-                found.append(card(view, profile, state, each if personal else Opened({}, ()), now_us))
+                found.append(card(view, profile, state, each, now_us))
         return found
 
     def _exact(self, text: str) -> list[bytes]:

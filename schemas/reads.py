@@ -143,6 +143,13 @@ class Reads(Protocol):
     def members(self, revision: int, segment: int, after: bytes, limit: int) -> list[MemberRow]:
         """Members with an id greater than `after`, ascending."""
 
+    def listed(
+        self, revision: int, after: bytes, stage: str | None, risk: str | None, limit: int
+    ) -> tuple[list[bytes], bytes, bool]:
+        """At most `limit` profiles with an id greater than `after`, ascending, of a stage and a level of risk if given;
+        the last id looked at; and whether there may be more. Looks at a bounded number of profiles.
+        """
+
     def memberships(self, revision: int, segment: int, profile_ids: Sequence[bytes]) -> list[MemberRow]:
         """Those of the profiles that are members."""
 

@@ -48,6 +48,15 @@ def words(text: str) -> list[str]:
     return _WORD.findall(fold(text[:MAX_TEXT]))[:MAX_WORDS]
 
 
+def searched(text: str) -> list[str]:
+    """What somebody searched for, word by word as the index has it; of a number its digits. For the audit log."""
+    text = text.strip()[:MAX_QUERY]
+    if _NUMBER.fullmatch(text):
+        digits = _NOT_DIGITS.sub("", text)
+        return [digits] if digits else []
+    return list(dict.fromkeys(words(text)))
+
+
 def _of_word(word: str) -> set[str]:
     terms = {f"w:{word}"}
     terms.update(f"p:{word[:size]}" for size in range(SHORTEST, min(LONGEST, len(word)) + 1))

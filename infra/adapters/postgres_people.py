@@ -250,13 +250,15 @@ class PostgresPeople:
                 _keep_newest(self._signed_in)
 
     def sign_in_with_token(self, token: str, at: datetime, address: str = "") -> str | None:
-        """A session's secret for an API token; None when it is unknown or revoked.
+        """A session's secret for an API token; None when it is unknown, revoked or expired.
 
         Raises TooMany after twenty failures of an address.
         """
         self._count_try(address, None)
         rows = self._connections.rows(
-            "select id from api_tokens where token_hash = %s and revoked_at is null", (_hash(token.strip()),)
+            "select id from api_tokens where token_hash = %s and revoked_at is null"
+            " and (expires_at is null or expires_at > %s)",
+            (_hash(token.strip()), at),
         )
         if not rows:
             return None
@@ -278,8 +280,8 @@ class PostgresPeople:
             "select coalesce(p.name, 'token:' || t.id), coalesce(p.role, t.role), s.seen_at from sessions s"
             " left join people p on p.id = s.person left join api_tokens t on t.id = s.token"
             " where s.session_hash = %s and s.ended_at is null and s.expires_at > %s and s.seen_at > %s"
-            " and p.disabled_at is null and t.revoked_at is null",
-            (_hash(secret), at, at - IDLE),
+            " and p.disabled_at is null and t.revoked_at is null and (t.expires_at is null or t.expires_at > %s)",
+            (_hash(secret), at, at - IDLE, at),
         )
         if not rows:
             return None

@@ -78,6 +78,17 @@ left join lateral (
     order by b.seq, c.idx limit %(limit)s) c on true
 order by c.seq, c.idx
 """
+_LISTED: Final = """
+with looked as materialized (
+    select profile_id, lifecycle, risk from profiles_r{revision} where profile_id > %(after)s
+    order by profile_id limit %(looked)s),
+hits as (
+    select profile_id from looked where (%(stage)s::text is null or lifecycle = %(stage)s)
+        and (%(risk)s::text is null or risk = %(risk)s) order by profile_id limit %(limit)s)
+select (select count(*) from looked), (select profile_id from looked order by profile_id desc limit 1),
+    array(select profile_id from hits order by profile_id)
+"""
+LOOKED_AT: Final = 20_000  # rows looked at for a page of a stage: 15 ms; however rare the stage, no scan of them all
 _REGISTERED: Final = """
 select r.event_key, r.verdict, e.profile_id,
     (select count(*) from not_applied n where n.event_key = r.event_key)
@@ -299,6 +310,16 @@ class PostgresReads:
             (segment, Uuid(after), limit),
         )
         return [MemberRow(*row) for row in rows]
+
+    def listed(
+        self, revision: int, after: bytes, stage: str | None, risk: str | None, limit: int
+    ) -> tuple[list[bytes], bytes, bool]:
+        params = {"after": Uuid(after), "stage": stage, "risk": risk, "limit": limit, "looked": LOOKED_AT}
+        ((looked, last, ids),) = self._revision_rows(revision, _LISTED, params)
+        found = [bytes(each) for each in ids]
+        if len(found) == limit:
+            return found, found[-1], True
+        return found, after if last is None else bytes(last), looked == LOOKED_AT
 
     def memberships(self, revision: int, segment: int, profile_ids: Sequence[bytes]) -> list[MemberRow]:
         query = "select profile_id, since_us from memberships_r{revision} where segment = %s and profile_id = any(%s)"

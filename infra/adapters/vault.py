@@ -4,6 +4,7 @@ Clear values leave this process sealed only. Rows and keys are remembered while 
 a new epoch, so that an erasure can wait until nobody remembers.
 """
 
+import hmac
 import secrets
 import threading
 import time
@@ -70,6 +71,7 @@ class PostgresVault:
         self._hasher = blake2b(digest_size=HASH_BYTES)
         self._token_of: _Recent = _Recent(entries)
         self._key_of: _Recent = _Recent(entries)
+        self._today: tuple[date | None, bytes] = (None, b"")  # the last day whose words were hashed, its key's token
         self._stand_in: dict[bytes, bytes] = {}  # suppressed hash -> the token it answers with
         self._stand_ins: frozenset[bytes] = frozenset()
         self._lease = Lease(dsn, lambda: self.hash_key, self._forget, ttl_s=ttl_s, renew_s=renew_s, monotonic=monotonic)
@@ -404,6 +406,27 @@ class PostgresVault:
 
         return self._retry(take)
 
+    def daily_codes(self, words: Sequence[str], day: date | None = None) -> dict[date, list[str]]:
+        """By day, 16 hex digits for each word: its hash under the day's key, which tells nothing once that is gone.
+
+        Of `day`, whose key is made when first asked for; without it of every day that still has a key.
+        """
+        if day is None:
+            days = self._read(_daily_tokens)
+            keys = self._keys(set(days))
+        else:
+            today, token = self._today
+            keys = self._recall_keys([token]) if today == day else {}
+            if not keys:  # a new day, or a restored vault
+                token = self.daily_token(day)
+                self._today = day, token
+                keys = self._keys({token})
+            days = {token: day}
+        return {
+            days[token]: [hmac.digest(key, b"word " + word.encode(), "sha256")[:8].hex() for word in words]
+            for token, key in keys.items()
+        }
+
     def expire_daily_keys(self, before: date) -> int:
         """Destroy the daily keys older than `before`; what they sealed opens no more. Returns how many."""
 
@@ -428,6 +451,11 @@ class ErasedTokens:
 
     def close(self) -> None:
         self._database.close()
+
+
+def _daily_tokens(cursor: Cursor) -> dict[bytes, date]:
+    cursor.execute("select token, day from daily_keys")
+    return {bytes(token): day for token, day in cursor.fetchall()}
 
 
 def _opened(master: AESGCM, row: Sequence[bytes]) -> bytes:

@@ -64,12 +64,14 @@ def show(
     """
     from contextlib import closing
 
+    from infra.auditing import note_command
     from infra.bootstrap import session
     from infra.retrying import Retrying, described
 
     with session(data, say=say) as here, closing(Retrying(here)) as retrying:
         row, state = retrying.get(letter)
         (plain,) = here.vault().open_many([(row.seal_key, row.sealed, row.id)])
+        note_command(here, "dead_letter.opened", letter=described(row)["id"])
     found = described(row) | {"state": state, "content": None if plain is None else json.loads(plain)}
     typer.echo(json.dumps(found, ensure_ascii=False, indent=None if as_json else 2))
 

@@ -25,14 +25,22 @@ def profile(
     Example: touchfold profile user_id:ada
     """
     from contextlib import closing
+    from uuid import UUID
 
+    from infra.auditing import coded, note_command
     from infra.bootstrap import session
     from infra.reading import reading_of
+    from schemas.errors import Erased, NotFound
     from schemas.identifiers import parse_selector
 
-    parse_selector(identifier)  # before anything is opened
+    kind, value = parse_selector(identifier)  # before anything is opened
     with session(data) as here, closing(reading_of(here)) as reading:
-        answer = reading.profiles.by_selector(identifier)
+        try:
+            answer = reading.profiles.by_selector(identifier)
+        except (NotFound, Erased):
+            note_command(here, "customers.searched", shown=0, kind=kind, words=coded(here, value))
+            raise
+        note_command(here, "profile.viewed", UUID(answer["id"]).bytes)
     if as_json:
         typer.echo(json.dumps(answer, ensure_ascii=False))
     else:

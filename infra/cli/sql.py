@@ -40,6 +40,7 @@ def sql(
     as_json: JSON = False,
 ) -> None:
     from infra.archives import archive_of
+    from infra.auditing import note_command
     from infra.bootstrap import session
     from infra.drivers.sql_process import run_sql
 
@@ -64,6 +65,7 @@ def sql(
             )
             return
         result = run(statement)
+        note_command(here, "sql.run", rows=result.table.num_rows)
     _print(result, "json" if as_json else form)
     for wait in result.left_out:
         typer.echo(f"left out: all from {wait.place} on: {wait.reason}: upgrade this build", err=True)

@@ -21,27 +21,35 @@ def register(app: typer.Typer) -> None:
 
 def create(
     role: Annotated[Role, typer.Option("--role", help="what it may do")],
+    expires: Annotated[
+        str | None, typer.Option("--expires", metavar="TIME", help="after so long: 90d, 12h, 4w; else never")
+    ] = None,
     data: DATA = None,
     as_json: JSON = False,
 ) -> None:
     """Make a token. It is shown once and stored as its hash alone.
 
-    Example: touchfold token create --role analyst
+    Example: touchfold token create --role analyst --expires 90d
     """
     from contextlib import closing
 
-    from infra.adapters.postgres_tokens import PostgresTokens
+    from infra.adapters.postgres_tokens import PostgresTokens, lifetime
     from infra.auditing import note_command
     from infra.bootstrap import session
+    from query.answers import iso
 
+    lives = None if expires is None else lifetime(expires)
     with session(data) as here, closing(PostgresTokens(here.dsn)) as tokens:
-        name, token = tokens.create(role, here.clock.now())
-        note_command(here, "token.created", token=name, for_role=role)
+        now = here.door_clock.now()
+        name, token = tokens.create(role, now, lives)
+        expires_at = None if lives is None else iso(now + lives)
+        note_command(here, "token.created", token=name, for_role=role, expires_at=expires_at)
     if as_json:
-        typer.echo(json.dumps({"token": token, "role": role, "id": name}))
+        typer.echo(json.dumps({"token": token, "role": role, "id": name, "expires_at": expires_at}))
     else:
         typer.echo(token)
-        typer.echo(f"role {role}, id {name}; it is not shown again. Send it as Authorization: Bearer TOKEN", err=True)
+        until = f" until {expires_at}" if expires_at else ""
+        typer.echo(f"role {role}, id {name}{until}; it is not shown again. Send Authorization: Bearer TOKEN", err=True)
 
 
 def list_tokens(data: DATA = None, as_json: JSON = False) -> None:
@@ -62,6 +70,8 @@ def list_tokens(data: DATA = None, as_json: JSON = False) -> None:
                 "role": row.role,
                 "created_at": iso(row.created_at),
                 "revoked_at": None if row.revoked_at is None else iso(row.revoked_at),
+                "expires_at": None if row.expires_at is None else iso(row.expires_at),
+                "state": row.state(here.door_clock.now()),
             }
             for row in tokens.overview()
         ]
@@ -69,7 +79,8 @@ def list_tokens(data: DATA = None, as_json: JSON = False) -> None:
         typer.echo(json.dumps(found))
         return
     for each in found:
-        state = f"revoked {each['revoked_at']}" if each["revoked_at"] else "valid"
+        until = each["revoked_at"] if each["state"] == "revoked" else each["expires_at"]
+        state = f"{each['state']} {'until ' if each['state'] == 'valid' else ''}{until}" if until else each["state"]
         typer.echo(f"{each['id']}  {each['role']:<9} created {each['created_at']}  {state}")
 
 
@@ -89,6 +100,6 @@ def revoke(
     from infra.bootstrap import session
 
     with session(data) as here, closing(PostgresTokens(here.dsn)) as tokens:
-        name = tokens.revoke(token, here.clock.now())
+        name = tokens.revoke(token, here.door_clock.now())
         note_command(here, "token.revoked", token=name)
     typer.echo(json.dumps({"id": name, "revoked": True}) if as_json else f"token {name} is revoked")

@@ -133,22 +133,32 @@ def disable(name: NAME, data: DATA = None) -> None:
 def audit(
     verify: Annotated[bool, typer.Option("--verify", help="check that no entry was altered or removed")] = False,
     limit: Annotated[int, typer.Option("--limit", min=1, help="so many entries, the newest first")] = 50,
+    words: Annotated[
+        str | None, typer.Option("--searched", metavar="WORDS", help="only searches for these, of the last 30 days")
+    ] = None,
     data: DATA = None,
     as_json: JSON = False,
 ) -> None:
-    """Show who looked at whom and who did what, or check that the list is whole.
+    """Show who looked at whom and who did what, or check that the list is whole: also against the ledger.
+
+    Searches hold hashes of their words under a key of the day, which is destroyed after 30 days.
 
     Example: touchfold audit --verify
     """
     from contextlib import closing
 
-    from infra.adapters.postgres_audit import PostgresAudit
+    from infra.auditing import audit_of, searches_for
     from infra.bootstrap import session
     from query.answers import iso
 
-    with session(data) as here, closing(PostgresAudit(here.dsn, here.door_clock.now)) as log:
+    with session(data) as here, closing(audit_of(here)) as log:
         problems = log.verify() if verify else []
-        rows = [] if verify else log.page(limit=limit)
+        if verify:
+            rows = []
+        elif words is not None:
+            rows = searches_for(here, log, words, limit=limit)
+        else:
+            rows = log.page(limit=limit)
     if verify:
         typer.echo(
             json.dumps({"whole": not problems, "problems": problems}) if as_json else "\n".join(problems) or "whole"

@@ -91,8 +91,9 @@ def ensure_token(session: Session, folder: DemoFolder) -> str:
     """The demo's API token (role admin), made once; made again when it was revoked or lost."""
     with closing(PostgresTokens(session.dsn)) as tokens:
         token = folder.token()
-        if token is None or tokens.role(token) is None:
-            _, token = tokens.create("admin", session.clock.now())
+        now = session.door_clock.now()
+        if token is None or tokens.role(token, now) is None:
+            _, token = tokens.create("admin", now)
             folder.write_token(token)
     return token
 

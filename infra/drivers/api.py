@@ -46,12 +46,12 @@ def build_api(session: "Session", throttle: "Throttle | None" = None) -> FastAPI
 
 def api_of(session: "Session", reading: "Reading", throttle: "Throttle | None" = None) -> Api:
     """The services of the application. `close` of them closes the reading side too."""
-    from infra.adapters.postgres_audit import PostgresAudit  # noqa: PLC0415
     from infra.adapters.postgres_operations import Operations  # noqa: PLC0415
     from infra.adapters.postgres_people import PostgresPeople  # noqa: PLC0415
     from infra.adapters.postgres_sources import PostgresSources  # noqa: PLC0415
     from infra.adapters.postgres_tokens import PostgresTokens  # noqa: PLC0415
     from infra.archives import archive_of  # noqa: PLC0415
+    from infra.auditing import audit_of  # noqa: PLC0415
     from query.reports import Reports  # noqa: PLC0415
 
     archive = archive_of(session)
@@ -62,7 +62,7 @@ def api_of(session: "Session", reading: "Reading", throttle: "Throttle | None" =
         run_sql=run_sql,
         tokens=PostgresTokens(session.dsn),
         people=PostgresPeople(session.dsn),
-        audit=PostgresAudit(session.dsn, session.door_clock.now),
+        audit=audit_of(session),
         sources=PostgresSources(session.dsn),
         operations=Operations(session, archive),
         reports=Reports(reading.segments.views, session.clock),

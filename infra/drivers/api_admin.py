@@ -8,6 +8,7 @@ from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from infra.adapters.postgres_people import PersonRow
+from infra.adapters.postgres_tokens import lifetime
 from infra.drivers import api_examples as examples
 from infra.drivers.api_core import PREFIX, Api, Caller, Limit, csrf_token, need
 from infra.drivers.api_http import answer
@@ -38,6 +39,7 @@ class NewToken(BaseModel):
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"example": {"role": "analyst"}})
     role: str = Field(max_length=20)
+    expires: str | None = Field(None, max_length=10, description="after so long, such as 90d, 12h or 4w; null: never")
 
 
 class NewPerson(BaseModel):
@@ -110,21 +112,21 @@ def _sources(app: FastAPI, api: Api) -> None:
     async def create_source(body: NewSource, request: Request, caller: Caller = admin) -> Response:
         """Make a source. Its write key is shown this once."""
         key = await api.run(lambda: api.sources.create(body.name, api.now()))
-        api.note(caller, "source.created", source=body.name)
+        await api.note(caller, "source.created", source=body.name)
         return answer(_key(request, body.name, key))
 
     @app.post(f"{PREFIX}/sources/{{name}}/rotate", tags=["administration"], responses=examples.ok(examples.KEY))
     async def rotate_source(name: SourceName, request: Request, caller: Caller = admin) -> Response:
         """Give a source a new write key; the old ones end within a second."""
         key = await api.run(lambda: api.sources.rotate(name, api.now()))
-        api.note(caller, "source.rotated", source=name)
+        await api.note(caller, "source.rotated", source=name)
         return answer(_key(request, name, key))
 
     @app.post(f"{PREFIX}/sources/{{name}}/revoke", tags=["administration"], responses=examples.ok(examples.KEYS_ENDED))
     async def revoke_source(name: SourceName, caller: Caller = admin) -> Response:
         """End all write keys of a source within a second; what it sent stays."""
         count = await api.run(lambda: api.sources.revoke(name, api.now()))
-        api.note(caller, "source.revoked", source=name)
+        await api.note(caller, "source.revoked", source=name)
         return answer({"name": name, "revoked": count})
 
     @app.post(
@@ -134,7 +136,7 @@ def _sources(app: FastAPI, api: Api) -> None:
         """Change some settings of a source; every door keeps to them within a second."""
         changes = body.model_dump(exclude_unset=True)
         settings = await api.run(lambda: api.sources.change(name, changes))
-        api.note(caller, "source.changed", source=name, settings=sorted(changes))
+        await api.note(caller, "source.changed", source=name, settings=sorted(changes))
         return answer({"name": name, "settings": settings})
 
 
@@ -157,6 +159,7 @@ def _tokens(app: FastAPI, api: Api) -> None:
                     "role": row.role,
                     "created_at": iso(row.created_at),
                     "revoked_at": None if row.revoked_at is None else iso(row.revoked_at),
+                    "expires_at": None if row.expires_at is None else iso(row.expires_at),
                 }
                 for row in rows
             ]
@@ -165,9 +168,11 @@ def _tokens(app: FastAPI, api: Api) -> None:
     @app.post(f"{PREFIX}/tokens", tags=["administration"], responses=examples.ok(examples.TOKEN_MADE))
     async def create_token(body: NewToken, caller: Caller = admin) -> Response:
         """Make a token. It is shown this once and stored as its hash alone."""
-        name, token = await api.run(lambda: api.tokens.create(body.role, api.now()))
-        api.note(caller, "token.created", token=name, for_role=body.role)
-        return answer({"id": name, "token": token, "role": body.role})
+        now, lives = api.now(), None if body.expires is None else lifetime(body.expires)
+        name, token = await api.run(lambda: api.tokens.create(body.role, now, lives))
+        expires_at = None if lives is None else iso(now + lives)
+        await api.note(caller, "token.created", token=name, for_role=body.role, expires_at=expires_at)
+        return answer({"id": name, "token": token, "role": body.role, "expires_at": expires_at})
 
     @app.post(
         f"{PREFIX}/tokens/{{token_id}}/revoke", tags=["administration"], responses=examples.ok(examples.TOKEN_ENDED)
@@ -177,7 +182,7 @@ def _tokens(app: FastAPI, api: Api) -> None:
     ) -> Response:
         """Refuse a token, and the sessions it opened, from now on (within a second)."""
         name = await api.run(lambda: api.tokens.revoke(token_id, api.now()))
-        api.note(caller, "token.revoked", token=name)
+        await api.note(caller, "token.revoked", token=name)
         return answer({"id": name, "revoked": True})
 
 
@@ -198,14 +203,14 @@ def _people(app: FastAPI, api: Api) -> None:
     async def set_role(name: PersonName, body: NewRole, caller: Caller = admin) -> Response:
         """Give somebody another role, from their next request on. The last admin stays one (400)."""
         await api.run(lambda: api.people.set_role(name, body.role))
-        api.note(caller, "person.role_set", person=name, to=body.role)
+        await api.note(caller, "person.role_set", person=name, to=body.role)
         return answer({"name": name, "role": body.role})
 
     @app.post(f"{PREFIX}/people/{{name}}/disable", tags=["administration"], responses=examples.ok(examples.DISABLED))
     async def disable_person(name: PersonName, caller: Caller = admin) -> Response:
         """Let somebody sign in no more; what they have open ends."""
         await api.run(lambda: api.people.disable(name, api.now()))
-        api.note(caller, "person.disabled", person=name)
+        await api.note(caller, "person.disabled", person=name)
         return answer({"name": name, "disabled": True})
 
 
@@ -228,14 +233,14 @@ def _links(app: FastAPI, api: Api) -> None:
         """Make somebody who may sign in. `link` sets their password: it is shown this once, works once, for a day."""
         secret = await api.run(lambda: api.people.invite(body.name, body.role, api.now()))
         name = body.name.strip().lower()
-        api.note(caller, "person.invited", person=name, as_role=body.role)
+        await api.note(caller, "person.invited", person=name, as_role=body.role)
         return answer({"name": name, "role": body.role, "link": f"{request.base_url}welcome/{secret}"})
 
     @app.post(f"{PREFIX}/people/{{name}}/link", tags=["administration"], responses=examples.ok(examples.LINKED))
     async def new_link(name: PersonName, request: Request, caller: Caller = admin) -> Response:
         """A new link for somebody who lost theirs, or their password; earlier links end."""
         secret = await api.run(lambda: api.people.link(name, api.now()))
-        api.note(caller, "person.linked", person=name)
+        await api.note(caller, "person.linked", person=name)
         return answer({"name": name, "link": f"{request.base_url}welcome/{secret}"})
 
 
@@ -255,11 +260,7 @@ def _audit(app: FastAPI, api: Api) -> None:
         """Who looked at whom and who did what, the newest first."""
         profile = None if profile_id is None else profile_id.bytes
 
-        def read() -> list[Any]:
-            api.audit.flush()  # of what this process has seen nothing is missing
-            return api.audit.page(before, limit, profile)
-
-        rows = await api.run(read)
+        rows = await api.run(lambda: api.audit.page(before, limit, profile))
         items = [{**row._asdict(), "at": iso(row.at)} for row in rows]
         return answer({"items": items, "next": rows[-1].seq if len(rows) == limit and rows[-1].seq > 1 else None})
 
@@ -288,5 +289,5 @@ def _erase(app: FastAPI, api: Api) -> None:
             lambda: erase_person(api.session, body.kind, value, force=body.force, suppress=body.suppress)
         )
         detail = {name: done[name] for name in ("found", "identifiers", "events")}
-        api.note(caller, "profile.erased", None, kind=body.kind, suppress=body.suppress, **detail)
+        await api.note(caller, "profile.erased", None, kind=body.kind, suppress=body.suppress, **detail)
         return answer(done)

@@ -12,12 +12,13 @@ from fastapi.responses import Response, StreamingResponse
 from infra.drivers import api_examples as examples
 from infra.drivers.api_core import PREFIX, Api, Caller, Limit, need
 from infra.drivers.api_http import ENCODER, answer
+from infra.drivers.standing import Watched
 from query.changes import Page
 from schemas.roles import READ
 
 MAX_WAIT_S: Final = 60.0
 STREAM_PAGE: Final = 500
-STREAM_QUIET_S: Final = 15.0  # a stream says it lives, and its token is looked at again
+STREAM_QUIET_S: Final = 15.0  # a stream says that it lives
 
 After = Annotated[str | None, Query(max_length=100, description="a cursor; without one, from the first change")]
 Types = Annotated[
@@ -39,11 +40,10 @@ def mount(app: FastAPI, api: Api) -> None:
         limit: Limit = 100,
         wait_s: Annotated[float, Query(ge=0, le=MAX_WAIT_S, description="wait so long for a first change")] = 0.0,
         type_: Types = None,
-        _caller: Caller = reader,
+        caller: Caller = reader,
     ) -> Response:
         """Changes after a cursor, in order; `next` goes on after them."""
-        page = await _page_in_time(api, after, limit, _types(type_), wait_s)
-        return answer(page.answer())
+        return answer((await _page_in_time(api, caller, after, limit, _types(type_), wait_s)).answer())
 
     @app.get(
         f"{PREFIX}/changes/stream",
@@ -96,35 +96,58 @@ async def _heard(event: asyncio.Event, timeout_s: float) -> bool:
     return True
 
 
-async def _page_in_time(api: Api, after: str | None, limit: int, types: list[str], wait_s: float) -> Page:
-    """A page at once, or as soon as there is something to say, or the empty one after `wait_s`."""
+async def _page_in_time(
+    api: Api, caller: Caller, after: str | None, limit: int, types: list[str], wait_s: float
+) -> Page:
+    """A page at once, or as soon as there is something to say, or the empty one after `wait_s`.
+
+    Raises Unauthorized as soon as who waits may not any more.
+    """
     deadline = time.monotonic() + wait_s
     async with _rings(api) as event:
-        while True:
-            event.clear()
-            start = after
-            page = await api.run(lambda: api.reading.changes.page(start, limit, types))  # noqa: B023  # awaited here
-            left = deadline - time.monotonic()
-            if page.items or left <= 0 or api.stopping:
-                return page
-            after = page.next
-            await _heard(event, left)
+        if wait_s == 0:
+            return await api.run(lambda: api.reading.changes.page(after, limit, types))
+        with api.watch(caller) as watched:
+            watched.when_over(event.set)
+            return await _waited(api, watched, event, after, limit, types, deadline)
+
+
+async def _waited(
+    api: Api,
+    watched: Watched[tuple[str, bool]],
+    event: asyncio.Event,
+    after: str | None,
+    limit: int,
+    types: list[str],
+    deadline: float,
+) -> Page:
+    while True:
+        event.clear()
+        start = after
+        page = await api.run(lambda: api.reading.changes.page(start, limit, types))  # noqa: B023  # awaited here
+        watched.check()
+        left = deadline - time.monotonic()
+        if page.items or left <= 0 or api.stopping:
+            return page
+        after = page.next
+        await _heard(event, left)
 
 
 async def _stream(api: Api, caller: Caller, page: Page, types: list[str]) -> AsyncIterator[bytes]:
-    """Pages as events, without end; ends when the token is revoked, its session ends, or we stop."""
+    """Pages as events, without end; ends when we stop, and within a second when they may not be served any more."""
     async with _rings(api) as event:
-        yield b"retry: 2000\n\n"
-        while not api.stopping:
-            for item in page.items:
-                yield b"id: %s\ndata: %s\n\n" % (item["cursor"].encode(), ENCODER.encode(item))
-            after = page.next
-            if len(page.items) < STREAM_PAGE and not await _heard(event, STREAM_QUIET_S):
-                if await api.run(lambda: api.look_up(caller.secret, by_cookie=caller.by_cookie)) != (
-                    caller.name,
-                    caller.role,
-                ):
+        with api.watch(caller) as watched:
+            watched.when_over(event.set)
+            yield b"retry: 2000\n\n"
+            while not api.stopping:
+                for item in page.items:
+                    if watched.over:
+                        return
+                    yield b"id: %s\ndata: %s\n\n" % (item["cursor"].encode(), ENCODER.encode(item))
+                after = page.next
+                if len(page.items) < STREAM_PAGE and not await _heard(event, STREAM_QUIET_S):
+                    yield b": still here\n\n"
+                event.clear()
+                if watched.over:
                     return
-                yield b": still here\n\n"
-            event.clear()
-            page = await api.run(lambda: api.reading.changes.page(after, STREAM_PAGE, types))  # noqa: B023
+                page = await api.run(lambda: api.reading.changes.page(after, STREAM_PAGE, types))  # noqa: B023

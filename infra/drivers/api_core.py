@@ -19,14 +19,15 @@ import psycopg2
 from fastapi import Depends, Query, Request
 from fastapi.security import APIKeyCookie, HTTPAuthorizationCredentials, HTTPBearer
 
-from infra.adapters.postgres_audit import PostgresAudit
+from infra.adapters.postgres_audit import PostgresAudit, durable
 from infra.adapters.postgres_people import PostgresPeople
 from infra.adapters.postgres_tokens import PostgresTokens
 from infra.drivers.sql_queue import SLOTS, SqlQueue
+from infra.drivers.standing import Standing, Watched
 from infra.log_lines import described
 from infra.reading import Reading
 from schemas.errors import BadRequest, Forbidden, SqlRefused, TouchfoldError, Unauthorized
-from schemas.roles import RIGHTS, may
+from schemas.roles import PERSONAL, RIGHTS, may
 
 if TYPE_CHECKING:
     from infra.acting import Acting
@@ -109,6 +110,10 @@ class Api:
     sql_queue: SqlQueue = field(default_factory=SqlQueue)
     _waiting: set[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = field(default_factory=set)
     stopping: bool = False
+    _standing: "Standing[tuple[str, bool]]" = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._standing = Standing(lambda key: self.look_up(key[0], by_cookie=key[1]))
 
     # --- threads ---------------------------------------------------------------------------------------------------
 
@@ -125,19 +130,24 @@ class Api:
         return await _in(self._erasing, work)
 
     async def ask_sql(
-        self, person: str, statement: str, limit: int, gone: Callable[[], Awaitable[bool]]
+        self, caller: Caller, statement: str, limit: int, gone: Callable[[], Awaitable[bool]]
     ) -> Mapping[str, Any]:
-        """The rows of a statement, when it is this person's turn. Raises SqlRefused, SqlLimit, TooMany, QueueFull.
+        """The rows of a statement, when it is this person's turn.
 
-        `gone`: whether who asked has left; nothing is run for them then.
+        Raises SqlRefused, SqlLimit, TooMany, QueueFull, Unauthorized. `gone`: whether who asked has left; nothing is
+        run for them then.
         """
 
         async def work() -> Mapping[str, Any]:
             if await gone():
                 raise SqlRefused("who asked has left")
+            watched.check()
             return await _in(self._sql, partial(self.run_sql, statement, limit))
 
-        return await self.sql_queue.run(person, statement, work)
+        with self.watch(caller) as watched:
+            found = await self.sql_queue.run(caller.name, statement, work)
+            watched.check()
+            return found
 
     def now(self) -> datetime:
         """The time of receipts: of sessions, notes and keys."""
@@ -155,13 +165,14 @@ class Api:
             raise Unauthorized("send the header Authorization: Bearer TOKEN (`touchfold token create --role ROLE`)")
         found = await self.known(secret, by_cookie=by_cookie, scope=request.scope)
         if found is None:
-            what = "this session has ended: sign in again" if by_cookie else "this token is unknown or was revoked"
-            raise Unauthorized(what)
+            if by_cookie:
+                raise Unauthorized("this session has ended: sign in again")
+            raise Unauthorized("this token is unknown, was revoked or has expired")
         caller = Caller(*found, secret, by_cookie)
         if by_cookie and request.method not in SAFE and not from_our_pages(request.headers, secret):
             raise Forbidden(f"a request with a cookie comes from our own pages, or has the header {CSRF_HEADER}")
         if not caller.may(right):
-            raise Forbidden(f"the role {caller.role} may not do this: it needs {' or '.join(sorted(RIGHTS[right]))}")
+            raise refusal(caller.role, right)
         return caller
 
     async def known(self, secret: str, *, by_cookie: bool, scope: Mapping[str, Any]) -> tuple[str, str] | None:
@@ -191,17 +202,21 @@ class Api:
                 self.throttle.caller(who[0])
         return who
 
+    def watch(self, caller: Caller) -> Watched[tuple[str, bool]]:
+        """For what takes long: whether they may still be served. In the loop; `end` it."""
+        return self._standing.watch((caller.secret, caller.by_cookie), (caller.name, caller.role))
+
     def look_up(self, secret: str, *, by_cookie: bool) -> tuple[str, str] | None:
         """(name, role) as the database has it now."""
         if by_cookie:
             person = self.people.who(secret, self.now())
             return None if person is None else (person.name, person.role)
-        token = self.tokens.find(secret)
+        token = self.tokens.find(secret, self.now())
         return None if token is None else (f"token:{token[0]}", token[1])
 
-    def note(self, caller: Caller, action: str, profile_id: bytes | None = None, **detail: object) -> None:
-        """Write down who did what; it is queued, and costs the request some microseconds."""
-        self.audit.note(caller.name, caller.role, action, profile_id, detail)
+    async def note(self, caller: Caller, action: str, profile_id: bytes | None = None, /, **detail: object) -> None:
+        """Write down who did what; durable when it returns, so answer after it. Raises StoreUnavailable."""
+        await durable(self.audit.begin(caller.name, caller.role, action, profile_id, detail))
 
     # --- stopping --------------------------------------------------------------------------------------------------
 
@@ -226,6 +241,7 @@ class Api:
         self._slow.shutdown()
         self._sql.shutdown()
         self._erasing.shutdown()
+        self._standing.close()
         for late in (self.acting, self.retrying):
             if late.made is not None:
                 late.made.close()
@@ -243,6 +259,17 @@ async def _in(pool: ThreadPoolExecutor, work: Callable[[], T]) -> T:
     except Exception as err:
         log.error("an error of ours: %s", described(err, err.__traceback__))
         raise TouchfoldError("an error of ours; the log of the HTTP process has it") from err
+
+
+def refusal(role: str, right: str) -> Forbidden:
+    """What a role without a right is told."""
+    roles = " or ".join(sorted(RIGHTS[right]))
+    if right == PERSONAL:
+        return Forbidden(
+            f"the role {role} may not look for a person: this needs a role that sees personal values ({roles}). GET "
+            "profiles lists by segment, stage, risk and attributes, and GET profiles/profile/ID shows one of them"
+        )
+    return Forbidden(f"the role {role} may not do this: it needs {roles}")
 
 
 def csrf_token(secret: str) -> str:

@@ -16,11 +16,11 @@ from infra.record_places import set_aside, shown
 from infra.retrying import described
 from query.answers import iso
 from query.reports import Figure, Overview
-from schemas.errors import BadRequest, Problem
+from schemas.errors import BadRequest, Problem, SqlLimit, SqlRefused
 from schemas.figures import PERIODS
 from schemas.reads import LetterRow, RegisteredEvent
 from schemas.record import uuid_text
-from schemas.roles import OPERATE, READ, RECORDS, SQL
+from schemas.roles import OPERATE, PERSONAL, READ, RECORDS, SQL
 from schemas.store import Verdict
 
 SQL_ROWS: Final = 10_000
@@ -59,8 +59,12 @@ def _sql(app: FastAPI, api: Api) -> None:
 
         Two run at once, one of each person in turn; 10 of yours may run and wait. `GET sql/queue` has your places.
         """
-        found = await api.ask_sql(caller.name, body.sql, body.limit, request.is_disconnected)
-        api.note(caller, "sql.run", rows=len(found["rows"]))
+        try:
+            found = await api.ask_sql(caller, body.sql, body.limit, request.is_disconnected)
+        except (SqlRefused, SqlLimit) as err:
+            await api.note(caller, "sql.run", refused=err.code)
+            raise
+        await api.note(caller, "sql.run", rows=len(found["rows"]))
         return answer(found)
 
     @app.get(f"{PREFIX}/sql/queue", tags=["sql"], responses=examples.ok(examples.SQL_QUEUE))
@@ -92,10 +96,15 @@ def _events(app: FastAPI, api: Api) -> None:
 
     @app.get(f"{PREFIX}/events/{{event_id:path}}", tags=["events"], responses=examples.ok(examples.EVENT))
     async def read_event(
-        event_id: Annotated[str, Path(max_length=512, examples=["m-17"])], _caller: Caller = reader
+        event_id: Annotated[str, Path(max_length=512, examples=["m-17"])], caller: Caller = reader
     ) -> Response:
-        """What became of an event, by its id or its message id."""
-        return answer(await api.run(lambda: api.reading.events.status(event_id)))
+        """What became of an event, by its id or its message id.
+
+        A message id that no table shows (it is not of letters, digits and `._:-` alone) may name a person: it needs a
+        role that sees personal values.
+        """
+        personal = caller.may(PERSONAL)
+        return answer(await api.run(lambda: api.reading.events.status(event_id, personal=personal)))
 
 
 def _arrived(api: Api, limit: int, source: str | None, type_: str | None) -> list[dict[str, Any]]:
@@ -280,7 +289,7 @@ def _dead_letters(app: FastAPI, api: Api) -> None:
             return uuid_text(letter.id), retrying.run([letter])
 
         text, outcome = await api.run_slowly(work)
-        api.note(caller, "dead_letter.retried", letter=text)
+        await api.note(caller, "dead_letter.retried", letter=text)
         return answer(outcome)
 
 
@@ -303,7 +312,7 @@ def _records(app: FastAPI, api: Api) -> None:
         409 `set_aside_refused` for one that can be read or is applied. After an upgrade, retry applies it.
         """
         wait = await api.run(lambda: set_aside(api.session, partition, offset, caller.name))
-        api.note(caller, "record.set_aside", partition=partition, offset=offset, code=wait.code)
+        await api.note(caller, "record.set_aside", partition=partition, offset=offset, code=wait.code)
         return answer(wait._asdict())
 
 

@@ -229,8 +229,9 @@ KEY: Final = {"name": "web", "write_key": "wk_…", "curl": CURL.format(url="htt
 KEYS_ENDED: Final = {"name": "web", "revoked": 1}
 SOURCE_SETTINGS: Final[dict[str, Any]] = {"events_per_s": 100, "burst": 500, "origins": ["https://shop.example"]}
 SOURCE_CHANGED: Final = {"name": "web", "settings": SOURCE_SETTINGS}
-TOKEN: Final = {"id": "3f9a01bc", "role": "analyst", "created_at": "2026-05-01T08:00:00Z", "revoked_at": None}
-TOKEN_MADE: Final = {"id": "3f9a01bc", "token": "tf_…", "role": "analyst"}
+TOKEN: Final = {"id": "3f9a01bc", "role": "analyst", "created_at": "2026-05-01T08:00:00Z", "revoked_at": None,
+                "expires_at": "2026-08-01T08:00:00Z"}  # fmt: skip
+TOKEN_MADE: Final = {"id": "3f9a01bc", "token": "tf_…", "role": "analyst", "expires_at": "2026-08-01T08:00:00Z"}
 TOKEN_ENDED: Final = {"id": "3f9a01bc", "revoked": True}
 PERSON: Final = {
     "name": "ada",

@@ -1,6 +1,9 @@
-"""Customers over HTTP: by identifier, by search, their timeline, and what staff write about them."""
+"""Customers over HTTP: by identifier, by search, as a list, their timeline, and what staff write about them.
 
-from collections.abc import Callable, Mapping
+Who has no right to personal values finds nobody by one: looking for a person needs it, a list does not.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -8,10 +11,12 @@ from fastapi import FastAPI, Path, Query
 from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from infra.auditing import coded, listed_detail
 from infra.drivers import api_examples as examples
-from infra.drivers.api_core import PREFIX, Api, Caller, Cursor, Limit, need
+from infra.drivers.api_core import PREFIX, Api, Caller, Cursor, Limit, need, refusal
 from infra.drivers.api_http import answer
-from schemas.errors import BadRequest, Problem
+from query.listing import Wanted
+from schemas.errors import BadRequest, Erased, NotFound, Problem
 from schemas.identifiers import KINDS
 from schemas.roles import ACT, PERSONAL, READ
 
@@ -49,21 +54,32 @@ class Action(BaseModel):
 def mount(app: FastAPI, api: Api) -> None:
     """Add the addresses of this area."""
     _lookups(app, api)
+    _by_id(app, api)
     _timeline(app, api)
-    _search(app, api)
+    _list(app, api)
     _actions(app, api)
     _by_identifier(app, api)  # last: its address takes any two words
 
 
 def _lookups(app: FastAPI, api: Api) -> None:
-    profiles, reader = api.reading.profiles, need(api, READ)
+    finder = need(api, PERSONAL)
 
     @app.post(f"{PREFIX}/profiles/lookup", tags=["profiles"], responses=examples.ok(examples.PROFILE))
-    async def look_up(body: Lookup, caller: Caller = reader) -> Response:
+    async def look_up(body: Lookup, caller: Caller = finder) -> Response:
         """A profile by an identifier in the body."""
+        return await _found(api, caller, body.kind, body.value)
+
+
+def _by_id(app: FastAPI, api: Api) -> None:
+    profiles, reader = api.reading.profiles, need(api, READ)
+
+    @app.get(f"{PREFIX}/profiles/profile/{{profile_id}}", tags=["profiles"], responses=examples.ok(examples.PROFILE))
+    async def read_by_id(
+        profile_id: Annotated[str, Path(max_length=100, examples=[examples.PROFILE["id"]])], caller: Caller = reader
+    ) -> Response:
+        """A profile by its id. Personal values for roles that may see them."""
         personal = caller.may(PERSONAL)
-        found = await api.run(lambda: profiles.by_identifier(body.kind, body.value, personal=personal))
-        return _viewed(api, caller, found)
+        return await _viewed(api, caller, lambda: profiles.by_identifier("profile", profile_id, personal=personal))
 
     @app.get(
         f"{PREFIX}/profiles/{{profile_id:uuid}}/details", tags=["profiles"], responses=examples.ok(examples.DETAILS)
@@ -71,26 +87,39 @@ def _lookups(app: FastAPI, api: Api) -> None:
     async def read_details(profile_id: ProfileId, caller: Caller = reader) -> Response:
         """A profile with the source and time of each trait, and each segment's sentence: what its page shows."""
         personal = caller.may(PERSONAL)
-        found = await api.run(lambda: profiles.details(profile_id.bytes, personal=personal))
-        return _viewed(api, caller, found)
+        return await _viewed(api, caller, lambda: profiles.details(profile_id.bytes, personal=personal))
 
 
 def _by_identifier(app: FastAPI, api: Api) -> None:
-    profiles, reader = api.reading.profiles, need(api, READ)
+    finder = need(api, PERSONAL)
 
     @app.get(f"{PREFIX}/profiles/{{kind}}/{{value:path}}", tags=["profiles"], responses=examples.ok(examples.PROFILE))
     async def read_profile(
         kind: Annotated[str, Path(max_length=64, examples=["loyalty_card"])],
         value: Annotated[str, Path(max_length=512, examples=["2001"])],
-        caller: Caller = reader,
+        caller: Caller = finder,
     ) -> Response:
-        """A profile by an identifier, or by `profile/ID`."""
+        """A profile by an identifier. Needs a role that sees personal values."""
         if value in ("timeline", "details", "actions") and kind not in (*KINDS, "profile"):
             reason = "is no UUID; profile ids are UUIDs"  # a lookup finds an own kind's "timeline"
             raise BadRequest("not a profile id", [Problem("profile_id", reason)])
-        personal = caller.may(PERSONAL)
-        found = await api.run(lambda: profiles.by_identifier(kind, value, personal=personal))
-        return _viewed(api, caller, found)
+        return await _found(api, caller, kind, value)
+
+
+async def _found(api: Api, caller: Caller, kind: str, value: str | int) -> Response:
+    """The profile of an identifier; that nobody has it is noted too, for it was asked."""
+    try:
+        return await _viewed(api, caller, lambda: api.reading.profiles.by_identifier(kind, value))
+    except (NotFound, Erased):
+        words = await api.run(lambda: coded(api.session, str(value)))
+        await api.note(caller, "customers.searched", shown=0, kind=kind, words=words)
+        raise
+
+
+async def _viewed(api: Api, caller: Caller, read: Callable[[], Mapping[str, Any]]) -> Response:
+    found = await api.run(read)
+    await api.note(caller, "profile.viewed", UUID(found["id"]).bytes)
+    return answer(found)
 
 
 def _timeline(app: FastAPI, api: Api) -> None:
@@ -114,30 +143,73 @@ def _timeline(app: FastAPI, api: Api) -> None:
             return owner, timeline.page(owner, cursor, limit, personal=personal, types=types)
 
         owner, page = await api.run(read)
-        api.note(caller, "timeline.viewed", owner)
+        await api.note(caller, "timeline.viewed", owner)
         return answer(page)
 
 
-def _search(app: FastAPI, api: Api) -> None:
+def _list(app: FastAPI, api: Api) -> None:
     reader = need(api, READ)
 
     @app.get(f"{PREFIX}/profiles", tags=["profiles"], responses=examples.ok(examples.SEARCH))
-    async def search_profiles(
+    async def list_profiles(
         search: Annotated[
-            str, Query(max_length=200, examples=["ada"], description="words of a name, a number, an address")
-        ],
+            str | None, Query(max_length=200, examples=["ada"], description="words of a name, a number, an address")
+        ] = None,
+        segment: Annotated[str | None, Query(max_length=100, description="only its members")] = None,
+        stage: Annotated[str | None, Query(max_length=100, description="only in this stage")] = None,
+        risk: Annotated[str | None, Query(max_length=20, description="only of this level")] = None,
+        attribute: Annotated[
+            list[str] | None, Query(description="NAME:VALUE of a trait that is not personal; repeat it for more")
+        ] = None,
         limit: Annotated[int, Query(ge=1, le=100)] = 20,
         cursor: Cursor = None,
         caller: Caller = reader,
     ) -> Response:
-        """Customers by whole words and prefixes of names and addresses, ends of numbers, or any identifier."""
-        if api.throttle is not None:
-            api.throttle.search(caller.name)
-        find, personal = api.reading.search.find, caller.may(PERSONAL)
-        found = await api.run(lambda: find(search, limit=limit, cursor=cursor, personal=personal))
-        if found["items"]:
-            api.note(caller, "customers.searched", shown=len(found["items"]))
-        return answer(found)
+        """Customers by segment, stage, risk and attributes, in the order of their ids; or by `search`.
+
+        `search` finds by whole words and prefixes of names and addresses, ends of numbers, or any identifier, those
+        seen last first; it stands alone, and needs a role that sees personal values. For other roles names, phones
+        and e-mail addresses are null. A page may be short and `next` still go on.
+        """
+        if search is None:
+            wanted = Wanted(segment, stage, risk, _attributes(attribute or []))
+            return await _listed(api, caller, wanted, cursor, limit)
+        if not caller.may(PERSONAL):
+            raise refusal(caller.role, PERSONAL)
+        if segment or stage or risk or attribute:
+            raise BadRequest("search stands alone", [Problem("search", "leave it out, or all of the others")])
+        return await _searched(api, caller, search, cursor, limit)
+
+
+def _attributes(given: Sequence[str]) -> dict[str, str]:
+    """NAME:VALUE, each. Raises BadRequest."""
+    found = dict[str, str]()
+    for each in given:
+        name, colon, value = each.partition(":")
+        if not colon or name in found:
+            raise BadRequest("not an attribute", [Problem("attribute", "must be NAME:VALUE, each name once")])
+        found[name] = value
+    return found
+
+
+async def _listed(api: Api, caller: Caller, wanted: Wanted, cursor: str | None, limit: int) -> Response:
+    page, personal = api.reading.listing.page, caller.may(PERSONAL)
+    found = await api.run(lambda: page(wanted, cursor, limit, personal=personal))
+    await api.note(caller, "customers.listed", **listed_detail(wanted, found))
+    return answer(found)
+
+
+async def _searched(api: Api, caller: Caller, search: str, cursor: str | None, limit: int) -> Response:
+    if api.throttle is not None:
+        api.throttle.search(caller.name)
+    find = api.reading.search.find
+
+    def look() -> tuple[Mapping[str, Any], list[str]]:
+        return find(search, limit=limit, cursor=cursor), coded(api.session, search)
+
+    found, words = await api.run(look)
+    await api.note(caller, "customers.searched", shown=len(found["items"]), words=words)
+    return answer(found)
 
 
 def _actions(app: FastAPI, api: Api) -> None:
@@ -158,7 +230,7 @@ def _actions(app: FastAPI, api: Api) -> None:
             return owner, _act(api, owner, caller.name, body)()
 
         owner, event_id = await api.run(work)
-        api.note(caller, _DONE[body.action], owner)
+        await api.note(caller, _DONE[body.action], owner)
         return answer({"event_id": event_id})
 
 
@@ -188,8 +260,3 @@ def _act(api: Api, owner: bytes, who: str, body: Action) -> Callable[[], str]:
             return lambda: acting.correct_trait(owner, who, needed("name"), body.value)
         case "withdraw_correction":
             return lambda: acting.withdraw_correction(owner, who, needed("name"))
-
-
-def _viewed(api: Api, caller: Caller, found: Mapping[str, Any]) -> Response:
-    api.note(caller, "profile.viewed", UUID(found["id"]).bytes)
-    return answer(found)

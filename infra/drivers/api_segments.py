@@ -65,6 +65,8 @@ def mount(app: FastAPI, api: Api) -> None:
         """
         personal = caller.may(PERSONAL)
         chunks = await api.run_slowly(lambda: begun(api.exports.get().chunks(name, format_, personal=personal)))
-        api.note(caller, "segment.exported", segment=name, format=format_)
+        await api.note(caller, "segment.exported", segment=name, format=format_)
         headers = {"Cache-Control": "no-store", "Content-Disposition": f'attachment; filename="{name}.{format_}"'}
-        return StreamingResponse(streamed(chunks, api.run_slowly), 200, headers, _MEDIA[format_])
+        return StreamingResponse(
+            streamed(chunks, api.run_slowly, lambda: api.watch(caller)), 200, headers, _MEDIA[format_]
+        )

@@ -2,7 +2,9 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from itertools import chain
-from typing import TypeVar
+from typing import Any, TypeVar
+
+from infra.drivers.standing import Watched
 
 T = TypeVar("T")
 Run = Callable[[Callable[[], bytes | None]], Awaitable[bytes | None]]
@@ -14,10 +16,13 @@ def begun(chunks: Iterator[bytes]) -> Iterator[bytes]:
     return chain(() if first is None else (first,), chunks)
 
 
-async def streamed(chunks: Iterator[bytes], run: Run) -> AsyncIterator[bytes]:
+async def streamed(chunks: Iterator[bytes], run: Run, watch: Callable[[], Watched[Any]]) -> AsyncIterator[bytes]:
     """One chunk in memory at a time; the next is made when the one before was taken by the network.
 
-    An error is raised into the server, which then closes the connection before the last chunk of the transfer.
+    An error is raised into the server, which then closes the connection before the last chunk of the transfer: so is
+    one that they may not be served any more.
     """
-    while (chunk := await run(lambda: next(chunks, None))) is not None:
-        yield chunk
+    with watch() as watched:
+        while (chunk := await run(lambda: next(chunks, None))) is not None:
+            watched.check()
+            yield chunk

@@ -1,6 +1,5 @@
-"""People, their sessions and the audit log, over a real PostgreSQL."""
+"""People and their sessions, over a real PostgreSQL."""
 
-import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -12,7 +11,6 @@ import pytest
 from argon2 import extract_parameters
 
 from infra.adapters.postgres import Database
-from infra.adapters.postgres_audit import PostgresAudit
 from infra.adapters.postgres_people import PostgresPeople
 from infra.adapters.postgres_tokens import PostgresTokens
 from schemas.errors import BadRequest, NotFound, TooMany
@@ -233,104 +231,3 @@ def test_no_secret_is_stored(people: PostgresPeople, databases: Databases) -> No
             assert secret not in stored
         assert sha256(session.encode()).hexdigest() in stored
         assert "$argon2id$" in stored
-
-
-@pytest.fixture
-def audit(databases: Databases) -> Iterator[PostgresAudit]:
-    with closing(PostgresAudit(databases.main, lambda: NOW)) as audit:
-        for number in range(20):
-            audit.note("ada", "staff", "profile.viewed", bytes([number]) * 16, {"page": number})
-        audit.flush()
-        yield audit
-
-
-@pytest.mark.parametrize(
-    ("damage", "said"),
-    [
-        ("update audit_log set who = 'bob' where seq = 7", "entry 7 .* not as it was written"),
-        ("update audit_log set detail = '{}' where seq = 7", "entry 7 "),
-        ("delete from audit_log where seq = 7", "entries 7 to 7 are missing"),
-        ("delete from audit_log where seq > 15", "entries after 15 are missing"),
-        ("delete from audit_log", "entries after 0 are missing"),
-        ("update audit_log set hash = decode(repeat('00', 32), 'hex') where seq = 20", "entry 20 "),
-        (
-            "update audit_log set seq = case seq when 5 then 105 when 6 then 106 end where seq in (5, 6);"
-            " update audit_log set seq = case seq when 105 then 6 else 5 end where seq > 100",
-            "entry 5 ",
-        ),
-        (
-            "insert into audit_log select 21, at, who, role, action, profile_id, detail, hash from audit_log"
-            " where seq = 20",
-            "entry 21 ",
-        ),
-        ("delete from meta where key = 'audit_head'", "note of the last entry is missing"),
-        (
-            "update meta set value = jsonb_set(value, '{hash}', to_jsonb(repeat('0', 64))) where key = 'audit_head'",
-            "note of the last entry is not as",
-        ),
-        ("update audit_log a set profile_id = b.profile_id from audit_log b where a.seq = 3 and b.seq = 4", "entry 3 "),
-    ],
-)
-def test_what_was_removed_or_altered_is_found(
-    audit: PostgresAudit, databases: Databases, damage: str, said: str
-) -> None:
-    assert audit.verify() == []
-    assert [row.seq for row in audit.page(limit=3)] == [20, 19, 18]
-    assert [row.detail["page"] for row in audit.page(profile_id=bytes([5]) * 16)] == [5]
-    with closing(Database(databases.main)) as database, database.transaction() as cursor:
-        cursor.execute(damage)
-    (problem, *_) = audit.verify()
-    assert re.search(said, problem)
-
-
-def test_notes_of_many_threads_and_processes_make_one_chain(databases: Databases) -> None:
-    audits = [PostgresAudit(databases.main, lambda: NOW) for _ in range(3)]
-    with ThreadPoolExecutor(6) as pool:
-        for number in range(600):
-            pool.submit(audits[number % 3].note, f"p{number}", "staff", "profile.viewed")
-    for audit in audits:
-        audit.close()  # writes what is queued
-    with closing(PostgresAudit(databases.main, lambda: NOW)) as audit:
-        assert audit.verify() == []
-        assert audit.head()[0] == 600
-        assert {row.who for row in audit.page(limit=1_000)} == {f"p{number}" for number in range(600)}
-
-
-def test_a_detail_that_jsonb_cannot_hold_is_written_all_the_same(databases: Databases) -> None:
-    odd = {"text": "a\0b\ud800", "share": 0.1, "ids": ("x", 1), "none": None, "sure": True, "many": 10**30}
-    with closing(PostgresAudit(databases.main, lambda: NOW)) as audit:
-        audit.note("ada", "staff", "odd", None, odd)
-        audit.flush()
-        (row,) = audit.page()
-        assert row.detail == {
-            "text": "a\ufffdb?", "share": "0.1", "ids": ["x", 1], "none": None, "sure": True, "many": 10**30,
-        }  # fmt: skip
-        assert audit.verify() == []
-
-
-@pytest.mark.long
-def test_of_ten_thousand_entries_each_that_is_removed_altered_or_moved_is_found(databases: Databases) -> None:
-    with closing(PostgresAudit(databases.main, lambda: NOW)) as audit, closing(Database(databases.main)) as database:
-        for number in range(10_000):
-            audit.note("ada", "staff", "profile.viewed", number.to_bytes(16), {"page": number})
-        audit.flush()
-        assert audit.verify() == []
-        damages = (
-            "delete from audit_log where seq = {0}",
-            "update audit_log set who = who || '.' where seq = {0}",
-            "update audit_log set at = at + interval '1 us' where seq = {0}",
-            "update audit_log set seq = -seq where seq in ({0}, {1}); update audit_log set seq ="
-            " case seq when -{0} then {1} else {0} end where seq < 0",
-        )
-        found = 0
-        for seq in range(1, 10_000, 101):
-            for damage in damages:
-                with database.transaction() as cursor:
-                    cursor.execute("create table kept as select * from audit_log where seq in (%s, %s)", (seq, seq + 1))
-                    cursor.execute(damage.format(seq, seq + 1))
-                found += bool(audit.verify())
-                with database.transaction() as cursor:
-                    cursor.execute("delete from audit_log where seq in (%s, %s)", (seq, seq + 1))
-                    cursor.execute("insert into audit_log select * from kept; drop table kept")
-        assert found == 4 * len(range(1, 10_000, 101))
-        assert audit.verify() == []

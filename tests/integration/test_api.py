@@ -143,12 +143,15 @@ def test_amounts_without_a_rate_are_counted_where_there_are_any(world: ReadingWo
 
 
 def test_an_analyst_sees_no_personal_value(peopled: ReadingWorld, client: ApiServer) -> None:
-    body = client.get("/profiles/user_id/ada", "analyst").body
+    for path in ("/profiles/user_id/ada", "/profiles/user_id/nobody", "/profiles?search=ad"):
+        refused = error_of(client.get(path, "analyst"), 403, "forbidden")
+        assert "a role that sees personal values (admin or marketer or privacy" in refused.body["message"]
+    body = client.get(f"/profiles/profile/{client.get('/profiles/user_id/ada').body['id']}", "analyst").body
     assert body["identifiers"] == [{"kind": kind, "value": None} for kind in ("user_id", "email", "phone")]
     assert (body["traits"], body["masked"]) == ({"city": "London"}, True)
     assert body["computed"] == client.get("/profiles/user_id/ada").body["computed"]
     for who in ("ada", "bob"):
-        found = client.get(f"/profiles/user_id/{who}", "analyst").body["id"]
+        found = client.get(f"/profiles/user_id/{who}").body["id"]
         timeline = client.get(f"/profiles/{found}/timeline", "analyst")
         text = str([body, timeline.body]).lower()
         for secret in ("ada@", "lovelace", "415555", "called us"):

@@ -14,12 +14,14 @@ from tests.api_server import Answer, ApiServer
 from tests.reading_world import NOW, ReadingWorld
 
 ALL = "admin marketer analyst staff privacy service"
+PERSONAL = "admin marketer staff privacy service"
 ACT, OPERATE, EXPORT = "admin staff service", "admin analyst marketer", "admin marketer analyst service"
 MAY = {
     "GET /me": ALL,
     "GET /profiles": ALL,
-    "POST /profiles/lookup": ALL,
-    "GET /profiles/{kind}/{value}": ALL,
+    "POST /profiles/lookup": PERSONAL,
+    "GET /profiles/profile/{profile_id}": ALL,
+    "GET /profiles/{kind}/{value}": PERSONAL,
     "GET /profiles/{profile_id}/timeline": ALL,
     "GET /profiles/{profile_id}/details": ALL,
     "POST /profiles/{profile_id}/actions": ACT,

@@ -208,7 +208,7 @@ def test_a_profile_and_its_details_are_the_same_with_direct_traits(sides: tuple[
         (ada,) = side.world.reading.reads.owners(side.world.vault.tokens(ADA[:1]))
         details = side.world.reading.profiles.details(ada, personal=True)
         assert details["trait_details"]["first_name"]["source"] == "web"
-        hits = side.world.reading.search.find("ada", personal=True)
+        hits = side.world.reading.search.find("ada")
         assert [hit["name"] for hit in hits["items"]] == ["Ada Lovelace"]
 
 

@@ -153,9 +153,9 @@ def test_the_newest_hits_of_a_frequent_word_are_the_newest_of_all(many: Many) ->
     world, _ = many
     ((hits,),) = world.execute("select count(*) from search")
     assert hits > FEW, "or the word is not frequent"
-    found = world.reading.search.find("ada", limit=20, personal=False)
+    found = world.reading.search.find("ada", limit=20)
     assert [bytes.fromhex(item["id"].replace("-", "")) for item in found["items"]] == newest(world, "ada", 20)
-    second = world.reading.search.find("ada", limit=20, cursor=found["next"], personal=False)
+    second = world.reading.search.find("ada", limit=20, cursor=found["next"])
     both = [bytes.fromhex(item["id"].replace("-", "")) for item in found["items"] + second["items"]]
     assert both == newest(world, "ada", 40)
 
@@ -201,13 +201,13 @@ def test_a_customer_who_acts_now_is_findable_before_the_backlog_is_done(world: R
     with closing(PostgresSearch(world.databases.main)) as store:
         indexer = SearchIndexer(store, world.vault, world.vault, world.services.log)
         assert indexer.step(1, compiled.fold, compiled.evaluator, SLICE) == SLICE
-        (found,) = world.reading.search.find("neumann", personal=True)["items"]
+        (found,) = world.reading.search.find("neumann")["items"]
         assert found["name"] == "Neumann"
         ((waiting,),) = world.execute("select count(*) from search_due")
         assert waiting == 5 * SLICE + 1, "the oldest go on beside those who act now"
         while indexer.step(1, compiled.fold, compiled.evaluator, SLICE):
             pass
-    assert len(world.reading.search.find("timer", limit=500, personal=True)["items"]) == 6 * SLICE
+    assert len(world.reading.search.find("timer", limit=500)["items"]) == 6 * SLICE
 
 
 def test_a_long_step_gives_the_index_its_share(world: ReadingWorld) -> None:

@@ -23,7 +23,7 @@ def identify(
 
 
 def names(world: ReadingWorld, text: str, **more: object) -> list[str | None]:
-    found = world.reading.search.find(text, personal=True, **more)  # type: ignore[arg-type]
+    found = world.reading.search.find(text, **more)  # type: ignore[arg-type]
     return [item["name"] for item in found["items"]]
 
 
@@ -54,24 +54,18 @@ def test_a_profile_id_and_any_identifier_written_whole_find_it(three: ReadingWor
     three.send([("user_id", "u1"), ("anonymous_id", "9f3c-visitor")])
     three.settle()
     assert names(three, "9f3c-visitor") == ["Ada Lovelace"]
-    (item,) = three.reading.search.find("u1", personal=True)["items"]
+    (item,) = three.reading.search.find("u1")["items"]
     assert names(three, item["id"]) == ["Ada Lovelace"]
     assert (item["email"], item["phone"]) == ("ada@example.com", "+14155552671")
 
 
 def test_pages_follow_each_other(three: ReadingWorld) -> None:
-    first = three.reading.search.find("example", limit=2, personal=True)
-    second = three.reading.search.find("example", limit=2, cursor=first["next"], personal=True)
+    first = three.reading.search.find("example", limit=2)
+    second = three.reading.search.find("example", limit=2, cursor=first["next"])
     assert [len(first["items"]), len(second["items"]), second["next"]] == [2, 1, None]
     assert len({item["id"] for item in first["items"] + second["items"]}) == 3
     with pytest.raises(BadRequest, match="cursor"):
-        three.reading.search.find("example", cursor="x", personal=True)
-
-
-def test_who_may_not_see_persons_finds_them_masked(three: ReadingWorld) -> None:
-    (item,) = three.reading.search.find("lovelace", personal=False)["items"]
-    assert (item["name"], item["email"], item["phone"]) == (None, None, None)
-    assert item["lifecycle"] == "prospect"
+        three.reading.search.find("example", cursor="x")
 
 
 def test_a_new_name_replaces_the_old_one_and_a_merge_leaves_one(three: ReadingWorld) -> None:
@@ -114,13 +108,13 @@ def erase(world: ReadingWorld, folder: Path, kind: str, value: str) -> None:
 
 
 def test_the_erased_are_found_by_nothing_and_leave_no_row(three: ReadingWorld, tmp_path: Path) -> None:
-    (item,) = three.reading.search.find("lovelace", personal=True)["items"]
+    (item,) = three.reading.search.find("lovelace")["items"]
     erase(three, tmp_path, "email", "ada@example.com")
     texts = ("lovelace", "ada", "ada@example.com", "2671", "+14155552671", "u1", item["id"])
     for _ in range(2):  # at once, and after the worker has done all that waits
         for text in texts:
             assert "Ada Lovelace" not in names(three, text), text
-            assert item["id"] not in [each["id"] for each in three.reading.search.find(text, personal=False)["items"]]
+            assert item["id"] not in [each["id"] for each in three.reading.search.find(text)["items"]]
         assert three.execute("select 1 from search where profile_id = %s", (item["id"],)) == []
         three.settle()
     assert names(three, "ad") == ["Adam Riese"]
@@ -129,7 +123,7 @@ def test_the_erased_are_found_by_nothing_and_leave_no_row(three: ReadingWorld, t
 
 
 def test_who_was_erased_while_waiting_for_the_index_is_not_indexed(three: ReadingWorld, tmp_path: Path) -> None:
-    (item,) = three.reading.search.find("lovelace", personal=True)["items"]
+    (item,) = three.reading.search.find("lovelace")["items"]
     erase(three, tmp_path, "user_id", "u1")
     three.execute("insert into search_due values (%s) on conflict do nothing", (item["id"],))
     three.settle()
@@ -145,22 +139,20 @@ def test_a_shared_address_that_is_erased_finds_nobody_any_more(three: ReadingWor
     erase(three, tmp_path, "email", "frontdesk@shop.example")
     three.settle()
     for text in ("frontdesk@shop.example", "frontdesk", "front"):
-        assert three.reading.search.find(text, personal=True)["items"] == []
-    assert len(three.reading.search.find("clerk", personal=True)["items"]) == 7
+        assert three.reading.search.find(text)["items"] == []
+    assert len(three.reading.search.find("clerk")["items"]) == 7
 
 
 def test_a_merged_profile_leaves_no_row_of_its_own(three: ReadingWorld) -> None:
     three.send([("user_id", "u9")], type_="profile.identified", sealed={"traits": {"name": "Visitor Nine"}})
     three.send([("loyalty_card", "7001234")], type_="profile.identified", sealed={"traits": {"name": "Card Holder"}})
     three.settle()
-    was = {
-        each["id"] for text in ("visitor", "holder") for each in three.reading.search.find(text, personal=True)["items"]
-    }
+    was = {each["id"] for text in ("visitor", "holder") for each in three.reading.search.find(text)["items"]}
     assert len(was) == 2
     three.send([("user_id", "u9"), ("loyalty_card", "7001234")])
     three.settle()
-    (one,) = three.reading.search.find("u9", personal=True)["items"]
-    assert [each["id"] for each in three.reading.search.find("1234", personal=True)["items"]] == [one["id"]]
+    (one,) = three.reading.search.find("u9")["items"]
+    assert [each["id"] for each in three.reading.search.find("1234")["items"]] == [one["id"]]
     rows = {str(row[0]) for row in three.execute("select profile_id::text from search")}
     assert rows & was == {one["id"]}
     orphans = "select 1 from search s where not exists (select from profiles_r1 p where p.profile_id = s.profile_id)"
@@ -169,7 +161,7 @@ def test_a_merged_profile_leaves_no_row_of_its_own(three: ReadingWorld) -> None:
 
 def test_another_revision_finds_the_same_people(three: ReadingWorld) -> None:
     before = {text: names(three, text) for text in ("ad", "hop", "2671", "grace@example.org", "u3")}
-    three.reading.search.find("ad", personal=True)
+    three.reading.search.find("ad")
     changed = "segments: {brand_new: {description: Newly defined, when: {trait: lifetime_orders, op: gte, value: 1}}}"
     apply_files(three.services.control, [("more.yaml", changed)], NOW)
     three.settle()

@@ -17,7 +17,7 @@ from starlette.responses import FileResponse, HTMLResponse, Response
 if TYPE_CHECKING:
     from infra.bootstrap import Session
 
-PAGES: Final = ("overview", "customers", "customer", "segments", "live", "sources", "health", "team")
+PAGES: Final = ("overview", "customers", "customer", "segments", "live", "sources", "health", "team", "audit")
 ASSETS: Final = Path(__file__).parent / "assets"
 _log = logging.getLogger("touchfold.ui")
 

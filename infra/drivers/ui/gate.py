@@ -4,16 +4,19 @@ The forms are plain HTML, so that signing in needs no script. A write is taken o
 SameSite=Strict, a POST or a WebSocket must name our own origin, and one that names none must bring no cookie.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import suppress
 from html import escape
 from http.cookies import CookieError, SimpleCookie
 from typing import Any, Final
 from urllib.parse import parse_qs, quote, urlsplit
 
 from infra.adapters.postgres_people import LONGEST
+from infra.drivers.standing import Watched
 from infra.drivers.ui.services import Services, Viewer
 from infra.drivers.ui.shell import VIEWER
-from schemas.errors import TouchfoldError
+from schemas.errors import StoreUnavailable, TouchfoldError
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -21,6 +24,7 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
+FAREWELL_S: Final = 0.2
 COOKIE: Final = "touchfold_session"
 MAX_FORM: Final = 10_000
 _OPEN: Final = ("/_nicegui/", "/assets/", "/favicon.ico")
@@ -98,7 +102,9 @@ class Gate:
             await send({"type": "websocket.close", "code": 1008})
             return
         scope[VIEWER] = viewer
-        await self._app(scope, receive, send)
+        with self._services.watch_session(viewer) as watched:
+            socket = _Socket(receive, send, watched)
+            await self._app(scope, socket.receive, socket.send)
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         path, method = scope["path"], scope["method"]
@@ -151,13 +157,20 @@ class Gate:
             await _answer(send, err.status, _sign_in_page(wanted, err.message), err.retry_after_s)
             return
         if secret is None:
-            said = "This token is unknown or was revoked." if token else "The name or the password is wrong."
+            said = "This token is unknown, revoked or expired." if token else "The name or the password is wrong."
             await _answer(send, 401, _sign_in_page(wanted, said, token=bool(token)))
             return
+        try:
+            await self._note(secret, "signed.in")
+        except TouchfoldError as err:
+            await _answer(send, err.status, _sign_in_page(wanted, err.message), err.retry_after_s)
+            return
+        await _redirect(send, _inside(wanted), _cookie(scope, secret))
+
+    async def _note(self, secret: str, action: str) -> None:
         viewer = await self._services.who(secret)
         if viewer is not None:
-            self._services.audit.note(viewer.name, viewer.role, "signed.in")
-        await _redirect(send, _inside(wanted), _cookie(scope, secret))
+            await self._services.note(viewer, action)
 
     async def _welcome(self, scope: Scope, receive: Receive, send: Send) -> None:
         link = scope["path"].removeprefix("/welcome/")
@@ -176,13 +189,11 @@ class Gate:
             if password != form.get("again", ""):
                 raise TouchfoldError("the two passwords differ")
             secret = await self._services.run_password(lambda: people.accept(link, password, now))
+            await self._note(secret, "password.set")
         except TouchfoldError as err:
             page = _page("Welcome", _WELCOME.format(name=escape(name), error=_error(err.message)))
-            await _answer(send, 429 if err.status == 429 else 400, page, err.retry_after_s)
+            await _answer(send, err.status if err.status in {429, 503} else 400, page, err.retry_after_s)
             return
-        viewer = await self._services.who(secret)
-        if viewer is not None:
-            self._services.audit.note(viewer.name, viewer.role, "password.set")
         await _redirect(send, "/", _cookie(scope, secret))
 
     async def _sign_out(self, scope: Scope, send: Send) -> None:
@@ -190,12 +201,49 @@ class Gate:
         if viewer is not None:
             now = self._services.session.door_clock.now()
             await self._services.run(lambda: self._services.people.sign_out(viewer.secret, now))
-            self._services.audit.note(viewer.name, viewer.role, "signed.out")
+            with suppress(StoreUnavailable):  # it waits to be written; the session has ended all the same
+                await self._services.note(viewer, "signed.out")
         await _redirect(send, "/sign-in", f"{COOKIE}=; Path=/; Max-Age=0; HttpOnly; SameSite=Strict")
 
     async def _viewer(self, scope: Scope) -> Viewer | None:
         secret = _secret(scope)
         return await self._services.who(secret) if secret else None
+
+
+class _Socket:
+    """A WebSocket that ends with its session: a moment after, so that the page can still be told to load anew."""
+
+    def __init__(self, receive: Receive, send: Send, watched: Watched[str]) -> None:
+        self._receive = receive
+        self._send = send
+        self._watched = watched
+        self._closed = False
+        self._next: asyncio.Task[Message] | None = None
+
+    async def receive(self) -> Message:
+        if self._next is None:
+            self._next = asyncio.ensure_future(self._receive())
+        over = asyncio.ensure_future(self._watched.wait())
+        try:
+            await asyncio.wait({self._next, over}, return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            self._next.cancel()
+            raise
+        finally:
+            over.cancel()
+        if not self._watched.over:
+            message, self._next = self._next.result(), None
+            return message
+        self._next.cancel()
+        await asyncio.sleep(FAREWELL_S)
+        if not self._closed:
+            self._closed = True
+            await self._send({"type": "websocket.close", "code": 1008})
+        return {"type": "websocket.disconnect", "code": 1008}
+
+    async def send(self, message: Message) -> None:
+        if not self._closed:
+            await self._send(message)
 
 
 def _secret(scope: Scope) -> str:

@@ -11,14 +11,16 @@ from typing import Any, Final, TypeVar
 
 from infra.acting import Acting
 from infra.adapters.meter import Meter
-from infra.adapters.postgres_audit import PostgresAudit
+from infra.adapters.postgres_audit import PostgresAudit, durable
 from infra.adapters.postgres_operations import Operations
 from infra.adapters.postgres_people import HASHERS, Person, PostgresPeople
 from infra.adapters.postgres_sources import PostgresSources
 from infra.adapters.postgres_tokens import PostgresTokens
 from infra.archives import archive_of
+from infra.auditing import audit_of
 from infra.bootstrap import Session
 from infra.drivers.health import Health
+from infra.drivers.standing import Standing, Watched
 from infra.reading import Reading, reading_of
 from query.reports import Reports
 from schemas.errors import TooMany
@@ -62,8 +64,12 @@ class Services:
     _pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(THREADS, "ui"))
     _passwords: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(HASHERS, "passwords"))
     _passwords_waiting: int = 0
+    standing: Standing[str] = field(init=False)
     _watchers: set[asyncio.Event] = field(default_factory=set)
     _loop: asyncio.AbstractEventLoop | None = None
+
+    def __post_init__(self) -> None:
+        self.standing = Standing(self._stands_for)
 
     @classmethod
     def of(cls, session: Session) -> "Services":
@@ -76,7 +82,7 @@ class Services:
             session=session,
             reading=reading,
             people=PostgresPeople(session.dsn),
-            audit=PostgresAudit(session.dsn, session.door_clock.now),
+            audit=audit_of(session),
             tokens=PostgresTokens(session.dsn),
             sources=PostgresSources(session.dsn),
             operations=Operations(session, archive),
@@ -99,6 +105,10 @@ class Services:
         """The answer of something that waits for a database, from a thread."""
         return await asyncio.get_running_loop().run_in_executor(self._pool, work)
 
+    async def note(self, viewer: Viewer, action: str, profile_id: bytes | None = None, /, **detail: object) -> None:
+        """Write down what somebody sees or did; durable when it returns. Raises StoreUnavailable: then show nothing."""
+        await durable(self.audit.begin(viewer.name, viewer.role, action, profile_id, detail))
+
     async def run_password(self, work: Callable[[], T]) -> T:
         """The same for what looks at a password: in threads of its own, so that guessing holds no page up.
 
@@ -118,11 +128,14 @@ class Services:
         person: Person | None = await self.run(lambda: self.people.who(secret, now))
         return None if person is None else Viewer(person.name, person.role, secret)
 
-    async def whose(self, secret: str) -> Viewer | None:
+    def _stands_for(self, secret: str) -> Viewer | None:
         """As `who`, for a page that stands open: it does not count as use."""
-        now = self.session.door_clock.now()
-        person = await self.run(lambda: self.people.who(secret, now, used=False))
+        person = self.people.who(secret, self.session.door_clock.now(), used=False)
         return None if person is None else Viewer(person.name, person.role, secret)
+
+    def watch_session(self, viewer: Viewer) -> Watched[str]:
+        """Whether a viewer may still be shown what is open: over when their session ends or their role changes."""
+        return self.standing.watch(viewer.secret, viewer)
 
     async def still(self, viewer: Viewer, right: str) -> bool:
         """Whether a viewer may do something now: their session may have ended since the page was opened."""
@@ -153,6 +166,7 @@ class Services:
     def close(self) -> None:
         self._pool.shutdown(cancel_futures=True)
         self._passwords.shutdown(cancel_futures=True)
+        self.standing.close()
         self.acting.close()
         self.audit.close()
         self.meter.close()

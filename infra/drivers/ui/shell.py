@@ -6,12 +6,12 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
-from nicegui import context, ui
+from nicegui import Client, context, ui
 
 from infra.drivers.ui.services import Services, Viewer
 from infra.drivers.ui.words import LEVELS, STAGES, title
 from schemas.errors import TouchfoldError
-from schemas.roles import OPERATE, PEOPLE, READ, SOURCES, may
+from schemas.roles import AUDIT, OPERATE, PEOPLE, PERSONAL, READ, SOURCES, may
 
 Builder = Callable[..., Awaitable[None]]
 VIEWER: Final = "touchfold.viewer"  # key of the ASGI scope, set by the gate
@@ -23,10 +23,11 @@ NAVIGATION: Final = (
     ("/sources", "Sources", "input", SOURCES),
     ("/system", "Health", "monitor_heart", OPERATE),
     ("/team", "Team", "badge", PEOPLE),
+    ("/audit", "Audit", "policy", AUDIT),
 )
 _HEAD: Final = '<link rel="stylesheet" href="/assets/touchfold.css"><script src="/assets/touchfold.js"></script>'
 STYLES_OF_OPERATORS: Final = '<link rel="stylesheet" href="/assets/operate.css">'
-SESSION_S: Final = 30.0  # how often an open page asks whether its session still stands
+FAREWELL_S: Final = 0.2  # for an open page to hear that its session has ended
 log = logging.getLogger("touchfold.ui")
 ANSWER_S: Final = 50.0  # to build a page, before it is a 500; the proxy before us waits 60 s
 
@@ -44,6 +45,7 @@ def page(services: Services, path: str, *, title: str, right: str = READ) -> Cal
     def declare(build: Builder) -> Builder:
         async def framed(**parameters: str) -> None:
             viewer, client = viewer_now(), context.client
+            _end_with_session(services, viewer, client)
             with frame(viewer, path, title):
                 if not viewer.may(right):
                     empty("lock", "Not for your role", f"The role {viewer.role} does not see this page.")
@@ -57,7 +59,6 @@ def page(services: Services, path: str, *, title: str, right: str = READ) -> Cal
                         return  # who looked is gone, and the page with them
                     log.exception("the page %s broke", path)
                     empty("error_outline", "This page cannot be shown now", "Why is in the log.")
-                every(services, SESSION_S, lambda: _leave_when_over(services, viewer))
 
         framed.__annotations__ = dict.fromkeys(_parameters(path), str) | {"return": None}
         framed.__signature__ = _signature(path)  # type: ignore[attr-defined]
@@ -67,10 +68,21 @@ def page(services: Services, path: str, *, title: str, right: str = READ) -> Cal
     return declare
 
 
-async def _leave_when_over(services: Services, viewer: Viewer) -> None:
-    """An open page shows nothing more once its session ended, or its role changed."""
-    if await services.whose(viewer.secret) != viewer:
-        ui.navigate.to("/sign-in")
+def _end_with_session(services: Services, viewer: Viewer, client: Client) -> None:
+    """An open page is told to load anew, and is shown nothing more, once its session ended or its role changed."""
+    watched = services.watch_session(viewer)
+    client.on_delete(watched.end)
+
+    def over() -> None:
+        client.run_javascript("window.location.reload()")
+        asyncio.get_running_loop().call_later(FAREWELL_S, _delete, client)
+
+    watched.when_over(over)
+
+
+def _delete(client: Client) -> None:
+    if not client.is_deleted:
+        client.delete()
 
 
 def _parameters(path: str) -> list[str]:
@@ -115,7 +127,7 @@ def frame(viewer: Viewer, path: str, heading: str) -> Iterator[None]:
         )
         ui.label(heading).classes("tf-heading").props("role=heading aria-level=1")
         ui.space()
-        if path != "/customers":
+        if path != "/customers" and viewer.may(PERSONAL):
             with ui.link(target="/customers").classes("tf-find").props('aria-label="Search customers"'):
                 ui.icon("search")
                 ui.label("Search customers").classes("tf-find-words")

@@ -20,6 +20,7 @@ from schemas.errors import Erased, NotFound, StoreUnavailable
 from schemas.record import uuid_text
 from schemas.roles import ACT, ERASE, PERSONAL
 
+NOTED_S: Final = 60.0
 RECORDED_S: Final = 10.0  # an event that staff wrote is shown by then, or when it comes
 HEADLINES: Final = ("lifetime_revenue", "lifetime_orders", "average_order", "last_order_at", "revenue_365d")
 _KINDS: Final = {
@@ -65,6 +66,7 @@ class _Customer:
         self._standing: tuple[bytes, int, int] = (key, 0, 0)
         self._whole: set[str] = set()  # lists that are shown whole
         self._ended = False
+        self._noted_at: float | None = None
         self._place = ui.element("div").style("display: contents")
         self._acts = Acts(services, viewer, key, self._place, self._recorded, self._erased)
 
@@ -74,7 +76,7 @@ class _Customer:
             self._head = ui.element("div")
             with ui.element("div").classes("tf-two tf-customer"):
                 with panel("Timeline", note=self._services.time_zone.replace("_", " "), classes="tf-middle"):
-                    timeline = Timeline(self._services, self._key, self._place, personal=self._personal)
+                    timeline = Timeline(self._services, self._viewer, self._key, self._place)
                 self._side = ui.element("div").classes("tf-stack tf-side")
         self._timeline = timeline
         try:
@@ -83,7 +85,6 @@ class _Customer:
             self._end(err)
             return
         RECENT.add(self._viewer.secret, self._key)
-        self._services.audit.note(self._viewer.name, self._viewer.role, "profile.viewed", self._key)
         if await connected():
             await on_changes(self._services, self._changed)
 
@@ -98,11 +99,19 @@ class _Customer:
         self._complaints = []
         if self._details["computed"].get("open_complaints", 1):
             self._complaints = await self._services.run(self._open_complaints)
+        await self._note_view()
         self._timeline.draw(page_)
         self._head.clear()
         with self._head:
             self._header()
         self._draw_side()
+
+    async def _note_view(self) -> None:
+        """Before anything is drawn; of a page that stands open and draws again whatever comes, once a minute."""
+        now = asyncio.get_running_loop().time()
+        if self._noted_at is None or now - self._noted_at > NOTED_S:
+            await self._services.note(self._viewer, "profile.viewed", self._key)
+            self._noted_at = now
 
     def _open_complaints(self) -> list[OpenComplaint]:
         timeline = self._services.reading.timeline

@@ -151,7 +151,7 @@ class Acts:
         session, text = self._services.session, uuid_text(self._id)
         done = await self._services.run(lambda: erase_person(session, "profile", text, force=force, suppress=suppress))
         detail = {"identifiers": done["identifiers"], "events": done["events"]}
-        self._services.audit.note(self._viewer.name, self._viewer.role, "profile.erased", self._id, detail)
+        await self._services.note(self._viewer, "profile.erased", self._id, **detail)
         dialog.close()
         with self._place:
             self._erased(done)
@@ -177,12 +177,12 @@ class Acts:
                 if not await self._services.still(self._viewer, ACT):
                     raise TouchfoldError(_GONE)
                 event_id = await self._services.run(work)
+                await self._services.note(self._viewer, action, self._id)
             except TouchfoldError as err:
                 said("; ".join(f"{each.path.capitalize()} {each.reason}" for each in err.problems) or err.message)
                 return
             finally:
                 button.props(remove="loading")
-            self._services.audit.note(self._viewer.name, self._viewer.role, action, self._id)
             dialog.close()
             with self._place:  # the button is gone with its dialog
                 await self._recorded(event_id)

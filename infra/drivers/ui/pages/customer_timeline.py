@@ -1,7 +1,7 @@
 """The timeline of a customer's page: events of all channels in plain words, by local day, filtered, a page at a time."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import date, datetime, timedelta
 from typing import Any, Final
 from zoneinfo import ZoneInfo
@@ -9,9 +9,11 @@ from zoneinfo import ZoneInfo
 from nicegui import ui
 
 from infra.drivers.ui import words
-from infra.drivers.ui.services import Services
+from infra.drivers.ui.services import Services, Viewer
 from infra.drivers.ui.shell import empty
 from query.plain_words import CHANNELS, in_words, types_of
+from schemas.errors import TouchfoldError
+from schemas.roles import PERSONAL
 from schemas.touchpoints import TYPES
 
 PAGE: Final = 30
@@ -28,11 +30,12 @@ Item = dict[str, Any]
 class Timeline:
     """Drawn where it is made. `read` reads, in a thread; `draw` shows. `place`: holds the dialogs."""
 
-    def __init__(self, services: Services, profile_id: bytes, place: ui.element, *, personal: bool) -> None:
+    def __init__(self, services: Services, viewer: Viewer, profile_id: bytes, place: ui.element) -> None:
         self._services = services
+        self._viewer = viewer
         self._profile_id = profile_id
         self._place = place
-        self._personal = personal
+        self._personal = viewer.may(PERSONAL)
         self._zone = ZoneInfo(services.time_zone)
         self._channel: str | None = None
         self._items: list[Item] = []
@@ -86,14 +89,24 @@ class Timeline:
         self._buttons[self._channel].classes(remove="tf-on").props("aria-pressed=false")
         self._buttons[channel].classes("tf-on").props("aria-pressed=true")
         self._channel, self._items, self._known = channel, [], set()
-        page = await self._services.run(self.read)
-        if channel == self._channel:
+        page = await self._noted(self.read)
+        if page is not None and channel == self._channel:
             self.draw(page)
+
+    async def _noted(self, read: Callable[[], Item]) -> Item | None:
+        """What is read, once it is in the audit log; None where it cannot be, which is said."""
+        try:
+            page = await self._services.run(read)
+            await self._services.note(self._viewer, "timeline.viewed", self._profile_id)
+        except TouchfoldError as err:
+            ui.notify(err.message, type="negative")
+            return None
+        return page
 
     async def _show_more(self) -> None:
         cursor, channel = self._next, self._channel
-        page = await self._services.run(lambda: self._page(cursor, PAGE))
-        if (cursor, channel) != (self._next, self._channel):
+        page = await self._noted(lambda: self._page(cursor, PAGE))
+        if page is None or (cursor, channel) != (self._next, self._channel):
             return
         self._items += page["items"]
         self._known |= {item["id"] for item in page["items"]}

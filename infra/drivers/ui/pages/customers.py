@@ -1,4 +1,4 @@
-"""Customers: a search that answers as one types."""
+"""Customers: a search that answers as one types; a list (`customer_list`) for roles that see no personal values."""
 
 import asyncio
 from collections.abc import Sequence
@@ -6,7 +6,9 @@ from typing import Any, Final
 
 from nicegui import events, ui
 
+from infra.auditing import coded
 from infra.drivers.ui import words
+from infra.drivers.ui.pages.customer_list import CustomerList
 from infra.drivers.ui.pages.recent import RECENT
 from infra.drivers.ui.services import Services, Viewer
 from infra.drivers.ui.shell import empty, page, panel, risk_chip, stage_chip
@@ -26,7 +28,7 @@ def register(services: Services) -> None:
     @page(services, "/customers", title="Customers")
     async def customers(viewer: Viewer) -> None:
         ui.add_head_html(STYLES)
-        await _Customers(services, viewer).build()
+        await (_Customers(services, viewer) if viewer.may(PERSONAL) else CustomerList(services, viewer)).build()
 
 
 class _Customers:
@@ -34,7 +36,6 @@ class _Customers:
 
     def __init__(self, services: Services, viewer: Viewer) -> None:
         self._services = services
-        self._personal = viewer.may(PERSONAL)
         self._viewer = viewer
         self._asked = 0  # rises with every change of the text; answers to older ones are dropped
         self._answered = 0
@@ -54,10 +55,6 @@ class _Customers:
         field.on("keydown.enter", self._enter, args=[])
         field.on("keydown.down.prevent", lambda: self._move(1), args=[])
         field.on("keydown.up.prevent", lambda: self._move(-1), args=[])
-        if not self._personal:
-            with ui.element("div").classes("tf-line tf-muted"):
-                ui.icon("visibility_off")
-                ui.label(f"Names, numbers and addresses are masked for the role {self._viewer.role}.")
         self._found = ui.element("div").classes("tf-stack")
         await self._start()
 
@@ -67,7 +64,8 @@ class _Customers:
         items: list[Card] = []
         if ids:
             cards = self._services.reading.search.cards_of
-            items = await self._services.run(lambda: cards(ids, personal=self._personal))
+            items = await self._services.run(lambda: cards(ids, personal=True))
+            await self._services.note(self._viewer, "customers.listed", lately=True, shown=len(items))
         if asked == self._asked:
             self._answered, self._next = asked, None
             self._show(items, "Looked at lately", ("person_search", "Find a customer", _HINT))
@@ -95,15 +93,17 @@ class _Customers:
         self._show(found["items"], heading, ("search_off", "Nobody found", again))
 
     async def _search(self, text: str, cursor: str | None) -> dict[str, Any] | None:
-        find = self._services.reading.search.find
+        find, session = self._services.reading.search.find, self._services.session
+
+        def look() -> tuple[dict[str, Any], list[str]]:
+            return find(text, limit=PAGE, cursor=cursor), coded(session, text)
+
         try:
-            found = await self._services.run(lambda: find(text, limit=PAGE, cursor=cursor, personal=self._personal))
+            found, coded_words = await self._services.run(look)
+            await self._services.note(self._viewer, "customers.searched", shown=len(found["items"]), words=coded_words)
         except TouchfoldError as err:
             ui.notify(err.message, type="negative")
             return None
-        if found["items"]:
-            detail = {"shown": len(found["items"])}
-            self._services.audit.note(self._viewer.name, self._viewer.role, "customers.searched", None, detail)
         return found
 
     async def _more(self) -> None:
@@ -141,11 +141,10 @@ class _Customers:
         self._button.set_visibility(self._next is not None)
 
     def _cells(self, item: Card) -> None:
-        unknown = "–" if self._personal else words.MASKED
         with ui.element("div").style("min-width: 0"):
-            ui.label(called(item, personal=self._personal)[:300]).classes("tf-cut tf-strong").props("dir=auto")
-        ui.label((item["phone"] or unknown)[:100]).classes("tf-cut tf-number tf-opt")
-        ui.label((item["email"] or unknown)[:300]).classes("tf-cut tf-hit-contact").props("dir=auto")
+            ui.label(called(item)[:300]).classes("tf-cut tf-strong").props("dir=auto")
+        ui.label((item["phone"] or "–")[:100]).classes("tf-cut tf-number tf-opt")
+        ui.label((item["email"] or "–")[:300]).classes("tf-cut tf-hit-contact").props("dir=auto")
         ui.label(words.day(item["last_purchase_at"], self._services.time_zone)).classes("tf-cut tf-number tf-opt")
         with ui.element("div").classes("tf-hit-stage"):
             stage_chip(item["lifecycle"])
@@ -175,8 +174,6 @@ class _Customers:
         ui.run_javascript(f"getHtmlElement({self._rows[at].id})?.scrollIntoView({{block: 'nearest'}})")
 
 
-def called(item: Card, *, personal: bool) -> str:
+def called(item: Card) -> str:
     """What a customer is called in lists."""
-    if not personal:
-        return f"Customer {item['id'][:8]}"
     return item["name"] or item["email"] or item["phone"] or f"Customer {item['id'][:8]}"

@@ -6,6 +6,7 @@ from typing import Any, Final, NamedTuple, cast
 
 from nicegui import ui
 
+from infra import checks
 from infra.adapters.meter import BUCKETS, Latency, Totals
 from infra.adapters.processes import Process
 from infra.checks import AS_TOLD
@@ -88,10 +89,12 @@ class _Health:
             operations = services.operations
             state, letters = operations.state(now), operations.letters(50)
             totals, processes = services.meter.totals(), operations.processes()
-            return _Look(time.monotonic(), state, totals, processes, letters, problems())
+            tokens = checks.tokens(services.tokens.overview(), services.session.door_clock.now())
+            expiring = [] if tokens.ok else [{"check": tokens.check, "detail": tokens.detail, "fix": tokens.fix}]
+            return _Look(time.monotonic(), state, totals, processes, letters, [*problems(), *expiring])
 
-        def problems() -> Sequence[Mapping[str, str]]:
-            return cast(Sequence[Mapping[str, str]], services.health.look()["problems"])
+        def problems() -> list[Mapping[str, str]]:
+            return cast(list[Mapping[str, str]], services.health.look()["problems"])
 
         try:
             found = await services.run(read)

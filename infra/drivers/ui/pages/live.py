@@ -12,7 +12,7 @@ from infra.drivers.ui.services import Services, Viewer
 from infra.drivers.ui.shell import STYLES_OF_OPERATORS, chip, connected, empty, every, page, panel
 from query.plain_words import in_words
 from schemas.errors import TouchfoldError
-from schemas.roles import OPERATE
+from schemas.roles import OPERATE, PERSONAL
 from schemas.store import Verdict
 
 EVERY_S: Final = 1.0
@@ -47,14 +47,15 @@ def register(services: Services) -> None:
     @page(services, "/live", title="Live", right=OPERATE)
     async def live(viewer: Viewer) -> None:
         ui.add_head_html(STYLES_OF_OPERATORS)
-        await _Live(services).build()
+        await _Live(services, viewer).build()
 
 
 class _Live:
     """One open page. It looks once a second, and does nothing while nothing came."""
 
-    def __init__(self, services: Services) -> None:
+    def __init__(self, services: Services, viewer: Viewer) -> None:
         self._services = services
+        self._personal = viewer.may(PERSONAL)
         self._ends: list[int] = []
         self._letters: list[dict[str, Any]] = []
         self._rows: list[_Row] = []
@@ -202,7 +203,9 @@ class _Live:
     async def _became(self, wanted: str) -> dict[str, Any]:
         """What is known of an event; empty when nothing is, which is said."""
         try:
-            return await self._services.run(lambda: self._services.reading.events.status(wanted))
+            return await self._services.run(
+                lambda: self._services.reading.events.status(wanted, personal=self._personal)
+            )
         except TouchfoldError as err:
             ui.notify(err.message, type="warning", position="bottom")
             return {}

@@ -7,6 +7,7 @@ from uuid import UUID
 
 from nicegui import ui
 
+from infra.auditing import coded
 from infra.drivers.ui import words
 from infra.drivers.ui.services import Services, Viewer
 from infra.drivers.ui.shell import chip, code, empty, page, panel, risk_chip, sparkline, stage_chip
@@ -129,6 +130,8 @@ class _Segment:
             )
 
         found, trend, moves, cards = await self._services.run(look)
+        if moves:
+            await self._note_view()
         self._head(found)
         with ui.element("div").classes("tf-halves"):
             with panel("Members over time", note="begins when it was loaded"):
@@ -148,10 +151,11 @@ class _Segment:
                             f"Export {label}", icon="download", on_click=lambda format_=format_: self._export(format_)
                         )
                         button.props("outline no-caps dense padding='4px 12px'")
-            field = ui.input(placeholder="Search the members").props(
-                'dense outlined clearable autocomplete=off aria-label="Search the members"'
-            )
-            field.style("width: min(360px, 100%)").on_value_change(lambda event: self._typed(event.value or ""))
+            if personal:  # else a name that is typed would tell whose id it is
+                field = ui.input(placeholder="Search the members").props(
+                    'dense outlined clearable autocomplete=off aria-label="Search the members"'
+                )
+                field.style("width: min(360px, 100%)").on_value_change(lambda event: self._typed(event.value or ""))
             self._table = ui.element("div").classes("tf-table")
             await self._more()
 
@@ -182,11 +186,15 @@ class _Segment:
             await self._more()
             return
         try:
-            cards, since = await self._services.run(lambda: self._found(text))
+            cards, since, coded_words = await self._services.run(
+                lambda: (*self._found(text), coded(self._services.session, text))
+            )
+            await self._services.note(
+                self._viewer, "customers.searched", segment=self._name, shown=len(cards), words=coded_words
+            )
         except TouchfoldError as err:
             ui.notify(err.message, type="negative")
             return
-        self._note_view()
         if asked == self._asked:
             self._table.clear()
             with self._table:
@@ -195,20 +203,19 @@ class _Segment:
                 else:
                     empty("search_off", "No member found", "Try fewer letters, or look among all customers.")
 
-    def _note_view(self) -> None:
-        """Who sees members by name is written down, as who looks at one of them is."""
+    async def _note_view(self) -> None:
+        """Who sees members by name is written down before, as who looks at one of them is."""
         if self._viewer.may(PERSONAL):
-            detail = {"segment": self._name}
-            self._services.audit.note(self._viewer.name, self._viewer.role, "segment.members_viewed", None, detail)
+            await self._services.note(self._viewer, "segment.members_viewed", segment=self._name)
 
     def _found(self, text: str) -> tuple[list[dict[str, Any]], dict[str, str | None]]:
         """Members among the customers that a text finds; of very many hits, the first."""
         search, segments = self._services.reading.search, self._services.reading.segments
-        personal, cursor = self._viewer.may(PERSONAL), None
+        cursor = None
         cards: list[dict[str, Any]] = []
         since: dict[str, str | None] = {}
         for _ in range(PAGES_SEARCHED):
-            found = search.find(text, limit=100, cursor=cursor, personal=personal)
+            found = search.find(text, limit=100, cursor=cursor)
             since |= segments.among(self._name, [UUID(item["id"]).bytes for item in found["items"]])
             cards += [item for item in found["items"] if item["id"] in since]
             cursor = found["next"]
@@ -248,7 +255,8 @@ class _Segment:
             return since, search.cards_of(ids, personal=personal), found["next"]
 
         since, cards, self._next = await self._services.run(look)
-        self._note_view()
+        if cards:
+            await self._note_view()
         with self._table:
             if cursor is None and not cards:
                 empty("group_off", "Nobody is in it", "Customers enter as soon as the condition holds for them.")

@@ -166,10 +166,10 @@ class _Sources:
         try:
             await self._allowed()
             key = await self._services.run(lambda: work(now))
+            await self._services.note(self._viewer, action, source=name)
         except TouchfoldError as err:
             ui.notify(err.message, type="negative", position="bottom")
             return
-        self._services.audit.note(self._viewer.name, self._viewer.role, action, None, {"source": name})
         self._name.value = ""
         await self._draw()
         self._shown.clear()
@@ -191,10 +191,10 @@ class _Sources:
         try:
             await self._allowed()
             await self._services.run(lambda: self._services.sources.revoke(name, now))
+            await self._services.note(self._viewer, "source.revoked", source=name)
         except TouchfoldError as err:
             ui.notify(err.message, type="negative", position="bottom")
             return
-        self._services.audit.note(self._viewer.name, self._viewer.role, "source.revoked", None, {"source": name})
         ui.notify(f"The keys of {words.shortened(name, 60)} end within a second", position="bottom")
         await self._draw()
 
@@ -205,11 +205,10 @@ class _Sources:
         try:
             await self._allowed()
             await self._services.run(lambda: self._services.sources.change(row.name, changes))
+            await self._services.note(self._viewer, "source.changed", source=row.name, settings=sorted(changes))
         except TouchfoldError as err:
             ui.notify(err.message, type="negative", position="bottom")
             return
-        detail = {"source": row.name, "settings": sorted(changes)}
-        self._services.audit.note(self._viewer.name, self._viewer.role, "source.changed", None, detail)
         ui.notify(f"The settings of {words.shortened(row.name, 60)} are in force within a second", position="bottom")
         await self._draw()
 

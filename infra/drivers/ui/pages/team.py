@@ -1,21 +1,19 @@
-"""Team: people who sign in, and the audit log of who looked at whom."""
+"""Team: people who sign in."""
 
 from datetime import datetime
 from typing import Any, Final
 
 from nicegui import context, ui
 
-from infra.adapters.postgres_audit import AuditRow
 from infra.adapters.postgres_people import PersonRow
 from infra.drivers.ui import words
 from infra.drivers.ui.services import Services, Viewer
-from infra.drivers.ui.shell import STYLES_OF_OPERATORS, ask, chip, code, page, panel, text
+from infra.drivers.ui.shell import STYLES_OF_OPERATORS, ask, chip, code, page, panel
 from schemas.errors import TouchfoldError
 from schemas.roles import PEOPLE, ROLES
 
-PAGE: Final = 50  # entries of the audit log
 _MEANS: Final = {
-    "admin": "everything", "marketer": "segments, exports, customers", "analyst": "SQL and figures; persons are masked",
+    "admin": "everything", "marketer": "segments, exports, customers", "analyst": "SQL, lists and figures; sees ids alone and finds nobody",
     "staff": "looks customers up and writes notes, calls, complaints, corrections",
     "privacy": "erasure and the audit log", "service": "other systems, by token",
 }  # fmt: skip
@@ -34,7 +32,6 @@ class _Team:
     def __init__(self, services: Services, viewer: Viewer) -> None:
         self._services = services
         self._viewer = viewer
-        self._last = 0
         request = context.client.request
         self._url = f"{request.headers.get('x-forwarded-proto', 'http')}://{request.headers.get('host', '')}"
 
@@ -51,10 +48,6 @@ class _Team:
                 self._means = ui.label(_MEANS["staff"]).classes("tf-muted")
             self._link = ui.element("div").classes("tf-stack")
             self._list = ui.element("div").classes("tf-table")
-        with panel("Audit log", note="who signed in, looked at whom and did what; touchfold audit --verify checks it"):
-            self._audit = ui.element("div").classes("tf-table")
-            more = ui.button("Show older", on_click=self._older).props("flat no-caps").classes("self-center")
-            self._more = more
         await self._draw()
 
     def _explain(self) -> None:
@@ -62,11 +55,7 @@ class _Team:
 
     async def _draw(self) -> None:
         services = self._services
-
-        def look() -> tuple[list[PersonRow], list[AuditRow]]:
-            return services.people.overview(), services.audit.page(limit=PAGE)
-
-        people, entries = await services.run(look)
+        people = await services.run(services.people.overview)
         now = services.session.door_clock.now()
         self._list.clear()
         with self._list:
@@ -75,11 +64,6 @@ class _Team:
                     ui.label(label)
             for row in people:
                 self._person(row, now)
-        self._audit.clear()
-        with self._audit, ui.element("div").classes("tf-row tf-head tf-audit"):
-            for label in ("When", "Who", "Role", "Did", "To whom"):
-                ui.label(label)
-        self._entries(entries)
 
     def _person(self, row: PersonRow, now: datetime) -> None:
         with ui.element("div").classes("tf-row tf-person"):
@@ -97,37 +81,15 @@ class _Team:
                     ui.button("New link", on_click=lambda: self._new_link(row.name)).props("flat no-caps dense")
                     ui.button("Disable", on_click=lambda: self._disable(row.name)).props("flat no-caps dense")
 
-    def _entries(self, entries: list[AuditRow]) -> None:
-        zone = self._services.time_zone
-        with self._audit:
-            for entry in entries:
-                with ui.element("div").classes("tf-row tf-audit"):
-                    ui.label(words.moment(entry.at, zone, seconds=True)).classes("tf-muted tf-number tf-cut")
-                    text(entry.who)
-                    ui.label(words.title(entry.role)).classes("tf-muted")
-                    ui.label(words.title(entry.action.replace(".", " "))).classes("tf-cut")
-                    with ui.element("div").classes("tf-line"):
-                        if entry.profile_id:
-                            ui.link(entry.profile_id[:8], f"/customers/{entry.profile_id}")
-                        said = ", ".join(f"{key} {value}" for key, value in entry.detail.items())
-                        if said:
-                            text(said, "tf-muted tf-grow")
-        self._last = entries[-1].seq if entries else 0
-        self._more.set_visibility(len(entries) == PAGE)
-
-    async def _older(self) -> None:
-        before = self._last
-        self._entries(await self._services.run(lambda: self._services.audit.page(before, PAGE)))
-
     async def _try(self, action: str, name: str, work: Any) -> Any:
         try:
             if not await self._services.still(self._viewer, PEOPLE):
                 raise TouchfoldError("Your session has ended, or your role may not do this any more.")
             found = await self._services.run(work)
+            await self._services.note(self._viewer, action, person=name)
         except TouchfoldError as err:
             ui.notify(err.message, type="negative", position="bottom")
             return None
-        self._services.audit.note(self._viewer.name, self._viewer.role, action, None, {"person": name})
         return found or True
 
     async def _invite(self) -> None:
