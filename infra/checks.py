@@ -17,8 +17,8 @@ from infra.log_lines import described
 from schemas.errors import ArchiveDamaged, ConnectionsInUse, StoreUnavailable, TouchfoldError
 
 if TYPE_CHECKING:
+    from infra.adapters.erasure_ledger import LedgerFile
     from infra.adapters.parquet_archive import ParquetArchive
-    from infra.adapters.postgres_erasure import LedgerFile
     from schemas.waits import Waiting
 
 STANDS_S: Final = 20.0  # nothing applied for so long although something waits; the longest batch takes three

@@ -78,9 +78,9 @@ def unsuppress(identifier: IDENTIFIER, data: DATA = None, as_json: JSON = False)
     with session(data) as here:
         vault, now = here.vault(), here.door_clock.now
         with eraser(here.dsn, here.vault_dsn, vault, here.ledger_folder, here.region, now) as work:
-            count = work.unsuppress(kind, value)
-            note_command(here, "profile.unsuppressed", kind=kind, identifiers=count)
+            found = work.unsuppress(kind, value)
+            note_command(here, "profile.unsuppressed", kind=kind, found=found)
     if as_json:
-        typer.echo(json.dumps({"found": count > 0, "identifiers": count}))
+        typer.echo(json.dumps({"found": found}))
     else:
-        typer.echo(f"{count} identifiers are taken again" if count else "this identifier is not suppressed")
+        typer.echo("this person's events are taken again" if found else "this identifier is not suppressed")
