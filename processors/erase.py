@@ -11,7 +11,7 @@ import hmac
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Final, NamedTuple
 from uuid import UUID
 
@@ -56,6 +56,15 @@ class Erased(NamedTuple):
 
 
 NOT_FOUND: Final = Erased(False, 0, 0, None)
+
+
+class Taken(NamedTuple):
+    """What went, as receipts say it. `erased_on`: ISO date, UTC."""
+
+    erased_on: str
+    identifiers: int
+    kinds: dict[str, int]
+    events: int
 
 
 class Begun(NamedTuple):
@@ -115,10 +124,19 @@ class Eraser:
         self.advance(begun.jobs)
         remains = self.finish(begun.jobs)
         preview = begun.previews[token]
-        return Erased(True, preview.identifiers, preview.events, self.receipt(preview, suppress, remains))
+        return Erased(True, preview.identifiers, preview.events, self.receipt(self.taken(preview), suppress, remains))
 
-    def begin(self, tokens: Sequence[bytes], *, force: bool, suppress: bool) -> Begun:
+    def begin(
+        self,
+        tokens: Sequence[bytes],
+        *,
+        force: bool,
+        suppress: bool,
+        before: Callable[[Mapping[bytes, Preview]], None] = lambda _taken: None,
+    ) -> Begun:
         """Plan and record the erasure of the people of these tokens; who needs `force` is left out without it.
+
+        `before` is told whom it takes before it is recorded, when they can still be found again.
 
         With `suppress` their hashes are on the vault's list first: nothing that is kept says which of the tokens were
         suppressed, so a crash before the record leaves people refused and not erased, to be erased again.
@@ -128,10 +146,11 @@ class Eraser:
 
         def make(reads: ErasureReads) -> list[Erasure]:
             found.update(plan_many(reads, kinds, self.rules, force=force))
-            taken = [each for each in found.values() if force or not each.problems]
+            taken = {token: each for token, each in found.items() if force or not each.problems}
+            before(taken)
             if suppress:
-                self._suppress(taken)
-            return [self._erasure(each) for each in taken]
+                self._suppress(taken.values())
+            return [self._erasure(each) for each in taken.values()]
 
         jobs = [Job(each, "fact") for each in self.store.begin(make)]
         failpoint("erase.after_fact")
@@ -141,7 +160,7 @@ class Eraser:
     def _erasure(self, preview: Preview) -> Erasure:
         return Erasure(
             id=self.new_id().hex(),
-            on=self.now().astimezone(UTC).date(),
+            on=self._today(),
             tokens=sorted(each.hex() for each in preview.tokens),
             profiles=sorted(each.hex() for each in preview.profiles),
         )
@@ -170,7 +189,7 @@ class Eraser:
         self.store.clean()
         self.vault_rows.clean()  # last: it also ends the WAL, into which reading a page may have copied it
         failpoint("erase.after_clean")
-        self.store.advance([job.erasure.id for job in jobs], "receipt", self.now().astimezone(UTC).date())
+        self.store.advance([job.erasure.id for job in jobs], "receipt", self._today())
         return self.vault_rows.remains()
 
     def check_rights(self) -> None:
@@ -200,7 +219,7 @@ class Eraser:
         back = self.store.not_named(tokens) | self.vault_rows.present(tokens) if tokens else set()
         return [each for each in known if not back.isdisjoint(each.token_bytes())]
 
-    def receipt(self, preview: Preview, suppressed: bool, remains: Sequence[Remains]) -> dict[str, object]:
+    def receipt(self, taken: Taken, suppressed: bool, remains: Sequence[Remains]) -> dict[str, object]:
         """What the person who asked may keep: proof without personal data, and what is still to go where.
 
         Nothing in it stands in the folder beside a token, so whoever has both cannot join them by an id or a time.
@@ -208,14 +227,18 @@ class Eraser:
         """
         said: dict[str, object] = {
             "id": str(UUID(bytes=self.new_id())),
-            "erased_on": self.now().astimezone(UTC).date().isoformat(),
-            "identifiers": preview.identifiers,
-            "kinds": preview.kinds,
-            "events": preview.events,
+            **taken._asdict(),
             "suppressed": suppressed,
             "remains": [each._asdict() for each in remains],
         }
         return said | {"sha256": self._proof(said)}
+
+    def taken(self, preview: Preview) -> Taken:
+        """What a receipt says of a preview that is carried out now."""
+        return Taken(self._today().isoformat(), preview.identifiers, preview.kinds, preview.events)
+
+    def _today(self) -> date:
+        return self.now().astimezone(UTC).date()
 
     def is_ours(self, receipt: Mapping[str, object]) -> bool:
         """Whether this deployment wrote a receipt, and nobody changed it."""
@@ -305,8 +328,9 @@ class Eraser:
         for at in range(0, len(erasures), TOGETHER):
             some = erasures[at : at + TOGETHER]
             with self.store.writing() as writes:
-                delete_projections(writes, some, self.rules, to_us(self.now()))
-                writes.advance(_ids(some), "projections")
+                left = writes.not_past(_ids(some), "vault")  # another process may do the same
+                delete_projections(writes, [each for each in some if each.id in left], self.rules, to_us(self.now()))
+                writes.advance(list(left), "projections")
         failpoint("erase.after_projections")
 
     def _write_ledger(self, erasures: Sequence[Erasure]) -> None:

@@ -132,6 +132,9 @@ class ErasureWrites(ErasureReads, Protocol):
 
     def add_erased_changes(self, profiles: Sequence[tuple[bytes, int]], at_us: int) -> None: ...
 
+    def not_past(self, job_ids: Sequence[str], step: str) -> set[str]:
+        """Of these jobs those that have not done more than this step; nobody else advances them meanwhile."""
+
     def advance(self, job_ids: Sequence[str], step: str) -> None: ...
 
 
@@ -179,6 +182,9 @@ class ErasureVault(Protocol):
 
     def hashes(self, tokens: Collection[bytes]) -> dict[bytes, bytes]:
         """The keyed hash of each token that has a row."""
+
+    def find(self, hashes: Collection[bytes]) -> dict[bytes, bytes]:
+        """The token of each of these hashes that has a row."""
 
     def present(self, tokens: Collection[bytes]) -> AbstractSet[bytes]: ...
 

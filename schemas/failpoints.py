@@ -37,6 +37,7 @@ NAMES: Final = frozenset(
         "erase.after_projections",
         "erase.after_ledger",
         "erase.after_clean",
+        "erase_many.after_chunk",
         "swap.before_commit",
         "swap.after_commit",
         "import.after_append",

@@ -18,7 +18,7 @@ from infra.adapters.postgres_locks import ERASURE_LOCK, IDENTITY_LOCK
 from infra.adapters.postgres_rights import Need, check_rights
 from infra.adapters.postgres_search import clean as clean_search
 from infra.adapters.postgres_store import PostgresStore
-from schemas.erasures import Erasure, Job, Receipt, SealedLetter, Seen, TokenOwner
+from schemas.erasures import STEPS, Erasure, Job, Receipt, SealedLetter, Seen, TokenOwner
 from schemas.facts import PersonErased
 from schemas.store import NO_EVENT
 
@@ -315,6 +315,13 @@ class PostgresErasure:
                     *(Uuid(profile_id), version, at_us),
                 ),
             )
+
+    def not_past(self, job_ids: Sequence[str], step: str) -> set[str]:
+        self._cursor.execute(
+            "select id from jobs where id = any(%s::uuid[]) and step = any(%s) order by id for update",
+            (list(job_ids), list(STEPS[: STEPS.index(step) + 1])),
+        )
+        return {row[0].hex() for row in self._cursor.fetchall()}
 
     def advance(self, job_ids: Sequence[str], step: str) -> None:
         self._cursor.execute("update jobs set step = %s where id = any(%s::uuid[])", (step, list(job_ids)))

@@ -39,6 +39,11 @@ class PostgresVaultRows:
             cursor.execute("select token, hash from identifiers where token = any(%s)", (Uuids(list(tokens)),))
             return {row[0]: bytes(row[1]) for row in cursor.fetchall()}
 
+    def find(self, hashes: Collection[bytes]) -> dict[bytes, bytes]:
+        with self._database.transaction() as cursor:
+            cursor.execute("select hash, token from identifiers where hash = any(%s::bytea[])", (list(hashes),))
+            return {bytes(row[0]): row[1] for row in cursor.fetchall()}
+
     def present(self, tokens: Collection[bytes]) -> set[bytes]:
         with self._database.transaction() as cursor:
             cursor.execute("select token from identifiers where token = any(%s)", (Uuids(list(tokens)),))
