@@ -21,6 +21,8 @@ from infra.adapters.connection_pool import Lane
 from infra.adapters.data_folder import DataFolder, Running
 from infra.adapters.disk import WORKER, Disk, room_needed
 from infra.adapters.embedded_postgres import EmbeddedPostgres, lost
+from infra.adapters.erasure_ledger import LEDGER
+from infra.adapters.erasure_upgrade import part_hashes_from_tokens
 from infra.adapters.kafka_access import KafkaAccess
 from infra.adapters.master_key import master_key
 from infra.adapters.migrations import migrate
@@ -120,6 +122,7 @@ def prepare(settings: Settings, adapters: Adapters, say: Say = quiet) -> Deploym
     migrate(server.vault_dsn, "vault")
     with closing(open_vault(settings, server.dsn, server.vault_dsn)) as vault:
         _ = vault.hash_key  # makes it, or proves that the master key is the right one
+    part_hashes_from_tokens(server.dsn, server.vault_dsn, adapters.folder.ledger / LEDGER)
     with closing(Database(server.dsn, "touchfold start")) as database:
         deployment = ensure_deployment(database, settings)
         if adapters.kafka is None:

@@ -18,8 +18,8 @@ from infra.log_lines import described
 from schemas.errors import ArchiveDamaged, ConnectionsInUse, StoreUnavailable, TouchfoldError
 
 if TYPE_CHECKING:
+    from infra.adapters.erasure_ledger import LedgerFile
     from infra.adapters.parquet_archive import ParquetArchive
-    from infra.adapters.postgres_erasure import LedgerFile
     from infra.adapters.postgres_tokens import TokenRow
     from schemas.waits import Waiting
 

@@ -13,10 +13,10 @@ from typing import Final
 from infra import checks
 from infra.adapters.data_folder import DataFolder, Running
 from infra.adapters.embedded_postgres import EmbeddedPostgres
+from infra.adapters.erasure_ledger import LedgerFile
 from infra.adapters.master_key import read_key
 from infra.adapters.migrations import FOLDER
 from infra.adapters.postgres import Database
-from infra.adapters.postgres_erasure import LedgerFile
 from infra.archives import archive_of
 from infra.asking import health_of, readiness_of
 from infra.bootstrap import Session, session

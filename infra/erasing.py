@@ -7,8 +7,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from infra.adapters.erasure_ledger import LedgerFile
 from infra.adapters.phones import Phones
-from infra.adapters.postgres_erasure import LedgerFile, PostgresErasures
+from infra.adapters.postgres_erasure import PostgresErasures
 from infra.adapters.vault import PostgresVault
 from infra.adapters.vault_erasure import PostgresVaultRows
 from processors.erase import Eraser

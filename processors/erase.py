@@ -1,22 +1,24 @@
-"""Erases a person: everything the profile of an identifier holds, step by step, each step repeatable (design C12).
+"""Erases people: everything the profiles of some identifiers hold, step by step, each step repeatable (design C12).
 
 The order is what makes it safe: the erased tokens are known to FOLD before any process forgets their keys, and no
 process remembers a key when its row is destroyed. What survives are events without owner, counted in totals.
+
+Many people take every step together: what costs the same for one and for a thousand (two epochs of the vault, a look
+into every dead letter, tables written anew) is paid once (decision 0027).
 """
 
-import binascii
-import re
-from collections.abc import Callable, Collection, Iterable, Sequence
+import hmac
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
-from hashlib import sha256
+from datetime import UTC, date, datetime
 from typing import Final, NamedTuple
 from uuid import UUID
 
 import msgspec
 
+from processors.erase_letters import Names
+from processors.erase_plan import Preview, plan, plan_many, route_key, same_people
 from projections.figures import add_profile
 from projections.identity import Evidence, find_hubs
 from projections.state import LocalDays
@@ -39,25 +41,12 @@ from schemas.failpoints import failpoint
 from schemas.figures import Cells
 from schemas.identifiers import PhoneForm, normalise
 from schemas.identity_rules import DEFAULT_RULES, IdentityRules
-from schemas.ports import OpenIdentifier, Sealer, Vault
+from schemas.ports import Sealer, Vault
 from schemas.record import to_us
 
 LEASES_S: Final = 15.0  # three times a lease: one that is still held then is a fault
 LETTERS: Final = 500  # read at a time; a letter is at most 32 KiB
-
-
-class Preview(NamedTuple):
-    """What an erasure would take."""
-
-    tokens: frozenset[bytes]
-    profiles: frozenset[bytes]
-    kinds: dict[str, int]
-    events: int
-    problems: tuple[Problem, ...]  # why it needs --force
-
-    @property
-    def identifiers(self) -> int:
-        return len(self.tokens)
+TOGETHER: Final = 100  # people whose projections go in one transaction, which DECIDE waits for
 
 
 class Erased(NamedTuple):
@@ -70,6 +59,24 @@ class Erased(NamedTuple):
 
 
 NOT_FOUND: Final = Erased(False, 0, 0, None)
+
+
+class Taken(NamedTuple):
+    """What went, as receipts say it. `erased_on`: ISO date, UTC."""
+
+    erased_on: str
+    identifiers: int
+    kinds: dict[str, int]
+    events: int
+
+
+class Begun(NamedTuple):
+    """People whose erasure cannot be stopped any more, each by the first token that named them."""
+
+    jobs: list[Job]
+    previews: dict[bytes, Preview]
+    refused: dict[bytes, tuple[Problem, ...]]  # who needs --force: nothing was done
+    same: dict[bytes, bytes]  # of every token that was asked for, the one that its person has here
 
 
 @dataclass(frozen=True)
@@ -102,115 +109,206 @@ class Eraser:
 
     def preview(self, token: bytes) -> Preview:
         with self.store.reading() as reads:
-            return plan(reads, token, self.rules, self._kind_of(token))
+            return plan(reads, token, self.rules, self._kinds_of([token])[token])
 
     def erase(self, kind: str, value: str, *, force: bool = False, suppress: bool = False) -> Erased:
         """Do all steps. Raises ErasureRefused when it needs `force`, RightsMissing before anything is deleted; after
         any other error `resume` goes on.
         """
-        self._check_rights()
+        self.check_rights()
         token = self.find(kind, value)
         if token is None:
-            if suppress and (normal := normalise(kind, value, phone=self.phone)) is not None:
-                self._suppress([self.hash_of(kind, normal)])
+            if suppress:
+                self.suppress_strangers([(kind, value)])
             return NOT_FOUND
-        kind_of = self._kind_of(token)
+        begun = self.begin([token], force=force, suppress=suppress)
+        if begun.refused:
+            raise ErasureRefused("erasing this person needs --force", begun.refused[token])
+        self.advance(begun.jobs)
+        remains = self.finish(begun.jobs)
+        preview = begun.previews[token]
+        return Erased(True, preview.identifiers, preview.events, self.receipt(self.taken(preview), suppress, remains))
 
-        def make(reads: ErasureReads) -> Erasure:
-            wanted = plan(reads, token, self.rules, kind_of)
-            if wanted.problems and not force:
-                raise ErasureRefused("erasing this person needs --force", wanted.problems)
-            return Erasure(
-                id=self.new_id().hex(),
-                at=self.now(),
-                tokens=sorted(each.hex() for each in wanted.tokens),
-                hashes=sorted(each.hex() for each in self.vault_rows.hashes(wanted.tokens)),
-                profiles=sorted(each.hex() for each in wanted.profiles),
-                kinds=wanted.kinds,
-                events=wanted.events,
-                suppress=suppress,
-            )
+    def begin(
+        self,
+        tokens: Sequence[bytes],
+        *,
+        force: bool,
+        suppress: bool,
+        before: Callable[[Mapping[bytes, Preview]], None] = lambda _taken: None,
+    ) -> Begun:
+        """Plan and record the erasure of the people of these tokens; who needs `force` is left out without it.
 
-        erasure = self.store.begin(make)
+        `before` is told whom it takes before it is recorded, when they can still be found again.
+
+        With `suppress` their hashes are on the vault's list first: nothing that is kept says which of the tokens were
+        suppressed, so a crash before the record leaves people refused and not erased, to be erased again.
+        """
+        kinds = self._kinds_of(tokens)
+        found: dict[bytes, Preview] = {}
+
+        def make(reads: ErasureReads) -> list[Erasure]:
+            found.update(plan_many(reads, kinds, self.rules, force=force))
+            taken = {token: each for token, each in found.items() if force or not each.problems}
+            before(taken)
+            if suppress:
+                self._suppress(taken.values())
+            return [self._erasure(each) for each in taken.values()]
+
+        jobs = [Job(each, "fact") for each in self.store.begin(make)]
         failpoint("erase.after_fact")
-        return self.run(Job(erasure, "fact"))
+        refused = {} if force else {token: each.problems for token, each in found.items() if each.problems}
+        return Begun(jobs, found, refused, same_people(tokens, found))
 
-    def _kind_of(self, token: bytes) -> str:
-        found = self.vault.open([token])
-        return found[token].kind if token in found else "unknown"
+    def _erasure(self, preview: Preview) -> Erasure:
+        return Erasure(
+            id=self.new_id().hex(),
+            on=self._today(),
+            tokens=sorted(each.hex() for each in preview.tokens),
+            profiles=sorted(each.hex() for each in preview.profiles),
+        )
 
-    def run(self, job: Job) -> Erased:
-        """Do the steps of a job that are not done."""
-        steps: dict[str, Callable[[Erasure], None]] = {
+    def _kinds_of(self, tokens: Sequence[bytes]) -> dict[bytes, str]:
+        found = self.vault.open(tokens)
+        return {token: found[token].kind if token in found else "unknown" for token in tokens}
+
+    def advance(self, jobs: Sequence[Job]) -> None:
+        """Do the steps that are not done, but for the last one, which `finish` does for any number of jobs."""
+        steps: dict[str, Callable[[Sequence[Erasure]], None]] = {
             "tokens": self._name_tokens,
             "epoch": self._new_epoch,
             "letters": self._delete_letters,
             "vault": self._destroy,
             "projections": self._delete_projections,
-            "receipt": self._write_receipt,
+            "ledger": self._write_ledger,
         }
-        for step in STEPS[STEPS.index(job.step) + 1 :]:
-            steps[step](job.erasure)
-        receipt = receipt_of(job.erasure, self.vault_rows.remains())
-        return Erased(True, len(job.erasure.tokens), job.erasure.events, receipt)
+        for number, step in enumerate(STEPS):
+            due = [job.erasure for job in jobs if STEPS.index(job.step) < number]
+            if due and step in steps:
+                steps[step](due)
 
-    def _check_rights(self) -> None:
+    def finish(self, jobs: Sequence[Job]) -> list[Remains]:
+        """The last step: deleted rows are written over where that can be. Returns where something is left."""
+        self.store.clean()
+        self.vault_rows.clean()  # last: it also ends the WAL, into which reading a page may have copied it
+        failpoint("erase.after_clean")
+        self.store.advance([job.erasure.id for job in jobs], "receipt", self._today())
+        return self.vault_rows.remains()
+
+    def check_rights(self) -> None:
+        """Raises RightsMissing where one of the steps is not allowed to our account."""
         self.store.check_rights()
         self.vault_rows.check_rights()
 
     def resume(self) -> int:
         """Finish open jobs, and do again what the ledger knows and a restored database does not; returns how many."""
+        self._compare_suppressed()
         jobs = self.store.open_jobs()
         opened = {job.erasure.id for job in jobs}
-        for erasure in self.ledger.read():
-            tokens = erasure.token_bytes()
-            if erasure.id not in opened and (self.store.not_named(tokens) or self.vault_rows.present(tokens)):
-                self.store.add_job(erasure)
-                jobs.append(Job(erasure, "fact"))
+        undone = [each for each in self._undone() if each.id not in opened]
+        if undone:
+            self.store.add_jobs(undone)
+            jobs += [Job(each, "fact") for each in undone]
         if jobs:
-            self._check_rights()
-        for job in jobs:
-            self.run(job)
+            self.check_rights()
+            self.advance(jobs)
+            self.finish(jobs)
         return len(jobs)
 
-    def unsuppress(self, kind: str, value: str) -> int:
-        """Let a person in again, by any identifier that was suppressed with them; returns how many identifiers."""
-        normal = normalise(kind, value, phone=self.phone)
-        if normal is None:
-            return 0
-        hashed = self.hash_of(kind, normal)
-        count = self.vault_rows.unsuppress({hashed} | self.store.hashes_of_erasures_with(hashed))
-        if count:
-            self.vault_rows.forget_everywhere(self.leases_s)
-        return count
+    def _undone(self) -> list[Erasure]:
+        """What the ledger knows and the databases do not."""
+        known = self.ledger.read()
+        tokens = {token for each in known for token in each.token_bytes()}
+        back = self.store.not_named(tokens) | self.vault_rows.present(tokens) if tokens else set()
+        return [each for each in known if not back.isdisjoint(each.token_bytes())]
 
-    def _suppress(self, hashes: Collection[bytes]) -> None:
-        self.vault_rows.suppress(hashes, self.now())
+    def receipt(self, taken: Taken, suppressed: bool, remains: Sequence[Remains]) -> dict[str, object]:
+        """What the person who asked may keep: proof without personal data, and what is still to go where.
+
+        Nothing in it stands in the folder beside a token, so whoever has both cannot join them by an id or a time.
+        `sha256`: keyed hash of the rest, which nobody but this deployment can make.
+        """
+        said: dict[str, object] = {
+            "id": str(UUID(bytes=self.new_id())),
+            **taken._asdict(),
+            "suppressed": suppressed,
+            "remains": [each._asdict() for each in remains],
+        }
+        return said | {"sha256": self._proof(said)}
+
+    def taken(self, preview: Preview) -> Taken:
+        """What a receipt says of a preview that is carried out now."""
+        return Taken(self._today().isoformat(), preview.identifiers, preview.kinds, preview.events)
+
+    def _today(self) -> date:
+        return self.now().astimezone(UTC).date()
+
+    def is_ours(self, receipt: Mapping[str, object]) -> bool:
+        """Whether this deployment wrote a receipt, and nobody changed it."""
+        said = {name: value for name, value in receipt.items() if name != "sha256"}
+        return hmac.compare_digest(str(receipt.get("sha256", "")).encode(), self._proof(said).encode())
+
+    def _proof(self, said: Mapping[str, object]) -> str:
+        key = self.hash_of("touchfold", "receipts")
+        return hmac.digest(key, msgspec.json.encode(said, order="sorted"), "sha256").hex()
+
+    # --- the suppressed ----------------------------------------------------------------------------------------------
+
+    def suppress_strangers(self, identifiers: Iterable[tuple[str, str]]) -> None:
+        """Refuse people whom nobody knows yet; each identifier is somebody else."""
+        normal = [(kind, normalise(kind, value, phone=self.phone)) for kind, value in identifiers]
+        self._add_to_list([[self.hash_of(kind, value)] for kind, value in normal if value is not None])
         self.vault_rows.forget_everywhere(self.leases_s)
+
+    def unsuppress(self, kind: str, value: str) -> bool:
+        """Let a person in again, by any identifier that was suppressed with them; False where it was not."""
+        normal = normalise(kind, value, phone=self.phone)
+        if normal is None or not self.vault_rows.unsuppress(self.hash_of(kind, normal)):
+            return False
+        self.ledger.keep_suppressed(self.vault_rows.suppressed())
+        self.vault_rows.forget_everywhere(self.leases_s)
+        return True
+
+    def _suppress(self, people: Iterable[Preview]) -> None:
+        people = list(people)
+        hashes = self.vault_rows.hashes({token for each in people for token in each.tokens})
+        self._add_to_list([[hashes[token] for token in each.tokens if token in hashes] for each in people])
+
+    def _add_to_list(self, people: Sequence[Collection[bytes]]) -> None:
+        self.vault_rows.suppress(people)
+        self.ledger.keep_suppressed(self.vault_rows.suppressed())
+
+    def _compare_suppressed(self) -> None:
+        """What a restore took from the vault's list comes back from the ledger's, and the other way round."""
+        kept, known = self.ledger.suppressed(), self.vault_rows.suppressed()
+        lost = {hashed: mark for hashed, mark in kept.items() if hashed not in known}
+        if lost:
+            self.vault_rows.add_suppressed(lost)
+            self.vault_rows.forget_everywhere(self.leases_s)
+        if known.keys() - kept.keys():
+            self.ledger.keep_suppressed({**kept, **known})
 
     # --- the steps -----------------------------------------------------------------------------------------------
 
-    def _name_tokens(self, erasure: Erasure) -> None:
-        self.store.name_tokens(erasure)
+    def _name_tokens(self, erasures: Sequence[Erasure]) -> None:
+        self.store.name_tokens(erasures)
         failpoint("erase.after_tokens")
 
-    def _new_epoch(self, erasure: Erasure) -> None:
-        if erasure.suppress:
-            self.vault_rows.suppress(erasure.hash_bytes(), erasure.at)
+    def _new_epoch(self, erasures: Sequence[Erasure]) -> None:
         self.vault_rows.forget_everywhere(self.leases_s)
-        self.store.advance(erasure.id, "epoch")
+        self.store.advance(_ids(erasures), "epoch")
         failpoint("erase.after_epoch")
 
-    def _delete_letters(self, erasure: Erasure) -> None:
+    def _delete_letters(self, erasures: Sequence[Erasure]) -> None:
         """Letters without tokens are opened and searched: now, while the values can still be read."""
-        values = list(self.vault.open(erasure.token_bytes()).values())
+        names = Names(self.vault.open(_tokens(erasures)).values(), self.phone)
         after = bytes(16)
-        while values and (letters := self.store.letters_without_tokens(after, LETTERS)):
+        while names and (letters := self.store.letters_without_tokens(after, LETTERS)):
             after = letters[-1].id
-            found = [id_ for id_, plain in self._opened(letters) if mentions(plain, values, self.phone)]
+            found = [id_ for id_, plain in self._opened(letters) if names.are_in(plain)]
             if found:
                 self.store.delete_letters(found)
-        self.store.advance(erasure.id, "letters")
+        self.store.advance(_ids(erasures), "letters")
 
     def _opened(self, letters: Sequence[SealedLetter]) -> Iterable[tuple[bytes, bytes]]:
         try:
@@ -224,95 +322,46 @@ class Eraser:
             if opened is not None:
                 yield letter.id, opened
 
-    def _destroy(self, erasure: Erasure) -> None:
-        self.vault_rows.destroy(erasure.token_bytes())
-        self.store.advance(erasure.id, "vault")
+    def _destroy(self, erasures: Sequence[Erasure]) -> None:
+        self.vault_rows.destroy(_tokens(erasures))
+        self.store.advance(_ids(erasures), "vault")
         failpoint("erase.after_vault")
 
-    def _delete_projections(self, erasure: Erasure) -> None:
-        with self.store.writing() as writes:
-            delete_projections(writes, erasure, self.rules)
-            writes.advance(erasure.id, "projections")
+    def _delete_projections(self, erasures: Sequence[Erasure]) -> None:
+        for at in range(0, len(erasures), TOGETHER):
+            some = erasures[at : at + TOGETHER]
+            with self.store.writing() as writes:
+                left = writes.not_past(_ids(some), "vault")  # another process may do the same
+                delete_projections(writes, [each for each in some if each.id in left], self.rules, to_us(self.now()))
+                writes.advance(list(left), "projections")
         failpoint("erase.after_projections")
 
-    def _write_receipt(self, erasure: Erasure) -> None:
+    def _write_ledger(self, erasures: Sequence[Erasure]) -> None:
         self.store.number_feed()
-        self.ledger.append(erasure, digest_of(erasure))
-        failpoint("erase.after_receipt")
-        self.store.advance(erasure.id, "receipt", self.now())
+        self.ledger.append(erasures)
+        failpoint("erase.after_ledger")
+        self.store.advance(_ids(erasures), "ledger")
 
 
-def digest_of(erasure: Erasure) -> str:
-    """SHA-256 over the sorted keyed hashes of the identifiers, one a line."""
-    return sha256("\n".join(sorted(erasure.hashes)).encode()).hexdigest()
+def _ids(erasures: Iterable[Erasure]) -> list[str]:
+    return [each.id for each in erasures]
 
 
-def receipt_of(erasure: Erasure, remains: Sequence[Remains]) -> dict[str, object]:
-    """What the person who asked may keep: proof without personal data, and what is still to go where."""
-    return {
-        "id": str(UUID(hex=erasure.id)),
-        "erased_at": erasure.at.isoformat().replace("+00:00", "Z"),
-        "identifiers": len(erasure.tokens),
-        "kinds": erasure.kinds,
-        "events": erasure.events,
-        "suppressed": erasure.suppress,
-        "sha256": digest_of(erasure),
-        "remains": [each._asdict() for each in remains],
-    }
+def _tokens(erasures: Iterable[Erasure]) -> list[bytes]:
+    return [token for each in erasures for token in each.token_bytes()]
 
 
-def route_key(tokens: Iterable[tuple[str, bytes]], rules: IdentityRules) -> bytes:
-    """The token whose key seals the events of a signature: the highest-ranked, ties to the smaller token."""
-    return min((rules.rank(kind), token) for kind, token in tokens)[1]
-
-
-def plan(reads: ErasureReads, token: bytes, rules: IdentityRules, kind: str) -> Preview:
-    """The tokens of the profile that the token belongs to, and what goes with them.
-
-    A hub is shared with others: it goes only when it is the one named. A token that was seen in events of the
-    person alone goes too, even where its link was refused. `kind`: of the token, if it was never folded.
-    """
-    rows = reads.owners([token])
-    kinds = {token: kind}
-    profiles: set[bytes] = set()
-    for row in rows:
-        kinds[token] = row.kind
-        if row.profile_id is not None:
-            profiles.add(row.profile_id)
-        if not row.hub and row.profile_id is not None:
-            kinds |= {each.token: each.kind for each in reads.members(profiles) if not each.hub}
-    seen = {each.signature: each for each in reads.evidence_of(kinds)}
-    gone = {s for s, each in seen.items() if each.profile_id in profiles or route_key(each.tokens, rules) in kinds}
-    beside = {t: k for s in gone for k, t in seen[s].tokens if t not in kinds}
-    kept = {t for each in reads.evidence_of(beside) if each.signature not in gone for _, t in each.tokens}
-    alone = {t: k for t, k in beside.items() if t not in kept}
-    profiles |= {row.profile_id for row in reads.owners(alone) if row.profile_id is not None}
-    kinds |= alone
-    refused = reads.count_refused(kinds, seen)
-    counts = {name: list(kinds.values()).count(name) for name in sorted(set(kinds.values()))}
-    problems = _problems(counts.get("user_id", 0), refused)
-    return Preview(frozenset(kinds), frozenset(profiles), counts, reads.count_events(gone), problems)
-
-
-def _problems(user_ids: int, refused: int) -> tuple[Problem, ...]:
-    found = []
-    if user_ids > 1:
-        found.append(Problem("user_id", f"the profile holds {user_ids} user_ids: these may be different people"))
-    if refused:
-        found.append(Problem("", f"{refused} refused links touch it: whose these identifiers are is an open case"))
-    return tuple(found)
-
-
-def delete_projections(writes: ErasureWrites, erasure: Erasure, rules: IdentityRules) -> None:
-    """Delete what was computed of the person. Their signatures lose owner and evidence; signatures of others lose the
-    erased token alone, and are resolved again where that may change who is whom.
+def delete_projections(writes: ErasureWrites, erasures: Iterable[Erasure], rules: IdentityRules, at_us: int) -> None:
+    """Delete what was computed of these people. Their signatures lose owner and evidence; signatures of others lose the
+    erased tokens alone, and are resolved again where that may change who is whom.
 
     States go with the route key, as a rebuild has it: where that is a hub that stays, the state stays unowned, until
     the hub is erased itself.
     """
-    erased = set(erasure.token_bytes())
+    erasures = list(erasures)
+    erased = set(_tokens(erasures))
     seen = {each.signature: each for each in writes.evidence_of(erased)}
-    ended = {bytes.fromhex(profile) for profile in erasure.profiles}
+    ended = {bytes.fromhex(profile) for each in erasures for profile in each.profiles}
     ended |= {row.profile_id for row in writes.owners(erased) if row.profile_id in erased}
     unread = {s for s, each in seen.items() if route_key(each.tokens, rules) in erased}
     gone = unread | {s for s, each in seen.items() if each.profile_id in ended}
@@ -330,7 +379,7 @@ def delete_projections(writes: ErasureWrites, erasure: Erasure, rules: IdentityR
     writes.delete_token_rows(stay - kept)  # of events that came after the plan: nothing is left that holds them
     writes.set_receipts(_receipts([*left, *around], stay))
     writes.mark_identity([each.signature for each in (*left, *around)])
-    writes.add_erased_changes(published, to_us(erasure.at))
+    writes.add_erased_changes(published, at_us)
 
 
 def _uncount(writes: ErasureWrites, profile_ids: Collection[bytes]) -> None:
@@ -371,46 +420,3 @@ def _receipts(evidence: Iterable[Seen], tokens: AbstractSet[bytes]) -> list[Rece
             if token in tokens:
                 found.setdefault(token, []).append((each.first_us, each.first_event))
     return [Receipt(token, min(receipts), max(receipts)) for token, receipts in sorted(found.items())]
-
-
-_LONG_ENOUGH: Final = 5  # letters of a value that is looked for inside longer texts
-
-
-def mentions(plain: bytes, values: Iterable[OpenIdentifier], phone: PhoneForm) -> bool:
-    """Whether a dead letter names one of the values: as a whole field in its normal form, or inside a text as a word.
-
-    Values under 5 letters count as whole fields only: "42" stands in every other letter.
-    """
-    values = list(values)
-    fields = _fields(plain)
-    wanted = {(each.kind, each.value) for each in values}
-    kinds = {each.kind for each in values}
-    if any((kind, normalise(kind, field, phone=phone)) in wanted for kind in kinds for field in fields):
-        return True
-    words = [re.escape(each.value.casefold()) for each in values if len(each.value) >= _LONG_ENOUGH]
-    words += [each.token.hex() for each in values]  # a whole record may be inside
-    pattern = re.compile(rf"(?<!\w)(?:{'|'.join(words)})(?!\w)")
-    return any(pattern.search(field.casefold()) for field in fields if isinstance(field, str))
-
-
-def _fields(plain: bytes) -> list[str | int | float]:
-    """Every scalar of a JSON text, keys included; the whole text where it is none, or holds bytes that are none."""
-    try:
-        item = msgspec.json.decode(plain)
-    except (msgspec.MsgspecError, RecursionError):
-        return [plain.decode(errors="replace")]
-    found: list[str | int | float] = []
-    if isinstance(item, dict) and isinstance(item.get("bytes"), str):  # of a body that is no JSON, beside its times
-        with suppress(binascii.Error):
-            found.append(binascii.a2b_base64(item["bytes"]).decode(errors="replace"))
-    stack = [item]
-    while stack:
-        top = stack.pop()
-        if isinstance(top, dict):
-            stack.extend(top)
-            stack.extend(top.values())
-        elif isinstance(top, list):
-            stack.extend(top)
-        elif isinstance(top, str | int | float):
-            found.append(top)
-    return found

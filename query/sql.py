@@ -36,7 +36,7 @@ TABLES: Final[Mapping[str, tuple[Column, ...]]] = {
         Column("received_at", "TIMESTAMP WITH TIME ZONE", "when it came in"),
         Column("source", "VARCHAR", "who sent it"),
         Column("profile_id", "VARCHAR", "whose it is; NULL when nobody's (any more)"),
-        Column("signature", "VARCHAR", "the set of identifiers it carried"),
+        Column("signature", "VARCHAR", "the set of identifiers it carried; NULL where profile_id is"),
         Column("order_id", "VARCHAR", "properties.order_id"),
         Column("revenue", "DECIMAL(18,4)", "revenue, else total, else the sum of its lines"),
         Column("currency", "VARCHAR", "of the revenue; the deployment's when none was given"),
@@ -298,9 +298,12 @@ BASES: Final = (
 )
 """Arrow tables that the process registers; `_archive` and `_tail` have the columns of event_columns.EVENT_SCHEMA."""
 
+# Events that are nobody's (any more) have no set of identifiers: who knows one event of an erased person would find all
+# others by it (decision 0027).
 _EVENTS: Final = """
 create view events as
-select e.id, e.message_id, e.type, e.name, e.occurred_at, e.received_at, e.source, o.profile_id, e.signature,
+select e.id, e.message_id, e.type, e.name, e.occurred_at, e.received_at, e.source, o.profile_id,
+    case when o.profile_id is not null then e.signature end as signature,
     e.order_id, e.revenue, e.currency, e.campaign_id, e.product_ids,
     e.properties::json as properties, e.context::json as context, e.sealed_names
 from (

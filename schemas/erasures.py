@@ -1,36 +1,37 @@
-"""What an erasure is about, and the ports it works through (design C12). Tokens and hashes, never values."""
+"""What an erasure is about, and the ports it works through (design C12). Tokens and hashes, never values.
+
+No place holds both of one person: whoever has the folder and its key could guess an address, hash it, and read on
+from the hash to the token that the log still carries (decision 0027).
+"""
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import AbstractContextManager
-from datetime import datetime
+from datetime import date
 from typing import Final, NamedTuple, Protocol
 
 import msgspec
 
 from schemas.figures import Counted, FigureTx
 
-STEPS: Final = ("fact", "tokens", "epoch", "letters", "vault", "projections", "receipt")
+STEPS: Final = ("fact", "tokens", "epoch", "letters", "vault", "projections", "ledger", "receipt")
 """In this order; a job's `step` is the last one that is done. Each may be done twice."""
 
 
 class Erasure(msgspec.Struct, frozen=True, kw_only=True):
-    """One erasure, as its job, its fact and its ledger line hold it. Ids, tokens and hashes in hexadecimal."""
+    """One erasure, as its job, its fact and its ledger line hold it. Ids and tokens in hexadecimal.
+
+    The side of the tokens: no hash, and neither the time, the counts nor the id of the receipt, which somebody may
+    keep beside a name.
+    """
 
     id: str
-    at: datetime
+    on: date  # UTC
     tokens: list[str]
-    hashes: list[str]  # keyed hashes of the identifiers in the vault, same order not promised
     profiles: list[str]  # profile ids that end
-    kinds: dict[str, int]  # identifiers by kind
-    events: int
-    suppress: bool = False
 
     def token_bytes(self) -> list[bytes]:
         return [bytes.fromhex(token) for token in self.tokens]
-
-    def hash_bytes(self) -> list[bytes]:
-        return [bytes.fromhex(hashed) for hashed in self.hashes]
 
 
 class Job(NamedTuple):
@@ -93,10 +94,11 @@ class ErasureReads(Protocol):
     def nobodys(self, routes: Iterable[bytes]) -> set[bytes]:
         """The signatures that an erasure took from their owner and whose events are sealed under one of these."""
 
-    def count_events(self, signatures: Iterable[bytes]) -> int: ...
+    def events_of(self, signatures: Iterable[bytes]) -> dict[bytes, int]:
+        """How many applied events each has; one without any is left out."""
 
-    def count_refused(self, tokens: Iterable[bytes], signatures: Iterable[bytes]) -> int:
-        """Refused links of these signatures, or to these tokens."""
+    def refused(self, tokens: Iterable[bytes], signatures: Iterable[bytes]) -> list[tuple[bytes, bytes]]:
+        """(signature, token) of the refused links of these signatures, or to these tokens."""
 
 
 class ErasureWrites(ErasureReads, FigureTx, Protocol):
@@ -138,7 +140,10 @@ class ErasureWrites(ErasureReads, FigureTx, Protocol):
 
     def add_erased_changes(self, profiles: Sequence[tuple[bytes, int]], at_us: int) -> None: ...
 
-    def advance(self, job_id: str, step: str) -> None: ...
+    def not_past(self, job_ids: Sequence[str], step: str) -> set[str]:
+        """Of these jobs those that have not done more than this step; nobody else advances them meanwhile."""
+
+    def advance(self, job_ids: Sequence[str], step: str) -> None: ...
 
 
 class ErasureStore(Protocol):
@@ -149,18 +154,18 @@ class ErasureStore(Protocol):
 
     def reading(self) -> AbstractContextManager[ErasureReads]: ...
 
-    def begin(self, make: Callable[[ErasureReads], Erasure]) -> Erasure:
-        """Plan and record job and fact, while no FOLD and no identity decision is under way."""
+    def begin(self, make: Callable[[ErasureReads], Sequence[Erasure]]) -> Sequence[Erasure]:
+        """Plan and record jobs and facts, while no FOLD and no identity decision is under way."""
 
-    def add_job(self, erasure: Erasure) -> None:
-        """A job at its first step, if it is not there: an erasure that a restore has undone."""
+    def add_jobs(self, erasures: Sequence[Erasure]) -> None:
+        """Jobs at their first step, where they are not there: erasures that a restore has undone."""
 
     def open_jobs(self) -> list[Job]: ...
 
-    def name_tokens(self, erasure: Erasure) -> None:
+    def name_tokens(self, erasures: Sequence[Erasure]) -> None:
         """Commit `erased_tokens`, alone with respect to FOLD, and the step."""
 
-    def advance(self, job_id: str, step: str, finished_at: datetime | None = None) -> None: ...
+    def advance(self, job_ids: Sequence[str], step: str, finished_on: date | None = None) -> None: ...
 
     def letters_without_tokens(self, after: bytes, limit: int) -> list[SealedLetter]: ...
 
@@ -170,11 +175,11 @@ class ErasureStore(Protocol):
 
     def number_feed(self) -> None: ...
 
+    def clean(self) -> None:
+        """As the vault's: of the deleted rows of the search index."""
+
     def not_named(self, tokens: Collection[bytes]) -> AbstractSet[bytes]:
         """Those that are not in `erased_tokens`."""
-
-    def hashes_of_erasures_with(self, hashed: bytes) -> set[bytes]:
-        """All hashes of the erasures one of whose hashes this is."""
 
 
 class ErasureVault(Protocol):
@@ -183,28 +188,48 @@ class ErasureVault(Protocol):
     def check_rights(self) -> None:
         """As the store's."""
 
-    def hashes(self, tokens: Collection[bytes]) -> list[bytes]: ...
+    def hashes(self, tokens: Collection[bytes]) -> dict[bytes, bytes]:
+        """The keyed hash of each token that has a row."""
+
+    def find(self, hashes: Collection[bytes]) -> dict[bytes, bytes]:
+        """The token of each of these hashes that has a row."""
 
     def present(self, tokens: Collection[bytes]) -> AbstractSet[bytes]: ...
 
-    def suppress(self, hashes: Collection[bytes], at: datetime) -> None: ...
+    def suppress(self, people: Iterable[Collection[bytes]]) -> None:
+        """Add the hashes of each of these people to the list of the suppressed."""
 
-    def unsuppress(self, hashes: Collection[bytes]) -> int: ...
+    def unsuppress(self, hashed: bytes) -> bool:
+        """Take whoever has this hash from the list, with all of theirs; False where it is not on it."""
+
+    def suppressed(self) -> dict[bytes, bytes]:
+        """The whole list: hash -> a random mark that the hashes of one person share."""
+
+    def add_suppressed(self, marks: Mapping[bytes, bytes]) -> None:
+        """Put back hashes, with their marks, that a restore has undone."""
 
     def forget_everywhere(self, deadline_s: float) -> None:
         """A new epoch; returns when every lease was renewed in it or has expired. Raises StoreUnavailable."""
 
     def destroy(self, tokens: Collection[bytes]) -> None:
-        """Delete the rows, and of what PostgreSQL keeps of them what can be; `remains` is the rest."""
+        """Delete the rows, so that nobody can read them; returns when no process remembers one."""
+
+    def clean(self) -> None:
+        """Of what PostgreSQL keeps of deleted rows remove what can be; `remains` is the rest. Once for many."""
 
     def remains(self) -> list[Remains]:
-        """Where deleted rows may still be after `destroy`."""
+        """Where deleted rows may still be after `clean`."""
 
 
 class Ledger(Protocol):
-    """Outside of every database, so that no restore overwrites it."""
+    """Outside of every database, so that no restore overwrites it: what was erased, and who is suppressed."""
 
-    def append(self, erasure: Erasure, sha256: str) -> None:
+    def append(self, erasures: Sequence[Erasure]) -> None:
         """Durable when it returns; a repeat is left out."""
 
     def read(self) -> list[Erasure]: ...
+
+    def keep_suppressed(self, marks: Mapping[bytes, bytes]) -> None:
+        """Replace the list; durable when it returns."""
+
+    def suppressed(self) -> dict[bytes, bytes]: ...

@@ -1,11 +1,9 @@
 """`ErasureStore` in PostgreSQL: jobs, erased tokens, and the deletions of an erasure (design C12)."""
 
-import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import UTC, date, datetime, time
 from hashlib import blake2b
-from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -19,8 +17,9 @@ from infra.adapters.postgres_control import insert_fact
 from infra.adapters.postgres_figures import PostgresFigureTx, counted_rows
 from infra.adapters.postgres_locks import ERASURE_LOCK, IDENTITY_LOCK
 from infra.adapters.postgres_rights import Need, check_rights
+from infra.adapters.postgres_search import clean as clean_search
 from infra.adapters.postgres_store import PostgresStore
-from schemas.erasures import Erasure, Job, Receipt, SealedLetter, Seen, TokenOwner
+from schemas.erasures import STEPS, Erasure, Job, Receipt, SealedLetter, Seen, TokenOwner
 from schemas.facts import PersonErased
 from schemas.figures import Counted
 from schemas.store import NO_EVENT
@@ -64,18 +63,19 @@ class PostgresErasures:
                 cursor.execute(f"lock table profiles_r{revision} in exclusive mode")
             yield erasure
 
-    def begin(self, make: Callable[["PostgresErasure"], Erasure]) -> Erasure:
+    def begin(self, make: Callable[["PostgresErasure"], Sequence[Erasure]]) -> Sequence[Erasure]:
         with self._database.transaction() as cursor:
             cursor.execute("select pg_advisory_xact_lock(%s), pg_advisory_xact_lock(%s)", (ERASURE_LOCK, IDENTITY_LOCK))
-            erasure = make(PostgresErasure(cursor))
-            _insert_job(cursor, erasure)
-            fact = PersonErased(job=erasure.id, tokens=erasure.tokens, profiles=erasure.profiles)
-            insert_fact(cursor, fact, erasure.at)
-        return erasure
+            erasures = make(PostgresErasure(cursor))
+            _insert_jobs(cursor, erasures)
+            for each in erasures:
+                fact = PersonErased(job=each.id, tokens=each.tokens, profiles=each.profiles)
+                insert_fact(cursor, fact, _morning(each.on))
+        return erasures
 
-    def add_job(self, erasure: Erasure) -> None:
+    def add_jobs(self, erasures: Sequence[Erasure]) -> None:
         with self._database.transaction() as cursor:
-            _insert_job(cursor, erasure)
+            _insert_jobs(cursor, erasures)
 
     def open_jobs(self) -> list[Job]:
         with self._database.transaction() as cursor:
@@ -85,20 +85,26 @@ class PostgresErasures:
             )
             return [Job(msgspec.convert(row[0], Erasure), row[1]) for row in cursor.fetchall()]
 
-    def name_tokens(self, erasure: Erasure) -> None:
+    def name_tokens(self, erasures: Sequence[Erasure]) -> None:
         with self._database.transaction() as cursor:
             cursor.execute("select pg_advisory_xact_lock(%s)", (ERASURE_LOCK,))
-            cursor.execute(
-                "insert into erased_tokens select token, %s from unnest(%s) as token order by 1 on conflict do nothing",
-                (erasure.at, Uuids(erasure.token_bytes())),
-            )
-            PostgresErasure(cursor).advance(erasure.id, "tokens")
+            for on in sorted({each.on for each in erasures}):
+                tokens = [token for each in erasures if each.on == on for token in each.token_bytes()]
+                cursor.execute(
+                    "insert into erased_tokens select token, %s from unnest(%s) as token order by 1"
+                    " on conflict do nothing",
+                    (on, Uuids(tokens)),
+                )
+            PostgresErasure(cursor).advance([each.id for each in erasures], "tokens")
 
-    def advance(self, job_id: str, step: str, finished_at: datetime | None = None) -> None:
+    def advance(self, job_ids: Sequence[str], step: str, finished_on: date | None = None) -> None:
         with self._database.transaction() as cursor:
-            PostgresErasure(cursor).advance(job_id, step)
-            if finished_at is not None:
-                cursor.execute("update jobs set finished_at = %s where id = %s", (finished_at, job_id))
+            PostgresErasure(cursor).advance(job_ids, step)
+            if finished_on is not None:
+                cursor.execute(
+                    "update jobs set finished_at = %s where id = any(%s::uuid[])",
+                    (_morning(finished_on), list(job_ids)),
+                )
 
     def letters_without_tokens(self, after: bytes, limit: int) -> list[SealedLetter]:
         with self._database.transaction() as cursor:
@@ -117,13 +123,8 @@ class PostgresErasures:
             cursor.execute("select token from erased_tokens where token = any(%s)", (Uuids(list(tokens)),))
             return set(tokens) - {row[0] for row in cursor.fetchall()}
 
-    def hashes_of_erasures_with(self, hashed: bytes) -> set[bytes]:
-        with self._database.transaction() as cursor:
-            cursor.execute(
-                "select payload -> 'hashes' from jobs where kind = %s and payload -> 'hashes' ? %s",
-                (KIND, hashed.hex()),
-            )
-            return {bytes.fromhex(each) for row in cursor.fetchall() for each in row[0]}
+    def clean(self) -> None:
+        clean_search(self._database)
 
     def number_feed(self) -> None:
         store = PostgresStore(self._dsn, "touchfold erase")
@@ -136,12 +137,18 @@ class PostgresErasures:
         self._database.close()
 
 
-def _insert_job(cursor: Cursor, erasure: Erasure) -> None:
-    cursor.execute(
-        "insert into jobs (id, kind, step, payload, created_at) values (%s, %s, 'fact', %s, %s)"
-        " on conflict (id) do update set step = 'fact', finished_at = null",
-        (erasure.id, KIND, Json(msgspec.to_builtins(erasure)), erasure.at),
-    )
+def _insert_jobs(cursor: Cursor, erasures: Iterable[Erasure]) -> None:
+    for each in erasures:
+        cursor.execute(
+            "insert into jobs (id, kind, step, payload, created_at) values (%s, %s, 'fact', %s, %s)"
+            " on conflict (id) do update set step = 'fact', finished_at = null",
+            (each.id, KIND, Json(msgspec.to_builtins(each)), _morning(each.on)),
+        )
+
+
+def _morning(day: date) -> datetime:
+    """For columns with a time, where the moment is nobody's business."""
+    return datetime.combine(day, time(), UTC)
 
 
 class PostgresErasure(PostgresFigureTx):
@@ -207,16 +214,19 @@ class PostgresErasure(PostgresFigureTx):
         )
         return {row[0] for row in self._cursor.fetchall()}
 
-    def count_events(self, signatures: Iterable[bytes]) -> int:
-        return self._count("register where verdict = 0 and signature = any(%s)", signatures)
+    def events_of(self, signatures: Iterable[bytes]) -> dict[bytes, int]:
+        self._cursor.execute(
+            "select signature, count(*) from register where verdict = 0 and signature = any(%s) group by 1",
+            (Uuids(list(signatures)),),
+        )
+        return {row[0]: int(row[1]) for row in self._cursor.fetchall()}
 
-    def count_refused(self, tokens: Iterable[bytes], signatures: Iterable[bytes]) -> int:
-        return self._count("refused_links where token = any(%s) or signature = any(%s)", tokens, signatures)
-
-    def _count(self, source: str, *wanted: Iterable[bytes]) -> int:
-        self._cursor.execute(f"select count(*) from {source}", [Uuids(list(each)) for each in wanted])
-        row = self._cursor.fetchone()
-        return int(row[0]) if row else 0
+    def refused(self, tokens: Iterable[bytes], signatures: Iterable[bytes]) -> list[tuple[bytes, bytes]]:
+        self._cursor.execute(
+            "select signature, token from refused_links where token = any(%s) or signature = any(%s)",
+            (Uuids(list(tokens)), Uuids(list(signatures))),
+        )
+        return [(row[0], row[1]) for row in self._cursor.fetchall()]
 
     def delete_states(self, signatures: Collection[bytes]) -> None:
         for revision in self.revisions():
@@ -322,63 +332,12 @@ class PostgresErasure(PostgresFigureTx):
                 ),
             )
 
-    def advance(self, job_id: str, step: str) -> None:
-        self._cursor.execute("update jobs set step = %s where id = %s", (step, job_id))
+    def not_past(self, job_ids: Sequence[str], step: str) -> set[str]:
+        self._cursor.execute(
+            "select id from jobs where id = any(%s::uuid[]) and step = any(%s) order by id for update",
+            (list(job_ids), list(STEPS[: STEPS.index(step) + 1])),
+        )
+        return {row[0].hex() for row in self._cursor.fetchall()}
 
-
-LEDGER: Final = "erasures.jsonl"
-
-
-class LedgerFile:
-    """`Ledger` as lines of JSON in a file beside the databases: keyed hashes and tokens, never values."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._counted: tuple[tuple[int, int], int] | None = None
-
-    @classmethod
-    def of(cls, folder: Path) -> "LedgerFile":
-        """The ledger in its folder."""
-        return cls(folder / LEDGER)
-
-    def count(self) -> int:
-        """How many erasures it has; reads the file when it has changed. 0 where there is none."""
-        try:
-            found = self._path.stat()
-        except FileNotFoundError:
-            return 0
-        state = (found.st_mtime_ns, found.st_size)
-        if self._counted is None or self._counted[0] != state:
-            self._counted = (state, len({each.id for each in self.read()}))
-        return self._counted[1]
-
-    def append(self, erasure: Erasure, sha256: str) -> None:
-        if any(each.id == erasure.id for each in self.read()):
-            return
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        line = msgspec.json.encode({**msgspec.to_builtins(erasure), "sha256": sha256}) + b"\n"
-        handle = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
-        try:
-            size = os.fstat(handle).st_size
-            if size and os.pread(handle, 1, size - 1) != b"\n":
-                line = b"\n" + line  # a line torn by a crash stays alone, and is left out when read
-            os.write(handle, line)
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-        folder = os.open(self._path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-
-    def read(self) -> list[Erasure]:
-        if not self._path.exists():
-            return []
-        found = []
-        for line in self._path.read_bytes().splitlines():
-            try:
-                found.append(msgspec.json.decode(line, type=Erasure))
-            except msgspec.MsgspecError:
-                continue  # torn: its erasure was not acknowledged, and its job is open
-        return found
+    def advance(self, job_ids: Sequence[str], step: str) -> None:
+        self._cursor.execute("update jobs set step = %s where id = any(%s::uuid[])", (step, list(job_ids)))

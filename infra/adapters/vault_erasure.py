@@ -1,8 +1,7 @@
-"""`ErasureVault` in PostgreSQL: destroys vault rows, and keeps the list of the suppressed. Why so: decision 0022."""
+"""`ErasureVault` in PostgreSQL: destroys vault rows, and keeps the list of the suppressed (decisions 0022, 0027)."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import closing
-from datetime import datetime
 from typing import Final
 
 from psycopg2.extensions import cursor as Cursor
@@ -11,14 +10,15 @@ from infra.adapters.connection_pool import Lane
 from infra.adapters.postgres import Database, Dedicated, Uuids, mapped
 from infra.adapters.postgres_rights import Need, check_rights
 from infra.adapters.vault_epochs import bump_epoch, wait_for_leases
-from infra.adapters.vault_rewrite import rewrite
+from infra.adapters.vault_rewrite import is_ours, rewrite
+from infra.adapters.vault_suppressed import SuppressedList
 from schemas.erasures import Remains
 
 LEASES_S: Final = 60.0  # a door renews its lease within seconds, or it has ended
 _DESTROY_LOCK: Final = 0x64657374  # one erasure at a time destroys rows: a copy of the table must miss no deletion
 _NEEDS: Final = (
     Need("identifiers", ("select", "delete", "maintain")),
-    Need("suppressed", ("select", "insert", "delete")),
+    Need("suppressed", ("select", "insert", "delete", "maintain")),
     Need("leases", ("select", "delete")),
     Need("vault_meta", ("select", "update")),
 )
@@ -32,28 +32,34 @@ class PostgresVaultRows:
     def __init__(self, vault_dsn: str) -> None:
         self._dsn = vault_dsn
         self._database = Database(vault_dsn, "touchfold vault erase", Lane.WORK)
+        self._list = SuppressedList(vault_dsn)
 
-    def hashes(self, tokens: Collection[bytes]) -> list[bytes]:
+    def hashes(self, tokens: Collection[bytes]) -> dict[bytes, bytes]:
         with self._database.transaction() as cursor:
-            cursor.execute("select hash from identifiers where token = any(%s)", (Uuids(list(tokens)),))
-            return [bytes(row[0]) for row in cursor.fetchall()]
+            cursor.execute("select token, hash from identifiers where token = any(%s)", (Uuids(list(tokens)),))
+            return {row[0]: bytes(row[1]) for row in cursor.fetchall()}
+
+    def find(self, hashes: Collection[bytes]) -> dict[bytes, bytes]:
+        with self._database.transaction() as cursor:
+            cursor.execute("select hash, token from identifiers where hash = any(%s::bytea[])", (list(hashes),))
+            return {bytes(row[0]): row[1] for row in cursor.fetchall()}
 
     def present(self, tokens: Collection[bytes]) -> set[bytes]:
         with self._database.transaction() as cursor:
             cursor.execute("select token from identifiers where token = any(%s)", (Uuids(list(tokens)),))
             return {row[0] for row in cursor.fetchall()}
 
-    def suppress(self, hashes: Collection[bytes], at: datetime) -> None:
-        with self._database.transaction() as cursor:
-            cursor.execute(
-                "insert into suppressed select hash, %s from unnest(%s::bytea[]) as hash on conflict do nothing",
-                (at, list(hashes)),
-            )
+    def suppress(self, people: Iterable[Collection[bytes]]) -> None:
+        self._list.add(people)
 
-    def unsuppress(self, hashes: Collection[bytes]) -> int:
-        with self._database.transaction() as cursor:
-            cursor.execute("delete from suppressed where hash = any(%s::bytea[])", (list(hashes),))
-            return cursor.rowcount
+    def unsuppress(self, hashed: bytes) -> bool:
+        return self._list.remove(hashed)
+
+    def suppressed(self) -> dict[bytes, bytes]:
+        return self._list.read()
+
+    def add_suppressed(self, marks: Mapping[bytes, bytes]) -> None:
+        self._list.restore(marks)
 
     def forget_everywhere(self, deadline_s: float) -> None:
         wait_for_leases(self._dsn, bump_epoch(self._dsn), deadline_s)
@@ -63,11 +69,7 @@ class PostgresVaultRows:
             check_rights(cursor, _NEEDS, "erasing")
 
     def destroy(self, tokens: Collection[bytes]) -> None:
-        """DELETE leaves the bytes in the page and plain VACUUM too. On the server of the data folder the table is
-        written anew, a checkpoint removes the old file and, WAL recycling being off, all WAL of before. On a server
-        that others run VACUUM gives the space back, and `remains` says what is left where, and until when.
-
-        A door that serves this person may have read the rows again since the epoch before: after one more nobody
+        """A door that serves one of them may have read the rows again since the epoch before: after one more nobody
         can, and who returns is a new customer. Without it such a door hands out the erased tokens for ever.
         """
         with closing(Dedicated(self._dsn, "touchfold vault erase")) as session, mapped():
@@ -77,7 +79,18 @@ class PostgresVaultRows:
                 cursor.execute("select pg_advisory_lock(%s)", (_DESTROY_LOCK,))  # given back with the connection
                 cursor.execute("delete from identifiers where token = any(%s)", (Uuids(list(tokens)),))
                 self.forget_everywhere(LEASES_S)
-                if not _is_ours(cursor):
+
+    def clean(self) -> None:
+        """DELETE leaves the bytes in the page and plain VACUUM too. On the server of the data folder the table is
+        written anew, a checkpoint removes the old file and, WAL recycling being off, all WAL of before. On a server
+        that others run VACUUM gives the space back, and `remains` says what is left where, and until when.
+        """
+        with closing(Dedicated(self._dsn, "touchfold vault erase")) as session, mapped():
+            connection = session.connection()
+            connection.autocommit = True
+            with connection.cursor() as cursor:
+                cursor.execute("select pg_advisory_lock(%s)", (_DESTROY_LOCK,))
+                if not is_ours(cursor):
                     cursor.execute("vacuum (truncate false, index_cleanup on) identifiers")
                     return
             rewrite(connection)
@@ -87,20 +100,11 @@ class PostgresVaultRows:
 
     def remains(self) -> list[Remains]:
         with self._database.transaction() as cursor:
-            return [_BACKUPS] if _is_ours(cursor) else [_SPACE, *_of_the_wal(cursor), _BACKUPS]
+            return [_BACKUPS] if is_ours(cursor) else [_SPACE, *_of_the_wal(cursor), _BACKUPS]
 
     def close(self) -> None:
+        self._list.close()
         self._database.close()
-
-
-def _is_ours(cursor: Cursor) -> bool:
-    """Whether this is the server of a data folder: its settings are ours, and nobody else's rows are in its WAL."""
-    cursor.execute(
-        "select r.rolsuper and current_setting('wal_level') = 'minimal' and current_setting('wal_recycle') = 'off'"
-        " from pg_roles r where r.rolname = current_user"
-    )
-    row = cursor.fetchone()
-    return row is not None and bool(row[0])
 
 
 def _of_the_wal(cursor: Cursor) -> list[Remains]:

@@ -18,6 +18,16 @@ LOCK_TRY_S: Final = 0.3  # who asks for the table meanwhile waits behind us: giv
 LOCKED_S: Final = 60.0  # a dump of the vault holds its lock so long
 
 
+def is_ours(cursor: Cursor) -> bool:
+    """Whether this is the server of a data folder: its settings are ours, and nobody else's rows are in its WAL."""
+    cursor.execute(
+        "select r.rolsuper and current_setting('wal_level') = 'minimal' and current_setting('wal_recycle') = 'off'"
+        " from pg_roles r where r.rolname = current_user"
+    )
+    row = cursor.fetchone()
+    return row is not None and bool(row[0])
+
+
 def keep_statistics_empty(cursor: Cursor, table: str) -> None:
     """Else ANALYZE copies rows into pg_statistic, where no erasure looks."""
     for column in COLUMNS:

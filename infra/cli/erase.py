@@ -1,11 +1,16 @@
 """`touchfold erase` and `touchfold unsuppress`: forgetting a person, and letting them in again."""
 
 import json
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from infra.cli.options import DATA, JSON
+
+if TYPE_CHECKING:
+    from infra.bootstrap import Session
+    from infra.erasing_many import Summary
 
 IDENTIFIER = Annotated[str, typer.Argument(help="KIND:VALUE, such as email:ada@example.com")]
 
@@ -17,7 +22,12 @@ def register(app: typer.Typer) -> None:
 
 
 def erase(
-    identifier: IDENTIFIER,
+    identifier: Annotated[str, typer.Argument(help="KIND:VALUE, such as email:ada@example.com")] = "",
+    file: Annotated[Path | None, typer.Option("--file", help="many people: KIND:VALUE or kind,value a line")] = None,
+    receipts: Annotated[
+        Path | None, typer.Option("--receipts", help="where their receipts go; else beside the file")
+    ] = None,
+    check: Annotated[Path | None, typer.Option("--check", help="only say whether a receipt is one of ours")] = None,
     yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False,
     force: Annotated[bool, typer.Option("--force", help="even if it may be more than one person")] = False,
     suppress: Annotated[bool, typer.Option("--suppress", help="refuse the person's events from now on")] = False,
@@ -26,8 +36,99 @@ def erase(
 ) -> None:
     """Erase the customer an identifier belongs to: identifiers, personal values, profile. Cannot be undone.
 
-    Events stay in the totals, without an owner and unreadable. Example: touchfold erase email:ada@example.com
+    Events stay in the totals, without an owner and unreadable. Example: touchfold erase email:ada@example.com.
+    With --file everybody of a list; run it again after a crash, and it goes on.
     """
+    from schemas.errors import BadRequest
+
+    if [bool(identifier), file is not None, check is not None].count(True) != 1:
+        raise BadRequest("give one of KIND:VALUE, --file FILE (a list of people) and --check FILE (a receipt)")
+    if file is not None:
+        _erase_file(file, receipts, yes=yes, force=force, suppress=suppress, data=data, as_json=as_json)
+    elif check is not None:
+        _check(check, data, as_json=as_json)
+    else:
+        _erase_one(identifier, yes=yes, force=force, suppress=suppress, data=data, as_json=as_json)
+
+
+def _erase_file(
+    file: Path, receipts: Path | None, *, yes: bool, force: bool, suppress: bool, data: Path | None, as_json: bool
+) -> None:
+    from infra.adapters.phones import Phones
+    from infra.bootstrap import session
+    from infra.people_files import read_people
+
+    with session(data) as here:
+        people, wrong = read_people(file, Phones(here.region))
+        for each in wrong:
+            typer.echo(f"line {each.line} {each.reason}", err=True)
+        if not yes:
+            typer.echo(f"{len(people)} lines name people; {len(wrong)} lines cannot be used.", err=True)
+            typer.confirm("This cannot be undone. Erase?", abort=True, err=True)
+        path = receipts or file.with_name(f"{file.name}.receipts.jsonl")
+        summary = _run_file(here, people, wrong, path, force=force, suppress=suppress)
+    _tell_of_many(summary, path, as_json=as_json)
+
+
+def _run_file(
+    here: "Session", people: list[Any], wrong: list[Any], path: Path, *, force: bool, suppress: bool
+) -> "Summary":
+    from infra.auditing import note_command
+    from infra.cli.progress import progress
+    from infra.erasing_many import Results, erase_many
+
+    results = Results(path, len(people) + len(wrong))
+    with progress() as tell:
+        summary = erase_many(here, people, wrong, results, tell, force=force, suppress=suppress)
+    counts = {name: count for name, count in summary._asdict().items() if name != "note"}
+    note_command(here, "profiles.erased", suppress=suppress, **counts)
+    return summary
+
+
+def _tell_of_many(summary: "Summary", path: Path, *, as_json: bool) -> None:
+    from infra.erasing import told
+
+    for line in told(summary.note):
+        typer.echo(line, err=True)
+    if as_json:
+        said = summary._asdict()
+        typer.echo(json.dumps(said | said.pop("note") | {"receipts": str(path)}))
+    else:
+        typer.echo(f"erased {summary.erased} people; the receipts are in {path}")
+        for count, what in (
+            (summary.same, "lines name one of them again"),
+            (summary.unknown, "lines name nobody"),
+            (summary.refused, "lines need --force, for they may be more than one person"),
+            (summary.malformed, "lines cannot be used"),
+        ):
+            if count:
+                typer.echo(f"{count} {what}")
+    if summary.refused or summary.malformed:
+        raise typer.Exit(1)
+
+
+def _check(file: Path, data: Path | None, *, as_json: bool) -> None:
+    from infra.bootstrap import session
+    from infra.erasing import eraser
+    from schemas.errors import BadRequest
+
+    try:
+        receipt = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as err:
+        raise BadRequest(f"{file} is no receipt: it must be a JSON object in a file") from err
+    with session(data) as here:
+        vault, now = here.vault(), here.door_clock.now
+        with eraser(here.dsn, here.vault_dsn, vault, here.ledger_folder, here.region, now) as work:
+            ours = isinstance(receipt, dict) and work.is_ours(receipt)
+    if as_json:
+        typer.echo(json.dumps({"ours": ours}))
+    else:
+        typer.echo("this receipt is ours, as it was written" if ours else "this receipt is not ours, or was changed")
+    if not ours:
+        raise typer.Exit(1)
+
+
+def _erase_one(identifier: str, *, yes: bool, force: bool, suppress: bool, data: Path | None, as_json: bool) -> None:
     from infra.auditing import note_command
     from infra.bootstrap import session
     from infra.erasing import eraser, settle_or_note, told
@@ -78,9 +179,9 @@ def unsuppress(identifier: IDENTIFIER, data: DATA = None, as_json: JSON = False)
     with session(data) as here:
         vault, now = here.vault(), here.door_clock.now
         with eraser(here.dsn, here.vault_dsn, vault, here.ledger_folder, here.region, now) as work:
-            count = work.unsuppress(kind, value)
-            note_command(here, "profile.unsuppressed", kind=kind, identifiers=count)
+            found = work.unsuppress(kind, value)
+            note_command(here, "profile.unsuppressed", kind=kind, found=found)
     if as_json:
-        typer.echo(json.dumps({"found": count > 0, "identifiers": count}))
+        typer.echo(json.dumps({"found": found}))
     else:
-        typer.echo(f"{count} identifiers are taken again" if count else "this identifier is not suppressed")
+        typer.echo("this person's events are taken again" if found else "this identifier is not suppressed")

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from infra import checks
 from infra.adapters.connection_pool import Lane
+from infra.adapters.erasure_ledger import LedgerFile
 from infra.adapters.master_key import read_key
 from infra.adapters.postgres_control import waiting
-from infra.adapters.postgres_erasure import LedgerFile
 from infra.adapters.reading_log import TimelyEnds, ends_of
 from infra.adapters.steady import GRACE_S, Steady
 from infra.checks import Finding, guarded

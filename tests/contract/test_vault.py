@@ -136,7 +136,7 @@ def test_an_erased_identifier_that_returns_gets_a_new_token(vault: PostgresVault
 
 
 def test_a_suppressed_identifier_is_refused_and_leaves_no_row(vault: PostgresVault, databases: Databases) -> None:
-    run(databases.vault, "insert into suppressed values (%s, now())", vault.hash_of(*ADA))
+    run(databases.vault, "insert into suppressed values (%s, gen_random_uuid())", vault.hash_of(*ADA))
     wait_for_leases(databases.vault, bump_epoch(databases.vault), DEADLINE_S)
     one, two = vault.tokens([ADA, ("user_id", "u1")])
     assert vault.suppressed([one, two]) == {one}

@@ -585,7 +585,7 @@ def test_a_suppressed_person_is_refused_without_a_trace(running: Running) -> Non
     with vault.transaction() as cursor:
         hashed = running.vault.hash_of("user_id", "user-gone")
         cursor.execute("delete from identifiers where hash = %s", (hashed,))
-        cursor.execute("insert into suppressed values (%s, now())", (hashed,))
+        cursor.execute("insert into suppressed values (%s, gen_random_uuid())", (hashed,))
     vault.close()
     wait_for_leases(database, bump_epoch(database), DEADLINE_S)
     batch = [track("gone", messageId="m-2"), track("here"), track("gone", messageId="m-3", event=None)]

@@ -22,11 +22,11 @@ from psycopg2.extensions import make_dsn
 
 from infra.adapters.clock import SystemClock
 from infra.adapters.embedded_postgres import EmbeddedPostgres
+from infra.adapters.erasure_ledger import LedgerFile
 from infra.adapters.migrations import migrate
 from infra.adapters.phones import Phones
 from infra.adapters.postgres import Database, Uuid, Uuids, connect
 from infra.adapters.postgres_control import PostgresControl
-from infra.adapters.postgres_erasure import LedgerFile
 from infra.adapters.postgres_log import PostgresLog
 from infra.adapters.postgres_rebuild import PostgresRebuild
 from infra.adapters.postgres_store import PostgresStore
@@ -36,7 +36,8 @@ from infra.bootstrap import ensure_first_revision
 from infra.erasing import eraser
 from processors.check import check
 from processors.dead_letters import letter_maker
-from processors.erase import Eraser, mentions
+from processors.erase import Eraser
+from processors.erase_letters import mentions
 from processors.rebuild import Builder
 from processors.worker import Compiled, Services, Worker
 from schemas.dead_letters import seal_letter
@@ -253,9 +254,10 @@ def test_a_suppressed_person_is_refused_until_let_in_again(world: World) -> None
     tokens = world.vault.tokens([ADA[1], PHONE, BOB[0]])
     assert world.vault.suppressed(tokens) == set(tokens[:2])
     assert world.rows("select count(*) from identifiers", vault=True) == [(1,)]
-    assert world.eraser.unsuppress(*PHONE) == 3  # all that were suppressed together
+    assert world.eraser.unsuppress(*PHONE)  # and with it all that were suppressed together
     assert world.vault.suppressed(world.vault.tokens([*ADA, PHONE])) == set()
-    assert world.eraser.unsuppress(*PHONE) == 0
+    assert not world.eraser.unsuppress(*PHONE)
+    assert world.rows("select 1 from suppressed", vault=True) == []
 
 
 def test_somebody_unknown_can_be_suppressed(world: World) -> None:
@@ -440,7 +442,7 @@ def test_erased_is_the_last_change_of_a_profile(world: World) -> None:
     assert [row[0] for row in told].count("erased") == 1
 
 
-def test_the_receipt_and_the_ledger_hold_hashes_and_no_values(world: World) -> None:
+def test_the_ledger_holds_tokens_and_the_day_and_the_receipt_none_of_them(world: World) -> None:
     world.send(ADA)
     world.settle()
     done = world.eraser.erase(*ADA[0])
@@ -448,26 +450,34 @@ def test_the_receipt_and_the_ledger_hold_hashes_and_no_values(world: World) -> N
     text = (world.folder / "erasures.jsonl").read_text()
     [line] = text.splitlines()
     entry = json.loads(line)
-    assert entry["sha256"] == done.receipt["sha256"]
-    assert entry["hashes"] == sorted(world.vault.hash_of(*identifier).hex() for identifier in ADA)
-    assert len(entry["tokens"]) == 2
-    assert "ada@" not in text.lower()
+    assert entry.keys() == {"id", "on", "tokens", "profiles"}
+    assert (entry["on"], len(entry["tokens"])) == ("2026-01-14", 2)
     assert (world.folder / "erasures.jsonl").stat().st_mode & 0o077 == 0
     [(payload,)] = world.rows("select payload from facts where type = 'person.erased'")
     assert payload["tokens"] == entry["tokens"]
+    assert done.receipt["erased_on"] == entry["on"]
+    assert entry["id"] not in str(done.receipt["id"]).replace("-", "")
+
+
+def test_a_receipt_is_known_as_ours_until_somebody_changes_it(world: World) -> None:
+    world.send(ADA)
+    world.settle()
+    receipt = world.eraser.erase(*ADA[0]).receipt
+    assert receipt is not None
+    assert world.eraser.is_ours(json.loads(json.dumps(receipt)))
+    assert not world.eraser.is_ours({**receipt, "events": 2})
+    assert not world.eraser.is_ours({})
 
 
 def test_a_ledger_line_torn_by_a_crash_harms_no_other(tmp_path: Path) -> None:
     ledger = LedgerFile(tmp_path / "erasures.jsonl")
-    one, two = (
-        Erasure(id=name * 32, at=START, tokens=[], hashes=[], profiles=[], kinds={}, events=0) for name in ("a", "b")
-    )
+    one, two = (Erasure(id=name * 32, on=START.date(), tokens=[], profiles=[]) for name in ("a", "b"))
     assert ledger.read() == []
-    ledger.append(one, "x")
+    ledger.append([one])
     with (tmp_path / "erasures.jsonl").open("a") as out:
         out.write('{"id": "torn')
-    ledger.append(two, "y")
-    ledger.append(one, "x")
+    ledger.append([two, one])
+    ledger.append([one])
     assert ledger.read() == [one, two]
 
 

@@ -33,7 +33,7 @@ from infra.drivers.inbox_role import InboxDoor
 from infra.retrying import Retrying
 from infra.settings import load
 from ingest.inbox import Message, Opened, Refusal, message_again, message_of, open_message
-from processors.erase import mentions
+from processors.erase_letters import mentions
 from schemas.dead_letters import DeadLetter
 from schemas.errors import NotFound, StoreUnavailable
 from schemas.ports import OpenIdentifier

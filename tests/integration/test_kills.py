@@ -41,7 +41,7 @@ ARCHIVING = ("archive.before_rename", "archive.after_rename", "archive.after_man
 SWAPPING = ("swap.before_commit", "swap.after_commit")
 ERASING = (
     *("erase.after_fact", "erase.after_tokens", "erase.after_epoch", "erase.after_vault"),
-    *("erase.after_projections", "erase.after_receipt"),
+    *("erase.after_projections", "erase.after_ledger", "erase.after_clean"),
 )
 IMPORTING = ("import.after_append",)
 PUBLISHING = ("publish.after_ack",)  # in test_publishing.py

@@ -1,0 +1,90 @@
+"""Which dead letters name a person who is erased: values looked for in opened letters. Pure."""
+
+import binascii
+import re
+from collections import defaultdict
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import Final
+
+import msgspec
+
+from schemas.identifiers import PhoneForm, normalise
+from schemas.ports import OpenIdentifier
+
+_LONG_ENOUGH: Final = 5  # letters of a value that is looked for inside longer texts
+_WORD: Final = re.compile(r"\w+")
+
+
+class Names:
+    """The identifiers of one person or of thousands, to be found in texts: the time a text takes does not grow."""
+
+    def __init__(self, values: Iterable[OpenIdentifier], phone: PhoneForm) -> None:
+        self._phone = phone
+        values = list(values)
+        self._whole = {(each.kind, each.value) for each in values}
+        self._kinds = {each.kind for each in values}
+        texts = {each.value.casefold() for each in values if len(each.value) >= _LONG_ENOUGH}
+        texts |= {each.token.hex() for each in values}  # a whole record may be inside
+        self._by_word: dict[str, list[tuple[str, int]]] = defaultdict(list)  # -> (text, where this word is in it)
+        self._wordless: list[str] = []
+        for text in sorted(texts):
+            word = _WORD.search(text)
+            if word is None:
+                self._wordless.append(text)
+            else:
+                self._by_word[word[0]].append((text, word.start()))
+
+    def __bool__(self) -> bool:
+        return bool(self._whole)
+
+    def are_in(self, plain: bytes) -> bool:
+        """Whether a dead letter names one: as a whole field in its normal form, or inside a text as a word.
+
+        Values under 5 letters count as whole fields only: "42" stands in every other letter.
+        """
+        fields = _fields(plain)
+        phone = self._phone
+        if any((kind, normalise(kind, field, phone=phone)) in self._whole for kind in self._kinds for field in fields):
+            return True
+        return any(self._in_text(field.casefold()) for field in fields if isinstance(field, str))
+
+    def _in_text(self, text: str) -> bool:
+        if any(each in text for each in self._wordless):
+            return True
+        for word in _WORD.finditer(text):
+            for each, place in self._by_word.get(word[0], ()):
+                start = word.start() - place
+                end = start + len(each)
+                alone = (start < 1 or not _WORD.match(text[start - 1])) and not _WORD.match(text[end : end + 1])
+                if start >= 0 and alone and text.startswith(each, start):
+                    return True
+        return False
+
+
+def mentions(plain: bytes, values: Iterable[OpenIdentifier], phone: PhoneForm) -> bool:
+    """`Names.are_in`, for one letter."""
+    return Names(values, phone).are_in(plain)
+
+
+def _fields(plain: bytes) -> list[str | int | float]:
+    """Every scalar of a JSON text, keys included; the whole text where it is none, or holds bytes that are none."""
+    try:
+        item = msgspec.json.decode(plain)
+    except (msgspec.MsgspecError, RecursionError):
+        return [plain.decode(errors="replace")]
+    found: list[str | int | float] = []
+    if isinstance(item, dict) and isinstance(item.get("bytes"), str):  # of a body that is no JSON, beside its times
+        with suppress(binascii.Error):
+            found.append(binascii.a2b_base64(item["bytes"]).decode(errors="replace"))
+    stack = [item]
+    while stack:
+        top = stack.pop()
+        if isinstance(top, dict):
+            stack.extend(top)
+            stack.extend(top.values())
+        elif isinstance(top, list):
+            stack.extend(top)
+        elif isinstance(top, str | int | float):
+            found.append(top)
+    return found

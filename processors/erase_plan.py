@@ -1,0 +1,182 @@
+"""Whom an erasure takes: the tokens of the profiles of some tokens, and what goes with them. Reads, deletes nothing.
+
+Several people are planned together: what only they were seen with goes too, even where each alone would have left it
+to the other.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from schemas.erasures import ErasureReads, Seen, TokenOwner
+from schemas.errors import Problem
+from schemas.identity_rules import IdentityRules
+
+
+class Preview(NamedTuple):
+    """What an erasure would take."""
+
+    tokens: frozenset[bytes]
+    profiles: frozenset[bytes]
+    kinds: dict[str, int]
+    events: int
+    problems: tuple[Problem, ...]  # why it needs --force
+
+    @property
+    def identifiers(self) -> int:
+        return len(self.tokens)
+
+
+def route_key(tokens: Iterable[tuple[str, bytes]], rules: IdentityRules) -> bytes:
+    """The token whose key seals the events of a signature: the highest-ranked, ties to the smaller token."""
+    return min((rules.rank(kind), token) for kind, token in tokens)[1]
+
+
+@dataclass
+class _Person:
+    """One of those who are erased together, while it is found out what is theirs."""
+
+    kinds: dict[bytes, str]  # of their tokens
+    profiles: set[bytes]
+    seen: dict[bytes, Seen] = field(default_factory=dict)  # evidence that holds one of their tokens, by signature
+    gone: set[bytes] = field(default_factory=set)  # signatures that lose their owner
+    problems: tuple[Problem, ...] = ()
+
+    def beside(self) -> dict[bytes, str]:
+        """Tokens of others in events of theirs."""
+        return {t: kind for s in self.gone for kind, t in self.seen[s].tokens if t not in self.kinds}
+
+
+def plan(reads: ErasureReads, token: bytes, rules: IdentityRules, kind: str) -> Preview:
+    """What erasing one person takes. `kind`: of the token, if it was never folded."""
+    (found,) = plan_many(reads, {token: kind}, rules, force=True).values()
+    return found
+
+
+def plan_many(
+    reads: ErasureReads, wanted: Mapping[bytes, str], rules: IdentityRules, *, force: bool
+) -> dict[bytes, Preview]:
+    """What erasing these takes: a preview for each token, or for the first one of several that are one person's.
+
+    A hub is shared with others: it goes only when it is the one named. A token that was seen in events of these
+    people alone goes too, even where its link was refused. Without `force` nobody whose preview has problems is
+    counted among these people.
+    """
+    people = _people(reads, wanted)
+    _see(reads, people.values(), rules)
+    others = _evidence_by_token(reads, {t for each in people.values() for t in each.beside()})
+    _judge(reads, people.values(), others)
+    taken = [each for each in people.values() if force or not each.problems]
+    gone: set[bytes] = set().union(*(each.gone for each in taken))
+    named = {t for each in taken for t in each.kinds}
+    for each in taken:
+        alone = {t: kind for t, kind in _alone(each, gone, others).items() if t not in named}
+        named |= alone.keys()
+        each.kinds |= alone
+    _add_profiles(reads, taken)
+    return _previews(reads, people)
+
+
+def _people(reads: ErasureReads, wanted: Mapping[bytes, str]) -> dict[bytes, _Person]:
+    """By the first token that names each."""
+    rows = {row.token: row for row in reads.owners(wanted)}
+    whole = {row.profile_id for row in rows.values() if not row.hub and row.profile_id is not None}
+    members: dict[bytes | None, list[TokenOwner]] = defaultdict(list)
+    for each in reads.members(whole):
+        if not each.hub:
+            members[each.profile_id].append(each)
+    people: dict[bytes, _Person] = {}
+    known: set[bytes] = set()
+    for token, kind in wanted.items():
+        if token in known:
+            continue
+        row = rows.get(token)
+        made = _Person({token: kind if row is None else row.kind}, set())
+        if row is not None and row.profile_id is not None:
+            made.profiles.add(row.profile_id)
+            if not row.hub:
+                made.kinds |= {each.token: each.kind for each in members[row.profile_id]}
+        people[token] = made
+        known |= made.kinds.keys()
+    return people
+
+
+def _see(reads: ErasureReads, people: Iterable[_Person], rules: IdentityRules) -> None:
+    """Evidence of each, and what of it is theirs."""
+    owner = {token: each for each in people for token in each.kinds}
+    for seen in reads.evidence_of(owner):
+        for _, token in seen.tokens:
+            person = owner.get(token)
+            if person is not None:
+                person.seen[seen.signature] = seen
+    for person in people:
+        for signature, seen in person.seen.items():
+            if seen.profile_id in person.profiles or route_key(seen.tokens, rules) in person.kinds:
+                person.gone.add(signature)
+
+
+def _evidence_by_token(reads: ErasureReads, tokens: AbstractSet[bytes]) -> dict[bytes, set[bytes]]:
+    """The signatures that hold each of these tokens."""
+    found: dict[bytes, set[bytes]] = defaultdict(set)
+    for each in reads.evidence_of(tokens):
+        for _, token in each.tokens:
+            if token in tokens:
+                found[token].add(each.signature)
+    return found
+
+
+def _alone(person: _Person, gone: AbstractSet[bytes], others: Mapping[bytes, AbstractSet[bytes]]) -> dict[bytes, str]:
+    """Of the tokens beside theirs those that nobody else was seen with."""
+    return {token: kind for token, kind in person.beside().items() if others[token] <= gone}
+
+
+def _judge(reads: ErasureReads, people: Iterable[_Person], others: Mapping[bytes, AbstractSet[bytes]]) -> None:
+    """Why each of them needs --force, looked at alone."""
+    people = list(people)
+    tokens = [each.kinds | _alone(each, each.gone, others) for each in people]
+    by_token: dict[bytes, set[tuple[bytes, bytes]]] = defaultdict(set)
+    by_signature: dict[bytes, set[tuple[bytes, bytes]]] = defaultdict(set)
+    for link in reads.refused({t for own in tokens for t in own}, {s for each in people for s in each.seen}):
+        by_signature[link[0]].add(link)
+        by_token[link[1]].add(link)
+    for each, own in zip(people, tokens, strict=True):
+        links = set().union(*(by_token[t] for t in own), *(by_signature[s] for s in each.seen))
+        each.problems = _problems(own, len(links))
+
+
+def _problems(kinds: Mapping[bytes, str], refused: int) -> tuple[Problem, ...]:
+    found = []
+    user_ids = list(kinds.values()).count("user_id")
+    if user_ids > 1:
+        found.append(Problem("user_id", f"the profile holds {user_ids} user_ids: these may be different people"))
+    if refused:
+        found.append(Problem("", f"{refused} refused links touch it: whose these identifiers are is an open case"))
+    return tuple(found)
+
+
+def _add_profiles(reads: ErasureReads, people: Iterable[_Person]) -> None:
+    """Those of the tokens that go with somebody."""
+    rows = reads.owners({token for each in people for token in each.kinds})
+    profile_of = {row.token: row.profile_id for row in rows if row.profile_id is not None}
+    for each in people:
+        each.profiles |= {profile_of[token] for token in each.kinds if token in profile_of}
+
+
+def _previews(reads: ErasureReads, people: Mapping[bytes, _Person]) -> dict[bytes, Preview]:
+    counts = reads.events_of({s for each in people.values() for s in each.gone})
+    found = {}
+    counted: set[bytes] = set()
+    for token, each in people.items():
+        events = sum(counts.get(s, 0) for s in each.gone - counted)
+        counted |= each.gone
+        kinds = dict(sorted(Counter(each.kinds.values()).items()))
+        found[token] = Preview(frozenset(each.kinds), frozenset(each.profiles), kinds, events, each.problems)
+    return found
+
+
+def same_people(wanted: Sequence[bytes], found: Mapping[bytes, Preview]) -> dict[bytes, bytes]:
+    """For each token that was asked for, the one that its person has in `found`."""
+    first = {t: token for token, preview in found.items() for t in preview.tokens}
+    return {token: token if token in found else first[token] for token in wanted}
