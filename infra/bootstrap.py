@@ -72,7 +72,7 @@ def build(settings: Settings) -> Adapters:
         own = server.dsn, server.vault_dsn
     return Adapters(
         server=server,
-        folder=DataFolder(settings.data, own),
+        folder=DataFolder(settings.data, own, settings.ledger),
         clock=SystemClock(settings.clock_offset_s),
         door_clock=SystemClock(),
         disk=Disk(settings.data),

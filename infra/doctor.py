@@ -43,7 +43,7 @@ _PROGRESS: Final = "select revision, partition, next_offset from progress order 
 def examine(settings: "Settings") -> Iterator[Finding]:
     """Every check, as it is done. Makes no data folder. What needs a database is not done where none starts."""
     yield _python()
-    folder = DataFolder(settings.data)
+    folder = DataFolder(settings.data, ledger=settings.ledger)
     found = guarded("data folder", lambda: _folder(folder, own_database=settings.database is not None))
     yield found
     if not found.ok:

@@ -39,6 +39,9 @@ NAMES: Final = frozenset(
         "swap.before_commit",
         "swap.after_commit",
         "import.after_append",
+        "backup.archive_copied",
+        "backup.part_put",
+        "backup.finished",
         "publish.after_ack",
         "inbox.after_append",
     }

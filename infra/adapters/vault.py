@@ -442,6 +442,15 @@ def _opened(master: AESGCM, row: Sequence[bytes]) -> bytes:
         ) from err
 
 
+def opens(master_key: bytes, master_check: bytes) -> bool:
+    """Whether a vault with this check was made with the key."""
+    try:
+        open_sealed(AESGCM(master_key), master_check, _CHECK_AAD)
+    except InvalidTag:
+        return False
+    return True
+
+
 def prove(cursor: Cursor, master_key: bytes | None) -> None:
     """Prove that the vault has its own row, and that the master key opens it; makes nothing.
 

@@ -8,10 +8,11 @@ from typing import Final
 from psycopg2.extensions import cursor as Cursor
 
 from infra.adapters.connection_pool import Lane
+from infra.adapters.embedded_postgres import CLUSTER_NAME
 from infra.adapters.postgres import Database, Dedicated, Uuids, mapped
 from infra.adapters.postgres_rights import Need, check_rights
 from infra.adapters.vault_epochs import bump_epoch, wait_for_leases
-from infra.adapters.vault_rewrite import rewrite
+from infra.adapters.vault_rewrite import end_wal, rewrite
 from schemas.erasures import Remains
 
 LEASES_S: Final = 60.0  # a door renews its lease within seconds, or it has ended
@@ -82,8 +83,7 @@ class PostgresVaultRows:
                     return
             rewrite(connection)
             with connection.cursor() as cursor:
-                cursor.execute("select pg_switch_wal()")
-                cursor.execute("checkpoint")
+                end_wal(cursor)
 
     def remains(self) -> list[Remains]:
         with self._database.transaction() as cursor:
@@ -96,8 +96,9 @@ class PostgresVaultRows:
 def _is_ours(cursor: Cursor) -> bool:
     """Whether this is the server of a data folder: its settings are ours, and nobody else's rows are in its WAL."""
     cursor.execute(
-        "select r.rolsuper and current_setting('wal_level') = 'minimal' and current_setting('wal_recycle') = 'off'"
-        " from pg_roles r where r.rolname = current_user"
+        "select r.rolsuper and current_setting('cluster_name') = %s and current_setting('wal_recycle') = 'off'"
+        " from pg_roles r where r.rolname = current_user",
+        (CLUSTER_NAME,),
     )
     row = cursor.fetchone()
     return row is not None and bool(row[0])

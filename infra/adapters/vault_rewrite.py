@@ -11,6 +11,7 @@ from psycopg2.errors import LockNotAvailable
 from psycopg2.extensions import cursor as Cursor
 
 from infra.adapters.postgres_connect import PooledConnection
+from infra.adapters.wal_segments import end_segment
 from schemas.errors import StoreUnavailable
 
 COLUMNS: Final = ("hash", "token", "key_wrapped", "value_sealed")  # what an erasure must leave nowhere
@@ -70,3 +71,9 @@ def _swap(connection: PooledConnection, cursor: Cursor, copied_before: int) -> N
     cursor.execute("alter index identifiers_next_pkey rename to identifiers_pkey")
     cursor.execute("alter index identifiers_next_token_key rename to identifiers_token_key")
     connection.commit()
+
+
+def end_wal(cursor: Cursor) -> None:
+    """Leave no WAL of before on the disk. On an autocommitting connection. Raises StoreUnavailable."""
+    end_segment(cursor)
+    cursor.execute("checkpoint")
