@@ -85,18 +85,18 @@ def refuse_other_servers(here: "Session") -> None:
         )
 
 
-def back_up(here: "Session", destination: str, tell: Tell, say: Say) -> Made:
+def back_up(here: "Session", destination: str, tell: Tell, say: Say, *, wait_s: float = LOCK_S) -> Made:
     """A whole backup at the destination, which WAL flows to from then on. While `up` runs, or without.
 
     Raises BackupRefused, BackupKeyWrong, StoreUnavailable, ArchiveDamaged, DatabaseDamaged; what was begun is removed
-    by the next backup.
+    by the next backup. FolderLocked: another one of this folder goes on after `wait_s`.
     """
     refuse_other_servers(here)
     to = place_text(destination)
     key = backup_key_or_new(here.data, configured_key(here.settings), say)
     store = BackupStore(objects_at(to, here.settings.s3_endpoint), key)
     spool = Spool(here.data)
-    with spool.lock(wait_s=LOCK_S):
+    with spool.lock(wait_s=wait_s):
         return _Backup(here, store, spool, to, tell).run()
 
 
@@ -269,6 +269,18 @@ def send_wal(here: "Session", destination: str) -> datetime:
     notes = BackupNotes(here.vault_database("touchfold backup"))
     notes.write(destination, following.days, until_at=until.at, trouble=None)
     return until.at
+
+
+def seal_rest(settings: "Settings") -> None:
+    """When PostgreSQL has stopped: seal the WAL it has finished, so that none of it stays readable in the folder.
+
+    It is sent by who comes next. Raises BackupKeyWrong.
+    """
+    spool = Spool(settings.data)
+    following = spool.following()
+    if following is not None:
+        with spool.lock():
+            spool.take(following, backup_key(settings.data, configured_key(settings)))
 
 
 # ---------------------------------------------------------------- removing, everywhere

@@ -19,6 +19,7 @@ from infra.adapters.postgres import Database
 from infra.adapters.postgres_erasure import LedgerFile
 from infra.archives import archive_of
 from infra.asking import health_of, readiness_of
+from infra.backup_checks import backups, copies
 from infra.bootstrap import Session, session
 from infra.checks import PAGES_FIX, SHOWN, WORK_FIX, Finding, guarded, whole_archive
 from infra.lags import Lags, lags_of, missing
@@ -147,6 +148,11 @@ def on_session(here: "Session") -> Iterator[Finding]:
         ("merging", lambda: _merging(here)),
         ("archive", lambda: _archive(here, database)),
     ]
+    if here.settings.database is None:
+        now = here.door_clock.now()
+        runs = here.running is not None and here.running.role == "up"
+        each.append(("backups", lambda: backups(vault_database, here.settings, here.time_zone, now, runs=runs)))
+        each.append(("copies", lambda: copies(here, now)))
     if here.adapters.kafka is None:  # else each machine has the ledger of what it erased
         each.append(("ledger", lambda: checks.ledger(database, LedgerFile.of(here.ledger_folder))))
     for name, check in each:

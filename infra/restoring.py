@@ -14,6 +14,7 @@ from infra.adapters.backup_key import NAME as BACKUP_KEY
 from infra.adapters.backup_store import BackupStore, decompressed
 from infra.adapters.base_backup import unpack_base
 from infra.adapters.data_folder import RESTORING, DataFolder
+from infra.adapters.ledger_lines import merge_lines
 from infra.adapters.master_key import NAME as MASTER_KEY
 from infra.adapters.master_key import parse, read_key
 from infra.adapters.migrations import FOLDER
@@ -192,14 +193,8 @@ def _write_cluster(data: Path, store: BackupStore, reach: Reach, at: datetime | 
 def merge_ledgers(folder: Path, store: BackupStore) -> None:
     """The ledger at hand, with the lines of the backup's newest copy that it lacks."""
     copy = store.ledger()
-    lines = copy[1].splitlines() if copy is not None else []
-    path = folder / LEDGER
-    there = path.read_bytes().splitlines() if path.exists() else []
-    known = set(there)
-    missing = [line for line in lines if line and line not in known]
-    if missing:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        write_whole(path, b"".join(line + b"\n" for line in (*there, *missing)))
+    if copy is not None:
+        merge_lines(folder / LEDGER, copy[1].splitlines())
 
 
 # ---------------------------------------------------------------- when the databases are there

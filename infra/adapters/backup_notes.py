@@ -1,5 +1,6 @@
 """What the vault's database remembers of its copies, a row a destination: for receipts, Health and metrics."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple
 
@@ -58,7 +59,7 @@ def notes_of(cursor: Cursor) -> list[Note]:
     return [Note(*row) for row in cursor.fetchall()]
 
 
-def gone_at(notes: list[Note], now: datetime) -> datetime | None:
+def gone_at(notes: Sequence[Note], now: datetime) -> datetime | None:
     """When the last copy of what is deleted now is gone; None where there is no destination."""
     if not notes:
         return None

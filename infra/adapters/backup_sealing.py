@@ -24,18 +24,18 @@ _HEAD: Final = len(MAGIC) + ID_BYTES + _SALT + _NONCE
 
 def seal_object(key: bytes, name: str, plain: bytes) -> bytes:
     """The bytes to store under `name`."""
-    salt, nonce = os.urandom(_SALT), os.urandom(_NONCE)
-    sealed = _cipher(key, salt).encrypt(nonce, plain, name.encode())
-    return b"".join((MAGIC, key_id(key), salt, nonce, sealed))
+    id_, salt, nonce = key_id(key), os.urandom(_SALT), os.urandom(_NONCE)
+    return b"".join((MAGIC, id_, salt, nonce, _cipher(key, salt).encrypt(nonce, plain, id_ + name.encode())))
 
 
 def open_object(key: bytes, name: str, data: bytes) -> bytes:
     """The inverse. Raises BackupKeyWrong for another key, BackupDamaged naming the object for any altered byte."""
     id_, rest = data[len(MAGIC) : len(MAGIC) + ID_BYTES], data[len(MAGIC) + ID_BYTES :]
+    salt, nonce, sealed = rest[:_SALT], rest[_SALT : _SALT + _NONCE], rest[_SALT + _NONCE :]
     try:
         if len(data) < _HEAD or not data.startswith(MAGIC):
             raise InvalidTag
-        return _cipher(key, rest[:_SALT]).decrypt(rest[_SALT : _SALT + _NONCE], rest[_SALT + _NONCE :], name.encode())
+        return _cipher(key, salt).decrypt(nonce, sealed, id_ + name.encode())
     except InvalidTag as err:
         if data.startswith(MAGIC) and id_ != key_id(key):
             raise BackupKeyWrong(

@@ -1,12 +1,13 @@
 """`ErasureVault` in PostgreSQL: destroys vault rows, and keeps the list of the suppressed. Why so: decision 0022."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from contextlib import closing
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Final
 
 from psycopg2.extensions import cursor as Cursor
 
+from infra.adapters.backup_notes import Note, gone_at, notes_of
 from infra.adapters.connection_pool import Lane
 from infra.adapters.embedded_postgres import CLUSTER_NAME
 from infra.adapters.postgres import Database, Dedicated, Uuids, mapped
@@ -87,10 +88,24 @@ class PostgresVaultRows:
 
     def remains(self) -> list[Remains]:
         with self._database.transaction() as cursor:
-            return [_BACKUPS] if _is_ours(cursor) else [_SPACE, *_of_the_wal(cursor), _BACKUPS]
+            if not _is_ours(cursor):
+                return [_SPACE, *_of_the_wal(cursor), _BACKUPS]
+            return [_of_our_backups(notes_of(cursor), datetime.now(UTC))]
 
     def close(self) -> None:
         self._database.close()
+
+
+def _of_our_backups(notes: Sequence[Note], now: datetime) -> Remains:
+    """The day when no copy that we made holds the rows any more: bases and WAL are removed by then."""
+    at = gone_at(notes, now)
+    if at is None:
+        return _BACKUPS
+    return Remains(
+        "backups",
+        f"{at:%Y-%m-%d}: by then touchfold has removed every backup and all WAL of before the erasure; copies that you"
+        " made in other ways when you delete them",
+    )
 
 
 def _is_ours(cursor: Cursor) -> bool:

@@ -29,7 +29,7 @@ from infra.adapters.backup_store import BackupStore
 from infra.adapters.embedded_postgres import WAL_OUT, server_account
 from infra.adapters.postgres import Database
 from infra.adapters.wal_segments import end_segment
-from schemas.backups import Until, wal_object
+from schemas.backups import Until, is_due, wal_name, wal_object
 from schemas.errors import FolderLocked
 
 _TAKES: Final = re.compile(r"[0-9A-F]{8}\.history|[0-9A-F]{24}(\.[0-9A-F]{8}\.backup|\.partial)?")
@@ -141,6 +141,11 @@ class Spool:
             store.objects.put(f"wal/{path.parent.name}/{path.name}", path.read_bytes())
             path.unlink()
         return len(sent)
+
+    def is_overdue(self, now: datetime) -> bool:
+        """Whether something waits that may not be kept any more."""
+        names = (wal_name(f"wal/{path.parent.name}/{path.name}") for path in self.waiting())
+        return any(is_due(each.at, each.days, each.days, now) for each in names if each is not None)
 
     def waiting_bytes(self) -> int:
         return sum(path.stat().st_size for path in [*self._raw(), *self.waiting()])
