@@ -193,7 +193,6 @@ class _Backup:
             self._tell("bytes of the database copied", plain, max(plain, total))
 
         span, parts, plain = stream_base(self._here.dsn, put, passed)
-        check, migrations = self._facts()
         return Base(
             id=id_,
             chain=self._following.chain,
@@ -203,8 +202,8 @@ class _Backup:
             first_segment=span.first_segment,
             product=version("touchfold"),
             postgres=(self._here.data / "postgres" / "cluster" / "PG_VERSION").read_text().strip(),
-            migrations=migrations,
-            master_check=check,
+            migrations=self._migrations(),
+            master_checks=self._here.vault().key_checks(),
             parts=parts,
             plain_bytes=plain,
             archive=entries,
@@ -225,8 +224,8 @@ class _Backup:
             row = cursor.fetchone()
         return int(row[0]) if row else 0
 
-    def _facts(self) -> tuple[bytes, dict[str, int]]:
-        """What opens with the vault's master key, and how far both databases are migrated."""
+    def _migrations(self) -> dict[str, int]:
+        """How far both databases are."""
         found = {}
         main = self._here.database("touchfold backup")
         for which, database in (("main", main), ("vault", self._vault)):
@@ -234,10 +233,7 @@ class _Backup:
                 cursor.execute("select max(number) from migrations")
                 row = cursor.fetchone()
             found[which] = int(row[0]) if row else 0
-        with self._vault.reading() as cursor:
-            cursor.execute("select master_check from vault_meta")
-            row = cursor.fetchone()
-        return bytes(row[0]) if row else b"", found
+        return found
 
 
 def _files(data: Path) -> dict[str, bytes]:

@@ -20,7 +20,7 @@ from infra.adapters.master_key import parse, read_key
 from infra.adapters.migrations import FOLDER
 from infra.adapters.postgres_erasure import LEDGER, LedgerFile
 from infra.adapters.recovery import own, recover
-from infra.adapters.vault import opens
+from infra.adapters.vault_keys import opens
 from infra.backing_up import open_store
 from infra.bootstrap import session
 from infra.checks import note_offsets
@@ -139,7 +139,7 @@ def _prove_master_key(settings: Settings, reach: Reach) -> None:
             "a backup does not hold the master key, and without it no personal value opens: set TOUCHFOLD_MASTER_KEY "
             f"(or TOUCHFOLD_MASTER_KEY_FILE), or put {MASTER_KEY} into {settings.data}, then restore again"
         )
-    if not opens(key, reach.base.master_check):
+    if not any(opens(key, check) for check in reach.base.master_checks):
         raise MasterKeyWrong(
             f"the master key is not the one of this backup ({reach.base.id}): give the one that was in use on "
             f"{reach.base.ended_at:%Y-%m-%d}. Nothing was changed"

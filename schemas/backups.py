@@ -72,7 +72,7 @@ class Base(msgspec.Struct, frozen=True, kw_only=True):
     product: str  # version
     postgres: str  # major version
     migrations: dict[str, int]  # main, vault
-    master_check: bytes  # opens with the master key that the vault had
+    master_checks: list[bytes]  # one opens with the master key that the vault had; two while it was replaced
     parts: list[Part]
     plain_bytes: int  # of the cluster, before compression
     archive: list[ArchiveFile]  # the manifest at some instant before `ended_at`

@@ -42,6 +42,8 @@ NAMES: Final = frozenset(
         "backup.archive_copied",
         "backup.part_put",
         "backup.finished",
+        "rotate.begun",
+        "rotate.stepped",
         "publish.after_ack",
         "inbox.after_append",
     }

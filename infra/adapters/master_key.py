@@ -64,6 +64,15 @@ def key_of(text: str) -> bytes | None:
     return key if len(key) == BYTES else None
 
 
+def replace_key(path: Path, key: bytes) -> None:
+    """Put a key in the place of another: 0600, whole or not at all, durable when it returns."""
+    making = path.with_name(f"{path.name}.{os.getpid()}.making")
+    making.unlink(missing_ok=True)
+    _write(making, key)
+    making.rename(path)
+    _sync(path.parent)
+
+
 def _base64(text: str) -> bytes:
     text = text.replace("-", "+").replace("_", "/")
     return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
@@ -74,20 +83,28 @@ def make_key(path: Path) -> bytes:
     path.parent.mkdir(parents=True, exist_ok=True)
     key = secrets.token_bytes(BYTES)
     making = path.with_name(f"{path.name}.{os.getpid()}.making")
-    handle = os.open(making, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    try:
-        os.write(handle, key.hex().encode() + b"\n")
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    _write(making, key)
     try:
         os.link(making, path)  # fails when it exists, unlike rename
     except FileExistsError:
         key = parse(path.read_text(encoding="ascii"), str(path))
     making.unlink()
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    _sync(path.parent)
     return key
+
+
+def _write(path: Path, key: bytes) -> None:
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        os.write(handle, key.hex().encode() + b"\n")
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _sync(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -13,11 +13,11 @@ from infra.adapters.embedded_postgres import CLUSTER_NAME
 from infra.adapters.postgres import Database, Dedicated, Uuids, mapped
 from infra.adapters.postgres_rights import Need, check_rights
 from infra.adapters.vault_epochs import bump_epoch, wait_for_leases
+from infra.adapters.vault_keys import DESTROY_LOCK
 from infra.adapters.vault_rewrite import end_wal, rewrite
 from schemas.erasures import Remains
 
 LEASES_S: Final = 60.0  # a door renews its lease within seconds, or it has ended
-_DESTROY_LOCK: Final = 0x64657374  # one erasure at a time destroys rows: a copy of the table must miss no deletion
 _NEEDS: Final = (
     Need("identifiers", ("select", "delete", "maintain")),
     Need("suppressed", ("select", "insert", "delete")),
@@ -76,7 +76,7 @@ class PostgresVaultRows:
             connection = session.connection()
             connection.autocommit = True
             with connection.cursor() as cursor:
-                cursor.execute("select pg_advisory_lock(%s)", (_DESTROY_LOCK,))  # given back with the connection
+                cursor.execute("select pg_advisory_lock(%s)", (DESTROY_LOCK,))  # given back with the connection
                 cursor.execute("delete from identifiers where token = any(%s)", (Uuids(list(tokens)),))
                 self.forget_everywhere(LEASES_S)
                 if not _is_ours(cursor):

@@ -28,7 +28,7 @@ def keep_statistics_empty(cursor: Cursor, table: str) -> None:
 def rewrite(connection: PooledConnection) -> None:
     """Copy all rows while others read and write, then what was added meanwhile and the swap, alone.
 
-    Rows are only ever added and deleted, never changed; who deletes holds the lock that the caller has. Alone is one
+    Who deletes or changes rows holds the lock that the caller has; all others only add some. Alone is one
     scan for new rows, without an index to build. Raises StoreUnavailable: somebody's lock lasts.
     """
     connection.autocommit = False

@@ -21,5 +21,6 @@ create table key_rotation (
     position bytea not null,          -- hashes up to here are done
     done bigint not null,
     total bigint not null,
-    pass integer not null
+    pass integer not null,
+    seen_from bigint not null default 0  -- transactions before it were over when the last pass began
 );

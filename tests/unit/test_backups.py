@@ -43,7 +43,7 @@ def base(number: int = 3, hours: float = 0, chain: str = CHAIN) -> Base:
         product="1",
         postgres="18",
         migrations={},
-        master_check=b"",
+        master_checks=[],
         parts=[],
         plain_bytes=0,
         archive=[],
