@@ -5,6 +5,7 @@ is what every command and every role works with.
 """
 
 import json
+import logging
 import os
 import threading
 import time
@@ -24,6 +25,7 @@ from infra.adapters.embedded_postgres import EmbeddedPostgres, lost
 from infra.adapters.erasure_ledger import LEDGER
 from infra.adapters.erasure_upgrade import part_hashes_from_tokens
 from infra.adapters.kafka_access import KafkaAccess
+from infra.adapters.ledger_copies import bring_ledger
 from infra.adapters.master_key import master_key
 from infra.adapters.migrations import migrate
 from infra.adapters.own_postgres import OwnPostgres
@@ -34,12 +36,20 @@ from infra.adapters.vault import ErasedTokens, PostgresVault, vault_is_new
 from infra.connections import embedded_connections, take_share
 from infra.settings import Deployment, Settings
 from schemas import failpoints
-from schemas.errors import DatabaseLost, FolderLocked, Problem, SettingsInvalid, StoreUnavailable
+from schemas.errors import (
+    DatabaseLost,
+    FolderLocked,
+    Problem,
+    SettingsInvalid,
+    StoreUnavailable,
+    TouchfoldError,
+)
 from schemas.ports import Clock, EventLog
 
 if TYPE_CHECKING:
     from schemas.waits import Waiting
 
+_log = logging.getLogger("touchfold.bootstrap")
 LOCK_WAIT_S: Final = 30.0  # a command waits so long for another command; a running `up` is joined at once
 PACK: Final = "retail"
 Server = EmbeddedPostgres | OwnPostgres
@@ -74,7 +84,7 @@ def build(settings: Settings) -> Adapters:
         own = server.dsn, server.vault_dsn
     return Adapters(
         server=server,
-        folder=DataFolder(settings.data, own),
+        folder=DataFolder(settings.data, own, settings.ledger),
         clock=SystemClock(settings.clock_offset_s),
         door_clock=SystemClock(),
         disk=Disk(settings.data),
@@ -117,6 +127,8 @@ def prepare(settings: Settings, adapters: Adapters, say: Say = quiet) -> Deploym
     (a deployment fact was changed), ServiceFailed (the brokers' topics are not safe).
     """
     server = adapters.server
+    if settings.ledger is not None:
+        bring_ledger(settings.data / "ledger", settings.ledger)
     refuse_loss(adapters, server.dsn, server.vault_dsn)
     migrate(server.dsn, "main")
     migrate(server.vault_dsn, "vault")
@@ -390,7 +402,21 @@ def session(data: Path | str | None = None, *, role: str = "cli", say: Say = qui
         with closing(alone):
             yield alone
     finally:
+        ran = bool(server.pid)
         server.stop()
+        if ran:
+            seal_wal(settings)
+
+
+def seal_wal(settings: Settings) -> None:
+    """After the server has stopped: no WAL that waits for a backup stays readable in the folder."""
+    if (settings.data / "backup" / "following.json").exists():
+        from infra.backing_up import seal_rest  # noqa: PLC0415  # pyarrow's 60 MB
+
+        try:
+            seal_rest(settings)
+        except TouchfoldError as err:  # the folder stays whole; it is sealed by who comes next
+            _log.warning("WAL for the backup was not sealed: %s", err.message)
 
 
 @contextmanager

@@ -29,6 +29,7 @@ SHARES: Final[Mapping[str, Share]] = {
     "worker": Share(Limits(6, 3), Limits(4, 2), dedicated=3),  # the store, who builds, its gate
     "archive": Share(Limits(4, 2), Limits(3, 2), dedicated=1),  # its turns
     "publish": Share(Limits(4, 2), Limits(3, 2), dedicated=2),  # the claim, the bell
+    "backup": Share(Limits(3, 2), Limits(3, 2), dedicated=1),  # dedicated: its replication slot
     "inbox": Share(Limits(4, 2), Limits(3, 2), dedicated=0),
     "up": Share(Limits(3, 2), Limits(3, 2), dedicated=0),  # the supervisor, for its start
     "command": Share(Limits(4, 2), Limits(4, 2), dedicated=3, sql=1),
@@ -39,7 +40,7 @@ SUPERUSER: Final = 3  # superuser_reserved_connections
 
 def embedded_connections(doors: int) -> int:
     """max_connections of the server in the data folder, where `doors` HTTP processes run."""
-    running = ["up", "ui", "worker", "archive", *["http"] * doors]
+    running = ["up", "ui", "worker", "archive", "backup", *["http"] * doors]
     return most_of(running) + COMMANDS * SHARES["command"].most + SUPERUSER
 
 

@@ -19,6 +19,7 @@ from infra.adapters.migrations import FOLDER
 from infra.adapters.postgres import Database
 from infra.archives import archive_of
 from infra.asking import health_of, readiness_of
+from infra.backup_checks import backups, copies
 from infra.bootstrap import Session, session
 from infra.checks import PAGES_FIX, SHOWN, WORK_FIX, Finding, guarded, whole_archive
 from infra.lags import Lags, lags_of, missing
@@ -43,7 +44,7 @@ _PROGRESS: Final = "select revision, partition, next_offset from progress order 
 def examine(settings: "Settings") -> Iterator[Finding]:
     """Every check, as it is done. Makes no data folder. What needs a database is not done where none starts."""
     yield _python()
-    folder = DataFolder(settings.data)
+    folder = DataFolder(settings.data, ledger=settings.ledger)
     found = guarded("data folder", lambda: _folder(folder, own_database=settings.database is not None))
     yield found
     if not found.ok:
@@ -148,6 +149,11 @@ def on_session(here: "Session") -> Iterator[Finding]:
         ("merging", lambda: _merging(here)),
         ("archive", lambda: _archive(here, database)),
     ]
+    if here.settings.database is None:
+        now = here.door_clock.now()
+        runs = here.running is not None and here.running.role == "up"
+        each.append(("backups", lambda: backups(vault_database, here.settings, here.time_zone, now, runs=runs)))
+        each.append(("copies", lambda: copies(here, now)))
     if here.adapters.kafka is None:  # else each machine has the ledger of what it erased
         each.append(("ledger", lambda: checks.ledger(database, LedgerFile.of(here.ledger_folder))))
     for name, check in each:

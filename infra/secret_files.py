@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from schemas.errors import Problem, SettingsInvalid
 
-SECRETS: Final = ("database", "vault", "kafka_password", "master_key")
+SECRETS: Final = ("database", "vault", "kafka_password", "master_key", "master_key_next", "backup_key")
 FILE_FIELDS: Final = {f"{field}_file": field for field in SECRETS}
 _MOST: Final = 65_536  # bytes; a connection string has some hundreds
 

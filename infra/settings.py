@@ -15,20 +15,21 @@ from zoneinfo import ZoneInfo, available_timezones
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 
-from infra.secret_files import FILE_FIELDS, with_files_read
+from infra.secret_files import FILE_FIELDS, SECRETS, with_files_read
+from schemas.backups import MOST_DAYS
 from schemas.errors import Problem, SettingsInvalid
 from schemas.failpoints import NAMES
 
 PREFIX: Final = "TOUCHFOLD_"
 FILE_NAME: Final = "touchfold.toml"
-ROLES: Final = ("http", "worker", "archive", "ui", "up", "cli", "publish", "inbox")
+ROLES: Final = ("http", "worker", "archive", "ui", "up", "cli", "publish", "inbox", "backup")
 _TEST_ONLY: Final = frozenset({"CLOCK_OFFSET_S", "FAILPOINT"})
 _NOT_SETTINGS: Final = frozenset({"CONFIG", "TEST"})  # of the environment alone: they say how the rest is read
 _OF_THE_TESTS: Final = frozenset({"SHARED", "TEST_KAFKA"})  # where the test suite finds large data sets and a broker
 _FAILPOINT: Final = re.compile(r"(?:(?P<role>[a-z]+)@)?(?P<name>[a-z_.]+)(?::(?P<hits>[1-9][0-9]{0,6}))?")
 _TEXTS: Final = frozenset(  # numbers and switches, as text
     {
-        *("port", "probe_port", "doors", "ui", "workers", "clock_offset_s"),
+        *("port", "probe_port", "doors", "ui", "workers", "clock_offset_s", "backup_days"),
         *("connections", "api_rate", "search_rate", "sign_in_rate"),
         *("kafka_insecure", "kafka_partitions", "kafka_replication", "kafka_ack_s", "kafka_buffer_mib"),
     }
@@ -95,6 +96,12 @@ class Settings(BaseModel):
     region: str = Field("US", description="whose phone numbers are meant when they have no country code")
     currency: str = Field("USD", description="of amounts that name none, and of sums")
     master_key: SecretStr | None = Field(None, description="64 hex digits or base64; else the file master.key")
+    master_key_next: SecretStr | None = Field(None, description="the new one, for `key rotate`")
+    ledger: Path | None = Field(None, description="the folder of the ledger of erasures, best outside the data folder")
+    backup_to: str | None = Field(None, description="where backups go by themselves: a folder, or s3://bucket/prefix")
+    backup_at: str = Field("03:00", description="when a day, in TIME_ZONE")
+    backup_days: int = Field(14, ge=1, le=MOST_DAYS, description="for how long a copy is kept at most")
+    backup_key: SecretStr | None = Field(None, description="64 hex digits or base64; else the file backup.key")
     clock_offset_s: float = Field(0.0, description="shifts the clock of decisions; only with TOUCHFOLD_TEST=1")
     failpoint: Failpoint | None = Field(None, description="ends a process there; only with TOUCHFOLD_TEST=1")
 
@@ -122,6 +129,18 @@ class Settings(BaseModel):
     @classmethod
     def _absolute(cls, value: Path) -> Path:
         return value.expanduser().absolute()
+
+    @field_validator("ledger", mode="after")
+    @classmethod
+    def _absolute_ledger(cls, value: Path | None) -> Path | None:
+        return None if value is None else value.expanduser().absolute()
+
+    @field_validator("backup_at", mode="after")
+    @classmethod
+    def _time_of_day(cls, value: str) -> str:
+        if re.fullmatch("([01][0-9]|2[0-3]):[0-5][0-9]", value) is None:
+            raise ValueError("is a time of day, such as 03:00")
+        return value
 
     @field_validator("host", mode="after")
     @classmethod
@@ -309,6 +328,6 @@ def _problem(entry: Mapping[str, Any], found: Mapping[str, tuple[Any, str]]) -> 
     value, origin = found[field]
     reason = str(entry["msg"]).removeprefix("Value error, ")
     reason = reason[0].lower() + reason[1:]
-    if not isinstance(value, SecretStr) and field not in {"master_key", "database", "vault", "kafka_password"}:
+    if not isinstance(value, SecretStr) and field not in SECRETS:
         origin = f"{origin} = {value}" if origin.startswith((PREFIX, "--")) else f"{origin} ({value})"
     return Problem(origin, reason)

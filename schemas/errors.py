@@ -258,6 +258,24 @@ class ArchiveDamaged(TouchfoldError):
     code, disposition = "archive_damaged", Disposition.STOP
 
 
+class BackupDamaged(TouchfoldError):
+    """An object of a backup is missing, altered or does not open; the message names it."""
+
+    code, disposition = "backup_damaged", Disposition.STOP
+
+
+class BackupKeyWrong(TouchfoldError):
+    """The backup key is missing, unreadable or not the one that sealed the backup."""
+
+    code, disposition = "backup_key_wrong", Disposition.STOP
+
+
+class BackupRefused(TouchfoldError):
+    """A backup or restore that is asked for cannot be; nothing was changed. The message says what to do."""
+
+    code, disposition = "backup_refused", Disposition.STOP
+
+
 class LogTruncated(TouchfoldError):
     """Retention has removed from the log what is asked for. The message names partition, offset and the log's start."""
 

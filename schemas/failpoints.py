@@ -41,6 +41,11 @@ NAMES: Final = frozenset(
         "swap.before_commit",
         "swap.after_commit",
         "import.after_append",
+        "backup.archive_copied",
+        "backup.part_put",
+        "backup.finished",
+        "rotate.begun",
+        "rotate.stepped",
         "publish.after_ack",
         "inbox.after_append",
     }

@@ -15,6 +15,7 @@ from psycopg2.extensions import make_dsn, parse_dsn
 
 from schemas.errors import Problem, SettingsInvalid
 
+RESTORING: Final = "restoring.json"  # there while a restore fills the folder
 SECRET_FILE: Final = "postgres.secret"  # of the embedded server, whose account has this password
 _SECRET_WORDS: Final = ("password", "sslpassword")  # of a connection string
 
@@ -37,17 +38,18 @@ class Running(NamedTuple):
 class DataFolder:
     """Paths only; nothing is made before `make`.
 
-    `own`: the connection strings that the settings give, main and vault; None where the server is in the folder.
+    `ledger`: its folder, where that is elsewhere. `own`: the connection strings that the settings give, main and vault;
+    None where the server is in the folder.
     """
 
-    def __init__(self, path: Path, own: tuple[str, str] | None = None) -> None:
+    def __init__(self, path: Path, own: tuple[str, str] | None = None, ledger: Path | None = None) -> None:
         self.path = path
         self._own = own
         self.lock_file = path / "touchfold.lock"
         self.run_file = path / "run.json"
         self.master_key_file = path / "master.key"
         self.archive = path / "archive"
-        self.ledger = path / "ledger"
+        self.ledger = ledger or path / "ledger"
         self.logs = path / "logs"
 
     def make(self) -> None:

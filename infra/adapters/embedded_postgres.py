@@ -21,7 +21,7 @@ from typing import IO, Final
 
 import psycopg2
 
-from infra.adapters.data_folder import DataFolder
+from infra.adapters.data_folder import RESTORING, DataFolder
 from infra.adapters.disk import MIB, disk_full, space, wal_bytes
 from infra.adapters.leftovers import end_backends
 from infra.adapters.postgres import mapped
@@ -35,6 +35,11 @@ TEMPORARY: Final = 10  # a tenth of the disk at most for what one process sorts 
 USER: Final = "touchfold"
 DATABASES: Final = ("touchfold", "touchfold_vault")
 CONNECTIONS: Final = 100  # where nobody says how many processes there will be
+CLUSTER_NAME: Final = "touchfold data folder"  # by which an erasure knows that the server is ours alone
+WAL_OUT: Final = "wal-out"  # beside the cluster: finished WAL segments that a backup takes from there
+# A segment is linked, not copied: wal_recycle is off, so the server removes its own name and never writes it again.
+# Without the file `on` no backup follows the WAL, and nothing is kept.
+ARCHIVE: Final = f"test ! -e ../{WAL_OUT}/on || {{ ln -f %p ../{WAL_OUT}/%f && sync ../{WAL_OUT}; }}"
 CONFIGURATION: Final = """
 # Written by Touchfold at each start.
 listen_addresses = '{listen}'
@@ -46,8 +51,11 @@ shared_buffers = 192MB
 work_mem = 16MB
 maintenance_work_mem = 128MB
 jit = off
-wal_level = minimal
-max_wal_senders = 0
+cluster_name = '{name}'
+wal_level = replica
+max_wal_senders = 4
+archive_mode = on
+archive_command = '{archive}'
 max_wal_size = {wal}MB
 min_wal_size = 32MB
 temp_file_limit = {temporary}MB
@@ -80,11 +88,14 @@ def binaries() -> Path:
 class EmbeddedPostgres:
     """The server of one data folder. `start` and `stop` from the process's main thread: it dies with its parent."""
 
-    def __init__(self, data: Path, extra: str = "", connections: int = CONNECTIONS) -> None:
-        """`extra`: lines for postgresql.conf after ours; for tests, which need no disk to survive a power cut."""
+    def __init__(self, data: Path, extra: str = "", connections: int = CONNECTIONS, *, restoring: bool = False) -> None:
+        """`extra`: lines for postgresql.conf after ours; for a restore, and for tests, which need no disk to survive a
+        power cut. `restoring`: the folder may be half restored.
+        """
         self.data = data.resolve()
         self._extra = extra
         self._connections = connections
+        self._restoring = restoring
         self.folder = self.data / "postgres"
         self.cluster = self.folder / "cluster"
         self.secret_file = self.data / "postgres.secret"
@@ -117,14 +128,19 @@ class EmbeddedPostgres:
             raise
         self._lock = handle
 
-    def start(self, progress: Callable[[str], None] = lambda _line: None) -> None:
+    def start(self, progress: Callable[[str], None] = lambda _line: None, *, wait_s: float = START_TIMEOUT_S) -> None:
         """Make the cluster if it is new, start the server, make the databases; sets `dsn` and `vault_dsn`.
 
-        Raises FolderLocked or ServiceFailed with the end of the server's log.
+        Raises FolderLocked, DatabaseLost where the folder is half restored, or ServiceFailed with the end of the
+        server's log.
         """
         if self._lock is None:
             self.lock()
-        account = _account()
+        if not self._restoring and (self.data / RESTORING).exists():
+            raise DatabaseLost(
+                f"{self.data} is half restored: a restore into it did not end. Run the same touchfold restore again"
+            )
+        account = server_account()
         new = not (self.cluster / "PG_VERSION").exists()
         if new:
             self._refuse_loss()
@@ -140,6 +156,8 @@ class EmbeddedPostgres:
         listen, port, sockets = self._address()
         disk = space(self.folder).total
         configuration = CONFIGURATION.format(
+            name=CLUSTER_NAME,
+            archive=ARCHIVE,
             listen=listen,
             port=port,
             sockets=sockets,
@@ -148,7 +166,10 @@ class EmbeddedPostgres:
             temporary=max(64, disk // TEMPORARY // MIB),
         )
         self._write_owned(self.cluster / "postgresql.conf", configuration + self._extra, account)
-        hba = "local all all scram-sha-256\nhost all all 127.0.0.1/32 scram-sha-256\n"
+        hba = "".join(
+            f"local {database} all scram-sha-256\nhost {database} all 127.0.0.1/32 scram-sha-256\n"
+            for database in ("all", "replication")  # the latter: base backups
+        )
         self._write_owned(self.cluster / "pg_hba.conf", hba, account)
         host = sockets or "127.0.0.1"
         password = self.secret_file.read_text().strip()
@@ -166,7 +187,7 @@ class EmbeddedPostgres:
             env={"PATH": os.environ.get("PATH", ""), "LC_ALL": "C.UTF-8", "TZ": "UTC"},
         )
         log.close()
-        self._wait(base, progress)
+        self._wait(base, progress, wait_s)
         self.dsn, self.vault_dsn = (f"{base} dbname={name}" for name in DATABASES)
 
     def _refuse_loss(self) -> None:
@@ -190,7 +211,7 @@ class EmbeddedPostgres:
             return None
         command = [str(binaries() / "pg_checksums"), "--check", "-D", str(self.cluster)]
         done = subprocess.run(
-            _as_account(command, _account(), [self.cluster]),
+            _as_account(command, server_account(), [self.cluster]),
             capture_output=True,
             check=False,
             cwd=self.cluster,
@@ -269,7 +290,7 @@ class EmbeddedPostgres:
         for name in (".s.PGSQL.5432", ".s.PGSQL.5432.lock"):  # a killed server not yet reaped still has its number
             (self.folder / name).unlink(missing_ok=True)
 
-    def _wait(self, base: str, progress: Callable[[str], None]) -> None:
+    def _wait(self, base: str, progress: Callable[[str], None], wait_s: float) -> None:
         started = time.monotonic()
         said = started
         while True:
@@ -281,8 +302,8 @@ class EmbeddedPostgres:
                 if self._process is None or self._process.poll() is not None:
                     self._check_room(self._log_of_this_start())
                     raise ServiceFailed(f"PostgreSQL ended at its start: {self._log_end()}") from err
-                if now - started > START_TIMEOUT_S:
-                    raise ServiceFailed(f"PostgreSQL is not up after {START_TIMEOUT_S} s: {self._log_end()}") from err
+                if now - started > wait_s:
+                    raise ServiceFailed(f"PostgreSQL is not up after {wait_s:.0f} s: {self._log_end()}") from err
                 if now - said > 2:
                     progress(f"waiting for PostgreSQL ({now - started:.0f} s; it may be recovering after a crash)")
                     said = now
@@ -341,7 +362,7 @@ def lost(data: Path, what: str, traces: Sequence[str]) -> str:
     )
 
 
-def _account() -> pwd.struct_passwd | None:
+def server_account() -> pwd.struct_passwd | None:
     """Whom the server runs as: nobody special unless we are root, whom PostgreSQL refuses."""
     if os.geteuid() != 0:
         return None

@@ -80,11 +80,15 @@ class LedgerFile:
     def suppressed(self) -> dict[bytes, bytes]:
         """Keyed hash -> the mark of its person."""
         try:
-            lines = self._path.with_name(SUPPRESSED).read_text().splitlines()
+            return suppressed_in(self._path.with_name(SUPPRESSED).read_text())
         except FileNotFoundError:
             return {}
-        pairs = (line.split() for line in lines)
-        return {bytes.fromhex(hashed): bytes.fromhex(mark) for hashed, mark in pairs}
+
+
+def suppressed_in(text: str) -> dict[bytes, bytes]:
+    """Keyed hash -> mark, of the content of the file."""
+    pairs = (line.split() for line in text.splitlines())
+    return {bytes.fromhex(hashed): bytes.fromhex(mark) for hashed, mark in pairs}
 
 
 def replace_file(path: Path, data: bytes) -> None:

@@ -16,7 +16,7 @@ from psycopg2.extensions import cursor as Cursor
 from infra.adapters.connection_pool import Lane
 from infra.adapters.erasure_ledger import LedgerFile, replace_file
 from infra.adapters.postgres import Database
-from infra.adapters.vault_rewrite import is_ours
+from infra.adapters.vault_rewrite import end_wal, is_ours
 from infra.adapters.vault_suppressed import SuppressedList
 
 _MARK: Final = b'"hashes"'  # in every old line, in no new one
@@ -113,5 +113,4 @@ def _forget_pages(cursor: Cursor, *, ours: bool) -> None:
     if not ours:
         cursor.execute("vacuum (truncate false, index_cleanup on) jobs")
         return
-    cursor.execute("select pg_switch_wal()")
-    cursor.execute("checkpoint")
+    end_wal(cursor)

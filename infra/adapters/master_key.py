@@ -30,7 +30,7 @@ def master_key(folder: Path, configured: str | None, vault_is_new: Callable[[], 
             f"the master key is lost: {path} is not there and TOUCHFOLD_MASTER_KEY is not set, but the vault holds "
             "data that only that key opens. Put the file back from its backup; a new key is never made for old data"
         )
-    return _make(path)
+    return make_key(path)
 
 
 def read_key(folder: Path) -> bytes:
@@ -48,14 +48,29 @@ def read_key(folder: Path) -> bytes:
 
 def parse(text: str, where: str) -> bytes:
     """32 bytes from 64 hex digits or base64 (either alphabet). Raises MasterKeyWrong naming `where`."""
+    key = key_of(text)
+    if key is None:
+        raise MasterKeyWrong(f"{where} is not a master key: it must be 64 hex digits, or base64 of 32 bytes")
+    return key
+
+
+def key_of(text: str) -> bytes | None:
+    """32 bytes from 64 hex digits or base64; None: it is neither."""
     text = text.strip()
     try:
         key = bytes.fromhex(text) if len(text) == 2 * BYTES else _base64(text)
     except (ValueError, binascii.Error):
-        key = b""
-    if len(key) != BYTES:
-        raise MasterKeyWrong(f"{where} is not a master key: it must be 64 hex digits, or base64 of 32 bytes")
-    return key
+        return None
+    return key if len(key) == BYTES else None
+
+
+def replace_key(path: Path, key: bytes) -> None:
+    """Put a key in the place of another: 0600, whole or not at all, durable when it returns."""
+    making = path.with_name(f"{path.name}.{os.getpid()}.making")
+    making.unlink(missing_ok=True)
+    _write(making, key)
+    making.rename(path)
+    _sync(path.parent)
 
 
 def _base64(text: str) -> bytes:
@@ -63,25 +78,33 @@ def _base64(text: str) -> bytes:
     return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
 
 
-def _make(path: Path) -> bytes:
+def make_key(path: Path) -> bytes:
     """Write a new key, 0600, durable before its name exists; of two makers the first one's key counts."""
     path.parent.mkdir(parents=True, exist_ok=True)
     key = secrets.token_bytes(BYTES)
-    making = path.with_name(f"{NAME}.{os.getpid()}.making")
-    handle = os.open(making, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    try:
-        os.write(handle, key.hex().encode() + b"\n")
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    making = path.with_name(f"{path.name}.{os.getpid()}.making")
+    _write(making, key)
     try:
         os.link(making, path)  # fails when it exists, unlike rename
     except FileExistsError:
         key = parse(path.read_text(encoding="ascii"), str(path))
     making.unlink()
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    _sync(path.parent)
     return key
+
+
+def _write(path: Path, key: bytes) -> None:
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        os.write(handle, key.hex().encode() + b"\n")
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _sync(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

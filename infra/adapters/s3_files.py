@@ -14,24 +14,20 @@ not honour If-None-Match is refused.
 
 import threading
 import time
-from base64 import b64encode
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from hashlib import md5
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import IO, Final
 from uuid import uuid4
 
-import boto3
 import msgspec
-from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError
 
 from infra.adapters.archive_copies import FRESH_S, MOST_BYTES, Copies
 from infra.adapters.archive_files import GRACE_S, REFRESH_S, FolderFiles, Grace, hash_of, write_whole
 from infra.adapters.archive_manifest import Named, body_of, entry_of, line_of, named, start_of
 from infra.adapters.s3_manifest import Partition
+from infra.adapters.s3_objects import AT_ONCE, S3Place
 from schemas.archive import ArchiveFile
 from schemas.errors import ArchiveDamaged, Problem, ProgressConflict, SettingsInvalid, StoreUnavailable
 from schemas.failpoints import failpoint
@@ -39,21 +35,12 @@ from schemas.failpoints import failpoint
 _HEADER: Final = "manifest/archive.json"
 _KNOWN: Final = "entries.jsonl"  # entries never change: those seen once need not be fetched again
 _SAVE: Final = 500  # new entries after which they are written down
-_AT_ONCE: Final = 16
 _TRIES: Final = 3  # at a partition of which objects are removed while it is read
 _ABANDONED_S: Final = 86_400.0  # a scratch file of a merge that is older belongs to no process
 _NEW: Final = b"2 "  # before the header of an archive with replaced entries
-_TAKEN: Final = frozenset({"PreconditionFailed", "ConditionalRequestConflict", "412", "409"})
-_MISSING: Final = frozenset({"NoSuchKey", "404", "NotFound"})
-_REFUSED: Final = frozenset(
-    {
-        *("AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "NoSuchBucket", "PermanentRedirect"),
-        *("InvalidBucketName", "AuthorizationHeaderMalformed", "403", "NotImplemented"),
-    }
-)
 
 
-class S3Files:
+class S3Files(S3Place):
     """`ArchiveFiles` under s3://bucket/prefix. `copies`: a folder for copies and for what was learnt of the manifest.
 
     Credentials come from boto3's chain (AWS_… variables, profiles, roles). Any thread. Raises StoreUnavailable when
@@ -71,15 +58,11 @@ class S3Files:
         refresh_s: float = REFRESH_S,
         grace_s: float = GRACE_S,
     ) -> None:
-        self.bucket = bucket
-        self.prefix = prefix.strip("/") + "/" if prefix.strip("/") else ""
-        self._endpoint = endpoint
+        super().__init__(bucket, prefix, endpoint)
         self._copies = Copies(copies, copies_bytes)
         self._refresh_s = refresh_s
         self._grace = Grace(grace_s)
         self._lock = threading.RLock()  # of what is known
-        self._making = threading.Lock()  # of the client, which threads of `_learn` use while that holds the other
-        self._made: Any = None
         self._known: dict[int, Partition] = {}
         self._id = b""  # the header's line, once it was read
         self._asked_at: float | None = None
@@ -189,7 +172,7 @@ class S3Files:
         """None: one of them is gone."""
         if not names:
             return []
-        with ThreadPoolExecutor(min(_AT_ONCE, len(names)), "archive manifest") as pool:
+        with ThreadPoolExecutor(min(AT_ONCE, len(names)), "archive manifest") as pool:
             found = list(pool.map(self._entry, names))
         return None if None in found else [entry for entry in found if entry is not None]
 
@@ -327,12 +310,6 @@ class S3Files:
         with self._answered():
             self._client.delete_object(Bucket=self.bucket, Key=self.prefix + name)
 
-    def close(self) -> None:
-        with self._making:
-            if self._made is not None:
-                self._made.close()
-                self._made = None
-
     def _sweep(self, entries: list[ArchiveFile]) -> list[str]:
         """Remove files whose place another file has for good. One that may still be listed by its writer stays."""
         listed = {entry.path for entry in entries}
@@ -352,116 +329,6 @@ class S3Files:
             elif told.start < ends.get(told.partition, 0):
                 raise ArchiveDamaged(f"{name} overlaps what the manifest lists: move it away or restore the manifest")
         return swept
-
-    # ------------------------------------------------------------ the store
-
-    @property
-    def _client(self) -> Any:
-        with self._making:
-            if self._made is None:
-                self._made = boto3.session.Session().client("s3", endpoint_url=self._endpoint, config=_config(self))
-            return self._made
-
-    @property
-    def path_style(self) -> bool:
-        """Only Amazon's has the bucket in the host's name for certain."""
-        return self._endpoint is not None
-
-    def _get(self, name: str) -> bytes | None:
-        with self._answered():
-            try:
-                return bytes(self._client.get_object(Bucket=self.bucket, Key=self.prefix + name)["Body"].read())
-            except ClientError as err:
-                if _code(err) in _MISSING:
-                    return None
-                raise
-
-    def _put(self, name: str, data: bytes | IO[bytes], digest: bytes | None = None) -> bool:
-        """Whether it was put; False: the name is taken, or was being taken. `digest`: MD5, of a file."""
-        if digest is None:
-            assert isinstance(data, bytes), "of a file it is given"
-            digest = md5(data, usedforsecurity=False).digest()
-        check = b64encode(digest).decode()
-        with self._answered():
-            try:
-                self._client.put_object(
-                    Bucket=self.bucket, Key=self.prefix + name, Body=data, ContentMD5=check, IfNoneMatch="*"
-                )
-            except ClientError as err:
-                if _code(err) in _TAKEN:
-                    return False
-                raise
-        return True
-
-    def _put_new(self, name: str, data: bytes) -> bool:
-        """Whether the object is there with these bytes, by us (an answer may have been lost on the way) or before."""
-        for _ in range(3):
-            if self._put(name, data):
-                return True
-            there = self._get(name)
-            if there is not None:
-                return there == data
-        raise StoreUnavailable(f"{self._url(name)} is neither there nor free", retry_after_s=1)
-
-    def _list(self, start: str, after: str | None = None, most: int | None = None) -> list[str]:
-        """Names that begin with `start`, ascending, behind `after`."""
-        options: dict[str, Any] = {} if after is None else {"StartAfter": self.prefix + after}
-        if most is not None:
-            options["MaxKeys"] = most
-        with self._answered():
-            pages = self._client.get_paginator("list_objects_v2").paginate(
-                Bucket=self.bucket, Prefix=self.prefix + start, **options
-            )
-            names: list[str] = []
-            for page in pages:
-                names += [each["Key"][len(self.prefix) :] for each in page.get("Contents", ())]
-                if most is not None and names:
-                    break
-        return names
-
-    def _url(self, name: str) -> str:
-        return f"s3://{self.bucket}/{self.prefix}{name}"
-
-    @contextmanager
-    def _answered(self) -> Iterator[None]:
-        """Turn what boto3 raises into ours."""
-        try:
-            yield
-        except (NoCredentialsError, PartialCredentialsError) as err:
-            raise SettingsInvalid(
-                f"{self._url('')}: there are no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or what"
-                " else boto3 looks for"
-            ) from err
-        except ClientError as err:
-            code = _code(err)
-            if code in _REFUSED:
-                raise SettingsInvalid(
-                    f"{self._url('')}: the object store refuses us ({code}): check TOUCHFOLD_ARCHIVE,"
-                    " TOUCHFOLD_S3_ENDPOINT and the credentials"
-                ) from err
-            raise StoreUnavailable(f"the archive's object store answers {code}", retry_after_s=1) from err
-        except BotoCoreError as err:
-            raise StoreUnavailable(
-                f"the archive's object store is away ({type(err).__name__})", retry_after_s=1
-            ) from err
-
-
-def _config(files: S3Files) -> Config:
-    """Timeouts and retries; no checksums that Amazon's store alone understands (ours are in the manifest)."""
-    return Config(
-        connect_timeout=3,
-        read_timeout=30,
-        retries={"mode": "standard", "max_attempts": 3},
-        max_pool_connections=_AT_ONCE + 8,
-        request_checksum_calculation="when_required",
-        response_checksum_validation="when_required",
-        s3={"addressing_style": "path" if files.path_style else "auto"},
-    )
-
-
-def _code(err: ClientError) -> str:
-    found = err.response.get("Error", {}).get("Code")
-    return str(found or err.response.get("ResponseMetadata", {}).get("HTTPStatusCode", "error"))
 
 
 def _entry_name(partition: int, start: int) -> str:

@@ -22,18 +22,16 @@ from psycopg2.extensions import cursor as Cursor
 
 from infra.adapters.connection_pool import Lane
 from infra.adapters.postgres import Database, Uuid, Uuids
+from infra.adapters.vault_keys import CHECK_AAD, CHECKED, HASH_KEY_AAD, META, MasterKeys, master_keys, opened
 from infra.adapters.vault_lease import RENEW_S, TTL_S, Lease
 from infra.adapters.vault_rewrite import keep_statistics_empty
 from infra.adapters.vault_sealing import open_sealed, seal
-from schemas.errors import ConnectionsInUse, DiskFull, KeyMissing, MasterKeyWrong, SealBroken, StoreUnavailable
+from schemas.errors import ConnectionsInUse, DiskFull, KeyMissing, SealBroken, StoreUnavailable
 from schemas.failpoints import failpoint
 from schemas.ports import OpenIdentifier
 
 ENTRIES: Final = 200_000  # about 350 bytes each
 HASH_BYTES: Final = 16
-_CHECKED: Final = b"touchfold vault"
-_CHECK_AAD: Final = b"master_check"
-_HASH_KEY_AAD: Final = b"hash_key"
 _VALUE_AAD: Final = b"value"
 _TRIES: Final = 5
 
@@ -61,7 +59,8 @@ class PostgresVault:
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._database = Database(dsn, "touchfold vault", Lane.WORK)
-        self._master = AESGCM(master_key)
+        self._given = master_key
+        self._masters = MasterKeys.of(master_key)
         self._erased = erased
         self._lock = threading.Lock()  # of what is remembered; held for microseconds
         self._database_lock = threading.RLock()
@@ -93,14 +92,20 @@ class PostgresVault:
         cursor.execute(query)
         row = cursor.fetchone()
         if row is None:
-            wrapped = seal(self._master, secrets.token_bytes(32), _HASH_KEY_AAD)
-            check = seal(self._master, _CHECKED, _CHECK_AAD)
+            wrapped = self._masters.wrap(secrets.token_bytes(32), HASH_KEY_AAD)
+            check = self._masters.wrap(CHECKED, CHECK_AAD)
             cursor.execute("insert into vault_meta values (true, 1, %s, %s) on conflict do nothing", (wrapped, check))
             keep_statistics_empty(cursor, "identifiers")
             cursor.execute(query)
             row = cursor.fetchone()
             assert row is not None, "vault_meta was emptied while we looked"
-        return _opened(self._master, row)
+        self._masters = master_keys(cursor, self._given)
+        return opened(self._masters, row)
+
+    def key_checks(self) -> list[bytes]:
+        """What proves a master key to be one that opens this vault now: one, or two while it is replaced."""
+        keys = self._retry(self._learnt)
+        return [seal(cipher, CHECKED, CHECK_AAD) for cipher in keys.ciphers]
 
     def _retry(self, work: Callable[[Cursor], T]) -> T:
         """Run in a transaction; once more after an outage, which may be a connection of before a restart."""
@@ -150,7 +155,8 @@ class PostgresVault:
         self._key_of.clear()
 
     def _forget(self, cursor: Cursor) -> None:
-        """A new epoch: remember nothing of before, and learn who is suppressed now."""
+        """A new epoch: remember nothing of before, and learn who is suppressed now, and the master key that holds."""
+        self._masters = self._learnt(cursor)
         cursor.execute("select hash from suppressed")
         hashes = [bytes(row[0]) for row in cursor.fetchall()]
         key = self.hash_key
@@ -160,6 +166,16 @@ class PostgresVault:
                 hashed: blake2b(hashed, digest_size=16, key=key, person=b"tf-suppressed").digest() for hashed in hashes
             }
             self._stand_ins = frozenset(self._stand_in.values())
+
+    def _learnt(self, cursor: Cursor) -> MasterKeys:
+        """The master keys that hold now; what was learnt of a new one stays. Raises MasterKeyWrong: ours is refused."""
+        keys = master_keys(cursor, self._given)
+        cursor.execute(META)
+        row = cursor.fetchone()
+        if row is not None:
+            opened(keys, row)
+        self._given = keys.newest
+        return keys
 
     # --- Vault -------------------------------------------------------------------------------------------------
 
@@ -247,7 +263,7 @@ class PostgresVault:
             at = 48 * place
             token, key = drawn[at : at + 16], drawn[at + 16 : at + 48]
             made[hashed] = (hashed, token, key)
-            wrapped.append(seal(self._master, key, token))
+            wrapped.append(self._masters.wrap(key, token))
             values.append(seal(AESGCM(key), missing[hashed][1].encode(), token + _VALUE_AAD))
         cursor.execute(
             "insert into identifiers (hash, token, kind, key_wrapped, value_sealed) "
@@ -311,7 +327,7 @@ class PostgresVault:
 
     def _unwrap(self, wrapped: bytes, token: bytes) -> bytes:
         try:
-            return open_sealed(self._master, wrapped, token)
+            return self._masters.unwrap(wrapped, token)
         except InvalidTag as err:
             raise SealBroken(f"the key of vault row {token.hex()} does not open") from err
 
@@ -395,9 +411,10 @@ class PostgresVault:
         token, key = secrets.token_bytes(16), secrets.token_bytes(32)
 
         def take(cursor: Cursor) -> bytes:
+            wrapped = self._learnt(cursor).wrap(key, token)
             cursor.execute(
                 "insert into daily_keys values (%s, %s, %s) on conflict (day) do nothing",
-                (day, Uuid(token), seal(self._master, key, token)),
+                (day, Uuid(token), wrapped),
             )
             cursor.execute("select token from daily_keys where day = %s", (day,))
             row = cursor.fetchone()
@@ -458,18 +475,6 @@ def _daily_tokens(cursor: Cursor) -> dict[bytes, date]:
     return {bytes(token): day for token, day in cursor.fetchall()}
 
 
-def _opened(master: AESGCM, row: Sequence[bytes]) -> bytes:
-    """The hash key of vault_meta's (hash_key_wrapped, master_check). Raises MasterKeyWrong."""
-    try:
-        open_sealed(master, bytes(row[1]), _CHECK_AAD)
-        return open_sealed(master, bytes(row[0]), _HASH_KEY_AAD)
-    except InvalidTag as err:
-        raise MasterKeyWrong(
-            "the master key is not the one this vault was made with: put back the right file master.key, or "
-            "the right TOUCHFOLD_MASTER_KEY. Nothing was changed"
-        ) from err
-
-
 def prove(cursor: Cursor, master_key: bytes | None) -> None:
     """Prove that the vault has its own row, and that the master key opens it; makes nothing.
 
@@ -483,7 +488,7 @@ def prove(cursor: Cursor, master_key: bytes | None) -> None:
     if row is None:
         raise KeyMissing("the vault lost its keys: restore its database from a backup")
     if master_key is not None:
-        _opened(AESGCM(master_key), row)
+        opened(master_keys(cursor, master_key), row)
 
 
 def vault_is_new(vault_dsn: str) -> bool:

@@ -1,21 +1,23 @@
 """`ErasureVault` in PostgreSQL: destroys vault rows, and keeps the list of the suppressed (decisions 0022, 0027)."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import closing
+from datetime import UTC, datetime
 from typing import Final
 
 from psycopg2.extensions import cursor as Cursor
 
+from infra.adapters.backup_notes import Note, gone_at, notes_of
 from infra.adapters.connection_pool import Lane
 from infra.adapters.postgres import Database, Dedicated, Uuids, mapped
 from infra.adapters.postgres_rights import Need, check_rights
 from infra.adapters.vault_epochs import bump_epoch, wait_for_leases
-from infra.adapters.vault_rewrite import is_ours, rewrite
+from infra.adapters.vault_keys import DESTROY_LOCK
+from infra.adapters.vault_rewrite import end_wal, is_ours, rewrite
 from infra.adapters.vault_suppressed import SuppressedList
 from schemas.erasures import Remains
 
 LEASES_S: Final = 60.0  # a door renews its lease within seconds, or it has ended
-_DESTROY_LOCK: Final = 0x64657374  # one erasure at a time destroys rows: a copy of the table must miss no deletion
 _NEEDS: Final = (
     Need("identifiers", ("select", "delete", "maintain")),
     Need("suppressed", ("select", "insert", "delete", "maintain")),
@@ -76,7 +78,7 @@ class PostgresVaultRows:
             connection = session.connection()
             connection.autocommit = True
             with connection.cursor() as cursor:
-                cursor.execute("select pg_advisory_lock(%s)", (_DESTROY_LOCK,))  # given back with the connection
+                cursor.execute("select pg_advisory_lock(%s)", (DESTROY_LOCK,))  # given back with the connection
                 cursor.execute("delete from identifiers where token = any(%s)", (Uuids(list(tokens)),))
                 self.forget_everywhere(LEASES_S)
 
@@ -89,22 +91,35 @@ class PostgresVaultRows:
             connection = session.connection()
             connection.autocommit = True
             with connection.cursor() as cursor:
-                cursor.execute("select pg_advisory_lock(%s)", (_DESTROY_LOCK,))
+                cursor.execute("select pg_advisory_lock(%s)", (DESTROY_LOCK,))
                 if not is_ours(cursor):
                     cursor.execute("vacuum (truncate false, index_cleanup on) identifiers")
                     return
             rewrite(connection)
             with connection.cursor() as cursor:
-                cursor.execute("select pg_switch_wal()")
-                cursor.execute("checkpoint")
+                end_wal(cursor)
 
     def remains(self) -> list[Remains]:
         with self._database.transaction() as cursor:
-            return [_BACKUPS] if is_ours(cursor) else [_SPACE, *_of_the_wal(cursor), _BACKUPS]
+            if not is_ours(cursor):
+                return [_SPACE, *_of_the_wal(cursor), _BACKUPS]
+            return [_of_our_backups(notes_of(cursor), datetime.now(UTC))]
 
     def close(self) -> None:
         self._list.close()
         self._database.close()
+
+
+def _of_our_backups(notes: Sequence[Note], now: datetime) -> Remains:
+    """The day when no copy that we made holds the rows any more: bases and WAL are removed by then."""
+    at = gone_at(notes, now)
+    if at is None:
+        return _BACKUPS
+    return Remains(
+        "backups",
+        f"{at:%Y-%m-%d}: by then touchfold has removed every backup and all WAL of before the erasure; copies that you"
+        " made in other ways when you delete them",
+    )
 
 
 def _of_the_wal(cursor: Cursor) -> list[Remains]:

@@ -10,7 +10,9 @@ from typing import Final
 from psycopg2.errors import LockNotAvailable
 from psycopg2.extensions import cursor as Cursor
 
+from infra.adapters.embedded_postgres import CLUSTER_NAME
 from infra.adapters.postgres_connect import PooledConnection
+from infra.adapters.wal_segments import end_segment
 from schemas.errors import StoreUnavailable
 
 COLUMNS: Final = ("hash", "token", "key_wrapped", "value_sealed")  # what an erasure must leave nowhere
@@ -21,8 +23,9 @@ LOCKED_S: Final = 60.0  # a dump of the vault holds its lock so long
 def is_ours(cursor: Cursor) -> bool:
     """Whether this is the server of a data folder: its settings are ours, and nobody else's rows are in its WAL."""
     cursor.execute(
-        "select r.rolsuper and current_setting('wal_level') = 'minimal' and current_setting('wal_recycle') = 'off'"
-        " from pg_roles r where r.rolname = current_user"
+        "select r.rolsuper and current_setting('cluster_name') = %s and current_setting('wal_recycle') = 'off'"
+        " from pg_roles r where r.rolname = current_user",
+        (CLUSTER_NAME,),
     )
     row = cursor.fetchone()
     return row is not None and bool(row[0])
@@ -37,7 +40,7 @@ def keep_statistics_empty(cursor: Cursor, table: str) -> None:
 def rewrite(connection: PooledConnection) -> None:
     """Copy all rows while others read and write, then what was added meanwhile and the swap, alone.
 
-    Rows are only ever added and deleted, never changed; who deletes holds the lock that the caller has. Alone is one
+    Who deletes or changes rows holds the lock that the caller has; all others only add some. Alone is one
     scan for new rows, without an index to build. Raises StoreUnavailable: somebody's lock lasts.
     """
     connection.autocommit = False
@@ -80,3 +83,9 @@ def _swap(connection: PooledConnection, cursor: Cursor, copied_before: int) -> N
     cursor.execute("alter index identifiers_next_pkey rename to identifiers_pkey")
     cursor.execute("alter index identifiers_next_token_key rename to identifiers_token_key")
     connection.commit()
+
+
+def end_wal(cursor: Cursor) -> None:
+    """Leave no WAL of before on the disk. On an autocommitting connection. Raises StoreUnavailable."""
+    end_segment(cursor)
+    cursor.execute("checkpoint")

@@ -1,7 +1,9 @@
 """`touchfold doctor`: every check on one line, with what to do when it fails."""
 
 import json
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from itertools import chain
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -9,6 +11,7 @@ from infra.cli.options import DATA, JSON
 
 if TYPE_CHECKING:
     from infra.checks import Finding
+    from infra.settings import Settings
 
 
 def register(app: typer.Typer) -> None:
@@ -16,8 +19,15 @@ def register(app: typer.Typer) -> None:
     app.command("doctor")(doctor)
 
 
-def doctor(data: DATA = None, as_json: JSON = False) -> None:
+def doctor(
+    drill: Annotated[bool, typer.Option("--drill", help="restore the newest backup aside and compare")] = False,
+    data: DATA = None,
+    as_json: JSON = False,
+) -> None:
     """Check the installation, the data folder, the databases, the vault, the log and the archive.
+
+    With --drill the newest backup is restored into a temporary folder beside the data folder, its log is folded again
+    and compared, and it says how long that took.
 
     Exit status 1 when a check fails; each line then says what to do. Example: touchfold doctor
     """
@@ -29,7 +39,7 @@ def doctor(data: DATA = None, as_json: JSON = False) -> None:
 
     settings = load(os.environ, data=data)
     findings: list[Finding] = []
-    for finding in examine(settings):
+    for finding in chain(examine(settings), _drilled(settings) if drill else ()):
         findings.append(finding)
         if not as_json:
             typer.echo(f"{'ok ' if finding.ok else 'BAD'} {finding.check}: {finding.detail}")
@@ -39,3 +49,11 @@ def doctor(data: DATA = None, as_json: JSON = False) -> None:
         typer.echo(json.dumps([finding._asdict() for finding in findings]))
     if not all(finding.ok for finding in findings):
         raise typer.Exit(1)
+
+
+def _drilled(settings: "Settings") -> Iterator["Finding"]:
+    from infra.checks import guarded
+    from infra.cli.options import say
+    from infra.drilling import drill
+
+    yield guarded("drill", lambda: drill(settings, say))

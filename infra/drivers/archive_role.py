@@ -18,6 +18,7 @@ from infra.adapters.postgres_records import PostgresRecords
 from infra.archives import archive_of, disk_of
 from infra.checks import note_offsets
 from infra.drivers.archive_upkeep import Upkeep
+from infra.rotating import LeftRotation
 from processors.archive import Archiver
 from schemas.errors import ArchiveDamaged, Disposition, FolderLocked, StoreUnavailable, TouchfoldError
 from schemas.waits import ARCHIVE, Wait
@@ -102,7 +103,7 @@ def run(session: "Session", stop: threading.Event, ready: Callable[[], None], re
     """
     archive = archive_of(session)
     archiver = archiver_of(session, stop.is_set, archive)
-    notes = session.database("touchfold archive notes")
+    notes, rotation = session.database("touchfold archive notes"), LeftRotation(session)
     disk = disk_of(session)
     upkeep = Upkeep(archive, archiver.turns, disk, stop.is_set)
     ready()
@@ -115,6 +116,7 @@ def run(session: "Session", stop: threading.Event, ready: Callable[[], None], re
             if today != swept:
                 forget_old_letters(session, today)
                 swept = today
+            rotation.turn()
             if retention_s is not None and time.monotonic() - looked_at > LAG_S:
                 looked_at = time.monotonic()
                 warn_of_lag(archiver, retention_s)

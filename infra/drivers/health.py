@@ -155,10 +155,19 @@ class Health:
         yield "pages", partial(checks.checksums, database)
         key = None if session.settings.master_key else partial(read_key, session.data)
         yield "vault", partial(checks.vault, database, self._vault_database, key)
+        if session.settings.database is None and "api" in self._edges:
+            yield "backups", self._look_at_backups
         if "api" in self._edges:  # a cluster's door has neither
             yield "archive", self._look_at_archive
             if session.adapters.kafka is None:  # else each machine has the ledger of what it erased
                 yield "ledger", partial(checks.ledger, database, LedgerFile.of(session.ledger_folder))
+
+    def _look_at_backups(self) -> Finding:
+        from infra.backup_checks import backups  # noqa: PLC0415  # pyarrow's 60 MB
+
+        session = self._session
+        now = session.door_clock.now()
+        return backups(self._vault_database, session.settings, session.time_zone, now, runs=session.joined)
 
     def _look_at_archive(self) -> Finding:
         if self._archive is None:

@@ -6,11 +6,13 @@ A token of any role may read it: it names no person. What PostgreSQL knows is as
 import json
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, MutableMapping
 from contextlib import closing, nullcontext
+from datetime import datetime
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Final
 
+from infra.adapters.backup_notes import BackupNotes
 from infra.adapters.connection_pool import pool_figures
 from infra.adapters.meter import BUCKETS, EDGES, Meter, Totals
 from infra.adapters.postgres import Database
@@ -86,6 +88,11 @@ HELP: Final[Mapping[str, tuple[str, str]]] = {
     "archive_bytes": ("gauge", "Size of the archive's Parquet files"),
     "archive_files": ("gauge", "Parquet files of the archive; absent: it cannot be read"),
     "archive_merges_waiting": ("gauge", "Files of the archive that wait to be merged"),
+    "backup_age_seconds": ("gauge", "Since the newest whole backup was begun; absent: there is none"),
+    "backup_wal_age_seconds": ("gauge", "Since the instant up to which WAL is in the backup; absent: there is none"),
+    "backup_oldest_age_seconds": ("gauge", "Age of the oldest copy that is kept; absent: there is none"),
+    "backup_last_seconds": ("gauge", "How long the newest backup took; absent: there is none"),
+    "backup_last_bytes": ("gauge", "Size of the newest backup; absent: there is none"),
     "disk_free_ratio": ("gauge", "Free share of the disk; the door stops at its reserve, 0.05 of most disks"),
     "vault_lease": ("gauge", "1 when this process holds the vault's lease"),
     "up": ("gauge", "1 when PostgreSQL and the log answer"),
@@ -205,6 +212,7 @@ class Metrics:
             },
             **self._archive_lag(state),
             **self._of_cluster(),
+            **self._of_backups(),
             "watermark_age_seconds": state["watermark_age_s"],
             "worker_heartbeat_age_seconds": None if heartbeat is None else max(0.0, float(heartbeat)),
             "partition_waiting_offset": {_labelled(each): each.wait.offset for each in waits},
@@ -249,6 +257,26 @@ class Metrics:
             else nullcontext(self._api.session.log()) as log
         ):
             return round(oldest_unarchived_s(log, self._archived, self._api.session.door_clock.now()), 1)
+
+    def _of_backups(self) -> dict[str, Any]:
+        """Of the server in the data folder; the ages by the real clock."""
+        if self._api.session.settings.database is not None:
+            return {}
+        with closing(Database(self._api.session.vault_dsn, "touchfold metrics")) as database:
+            notes = BackupNotes(database).read()
+        now = self._api.session.door_clock.now()
+
+        def age(times: Iterable[datetime | None], pick: Callable[[list[datetime]], datetime]) -> float | None:
+            known = [each for each in times if each is not None]
+            return round(max(0.0, (now - pick(known)).total_seconds()), 1) if known else None
+
+        return {
+            "backup_age_seconds": age((note.last_at for note in notes), max),
+            "backup_wal_age_seconds": age((note.until_at for note in notes), max),
+            "backup_oldest_age_seconds": age((note.oldest_at for note in notes), min),
+            "backup_last_seconds": notes[0].took_s if notes else None,
+            "backup_last_bytes": notes[0].bytes if notes else None,
+        }
 
     def _of_cluster(self) -> dict[str, Any]:
         """The roles on all machines. The newest sign of life alone would hide the dead."""

@@ -125,9 +125,15 @@ def _inbox(session: Session, stop: threading.Event, report: Report, _listener: s
     inbox_role.run(session, stop, report.ready)
 
 
+def _backup(session: Session, stop: threading.Event, report: Report, _listener: socket.socket | None) -> None:
+    from infra.drivers import backup_role  # noqa: PLC0415  # pyarrow, and boto3 where it is needed
+
+    backup_role.run(session, stop, report.ready)
+
+
 ROLES: Final[Mapping[str, Role]] = {
     **{"http": _http, "worker": _worker, "archive": _archive, "ui": _ui},
-    **{"publish": _publish, "inbox": _inbox},
+    **{"publish": _publish, "inbox": _inbox, "backup": _backup},
 }
 
 

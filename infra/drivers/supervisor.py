@@ -23,7 +23,7 @@ from typing import Final, NamedTuple, TypeVar
 from infra.adapters.data_folder import Running
 from infra.adapters.disk import WORKER, room_needed
 from infra.asking import health_of
-from infra.bootstrap import Adapters, Say, Session, arm_failpoint, build, claim, prepare
+from infra.bootstrap import Adapters, Say, Session, arm_failpoint, build, claim, prepare, seal_wal
 from infra.connections import take_share
 from infra.drivers.connections import BACKLOG
 from infra.drivers.readiness import Places, checks_of
@@ -48,7 +48,8 @@ WITHIN_S: Final = 30.0  # ... in this time: it will not come up
 BACKOFF_S: Final = (0.0, 0.2, 0.5, 1.0, 2.0, 5.0)
 STOP_S: Final = 4.0  # of a role after SIGTERM; then SIGKILL, which loses nothing: progress is committed with effect
 CLUSTER_STOP_S: Final = 9.0  # with Kafka: a worker commits the batch in flight and leaves its group
-ORDER: Final = (("http", "inbox"), ("ui", "worker", "archive", "publish"))
+ORDER: Final = (("http", "inbox"), ("ui", "worker", "archive", "publish"), ("backup",))
+SPARE: Final = frozenset({"ui", "backup"})  # without which the others go on
 LONGEST_SOCKET: Final = 100  # letters of a Unix socket's path; the system takes 107
 ROOM_S: Final = 2.0  # between two tries on a full disk
 T = TypeVar("T")
@@ -69,6 +70,7 @@ class Child:
     started_at: float = 0.0
     start_after: float = 0.0
     reason: str = ""
+    idle: bool = False  # nothing is to be backed up: it is not started
     ends: "deque[float]" = field(default_factory=lambda: deque(maxlen=TOO_OFTEN))
 
     @property
@@ -91,6 +93,7 @@ def plan_of(command: str, settings: Settings) -> Plan:
     if command == "up":
         roles = [("http", settings.doors), ("worker", settings.workers), ("archive", 1)]
         roles += [("publish", 1), ("inbox", 1)] if kafka else []
+        roles += [("backup", 1)] if settings.database is None else []
         return Plan(command, roles + ([("ui", 1)] if settings.ui else []), "door,api", settings.ui)
     if not kafka:
         raise SettingsInvalid(
@@ -149,6 +152,7 @@ class Supervisor:
             port = self._bind() if self._plan.edges else 0
             deployment = self._when_there_is_room(self._prepare)
             self._tell_about_the_key()
+            self._tell_about_copies()
             if self._plan.pages:
                 self._when_there_is_room(self._tell_about_the_first_admin)
             if "api" in self._plan.edges:
@@ -232,6 +236,20 @@ class Supervisor:
             f"the master key is {where}. Keep a copy elsewhere: without it every personal value is lost for ever, "
             "and no backup helps"
         )
+
+    def _backs_up(self) -> bool:
+        return self._settings.backup_to is not None or (self._settings.data / "backup" / "following.json").exists()
+
+    def _tell_about_copies(self) -> None:
+        """What a lost disk would take with it."""
+        folder = self._adapters.folder
+        if folder.ledger.is_relative_to(folder.path) and "api" in self._plan.edges:
+            self._say(
+                f"the ledger of erasures is in the data folder ({folder.ledger}), so it is lost with it: set "
+                "TOUCHFOLD_LEDGER to a folder on another disk, or a restore may bring erased persons back"
+            )
+        if self._settings.database is None and not self._backs_up():
+            self._say("no backups are made: set TOUCHFOLD_BACKUP_TO, or run touchfold backup DEST once")
 
     def _tell_about_the_first_admin(self) -> None:
         """No credentials come with the product: until somebody has a password, each start shows a link to set one."""
@@ -324,7 +342,8 @@ class Supervisor:
     def _watch_child(self, child: Child) -> None:
         now = time.monotonic()
         if child.process is None:
-            if now >= child.start_after:
+            child.idle = child.role == "backup" and not self._backs_up()
+            if not child.idle and now >= child.start_after:
                 self._start(child)
             return
         status = child.process.poll()
@@ -334,13 +353,14 @@ class Supervisor:
         os.close(child.report)
         lived = now - child.started_at
         child.process, child.ready = None, False
-        self._vitals.ended(child.name, unexpected=status not in {0, AWAY} and child.role != "ui")
+        self._vitals.ended(child.name, unexpected=status not in {0, AWAY} and child.role not in SPARE)
         if status > 0 and status != AWAY:
             child.ends.append(now)
         if _too_often(child.ends):
-            if child.role != "ui":
+            if child.role not in SPARE:
                 raise ServiceFailed(f"the {child.role} process cannot run: {child.reason or f'exit status {status}'}")
-            _log.error("the pages cannot be served: %s", child.reason or f"exit status {status}")
+            what = "the pages cannot be served" if child.role == "ui" else "no backups can be made"
+            _log.error("%s: %s", what, child.reason or f"exit status {status}")
         if lived > WITHIN_S:
             child.starts = 1
         pause = BACKOFF_S[min(child.starts - 1, len(BACKOFF_S) - 1)]
@@ -435,7 +455,10 @@ class Supervisor:
         self._adapters.folder.clear_running()
         if self._probes is not None:
             self._probes.close()
+        ran = bool(self._server.pid)
         self._server.stop()
+        if ran:
+            seal_wal(self._settings)
 
 
 def listen_on(host: str, port: int, setting: str = "--port N or TOUCHFOLD_PORT") -> socket.socket:
@@ -483,8 +506,8 @@ def url_of(host: str, port: int) -> str:
 
 
 def _up(child: Child) -> bool:
-    """Ready; or pages that will not come up, which hold nobody else."""
-    return child.ready or (child.role == "ui" and len(child.ends) == TOO_OFTEN)
+    """Ready; or one that will not come up and holds nobody else."""
+    return child.ready or child.idle or (child.role in SPARE and len(child.ends) == TOO_OFTEN)
 
 
 def _too_often(ends: "deque[float]") -> bool:

@@ -10,7 +10,7 @@ import psycopg2
 import pytest
 from psycopg2.extensions import make_dsn, parse_dsn
 
-from infra.adapters.embedded_postgres import _account, _as_account
+from infra.adapters.embedded_postgres import _as_account, server_account
 from infra.adapters.own_postgres import OwnPostgres
 from infra.adapters.pooler import shares_backends
 from infra.adapters.postgres_connect import PooledConnection, connect
@@ -42,7 +42,7 @@ def pooled(databases: Databases, tmp_path: Path) -> Iterator[Pooled]:
         config = tmp_path / f"{mode}.ini"
         config.write_text("\n".join(lines))
         # it refuses to run as root, as PostgreSQL does
-        command = _as_account([PGBOUNCER, "-q", str(config)], _account(), [config])
+        command = _as_account([PGBOUNCER, "-q", str(config)], server_account(), [config])
         started.append(subprocess.Popen(command, stderr=subprocess.DEVNULL))
         here = {"host": "127.0.0.1", "port": str(port)}
         through = Databases(*(make_dsn(dsn, **here) for dsn in databases))

@@ -2,12 +2,16 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import closing
+from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple, cast
 
 from nicegui import ui
 
 from infra import checks
+from infra.adapters.backup_notes import BackupNotes, Note
 from infra.adapters.meter import BUCKETS, Latency, Totals
+from infra.adapters.postgres import Database
 from infra.adapters.processes import Process
 from infra.checks import AS_TOLD
 from infra.drivers.ui import words
@@ -38,6 +42,7 @@ class _Look(NamedTuple):
     processes: Sequence[Process]
     letters: list[dict[str, Any]]
     problems: Sequence[Mapping[str, str]]  # of /health
+    backups: Sequence[Note]
 
 
 class _Card(NamedTuple):
@@ -81,6 +86,14 @@ class _Health:
         if await connected():
             every(self._services, EVERY_S, self._look)
 
+    def _backups(self) -> Sequence[Note]:
+        """None where PostgreSQL is not ours to copy."""
+        session = self._services.session
+        if session.settings.database is not None:
+            return ()
+        with closing(Database(session.vault_dsn, "touchfold health page")) as database:
+            return BackupNotes(database).read()
+
     async def _look(self) -> None:
         services = self._services
         now = services.session.clock.now()
@@ -91,7 +104,8 @@ class _Health:
             totals, processes = services.meter.totals(), operations.processes()
             tokens = checks.tokens(services.tokens.overview(), services.session.door_clock.now())
             expiring = [] if tokens.ok else [{"check": tokens.check, "detail": tokens.detail, "fix": tokens.fix}]
-            return _Look(time.monotonic(), state, totals, processes, letters, [*problems(), *expiring])
+            wrong = [*problems(), *expiring]
+            return _Look(time.monotonic(), state, totals, processes, letters, wrong, self._backups())
 
         def problems() -> list[Mapping[str, str]]:
             return cast(list[Mapping[str, str]], services.health.look()["problems"])
@@ -209,6 +223,7 @@ def _cards(found: _Look, before: _Look | None, time_zone: str) -> list[_Card]:
         ),
         _Card("Timers", words.count(state["due"]), "profiles that time changes within a day"),
         _archive_card(state),
+        *([_backup_card(found.backups, datetime.now(UTC))] if found.backups else []),
         _Card("Database", words.size(state["database_bytes"]), f"revision {state['revision']}",
               checks=("database", "connections", "pages")),
         _Card("Disk", words.percent(state["disk_free"], 0), "free", checks=("disk",)),
@@ -242,6 +257,14 @@ def _archive_card(state: Mapping[str, Any]) -> _Card:
     return _Card(
         "Archived", words.count(state["archived"]), f"{held}; {words.count(waits)} wait to be merged" if waits else held
     )
+
+
+def _backup_card(notes: Sequence[Note], now: datetime) -> _Card:
+    newest = notes[0]
+    if newest.last_at is None:
+        return _Card("Backup", "none yet", newest.destination)
+    wal = "" if newest.until_at is None else f"; WAL of {_span((now - newest.until_at).total_seconds())} ago"
+    return _Card("Backup", f"{_span((now - newest.last_at).total_seconds())} ago", f"{newest.destination}{wal}")
 
 
 def _refusals(totals: Totals) -> str:

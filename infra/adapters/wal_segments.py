@@ -1,0 +1,42 @@
+"""Ends the WAL segment that is being written, on the server of a data folder, and waits until its archiver had it."""
+
+import time
+from typing import Final
+
+from psycopg2.extensions import cursor as Cursor
+
+from schemas.errors import StoreUnavailable
+
+TAKEN_S: Final = 30.0  # a segment is linked in milliseconds
+_LOOK_S: Final = 0.02
+
+
+def end_segment(cursor: Cursor) -> str:
+    """The name of the segment that holds all that was committed before. On an autocommitting connection of a superuser.
+
+    Raises StoreUnavailable where the archiver does not take it: PostgreSQL keeps it then.
+    """
+    # where nothing was written since the last switch, it gives the start of a segment that is not finished
+    cursor.execute("select pg_walfile_name(pg_switch_wal() - 1)")
+    row = cursor.fetchone()
+    assert row is not None, "a function gives a row"
+    segment = str(row[0])
+    deadline = time.monotonic() + TAKEN_S
+    while not _is_taken(cursor, segment):
+        if time.monotonic() > deadline:
+            raise StoreUnavailable(
+                "PostgreSQL's archiver does not take finished WAL, so it stays: read logs/postgres.log",
+                retry_after_s=60,
+            )
+        time.sleep(_LOOK_S)
+    return segment
+
+
+def _is_taken(cursor: Cursor, segment: str) -> bool:
+    cursor.execute(
+        "select not exists (select from pg_ls_archive_statusdir()"
+        " where name like '%%.ready' and name <= %s || '.ready')",
+        (segment,),
+    )
+    row = cursor.fetchone()
+    return row is not None and bool(row[0])

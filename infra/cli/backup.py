@@ -1,0 +1,244 @@
+"""`touchfold backup` and `touchfold restore`: copies of a data folder, sealed, and a folder made of one."""
+
+import json
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from infra.cli.options import DATA, JSON, say
+
+if TYPE_CHECKING:
+    from datetime import datetime
+    from pathlib import Path
+
+    from infra.settings import Settings
+
+DESTINATION = Annotated[
+    str | None, typer.Argument(metavar="DEST", help="a folder or s3://bucket/prefix; else TOUCHFOLD_BACKUP_TO")
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    app.command("backup")(backup)
+    app.command("restore")(restore)
+
+
+def backup(
+    destination: DESTINATION = None,
+    list_: Annotated[bool, typer.Option("--list", help="what is there, and what it can be restored to")] = False,
+    verify: Annotated[bool, typer.Option("--verify", help="read and open every object")] = False,
+    prune: Annotated[bool, typer.Option("--prune", help="remove what is too old")] = False,
+    wal: Annotated[bool, typer.Option("--wal", help="send the WAL of the last minute now, and no more")] = False,
+    forget: Annotated[bool, typer.Option("--forget", help="this destination was deleted: ask it no more")] = False,
+    data: DATA = None,
+    as_json: JSON = False,
+) -> None:
+    """Back up everything, also while touchfold up runs; from then on its WAL goes there too.
+
+    Sealed under the backup key (TOUCHFOLD_BACKUP_KEY, else the file backup.key), which is not the master key. Neither
+    key is in the backup: keep copies of both elsewhere. A copy is kept for TOUCHFOLD_BACKUP_DAYS at most.
+
+    Examples: touchfold backup /mnt/backups/touchfold     touchfold backup s3://bucket/touchfold --list
+    """
+    import os
+
+    from infra.settings import load
+
+    chosen = [name for name, given in _flags(list_, verify, prune, wal, forget) if given]
+    if len(chosen) > 1:
+        raise typer.BadParameter(f"give one of {' and '.join(chosen)}")
+    settings = load(os.environ, data=data)
+    if list_:
+        _list(settings, destination, as_json)
+    elif verify:
+        _verify(settings, destination, as_json)
+    elif prune:
+        _prune(settings, destination, as_json)
+    elif wal:
+        _wal(settings, destination, as_json)
+    elif forget:
+        _forget(settings, destination, as_json)
+    else:
+        _make(settings, destination, as_json)
+
+
+def _flags(*given: bool) -> list[tuple[str, bool]]:
+    return list(zip(("--list", "--verify", "--prune", "--wal", "--forget"), given, strict=True))
+
+
+def _make(settings: "Settings", destination: str | None, as_json: bool) -> None:
+    from infra.auditing import note_command
+    from infra.backing_up import back_up, destination_of
+    from infra.bootstrap import session
+    from infra.cli.progress import progress
+
+    to = destination_of(settings, destination)
+    with session(settings.data, say=say) as here:
+        with progress() as tell:
+            made = back_up(here, to, tell, say)
+        note_command(here, "backup.made", destination=to, base=made.base.id)
+    found = {
+        **{"destination": to, "base": made.base.id, "at": _text(made.base.ended_at), "until": _text(made.until)},
+        **{"bytes": made.bytes, "plain_bytes": made.base.plain_bytes, "archive_files": len(made.base.archive)},
+        **{"archive_files_copied": made.archive, "took_s": round(made.took_s, 1), "pruned": made.pruned.bases},
+    }
+    if as_json:
+        typer.echo(json.dumps(found))
+        return
+    typer.echo(
+        f"backed up to {to}: {made.base.id}, everything to {_text(made.base.ended_at)}\n"
+        f"{made.bytes:,} bytes of {made.base.plain_bytes:,}, {made.archive} of {len(made.base.archive)} files of the "
+        f"archive copied, in {made.took_s:.1f} s; {made.pruned.bases} older ones removed"
+    )
+
+
+def _list(settings: "Settings", destination: str | None, as_json: bool) -> None:
+    from infra.backing_up import destination_of, open_store
+
+    store = open_store(settings, destination_of(settings, destination))
+    store.prove()
+    found: list[dict[str, Any]] = []
+    for reach in store.reaches():
+        base = reach.base
+        found.append(
+            {
+                **{"base": base.id, "from": _text(reach.since), "until": _text(reach.until)},
+                **{"bytes": sum(part.bytes for part in base.parts), "archive_files": len(base.archive)},
+                **{"product": base.product, "migrations": base.migrations, "erasures": base.erasures},
+                **{"days": base.days, "gap_after": reach.gap_after or None},
+            }
+        )
+    if as_json:
+        typer.echo(json.dumps(found))
+        return
+    for each in found:
+        gap = f"; its WAL has a gap after {each['gap_after']}" if each["gap_after"] else ""
+        typer.echo(f"{each['base']}  {each['from']} to {each['until']}  {each['bytes']:,} bytes{gap}")
+    if not found:
+        typer.echo("there is no whole backup")
+
+
+def _verify(settings: "Settings", destination: str | None, as_json: bool) -> None:
+    from infra.backing_up import destination_of, open_store
+    from infra.cli.progress import progress
+
+    store = open_store(settings, destination_of(settings, destination))
+    with progress() as tell:
+        problems = list(store.verify(tell))
+    if as_json:
+        typer.echo(json.dumps({"whole": not problems, "problems": problems}))
+    else:
+        typer.echo("\n".join(problems) or "whole: every object is there and opens")
+    if problems:
+        raise typer.Exit(1)
+
+
+def _prune(settings: "Settings", destination: str | None, as_json: bool) -> None:
+    from datetime import UTC, datetime
+
+    from infra.adapters.wal_spool import Spool
+    from infra.backing_up import destination_of, open_store
+
+    to = destination_of(settings, destination)
+    store = open_store(settings, to)
+    store.prove()
+    following = Spool(settings.data).following()
+    growing = following.chain if following is not None and following.to == to else None
+    pruned = store.prune(datetime.now(UTC), settings.backup_days, growing=growing)
+    if as_json:
+        typer.echo(json.dumps({"bases": pruned.bases, "wal": pruned.wal, "archive_files": pruned.archive}))
+    else:
+        typer.echo(f"removed {pruned.bases} bases, {pruned.wal} files of WAL, {pruned.archive} files of the archive")
+
+
+def _wal(settings: "Settings", destination: str | None, as_json: bool) -> None:
+    from infra.backing_up import destination_of, send_wal
+    from infra.bootstrap import session
+
+    to = destination_of(settings, destination)
+    with session(settings.data, say=say) as here:
+        until = send_wal(here, to)
+    typer.echo(json.dumps({"until": _text(until)}) if as_json else f"{to} has everything to {_text(until)}")
+
+
+def _forget(settings: "Settings", destination: str | None, as_json: bool) -> None:
+    from infra.adapters.backup_notes import BackupNotes
+    from infra.auditing import note_command
+    from infra.backing_up import destination_of
+    from infra.bootstrap import session
+
+    to = destination_of(settings, destination)
+    with session(settings.data, say=say) as here:
+        known = BackupNotes(here.vault_database("touchfold backup")).forget(to)
+        note_command(here, "backup.forgotten", destination=to)
+    typer.echo(json.dumps({"forgotten": known}) if as_json else ("forgotten" if known else "it was not known"))
+
+
+def restore(
+    source: Annotated[str, typer.Argument(metavar="SRC", help="a folder or s3://bucket/prefix")],
+    at: Annotated[str | None, typer.Option(help="the instant, such as 2026-11-30T10:15:00Z; else the newest")] = None,
+    data: DATA = None,
+    as_json: JSON = False,
+) -> None:
+    """Make a data folder of a backup: an empty one, as of an instant; erasures are done again from the ledger.
+
+    Needs the backup key, and the master key of then: in the environment, or put into the folder before. Nothing of the
+    backup is changed. TOUCHFOLD_LEDGER names the newest ledger of erasures, if it lies elsewhere.
+
+    Example: touchfold restore /mnt/backups/touchfold --at 2026-11-30T10:15:00Z --data /srv/touchfold
+    """
+    import os
+
+    from infra.cli.progress import progress
+    from infra.restoring import restore as run
+    from infra.settings import load
+
+    settings = load(os.environ, data=data)
+    instant = None if at is None else _instant(at)
+    with progress() as tell:
+        done = run(settings, source, instant, tell, say)
+    known = None if done.ledger_until is None else _text(done.ledger_until)
+    found = {
+        **{"data": str(settings.data), "base": done.reach.base.id, "at": _text(done.at), "events": done.events},
+        **{"erasures": done.erasures, "erased_again": done.again, "ledger_until": known},
+    }
+    if as_json:
+        typer.echo(json.dumps(found))
+    else:
+        typer.echo(
+            f"restored {settings.data} as of {found['at']} from {done.reach.base.id}: {done.events:,} events; "
+            f"{done.erasures} erasures are known, {done.again} of them were done again"
+        )
+    say(unknown_erasures(settings.ledger, known))
+    say("tokens, sessions and write keys that were revoked after that instant are valid again: revoke them anew")
+
+
+def unknown_erasures(ledger: "Path | None", known: str | None) -> str:
+    """Which erasures a restore cannot know."""
+    if ledger is not None:
+        return (
+            f"erasures are known as far as {ledger} has them: if a newer ledger exists elsewhere, put it there and "
+            "start touchfold up, which erases again who is in it"
+        )
+    after = f"after {known}" if known else "at all: the backup has no ledger"
+    return (
+        f"erasures {after} are not known here: if people were erased then, put the newest ledger into ledger/ (or set "
+        "TOUCHFOLD_LEDGER to it) and start touchfold up, which erases again who is in it"
+    )
+
+
+def _instant(text: str) -> "datetime":
+    from datetime import UTC, datetime
+
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        raise typer.BadParameter(f"--at {text} is no time such as 2026-11-30T10:15:00Z") from None
+    return found.replace(tzinfo=UTC) if found.tzinfo is None else found
+
+
+def _text(at: "datetime") -> str:
+    from datetime import UTC
+
+    return at.astimezone(UTC).isoformat().replace("+00:00", "Z")

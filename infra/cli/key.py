@@ -1,0 +1,45 @@
+"""`touchfold key`: a new master key."""
+
+import json
+
+import typer
+
+from infra.cli.options import DATA, JSON, say
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    key = typer.Typer(help="The master key, which opens the vault.", no_args_is_help=True)
+    key.command("rotate")(rotate)
+    app.add_typer(key, name="key")
+
+
+def rotate(data: DATA = None, as_json: JSON = False) -> None:
+    """Replace the master key while everything runs; the old one is refused when this ends.
+
+    A key in the file master.key is made anew there. One that is in a setting: give the new one in
+    TOUCHFOLD_MASTER_KEY_NEXT (or TOUCHFOLD_MASTER_KEY_NEXT_FILE), and put it into TOUCHFOLD_MASTER_KEY afterwards. What
+    was interrupted goes on with the same command, or by touchfold up.
+
+    Example: touchfold key rotate
+    """
+    from infra.auditing import note_command
+    from infra.bootstrap import session
+    from infra.cli.progress import progress
+    from infra.rotating import rotate as run
+
+    with session(data, say=say) as here:
+        days = here.settings.backup_days
+        with progress() as tell:
+            done = run(here, tell)
+        note_command(here, "key.rotated", keys=done.keys)
+    if as_json:
+        typer.echo(json.dumps(done._asdict()))
+    else:
+        typer.echo(
+            f"the master key was replaced: {done.keys:,} keys are wrapped by the new one, the old one is refused"
+        )
+    where = "put it into TOUCHFOLD_MASTER_KEY of every process before its next start, and unset the other setting"
+    if done.file is not None:
+        where = f"it is in {done.file}: copy it to another place NOW"
+    say(f"the new key: {where}. Keep the old one for {days} days more: backups of before open with it alone")

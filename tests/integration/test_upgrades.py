@@ -1,0 +1,76 @@
+"""A deployment of any earlier build becomes one of this build, and nothing in it is lost or different afterwards."""
+
+import gzip
+import os
+import subprocess
+from itertools import count
+from pathlib import Path
+
+import pytest
+from psycopg2.extensions import make_dsn, parse_dsn
+
+from infra.adapters.embedded_postgres import EmbeddedPostgres, binaries
+from infra.adapters.migrations import FOLDER
+from infra.adapters.postgres import Database
+from tests.conftest import OWNER, PASSWORD, as_superuser
+from tests.integration.running import command, result
+
+DUMPS = Path(__file__).parents[1] / "data" / "schemas"
+VERSIONS = sorted(path.name[:4] for path in DUMPS.glob("*_main.sql.gz"))
+KEY = "ab" * 32
+_NUMBERS = count(1)
+
+
+def load(server: EmbeddedPostgres, dump: Path) -> str:
+    """A database of the plain owner with what a dump holds; its connection string."""
+    name = f"of_{dump.name[:4]}_{next(_NUMBERS)}"
+    as_superuser(server, f"create database {name} template template0 owner {OWNER}")
+    dsn = str(make_dsn(server.dsn, dbname=name, user=OWNER, password=PASSWORD))
+    done = subprocess.run(
+        [str(binaries() / "psql"), "-q", "-v", "ON_ERROR_STOP=1", "-d", dsn],
+        input=gzip.decompress(dump.read_bytes()),
+        env={"PATH": os.environ["PATH"]},
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    return dsn
+
+
+def deployment(server: EmbeddedPostgres, version: str) -> dict[str, str]:
+    return {
+        "DATABASE": load(server, DUMPS / f"{version}_main.sql.gz"),
+        "VAULT": load(server, DUMPS / f"{version}_vault.sql.gz"),
+        "MASTER_KEY": KEY,
+    }
+
+
+def test_the_build_before_every_migration_is_there() -> None:
+    numbers = sorted(int(path.name[:4]) for path in FOLDER.glob("[0-9]*_main.sql"))
+    assert [int(each) for each in VERSIONS][:5] == [1, 2, 3, 4, 10]
+    assert int(VERSIONS[-1]) in numbers
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_data_of_an_earlier_build_is_what_its_log_says_after_the_upgrade(
+    version: str, server: EmbeddedPostgres, tmp_path: Path
+) -> None:
+    settings = deployment(server, version)
+    verdict = result("rebuild", "--check", "--data", str(tmp_path / "data"), **settings)
+    assert (verdict["equal"], verdict["profiles"]) == (True, 29)
+
+
+def test_an_older_build_refuses_what_a_newer_one_migrated(server: EmbeddedPostgres, tmp_path: Path) -> None:
+    settings = deployment(server, VERSIONS[-1])
+    for which, key in (("main", "DATABASE"), ("vault", "VAULT")):
+        database = Database(settings[key])
+        with database.transaction() as cursor:
+            cursor.execute("insert into migrations values (9999, 'of a newer build')")
+        refused = command("status", "--data", str(tmp_path / "data"), **settings)
+        assert refused.returncode == 1
+        assert f"the {which} database is at migration 9999" in refused.stderr
+        assert "restore a backup taken before the upgrade" in refused.stderr
+        with database.transaction() as cursor:
+            cursor.execute("delete from migrations where number = 9999")
+        database.close()
+    assert parse_dsn(settings["DATABASE"])["user"] == OWNER
