@@ -12,7 +12,6 @@ from infra.accepting import acceptor_of
 from infra.adapters.postgres_reads import PostgresReads
 from infra.adapters.postgres_sources import PostgresSources
 from ingest.accept import Call, SourceRules
-from schemas.clear import Declared
 from schemas.errors import BadRequest, Erased, NotFound, Problem
 from schemas.identity_rules import DEFAULT_RULES
 from schemas.ports import OpenIdentifier
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
 SOURCE: Final = "staff"
 LONGEST: Final = 4_000  # letters of a note
 LONGEST_VALUE: Final = 500
-_CLEAR: Final = {"agent": False, "direction": False, "complaint_id": False}  # who wrote it, and what rules look at
 
 
 class Acting:
@@ -128,9 +126,7 @@ class Acting:
         self._check_disk()
         with self._lock:
             self._make_source()
-            declared = self._sources.declared()
-            own = {**declared.properties.get("*", {}), **_CLEAR}
-            rules = SourceRules(SOURCE, Declared({**declared.properties, "*": own}, declared.attributes))
+            rules = SourceRules(SOURCE, self._sources.declared())
             call = Call([dict(item)], rules, self._now(), trusted_clock=True, staff=True)
             (accepted,) = self._acceptor.accept_many([call])
             (result,) = accepted.results
