@@ -33,7 +33,7 @@ class Acting:
         self._vault = session.vault()
         self._reads = PostgresReads(session.dsn, "touchfold acting")
         self._log = session.log()
-        self._sources = PostgresSources(session.dsn)
+        self._sources = PostgresSources(session.dsn, unknown=session.unknown_clear)
         self._acceptor = acceptor_of(session)
         self._lock = threading.Lock()
         self._known = False

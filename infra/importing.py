@@ -27,7 +27,7 @@ def services_of(session: "Session") -> Iterator[Services]:
     with (
         closing(PostgresImports(session.dsn)) as store,
         closing(PostgresDeadLetters(session.dsn)) as letters,
-        closing(PostgresSources(session.dsn)) as sources,
+        closing(PostgresSources(session.dsn, unknown=session.unknown_clear)) as sources,
     ):
         yield Services(
             acceptor=acceptor_of(session),

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from infra.adapters.archive_files import hash_of
 from infra.adapters.archive_proofs import Stat, stat_of
+from infra.adapters.private_files import open_private
 from schemas.archive import ArchiveFile, chained
 from schemas.errors import ArchiveDamaged, Problem
 from schemas.event_columns import SCHEMA
@@ -90,7 +91,7 @@ def merge_into(path: Path, run: Sequence[ArchiveFile], read: Callable[[ArchiveFi
     digest = bytes.fromhex(run[0].digest_before)
     rows, first, last = 0, None, -1
     groups: list[int] = []
-    with path.open("wb") as file:
+    with open_private(path) as file:
         hashing = _Hashing(file)
         with pq.ParquetWriter(pa.PythonFile(cast(Any, hashing), "w"), SCHEMA, **_OPTIONS) as writer:
             for table in _regrouped(_rows_of(run, read)):

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from infra.adapters.private_files import make_folder
 from schemas.errors import MasterKeyWrong
 
 NAME: Final = "master.key"
@@ -65,7 +66,7 @@ def _base64(text: str) -> bytes:
 
 def _make(path: Path) -> bytes:
     """Write a new key, 0600, durable before its name exists; of two makers the first one's key counts."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     key = secrets.token_bytes(BYTES)
     making = path.with_name(f"{NAME}.{os.getpid()}.making")
     handle = os.open(making, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)

@@ -19,6 +19,7 @@ from infra.adapters.postgres_control import insert_fact
 from infra.adapters.postgres_locks import ERASURE_LOCK, IDENTITY_LOCK
 from infra.adapters.postgres_rights import Need, check_rights
 from infra.adapters.postgres_store import PostgresStore
+from infra.adapters.private_files import make_folder
 from schemas.erasures import Erasure, Job, Receipt, SealedLetter, Seen, TokenOwner
 from schemas.facts import PersonErased
 from schemas.store import NO_EVENT
@@ -339,7 +340,7 @@ class LedgerFile:
     def append(self, erasure: Erasure, sha256: str) -> None:
         if any(each.id == erasure.id for each in self.read()):
             return
-        self._path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(self._path.parent)
         line = msgspec.json.encode({**msgspec.to_builtins(erasure), "sha256": sha256}) + b"\n"
         handle = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
         try:

@@ -31,6 +31,7 @@ from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, 
 from infra.adapters.archive_copies import FRESH_S, MOST_BYTES, Copies
 from infra.adapters.archive_files import GRACE_S, REFRESH_S, FolderFiles, Grace, hash_of, write_whole
 from infra.adapters.archive_manifest import Named, body_of, entry_of, line_of, named, start_of
+from infra.adapters.private_files import make_folder
 from infra.adapters.s3_manifest import Partition
 from schemas.archive import ArchiveFile
 from schemas.errors import ArchiveDamaged, ProgressConflict, SettingsInvalid, StoreUnavailable
@@ -219,7 +220,7 @@ class S3Files:
         return known
 
     def _write_down(self) -> None:
-        self._copies.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self._copies.folder)
         data = self._id + b"".join([line_of(msgspec.json.encode(entry)) for entry in self._live()])
         write_whole(self._copies.folder / _KNOWN, data)
         self._unsaved = 0

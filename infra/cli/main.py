@@ -97,6 +97,9 @@ def _version(
 
 def main() -> None:
     """Entry of the console script."""
+    from infra.adapters.private_files import keep_private
+
+    keep_private()
     sys.exit(run(sys.argv[1:]))
 
 

@@ -63,7 +63,7 @@ def api_of(session: "Session", reading: "Reading", throttle: "Throttle | None" =
         tokens=PostgresTokens(session.dsn),
         people=PostgresPeople(session.dsn),
         audit=PostgresAudit(session.dsn, session.door_clock.now),
-        sources=PostgresSources(session.dsn),
+        sources=PostgresSources(session.dsn, unknown=session.unknown_clear),
         operations=Operations(session, archive),
         reports=Reports(reading.segments.views, run_sql, session.clock),
         acting=Later(lambda: _acting(session)),

@@ -24,6 +24,7 @@ from infra.adapters.data_folder import Running
 from infra.adapters.disk import WORKER, room_needed
 from infra.asking import health_of
 from infra.bootstrap import Adapters, Say, Session, arm_failpoint, build, claim, prepare
+from infra.checks import UNKNOWN_CLEAR
 from infra.connections import take_share
 from infra.drivers.readiness import Places, checks_of
 from infra.drivers.role_probes import RoleProbes
@@ -149,6 +150,7 @@ class Supervisor:
             port = self._bind() if self._plan.edges else 0
             deployment = self._when_there_is_room(self._prepare)
             self._tell_about_the_key()
+            self._tell_about_unknown_fields()
             if self._plan.pages:
                 self._when_there_is_room(self._tell_about_the_first_admin)
             if "api" in self._plan.edges:
@@ -232,6 +234,10 @@ class Supervisor:
             f"the master key is {where}. Keep a copy elsewhere: without it every personal value is lost for ever, "
             "and no backup helps"
         )
+
+    def _tell_about_unknown_fields(self) -> None:
+        if self._settings.unknown == "clear":
+            self._say(UNKNOWN_CLEAR)
 
     def _tell_about_the_first_admin(self) -> None:
         """No credentials come with the product: until somebody has a password, each start shows a link to set one."""

@@ -11,12 +11,14 @@ import pytest
 
 from infra.adapters.clock import SystemClock
 from infra.adapters.parquet_archive import ParquetArchive
+from infra.adapters.private_files import open_to_others
 from infra.drivers.sql_process import run_sql
 from processors.archive import Archiver
 from schemas.definition_files import load_pack, parse_documents
 from schemas.definitions import to_json
 from tests.archive_data import apply_until, deploy
 from tests.conftest import Databases
+from tests.integration.running import Up, command, result
 from tests.integration.test_door import Running
 
 CANARIES: dict[str, Any] = {
@@ -80,6 +82,7 @@ def test_no_unknown_value_is_clear_in_the_log_the_archive_or_sql(
     tail = run_sql("select * from events", dsn=databases.main, archive_folder=archive)
     Archiver(running.log, ParquetArchive(archive), SystemClock(), running.log.ends, "EUR").flush()
     files = sorted(archive.glob("p*/*.parquet"))
+    assert not list(open_to_others(archive))
     answers = run_sql("select * from events", dsn=databases.main, archive_folder=archive)
     places = {
         "log": stored,
@@ -95,3 +98,30 @@ def test_no_unknown_value_is_clear_in_the_log_the_archive_or_sql(
     assert list(orders.rows()) == [["o-1", "5.0000"], ["o-2", "5.0000"]], "the commerce fields are clear"
     opened = running.opened(next(each for each in running.records("web") if each.name == "Anything Else"))
     assert opened["properties"]["geo"] == CANARIES["geo"], "nothing is lost"
+
+
+def test_the_data_folder_is_its_owners_alone_and_what_is_not_is_told_and_mended(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir(mode=0o755)
+    up = Up(data, UNKNOWN="clear")
+    try:
+        up.wait_ready()
+        assert "TOUCHFOLD_UNKNOWN=clear: numbers, booleans and times" in up.log, "the other choice is said at start"
+        key = result("source", "create", "web", "--data", str(data))["write_key"]
+        assert up.send(key, "track", {"userId": "ada", "event": "x", "properties": {"lat": 47.52}}).status == 200
+        result("status", "--wait", "--data", str(data))
+        told = result("sql", "select properties from events", "--data", str(data))
+        assert told == [{"properties": {"lat": 47.52}}]
+        checks = {each["check"]: each for each in result("doctor", "--data", str(data))}
+        assert checks["private files"]["ok"], checks["private files"]["detail"]
+        assert "TOUCHFOLD_UNKNOWN=clear" not in checks["unknown fields"]["detail"], "doctor has its own settings"
+    finally:
+        up.stop()
+    assert not list(open_to_others(data))
+    for name, mode in (("archive", 0o755), ("postgres.secret", 0o644)):
+        (data / name).chmod(mode)
+    checked = json.loads(command("doctor", "--data", str(data), "--json").stdout)
+    told = next(each for each in checked if each["check"] == "private files")
+    assert not told["ok"]
+    assert "postgres.secret" in told["detail"]
+    assert not list(open_to_others(data)), "whoever takes the folder mends it: doctor itself did"

@@ -78,7 +78,7 @@ class Services:
             people=PostgresPeople(session.dsn),
             audit=PostgresAudit(session.dsn, session.door_clock.now),
             tokens=PostgresTokens(session.dsn),
-            sources=PostgresSources(session.dsn),
+            sources=PostgresSources(session.dsn, unknown=session.unknown_clear),
             operations=Operations(session, archive),
             meter=Meter(session.data / "meters"),
             reports=Reports(reading.segments.views, run_sql, session.clock),

@@ -97,7 +97,7 @@ class _Health:
             wrong = await services.run(problems)
             self._draw([], wrong or [{"check": "figures", "detail": err.message, "fix": "run touchfold doctor"}])
             return
-        cards = _cards(found, self._before)
+        cards = _cards(found, self._before, unknown_clear=services.session.unknown_clear)
         self._draw(cards, found.problems)
         self._draw_processes(found, self._before)
         if found.letters != self._letters:
@@ -172,7 +172,7 @@ class _Health:
                 chip(letter["stage"])
 
 
-def _cards(found: _Look, before: _Look | None) -> list[_Card]:
+def _cards(found: _Look, before: _Look | None, *, unknown_clear: bool) -> list[_Card]:
     """The figures, with what to do where one is bad."""
     state, totals = found.state, found.totals
     lag, age = state["accepted"] - state["applied"], state["watermark_age_s"]
@@ -215,6 +215,8 @@ def _cards(found: _Look, before: _Look | None) -> list[_Card]:
             _Card(f"Partition {waits['partition']}", f"waits at {waits['offset']}", f"since {waits['since']}",
                   f"{waits['reason']}. {waits['remedy'].capitalize()}")
         )  # fmt: skip
+    if unknown_clear:
+        cards.append(_Card("Unknown fields", "clear", "TOUCHFOLD_UNKNOWN=clear: numbers, booleans, times unsealed"))
     if state["unindexed"]:
         cards.append(_Card("Search", words.count(state["unindexed"]), "profiles wait for their words"))
     if state["building"] is not None:
