@@ -12,6 +12,7 @@ from infra.accepting import acceptor_of
 from infra.adapters.postgres_reads import PostgresReads
 from infra.adapters.postgres_sources import PostgresSources
 from ingest.accept import Call, SourceRules
+from schemas.clear_view import STAFF_SOURCE
 from schemas.errors import BadRequest, Erased, NotFound, Problem
 from schemas.identity_rules import DEFAULT_RULES
 from schemas.ports import OpenIdentifier
@@ -20,7 +21,7 @@ from schemas.record import decode
 if TYPE_CHECKING:
     from infra.bootstrap import Session
 
-SOURCE: Final = "staff"
+SOURCE: Final = STAFF_SOURCE
 LONGEST: Final = 4_000  # letters of a note
 LONGEST_VALUE: Final = 500
 

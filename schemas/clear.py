@@ -435,3 +435,33 @@ def _traits(
     if hidden:
         sealed["traits"] = hidden
     return out
+
+
+def joined(clear: Any, sealed: Any) -> Any:
+    """The value that the door parted into a clear and a sealed part; a list's sealed part is by place."""
+    if sealed is None:
+        return clear
+    if isinstance(clear, list) and isinstance(sealed, dict):
+        return [_entry(each, sealed.get(str(place))) for place, each in enumerate(clear)]
+    if isinstance(clear, dict) and isinstance(sealed, dict):
+        more = [key for key in sealed if key not in clear]
+        return {key: joined(clear.get(key), sealed.get(key)) for key in (*clear, *more)}
+    return sealed
+
+
+def _entry(clear: Any, sealed: Any) -> Any:
+    """An entry of a parted list. The first doors kept a list in it that is sealed whole by place, and null for it."""
+    if clear is None and isinstance(sealed, dict) and sealed:
+        places = [str(place) for place in range(len(sealed))]
+        if list(sealed) == places:
+            return [_entry(None, sealed[place]) for place in places]
+    return joined(clear, sealed)
+
+
+def context_is_clear(context: Mapping[str, Any]) -> bool:
+    """Whether the table names all that a context has, looking at names alone."""
+    for name, value in context.items():
+        known = _CONTEXT.get(name)
+        if known is None or (type(value) is dict and not known.issuperset(value)):
+            return False
+    return True

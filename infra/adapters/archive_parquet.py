@@ -83,8 +83,15 @@ class _Hashing:
         self._file.flush()
 
 
-def merge_into(path: Path, run: Sequence[ArchiveFile], read: Callable[[ArchiveFile], bytes]) -> Made:
+def merge_into(
+    path: Path,
+    run: Sequence[ArchiveFile],
+    read: Callable[[ArchiveFile], bytes],
+    remake: Callable[[pa.Table], pa.Table] = lambda table: table,
+) -> Made:
     """Write the rows of adjacent files into one, synced. In memory are one input and one row group.
+
+    `remake`: makes other columns of some rows; their records stay.
 
     Raises ArchiveDamaged, with the input as its problem, when one is not what the manifest says.
     """
@@ -94,7 +101,7 @@ def merge_into(path: Path, run: Sequence[ArchiveFile], read: Callable[[ArchiveFi
     with open_private(path) as file:
         hashing = _Hashing(file)
         with pq.ParquetWriter(pa.PythonFile(cast(Any, hashing), "w"), SCHEMA, **_OPTIONS) as writer:
-            for table in _regrouped(_rows_of(run, read)):
+            for table in map(remake, _regrouped(_rows_of(run, read))):
                 offsets, records = columns_of(table)
                 digest = chained(digest, zip(offsets, records, strict=True))
                 if first is None:

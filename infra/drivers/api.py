@@ -114,7 +114,8 @@ def sql_runner(dsn: str, archive: "ParquetArchive", clock: Clock, kafka: "KafkaA
             result_bytes=API_RESULT_BYTES,
         )
         left_out = {"left_out": [each._asdict() for each in found.left_out]} if found.left_out else {}
-        return {"columns": found.names, "rows": list(found.rows()), "truncated": found.truncated, **left_out}
+        warned = {"warnings": list(found.warnings)} if found.warnings else {}
+        return {"columns": found.names, "rows": list(found.rows()), "truncated": found.truncated, **left_out, **warned}
 
     return answer
 

@@ -86,6 +86,7 @@ HELP: Final[Mapping[str, tuple[str, str]]] = {
     "archive_bytes": ("gauge", "Size of the archive's Parquet files"),
     "archive_files": ("gauge", "Parquet files of the archive; absent: it cannot be read"),
     "archive_merges_waiting": ("gauge", "Files of the archive that wait to be merged"),
+    "archive_rewrites_waiting": ("gauge", "Files of the archive whose columns follow older declarations"),
     "disk_free_ratio": ("gauge", "Free share of the disk; the door stops at its reserve, 0.05 of most disks"),
     "vault_lease": ("gauge", "1 when this process holds the vault's lease"),
     "up": ("gauge", "1 when PostgreSQL and the log answer"),
@@ -230,6 +231,7 @@ class Metrics:
             "archive_bytes": state["archive_bytes"],
             "archive_files": state["archive_files"],
             "archive_merges_waiting": state["archive_merging"],
+            "archive_rewrites_waiting": state["archive_rewriting"],
             "disk_free_ratio": state["disk_free"],
             "vault_lease": int(state["vault_lease"]),
         }

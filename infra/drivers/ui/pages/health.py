@@ -215,6 +215,10 @@ def _cards(found: _Look, before: _Look | None, *, unknown_clear: bool) -> list[_
             _Card(f"Partition {waits['partition']}", f"waits at {waits['offset']}", f"since {waits['since']}",
                   f"{waits['reason']}. {waits['remedy'].capitalize()}")
         )  # fmt: skip
+    if state["archive_rewriting"]:
+        cards.append(
+            _Card("What is clear", words.count(state["archive_rewriting"]), "files of the archive follow soon")
+        )
     if unknown_clear:
         cards.append(_Card("Unknown fields", "clear", "TOUCHFOLD_UNKNOWN=clear: numbers, booleans, times unsealed"))
     if state["unindexed"]:
