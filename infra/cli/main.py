@@ -25,6 +25,7 @@ MODULES: Final = {
     "changes": "changes",
     "sql": "sql",
     "apply": "apply",
+    "fields": "fields",
     "rebuild": "rebuild",
     "refold": "rebuild",
     "erase": "erase",

@@ -19,6 +19,7 @@ from infra.adapters.postgres_clear import PostgresClearRules
 from infra.adapters.postgres_sources import PostgresSources
 from infra.adapters.vault import ErasedTokens
 from infra.drivers.sql_process import run_sql
+from infra.undeclared import undeclared
 from processors.archive import Archiver
 from processors.archive_rewrite import Rewriter, waiting
 from query.sql_results import SqlResult
@@ -68,6 +69,10 @@ class World:
     def define(self, definitions: dict[str, Any]) -> None:
         text = json.dumps(definitions)
         self.execute("update revisions set definitions = %s, content_hash = md5(%s), created_at = now()", (text, text))
+
+    def definitions(self) -> dict[str, Any]:
+        found: dict[str, Any] = self.execute("select definitions from revisions")[0][0]
+        return found
 
     def execute(self, statement: str, parameters: tuple[object, ...] = ()) -> list[tuple[Any, ...]]:
         with psycopg2.connect(self.dsn) as connection, connection.cursor() as cursor:
@@ -273,3 +278,31 @@ def test_a_kill_while_files_are_rewritten_loses_and_doubles_nothing(point: str, 
     assert again.verify() == []
     again.close()
     assert not [each for each in os.listdir(folder) if each.endswith(".tmp")]
+
+
+def test_what_came_sealed_and_undeclared_is_listed_with_kind_count_and_share(world: World) -> None:
+    world.define({"properties": {"quiz": {"secret": {"personal": True}}}})
+    for number in range(3):
+        world.send(number, {"points": number, "secret": 1, "coupon": "X", "email": "ada@example.com"})
+    world.send(3, {"points": 1.5, "note": "for Ada", "products": [{"sku": "s", "weight": 3}, {"weight": 4}]})
+    item = {"userId": "ada", "traits": {"shoe_size": 42, "email": "ada@example.com"}}
+    assert world.door.post("/v1/identify", item, world.key).status == 200
+    apply_until(world.dsn, world.door.log.ends())
+    world.archived()
+
+    def ask(statement: str, limit: int) -> dict[str, Any]:
+        return {"rows": list(run_sql(statement, dsn=world.dsn, archive_folder=world.folder, limit=limit).rows())}
+
+    found = undeclared(ask, world.door.log, world.door.vault, world.definitions())
+    assert [tuple(each) for each in found] == [
+        ("quiz", "points", "decimal or integer", 4, 4),
+        ("quiz", "note", "text", 1, 4),
+        ("quiz", "products.weight", "integer", 1, 4),
+        ("traits", "shoe_size", "integer", 1, 1),
+    ]
+    assert [each.share for each in found] == [1.0, 0.25, 0.25, 1.0]
+    assert json.loads(found[0].line) == {"properties": {"quiz": {"points": {"personal": False}}}}
+    world.define(json.loads(found[2].line))
+    assert "products.weight" not in {
+        each.field for each in undeclared(ask, world.door.log, world.door.vault, world.definitions())
+    }

@@ -112,6 +112,19 @@ def test_the_data_folder_is_its_owners_alone_and_what_is_not_is_told_and_mended(
         result("status", "--wait", "--data", str(data))
         told = result("sql", "select properties from events", "--data", str(data))
         assert told == [{"properties": {"lat": 47.52}}]
+        sealed = {"userId": "ada", "event": "x", "properties": {"note": "abc"}}
+        assert up.send(key, "track", sealed).status == 200
+        result("status", "--wait", "--data", str(data))
+        [field] = result("fields", "list", "--data", str(data))
+        assert field == {"event": "x", "field": "note", "kind": "text", "count": 1, "events": 2, "share": 0.5}
+        assert "not personal" in command("fields", "clear", "x", "note", "--data", str(data)).stdout
+        assert up.send(key, "track", sealed).status == 200
+        result("status", "--wait", "--data", str(data))
+        told = result(
+            "sql", "select properties->>'$.note' as note from events order by received_at", "--data", str(data)
+        )
+        assert [each["note"] for each in told] == [None, None, "abc"]
+        assert result("fields", "list", "--data", str(data)) == []
         checks = {each["check"]: each for each in result("doctor", "--data", str(data))}
         assert checks["private files"]["ok"], checks["private files"]["detail"]
         assert "TOUCHFOLD_UNKNOWN=clear" not in checks["unknown fields"]["detail"], "doctor has its own settings"
