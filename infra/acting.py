@@ -12,7 +12,7 @@ from infra.accepting import acceptor_of
 from infra.adapters.postgres_reads import PostgresReads
 from infra.adapters.postgres_sources import PostgresSources
 from ingest.accept import Call, SourceRules
-from schemas.clear import Declared
+from schemas.clear_view import STAFF_SOURCE
 from schemas.errors import BadRequest, Erased, NotFound, Problem
 from schemas.identity_rules import DEFAULT_RULES
 from schemas.ports import OpenIdentifier
@@ -21,10 +21,9 @@ from schemas.record import decode
 if TYPE_CHECKING:
     from infra.bootstrap import Session
 
-SOURCE: Final = "staff"
+SOURCE: Final = STAFF_SOURCE
 LONGEST: Final = 4_000  # letters of a note
 LONGEST_VALUE: Final = 500
-_CLEAR: Final = {"agent": False, "direction": False, "complaint_id": False}  # who wrote it, and what rules look at
 
 
 class Acting:
@@ -35,7 +34,7 @@ class Acting:
         self._vault = session.vault()
         self._reads = PostgresReads(session.dsn, "touchfold acting")
         self._log = session.log()
-        self._sources = PostgresSources(session.dsn)
+        self._sources = PostgresSources(session.dsn, unknown=session.unknown_clear)
         self._acceptor = acceptor_of(session)
         self._lock = threading.Lock()
         self._known = False
@@ -128,9 +127,7 @@ class Acting:
         self._check_disk()
         with self._lock:
             self._make_source()
-            declared = self._sources.declared()
-            own = {**declared.properties.get("*", {}), **_CLEAR}
-            rules = SourceRules(SOURCE, Declared({**declared.properties, "*": own}, declared.attributes))
+            rules = SourceRules(SOURCE, self._sources.declared())
             call = Call([dict(item)], rules, self._now(), trusted_clock=True, staff=True)
             (accepted,) = self._acceptor.accept_many([call])
             (result,) = accepted.results

@@ -322,6 +322,11 @@ class Session:
     def currency(self) -> str:
         return self.deployment.currency
 
+    @property
+    def unknown_clear(self) -> bool:
+        """Whether numbers, booleans and times that nothing names stay in clear."""
+        return self.settings.unknown == "clear"
+
     def log(self) -> EventLog:
         """A log for one thread: PostgreSQL's with a connection of its own; Kafka's is one for all threads."""
         if self.adapters.kafka is None:
@@ -465,4 +470,5 @@ def claim(adapters: Adapters, wait_s: float, say: Say = quiet) -> Running | None
             time.sleep(0.05)
         else:
             folder.clear_running()  # of an `up` that was killed
+            folder.close_to_others()
             return None

@@ -30,6 +30,12 @@ ARCHIVED: Final = "archived"  # the row of meta that says how far files were wri
 _log = logging.getLogger("touchfold.checks")
 
 
+UNKNOWN_CLEAR: Final = (
+    "TOUCHFOLD_UNKNOWN=clear: numbers, booleans and times that no definition names stay in clear, so that birth dates "
+    "and positions may be in SQL and in the archive"
+)
+
+
 class Finding(NamedTuple):
     """What a check found. `fix`: what to do, empty where all is well."""
 

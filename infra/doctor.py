@@ -17,11 +17,12 @@ from infra.adapters.erasure_ledger import LedgerFile
 from infra.adapters.master_key import read_key
 from infra.adapters.migrations import FOLDER
 from infra.adapters.postgres import Database
+from infra.adapters.private_files import open_to_others
 from infra.archives import archive_of
 from infra.asking import health_of, readiness_of
 from infra.backup_checks import backups, copies
 from infra.bootstrap import Session, session
-from infra.checks import PAGES_FIX, SHOWN, WORK_FIX, Finding, guarded, whole_archive
+from infra.checks import PAGES_FIX, SHOWN, UNKNOWN_CLEAR, WORK_FIX, Finding, guarded, whole_archive
 from infra.lags import Lags, lags_of, missing
 from infra.log_lines import described
 from infra.settings import Settings
@@ -75,12 +76,33 @@ def _folder(folder: "DataFolder", *, own_database: bool) -> Finding:
 
 def _of_files(settings: "Settings", folder: "DataFolder") -> list[tuple[str, Callable[[], Finding]]]:
     """What is known without a database."""
-    found: list[tuple[str, Callable[[], Finding]]] = [("ledger file", lambda: _ledger_file(folder))]
+    found: list[tuple[str, Callable[[], Finding]]] = [
+        ("private files", lambda: _private(settings)),
+        ("unknown fields", lambda: Finding("unknown fields", True, _unknown(settings))),
+        ("ledger file", lambda: _ledger_file(folder)),
+    ]
     if settings.master_key is None and settings.database is None:
         found.append(("master key", lambda: _master_key(folder)))
     if settings.database is None:
         found.append(("pages on disk", lambda: _pages_on_disk(settings.data)))
     return found
+
+
+def _private(settings: "Settings") -> Finding:
+    """Whether only the account that runs us may read its files; an archive elsewhere too."""
+    roots = [settings.data]
+    if settings.archive is not None and "://" not in settings.archive:
+        roots.append(Path(settings.archive))
+    found = list(open_to_others(*roots))
+    if found:
+        shown = ", ".join(map(str, found[:SHOWN])) + (f" and {len(found) - SHOWN} more" if len(found) > SHOWN else "")
+        fix = f"start touchfold up once, or: chmod -R go= {' '.join(map(str, roots))}"
+        return Finding("private files", False, f"other accounts may read or enter {shown}", fix)
+    return Finding("private files", True, "folders are 0700, files 0600")
+
+
+def _unknown(settings: "Settings") -> str:
+    return UNKNOWN_CLEAR if settings.unknown == "clear" else "what neither a list nor a definition names is sealed"
 
 
 def _master_key(folder: "DataFolder") -> Finding:

@@ -39,7 +39,7 @@ class Retrying:
         self._store = PostgresDeadLetters(here.dsn)
         self._acceptor = acceptor_of(here)
         self._log = here.log()
-        self._sources = PostgresSources(here.dsn)
+        self._sources = PostgresSources(here.dsn, unknown=here.unknown_clear)
         self._lock = threading.Lock()
         self._here = here
         self._check_disk = here.disk.check

@@ -92,6 +92,7 @@ class Settings(BaseModel):
     worker_id: str | None = Field(None, description="name of this machine's workers in their group; else the host's")
     archive: str | None = Field(None, description="another folder for the archive, or s3://bucket/prefix")
     s3_endpoint: str | None = Field(None, description="URL of an S3-compatible store; else Amazon's")
+    unknown: Literal["seal", "clear"] = Field("seal", description="numbers, booleans, times that nothing names")
     time_zone: str = Field("UTC", description="whose days and midnights definitions count")
     region: str = Field("US", description="whose phone numbers are meant when they have no country code")
     currency: str = Field("USD", description="of amounts that name none, and of sums")

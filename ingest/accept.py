@@ -144,7 +144,7 @@ class Acceptor:
         self._daily_token = daily_token
         self._random_bytes = random_bytes
         self._declared: Declared = NOTHING_DECLARED
-        self._rules: dict[tuple[str, str | None], Clear] = {}
+        self._rules: dict[tuple[str, str | None, bool], Clear] = {}
         self._ranks: dict[str, Rank] = {}
         self._days: dict[date, bytes] = {}
         self._digester: Any = None
@@ -322,8 +322,8 @@ class Acceptor:
             historical=call.historical,
             clock_received_at=call.clock_received_at,
         )
-        rules = self._rules_of(call.source.declared, type_, name)
-        parted = _context_parts(draft, context, contexts)
+        rules = self._rules_of(call.source.declared, type_, name, call.staff)
+        parted = _context_parts(draft, context, rules, contexts)
         clear_properties, clear_context, clear_traits, parts, names = split_around(
             properties, parted, traits, rules, call.source.declared.attributes
         )
@@ -358,13 +358,13 @@ class Acceptor:
         )
         return Pending(route, encode(record))
 
-    def _rules_of(self, declared: Declared, type_: str, name: str | None) -> Clear:
+    def _rules_of(self, declared: Declared, type_: str, name: str | None, staff: bool) -> Clear:
         if declared is not self._declared or len(self._rules) >= _RULES_CACHED:
             self._rules.clear()
             self._declared = declared
-        rules = self._rules.get((type_, name))
+        rules = self._rules.get((type_, name, staff))
         if rules is None:
-            rules = self._rules[type_, name] = clear_rules(declared, type_, name)
+            rules = self._rules[type_, name, staff] = clear_rules(declared, type_, name, staff=staff)
         return rules
 
     # ---------------------------------------------------------------- dead letters
@@ -427,14 +427,16 @@ def _without_identifier(item: Mapping[str, Any]) -> str:
     return f"no identifier can be used: {', '.join(given[:5])} (empty, blocked or malformed)"
 
 
-def _context_parts(draft: _Draft, context: Mapping[str, Any], known: dict[bytes, ContextParts]) -> ContextParts:
+def _context_parts(
+    draft: _Draft, context: Mapping[str, Any], rules: Clear, known: dict[bytes, ContextParts]
+) -> ContextParts:
     """A context parted: events of one sender share theirs, and it is parted once (4 µs)."""
     encoded = draft.context
     if not encoded or context is not draft.item["context"]:  # changed for this event
-        return split_context(context)
+        return split_context(context, rules)
     parts = known.get(encoded)
     if parts is None:
-        parts = known[encoded] = split_context(context)
+        parts = known[encoded] = split_context(context, rules)
     return parts
 
 

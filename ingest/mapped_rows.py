@@ -17,9 +17,9 @@ from zoneinfo import ZoneInfo
 import msgspec
 
 from ingest.canonical import Refused
-from schemas.clear import MONEY
 from schemas.mapping import IDENTIFY, FileMapping, Value
 from schemas.record import EPOCH
+from schemas.touchpoint_fields import MONEY, identifiers_in, texts_of
 
 _AMOUNT: Final = re.compile(r"-?\d{1,14}(?:\.\d{1,4})?", re.ASCII)
 _NUMBER: Final = re.compile(r"-?(?:0|[1-9]\d{0,14})(?:\.\d{1,10})?", re.ASCII)
@@ -30,12 +30,7 @@ _EXACT_DIGITS: Final = 15
 _TIMES_CACHED: Final = 100_000
 _ENCODE: Final = msgspec.json.Encoder(order="sorted", decimal_format="string").encode
 
-# Names and numbers of things, not quantities: text, whether a file has them as numbers or not.
-_TEXTS: Final = frozenset({
-    "order_id", "checkout_id", "affiliation", "coupon", "product_id", "sku", "category", "brand", "variant", "name",
-    "email_id", "campaign_id", "campaign_name", "link_id",
-})  # fmt: skip
-_TRAIT_KINDS: Final = ("email", "phone", "loyalty_card")
+_TRAIT_KINDS: Final = frozenset(kind for _, kind in identifiers_in("traits"))
 
 
 class Row(NamedTuple):
@@ -256,7 +251,7 @@ class Shaper:
         self._properties = self._reads("properties", mapping.properties)
         self._sums = [read for read in self._properties if read.sum]
         self._products = self._reads("products", mapping.products)
-        self._traits = [(name, self._place(column)) for name, column in mapping.traits.items()]
+        self._traits = [(name, self._place(trait.column)) for name, trait in mapping.traits.items()]
         self._base = _base(mapping)
         self._same = list(self._identifiers)
         if self._id_place is not None:
@@ -266,10 +261,11 @@ class Shaper:
         return self.columns.index(column)
 
     def _reads(self, section: str, values: Mapping[str, Value]) -> list[_Read]:
+        texts = texts_of(self._mapping.type)
         return [
             _Read(
                 *(name, f"{section}.{name}", self._place(value.source)),
-                *(value.money is not None, name in _TEXTS, value.sum is not None),
+                *(value.money is not None, name in texts, value.sum is not None),
             )
             for name, value in values.items()
         ]

@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Final
 
 from schemas.archive import ArchiveStore, Turns
+from schemas.clear_view import ClearView
 from schemas.errors import ArchiveDamaged
 from schemas.event_columns import readable_table
 from schemas.ports import Clock, EventLog
@@ -54,6 +55,7 @@ class Archiver:
     waits: Callable[[Wait], None] = lambda _wait: None  # told of a partition that waits
     goes_on: Callable[[int], None] = lambda _partition: None  # and of one that does no more
     reader: Reader = CURRENT
+    view: Callable[[], ClearView | None] = lambda: None  # what is clear by now, where that is not the records' own
     _waits: dict[int, int] = field(default_factory=dict, init=False)  # by partition: at which offset it waits
     check_room: Callable[[], None] = lambda: None  # raises DiskFull where no file may be written for now
     _ready: bool = field(default=False, init=False)
@@ -151,7 +153,10 @@ class Archiver:
                 f"the log has no record of partition {partition} in [{start}, {upto}), but these offsets are applied"
                 " and not archived"
             )
-        rows, wait = readable_table(records, self.currency, self.set_aside, originals=True, reader=self.reader)
+        view = self.view()
+        rows, wait = readable_table(
+            records, self.currency, self.set_aside, originals=True, reader=self.reader, view=view
+        )
         if wait is not None:
             upto = wait.offset
             if self._waits.get(partition) != upto:
@@ -160,7 +165,8 @@ class Archiver:
             if upto == start:
                 return 0
         self.turns.check()
-        self.store.add(partition, upto, self.log.generation, rows)
+        clear = view.hash if view is not None and view.complete else ""
+        self.store.add(partition, upto, self.log.generation, rows, clear)
         if wait is None and self._waits.pop(partition, None) is not None:
             self.goes_on(partition)
         return upto - start

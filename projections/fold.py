@@ -21,13 +21,13 @@ from projections.orders import summed_up
 from projections.plan import Plan, make_plan
 from projections.state import LocalDays, State
 from schemas.conditions import used_properties
-from schemas.definitions import ANY_EVENT, Definitions
+from schemas.definitions import ANY_EVENT, BASE_TYPES, Definitions
 from schemas.errors import ReaderTooOld, RecordUnreadable
 from schemas.record import CURRENT, EPOCH, Reader, encode, version_of
 from schemas.record import decode as decode_record
 
 _US: Final = timedelta(microseconds=1)
-LAYOUT_VERSION: Final = 2  # raise it when the same definitions fold to other states: it forces a refold
+LAYOUT_VERSION: Final = 3  # raise it when the same definitions fold to other states: it forces a refold
 
 Apply = Callable[[FoldEvent, State, Mapping[str, Any] | None], None]
 
@@ -83,7 +83,7 @@ class Fold:
         return cast(FoldEvent, event)
 
     def needs_sealed(self, event: FoldEvent) -> bool:
-        """Whether the event's sealed part holds a property that a definition compares."""
+        """Whether the event's sealed part holds a property that a definition compares or keeps."""
         if event.sealed is None:
             return False
         needed = self._needs.get(event.type, self._any_needs)
@@ -204,11 +204,13 @@ def compile_fold(
 
 
 def _sealed_needs(plan: Plan) -> dict[str, frozenset[str]]:
-    """Event name → dotted names of properties that some `where` compares."""
+    """Event name → dotted names of properties that some `where` compares, or whose value some trait keeps."""
     streams = [slot.stream for slot in plan.slots] + plan.order_streams
     needs: dict[str, frozenset[str]] = {}
     for name in [*plan.event_names(), ANY_EVENT]:
-        used: set[str] = set()
+        used = {prop for slot in plan.slots if matches(slot.stream, name) for prop in (slot.of, slot.key) if prop}
+        used |= set(plan.extras) if name in BASE_TYPES else set()
+        used -= plan.closed(name)
         for stream in streams:
             if matches(stream, name) and stream.where:
                 used |= used_properties(plan.where[stream.where])
@@ -224,5 +226,6 @@ def _layout_hash(plan: Plan, time_zone: str, currency: str) -> str:
         [(s.kind, s.stream.events, s.stream.where, s.of, s.window_days, s.key, s.opens) for s in plan.slots],
         [(r.currency, r.date, str(r.rate)) for r in defs.rates],
         sorted((n, s.rank) for n, s in defs.sources.items()),
+        [(name, sorted(plan.closed(name))) for name in [*plan.event_names(), ANY_EVENT]],
     ]  # fmt: skip
     return sha256(json.dumps(parts).encode()).hexdigest()[:32]

@@ -144,6 +144,7 @@ class _Handler:
     def __init__(self, src: Source, plan: Plan, name: str) -> None:
         self.src, self.plan, self.name = src, plan, name
         self.fields = {prop: f"p.f{i}" for i, prop in enumerate(plan.properties())}
+        self.closed = plan.closed(name)
         self.made: set[str] = set()
         self.predicates: dict[tuple[str, bool], str] = {}
 
@@ -159,7 +160,7 @@ class _Handler:
         return f"read_raw({field})" if prop == "products" else field
 
     def opened(self, prop: str) -> str:
-        """A property for comparing: in clear, else from the opened sealed part."""
+        """A property in clear, else from the opened sealed part."""
         var = "v" + self.fields[prop][3:]
         self.local("op", "op = opened.get('properties') if opened is not None else None")
         return self.local(
@@ -167,6 +168,10 @@ class _Handler:
             f"{var} = {self.clear(prop)}",
             f"if {var} is None and op: {var} = op.get({self.src.constant(prop)})",
         )
+
+    def value(self, prop: str) -> str:
+        """A property whose value is kept: one that is declared personal only where it stands in clear."""
+        return self.clear(prop) if prop in self.closed else self.opened(prop)
 
     def amounts(self) -> None:
         """own, cur, amt: revenue in its own currency and in the base currency."""
@@ -190,14 +195,14 @@ class _Handler:
             self.amounts()
             return "own" if pinned else "amt"
         var = "n" + self.fields[of][3:]
-        return self.local(var, f"{var} = scaled({self.clear(of)})")
+        return self.local(var, f"{var} = scaled({self.value(of)})")
 
     def kept(self, of: str, pinned: bool) -> str:
         """A local holding what first, last or an order keeps of `of`."""
         if of in ("occurred_at", "revenue"):
             return self.number(of, pinned)
         var = "k" + self.fields[of][3:]
-        return self.local(var, f"{var} = storable({self.clear(of)})")
+        return self.local(var, f"{var} = storable({self.value(of)})")
 
     def predicate(self, stream: Stream, pinned: bool) -> str | None:
         """A local that is true when the event passes the stream's `where`; None when there is none."""
@@ -271,7 +276,7 @@ def _statements(body: _Handler, slot: SlotPlan, pinned: bool) -> list[str]:
         return [f"c = s[{i}]", f"if c and c[-2] == {day}: c[-1] += 1", f"else: add_count(c, {day})"]
     if kind == "open":
         opens = 1 if body.name in slot.opens else 0
-        value = body.clear(slot.key or "")
+        value = body.value(slot.key or "")
         return [f"put(s[{i}], [text_id({value}) or '', us, key, {opens}])"]
     of = slot.of or ""
     if kind in ("first", "last", "day_first", "day_last"):

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from projections.state import BASE_SLOTS
+from schemas.clear import NOTHING_DECLARED, Declared, clear_rules, declared_of
 from schemas.conditions import All, PropertyLeaf, used_properties
 from schemas.definitions import ANY_EVENT, BASE_TYPES, CANCEL_TYPES, REFUND_TYPES, ComputedTrait, Definitions, plain
 
@@ -56,12 +57,18 @@ class Plan:
     extras: list[str] = field(default_factory=list)  # properties kept with each order's base
     traits: dict[str, TraitPlan] = field(default_factory=dict)
     where: dict[str, Any] = field(default_factory=dict)  # canonical JSON → tree
+    declared: Declared = NOTHING_DECLARED
 
     def event_names(self) -> list[str]:
         """Every event name some stream or rule names, "*" left out."""
         named = {name for slot in self.slots for name in slot.stream.events}
         named.update(BASE_TYPES, REFUND_TYPES, CANCEL_TYPES)
+        named.update(event for event, own in self.declared.properties.items() if True in own.values())
         return sorted(named - {ANY_EVENT})
+
+    def closed(self, name: str) -> frozenset[str]:
+        """Properties of an event that are declared personal: no state keeps their values."""
+        return clear_rules(self.declared, name, name).sealed
 
     def properties(self) -> list[str]:
         """Every property a fold reads."""
@@ -83,7 +90,7 @@ def pinned_currency(where: Any) -> str | None:
 
 def make_plan(definitions: Definitions) -> Plan:
     """The layout; the same for equal definitions, in whatever order they were written."""
-    plan = Plan(definitions)
+    plan = Plan(definitions, declared=declared_of(plain(definitions)))
     slots: dict[tuple[object, ...], SlotPlan] = {}
     for name in sorted(definitions.computed_traits):
         spec = definitions.computed_traits[name]

@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from schemas.clear import joined
 from schemas.ports import EventLog, OpenIdentifier, Sealer, Vault
 from schemas.record import Record, Stored, decode
 from schemas.token_refs import tokens_in, with_values
@@ -56,24 +57,3 @@ def open_tokens(vault: Vault, tokens: Iterable[bytes]) -> Mapping[bytes, OpenIde
     """One look-up for all of them."""
     wanted = set(tokens)
     return vault.open(wanted) if wanted else {}
-
-
-def joined(clear: Any, sealed: Any) -> Any:
-    """The value that the door parted into a clear and a sealed part; a list's sealed part is by place."""
-    if sealed is None:
-        return clear
-    if isinstance(clear, list) and isinstance(sealed, dict):
-        return [_entry(each, sealed.get(str(place))) for place, each in enumerate(clear)]
-    if isinstance(clear, dict) and isinstance(sealed, dict):
-        more = [key for key in sealed if key not in clear]
-        return {key: joined(clear.get(key), sealed.get(key)) for key in (*clear, *more)}
-    return sealed
-
-
-def _entry(clear: Any, sealed: Any) -> Any:
-    """An entry of a parted list. The first doors kept a list in it that is sealed whole by place, and null for it."""
-    if clear is None and isinstance(sealed, dict) and sealed:
-        places = [str(place) for place in range(len(sealed))]
-        if list(sealed) == places:
-            return [_entry(None, sealed[place]) for place in places]
-    return joined(clear, sealed)

@@ -26,13 +26,14 @@ class SqlResult:
     """`columns`: (name, DuckDB type), names unique. `truncated`: there were more rows than `limit`.
 
     `left_out`: records that are applied and that this build cannot read; they and all behind them in their partition
-    are not in the rows.
+    are not in the rows. `warnings`: what else to know of them.
     """
 
     columns: list[tuple[str, str]]
     table: pa.Table
     truncated: bool
     left_out: Sequence[Wait] = ()
+    warnings: Sequence[str] = ()
 
     @property
     def names(self) -> list[str]:

@@ -43,6 +43,7 @@ class ArchiveFile(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     groups: tuple[int, ...] = ()  # the first offset of each row group but the first, where there are several
     replaces: int = 0  # how many entries it stands for, which covered the same offsets; 0: an archiver wrote it
     replaced_at: int = 0  # Unix seconds when it took their place: their files stay a while for who reads them
+    clear: str = ""  # by which declarations its columns are made (schemas.clear_view); "": not known
     seq: int = 0  # in an object store: the number of this replacement in its partition, from 1
 
 
@@ -64,7 +65,7 @@ class ArchiveStore(Protocol):
     def refresh(self, partition: int) -> None:
         """Learn what other writers have added to a partition."""
 
-    def add(self, partition: int, next_offset: int, generation: int, rows: "pa.Table") -> ArchiveFile:
+    def add(self, partition: int, next_offset: int, generation: int, rows: "pa.Table", clear: str = "") -> ArchiveFile:
         """Durably add the rows (schemas.event_columns.SCHEMA) that reach from the partition's end to `next_offset`.
 
         Only after `recover`. Raises ArchiveDamaged when the rows do not fit there, ProgressConflict when another
@@ -89,6 +90,18 @@ class MergingStore(Protocol):
 
         `check` is called right before the new entry is made, and may raise. Raises ArchiveDamaged with the path of a
         damaged input, ProgressConflict when another writer has replaced one of them: nothing is changed.
+        """
+
+    def rewrite(
+        self,
+        entry: ArchiveFile,
+        clear: str,
+        remake: "Callable[[pa.Table], pa.Table]",
+        check: Callable[[], None] = lambda: None,
+    ) -> ArchiveFile:
+        """Replace a file by one with the same records whose columns `remake` makes, a table at a time; see `merge`.
+
+        Where nothing changes, the file stays and its entry alone says `clear`.
         """
 
     def retire(self, partition: int) -> int:

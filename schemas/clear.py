@@ -1,31 +1,19 @@
-"""What of an event is not personal: which properties, context and traits stay in clear, and which are sealed. Pure."""
+"""What of an event is not personal: which properties, context and traits stay in clear, and which are sealed. Pure.
+
+By allow-list: clear is what `schemas.touchpoint_fields` or a definition names; everything else is sealed, whatever
+its type (decision 0025).
+"""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
-COMMERCE: Final = frozenset({
-    "order_id", "checkout_id", "affiliation", "subtotal", "total", "revenue", "shipping", "tax", "discount", "coupon",
-    "currency", "product_id", "sku", "category", "brand", "variant", "price", "quantity", "position", "amount",
-    "email_id", "campaign_id", "campaign_name", "link_id",
-})  # fmt: skip
-"""Properties that are clear in every event."""
-PRODUCT: Final = frozenset({
-    "product_id", "sku", "category", "name", "brand", "variant", "price", "quantity", "coupon", "position", "url",
-    "image_url", "amount", "discount", "currency",
-})  # fmt: skip
-"""Clear fields of a line in `products`, and of events about one product."""
-_ABOUT_PRODUCTS: Final = ("product.", "cart.item_", "wishlist.")
-MONEY: Final = frozenset({
-    "revenue", "total", "subtotal", "shipping", "tax", "discount", "price", "amount",
-})  # fmt: skip
-"""Numbers of these names become decimal strings, in an event's properties and in its lines."""
-CONTEXT: Final = frozenset({
-    "channel", "library", "locale", "timezone", "os", "app", "campaign", "device.type", "page.path",
-})  # fmt: skip
-"""Clear parts of the context, each with all it holds."""
+from schemas.touchpoint_fields import LINE, MONEY, clear_properties, context_fields, personal_properties
 
-LARGE: Final = 10**6  # integers of 7 digits and more may be phone, card or customer numbers
+_CONTEXT: Final = context_fields()
+_LINES: Final = "products."  # in a declaration: a field of the lines
+
+LARGE: Final = 10**6  # with `unknown`, integers of 7 digits and more may be phone, card or customer numbers
 EXACT: Final = 2**53  # beyond, JSON readers no longer agree which integer it is
 
 _TIME: Final = re.compile(
@@ -49,48 +37,78 @@ def _addresses(text: str) -> bool:
 
 
 class Clear(NamedTuple):
-    """Which properties of one event name are clear by name, and which are sealed whatever they are."""
+    """Which properties of one event name are clear by name, and which are declared or known to be personal.
+
+    `whole`: declared not personal: objects and lists too. `lines`: clear fields of a line in `products`.
+    `unknown`: numbers, booleans and times that nothing names are clear (TOUCHFOLD_UNKNOWN=clear).
+    """
 
     names: frozenset[str]
     sealed: frozenset[str]
-    whole: frozenset[str] = frozenset()  # declared not personal: objects and lists too; else names make leaves clear
+    whole: frozenset[str] = frozenset()
+    lines: frozenset[str] = LINE
+    unknown: bool = False
 
 
 class Declared(NamedTuple):
-    """What definitions declare: event (type or name) → property → personal; traits that are attributes."""
+    """What definitions declare: event (type or name) → property → personal; traits that are attributes.
+
+    A property of the form products.NAME is a field of the lines. `read`: event → properties whose value a computed
+    trait keeps: clear where no declaration says otherwise. `unknown`: see Clear.
+    """
 
     properties: Mapping[str, Mapping[str, bool]]
     attributes: frozenset[str]
+    read: Mapping[str, frozenset[str]] = {}
+    unknown: bool = False
 
 
 NOTHING_DECLARED: Final = Declared({}, frozenset())
 
 
-def declared_of(definitions: Mapping[str, Any]) -> Declared:
+def declared_of(definitions: Mapping[str, Any], *, unknown: bool = False) -> Declared:
     """What definitions (their JSON, or the model dumped) say of properties and traits, in the form the door reads."""
     properties: Mapping[str, Mapping[str, Any]] = definitions.get("properties") or {}
     traits: Mapping[str, Mapping[str, Any]] = definitions.get("traits") or {}
     return Declared(
         {event: {name: bool(each["personal"]) for name, each in own.items()} for event, own in properties.items()},
         frozenset(name for name, trait in traits.items() if not trait.get("personal", True)),
+        _read_by_traits(definitions.get("computed_traits") or {}),
+        unknown,
     )
 
 
-def clear_rules(declared: Declared, type_: str, name: str | None) -> Clear:
-    """The rules of one event: the built-in lists, then "*", then its type, then its own name."""
-    clear = set(COMMERCE)
-    if type_.startswith(_ABOUT_PRODUCTS):
-        clear |= PRODUCT
-    if type_ == "web.page_viewed":
-        clear.add("path")
-    sealed: set[str] = set()
+def _read_by_traits(traits: Mapping[str, Mapping[str, Any]]) -> dict[str, frozenset[str]]:
+    """Event → properties whose value a computed trait keeps (`of`, `key`): its own value is in clear as well."""
+    found: dict[str, set[str]] = {}
+    for trait in traits.values():
+        kept = {trait.get("of"), trait.get("key")} - {None, "occurred_at"}
+        for event in (*trait.get("events", ()), *trait.get("opens", ()), *trait.get("closes", ())) if kept else ():
+            found.setdefault(event, set()).update(map(str, kept))
+    return {event: frozenset(names) for event, names in found.items()}
+
+
+def clear_rules(declared: Declared, type_: str, name: str | None, *, staff: bool = False) -> Clear:
+    """The rules of one event: the table of fields, then "*", then its type, then its own name."""
+    events = dict.fromkeys(("*", type_, name or "*"))
+    clear = set(clear_properties(type_, staff=staff))
+    read = {prop for event in events for prop in declared.read.get(event, ())}
+    sealed = set(personal_properties(type_))
+    clear |= read - sealed
     whole: set[str] = set()
-    for key in ("*", type_, name):
-        for prop, personal in declared.properties.get(key or "", {}).items():
+    for event in events:
+        for prop, personal in declared.properties.get(event, {}).items():
             (sealed if personal else clear).add(prop)
             (clear if personal else sealed).discard(prop)
             (whole.discard if personal else whole.add)(prop)
-    return Clear(frozenset(clear), frozenset(sealed), frozenset(whole))
+    return Clear(
+        *(frozenset(clear), frozenset(sealed), frozenset(whole)),
+        *((LINE | _of_lines(clear)) - _of_lines(sealed), declared.unknown),
+    )
+
+
+def _of_lines(names: Iterable[str]) -> set[str]:
+    return {name.removeprefix(_LINES) for name in names if name.startswith(_LINES)}
 
 
 class Ref(dict[str, str]):
@@ -123,7 +141,7 @@ def split(
     A list or object without anything clear is sealed whole under its own name. In a list that is parted, the place
     of a sealed entry is null in the clear copy ({} for an object), and its key in the sealed copy is its index.
     """
-    return split_around(properties, split_context(context), traits, rules, attributes)
+    return split_around(properties, split_context(context, rules), traits, rules, attributes)
 
 
 class ContextParts(NamedTuple):
@@ -137,12 +155,12 @@ class ContextParts(NamedTuple):
 _EMPTY: Final = ContextParts({}, None, [])
 
 
-def split_context(context: Mapping[str, Any]) -> ContextParts:
-    """The context's share of `split`: it depends on the context alone."""
+def split_context(context: Mapping[str, Any], rules: Clear) -> ContextParts:
+    """The context's share of `split`: it depends on the context, and of the rules on `unknown` alone."""
     if not context:
         return _EMPTY
     names: list[str] = []
-    clear, sealed = _context(context, names)
+    clear, sealed = _context(context, rules, names)
     return ContextParts(clear, sealed or None, names)
 
 
@@ -177,36 +195,29 @@ def decimal_text(value: float) -> str:
 def _properties(
     properties: Mapping[str, Any], rules: Clear, names: list[str], sealed: dict[str, dict[str, Any]]
 ) -> dict[str, Any]:
-    clear_names, sealed_names, whole = rules
+    clear_names = rules.names
     out: dict[str, Any] = {}
     hidden: dict[str, Any] = {}
     for name, value in properties.items():
         kind = type(value)
         if kind is str:  # nearly all
-            if name not in sealed_names and (
-                (name in clear_names and not _addresses(value))
-                or not value
-                or (value[0] in "12" and _TIME.fullmatch(value))
-            ):
+            if name in clear_names and not _addresses(value):
                 out[name] = value
-            else:
-                hidden[name] = value
-                names.append("properties." + name)
-        elif name in sealed_names or kind is Ref:
-            hidden[name] = value
-            names.append("properties." + name)
+                continue
         elif kind is dict or kind is list:
-            if name in whole or (kind is list and name in clear_names and _are_codes(value)):
+            if name in rules.whole or (kind is list and name in clear_names and _are_codes(value)):
                 out[name] = value
-            else:
-                lines = name == "products" and kind is list
-                _nested(value, name, "properties." + name, names, out, hidden, lines=lines)
-        elif name in MONEY and (kind is float or kind is int):
-            out[name] = _money(value)
-        elif name in clear_names or _is_clear(kind, value):
+                continue
+            if name not in rules.sealed and (rules.unknown or (name == "products" and kind is list)):
+                _nested(value, name, "properties." + name, names, out, hidden, rules, lines=name == "products")
+                continue
+        elif name in clear_names and kind is not Ref:
+            out[name] = _money(value) if name in MONEY and (kind is float or kind is int) else _plain(kind, value)
+            continue
+        if rules.unknown and name not in rules.sealed and _is_clear(kind, value):
             out[name] = _plain(kind, value)
         else:
-            hidden[name] = _plain(kind, value)
+            hidden[name] = _exact(value)
             names.append("properties." + name)
     if hidden:
         sealed["properties"] = hidden
@@ -219,13 +230,14 @@ def _are_codes(values: list[Any]) -> bool:
 
 
 def _is_clear(kind: type, value: Any) -> bool:
+    """Whether a value that nothing names is clear where `unknown` is: a number that is no long one, a truth, a time."""
     if kind is str:
         return not value or (value[0] in "12" and _TIME.fullmatch(value) is not None)
     if kind is int:
         return bool(-LARGE < value < LARGE)
     if kind is float:
         return bool(-LARGE < value < LARGE or not value.is_integer())
-    return True  # bool, None
+    return kind is bool or value is None
 
 
 def _plain(kind: type, value: Any) -> Any:
@@ -250,13 +262,16 @@ def _nested(
     names: list[str],
     out: dict[str, Any],
     hidden: dict[str, Any],
+    rules: Clear,
     *,
     lines: bool = False,
 ) -> None:
     """Part a list or object into `out[key]` and `hidden[key]`."""
     mark = len(names)
     clear, closed = (
-        _part_list(value, dotted, names, lines) if type(value) is list else _part_dict(value, dotted, names, line=False)
+        _part_list(value, dotted, names, rules, lines)
+        if type(value) is list
+        else _part_dict(value, dotted, names, rules, line=False)
     )
     if closed is None:
         out[key] = clear
@@ -269,38 +284,33 @@ def _nested(
         hidden[key] = closed
 
 
-def _part_dict(value: Mapping[str, Any], dotted: str, names: list[str], *, line: bool) -> tuple[Any, Any]:
+def _part_dict(value: Mapping[str, Any], dotted: str, names: list[str], rules: Clear, *, line: bool) -> tuple[Any, Any]:
     """(clear, sealed) of an object; None for a part with nothing in it. An empty object is clear."""
     out: dict[str, Any] = {}
     hidden: dict[str, Any] = {}
     for name, each in value.items():
         kind = type(each)
-        if kind is str:
-            if (
-                (line and name in PRODUCT and not _addresses(each))
-                or not each
-                or (each[0] in "12" and _TIME.fullmatch(each))
-            ):
+        known = line and name in rules.lines
+        if kind is dict or kind is list:
+            if rules.unknown:
+                _nested(each, name, f"{dotted}.{name}", names, out, hidden, rules)
+                continue
+        elif kind is str:
+            if known and not _addresses(each):
                 out[name] = each
-            else:
-                hidden[name] = each
-                names.append(f"{dotted}.{name}")
-        elif kind is Ref:
-            hidden[name] = each
-            names.append(f"{dotted}.{name}")
-        elif kind is dict or kind is list:
-            _nested(each, name, f"{dotted}.{name}", names, out, hidden)
-        elif line and name in MONEY and (kind is float or kind is int):
-            out[name] = _money(each)
-        elif (line and name in PRODUCT) or _is_clear(kind, each):
+                continue
+        elif known and kind is not Ref:
+            out[name] = _money(each) if name in MONEY and (kind is float or kind is int) else _plain(kind, each)
+            continue
+        if rules.unknown and _is_clear(kind, each):
             out[name] = _plain(kind, each)
         else:
-            hidden[name] = _plain(kind, each)
+            hidden[name] = _exact(each)
             names.append(f"{dotted}.{name}")
     return (out if out or not hidden else None), (hidden or None)
 
 
-def _part_list(value: list[Any], dotted: str, names: list[str], lines: bool) -> tuple[Any, Any]:
+def _part_list(value: list[Any], dotted: str, names: list[str], rules: Clear, lines: bool) -> tuple[Any, Any]:
     out: list[Any] = []
     hidden: dict[str, Any] = {}
     some_clear = False
@@ -309,22 +319,22 @@ def _part_list(value: list[Any], dotted: str, names: list[str], lines: bool) -> 
         clear: Any = None
         closed: Any = None
         if kind is dict:
-            clear, closed = _part_dict(each, f"{dotted}.{place}", names, line=lines)
+            clear, closed = _part_dict(each, f"{dotted}.{place}", names, rules, line=lines)
             some_clear = some_clear or clear is not None
             clear = {} if clear is None else clear  # tells an object of keys "0", "1" … from a list
-        elif kind is list:
+        elif kind is list and rules.unknown:
             mark = len(names)
-            clear, closed = _part_list(each, f"{dotted}.{place}", names, lines=False)
+            clear, closed = _part_list(each, f"{dotted}.{place}", names, rules, lines=False)
             some_clear = some_clear or clear is not None
             if clear is None:
                 del names[mark:]
                 names.append(f"{dotted}.{place}")
                 closed = _exact(each)
-        elif kind is not Ref and _is_clear(kind, each):
+        elif rules.unknown and _is_clear(kind, each):
             clear = _plain(kind, each)
             some_clear = True
         else:
-            closed = _plain(kind, each)
+            closed = _exact(each)
             names.append(f"{dotted}.{place}")
         out.append(clear)
         if closed is not None:
@@ -342,9 +352,9 @@ def _holds_address(value: Any) -> bool:
 
 
 def _exact(value: Any) -> Any:
-    """A list or object with its large integers as strings."""
+    """A value with its large integers as strings."""
     kind = type(value)
-    if kind is str:
+    if kind is str or kind is Ref:
         return value
     if kind is dict:
         for each in value.values():
@@ -356,47 +366,59 @@ def _exact(value: Any) -> Any:
     return _plain(kind, value)
 
 
-def _context(context: Mapping[str, Any], names: list[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+def _context(context: Mapping[str, Any], rules: Clear, names: list[str]) -> tuple[dict[str, Any], dict[str, Any]]:
     out: dict[str, Any] = {}
     hidden: dict[str, Any] = {}
     for name, value in context.items():
         kind = type(value)
-        if name in CONTEXT:
-            if _holds_address(value):
-                hidden[name] = _exact(value)
-                names.append("context." + name)
-            else:
-                out[name] = _exact(value)
-        elif name == "traits":  # traits of the person in an event that sets none: all of them direct
-            hidden[name] = _exact(value)
-            names.append("context.traits")
-        elif kind is dict:
-            _context_part(name, value, names, out, hidden)
-        elif kind is list:
-            _nested(value, name, "context." + name, names, out, hidden)
-        elif kind is not Ref and _is_clear(kind, value):
+        known = _CONTEXT.get(name)
+        if kind is dict and name != "traits":  # traits of the person in an event that sets none: all of them direct
+            _context_part(name, value, known or _NO_NAMES, rules, names, out, hidden)
+        elif known is not None and kind is not list and kind is not Ref and not _holds_address(value):
+            out[name] = _plain(kind, value)
+        elif kind is list and rules.unknown:
+            _nested(value, name, "context." + name, names, out, hidden, rules)
+        elif rules.unknown and kind is not dict and _is_clear(kind, value):
             out[name] = _plain(kind, value)
         else:
-            hidden[name] = _plain(kind, value)
+            hidden[name] = _exact(value)
             names.append("context." + name)
     return out, hidden
 
 
+_NO_NAMES: Final[frozenset[str]] = frozenset()
+
+
 def _context_part(
-    name: str, value: dict[str, Any], names: list[str], out: dict[str, Any], hidden: dict[str, Any]
+    name: str,
+    value: dict[str, Any],
+    known: frozenset[str],
+    rules: Clear,
+    names: list[str],
+    out: dict[str, Any],
+    hidden: dict[str, Any],
 ) -> None:
-    """An object of the context; of device and page one string is clear."""
-    only = "type" if name == "device" else "path" if name == "page" else None
-    if only is None or type(value.get(only)) is not str or _addresses(value[only]):
-        _nested(value, name, "context." + name, names, out, hidden)
-        return
-    rest = {key: each for key, each in value.items() if key != only}
-    clear, closed = _part_dict(rest, "context." + name, names, line=False)
-    clear = clear or {}
-    clear[only] = value[only]
-    out[name] = clear
-    if closed is not None:
-        hidden[name] = closed
+    """An object of the context: the fields that the table knows are clear, where they hold no more than a value."""
+    clear: dict[str, Any] = {}
+    rest: dict[str, Any] = {}
+    for key, each in value.items():
+        leaf = type(each) not in (dict, list, Ref)
+        if key in known and leaf and not _holds_address(each):
+            clear[key] = _plain(type(each), each)
+        else:
+            rest[key] = each
+    if rest:
+        mark = len(names)
+        more, closed = _part_dict(rest, "context." + name, names, rules, line=False)
+        clear |= more or {}
+        if not clear:
+            del names[mark:]
+            names.append("context." + name)
+            closed = _exact(value)
+        if closed is not None:
+            hidden[name] = closed
+    if clear or not rest:
+        out[name] = clear
 
 
 def _traits(
@@ -413,3 +435,33 @@ def _traits(
     if hidden:
         sealed["traits"] = hidden
     return out
+
+
+def joined(clear: Any, sealed: Any) -> Any:
+    """The value that the door parted into a clear and a sealed part; a list's sealed part is by place."""
+    if sealed is None:
+        return clear
+    if isinstance(clear, list) and isinstance(sealed, dict):
+        return [_entry(each, sealed.get(str(place))) for place, each in enumerate(clear)]
+    if isinstance(clear, dict) and isinstance(sealed, dict):
+        more = [key for key in sealed if key not in clear]
+        return {key: joined(clear.get(key), sealed.get(key)) for key in (*clear, *more)}
+    return sealed
+
+
+def _entry(clear: Any, sealed: Any) -> Any:
+    """An entry of a parted list. The first doors kept a list in it that is sealed whole by place, and null for it."""
+    if clear is None and isinstance(sealed, dict) and sealed:
+        places = [str(place) for place in range(len(sealed))]
+        if list(sealed) == places:
+            return [_entry(None, sealed[place]) for place in places]
+    return joined(clear, sealed)
+
+
+def context_is_clear(context: Mapping[str, Any]) -> bool:
+    """Whether the table names all that a context has, looking at names alone."""
+    for name, value in context.items():
+        known = _CONTEXT.get(name)
+        if known is None or (type(value) is dict and not known.issuperset(value)):
+            return False
+    return True

@@ -11,6 +11,7 @@ import msgspec
 import pyarrow as pa
 
 from schemas.archive import join, split
+from schemas.clear_view import ClearView, Part, Shown
 from schemas.errors import ReaderTooOld, RecordUnreadable
 from schemas.money import currency_of, revenue_of
 from schemas.record import (
@@ -63,8 +64,10 @@ EVENT_SCHEMA: Final = pa.schema([field for field in SCHEMA if field.name not in 
 """Without the original bytes."""
 
 
-class _SealedNames(msgspec.Struct):
+class _Sealed(msgspec.Struct):
     names: list[str]
+    key: str = ""
+    data: str = ""
 
 
 class _Event(msgspec.Struct):
@@ -83,7 +86,7 @@ class _Event(msgspec.Struct):
     name: str | None = None
     properties: msgspec.Raw = msgspec.Raw(b"{}")
     context: msgspec.Raw = msgspec.Raw(b"{}")
-    sealed: _SealedNames | None = None
+    sealed: _Sealed | None = None
 
 
 _DECODER: Final = msgspec.json.Decoder(_Event)
@@ -162,11 +165,13 @@ def money_array(amounts: Sequence[int | None]) -> "pa.Array[Any]":
     return pa.Array.from_buffers(MONEY, len(amounts), [missing.buffers()[1], pa.py_buffer(data)])
 
 
-def _values(record: Stored, event: _Event, signatures: _Signatures, currency: str) -> tuple[Any, ...]:
+def _values(event: _Event, signatures: _Signatures, currency: str, shown: Shown | None) -> tuple[Any, ...]:
     """The columns from `id` to `sealed_names`, money scaled and times in microseconds."""
-    properties = _OBJECT.decode(event.properties)
+    properties = _OBJECT.decode(event.properties) if shown is None else shown.properties
     revenue = revenue_of(properties)
-    context = bytes(event.context)
+    context = bytes(event.context) if shown is None else msgspec.json.encode(shown.context)
+    raw = bytes(event.properties) if shown is None else msgspec.json.encode(properties)
+    names = [] if event.sealed is None else event.sealed.names
     return (
         event.id,
         *(event.message_id, event.type, event.name, event.source),
@@ -178,10 +183,31 @@ def _values(record: Stored, event: _Event, signatures: _Signatures, currency: st
         _currency(properties, revenue, currency),
         _campaign(properties, context),
         _product_ids(properties),
-        bytes(event.properties).decode(),
+        raw.decode(),
         context.decode(),
-        [] if event.sealed is None else event.sealed.names,
+        names if shown is None else shown.names,
     )
+
+
+def _shown(events: Sequence[_Event | None], view: ClearView | None) -> dict[int, Shown]:
+    """By place the clear view of events, where it is not their own."""
+    if view is None:
+        return {}
+    places: list[int] = []
+    parts: list[Part] = []
+    for place, event in enumerate(events):
+        if event is None:
+            continue
+        try:
+            properties, context = _OBJECT.decode(event.properties), _OBJECT.decode(event.context)
+        except (msgspec.MsgspecError, RecursionError, ValueError):
+            continue  # a row that says nothing
+        sealed = event.sealed
+        triple = None if sealed is None else (sealed.key, sealed.data, event.id)
+        names = () if sealed is None else sealed.names
+        parts.append(Part(event.type, event.name, event.source, properties, context, names, triple))
+        places.append(place)
+    return {places[number]: shown for number, shown in view.of(parts).items()}
 
 
 _MISSING: Final = (None,) * 18
@@ -194,19 +220,20 @@ def readable_table(
     *,
     originals: bool,
     reader: Reader = CURRENT,
+    view: ClearView | None = None,
 ) -> tuple[pa.Table, Wait | None]:
     """The same up to the first record that is of a newer version and not set aside, and that one.
 
     One that is set aside has a row as an unreadable one has.
     """
     try:
-        return event_table(records, currency, originals=originals, reader=reader), None
+        return event_table(records, currency, originals=originals, reader=reader, view=view), None
     except ReaderTooOld:
         found = isolate(records, lambda record: decode_record(record.value, reader), set_aside)
     wait = found.wait
     before = records if wait is None else [each for each in records if each.offset < wait.offset]
     passed = {each.record.offset for each in found.bad}
-    return event_table(before, currency, originals=originals, reader=reader, passed=passed), wait
+    return event_table(before, currency, originals=originals, reader=reader, passed=passed, view=view), wait
 
 
 def event_table(
@@ -216,17 +243,20 @@ def event_table(
     originals: bool,
     reader: Reader = CURRENT,
     passed: Container[int] = (),
+    view: ClearView | None = None,
 ) -> pa.Table:
     """Rows of SCHEMA (`originals`: with the record's bytes) or EVENT_SCHEMA. `currency`: of amounts without one.
 
-    `passed`: offsets of records that are not looked at. Raises ReaderTooOld when another is of a newer version.
+    `passed`: offsets of records that are not looked at. `view`: what is clear of them; None: what is in the record.
+    Raises ReaderTooOld when another is of a newer version.
     """
     signatures = _Signatures()
     rows: list[tuple[Any, ...]] = []
-    for record in records:
-        event = None if record.offset in passed else _decoded(record.value, reader)
+    events = [None if record.offset in passed else _decoded(record.value, reader) for record in records]
+    shown = _shown(events, view)
+    for place, event in enumerate(events):
         try:
-            rows.append(_MISSING if event is None else _values(record, event, signatures, currency))
+            rows.append(_MISSING if event is None else _values(event, signatures, currency, shown.get(place)))
         except (msgspec.MsgspecError, RecursionError, ValueError):
             rows.append(_MISSING)
     schema = SCHEMA if originals else EVENT_SCHEMA

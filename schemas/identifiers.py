@@ -10,6 +10,7 @@ from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
 from schemas.errors import BadRequest, Problem
+from schemas.touchpoint_fields import identifiers_in
 
 KINDS: Final = ("user_id", "loyalty_card", "email", "phone", "device_id", "anonymous_id")
 MAX_BYTES: Final = 512
@@ -133,14 +134,8 @@ def check_kind(kind: str) -> str:
     return "reserved_kind" if kind == "profile" else ""
 
 
-_TRAITS: Final = (
-    ("email", "email"),
-    ("phone", "phone"),
-    ("loyalty_card", "loyalty_card"),
-    ("loyaltyCard", "loyalty_card"),
-)
-
-
+_TRAITS: Final = identifiers_in("traits")
+_DEVICE: Final = identifiers_in("context.device")
 _SCALARS: Final = (str, int, float)
 _USER: Final[Path] = ("userId",)
 _ANONYMOUS: Final[Path] = ("anonymousId",)
@@ -181,9 +176,7 @@ def _add(found: list[Found], kind: str, value: object, path: Path) -> None:
 
 
 def _traits(found: list[Found], traits: object, path: Path) -> None:
-    if isinstance(traits, dict) and (
-        "email" in traits or "phone" in traits or "loyalty_card" in traits or "loyaltyCard" in traits
-    ):
+    if isinstance(traits, dict):
         for name, kind in _TRAITS:
             if name in traits:
                 _add(found, kind, traits[name], (*path, name))
@@ -193,8 +186,10 @@ def _context(found: list[Found], context: Mapping[str, Any]) -> None:
     if "traits" in context:
         _traits(found, context["traits"], ("context", "traits"))
     device = context.get("device")
-    if isinstance(device, dict) and "id" in device:
-        _add(found, "device_id", device["id"], ("context", "device", "id"))
+    if isinstance(device, dict):
+        for name, kind in _DEVICE:
+            if name in device:
+                _add(found, kind, device[name], ("context", "device", name))
     external = context.get("externalIds")
     if isinstance(external, list):
         for place, entry in enumerate(external[:MAX_EXTERNAL_IDS]):

@@ -38,17 +38,26 @@ Currency = Annotated[StrictStr, Field(pattern="^[A-Z]{3}$")]
 class Value(Model):
     """Where a value comes from: one column, or the sum of a column over the lines of an order.
 
-    `money`: the amounts are in this currency; kept as exact decimals, never as floats.
+    `money`: the amounts are in this currency; kept as exact decimals, never as floats. `personal: false`: not
+    personal, so that it stays in clear: it is declared so before the import (`FileMapping.declared`).
     """
 
     column: Name | None = None
     sum: Name | None = None
     money: Currency | None = None
+    personal: StrictBool | None = None
 
     @property
     def source(self) -> str:
         """The column, whichever way it is read."""
         return self.column or self.sum or ""
+
+
+class TraitColumn(Model):
+    """Where a trait comes from. `personal`: as of a value."""
+
+    column: Name
+    personal: StrictBool | None = None
 
 
 class Time(Model):
@@ -63,6 +72,7 @@ def _as_column(value: object) -> object:
 
 
 AnyValue = Annotated[Value, BeforeValidator(_as_column)]
+AnyTrait = Annotated[TraitColumn, BeforeValidator(_as_column)]
 AnyTime = Annotated[Time, BeforeValidator(_as_column)]
 Scalar = StrictStr | StrictBool | int | float
 
@@ -81,7 +91,7 @@ class FileMapping(Model):
     group_by: tuple[Name, ...] = ()
     products: dict[Name, AnyValue] = {}
     properties: dict[Name, AnyValue] = {}
-    traits: dict[Name, Name] = {}
+    traits: dict[Name, AnyTrait] = {}
     constant: dict[Name, Scalar] = {}
     historical: StrictBool = False
 
@@ -94,7 +104,21 @@ class FileMapping(Model):
         named += [(f"group_by.{place}", column) for place, column in enumerate(self.group_by)]
         named += [(f"products.{name}", value.source) for name, value in self.products.items()]
         named += [(f"properties.{name}", value.source) for name, value in self.properties.items()]
-        return named + [(f"traits.{name}", column) for name, column in self.traits.items()]
+        return named + [(f"traits.{name}", trait.column) for name, trait in self.traits.items()]
+
+    def declared(self) -> dict[str, Any]:
+        """What it says of fields being personal or not, as definitions say it (a patch of theirs); {}: nothing."""
+        values = {**self.properties, **{f"products.{name}": value for name, value in self.products.items()}}
+        properties = {
+            name: {"personal": value.personal} for name, value in values.items() if value.personal is not None
+        }
+        traits = {
+            name: {"personal": trait.personal} for name, trait in self.traits.items() if trait.personal is not None
+        }
+        return {
+            **({"properties": {self.type: properties}} if properties else {}),
+            **({"traits": traits} if traits else {}),
+        }
 
     def currency(self) -> str | None:
         """The one currency of its amounts."""
@@ -255,7 +279,8 @@ def _problems_of(err: ValidationError) -> list[Problem]:
 
 
 def _fields_at(loc: Sequence[Any]) -> list[str]:
-    model: type[Model] = FileMapping if len(loc) == 1 else (Time if loc[0] == "occurred_at" else Value)
+    own: dict[Any, type[Model]] = {"occurred_at": Time, "traits": TraitColumn}
+    model = FileMapping if len(loc) == 1 else own.get(loc[0], Value)
     return list(model.model_fields)
 
 
@@ -269,6 +294,6 @@ def _invalid(name: str, problems: Sequence[Problem]) -> DefinitionsInvalid:
 def json_schema() -> dict[str, Any]:
     """The JSON Schema of a mapping, published as `schemas/mapping.schema.json`."""
     schema = FileMapping.model_json_schema()
-    for name in ("Value", "Time"):
+    for name in ("Value", "TraitColumn", "Time"):
         schema["$defs"][name] = {"anyOf": [{"type": "string", "description": "a column"}, schema["$defs"][name]]}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}

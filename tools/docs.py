@@ -6,6 +6,7 @@ from pathlib import Path
 
 import schemas.errors
 from schemas.errors import TouchfoldError
+from schemas.touchpoint_fields import EVERY, FIELDS, STAFF, Field
 from schemas.touchpoints import CALL_TYPES, SEGMENT_NAMES, STAFF_TYPES, TABLE_VERSION, TYPES
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -71,7 +72,30 @@ def touchpoints_page() -> str:
     return "\n".join(lines)
 
 
-PAGES = {"errors.md": errors_page, "touchpoints.md": touchpoints_page}
+def fields_page() -> str:
+    """docs/touchpoint-fields.md"""
+    lines = [
+        "# Touchpoint fields",
+        "",
+        "What the fields of a touchpoint are (`schemas/touchpoint_fields.py`). A field that is not here, and that no",
+        'definition names, is sealed, whatever its type: [contracts](contracts.md), "What is clear". `products[]` is a',
+        "line of an order; a type that ends in `.` or `_` stands for all that begin so.",
+        "",
+        "| of | field | kind | clear | identifier |",
+        "|---|---|---|---|---|",
+    ]
+    for field in FIELDS:
+        kind = "money" if field.money else field.kind
+        clear = "yes" if field.clear else "no"
+        lines.append(f"| {_whose(field)} | `{field.field}` | {kind} | {clear} | {field.identifier or ''} |")
+    return "\n".join(lines) + "\n"
+
+
+def _whose(field: Field) -> str:
+    return {EVERY: "every event", STAFF: "what staff write"}.get(field.type, f"`{field.type}`")
+
+
+PAGES = {"errors.md": errors_page, "touchpoint-fields.md": fields_page, "touchpoints.md": touchpoints_page}
 
 if __name__ == "__main__":
     for name, page in PAGES.items():

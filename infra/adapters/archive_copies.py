@@ -19,6 +19,7 @@ from infra.adapters.archive_files import GRACE_S, FolderFiles, hash_of, write_wh
 from infra.adapters.archive_manifest import MANIFEST, manifest_of
 from infra.adapters.archive_proofs import Proofs, within
 from infra.adapters.disk import reserve_bytes, space
+from infra.adapters.private_files import make_folder
 from schemas.archive import ArchiveFile
 from schemas.errors import ArchiveDamaged, DiskFull, SqlLimit
 
@@ -72,12 +73,12 @@ class Copies:
 
     def unnamed(self) -> IO[bytes]:
         """A file that is gone when it is closed."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder)
         return TemporaryFile(dir=self.folder)
 
     def scratch(self) -> Path:
         """A file of this process alone."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder)
         return self.folder / f"merge.{os.getpid()}.tmp"
 
     def forget_scratch(self, older_s: float) -> None:
@@ -102,7 +103,7 @@ class Copies:
                 f"the archive has {_gib(size)} GiB, and copies here may have {_gib(self._most)}: query its"
                 " Parquet files in the object store with an engine that is made for such sizes"
             )
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder)
         with self._locked(deadline):
             if not self._have:
                 self._sweep()
@@ -175,7 +176,7 @@ class Copies:
         if sha256(data).hexdigest() != entry.sha256:
             raise ArchiveDamaged(f"{entry.path} differs from its manifest: restore it from a backup")
         path = self.folder / entry.path
-        path.parent.mkdir(exist_ok=True)
+        make_folder(path.parent)
         write_whole(path, data)
         self._have.add(entry.path)
 

@@ -33,6 +33,7 @@ from infra.adapters.archive_manifest import (
     replaced_by,
     start_of,
 )
+from infra.adapters.private_files import close_to_others, make_folder, open_private
 from schemas.archive import ArchiveFile
 from schemas.errors import ArchiveDamaged, FolderLocked, Problem
 from schemas.failpoints import failpoint
@@ -234,8 +235,9 @@ class FolderFiles:
 
     def recover(self) -> tuple[list[ArchiveFile], list[str]]:
         if self._lock is None:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            make_folder(self.folder)
             self._lock = self._take_lock()
+            close_to_others(self.folder)
         entries, torn = read_manifest(self.folder)
         manifest = self.folder / MANIFEST
         if not manifest.exists() or (torn and not entries and manifest.stat().st_size == torn):
@@ -253,7 +255,7 @@ class FolderFiles:
     def put(self, name: str, data: bytes) -> None:
         aside = (self.folder / name).with_suffix(".tmp")
         self._partition_folder(name)
-        with aside.open("wb") as file:
+        with open_private(aside) as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
@@ -328,7 +330,7 @@ class FolderFiles:
     def _partition_folder(self, name: str) -> None:
         folder = (self.folder / name).parent
         if not folder.exists():
-            folder.mkdir()
+            make_folder(folder)
             sync_folder(self.folder)
 
     def _sweep(self, entries: list[ArchiveFile]) -> list[str]:
@@ -402,7 +404,7 @@ def _is_settled(path: Path) -> bool:
 def write_whole(path: Path, data: bytes, point: str | None = None) -> None:
     """Durably, and never seen in part: aside, then renamed. `point`: a failpoint between the two."""
     aside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    with aside.open("wb") as file:
+    with open_private(aside) as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())

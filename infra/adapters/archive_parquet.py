@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from infra.adapters.archive_files import hash_of
 from infra.adapters.archive_proofs import Stat, stat_of
+from infra.adapters.private_files import open_private
 from schemas.archive import ArchiveFile, chained
 from schemas.errors import ArchiveDamaged, Problem
 from schemas.event_columns import SCHEMA
@@ -82,18 +83,25 @@ class _Hashing:
         self._file.flush()
 
 
-def merge_into(path: Path, run: Sequence[ArchiveFile], read: Callable[[ArchiveFile], bytes]) -> Made:
+def merge_into(
+    path: Path,
+    run: Sequence[ArchiveFile],
+    read: Callable[[ArchiveFile], bytes],
+    remake: Callable[[pa.Table], pa.Table] = lambda table: table,
+) -> Made:
     """Write the rows of adjacent files into one, synced. In memory are one input and one row group.
+
+    `remake`: makes other columns of some rows; their records stay.
 
     Raises ArchiveDamaged, with the input as its problem, when one is not what the manifest says.
     """
     digest = bytes.fromhex(run[0].digest_before)
     rows, first, last = 0, None, -1
     groups: list[int] = []
-    with path.open("wb") as file:
+    with open_private(path) as file:
         hashing = _Hashing(file)
         with pq.ParquetWriter(pa.PythonFile(cast(Any, hashing), "w"), SCHEMA, **_OPTIONS) as writer:
-            for table in _regrouped(_rows_of(run, read)):
+            for table in map(remake, _regrouped(_rows_of(run, read))):
                 offsets, records = columns_of(table)
                 digest = chained(digest, zip(offsets, records, strict=True))
                 if first is None:

@@ -17,6 +17,7 @@ import msgspec
 
 from infra.adapters.archive_files import FolderFiles, hash_of, write_whole
 from infra.adapters.archive_manifest import body_of, line_of
+from infra.adapters.private_files import open_private
 from schemas.archive import ArchiveFile
 from schemas.errors import ArchiveDamaged, Problem
 
@@ -143,7 +144,7 @@ class Proofs:
             listed = {entry.path for entry in self._files.entries()}
             write_whole(self._path, _lines(proof for path, proof in known.items() if path in listed))
             return
-        with self._path.open("ab") as file:  # not synced: what a crash takes is read again
+        with open_private(self._path, os.O_APPEND) as file:  # not synced: what a crash takes is read again
             file.write(_lines(proofs))
 
 

@@ -13,6 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from infra.adapters.private_files import make_folder
 from schemas.audit import HEAD, Head, head_code
 
 NAME: Final = "audit_heads.jsonl"
@@ -43,7 +44,7 @@ class AuditHeads:
 
     def put(self, key: bytes, head: Head) -> None:
         """Durable when it returns; one that is older than the newest changes nothing. Raises OSError."""
-        self._path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(self._path.parent)
         is_new = not self._path.exists()
         with self._locked() as handle:
             size = os.fstat(handle).st_size

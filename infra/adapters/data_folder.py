@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple
 
 from psycopg2.extensions import make_dsn, parse_dsn
 
+from infra.adapters.private_files import close_to_others, make_folder
 from schemas.errors import Problem, SettingsInvalid
 
 RESTORING: Final = "restoring.json"  # there while a restore fills the folder
@@ -56,7 +57,7 @@ class DataFolder:
         """Make the folders that are missing. Raises SettingsInvalid when DATA cannot be a folder of ours."""
         try:
             for folder in (self.path, self.archive, self.ledger, self.logs):
-                folder.mkdir(parents=True, exist_ok=True)
+                make_folder(folder)
         except OSError as err:
             if err.errno in {errno.ENOSPC, errno.EDQUOT}:
                 raise  # the folder is right, and there will be room
@@ -64,6 +65,10 @@ class DataFolder:
                 f"the data folder {self.path} cannot be made: {err.strerror}. Give another with --data or "
                 "TOUCHFOLD_DATA"
             ) from err
+
+    def close_to_others(self) -> None:
+        """Mend the rights of what earlier builds made. Only by who owns the folder."""
+        close_to_others(self.path)
 
     def is_one(self) -> bool:
         """Whether there is anything of ours in the folder."""

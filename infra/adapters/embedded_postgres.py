@@ -25,6 +25,7 @@ from infra.adapters.data_folder import RESTORING, DataFolder
 from infra.adapters.disk import MIB, disk_full, space, wal_bytes
 from infra.adapters.leftovers import end_backends
 from infra.adapters.postgres import mapped
+from infra.adapters.private_files import make_folder, open_private
 from schemas.errors import DatabaseLost, FolderLocked, ServiceFailed
 
 START_TIMEOUT_S: Final = 120  # crash recovery of a large WAL takes longer than pg_ctl's default of 60 s
@@ -45,7 +46,7 @@ CONFIGURATION: Final = """
 listen_addresses = '{listen}'
 port = {port}
 unix_socket_directories = '{sockets}'
-unix_socket_permissions = 0777
+unix_socket_permissions = 0700
 max_connections = {connections}
 shared_buffers = 192MB
 work_mem = 16MB
@@ -107,8 +108,8 @@ class EmbeddedPostgres:
 
     def lock(self) -> None:
         """Take the data folder for this process. Raises FolderLocked, naming who has it."""
-        self.data.mkdir(parents=True, exist_ok=True)
-        handle = (self.data / "touchfold.lock").open("a+")
+        make_folder(self.data)
+        handle = os.fdopen(os.open(self.data / "touchfold.lock", os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600), "a+")
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as err:
@@ -144,8 +145,8 @@ class EmbeddedPostgres:
         new = not (self.cluster / "PG_VERSION").exists()
         if new:
             self._refuse_loss()
-        self.folder.mkdir(exist_ok=True)
-        (self.data / "logs").mkdir(exist_ok=True)
+        make_folder(self.folder)
+        make_folder(self.data / "logs")
         if account is not None:
             os.chown(self.folder, account.pw_uid, account.pw_gid)
         if new:
@@ -174,7 +175,7 @@ class EmbeddedPostgres:
         host = sockets or "127.0.0.1"
         password = self.secret_file.read_text().strip()
         base = f"host={host} port={port} user={USER} password={password}"
-        log = (self.data / "logs" / "postgres.log").open("ab")
+        log = open_private(self.data / "logs" / "postgres.log", os.O_APPEND)
         self._log_start = log.tell()
         command = [str(binaries() / "postgres"), "-D", str(self.cluster)]
         self._process = subprocess.Popen(

@@ -13,6 +13,7 @@ from typing import Final
 
 import msgspec
 
+from infra.adapters.private_files import make_folder
 from schemas.erasures import Erasure
 
 LEDGER: Final = "erasures.jsonl"
@@ -47,7 +48,7 @@ class LedgerFile:
         new = b"".join(msgspec.json.encode(each) + b"\n" for each in erasures if each.id not in known)
         if not new:
             return
-        self._path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(self._path.parent)
         handle = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
         try:
             size = os.fstat(handle).st_size
@@ -93,7 +94,7 @@ def suppressed_in(text: str) -> dict[bytes, bytes]:
 
 def replace_file(path: Path, data: bytes) -> None:
     """The new content or the old one, whatever happens meanwhile; readable by us alone, durable when it returns."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     making = path.with_name(f"{path.name}.making")
     handle = os.open(making, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(handle, "wb") as out:

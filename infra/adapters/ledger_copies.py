@@ -13,6 +13,7 @@ import msgspec
 from infra.adapters.archive_files import write_whole
 from infra.adapters.audit_heads import NAME as HEADS
 from infra.adapters.erasure_ledger import LEDGER, SUPPRESSED, LedgerFile, suppressed_in
+from infra.adapters.private_files import make_folder
 
 _FILES: Final = (LEDGER, SUPPRESSED, HEADS)
 
@@ -62,6 +63,5 @@ def _merge_lines(path: Path, lines: Iterable[bytes]) -> None:
 
 
 def _write(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    make_folder(path.parent)
     write_whole(path, data)
-    path.chmod(0o600)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from infra.adapters.private_files import make_folder
 from schemas.errors import MasterKeyWrong
 
 NAME: Final = "master.key"
@@ -80,7 +81,7 @@ def _base64(text: str) -> bytes:
 
 def make_key(path: Path) -> bytes:
     """Write a new key, 0600, durable before its name exists; of two makers the first one's key counts."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     key = secrets.token_bytes(BYTES)
     making = path.with_name(f"{path.name}.{os.getpid()}.making")
     _write(making, key)

@@ -13,6 +13,7 @@ from collections.abc import MutableSequence, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from infra.adapters.private_files import make_folder
 from schemas.errors import ServiceFailed
 
 DOOR: Final = ("requests", "accepted", "dead_letters", "suppressed", "refused", "unavailable")
@@ -47,7 +48,7 @@ class Meter:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         self._handle = _claim(folder)
         self._map = _mapped(self._handle)
         self._counts = memoryview(self._map).cast("Q")

@@ -15,6 +15,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
+import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -223,7 +224,7 @@ class ParquetArchive:
         for entry in self.store.newer(partition)[-1:]:
             last[partition] = entry
 
-    def add(self, partition: int, next_offset: int, generation: int, rows: pa.Table) -> ArchiveFile:
+    def add(self, partition: int, next_offset: int, generation: int, rows: pa.Table, clear: str = "") -> ArchiveFile:
         before = self._writing().get(partition)
         start = before.next if before else 0
         offsets, records = columns_of(rows)
@@ -249,6 +250,7 @@ class ParquetArchive:
             digest_before=digest_before,
             digest=chained(bytes.fromhex(digest_before), zip(offsets, records, strict=True)).hex(),
             groups=groups_of(rows),
+            clear=clear,
         )
         self.store.put(entry.path, data)
         self.store.append(entry)
@@ -262,6 +264,46 @@ class ParquetArchive:
         """See MergingStore."""
         self._writing()
         return self.store.known()
+
+    def rewrite(
+        self,
+        entry: ArchiveFile,
+        clear: str,
+        remake: Callable[[pa.Table], pa.Table],
+        check: Callable[[], None] = lambda: None,
+    ) -> ArchiveFile:
+        """See MergingStore."""
+        changed = False
+
+        def remade(table: pa.Table) -> pa.Table:
+            nonlocal changed
+            made = remake(table)
+            changed = changed or not made.equals(table)
+            return made
+
+        made_at = self.store.scratch()
+        try:
+            made = merge_into(made_at, [entry], lambda each: self.store.read(each, copies=False), remade)
+            new = msgspec.structs.replace(self._replacement([entry], made), clear=clear)
+            if not changed:
+                kept = {name: getattr(entry, name) for name in ("path", "bytes", "sha256", "footer_sha256", "groups")}
+                new = msgspec.structs.replace(new, **kept)
+            failpoint("archive.rewrite_written")
+            if changed:
+                self.store.put_file(new.path, made_at)
+        finally:
+            made_at.unlink(missing_ok=True)
+        failpoint("archive.rewrite_put")
+        self._list(new, entry, check)
+        failpoint("archive.rewrite_listed")
+        return new
+
+    def _list(self, new: ArchiveFile, last: ArchiveFile, check: Callable[[], None]) -> None:
+        """List a replacement, of whose run `last` was the last."""
+        check()
+        self.store.replace(new)
+        if self._writing()[new.partition].path == last.path:
+            self._writing()[new.partition] = new
 
     def merge(self, run: Sequence[ArchiveFile], check: Callable[[], None] = lambda: None) -> ArchiveFile:
         """See MergingStore."""
@@ -281,10 +323,7 @@ class ParquetArchive:
         finally:
             made_at.unlink(missing_ok=True)
         failpoint("archive.merge_put")
-        check()
-        self.store.replace(entry)
-        if self._writing()[entry.partition].path == last.path:
-            self._writing()[entry.partition] = entry
+        self._list(entry, last, check)
         failpoint("archive.merge_listed")
         return entry
 
@@ -312,6 +351,7 @@ class ParquetArchive:
             groups=made.groups,
             replaces=len(run),
             replaced_at=int(time.time()),
+            clear=first.clear if all(entry.clear == first.clear for entry in run) else "",
             seq=seq,
         )
 

@@ -207,13 +207,14 @@ class Operations:
     def _archived(self) -> dict[str, Any]:
         """Records, bytes and files of the archive, how many files wait for a merge, and what is wrong."""
         found: dict[str, Any] = dict.fromkeys(
-            ("archived", "archived_offsets", "archive_bytes", "archive_files", "archive_merging")
+            ("archived", "archived_offsets", "archive_bytes", "archive_files", "archive_merging", "archive_rewriting")
         )
         try:
             entries = self._archive.files()
         except (ArchiveDamaged, StoreUnavailable) as err:
             return {**found, "archive_trouble": err.message}
         proofs = self._archive.proofs()
+        clear = (self._rows("select hash from clear_rules order by since desc limit 1") or [("",)])[0][0]
         damaged = proofs.problems() if proofs is not None else []
         return {
             "archived": sum(next_offsets_of(entries)),
@@ -221,6 +222,7 @@ class Operations:
             "archive_bytes": sum(entry.bytes for entry in entries),
             "archive_files": len(entries),
             "archive_merging": waiting_files(entries),
+            "archive_rewriting": sum(entry.clear != clear for entry in entries) if clear else 0,
             "archive_trouble": damaged[0].reason if damaged else None,
         }
 

@@ -40,14 +40,23 @@ class PostgresSources:
     A key that is not known is looked up at once: one just made works with its first request.
     """
 
-    def __init__(self, dsn: str, *, stale_s: float = STALE_S, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        dsn: str,
+        *,
+        stale_s: float = STALE_S,
+        monotonic: Callable[[], float] = time.monotonic,
+        unknown: bool = False,
+    ) -> None:
+        """`unknown`: see schemas.clear.Clear."""
         self._database = Database(dsn, "touchfold sources", Lane.WORK)
         self._lock = threading.Lock()
         self._stale_s = stale_s
         self._monotonic = monotonic
         self._read_at = float("-inf")
         self._sources: dict[bytes, Source] = {}
-        self._declared: Declared = NOTHING_DECLARED
+        self._unknown = unknown
+        self._declared: Declared = NOTHING_DECLARED._replace(unknown=unknown)
         self._content_hash = ""
 
     # ---------------------------------------------------------------- reading
@@ -82,7 +91,7 @@ class PostgresSources:
             row = cursor.fetchone()
         self._sources = sources
         if row is not None:
-            self._content_hash, self._declared = row[0], declared_of(row[1])
+            self._content_hash, self._declared = row[0], declared_of(row[1], unknown=self._unknown)
         self._read_at = now
 
     def _look_up(self, hashed: bytes) -> Source | None:

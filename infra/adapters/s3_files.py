@@ -26,6 +26,7 @@ import msgspec
 from infra.adapters.archive_copies import FRESH_S, MOST_BYTES, Copies
 from infra.adapters.archive_files import GRACE_S, REFRESH_S, FolderFiles, Grace, hash_of, write_whole
 from infra.adapters.archive_manifest import Named, body_of, entry_of, line_of, named, start_of
+from infra.adapters.private_files import make_folder
 from infra.adapters.s3_manifest import Partition
 from infra.adapters.s3_objects import AT_ONCE, S3Place
 from schemas.archive import ArchiveFile
@@ -203,7 +204,7 @@ class S3Files(S3Place):
         return known
 
     def _write_down(self) -> None:
-        self._copies.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self._copies.folder)
         data = self._id + b"".join([line_of(msgspec.json.encode(entry)) for entry in self._live()])
         write_whole(self._copies.folder / _KNOWN, data)
         self._unsaved = 0

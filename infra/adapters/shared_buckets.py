@@ -17,6 +17,8 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Final
 
+from infra.adapters.private_files import make_folder
+
 SETS: Final = 2_048
 WAYS: Final = 8
 LOCK_S: Final = 0.2  # it is held for microseconds
@@ -112,7 +114,7 @@ def _locked(handle: int) -> bool:
 
 def _mapped(path: Path) -> tuple[int, mmap.mmap]:
     """The file's handle and map; (-1, memory of our own) where the disk has no room for it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         os.posix_fallocate(handle, 0, _SIZE)  # a page that the disk cannot hold would end us when it is written

@@ -6,6 +6,7 @@ Rows are read by binary COPY; owners (one a signature) as two concatenated colum
 from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from itertools import zip_longest
 from typing import Any, Final
 
@@ -20,6 +21,10 @@ from schemas.ports import EventLog
 from schemas.record import Stored
 from schemas.waits import Wait
 
+_NEWEST: Final = (
+    "select definitions::text, created_at from revisions where state in ('live', 'building')"
+    " order by revision desc limit 1"
+)
 _CHUNK: Final = 5_000  # records of the tail turned into columns at a time
 
 
@@ -53,6 +58,8 @@ class Snapshot:
     memberships: list[tuple[int, bytes, int | None]] = field(default_factory=list)
     sizes: dict[int, int] = field(default_factory=dict)
     versions: dict[str, int] = field(default_factory=dict)
+    newest: tuple[str, datetime] | None = None  # definitions that doors follow, and when they were applied
+    clear_rules: list[tuple[str, Any, datetime]] = field(default_factory=list)  # (hash, declared, since), newest first
 
 
 def load(dsn: str, bases: frozenset[str], archived: Sequence[int], log: EventLog | None = None) -> Snapshot:
@@ -96,6 +103,11 @@ def _load(cursor: Cursor, bases: frozenset[str], archived: Sequence[int], *, in_
         snapshot.restored = [(int(partition), int(offset)) for partition, offset in cursor.fetchall()]
         if in_tables:
             snapshot.tail = _tail(cursor, snapshot, archived)
+    if "_archive" in bases:
+        cursor.execute(_NEWEST)
+        snapshot.newest = cursor.fetchone()
+        cursor.execute("select hash, declared, since from clear_rules order by since desc")
+        snapshot.clear_rules = cursor.fetchall()
     if "_owners" in bases:
         snapshot.owners = _owners(cursor)
     if "_not_applied" in bases:

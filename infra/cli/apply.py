@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from infra.bootstrap import Session
     from processors.definitions import Applied
 
+SHOWN: Final = 10  # fields that came sealed
 TRIES: Final = 3_000  # tenths of a second without progress: a swap of 400,000 profiles takes more than a minute
 
 
@@ -48,6 +49,8 @@ def apply(
                 typer.echo(f"warning: {warning.path}: {warning.reason}", err=True)
             if applied.revision is not None:
                 await_revision_of(here, control, applied.revision)
+            if not as_json:
+                _tell_what_is_sealed(here)
     except DefinitionsInvalid as err:
         if not as_json:
             raise
@@ -55,6 +58,26 @@ def apply(
         typer.echo(json.dumps(refused, ensure_ascii=False))
         raise typer.Exit(1) from err
     _tell(applied, as_json)
+
+
+def _tell_what_is_sealed(here: "Session") -> None:
+    """What a person has to decide once."""
+    from infra.cli.fields import lines_of, sealed_fields
+    from schemas.errors import TouchfoldError
+
+    try:
+        found = sealed_fields(here)
+    except TouchfoldError as err:  # the definitions are applied all the same
+        typer.echo(f"what came sealed is not known now: {err.message}", err=True)
+        return
+    if found:
+        typer.echo(
+            "came sealed, and nothing says whether it is personal (touchfold fields clear|personal EVENT FIELD):",
+            err=True,
+        )
+        typer.echo("\n".join(lines_of(found[:SHOWN])), err=True)
+    if len(found) > SHOWN:
+        typer.echo(f"and {len(found) - SHOWN} more: touchfold fields list", err=True)
 
 
 def _read(directory: Path) -> list[tuple[str, str]]:

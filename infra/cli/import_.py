@@ -45,7 +45,10 @@ def import_files(
       occurred_at: {column: date, format: "%Y%m%d"}
       group_by: [basket]                         # lines of one order
       products: {product_id: product, amount: {column: price, money: USD}}
-      properties: {order_id: basket, revenue: {sum: price, money: USD}}
+      properties:
+        order_id: basket
+        revenue: {sum: price, money: USD}
+        week: {column: week, personal: false}    # without it what is no commerce field is sealed
       historical: true
 
     Examples: touchfold import tills.csv --mapping tills.yaml --preview
@@ -64,12 +67,13 @@ def import_files(
         _print_preview(shown_of(files, read), as_json)
         return
     from infra.bootstrap import session
-    from infra.importing import services_of
+    from infra.importing import declare, services_of
     from ingest.importer import Importer, Source
 
     with session(data, say=say) as here:
         secret = here.vault().hash_key
         source = Source(files, read, secret)
+        declare(here, read, mapping.name)
         _settle(here, "applying what came before")
         with services_of(here) as services:
             result = _run(Importer(services, source), source)

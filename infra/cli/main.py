@@ -25,6 +25,7 @@ MODULES: Final = {
     "changes": "changes",
     "sql": "sql",
     "apply": "apply",
+    "fields": "fields",
     "rebuild": "rebuild",
     "refold": "rebuild",
     "erase": "erase",
@@ -101,6 +102,9 @@ def _version(
 
 def main() -> None:
     """Entry of the console script."""
+    from infra.adapters.private_files import keep_private
+
+    keep_private()
     sys.exit(run(sys.argv[1:]))
 
 

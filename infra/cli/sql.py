@@ -69,6 +69,8 @@ def sql(
     _print(result, "json" if as_json else form)
     for wait in result.left_out:
         typer.echo(f"left out: all from {wait.place} on: {wait.reason}: upgrade this build", err=True)
+    for warning in result.warnings:
+        typer.echo(f"warning: {warning}", err=True)
     if result.truncated:
         typer.echo(f"only the first {limit} rows are shown", err=True)
 

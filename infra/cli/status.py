@@ -59,6 +59,9 @@ def _tell(found: dict[str, Any]) -> None:
     for name in ("accepted", "applied", "decided", "lag", "archived", "archive_files", "dead_letters"):
         number = "unknown" if found[name] is None else f"{found[name]:,}"
         typer.echo(f"{name.replace('_', ' '):13}{number:>14}")
+    if found["archive_rewrites_waiting"]:
+        files = f"{found['archive_rewrites_waiting']:,} of {found['archive_files']:,} files wait"
+        typer.echo(f"what was declared clear or personal is written into the archive: {files}")
     if found["archive_merges_waiting"]:
         typer.echo(f"the archive merges its small files: {found['archive_merges_waiting']:,} wait")
     for each in found["waiting"]:
@@ -95,6 +98,7 @@ def measure(here: "Session") -> dict[str, Any]:
         "archived": found["archived"],
         "archive_files": found["archive_files"],
         "archive_merges_waiting": found["archive_merging"],
+        "archive_rewrites_waiting": found["archive_rewriting"],
         "waiting": found["partitions_waiting"],
     }
 

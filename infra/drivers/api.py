@@ -63,7 +63,7 @@ def api_of(session: "Session", reading: "Reading", throttle: "Throttle | None" =
         tokens=PostgresTokens(session.dsn),
         people=PostgresPeople(session.dsn),
         audit=audit_of(session),
-        sources=PostgresSources(session.dsn),
+        sources=PostgresSources(session.dsn, unknown=session.unknown_clear),
         operations=Operations(session, archive),
         reports=Reports(reading.segments.views, session.clock),
         acting=Later(lambda: _acting(session)),
@@ -114,7 +114,8 @@ def sql_runner(dsn: str, archive: "ParquetArchive", clock: Clock, kafka: "KafkaA
             result_bytes=API_RESULT_BYTES,
         )
         left_out = {"left_out": [each._asdict() for each in found.left_out]} if found.left_out else {}
-        return {"columns": found.names, "rows": list(found.rows()), "truncated": found.truncated, **left_out}
+        warned = {"warnings": list(found.warnings)} if found.warnings else {}
+        return {"columns": found.names, "rows": list(found.rows()), "truncated": found.truncated, **left_out, **warned}
 
     return answer
 

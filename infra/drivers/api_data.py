@@ -188,6 +188,7 @@ def status(api: Api) -> dict[str, Any]:
         "archived": state["archived"],
         "archive_files": state["archive_files"],
         "archive_merges_waiting": state["archive_merging"],
+        "archive_rewrites_waiting": state["archive_rewriting"],
         "waiting": state["partitions_waiting"],
     }
 

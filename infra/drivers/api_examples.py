@@ -148,6 +148,7 @@ STATUS: Final[dict[str, object]] = {
     "archived": 100000,
     "archive_files": 84,
     "archive_merges_waiting": 0,
+    "archive_rewrites_waiting": 0,
     "waiting": [],
 }
 OPERATIONS: Final[dict[str, object]] = {
@@ -167,6 +168,7 @@ OPERATIONS: Final[dict[str, object]] = {
     "archive_bytes": 18874368,
     "archive_files": 84,
     "archive_merging": 0,
+    "archive_rewriting": 0,
     "archive_trouble": None,
     "disk_free": 0.61,
     "vault_lease": True,

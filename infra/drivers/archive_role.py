@@ -12,14 +12,19 @@ from typing import TYPE_CHECKING, Final
 from infra.adapters.archive_turns import PostgresTurns
 from infra.adapters.disk import room_needed
 from infra.adapters.parquet_archive import give_back_memory
+from infra.adapters.postgres_clear import PostgresClearRules
 from infra.adapters.postgres_control import PostgresControl
 from infra.adapters.postgres_dead_letters import PostgresDeadLetters
 from infra.adapters.postgres_records import PostgresRecords
+from infra.adapters.postgres_sources import PostgresSources
+from infra.adapters.vault import ErasedTokens
 from infra.archives import archive_of, disk_of
 from infra.checks import note_offsets
-from infra.drivers.archive_upkeep import Upkeep
+from infra.drivers.archive_upkeep import Rewriting, Upkeep
 from infra.rotating import LeftRotation
 from processors.archive import Archiver
+from schemas.clear import Declared
+from schemas.clear_view import ClearView
 from schemas.errors import ArchiveDamaged, Disposition, FolderLocked, StoreUnavailable, TouchfoldError
 from schemas.waits import ARCHIVE, Wait
 
@@ -47,6 +52,7 @@ def archiver_of(
         return [progress.get(partition, 0) for partition in range(max(progress, default=-1) + 1)]
 
     records = PostgresRecords(session.database("touchfold archive records"))
+    declared = declared_of(session)
 
     def waits(wait: Wait) -> None:
         _log.error("%s waits, the other partitions are archived: %s", wait.place, wait.reason)
@@ -66,8 +72,27 @@ def archiver_of(
         set_aside=lambda wait: records.place(wait.partition, wait.offset).verdict is not None,
         waits=waits,
         goes_on=lambda partition: control.end_wait(ARCHIVE, partition),
+        view=lambda: ClearView(declared()),
         check_room=disk_of(session).check,
     )
+
+
+def declared_of(session: "Session") -> Callable[[], Declared]:
+    """What is declared now, less than a second old; noted once for who reads the archive."""
+    sources = PostgresSources(session.dsn, unknown=session.unknown_clear)
+    rules = PostgresClearRules(session.database("touchfold archive rules"))
+
+    def declared() -> Declared:
+        found = sources.declared()
+        rules.note(found)
+        return found
+
+    return declared
+
+
+def rewriting_of(session: "Session") -> Rewriting:
+    """What rewriting files needs of a session."""
+    return Rewriting(declared_of(session), session.vault().open_many, ErasedTokens(session.dsn), session.currency)
 
 
 @contextmanager
@@ -105,7 +130,7 @@ def run(session: "Session", stop: threading.Event, ready: Callable[[], None], re
     archiver = archiver_of(session, stop.is_set, archive)
     notes, rotation = session.database("touchfold archive notes"), LeftRotation(session)
     disk = disk_of(session)
-    upkeep = Upkeep(archive, archiver.turns, disk, stop.is_set)
+    upkeep = Upkeep(archive, archiver.turns, disk, stop.is_set, rewriting_of(session))
     ready()
     swept: date | None = None
     worked, waits, told = True, False, ""

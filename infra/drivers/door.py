@@ -462,7 +462,7 @@ def build_door(session: "Session", meter: "Meter", buckets: "SharedBuckets") -> 
     acceptor = Acceptor(vault, vault, phones, vault.daily_token, version=gate.version)
     return Door(
         acceptor,
-        PostgresSources(session.dsn),
+        PostgresSources(session.dsn, unknown=session.unknown_clear),
         session.log(),
         PostgresDeadLetters(session.dsn),
         session.door_clock.now,

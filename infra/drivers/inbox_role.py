@@ -363,7 +363,7 @@ def run(session: "Session", stop: threading.Event, ready: Callable[[], None]) ->
     access = session.adapters.kafka
     assert access is not None, "the inbox runs where the log is Kafka"
     meter = Meter(session.data / "meters")
-    sources, letters = PostgresSources(session.dsn), PostgresDeadLetters(session.dsn)
+    sources, letters = PostgresSources(session.dsn, unknown=session.unknown_clear), PostgresDeadLetters(session.dsn)
     door = InboxDoor(
         acceptor_of(session),
         session.vault(),

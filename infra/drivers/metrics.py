@@ -93,6 +93,7 @@ HELP: Final[Mapping[str, tuple[str, str]]] = {
     "backup_oldest_age_seconds": ("gauge", "Age of the oldest copy that is kept; absent: there is none"),
     "backup_last_seconds": ("gauge", "How long the newest backup took; absent: there is none"),
     "backup_last_bytes": ("gauge", "Size of the newest backup; absent: there is none"),
+    "archive_rewrites_waiting": ("gauge", "Files of the archive whose columns follow older declarations"),
     "disk_free_ratio": ("gauge", "Free share of the disk; the door stops at its reserve, 0.05 of most disks"),
     "vault_lease": ("gauge", "1 when this process holds the vault's lease"),
     "up": ("gauge", "1 when PostgreSQL and the log answer"),
@@ -238,6 +239,7 @@ class Metrics:
             "archive_bytes": state["archive_bytes"],
             "archive_files": state["archive_files"],
             "archive_merges_waiting": state["archive_merging"],
+            "archive_rewrites_waiting": state["archive_rewriting"],
             "disk_free_ratio": state["disk_free"],
             "vault_lease": int(state["vault_lease"]),
         }

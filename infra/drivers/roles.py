@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from infra import log_lines
+from infra.adapters.private_files import keep_private
 from infra.bootstrap import Session, role_session
 from infra.drivers.parent import die_with
 from infra.stop_signals import stop_at
@@ -164,6 +165,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--again", action="store_true", help="a restart: failpoints are not armed any more")
     given = parser.parse_args(arguments)
     die_with(given.parent)
+    keep_private()
     log_lines.configure(given.role)
     report = Report(given.report)
     stop = stop_at(signal.SIGTERM, stop=TurningStop(report.turned))

@@ -28,7 +28,7 @@ from infra.adapters import sql_snapshot
 from infra.adapters.kafka_access import KafkaAccess
 from infra.adapters.parquet_archive import dataset, next_offsets_of, read_manifest
 from infra.drivers.parent import die_with
-from query import sql
+from query import sql, sql_clear
 from schemas.archive import ArchiveFile
 from schemas.errors import ArchiveDamaged, LogTruncated, SqlLimit, SqlRefused, TouchfoldError
 from schemas.event_columns import EVENT_SCHEMA, originals, readable_table
@@ -117,14 +117,14 @@ def _answer(request: Request, out: IO[bytes]) -> None:
     statement = sql.statement_of(request.statement)
     database = connection(request.memory_bytes)
     use = judged(database, statement)
-    bases, left_out = _bases(request, use)
+    bases, left_out, warnings = _bases(request, use)
     for name, rows in bases.items():
         database.register(name, rows)
     for view in sql.view_statements(use):
         database.execute(view).fetchall()
     database.execute("set lock_configuration = true").fetchall()
     resource.setrlimit(resource.RLIMIT_NOFILE, (0, 0))
-    _stream(database.sql(statement.prefix + statement.body), request.limit, out, left_out)
+    _stream(database.sql(statement.prefix + statement.body), request.limit, out, left_out, warnings)
 
 
 def judged(database: duckdb.DuckDBPyConnection, statement: sql.Statement) -> sql.Use:
@@ -136,17 +136,17 @@ def judged(database: duckdb.DuckDBPyConnection, statement: sql.Statement) -> sql
     return sql.check(str(found[0][0]))
 
 
-def _bases(request: Request, use: sql.Use) -> tuple[dict[str, Any], list[Wait]]:
-    """The Arrow tables it is made of, and where records are left out that this build cannot read.
+def _bases(request: Request, use: sql.Use) -> tuple[dict[str, Any], list[Wait], list[str]]:
+    """The Arrow tables it is made of, where records are left out that this build cannot read, and what else to say.
 
     The manifest is read before the snapshot: then no row falls in between.
     """
     wanted = sql.bases_of(use)
     if not wanted:
-        return {}, []
+        return {}, [], []
     folder = Path(request.archive)
     with _log(request, wanted) as log:
-        archived, snapshot = _consistent(request, folder, wanted, log)
+        archived, snapshot, entries = _consistent(request, folder, wanted, log)
     made: dict[str, Any] = {
         "_archive": archived if archived is not None else EVENT_SCHEMA.empty_table(),
         "_tail": pa.concat_tables([snapshot.tail, *restored_rows(archived, snapshot)]),
@@ -157,7 +157,18 @@ def _bases(request: Request, use: sql.Use) -> tuple[dict[str, Any], list[Wait]]:
         made |= _orders(snapshot)
     if wanted & {"_profiles", "_segments", "_memberships"}:
         made |= _people(snapshot, request.at_us, use.columns)
-    return {name: made[name] for name in wanted}, snapshot.left_out
+    return {name: made[name] for name in wanted}, snapshot.left_out, _warnings(request, use, snapshot, entries)
+
+
+def _warnings(
+    request: Request, use: sql.Use, snapshot: sql_snapshot.Snapshot, entries: Sequence[ArchiveFile]
+) -> list[str]:
+    """Of fields that were declared clear and are sealed yet in some of the files."""
+    if snapshot.newest is None or not entries:
+        return []
+    definitions, applied_at = snapshot.newest
+    rules = [sql_clear.Rules(*row) for row in snapshot.clear_rules]
+    return sql_clear.warnings(request.statement, use.columns, entries, json.loads(definitions), applied_at, rules)
 
 
 def restored_rows(
@@ -181,8 +192,8 @@ def restored_rows(
 
 def _consistent(
     request: Request, folder: Path, wanted: frozenset[str], log: EventLog | None
-) -> tuple[ds.FileSystemDataset | None, sql_snapshot.Snapshot]:
-    """The archive's files, opened, and a snapshot that begins where they end."""
+) -> tuple[ds.FileSystemDataset | None, sql_snapshot.Snapshot, Sequence[ArchiveFile]]:
+    """The archive's files, opened, a snapshot that begins where they end, and their entries."""
     tries = 3
     listed = request.files
     while True:
@@ -191,7 +202,7 @@ def _consistent(
             entries = read_manifest(folder)[0] if listed is None else listed
         try:
             archived = dataset(folder, entries, request.proved) if entries else None
-            return archived, sql_snapshot.load(request.dsn, wanted, next_offsets_of(entries), log)
+            return archived, sql_snapshot.load(request.dsn, wanted, next_offsets_of(entries), log), entries
         except (LogTruncated, ArchiveDamaged) as err:
             # since the manifest was read retention removed what a file has got, or a replaced file was removed
             tries -= 1
@@ -235,7 +246,13 @@ def _orders(snapshot: sql_snapshot.Snapshot) -> dict[str, pa.Table]:
     return {"_orders": orders, "_refunds": refunds}
 
 
-def _stream(relation: duckdb.DuckDBPyRelation, limit: int | None, out: IO[bytes], left_out: Sequence[Wait]) -> None:
+def _stream(
+    relation: duckdb.DuckDBPyRelation,
+    limit: int | None,
+    out: IO[bytes],
+    left_out: Sequence[Wait],
+    warnings: Sequence[str],
+) -> None:
     """The columns, then the rows: at most one more than `limit`, by which the parent knows there are more."""
     names = _unique(relation.columns)
     types = [str(type_) for type_ in relation.types]
@@ -247,7 +264,11 @@ def _stream(relation: duckdb.DuckDBPyRelation, limit: int | None, out: IO[bytes]
                 f"{name}::varchar as {name}" if is_odd else name for name, is_odd in zip(quoted, odd, strict=True)
             )
         )
-    head = {"columns": list(zip(names, types, strict=True)), "left_out": [each._asdict() for each in left_out]}
+    head: dict[str, Any] = {
+        "columns": list(zip(names, types, strict=True)),
+        "left_out": [each._asdict() for each in left_out],
+    }
+    head["warnings"] = list(warnings)
     out.write(json.dumps(head).encode() + b"\n")
     reader = relation.to_arrow_reader(_BATCH)
     left = None if limit is None else limit + 1

@@ -211,4 +211,4 @@ def _result(out: bytearray, limit: int | None) -> SqlResult:
     table = table.rename_columns([name for name, _ in columns])
     truncated = limit is not None and table.num_rows > limit
     left_out = [Wait(**each) for each in head["left_out"]]
-    return SqlResult(columns, table.slice(0, limit) if truncated else table, truncated, left_out)
+    return SqlResult(columns, table.slice(0, limit) if truncated else table, truncated, left_out, head["warnings"])

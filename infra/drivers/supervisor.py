@@ -24,6 +24,7 @@ from infra.adapters.data_folder import Running
 from infra.adapters.disk import WORKER, room_needed
 from infra.asking import health_of
 from infra.bootstrap import Adapters, Say, Session, arm_failpoint, build, claim, prepare, seal_wal
+from infra.checks import UNKNOWN_CLEAR
 from infra.connections import take_share
 from infra.drivers.connections import BACKLOG
 from infra.drivers.readiness import Places, checks_of
@@ -153,6 +154,7 @@ class Supervisor:
             deployment = self._when_there_is_room(self._prepare)
             self._tell_about_the_key()
             self._tell_about_copies()
+            self._tell_about_unknown_fields()
             if self._plan.pages:
                 self._when_there_is_room(self._tell_about_the_first_admin)
             if "api" in self._plan.edges:
@@ -250,6 +252,10 @@ class Supervisor:
             )
         if self._settings.database is None and not self._backs_up():
             self._say("no backups are made: set TOUCHFOLD_BACKUP_TO, or run touchfold backup DEST once")
+
+    def _tell_about_unknown_fields(self) -> None:
+        if self._settings.unknown == "clear":
+            self._say(UNKNOWN_CLEAR)
 
     def _tell_about_the_first_admin(self) -> None:
         """No credentials come with the product: until somebody has a password, each start shows a link to set one."""

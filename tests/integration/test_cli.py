@@ -121,7 +121,7 @@ def test_status_wait_returns_when_all_that_was_accepted_is_decided(up: Up) -> No
     assert status["ready"] is True
     assert (status["lag"], status["accepted"]) == (0, status["decided"])
     names = {"ready", "lag", "accepted", "applied", "decided", "dead_letters", "archived", "waiting"}
-    assert set(status) == names | {"archive_files", "archive_merges_waiting"}
+    assert set(status) == names | {"archive_files", "archive_merges_waiting", "archive_rewrites_waiting"}
     assert result("profile", "user_id:w-19", *_at(up))["event_count"] == 1
 
 

@@ -192,12 +192,14 @@ def test_the_traits_of_a_group_do_not_become_the_persons(acceptor: Acceptor) -> 
     record = one(acceptor.accept([item], WEB, NOW))
     assert [each.kind for each in record.ids] == ["user_id"]
     assert record.traits == {}
-    assert record.properties == {"traits": {"size": 9}}
-    assert opened(record)["properties"] == {"group_id": "acme", "traits": {"email": "info@acme.example"}}
+    assert record.properties == {}
+    assert opened(record)["properties"] == {
+        "group_id": "acme", "traits": {"email": "info@acme.example", "size": 9}
+    }  # fmt: skip
 
 
 def test_an_event_without_anything_personal_has_no_seal(acceptor: Acceptor) -> None:
-    record = one(acceptor.accept([track(properties={"n": 1})], WEB, NOW))
+    record = one(acceptor.accept([track(properties={"quantity": 1})], WEB, NOW))
     assert record.sealed is None
 
 

@@ -197,19 +197,30 @@ def test_the_published_schema_is_the_one_of_the_models() -> None:
     assert json.loads(path.read_text("utf-8")) == json_schema()
 
 
-def test_a_sealed_property_is_warned_of_unless_it_is_declared_or_commerce() -> None:
+def test_apply_says_what_is_opened_what_becomes_clear_and_what_is_missing() -> None:
     text = """
-    properties: {call.received: {topic: {personal: false}}}
+    properties:
+      call.received: {topic: {personal: false}}
+      quiz: {age: {personal: true}}
     computed_traits:
       a: {aggregate: count, events: [call.received, quiz], where: {property: topic, op: eq, value: price}}
       b: {aggregate: last, of: note, events: [quiz]}
       c: {aggregate: count, events: [quiz], where: {all: [{property: coupon, op: eq, value: X},
                                                             {property: points, op: gte, value: 3}]}}
+      d: {aggregate: max, of: age, events: [quiz]}
+      e: {aggregate: last, of: date_of_birth, events: [survey.answered]}
+      f: {aggregate: last, of: score, events: [survey.answered]}
     """
     found = warn(parse_documents([("w.yaml", text)], base()))
-    assert [problem.path for problem in found] == ["computed_traits.a.where", "computed_traits.b.of"]
-    assert "topic of quiz" in found[0].reason
+    assert [problem.path.removeprefix("computed_traits.") for problem in found] == [
+        *("a.where", "b.of", "c.where", "d.of", "e.of")
+    ]
+    assert "topic of quiz is sealed" in found[0].reason
     assert "personal: false" in found[0].reason
+    assert "note of quiz becomes clear" in found[1].reason
+    assert "points of quiz is sealed" in found[2].reason
+    assert "age of quiz counts as missing" in found[3].reason
+    assert "date_of_birth of survey.answered counts as missing" in found[4].reason
 
 
 def test_a_misspelt_touchpoint_is_warned_of() -> None:

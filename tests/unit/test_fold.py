@@ -218,21 +218,41 @@ def test_the_newest_stamp_sets_a_trait_null_unsets_it_and_sealed_ones_keep_their
     assert EVALUATOR.event_count(state) == 3
 
 
-def test_a_sealed_property_is_compared_when_opened_and_never_kept() -> None:
+def sealed_quiz() -> Record:
     token = "ab" * 16
-    record = Record(
+    return Record(
         v=1, id=str(UUID(int=5)), type="custom", name="quiz", source="web", ids=[Identifier("user_id", token)],
         route_key=token, occurred_at=NOON, received_at=NOON, known_at=NOON, digest="00" * 16,
         sealed=Sealed(token, ["properties.answer"], ""),
     )  # fmt: skip
-    decoded = FOLD.decode(encode(record))
+
+
+def test_a_sealed_property_counts_as_a_clear_one_does() -> None:
+    """What was received sealed is not missing where a definition reads it: the states are those of clear ones."""
+    decoded = FOLD.decode(encode(sealed_quiz()))
     assert FOLD.needs_sealed(decoded)
-    state = FOLD.new_state()
-    FOLD.apply(decoded, state, {"properties": {"answer": "42"}})
-    found = EVALUATOR.values(state, to_us(NOON))
-    assert (found["secret"], found["kept"]) == (1, None)
-    assert b"42" not in FOLD.pack(state)
+    states = [FOLD.new_state(), FOLD.new_state()]
+    FOLD.apply(decoded, states[0], {"properties": {"answer": "42"}})
+    clear = sealed_quiz()
+    clear.sealed, clear.properties = None, {"answer": "42"}
+    FOLD.apply(FOLD.decode(encode(clear)), states[1], None)
+    assert states[0] == states[1]
+    found = EVALUATOR.values(states[0], to_us(NOON))
+    assert (found["secret"], found["kept"]) == (1, "42")
     assert not FOLD.needs_sealed(FOLD.decode(event("pos.purchase", answer="42")))
+
+
+@pytest.mark.parametrize("event_name", ["quiz", "*"])
+def test_a_property_that_is_declared_personal_is_compared_when_opened_and_never_kept(event_name: str) -> None:
+    fold, evaluator = build(SAMPLE + f'properties: {{"{event_name}": {{answer: {{personal: true}}}}}}\n')
+    decoded = fold.decode(encode(sealed_quiz()))
+    assert fold.needs_sealed(decoded)
+    state = fold.new_state()
+    fold.apply(decoded, state, {"properties": {"answer": "42"}})
+    found = evaluator.values(state, to_us(NOON))
+    assert (found["secret"], found["kept"]) == (1, None)
+    assert b"42" not in fold.pack(state)
+    assert fold.layout_hash != FOLD.layout_hash, "the past is folded again"
 
 
 def test_what_is_no_record_is_unreadable_and_a_newer_one_stops_the_reader() -> None:

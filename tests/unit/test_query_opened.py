@@ -20,15 +20,15 @@ values = st.recursive(
 )
 
 
-def parted(properties: dict[str, Any]) -> tuple[Any, Any]:
-    rules = clear_rules(NOTHING_DECLARED, "custom", "thing_happened")
+def parted(properties: dict[str, Any], *, unknown: bool = True) -> tuple[Any, Any]:
+    rules = clear_rules(NOTHING_DECLARED, "custom", "thing_happened")._replace(unknown=unknown)
     parts = split(properties, {}, {}, rules, frozenset())
     return parts.properties, parts.sealed.get("properties", {})
 
 
-@given(st.dictionaries(names, values, max_size=5))
-def test_what_the_door_parts_is_joined_again(properties: dict[str, Any]) -> None:
-    clear, sealed = parted(properties)
+@given(st.dictionaries(names, values, max_size=5), st.booleans())
+def test_what_the_door_parts_is_joined_again(properties: dict[str, Any], unknown: bool) -> None:
+    clear, sealed = parted(properties, unknown=unknown)
     assert joined(clear, sealed) == properties
 
 

@@ -24,6 +24,7 @@ from schemas.touchpoints import (
 )
 
 NO_RULES = clear_rules(NOTHING_DECLARED, CUSTOM, None)
+UNKNOWN_CLEAR = NO_RULES._replace(unknown=True)
 
 
 # ---------------------------------------------------------------- names
@@ -168,28 +169,100 @@ def properties(value: dict[str, Any], rules: Clear = NO_RULES) -> Parts:
     return split(value, {}, {}, rules, frozenset())
 
 
-def test_numbers_booleans_and_times_are_clear_and_other_strings_sealed() -> None:
+UNKNOWN: dict[str, Any] = {
+    "n": 3, "lat": 47.52, "hiv_positive": True, "no": False, "none": None, "date_of_birth": "1984-02-29",
+    "at": "2026-12-01T10:00:00.5+01:00", "note": "call me", "empty": "", "zip": 10_115, "pin": 4711,
+    "phone_no": 4_155_552_671, "big": 2**60, "geo": {"lat": 1.5, "on": {"2026-12-01": 1}},
+    "scores": [1, 2.5, True, None],
+    "nothing": {}, "no_list": [], "rows": [{"n": 1}, [2]],
+}  # fmt: skip
+
+
+def test_what_nothing_names_is_sealed_whatever_its_type() -> None:
+    parts = properties(UNKNOWN)
+    assert parts.properties == {}
+    assert parts.sealed == {"properties": {**UNKNOWN, "big": str(2**60)}}
+    assert parts.names == sorted(f"properties.{name}" for name in UNKNOWN)
+
+
+@pytest.mark.parametrize("type_", sorted(TYPES))
+def test_no_touchpoint_keeps_an_unknown_value_clear(type_: str) -> None:
+    assert properties(UNKNOWN, clear_rules(NOTHING_DECLARED, type_, "Whatever")).properties == {}
+
+
+def test_an_unknown_value_of_a_line_or_of_the_context_is_sealed_whatever_its_type() -> None:
+    line = {"sku": "s-1", "age": 41, "gift_for": {"lat": 1.5}, "since": "2026-12-01", "member": True}
+    context = {
+        "location": {"latitude": 47.52}, "screen": {"width": 320}, "os": {"name": "Linux", "pin": 4711},
+        "app": {"build": "3", "user": {"age": 41}}, "device": {"type": "ios", "year": 1984}, "age": 41, "vip": True,
+    }  # fmt: skip
+    parts = split({"products": [line, 4711]}, context, {}, NO_RULES, frozenset())
+    assert parts.properties == {"products": [{"sku": "s-1"}, None]}
+    assert parts.context == {"os": {"name": "Linux"}, "app": {"build": "3"}, "device": {"type": "ios"}}
+    assert parts.sealed["properties"] == {
+        "products": {"0": {name: value for name, value in line.items() if name != "sku"}, "1": 4711}
+    }
+    assert {"context.location", "context.screen", "context.os.pin", "context.app.user", "context.age"} < set(
+        parts.names
+    )
+
+
+def test_with_unknown_clear_numbers_booleans_and_times_are_clear_and_other_strings_sealed() -> None:
     value = {
         "n": 3, "f": 1.5, "yes": True, "none": None, "day": "2026-12-01", "at": "2026-12-01T10:00:00.5+01:00",
-        "note": "call me", "empty": "", "dated": "2026-12-01 call Ada",
+        "note": "call me", "empty": "", "dated": "2026-12-01 call Ada", "mine": 5,
     }  # fmt: skip
-    parts = properties(value)
+    parts = properties(value, UNKNOWN_CLEAR._replace(sealed=frozenset({"mine"})))
     assert parts.properties == {name: value[name] for name in ("n", "f", "yes", "none", "day", "at", "empty")}
-    assert parts.sealed == {"properties": {"note": "call me", "dated": "2026-12-01 call Ada"}}
-    assert parts.names == ["properties.dated", "properties.note"]
+    assert parts.sealed == {"properties": {"note": "call me", "dated": "2026-12-01 call Ada", "mine": 5}}
+    assert parts.names == ["properties.dated", "properties.mine", "properties.note"]
 
 
-def test_integers_of_seven_digits_are_sealed_unless_declared() -> None:
+def test_with_unknown_clear_integers_of_seven_digits_are_sealed() -> None:
     value = {"a": 999_999, "b": -999_999, "c": 1_000_000, "d": 4_155_552_671, "e": 4_155_552_671.0, "f": 2**60}
-    parts = properties(value)
+    parts = properties(value, UNKNOWN_CLEAR)
     assert parts.properties == {"a": 999_999, "b": -999_999}
     assert parts.sealed["properties"] == {
         "c": 1_000_000, "d": 4_155_552_671, "e": 4_155_552_671.0, "f": str(2**60),
     }  # fmt: skip
-    declared = Declared({"Bought": {"c": False, "f": False, "a": True}}, frozenset())
+
+
+def test_what_is_declared_is_as_it_is_declared() -> None:
+    value = {"a": 1, "c": 1_000_000, "f": 2**60, "order_id": "o-1", "address": {"city": "Wien"}}
+    declared = Declared({"Bought": {"c": False, "f": False, "order_id": True, "address": False}}, frozenset())
     parts = properties(value, clear_rules(declared, CUSTOM, "Bought"))
-    assert parts.properties == {"b": -999_999, "c": 1_000_000, "f": str(2**60)}
-    assert "properties.a" in parts.names
+    assert parts.properties == {"c": 1_000_000, "f": str(2**60), "address": {"city": "Wien"}}
+    assert parts.names == ["properties.a", "properties.order_id"]
+
+
+def test_a_field_of_the_lines_is_declared_below_products() -> None:
+    declared = Declared({"*": {"products.weight": False, "products.name": True}}, frozenset())
+    value = {"products": [{"sku": "s", "weight": 4, "name": "Uno", "age": 41}], "weight": 5}
+    parts = properties(value, clear_rules(declared, CUSTOM, None))
+    assert parts.properties == {"products": [{"sku": "s", "weight": 4}]}
+    assert parts.names == ["properties.products.0.age", "properties.products.0.name", "properties.weight"]
+
+
+def test_what_a_computed_trait_keeps_is_clear_unless_it_is_known_or_declared_to_be_personal() -> None:
+    traits = {
+        "points": {"aggregate": "sum", "of": "points", "events": ["Played"]},
+        "open": {"aggregate": "open_count", "key": "ticket", "opens": ["Played"], "closes": ["Ended"]},
+        "born": {"aggregate": "last", "of": "date_of_birth", "events": ["*"]},
+        "seen": {"aggregate": "last", "of": "occurred_at", "events": ["Played"]},
+        "age": {"aggregate": "max", "of": "age", "events": ["Played"]},
+    }
+    compared = {"aggregate": "count", "events": ["Played"], "where": {"property": "level", "op": "gt", "value": 3}}
+    declared = declared_of({
+        "properties": {"Played": {"age": {"personal": True}}}, "computed_traits": {**traits, "compared": compared},
+    })  # fmt: skip
+    value = {"points": 3, "ticket": "t-1", "date_of_birth": "1984-02-29", "age": 41, "level": 4, "occurred_at": 5}
+    parts = properties(value, clear_rules(declared, CUSTOM, "Played"))
+    assert parts.properties == {"points": 3, "ticket": "t-1"}
+    assert properties({"ticket": "t-1", "points": 3}, clear_rules(declared, CUSTOM, "Ended")).properties == {
+        "ticket": "t-1"
+    }
+    nested = properties({"points": {"lat": 1.5}}, clear_rules(declared, CUSTOM, "Played"))
+    assert nested.properties == {}, "a trait keeps no objects: nothing of one is made clear for it"
 
 
 def test_money_becomes_decimal_strings_without_float_noise() -> None:
@@ -220,31 +293,31 @@ def test_a_products_name_is_clear_where_the_event_is_about_a_product() -> None:
     assert properties(value).properties == {"product_id": "p-1"}
 
 
-def test_lists_and_objects_are_parted_or_sealed_whole() -> None:
+def test_with_unknown_clear_lists_and_objects_are_parted_or_sealed_whole() -> None:
     value = {
         "keywords": ["ada", "bob"],
         "mixed": ["ada", 5, [1, "x"]],
-        "address": {"street": "Main St", "geo": {"lat": 1.5}},
+        "place": {"street": "Main St", "geo": {"lat": 1.5}},
         "contact": {"name": "Ada", "since": {"who": "Bob"}},
         "empty": {}, "none": [], "deep": [[["x"]]],
     }  # fmt: skip
-    parts = properties(value)
+    parts = properties(value, UNKNOWN_CLEAR)
     assert parts.properties == {
         "mixed": [None, 5, [1, None]],
-        "address": {"geo": {"lat": 1.5}},
+        "place": {"geo": {"lat": 1.5}},
         "empty": {},
         "none": [],
     }
     assert parts.sealed["properties"] == {
         "keywords": ["ada", "bob"],
         "mixed": {"0": "ada", "2": {"1": "x"}},
-        "address": {"street": "Main St"},
+        "place": {"street": "Main St"},
         "contact": value["contact"],
         "deep": [[["x"]]],
     }
     assert parts.names == [
-        *("properties.address.street", "properties.contact", "properties.deep", "properties.keywords"),
-        *("properties.mixed.0", "properties.mixed.2.1"),
+        *("properties.contact", "properties.deep", "properties.keywords", "properties.mixed.0"),
+        *("properties.mixed.2.1", "properties.place.street"),
     ]
     assert value["mixed"] == ["ada", 5, [1, "x"]]
 
@@ -263,12 +336,12 @@ def test_of_the_context_only_the_named_parts_are_clear() -> None:
     assert parts.context == {
         "locale": "de", "timezone": "UTC", "channel": "web", "library": {"name": "x", "version": "1"},
         "os": {"name": "Linux"}, "app": {"build": "3"}, "campaign": {"name": "spring", "term": "kaffee"},
-        "device": {"type": "ios", "adTrackingEnabled": True}, "page": {"path": "/c"},
-        "screen": {"width": 320, "density": 2.5},
+        "device": {"type": "ios"}, "page": {"path": "/c"},
     }  # fmt: skip
     assert parts.names == [
-        *("context.device.id", "context.device.model", "context.externalIds", "context.ip", "context.page.title"),
-        *("context.page.url", "context.sessionId", "context.traits", "context.userAgent"),
+        *("context.device.adTrackingEnabled", "context.device.id", "context.device.model", "context.externalIds"),
+        *("context.ip", "context.page.title", "context.page.url", "context.screen", "context.sessionId"),
+        *("context.traits", "context.userAgent"),
     ]
     assert parts.sealed["context"]["traits"] == {"email": "ada@example.com", "age": 36}
 
@@ -289,8 +362,8 @@ def test_what_stands_for_an_identifier_is_always_sealed() -> None:
         {"email": stand_in, "list": [stand_in, 5]}, {"device": {"id": stand_in, "type": "ios"}}, {"email": stand_in},
         rules, declared.attributes,
     )  # fmt: skip
-    assert (parts.properties, parts.traits) == ({"list": [None, 5]}, {})
-    assert parts.names == ["context.device.id", "properties.email", "properties.list.0", "traits.email"]
+    assert (parts.properties, parts.traits) == ({}, {})
+    assert parts.names == ["context.device.id", "properties.email", "properties.list", "traits.email"]
 
 
 def test_declarations_of_the_retail_pack_are_read() -> None:

@@ -84,7 +84,7 @@ class Services:
             people=PostgresPeople(session.dsn),
             audit=audit_of(session),
             tokens=PostgresTokens(session.dsn),
-            sources=PostgresSources(session.dsn),
+            sources=PostgresSources(session.dsn, unknown=session.unknown_clear),
             operations=Operations(session, archive),
             meter=Meter(session.data / "meters"),
             reports=Reports(reading.segments.views, session.clock),

@@ -116,7 +116,7 @@ class _Health:
             wrong = await services.run(problems)
             self._draw([], wrong or [{"check": "figures", "detail": err.message, "fix": "run touchfold doctor"}])
             return
-        cards = _cards(found, self._before, services.time_zone)
+        cards = _cards(found, self._before, services.time_zone, unknown_clear=services.session.unknown_clear)
         self._draw(cards, found.problems)
         self._draw_processes(found, self._before)
         if found.letters != self._letters:
@@ -194,7 +194,7 @@ class _Health:
                 chip(letter["stage"])
 
 
-def _cards(found: _Look, before: _Look | None, time_zone: str) -> list[_Card]:
+def _cards(found: _Look, before: _Look | None, time_zone: str, *, unknown_clear: bool) -> list[_Card]:
     """The figures, with what to do where one is bad."""
     state, totals = found.state, found.totals
     lag, age = state["accepted"] - state["applied"], state["watermark_age_s"]
@@ -239,6 +239,12 @@ def _cards(found: _Look, before: _Look | None, time_zone: str) -> list[_Card]:
                   f"since {words.moment(waits['since'], time_zone)}" if waits["since"] else "nobody knows since when",
                   f"{waits['reason']}. {waits['remedy'].capitalize()}", ("records",))
         )  # fmt: skip
+    if state["archive_rewriting"]:
+        cards.append(
+            _Card("What is clear", words.count(state["archive_rewriting"]), "files of the archive follow soon")
+        )
+    if unknown_clear:
+        cards.append(_Card("Unknown fields", "clear", "TOUCHFOLD_UNKNOWN=clear: numbers, booleans, times unsealed"))
     if state["unindexed"]:
         cards.append(_Card("Search", words.count(state["unindexed"]), "profiles wait for their words"))
     if state["building"] is not None:

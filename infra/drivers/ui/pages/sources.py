@@ -1,19 +1,23 @@
 """Sources: who may send. Write keys, snippets to paste, what came from each."""
 
+from contextlib import closing
 from datetime import datetime
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
 from nicegui import context, ui
 
+from infra.adapters.postgres_control import PostgresControl
 from infra.adapters.postgres_sources import SourceRow
 from infra.drivers.ui import words
 from infra.drivers.ui.pages.source_settings import ask_settings
 from infra.drivers.ui.services import Services, Viewer
 from infra.drivers.ui.shell import STYLES_OF_OPERATORS, ask, chip, code, connected, empty, page, panel
+from infra.undeclared import Undeclared, declare, of_session
 from schemas.errors import TouchfoldError
 from schemas.roles import SOURCES
 
+FIELDS: Final = 50  # rows
 Counts = tuple[int | None, int, str | None]  # events today, refused today, the newest event; None: not counted yet
 SNIPPETS: Final = {
     "curl": """curl -u {key}: {url}/v1/track -H 'Content-Type: application/json' -d '{{
@@ -78,9 +82,11 @@ class _Sources:
         self._shown = ui.element("div").classes("tf-stack")
         with self._shown, panel("Send an event", note="put your write key where WRITE_KEY stands"):
             self._snippets("WRITE_KEY")
+        self._fields = ui.element("div").classes("tf-stack")
         await self._draw()
         if await connected():
             await self._count()
+            await self._draw_fields()
 
     async def _draw(self) -> None:
         rows = await self._services.run(self._services.sources.list)
@@ -146,6 +152,69 @@ class _Sources:
             self._counts[source] = (int(count), refused.get(source, 0), str(last))
         for name in self._figures:
             self._figure(name)
+
+    async def _draw_fields(self) -> None:
+        """What came sealed and nobody has decided about, each with its two answers."""
+        services = self._services
+
+        def read() -> list[Undeclared]:
+            return of_session(services.session, services.run_sql)
+
+        try:
+            found = await services.run(read)
+        except TouchfoldError as err:
+            ui.notify(f"What came sealed is not known: {err.message}", type="warning", position="bottom")
+            return
+        self._fields.clear()
+        note = "nothing says whether they are personal: until it does they are sealed, and in no SQL"
+        with self._fields, panel("Undeclared fields", note=note), ui.element("div").classes("tf-table"):
+            if not found:
+                empty("lock", "None", "Everything that came is named by a list or a definition.")
+                return
+            with ui.element("div").classes("tf-row tf-head tf-source"):
+                for label in ("Event", "Field", "Kind", "Events", "Filled", ""):
+                    ui.label(label)
+            for each in found[:FIELDS]:
+                self._field_row(each)
+
+    def _field_row(self, each: Undeclared) -> None:
+        with ui.element("div").classes("tf-row tf-source").props(f"data-field={each.event}.{each.field}"):
+            ui.label(each.event).classes("tf-cut").props("dir=auto")
+            ui.label(each.field).classes("tf-cut tf-strong").props("dir=auto")
+            ui.label(each.kind or "–").classes("tf-muted")
+            ui.label(words.count(each.filled)).classes("tf-number")
+            ui.label(words.percent(each.share, 0)).classes("tf-number")
+            with ui.element("div").classes("tf-acts"):
+                clear = ui.button("Not personal", on_click=lambda: self._decide(each, personal=False))
+                kept = ui.button("Personal", on_click=lambda: self._decide(each, personal=True))
+                for button in (clear, kept):
+                    button.props("flat no-caps dense")
+
+    async def _decide(self, each: Undeclared, *, personal: bool) -> None:
+        """Declare a field, after a question where it becomes readable."""
+        name = f"{words.shortened(each.field, 60)} of {words.shortened(each.event, 60)}"
+        if not personal and not await ask(
+            f"Is {name} not personal?",
+            "It becomes clear in SQL and in the archive, also in what came before; analysts see it.",
+            "It is not personal",
+        ):
+            return
+        now = self._services.session.clock.now()
+
+        def work() -> None:
+            with closing(PostgresControl(self._services.session.dsn)) as control:
+                declare(control, each.event, each.field, now, personal=personal)
+
+        try:
+            await self._allowed()
+            await self._services.run(work)
+        except TouchfoldError as err:
+            ui.notify(err.message, type="negative", position="bottom")
+            return
+        detail = {"event": each.event, "field": each.field, "personal": personal}
+        self._services.audit.note(self._viewer.name, self._viewer.role, "field.declared", None, detail)
+        ui.notify(f"{name} is {'personal' if personal else 'clear from now on'}", position="bottom")
+        await self._draw_fields()
 
     async def _create(self) -> None:
         name = (self._name.value or "").strip()

@@ -1,0 +1,93 @@
+"""`touchfold fields`: what came sealed and undeclared, and deciding about it."""
+
+import json
+from contextlib import closing
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from infra.cli.options import DATA, JSON, say
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from infra.bootstrap import Session
+    from infra.undeclared import Undeclared
+
+EVENT = Annotated[str, typer.Argument(help="the event's type or name; traits for a trait", show_default=False)]
+FIELD = Annotated[str, typer.Argument(help="the field; products.NAME for one of the lines", show_default=False)]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    group = typer.Typer(help="Fields that came sealed and undeclared; decide once what they are.", no_args_is_help=True)
+    group.command("list")(list_fields)
+    group.command("clear")(clear)
+    group.command("personal")(personal)
+    app.add_typer(group, name="fields")
+
+
+def list_fields(data: DATA = None, as_json: JSON = False) -> None:
+    """List what came sealed and that neither a list nor a definition names, the most frequent first.
+
+    Example: touchfold fields list
+    """
+    from infra.bootstrap import session
+
+    with session(data, say=say) as here:
+        found = sealed_fields(here)
+    if as_json:
+        typer.echo(json.dumps([each.answer() for each in found], ensure_ascii=False))
+        return
+    typer.echo("\n".join(lines_of(found)) if found else "nothing came sealed that is not declared")
+
+
+def clear(event: EVENT, field: FIELD, data: DATA = None) -> None:
+    """Declare that a field is not personal: it becomes clear, also in what came before.
+
+    Example: touchfold fields clear "Plan Upgraded" seats
+    """
+    _declare(event, field, data, is_personal=False)
+
+
+def personal(event: EVENT, field: FIELD, data: DATA = None) -> None:
+    """Declare that a field is personal: it stays sealed, and is not listed again.
+
+    Example: touchfold fields personal call.received remark
+    """
+    _declare(event, field, data, is_personal=True)
+
+
+def _declare(event: str, field: str, data: DATA, *, is_personal: bool) -> None:
+    from infra.adapters.postgres_control import PostgresControl
+    from infra.auditing import note_command
+    from infra.bootstrap import session
+    from infra.cli.apply import await_revision_of
+    from infra.undeclared import declare
+
+    with session(data, say=say) as here, closing(PostgresControl(here.dsn)) as control:
+        applied = declare(control, event, field, here.clock.now(), personal=is_personal)
+        note_command(here, "field.declared", event=event, field=field, personal=is_personal)
+        if applied.revision is not None:
+            await_revision_of(here, control, applied.revision)
+    said = (
+        "personal: it is sealed" if is_personal else "not personal: it is clear, in the archive as soon as status says"
+    )
+    typer.echo(f"{field} of {event} is {said}")
+
+
+def sealed_fields(here: "Session") -> "list[Undeclared]":
+    """Of a session, by a statement of its own."""
+    from infra.archives import archive_of
+    from infra.drivers.api import sql_runner
+    from infra.undeclared import of_session
+
+    return of_session(here, sql_runner(here.dsn, archive_of(here), here.clock, here.adapters.kafka))
+
+
+def lines_of(found: "Sequence[Undeclared]") -> list[str]:
+    """A table for people."""
+    rows = [("EVENT", "FIELD", "KIND", "EVENTS", "FILLED")]
+    rows += [(each.event, each.field, each.kind or "-", f"{each.filled:,}", f"{each.share:.0%}") for each in found]
+    widths = [max(len(row[place]) for row in rows) for place in range(5)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

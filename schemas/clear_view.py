@@ -1,0 +1,171 @@
+"""What of a record is clear by the declarations in force, which may not be those it was received under. Pure.
+
+The record's bytes never change: this is the clear view that the archive's columns and SQL show of them. A field that
+was declared clear since is taken out of the sealed part, one that is no longer named clear is left out.
+"""
+
+from binascii import a2b_base64
+from collections.abc import Callable, Mapping, Sequence
+from hashlib import sha256
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from schemas.clear import Clear, Declared, Ref, clear_rules, context_is_clear, joined, split
+from schemas.touchpoint_fields import LINE
+
+Open = Callable[[Sequence[tuple[bytes, bytes, bytes]]], Sequence[bytes | None]]
+"""Opens (token, sealed bytes, event key); None for what was erased (`schemas.ports.Sealer.open_many`)."""
+
+STAFF_SOURCE: Final = "staff"
+_CACHED: Final = 10_000
+_PROPERTIES: Final = "properties."
+_LINES: Final = "properties.products."
+
+
+def hash_of(declared: Declared) -> str:
+    """16 hex digits: which declarations the columns of a file follow."""
+    return sha256(msgspec.json.encode(plain_of(declared))).hexdigest()[:16]
+
+
+def plain_of(declared: Declared) -> dict[str, Any]:
+    """The same as JSON, in one order. Attributes are no columns of the archive."""
+    read = {event: sorted(names) for event, names in sorted(declared.read.items())}
+    properties = {event: dict(sorted(own.items())) for event, own in sorted(declared.properties.items()) if own}
+    return {"properties": properties, "read": read, "unknown": declared.unknown}
+
+
+def declared_from(plain: Mapping[str, Any]) -> Declared:
+    """Back from `plain_of`."""
+    read = {event: frozenset(names) for event, names in plain["read"].items()}
+    return Declared(plain["properties"], frozenset(), read, bool(plain["unknown"]))
+
+
+def named_since(now: Declared, before: Declared) -> dict[str, set[str]]:
+    """Event → properties that are clear now and were not: in what was received before they may be sealed yet."""
+    found: dict[str, set[str]] = {}
+    for event in {*now.properties, *now.read}:
+        new = clear_rules(now, event, event).names - clear_rules(before, event, event).names
+        if new:
+            found[event] = set(new)
+    return found
+
+
+class Part(NamedTuple):
+    """What the view is made of. `sealed`: (token, sealed bytes, event key); None: nothing is sealed."""
+
+    type: str
+    name: str | None
+    source: str
+    properties: dict[str, Any]
+    context: dict[str, Any]
+    names: Sequence[str]  # of what is sealed
+    sealed: tuple[str, str, str] | None
+
+
+class Shown(NamedTuple):
+    """The clear properties and context, and the names of what is sealed, by the declarations in force."""
+
+    properties: dict[str, Any]
+    context: dict[str, Any]
+    names: list[str]
+
+
+class ClearView:
+    """`open_`: None where no key is at hand. `complete`: False once something was not opened that should have been."""
+
+    def __init__(self, declared: Declared, open_: Open | None = None) -> None:
+        self.declared = declared
+        self.hash = hash_of(declared)
+        self.complete = True
+        self._open = open_
+        self._rules: dict[tuple[str, str | None, bool], Clear] = {}
+
+    def of(self, parts: Sequence[Part]) -> dict[int, Shown]:
+        """By place in `parts`, those whose clear view is not the record's own. Raises what opening raises."""
+        wanted: list[int] = []
+        opening: list[int] = []
+        for place, part in enumerate(parts):
+            rules = self._rules_of(part)
+            opens = part.sealed is not None and any(_may_be_clear(name, rules) for name in part.names)
+            if opens or not _is_clear(part, rules):
+                wanted.append(place)
+            if opens:
+                opening.append(place)
+        opened = self._opened(parts, opening)
+        found = {place: self._shown(parts[place], opened.get(place, {})) for place in wanted}
+        return {
+            place: shown for place, shown in found.items()
+            if (shown.properties, shown.context) != (parts[place].properties, parts[place].context)
+        }  # fmt: skip
+
+    def _opened(self, parts: Sequence[Part], places: Sequence[int]) -> dict[int, dict[str, Any]]:
+        if not places:
+            return {}
+        if self._open is None:
+            self.complete = False
+            return {}
+        triples = []
+        for place in places:
+            sealed = parts[place].sealed
+            assert sealed is not None, "only what is sealed is opened"
+            key, data, id_ = sealed
+            triples.append((bytes.fromhex(key), a2b_base64(data), bytes.fromhex(id_.replace("-", ""))))
+        plain = self._open(triples)
+        return {place: msgspec.json.decode(each) for place, each in zip(places, plain, strict=True) if each is not None}
+
+    def _shown(self, part: Part, opened: Mapping[str, Any]) -> Shown:
+        rules = self._rules_of(part)
+        whole = joined(part.properties, _with_refs(opened.get("properties"))) or {}
+        parted = split(whole, part.context, {}, rules, frozenset())
+        others = [name for name in part.names if not name.startswith(_PROPERTIES)]
+        if not opened:  # what is sealed stays so
+            others = list(part.names)
+        return Shown(parted.properties, parted.context, sorted({*others, *parted.names}))
+
+    def _rules_of(self, part: Part) -> Clear:
+        key = (part.type, part.name, part.source == STAFF_SOURCE)
+        rules = self._rules.get(key)
+        if rules is None:
+            if len(self._rules) >= _CACHED:
+                self._rules.clear()
+            rules = self._rules[key] = clear_rules(self.declared, part.type, part.name, staff=key[2])
+        return rules
+
+
+def _may_be_clear(name: str, rules: Clear) -> bool:
+    """Whether something sealed under a dotted name is named clear."""
+    if not name.startswith(_PROPERTIES):
+        return False
+    if name.startswith(_LINES):
+        return name.rpartition(".")[2] in rules.lines
+    prop = name[len(_PROPERTIES) :]
+    return prop in rules.names or prop.partition(".")[0] in rules.whole or (prop == "products" and rules.lines != LINE)
+
+
+def _is_clear(part: Part, rules: Clear) -> bool:
+    """Whether everything that is clear in a record is named so, looking at names alone."""
+    if rules.unknown:
+        return rules.sealed.isdisjoint(part.properties) and _lines_are_clear(part.properties, rules)
+    for name, value in part.properties.items():
+        if name not in rules.names and name != "products":
+            return False
+        if type(value) is dict and name not in rules.whole:
+            return False
+    return _lines_are_clear(part.properties, rules) and context_is_clear(part.context)
+
+
+def _lines_are_clear(properties: Mapping[str, Any], rules: Clear) -> bool:
+    products = properties.get("products")
+    if type(products) is not list or "products" in rules.whole:
+        return True
+    return all(each is None or (type(each) is dict and rules.lines.issuperset(each)) for each in products)
+
+
+def _with_refs(value: Any) -> Any:
+    """An opened part with identifiers as references again: they are never clear."""
+    if type(value) is dict:
+        if type(value.get("$token")) is str:
+            return Ref(value)
+        return {name: _with_refs(each) for name, each in value.items()}
+    return [_with_refs(each) for each in value] if type(value) is list else value
