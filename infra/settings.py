@@ -63,6 +63,8 @@ class Settings(BaseModel):
     probe_port: int = Field(0, ge=0, le=65535, description="the port of /live, /ready and /metrics of a role; 0: none")
     doors: int = Field(1, ge=1, le=16, description="HTTP processes that share the port")
     ui: bool = Field(True, description="whether the pages are served")
+    tls_cert: Path | None = Field(None, description="PEM file of our certificate and who signed it; with it HTTPS")
+    tls_key: Path | None = Field(None, description="PEM file of its key, without a password")
     connections: int = Field(4096, ge=8, le=1_000_000, description="of one HTTP process; fewer where descriptors are")
     trusted_proxies: str | None = Field(None, description="proxies whose X-Forwarded-For counts, by commas")
     api_rate: float = Field(300.0, ge=0, le=1e6, description="requests a second of one caller of the API; 0: any")
@@ -171,6 +173,8 @@ class Settings(BaseModel):
             raise ValueError(f"{PREFIX}KAFKA_BOOTSTRAP is missing: TOUCHFOLD_LOG=kafka needs it, such as host:9092")
         if self.probe_port and self.probe_port == self.port:
             raise ValueError(f"{PREFIX}PROBE_PORT is the same as {PREFIX}PORT: give another one")
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ValueError(f"{PREFIX}TLS_CERT and {PREFIX}TLS_KEY belong together: give both, or neither")
         if self.log == "postgres" and self.workers > 1:
             raise ValueError(f"{PREFIX}WORKERS is more than 1: several workers need TOUCHFOLD_LOG=kafka")
         if (self.kafka_sasl is None) != (self.kafka_username is None):

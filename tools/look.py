@@ -18,7 +18,17 @@ from typing import Any
 
 from playwright.sync_api import Page, sync_playwright
 
-PATHS = ("/", "/customers", "/segments", "/segments/repeat_customers", "/live", "/sources", "/system", "/team")
+PATHS = (
+    "/",
+    "/customers",
+    "/segments",
+    "/segments/repeat_customers",
+    "/live",
+    "/sources",
+    "/system",
+    "/team",
+    "/audit",
+)
 CHROMIUM = "/usr/bin/chromium"
 BIN = Path(sys.executable).parent / "touchfold"
 

@@ -108,7 +108,10 @@ def _key_command(name: str, data: DATA, as_json: bool, *, rotating: bool) -> Non
 
 def curl_line(here: "Session", key: str) -> str:
     """A shell command that sends one touchpoint. `touchfold up` need not run yet."""
-    url = here.url or f"http://{here.settings.host}:{here.settings.port}"
+    url = (
+        here.url
+        or f"{'http' if here.settings.tls_cert is None else 'https'}://{here.settings.host}:{here.settings.port}"
+    )
     return f"curl -sS {url}/v1/track -u {key}: -H 'Content-Type: application/json' -d '{_EXAMPLE}'"
 
 

@@ -20,6 +20,7 @@ from infra.drivers.connections import BACKLOG, Connections, HandleRoom, Limits, 
 from infra.drivers.health import Health
 from infra.drivers.http_protocol import bounded
 from infra.drivers.throttle import Throttle
+from infra.drivers.tls import HANDSHAKE_S, Certificate, certificate_of
 from infra.drivers.ui_proxy import MAX_MESSAGE, UiProxy
 from schemas.errors import NotFound, TooMany
 
@@ -153,6 +154,7 @@ class StoppableServer(uvicorn.Server):
         stopping: Callable[[], None] = lambda: None,
         closing: Closing | None = None,
         book: Connections | None = None,
+        certificate: Certificate | None = None,
     ) -> None:
         super().__init__(config)
         self._stop = stop
@@ -160,14 +162,41 @@ class StoppableServer(uvicorn.Server):
         self._stopping = stopping  # ends what waits for long
         self._closing = closing  # after the last request
         self._book = book
+        self._certificate = certificate
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
+        if self._certificate is None:
+            await super().startup(sockets)
+        else:
+            await super().startup([])
+            await self._listen(sockets or [], self._certificate)
         self._ready()
+
+    async def _listen(self, sockets: list[socket.socket], certificate: Certificate) -> None:
+        """As uvicorn does, which has no option for how long a handshake may take: a minute, held for nothing."""
+
+        def protocol() -> asyncio.Protocol:
+            made = self.config.http_protocol_class(  # type: ignore[call-arg]
+                config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+            )
+            assert isinstance(made, asyncio.Protocol), "ours"
+            return made
+
+        loop = asyncio.get_running_loop()
+        self.servers = [
+            await loop.create_server(
+                protocol,
+                sock=each,
+                ssl=certificate.context,
+                ssl_handshake_timeout=HANDSHAKE_S,
+                backlog=self.config.backlog,
+            )
+            for each in sockets
+        ]
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         await super().shutdown(sockets)
@@ -183,6 +212,8 @@ class StoppableServer(uvicorn.Server):
             return True
         if self._book is not None:
             self._book.look()  # ten times a second
+        if self._certificate is not None:
+            self._certificate.look()
         return await super().on_tick(counter)
 
 
@@ -196,10 +227,11 @@ def serve(
     *,
     limits: Limits = Limits(),  # noqa: B008  # a tuple of constants
     proxies: Proxies | None = None,
+    certificate: Certificate | None = None,
 ) -> None:
     """Serve on a socket that listens already, until `stop`; then `stopping` is called, what runs may end, `closing`.
 
-    `proxies`: connections of these are not counted by address.
+    `proxies`: connections of these are not counted by address. `certificate`: of TLS; none: plain HTTP.
     """
     shared = (proxies or Proxies()).trusts
     book = Connections(time.monotonic, limits, shared=shared, room=HandleRoom())
@@ -221,7 +253,7 @@ def serve(
         timeout_keep_alive=int(limits.keep_alive_s),
         timeout_graceful_shutdown=GRACE_S,
     )
-    StoppableServer(config, stop, ready, stopping, closing, book).run(sockets=[listener])
+    StoppableServer(config, stop, ready, stopping, closing, book, certificate).run(sockets=[listener])
 
 
 def run(
@@ -261,7 +293,8 @@ def run(
         router = Router(edge, applied, Health(session, edges), metrics.handle, ui, edges, throttle)
         closing = None if ui is None else ui.close
         limits = Limits(most=session.settings.connections)
-        serve(router, stop, ready, listener, services.stop, closing, limits=limits, proxies=proxies)
+        tls = certificate_of(session.settings)
+        serve(router, stop, ready, listener, services.stop, closing, limits=limits, proxies=proxies, certificate=tls)
     finally:
         door.close()
         metrics.close()

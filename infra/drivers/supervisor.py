@@ -30,6 +30,7 @@ from infra.drivers.connections import BACKLOG
 from infra.drivers.readiness import Places, checks_of
 from infra.drivers.role_probes import RoleProbes
 from infra.drivers.roles import AWAY, EDGES, NUMBER, UI_SOCKET
+from infra.drivers.tls import certificate_of
 from infra.settings import Deployment, Settings
 from infra.vitals import Vitals
 from schemas.errors import (
@@ -148,6 +149,8 @@ class Supervisor:
     def run(self, ready: Callable[[str], None]) -> None:
         """Raises FolderLocked, PortInUse, ServiceFailed, SettingsInvalid, SchemaNewer, MasterKeyWrong."""
         try:
+            if self._plan.edges:
+                certificate_of(self._settings)  # read by each HTTP process; what is wrong is told here
             self._when_there_is_room(self._claim)
             self._open_probes()
             port = self._bind() if self._plan.edges else 0
@@ -182,7 +185,7 @@ class Supervisor:
     def _bind(self) -> int:
         self._listener = listen_on(self._settings.host, self._settings.port)
         port = int(self._listener.getsockname()[1])
-        self.url = url_of(self._settings.host, port)
+        self.url = url_of(self._settings.host, port, self._scheme)
         return port
 
     def _claim(self) -> None:
@@ -279,7 +282,7 @@ class Supervisor:
             self._say(f"{count} erasures that were interrupted are finished")
 
     def _note(self, port: int) -> None:
-        url = url_of(self._own_host, port) if self._plan.edges else ""
+        url = url_of(self._own_host, port, self._scheme) if self._plan.edges else ""
         probe = url_of(self._own_host, self._settings.probe_port) if self._settings.probe_port else ""
         running = Running(os.getpid(), url, self._server.dsn, self._server.vault_dsn, self._plan.command, probe)
         self._adapters.folder.write_running(running)
@@ -303,7 +306,7 @@ class Supervisor:
         announced = False
         if self._probes is not None:
             server = self._server
-            url = url_of(self._own_host, port) if self._plan.edges else ""
+            url = url_of(self._own_host, port, self._scheme) if self._plan.edges else ""
             places = Places(url, lambda: server.dsn, lambda: server.vault_dsn, self._adapters.kafka)
             self._probes.look_at(checks_of(self._plan.command, places), lambda: all(map(_up, self._children)))
         while not self._stop.is_set():
@@ -423,12 +426,16 @@ class Supervisor:
                 child.reason = line[6:].decode(errors="replace")
 
     @property
+    def _scheme(self) -> str:
+        return "http" if self._settings.tls_cert is None else "https"
+
+    @property
     def _own_host(self) -> str:
         """Where this machine reaches what we listen on."""
         return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self._settings.host, self._settings.host)
 
     def _answers(self, port: int) -> bool:
-        found = health_of(url_of(self._own_host, port))
+        found = health_of(url_of(self._own_host, port, self._scheme))
         return found is not None and bool(found.get("ready"))  # with a full disk too: reads go on
 
     # --- end -------------------------------------------------------------------------------------------------------
@@ -507,8 +514,8 @@ class _Stopped(Exception):  # asked to stop while PostgreSQL was starting
     pass
 
 
-def url_of(host: str, port: int) -> str:
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+def url_of(host: str, port: int, scheme: str = "http") -> str:
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 def _up(child: Child) -> bool:

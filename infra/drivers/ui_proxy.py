@@ -190,6 +190,9 @@ def _forwarded(scope: Scope, proxies: Proxies) -> list[tuple[bytes, bytes]]:
     headers: Iterable[tuple[bytes, bytes]] = scope["headers"]
     named = {each.strip() for name, value in headers if name == b"connection" for each in value.lower().split(b",")}
     kept = [(name, value) for name, value in headers if name not in _HOP and name not in named]
+    if scope.get("scheme") in {"https", "wss"}:  # our own TLS; else what a proxy before us says
+        kept = [(name, value) for name, value in kept if name != b"x-forwarded-proto"]
+        kept.append((b"x-forwarded-proto", b"https"))
     client = proxies.client(scope)
     if client:
         kept.append((b"x-forwarded-for", client.encode("latin-1")))

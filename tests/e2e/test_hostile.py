@@ -9,7 +9,7 @@ from playwright.sync_api import expect
 from tests.e2e.conftest import HOSTILE, TIMEOUT_MS, Shop, Visit
 
 expect.set_options(timeout=TIMEOUT_MS)
-LISTS: Final = ("/", "/live", "/segments/hostile_words", "/segments", "/sources", "/system", "/team")
+LISTS: Final = ("/", "/live", "/segments/hostile_words", "/segments", "/sources", "/system", "/team", "/audit")
 
 
 @pytest.mark.parametrize("name", HOSTILE)

@@ -14,11 +14,12 @@ from tests.e2e.conftest import ROLES, Shop, Visit
 PAGES: Final = {
     "overview": "/", "customers": "/customers", "segments": "/segments", "segment": "/segments/repeat_customers",
     "live": "/live", "sources": "/sources", "health": "/system", "team": "/team",
+    "audit": "/audit",
 }  # fmt: skip
 EVERYBODY: Final = {"overview", "customers", "segments", "segment"}
 MAY: Final = {
-    "admin": set(PAGES), "marketer": set(PAGES) - {"sources", "team"}, "analyst": set(PAGES) - {"sources", "team"},
-    "staff": EVERYBODY, "privacy": EVERYBODY,
+    "admin": set(PAGES), "marketer": set(PAGES) - {"sources", "team", "audit"},
+    "analyst": set(PAGES) - {"sources", "team", "audit"}, "staff": EVERYBODY, "privacy": {*EVERYBODY, "audit"},
 }  # fmt: skip
 BUTTONS: Final = {"Note": ACT, "Call": ACT, "Complaint": ACT, "Add a detail": ACT, "Erase": ERASE}
 _CONTRAST: Final = """() => {

@@ -88,11 +88,23 @@ def test_typing_finds_and_enter_opens(visit: Visit, shop: Shop, screens: Path) -
 def test_an_analyst_sees_no_personal_value(visit: Visit, shop: Shop) -> None:
     page = visit.sign_in("analyst")
     visit.open("/customers")
-    page.get_by_label("Search customers").fill("grace")
-    expect(page.locator("a.tf-row")).to_have_count(10)
+    expect(page.get_by_label("Search customers")).to_have_count(0)
+    expect(page.locator("a.tf-row").first).to_be_visible()
+    everybody = page.locator("a.tf-row").count()
+    page.get_by_label("Stage", exact=True).click()
+    page.get_by_role("option", name="Prospect").click()
+    expect(page.locator(".q-menu")).to_have_count(0)
+    expect(page.locator("a.tf-row").filter(has_text="Prospect").first).to_be_visible()
+    expect(page.locator("a.tf-row").filter(has_text="Repeat")).to_have_count(0)
+    assert 0 < page.locator("a.tf-row").count() < everybody
     visit_text = page.locator(".tf-main").inner_text()
     assert "Grace" not in visit_text
     assert "@example.com" not in visit_text
+    page.get_by_label("Profile id").fill(shop.id_of("u17"))
+    page.keyboard.press("Enter")
+    page.wait_for_url(f"**/customers/{shop.id_of('u17')}")
+    visit.open("/segments/repeat_customers")
+    expect(page.get_by_label("Search the members")).to_have_count(0)
     visit.open(f"/customers/{shop.id_of('u17')}")
     whole = page.locator(".tf-main").inner_text()
     assert "Hopper" not in whole
@@ -248,3 +260,29 @@ def test_somebody_is_invited_and_follows_the_link(visit: Visit, shop: Shop, scre
     page.wait_for_selector(".tf-main")
     page.get_by_label("Account").click()
     expect(page.get_by_text("Role: staff")).to_be_visible()
+
+
+# --- the audit log, and the end of a session -----------------------------------------------------------------------
+
+
+def test_a_privacy_officer_reads_the_audit_log_checks_it_and_finds_who_searched(visit: Visit, shop: Shop) -> None:
+    shop.ask("/profiles?search=grace17")
+    page = visit.sign_in("privacy")
+    visit.open("/audit")
+    page.get_by_role("button", name="Check now").click()
+    expect(page.get_by_text("It is whole.")).to_be_visible()
+    page.get_by_label("Words that somebody searched for").fill("Grace17")
+    expect(page.locator(".tf-audit").filter(has_text="Customers Searched")).to_have_count(1)
+    page.get_by_label("Words that somebody searched for").fill("nobody at all")
+    expect(page.get_by_text("No entry")).to_be_visible()
+
+
+def test_an_open_page_is_gone_when_its_token_is_revoked(visit: Visit, shop: Shop) -> None:
+    made = shop.touchfold("token", "create", "--role", "staff")
+    shop.tokens["leaving"] = made["token"]
+    page = visit.sign_in("leaving")
+    visit.open(f"/customers/{shop.id_of('u17')}")
+    expect(page.get_by_text("Grace17 Hopper").first).to_be_visible()
+    shop.touchfold("token", "revoke", made["id"])
+    page.wait_for_url("**/sign-in**")
+    expect(page.get_by_text("Grace17 Hopper")).to_have_count(0)

@@ -11,7 +11,7 @@ from websockets.typing import Origin
 
 from tests.integration.running import Up, result
 
-PAGES = ("/", "/customers", "/customers/0", "/segments", "/live", "/sources", "/system", "/team", "/nowhere")
+PAGES = ("/", "/customers", "/customers/0", "/segments", "/live", "/sources", "/system", "/team", "/audit", "/nowhere")
 SOCKET = "/_nicegui_ws/socket.io/?EIO=4&transport=websocket"
 
 
