@@ -20,7 +20,14 @@ MAY: Final = {
     "admin": set(PAGES), "marketer": set(PAGES) - {"sources", "team"}, "analyst": set(PAGES) - {"sources", "team"},
     "staff": EVERYBODY, "privacy": EVERYBODY,
 }  # fmt: skip
-BUTTONS: Final = {"Note": ACT, "Call": ACT, "Complaint": ACT, "Add a detail": ACT, "Erase": ERASE, "Export data": DISCLOSE}
+BUTTONS: Final = {
+    "Note": ACT,
+    "Call": ACT,
+    "Complaint": ACT,
+    "Add a detail": ACT,
+    "Erase": ERASE,
+    "Export data": DISCLOSE,
+}
 _CONTRAST: Final = """() => {
   const parse = text => (text.match(/[\\d.]+/g) || []).map(Number);
   const light = ([r, g, b]) => [r, g, b].map(v => v / 255)
