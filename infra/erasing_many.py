@@ -6,6 +6,7 @@ who has the folder finds nobody. People are worked off in the order of their tok
 """
 
 import contextlib
+import fcntl
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,7 +20,7 @@ from infra.people_files import Person, Wrong
 from processors.erase import Begun, Eraser, Taken
 from processors.erase_plan import Preview
 from schemas.erasures import Job
-from schemas.errors import BadRequest, Problem
+from schemas.errors import BadRequest, ErasureRefused, Problem
 from schemas.failpoints import failpoint
 
 if TYPE_CHECKING:
@@ -79,6 +80,16 @@ class Results:
             out.flush()
             os.fsync(out.fileno())
 
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Raises ErasureRefused where another process works the same list off."""
+        with self.path.open("rb") as held:
+            try:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as err:
+                raise ErasureRefused(f"another process works this list off: {self.path}") from err
+            yield
+
     def finish(self) -> None:
         """Everything in order, and that it is all."""
         kept = [{"list": self._size, "done": True}, *(self.lines[number] for number in sorted(self.lines))]
@@ -131,11 +142,12 @@ def erase_list(
     chunk: int = CHUNK,
 ) -> None:
     """`erase_many` of people about whom nothing waits to be applied."""
-    work.check_rights()
-    work.resume()
-    results.add([{"line": each.line, "malformed": each.reason} for each in wrong])
-    _Run(work, results, tell, chunk, force=force, suppress=suppress).run(people)
-    results.finish()
+    with results.alone():
+        work.check_rights()
+        work.resume()
+        results.add([{"line": each.line, "malformed": each.reason} for each in wrong])
+        _Run(work, results, tell, chunk, force=force, suppress=suppress).run(people)
+        results.finish()
 
 
 class _Run:

@@ -115,6 +115,10 @@ class Profiles:
         _, profile = self._profile(profile_id)
         return profile.profile_id, profile.version, profile.event_count
 
+    def tokens(self, profile_id: bytes) -> list[bytes]:
+        """The tokens of a profile's identifiers. Raises NotFound, Erased."""
+        return [token for token, _ in self._profile(profile_id)[1].tokens]
+
     def owner(self, token: bytes) -> bytes:
         """The id of the profile that owns a token now. Raises NotFound, Erased."""
         return self._profile(token)[1].profile_id

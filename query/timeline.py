@@ -56,7 +56,7 @@ class Timeline:
         """
         newest = self._newest(profile_id, event_place(cursor), limit + 1, types)
         page = newest[:limit]
-        items = self._open(page) if personal else [_clear(decode(stored.value)) for stored in page]
+        items = self._open(page) if personal else [clear_answer(decode(stored.value)) for stored in page]
         more = len(newest) > limit
         return {"items": items, "next": event_cursor(*_HEAD.decode(page[-1].value).stamp) if more else None}
 
@@ -104,7 +104,7 @@ class Timeline:
         return [_with_personal(record, sealed, opened) for record, sealed in pairs]
 
 
-def _clear(record: Record) -> Answer:
+def clear_answer(record: Record) -> Answer:
     """What of an event is not personal."""
     return {
         "id": record.id,
@@ -123,7 +123,7 @@ def _clear(record: Record) -> Answer:
 
 
 def _with_personal(record: Record, sealed: Mapping[str, Any], opened: Mapping[bytes, OpenIdentifier]) -> Answer:
-    answer = _clear(record)
+    answer = clear_answer(record)
     for part in ("properties", "context", "traits"):
         if part in sealed:
             answer[part] = joined(answer[part], with_values(sealed[part], opened))

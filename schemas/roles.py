@@ -13,6 +13,7 @@ EXPORT: Final = "export"  # members of a segment as a file
 OPERATE: Final = "operate"  # health in detail, live events, dead letters
 RECORDS: Final = "records"  # let a partition pass a record that cannot be read
 ERASE: Final = "erase"
+DISCLOSE: Final = "disclose"  # everything that is kept of one person, for them
 SOURCES: Final = "sources"
 TOKENS: Final = "tokens"
 PEOPLE: Final = "people"
@@ -27,6 +28,7 @@ RIGHTS: Final[Mapping[str, frozenset[str]]] = {
     OPERATE: frozenset({"admin", "analyst", "marketer"}),
     RECORDS: frozenset({"admin"}),
     ERASE: frozenset({"admin", "privacy"}),
+    DISCLOSE: frozenset({"admin", "privacy"}),
     SOURCES: frozenset({"admin"}),
     TOKENS: frozenset({"admin"}),
     PEOPLE: frozenset({"admin"}),

@@ -30,6 +30,7 @@ MODULES: Final = {
     "refold": "rebuild",
     "erase": "erase",
     "unsuppress": "erase",
+    "export-person": "export_person",
     "dead-letters": "dead_letters",
     "record": "record",
     "doctor": "doctor",

@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import Page
 from playwright.sync_api import TimeoutError as Timeout
 
-from schemas.roles import ACT, ERASE, EXPORT, may
+from schemas.roles import ACT, DISCLOSE, ERASE, EXPORT, may
 from tests.e2e.conftest import ROLES, Shop, Visit
 
 PAGES: Final = {
@@ -21,7 +21,14 @@ MAY: Final = {
     "admin": set(PAGES), "marketer": set(PAGES) - {"sources", "team", "audit"},
     "analyst": set(PAGES) - {"sources", "team", "audit"}, "staff": EVERYBODY, "privacy": {*EVERYBODY, "audit"},
 }  # fmt: skip
-BUTTONS: Final = {"Note": ACT, "Call": ACT, "Complaint": ACT, "Add a detail": ACT, "Erase": ERASE}
+BUTTONS: Final = {
+    "Note": ACT,
+    "Call": ACT,
+    "Complaint": ACT,
+    "Add a detail": ACT,
+    "Erase": ERASE,
+    "Export data": DISCLOSE,
+}
 _CONTRAST: Final = """() => {
   const parse = text => (text.match(/[\\d.]+/g) || []).map(Number);
   const light = ([r, g, b]) => [r, g, b].map(v => v / 255)

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import subprocess
+import zipfile
 from pathlib import Path
 
 from playwright.sync_api import expect
@@ -163,6 +164,22 @@ def test_the_privacy_officer_erases_a_customer(visit: Visit, shop: Shop) -> None
     expect(page.get_by_text("receipt", exact=False).first).to_be_visible()
     visit.open(f"/customers/{found}")
     expect(page.get_by_text("This person's data was erased")).to_be_visible()
+
+
+def test_the_privacy_officer_exports_a_customer(visit: Visit, shop: Shop, tmp_path: Path) -> None:
+    shop.send({"type": "identify", "userId": "asks", "traits": {"first_name": "Asks"}, "messageId": "asks"})
+    shop.touchfold("status", "--wait")
+    page = visit.sign_in("privacy")
+    visit.open(f"/customers/{shop.id_of('asks')}")
+    page.get_by_role("button", name="Export data").click()
+    with page.expect_download() as taken:
+        page.get_by_role("button", name="Export", exact=True).click()
+    taken.value.save_as(tmp_path / "person.zip")
+    expect(page.get_by_text("Done. The file is among your downloads.")).to_be_visible()
+    with zipfile.ZipFile(tmp_path / "person.zip") as archive:
+        assert "Asks" in archive.read("index.html").decode()
+        assert len(json.loads(archive.read("events.json"))) == 1
+        assert "profile.exported" in archive.read("views.json").decode()
 
 
 def test_an_event_shows_on_the_open_page_and_on_live_a_moment_later(visit: Visit, shop: Shop) -> None:

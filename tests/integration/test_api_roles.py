@@ -60,6 +60,10 @@ MAY = {
     "GET /audit": "admin privacy",
     "GET /audit/verify": "admin privacy",
     "POST /erase": "admin privacy",
+    "POST /erasures": "admin privacy",
+    "GET /erasures/{list_id}": "admin privacy",
+    "GET /erasures/{list_id}/receipts": "admin privacy",
+    "POST /export-person": "admin privacy",
 }
 CONTRACTS = Path(__file__).parents[2] / "docs" / "contracts.md"
 PASSWORD = "correct horse battery"

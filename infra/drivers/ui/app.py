@@ -29,11 +29,13 @@ def build(session: "Session") -> tuple["uvicorn._types.ASGIApplication", Callabl
     from nicegui import ui  # noqa: PLC0415
 
     from infra.drivers.ui.gate import Gate  # noqa: PLC0415
+    from infra.drivers.ui.person_download import mount as mount_downloads  # noqa: PLC0415
     from infra.drivers.ui.services import Services  # noqa: PLC0415
 
     services = Services.of(session)
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
     _assets(app)
+    mount_downloads(app, services)
     for name in PAGES:
         import_module(f"infra.drivers.ui.pages.{name}").register(services)
     ui.run_with(

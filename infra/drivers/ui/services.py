@@ -21,6 +21,7 @@ from infra.auditing import audit_of
 from infra.bootstrap import Session
 from infra.drivers.health import Health
 from infra.drivers.standing import Standing, Watched
+from infra.drivers.ui.person_exports import PersonExports
 from infra.reading import Reading, reading_of
 from query.reports import Reports
 from schemas.errors import TooMany
@@ -61,6 +62,7 @@ class Services:
     acting: Acting
     run_sql: Callable[[str, int], Mapping[str, Any]]
     health: Health
+    exports: PersonExports = field(default_factory=PersonExports)
     _pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(THREADS, "ui"))
     _passwords: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(HASHERS, "passwords"))
     _passwords_waiting: int = 0

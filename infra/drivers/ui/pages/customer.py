@@ -18,7 +18,7 @@ from query.actions import COMPLAINTS, OpenComplaint, open_complaints
 from query.cards import name_of
 from schemas.errors import Erased, NotFound, StoreUnavailable
 from schemas.record import uuid_text
-from schemas.roles import ACT, ERASE, PERSONAL
+from schemas.roles import ACT, DISCLOSE, ERASE, PERSONAL
 
 NOTED_S: Final = 60.0
 RECORDED_S: Final = 10.0  # an event that staff wrote is shown by then, or when it comes
@@ -244,6 +244,8 @@ class _Customer:
                 _button("Note", "sticky_note_2", acts.note)
                 _button("Call", "call", acts.call)
                 _button("Complaint", "report", acts.complaint)
+            if viewer.may(DISCLOSE):
+                _button("Export data", "download", acts.export)
             if viewer.may(ERASE):
                 _button("Erase", "delete_forever", lambda: acts.erase(self._name)).props("color=negative")
 

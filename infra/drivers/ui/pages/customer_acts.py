@@ -7,12 +7,14 @@ from typing import Any, Final
 from nicegui import ui
 
 from infra.drivers.ui import words
+from infra.drivers.ui.person_download import address, done_of
 from infra.drivers.ui.services import Services, Viewer
+from infra.drivers.ui.shell import every
 from infra.erasing import erase_person
 from query.actions import OpenComplaint, confirms, trait_value
 from schemas.errors import ErasureRefused, TouchfoldError
 from schemas.record import uuid_text
-from schemas.roles import ACT, ERASE
+from schemas.roles import ACT, DISCLOSE, ERASE
 
 Answer = dict[str, Any]
 _GONE: Final = "Your session has ended, or your role may not do this any more. Sign in again."
@@ -107,6 +109,40 @@ class Acts:
         with self._dialog("Withdraw the correction") as dialog:
             ui.label(f"What the sources say of {words.title(name).lower()} is shown again.").props("dir=auto")
             self._ends(dialog, "Withdraw", "correction.withdrawn", lambda: acting.withdraw_correction(key, who, name))
+
+    def export(self) -> None:
+        """Have everything that is kept of the person made into an archive while the browser takes it."""
+        services, key, viewer = self._services, self._id, self._viewer
+        with self._dialog("Export this person's data") as dialog:
+            ui.label(
+                "A ZIP with a page to read and the same as JSON: for this person, and for nobody else. That it was made"
+                " is in the audit log."
+            )
+            bar = ui.linear_progress(0.0, show_value=False).props("rounded aria-label=Progress")
+            told = ui.label("").classes("tf-muted").props("role=status")
+            bar.set_visibility(False)
+
+            async def begin() -> None:
+                if not await services.still(viewer, DISCLOSE):
+                    ui.notify(_GONE, type="negative")
+                    return
+                button.disable()
+                bar.set_visibility(True)
+                number = services.exports.begin(viewer.name)
+                ui.download.from_url(address(key, number))
+
+                async def look() -> None:
+                    done, words_ = done_of(services.exports, number)
+                    bar.value = done
+                    told.text = words_
+                    if done >= 1:
+                        button.enable()
+
+                every(services, 0.3, look)
+
+            with ui.element("div").classes("tf-ends"):
+                ui.button("Close", on_click=dialog.close).props("flat no-caps")
+                button = ui.button("Export", on_click=begin).props("no-caps unelevated")
 
     def erase(self, name: str) -> None:
         """Ask for the name or the id, then forget the person."""

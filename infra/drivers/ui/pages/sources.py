@@ -208,11 +208,11 @@ class _Sources:
         try:
             await self._allowed()
             await self._services.run(work)
+            detail = {"event": each.event, "field": each.field, "personal": personal}
+            await self._services.note(self._viewer, "field.declared", **detail)
         except TouchfoldError as err:
             ui.notify(err.message, type="negative", position="bottom")
             return
-        detail = {"event": each.event, "field": each.field, "personal": personal}
-        self._services.audit.note(self._viewer.name, self._viewer.role, "field.declared", None, detail)
         ui.notify(f"{name} is {'personal' if personal else 'clear from now on'}", position="bottom")
         await self._draw_fields()
 
