@@ -156,6 +156,7 @@ class _Backup:
                 self._store.remove_base(left)
         id_ = base_id(self._now(), self._days, secrets.token_hex(6))
         note.write_text(id_)
+        self._store.announce(id_)
         yield id_
         note.unlink()
 
