@@ -211,6 +211,30 @@ def test_a_bucket_takes_a_backup_and_gives_it_back(
     shop.run("backup", str(shop.data.parent / "backups"))  # its WAL goes there again
 
 
+def test_wal_waits_sealed_while_its_place_is_away_health_says_so_and_it_goes_when_it_is_back(tmp_path: Path) -> None:
+    place, aside = tmp_path / "backups", tmp_path / "aside"
+    shop = Shop(tmp_path / "data", BACKUP_TO=str(place))
+    store_of_soon(shop, place)
+    place.rename(aside)
+    place.write_text("no folder any more")
+    shop.vault_rows("select pg_switch_wal()")
+    waiting = shop.data / "backup" / "waiting"
+    until(lambda: any(waiting.glob("*/*")), "sealed WAL that waits")
+
+    def problems() -> dict[str, str]:
+        return {each["check"]: each["detail"] for each in shop.up.get("/health").body["problems"]}
+
+    until(lambda: str(place) in problems().get("backups", ""), "health that says so")
+    shop.customer("ada")  # nothing else waits
+    assert not [path for path in (shop.data / "postgres" / "wal-out").iterdir() if path.name != "on"]
+    assert all(path.read_bytes().startswith(b"TFB1") for path in waiting.glob("*/*"))
+    place.unlink()
+    aside.rename(place)
+    until(lambda: not any(waiting.glob("*/*")) and "backups" not in problems(), "all that waited is sent")
+    assert shop.run("backup", "--verify")["whole"]
+    shop.up.stop()
+
+
 # --- a person's life, and what is gone in the end
 
 
