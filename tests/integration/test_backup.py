@@ -173,6 +173,16 @@ def test_what_cannot_be_restored_is_refused_before_anything_is_written(
     assert "there is no backup" in elsewhere.stderr
 
 
+def test_a_backup_beside_the_one_of_the_settings_stands_alone_and_moves_no_wal(shop: Shop, tmp_path: Path) -> None:
+    place, settings = str(tmp_path / "beside"), {"BACKUP_TO": str(shop.data.parent / "backups")}
+    before = (shop.data / "backup" / "following.json").read_bytes()
+    told = result("backup", place, "--data", str(shop.data), **settings)
+    assert told["at"] == told["until"]
+    assert (shop.data / "backup" / "following.json").read_bytes() == before
+    inside = command("backup", str(shop.data / "copies"), "--data", str(shop.data))
+    assert "is in the data folder" in inside.stderr
+
+
 def test_a_backup_killed_in_its_middle_is_none_and_the_next_one_is_whole(shop: Shop, tmp_path: Path) -> None:
     place = tmp_path / "killed"
     for point in ("backup.part_put", "backup.finished"):
