@@ -7,6 +7,7 @@ is copied before, by its manifest: what it lists is in the log of the base.
 import re
 import secrets
 import time
+import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
@@ -35,6 +36,7 @@ from schemas.errors import ArchiveDamaged, BackupRefused, StoreUnavailable, Touc
 from schemas.failpoints import failpoint
 
 if TYPE_CHECKING:
+    from infra.adapters.parquet_archive import ParquetArchive
     from infra.bootstrap import Session
     from infra.settings import Settings
 
@@ -43,7 +45,7 @@ Tell = Callable[[str, int, int], None]  # (what is done, how much of it, of how 
 LOCK_S: Final = 600.0  # another backup of this folder
 SHIP_S: Final = 5.0  # while a base is copied, WAL is sent so often
 _MAKING: Final = "making"  # in DATA/backup: the base that is under way
-_SECRET_LINE: Final = re.compile(rf"^\s*({'|'.join(SECRETS)})\s*=.*$", re.MULTILINE)
+_SECRET_LINE: Final = re.compile(rf"^\s*[\"']?({'|'.join(SECRETS)})[\"']?\s*=.*$", re.MULTILINE)
 
 
 class Made(NamedTuple):
@@ -94,6 +96,8 @@ def back_up(here: "Session", destination: str, tell: Tell, say: Say, *, wait_s: 
     """
     refuse_other_servers(here)
     to = place_text(destination)
+    if "://" not in to and Path(to).is_relative_to(here.data.resolve()):
+        raise BackupRefused(f"{to} is in the data folder, with which it would be lost: give a place on another disk")
     key = backup_key_or_new(here.data, configured_key(here.settings), say)
     store = BackupStore(objects_at(to, here.settings.s3_endpoint), key)
     spool = Spool(here.data)
@@ -127,23 +131,28 @@ class _Backup:
             self._store.finish(base)
             failpoint("backup.finished")
         put_ledger(self._here, self._store)
-        until = self._spool.flush(self._vault, self._store, self._following)
-        pruned = self._store.prune(self._now(), self._days, growing=self._following.chain)
+        until = base.ended_at
+        if self._following is not None:
+            until = self._spool.flush(self._vault, self._store, self._following).at
+        pruned = self._store.prune(self._now(), self._days, growing=base.chain)
         size, took_s = sum(part.bytes for part in base.parts), time.monotonic() - begun
         self._notes.write(
             self._to,
             self._days,
-            **{"last_at": base.started_at, "took_s": took_s, "bytes": size, "until_at": until.at},
+            **{"last_at": base.started_at, "took_s": took_s, "bytes": size, "until_at": until},
             **{"oldest_at": pruned.oldest, "looked_at": self._now(), "trouble": None},
         )
-        return Made(base, size, copied, took_s, until.at, pruned)
+        return Made(base, size, copied, took_s, until, pruned)
 
     def _now(self) -> datetime:
         return self._here.door_clock.now()
 
-    def _follow(self) -> Following:
-        found = self._spool.keep_days(self._days)
+    def _follow(self) -> Following | None:
+        """Where WAL goes while this base is copied. None: elsewhere, by the settings; this one stays alone."""
+        found, by_itself = self._spool.keep_days(self._days), self._here.settings.backup_to
         if found is None or found.to != self._to:
+            if by_itself is not None and place_text(by_itself) != self._to:
+                return None
             found = self._spool.follow(self._to, self._days)
         return found
 
@@ -157,6 +166,7 @@ class _Backup:
                 self._store.remove_base(left)
         id_ = base_id(self._now(), self._days, secrets.token_hex(6))
         note.write_text(id_)
+        self._store.announce(id_)
         yield id_
         note.unlink()
 
@@ -172,9 +182,9 @@ class _Backup:
                 return entries, copied
             for done, entry in enumerate(missing):
                 self._tell("files of the archive copied", done, len(missing))
-                data = archive.store.read(entry, copies=False)
-                if sha256(data).hexdigest() != entry.sha256:
-                    raise ArchiveDamaged(f"{entry.path} differs from its manifest, so it is not backed up")
+                data = _read_whole(archive, entry)
+                if data is None:
+                    break  # it was merged with others meanwhile: look again
                 self._store.put_archive(entry, data)
                 there.add(entry.sha256)
                 copied += 1
@@ -196,7 +206,7 @@ class _Backup:
         span, parts, plain = stream_base(self._here.dsn, put, passed)
         return Base(
             id=id_,
-            chain=self._following.chain,
+            chain=self._following.chain if self._following is not None else secrets.token_hex(6),
             started_at=span.started_at,
             ended_at=span.ended_at,
             days=self._days,
@@ -214,7 +224,7 @@ class _Backup:
 
     def _ship(self) -> None:
         """WAL goes on flowing while a base is copied; an outage of the place will end the copy by itself."""
-        if time.monotonic() - self._shipped_at > SHIP_S:
+        if self._following is not None and time.monotonic() - self._shipped_at > SHIP_S:
             self._spool.take(self._following, self._store.key)
             self._spool.send(self._store)
             self._shipped_at = time.monotonic()
@@ -237,13 +247,35 @@ class _Backup:
         return found
 
 
+def _read_whole(archive: "ParquetArchive", entry: ArchiveFile) -> bytes | None:
+    """None: the manifest does not list it any more. Raises ArchiveDamaged."""
+    try:
+        data = archive.store.read(entry, copies=False)
+    except ArchiveDamaged:
+        if entry in archive.store.every_entry():
+            raise
+        return None
+    if sha256(data).hexdigest() != entry.sha256:
+        raise ArchiveDamaged(f"{entry.path} differs from its manifest, so it is not backed up")
+    return data
+
+
 def _files(data: Path) -> dict[str, bytes]:
-    """Small files of the data folder. The settings lose their secrets: a backup holds no master key."""
+    """Small files of the data folder."""
     found = {SECRET_FILE: (data / SECRET_FILE).read_bytes()}
     if (data / FILE_NAME).exists():
-        text = (data / FILE_NAME).read_text(encoding="utf-8")
-        found[FILE_NAME] = _SECRET_LINE.sub(r"# \1 = … was left out of the backup: give it again", text).encode()
+        found[FILE_NAME] = without_secrets((data / FILE_NAME).read_text(encoding="utf-8")).encode()
     return found
+
+
+def without_secrets(text: str) -> str:
+    """A settings file as a backup may hold it: no backup holds a key. One that hides a secret is left out whole."""
+    text = _SECRET_LINE.sub(r"# \1 = … was left out of the backup: give it again", text)
+    try:
+        hidden = set(SECRETS) & tomllib.loads(text).keys()  # a value over several lines, or a key of several parts
+    except tomllib.TOMLDecodeError:
+        hidden = set(SECRETS)
+    return "# left out of the backup: it held secrets\n" if hidden else text
 
 
 def put_ledger(here: "Session", store: BackupStore) -> None:

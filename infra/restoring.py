@@ -14,6 +14,7 @@ from infra.adapters.backup_key import NAME as BACKUP_KEY
 from infra.adapters.backup_store import BackupStore, decompressed
 from infra.adapters.base_backup import unpack_base
 from infra.adapters.data_folder import RESTORING, DataFolder
+from infra.adapters.disk import DOOR, MIB, Disk
 from infra.adapters.erasure_ledger import LedgerFile
 from infra.adapters.ledger_copies import add_copy
 from infra.adapters.master_key import NAME as MASTER_KEY
@@ -62,6 +63,7 @@ def restore(settings: Settings, source: str, at: datetime | None, tell: Tell, sa
     reach = _chosen(store, at)
     _refuse_newer(reach)
     _prove_master_key(settings, reach)
+    _refuse_without_room(data, reach)
     _clear(data)
     data.mkdir(parents=True, exist_ok=True)
     write_whole(data / RESTORING, json.dumps({"from": store.url, "base": reach.base.id}).encode())
@@ -126,6 +128,16 @@ def _refuse_newer(reach: Reach) -> None:
                 f"the backup's {which} database is at migration {number}, this build knows {newest}: restore it with "
                 f"the build that made it (touchfold {base.product}) or a newer one"
             )
+
+
+def _refuse_without_room(data: Path, reach: Reach) -> None:
+    needed = reach.base.plain_bytes + sum(entry.bytes for entry in reach.base.archive)
+    disk = Disk(data)
+    if not disk.has_room(DOOR, needed):
+        raise BackupRefused(
+            f"the disk of {data} has {disk.space().free // MIB:,} MiB free, and what is restored takes "
+            f"{needed // MIB:,} beside what is kept free: restore into a folder on a larger disk"
+        )
 
 
 def _prove_master_key(settings: Settings, reach: Reach) -> None:

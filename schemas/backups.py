@@ -2,6 +2,7 @@
 
     touchfold-backup.json                  what this is, and by which key it is sealed
     bases/<id>/part-00000 …                the cluster as pg_basebackup streams it, compressed, in parts
+    bases/<id>/begun                       put first: while there is no `base`, others remove nothing it may need
     bases/<id>/base                        put last: a base without it is none
     wal/<chain>/<segment>-<time>-<days>    WAL finished since; a chain has no gap, or ends there
     wal/<chain>/until                      up to which instant the chain is whole

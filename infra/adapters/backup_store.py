@@ -111,6 +111,10 @@ class BackupStore:
 
     # ------------------------------------------------------------ bases
 
+    def announce(self, id_: str) -> None:
+        """A base is under way: nobody removes what it may need."""
+        self.objects.put(f"bases/{id_}/begun", b"")
+
     def finish(self, base: Base) -> None:
         """From here on it is one."""
         self.put(f"bases/{base.id}/base", msgspec.json.encode(base))
@@ -187,27 +191,28 @@ class BackupStore:
 
     # ------------------------------------------------------------ removing
 
-    def prune(self, now: datetime, days: int, *, making: str | None = None, growing: str | None = None) -> Pruned:
+    def prune(self, now: datetime, days: int, *, growing: str | None = None) -> Pruned:
         """Remove what is older than it may be, and what nothing needs any more.
 
-        `making`: the base that is under way; `growing`: the chain of WAL that is. Without the key archive files stay.
+        While a base is under way, by whomever, what no base names may be its. `growing`: the chain of WAL that is
+        followed. Without the key what nothing needs stays until its time is over.
         """
         names = list(self.objects.names())
         whole = self.whole_ids(names)
         gone = [id_ for id_ in whole if is_due(*base_time(id_), days, now)]
-        begun = {id_ for name in names if (id_ := base_of(name)) is not None} - {*whole, making}
-        for id_ in [*gone, *(id_ for id_ in begun if _abandoned(id_, days, now))]:
+        begun = {id_ for name in names if (id_ := base_of(name)) is not None} - set(whole)
+        abandoned = {id_ for id_ in begun if _abandoned(id_, days, now)}
+        for id_ in [*gone, *sorted(abandoned)]:
             self.remove_base(id_)
         left = [id_ for id_ in whole if id_ not in gone]
         told = {name: each for name in names if (each := wal_name(name)) is not None}
         old = [name for name, each in told.items() if is_due(each.at, each.days, days, now)]
         archive: list[str] = []
-        if self._key is not None:
+        if self._key is not None and begun == abandoned:
             bases = [self.base(id_) for id_ in left]
             old = sorted({*old, *superfluous_wal(names, bases, growing)})
-            if making is None:
-                needed = {f"archive/{entry.sha256}" for base in bases for entry in base.archive}
-                archive = [name for name in names if name.startswith("archive/") and name not in needed]
+            needed = {f"archive/{entry.sha256}" for base in bases for entry in base.archive}
+            archive = [name for name in names if name.startswith("archive/") and name not in needed]
         self.objects.remove(old)
         self.objects.remove(archive)
         times = [base_time(id_)[0] for id_ in left] + [each.at for name, each in told.items() if name not in set(old)]

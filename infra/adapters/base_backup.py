@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO, Final, NamedTuple
 
 import pyarrow as pa
-from psycopg2.extensions import parse_dsn
+from psycopg2.extensions import make_dsn, parse_dsn
 
 from infra.adapters.embedded_postgres import binaries
 from infra.adapters.postgres import Dedicated
@@ -67,12 +67,9 @@ def _row(row: tuple[datetime, str] | None) -> tuple[datetime, str]:
 def _copy(dsn: str, sink: "_Parts", passed: Callable[[int], None]) -> int:
     parts = parse_dsn(dsn)
     password = parts.pop("password", "")
+    parts.pop("dbname", None)
     command = [
-        *(
-            str(binaries() / "pg_basebackup"),
-            "--dbname",
-            " ".join(f"{k}={v}" for k, v in parts.items() if k != "dbname"),
-        ),
+        *(str(binaries() / "pg_basebackup"), "--dbname", str(make_dsn(**parts))),
         *("-D", "-", "--format=tar", "--wal-method=fetch", "--checkpoint=fast", "--manifest-checksums=SHA256"),
         *("--label=touchfold", "--no-password"),
     ]

@@ -143,7 +143,7 @@ def _prune(settings: "Settings", destination: str | None, as_json: bool) -> None
     to = destination_of(settings, destination)
     store = open_store(settings, to)
     store.prove()
-    following = Spool(settings.data).following()
+    following = Spool(settings.data).following() if settings.data.exists() else None
     growing = following.chain if following is not None and following.to == to else None
     pruned = store.prune(datetime.now(UTC), settings.backup_days, growing=growing)
     if as_json:

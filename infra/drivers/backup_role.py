@@ -115,6 +115,9 @@ class _Role:
             self._flushed_at = time.monotonic()
         else:
             self._spool.send(store)
+            if self._told:
+                self._notes.write(following.to, following.days, trouble=None)
+                self._told = ""
         ledger = ledger_state(self._session.ledger_folder)
         if ledger != self._ledger:
             put_ledger(self._session, store)

@@ -177,6 +177,16 @@ def test_what_cannot_be_restored_is_refused_before_anything_is_written(
     assert "there is no backup" in elsewhere.stderr
 
 
+def test_a_backup_beside_the_one_of_the_settings_stands_alone_and_moves_no_wal(shop: Shop, tmp_path: Path) -> None:
+    place, settings = str(tmp_path / "beside"), {"BACKUP_TO": str(shop.data.parent / "backups")}
+    before = (shop.data / "backup" / "following.json").read_bytes()
+    told = result("backup", place, "--data", str(shop.data), **settings)
+    assert told["at"] == told["until"]
+    assert (shop.data / "backup" / "following.json").read_bytes() == before
+    inside = command("backup", str(shop.data / "copies"), "--data", str(shop.data))
+    assert "is in the data folder" in inside.stderr
+
+
 def test_a_backup_killed_in_its_middle_is_none_and_the_next_one_is_whole(shop: Shop, tmp_path: Path) -> None:
     place = tmp_path / "killed"
     for point in ("backup.part_put", "backup.finished"):
@@ -213,6 +223,30 @@ def test_a_bucket_takes_a_backup_and_gives_it_back(
     data = put_keys(shop.data, tmp_path / "data")
     assert result("restore", place, "--data", str(data), **settings)["events"] == 2
     shop.run("backup", str(shop.data.parent / "backups"))  # its WAL goes there again
+
+
+def test_wal_waits_sealed_while_its_place_is_away_health_says_so_and_it_goes_when_it_is_back(tmp_path: Path) -> None:
+    place, aside = tmp_path / "backups", tmp_path / "aside"
+    shop = Shop(tmp_path / "data", BACKUP_TO=str(place))
+    store_of_soon(shop, place)
+    place.rename(aside)
+    place.write_text("no folder any more")
+    shop.vault_rows("select pg_switch_wal()")
+    waiting = shop.data / "backup" / "waiting"
+    until(lambda: any(waiting.glob("*/*")), "sealed WAL that waits")
+
+    def problems() -> dict[str, str]:
+        return {each["check"]: each["detail"] for each in shop.up.get("/health").body["problems"]}
+
+    until(lambda: str(place) in problems().get("backups", ""), "health that says so")
+    shop.customer("ada")  # nothing else waits
+    assert not [path for path in (shop.data / "postgres" / "wal-out").iterdir() if path.name != "on"]
+    assert all(path.read_bytes().startswith(b"TFB1") for path in waiting.glob("*/*"))
+    place.unlink()
+    aside.rename(place)
+    until(lambda: not any(waiting.glob("*/*")) and "backups" not in problems(), "all that waited is sent")
+    assert shop.run("backup", "--verify")["whole"]
+    shop.up.stop()
 
 
 # --- a person's life, and what is gone in the end

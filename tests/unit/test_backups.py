@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from infra.adapters.backup_sealing import open_object, seal_object
-from infra.backing_up import next_at
+from infra.backing_up import next_at, without_secrets
 from schemas.backups import (
     Base,
     Until,
@@ -122,6 +122,17 @@ def test_any_altered_byte_of_an_object_is_found_and_so_is_another_place(at: int)
 def test_another_key_says_that_it_is_another_key() -> None:
     with pytest.raises(BackupKeyWrong, match="another backup key"):
         open_object(bytes(32), "x", seal_object(KEY, "x", b"plain"))
+
+
+@pytest.mark.parametrize(
+    "given",
+    ['master_key = "hunter2"', '"master_key" = "hunter2"', "  backup_key='hunter2' # x", 'database = """\nhunter2"""'],
+)
+def test_the_settings_in_a_backup_have_no_secret(given: str) -> None:
+    text = without_secrets(f'region = "DE"\n{given}\ncurrency = "EUR"\n')
+    assert "hunter2" not in text
+    assert "left out of the backup" in text
+    assert without_secrets('region = "DE"\nmaster_key_file = "/x"\n') == 'region = "DE"\nmaster_key_file = "/x"\n'
 
 
 def test_a_backup_is_due_once_a_day_in_the_deployments_time_and_a_missed_one_at_once() -> None:
