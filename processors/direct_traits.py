@@ -28,8 +28,7 @@ def open_direct(
     if not places:
         return values
     records = log.fetch(places)
-    for record, plain in zip(records, _open(sealer, records), strict=True):
-        traits = {} if plain is None else msgspec.json.decode(plain).get("traits", {})
+    for record, traits in zip(records, _traits(sealer, records), strict=True):
         for key, name in places[record.partition, record.offset]:
             if name in traits:
                 values[key][name] = traits[name]
@@ -45,12 +44,18 @@ def _readable(record: Stored) -> Record:
         raise StoreUnavailable(text, retry_after_s=60) from err
 
 
-def _open(sealer: Sealer, records: list[Stored]) -> list[bytes | None]:
+def _traits(sealer: Sealer, records: list[Stored]) -> list[dict[str, Any]]:
+    """The traits that each record sets: sealed ones opened, and those that were clear when it came."""
+    touchpoints = [_readable(record) for record in records]
     triples = []
-    for record in records:
-        touchpoint = _readable(record)
-        sealed = touchpoint.sealed
-        assert sealed is not None, "a direct trait's event has a sealed part"
-        key = bytes.fromhex(touchpoint.id.replace("-", ""))
-        triples.append((bytes.fromhex(sealed.key), a2b_base64(sealed.data), key))
-    return sealer.open_many(triples)
+    for touchpoint in touchpoints:
+        if touchpoint.sealed is not None:
+            key = bytes.fromhex(touchpoint.id.replace("-", ""))
+            triples.append((bytes.fromhex(touchpoint.sealed.key), a2b_base64(touchpoint.sealed.data), key))
+    opened = iter(sealer.open_many(triples) if triples else ())
+    found: list[dict[str, Any]] = []
+    for touchpoint in touchpoints:
+        plain = None if touchpoint.sealed is None else next(opened)
+        sealed = {} if plain is None else msgspec.json.decode(plain).get("traits", {})
+        found.append({**touchpoint.traits, **sealed})
+    return found

@@ -14,7 +14,7 @@ from typing import Any, Final, cast
 import msgspec
 
 from projections import state as st
-from projections.fold_code import matches, source_of
+from projections.fold_code import CORRECTED, IDENTIFIED, matches, source_of
 from projections.fold_event import FoldEvent, event_decoder
 from projections.order_summary import Maps, OrderSummaries, Summary
 from projections.orders import summed_up
@@ -83,7 +83,7 @@ class Fold:
         return cast(FoldEvent, event)
 
     def needs_sealed(self, event: FoldEvent) -> bool:
-        """Whether the event's sealed part holds a property that a definition compares or keeps."""
+        """Whether the event's sealed part holds a property or trait that a definition compares or keeps."""
         if event.sealed is None:
             return False
         needed = self._needs.get(event.type, self._any_needs)
@@ -215,6 +215,9 @@ def _sealed_needs(plan: Plan) -> dict[str, frozenset[str]]:
             if matches(stream, name) and stream.where:
                 used |= used_properties(plan.where[stream.where])
         needs[name] = frozenset(f"properties.{prop}" for prop in used)
+    attributes = frozenset(f"traits.{name}" for name in plan.declared.attributes)
+    for name in (IDENTIFIED, CORRECTED):
+        needs[name] = needs.get(name, needs[ANY_EVENT]) | attributes
     return needs
 
 
@@ -227,5 +230,6 @@ def _layout_hash(plan: Plan, time_zone: str, currency: str) -> str:
         [(r.currency, r.date, str(r.rate)) for r in defs.rates],
         sorted((n, s.rank) for n, s in defs.sources.items()),
         [(name, sorted(plan.closed(name))) for name in [*plan.event_names(), ANY_EVENT]],
+        sorted((name, trait.personal) for name, trait in defs.traits.items()),
     ]  # fmt: skip
     return sha256(json.dumps(parts).encode()).hexdigest()[:32]

@@ -1,7 +1,7 @@
 """What the generated code of a fold calls: ids, amounts, values as states keep them, traits. No I/O, no clock."""
 
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from decimal import Decimal
 from hashlib import blake2b
@@ -82,32 +82,56 @@ def converter(definitions: Definitions, base: str, days: LocalDays) -> Callable[
     return to_base
 
 
-def fold_traits(event: FoldEvent, state: State) -> None:
-    """The traits an event sets: attributes with their value, direct ones with the position that holds it."""
-    entries = state[st.TRAITS]
-    us, key = event.occurred_us, event.key
-    for name, value in event.traits.items():
-        form, stored = _trait_value(value)
-        st.put(entries, [name, 0, us, key, form, stored, event.partition, event.offset])
-    if event.sealed is not None:
-        for dotted in event.sealed.names:
-            if dotted.startswith("traits."):
-                name = dotted[7:]
-                st.put(entries, [name, 0, us, key, st.DIRECT, None, event.partition, event.offset])
+FoldTraits = Callable[[FoldEvent, State, Mapping[str, Any] | None], None]
 
 
-def fold_correction(event: FoldEvent, state: State) -> None:
-    """A correction by staff of the trait that the event is named by; one without a value withdraws it."""
-    name = event.name
-    if name is None:
-        return
-    form, stored = st.WITHDRAWN, None
-    if name in event.traits:
-        form, stored = _trait_value(event.traits[name])
-    elif event.sealed is not None and f"traits.{name}" in event.sealed.names:
-        form = st.DIRECT
-    stamp = (event.occurred_us, event.key)
-    st.put(state[st.TRAITS], [name + st.CORRECTED, 1, *stamp, form, stored, event.partition, event.offset])
+def traits_folders(definitions: Definitions) -> tuple[FoldTraits, FoldTraits]:
+    """The functions that fold an identify, and a correction by staff.
+
+    What is declared to be an attribute is kept with its value, also where it came sealed; what is declared personal
+    is kept as a direct trait, with the position that holds it, also where it came in clear. Of what nothing is
+    declared the record decides.
+    """
+    attributes = frozenset(name for name, trait in definitions.traits.items() if not trait.personal)
+    personal = frozenset(name for name, trait in definitions.traits.items() if trait.personal)
+
+    def clear(name: str, value: Any) -> tuple[int, Any]:
+        return (st.DIRECT, None) if name in personal else _trait_value(value)
+
+    def sealed(name: str, opened: Mapping[str, Any] | None) -> tuple[int, Any]:
+        found = (opened.get("traits") or {}) if opened is not None and name in attributes else {}
+        if name not in found or (type(found[name]) is dict and "$token" in found[name]):
+            return st.DIRECT, None
+        return _trait_value(found[name])
+
+    def fold_traits(event: FoldEvent, state: State, opened: Mapping[str, Any] | None) -> None:
+        """The traits an event sets."""
+        entries = state[st.TRAITS]
+        us, key = event.occurred_us, event.key
+        for name, value in event.traits.items():
+            form, stored = clear(name, value)
+            st.put(entries, [name, 0, us, key, form, stored, event.partition, event.offset])
+        if event.sealed is not None:
+            for dotted in event.sealed.names:
+                if dotted.startswith("traits."):
+                    name = dotted[7:]
+                    form, stored = sealed(name, opened)
+                    st.put(entries, [name, 0, us, key, form, stored, event.partition, event.offset])
+
+    def fold_correction(event: FoldEvent, state: State, opened: Mapping[str, Any] | None) -> None:
+        """A correction by staff of the trait that the event is named by; one without a value withdraws it."""
+        name = event.name
+        if name is None:
+            return
+        form, stored = st.WITHDRAWN, None
+        if name in event.traits:
+            form, stored = clear(name, event.traits[name])
+        elif event.sealed is not None and f"traits.{name}" in event.sealed.names:
+            form, stored = sealed(name, opened)
+        stamp = (event.occurred_us, event.key)
+        st.put(state[st.TRAITS], [name + st.CORRECTED, 1, *stamp, form, stored, event.partition, event.offset])
+
+    return fold_traits, fold_correction
 
 
 def _trait_value(value: Any) -> tuple[int, Any]:

@@ -6,11 +6,10 @@ from projections import state as st
 from projections.fold_calls import (
     converter,
     derive,
-    fold_correction,
-    fold_traits,
     read_raw,
     storable,
     text_id,
+    traits_folders,
 )
 from projections.plan import Plan, SlotPlan, Stream
 from projections.predicates import DYNAMIC, HELPERS, SCALED, TEXT, Source, compare, moment_reader, tree
@@ -20,6 +19,7 @@ from schemas.definitions import ANY_EVENT, CANCEL_TYPES, ORDER_TYPES, REFUND_TYP
 from schemas.money import currency_of
 
 IDENTIFIED: Final = "profile.identified"
+CORRECTED: Final = "trait.corrected"
 
 
 def source_of(plan: Plan, days: LocalDays, currency: str, order_cap: int | None) -> Source:
@@ -30,13 +30,13 @@ def source_of(plan: Plan, days: LocalDays, currency: str, order_cap: int | None)
     )}  # fmt: skip
     space |= {
         **HELPERS, "text_id": text_id, "storable": storable, "read_raw": read_raw, "derive": derive,
-        "fold_traits": fold_traits, "fold_correction": fold_correction,
         "currency_of": currency_of, "BASE": currency,
         "DAYS": days.cache.get, "day_of": days.day, "moment": moment_reader(days),
         "to_base": converter(plan.definitions, currency, days),
         "RANK": {name: source.rank for name, source in plan.definitions.sources.items()}.get,
     }  # fmt: skip
     src = Source(space, days)
+    src.namespace["fold_traits"], src.namespace["fold_correction"] = traits_folders(plan.definitions)
     handlers: dict[str, str] = {}
     names = [*plan.event_names(), ANY_EVENT]
     for i, name in enumerate(names):
@@ -126,9 +126,9 @@ def _apply(src: Source, plan: Plan) -> None:
         "        s[2] = [us, key]",
         "t = e.type",
         f"if t == {IDENTIFIED!r}:",
-        "    fold_traits(e, s)",
-        "elif t == 'trait.corrected':",
-        "    fold_correction(e, s)",
+        "    fold_traits(e, s, opened)",
+        f"elif t == {CORRECTED!r}:",
+        "    fold_correction(e, s, opened)",
         "h = H(t, H_DEFAULT) if t != 'custom' else C(e.name, C_DEFAULT)",
         "if h is not None:",
         "    h(e, s, us, key, opened)",

@@ -33,15 +33,15 @@ def open_records(sealer: Sealer, stored: Sequence[Stored]) -> list[tuple[Record,
 def direct_traits(
     log: EventLog, sealer: Sealer, places: Sequence[Mapping[str, tuple[int, int]]]
 ) -> list[dict[str, Any]]:
-    """Sealed traits by name, for each mapping of names to the position that holds them; erased ones are left out.
+    """Direct traits by name, for each mapping of names to the position that holds them; erased ones are left out.
 
     One read of the log for all. Identifiers stand as their tokens: `with_values`.
     """
     wanted = {place for each in places for place in each.values()}
     stored = log.fetch(wanted) if wanted else []
     traits = {
-        (each.partition, each.offset): plain.get("traits", {})
-        for each, (_, plain) in zip(stored, open_records(sealer, stored), strict=True)
+        (each.partition, each.offset): {**record.traits, **plain.get("traits", {})}
+        for each, (record, plain) in zip(stored, open_records(sealer, stored), strict=True)
     }
     return [
         {name: traits[place][name] for name, place in each.items() if name in traits.get(place, {})} for each in places

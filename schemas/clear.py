@@ -23,6 +23,7 @@ _TIME: Final = re.compile(
 
 
 _ADDRESS: Final = re.compile(r"[^\s@/]+(?:@|%40)(?!\d(?:\.\d)?x\.)[^\s@/]+\.[a-z]{2}", re.IGNORECASE)  # no logo@2x.png
+_LONG: Final = re.compile(r"\d{7}", re.ASCII)
 _E164: Final = re.compile(r"\+\d{8,15}", re.ASCII)
 
 
@@ -209,7 +210,7 @@ def _properties(
                 out[name] = value
                 continue
             if name not in rules.sealed and (rules.unknown or (name == "products" and kind is list)):
-                _nested(value, name, "properties." + name, names, out, hidden, rules, lines=name == "products")
+                _nested(value, name, _named("properties", name), names, out, hidden, rules, lines=name == "products")
                 continue
         elif name in clear_names and kind is not Ref:
             out[name] = _money(value) if name in MONEY and (kind is float or kind is int) else _plain(kind, value)
@@ -218,10 +219,17 @@ def _properties(
             out[name] = _plain(kind, value)
         else:
             hidden[name] = _exact(value)
-            names.append("properties." + name)
+            names.append(_named("properties", name))
     if hidden:
         sealed["properties"] = hidden
     return out
+
+
+def _named(section: str, name: str) -> str:
+    """The dotted name of what is sealed. Names are clear: one that holds an address or a long number becomes `*`."""
+    if not name.isidentifier() and (_addresses(name) or _LONG.search(name)):
+        name = "*"
+    return f"{section}.{name}"
 
 
 def _are_codes(values: list[Any]) -> bool:
@@ -293,7 +301,7 @@ def _part_dict(value: Mapping[str, Any], dotted: str, names: list[str], rules: C
         known = line and name in rules.lines
         if kind is dict or kind is list:
             if rules.unknown:
-                _nested(each, name, f"{dotted}.{name}", names, out, hidden, rules)
+                _nested(each, name, _named(dotted, name), names, out, hidden, rules)
                 continue
         elif kind is str:
             if known and not _addresses(each):
@@ -306,7 +314,7 @@ def _part_dict(value: Mapping[str, Any], dotted: str, names: list[str], rules: C
             out[name] = _plain(kind, each)
         else:
             hidden[name] = _exact(each)
-            names.append(f"{dotted}.{name}")
+            names.append(_named(dotted, name))
     return (out if out or not hidden else None), (hidden or None)
 
 
@@ -377,12 +385,12 @@ def _context(context: Mapping[str, Any], rules: Clear, names: list[str]) -> tupl
         elif known is not None and kind is not list and kind is not Ref and not _holds_address(value):
             out[name] = _plain(kind, value)
         elif kind is list and rules.unknown:
-            _nested(value, name, "context." + name, names, out, hidden, rules)
+            _nested(value, name, _named("context", name), names, out, hidden, rules)
         elif rules.unknown and kind is not dict and _is_clear(kind, value):
             out[name] = _plain(kind, value)
         else:
             hidden[name] = _exact(value)
-            names.append("context." + name)
+            names.append(_named("context", name))
     return out, hidden
 
 
@@ -409,11 +417,11 @@ def _context_part(
             rest[key] = each
     if rest:
         mark = len(names)
-        more, closed = _part_dict(rest, "context." + name, names, rules, line=False)
+        more, closed = _part_dict(rest, _named("context", name), names, rules, line=False)
         clear |= more or {}
         if not clear:
             del names[mark:]
-            names.append("context." + name)
+            names.append(_named("context", name))
             closed = _exact(value)
         if closed is not None:
             hidden[name] = closed
@@ -431,7 +439,7 @@ def _traits(
             out[name] = _exact(value)
         else:
             hidden[name] = _exact(value)
-            names.append("traits." + name)
+            names.append(_named("traits", name))
     if hidden:
         sealed["traits"] = hidden
     return out

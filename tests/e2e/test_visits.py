@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 import subprocess
 import zipfile
 from pathlib import Path
@@ -277,6 +278,35 @@ def test_somebody_is_invited_and_follows_the_link(visit: Visit, shop: Shop, scre
     page.wait_for_selector(".tf-main")
     page.get_by_label("Account").click()
     expect(page.get_by_text("Role: staff")).to_be_visible()
+
+
+def test_an_undeclared_field_is_shown_and_decided_once(visit: Visit, shop: Shop, screens: Path) -> None:
+    page = visit.sign_in("admin")
+    visit.open("/sources")
+    page.get_by_placeholder("Name of a new source").fill("gym")
+    page.get_by_role("button", name="Create").click()
+    expect(page.get_by_text("The write key of gym")).to_be_visible()
+    key = next(text for block in page.locator(".tf-pre").all() if (text := block.inner_text()).startswith("wk_"))
+    item = {"userId": "gym-1", "event": "Weighed", "properties": {"kilos": 81, "remark": "for Ada"}}
+    address = f"{page.url.removesuffix('/sources')}/v1/track"
+    command = ["curl", "-sS", address, "-u", f"{key}:", "-d", json.dumps(item), "-H", "Content-Type: application/json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout) == {"success": True}
+    kilos = page.locator(".tf-field", has_text="Weighed").filter(has_text="kilos")
+    remark = page.locator(".tf-field", has_text="Weighed").filter(has_text="remark")
+    for _ in range(20):  # visible to SQL within a second
+        visit.open("/sources")
+        page.get_by_text("Undeclared fields").wait_for()
+        if kilos.count():
+            break
+    expect(kilos.get_by_text("integer")).to_be_visible()
+    expect(kilos.get_by_text(re.compile("100.%"))).to_be_visible()
+    page.screenshot(path=screens / "sources-fields.png", full_page=True)
+    remark.get_by_role("button", name="Personal", exact=True).click()
+    expect(remark).to_have_count(0)
+    kilos.get_by_role("button", name="Not personal").click()
+    page.get_by_role("button", name="It is not personal").click()
+    expect(kilos).to_have_count(0)
 
 
 # --- the audit log, and the end of a session -----------------------------------------------------------------------

@@ -184,7 +184,9 @@ def test_doctor_names_what_is_wrong_and_what_to_do(tmp_path: Path) -> None:
     assert result("status", "--data", str(tmp_path))["accepted"] == 0
     _damage(tmp_path, "update log_head set next_offset = 3 where partition = 1")
     _damage(tmp_path, "update progress set next_offset = 9 where partition = 2")
-    (tmp_path / "archive" / "manifest.jsonl").write_text("not a line of ours\n{}\n")
+    manifest = tmp_path / "archive" / "manifest.jsonl"
+    manifest.write_text("not a line of ours\n{}\n")
+    manifest.chmod(0o600)
     done = command("doctor", "--data", str(tmp_path), "--json")
     assert done.returncode == 1
     found = _bad(json.loads(done.stdout))

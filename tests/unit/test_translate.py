@@ -207,6 +207,16 @@ def test_an_unknown_value_of_a_line_or_of_the_context_is_sealed_whatever_its_typ
     )
 
 
+def test_a_name_that_is_an_address_or_a_long_number_is_no_name_in_clear() -> None:
+    value: dict[str, Any] = {"ada@example.com": 1, "+14155552671": 2, "4155552671": {"n": 1}, "2026-12-01": 3}
+    parts = split(value, {"ada@example.com": {"n": 1}}, {"ada@example.com": 1}, NO_RULES, frozenset())
+    assert parts.names == [
+        "context.*", *["properties.*"] * 3, "properties.2026-12-01", "traits.*",
+    ]  # fmt: skip
+    assert (parts.properties, parts.context, parts.traits) == ({}, {}, {})
+    assert parts.sealed["properties"] == value
+
+
 def test_with_unknown_clear_numbers_booleans_and_times_are_clear_and_other_strings_sealed() -> None:
     value = {
         "n": 3, "f": 1.5, "yes": True, "none": None, "day": "2026-12-01", "at": "2026-12-01T10:00:00.5+01:00",

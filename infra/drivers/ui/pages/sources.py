@@ -17,7 +17,6 @@ from infra.undeclared import Undeclared, declare, of_session
 from schemas.errors import TouchfoldError
 from schemas.roles import SOURCES
 
-FIELDS: Final = 50  # rows
 Counts = tuple[int | None, int, str | None]  # events today, refused today, the newest event; None: not counted yet
 SNIPPETS: Final = {
     "curl": """curl -u {key}: {url}/v1/track -H 'Content-Type: application/json' -d '{{
@@ -174,11 +173,11 @@ class _Sources:
             with ui.element("div").classes("tf-row tf-head tf-source"):
                 for label in ("Event", "Field", "Kind", "Events", "Filled", ""):
                     ui.label(label)
-            for each in found[:FIELDS]:
+            for each in found:
                 self._field_row(each)
 
     def _field_row(self, each: Undeclared) -> None:
-        with ui.element("div").classes("tf-row tf-source").props(f"data-field={each.event}.{each.field}"):
+        with ui.element("div").classes("tf-row tf-source tf-field"):
             ui.label(each.event).classes("tf-cut").props("dir=auto")
             ui.label(each.field).classes("tf-cut tf-strong").props("dir=auto")
             ui.label(each.kind or "–").classes("tf-muted")
