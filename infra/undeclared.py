@@ -13,6 +13,7 @@ from schemas.control import Control
 from schemas.errors import BadRequest, Problem, ReaderTooOld, RecordUnreadable
 from schemas.ports import EventLog, Sealer
 from schemas.record import Stored, decode
+from schemas.touchpoint_fields import personal_traits
 
 if TYPE_CHECKING:
     from infra.bootstrap import Session
@@ -81,7 +82,8 @@ def _is_open(each: Undeclared, definitions: Mapping[str, Any]) -> bool:
     if each.kind == _IDENTIFIER:
         return False
     if each.event == TRAITS:
-        return each.field not in (definitions.get("traits") or {})
+        name = each.field.partition(".")[0]
+        return each.field not in (definitions.get("traits") or {}) and name not in personal_traits()
     rules = clear_rules(declared_of(definitions), each.event, each.event)
     line = each.field.removeprefix("products.")
     return each.field not in rules.names | rules.sealed and not (line != each.field and line in rules.lines)

@@ -68,6 +68,11 @@ _NAMED_PEOPLE: Final = (
     "street", "zip", "postal_code", "title", "text", "query", "url", "referrer", "ip",
 )  # fmt: skip
 
+_TRAITS_OF_PEOPLE: Final = (
+    "name", "first_name", "last_name", "firstName", "lastName", "username", "birthday", "date_of_birth", "address",
+    "street", "zip", "postal_code", "avatar",
+)  # fmt: skip
+
 FIELDS: Final[tuple[Field, ...]] = (
     # ---- who: whatever the event
     Field(EVERY, "userId", "text", clear=False, identifier="user_id"),
@@ -81,6 +86,7 @@ FIELDS: Final[tuple[Field, ...]] = (
     Field(EVERY, "context.device.id", "text", clear=False, identifier="device_id"),
     Field(EVERY, "context.externalIds[].id", "text", clear=False, identifier="its type"),
     *_personal("properties", *_NAMED_PEOPLE),
+    *_personal("traits", *_TRAITS_OF_PEOPLE),
     # ---- the commerce fields, of every event
     *_texts(
         EVERY,
@@ -164,6 +170,12 @@ def personal_properties(type_: str) -> frozenset[str]:
     """Properties that are known to be personal: a computed trait that reads one does not make it clear."""
     known = {field.name for field in FIELDS if not field.clear and _is_property(field)}
     return frozenset(known - clear_properties(type_))
+
+
+@cache
+def personal_traits() -> frozenset[str]:
+    """Traits that are known to be personal, whoever sends them."""
+    return frozenset(field.name for field in FIELDS if not field.clear and field.field.startswith("traits."))
 
 
 def texts_of(type_: str) -> frozenset[str]:
