@@ -13,7 +13,7 @@ import pyarrow as pa
 from schemas.archive import ArchiveFile, MergingStore, Turns
 from schemas.clear import Declared
 from schemas.clear_view import ClearView, Open, hash_of
-from schemas.errors import ArchiveDamaged, KeyMissing, ProgressConflict, SealBroken
+from schemas.errors import ArchiveDamaged, KeyMissing, ProgressConflict, ReaderTooOld, SealBroken
 from schemas.event_columns import event_table, originals
 from schemas.record import CURRENT, Reader
 
@@ -74,7 +74,7 @@ class Rewriter:
             self.store.rewrite(entry, view.hash, lambda table: self._remade(table, view), self.turns.check)
         except ProgressConflict:
             return  # another writer has merged or rewritten it
-        except (ArchiveDamaged, KeyMissing, SealBroken) as err:
+        except (ArchiveDamaged, KeyMissing, SealBroken, ReaderTooOld) as err:  # the others go on
             if entry.path not in self.bad:
                 self.alarm(f"{entry.path} is not rewritten: {err.message}")
             self.bad[entry.path] = self.now() + BAD_S
