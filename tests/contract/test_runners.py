@@ -352,6 +352,18 @@ def test_aborted_records_are_never_seen_and_the_markers_of_transactions_are_pass
     assert sum(len(each.records) for batches in work.applied for each in batches) == stage.applied()
 
 
+def test_a_tombstone_is_handed_on_as_nothing_at_its_place(stage: Stage) -> None:
+    stage.produce(40)
+    producer = Producer(stage.access.confluent())
+    producer.produce(stage.topic, None, partition=1)
+    assert producer.flush(30) == 0
+    stage.sent[1].append(b"")
+    stage.produce(40, start=40)
+    with stage.worker(ChainWork(stage.dsn)):
+        stage.settle()
+    assert stage.progress() == stage.ends()
+
+
 def test_a_poison_batch_stops_its_partition_alone_and_is_salvaged_after_its_tries(stage: Stage) -> None:
     stage.produce(40)
     stage.send(1, POISON, b"after it")

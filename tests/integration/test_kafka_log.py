@@ -25,7 +25,8 @@ from infra.adapters.kafka_producing import AckedProducer, Placed
 from infra.settings import load
 from schemas.errors import LogTruncated, ServiceFailed, StoreUnavailable, TooLarge
 from schemas.ports import EventLog
-from schemas.record import Pending, Stored
+from schemas.record import Pending, Stored, decode
+from schemas.waits import UNREADABLE, isolate
 from tests.kafka_broker import Cluster, Kafka
 from tests.secure_kafka import SCRAM, SecureCluster
 
@@ -129,6 +130,21 @@ def test_aborted_records_are_not_read_and_what_lies_behind_them_is(access: Kafka
     assert len(gap) >= 50
     assert log.fetch([(1, offset) for offset in gap]) == []
     assert log.read(1, gap[7], 10) == [Stored(*after, b"after")]
+
+
+def test_a_tombstone_is_a_record_of_nothing_at_its_place(access: KafkaAccess, log: KafkaLog) -> None:
+    """Whoever writes one by hand: it is set aside as what nobody can read, and nothing behind it is lost."""
+    [before] = log.append([pending(1, b"before")])
+    producer = Producer(access.confluent())
+    producer.produce(access.topic(EVENTS), None, bytes(16), 1)
+    assert producer.flush(WAIT_S) == 0
+    [after] = log.append([pending(1, b"after")])
+    place = (1, before[1] + 1)
+    assert after == (1, before[1] + 2)
+    assert read_all(log, 1) == [Stored(*before, b"before"), Stored(*place, b""), Stored(*after, b"after")]
+    assert log.fetch([place, after]) == [Stored(*place, b""), Stored(*after, b"after")]
+    (bad,) = isolate(read_all(log, 1)[1:2], lambda record: decode(record.value)).bad
+    assert (bad.record.offset, bad.rule) == (place[1], UNREADABLE)
 
 
 def test_an_end_of_aborted_records_is_an_end(access: KafkaAccess, log: KafkaLog) -> None:

@@ -260,9 +260,8 @@ def _archive_card(state: Mapping[str, Any]) -> _Card:
         return _Card("Archived", what, "the log keeps what no file holds", f"{trouble}.", ("archive",))
     held = f"events in {words.count(state['archive_files'])} files, {words.size(state['archive_bytes'])} of Parquet"
     waits = state["archive_merging"]
-    return _Card(
-        "Archived", words.count(state["archived"]), f"{held}; {words.count(waits)} wait to be merged" if waits else held
-    )
+    note = f"{held}; {words.count(waits)} wait to be merged" if waits else held
+    return _Card("Archived", words.count(state["archived"]), note, checks=("archive",))
 
 
 def _backup_card(notes: Sequence[Note], now: datetime) -> _Card:
