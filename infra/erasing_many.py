@@ -12,7 +12,6 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
-from uuid import UUID
 
 from infra.adapters.erasure_ledger import replace_file
 from infra.erasing import eraser, settle_or_note
@@ -257,11 +256,3 @@ def summary_of(results: Results, note: dict[str, Any]) -> Summary:
         malformed=sum("malformed" in each for each in lines),
         note=note,
     )
-
-
-def run_id(text: str) -> str:
-    """The id of a run as it may stand in a file's name. Raises BadRequest."""
-    try:
-        return UUID(text).hex
-    except ValueError as err:
-        raise BadRequest("not the id of a list of erasures", [Problem("id", "is no UUID")]) from err
