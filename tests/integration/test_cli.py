@@ -47,6 +47,7 @@ def test_the_help_of_a_command_names_the_data_folder(name: str) -> None:
     groups = dict.fromkeys(("source", "token", "user", "segment", "dead-letters"), "list") | {
         "topics": "plan",
         "record": "show",
+        "key": "rotate",
     }
     arguments = [name, *([groups[name]] if name in groups else []), "--help"]
     shown = CliRunner().invoke(build_app(arguments), arguments)
