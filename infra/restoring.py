@@ -28,6 +28,7 @@ from infra.checks import note_offsets
 from infra.settings import FILE_NAME, Settings
 from schemas.backups import Reach, choose, time_of, wal_object
 from schemas.errors import BackupRefused, MasterKeyWrong, SchemaNewer
+from schemas.failpoints import failpoint
 
 if TYPE_CHECKING:
     from infra.bootstrap import Session
@@ -190,6 +191,7 @@ def _write_cluster(data: Path, store: BackupStore, reach: Reach, at: datetime | 
     unpack_base(
         base.parts, store.read, folder / "cluster", lambda done: tell("bytes of the base restored", done, total)
     )
+    failpoint("restore.unpacked")
     times = {each.segment: each for each in store.wal() if each.chain == base.chain}
     behind = sum(each.is_segment and name > base.first_segment for name, each in times.items())
 

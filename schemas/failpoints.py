@@ -47,6 +47,7 @@ NAMES: Final = frozenset(
         "backup.archive_copied",
         "backup.part_put",
         "backup.finished",
+        "restore.unpacked",
         "rotate.begun",
         "rotate.stepped",
         "publish.after_ack",

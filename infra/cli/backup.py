@@ -190,11 +190,13 @@ def restore(
     """
     import os
 
+    from infra.bootstrap import arm_failpoint
     from infra.cli.progress import progress
     from infra.restoring import restore as run
     from infra.settings import load
 
     settings = load(os.environ, data=data)
+    arm_failpoint(settings, "cli")
     instant = None if at is None else _instant(at)
     with progress() as tell:
         done = run(settings, source, instant, tell, say)

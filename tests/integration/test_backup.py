@@ -105,7 +105,7 @@ def test_an_instant_between_two_new_customers_is_restored_with_one_of_them(
         told = result("restore", str(backups), *(("--at", at) if at else ()), "--data", str(data))
         assert told["events"] == len(who)
         assert {name for name in ("ada", "bob") if knows(data, name)} == who
-        assert result("rebuild", "--check", "--data", str(data))["equal"]
+    assert result("rebuild", "--check", "--data", str(data))["equal"]
 
 
 def test_nothing_in_a_backup_can_be_read_without_its_key(shop: Shop, backups: Path) -> None:
@@ -130,25 +130,24 @@ def test_a_flipped_byte_is_found_by_name_by_verify_and_by_restore(shop: Shop, ba
     shutil.copytree(backups, copy)
     [part] = copy.glob("bases/*/part-00000")
     [until_] = copy.glob("wal/*/until")
-    wal = sorted(path for path in copy.glob("wal/*/*") if path.name != "until")[-1]
-    for path in (part, until_, wal, *copy.glob("bases/*/base")):
-        whole = path.read_bytes()
-        path.write_bytes(whole[:-30] + bytes([whole[-30] ^ 4]) + whole[-29:])
-        done = command("backup", str(copy), "--verify", "--json", "--data", str(shop.data))
-        assert done.returncode == 1
-        name = path.relative_to(copy).as_posix()
-        assert any(name in each for each in json.loads(done.stdout)["problems"]), done.stdout
-        data = put_keys(shop.data, tmp_path / f"of-{path.name}")
-        refused = command("restore", str(copy), "--data", str(data))
-        assert refused.returncode == 1
-        assert name in refused.stderr
-        assert "Traceback" not in refused.stderr
+    wal = sorted(path for path in copy.glob("wal/*/*") if path.name != "until")
+    store = store_of(shop, copy)
+    for path in (part, until_, wal[-1], *copy.glob("bases/*/base"), *copy.glob("ledger/*")):
+        whole, name = path.read_bytes(), path.relative_to(copy).as_posix()
+        path.write_bytes(whole[:-10] + bytes([whole[-10] ^ 4]) + whole[-9:])
+        assert [name in each for each in store.verify()] == [True]
+        if path in {part, wal[-1]}:
+            refused = command("restore", str(copy), "--data", str(put_keys(shop.data, tmp_path / f"of-{path.name}")))
+            assert (refused.returncode, name in refused.stderr) == (1, True), refused.stderr
+            assert "Traceback" not in refused.stderr
         path.write_bytes(whole)
-    wal.unlink()
-    gap = sorted(path for path in copy.glob("wal/*/*") if path.name != "until" and ".backup" not in path.name)
-    gap[len(gap) // 2].unlink()
     done = command("backup", str(copy), "--verify", "--json", "--data", str(shop.data))
-    assert "gap" in done.stdout
+    assert json.loads(done.stdout) == {"whole": True, "problems": []}
+    segments = [path for path in wal if ".backup" not in path.name]
+    segments[len(segments) // 2].unlink()
+    assert any("gap" in each for each in store.verify())
+    part.unlink()
+    assert any(f"{part.relative_to(copy)} is missing" in each for each in store.verify())
 
 
 def test_what_cannot_be_restored_is_refused_before_anything_is_written(
@@ -203,13 +202,38 @@ def test_a_restore_killed_in_its_middle_is_begun_again_and_nothing_starts_on_the
     shop: Shop, backups: Path, tmp_path: Path
 ) -> None:
     data = put_keys(shop.data, tmp_path / "data")
-    told = result("restore", str(backups), "--data", str(data))
-    (data / "restoring.json").write_text("{}")  # as a killed one leaves it
+    killed = command("restore", str(backups), "--data", str(data), TEST="1", FAILPOINT="cli@restore.unpacked")
+    assert killed.returncode == -9
     half = command("status", "--data", str(data))
     assert "half restored" in half.stderr
-    assert result("restore", str(backups), "--data", str(data))["events"] == told["events"] == 2
+    assert result("restore", str(backups), "--data", str(data))["events"] == 2
 
 
+@pytest.mark.long
+def test_a_drill_restores_aside_compares_and_leaves_nothing(shop: Shop) -> None:
+    before = sorted(shop.data.parent.iterdir())
+    done = command("doctor", "--drill", "--json", "--data", str(shop.data))
+    found = {each["check"]: each for each in json.loads(done.stdout)}
+    assert (found["drill"]["ok"], "says equal" in found["drill"]["detail"]) == (True, True), found["drill"]
+    assert (found["backups"]["ok"], found["copies"]["ok"]) == (True, True)
+    assert sorted(shop.data.parent.iterdir()) == before
+
+
+def test_a_bucket_and_a_folder_hold_objects_alike(object_store: ObjectStore, tmp_path: Path) -> None:  # noqa: F811
+    bucket = f"s3://{object_store.bucket()}/some/prefix"
+    for objects in (objects_at(bucket, object_store.endpoint), objects_at(str(tmp_path / "a" / "b"))):
+        assert (objects.names(), objects.get("x"), objects.get("x/y")) == ({}, None, None)
+        for name, data in {"x/1": b"one", "x/2": b"", "y": b"why"}.items():
+            objects.put(name, data)
+        objects.put("x/1", b"another")
+        assert objects.names() == {"x/1": 7, "x/2": 0, "y": 3}
+        assert objects.names("x/") == {"x/1": 7, "x/2": 0}
+        assert (objects.get("x/1"), objects.get("x/2")) == (b"another", b"")
+        objects.remove(["x/1", "x/2", "not/there"])
+        assert objects.names() == {"y": 3}
+
+
+@pytest.mark.long
 def test_a_bucket_takes_a_backup_and_gives_it_back(
     shop: Shop,
     object_store: ObjectStore,  # noqa: F811

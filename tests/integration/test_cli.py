@@ -48,6 +48,7 @@ def test_the_help_of_a_command_names_the_data_folder(name: str) -> None:
         "archive": "merge",
         "topics": "plan",
         "record": "show",
+        "key": "rotate",
     }
     arguments = [name, *([groups[name]] if name in groups else []), "--help"]
     shown = CliRunner().invoke(build_app(arguments), arguments)

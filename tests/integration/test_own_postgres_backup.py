@@ -7,6 +7,7 @@ import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
 
+import pytest
 from psycopg2.extensions import make_dsn
 
 from infra.adapters.embedded_postgres import EmbeddedPostgres, binaries
@@ -48,6 +49,7 @@ def customer(data: Path, name: str, **settings: str) -> None:
     assert told["accepted"] == 1
 
 
+@pytest.mark.long
 def test_the_commands_of_the_docs_restore_to_an_instant_and_the_erased_stay_erased(tmp_path: Path) -> None:
     backup, restore = commands_of_the_docs(tmp_path)
     archive = f"archive_command = 'cp %p {tmp_path}/wal/%f'\ncluster_name = ''\nfsync = off\n"
