@@ -23,6 +23,8 @@ from infra.adapters.migrations import migrate
 from infra.adapters.postgres import Uuid
 from infra.adapters.postgres_search import PostgresSearch
 from infra.adapters.vault_suppressed import FEWEST, SuppressedList
+from infra.erasing_many import Results, erase_list
+from infra.people_files import Person
 from processors.search_index import SearchIndexer
 from processors.worker import Compiled
 from schemas.record import decode
@@ -69,9 +71,12 @@ def live_and_erase(world: World, folder: Path) -> dict[str, Any]:
         known["words"][email] = keyed(search_key(world.vault.hash_key), f"w:{email.split('@')[0].split('-')[1]}")
     world.rows("checkpoint")
     known["before"] = joins(folder, known)
-    for person in PEOPLE:
-        world.eraser.erase(*person[1], suppress=person in SUPPRESSED, force=True)
+    for person in SUPPRESSED:
+        world.eraser.erase(*person[1], suppress=True, force=True)
         world.settle()
+    rest = [Person(line, *person[1]) for line, person in enumerate(PEOPLE[len(SUPPRESSED) :], 1)]
+    erase_list(world.eraser, rest, [], Results(folder / "receipts.jsonl", len(rest)), lambda *_: None, force=True)
+    world.settle()
     return known
 
 
