@@ -111,3 +111,4 @@ def _purge(here: "Session") -> None:
     """Every process forgets, and rows under the old key leave the table, its indexes and the WAL of a data folder."""
     with closing(PostgresVaultRows(here.vault_dsn)) as rows:
         rows.destroy([])
+        rows.clean()
