@@ -248,13 +248,15 @@ def _tables(node: Mapping[str, Any], named: set[str]) -> Iterable[str]:
 
 
 def _columns(nodes: Iterable[Mapping[str, Any]], named: set[str]) -> frozenset[str] | None:
-    """Every column named, or None where a star, DESCRIBE, a natural join or a whole row may stand for any."""
+    """Every column named, or None where a star, DESCRIBE, a natural join, a row or another name may be any."""
     found: set[str] = set()
     rows = set(named) | set(TABLES)
     for node in nodes:
         kind = node.get("type")
         if kind in ("STAR", "SHOW_REF", "PIVOT") or node.get("ref_type") == "NATURAL":
             return None
+        if kind == "BASE_TABLE" and node.get("column_name_alias"):
+            return None  # FROM orders AS o(a, b): they are named by other names
         rows.add(str(node.get("alias", "")).lower())
         found.update(str(name).lower() for name in node.get("using_columns", ()))
         if kind == "COLUMN_REF":
@@ -383,6 +385,13 @@ def bases_of(use: Use) -> frozenset[str]:
 def _joins_events(use: Use) -> bool:
     """Whether `orders` needs each base event: much of what is asked of orders needs no event at all."""
     return "orders" in use.tables and (use.columns is None or not use.columns.isdisjoint(_OF_EVENT))
+
+
+def order_columns(use: Use) -> frozenset[str] | None:
+    """The columns of `orders` and `refunds` that a statement needs; None: maybe all."""
+    if use.columns is None or "order_lines" in use.tables:
+        return None
+    return use.columns | {"event_id"} if _joins_events(use) else use.columns
 
 
 def view_statements(use: Use) -> list[str]:

@@ -1,12 +1,13 @@
 """`orders` and `refunds` of SQL as Arrow: what the fold made of each profile's order events, and nothing else. Pure."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from operator import attrgetter
 from typing import Any, Final
 
 import pyarrow as pa
 
-from projections.orders import order_slots, orders_of, whole
-from projections.state import ORDERS, OVERFLOW
+from projections.orders import order_slots, orders_of, summed_up, whole
+from projections.state import ORDERS, OVERFLOW, REFUNDS
 from schemas.errors import SqlRefused
 from schemas.event_columns import MONEY, TIME, UUID, money_array
 from schemas.money import LIMIT
@@ -15,65 +16,73 @@ from schemas.record import uuid_text
 PART: Final = 20_000
 
 
-def _fields(*columns: tuple[str, Any]) -> list["pa.Field[Any]"]:
-    return [pa.field(name, type_) for name, type_ in columns]
+def _none(_row: object) -> None:
+    """Of a column that is made otherwise."""
 
 
-_ORDERS: Final = pa.schema(
-    _fields(
-        ("event_id", UUID), ("order_id", pa.string()), ("profile_id", UUID), ("occurred_at", TIME), ("revenue", MONEY),
-        ("refunded", MONEY), ("currency", pa.string()), ("base_revenue", MONEY), ("base_refunded", MONEY),
-        ("missing_rate", pa.int64()),
-    )
-)  # fmt: skip
-_REFUNDS: Final = pa.schema(
-    _fields(
-        ("refund_id", UUID), ("order_id", pa.string()), ("profile_id", UUID), ("occurred_at", TIME), ("amount", MONEY),
-        ("currency", pa.string()), ("base_amount", MONEY), ("of_order", pa.bool_()),
-    )
-)  # fmt: skip
+# Column -> its type, and its value of an order or refund; `profile_id` is of neither.
+_ORDERS: Final[dict[str, tuple[Any, Callable[[Any], Any]]]] = {
+    "event_id": (UUID, lambda order: uuid_text(order.event)),
+    "order_id": (pa.string(), attrgetter("order_id")),
+    "profile_id": (UUID, _none),
+    "occurred_at": (TIME, attrgetter("occurred_us")),
+    "revenue": (MONEY, attrgetter("revenue")),
+    "refunded": (MONEY, attrgetter("refunded")),
+    "currency": (pa.string(), attrgetter("currency")),
+    "base_revenue": (MONEY, attrgetter("base_revenue")),
+    "base_refunded": (MONEY, attrgetter("base_refunded")),
+    "missing_rate": (pa.int64(), attrgetter("missing_rate")),
+}
+_REFUNDS: Final[dict[str, tuple[Any, Callable[[Any], Any]]]] = {
+    "refund_id": (UUID, lambda refund: uuid_text(refund.event)),
+    "order_id": (pa.string(), attrgetter("order_id")),
+    "profile_id": (UUID, _none),
+    "occurred_at": (TIME, attrgetter("occurred_us")),
+    "amount": (MONEY, attrgetter("amount")),
+    "currency": (pa.string(), attrgetter("currency")),
+    "base_amount": (MONEY, attrgetter("base_amount")),
+    "of_order": (pa.bool_(), attrgetter("of_order")),
+}
 
 
 def order_tables(
-    states: Iterable[tuple[bytes | None, bytes]], leaves: Mapping[bytes, Sequence[bytes]]
+    states: Iterable[tuple[bytes | None, bytes]],
+    leaves: Mapping[bytes, Sequence[bytes]],
+    columns: frozenset[str] | None = None,
 ) -> tuple[pa.Table, pa.Table]:
     """The two tables from (profile id or None for nobody, packed state), and the leaves of profiles over the cap.
 
-    Raises SqlRefused while an earlier version's profile over the cap waits to be folded again.
+    `columns`: those that are asked for, None for all; the others are null. Raises SqlRefused while an earlier
+    version's profile over the cap waits to be folded again.
     """
-    orders, refunds = _Rows(_ORDERS), _Rows(_REFUNDS)
+    orders, refunds = _Rows(_ORDERS, columns), _Rows(_REFUNDS, columns)
     for profile_id, packed in states:
-        state = whole(order_slots(packed), leaves.get(profile_id or b"", ()))
+        state = order_slots(packed)
+        if summed_up(state):
+            state = whole(state, leaves.get(profile_id or b"", ()))
         if state[ORDERS] == OVERFLOW:
             raise SqlRefused("a customer with very many orders is being read again after the upgrade: ask again soon")
-        if not (state[ORDERS] or state[ORDERS + 1]):
-            continue
-        owner = None if profile_id is None else uuid_text(profile_id)
-        mine, theirs = orders_of(state)
-        orders.add(
-            (
-                *(uuid_text(o.event), o.order_id, owner, o.occurred_us, o.revenue, o.refunded, o.currency),
-                *(o.base_revenue, o.base_refunded, o.missing_rate),
-            )
-            for o in mine
-        )
-        refunds.add(
-            (uuid_text(r.event), r.order_id, owner, r.occurred_us, r.amount, r.currency, r.base_amount, r.of_order)
-            for r in theirs
-        )
+        if state[ORDERS] or state[REFUNDS]:
+            mine, theirs = orders_of(state)
+            orders.add(profile_id, mine)
+            refunds.add(profile_id, theirs)
     return orders.table(), refunds.table()
 
 
 class _Rows:
-    """Gathers rows; they become columns a part at a time: as tuples they take ten times the memory."""
+    """Gathers rows; they become columns a part at a time, for as objects they take ten times the memory."""
 
-    def __init__(self, schema: pa.Schema) -> None:
-        self._schema = schema
+    def __init__(self, columns: Mapping[str, tuple[Any, Callable[[Any], Any]]], wanted: frozenset[str] | None) -> None:
+        self._columns = columns
+        self._wanted = frozenset(columns) if wanted is None else wanted
+        self._schema = pa.schema([pa.field(name, type_) for name, (type_, _) in columns.items()])
         self._parts: list[pa.Table] = []
-        self._rows: list[tuple[Any, ...]] = []
+        self._rows: list[Any] = []
+        self._owners: list[bytes | None] = []
 
-    def add(self, rows: Iterable[tuple[Any, ...]]) -> None:
+    def add(self, owner: bytes | None, rows: Sequence[Any]) -> None:
         self._rows += rows
+        self._owners += [owner] * len(rows)
         if len(self._rows) >= PART:
             self._flush()
 
@@ -82,17 +91,17 @@ class _Rows:
         return pa.concat_tables(self._parts)
 
     def _flush(self) -> None:
-        self._parts.append(_table(self._schema, self._rows))
-        self._rows = []
+        arrays = [self._array(name, type_, value) for name, (type_, value) in self._columns.items()]
+        self._parts.append(pa.Table.from_arrays(arrays, schema=self._schema))
+        self._rows, self._owners = [], []
 
-
-def _table(schema: pa.Schema, rows: list[tuple[Any, ...]]) -> pa.Table:
-    columns: list[Any] = [list(column) for column in zip(*rows, strict=True)] if rows else [[] for _ in schema]
-    arrays = [
-        money_array([_told(amount) for amount in column]) if field.type == MONEY else pa.array(column, field.type)
-        for field, column in zip(schema, columns, strict=True)
-    ]
-    return pa.Table.from_arrays(arrays, schema=schema)
+    def _array(self, name: str, type_: Any, value: Callable[[Any], Any]) -> Any:
+        if name not in self._wanted:
+            return pa.nulls(len(self._rows), type_)
+        if name == "profile_id":
+            return pa.array([None if owner is None else uuid_text(owner) for owner in self._owners], type_)
+        values = list(map(value, self._rows))
+        return money_array([_told(amount) for amount in values]) if type_ == MONEY else pa.array(values, type_)
 
 
 def _told(amount: int | None) -> int | None:

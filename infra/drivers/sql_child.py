@@ -154,7 +154,7 @@ def _bases(request: Request, use: sql.Use) -> tuple[dict[str, Any], list[Wait], 
         "_not_applied": snapshot.not_applied,
     }
     if wanted & {"_orders", "_refunds"}:
-        made |= _orders(snapshot)
+        made |= _orders(snapshot, sql.order_columns(use))
     if wanted & {"_profiles", "_segments", "_memberships"}:
         made |= _people(snapshot, request.at_us, use.columns)
     return {name: made[name] for name in wanted}, snapshot.left_out, _warnings(request, use, snapshot, entries)
@@ -239,10 +239,10 @@ def _people(snapshot: sql_snapshot.Snapshot, at_us: int, columns: frozenset[str]
     }
 
 
-def _orders(snapshot: sql_snapshot.Snapshot) -> dict[str, pa.Table]:
+def _orders(snapshot: sql_snapshot.Snapshot, columns: frozenset[str] | None) -> dict[str, pa.Table]:
     from query import sql_orders  # noqa: PLC0415  # the projections take 0.1 s to import
 
-    orders, refunds = sql_orders.order_tables(snapshot.orders, snapshot.leaves)
+    orders, refunds = sql_orders.order_tables(snapshot.orders, snapshot.leaves, columns)
     return {"_orders": orders, "_refunds": refunds}
 
 

@@ -251,6 +251,28 @@ def test_orders_follow_the_order_rule(data: Data) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "select c from orders as o(a, b, c, d, e) where e > 0",
+        "select o.source from orders o",
+        'select "SOURCE" from orders',
+        "with w as (select * from orders) select source from w",
+        "select source from orders natural join (select 'A' as order_id)",
+        "select (o).source from orders o",
+        "select x.source from (from orders) x",
+        "select columns('sour.*') from orders",
+    ],
+)
+def test_a_column_is_read_however_it_is_named(data: Data, statement: str) -> None:
+    """Only what a statement needs is made of orders."""
+    records = [record(1, "ada", "pos.purchase", source="till", order_id="A", revenue="20")]
+    data.add(records)
+    own(data.dsn, ["ada"])
+    store_states(data.dsn, records, ["ada"])
+    assert data.rows(statement) == [["till"]]
+
+
 def test_profiles_segments_and_memberships_are_what_was_decided(data: Data) -> None:
     definitions = parse_documents([("test.yaml", DEFINITIONS)])
     fold = compile_fold(definitions, time_zone="UTC", currency="EUR")
