@@ -23,7 +23,9 @@ def audit_of(here: "Session") -> PostgresAudit:
 
 
 def coded(here: "Session", text: str) -> list[str]:
-    """The words of a search as the audit log has them: hashes under the day's key, which is destroyed after 30 days.
+    """The words of a search as the audit log has them: hashes under the day's key.
+
+    It is destroyed after 30 days, and by each erasure.
 
     Never beside the profile that was found: a hash and a name to guess would lead to it.
     """

@@ -393,7 +393,8 @@ class PostgresVault:
         def select(cursor: Cursor) -> list[tuple[bytes, bytes]]:
             cursor.execute(
                 "select token, key_wrapped from identifiers where token = any(%(tokens)s) union all "
-                "select token, key_wrapped from daily_keys where token = any(%(tokens)s)",
+                "select token, key_wrapped from daily_keys where token = any(%(tokens)s) union all "
+                "select token, key_wrapped from word_keys where token = any(%(tokens)s)",
                 {"tokens": Uuids(tokens)},
             )
             return [(row[0], bytes(row[1])) for row in cursor.fetchall()]
@@ -407,16 +408,19 @@ class PostgresVault:
 
     def daily_token(self, day: date) -> bytes:
         """The token of the key that seals a day's dead letters without identifiers. Made when first asked for."""
+        return self._token_of_day("daily_keys", day)
+
+    def _token_of_day(self, table: str, day: date) -> bytes:
         _ = self.hash_key
         token, key = secrets.token_bytes(16), secrets.token_bytes(32)
 
         def take(cursor: Cursor) -> bytes:
             wrapped = self._learnt(cursor).wrap(key, token)
             cursor.execute(
-                "insert into daily_keys values (%s, %s, %s) on conflict (day) do nothing",
+                f"insert into {table} values (%s, %s, %s) on conflict (day) do nothing",
                 (day, Uuid(token), wrapped),
             )
-            cursor.execute("select token from daily_keys where day = %s", (day,))
+            cursor.execute(f"select token from {table} where day = %s", (day,))
             row = cursor.fetchone()
             assert row is not None, "daily key deleted while we looked"
             return bytes(row[0])
@@ -424,18 +428,19 @@ class PostgresVault:
         return self._retry(take)
 
     def daily_codes(self, words: Sequence[str], day: date | None = None) -> dict[date, list[str]]:
-        """By day, 16 hex digits for each word: its hash under the day's key, which tells nothing once that is gone.
+        """By day, 16 hex digits for each word: its hash under the day's key, which tells nothing once that is gone:
+        after 30 days, or with the next erasure.
 
         Of `day`, whose key is made when first asked for; without it of every day that still has a key.
         """
         if day is None:
-            days = self._read(_daily_tokens)
-            keys = self._keys(set(days))
+            days = self._read(_word_tokens)
+            keys = self._load_keys(list(days)) if days else {}
         else:
             today, token = self._today
             keys = self._recall_keys([token]) if today == day else {}
-            if not keys:  # a new day, or a restored vault
-                token = self.daily_token(day)
+            if not keys:  # a new day, an erasure, or a restored vault
+                token = self._token_of_day("word_keys", day)
                 self._today = day, token
                 keys = self._keys({token})
             days = {token: day}
@@ -445,9 +450,10 @@ class PostgresVault:
         }
 
     def expire_daily_keys(self, before: date) -> int:
-        """Destroy the daily keys older than `before`; what they sealed opens no more. Returns how many."""
+        """Destroy the keys of days before `before`; what they sealed opens no more. Returns how many seal letters."""
 
         def delete(cursor: Cursor) -> int:
+            cursor.execute("delete from word_keys where day < %s", (before,))
             cursor.execute("delete from daily_keys where day < %s", (before,))
             return cursor.rowcount
 
@@ -470,8 +476,8 @@ class ErasedTokens:
         self._database.close()
 
 
-def _daily_tokens(cursor: Cursor) -> dict[bytes, date]:
-    cursor.execute("select token, day from daily_keys")
+def _word_tokens(cursor: Cursor) -> dict[bytes, date]:
+    cursor.execute("select token, day from word_keys")
     return {bytes(token): day for token, day in cursor.fetchall()}
 
 

@@ -21,6 +21,7 @@ LEASES_S: Final = 60.0  # a door renews its lease within seconds, or it has ende
 _NEEDS: Final = (
     Need("identifiers", ("select", "delete", "maintain")),
     Need("suppressed", ("select", "insert", "delete", "maintain")),
+    Need("word_keys", ("delete", "maintain")),
     Need("leases", ("select", "delete")),
     Need("vault_meta", ("select", "update")),
 )
@@ -80,6 +81,8 @@ class PostgresVaultRows:
             with connection.cursor() as cursor:
                 cursor.execute("select pg_advisory_lock(%s)", (DESTROY_LOCK,))  # given back with the connection
                 cursor.execute("delete from identifiers where token = any(%s)", (Uuids(list(tokens)),))
+                if tokens:  # hashes of searched words tell nothing from here on: one may be followed by a view of them
+                    cursor.execute("delete from word_keys")
                 self.forget_everywhere(LEASES_S)
 
     def clean(self) -> None:
@@ -93,8 +96,11 @@ class PostgresVaultRows:
             with connection.cursor() as cursor:
                 cursor.execute("select pg_advisory_lock(%s)", (DESTROY_LOCK,))
                 if not is_ours(cursor):
-                    cursor.execute("vacuum (truncate false, index_cleanup on) identifiers")
+                    cursor.execute("vacuum (truncate false, index_cleanup on) identifiers, word_keys")
                     return
+                cursor.execute("set lock_timeout = '60s'")
+                cursor.execute("truncate word_keys")  # what came since was for the log of some seconds
+                cursor.execute("reset lock_timeout")
             rewrite(connection)
             with connection.cursor() as cursor:
                 end_wal(cursor)

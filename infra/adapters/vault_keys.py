@@ -1,8 +1,8 @@
 """The vault's master key, which becomes another one while everything runs.
 
-What it wraps: the hash key and the check in `vault_meta`, and a key in each row of `identifiers` and `daily_keys`
-(`WRAPPED`). Nothing is derived from it. While these are wrapped anew, either key opens the other (`key_rotation`), so a
-process may start with either, and one that runs learns the new key with the next epoch of its lease.
+What it wraps: the hash key and the check in `vault_meta`, and a key in each row of `_TABLES`. Nothing is derived from
+it. While these are wrapped anew, either key opens the other (`key_rotation`), so a process may start with either, and
+one that runs learns the new key with the next epoch of its lease.
 """
 
 from collections.abc import Sequence
@@ -28,9 +28,10 @@ BATCH: Final = 2_000  # rows: some 20 ms
 _NEXT_AAD: Final = b"next master key"
 _PREVIOUS_AAD: Final = b"previous master key"
 _LEASES_S: Final = 60.0
-_TABLES: Final = ("identifiers", "daily_keys")
+_TABLES: Final = ("identifiers", "daily_keys", "word_keys")
 _PASSES: Final = (*_TABLES, *_TABLES)  # the second round meets what was added under the old key during the first
-_PLACE: Final = {"identifiers": "hash", "daily_keys": "convert_to(day::text, 'UTF8')"}
+_DAY: Final = "convert_to(day::text, 'UTF8')"
+_PLACE: Final = {"identifiers": "hash", "daily_keys": _DAY, "word_keys": _DAY}
 META: Final = "select hash_key_wrapped, master_check from vault_meta"
 
 
@@ -127,7 +128,8 @@ class KeyRotation:
             opened(MasterKeys.of(self._key), row)
             cursor.execute(
                 "insert into key_rotation select true, %s, %s, %s, '', 0,"
-                " 2 * ((select count(*) from identifiers) + (select count(*) from daily_keys)), 0, 0",
+                " 2 * ((select count(*) from identifiers) + (select count(*) from daily_keys)"
+                " + (select count(*) from word_keys)), 0, 0",
                 (seal(AESGCM(self._key), new, _NEXT_AAD), seal(AESGCM(new), self._key, _PREVIOUS_AAD), at),
             )
         failpoint("rotate.begun")

@@ -134,14 +134,19 @@ def audit(
     verify: Annotated[bool, typer.Option("--verify", help="check that no entry was altered or removed")] = False,
     limit: Annotated[int, typer.Option("--limit", min=1, help="so many entries, the newest first")] = 50,
     words: Annotated[
-        str | None, typer.Option("--searched", metavar="WORDS", help="only searches for these, of the last 30 days")
+        str | None,
+        typer.Option(
+            "--searched",
+            metavar="WORDS",
+            help="only searches for these, of the last 30 days and since the last erasure",
+        ),
     ] = None,
     data: DATA = None,
     as_json: JSON = False,
 ) -> None:
     """Show who looked at whom and who did what, or check that the list is whole: also against the ledger.
 
-    Searches hold hashes of their words under a key of the day, which is destroyed after 30 days.
+    Searches hold hashes of their words under a key of the day, which is destroyed after 30 days and by each erasure.
 
     Example: touchfold audit --verify
     """

@@ -10,7 +10,7 @@ import struct
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ PEOPLE = [
     [("user_id", f"person-{name}"), ("email", f"{name}.smith-{name}@example.com"), ("device_id", f"device-{name}")]
     for name in ("anna", "berta", "clara", "dora", "emma", "frida")
 ]
+DAY = date(2026, 1, 31)  # on which somebody searched
 SUPPRESSED = PEOPLE[:4]  # with three identifiers, and the first of them with nine
 
 
@@ -69,6 +70,8 @@ def live_and_erase(world: World, folder: Path) -> dict[str, Any]:
         known["tokens"][email] = token_of_all(world, person[0])
         known["hashes"][email] = world.vault.hash_of(*person[1])
         known["words"][email] = keyed(search_key(world.vault.hash_key), f"w:{email.split('@')[0].split('-')[1]}")
+    known["codes"] = world.vault.daily_codes(["smith"], DAY)
+    ((known["word_key"],),) = world.rows("select key_wrapped from word_keys", vault=True)
     world.rows("checkpoint")
     known["before"] = joins(folder, known)
     for person in SUPPRESSED:
@@ -126,6 +129,17 @@ def test_no_file_has_a_hash_of_the_address_and_a_token_of_the_log(
     still = {each.token for record in logged for each in record.ids}
     assert all(token.hex() in still for tokens in known["tokens"].values() for token in tokens), "purchases are there"
     assert joins(folder, known) == set()
+
+
+def test_no_guess_can_be_tried_against_the_words_that_were_searched_for(
+    attacked: tuple[World, Path, dict[str, Any]],
+) -> None:
+    """They are in the audit log, and the view of the profile that was found may be the entry after them."""
+    world, folder, known = attacked
+    assert known["codes"].keys() == {DAY}
+    assert known["codes"] not in ({}, world.vault.daily_codes(["smith"]), world.vault.daily_codes(["smith"], DAY))
+    key = bytes(known["word_key"])
+    assert [path for path in folder.rglob("*") if path.is_file() and key in path.read_bytes()] == []
 
 
 def test_nobody_who_is_not_suppressed_has_a_hash_anywhere(attacked: tuple[World, Path, dict[str, Any]]) -> None:
