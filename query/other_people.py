@@ -14,8 +14,12 @@ from schemas.ports import OpenIdentifier
 
 OTHERS: Final = "[another person's]"
 _EMAIL: Final = re.compile(r"[^\s@<>()\[\],;:\"']+@[^\s@<>()\[\],;:\"']+\.[^\s@<>()\[\],;:\"']+")
-_NUMBER: Final = re.compile(r"(?<![\w.])(?:\+|00)\d[\d\s()./-]{5,18}\d(?!\w)")
+# Not a part of an id such as W007-0007-4001: what is joined by a hyphen to letters or digits is no number to call.
+_NUMBER: Final = re.compile(r"(?<![\w.])(?<!\w-)(?:\+|00)\d[\d\s()./-]{5,18}\d(?!-?\w)")
 _PHONE_NAMES: Final = re.compile(r"phone|mobile|telephone|\btel\b|fax", re.IGNORECASE)
+_IDS: Final = re.compile(
+    r"(^|_)(id|ids|sku|code|number|ref|reference)$|[a-z]Ids?$"
+)  # an order's number, never a phone's
 _OTHERS_NAMES: Final = re.compile(
     r"^(gift|recipient|receiver|giftee|friend|referee|referred|invitee|invited|beneficiary|companion|emergency_contact)"
     r"s?(_?(name|first_?name|last_?name|email|e_?mail|phone|mobile|address|street|city|zip|postcode|to|person|details))?$",
@@ -84,6 +88,10 @@ def _text(text: str, own: Own, name: str) -> str:
         and not own.has("phone", text)
     ):
         return OTHERS
+    if any(text == value for _, value in own.values):
+        return text
     if "@" in text:
         text = _EMAIL.sub(lambda found: found[0] if own.has("email", found[0].rstrip(".")) else OTHERS, text)
+    if _IDS.search(name):
+        return text
     return _NUMBER.sub(lambda found: found[0] if own.has("phone", found[0]) else OTHERS, text)
