@@ -63,7 +63,7 @@ def _erase_file(
         for each in wrong:
             typer.echo(f"line {each.line} {each.reason}", err=True)
         if not yes:
-            typer.echo(f"{len(people)} lines name people; {len(wrong)} lines cannot be used.", err=True)
+            typer.echo(f"lines that name people: {len(people):,}; that cannot be used: {len(wrong):,}.", err=True)
             typer.confirm("This cannot be undone. Erase?", abort=True, err=True)
         path = receipts or file.with_name(f"{file.name}.receipts.jsonl")
         summary = _run_file(here, people, wrong, path, force=force, suppress=suppress)
@@ -94,15 +94,16 @@ def _tell_of_many(summary: "Summary", path: Path, *, as_json: bool) -> None:
         said = summary._asdict()
         typer.echo(json.dumps(said | said.pop("note") | {"receipts": str(path)}))
     else:
-        typer.echo(f"erased {summary.erased} people; the receipts are in {path}")
+        people = "1 person" if summary.erased == 1 else f"{summary.erased:,} people"
+        typer.echo(f"erased {people}; the receipts are in {path}")
         for count, what in (
-            (summary.same, "lines name one of them again"),
-            (summary.unknown, "lines name nobody"),
-            (summary.refused, "lines need --force, for they may be more than one person"),
-            (summary.malformed, "lines cannot be used"),
+            (summary.same, "naming one of them again"),
+            (summary.unknown, "naming nobody"),
+            (summary.refused, "needing --force: that may be more than one person"),
+            (summary.malformed, "that cannot be used"),
         ):
             if count:
-                typer.echo(f"{count} {what}")
+                typer.echo(f"{count:,} {'line' if count == 1 else 'lines'} {what}")
     if summary.refused or summary.malformed:
         raise typer.Exit(1)
 
