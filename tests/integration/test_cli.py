@@ -49,6 +49,7 @@ def test_the_help_of_a_command_names_the_data_folder(name: str) -> None:
         "topics": "plan",
         "record": "show",
         "key": "rotate",
+        "fields": "list",
     }
     arguments = [name, *([groups[name]] if name in groups else []), "--help"]
     shown = CliRunner().invoke(build_app(arguments), arguments)
