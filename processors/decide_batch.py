@@ -269,6 +269,8 @@ class Decider:
             state = unpack(row.state)
             was = pack(list(told(state)))  # folding changes lists in place
             large = summed_up(state)
+            if not large and self.fold.overflowed(state):
+                continue  # of a build that kept no tree: its entries are in the log alone
             if large:
                 summary = summary_of(state)
                 self.fold.make_room(state)

@@ -10,6 +10,7 @@ from itertools import cycle, islice
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlencode, urlsplit
+from uuid import UUID
 
 import psycopg2
 import pytest
@@ -27,7 +28,7 @@ COMMANDS: Final = (
     ("erase", "user_id:c2", "--yes"),
 )
 SEGMENT: Final = "segments: {buyers: {description: Who bought, when: {trait: lifetime_orders, op: gte, value: 1}}}\n"
-PAGES: Final = ("/", "/customers", "/segments", "/sources", "/live", "/system", "/team")
+PAGES: Final = ("/", "/customers", "/segments", "/sources", "/live", "/system", "/team", "/audit")
 
 
 class World:
@@ -89,6 +90,7 @@ class World:
                 "offset": 0,
             },
             "letter_id": "0" * 32,
+            "list_id": UUID(int=0),
         }
         found = [route.format_map(values) for route, methods in routes.items() if "get" in methods]
         return [*(path for path in found if not path.endswith("/stream")), *PAGES]
