@@ -73,8 +73,9 @@ def import_files(
     with session(data, say=say) as here:
         secret = here.vault().hash_key
         source = Source(files, read, secret)
-        declare(here, read, mapping.name)
         _settle(here, "applying what came before")
+        here.disk.check()
+        declare(here, read, mapping.name)  # counts for what comes; nobody waits here for the past to follow
         with services_of(here) as services:
             result = _run(Importer(services, source), source)
         _settle(here, "applying and deciding")

@@ -49,6 +49,11 @@ MERGING = (  # test_archive_merging.py
     *("archive.merge_written", "archive.merge_put", "archive.merge_listed", "archive.retired"),
     *("archive.manifest_written", "archive.manifest_renamed"),
 )
+ELSEWHERE = (  # test_archive_rewriting, test_backup, test_key_rotation, test_erasing_many
+    *("archive.rewrite_listed", "archive.rewrite_put", "archive.rewrite_written"),
+    *("backup.archive_copied", "backup.finished", "backup.part_put", "restore.unpacked"),
+    *("rotate.begun", "rotate.stepped", "erase_many.after_chunk"),
+)
 READING_THE_INBOX = ("inbox.after_append",)  # in test_inbox
 RANDOM_ROLES = ("http", "worker", "archive", "postgres")
 REACHED_S = 30.0
@@ -121,7 +126,7 @@ def a_shop(tmp_path: Path) -> Iterator[Shop]:
 
 def test_every_failpoint_has_its_place_in_these_tests() -> None:
     placed = [*UNDER_LOAD["http"], *UNDER_LOAD["worker"], *ARCHIVING, *SWAPPING, *ERASING, *IMPORTING, *PUBLISHING]
-    placed += [*READING_THE_INBOX, *MERGING]
+    placed += [*READING_THE_INBOX, *MERGING, *ELSEWHERE]
     assert sorted(placed) == sorted(NAMES)
 
 
