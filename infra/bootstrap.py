@@ -22,6 +22,7 @@ from infra.adapters.connection_pool import Lane
 from infra.adapters.data_folder import DataFolder, Running
 from infra.adapters.disk import WORKER, Disk, room_needed
 from infra.adapters.embedded_postgres import EmbeddedPostgres, lost
+from infra.adapters.erased_tokens import ErasedTokens
 from infra.adapters.erasure_ledger import LEDGER
 from infra.adapters.erasure_upgrade import part_hashes_from_tokens
 from infra.adapters.kafka_access import KafkaAccess
@@ -32,7 +33,8 @@ from infra.adapters.own_postgres import OwnPostgres
 from infra.adapters.postgres import Database
 from infra.adapters.postgres_control import insert_revision
 from infra.adapters.postgres_log import PostgresLog
-from infra.adapters.vault import ErasedTokens, PostgresVault, vault_is_new
+from infra.adapters.vault import PostgresVault
+from infra.adapters.vault_proof import vault_is_new
 from infra.connections import embedded_connections, take_share
 from infra.settings import Deployment, Settings
 from schemas import failpoints

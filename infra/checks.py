@@ -172,7 +172,7 @@ def vault(main: Database, vault_database: Database, key: Callable[[], bytes] | N
 
     `key` reads the key that a start would read; None where the settings hold it, which no file can lose.
     """
-    from infra.adapters.vault import prove  # noqa: PLC0415  # cryptography
+    from infra.adapters.vault_proof import prove  # noqa: PLC0415  # cryptography
 
     with vault_database.reading() as cursor:
         prove(cursor, key() if key is not None else None)

@@ -6,7 +6,8 @@ the past about three times cheaper. Bounded: memory is flat as the log grows.
 
 from typing import Final
 
-from processors.fold_batch import Batch, Folder, not_folded, save_states
+from processors.applied import Batch, not_folded
+from processors.fold_batch import Folder, save_states
 from projections.state import State
 from schemas.store import Advance
 

@@ -13,11 +13,12 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from processors.applied import Applied, not_folded
 from processors.check_figures import FigureSums
 from processors.check_identity import Grouped, earliest, owners_of, packed
 from processors.direct_traits import open_direct
 from processors.external_sort import Scratch, Sorter, joined
-from processors.fold_batch import Applied, Folder, not_folded
+from processors.fold_batch import Folder
 from processors.worker import Compiled, Services, folder_of
 from projections.state import State
 from schemas.identity_rules import DEFAULT_RULES

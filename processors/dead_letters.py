@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from hashlib import blake2b
 
-from processors.fold_batch import Applied
+from processors.applied import Applied
 from schemas.dead_letters import DeadLetter
 from schemas.ports import Clock, Sealer
 from schemas.record import Stored, from_us

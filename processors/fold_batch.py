@@ -7,14 +7,14 @@ from binascii import a2b_base64
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple, NoReturn
+from typing import Final, NoReturn
 
 import msgspec
 
+from processors.applied import Applied, Batch, Report, newest_of, not_folded, register_row
 from processors.fresh import Fresh, Seen
 from projections.figures import add_events
 from projections.fold import Fold
-from projections.fold_event import FoldEvent
 from projections.state import State
 from schemas.dead_letters import DeadLetter
 from schemas.errors import FoldFailed, KeyMissing, ReaderTooOld, RecordUnreadable, SealBroken, TouchfoldError
@@ -36,47 +36,6 @@ from schemas.store import (
 from schemas.waits import Bad, Wait, isolate
 
 _CACHE: Final = 100_000  # signatures whose evidence is known to be stored; about 40 MB with their tokens
-
-
-class Batch(NamedTuple):
-    """Records of one partition from `start` on; `end` is the next offset after them."""
-
-    partition: int
-    start: int
-    end: int
-    records: Sequence[Stored]
-    watermark_us: int  # received_at of the first record not in any batch yet, else the clock's (design C8)
-
-
-class Applied(NamedTuple):
-    """One event on its way into a state, decoded once."""
-
-    event: FoldEvent
-    key: bytes
-    digest: bytes
-    tokens: tuple[tuple[str, bytes], ...]
-    signature: bytes
-    partition: int
-    offset: int
-    received_us: int
-    occurred_us: int
-
-    @property
-    def rank(self) -> tuple[int, int, int]:
-        """Which of two copies counts: the lower (design C3)."""
-        return self.received_us, self.partition, self.offset
-
-
-@dataclass
-class Report:
-    """What a batch came to, for counters and tests."""
-
-    records: int = 0
-    applied: int = 0
-    duplicates: int = 0
-    conflicts: int = 0
-    quarantined: int = 0
-    erased: int = 0
 
 
 class _Again(Exception):
@@ -281,7 +240,7 @@ class Folder:
             else:
                 losers.append((each, other.digest))
         gone = tx.erased({token for each in winners.values() for _, token in each.tokens})
-        rows = [_row(each, gone) for each in winners.values()]
+        rows = [register_row(each, gone) for each in winners.values()]
         present = {row.event_key: row for row in tx.register(rows)}
         others = self._registered_elsewhere(tx, winners, present)
         replaced: list[tuple[Applied, RegisterRow]] = []
@@ -293,7 +252,7 @@ class Folder:
                 losers.append((mine, row.digest))
         self._unseat(tx, replaced, report)
         mine_now = [mine for mine, _ in replaced]
-        tx.replace_register([_row(each, gone) for each in mine_now])
+        tx.replace_register([register_row(each, gone) for each in mine_now])
         self._set_aside(tx, losers, report)
         counted = [*winners.values(), *mine_now]
         self._count(tx, counted, [others[row.event_key] for _, row in replaced])
@@ -405,7 +364,7 @@ class Folder:
             shard = shards.setdefault(number, {})
             shard.setdefault(each.signature, []).append(each)
         marks = [
-            NewMark(self.revision, shard, "fold", {signature: _newest(events) for signature, events in of.items()})
+            NewMark(self.revision, shard, "fold", {signature: newest_of(events) for signature, events in of.items()})
             for shard, of in shards.items()
         ]
         seen: list[dict[bytes, Seen]] = [
@@ -529,25 +488,6 @@ def save_states(
     tx.lay_off(revision, off)
 
 
-def _newest(events: Sequence[Applied]) -> tuple[int, bytes]:
-    """The newest stamp of some events."""
-    if len(events) == 1:
-        return events[0].occurred_us, events[0].key
-    return max((each.occurred_us, each.key) for each in events)
-
-
-def _row(each: Applied, gone: set[bytes]) -> RegisterRow:
-    erased = bool(gone) and bytes.fromhex(each.event.route_key) in gone
-    verdict = Verdict.ERASED if erased else Verdict.APPLIED
-    return RegisterRow(each.key, each.digest, each.partition, each.offset, each.signature, verdict)
-
-
 def _received_at(records: Sequence[Stored], offset: int) -> int:
     """When the record at an offset was received; 0 where it does not say: the watermark stays where it is."""
     return next((received_us(each.value) or 0 for each in records if each.offset == offset), 0)
-
-
-def not_folded(each: Applied, err: Exception) -> FoldFailed:
-    """The error of a record that was applied once and that this fold cannot take."""
-    place = f"partition {each.partition} offset {each.offset}"
-    return FoldFailed(f"{place} was applied once and cannot be folded by these definitions ({type(err).__name__})")

@@ -13,9 +13,10 @@ from typing import Final, Protocol
 
 import msgspec
 
+from processors.applied import Batch
 from processors.bulk_fold import BulkFold
 from processors.decide_batch import Decider
-from processors.fold_batch import Batch, Folder
+from processors.fold_batch import Folder
 from processors.refold import refold_all
 from processors.worker import Compiled, Services, decider_of, epochs_of, folder_of
 from schemas.control import Revision

@@ -4,7 +4,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate, takewhile
 from typing import Final
 
-from processors.fold_batch import Applied, Folder, not_folded, save_states
+from processors.applied import Applied, not_folded
+from processors.fold_batch import Folder, save_states
 from projections.state import State
 from schemas.store import NO_EVENT, NO_RECEIPT, SHARDS, DecideTx, FoldTx, NewMark
 

@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
+from processors.applied import Batch, Report
 from processors.decide_batch import Decider, Outcome, Sharing
-from processors.fold_batch import Batch, Folder, Report
+from processors.fold_batch import Folder
 from processors.fresh import Fresh
 from processors.rebuild import Builder
 from processors.search_index import SearchIndexer

@@ -13,9 +13,10 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
+from processors.applied import Batch, Report
 from processors.decide_batch import Decider, Outcome, Sharing
 from processors.direct_traits import open_direct
-from processors.fold_batch import Batch, Folder, LetterMaker, Report
+from processors.fold_batch import Folder, LetterMaker
 from processors.fresh import Fresh
 from processors.large_profiles import LargeProfiles
 from processors.refold import refold_marked, uncapped_state

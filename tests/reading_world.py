@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from infra.adapters.erased_tokens import ErasedTokens
 from infra.adapters.kafka_access import KafkaAccess
 from infra.adapters.phones import Phones
 from infra.adapters.postgres import Database
@@ -19,7 +20,7 @@ from infra.adapters.postgres_log import PostgresLog
 from infra.adapters.postgres_rebuild import PostgresRebuild
 from infra.adapters.postgres_search import PostgresSearch
 from infra.adapters.postgres_store import PostgresStore
-from infra.adapters.vault import ErasedTokens, PostgresVault
+from infra.adapters.vault import PostgresVault
 from infra.reading import Reading, make_reading
 from processors.dead_letters import letter_maker
 from processors.figure_keeper import FigureKeeper

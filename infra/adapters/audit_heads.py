@@ -13,6 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from infra.adapters.archive_files import sync_folder
 from infra.adapters.private_files import make_folder
 from schemas.audit import HEAD, Head, head_code
 
@@ -58,7 +59,7 @@ class AuditHeads:
             os.ftruncate(handle, end + WIDTH)
             os.fsync(handle)
         if is_new:
-            _sync_folder(self._path.parent)
+            sync_folder(self._path.parent)
 
     def read(self, key: bytes) -> Noted:
         """Everything it holds; nothing where there is no file. A torn end is left out."""
@@ -103,11 +104,3 @@ def _read(key: bytes, line: bytes) -> Head | None:
 
 def _hour(at: datetime) -> str:
     return at.isoformat()[:13]
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

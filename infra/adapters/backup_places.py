@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from infra.adapters.archive_files import sync_folder
+from infra.adapters.archive_files import sync_folder, write_whole
 from infra.adapters.disk import room_needed
 from schemas.backups import Objects
 from schemas.errors import SettingsInvalid, StoreUnavailable
 
 _S3: Final = re.compile("s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(?:/(.*))?")
-_ASIDE: Final = ".part"  # ends the name of what is not whole yet
+_ASIDE: Final = ".tmp"  # ends the name of what is not whole yet
 
 
 def place_text(destination: str) -> str:
@@ -44,17 +44,10 @@ class FolderObjects:
 
     def put(self, name: str, data: bytes) -> None:
         path = self.folder / name
-        aside = path.with_name(path.name + _ASIDE)
         try:
             with room_needed(self.folder):
                 self._make_folder(path.parent)
-                handle = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-                with os.fdopen(handle, "wb") as file:
-                    file.write(data)
-                    file.flush()
-                    os.fsync(file.fileno())
-                aside.rename(path)
-                sync_folder(path.parent)
+                write_whole(path, data)
         except OSError as err:
             raise self._away(err) from err
 

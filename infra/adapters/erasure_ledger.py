@@ -13,6 +13,7 @@ from typing import Final
 
 import msgspec
 
+from infra.adapters.archive_files import sync_folder, write_whole
 from infra.adapters.private_files import make_folder
 from schemas.erasures import Erasure
 
@@ -59,7 +60,7 @@ class LedgerFile:
             os.fsync(handle)
         finally:
             os.close(handle)
-        _keep_names(self._path.parent)
+        sync_folder(self._path.parent)
 
     def read(self) -> list[Erasure]:
         return list(self.erasures())
@@ -95,20 +96,4 @@ def suppressed_in(text: str) -> dict[bytes, bytes]:
 def replace_file(path: Path, data: bytes) -> None:
     """The new content or the old one, whatever happens meanwhile; readable by us alone, durable when it returns."""
     make_folder(path.parent)
-    making = path.with_name(f"{path.name}.making")
-    handle = os.open(making, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(handle, "wb") as out:
-        out.write(data)
-        out.flush()
-        os.fsync(out.fileno())
-    making.replace(path)
-    _keep_names(path.parent)
-
-
-def _keep_names(folder: Path) -> None:
-    """What a folder lists is durable when this returns."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    write_whole(path, data)

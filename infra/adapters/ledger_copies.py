@@ -10,10 +10,8 @@ from typing import Final
 
 import msgspec
 
-from infra.adapters.archive_files import write_whole
 from infra.adapters.audit_heads import NAME as HEADS
-from infra.adapters.erasure_ledger import LEDGER, SUPPRESSED, LedgerFile, suppressed_in
-from infra.adapters.private_files import make_folder
+from infra.adapters.erasure_ledger import LEDGER, SUPPRESSED, LedgerFile, replace_file, suppressed_in
 
 _FILES: Final = (LEDGER, SUPPRESSED, HEADS)
 
@@ -51,7 +49,7 @@ def _add(folder: Path, files: dict[str, bytes]) -> None:
         ledger = LedgerFile.of(folder)
         ledger.keep_suppressed({**suppressed_in(files[SUPPRESSED].decode()), **ledger.suppressed()})
     if HEADS in files and not (folder / HEADS).exists():
-        _write(folder / HEADS, files[HEADS])
+        replace_file(folder / HEADS, files[HEADS])
 
 
 def _merge_lines(path: Path, lines: Iterable[bytes]) -> None:
@@ -59,9 +57,4 @@ def _merge_lines(path: Path, lines: Iterable[bytes]) -> None:
     known = set(there)
     missing = [line for line in dict.fromkeys(lines) if line and line not in known]
     if missing:
-        _write(path, b"".join(line + b"\n" for line in (*there, *missing)))
-
-
-def _write(path: Path, data: bytes) -> None:
-    make_folder(path.parent)
-    write_whole(path, data)
+        replace_file(path, b"".join(line + b"\n" for line in (*there, *missing)))

@@ -9,19 +9,18 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
-from contextlib import closing
 from datetime import date
 from functools import partial
 from hashlib import blake2b
 from typing import Final, TypeVar
 
-import psycopg2
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from psycopg2.extensions import cursor as Cursor
 
 from infra.adapters.connection_pool import Lane
 from infra.adapters.postgres import Database, Uuid, Uuids
+from infra.adapters.recent import Recent
 from infra.adapters.vault_keys import CHECK_AAD, CHECKED, HASH_KEY_AAD, META, MasterKeys, master_keys, opened
 from infra.adapters.vault_lease import RENEW_S, TTL_S, Lease
 from infra.adapters.vault_rewrite import keep_statistics_empty
@@ -68,8 +67,8 @@ class PostgresVault:
         self._drops = 0  # how often all was forgotten: what was read before is not remembered after
         self._hash_key: bytes | None = None
         self._hasher = blake2b(digest_size=HASH_BYTES)
-        self._token_of: _Recent = _Recent(entries)
-        self._key_of: _Recent = _Recent(entries)
+        self._token_of: Recent = Recent(entries)
+        self._key_of: Recent = Recent(entries)
         self._today: tuple[date | None, bytes] = (None, b"")  # the last day whose words were hashed, its key's token
         self._stand_in: dict[bytes, bytes] = {}  # suppressed hash -> the token it answers with
         self._stand_ins: frozenset[bytes] = frozenset()
@@ -460,77 +459,9 @@ class PostgresVault:
         return self._retry(delete)
 
 
-class ErasedTokens:
-    """Which of some tokens are erased, by the main database. Connects when first asked; any thread."""
-
-    def __init__(self, main_dsn: str) -> None:
-        self._database = Database(main_dsn, "touchfold erased tokens")
-        self._lock = threading.Lock()
-
-    def __call__(self, tokens: Collection[bytes]) -> set[bytes]:
-        with self._lock, self._database.transaction() as cursor:
-            cursor.execute("select token from erased_tokens where token = any(%s)", (Uuids(list(tokens)),))
-            return {row[0] for row in cursor.fetchall()}
-
-    def close(self) -> None:
-        self._database.close()
-
-
 def _word_tokens(cursor: Cursor) -> dict[bytes, date]:
     cursor.execute("select token, day from word_keys")
     return {bytes(token): day for token, day in cursor.fetchall()}
-
-
-def prove(cursor: Cursor, master_key: bytes | None) -> None:
-    """Prove that the vault has its own row, and that the master key opens it; makes nothing.
-
-    Raises MasterKeyWrong, KeyMissing for a vault that is empty or has no tables.
-    """
-    try:
-        cursor.execute("select hash_key_wrapped, master_check from vault_meta")
-    except psycopg2.errors.UndefinedTable as err:
-        raise KeyMissing("the vault has no tables: restore its database from a backup") from err
-    row = cursor.fetchone()
-    if row is None:
-        raise KeyMissing("the vault lost its keys: restore its database from a backup")
-    if master_key is not None:
-        opened(master_keys(cursor, master_key), row)
-
-
-def vault_is_new(vault_dsn: str) -> bool:
-    """Whether no master key was ever used on this vault (migrated or not). Raises StoreUnavailable."""
-    with closing(Database(vault_dsn, "touchfold vault")) as database:
-        try:
-            with database.transaction() as cursor:
-                cursor.execute("select 1 from vault_meta")
-                return cursor.fetchone() is None
-        except psycopg2.errors.UndefinedTable:
-            return True
-
-
-class _Recent:
-    """About the last `entries` used, by two generations: cheaper than an ordered dict, and as good here."""
-
-    __slots__ = ("_half", "_old", "_young")
-
-    def __init__(self, entries: int) -> None:
-        self._half = max(1, entries // 2)
-        self._young: dict[bytes, bytes] = {}
-        self._old: dict[bytes, bytes] = {}
-
-    def get(self, key: bytes) -> bytes | None:
-        value = self._young.get(key)
-        if value is None and (value := self._old.get(key)) is not None:
-            self.put(key, value)
-        return value
-
-    def put(self, key: bytes, value: bytes) -> None:
-        if len(self._young) >= self._half:
-            self._old, self._young = self._young, {}
-        self._young[key] = value
-
-    def clear(self) -> None:
-        self._young, self._old = {}, {}
 
 
 class _Byteas:

@@ -12,6 +12,7 @@ from infra.adapters.postgres_tokens import lifetime
 from infra.drivers import api_examples as examples
 from infra.drivers.api_core import PREFIX, Api, Caller, Limit, csrf_token, need
 from infra.drivers.api_http import answer
+from infra.drivers.api_lists import Whom
 from infra.drivers.api_lists import mount as mount_lists
 from infra.drivers.api_streams import begun, streamed
 from query.answers import iso
@@ -295,14 +296,6 @@ def _erase(app: FastAPI, api: Api) -> None:
         detail = {name: done[name] for name in ("found", "identifiers", "events")}
         await api.note(caller, "profile.erased", None, kind=body.kind, suppress=body.suppress, **detail)
         return answer(done)
-
-
-class Whom(BaseModel):
-    """A person, by an identifier in the body, so that no address log has it."""
-
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"example": examples.LOOKUP})
-    kind: str = Field(max_length=64, description="of the identifier, or `profile`")
-    value: str | int
 
 
 def _export_person(app: FastAPI, api: Api) -> None:

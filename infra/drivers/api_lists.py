@@ -31,9 +31,9 @@ log = logging.getLogger("touchfold.api")
 
 
 class Whom(BaseModel):
-    """Somebody of a list."""
+    """A person, by an identifier in the body, so that no address log has it."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"example": examples.LOOKUP})
     kind: str = Field(max_length=64, description="of the identifier, or `profile`")
     value: str | int
 
@@ -61,8 +61,8 @@ class _Running(threading.Thread):
     def run(self) -> None:
         from infra.adapters.phones import Phones  # noqa: PLC0415  # phone numbers' tables take 0.1 s to import
 
-        people, wrong = _sorted_out(self._body.people, Phones(self._api.session.region))
         try:
+            people, wrong = _sorted_out(self._body.people, Phones(self._api.session.region))
             with self._turn:
                 more = {"force": self._body.force, "suppress": self._body.suppress}
                 done = erase_many(self._api.session, people, wrong, self._results, lambda *_: None, **more)
@@ -74,6 +74,8 @@ class _Running(threading.Thread):
         except Exception as err:
             self.error = "an error of ours; the log of the HTTP process has it"
             log.error("a list of erasures ended", exc_info=err)
+        finally:
+            self._body.people.clear()  # the thread is remembered for its state, and nobody's name with it
 
 
 def _sorted_out(people: list[Whom], phone: Any) -> tuple[list[Person], list[Wrong]]:

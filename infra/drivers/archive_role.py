@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Final
 
 from infra.adapters.archive_turns import PostgresTurns
 from infra.adapters.disk import room_needed
+from infra.adapters.erased_tokens import ErasedTokens
 from infra.adapters.parquet_archive import give_back_memory
 from infra.adapters.postgres_clear import PostgresClearRules
 from infra.adapters.postgres_control import PostgresControl
 from infra.adapters.postgres_dead_letters import PostgresDeadLetters
 from infra.adapters.postgres_records import PostgresRecords
 from infra.adapters.postgres_sources import PostgresSources
-from infra.adapters.vault import ErasedTokens
 from infra.archives import archive_of, disk_of
 from infra.checks import note_offsets
 from infra.drivers.archive_upkeep import Rewriting, Upkeep

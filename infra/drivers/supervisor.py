@@ -3,7 +3,6 @@
 One thread: children are tied to the thread that starts them. It serves nothing itself.
 """
 
-import errno
 import logging
 import os
 import signal
@@ -27,6 +26,7 @@ from infra.bootstrap import Adapters, Say, Session, arm_failpoint, build, claim,
 from infra.checks import UNKNOWN_CLEAR
 from infra.connections import take_share
 from infra.drivers.connections import BACKLOG
+from infra.drivers.listening import listen_on, start_listening, url_of
 from infra.drivers.readiness import Places, checks_of
 from infra.drivers.role_probes import RoleProbes
 from infra.drivers.roles import AWAY, EDGES, NUMBER, UI_SOCKET
@@ -36,7 +36,6 @@ from infra.vitals import Vitals
 from schemas.errors import (
     DiskFull,
     FolderLocked,
-    PortInUse,
     Problem,
     ServiceFailed,
     SettingsInvalid,
@@ -474,48 +473,8 @@ class Supervisor:
             seal_wal(self._settings)
 
 
-def listen_on(host: str, port: int, setting: str = "--port N or TOUCHFOLD_PORT") -> socket.socket:
-    """A bound TCP socket, not yet listening. Raises PortInUse, or SettingsInvalid for a host or port we cannot have.
-
-    `setting`: by which another port is given.
-    """
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-    except socket.gaierror as err:
-        raise SettingsInvalid(f"TOUCHFOLD_HOST = {host} is no address of this machine: {err.strerror}") from err
-    listener = socket.socket(family, kind, protocol)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind(address)
-    except OSError as err:
-        listener.close()
-        if err.errno == errno.EADDRINUSE:
-            raise PortInUse(
-                f"port {port} on {host} is in use: stop the program that has it, or take another with {setting}"
-            ) from err
-        what = (
-            "needs more rights: take one above 1023" if err.errno == errno.EACCES else f"cannot be had: {err.strerror}"
-        )
-        raise SettingsInvalid(f"port {port} on {host} {what}") from err
-    return listener
-
-
-def start_listening(listener: socket.socket, setting: str = "--port N") -> None:
-    """From here on connections wait for a door. Raises PortInUse: two programs may have bound the port, unheard."""
-    try:
-        listener.listen(BACKLOG)
-    except OSError as err:
-        raise PortInUse(f"port {listener.getsockname()[1]} was just taken: take another with {setting}") from err
-
-
 class _Stopped(Exception):  # asked to stop while PostgreSQL was starting
     pass
-
-
-def url_of(host: str, port: int, scheme: str = "http") -> str:
-    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 def _up(child: Child) -> bool:

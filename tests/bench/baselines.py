@@ -14,7 +14,7 @@ import msgspec
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from infra.drivers.http_server import Receive, Scope, Send, serve
-from infra.drivers.supervisor import listen_on
+from infra.drivers.listening import listen_on
 from infra.stop_signals import stop_at
 from tests.bench.http_load import Plan, bodies
 

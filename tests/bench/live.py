@@ -17,8 +17,9 @@ from infra.adapters.postgres import Database
 from infra.adapters.postgres_control import PostgresControl, insert_revision
 from infra.adapters.postgres_log import PostgresLog
 from infra.adapters.postgres_store import PostgresStore
+from processors.applied import Batch
 from processors.decide_batch import Decider
-from processors.fold_batch import Batch, Folder
+from processors.fold_batch import Folder
 from processors.fresh import Fresh
 from processors.worker import Compiled, Services, decider_of, epochs_of, folder_of
 from schemas.dead_letters import DeadLetter

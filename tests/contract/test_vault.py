@@ -13,11 +13,13 @@ from pathlib import Path
 import pytest
 
 from infra.adapters.embedded_postgres import EmbeddedPostgres
+from infra.adapters.erased_tokens import ErasedTokens
 from infra.adapters.master_key import master_key, parse
 from infra.adapters.migrations import migrate
 from infra.adapters.postgres import Database, Uuid
-from infra.adapters.vault import ErasedTokens, PostgresVault, vault_is_new
+from infra.adapters.vault import PostgresVault
 from infra.adapters.vault_epochs import bump_epoch, wait_for_leases
+from infra.adapters.vault_proof import vault_is_new
 from schemas.errors import KeyMissing, MasterKeyWrong, SealBroken, StoreUnavailable
 from tests.conftest import Databases
 

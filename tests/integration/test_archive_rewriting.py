@@ -13,11 +13,11 @@ import psycopg2
 import pytest
 
 from infra.adapters.clock import SystemClock
+from infra.adapters.erased_tokens import ErasedTokens
 from infra.adapters.parquet_archive import ParquetArchive
 from infra.adapters.postgres import Database, Uuid
 from infra.adapters.postgres_clear import PostgresClearRules
 from infra.adapters.postgres_sources import PostgresSources
-from infra.adapters.vault import ErasedTokens
 from infra.drivers.sql_process import run_sql
 from infra.undeclared import undeclared
 from processors.archive import Archiver

@@ -167,7 +167,8 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from infra.adapters.phones import Phones
-from infra.adapters.vault import ErasedTokens, PostgresVault
+from infra.adapters.erased_tokens import ErasedTokens
+from infra.adapters.vault import PostgresVault
 from infra.erasing import eraser
 from infra.erasing_many import Results, erase_list
 from infra.people_files import read_people

@@ -22,6 +22,7 @@ from psycopg2.extensions import make_dsn
 
 from infra.adapters.clock import SystemClock
 from infra.adapters.embedded_postgres import EmbeddedPostgres
+from infra.adapters.erased_tokens import ErasedTokens
 from infra.adapters.erasure_ledger import LedgerFile
 from infra.adapters.migrations import migrate
 from infra.adapters.phones import Phones
@@ -30,7 +31,7 @@ from infra.adapters.postgres_control import PostgresControl
 from infra.adapters.postgres_log import PostgresLog
 from infra.adapters.postgres_rebuild import PostgresRebuild
 from infra.adapters.postgres_store import PostgresStore
-from infra.adapters.vault import ErasedTokens, PostgresVault
+from infra.adapters.vault import PostgresVault
 from infra.adapters.vault_rewrite import rewrite
 from infra.bootstrap import ensure_first_revision
 from infra.erasing import eraser
@@ -555,7 +556,8 @@ SCRIPT = """
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from infra.adapters.vault import ErasedTokens, PostgresVault
+from infra.adapters.erased_tokens import ErasedTokens
+from infra.adapters.vault import PostgresVault
 from infra.adapters.vault_rewrite import rewrite
 from infra.erasing import eraser
 from schemas import failpoints

@@ -14,11 +14,11 @@ from infra.adapters.postgres_control import PostgresControl, insert_revision
 from infra.adapters.postgres_log import PostgresLog
 from infra.adapters.postgres_rebuild import PostgresRebuild
 from infra.adapters.postgres_store import PostgresStore
+from processors.applied import Batch
 from processors.bulk_fold import BulkFold
 from processors.check import Verdict, check
 from processors.dead_letters import letter_maker
 from processors.definitions import apply_files, start_rebuild
-from processors.fold_batch import Batch
 from processors.rebuild import Builder
 from processors.worker import Compiled, Services, Worker, folder_of
 from projections.state import ORDER_CAP

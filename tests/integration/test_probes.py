@@ -16,8 +16,9 @@ import psutil
 import pytest
 
 from infra.drivers import readiness
+from infra.drivers.listening import listen_on
 from infra.drivers.probes import MOST, MOST_BYTES, ProbeServer, json_reply
-from infra.drivers.supervisor import Supervisor, listen_on
+from infra.drivers.supervisor import Supervisor
 from infra.settings import load
 from infra.vitals import Vitals
 from tests.integration.running import Up, until

@@ -1,0 +1,70 @@
+"""What goes through FOLD: batches of the log, the events decoded from them, and what a batch came to."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from projections.fold_event import FoldEvent
+from schemas.errors import FoldFailed
+from schemas.record import Stored
+from schemas.store import RegisterRow, Verdict
+
+
+class Batch(NamedTuple):
+    """Records of one partition from `start` on; `end` is the next offset after them."""
+
+    partition: int
+    start: int
+    end: int
+    records: Sequence[Stored]
+    watermark_us: int  # received_at of the first record not in any batch yet, else the clock's (design C8)
+
+
+class Applied(NamedTuple):
+    """One event on its way into a state, decoded once."""
+
+    event: FoldEvent
+    key: bytes
+    digest: bytes
+    tokens: tuple[tuple[str, bytes], ...]
+    signature: bytes
+    partition: int
+    offset: int
+    received_us: int
+    occurred_us: int
+
+    @property
+    def rank(self) -> tuple[int, int, int]:
+        """Which of two copies counts: the lower (design C3)."""
+        return self.received_us, self.partition, self.offset
+
+
+@dataclass
+class Report:
+    """What a batch came to, for counters and tests."""
+
+    records: int = 0
+    applied: int = 0
+    duplicates: int = 0
+    conflicts: int = 0
+    quarantined: int = 0
+    erased: int = 0
+
+
+def newest_of(events: Sequence[Applied]) -> tuple[int, bytes]:
+    """The newest stamp of some events."""
+    if len(events) == 1:
+        return events[0].occurred_us, events[0].key
+    return max((each.occurred_us, each.key) for each in events)
+
+
+def register_row(each: Applied, gone: set[bytes]) -> RegisterRow:
+    erased = bool(gone) and bytes.fromhex(each.event.route_key) in gone
+    verdict = Verdict.ERASED if erased else Verdict.APPLIED
+    return RegisterRow(each.key, each.digest, each.partition, each.offset, each.signature, verdict)
+
+
+def not_folded(each: Applied, err: Exception) -> FoldFailed:
+    """The error of a record that was applied once and that this fold cannot take."""
+    place = f"partition {each.partition} offset {each.offset}"
+    return FoldFailed(f"{place} was applied once and cannot be folded by these definitions ({type(err).__name__})")
