@@ -108,6 +108,18 @@ def _tell_of_many(summary: "Summary", path: Path, *, as_json: bool) -> None:
         raise typer.Exit(1)
 
 
+def _nobody(identifier: str, region: str, *, suppress: bool) -> str:
+    """What to say where nobody was found: a typing error should not pass for somebody who was never here."""
+    from infra.adapters.phones import Phones
+    from schemas.identifiers import examine, parse_selector
+
+    kind, value = parse_selector(identifier)
+    reason = "" if kind == "profile" else examine(kind, value, phone=Phones(region)).reason
+    if reason:
+        return f"nobody can have this {kind} ({reason.replace('_', ' ')}): is it mistyped?"
+    return "nobody has this identifier" + ("; it is refused from now on" if suppress else "")
+
+
 def _check(file: Path, data: Path | None, *, as_json: bool) -> None:
     from infra.bootstrap import session
     from infra.erasing import eraser
@@ -160,7 +172,7 @@ def _erase_one(identifier: str, *, yes: bool, force: bool, suppress: bool, data:
     if as_json:
         typer.echo(json.dumps(done._asdict() | note))
     elif not done.found:
-        typer.echo("nobody has this identifier" + ("; it is refused from now on" if suppress else ""))
+        typer.echo(_nobody(identifier, here.region, suppress=suppress))
     else:
         typer.echo(f"erased {done.identifiers} identifiers; {done.events} events have no owner now")
         typer.echo(f"receipt {json.dumps(done.receipt)}")

@@ -292,8 +292,8 @@ def test_an_undeclared_field_is_shown_and_decided_once(visit: Visit, shop: Shop,
     command = ["curl", "-sS", address, "-u", f"{key}:", "-d", json.dumps(item), "-H", "Content-Type: application/json"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert json.loads(done.stdout) == {"success": True}
-    kilos = page.locator(".tf-field", has_text="Weighed").filter(has_text="kilos")
-    remark = page.locator(".tf-field", has_text="Weighed").filter(has_text="remark")
+    kilos = page.locator(".tf-undeclared", has_text="Weighed").filter(has_text="kilos")
+    remark = page.locator(".tf-undeclared", has_text="Weighed").filter(has_text="remark")
     for _ in range(20):  # visible to SQL within a second
         visit.open("/sources")
         page.get_by_text("Undeclared fields").wait_for()

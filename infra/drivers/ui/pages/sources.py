@@ -170,14 +170,14 @@ class _Sources:
             if not found:
                 empty("lock", "None", "Everything that came is named by a list or a definition.")
                 return
-            with ui.element("div").classes("tf-row tf-head tf-source"):
+            with ui.element("div").classes("tf-row tf-head tf-undeclared"):
                 for label in ("Event", "Field", "Kind", "Events", "Filled", ""):
                     ui.label(label)
             for each in found:
                 self._field_row(each)
 
     def _field_row(self, each: Undeclared) -> None:
-        with ui.element("div").classes("tf-row tf-source tf-field"):
+        with ui.element("div").classes("tf-row tf-undeclared"):
             ui.label(each.event).classes("tf-cut").props("dir=auto")
             ui.label(each.field).classes("tf-cut tf-strong").props("dir=auto")
             ui.label(each.kind or "–").classes("tf-muted")
