@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 import uvicorn
 
 from infra.adapters.postgres.tokens import PostgresTokens
-from infra.app.bootstrap import Session, build
+from infra.app.adapters import build
+from infra.app.session import Session
 from infra.app.settings import Deployment, load
 from infra.drivers.http.api.application import Api, api_of, application
 from schemas.roles import ROLES
@@ -75,7 +76,7 @@ def session_of(world: ReadingWorld, folder: Path) -> Session:
         url=None,
         deployment=Deployment(**DEPLOYMENT),
     )
-    session._vault = world.vault
+    session.resources.once("vault", lambda: world.vault)
     return session
 
 

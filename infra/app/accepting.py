@@ -5,17 +5,19 @@ from typing import TYPE_CHECKING
 
 from infra.adapters.phones import Phones
 from infra.adapters.postgres.record_gate import RecordGate
+from infra.app.databases import database_of
+from infra.app.vault import vault_of
 from ingest.accept.accept import Acceptor
 from schemas.identifiers import normalise
 
 if TYPE_CHECKING:
-    from infra.app.bootstrap import Session
+    from infra.app.session import Session
 
 
 def acceptor_of(session: "Session") -> Acceptor:
     """An acceptor on the session's vault, whose lease is held from now on."""
-    vault = session.vault()
+    vault = vault_of(session)
     vault.hold_lease()
     phones = partial(normalise, phone=Phones(session.region))
-    gate = RecordGate(session.database("touchfold record gate"))
+    gate = RecordGate(database_of(session, "touchfold record gate"))
     return Acceptor(vault, vault, phones, vault.daily_token, version=gate.version)

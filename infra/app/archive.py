@@ -7,7 +7,7 @@ from infra.adapters.machine.disk import Disk
 
 if TYPE_CHECKING:
     from infra.adapters.archive.store import ParquetArchive
-    from infra.app.bootstrap import Session
+    from infra.app.session import Session
 
 COPIES: Final = "archive-copies"  # in the data folder: of an object store's files, for SQL
 

@@ -9,12 +9,14 @@ from infra.adapters.machine.disk import DOOR, Disk, room_needed
 from infra.adapters.postgres.archive_turns import PostgresTurns
 from infra.app.archive import archive_of, disk_of
 from infra.app.checks import noted_offsets
+from infra.app.databases import database_of
+from infra.app.log import log_of
 from processors.archive.merge import Merger, Step
 from schemas.errors import ArchiveDamaged, FolderLocked, Problem
 
 if TYPE_CHECKING:
     from infra.adapters.archive.store import ParquetArchive
-    from infra.app.bootstrap import Session
+    from infra.app.session import Session
 
 Tell = Callable[[str, int, int], None]  # (what is done, how much of it, of how much)
 
@@ -84,10 +86,10 @@ def verify(session: "Session", tell: Tell) -> Verified:
 
 
 def _ends(session: "Session", archive: "ParquetArchive") -> list[Problem]:
-    with closing(session.database("touchfold archive")) as database:
+    with closing(database_of(session, "touchfold archive")) as database:
         noted = dict(noted_offsets(database))
     held = dict(enumerate(archive.next_offsets()))
-    ends = dict(enumerate(session.log().ends()))
+    ends = dict(enumerate(log_of(session).ends()))
     lost = [
         Problem("", f"partition {partition}: offsets [{held.get(partition, 0)}, {at}) were archived and are in no file")
         for partition, at in noted.items()

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 from infra.adapters.ledger.audit_heads import AuditHeads
 from infra.adapters.postgres.audit import AuditRow, PostgresAudit
+from infra.app.vault import vault_of
 from schemas.audit import audit_key
 from schemas.search_words import searched
 
 if TYPE_CHECKING:
-    from infra.app.bootstrap import Session
+    from infra.app.session import Session
     from query.people.listing import Wanted
 
 WHO = "command"
@@ -19,7 +20,7 @@ WHO = "command"
 def audit_of(here: "Session") -> PostgresAudit:
     """The log of a session; `close` it before the session ends."""
     heads = AuditHeads.of(here.ledger_folder, alone=here.adapters.kafka is None)
-    return PostgresAudit(here.dsn, here.door_clock.now, lambda: audit_key(here.vault().hash_key), heads)
+    return PostgresAudit(here.dsn, here.door_clock.now, lambda: audit_key(vault_of(here).hash_key), heads)
 
 
 def coded(here: "Session", text: str) -> list[str]:
@@ -30,14 +31,14 @@ def coded(here: "Session", text: str) -> list[str]:
     Never beside the profile that was found: a hash and a name to guess would lead to it.
     """
     day = here.door_clock.now().date()
-    return here.vault().daily_codes(searched(text), day)[day]
+    return vault_of(here).daily_codes(searched(text), day)[day]
 
 
 def searches_for(
     here: "Session", audit: PostgresAudit, text: str, before: int | None = None, limit: int = 100
 ) -> list[AuditRow]:
     """Entries of searches that had one of these words, of the days whose key still is there; the newest first."""
-    codes = here.vault().daily_codes(searched(text))
+    codes = vault_of(here).daily_codes(searched(text))
     return audit.page(before, limit, words=sorted({code for each in codes.values() for code in each}))
 
 

@@ -28,8 +28,10 @@ from infra.adapters.ledger.erasures import LedgerFile
 from infra.adapters.machine.data_folder import SECRET_FILE
 from infra.adapters.postgres.embedded import EmbeddedPostgres
 from infra.app.archive import archive_of
+from infra.app.databases import database_of, vault_database_of
 from infra.app.secret_files import SECRETS
 from infra.app.settings import FILE_NAME
+from infra.app.vault import vault_of
 from schemas.archive import ArchiveFile
 from schemas.backups import Base, Part, base_id
 from schemas.errors import ArchiveDamaged, BackupRefused, StoreUnavailable, TouchfoldError
@@ -37,7 +39,7 @@ from schemas.failpoints import failpoint
 
 if TYPE_CHECKING:
     from infra.adapters.archive.store import ParquetArchive
-    from infra.app.bootstrap import Session
+    from infra.app.session import Session
     from infra.app.settings import Settings
 
 Say = Callable[[str], None]
@@ -113,7 +115,7 @@ class _Backup:
         self._to = to
         self._tell = tell
         self._days = here.settings.backup_days
-        self._vault = here.vault_database("touchfold backup")
+        self._vault = vault_database_of(here, "touchfold backup")
         self._notes = BackupNotes(self._vault)
         self._shipped_at = time.monotonic()
 
@@ -214,7 +216,7 @@ class _Backup:
             product=version("touchfold"),
             postgres=(self._here.data / "postgres" / "cluster" / "PG_VERSION").read_text().strip(),
             migrations=self._migrations(),
-            master_checks=self._here.vault().key_checks(),
+            master_checks=vault_of(self._here).key_checks(),
             parts=parts,
             plain_bytes=plain,
             archive=entries,
@@ -238,7 +240,7 @@ class _Backup:
     def _migrations(self) -> dict[str, int]:
         """How far both databases are."""
         found = {}
-        main = self._here.database("touchfold backup")
+        main = database_of(self._here, "touchfold backup")
         for which, database in (("main", main), ("vault", self._vault)):
             with database.reading() as cursor:
                 cursor.execute("select max(number) from migrations")
@@ -292,9 +294,9 @@ def send_wal(here: "Session", destination: str) -> datetime:
         raise BackupRefused(f"WAL does not go to {destination}: make a backup there first (touchfold backup DEST)")
     store = open_store(here.settings, destination)
     with spool.lock(wait_s=LOCK_S):
-        until = spool.flush(here.vault_database("touchfold backup"), store, following)
+        until = spool.flush(vault_database_of(here, "touchfold backup"), store, following)
         put_ledger(here, store)
-    notes = BackupNotes(here.vault_database("touchfold backup"))
+    notes = BackupNotes(vault_database_of(here, "touchfold backup"))
     notes.write(destination, following.days, until_at=until.at, trouble=None)
     return until.at
 
@@ -320,7 +322,7 @@ def prune_all(here: "Session") -> list[Note]:
     A place that is away is noted as trouble and does not hold up the others.
     """
     notes, now, days = (
-        BackupNotes(here.vault_database("touchfold backup")),
+        BackupNotes(vault_database_of(here, "touchfold backup")),
         here.door_clock.now(),
         here.settings.backup_days,
     )

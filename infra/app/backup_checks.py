@@ -8,12 +8,13 @@ from infra.adapters.backup.notes import BackupNotes, Note
 from infra.adapters.backup.places import place_text
 from infra.app.backing_up import next_at, open_store
 from infra.app.checks import SHOWN, Finding
+from infra.app.databases import vault_database_of
 from schemas.backups import ends_at
 from schemas.errors import TouchfoldError
 
 if TYPE_CHECKING:
     from infra.adapters.postgres.database import Database
-    from infra.app.bootstrap import Session
+    from infra.app.session import Session
     from infra.app.settings import Settings
 
 LATE: Final = timedelta(hours=6)  # after it was due
@@ -73,7 +74,7 @@ def _late(
 
 def copies(here: "Session", now: datetime) -> Finding:
     """For the doctor: looks into every destination for what is too old."""
-    notes = BackupNotes(here.vault_database("touchfold doctor")).read()
+    notes = BackupNotes(vault_database_of(here, "touchfold doctor")).read()
     old, away = [], []
     for note in notes:
         try:

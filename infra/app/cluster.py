@@ -13,12 +13,12 @@ from infra.adapters.kafka.log import KafkaLog
 from infra.adapters.postgres.connection_pool import Lane
 from infra.adapters.postgres.control import add_partitions
 from infra.adapters.postgres.database import Database
+from infra.app.archive import archive_of
 from infra.app.settings import Settings
 from schemas.errors import Problem, ServiceFailed, SettingsInvalid
-from schemas.ports import EventLog
 
 if TYPE_CHECKING:
-    from infra.app.bootstrap import Session
+    from infra.app.session import Session
 
 
 def ensure_kafka_log(database: Database, access: KafkaAccess, settings: Settings, say: Callable[[str], None]) -> None:
@@ -81,17 +81,8 @@ def note_topic(database: Database, topic: str, topic_id: str, partitions: int) -
         add_partitions(cursor, partitions)
 
 
-def warm_up(session: "Session") -> None:
-    """Make the log ready for appends: the first of a process takes 0.5 to 1 s more."""
-    log = session.log()
-    if isinstance(log, ArchivedLog):
-        log.warm_up()
-
-
-def open_kafka_log(session: "Session") -> tuple[EventLog, Callable[[], None]]:
-    """The log of a session for all its threads, the archive before the topic; and what closes it."""
-    from infra.app.archive import archive_of  # noqa: PLC0415
-
+def open_kafka_log(session: "Session") -> ArchivedLog:
+    """The log of a session for all its threads, the archive before the topic."""
     access, settings = session.adapters.kafka, session.settings
     assert access is not None, "called where the log is Kafka"
     database = Database(session.dsn, "touchfold log of the session")
@@ -115,4 +106,4 @@ def open_kafka_log(session: "Session") -> tuple[EventLog, Callable[[], None]]:
         grown=grown,
     )
     # the archive when it is first read: a door that only appends need not load what reads Parquet and S3
-    return ArchivedLog(kafka, ArchiveReader(lambda: archive_of(session, partitions))), kafka.close
+    return ArchivedLog(kafka, ArchiveReader(lambda: archive_of(session, partitions)))

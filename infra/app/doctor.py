@@ -20,13 +20,17 @@ from infra.adapters.vault.master_key import read_key
 from infra.app import checks
 from infra.app.archive import archive_of
 from infra.app.backup_checks import backups, copies
-from infra.app.bootstrap import Session, session
+from infra.app.bootstrap import session
 from infra.app.checks import PAGES_FIX, SHOWN, UNKNOWN_CLEAR, WORK_FIX, Finding, guarded, whole_archive
+from infra.app.databases import database_of, vault_database_of
 from infra.app.drain import waiting_now
 from infra.app.lags import Lags, lags_of, missing
+from infra.app.log import log_of
 from infra.app.log_lines import described
 from infra.app.running import health_of, readiness_of
+from infra.app.session import Session
 from infra.app.settings import Settings
+from infra.app.vault import vault_of
 from schemas.errors import FolderLocked, TouchfoldError
 from schemas.merge_plan import waiting as waiting_files
 
@@ -150,8 +154,8 @@ def on_session(here: "Session") -> Iterator[Finding]:
             yield finding
     if here.running is not None and here.running.probe:
         yield _readiness(here.running)
-    database = here.database("touchfold doctor")
-    vault_database = here.vault_database("touchfold doctor")
+    database = database_of(here, "touchfold doctor")
+    vault_database = vault_database_of(here, "touchfold doctor")
     each: list[tuple[str, Callable[[], Finding]]] = [
         ("disk", lambda: checks.disk(here.disk)),
         ("database", lambda: _database(database)),
@@ -241,7 +245,7 @@ def _work(here: "Session", database: "Database") -> Finding:
     first = _applied(database)
     while True:
         applied = _applied(database)
-        waiting = max(0, sum(here.log().ends()) - applied)
+        waiting = max(0, sum(log_of(here).ends()) - applied)
         if not here.joined or not waiting:
             return Finding("work", True, f"{waiting:,} records wait" + ("" if here.joined else " for touchfold up"))
         if applied != first:
@@ -292,7 +296,7 @@ def _vault(here: "Session", database: "Database", vault_database: "Database") ->
     found = checks.vault(database, vault_database, key)
     if not found.ok:
         return found
-    vault = here.vault()
+    vault = vault_of(here)
     _ = vault.hash_key  # raises MasterKeyWrong for a key of the settings
     with vault_database.reading() as cursor:
         cursor.execute("select count(*) from identifiers")
@@ -341,7 +345,7 @@ def _topic(here: "Session") -> Finding:
     if grave:
         detail = "; ".join(f"{each.topic}: {each.reason}" for each in grave)
         return Finding("log", False, detail, "; ".join(dict.fromkeys(each.fix for each in grave)))
-    ends = here.log().ends()
+    ends = log_of(here).ends()
     detail = f"{sum(ends):,} offsets in {len(ends)} partitions of {access.topic('events')}"
     return Finding("log", True, detail)
 
@@ -353,7 +357,7 @@ def _progress(here: "Session", database: "Database") -> Finding:
         rows = [(int(revision), int(partition), int(at)) for revision, partition, at in cursor.fetchall()]
         cursor.execute("select revision from revisions where state = 'live'")
         live = [row[0] for row in cursor.fetchall()]
-    ends = dict(enumerate(here.log().ends()))
+    ends = dict(enumerate(log_of(here).ends()))
     ahead = [
         f"revision {revision} partition {partition}: {at} of {ends.get(partition, 'no such partition')}"
         for revision, partition, at in rows
@@ -380,7 +384,7 @@ def _erasures(database: "Database") -> Finding:
 
 
 def _archive(here: "Session", database: "Database") -> Finding:
-    return whole_archive(archive_of(here), here.log().ends(), database)
+    return whole_archive(archive_of(here), log_of(here).ends(), database)
 
 
 def _tokens(here: "Session") -> Finding:

@@ -12,11 +12,13 @@ from infra.adapters.machine.disk import WORKER
 from infra.adapters.postgres.connection_pool import Lane
 from infra.adapters.postgres.control import waiting
 from infra.adapters.postgres.database import Database
+from infra.app.log import log_of
+from infra.app.vault import vault_of
 from schemas.errors import StoreUnavailable
 from schemas.waits import Waiting, open_transaction
 
 if TYPE_CHECKING:
-    from infra.app.bootstrap import Session
+    from infra.app.session import Session
     from processors.live.worker import Build, Services
 
 LOOK_S: Final = 0.03
@@ -36,6 +38,10 @@ from revisions live where state = 'live'
 """
 
 
+def quiet(_line: str) -> None:
+    """Progress that nobody reads."""
+
+
 class _State(NamedTuple):
     """One look: `waiting` marks up to the asked id, `newest` mark's id, (revision, share done) being built."""
 
@@ -52,10 +58,15 @@ class _State(NamedTuple):
         return f"applied {min(sum(self.folded), total):,} of {total:,}"
 
 
-def settle(session: "Session", progress: Callable[[str], None]) -> list[Waiting]:
-    """See `Session.settle`. Raises StoreUnavailable when nothing moves for two minutes, DiskFull when that is why."""
-    _settle(session, progress)
-    with closing(Database(session.dsn, "touchfold settle")) as database:
+def drain(session: "Session", progress: Callable[[str], None] = quiet) -> list[Waiting]:
+    """Return when all accepted before the call is applied and decided, and no revision is being built.
+
+    Runs the worker here, or waits for the one of the running `up` or of the cluster. Partitions that wait at a record
+    that cannot be read yet are not waited for: they are told as progress, and returned. Raises StoreUnavailable when
+    nothing moves for two minutes, DiskFull when that is why.
+    """
+    _drain(session, progress)
+    with closing(Database(session.dsn, "touchfold drain")) as database:
         found = waiting_now(database)
     for each in found:
         progress(f"{each.told()}. Do: {each.remedy}")
@@ -68,20 +79,20 @@ def waiting_now(database: Database) -> list[Waiting]:
         return waiting(cursor)
 
 
-def _settle(session: "Session", progress: Callable[[str], None]) -> None:
+def _drain(session: "Session", progress: Callable[[str], None]) -> None:
     if session.joined or (session.adapters.kafka is not None and _a_worker_lives(session)):
         _await(session, progress)
         return
     if session.adapters.kafka is not None:
         _work_here(session, progress)
         return
-    from infra.drivers.process.worker_role import worker_of  # noqa: PLC0415  # 0.5 s that a joined session need not wait
+    from infra.app.worker import worker_of  # noqa: PLC0415  # 0.5 s that a joined session need not wait
 
     worker = worker_of(session)
-    log = session.log()
-    session.vault().hold_lease()  # else every key is read again
+    log = log_of(session)
+    vault_of(session).hold_lease()  # else every key is read again
     with (
-        closing(Database(session.dsn, "touchfold settle", Lane.WORK)) as database,
+        closing(Database(session.dsn, "touchfold drain", Lane.WORK)) as database,
         _ending(worker.build, worker.live.services),
     ):
         while worker.step():
@@ -102,21 +113,21 @@ def _a_worker_lives(session: "Session") -> bool:
     """Whether a worker of the cluster runs, on whatever machine."""
     from infra.adapters.postgres.presence import present  # noqa: PLC0415  # of a cluster alone
 
-    with closing(Database(session.dsn, "touchfold settle", Lane.WORK)) as database:
+    with closing(Database(session.dsn, "touchfold drain", Lane.WORK)) as database:
         return any(each.role == "worker" for each in present(database))
 
 
 def _work_here(session: "Session", progress: Callable[[str], None]) -> None:
     """As the only worker of a cluster: every partition of the topic is ours until all is applied and decided."""
-    from infra.drivers.process.worker_role import shared_worker_of  # noqa: PLC0415
+    from infra.app.worker import shared_worker_of  # noqa: PLC0415
     from processors.live.shared_worker import work_off  # noqa: PLC0415
 
-    session.vault().hold_lease()
+    vault_of(session).hold_lease()
     worker = shared_worker_of(session)
     log = worker.services.log
     ends, tails = accepted_ends(log), Tails(log)
     with (
-        closing(Database(session.dsn, "touchfold settle", Lane.WORK)) as database,
+        closing(Database(session.dsn, "touchfold drain", Lane.WORK)) as database,
         _ending(worker.builder, worker.services),
     ):
 
@@ -131,8 +142,8 @@ def _work_here(session: "Session", progress: Callable[[str], None]) -> None:
 
 def _await(session: "Session", progress: Callable[[str], None]) -> None:
     """Positions first, then the marks they left: one statement sees both as of one instant."""
-    with closing(Database(session.dsn, "touchfold settle", Lane.WORK)) as database:
-        log = session.log()
+    with closing(Database(session.dsn, "touchfold drain", Lane.WORK)) as database:
+        log = log_of(session)
         ends = accepted_ends(log)
         total = sum(ends)
         tails = None if session.adapters.kafka is None else Tails(log)

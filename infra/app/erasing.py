@@ -12,11 +12,13 @@ from infra.adapters.phones import Phones
 from infra.adapters.postgres.erasure import PostgresErasures
 from infra.adapters.vault.erasure import PostgresVaultRows
 from infra.adapters.vault.vault import PostgresVault
+from infra.app.drain import drain
+from infra.app.vault import vault_of
 from processors.erase.eraser import Eraser
 from schemas.errors import DiskFull
 
 if TYPE_CHECKING:
-    from infra.app.bootstrap import Session
+    from infra.app.session import Session
 
 UNSETTLED: Final = (
     "the disk is full, so the newest events were not looked at, and may name further identifiers of this person: erase "
@@ -53,7 +55,7 @@ def erase_person(
     larger disk. `waiting`, where partitions wait at a record: what was seen of the person only behind it is not
     known; erase again when they go on. Raises BadRequest, ErasureRefused.
     """
-    parts = (session.dsn, session.vault_dsn, session.vault(), session.ledger_folder, session.region)
+    parts = (session.dsn, session.vault_dsn, vault_of(session), session.ledger_folder, session.region)
     note = settle_or_note(session)
     with eraser(*parts, session.door_clock.now) as erase:
         done = erase.erase(kind, value, force=force, suppress=suppress)
@@ -64,7 +66,7 @@ def erase_person(
 def settle_or_note(session: "Session") -> dict[str, Any]:
     """Settle; what to tell whoever erases: `note` on a full disk, `waiting` for partitions that wait at a record."""
     try:
-        waiting = session.settle()
+        waiting = drain(session)
     except DiskFull:
         return {"note": UNSETTLED}
     return {"waiting": [each.answer() for each in waiting]} if waiting else {}

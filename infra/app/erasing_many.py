@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from infra.adapters.ledger.erasures import replace_file
 from infra.app.erasing import eraser, settle_or_note
 from infra.app.people_files import Person, Wrong
+from infra.app.vault import vault_of
 from processors.erase.eraser import Begun, Eraser, Taken
 from processors.erase.plan import Preview
 from schemas.erasures import Job
@@ -23,7 +24,7 @@ from schemas.errors import BadRequest, ErasureRefused, Problem
 from schemas.failpoints import failpoint
 
 if TYPE_CHECKING:
-    from infra.app.bootstrap import Session
+    from infra.app.session import Session
 
 CHUNK: Final = 500  # people who take each step together: two epochs of the vault, 3 s, are waited for once
 FIND: Final = 1_000  # identifiers looked up in one query
@@ -122,7 +123,7 @@ def erase_many(
     down before their erasure began.
     """
     note = settle_or_note(session)
-    parts = (session.dsn, session.vault_dsn, session.vault(), session.ledger_folder, session.region)
+    parts = (session.dsn, session.vault_dsn, vault_of(session), session.ledger_folder, session.region)
     with eraser(*parts, session.door_clock.now) as work:
         erase_list(work, people, wrong, results, tell, force=force, suppress=suppress)
     note |= settle_or_note(session)

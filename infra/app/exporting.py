@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING
 
 from infra.adapters.phones import Phones
 from infra.adapters.postgres.person import PostgresPerson
+from infra.app.vault import vault_of
 from query.people.person_export import PersonExport
 
 if TYPE_CHECKING:
-    from infra.app.bootstrap import Session
     from infra.app.reading import Reading
+    from infra.app.session import Session
 
 ACTION = "profile.exported"
 
@@ -20,7 +21,7 @@ def person_export(session: "Session", reading: "Reading") -> Iterator[PersonExpo
     """Closed at the end, when its last chunk was taken."""
     rows = PostgresPerson(session.dsn)
     try:
-        vault = session.vault()
+        vault = vault_of(session)
         yield PersonExport(
             profiles=reading.profiles,
             reads=reading.reads,

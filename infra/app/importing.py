@@ -10,6 +10,8 @@ from infra.adapters.postgres.dead_letters import PostgresDeadLetters
 from infra.adapters.postgres.imports import PostgresImports
 from infra.adapters.postgres.sources import PostgresSources
 from infra.app.accepting import acceptor_of
+from infra.app.log import log_of
+from infra.app.vault import vault_of
 from ingest.files.importer import Services
 from processors.rebuild.definitions import apply_files, stored
 from schemas.definitions import Definitions
@@ -17,13 +19,13 @@ from schemas.errors import DefinitionsInvalid, Problem
 from schemas.mapping import FileMapping
 
 if TYPE_CHECKING:
-    from infra.app.bootstrap import Session
+    from infra.app.session import Session
 
 
 @contextmanager
 def services_of(session: "Session") -> Iterator[Services]:
     """Connections of their own, closed at the end; with them goes the import's lock."""
-    vault = session.vault()
+    vault = vault_of(session)
     with (
         closing(PostgresImports(session.dsn)) as store,
         closing(PostgresDeadLetters(session.dsn)) as letters,
@@ -33,7 +35,7 @@ def services_of(session: "Session") -> Iterator[Services]:
             acceptor=acceptor_of(session),
             vault=vault,
             sealer=vault,
-            log=session.log(),
+            log=log_of(session),
             store=store,
             letters=letters,
             clock=session.door_clock,

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from infra.adapters.postgres.database import Database
 from infra.adapters.postgres.roles import Role, Unpublished, roles, unpublished
 from infra.app.checks import Finding
+from infra.app.log import log_of
 from schemas.ports import EventLog
 from schemas.record import received_us, to_us
 
 if TYPE_CHECKING:
-    from infra.app.bootstrap import Session
+    from infra.app.session import Session
 
 ARCHIVE_LATE_S: Final = 300.0  # a file is written after a minute
 PUBLISH_LATE_S: Final = 30.0  # for a moment some always wait
@@ -47,7 +48,7 @@ def lags_of(here: "Session", database: Database) -> Lags:
     from infra.app.checks import noted_offsets  # noqa: PLC0415
 
     assert here.adapters.kafka is not None, "asked of a cluster alone"
-    log = here.log()
+    log = log_of(here)
     with database.reading() as cursor:
         cursor.execute(
             "select coalesce(array_agg(next_offset order by partition), '{}') from progress"

@@ -5,7 +5,8 @@ from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
 from infra.adapters.postgres.records import PostgresRecords
-from infra.drivers.process.worker_role import services_of
+from infra.app.databases import database_of
+from infra.app.worker import services_of
 from processors.live.dead_letters import letter_key
 from processors.live.late_fold import fold_late
 from processors.live.worker import Compiled, Services, folder_of
@@ -13,14 +14,14 @@ from schemas.errors import KeyMissing, ReaderTooOld, RecordUnreadable, SealBroke
 from schemas.record import CURRENT, Reader
 
 if TYPE_CHECKING:
-    from infra.app.bootstrap import Session
+    from infra.app.session import Session
 
 
 class LateFolding:
     """For many letters one after another: a revision is compiled once. Of one thread; `late_folding` makes one."""
 
     def __init__(self, session: "Session", services: Services, reader: Reader) -> None:
-        self._records = PostgresRecords(session.database("touchfold record"))
+        self._records = PostgresRecords(database_of(session, "touchfold record"))
         self._services = services
         self._reader = reader
         self._sharded = session.adapters.kafka is not None

@@ -2,12 +2,15 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from infra.adapters.archive.reading_log import CachedLog, PerThreadLog
 from infra.adapters.phones import Phones
 from infra.adapters.postgres.log_order import LogOrder
 from infra.adapters.postgres.reads import FeedBell, PostgresReads
-from infra.app.bootstrap import Session
+from infra.app.log import log_of
+from infra.app.session import Session
+from infra.app.vault import vault_of
 from query.changes import Changes
 from query.people.cards import Cards
 from query.people.events import Events
@@ -81,6 +84,6 @@ def make_reading(
 
 def reading_of(session: Session) -> Reading:
     """The reading side of a session; `close` it before the session ends."""
-    vault = session.vault()
-    remote = session.adapters.kafka is not None
-    return make_reading(session.dsn, vault, vault, session.clock, Phones(session.region), session.log, remote=remote)
+    vault = vault_of(session)
+    remote, open_log = session.adapters.kafka is not None, partial(log_of, session)
+    return make_reading(session.dsn, vault, vault, session.clock, Phones(session.region), open_log, remote=remote)

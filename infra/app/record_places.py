@@ -3,20 +3,22 @@
 from typing import TYPE_CHECKING, Any, Final
 
 from infra.adapters.postgres.records import Place, PostgresRecords
+from infra.app.databases import database_of
+from infra.app.log import log_of
 from schemas.errors import Disposition, NotFound, SetAsideRefused, TouchfoldError
 from schemas.record import CURRENT, Reader, Stored, decode, from_us, received_us, version_of
 from schemas.store import Verdict
 from schemas.waits import Wait
 
 if TYPE_CHECKING:
-    from infra.app.bootstrap import Session
+    from infra.app.session import Session
 
 _VERDICTS: Final = {each.value: each.name.lower() for each in Verdict}
 
 
 def stored_at(session: "Session", partition: int, offset: int) -> Stored:
     """Raises NotFound."""
-    log = session.log()
+    log = log_of(session)
     if not 0 <= partition < log.partitions:
         raise NotFound(f"there is no partition {partition}: the log has {log.partitions}, from 0")
     found = log.fetch([(partition, offset)])
@@ -28,7 +30,7 @@ def stored_at(session: "Session", partition: int, offset: int) -> Stored:
 def shown(session: "Session", partition: int, offset: int, reader: Reader = CURRENT) -> dict[str, Any]:
     """What is known of a record, without its content: the JSON of contracts. Raises NotFound."""
     record = stored_at(session, partition, offset)
-    place = PostgresRecords(session.database("touchfold record")).place(partition, offset)
+    place = PostgresRecords(database_of(session, "touchfold record")).place(partition, offset)
     error = _error(record, reader)
     received = received_us(record.value)
     return {
@@ -48,7 +50,7 @@ def shown(session: "Session", partition: int, offset: int, reader: Reader = CURR
 def set_aside(session: "Session", partition: int, offset: int, who: str, reader: Reader = CURRENT) -> Wait:
     """Let the partition pass a record that it waits at. Raises NotFound, SetAsideRefused."""
     record = stored_at(session, partition, offset)
-    records = PostgresRecords(session.database("touchfold record"))
+    records = PostgresRecords(database_of(session, "touchfold record"))
     place = records.place(partition, offset)
     where = f"partition {partition} offset {offset}"
     if place.set_aside or place.verdict is not None:

@@ -25,13 +25,16 @@ from infra.adapters.vault.master_key import parse, read_key
 from infra.app.backing_up import open_store
 from infra.app.bootstrap import session
 from infra.app.checks import note_offsets
+from infra.app.databases import database_of
+from infra.app.log import log_of
 from infra.app.settings import FILE_NAME, Settings
+from infra.app.vault import vault_of
 from schemas.backups import Reach, choose, time_of, wal_object
 from schemas.errors import BackupRefused, MasterKeyWrong, SchemaNewer
 from schemas.failpoints import failpoint
 
 if TYPE_CHECKING:
-    from infra.app.bootstrap import Session
+    from infra.app.session import Session
 
 Say = Callable[[str], None]
 Tell = Callable[[str, int, int], None]
@@ -221,10 +224,10 @@ def _finish(
 
     known = LedgerFile.of(DataFolder(data, ledger=settings.ledger).ledger).read()
     with session(data, say=say) as here:
-        vault, now = here.vault(), here.door_clock.now
+        vault, now = vault_of(here), here.door_clock.now
         again = resume_jobs(here.dsn, here.vault_dsn, vault, here.ledger_folder, here.region, now)
         _note_archive(here, reach)
-        events = sum(here.log().ends())
+        events = sum(log_of(here).ends())
     until = max([datetime.combine(each.on, datetime.min.time(), UTC) for each in known], default=None)
     copy = store.ledger()
     if copy is not None:
@@ -239,5 +242,5 @@ def _note_archive(here: "Session", reach: Reach) -> None:
     ends: dict[int, int] = {}
     for entry in reach.base.archive:
         ends[entry.partition] = max(ends.get(entry.partition, 0), entry.next)
-    with closing(here.database("touchfold restore")) as database:
+    with closing(database_of(here, "touchfold restore")) as database:
         note_offsets(database, [ends.get(partition, 0) for partition in range(max(ends, default=-1) + 1)])

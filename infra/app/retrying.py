@@ -10,6 +10,8 @@ from uuid import UUID
 from infra.adapters.postgres.dead_letters import PostgresDeadLetters
 from infra.adapters.postgres.sources import PostgresSources
 from infra.app.accepting import acceptor_of
+from infra.app.log import log_of
+from infra.app.vault import vault_of
 from ingest.accept.accept import Accepted
 from ingest.accept.retry import accept_again
 from ingest.requests import inbox
@@ -22,8 +24,8 @@ from schemas.waits import SET_ASIDE, UNREADABLE
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
-    from infra.app.bootstrap import Session
     from infra.app.late_folding import LateFolding
+    from infra.app.session import Session
 
 
 FOLD_STAGE: Final = "fold"
@@ -34,11 +36,11 @@ class Retrying:
     """Any thread may call. A letter is appended before it is marked, so a crash repeats and loses nothing."""
 
     def __init__(self, here: "Session") -> None:
-        self._vault = here.vault()
+        self._vault = vault_of(here)
         self._now = here.door_clock.now
         self._store = PostgresDeadLetters(here.dsn)
         self._acceptor = acceptor_of(here)
-        self._log = here.log()
+        self._log = log_of(here)
         self._sources = PostgresSources(here.dsn, unknown=here.unknown_clear)
         self._lock = threading.Lock()
         self._here = here

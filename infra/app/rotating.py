@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from infra.adapters.vault.erasure import PostgresVaultRows
 from infra.adapters.vault.keys import KeyRotation, Progress
 from infra.adapters.vault.master_key import BYTES, NAME, parse, read_key, replace_key
+from infra.app.vault import vault_of
 from schemas.errors import Problem, SettingsInvalid
 
 if TYPE_CHECKING:
-    from infra.app.bootstrap import Session
+    from infra.app.session import Session
     from infra.app.settings import Settings
 
 Tell = Callable[[str, int, int], None]
@@ -43,7 +44,7 @@ def rotate(here: "Session", tell: Tell) -> Rotated:
 
     Raises SettingsInvalid where the new key must be given and is not, MasterKeyWrong.
     """
-    _ = here.vault().hash_key  # the present key is the right one
+    _ = vault_of(here).hash_key  # the present key is the right one
     with closing(KeyRotation(here.vault_dsn, present_key(here.settings))) as work:
         resumed = work.under_way() is not None
         if resumed:

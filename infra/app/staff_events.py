@@ -11,6 +11,8 @@ from uuid import uuid4
 from infra.adapters.postgres.reads import PostgresReads
 from infra.adapters.postgres.sources import PostgresSources
 from infra.app.accepting import acceptor_of
+from infra.app.log import log_of
+from infra.app.vault import vault_of
 from ingest.accept.accept import Call, SourceRules
 from schemas.clear_view import STAFF_SOURCE
 from schemas.errors import BadRequest, Erased, NotFound, Problem
@@ -19,7 +21,7 @@ from schemas.ports import OpenIdentifier
 from schemas.record import decode
 
 if TYPE_CHECKING:
-    from infra.app.bootstrap import Session
+    from infra.app.session import Session
 
 SOURCE: Final = STAFF_SOURCE
 LONGEST: Final = 4_000  # letters of a note
@@ -31,9 +33,9 @@ class Acting:
 
     def __init__(self, session: "Session") -> None:
         self._now = session.door_clock.now
-        self._vault = session.vault()
+        self._vault = vault_of(session)
         self._reads = PostgresReads(session.dsn, "touchfold acting")
-        self._log = session.log()
+        self._log = log_of(session)
         self._sources = PostgresSources(session.dsn, unknown=session.unknown_clear)
         self._acceptor = acceptor_of(session)
         self._lock = threading.Lock()

@@ -5,6 +5,8 @@ from collections.abc import Callable, Mapping
 from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from infra.app.log import log_of
+from infra.app.vault import vault_of
 from processors.rebuild.definitions import Applied, apply_files
 from query.people.opened import open_records
 from schemas.clear import clear_rules, declared_of
@@ -16,7 +18,7 @@ from schemas.record import Stored, decode
 from schemas.touchpoint_fields import personal_traits
 
 if TYPE_CHECKING:
-    from infra.app.bootstrap import Session
+    from infra.app.session import Session
 
 TRAITS: Final = "traits"  # stands for an event, of traits
 MOST: Final = 200
@@ -102,7 +104,7 @@ def of_session(here: "Session", run_sql: Callable[[str, int], Mapping[str, Any]]
 
     with closing(PostgresControl(here.dsn)) as control:
         definitions = control.newest().definitions
-    return undeclared(run_sql, here.log(), here.vault(), definitions)
+    return undeclared(run_sql, log_of(here), vault_of(here), definitions)
 
 
 def _yaml(event: str, field: str, *, personal: bool) -> str:

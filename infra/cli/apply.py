@@ -11,7 +11,7 @@ from infra.cli.options import DATA, JSON
 
 if TYPE_CHECKING:
     from infra.adapters.postgres.control import PostgresControl
-    from infra.app.bootstrap import Session
+    from infra.app.session import Session
     from processors.rebuild.definitions import Applied
 
 SHOWN: Final = 10  # fields that came sealed
@@ -114,6 +114,7 @@ def _tell(applied: "Applied", as_json: bool) -> None:
 
 def await_revision_of(here: "Session", control: "PostgresControl", revision: int) -> int:
     """Build it here, or wait for the worker that runs; progress is on stderr. The revision that is live then."""
+    from infra.app.drain import drain
     from infra.cli.progress import progress
     from processors.rebuild.definitions import await_revision
 
@@ -124,5 +125,5 @@ def await_revision_of(here: "Session", control: "PostgresControl", revision: int
 
         if here.joined:
             return await_revision(control, revision, tell, lambda: time.sleep(0.1), TRIES)
-        here.settle(lambda _text: tell(control.revision(revision).done))
+        drain(here, lambda _text: tell(control.revision(revision).done))
         return await_revision(control, revision, tell, lambda: None, 1)

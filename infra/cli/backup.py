@@ -167,10 +167,11 @@ def _forget(settings: "Settings", destination: str | None, as_json: bool) -> Non
     from infra.app.auditing import note_command
     from infra.app.backing_up import destination_of
     from infra.app.bootstrap import session
+    from infra.app.databases import vault_database_of
 
     to = destination_of(settings, destination)
     with session(settings.data, say=say) as here:
-        known = BackupNotes(here.vault_database("touchfold backup")).forget(to)
+        known = BackupNotes(vault_database_of(here, "touchfold backup")).forget(to)
         note_command(here, "backup.forgotten", destination=to)
     typer.echo(json.dumps({"forgotten": known}) if as_json else ("forgotten" if known else "it was not known"))
 

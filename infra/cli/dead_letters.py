@@ -67,10 +67,11 @@ def show(
     from infra.app.auditing import note_command
     from infra.app.bootstrap import session
     from infra.app.retrying import Retrying, described
+    from infra.app.vault import vault_of
 
     with session(data, say=say) as here, closing(Retrying(here)) as retrying:
         row, state = retrying.get(letter)
-        (plain,) = here.vault().open_many([(row.seal_key, row.sealed, row.id)])
+        (plain,) = vault_of(here).open_many([(row.seal_key, row.sealed, row.id)])
         note_command(here, "dead_letter.opened", letter=described(row)["id"])
     found = described(row) | {"state": state, "content": None if plain is None else json.loads(plain)}
     typer.echo(json.dumps(found, ensure_ascii=False, indent=None if as_json else 2))
@@ -94,6 +95,7 @@ def retry(
     from contextlib import closing
 
     from infra.app.bootstrap import session
+    from infra.app.drain import drain
     from infra.app.retrying import Retrying
     from schemas.errors import BadRequest
 
@@ -104,7 +106,7 @@ def retry(
             outcome = retrying.run(retrying.every(SENT_AGAIN, BY_HAND), source)
         else:
             outcome = retrying.run([retrying.get(letter)[0] for letter in letters or []], source)
-        here.settle()
+        drain(here)
     if as_json:
         typer.echo(json.dumps(outcome))
     else:

@@ -201,13 +201,14 @@ def demo_score(data: DATA = None, as_json: JSON = False) -> None:
     Example: touchfold demo-score
     """
     from infra.app.bootstrap import session
+    from infra.app.drain import drain
     from infra.demo.folder import DemoFolder
     from infra.demo.score import score
 
     with session(data, say=say) as here:
         folder = DemoFolder(here.data)
         folder.truth()  # before waiting: without a demo there is nothing to wait for
-        here.settle()
+        drain(here)
         found = score(here, folder)
     if as_json:
         typer.echo(json.dumps(found))

@@ -9,8 +9,8 @@ import typer
 from infra.cli.options import DATA, JSON
 
 if TYPE_CHECKING:
-    from infra.app.bootstrap import Session
     from infra.app.erasing_many import Summary
+    from infra.app.session import Session
 
 IDENTIFIER = Annotated[str, typer.Argument(help="KIND:VALUE, such as email:ada@example.com")]
 
@@ -123,6 +123,7 @@ def _nobody(identifier: str, region: str, *, suppress: bool) -> str:
 def _check(file: Path, data: Path | None, *, as_json: bool) -> None:
     from infra.app.bootstrap import session
     from infra.app.erasing import eraser
+    from infra.app.vault import vault_of
     from schemas.errors import BadRequest
 
     try:
@@ -130,7 +131,7 @@ def _check(file: Path, data: Path | None, *, as_json: bool) -> None:
     except (OSError, ValueError) as err:
         raise BadRequest(f"{file} is no receipt: it must be a JSON object in a file") from err
     with session(data) as here:
-        vault, now = here.vault(), here.door_clock.now
+        vault, now = vault_of(here), here.door_clock.now
         with eraser(here.dsn, here.vault_dsn, vault, here.ledger_folder, here.region, now) as work:
             ours = isinstance(receipt, dict) and work.is_ours(receipt)
     if as_json:
@@ -145,13 +146,14 @@ def _erase_one(identifier: str, *, yes: bool, force: bool, suppress: bool, data:
     from infra.app.auditing import note_command
     from infra.app.bootstrap import session
     from infra.app.erasing import eraser, settle_or_note, told
+    from infra.app.vault import vault_of
     from schemas.errors import ErasureRefused
     from schemas.identifiers import parse_selector
 
     kind, value = parse_selector(identifier)
     with session(data) as here:
         note = settle_or_note(here)
-        vault, now = here.vault(), here.door_clock.now
+        vault, now = vault_of(here), here.door_clock.now
         with eraser(here.dsn, here.vault_dsn, vault, here.ledger_folder, here.region, now) as work:
             token = work.find(kind, value)
             if token is not None:
@@ -186,11 +188,12 @@ def unsuppress(identifier: IDENTIFIER, data: DATA = None, as_json: JSON = False)
     from infra.app.auditing import note_command
     from infra.app.bootstrap import session
     from infra.app.erasing import eraser
+    from infra.app.vault import vault_of
     from schemas.identifiers import parse_selector
 
     kind, value = parse_selector(identifier)
     with session(data) as here:
-        vault, now = here.vault(), here.door_clock.now
+        vault, now = vault_of(here), here.door_clock.now
         with eraser(here.dsn, here.vault_dsn, vault, here.ledger_folder, here.region, now) as work:
             found = work.unsuppress(kind, value)
             note_command(here, "profile.unsuppressed", kind=kind, found=found)

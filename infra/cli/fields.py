@@ -11,7 +11,7 @@ from infra.cli.options import DATA, JSON, say
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from infra.app.bootstrap import Session
+    from infra.app.session import Session
     from infra.app.undeclared import Undeclared
 
 EVENT = Annotated[str, typer.Argument(help="the event's type or name; traits for a trait", show_default=False)]

@@ -12,7 +12,7 @@ import typer
 from infra.cli.options import DATA, JSON, say
 
 if TYPE_CHECKING:
-    from infra.app.bootstrap import Session
+    from infra.app.session import Session
     from ingest.files.importer import Importer, Result, Source
 
 SHOWN = 20  # refused lines in the report for people; --json has all
@@ -68,10 +68,11 @@ def import_files(
         return
     from infra.app.bootstrap import session
     from infra.app.importing import declare, services_of
+    from infra.app.vault import vault_of
     from ingest.files.importer import Importer, Source
 
     with session(data, say=say) as here:
-        secret = here.vault().hash_key
+        secret = vault_of(here).hash_key
         source = Source(files, read, secret)
         _settle(here, "applying what came before")
         here.disk.check()
@@ -101,8 +102,10 @@ def _bar(label: str) -> "Iterator[Any]":
 
 
 def _settle(here: "Session", label: str) -> None:
+    from infra.app.drain import drain
+
     with _bar(label) as update:
-        here.settle(lambda text: update(None, text))
+        drain(here, lambda text: update(None, text))
 
 
 def _run(importer: "Importer", source: "Source") -> "Result":

@@ -77,11 +77,14 @@ def refold(
     from infra.adapters.postgres.control import PostgresControl
     from infra.adapters.postgres.store import PostgresStore
     from infra.app.bootstrap import session
+    from infra.app.drain import drain
+    from infra.app.identifiers import token_of
+    from infra.app.vault import vault_of
     from schemas.errors import NotFound
     from schemas.store import NO_EVENT, NewMark
 
     with session(data) as here:
-        token = here.find_token(identifier)
+        token = token_of(identifier, here.region, vault_of(here))
         store = PostgresStore(here.dsn, "touchfold refold")
         revision = PostgresControl(here.dsn).live().revision
         with store.decide() as tx:
@@ -94,5 +97,5 @@ def refold(
         if here.joined:
             _await_refold(PostgresControl(here.dsn), revision, len(signatures))
         else:
-            here.settle(lambda _text: None)
+            drain(here, lambda _text: None)
         typer.echo(json.dumps({"signatures": len(signatures)}) if as_json else f"{len(signatures)} signatures folded")

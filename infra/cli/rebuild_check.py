@@ -12,7 +12,7 @@ from infra.cli.options import say
 from infra.cli.progress import progress, seldom
 
 if TYPE_CHECKING:
-    from infra.app.bootstrap import Session
+    from infra.app.session import Session
     from processors.rebuild.check import Verdict
 
 
@@ -45,13 +45,14 @@ def run(data: Path | None, as_json: bool) -> None:
 
 def _compare(here: "Session") -> "Verdict":
     from infra.adapters.postgres.rebuild import PostgresRebuild
-    from infra.drivers.process.worker_role import services_of
+    from infra.app.drain import drain
+    from infra.app.worker import services_of
     from processors.live.worker import Compiled
     from processors.rebuild.check import check
     from processors.rebuild.external_sort import Scratch
 
     if not here.joined:
-        here.settle(seldom(say))
+        drain(here, seldom(say))
     services = services_of(here)
     live = services.control.live()
     compiled = Compiled.of(live, services.time_zone, services.currency, services.order_cap, services.reader)

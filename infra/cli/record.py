@@ -68,6 +68,7 @@ def set_aside(
     """
     from infra.app.auditing import note_command
     from infra.app.bootstrap import session
+    from infra.app.drain import drain
     from infra.app.record_places import set_aside as pass_over
     from infra.app.record_places import shown
 
@@ -78,7 +79,7 @@ def set_aside(
             typer.confirm("Set it aside?", abort=True, err=True)
         wait = pass_over(here, partition, offset, "command")
         note_command(here, "record.set_aside", partition=partition, offset=offset, code=wait.code)
-        here.settle(say)
+        drain(here, say)
     typer.echo(json.dumps(wait._asdict()) if as_json else f"{wait.place} is set aside: it is a dead letter now")
 
 
@@ -97,10 +98,11 @@ def versions(
     from infra.adapters.postgres.record_gate import floor_of, raise_floor
     from infra.app.auditing import note_command
     from infra.app.bootstrap import session
+    from infra.app.databases import database_of
     from schemas.record import VERSION
 
     with session(data, say=say) as here:
-        database = here.database("touchfold record gate")
+        database = database_of(here, "touchfold record gate")
         if allow is not None:
             before = raise_floor(database, allow)
             note_command(here, "record.version_allowed", version=allow, before=before)

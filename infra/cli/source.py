@@ -9,7 +9,7 @@ import typer
 from infra.cli.options import DATA, JSON, say
 
 if TYPE_CHECKING:
-    from infra.app.bootstrap import Session
+    from infra.app.session import Session
 
 NAME = Annotated[str, typer.Argument(help="the source's name, such as web or till-export", show_default=False)]
 _EXAMPLE: Final = (

@@ -8,7 +8,7 @@ import typer
 from infra.cli.options import DATA, JSON, say
 
 if TYPE_CHECKING:
-    from infra.app.bootstrap import Session
+    from infra.app.session import Session
 
 PATIENCE_S: Final = 15.0  # with brokers that are busy or just starting
 
@@ -29,10 +29,11 @@ def status(
     not applied. Examples: touchfold status     touchfold status --wait --json
     """
     from infra.app.bootstrap import session
+    from infra.app.drain import drain
 
     with session(data, say=say) as here:
         if wait:
-            here.settle(_changed_only() if not as_json else lambda _line: None)
+            drain(here, _changed_only() if not as_json else lambda _line: None)
         found = measure(here)
         state = "ready" if found["ready"] else _not_ready(here)
     if as_json:
@@ -81,10 +82,10 @@ def measure(here: "Session") -> dict[str, Any]:
     """
     from contextlib import closing
 
-    from infra.adapters.postgres.operations import Operations
     from infra.app.archive import archive_of
+    from infra.app.operations import operations_of
 
-    with closing(Operations(here, archive_of(here), ends_s=PATIENCE_S)) as operations:
+    with closing(operations_of(here, archive_of(here), ends_s=PATIENCE_S)) as operations:
         found = operations.state(here.clock.now())
     accepted, applied = found["accepted"], found["applied"]
     decided = max(0, applied - found["waiting"])

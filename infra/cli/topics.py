@@ -77,7 +77,7 @@ def _kafka(data: "Path | None") -> "tuple[Settings, KafkaAccess]":
     """Raises BadRequest where the log is not in Kafka."""
     import os
 
-    from infra.app.bootstrap import kafka_access
+    from infra.app.adapters import kafka_access
     from infra.app.settings import load
     from schemas.errors import BadRequest, Problem
 

@@ -10,7 +10,9 @@ from zoneinfo import ZoneInfo
 
 from infra.adapters.postgres.sources import PostgresSources
 from infra.adapters.postgres.tokens import PostgresTokens
-from infra.app.bootstrap import Session
+from infra.app.drain import drain
+from infra.app.log import log_of
+from infra.app.session import Session
 from infra.demo.folder import DemoFolder
 from infra.demo.history import CUSTOMERS, SEED, Plan, simulate
 from infra.demo.journey import SOURCES
@@ -52,7 +54,7 @@ def plan_of(session: Session, folder: DemoFolder, wanted: Wanted) -> Plan:
     found = planned(folder, wanted)
     if found is not None:
         return found
-    events = sum(session.log().ends())
+    events = sum(log_of(session).ends())
     if events and not wanted.mixed:
         raise SettingsInvalid(
             f"{session.data} holds {events:,} events that are not the demo's, and its invented customers could not be "
@@ -150,7 +152,7 @@ def _settle(session: Session, stop: threading.Event, progress: Progress, total: 
         if words[:1] == ["applied"]:
             progress("deciding", min(total, int(words[1].replace(",", ""))), total)
 
-    session.settle(tell)
+    drain(session, tell)
     progress("deciding", total, total)
 
 

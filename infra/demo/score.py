@@ -12,7 +12,10 @@ from typing import Any, Final, NamedTuple
 
 from infra.adapters.phones import Phones
 from infra.adapters.postgres.reads import PostgresReads
-from infra.app.bootstrap import Session
+from infra.app.databases import database_of
+from infra.app.log import log_of
+from infra.app.session import Session
+from infra.app.vault import vault_of
 from infra.demo.folder import DemoFolder
 from infra.demo.history import Truth
 from projections.fold_event import FoldEvent
@@ -134,15 +137,15 @@ def _normal(truth: Truth, phones: Phones) -> Truth:
 
 def _owners(session: Session) -> dict[Identifier, bytes]:
     """The profile of every identifier that is no hub."""
-    with session.database("touchfold demo-score").transaction() as cursor:
+    with database_of(session, "touchfold demo-score").transaction() as cursor:
         cursor.execute("select token, profile_id from tokens where profile_id is not null and not hub")
         rows = {bytes(token): bytes(profile) for token, profile in cursor.fetchall()}
-    opened = session.vault().open(rows)
+    opened = vault_of(session).open(rows)
     return {(each.kind, each.value): rows[token] for token, each in opened.items()}
 
 
 def _standings(session: Session, revision: int) -> dict[bytes | None, Standing]:
-    with session.database("touchfold demo-score").transaction() as cursor:
+    with database_of(session, "touchfold demo-score").transaction() as cursor:
         cursor.execute(f"select profile_id, lifecycle, risk from profiles_r{int(revision)}")
         return {bytes(profile): Standing(stage, risk) for profile, stage, risk in cursor.fetchall()}
 
@@ -184,7 +187,7 @@ def _events(session: Session, view: View, profiles: Iterable[bytes]) -> dict[byt
     """The applied events of some profiles, decoded; sealed parts stay closed, the retail pack needs none."""
     wanted = list(profiles)
     where: dict[tuple[int, int], bytes] = {}
-    with session.database("touchfold demo-score").transaction() as cursor:
+    with database_of(session, "touchfold demo-score").transaction() as cursor:
         cursor.execute(
             'select r.partition, r."offset", e.profile_id from register r join evidence e using (signature)'
             " where r.verdict = 0"
@@ -194,7 +197,7 @@ def _events(session: Session, view: View, profiles: Iterable[bytes]) -> dict[byt
             if profile is not None and bytes(profile) in chosen:
                 where[partition, offset] = bytes(profile)
     found: dict[bytes, list[FoldEvent]] = {}
-    log, places = session.log(), sorted(where)
+    log, places = log_of(session), sorted(where)
     for start in range(0, len(places), _CHUNK):
         for record in log.fetch(places[start : start + _CHUNK]):
             found.setdefault(where[record.partition, record.offset], []).append(view.fold.decode(record.value))

@@ -10,6 +10,9 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from infra.app.bootstrap import session
+from infra.app.drain import drain
+from infra.app.log import log_of
+from infra.app.vault import vault_of
 from infra.drivers.process.archive_role import archiver_of
 from schemas.record import Pending, encode, partition_of
 from tests.e2e.conftest import TIMEOUT_MS
@@ -25,12 +28,12 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
     data = tmp_path_factory.mktemp("trouble") / "data"
     key = next(key for n in range(99) if partition_of(key := bytes([0, 0, 0, n]) + bytes(12), 4) == PARTITION)
     with session(data) as here:
-        here.vault().hold_lease()
+        vault_of(here).hold_lease()
         good = encode(purchase([("user_id", "ada")], "o1", "20.00"))
-        here.log().append([Pending(key, good)])
-        here.settle()
+        log_of(here).append([Pending(key, good)])
+        drain(here)
         assert archiver_of(here).flush() == 1
-        here.log().append([Pending(key, good.replace(b'"v":1', b'"v":2'))])
+        log_of(here).append([Pending(key, good.replace(b'"v":1', b'"v":2'))])
     running = Up(data)
     running.wait_ready()
     yield running

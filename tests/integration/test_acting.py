@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 
 from infra.adapters.postgres.rebuild import PostgresRebuild
-from infra.app.bootstrap import Session, session
+from infra.app.bootstrap import session
 from infra.app.erasing import erase_person
 from infra.app.reading import Reading, reading_of
+from infra.app.session import Session
 from infra.app.staff_events import Acting
-from infra.drivers.process.worker_role import services_of, worker_of
+from infra.app.worker import services_of, worker_of
 from ingest.accept.accept import SourceRules
 from processors.live.worker import Compiled
 from processors.rebuild.check import check

@@ -13,6 +13,10 @@ import pytest
 from infra.adapters.archive.manifest import MANIFEST, read_manifest
 from infra.app.bootstrap import session
 from infra.app.checks import note_offsets
+from infra.app.databases import database_of
+from infra.app.drain import drain
+from infra.app.log import log_of
+from infra.app.vault import vault_of
 from infra.cli.main import run
 from infra.drivers.process.archive_role import archiver_of
 from schemas.merge_plan import FAN_IN, waiting
@@ -29,13 +33,13 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data folder whose archive was written in many small slices."""
     data = tmp_path_factory.mktemp("archive") / "data"
     with session(data) as here:
-        here.vault().hold_lease()
-        archiver, log = archiver_of(here), here.log()
+        vault_of(here).hold_lease()
+        archiver, log = archiver_of(here), log_of(here)
         for number in range(FILES):
             log.append([Pending(bytes(16), encode(purchase([("user_id", "ada")], f"o{number}", "20.00")))])
-            here.settle()
+            drain(here)
             assert archiver.flush() == 1
-        with closing(here.database("test")) as database:
+        with closing(database_of(here, "test")) as database:
             note_offsets(database, [archiver.store.next_offset(each) for each in range(log.partitions)])
     return data
 

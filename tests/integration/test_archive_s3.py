@@ -20,6 +20,7 @@ from infra.adapters.postgres.archive_turns import PostgresTurns
 from infra.adapters.postgres.log import PostgresLog
 from infra.app.archive import archive_of
 from infra.app.bootstrap import session
+from infra.app.log import log_of
 from infra.drivers.process.archive_role import archiver_of, warn_of_lag
 from infra.drivers.sql.process import run_sql
 from processors.archive.archiver import Archiver
@@ -547,7 +548,7 @@ def test_the_role_archives_where_the_settings_say(
         monkeypatch.setenv("TOUCHFOLD_ARCHIVE", other)
     monkeypatch.setenv("TOUCHFOLD_S3_ENDPOINT", object_store.endpoint)
     with session(tmp_path / "data") as here:
-        log = here.log()
+        log = log_of(here)
         fill(log, 0, 40)
         apply_until(here.dsn, log.ends())
         assert archiver_of(here).flush() == 40

@@ -13,7 +13,7 @@ import pytest
 
 from infra.adapters.kafka.access import INBOX, SEGMENT_CHANGES, KafkaAccess
 from infra.adapters.kafka.topics import apply
-from infra.app.bootstrap import kafka_access
+from infra.app.adapters import kafka_access
 from infra.app.settings import load
 from tests.conftest import Databases
 from tests.integration.running import Up, command, result, until

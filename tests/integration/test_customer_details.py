@@ -7,8 +7,10 @@ from uuid import UUID
 
 import pytest
 
-from infra.app.bootstrap import Session, session
+from infra.app.bootstrap import session
+from infra.app.drain import drain
 from infra.app.reading import Reading, reading_of
+from infra.app.session import Session
 from infra.app.staff_events import Acting
 from ingest.accept.accept import SourceRules
 from query.people.actions import COMPLAINTS, open_complaints
@@ -33,13 +35,13 @@ class Counter:
         whole = {"type": "track", "userId": user, "messageId": f"m-{self.sent}", **item}
         accepted = self.acting._acceptor.accept([whole], SourceRules(source, DECLARED), self.here.door_clock.now())
         self.acting._log.append(accepted.pending)
-        self.here.settle()
+        drain(self.here)
 
     def key(self, user: str) -> bytes:
         return UUID(self.reading.profiles.by_identifier("user_id", user)["id"]).bytes
 
     def details(self, user: str, *, personal: bool = True) -> Any:
-        self.here.settle()
+        drain(self.here)
         return self.reading.profiles.details(self.key(user), personal=personal)
 
 
@@ -103,7 +105,7 @@ def test_reasons_are_in_words_and_open_complaints_are_found(counter: Counter) ->
     (complaint,) = open_complaints(page["items"])
     assert complaint.topic == "damaged parcel"
     counter.acting.resolve_complaint(counter.key("joan"), "clerk", complaint_id=complaint.complaint_id)
-    counter.here.settle()
+    drain(counter.here)
     page = counter.reading.timeline.page(counter.key("joan"), None, 10, personal=True, types=COMPLAINTS)
     assert open_complaints(page["items"]) == []
 
@@ -113,7 +115,7 @@ def test_standing_changes_with_every_event_and_leads_to_the_living_profile(count
     key = counter.key("old-id")
     before = counter.reading.profiles.standing(key)
     counter.acting.note(key, "clerk", "Likes tea")
-    counter.here.settle()
+    drain(counter.here)
     after = counter.reading.profiles.standing(key)
     assert (after[0], after[2]) == (key, before[2] + 1)
     counter.send("anne", type="identify", traits={"email": "anne@example.com"})

@@ -33,8 +33,8 @@ from infra.adapters.postgres.rebuild import PostgresRebuild
 from infra.adapters.postgres.store import PostgresStore
 from infra.adapters.vault.rewrite import rewrite
 from infra.adapters.vault.vault import PostgresVault
-from infra.app.bootstrap import ensure_first_revision
 from infra.app.erasing import eraser
+from infra.app.first_start import ensure_first_revision
 from processors.erase.dead_letters import mentions
 from processors.erase.eraser import Eraser
 from processors.live.dead_letters import letter_maker

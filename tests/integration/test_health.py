@@ -17,6 +17,7 @@ from infra.adapters.machine.data_folder import DataFolder
 from infra.adapters.postgres.embedded import EmbeddedPostgres
 from infra.app.bootstrap import session
 from infra.app.checks import AS_TOLD, STANDS_S, Advance, note_offsets
+from infra.app.databases import database_of
 from infra.drivers.process.archive_role import archiver_of
 from tests.integration.running import Up, command, result, until
 
@@ -41,7 +42,7 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
         archiver = archiver_of(here)
         assert archiver.flush() == PEOPLE
         partitions = range(archiver.log.partitions)
-        with closing(here.database("test")) as database:
+        with closing(database_of(here, "test")) as database:
             note_offsets(database, [archiver.store.next_offset(each) for each in partitions])
     return data
 

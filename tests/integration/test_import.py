@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from infra.app.bootstrap import session
+from infra.app.vault import vault_of
 from tests.integration.running import command, environment, result
 
 ROOT: Final = Path(__file__).parents[2]
@@ -58,7 +59,7 @@ def profile_totals(data: Path, kind: str) -> Totals:
     rows = result("sql", "select profile_id, lifetime_orders, lifetime_revenue from profiles", "--data", str(data))
     by_id = {row["profile_id"].replace("-", ""): row for row in rows}
     with session(data) as here:
-        opened = here.vault().open([bytes.fromhex(each) for each in by_id])
+        opened = vault_of(here).open([bytes.fromhex(each) for each in by_id])
     assert {each.kind for each in opened.values()} == {kind}
     return {
         each.value: (int(by_id[token.hex()]["lifetime_orders"]), cents(by_id[token.hex()]["lifetime_revenue"]))

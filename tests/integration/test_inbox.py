@@ -27,9 +27,11 @@ from infra.adapters.postgres.embedded import EmbeddedPostgres
 from infra.adapters.postgres.migrate import migrate
 from infra.adapters.postgres.sources import PostgresSources
 from infra.app import bootstrap
-from infra.app.bootstrap import Session
+from infra.app.log import log_of
 from infra.app.retrying import Retrying
+from infra.app.session import Session
 from infra.app.settings import load
+from infra.app.vault import vault_of
 from infra.drivers.stream import inbox_role
 from infra.drivers.stream.inbox_role import InboxDoor
 from ingest.requests.inbox import Message, Opened, Refusal, message_again, message_of, open_message
@@ -122,7 +124,7 @@ class World:
         self.here: Session = self.opened.enter_context(bootstrap.session(folder / "reader"))
         self.sources = self.opened.enter_context(closing(PostgresSources(self.here.dsn)))
         self.letters = self.opened.enter_context(closing(PostgresDeadLetters(self.here.dsn)))
-        self.log = self.here.log()
+        self.log = log_of(self.here)
         self.key = self.sources.create("till", datetime.now(UTC))
         self.roles: list[Role] = []
 
@@ -178,7 +180,7 @@ class World:
     def opened_letter(self, letter: DeadLetter) -> bytes:
         found = self.letters.get(letter.id)
         assert found is not None
-        [plain] = self.here.vault().open_many([(found[0].seal_key, found[0].sealed, letter.id)])
+        [plain] = vault_of(self.here).open_many([(found[0].seal_key, found[0].sealed, letter.id)])
         assert plain is not None
         return plain
 
@@ -242,7 +244,7 @@ def test_an_event_sent_over_the_inbox_and_over_http_is_one_event(world: World) -
     world.flush()
     world.role()
     [record] = world.wait_for(1)
-    assert record.id == uuid_text(event_key(world.here.vault().hash_key, "till", "same"))
+    assert record.id == uuid_text(event_key(vault_of(world.here).hash_key, "till", "same"))
     from infra.app.accepting import acceptor_of  # noqa: PLC0415  # phonenumbers takes 0.1 s to import
     from ingest.accept.accept import SourceRules  # noqa: PLC0415
 
@@ -667,7 +669,7 @@ def test_a_message_on_which_our_code_fails_is_set_aside_and_the_others_arrive(wo
     from ingest.accept.accept import Acceptor  # noqa: PLC0415
     from schemas.identifiers import normalise  # noqa: PLC0415
 
-    vault = world.here.vault()
+    vault = vault_of(world.here)
     vault.hold_lease()
     [token] = vault.tokens([("user_id", "user-3")])
     acceptor = Acceptor(vault, _Broken(vault, token), partial(normalise, phone=Phones("US")), vault.daily_token)

@@ -17,19 +17,20 @@ from infra.adapters.kafka import topics as kafka_topics
 from infra.adapters.kafka.access import EVENTS, KafkaAccess
 from infra.adapters.kafka.log import KafkaLog
 from infra.adapters.postgres.embedded import EmbeddedPostgres
-from infra.adapters.postgres.log import PARTITIONS, PostgresLog
-from infra.adapters.postgres.operations import Operations
-from infra.app.bootstrap import Session, build
+from infra.adapters.postgres.log import PARTITIONS
+from infra.app.adapters import build
 from infra.app.checks import Finding
 from infra.app.doctor import on_session as doctor_on
-from infra.app.drain import settle
+from infra.app.drain import drain
+from infra.app.operations import operations_of
+from infra.app.session import Session
 from infra.app.settings import Deployment, load
+from infra.app.vault import vault_of
 from infra.cli.status import measure
 from infra.drivers.http.health import Health
 from infra.drivers.sql.process import run_sql
 from processors.archive.archiver import Archiver
 from schemas.errors import NotFound, StoreUnavailable
-from schemas.ports import EventLog
 from tests.conftest import new_databases
 from tests.kafka_broker import Cluster, Kafka
 from tests.reading_world import DEPLOYMENT, NOW, ReadingWorld, reading_world
@@ -57,16 +58,6 @@ class Sided(NamedTuple):
         return list(found.rows())
 
 
-class LoggedSession(Session):
-    """A session with the log of its world."""
-
-    def log(self) -> EventLog:
-        kafka = self.adapters.kafka
-        log = PostgresLog(self.dsn) if kafka is None else KafkaLog(kafka)
-        self._opened.callback(log.close)
-        return log
-
-
 def session_of(world: ReadingWorld, data: Path, kafka: KafkaAccess | None) -> Session:
     environment = {"TOUCHFOLD_MASTER_KEY": bytes(32).hex()}
     if kafka is not None:
@@ -80,7 +71,10 @@ def session_of(world: ReadingWorld, data: Path, kafka: KafkaAccess | None) -> Se
     adapters = build(settings)
     adapters.folder.make()
     main, vault = world.databases
-    return LoggedSession(settings, adapters, main, vault, "http://127.0.0.1:1", Deployment(**DEPLOYMENT))
+    session = Session(settings, adapters, main, vault, "http://127.0.0.1:1", Deployment(**DEPLOYMENT))
+    if kafka is not None:
+        session.resources.once("kafka log", lambda: KafkaLog(kafka))  # without an archive before it
+    return session
 
 
 @pytest.fixture
@@ -233,7 +227,7 @@ def test_operators_see_the_same(sides: tuple[Sided, Sided], access: KafkaAccess)
         aborted(access, partition)
     states, arrivals = [], []
     for side in sides:
-        with closing(Operations(side.here, ParquetArchive(side.archive))) as operations:
+        with closing(operations_of(side.here, ParquetArchive(side.archive))) as operations:
             state = operations.state(NOW)
             states.append({name: state[name] for name in ("accepted", "applied", "waiting", "profiles", "archived")})
             ends = operations.ends()
@@ -254,7 +248,7 @@ def test_operators_see_the_same(sides: tuple[Sided, Sided], access: KafkaAccess)
 def test_health_status_doctor_and_settle_agree_on_the_lag(sides: tuple[Sided, Sided], access: KafkaAccess) -> None:
     for side in sides:
         health = Health(side.here)
-        settle(side.here, lambda _line: None)
+        drain(side.here, lambda _line: None)
         looked = health.look()
         assert (looked["database"], looked["log"], looked["lag"]) == ("ok", "ok", 0)
         side.world.send(BEN, message_id="later")
@@ -265,7 +259,7 @@ def test_health_status_doctor_and_settle_agree_on_the_lag(sides: tuple[Sided, Si
     for partition in range(PARTITIONS):
         aborted(access, partition)
     for side in sides:
-        settle(side.here, lambda _line: None)
+        drain(side.here, lambda _line: None)
         assert measure(side.here)["lag"] == 0
         archived(side)
         found = {each.check: each for each in doctor_on(side.here)}
@@ -309,7 +303,7 @@ def test_health_says_that_the_brokers_are_away_and_when_they_are_back(server: Em
             reading_world(new_databases(server), access) as world,
             closing(session_of(world, tmp_path / "data", access)) as here,
         ):
-            here.vault().hold_lease()
+            vault_of(here).hold_lease()
             health = Health(here, grace_s=4.0)
             eventually(health, "status", "ok")
             cluster.pause(cluster.nodes[0])
@@ -344,7 +338,7 @@ def test_another_producer_s_open_transaction_is_lag_and_ends_no_wait(
     assert told["lag"] >= 1
     assert {each["code"] for each in told["waiting"]} == {"open_transaction"}
     assert all(each["since"] is None and "transaction.timeout.ms" in each["remedy"] for each in told["waiting"])
-    waits = threading.Thread(target=settle, args=(side.here, lambda _line: None))
+    waits = threading.Thread(target=drain, args=(side.here, lambda _line: None))
     waits.start()
     waits.join(2)
     assert waits.is_alive(), "it would say that all is applied"

@@ -9,10 +9,15 @@ import pytest
 
 from infra.adapters.postgres.dead_letters import PostgresDeadLetters
 from infra.adapters.postgres.records import PostgresRecords
-from infra.app.bootstrap import Session, session
+from infra.app.bootstrap import session
+from infra.app.databases import database_of
 from infra.app.doctor import on_session
+from infra.app.drain import drain
 from infra.app.late_folding import late_folding
+from infra.app.log import log_of
 from infra.app.record_places import set_aside
+from infra.app.session import Session
+from infra.app.vault import vault_of
 from infra.cli.main import run
 from infra.cli.status import measure
 from infra.drivers.http.health import Health
@@ -28,7 +33,7 @@ NEWER = Reader(2, {("touchpoint", 1): lambda old: old})
 
 def put(here: Session, *values: bytes) -> None:
     key = next(key for n in range(99) if partition_of(key := bytes([0, 0, 0, n]) + bytes(12), 4) == 2)
-    here.log().append([Pending(key, value) for value in values])
+    log_of(here).append([Pending(key, value) for value in values])
 
 
 def test_a_partition_that_waits_is_told_everywhere_and_let_by(
@@ -40,10 +45,10 @@ def test_a_partition_that_waits_is_told_everywhere_and_let_by(
 
     good, bad = purchase([("user_id", "ada")], "o1", "20.00"), purchase([("user_id", "bob")], "o2", "30.00")
     with session(tmp_path) as here:
-        here.vault().hold_lease()
+        vault_of(here).hold_lease()
         put(here, encode(good), encode(bad).replace(b'"v":1', b'"v":2'), b"garbage", encode(good))
         told: list[str] = []
-        (waits,) = here.settle(told.append)
+        (waits,) = drain(here, told.append)
         assert (waits.wait.partition, waits.wait.offset) == (2, 1)
         assert told[-1].startswith("partition 2 waits at offset 1")
         (shown,) = measure(here)["waiting"]
@@ -75,7 +80,7 @@ def test_a_partition_that_waits_is_told_everywhere_and_let_by(
         with late_folding(here) as old, late_folding(here, NEWER) as new:
             assert not old.fold(key), "this build cannot read it"
             assert new.fold(key), "a newer one can"
-        here.settle()
+        drain(here)
         assert measure(here)["applied"] == 4
 
 
@@ -93,13 +98,13 @@ def test_many_letters_are_folded_late_with_one_compiling_also_those_set_aside_me
 
     def let_by(here: Session, *offsets: int) -> None:
         for offset in offsets:
-            here.settle()
+            drain(here)
             set_aside(here, 2, offset, "test")
-        here.settle()
+        drain(here)
         compiled.clear()
 
     with session(tmp_path) as here:
-        here.vault().hold_lease()
+        vault_of(here).hold_lease()
         newer = [
             encode(purchase([("user_id", f"u{n}")], f"o{n}", "20.00")).replace(b'"v":1', b'"v":2') for n in range(4)
         ]
@@ -112,5 +117,5 @@ def test_many_letters_are_folded_late_with_one_compiling_also_those_set_aside_me
             put(here, newer[3])
             let_by(here, 3)
             assert late.fold(letter_key(2, 3))
-        with closing(here.database("test")) as database:
+        with closing(database_of(here, "test")) as database:
             assert PostgresRecords(database).quarantined() == []

@@ -14,7 +14,11 @@ import psycopg2
 import pytest
 
 from infra.app.accepting import acceptor_of
-from infra.app.bootstrap import Session, session
+from infra.app.bootstrap import session
+from infra.app.drain import drain
+from infra.app.log import log_of
+from infra.app.session import Session
+from infra.app.vault import vault_of
 from infra.cli.main import run
 from infra.drivers.http.health import Health
 from ingest.accept.accept import SourceRules
@@ -61,13 +65,13 @@ def _lose_and_mend(tmp_path: Path, answer: Answer, capfd: pytest.CaptureFixture[
     answer("apply", str(tmp_path / "quiz.yaml"))
     with session(tmp_path / "data") as here:
         events = {f"{loss}-{number}": accepted(here, f"{loss}-{number}") for number in range(20)}
-        here.log().append(list(events.values()))
+        log_of(here).append(list(events.values()))
         ada = f"{loss}-7"
         row = _lose_key(here, events[ada], loss)
     partition = partition_of(events[ada].key, 4)
     with session(tmp_path / "data") as here:  # nothing of the key is remembered
-        here.vault().hold_lease()
-        (waits,) = here.settle()
+        vault_of(here).hold_lease()
+        (waits,) = drain(here)
         code = {"gone": "key_missing", "altered": "seal_broken"}[loss]
         assert (waits.wait.partition, waits.wait.code) == (partition, code)
         (problem,) = Health(here).look()["problems"]

@@ -15,7 +15,8 @@ from infra.adapters.postgres.control import PostgresControl
 from infra.adapters.postgres.log import PostgresLog
 from infra.adapters.postgres.rebuild import PostgresRebuild
 from infra.adapters.postgres.store import PostgresStore
-from infra.drivers.process.worker_role import await_name, check_name
+from infra.app.worker import check_name
+from infra.drivers.process.worker_role import await_name
 from processors.live.decide_batch import Outcome
 from processors.live.shared_worker import SharedWorker, work_off
 from processors.rebuild.builder import Builder

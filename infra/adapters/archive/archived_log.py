@@ -33,12 +33,18 @@ class ArchivedLog(LogBefore):
         self._reader = reader
         self._log_starts: Callable[[], list[int]] | None = getattr(log, "starts", None)
         self._warm_up: Callable[[], None] | None = getattr(log, "warm_up", None)
+        self._close: Callable[[], None] | None = getattr(log, "close", None)
         self._expects = False
 
     def warm_up(self) -> None:
         """Where the log has something to make ready for appends."""
         if self._warm_up is not None:
             self._warm_up()
+
+    def close(self) -> None:
+        """Close the log behind, where that can be closed."""
+        if self._close is not None:
+            self._close()
 
     def starts(self) -> list[int]:
         """By partition the first offset that can be read: 0 where there are files, for they begin there."""

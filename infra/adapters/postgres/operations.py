@@ -1,12 +1,11 @@
 """What operators look at: arriving events, lag, letters, timers, sizes. Small questions to PostgreSQL; any thread."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from itertools import zip_longest
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from infra.adapters.archive.reading_log import ENDS_S, PerThreadLog, TimelyEnds
+from infra.adapters.archive.reading_log import PerThreadLog, TimelyEnds
 from infra.adapters.archive.store import ParquetArchive, next_offsets_of
 from infra.adapters.machine.data_folder import DataFolder
 from infra.adapters.machine.processes import Process, processes_of
@@ -73,40 +72,27 @@ DAY_US: Final = 86_400_000_000
 EXACT_UP_TO: Final = 20_000  # profiles; beyond, PostgreSQL's estimate says it without reading them
 
 
-class Chosen(Protocol):
-    """What was chosen for a deployment."""
-
-    @property
-    def kafka(self) -> object | None: ...
-
-
-class Deployed(Protocol):
-    """Where a deployment lies; a session is one."""
-
-    @property
-    def adapters(self) -> Chosen: ...
-    @property
-    def dsn(self) -> str: ...
-    @property
-    def data(self) -> Path: ...
-    @property
-    def disk(self) -> "Disk": ...
-    def log(self) -> EventLog: ...
-    def vault(self) -> "PostgresVault": ...
-
-
 class Operations:
-    """Any thread may call. `ends_s`: how long the ends of a log in Kafka are waited for."""
+    """Any thread may call. `ends`: of a log that may be slow to answer; else `open_log`'s are asked."""
 
-    def __init__(self, session: Deployed, archive: ParquetArchive, ends_s: float = ENDS_S) -> None:
-        self._connections = PerThread(lambda: Database(session.dsn, "touchfold operations"))
+    def __init__(
+        self,
+        dsn: str,
+        folder: DataFolder,
+        disk: "Disk",
+        vault: "PostgresVault",
+        archive: ParquetArchive,
+        open_log: Callable[[], EventLog],
+        ends: TimelyEnds | None = None,
+    ) -> None:
+        self._connections = PerThread(lambda: Database(dsn, "touchfold operations"))
         self._rows = self._connections.rows
-        self._log = PerThreadLog(session.log)
-        self._timely = None if session.adapters.kafka is None else TimelyEnds(session.log, ends_s)
+        self._log = PerThreadLog(open_log)
+        self._timely = ends
         self._archive = archive
-        self._disk = session.disk
-        self._vault = session.vault()
-        self._folder = DataFolder(session.data)
+        self._disk = disk
+        self._vault = vault
+        self._folder = folder
 
     def ends(self) -> list[int]:
         """The offset after the last record of each partition. Raises StoreUnavailable, soon where it is Kafka."""

@@ -16,6 +16,9 @@ from math import ceil
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
+from infra.app.databases import database_of
+from infra.app.log import log_of
+from infra.app.vault import vault_of
 from ingest.accept.accept import Accepted, Acceptor
 from ingest.accept.canonical import MAX_BODY_BYTES
 from ingest.requests.bodies import call_of
@@ -30,7 +33,7 @@ from schemas.sources import Source, Sources
 if TYPE_CHECKING:
     from infra.adapters.machine.meter import Meter
     from infra.adapters.machine.shared_buckets import SharedBuckets
-    from infra.app.bootstrap import Session
+    from infra.app.session import Session
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -456,14 +459,14 @@ def build_door(session: "Session", meter: "Meter", buckets: "SharedBuckets") -> 
     from infra.adapters.postgres.sources import PostgresSources  # noqa: PLC0415
     from schemas.identifiers import normalise  # noqa: PLC0415
 
-    vault = session.vault()
-    gate = RecordGate(session.database("touchfold record gate"))
+    vault = vault_of(session)
+    gate = RecordGate(database_of(session, "touchfold record gate"))
     phones = partial(normalise, phone=Phones(session.region))
     acceptor = Acceptor(vault, vault, phones, vault.daily_token, version=gate.version)
     return Door(
         acceptor,
         PostgresSources(session.dsn, unknown=session.unknown_clear),
-        session.log(),
+        log_of(session),
         PostgresDeadLetters(session.dsn),
         session.door_clock.now,
         check_disk=session.disk.check,

@@ -14,11 +14,14 @@ from infra.adapters.postgres.control import waiting
 from infra.adapters.vault.master_key import read_key
 from infra.app import checks
 from infra.app.checks import Finding, guarded
+from infra.app.databases import database_of, vault_database_of
+from infra.app.log import log_of
+from infra.app.vault import vault_of
 from schemas.errors import StoreUnavailable, TouchfoldError
 from schemas.waits import Waiting, open_transaction
 
 if TYPE_CHECKING:
-    from infra.app.bootstrap import Session
+    from infra.app.session import Session
 
 FRESH_S: Final = 0.25  # a probe a second costs nothing, a thousand a second cost four queries
 SLOWLY_S: Final = 3.0  # between two looks at what changes rarely: files, keys, a new connection
@@ -43,10 +46,10 @@ class Health:
     ) -> None:
         self._session = session
         self._edges = edges
-        self._database = session.database("touchfold health", Lane.WORK)  # told even while reads wait
-        self._slow_database = session.database("touchfold health slow")
-        self._vault_database = session.vault_database("touchfold health vault")
-        self._timely = None if session.adapters.kafka is None else TimelyEnds(session.log)
+        self._database = database_of(session, "touchfold health", Lane.WORK)  # told even while reads wait
+        self._slow_database = database_of(session, "touchfold health slow")
+        self._vault_database = vault_database_of(session, "touchfold health vault")
+        self._timely = None if session.adapters.kafka is None else TimelyEnds(partial(log_of, session))
         self._ends = _ends(session) if self._timely is None else self._timely.ends
         self._writable = Steady(_writable(session), grace_s, monotonic)
         self._monotonic = monotonic
@@ -113,7 +116,7 @@ class Health:
             log_problem = None if cannot is None else Finding("log", False, cannot, _BROKERS)
             log = log if cannot is None else StoreUnavailable.code
             problems += [] if log_problem is None else [log_problem]
-        vault = "ok" if self._session.vault().has_lease() else "no lease"
+        vault = "ok" if vault_of(self._session).has_lease() else "no lease"
         if vault != "ok":
             problems.append(Finding("vault", False, "no lease: nothing personal can be kept or read", _NO_LEASE))
         disk = checks.disk(self._session.disk)
@@ -195,5 +198,5 @@ def _writable(session: "Session") -> Callable[[], None]:
 
 def _ends(session: "Session") -> Callable[[Sequence[int]], list[int]]:
     """Where a log in PostgreSQL ends, by a query of its own connection."""
-    log = session.log()
+    log = log_of(session)
     return lambda _applied: ends_of(log)

@@ -21,6 +21,7 @@ from infra.adapters.postgres.log import PostgresLog
 from infra.adapters.postgres.reads import PerThread
 from infra.adapters.postgres.roles import roles, unpublished
 from infra.app.lags import oldest_unarchived_s
+from infra.app.log import log_of
 from schemas.errors import StoreUnavailable, TouchfoldError, Unauthorized
 from schemas.waits import Waiting
 
@@ -256,7 +257,7 @@ class Metrics:
         with (
             closing(PostgresLog(self._api.session.dsn))
             if self._inbox is None
-            else nullcontext(self._api.session.log()) as log
+            else nullcontext(log_of(self._api.session)) as log
         ):
             return round(oldest_unarchived_s(log, self._archived, self._api.session.door_clock.now()), 1)
 

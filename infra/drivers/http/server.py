@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import uvicorn
 
+from infra.app.vault import vault_of
 from infra.drivers.http.client_address import Proxies
 from infra.drivers.http.connections import BACKLOG, Connections, HandleRoom, Limits, raise_handle_limit
 from infra.drivers.http.health import Health
@@ -25,7 +26,7 @@ from infra.drivers.http.tls import HANDSHAKE_S, Certificate, certificate_of
 from schemas.errors import NotFound, TooMany
 
 if TYPE_CHECKING:
-    from infra.app.bootstrap import Session
+    from infra.app.session import Session
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -274,9 +275,9 @@ def run(
     from infra.drivers.process.roles import settle_memory  # noqa: PLC0415
 
     raise_handle_limit()
-    session.vault().hold_lease()
+    vault_of(session).hold_lease()
     if session.adapters.kafka is not None:
-        from infra.app.cluster import warm_up  # noqa: PLC0415  # of a cluster alone
+        from infra.app.log import warm_up  # noqa: PLC0415  # of a cluster alone
 
         warm_up(session)
     meter = Meter(session.data / "meters")

@@ -9,7 +9,7 @@ from infra.drivers.http.client_address import Proxies, network_of
 from schemas.errors import TooMany
 
 if TYPE_CHECKING:
-    from infra.app.bootstrap import Session
+    from infra.app.session import Session
 
 BURST_S: Final = 20.0  # so many seconds' worth may come at once
 STRANGERS: Final = 0.1  # of the API's rate: what an address may ask without a token, or with a wrong one

@@ -14,8 +14,10 @@ from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, Response
 
+from infra.app.vault import vault_of
+
 if TYPE_CHECKING:
-    from infra.app.bootstrap import Session
+    from infra.app.session import Session
 
 PAGES: Final = ("overview", "customers", "customer", "segments", "live", "sources", "health", "team", "audit")
 ASSETS: Final = Path(__file__).parent / "assets"
@@ -85,7 +87,7 @@ def run(session: "Session", stop: threading.Event, ready: Callable[[], None], li
     from infra.drivers.http.server import GRACE_S, StoppableServer  # noqa: PLC0415
     from infra.drivers.process.roles import settle_memory  # noqa: PLC0415
 
-    session.vault().hold_lease()  # staff's events are sealed here
+    vault_of(session).hold_lease()  # staff's events are sealed here
     application, close = build(session)
     config = uvicorn.Config(
         application,

@@ -17,8 +17,9 @@ from infra.adapters.postgres.sources import PostgresSources
 from infra.adapters.postgres.tokens import PostgresTokens
 from infra.app.archive import archive_of
 from infra.app.auditing import audit_of
-from infra.app.bootstrap import Session
+from infra.app.operations import operations_of
 from infra.app.reading import Reading, reading_of
+from infra.app.session import Session
 from infra.app.staff_events import Acting
 from infra.drivers.http.health import Health
 from infra.drivers.http.revocation import Standing, Watched
@@ -87,7 +88,7 @@ class Services:
             audit=audit_of(session),
             tokens=PostgresTokens(session.dsn),
             sources=PostgresSources(session.dsn, unknown=session.unknown_clear),
-            operations=Operations(session, archive),
+            operations=operations_of(session, archive),
             meter=Meter(session.data / "meters"),
             reports=Reports(reading.segments.views, session.clock),
             acting=Acting(session),

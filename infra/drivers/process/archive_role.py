@@ -20,7 +20,10 @@ from infra.adapters.postgres.records import PostgresRecords
 from infra.adapters.postgres.sources import PostgresSources
 from infra.app.archive import archive_of, disk_of
 from infra.app.checks import note_offsets
+from infra.app.databases import database_of
+from infra.app.log import log_of
 from infra.app.rotating import LeftRotation
+from infra.app.vault import vault_of
 from infra.drivers.process.archive_upkeep import Rewriting, Upkeep
 from processors.archive.archiver import Archiver
 from schemas.clear import Declared
@@ -30,7 +33,7 @@ from schemas.waits import ARCHIVE, Wait
 
 if TYPE_CHECKING:
     from infra.adapters.archive.store import ParquetArchive
-    from infra.app.bootstrap import Session
+    from infra.app.session import Session
 
 PAUSE_S: Final = 1.0
 DAMAGED_S: Final = 10.0  # between two looks whether a damaged archive was mended
@@ -44,14 +47,14 @@ def archiver_of(
 ) -> Archiver:
     """The archiver of a session's log and archive. `archive`: the session's, where it is open already."""
     control = PostgresControl(session.dsn, "touchfold archive")
-    log = session.log()
+    log = log_of(session)
 
     def applied_until() -> list[int]:
         """By partition; those that a topic was given later have no progress yet, and nothing applied."""
         progress = {each.partition: each.next_offset for each in control.progress(control.live().revision)}
         return [progress.get(partition, 0) for partition in range(max(progress, default=-1) + 1)]
 
-    records = PostgresRecords(session.database("touchfold archive records"))
+    records = PostgresRecords(database_of(session, "touchfold archive records"))
     declared = declared_of(session)
 
     def waits(wait: Wait) -> None:
@@ -80,7 +83,7 @@ def archiver_of(
 def declared_of(session: "Session") -> Callable[[], Declared]:
     """What is declared now, less than a second old; noted once for who reads the archive."""
     sources = PostgresSources(session.dsn, unknown=session.unknown_clear)
-    rules = PostgresClearRules(session.database("touchfold archive rules"))
+    rules = PostgresClearRules(database_of(session, "touchfold archive rules"))
 
     def declared() -> Declared:
         found = sources.declared()
@@ -92,7 +95,7 @@ def declared_of(session: "Session") -> Callable[[], Declared]:
 
 def rewriting_of(session: "Session") -> Rewriting:
     """What rewriting files needs of a session."""
-    return Rewriting(declared_of(session), session.vault().open_many, ErasedTokens(session.dsn), session.currency)
+    return Rewriting(declared_of(session), vault_of(session).open_many, ErasedTokens(session.dsn), session.currency)
 
 
 @contextmanager
@@ -116,7 +119,7 @@ def forget_old_letters(session: "Session", today: date) -> None:
         letters.delete_without_tokens(before)
     finally:
         letters.close()
-    session.vault().expire_daily_keys(before)
+    vault_of(session).expire_daily_keys(before)
 
 
 def run(session: "Session", stop: threading.Event, ready: Callable[[], None], retention_s: float | None = None) -> None:
@@ -128,7 +131,7 @@ def run(session: "Session", stop: threading.Event, ready: Callable[[], None], re
     """
     archive = archive_of(session)
     archiver = archiver_of(session, stop.is_set, archive)
-    notes, rotation = session.database("touchfold archive notes"), LeftRotation(session)
+    notes, rotation = database_of(session, "touchfold archive notes"), LeftRotation(session)
     disk = disk_of(session)
     upkeep = Upkeep(archive, archiver.turns, disk, stop.is_set, rewriting_of(session))
     ready()

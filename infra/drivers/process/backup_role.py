@@ -13,10 +13,11 @@ from infra.adapters.backup.wal_spool import Following, Spool
 from infra.adapters.ledger.copies import ledger_state
 from infra.adapters.machine.disk import BUILDING
 from infra.app.backing_up import back_up, next_at, open_store, prune_all, put_ledger
+from infra.app.databases import vault_database_of
 from schemas.errors import FolderLocked, TouchfoldError
 
 if TYPE_CHECKING:
-    from infra.app.bootstrap import Session
+    from infra.app.session import Session
 
 LOOK_S: Final = 1.0
 FLUSH_S: Final = 60.0  # what a lost machine loses at most
@@ -40,7 +41,7 @@ class _Role:
         self._session = session
         self._stop = stop
         self._spool = Spool(session.data)
-        self._vault = session.vault_database("touchfold backup")
+        self._vault = vault_database_of(session, "touchfold backup")
         self._notes = BackupNotes(self._vault)
         self._flushed_at = float("-inf")
         self._pruned_at = float("-inf")

@@ -11,13 +11,15 @@ from infra.adapters.kafka.changes import DEADLINE_S, KafkaChanges, check_granted
 from infra.adapters.postgres.control import PostgresControl
 from infra.adapters.postgres.publishing import PostgresPublishing
 from infra.adapters.postgres.reads import FeedBell
+from infra.app.log import log_of
+from infra.app.vault import vault_of
 from processors.feed.personal import PersonalValues
 from processors.feed.publish import BATCH, Publisher
 from processors.live.worker import Compiled
 from schemas.errors import Disposition, TouchfoldError
 
 if TYPE_CHECKING:
-    from infra.app.bootstrap import Session
+    from infra.app.session import Session
 
 STANDBY_S: Final = 0.5  # how often one that waits asks whether the other is gone
 IDLE_S: Final = 1.0  # how late a stop is noticed; a new change rings the bell
@@ -35,8 +37,8 @@ def publisher_of(session: "Session", feed: PostgresPublishing, granted: frozense
 
     personal = None
     if granted:
-        vault = session.vault()
-        personal = PersonalValues(granted, session.log(), vault, vault)
+        vault = vault_of(session)
+        personal = PersonalValues(granted, log_of(session), vault, vault)
     deadline_s = min(session.settings.kafka_ack_s, DEADLINE_S)
     return Publisher(feed, KafkaChanges(access_of(session), deadline_s), compile_, session.clock, personal)
 

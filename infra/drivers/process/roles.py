@@ -20,8 +20,10 @@ from typing import Final
 
 from infra.adapters.machine.private_files import keep_private
 from infra.app import log_lines
-from infra.app.bootstrap import Session, role_session
+from infra.app.bootstrap import role_session
+from infra.app.session import Session
 from infra.app.stop_signals import stop_at
+from infra.app.vault import vault_of
 from infra.drivers.process.parent import die_with
 from schemas.errors import Disposition, TouchfoldError
 
@@ -85,7 +87,7 @@ def _http(session: Session, stop: threading.Event, report: Report, listener: soc
 def _worker(session: Session, stop: threading.Event, report: Report, _listener: socket.socket | None) -> None:
     from infra.drivers.process import worker_role  # noqa: PLC0415  # the doors need no folds
 
-    session.vault().hold_lease()  # keys are remembered only under a lease
+    vault_of(session).hold_lease()  # keys are remembered only under a lease
     report.ready()
     worker_role.run(session, stop, int(os.environ.get(NUMBER, "0")))
 

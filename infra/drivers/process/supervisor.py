@@ -21,11 +21,15 @@ from typing import Final, NamedTuple, TypeVar
 
 from infra.adapters.machine.data_folder import Running
 from infra.adapters.machine.disk import WORKER, room_needed
-from infra.app.bootstrap import Adapters, Say, Session, arm_failpoint, build, claim, prepare, seal_wal
+from infra.app.adapters import Adapters, build
+from infra.app.bootstrap import arm_failpoint, claim, seal_wal
 from infra.app.checks import UNKNOWN_CLEAR
 from infra.app.connections import take_share
+from infra.app.first_start import Say, prepare
 from infra.app.running import health_of
+from infra.app.session import Session
 from infra.app.settings import Deployment, Settings
+from infra.app.vault import vault_of
 from infra.drivers.http.connections import BACKLOG
 from infra.drivers.http.listening import listen_on, start_listening, url_of
 from infra.drivers.http.tls import certificate_of
@@ -275,7 +279,7 @@ class Supervisor:
         server, folder = self._server, self._adapters.folder
         session = Session(self._settings, self._adapters, server.dsn, server.vault_dsn, None, deployment)
         with closing(session):
-            vault, now = session.vault(), session.door_clock.now
+            vault, now = vault_of(session), session.door_clock.now
             count = resume_jobs(server.dsn, server.vault_dsn, vault, folder.ledger, session.region, now)
         if count:
             self._say(f"{count} erasures that were interrupted are finished")

@@ -1,101 +1,27 @@
-"""The worker process: makes the processors' services from a session and runs their loop."""
+"""The worker process: runs the loop until it is stopped."""
 
 import gc
 import logging
-import os
-import secrets
 import socket
 import threading
 import time
 from collections.abc import Callable
-from functools import partial
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Final
 
-from infra.adapters.archive.reading_log import CachedLog
 from infra.adapters.kafka.access import EVENTS
-from infra.adapters.machine.disk import BUILDING, WORKER, reserve_bytes
-from infra.adapters.postgres.control import PostgresControl
-from infra.adapters.postgres.embedded import EmbeddedPostgres
-from infra.adapters.postgres.rebuild import PostgresRebuild
-from infra.adapters.postgres.search import PostgresSearch
 from infra.adapters.postgres.store import PostgresStore
+from infra.app.worker import check_name, shared_worker_of, worker_of
 from infra.drivers.stream.life import Subscription
-from processors.live.dead_letters import letter_maker
-from processors.live.figure_keeper import FigureKeeper
-from processors.live.search_index import SearchIndexer
-from processors.live.shared_worker import SharedWorker
-from processors.live.worker import BATCH, Services, Worker
-from processors.rebuild.builder import Builder
 from schemas.errors import ServiceFailed, StoreUnavailable
 from schemas.work import PartitionWork
 
 if TYPE_CHECKING:
-    from infra.app.bootstrap import Session
+    from infra.app.session import Session
 
 Runner = Callable[[PartitionWork, Subscription, threading.Event], None]  # of aiokafka_runner and faust_runner
 _log = logging.getLogger("touchfold.worker")
 NAME_S: Final = 20.0
-RECORD_BYTES: Final = 4_096  # what folding and deciding a record writes, WAL included; about 2,500 of new customers
-SHARED_IDLE_S: Final = 10.0  # a worker stopped inside a transaction holds its locks so long, as its group session
-
-
-def services_of(session: "Session", *, shared: bool = False) -> Services:
-    """Connections of their own for everything the loop touches. `shared`: other workers wait for our locks."""
-    vault = session.vault()
-    receipts = session.door_clock  # the keys of letters are kept for 30 days of real time
-    return Services(
-        log=CachedLog(session.log())
-        if shared
-        else session.log(),  # records that hold direct traits are asked for often
-        store=PostgresStore(session.dsn, idle_s=SHARED_IDLE_S if shared else None),
-        control=PostgresControl(session.dsn, "touchfold worker control"),
-        sealer=vault,
-        letter=letter_maker(vault, lambda: vault.daily_token(receipts.now().date()), receipts),
-        clock=session.clock,
-        time_zone=session.time_zone,
-        currency=session.currency,
-        check_room=partial(session.disk.check, WORKER) if _shares_the_disk(session) else lambda: None,
-        batch=_batch(session.disk.space().total) if _shares_the_disk(session) else BATCH,
-    )
-
-
-def _shares_the_disk(session: "Session") -> bool:
-    """Whether what PostgreSQL writes goes to the data folder's disk: its own server's, and not one of yours."""
-    return isinstance(session.adapters.server, EmbeddedPostgres)
-
-
-def _batch(disk: int) -> int:
-    """Records of a partition in one transaction: what all four write fits into a quarter of the reserve."""
-    return max(100, min(BATCH, reserve_bytes(disk) // 4 // (4 * RECORD_BYTES)))
-
-
-def _builder_of(session: "Session", services: Services) -> Builder:
-    has_room = partial(session.disk.has_room, BUILDING) if _shares_the_disk(session) else lambda: True
-    return Builder(services, PostgresRebuild(session.dsn), has_room)
-
-
-def worker_of(session: "Session") -> Worker:
-    """A worker with its builder of revisions."""
-    services = services_of(session)
-    vault = session.vault()
-    index = SearchIndexer(PostgresSearch(session.dsn), vault, vault, services.log)
-    return Worker(services, _builder_of(session, services), index, FigureKeeper(services))
-
-
-def shared_worker_of(session: "Session", member: str | None = None) -> SharedWorker:
-    """A worker among others on the session's PostgreSQL. `member`: its name in the group, which it alone may have."""
-    services = services_of(session, shared=True)
-    vault = session.vault()
-    index = SearchIndexer(PostgresSearch(session.dsn), vault, vault, services.log)
-    owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
-    builder = _builder_of(session, services)
-    figures = FigureKeeper(services)
-    if member is None:
-        return SharedWorker(services, builder, index, owner, figures)
-    store = services.store
-    assert isinstance(store, PostgresStore), "services_of makes it"
-    return SharedWorker(services, builder, index, owner, figures, partial(check_name, store, member))
 
 
 def member_name(session: "Session", number: int) -> str:
@@ -105,15 +31,6 @@ def member_name(session: "Session", number: int) -> str:
         folder = blake2b(str(session.data.resolve()).encode(), digest_size=4).hexdigest()
         name = f"{socket.gethostname()}-{folder}"
     return f"{name}-{number}"
-
-
-def check_name(store: PostgresStore, member: str) -> None:
-    """Raises ServiceFailed when another process has this name: the brokers would take turns between the two."""
-    if not store.hold(f"touchfold worker {member}"):
-        raise ServiceFailed(
-            f"another worker runs under the name {member}, and the brokers know workers by it: give each machine its "
-            "own TOUCHFOLD_WORKER_ID, or unset it"
-        )
 
 
 def await_name(store: PostgresStore, member: str, stop: threading.Event) -> None:

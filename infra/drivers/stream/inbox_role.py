@@ -15,6 +15,8 @@ from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, KafkaException
 from confluent_kafka import Message as Delivered
 
 from infra.adapters.kafka.access import INBOX, KafkaAccess
+from infra.app.log import log_of
+from infra.app.vault import vault_of
 from ingest.accept.accept import INTERNAL, Accepted, Acceptor
 from ingest.requests.inbox import Message, Opened, Refusal, letter_of, message_of, open_message
 from schemas.dead_letters import DeadLetter
@@ -25,7 +27,7 @@ from schemas.record import Pending
 from schemas.sources import Sources
 
 if TYPE_CHECKING:
-    from infra.app.bootstrap import Session
+    from infra.app.session import Session
 
 BATCH: Final = 1_000  # messages of one append
 BATCH_BYTES: Final = 4_000_000  # of their values: what the door takes into one acceptance
@@ -366,9 +368,9 @@ def run(session: "Session", stop: threading.Event, ready: Callable[[], None]) ->
     sources, letters = PostgresSources(session.dsn, unknown=session.unknown_clear), PostgresDeadLetters(session.dsn)
     door = InboxDoor(
         acceptor_of(session),
-        session.vault(),
+        vault_of(session),
         sources,
-        session.log(),
+        log_of(session),
         letters,
         session.door_clock.now,
         check_disk=session.disk.check,

@@ -26,9 +26,9 @@ from schemas.roles import ROLES, may
 if TYPE_CHECKING:
     from infra.adapters.archive.store import ParquetArchive
     from infra.adapters.kafka.access import KafkaAccess
-    from infra.app.bootstrap import Session
     from infra.app.reading import Reading
     from infra.app.retrying import Retrying
+    from infra.app.session import Session
     from infra.app.staff_events import Acting
     from infra.drivers.http.health import Health
     from infra.drivers.http.throttle import Throttle
@@ -52,12 +52,12 @@ def build_api(session: "Session", throttle: "Throttle | None" = None) -> FastAPI
 
 def api_of(session: "Session", reading: "Reading", throttle: "Throttle | None" = None) -> Api:
     """The services of the application. `close` of them closes the reading side too."""
-    from infra.adapters.postgres.operations import Operations  # noqa: PLC0415
     from infra.adapters.postgres.people import PostgresPeople  # noqa: PLC0415
     from infra.adapters.postgres.sources import PostgresSources  # noqa: PLC0415
     from infra.adapters.postgres.tokens import PostgresTokens  # noqa: PLC0415
     from infra.app.archive import archive_of  # noqa: PLC0415
     from infra.app.auditing import audit_of  # noqa: PLC0415
+    from infra.app.operations import operations_of  # noqa: PLC0415
     from query.reports.overview import Reports  # noqa: PLC0415
 
     archive = archive_of(session)
@@ -70,7 +70,7 @@ def api_of(session: "Session", reading: "Reading", throttle: "Throttle | None" =
         people=PostgresPeople(session.dsn),
         audit=audit_of(session),
         sources=PostgresSources(session.dsn, unknown=session.unknown_clear),
-        operations=Operations(session, archive),
+        operations=operations_of(session, archive),
         reports=Reports(reading.segments.views, session.clock),
         acting=Later(lambda: _acting(session)),
         retrying=Later(lambda: _retrying(session)),

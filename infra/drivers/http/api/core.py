@@ -32,8 +32,8 @@ from schemas.roles import PERSONAL, RIGHTS, may
 if TYPE_CHECKING:
     from infra.adapters.postgres.operations import Operations
     from infra.adapters.postgres.sources import PostgresSources
-    from infra.app.bootstrap import Session
     from infra.app.retrying import Retrying
+    from infra.app.session import Session
     from infra.app.staff_events import Acting
     from infra.drivers.http.health import Health
     from infra.drivers.http.throttle import Throttle

@@ -1,0 +1,161 @@
+"""Brings databases to this build: at the first start of a deployment, and at every later one."""
+
+import json
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from datetime import datetime
+from typing import Final
+
+from infra.adapters.ledger.copies import bring_ledger
+from infra.adapters.ledger.erasures import LEDGER
+from infra.adapters.postgres.control import insert_revision
+from infra.adapters.postgres.database import Database
+from infra.adapters.postgres.embedded import lost
+from infra.adapters.postgres.erasure_upgrade import part_hashes_from_tokens
+from infra.adapters.postgres.migrate import migrate
+from infra.adapters.postgres.own import OwnPostgres
+from infra.adapters.vault.proof import vault_is_new
+from infra.app import settings as reading
+from infra.app.adapters import Adapters
+from infra.app.settings import Deployment, Settings
+from infra.app.vault import open_vault
+from schemas.errors import DatabaseLost, Problem, SettingsInvalid
+
+PACK: Final = "retail"
+Say = Callable[[str], None]
+
+
+def quiet(_line: str) -> None:
+    """Progress that nobody reads."""
+
+
+def prepare(settings: Settings, adapters: Adapters, say: Say = quiet) -> Deployment:
+    """Bring a started server to this build: migrations, master key, deployment facts, the log, first revision.
+
+    Any number of roles may do it at once. Raises DatabaseLost, SchemaNewer, MasterKeyWrong, SettingsInvalid
+    (a deployment fact was changed), ServiceFailed (the brokers' topics are not safe).
+    """
+    server = adapters.server
+    if settings.ledger is not None:
+        bring_ledger(settings.data / "ledger", settings.ledger)
+    refuse_loss(adapters, server.dsn, server.vault_dsn)
+    migrate(server.dsn, "main")
+    migrate(server.vault_dsn, "vault")
+    with closing(open_vault(settings, server.dsn, server.vault_dsn)) as vault:
+        _ = vault.hash_key  # makes it, or proves that the master key is the right one
+    part_hashes_from_tokens(server.dsn, server.vault_dsn, adapters.folder.ledger / LEDGER)
+    with closing(Database(server.dsn, "touchfold start")) as database:
+        deployment = ensure_deployment(database, settings)
+        if adapters.kafka is None:
+            check_log_is_postgres(database)
+        else:
+            from infra.app.cluster import ensure_kafka_log  # noqa: PLC0415  # Kafka's clients take 0.5 s to import
+
+            ensure_kafka_log(database, adapters.kafka, settings, say)
+        _first_revision(database, adapters.clock.now())
+    return deployment
+
+
+def refuse_loss(adapters: Adapters, dsn: str, vault_dsn: str) -> None:
+    """Raises DatabaseLost where one of the two databases, or the folder beside them, is of a deployment that is gone.
+
+    The first start makes the main tables, then the vault's with its keys, then writes the deployment down: so a
+    deployment without keys, and keys without main tables, can only be losses.
+    """
+    with closing(Database(dsn, "touchfold start")) as main:
+        # in this order: another role may make it all in the meantime
+        used = _exists(main, "meta") and _has(main, "select from meta where key = 'deployment'")
+        new_vault = vault_is_new(vault_dsn)
+        fresh = not _exists(main, "meta")
+    if used and new_vault:
+        raise DatabaseLost(
+            "the vault is lost: its database is missing or empty, but the main database is in use, and personal values "
+            "open with the vault's keys alone. Restore the vault's database from a backup made together with the main "
+            "one. Nothing was changed"
+        )
+    if fresh and not new_vault:
+        raise DatabaseLost(
+            "the main database is lost: it is missing or empty, but the vault beside it is in use. Restore the main "
+            "database from a backup made together with the vault. Nothing was changed"
+        )
+    traces = adapters.folder.traces() if fresh and isinstance(adapters.server, OwnPostgres) else []
+    if traces:
+        raise DatabaseLost(lost(adapters.folder.path, "TOUCHFOLD_DATABASE is empty", traces))
+
+
+def _exists(database: Database, table: str) -> bool:
+    with database.reading() as cursor:
+        cursor.execute("select to_regclass(%s) is not null", (table,))
+        row = cursor.fetchone()
+    return bool(row and row[0])
+
+
+def _has(database: Database, query: str) -> bool:
+    with database.reading() as cursor:
+        cursor.execute(f"select exists ({query})")
+        row = cursor.fetchone()
+    return bool(row and row[0])
+
+
+def check_log_is_postgres(database: Database) -> None:
+    """Raises SettingsInvalid where this data's log is in Kafka."""
+    with database.reading() as cursor:
+        cursor.execute("select value ->> 'topic' from meta where key = 'kafka_topic'")
+        row = cursor.fetchone()
+    if row is not None:
+        raise SettingsInvalid(
+            f"this data's log is the Kafka topic {row[0]}: set TOUCHFOLD_LOG=kafka and TOUCHFOLD_KAFKA_BOOTSTRAP, or "
+            "start a new data folder",
+            [Problem("TOUCHFOLD_LOG", "must be kafka")],
+        )
+
+
+def ensure_deployment(database: Database, settings: Settings) -> Deployment:
+    """Write the deployment facts at the first start; later they hold, and a setting that differs is an error."""
+    wanted = settings.deployment._asdict()
+    with database.transaction() as cursor:
+        cursor.execute("insert into meta values ('deployment', %s) on conflict (key) do nothing", (json.dumps(wanted),))
+        cursor.execute("select value from meta where key = 'deployment'")
+        row = cursor.fetchone()
+        assert row is not None, "meta lost the row it just had"
+    stored = Deployment(**row[0])
+    for name, value in stored._asdict().items():
+        if name in settings.model_fields_set and wanted[name] != value:
+            raise SettingsInvalid(
+                f"{reading.PREFIX}{name.upper()} is {wanted[name]}, but this data was made with {value}, and stored "
+                f"answers depend on it: set it back to {value} (or unset it), or start a new data folder"
+            )
+    return stored
+
+
+def _first_revision(database: Database, at: datetime) -> None:
+    with database.transaction() as cursor:
+        cursor.execute("select 1 from revisions limit 1")
+        if cursor.fetchone() is not None:
+            return
+    # The pack is read and checked only once in a data folder's life: 0.2 s that no later start pays.
+    from processors.rebuild.builder import segment_hashes  # noqa: PLC0415
+    from schemas.definition_files import load_pack, parse_documents  # noqa: PLC0415
+    from schemas.definitions import to_json  # noqa: PLC0415
+
+    definitions = parse_documents(load_pack(PACK))
+    ensure_first_revision(database, to_json(definitions), definitions.content_hash, at, segment_hashes(definitions))
+
+
+def ensure_first_revision(
+    database: Database,
+    definitions_json: bytes | str,
+    content_hash: str,
+    at: datetime,
+    segment_hashes: Mapping[str, str] | None = None,
+) -> bool:
+    """Insert revision 1, live, with its tables and progress at 0; False when there is a revision already."""
+    with database.transaction() as cursor:
+        cursor.execute("lock table revisions in share row exclusive mode")
+        cursor.execute("select 1 from revisions limit 1")
+        if cursor.fetchone() is not None:
+            return False
+        insert_revision(cursor, 1, "live", "initial", json.loads(definitions_json), content_hash, at)
+        for name, content in (segment_hashes or {}).items():
+            cursor.execute("insert into segment_versions values (%s, 1, %s)", (name, content))
+    return True
