@@ -22,13 +22,14 @@ from infra.archives import archive_of
 from infra.asking import health_of, readiness_of
 from infra.backup_checks import backups, copies
 from infra.bootstrap import Session, session
-from infra.checks import PAGES_FIX, SHOWN, UNKNOWN_CLEAR, WORK_FIX, Finding, guarded, whole_archive
+from infra.checks import NOTHING_WAITS, PAGES_FIX, SHOWN, UNKNOWN_CLEAR, WORK_FIX, Finding, guarded, whole_archive
 from infra.lags import Lags, lags_of, missing
 from infra.log_lines import described
 from infra.settings import Settings
 from infra.settle import waiting_now
 from schemas.errors import FolderLocked, TouchfoldError
 from schemas.merge_plan import waiting as waiting_files
+from schemas.waits import applicable
 
 CLOCK_OFF_S: Final = 5.0
 MERGES_LEFT: Final = 256  # files; a partition has some due for a moment
@@ -235,15 +236,16 @@ def _roles(here: "Session", database: "Database") -> Iterator[Finding]:
 
 
 def _work(here: "Session", database: "Database") -> Finding:
-    """Beside a running `up`: whether what waits is applied. Looks as long as it takes."""
-
+    """Beside a running `up`: whether what can be applied is. Looks as long as it takes."""
     deadline = time.monotonic() + WORK_S
     first = _applied(database)
     while True:
         applied = _applied(database)
-        waiting = max(0, sum(here.log().ends()) - applied)
-        if not here.joined or not waiting:
-            return Finding("work", True, f"{waiting:,} records wait" + ("" if here.joined else " for touchfold up"))
+        waiting = applicable(here.log().ends(), applied, waiting_now(database))
+        if not waiting:
+            return Finding("work", True, NOTHING_WAITS)
+        if not here.joined:
+            return Finding("work", True, f"{waiting:,} records wait for touchfold up")
         if applied != first:
             return Finding("work", True, f"{waiting:,} records wait, and some were applied while we looked")
         if time.monotonic() > deadline:
@@ -251,14 +253,14 @@ def _work(here: "Session", database: "Database") -> Finding:
         time.sleep(0.1)
 
 
-def _applied(database: "Database") -> int:
+def _applied(database: "Database") -> list[int]:
+    """By partition."""
     with database.reading() as cursor:
         cursor.execute(
-            "select coalesce(sum(next_offset), 0)::bigint from progress"
-            " where revision = (select revision from revisions where state = 'live')"
+            "select next_offset from progress"
+            " where revision = (select revision from revisions where state = 'live') order by partition"
         )
-        row = cursor.fetchone()
-    return int(row[0]) if row else 0
+        return [int(at) for (at,) in cursor.fetchall()]
 
 
 def _database(database: "Database") -> Finding:

@@ -19,6 +19,7 @@ from infra.drivers.ui.services import Services, Viewer
 from infra.drivers.ui.shell import STYLES_OF_OPERATORS, chip, connected, empty, every, page, panel
 from schemas.errors import StoreUnavailable
 from schemas.roles import OPERATE
+from schemas.waits import WORKER
 
 EVERY_S: Final = 3.0
 MUCH_LAG: Final = 100_000  # events
@@ -198,6 +199,8 @@ def _cards(found: _Look, before: _Look | None, time_zone: str, *, unknown_clear:
     """The figures, with what to do where one is bad."""
     state, totals = found.state, found.totals
     lag, age = state["accepted"] - state["applied"], state["watermark_age_s"]
+    stand = {each["partition"] for each in state["partitions_waiting"] if each["reader"] == WORKER}  # they have cards
+    lag_of_others = sum(each for partition, each in enumerate(state["partition_lags"]) if partition not in stand)
     passed = found.at - before.at if before else 0.0
     rate = None if before is None or passed <= 0 else max(0, state["accepted"] - before.state["accepted"]) / passed
     refused = sum(totals.refused.values())
@@ -206,13 +209,13 @@ def _cards(found: _Look, before: _Look | None, time_zone: str, *, unknown_clear:
         _Card(
             "Lag", words.count(lag), "events accepted, not yet applied",
             "The worker is slower than what arrives: it catches up by itself, or has ended (see Processes)."
-            if lag > MUCH_LAG else "",
+            if lag_of_others > MUCH_LAG else "",
             ("work",),
         ),
         _Card("To be decided", words.count(state["waiting"]), f"of {words.count(state['profiles'])} profiles, about"),
         _Card(
             "Watermark", "–" if age is None else f"{age:,.0f} s", "behind the clock",
-            "Timers stand still: look whether the worker runs." if (age or 0) > LATE_S else "",
+            "Timers stand still: look whether the worker runs." if (age or 0) > LATE_S and not stand else "",
         ),
         _Card("Requests refused", words.count(refused), _refusals(totals)),
         _Card("Door, 99 of 100", _quantile(totals.latency["door"]), "answered within"),
