@@ -15,9 +15,9 @@ from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, KafkaException
 from confluent_kafka import Message as Delivered
 
 from infra.adapters.kafka_access import INBOX, KafkaAccess
-from ingest.accept import INTERNAL, Accepted, Acceptor
+from ingest.accept import Accepted, Acceptor
 from ingest.inbox import Message, Opened, Refusal, letter_of, message_of, open_message
-from schemas.dead_letters import DeadLetter
+from schemas.dead_letters import INTERNAL, DeadLetter
 from schemas.errors import Disposition, KeyMissing, StoreUnavailable, TouchfoldError
 from schemas.failpoints import failpoint
 from schemas.ports import EventLog, Sealer, Vault

@@ -22,8 +22,9 @@ from infra.adapters.postgres_dead_letters import PostgresDeadLetters
 from infra.adapters.postgres_log import PostgresLog
 from infra.adapters.postgres_sources import PostgresSources
 from infra.drivers.door import Door, Limits
-from ingest.accept import INTERNAL, Acceptor
+from ingest.accept import Acceptor
 from ingest.requests import METRICS, call_of
+from schemas.dead_letters import INTERNAL
 from schemas.event_columns import event_table
 from schemas.identifiers import normalise
 from schemas.record import decode

@@ -17,6 +17,7 @@ from infra.checks import AS_TOLD
 from infra.drivers.ui import words
 from infra.drivers.ui.services import Services, Viewer
 from infra.drivers.ui.shell import STYLES_OF_OPERATORS, chip, connected, empty, every, page, panel
+from schemas.dead_letters import remedies
 from schemas.errors import StoreUnavailable
 from schemas.roles import OPERATE
 from schemas.waits import WORKER
@@ -171,7 +172,7 @@ class _Health:
 
     def _draw_letters(self, letters: list[dict[str, Any]]) -> None:
         self._panel.clear()
-        note = "what was refused, and why; after a fix: touchfold dead-letters retry --all" if letters else ""
+        note = "what was refused, why, and what to do about each kind" if letters else ""
         with self._panel, panel("Dead letters", note=note):
             if not letters:
                 empty("mark_email_read", "None", "Everything that came was understood.")
@@ -182,6 +183,8 @@ class _Health:
                         ui.label(label)
                 for letter in letters:
                     self._letter(letter)
+            for each in remedies((letter["stage"], letter["rule"]) for letter in letters):
+                ui.label(each).classes("tf-how tf-wrap")
 
     def _letter(self, letter: Mapping[str, Any]) -> None:
         with ui.element("div").classes("tf-row tf-letter"):
@@ -222,7 +225,7 @@ def _cards(found: _Look, before: _Look | None, time_zone: str, *, unknown_clear:
         _Card("API, 99 of 100", _quantile(totals.latency["api"]), "answered within"),
         _Card(
             "Dead letters", words.count(state["dead_letters"]), "open",
-            "Read the reasons below, correct the sender, then retry them." if state["dead_letters"] else "",
+            "Below is why, and what to do about each kind." if state["dead_letters"] else "",
         ),
         _Card("Timers", words.count(state["due"]), "profiles that time changes within a day"),
         _archive_card(state),
