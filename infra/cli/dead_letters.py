@@ -34,9 +34,9 @@ def list_letters(
     """
     from contextlib import closing
 
-    from infra.adapters.postgres_dead_letters import STATES, PostgresDeadLetters
-    from infra.bootstrap import session
-    from infra.retrying import described
+    from infra.adapters.postgres.dead_letters import STATES, PostgresDeadLetters
+    from infra.app.bootstrap import session
+    from infra.app.retrying import described
     from schemas.dead_letters import remedies
     from schemas.errors import BadRequest
 
@@ -68,9 +68,9 @@ def show(
     """
     from contextlib import closing
 
-    from infra.auditing import note_command
-    from infra.bootstrap import session
-    from infra.retrying import Retrying, described
+    from infra.app.auditing import note_command
+    from infra.app.bootstrap import session
+    from infra.app.retrying import Retrying, described
 
     with session(data, say=say) as here, closing(Retrying(here)) as retrying:
         row, state = retrying.get(letter)
@@ -98,8 +98,8 @@ def retry(
     """
     from contextlib import closing
 
-    from infra.bootstrap import session
-    from infra.retrying import Retrying
+    from infra.app.bootstrap import session
+    from infra.app.retrying import Retrying
     from schemas.errors import BadRequest
 
     if bool(letters) == every:

@@ -10,11 +10,11 @@ from typing import Any, Final
 
 import pytest
 
-from ingest import inbox
-from ingest.accept import Acceptor, SourceRules
-from ingest.canonical import Refused as RefusedItem
-from ingest.canonical import Unreadable, decode_item
-from ingest.retry import accept_again
+from ingest.accept.accept import Acceptor, SourceRules
+from ingest.accept.canonical import Refused as RefusedItem
+from ingest.accept.canonical import Unreadable, decode_item
+from ingest.accept.retry import accept_again
+from ingest.requests import inbox
 from schemas.clear import NOTHING_DECLARED, Declared
 from schemas.dead_letters import FOLD, IMPORT, INBOX, INTERNAL, RETRY, REUSED, DeadLetter, remedies, remedy
 from schemas.errors import BadRequest
