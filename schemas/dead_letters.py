@@ -1,10 +1,19 @@
 """Dead letters: what could not be taken or folded, set aside whole under a seal, with why and where."""
 
+from collections.abc import Iterable
 from datetime import datetime
 from hashlib import blake2b
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from schemas.ports import Sealer
+from schemas.waits import SET_ASIDE, UNREADABLE
+
+FOLD: Final = "fold"  # the stage of records that are in the log already
+IMPORT: Final = "import"
+INBOX: Final = "inbox"
+REUSED: Final = "id_reused"  # rules
+INTERNAL: Final = "internal"  # an error of ours keeps an item, or a message of the inbox, out of the log
+RETRY: Final = "touchfold dead-letters retry ID"
 
 
 class DeadLetter(NamedTuple):
@@ -51,3 +60,47 @@ def seal_letter(
     """A dead letter around `plain`, sealed under `seal_key` (one of `tokens`, or a daily key)."""
     sealed = sealer.seal(seal_key, plain, id_)
     return DeadLetter(id_, stage, rule, path, reason, source, received_at, event_id, tokens, seal_key, sealed)
+
+
+_CORRECTED: Final = (
+    "correct what the reason names where it is sent from, and send it again from there, also under the same message "
+    "id: nothing of it was counted. A retry sends it as it came, which this build refuses again"
+)
+_NEVER: Final = (
+    "this one does not, and neither a retry nor a rebuild can change that. If it is another event, give it an id of "
+    "its own where it comes from (the sender's messageId, a line's id) and send or import it again. If it corrects the "
+    "first, send the correction as an event with an id of its own. touchfold dead-letters show ID shows what it says; "
+    "there is nothing else to do here"
+)
+_REMEDIES: Final = {
+    ("door", INTERNAL): f"read the error in the log of the process, upgrade, then: {RETRY}",
+    (INBOX, INTERNAL): f"read the error in the log of the process, upgrade, then: {RETRY}",
+    (INBOX, "invalid_write_key"): (
+        f"correct the producer's write key; say whose this message is: {RETRY} --source NAME"
+    ),
+    (INBOX, "source_off"): f"switch the source on (touchfold source set NAME --enable), then: {RETRY}",
+    (IMPORT, INTERNAL): "read the error in the log of the command, upgrade, and import the file again",
+    (IMPORT, REUSED): f"the first line with this id counts, {_NEVER}",
+    (FOLD, REUSED): f"the event that came first under this message id counts, {_NEVER}",
+    (FOLD, UNREADABLE): (
+        "if folding it failed, the worker's log has the error; if it is no event, somebody writes into the log past "
+        "the door: have that sent to the door. Its bytes stay in the log; a build that can read it applies it by: "
+        f"{RETRY}"
+    ),
+    (FOLD, SET_ASIDE): (
+        f"upgrade to the build that wrote it, or restore what the reason names; then it is applied by: {RETRY}"
+    ),
+}
+
+
+def remedy(stage: str, rule: str) -> str:
+    """What to do about a letter. For people; true of every letter of this stage and rule."""
+    if stage == IMPORT:
+        line = "correct the line in its file, or the mapping, and import the file again: what is in already counts once"
+        return _REMEDIES.get((stage, rule), line)
+    return _REMEDIES.get((stage, rule), _CORRECTED)
+
+
+def remedies(letters: Iterable[tuple[str, str]]) -> list[str]:
+    """`rule (stage): what to do`, once for each (stage, rule) of these letters, in their order."""
+    return [f"{rule} ({stage}): {remedy(stage, rule)}" for stage, rule in dict.fromkeys(letters)]

@@ -4,9 +4,10 @@ A record that nobody will ever read is set aside; at one that this build cannot 
 Worker, archive, SQL, rebuild, check and refold all ask `isolate`, so that all come to the same.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import zip_longest
 from typing import Final, Generic, NamedTuple, TypeVar
 
 from schemas.errors import Disposition, TouchfoldError
@@ -69,6 +70,16 @@ def open_transaction(partition: int, first: int, end: int) -> Waiting:
     """Records that another producer's open transaction keeps from being read: from `first`, up to `end`."""
     reason = f"another producer's transaction is open: {end - first:,} offsets behind it cannot be read yet"
     return Waiting(WORKER, Wait(partition, first, OPEN_TRANSACTION, reason), None)
+
+
+def applicable(ends: Sequence[int], applied: Sequence[int], waits: Iterable[Waiting]) -> int:
+    """How many accepted records the worker could apply now: of a partition that waits, those before its record.
+
+    `ends`, `applied`: offsets by partition; a partition that `applied` lacks was added just now.
+    """
+    stops = {each.wait.partition: each.wait.offset for each in waits if each.reader == WORKER}
+    places = enumerate(zip_longest(ends, applied, fillvalue=0))
+    return sum(max(0, min(end, stops.get(partition, end)) - at) for partition, (end, at) in places)
 
 
 class Bad(NamedTuple):

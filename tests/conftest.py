@@ -18,6 +18,9 @@ from tests.kafka_broker import kafka  # noqa: F401  # the fixture; its broker st
 
 _NUMBERS = count(1)
 
+# The suites start some thousand processes: each would compile our modules anew, a third of the CPU time of its start.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 settings.register_profile("touchfold", deadline=None)  # how long an example takes says how busy the machine is
 settings.load_profile("touchfold")
 

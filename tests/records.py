@@ -6,10 +6,15 @@ from hashlib import blake2b
 from typing import Any
 
 from schemas.identity_rules import DEFAULT_RULES
-from schemas.record import Identifier, Pending, Record, encode, event_key, uuid_text
+from schemas.record import Identifier, Pending, Record, encode, event_key, partition_of, uuid_text
 
 SECRET = b"test" * 8
 START = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def key_of_partition(partition: int) -> bytes:
+    """A routing key whose records go to this one of the four partitions of a folder."""
+    return next(key for n in range(99) if partition_of(key := bytes([0, 0, 0, n]) + bytes(12), 4) == partition)
 
 
 def token(kind: str, value: str) -> bytes:

@@ -123,20 +123,20 @@ class Advance:
         self._since = 0.0
         self._waited = False  # at the last look
 
-    def look(self, accepted: int, applied: int) -> Finding:
-        """By records of the log."""
+    def look(self, waiting: int, applied: int) -> Finding:
+        """By records of the log. `waiting`: those that could be applied; where a partition waits, `records` says so."""
         now = self._monotonic()
-        waiting = max(0, accepted - applied)
         if applied != self._applied or not (waiting and self._waited):
             self._since = now
         self._applied, self._waited = applied, waiting > 0
         stood_s = now - self._since
         if stood_s < STANDS_S:
-            return Finding("work", True, f"{waiting:,} records wait" if waiting else "all that was accepted is applied")
+            return Finding("work", True, f"{waiting:,} records wait" if waiting else NOTHING_WAITS)
         detail = f"{waiting:,} records wait, and nothing was applied for {stood_s:.0f} s"
         return Finding("work", False, detail, WORK_FIX)
 
 
+NOTHING_WAITS: Final = "all that can be read is applied"
 WORK_FIX: Final = (
     "the worker is dead, stuck or waits: read its lines in the log of touchfold up (or of the worker role), then "
     "restart that process; nothing is lost, what waits is applied then"

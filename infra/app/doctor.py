@@ -21,7 +21,7 @@ from infra.app import checks
 from infra.app.archive import archive_of
 from infra.app.backup_checks import backups, copies
 from infra.app.bootstrap import session
-from infra.app.checks import PAGES_FIX, SHOWN, UNKNOWN_CLEAR, WORK_FIX, Finding, guarded, whole_archive
+from infra.app.checks import NOTHING_WAITS, PAGES_FIX, SHOWN, UNKNOWN_CLEAR, WORK_FIX, Finding, guarded, whole_archive
 from infra.app.databases import database_of, vault_database_of
 from infra.app.drain import waiting_now
 from infra.app.lags import Lags, lags_of, missing
@@ -33,6 +33,7 @@ from infra.app.settings import Settings
 from infra.app.vault import vault_of
 from schemas.errors import FolderLocked, TouchfoldError
 from schemas.merge_plan import waiting as waiting_files
+from schemas.waits import applicable
 
 CLOCK_OFF_S: Final = 5.0
 MERGES_LEFT: Final = 256  # files; a partition has some due for a moment
@@ -239,15 +240,16 @@ def _roles(here: "Session", database: "Database") -> Iterator[Finding]:
 
 
 def _work(here: "Session", database: "Database") -> Finding:
-    """Beside a running `up`: whether what waits is applied. Looks as long as it takes."""
-
+    """Beside a running `up`: whether what can be applied is. Looks as long as it takes."""
     deadline = time.monotonic() + WORK_S
     first = _applied(database)
     while True:
         applied = _applied(database)
-        waiting = max(0, sum(log_of(here).ends()) - applied)
-        if not here.joined or not waiting:
-            return Finding("work", True, f"{waiting:,} records wait" + ("" if here.joined else " for touchfold up"))
+        waiting = applicable(log_of(here).ends(), applied, waiting_now(database))
+        if not waiting:
+            return Finding("work", True, NOTHING_WAITS)
+        if not here.joined:
+            return Finding("work", True, f"{waiting:,} records wait for touchfold up")
         if applied != first:
             return Finding("work", True, f"{waiting:,} records wait, and some were applied while we looked")
         if time.monotonic() > deadline:
@@ -255,14 +257,14 @@ def _work(here: "Session", database: "Database") -> Finding:
         time.sleep(0.1)
 
 
-def _applied(database: "Database") -> int:
+def _applied(database: "Database") -> list[int]:
+    """By partition."""
     with database.reading() as cursor:
         cursor.execute(
-            "select coalesce(sum(next_offset), 0)::bigint from progress"
-            " where revision = (select revision from revisions where state = 'live')"
+            "select next_offset from progress"
+            " where revision = (select revision from revisions where state = 'live') order by partition"
         )
-        row = cursor.fetchone()
-    return int(row[0]) if row else 0
+        return [int(at) for (at,) in cursor.fetchall()]
 
 
 def _database(database: "Database") -> Finding:

@@ -15,7 +15,7 @@ from infra.app.vault import vault_of
 from ingest.accept.accept import Accepted
 from ingest.accept.retry import accept_again
 from ingest.requests import inbox
-from schemas.dead_letters import DeadLetter
+from schemas.dead_letters import FOLD, INBOX, DeadLetter, remedies, remedy
 from schemas.errors import NotFound
 from schemas.record import uuid_text
 from schemas.sources import Source, source_of
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from infra.app.session import Session
 
 
-FOLD_STAGE: Final = "fold"
+_Rules = list[tuple[str, str]]  # (stage, rule) of dead letters
 FOLDED_LATE: Final = (UNREADABLE, SET_ASIDE)
 
 
@@ -70,11 +70,13 @@ class Retrying:
         return found
 
     def run(self, rows: Iterable[DeadLetter], source: str | None = None) -> dict[str, Any]:
-        """{"accepted": n, "refused": [ids], "gone": n}. Raises BadRequest for letters that were in the log already.
+        """{"accepted": n, "refused": [ids], "gone": n, "remedies": [what to do about the refused]}.
 
+        Raises BadRequest, with what to do, for letters that nothing can send again: they are in the log, or in a file.
         `source`: whose the messages of the inbox are, whatever their write keys say. Raises NotFound for no source.
         """
-        accepted, gone, refused = 0, 0, []
+        accepted, gone = 0, 0
+        refused: dict[str, _Rules] = {}  # by letter: what is refused of it now
         with self._lock, ExitStack() as opened:
             late: LateFolding | None = None
             owner = None if source is None else self._source(source)
@@ -83,17 +85,22 @@ class Retrying:
                 if plain is None:
                     self._store.mark(row.id, "erased")
                     gone += 1
-                elif row.stage == FOLD_STAGE and row.rule in FOLDED_LATE:
+                elif row.stage == FOLD and row.rule in FOLDED_LATE:
                     late = late or opened.enter_context(_late_folding(self._here))
                     if self._fold_late(row, late):
                         accepted += 1
                     else:
-                        refused.append(uuid_text(row.id))
-                elif self._again(row, plain, owner):
-                    accepted += 1
+                        refused[uuid_text(row.id)] = [(row.stage, row.rule)]
+                elif found := self._again(row, plain, owner):
+                    refused[uuid_text(row.id)] = found
                 else:
-                    refused.append(uuid_text(row.id))
-        return {"accepted": accepted, "refused": refused, "gone": gone}
+                    accepted += 1
+        return {
+            "accepted": accepted,
+            "refused": list(refused),
+            "gone": gone,
+            "remedies": remedies(rule for rules in refused.values() for rule in rules),
+        }
 
     def _source(self, name: str) -> Source:
         for each in self._sources.list():
@@ -101,23 +108,23 @@ class Retrying:
                 return source_of(name, each.settings)
         raise NotFound(f"there is no source {name!r}: see source list")
 
-    def _again(self, row: DeadLetter, plain: bytes, owner: Source | None) -> bool:
-        """True when all of it is in the log now (or its person is suppressed: then it is done with, too)."""
+    def _again(self, row: DeadLetter, plain: bytes, owner: Source | None) -> "_Rules":
+        """What is refused again; nothing when all of it is in the log now, or its person is suppressed."""
         self._check_disk()
         now = self._now()
-        if row.stage == inbox.STAGE:
+        if row.stage == INBOX:
             result = self._message_again(row, plain, owner, now)
         else:
             result = accept_again(row, plain, self._acceptor, self._sources.declared(), now)
-        if result is None:
+        if isinstance(result, inbox.Refusal):
             self._store.mark(row.id, "open")
-            return False
+            return [(row.stage, result.rule)]
         if result.pending:
             self._log.append(result.pending)
         self._store.insert(result.dead, result.suppressed, now)
         same = any(letter.id == row.id for letter in result.dead)
         self._store.mark(row.id, "open" if same else "retried")  # else new letters stand for what was refused
-        return not result.dead
+        return [(letter.stage, letter.rule) for letter in result.dead]
 
     def _fold_late(self, row: DeadLetter, late: "LateFolding") -> bool:
         """A record of the log that was set aside, applied where it lies; False when it still cannot be read."""
@@ -125,11 +132,13 @@ class Retrying:
         self._store.mark(row.id, "retried" if done else "open")
         return done
 
-    def _message_again(self, row: DeadLetter, plain: bytes, owner: Source | None, now: datetime) -> Accepted | None:
-        """The items of a message of the inbox; None when the message is refused as a whole again."""
+    def _message_again(
+        self, row: DeadLetter, plain: bytes, owner: Source | None, now: datetime
+    ) -> Accepted | inbox.Refusal:
+        """The items of a message of the inbox, or why the message is refused as a whole again."""
         message = inbox.message_again(plain)
         opened = inbox.open_message(message, self._sources, now, seen_at=row.received_at, source=owner)
-        return self._acceptor.accept_many([opened.call])[0] if isinstance(opened, inbox.Opened) else None
+        return self._acceptor.accept_many([opened.call])[0] if isinstance(opened, inbox.Opened) else opened
 
     def close(self) -> None:
         self._store.close()
@@ -143,7 +152,7 @@ def _late_folding(here: "Session") -> "AbstractContextManager[LateFolding]":
 
 
 def described(letter: DeadLetter) -> dict[str, Any]:
-    """The JSON of contracts: a letter without its content."""
+    """The JSON of contracts: a letter without its content, and what to do about it."""
     return {
         "id": uuid_text(letter.id),
         "stage": letter.stage,
@@ -153,4 +162,5 @@ def described(letter: DeadLetter) -> dict[str, Any]:
         "source": letter.source,
         "received_at": letter.received_at.isoformat().replace("+00:00", "Z"),
         "event_id": None if letter.event_id is None else uuid_text(letter.event_id),
+        "remedy": remedy(letter.stage, letter.rule),
     }

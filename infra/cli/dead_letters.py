@@ -1,6 +1,7 @@
 """`touchfold dead-letters list|show|retry`: what was set aside, why, and sending it again."""
 
 import json
+from collections.abc import Iterable
 from typing import Annotated
 
 import typer
@@ -36,6 +37,7 @@ def list_letters(
     from infra.adapters.postgres.dead_letters import STATES, PostgresDeadLetters
     from infra.app.bootstrap import session
     from infra.app.retrying import described
+    from schemas.dead_letters import remedies
     from schemas.errors import BadRequest
 
     if state not in STATES:
@@ -45,11 +47,13 @@ def list_letters(
         if as_json:
             print_array(found)
             return
-        each = None
+        kinds: dict[tuple[str, str], None] = {}
         for each in found:
+            kinds[each["stage"], each["rule"]] = None
             place = f" at {each['path']}" if each["path"] else ""
             typer.echo(f"{each['id']} {each['received_at']} {each['source']}: {each['rule']}{place}: {each['reason']}")
-        if each is None:
+        _tell(remedies(kinds) if state == "open" else ())
+        if not kinds:
             typer.echo(f"no {state} dead letters")
 
 
@@ -88,7 +92,8 @@ def retry(
 ) -> None:
     """Send dead letters of the door and of the inbox again, as if they came now; those still refused stay open.
 
-    A record of the log that was set aside is applied where it lies, once this build can read it.
+    They are sent as they came: what is wrong with an event is corrected where it is sent from. A record of the log
+    that was set aside is applied where it lies, once this build can read it.
 
     Example: touchfold dead-letters retry --all
     """
@@ -111,3 +116,9 @@ def retry(
         typer.echo(json.dumps(outcome))
     else:
         typer.echo(f"{outcome['accepted']} accepted, {len(outcome['refused'])} still refused, {outcome['gone']} erased")
+        _tell(outcome["remedies"])
+
+
+def _tell(remedies: Iterable[str]) -> None:
+    for each in remedies:
+        typer.echo(f"what to do about {each}")

@@ -37,7 +37,7 @@ from schemas.clear import (
     split_around,
     split_context,
 )
-from schemas.dead_letters import DeadLetter, letter_id, seal_letter
+from schemas.dead_letters import INTERNAL, DeadLetter, letter_id, seal_letter
 from schemas.errors import TouchfoldError
 from schemas.identifiers import Path, extract
 from schemas.identity_rules import DEFAULT_RULES, Rank
@@ -48,7 +48,6 @@ ACCEPTED: Final = "accepted"
 DEAD_LETTER: Final = "dead_letter"
 SUPPRESSED: Final = "suppressed"
 OVER_32_KB: Final = "over_32_kb"  # code of an accepted item above Segment's limit
-INTERNAL: Final = "internal"  # rule of an item (or an inbox message) that an error of ours keeps out of the log
 STAGE: Final = "door"
 
 _RULES_CACHED: Final = 10_000

@@ -8,7 +8,7 @@ import msgspec
 from ingest.accept.accept import STAGE, Accepted, Acceptor, SourceRules
 from ingest.accept.canonical import Refused, Unreadable, decode_item
 from schemas.clear import Declared
-from schemas.dead_letters import DeadLetter
+from schemas.dead_letters import DeadLetter, remedy
 from schemas.errors import BadRequest
 
 
@@ -30,11 +30,7 @@ def accept_again(
     appends and commits before it marks the letter. Raises BadRequest for a letter of another stage.
     """
     if letter.stage != STAGE:
-        if letter.stage == "import":
-            raise BadRequest("a dead letter of an import is mended in its file: correct the line and import it again")
-        raise BadRequest(
-            f"a dead letter of stage {letter.stage!r} was in the log already: change what refused it, then rebuild"
-        )
+        raise BadRequest(f"sending this dead letter again cannot help; {remedy(letter.stage, letter.rule)}")
     body = msgspec.json.decode(plain, type=_Body)
     item = body.item if body.bytes is None else _decoded(b64decode(body.bytes))
     if isinstance(item, dict) and item.get("messageId") in (None, ""):

@@ -23,14 +23,13 @@ from ingest.files.mapped_rows import Row, Shaped, Shaper, row_hasher
 from ingest.files.spill import RefusedLine, RefusedLines, SpillMap
 from ingest.files.table_files import Table, open_table
 from schemas.clear import Declared
-from schemas.dead_letters import DeadLetter, letter_id, seal_letter
+from schemas.dead_letters import IMPORT, REUSED, DeadLetter, letter_id, seal_letter
 from schemas.errors import BadRequest, DefinitionsInvalid
 from schemas.failpoints import failpoint
 from schemas.mapping import FileMapping, check_columns
 from schemas.ports import Clock, EventLog, Sealer, Vault
 from schemas.record import Pending, event_key
 
-STAGE: Final = "import"
 BATCH_EVENTS: Final = 2_000
 BATCH_LINES: Final = 20_000  # of orders with many lines; about 20 MB on their way
 HELD_LINES: Final = 200_000  # of orders not yet whole; about 100 MB
@@ -355,7 +354,7 @@ class Importer:
         for draft, outcome in zip(drafts, accepted.results, strict=True):
             if outcome.status == DEAD_LETTER:
                 letter = next(dead)
-                letters.append(letter._replace(stage=STAGE))
+                letters.append(letter._replace(stage=IMPORT))
                 self._tell(draft.event, f"{letter.path}: {letter.reason}" if letter.path else letter.reason)
             elif outcome.status == SUPPRESSED:
                 self._tell(draft.event, "this person's events are refused (erased with --suppress)")
@@ -421,7 +420,7 @@ class Importer:
         return self._letter(refused, event, values, None, now)
 
     def _reused(self, draft: _Draft, now: datetime) -> DeadLetter:
-        refused = Refused("id_reused", "id", "another event with this id and other content was imported before")
+        refused = Refused(REUSED, "id", "another event with this id and other content was imported before")
         self._tell(draft.event, f"id: {refused}")
         return self._letter(refused, draft.event, {"item": draft.item}, draft.key, now)
 
@@ -438,13 +437,13 @@ class Importer:
         if times > 1:
             content += b"%d" % times
         plain = _ENCODE({**place, ("item" if "item" in body else "row"): body.get("item", body)})
-        id_ = letter_id(self._secret, STAGE, source, content)
+        id_ = letter_id(self._secret, IMPORT, source, content)
         day_token = services.daily_token(now.date())
         reason = str(refused)
         return seal_letter(
             services.sealer,
             id_,
-            STAGE,
+            IMPORT,
             refused.rule,
             refused.path,
             reason,

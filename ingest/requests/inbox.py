@@ -16,12 +16,11 @@ from ingest.accept.accept import Call, SourceRules
 from ingest.accept.canonical import MAX_BODY_BYTES
 from ingest.requests.bodies import IMPORT_PATH, MAX_KEY, METRICS, call_of, inflate, read_body
 from ingest.requests.routes import authenticate
-from schemas.dead_letters import DeadLetter, letter_id, seal_letter
+from schemas.dead_letters import INBOX, DeadLetter, letter_id, seal_letter
 from schemas.errors import InvalidWriteKey, NotFound, StoreUnavailable, TouchfoldError
 from schemas.ports import Sealer
 from schemas.sources import Source, Sources
 
-STAGE: Final = "inbox"
 WRITE_KEY: Final = "writekey"  # the headers that are read, in small letters
 PATH: Final = "path"
 CALL: Final = "call"
@@ -180,8 +179,8 @@ def letter_of(refusal: Refusal, sealer: Sealer, secret: bytes, daily_token: byte
     message = refusal.message
     return seal_letter(
         sealer,
-        letter_id(secret, STAGE, "", message.place.encode()),
-        STAGE,
+        letter_id(secret, INBOX, "", message.place.encode()),
+        INBOX,
         refusal.rule,
         refusal.path[:200],
         refusal.reason,

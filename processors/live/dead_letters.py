@@ -4,7 +4,7 @@ from collections.abc import Callable
 from hashlib import blake2b
 
 from processors.live.applied import Applied
-from schemas.dead_letters import DeadLetter
+from schemas.dead_letters import FOLD, DeadLetter
 from schemas.ports import Clock, Sealer
 from schemas.record import Stored, from_us
 
@@ -24,7 +24,7 @@ def letter_maker(
         token = daily_token()
         return DeadLetter(
             id=key,
-            stage="fold",
+            stage=FOLD,
             rule=rule,
             path="",
             reason=reason,

@@ -16,7 +16,7 @@ from processors.live.delta_cache import Fresh, Seen
 from projections.figures import add_events
 from projections.fold import Fold
 from projections.state import State
-from schemas.dead_letters import DeadLetter
+from schemas.dead_letters import REUSED, DeadLetter
 from schemas.errors import FoldFailed, KeyMissing, ReaderTooOld, RecordUnreadable, SealBroken, TouchfoldError
 from schemas.figures import EVENTS, Cells
 from schemas.ports import EventLog, Sealer
@@ -33,7 +33,7 @@ from schemas.store import (
     RegisterRow,
     Verdict,
 )
-from schemas.waits import Bad, Wait, isolate
+from schemas.waits import SET_ASIDE, Bad, Wait, isolate
 
 _CACHE: Final = 100_000  # signatures whose evidence is known to be stored; about 40 MB with their tokens
 
@@ -154,8 +154,13 @@ class Folder:
                 steps.append(Advance(batch.partition, batch.start, end, watermark_us, self.epochs[batch.partition]))
                 report.records += len(found.read) + len(found.bad)
                 decoded += found.read
-                bad += found.bad
+                bad += [self._by_whom(each) for each in found.bad]
         return steps, decoded, bad
+
+    def _by_whom(self, bad: Bad) -> Bad:
+        """Under the rule of what somebody set aside, where nothing but a key or an older copy was missing."""
+        place = (bad.record.partition, bad.record.offset)
+        return bad._replace(rule=SET_ASIDE) if place in self._by_hand else bad
 
     def _judged(self, record: Stored) -> Applied:
         """The event of a record. Here alone it is decided what counts as one, for all who read the log."""
@@ -307,7 +312,7 @@ class Folder:
         report.duplicates += len(same)
         report.conflicts += len(others)
         stored = self.log.fetch([(row.partition, row.offset) for row in others]) if others else []
-        tx.add_dead_letters([self.letter(each, "id_reused", _REUSED, self.decoded(each)) for each in stored])
+        tx.add_dead_letters([self.letter(each, REUSED, _REUSED, self.decoded(each)) for each in stored])
 
     def _set_aside(self, tx: FoldTx, losers: Sequence[tuple[Applied, bytes]], report: Report) -> None:
         if not losers:
@@ -325,7 +330,7 @@ class Folder:
         report.duplicates += len(rows) - len(conflicts)
         report.conflicts += len(conflicts)
         stored = {(s.partition, s.offset): s for s in self.log.fetch([(c.partition, c.offset) for c in conflicts])}
-        tx.add_dead_letters([self.letter(stored[c.partition, c.offset], "id_reused", _REUSED, c) for c in conflicts])
+        tx.add_dead_letters([self.letter(stored[c.partition, c.offset], REUSED, _REUSED, c) for c in conflicts])
 
     def _is_erased(self, each: Applied, gone: set[bytes], report: Report) -> bool:
         if gone and bytes.fromhex(each.event.route_key) in gone:

@@ -93,3 +93,12 @@ def test_the_sign_in_page_shows_what_was_asked_as_text(visit: Visit, shop: Shop)
         page.wait_for_load_state("networkidle")
         assert page.evaluate("window.__xss") == 0
     visit.complaints[:] = [each for each in visit.complaints if "410 (Gone)" not in each]
+
+
+def test_health_says_what_to_do_about_each_kind_of_dead_letter(visit: Visit) -> None:
+    page = visit.sign_in("admin")
+    visit.open("/system")
+    for rule in ("string_too_long", "unknown_type"):
+        told = page.locator(".tf-how", has_text=f"{rule} (door): ")
+        expect(told).to_have_count(1)
+        expect(told).to_contain_text("send it again from there")

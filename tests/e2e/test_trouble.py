@@ -14,10 +14,10 @@ from infra.app.drain import drain
 from infra.app.log import log_of
 from infra.app.vault import vault_of
 from infra.drivers.process.archive_role import archiver_of
-from schemas.record import Pending, encode, partition_of
+from schemas.record import Pending, encode
 from tests.e2e.conftest import TIMEOUT_MS
 from tests.integration.running import Up, result
-from tests.records import purchase
+from tests.records import key_of_partition, purchase
 
 PARTITION: Final = 2
 
@@ -26,7 +26,7 @@ PARTITION: Final = 2
 def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
     """A platform with an archive, at whose log a record of a newer version lies."""
     data = tmp_path_factory.mktemp("trouble") / "data"
-    key = next(key for n in range(99) if partition_of(key := bytes([0, 0, 0, n]) + bytes(12), 4) == PARTITION)
+    key = key_of_partition(PARTITION)
     with session(data) as here:
         vault_of(here).hold_lease()
         good = encode(purchase([("user_id", "ada")], "o1", "20.00"))

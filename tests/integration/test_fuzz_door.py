@@ -22,8 +22,9 @@ from infra.adapters.postgres.dead_letters import PostgresDeadLetters
 from infra.adapters.postgres.log import PostgresLog
 from infra.adapters.postgres.sources import PostgresSources
 from infra.drivers.http.door import Door, Limits
-from ingest.accept.accept import INTERNAL, Acceptor
+from ingest.accept.accept import Acceptor
 from ingest.requests.bodies import METRICS, call_of
+from schemas.dead_letters import INTERNAL
 from schemas.event_columns import event_table
 from schemas.identifiers import normalise
 from schemas.record import decode

@@ -396,6 +396,8 @@ def test_a_message_set_aside_can_be_sent_again_once_its_source_is_on(world: Worl
         world.sources.change("off", {"enabled": True})
     with closing(Retrying(world.here)) as retrying:
         outcome = retrying.run([letter_of(world, letter)])
+        (told,) = outcome.pop("remedies")
+        assert told.startswith("unknown_type (door): "), "it is no more for its source that it is refused"
         assert outcome == {"accepted": 0, "refused": [uuid_text(letter.id)], "gone": 0}  # one of its items still is
         assert len(world.distinct()) == 2
         [left] = world.letters.list()

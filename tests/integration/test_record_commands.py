@@ -10,6 +10,7 @@ import pytest
 from infra.adapters.postgres.dead_letters import PostgresDeadLetters
 from infra.adapters.postgres.records import PostgresRecords
 from infra.app.bootstrap import session
+from infra.app.checks import STANDS_S
 from infra.app.databases import database_of
 from infra.app.doctor import on_session
 from infra.app.drain import drain
@@ -25,15 +26,14 @@ from processors.live.dead_letters import letter_key
 from processors.live.worker import Compiled
 from schemas.control import Revision
 from schemas.errors import NotFound, SetAsideRefused
-from schemas.record import Pending, Reader, encode, partition_of
-from tests.records import purchase
+from schemas.record import Pending, Reader, encode
+from tests.records import key_of_partition, purchase
 
 NEWER = Reader(2, {("touchpoint", 1): lambda old: old})
 
 
-def put(here: Session, *values: bytes) -> None:
-    key = next(key for n in range(99) if partition_of(key := bytes([0, 0, 0, n]) + bytes(12), 4) == 2)
-    log_of(here).append([Pending(key, value) for value in values])
+def put(here: Session, *values: bytes, partition: int = 2) -> None:
+    log_of(here).append([Pending(key_of_partition(partition), value) for value in values])
 
 
 def test_a_partition_that_waits_is_told_everywhere_and_let_by(
@@ -82,6 +82,27 @@ def test_a_partition_that_waits_is_told_everywhere_and_let_by(
             assert new.fold(key), "a newer one can"
         drain(here)
         assert measure(here)["applied"] == 4
+
+
+def test_work_complains_of_what_could_be_applied_and_not_of_what_lies_behind_a_wait(tmp_path: Path) -> None:
+    good, now = encode(purchase([("user_id", "ada")], "o1", "20.00")), [0.0]
+    with session(tmp_path) as here:
+        vault_of(here).hold_lease()
+        health = Health(here, monotonic=lambda: now[0])
+
+        def complaints_after_a_while() -> dict[str, str]:
+            now[0] += 1  # a look is kept for a moment
+            health.look()
+            now[0] += 2 * STANDS_S
+            return {each["check"]: each["detail"] for each in health.look()["problems"]}
+
+        put(here, good.replace(b'"v":1', b'"v":2'), good, good)
+        drain(here)
+        assert complaints_after_a_while().keys() == {"records"}
+        put(here, good, partition=1)  # and no worker works
+        found = complaints_after_a_while()
+        assert found.keys() == {"records", "work"}
+        assert found["work"].startswith("1 records wait")
 
 
 def test_many_letters_are_folded_late_with_one_compiling_also_those_set_aside_meanwhile(

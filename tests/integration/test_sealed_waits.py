@@ -86,11 +86,14 @@ def _lose_and_mend(tmp_path: Path, answer: Answer, capfd: pytest.CaptureFixture[
     letter = uuid_text(letter_key(partition, offset))
     answer("record", "set-aside", str(partition), str(offset), "--yes")
     assert run(["status", "--wait", "--data", str(tmp_path / "data")]) == 0
-    assert [each["id"] for each in answer("dead-letters", "list")] == [letter]
-    assert answer("dead-letters", "retry", letter) == {"accepted": 0, "refused": [letter], "gone": 0}
+    assert [(each["id"], each["rule"]) for each in answer("dead-letters", "list")] == [(letter, "record_set_aside")]
+    outcome = answer("dead-letters", "retry", letter)
+    (told,) = outcome.pop("remedies")
+    assert outcome == {"accepted": 0, "refused": [letter], "gone": 0}
+    assert "restore what the reason names" in told
     with session(tmp_path / "data") as here:
         _put_back(here, row)
-    assert answer("dead-letters", "retry", letter) == {"accepted": 1, "refused": [], "gone": 0}
+    assert answer("dead-letters", "retry", letter) == {"accepted": 1, "refused": [], "gone": 0, "remedies": []}
     assert answer("dead-letters", "list") == []
     assert answer("profile", f"user_id:{ada}")["computed"]["right_answers"] == 1
     assert answer("rebuild", "--check")["equal"] is True

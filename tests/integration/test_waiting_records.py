@@ -33,7 +33,7 @@ from schemas.record import CURRENT, Pending, Reader, Record, encode, partition_o
 from schemas.waits import WORKER, Wait
 from tests.conftest import Databases
 from tests.integration.test_fold_decide import World, new_world
-from tests.records import START, purchase, record
+from tests.records import START, key_of_partition, purchase, record
 
 NEWER = Reader(2, {("touchpoint", 1): lambda old: old})
 """A build of version 2, whose records are those of version 1."""
@@ -61,7 +61,7 @@ class Side:
     _worker: Worker | SharedWorker | None = None
 
     def put(self, partition: int, *values: bytes) -> None:
-        key = next(key for n in range(99) if partition_of(key := bytes([0, 0, 0, n]) + bytes(12), 4) == partition)
+        key = key_of_partition(partition)
         self.world.services.log.append([Pending(key, value) for value in values])
 
     @property

@@ -18,7 +18,7 @@ from infra.app.databases import database_of, vault_database_of
 from infra.app.log import log_of
 from infra.app.vault import vault_of
 from schemas.errors import StoreUnavailable, TouchfoldError
-from schemas.waits import Waiting, open_transaction
+from schemas.waits import Waiting, applicable, open_transaction
 
 if TYPE_CHECKING:
     from infra.app.session import Session
@@ -98,14 +98,14 @@ class Health:
             database = err.code
             problems.append(Finding("database", False, err.message, "see that PostgreSQL runs: touchfold doctor"))
         applied = sum(progress)
-        accepted: int | None = None
+        ends: list[int] | None = None
         held: dict[int, tuple[int, int]] = {}
         log_problem: Finding | None = None
         try:
             if database != "ok" and self._session.adapters.kafka is None:
                 log = database  # they are one
             else:
-                accepted = max(applied, sum(self._ends(progress)))
+                ends = self._ends(progress)
                 held = {} if self._timely is None else self._timely.held
         except TouchfoldError as err:
             log = err.code
@@ -124,11 +124,11 @@ class Health:
         if log_problem is not None and log_problem not in problems:
             problems.append(log_problem)  # the API goes on without
         if database == "ok":
-            waiting_for_others = sum(end - first for first, end in held.values())
-            ours = None if accepted is None else max(applied, accepted - waiting_for_others)
-            problems += [each for each in (checks.records(waits), *self._others(ours, applied)) if not each.ok]
+            could = None if ends is None else applicable(ends, progress, waits)
+            problems += [each for each in (checks.records(waits), *self._others(could, applied)) if not each.ok]
         taken = serves and (disk.ok or "door" not in self._edges)
         problems += [] if disk.ok else [disk]
+        accepted = None if ends is None else max(applied, sum(ends))
         return {
             "status": ("degraded" if problems else "ok") if taken else "unavailable",
             "ready": serves,
@@ -143,9 +143,9 @@ class Health:
             "problems": [{"check": each.check, "detail": each.detail, "fix": each.fix} for each in problems],
         }
 
-    def _others(self, accepted: int | None, applied: int) -> Iterator[Finding]:
-        if accepted is not None:
-            yield self._advance.look(accepted, applied)
+    def _others(self, waiting: int | None, applied: int) -> Iterator[Finding]:
+        if waiting is not None:
+            yield self._advance.look(waiting, applied)
         if self._slow is None or self._monotonic() - self._slow[0] > self._slowly_s:
             found = [guarded(name, partial(_twice, check)) for name, check in self._slow_checks()]
             self._slow = (self._monotonic(), found)

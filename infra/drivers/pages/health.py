@@ -17,8 +17,10 @@ from infra.app.checks import AS_TOLD
 from infra.drivers.pages import words
 from infra.drivers.pages.services import Services, Viewer
 from infra.drivers.pages.shell import STYLES_OF_OPERATORS, chip, connected, empty, every, page, panel
+from schemas.dead_letters import remedies
 from schemas.errors import StoreUnavailable
 from schemas.roles import OPERATE
+from schemas.waits import WORKER
 
 EVERY_S: Final = 3.0
 MUCH_LAG: Final = 100_000  # events
@@ -170,7 +172,7 @@ class _Health:
 
     def _draw_letters(self, letters: list[dict[str, Any]]) -> None:
         self._panel.clear()
-        note = "what was refused, and why; after a fix: touchfold dead-letters retry --all" if letters else ""
+        note = "what was refused, why, and what to do about each kind" if letters else ""
         with self._panel, panel("Dead letters", note=note):
             if not letters:
                 empty("mark_email_read", "None", "Everything that came was understood.")
@@ -181,6 +183,8 @@ class _Health:
                         ui.label(label)
                 for letter in letters:
                     self._letter(letter)
+            for each in remedies((letter["stage"], letter["rule"]) for letter in letters):
+                ui.label(each).classes("tf-how tf-wrap")
 
     def _letter(self, letter: Mapping[str, Any]) -> None:
         with ui.element("div").classes("tf-row tf-letter"):
@@ -198,6 +202,8 @@ def _cards(found: _Look, before: _Look | None, time_zone: str, *, unknown_clear:
     """The figures, with what to do where one is bad."""
     state, totals = found.state, found.totals
     lag, age = state["accepted"] - state["applied"], state["watermark_age_s"]
+    stand = {each["partition"] for each in state["partitions_waiting"] if each["reader"] == WORKER}  # they have cards
+    lag_of_others = sum(each for partition, each in enumerate(state["partition_lags"]) if partition not in stand)
     passed = found.at - before.at if before else 0.0
     rate = None if before is None or passed <= 0 else max(0, state["accepted"] - before.state["accepted"]) / passed
     refused = sum(totals.refused.values())
@@ -206,20 +212,20 @@ def _cards(found: _Look, before: _Look | None, time_zone: str, *, unknown_clear:
         _Card(
             "Lag", words.count(lag), "events accepted, not yet applied",
             "The worker is slower than what arrives: it catches up by itself, or has ended (see Processes)."
-            if lag > MUCH_LAG else "",
+            if lag_of_others > MUCH_LAG else "",
             ("work",),
         ),
         _Card("To be decided", words.count(state["waiting"]), f"of {words.count(state['profiles'])} profiles, about"),
         _Card(
             "Watermark", "–" if age is None else f"{age:,.0f} s", "behind the clock",
-            "Timers stand still: look whether the worker runs." if (age or 0) > LATE_S else "",
+            "Timers stand still: look whether the worker runs." if (age or 0) > LATE_S and not stand else "",
         ),
         _Card("Requests refused", words.count(refused), _refusals(totals)),
         _Card("Door, 99 of 100", _quantile(totals.latency["door"]), "answered within"),
         _Card("API, 99 of 100", _quantile(totals.latency["api"]), "answered within"),
         _Card(
             "Dead letters", words.count(state["dead_letters"]), "open",
-            "Read the reasons below, correct the sender, then retry them." if state["dead_letters"] else "",
+            "Below is why, and what to do about each kind." if state["dead_letters"] else "",
         ),
         _Card("Timers", words.count(state["due"]), "profiles that time changes within a day"),
         _archive_card(state),

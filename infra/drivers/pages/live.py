@@ -11,6 +11,7 @@ from infra.drivers.pages import words
 from infra.drivers.pages.services import Services, Viewer
 from infra.drivers.pages.shell import STYLES_OF_OPERATORS, chip, connected, empty, every, page, panel
 from query.people.plain_words import in_words
+from schemas.dead_letters import remedy
 from schemas.errors import TouchfoldError
 from schemas.roles import OPERATE, PERSONAL
 from schemas.store import Verdict
@@ -39,6 +40,7 @@ class _Row(NamedTuple):
     what: str
     result: str
     event: Arrived | None
+    remedy: str = ""  # of a dead letter
 
 
 def register(services: Services) -> None:
@@ -185,7 +187,7 @@ class _Live:
         zone = self._services.time_zone
         if row.event is None:
             _dialog(row.kind, {"Source": row.source, "Received": words.moment(row.at, zone, seconds=True),
-                               "Reason": row.what, "All of it": f"touchfold dead-letters show {row.key[0]}"})  # fmt: skip
+                               "Reason": row.what, "What to do": row.remedy, "All of it": f"touchfold dead-letters show {row.key[0]}"})  # fmt: skip
             return
         event = row.event
         about = {
@@ -219,7 +221,8 @@ class _Live:
 
 def _of_letter(letter: Mapping[str, Any]) -> _Row:
     what = f"{letter['path']} {letter['reason']}".strip()[:300]
-    return _Row((letter["id"],), letter["received_at"], letter["source"], letter["rule"], what, "refused", None)
+    do = remedy(letter["stage"], letter["rule"])
+    return _Row((letter["id"],), letter["received_at"], letter["source"], letter["rule"], what, "refused", None, do)
 
 
 def _dialog(

@@ -282,7 +282,7 @@ def _dead_letters(app: FastAPI, api: Api) -> None:
 
     @app.post(f"{PREFIX}/dead-letters/{{letter_id}}/retry", tags=["operation"], responses=examples.ok(examples.RETRIED))
     async def retry_dead_letter(letter_id: LetterId, caller: Caller = operator) -> Response:
-        """Send one of the door again, as if it came now. Those of other stages are mended elsewhere (400)."""
+        """Send one of the door or inbox again, as it came. For those that cannot be, 400 says what else to do."""
 
         def work() -> tuple[str, dict[str, Any]]:
             retrying = api.retrying.get()

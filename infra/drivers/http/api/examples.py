@@ -205,6 +205,7 @@ LETTER: Final = {
     "source": "web",
     "received_at": "2026-05-01T10:00:01Z",
     "event_id": None,
+    "remedy": "correct what the reason names where it is sent from, and send it again from there",
 }
 LETTER_SHOWN: Final = {**LETTER, "state": "open"}
 RECORD: Final = {
@@ -219,7 +220,7 @@ RECORD: Final = {
     "reason": "touchpoint v2; this build reads v1",
 }
 RECORD_PASSED: Final = {name: RECORD[name] for name in ("partition", "offset", "code", "reason")}
-RETRIED: Final = {"accepted": 1, "refused": [], "gone": 0}
+RETRIED: Final[dict[str, Any]] = {"accepted": 1, "refused": [], "gone": 0, "remedies": []}
 ME: Final = {"name": "ada", "role": "staff", "rights": ["act", "personal", "read"], "csrf_token": "6f0c…"}
 SOURCE: Final = {"name": "web", "created_at": "2026-05-01T08:00:00Z", "keys": 1, "settings": {}}
 CURL: Final = (
