@@ -209,3 +209,41 @@ def test_what_belongs_to_others_is_left_out_by_name_and_by_form() -> None:
         "visitor": "0e5ddf4b-0007-4001-8002-fc2498e09588",
         "items": [{"name": "Cup", "price": 3}],
     }
+
+
+def test_after_a_merge_that_was_undone_each_has_their_own_events_and_nothing_of_the_other(
+    world: ReadingWorld, export: PersonExport
+) -> None:
+    """A shared address joins two households until it is seen with so many people that it is a hub."""
+    shared = ("email", "family@example.com")
+    ada, bob = ("anonymous_id", "ada-phone"), ("anonymous_id", "bob-phone")
+    world.send([shared, ada], sealed={"traits": {"name": "Ada Lovelace"}, "properties": {"street": "12 Lane"}})
+    world.settle()
+    world.send([shared, bob], sealed={"traits": {"name": "Bob Babbage"}, "properties": {"street": "9 Mews"}})
+    world.send([ada], type_="consent.updated", properties={"categoryPreferences": {"ads": True}})
+    world.send([bob], type_="consent.updated", properties={"categoryPreferences": {"ads": False}})
+    world.settle()
+    (joined,) = {export.find(*each) for each in (shared, ada, bob)}
+    world.execute(
+        "insert into audit_log values (1, now(), 'c', 'staff', 'profile.viewed', %s::uuid, '{}', '')",
+        (str(UUID(bytes=joined)),),
+    )
+    for number in range(6):
+        world.send([("user_id", f"tenant-{number}"), shared])
+    world.settle()
+    assert world.execute("select count(*) from tokens where hub") == [(1,)]
+    owners = {export.find(*each) for each in (ada, bob, shared)}
+    assert len(owners) == 3, "they are apart again"
+    for own, other, name, street in (
+        (ada, bob, "Ada", "12 Lane"),
+        (bob, ada, "Bob", "9 Mews"),
+    ):
+        found = read(export, *own)
+        whole = json.dumps(found)
+        print(json.dumps(found["profile.json"])[:600]); print(found["decisions.json"]); print(found["views.json"]); print([e["identifiers"] for e in found["events.json"]])
+        assert {event["id"] for event in found["events.json"]} == scanned(world, found["profile.json"]["id"])
+        assert other[1] not in whole
+        assert shared[1] not in whole
+    found = read(export, *shared)
+    print(json.dumps(found["profile.json"])[:1600]); print(found["decisions.json"]); print([(e["identifiers"],e["traits"],e["properties"]) for e in found["events.json"]])
+    assert 0

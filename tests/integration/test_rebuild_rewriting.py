@@ -21,6 +21,8 @@ from processors.definitions import start_rebuild
 from processors.rebuild import Builder
 from processors.worker import Compiled, Services, Worker
 from schemas.clear import Declared
+from tests.integration.running import Up, command, result, until
+from tests.integration.test_archive_commands import data, kept  # noqa: F401  # fixtures
 from tests.integration.test_archive_rewriting import HIDDEN_ORDER_ID, rewriter
 from tests.reading_world import ReadingWorld
 
@@ -32,6 +34,8 @@ from pathlib import Path
 from infra.adapters.parquet_archive import ParquetArchive
 from schemas.clear import Declared
 from schemas.failpoints import arm
+from tests.integration.running import Up, command, result, until
+from tests.integration.test_archive_commands import data, kept  # noqa: F401  # fixtures
 from tests.integration.test_archive_rewriting import rewriter
 
 arm(sys.argv[2])
@@ -159,3 +163,26 @@ def test_a_rebuild_ends_while_the_files_it_reads_are_rewritten(
     after = checked(world, services, rewriting)
     assert (after.equal, after.hash) == (True, before.hash), after.differences
     assert ParquetArchive(folder).verify() == []
+
+
+@pytest.mark.kill
+def test_check_and_rebuild_beside_an_archive_process_that_is_killed_while_it_rewrites(
+    data: Path,  # noqa: F811
+) -> None:
+    at = ("--data", str(data))
+    up = Up(data, TEST="1", FAILPOINT="archive@archive.rewrite_put")
+    try:
+        up.wait_ready()
+        until(lambda: bool(up.pids("archive")), "the archive process")
+        (first,) = up.pids("archive")
+        assert command("fields", "personal", "purchase.completed", "order_id", *at).returncode == 0
+        until(lambda: first not in up.pids("archive"), "its end at the first file")
+        found = result("rebuild", "--check", *at)
+        assert (found["equal"], found["profiles"]) == (True, 1)
+        assert result("rebuild", *at)["revision"] > 1
+        until(lambda: result("status", *at)["archive_rewrites_waiting"] == 0, "the end of rewriting")
+        assert result("rebuild", "--check", *at)["equal"] is True
+        assert result("sql", "select count(*) n, count(order_id) shown from events", *at) == [{"n": 19, "shown": 0}]
+        assert result("archive", "verify", *at)["ok"] is True
+    finally:
+        up.stop()
