@@ -1,6 +1,6 @@
 """Named points between durable steps, where a kill test ends the process. Unarmed they cost one dict look-up.
 
-`infra.bootstrap` arms them from TOUCHFOLD_FAILPOINT, only with TOUCHFOLD_TEST=1.
+`infra.app.bootstrap` arms them from TOUCHFOLD_FAILPOINT, only with TOUCHFOLD_TEST=1.
 """
 
 import os

@@ -1,6 +1,6 @@
 """The mapping of a file's columns to touchpoints: YAML in, a frozen model out, every problem with its path. Pure.
 
-What a row becomes is made in `ingest.mapped_rows`; files are read in `ingest.table_files`.
+What a row becomes is made in `ingest.files.mapped_rows`; files are read in `ingest.files.table_files`.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 
 import uvicorn
 
-from infra.adapters.postgres_tokens import PostgresTokens
-from infra.bootstrap import Session, build
-from infra.drivers.api import Api, api_of, application
-from infra.settings import Deployment, load
+from infra.adapters.postgres.tokens import PostgresTokens
+from infra.app.bootstrap import Session, build
+from infra.app.settings import Deployment, load
+from infra.drivers.http.api.application import Api, api_of, application
 from schemas.roles import ROLES
 from tests.reading_world import DEPLOYMENT, NOW, ReadingWorld
 

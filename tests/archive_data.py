@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import psycopg2
 
-from infra.adapters.postgres import Uuid
+from infra.adapters.postgres.database import Uuid
 from schemas.record import Identifier, Pending, Record, Sealed, encode, signature_of, uuid_text
 
 START: Final = datetime(2024, 1, 1, tzinfo=UTC)

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import settings
 from psycopg2.extensions import make_dsn
 
-from infra.adapters.embedded_postgres import EmbeddedPostgres
-from infra.adapters.migrations import migrate
+from infra.adapters.postgres.embedded import EmbeddedPostgres
+from infra.adapters.postgres.migrate import migrate
 from tests.kafka_broker import kafka  # noqa: F401  # the fixture; its broker starts where a test asks for it
 
 _NUMBERS = count(1)

@@ -8,7 +8,7 @@ from pathlib import Path
 from random import Random
 from typing import Any, Final, NamedTuple
 
-from ingest.requests import PATHS
+from ingest.requests.bodies import PATHS
 
 CAPTURES: Final = Path(__file__).parent / "data/segment_captures"
 OTHER_PATHS: Final = ("/v1/", "/v1/nothing", "/v1/track/", "/projects/x/settings", "/pixel/v1/track", "/b/../v1/track")

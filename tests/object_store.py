@@ -9,8 +9,8 @@ from typing import Any, Final
 import boto3
 import pytest
 
-from infra.adapters.parquet_archive import ParquetArchive
-from infra.adapters.s3_files import S3Files
+from infra.adapters.archive.s3_files import S3Files
+from infra.adapters.archive.store import ParquetArchive
 
 _NUMBERS: Final = count(1)
 CREDENTIALS: Final = {

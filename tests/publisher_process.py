@@ -8,11 +8,11 @@ import signal
 import sys
 from contextlib import closing
 
-from infra import settings as reading
-from infra.bootstrap import Session, arm_failpoint, build
-from infra.drivers import publish_role
-from infra.settings import Deployment
-from infra.stop_signals import stop_at
+from infra.app import settings as reading
+from infra.app.bootstrap import Session, arm_failpoint, build
+from infra.app.settings import Deployment
+from infra.app.stop_signals import stop_at
+from infra.drivers.process import publish_role
 from tests.reading_world import DEPLOYMENT
 
 

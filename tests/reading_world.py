@@ -11,22 +11,22 @@ from typing import Any
 
 import msgspec
 
-from infra.adapters.erased_tokens import ErasedTokens
-from infra.adapters.kafka_access import KafkaAccess
+from infra.adapters.kafka.access import KafkaAccess
 from infra.adapters.phones import Phones
-from infra.adapters.postgres import Database
-from infra.adapters.postgres_control import PostgresControl, insert_revision
-from infra.adapters.postgres_log import PostgresLog
-from infra.adapters.postgres_rebuild import PostgresRebuild
-from infra.adapters.postgres_search import PostgresSearch
-from infra.adapters.postgres_store import PostgresStore
-from infra.adapters.vault import PostgresVault
-from infra.reading import Reading, make_reading
-from processors.dead_letters import letter_maker
-from processors.figure_keeper import FigureKeeper
-from processors.rebuild import Builder, segment_hashes
-from processors.search_index import SearchIndexer
-from processors.worker import Services, Worker
+from infra.adapters.postgres.control import PostgresControl, insert_revision
+from infra.adapters.postgres.database import Database
+from infra.adapters.postgres.erased_tokens import ErasedTokens
+from infra.adapters.postgres.log import PostgresLog
+from infra.adapters.postgres.rebuild import PostgresRebuild
+from infra.adapters.postgres.search import PostgresSearch
+from infra.adapters.postgres.store import PostgresStore
+from infra.adapters.vault.vault import PostgresVault
+from infra.app.reading import Reading, make_reading
+from processors.live.dead_letters import letter_maker
+from processors.live.figure_keeper import FigureKeeper
+from processors.live.search_index import SearchIndexer
+from processors.live.worker import Services, Worker
+from processors.rebuild.builder import Builder, segment_hashes
 from projections.state import ORDER_CAP
 from schemas.clear import ref
 from schemas.definition_files import load_pack, parse_documents
@@ -158,7 +158,7 @@ def reading_world(
     def new_log() -> EventLog:
         if kafka is None:
             return logs.enter_context(closing(PostgresLog(databases.main)))
-        from infra.adapters.kafka_log import KafkaLog  # noqa: PLC0415  # 0.1 s that most tests need not pay
+        from infra.adapters.kafka.log import KafkaLog  # noqa: PLC0415  # 0.1 s that most tests need not pay
 
         return logs.enter_context(closing(KafkaLog(kafka)))
 

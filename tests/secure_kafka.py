@@ -24,8 +24,8 @@ from kafka.admin import (
     ResourceType,
 )
 
-from infra.adapters.kafka_access import KafkaAccess
-from infra.adapters.kafka_trouble import reach
+from infra.adapters.kafka.access import KafkaAccess
+from infra.adapters.kafka.trouble import reach
 from tests.kafka_broker import DEADLINE_S, Cluster, Node
 
 PASSWORD: Final = "right-horse"

@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from infra.adapters.kafka_access import KafkaAccess
+from infra.adapters.kafka.access import KafkaAccess
 from schemas.topics import MODELS, PROFILES, TOPIC_OF
 from tests.conftest import Databases
 from tests.integration.running import environment

@@ -10,8 +10,8 @@ PAGE = ROOT / "docs" / "scaling.md"
 def main() -> None:
     """Write the page if its tables are not the model's."""
     sys.path.insert(0, str(ROOT))
-    from infra.capacity import read_figures  # noqa: PLC0415  # after the path
-    from infra.capacity_tables import with_tables  # noqa: PLC0415
+    from infra.cli.capacity_model import read_figures  # noqa: PLC0415  # after the path
+    from infra.cli.capacity_tables import with_tables  # noqa: PLC0415
 
     page = PAGE.read_text(encoding="utf-8")
     made = with_tables(page, read_figures())

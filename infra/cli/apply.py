@@ -10,9 +10,9 @@ import typer
 from infra.cli.options import DATA, JSON
 
 if TYPE_CHECKING:
-    from infra.adapters.postgres_control import PostgresControl
-    from infra.bootstrap import Session
-    from processors.definitions import Applied
+    from infra.adapters.postgres.control import PostgresControl
+    from infra.app.bootstrap import Session
+    from processors.rebuild.definitions import Applied
 
 SHOWN: Final = 10  # fields that came sealed
 TRIES: Final = 3_000  # tenths of a second without progress: a swap of 400,000 profiles takes more than a minute
@@ -35,9 +35,9 @@ def apply(
 
     Example: touchfold apply definitions/
     """
-    from infra.adapters.postgres_control import PostgresControl
-    from infra.bootstrap import session
-    from processors.definitions import apply_files
+    from infra.adapters.postgres.control import PostgresControl
+    from infra.app.bootstrap import session
+    from processors.rebuild.definitions import apply_files
     from schemas.errors import DefinitionsInvalid
 
     try:
@@ -115,7 +115,7 @@ def _tell(applied: "Applied", as_json: bool) -> None:
 def await_revision_of(here: "Session", control: "PostgresControl", revision: int) -> int:
     """Build it here, or wait for the worker that runs; progress is on stderr. The revision that is live then."""
     from infra.cli.progress import progress
-    from processors.definitions import await_revision
+    from processors.rebuild.definitions import await_revision
 
     with progress(at_once=False) as bar:
 

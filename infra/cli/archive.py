@@ -10,7 +10,7 @@ from infra.cli.options import DATA, JSON, say
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from infra.archive_care import Merged, Verified
+    from infra.app.archive_care import Merged, Verified
 
 
 def register(app: typer.Typer) -> None:
@@ -43,8 +43,8 @@ def merge(context: typer.Context, data: DATA = None, as_json: JSON = False) -> N
 
     Example: touchfold archive merge
     """
-    from infra.archive_care import described, merge
-    from infra.bootstrap import session
+    from infra.app.archive_care import described, merge
+    from infra.app.bootstrap import session
     from infra.cli.progress import progress
 
     with session(data or _data_before(context), say=say) as here, progress(at_once=False) as tell:
@@ -64,8 +64,8 @@ def verify(context: typer.Context, data: DATA = None, as_json: JSON = False) -> 
 
     Example: touchfold archive verify
     """
-    from infra.archive_care import described, verify
-    from infra.bootstrap import session
+    from infra.app.archive_care import described, verify
+    from infra.app.bootstrap import session
     from infra.cli.progress import progress
 
     with session(data or _data_before(context), say=say) as here, progress(at_once=False) as tell:

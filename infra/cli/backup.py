@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
-    from infra.settings import Settings
+    from infra.app.settings import Settings
 
 DESTINATION = Annotated[
     str | None, typer.Argument(metavar="DEST", help="a folder or s3://bucket/prefix; else TOUCHFOLD_BACKUP_TO")
@@ -43,7 +43,7 @@ def backup(
     """
     import os
 
-    from infra.settings import load
+    from infra.app.settings import load
 
     chosen = [name for name, given in _flags(list_, verify, prune, wal, forget) if given]
     if len(chosen) > 1:
@@ -68,9 +68,9 @@ def _flags(*given: bool) -> list[tuple[str, bool]]:
 
 
 def _make(settings: "Settings", destination: str | None, as_json: bool) -> None:
-    from infra.auditing import note_command
-    from infra.backing_up import back_up, destination_of
-    from infra.bootstrap import session
+    from infra.app.auditing import note_command
+    from infra.app.backing_up import back_up, destination_of
+    from infra.app.bootstrap import session
     from infra.cli.progress import progress
 
     to = destination_of(settings, destination)
@@ -94,7 +94,7 @@ def _make(settings: "Settings", destination: str | None, as_json: bool) -> None:
 
 
 def _list(settings: "Settings", destination: str | None, as_json: bool) -> None:
-    from infra.backing_up import destination_of, open_store
+    from infra.app.backing_up import destination_of, open_store
 
     store = open_store(settings, destination_of(settings, destination))
     store.prove()
@@ -120,7 +120,7 @@ def _list(settings: "Settings", destination: str | None, as_json: bool) -> None:
 
 
 def _verify(settings: "Settings", destination: str | None, as_json: bool) -> None:
-    from infra.backing_up import destination_of, open_store
+    from infra.app.backing_up import destination_of, open_store
     from infra.cli.progress import progress
 
     store = open_store(settings, destination_of(settings, destination))
@@ -137,8 +137,8 @@ def _verify(settings: "Settings", destination: str | None, as_json: bool) -> Non
 def _prune(settings: "Settings", destination: str | None, as_json: bool) -> None:
     from datetime import UTC, datetime
 
-    from infra.adapters.wal_spool import Spool
-    from infra.backing_up import destination_of, open_store
+    from infra.adapters.backup.wal_spool import Spool
+    from infra.app.backing_up import destination_of, open_store
 
     to = destination_of(settings, destination)
     store = open_store(settings, to)
@@ -153,8 +153,8 @@ def _prune(settings: "Settings", destination: str | None, as_json: bool) -> None
 
 
 def _wal(settings: "Settings", destination: str | None, as_json: bool) -> None:
-    from infra.backing_up import destination_of, send_wal
-    from infra.bootstrap import session
+    from infra.app.backing_up import destination_of, send_wal
+    from infra.app.bootstrap import session
 
     to = destination_of(settings, destination)
     with session(settings.data, say=say) as here:
@@ -163,10 +163,10 @@ def _wal(settings: "Settings", destination: str | None, as_json: bool) -> None:
 
 
 def _forget(settings: "Settings", destination: str | None, as_json: bool) -> None:
-    from infra.adapters.backup_notes import BackupNotes
-    from infra.auditing import note_command
-    from infra.backing_up import destination_of
-    from infra.bootstrap import session
+    from infra.adapters.backup.notes import BackupNotes
+    from infra.app.auditing import note_command
+    from infra.app.backing_up import destination_of
+    from infra.app.bootstrap import session
 
     to = destination_of(settings, destination)
     with session(settings.data, say=say) as here:
@@ -190,10 +190,10 @@ def restore(
     """
     import os
 
-    from infra.bootstrap import arm_failpoint
+    from infra.app.bootstrap import arm_failpoint
+    from infra.app.restoring import restore as run
+    from infra.app.settings import load
     from infra.cli.progress import progress
-    from infra.restoring import restore as run
-    from infra.settings import load
 
     settings = load(os.environ, data=data)
     arm_failpoint(settings, "cli")

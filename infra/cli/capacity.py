@@ -36,9 +36,9 @@ def capacity(
       touchfold capacity --events-per-second 20000 --customers 3000000 --retention-days 3
       touchfold capacity --events-per-second 1e5 --event-bytes 800 --json
     """
-    from infra.capacity import ask_of, plan, read_figures
-    from infra.capacity_tables import as_json as whole
-    from infra.capacity_tables import lines
+    from infra.cli.capacity_model import ask_of, plan, read_figures
+    from infra.cli.capacity_tables import as_json as whole
+    from infra.cli.capacity_tables import lines
     from schemas.errors import BadRequest
 
     figures = read_figures()

@@ -34,8 +34,8 @@ def changes(
     """
     from contextlib import closing
 
-    from infra.bootstrap import session
-    from infra.reading import reading_of
+    from infra.app.bootstrap import session
+    from infra.app.reading import reading_of
 
     types = type_ or ()
     with session(data) as here, closing(reading_of(here)) as reading:

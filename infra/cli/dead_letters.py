@@ -33,9 +33,9 @@ def list_letters(
     """
     from contextlib import closing
 
-    from infra.adapters.postgres_dead_letters import STATES, PostgresDeadLetters
-    from infra.bootstrap import session
-    from infra.retrying import described
+    from infra.adapters.postgres.dead_letters import STATES, PostgresDeadLetters
+    from infra.app.bootstrap import session
+    from infra.app.retrying import described
     from schemas.errors import BadRequest
 
     if state not in STATES:
@@ -64,9 +64,9 @@ def show(
     """
     from contextlib import closing
 
-    from infra.auditing import note_command
-    from infra.bootstrap import session
-    from infra.retrying import Retrying, described
+    from infra.app.auditing import note_command
+    from infra.app.bootstrap import session
+    from infra.app.retrying import Retrying, described
 
     with session(data, say=say) as here, closing(Retrying(here)) as retrying:
         row, state = retrying.get(letter)
@@ -93,8 +93,8 @@ def retry(
     """
     from contextlib import closing
 
-    from infra.bootstrap import session
-    from infra.retrying import Retrying
+    from infra.app.bootstrap import session
+    from infra.app.retrying import Retrying
     from schemas.errors import BadRequest
 
     if bool(letters) == every:

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from datetime import date
     from pathlib import Path
 
+    from infra.app.settings import Settings
     from infra.demo.driver import Wanted
-    from infra.settings import Settings
 
 
 def register(app: typer.Typer) -> None:
@@ -46,12 +46,12 @@ def demo(
     """
     import os
 
-    from infra import log_lines
-    from infra.adapters.data_folder import DataFolder
+    from infra.adapters.machine.data_folder import DataFolder
+    from infra.app import log_lines
+    from infra.app.settings import load
+    from infra.app.stop_signals import ENDING, stop_at
     from infra.demo.driver import Wanted, planned
     from infra.demo.folder import DemoFolder
-    from infra.settings import load
-    from infra.stop_signals import ENDING, stop_at
 
     wanted = Wanted(seed, _date(until), customers, yes)
     stop = stop_at(*ENDING)
@@ -81,7 +81,7 @@ def _with_own_up(settings: "Settings", player: "_Player", stop: "threading.Event
     """The supervisor keeps this thread, for its children are tied to it; the shop plays in another."""
     import threading
 
-    from infra.drivers.supervisor import Supervisor
+    from infra.drivers.process.supervisor import Supervisor
 
     thread = threading.Thread(target=player.play, name="demo", daemon=True)
     Supervisor(settings, stop, say).run(lambda _url: thread.start())
@@ -113,7 +113,7 @@ class _Player:
             self._stop.set()
 
     def _play(self) -> None:
-        from infra.bootstrap import session
+        from infra.app.bootstrap import session
         from infra.demo import driver
         from infra.demo.folder import DemoFolder
 
@@ -200,7 +200,7 @@ def demo_score(data: DATA = None, as_json: JSON = False) -> None:
 
     Example: touchfold demo-score
     """
-    from infra.bootstrap import session
+    from infra.app.bootstrap import session
     from infra.demo.folder import DemoFolder
     from infra.demo.score import score
 

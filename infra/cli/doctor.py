@@ -10,8 +10,8 @@ import typer
 from infra.cli.options import DATA, JSON
 
 if TYPE_CHECKING:
-    from infra.checks import Finding
-    from infra.settings import Settings
+    from infra.app.checks import Finding
+    from infra.app.settings import Settings
 
 
 def register(app: typer.Typer) -> None:
@@ -33,9 +33,9 @@ def doctor(
     """
     import os
 
-    from infra.checks import AS_TOLD
-    from infra.doctor import examine
-    from infra.settings import load
+    from infra.app.checks import AS_TOLD
+    from infra.app.doctor import examine
+    from infra.app.settings import load
 
     settings = load(os.environ, data=data)
     findings: list[Finding] = []
@@ -52,8 +52,8 @@ def doctor(
 
 
 def _drilled(settings: "Settings") -> Iterator["Finding"]:
-    from infra.checks import guarded
+    from infra.app.checks import guarded
+    from infra.app.drilling import drill
     from infra.cli.options import say
-    from infra.drilling import drill
 
     yield guarded("drill", lambda: drill(settings, say))

@@ -9,8 +9,8 @@ import typer
 from infra.cli.options import DATA, JSON
 
 if TYPE_CHECKING:
-    from infra.bootstrap import Session
-    from infra.erasing_many import Summary
+    from infra.app.bootstrap import Session
+    from infra.app.erasing_many import Summary
 
 IDENTIFIER = Annotated[str, typer.Argument(help="KIND:VALUE, such as email:ada@example.com")]
 
@@ -55,8 +55,8 @@ def _erase_file(
     file: Path, receipts: Path | None, *, yes: bool, force: bool, suppress: bool, data: Path | None, as_json: bool
 ) -> None:
     from infra.adapters.phones import Phones
-    from infra.bootstrap import session
-    from infra.people_files import read_people
+    from infra.app.bootstrap import session
+    from infra.app.people_files import read_people
 
     with session(data) as here:
         people, wrong = read_people(file, Phones(here.region))
@@ -73,9 +73,9 @@ def _erase_file(
 def _run_file(
     here: "Session", people: list[Any], wrong: list[Any], path: Path, *, force: bool, suppress: bool
 ) -> "Summary":
-    from infra.auditing import note_command
+    from infra.app.auditing import note_command
+    from infra.app.erasing_many import Results, erase_many
     from infra.cli.progress import progress
-    from infra.erasing_many import Results, erase_many
 
     results = Results(path, len(people) + len(wrong))
     with progress() as tell:
@@ -86,7 +86,7 @@ def _run_file(
 
 
 def _tell_of_many(summary: "Summary", path: Path, *, as_json: bool) -> None:
-    from infra.erasing import told
+    from infra.app.erasing import told
 
     for line in told(summary.note):
         typer.echo(line, err=True)
@@ -121,8 +121,8 @@ def _nobody(identifier: str, region: str, *, suppress: bool) -> str:
 
 
 def _check(file: Path, data: Path | None, *, as_json: bool) -> None:
-    from infra.bootstrap import session
-    from infra.erasing import eraser
+    from infra.app.bootstrap import session
+    from infra.app.erasing import eraser
     from schemas.errors import BadRequest
 
     try:
@@ -142,9 +142,9 @@ def _check(file: Path, data: Path | None, *, as_json: bool) -> None:
 
 
 def _erase_one(identifier: str, *, yes: bool, force: bool, suppress: bool, data: Path | None, as_json: bool) -> None:
-    from infra.auditing import note_command
-    from infra.bootstrap import session
-    from infra.erasing import eraser, settle_or_note, told
+    from infra.app.auditing import note_command
+    from infra.app.bootstrap import session
+    from infra.app.erasing import eraser, settle_or_note, told
     from schemas.errors import ErasureRefused
     from schemas.identifiers import parse_selector
 
@@ -183,9 +183,9 @@ def unsuppress(identifier: IDENTIFIER, data: DATA = None, as_json: JSON = False)
 
     Example: touchfold unsuppress email:ada@example.com
     """
-    from infra.auditing import note_command
-    from infra.bootstrap import session
-    from infra.erasing import eraser
+    from infra.app.auditing import note_command
+    from infra.app.bootstrap import session
+    from infra.app.erasing import eraser
     from schemas.identifiers import parse_selector
 
     kind, value = parse_selector(identifier)

@@ -28,12 +28,12 @@ def export_person(
     """
     from contextlib import closing
 
-    from infra.auditing import note_command
-    from infra.bootstrap import session
+    from infra.app.auditing import note_command
+    from infra.app.bootstrap import session
+    from infra.app.exporting import ACTION, person_export
+    from infra.app.reading import reading_of
     from infra.cli.progress import progress
-    from infra.exporting import ACTION, person_export
-    from infra.reading import reading_of
-    from query.person_export import name_of_file
+    from query.people.person_export import name_of_file
     from schemas.identifiers import parse_selector
 
     kind, value = parse_selector(identifier)

@@ -11,8 +11,8 @@ from infra.cli.options import DATA, JSON, say
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from infra.bootstrap import Session
-    from infra.undeclared import Undeclared
+    from infra.app.bootstrap import Session
+    from infra.app.undeclared import Undeclared
 
 EVENT = Annotated[str, typer.Argument(help="the event's type or name; traits for a trait", show_default=False)]
 FIELD = Annotated[str, typer.Argument(help="the field; products.NAME for one of the lines", show_default=False)]
@@ -32,7 +32,7 @@ def list_fields(data: DATA = None, as_json: JSON = False) -> None:
 
     Example: touchfold fields list
     """
-    from infra.bootstrap import session
+    from infra.app.bootstrap import session
 
     with session(data, say=say) as here:
         found = sealed_fields(here)
@@ -59,11 +59,11 @@ def personal(event: EVENT, field: FIELD, data: DATA = None) -> None:
 
 
 def _declare(event: str, field: str, data: DATA, *, is_personal: bool) -> None:
-    from infra.adapters.postgres_control import PostgresControl
-    from infra.auditing import note_command
-    from infra.bootstrap import session
+    from infra.adapters.postgres.control import PostgresControl
+    from infra.app.auditing import note_command
+    from infra.app.bootstrap import session
+    from infra.app.undeclared import declare
     from infra.cli.apply import await_revision_of
-    from infra.undeclared import declare
 
     with session(data, say=say) as here, closing(PostgresControl(here.dsn)) as control:
         applied = declare(control, event, field, here.clock.now(), personal=is_personal)
@@ -78,9 +78,9 @@ def _declare(event: str, field: str, data: DATA, *, is_personal: bool) -> None:
 
 def sealed_fields(here: "Session") -> "list[Undeclared]":
     """Of a session, by a statement of its own."""
-    from infra.archives import archive_of
-    from infra.drivers.api import sql_runner
-    from infra.undeclared import of_session
+    from infra.app.archive import archive_of
+    from infra.app.undeclared import of_session
+    from infra.drivers.http.api.application import sql_runner
 
     return of_session(here, sql_runner(here.dsn, archive_of(here), here.clock, here.adapters.kafka))
 

@@ -12,8 +12,8 @@ import typer
 from infra.cli.options import DATA, JSON, say
 
 if TYPE_CHECKING:
-    from infra.bootstrap import Session
-    from ingest.importer import Importer, Result, Source
+    from infra.app.bootstrap import Session
+    from ingest.files.importer import Importer, Result, Source
 
 SHOWN = 20  # refused lines in the report for people; --json has all
 
@@ -54,7 +54,7 @@ def import_files(
     Examples: touchfold import tills.csv --mapping tills.yaml --preview
               touchfold import examples.csv.gz --mapping examples/cdnow.yaml
     """
-    from ingest.importer import preview as shown_of
+    from ingest.files.importer import preview as shown_of
     from schemas.errors import DefinitionsInvalid
     from schemas.mapping import read_mapping
 
@@ -66,9 +66,9 @@ def import_files(
     if preview:
         _print_preview(shown_of(files, read), as_json)
         return
-    from infra.bootstrap import session
-    from infra.importing import declare, services_of
-    from ingest.importer import Importer, Source
+    from infra.app.bootstrap import session
+    from infra.app.importing import declare, services_of
+    from ingest.files.importer import Importer, Source
 
     with session(data, say=say) as here:
         secret = here.vault().hash_key

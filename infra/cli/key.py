@@ -23,10 +23,10 @@ def rotate(data: DATA = None, as_json: JSON = False) -> None:
 
     Example: touchfold key rotate
     """
-    from infra.auditing import note_command
-    from infra.bootstrap import session
+    from infra.app.auditing import note_command
+    from infra.app.bootstrap import session
+    from infra.app.rotating import rotate as run
     from infra.cli.progress import progress
-    from infra.rotating import rotate as run
 
     with session(data, say=say) as here:
         days = here.settings.backup_days

@@ -103,7 +103,7 @@ def _version(
 
 def main() -> None:
     """Entry of the console script."""
-    from infra.adapters.private_files import keep_private
+    from infra.adapters.machine.private_files import keep_private
 
     keep_private()
     sys.exit(run(sys.argv[1:]))

@@ -27,9 +27,9 @@ def profile(
     from contextlib import closing
     from uuid import UUID
 
-    from infra.auditing import coded, note_command
-    from infra.bootstrap import session
-    from infra.reading import reading_of
+    from infra.app.auditing import coded, note_command
+    from infra.app.bootstrap import session
+    from infra.app.reading import reading_of
     from schemas.errors import Erased, NotFound
     from schemas.identifiers import parse_selector
 

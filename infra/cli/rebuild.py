@@ -10,7 +10,7 @@ from infra.cli.apply import await_revision_of
 from infra.cli.options import DATA, JSON
 
 if TYPE_CHECKING:
-    from infra.adapters.postgres_control import PostgresControl
+    from infra.adapters.postgres.control import PostgresControl
 
 
 def register(app: typer.Typer) -> None:
@@ -33,9 +33,9 @@ def rebuild(
 
         run(data, as_json)
         return
-    from infra.adapters.postgres_control import PostgresControl
-    from infra.bootstrap import session
-    from processors.definitions import start_rebuild
+    from infra.adapters.postgres.control import PostgresControl
+    from infra.app.bootstrap import session
+    from processors.rebuild.definitions import start_rebuild
 
     with session(data) as here:
         control = PostgresControl(here.dsn)
@@ -74,9 +74,9 @@ def refold(
 
     Example: touchfold refold user_id:4711
     """
-    from infra.adapters.postgres_control import PostgresControl
-    from infra.adapters.postgres_store import PostgresStore
-    from infra.bootstrap import session
+    from infra.adapters.postgres.control import PostgresControl
+    from infra.adapters.postgres.store import PostgresStore
+    from infra.app.bootstrap import session
     from schemas.errors import NotFound
     from schemas.store import NO_EVENT, NewMark
 

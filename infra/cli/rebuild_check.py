@@ -12,8 +12,8 @@ from infra.cli.options import say
 from infra.cli.progress import progress, seldom
 
 if TYPE_CHECKING:
-    from infra.bootstrap import Session
-    from processors.check import Verdict
+    from infra.app.bootstrap import Session
+    from processors.rebuild.check import Verdict
 
 
 def run(data: Path | None, as_json: bool) -> None:
@@ -22,7 +22,7 @@ def run(data: Path | None, as_json: bool) -> None:
     With `as_json` one JSON object is printed in every case: `equal` is null where the comparison did not end.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # stopped as by Ctrl-C: with an answer
-    from infra.bootstrap import session
+    from infra.app.bootstrap import session
     from schemas.errors import ServiceFailed, TouchfoldError
 
     try:
@@ -44,11 +44,11 @@ def run(data: Path | None, as_json: bool) -> None:
 
 
 def _compare(here: "Session") -> "Verdict":
-    from infra.adapters.postgres_rebuild import PostgresRebuild
-    from infra.drivers.worker_role import services_of
-    from processors.check import check
-    from processors.external_sort import Scratch
-    from processors.worker import Compiled
+    from infra.adapters.postgres.rebuild import PostgresRebuild
+    from infra.drivers.process.worker_role import services_of
+    from processors.live.worker import Compiled
+    from processors.rebuild.check import check
+    from processors.rebuild.external_sort import Scratch
 
     if not here.joined:
         here.settle(seldom(say))
@@ -65,7 +65,7 @@ def _compare(here: "Session") -> "Verdict":
 
 
 def _answer(verdict: "Verdict", as_json: bool) -> None:
-    from processors.check import SHOWN
+    from processors.rebuild.check import SHOWN
     from schemas.record import from_us
 
     shown = [difference._asdict() for difference in verdict.differences[:SHOWN]]

@@ -34,9 +34,9 @@ def show(
 
     Example: touchfold record show 2 17
     """
-    from infra.auditing import note_command
-    from infra.bootstrap import session
-    from infra.record_places import shown, stored_at
+    from infra.app.auditing import note_command
+    from infra.app.bootstrap import session
+    from infra.app.record_places import shown, stored_at
 
     with session(data, say=say) as here:
         if raw:
@@ -66,10 +66,10 @@ def set_aside(
 
     Example: touchfold record set-aside 2 17
     """
-    from infra.auditing import note_command
-    from infra.bootstrap import session
-    from infra.record_places import set_aside as pass_over
-    from infra.record_places import shown
+    from infra.app.auditing import note_command
+    from infra.app.bootstrap import session
+    from infra.app.record_places import set_aside as pass_over
+    from infra.app.record_places import shown
 
     with session(data, say=say) as here:
         if not yes:
@@ -93,10 +93,10 @@ def versions(
 
     Example: touchfold record versions --allow 2
     """
-    from infra.adapters.presence import present
-    from infra.adapters.record_gate import floor_of, raise_floor
-    from infra.auditing import note_command
-    from infra.bootstrap import session
+    from infra.adapters.postgres.presence import present
+    from infra.adapters.postgres.record_gate import floor_of, raise_floor
+    from infra.app.auditing import note_command
+    from infra.app.bootstrap import session
     from schemas.record import VERSION
 
     with session(data, say=say) as here:

@@ -9,7 +9,7 @@ import typer
 from infra.cli.options import DATA, JSON, print_array
 
 if TYPE_CHECKING:
-    from query.segments import Segments
+    from query.segments.segments import Segments
 
 NAME = Annotated[str, typer.Argument(metavar="NAME", help="the segment's name")]
 PAGE = 10_000
@@ -31,8 +31,8 @@ def list_segments(data: DATA = None, as_json: JSON = False) -> None:
     """
     from contextlib import closing
 
-    from infra.bootstrap import session
-    from infra.reading import reading_of
+    from infra.app.bootstrap import session
+    from infra.app.reading import reading_of
 
     with session(data) as here, closing(reading_of(here)) as reading:
         found = reading.segments.overview()
@@ -58,8 +58,8 @@ def show(name: NAME, data: DATA = None, as_json: JSON = False) -> None:
     """
     from contextlib import closing
 
-    from infra.bootstrap import session
-    from infra.reading import reading_of
+    from infra.app.bootstrap import session
+    from infra.app.reading import reading_of
 
     with session(data) as here, closing(reading_of(here)) as reading:
         found = reading.segments.show(name)
@@ -86,8 +86,8 @@ def members(
     """
     from contextlib import closing
 
-    from infra.bootstrap import session
-    from infra.reading import reading_of
+    from infra.app.bootstrap import session
+    from infra.app.reading import reading_of
 
     with session(data) as here, closing(reading_of(here)) as reading:
         found = _members(reading.segments, name, limit)

@@ -9,7 +9,7 @@ import typer
 from infra.cli.options import DATA, JSON, say
 
 if TYPE_CHECKING:
-    from infra.bootstrap import Session
+    from infra.app.bootstrap import Session
 
 NAME = Annotated[str, typer.Argument(help="the source's name, such as web or till-export", show_default=False)]
 _EXAMPLE: Final = (
@@ -66,9 +66,9 @@ def set_source(
         raise typer.BadParameter("give at least one setting, and none together with what takes it away: see --help")
     from contextlib import closing
 
-    from infra.adapters.postgres_sources import PostgresSources
-    from infra.auditing import note_command
-    from infra.bootstrap import session
+    from infra.adapters.postgres.sources import PostgresSources
+    from infra.app.auditing import note_command
+    from infra.app.bootstrap import session
 
     with session(data, say=say) as here, closing(PostgresSources(here.dsn)) as sources:
         settings = sources.change(name, changes)
@@ -91,9 +91,9 @@ def rotate(name: NAME, data: DATA = None, as_json: JSON = False) -> None:
 def _key_command(name: str, data: DATA, as_json: bool, *, rotating: bool) -> None:
     from contextlib import closing
 
-    from infra.adapters.postgres_sources import PostgresSources
-    from infra.auditing import note_command
-    from infra.bootstrap import session
+    from infra.adapters.postgres.sources import PostgresSources
+    from infra.app.auditing import note_command
+    from infra.app.bootstrap import session
 
     with session(data, say=say) as here, closing(PostgresSources(here.dsn)) as sources:
         make = sources.rotate if rotating else sources.create
@@ -122,8 +122,8 @@ def list_sources(data: DATA = None, as_json: JSON = False) -> None:
     """
     from contextlib import closing
 
-    from infra.adapters.postgres_sources import PostgresSources
-    from infra.bootstrap import session
+    from infra.adapters.postgres.sources import PostgresSources
+    from infra.app.bootstrap import session
 
     with session(data, say=say) as here, closing(PostgresSources(here.dsn)) as sources:
         rows = sources.list()
@@ -155,9 +155,9 @@ def revoke(name: NAME, data: DATA = None, as_json: JSON = False) -> None:
     """
     from contextlib import closing
 
-    from infra.adapters.postgres_sources import PostgresSources
-    from infra.auditing import note_command
-    from infra.bootstrap import session
+    from infra.adapters.postgres.sources import PostgresSources
+    from infra.app.auditing import note_command
+    from infra.app.bootstrap import session
 
     with session(data, say=say) as here, closing(PostgresSources(here.dsn)) as sources:
         count = sources.revoke(name, here.door_clock.now())

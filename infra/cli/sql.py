@@ -7,7 +7,7 @@ import typer
 from infra.cli.options import DATA, JSON
 
 if TYPE_CHECKING:
-    from query.sql_results import SqlResult
+    from query.sql.results import SqlResult
 
 FORMAT = Annotated[Literal["table", "json", "csv", "parquet"], typer.Option("--format", help="how to print the rows")]
 LIMIT = Annotated[int | None, typer.Option("--limit", min=1, help="print at most so many rows", show_default=False)]
@@ -39,10 +39,10 @@ def sql(
     data: DATA = None,
     as_json: JSON = False,
 ) -> None:
-    from infra.archives import archive_of
-    from infra.auditing import note_command
-    from infra.bootstrap import session
-    from infra.drivers.sql_process import run_sql
+    from infra.app.archive import archive_of
+    from infra.app.auditing import note_command
+    from infra.app.bootstrap import session
+    from infra.drivers.sql.process import run_sql
 
     if (statement is None) == (not tables):
         raise typer.BadParameter('give one statement, such as "select count(*) from events", or --tables')
@@ -79,7 +79,7 @@ def _print_tables(profile_columns: list[tuple[str, str]], as_json: bool) -> None
     """The tables; `profiles` with the computed traits of this deployment."""
     import json
 
-    from query.sql import TABLES, Column
+    from query.sql.statements import TABLES, Column
 
     known = {column.name for column in TABLES["profiles"]}
     computed = [Column(name, type_, "computed trait") for name, type_ in profile_columns if name not in known]
@@ -101,7 +101,7 @@ def _print(result: "SqlResult", form: str) -> None:
     import csv
     import sys
 
-    from query.sql_results import csv_cell, text_table
+    from query.sql.results import csv_cell, text_table
 
     if form == "json":
         import msgspec

@@ -8,7 +8,7 @@ import typer
 from infra.cli.options import DATA, JSON, say
 
 if TYPE_CHECKING:
-    from infra.bootstrap import Session
+    from infra.app.bootstrap import Session
 
 PATIENCE_S: Final = 15.0  # with brokers that are busy or just starting
 
@@ -28,7 +28,7 @@ def status(
     With --wait the exit status is 1 where a partition waits at a record that cannot be read yet: what lies behind is
     not applied. Examples: touchfold status     touchfold status --wait --json
     """
-    from infra.bootstrap import session
+    from infra.app.bootstrap import session
 
     with session(data, say=say) as here:
         if wait:
@@ -48,7 +48,7 @@ def _not_ready(here: "Session") -> str:
     """What keeps it from taking and answering what comes, each with its remedy."""
     if here.running is None:
         return "not running: start touchfold up"
-    from infra.asking import health_of
+    from infra.app.running import health_of
 
     problems = ((health_of(here.url) if here.url else None) or {}).get("problems", [])
     told = [f"{each['check']}: {each['detail']}\n    do: {each['fix']}" for each in problems]
@@ -81,8 +81,8 @@ def measure(here: "Session") -> dict[str, Any]:
     """
     from contextlib import closing
 
-    from infra.adapters.postgres_operations import Operations
-    from infra.archives import archive_of
+    from infra.adapters.postgres.operations import Operations
+    from infra.app.archive import archive_of
 
     with closing(Operations(here, archive_of(here), ends_s=PATIENCE_S)) as operations:
         found = operations.state(here.clock.now())
@@ -114,15 +114,15 @@ def is_ready(here: "Session") -> bool:
     if running is None:
         return False
     if running.probe:
-        from infra.asking import readiness_of
+        from infra.app.running import readiness_of
 
         found = readiness_of(running.probe)
         return found is not None and found.get("ready") is True
     from contextlib import closing
     from socket import gethostname
 
-    from infra.adapters.postgres import Database
-    from infra.adapters.presence import present
+    from infra.adapters.postgres.database import Database
+    from infra.adapters.postgres.presence import present
 
     with closing(Database(here.dsn, "touchfold status")) as database:
         return any((each.role, each.host) == (running.role, gethostname()) for each in present(database))
@@ -130,7 +130,7 @@ def is_ready(here: "Session") -> bool:
 
 def answers(url: str) -> bool:
     """Whether what comes is taken and answered, as /health says."""
-    from infra.asking import health_of
+    from infra.app.running import health_of
 
     found = health_of(url)
     return found is not None and found.get("status") in {"ok", "degraded"}

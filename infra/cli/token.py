@@ -33,9 +33,9 @@ def create(
     """
     from contextlib import closing
 
-    from infra.adapters.postgres_tokens import PostgresTokens, lifetime
-    from infra.auditing import note_command
-    from infra.bootstrap import session
+    from infra.adapters.postgres.tokens import PostgresTokens, lifetime
+    from infra.app.auditing import note_command
+    from infra.app.bootstrap import session
     from query.answers import iso
 
     lives = None if expires is None else lifetime(expires)
@@ -59,8 +59,8 @@ def list_tokens(data: DATA = None, as_json: JSON = False) -> None:
     """
     from contextlib import closing
 
-    from infra.adapters.postgres_tokens import PostgresTokens
-    from infra.bootstrap import session
+    from infra.adapters.postgres.tokens import PostgresTokens
+    from infra.app.bootstrap import session
     from query.answers import iso
 
     with session(data) as here, closing(PostgresTokens(here.dsn)) as tokens:
@@ -95,9 +95,9 @@ def revoke(
     """
     from contextlib import closing
 
-    from infra.adapters.postgres_tokens import PostgresTokens
-    from infra.auditing import note_command
-    from infra.bootstrap import session
+    from infra.adapters.postgres.tokens import PostgresTokens
+    from infra.app.auditing import note_command
+    from infra.app.bootstrap import session
 
     with session(data) as here, closing(PostgresTokens(here.dsn)) as tokens:
         name = tokens.revoke(token, here.door_clock.now())

@@ -10,9 +10,9 @@ from infra.cli.options import DATA, JSON
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from infra.adapters.kafka_access import KafkaAccess
-    from infra.adapters.kafka_topics import Change, Finding, Step
-    from infra.settings import Settings
+    from infra.adapters.kafka.access import KafkaAccess
+    from infra.adapters.kafka.topics import Change, Finding, Step
+    from infra.app.settings import Settings
 
 
 def register(app: typer.Typer) -> None:
@@ -33,7 +33,7 @@ def plan(data: DATA = None, as_json: JSON = False) -> None:
       TOUCHFOLD_LOG=kafka TOUCHFOLD_KAFKA_BOOTSTRAP=broker:9093 touchfold topics plan
       touchfold topics plan --json
     """
-    from infra.adapters import kafka_topics
+    from infra.adapters.kafka import topics as kafka_topics
 
     settings, access = _kafka(data)
     steps, findings = kafka_topics.plan(access, settings), kafka_topics.check(access)
@@ -60,7 +60,7 @@ def apply(data: DATA = None, as_json: JSON = False) -> None:
       TOUCHFOLD_LOG=kafka TOUCHFOLD_KAFKA_BOOTSTRAP=broker:9093 touchfold topics apply
       TOUCHFOLD_KAFKA_PARTITIONS=48 touchfold topics apply
     """
-    from infra.adapters import kafka_topics
+    from infra.adapters.kafka import topics as kafka_topics
 
     settings, access = _kafka(data)
     steps, findings = kafka_topics.apply(access, settings), kafka_topics.check(access)
@@ -77,8 +77,8 @@ def _kafka(data: "Path | None") -> "tuple[Settings, KafkaAccess]":
     """Raises BadRequest where the log is not in Kafka."""
     import os
 
-    from infra.bootstrap import kafka_access
-    from infra.settings import load
+    from infra.app.bootstrap import kafka_access
+    from infra.app.settings import load
     from schemas.errors import BadRequest, Problem
 
     settings = load(os.environ, data=data)

@@ -73,10 +73,10 @@ def run_role(command: str, data: "Path | None", port: int | None, workers: int |
     """Run a role until Ctrl-C or SIGTERM."""
     import os
 
-    from infra import log_lines
-    from infra.drivers.supervisor import Supervisor
-    from infra.settings import load
-    from infra.stop_signals import ENDING, stop_at
+    from infra.app import log_lines
+    from infra.app.settings import load
+    from infra.app.stop_signals import ENDING, stop_at
+    from infra.drivers.process.supervisor import Supervisor
 
     stop = stop_at(*ENDING)
     log_lines.configure(command)

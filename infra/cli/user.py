@@ -40,9 +40,9 @@ def create(name: NAME, role: ROLE, data: DATA = None, as_json: JSON = False) -> 
     """
     from contextlib import closing
 
-    from infra.adapters.postgres_people import PostgresPeople
-    from infra.auditing import note_command
-    from infra.bootstrap import session
+    from infra.adapters.postgres.people import PostgresPeople
+    from infra.app.auditing import note_command
+    from infra.app.bootstrap import session
 
     with session(data) as here, closing(PostgresPeople(here.dsn)) as people:
         secret = people.invite(name, role, here.door_clock.now())
@@ -58,9 +58,9 @@ def link(name: NAME, data: DATA = None, as_json: JSON = False) -> None:
     """
     from contextlib import closing
 
-    from infra.adapters.postgres_people import PostgresPeople
-    from infra.auditing import note_command
-    from infra.bootstrap import session
+    from infra.adapters.postgres.people import PostgresPeople
+    from infra.app.auditing import note_command
+    from infra.app.bootstrap import session
 
     with session(data) as here, closing(PostgresPeople(here.dsn)) as people:
         secret = people.link(name, here.door_clock.now())
@@ -75,8 +75,8 @@ def list_people(data: DATA = None, as_json: JSON = False) -> None:
     """
     from contextlib import closing
 
-    from infra.adapters.postgres_people import PostgresPeople
-    from infra.bootstrap import session
+    from infra.adapters.postgres.people import PostgresPeople
+    from infra.app.bootstrap import session
     from query.answers import iso
 
     with session(data) as here, closing(PostgresPeople(here.dsn)) as people:
@@ -103,9 +103,9 @@ def set_role(name: NAME, role: ROLE, data: DATA = None) -> None:
     """
     from contextlib import closing
 
-    from infra.adapters.postgres_people import PostgresPeople
-    from infra.auditing import note_command
-    from infra.bootstrap import session
+    from infra.adapters.postgres.people import PostgresPeople
+    from infra.app.auditing import note_command
+    from infra.app.bootstrap import session
 
     with session(data) as here, closing(PostgresPeople(here.dsn)) as people:
         people.set_role(name, role)
@@ -120,9 +120,9 @@ def disable(name: NAME, data: DATA = None) -> None:
     """
     from contextlib import closing
 
-    from infra.adapters.postgres_people import PostgresPeople
-    from infra.auditing import note_command
-    from infra.bootstrap import session
+    from infra.adapters.postgres.people import PostgresPeople
+    from infra.app.auditing import note_command
+    from infra.app.bootstrap import session
 
     with session(data) as here, closing(PostgresPeople(here.dsn)) as people:
         people.disable(name, here.door_clock.now())
@@ -152,8 +152,8 @@ def audit(
     """
     from contextlib import closing
 
-    from infra.auditing import audit_of, searches_for
-    from infra.bootstrap import session
+    from infra.app.auditing import audit_of, searches_for
+    from infra.app.bootstrap import session
     from query.answers import iso
 
     with session(data) as here, closing(audit_of(here)) as log:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from zoneinfo import ZoneInfo
 
-from infra.adapters.postgres_sources import PostgresSources
-from infra.adapters.postgres_tokens import PostgresTokens
-from infra.bootstrap import Session
+from infra.adapters.postgres.sources import PostgresSources
+from infra.adapters.postgres.tokens import PostgresTokens
+from infra.app.bootstrap import Session
 from infra.demo.folder import DemoFolder
 from infra.demo.history import CUSTOMERS, SEED, Plan, simulate
 from infra.demo.journey import SOURCES

@@ -11,8 +11,8 @@ from statistics import median
 from typing import Any, Final, NamedTuple
 
 from infra.adapters.phones import Phones
-from infra.adapters.postgres_reads import PostgresReads
-from infra.bootstrap import Session
+from infra.adapters.postgres.reads import PostgresReads
+from infra.app.bootstrap import Session
 from infra.demo.folder import DemoFolder
 from infra.demo.history import Truth
 from projections.fold_event import FoldEvent

@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from infra.adapters.postgres import Database, array_literal, copy_out, copy_rows, f_bytes, f_int2, f_int8
+from infra.adapters.postgres.database import Database, array_literal, copy_out, copy_rows, f_bytes, f_int2, f_int8
 from schemas.record import Identifier, Stored, signature_of
 
 _TABLES: Final = """

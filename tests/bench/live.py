@@ -10,18 +10,18 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
-from infra.adapters.clock import SystemClock
-from infra.adapters.embedded_postgres import EmbeddedPostgres
-from infra.adapters.migrations import migrate
-from infra.adapters.postgres import Database
-from infra.adapters.postgres_control import PostgresControl, insert_revision
-from infra.adapters.postgres_log import PostgresLog
-from infra.adapters.postgres_store import PostgresStore
-from processors.applied import Batch
-from processors.decide_batch import Decider
-from processors.fold_batch import Folder
-from processors.fresh import Fresh
-from processors.worker import Compiled, Services, decider_of, epochs_of, folder_of
+from infra.adapters.machine.clock import SystemClock
+from infra.adapters.postgres.control import PostgresControl, insert_revision
+from infra.adapters.postgres.database import Database
+from infra.adapters.postgres.embedded import EmbeddedPostgres
+from infra.adapters.postgres.log import PostgresLog
+from infra.adapters.postgres.migrate import migrate
+from infra.adapters.postgres.store import PostgresStore
+from processors.live.applied import Batch
+from processors.live.decide_batch import Decider
+from processors.live.delta_cache import Fresh
+from processors.live.fold_batch import Folder
+from processors.live.worker import Compiled, Services, decider_of, epochs_of, folder_of
 from schemas.dead_letters import DeadLetter
 from schemas.definitions import to_json
 from schemas.ports import Sealer

@@ -10,11 +10,11 @@ import subprocess
 import sys
 import time
 
-from infra.adapters.postgres_control import PostgresControl
-from infra.adapters.postgres_rebuild import PostgresRebuild
-from processors.definitions import start_rebuild
-from processors.rebuild import Builder
-from processors.worker import Worker
+from infra.adapters.postgres.control import PostgresControl
+from infra.adapters.postgres.rebuild import PostgresRebuild
+from processors.live.worker import Worker
+from processors.rebuild.builder import Builder
+from processors.rebuild.definitions import start_rebuild
 from tests.bench.live import Bench, LivePath, Size, database, services_of
 from tests.bench.measure import Table, cpu_of_tree
 from tests.bench.synthetic import Records, utc_now

@@ -13,7 +13,7 @@ from uuid import UUID
 import msgspec
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from infra.adapters.vault_sealing import open_sealed
+from infra.adapters.vault.sealing import open_sealed
 from projections.fold import compile_fold
 from schemas.definition_files import parse_documents
 from schemas.record import Identifier, Record, Sealed, encode

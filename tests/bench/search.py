@@ -16,11 +16,11 @@ from pathlib import Path
 from random import Random
 from typing import Final, NamedTuple
 
-from infra.adapters.embedded_postgres import EmbeddedPostgres
-from infra.adapters.migrations import migrate
-from infra.adapters.postgres_search import PostgresSearch
+from infra.adapters.postgres.embedded import EmbeddedPostgres
+from infra.adapters.postgres.migrate import migrate
+from infra.adapters.postgres.search import PostgresSearch
 from infra.demo.names import FAMILY_NAMES, GIVEN_NAMES
-from processors.search_index import SLICE, SearchIndexer
+from processors.live.search_index import SLICE, SearchIndexer
 from schemas.record import Identifier, Pending, Record, Sealed, encode, event_key, uuid_text
 from tests.bench.measure import Table, cpu_now, percentile
 from tests.conftest import Databases

@@ -212,8 +212,8 @@ def _role_of(process: psutil.Process) -> str | None:
         command = process.cmdline()
     except (psutil.NoSuchProcess, psutil.ZombieProcess):
         return None
-    if "infra.drivers.roles" in command:
-        return command[command.index("infra.drivers.roles") + 1]
+    if "infra.drivers.process.roles" in command:
+        return command[command.index("infra.drivers.process.roles") + 1]
     return "postgres" if any(part.endswith("/postgres") for part in command) else None
 
 

@@ -42,8 +42,8 @@ PLACES = 3  # random places for each kind of violation
 ARCHIVE_NOW = """
 import sys
 from pathlib import Path
-from infra.bootstrap import session
-from infra.drivers.archive_role import archiver_of
+from infra.app.bootstrap import session
+from infra.drivers.process.archive_role import archiver_of
 with session(Path(sys.argv[1])) as here:
     archiver_of(here).flush()
 """

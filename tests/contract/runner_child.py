@@ -17,12 +17,13 @@ from pathlib import Path
 import psycopg2
 from psycopg2.extensions import connection as Connection
 
-from infra.adapters.clock import SystemClock
-from infra.adapters.kafka_access import KafkaAccess
-from infra.adapters.postgres import connect, mapped
-from infra.drivers.flow_life import Subscription
-from infra.drivers.pace import Pace
-from infra.stop_signals import stop_at
+from infra.adapters.kafka.access import KafkaAccess
+from infra.adapters.machine.clock import SystemClock
+from infra.adapters.postgres.connect import connect
+from infra.adapters.postgres.database import mapped
+from infra.app.stop_signals import stop_at
+from infra.drivers.stream.life import Subscription
+from infra.drivers.stream.pace import Pace
 from schemas.errors import ProgressConflict, StoreUnavailable
 from schemas.record import Stored
 from schemas.work import Fetched

@@ -10,9 +10,9 @@ from pathlib import Path
 import psycopg2
 import pytest
 
-from infra.adapters.audit_heads import NAME, AuditHeads
-from infra.adapters.postgres import Database
-from infra.adapters.postgres_audit import PostgresAudit
+from infra.adapters.ledger.audit_heads import NAME, AuditHeads
+from infra.adapters.postgres.audit import PostgresAudit
+from infra.adapters.postgres.database import Database
 from schemas.audit import FIRST, Entry, plain_hash
 from schemas.errors import StoreUnavailable
 from tests.conftest import Databases
@@ -163,7 +163,7 @@ def test_many_who_look_at_once_wait_for_one_transaction(databases: Databases, tm
 def test_a_view_is_refused_while_its_entry_cannot_be_written_and_the_log_goes_on_after(
     databases: Databases, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("infra.adapters.postgres_audit.WAIT_S", 0.3)
+    monkeypatch.setattr("infra.adapters.postgres.audit.WAIT_S", 0.3)
     with closing(audit_log(databases, tmp_path)) as audit:
         audit.note("ada", "staff", "profile.viewed")
         run(databases, "alter table audit_log rename to gone")  # an error that no retry mends

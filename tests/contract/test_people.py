@@ -10,9 +10,9 @@ import argon2.low_level
 import pytest
 from argon2 import extract_parameters
 
-from infra.adapters.postgres import Database
-from infra.adapters.postgres_people import PostgresPeople
-from infra.adapters.postgres_tokens import PostgresTokens
+from infra.adapters.postgres.database import Database
+from infra.adapters.postgres.people import PostgresPeople
+from infra.adapters.postgres.tokens import PostgresTokens
 from schemas.errors import BadRequest, NotFound, TooMany
 from tests.conftest import Databases
 
@@ -112,13 +112,13 @@ def test_a_strangers_guesses_hold_up_nobody_who_knows_the_password(databases: Da
 def test_counters_of_failures_take_bounded_memory_and_right_passwords_are_no_failures(
     people: PostgresPeople, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("infra.adapters.postgres_people.REMEMBERED", 10)
+    monkeypatch.setattr("infra.adapters.postgres.people.REMEMBERED", 10)
     monkeypatch.setattr(PostgresPeople, "_verified", lambda *_: False)
     for number in range(50):
         people.sign_in("ada", "wrong", NOW, f"192.0.2.{number}")
     assert len(people._failed) == 10
     monkeypatch.undo()
-    monkeypatch.setattr("infra.adapters.postgres_people.TRIES_OF_ADDRESS", 2)
+    monkeypatch.setattr("infra.adapters.postgres.people.TRIES_OF_ADDRESS", 2)
     people.accept(people.invite("ada", "staff", NOW), PASSWORD, NOW)
     for _ in range(4):
         assert people.sign_in("ada", PASSWORD, NOW, "198.51.100.1") is not None

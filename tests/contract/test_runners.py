@@ -23,14 +23,14 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewPartitions, NewTopic
 
-from infra.adapters.clock import SystemClock
-from infra.adapters.kafka_access import EVENTS, KafkaAccess
-from infra.drivers import faust_runner
-from infra.drivers.batch_flow import Older
-from infra.drivers.flow_life import Subscription
-from infra.drivers.pace import Pace
-from infra.drivers.watchdog import STUCK as STATUS_STUCK
-from infra.drivers.watchdog import Watchdog
+from infra.adapters.kafka.access import EVENTS, KafkaAccess
+from infra.adapters.machine.clock import SystemClock
+from infra.drivers.stream import faust_runner
+from infra.drivers.stream.flow import Older
+from infra.drivers.stream.life import Subscription
+from infra.drivers.stream.pace import Pace
+from infra.drivers.stream.watchdog import STUCK as STATUS_STUCK
+from infra.drivers.stream.watchdog import Watchdog
 from schemas.errors import KeyMissing, ServiceFailed, StoreUnavailable
 from schemas.record import to_us
 from schemas.work import Fetched

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from infra.adapters.shared_buckets import SETS, WAYS, SharedBuckets
+from infra.adapters.machine.shared_buckets import SETS, WAYS, SharedBuckets
 
 TAKE = """
 import sys
 from pathlib import Path
-from infra.adapters.shared_buckets import SharedBuckets
+from infra.adapters.machine.shared_buckets import SharedBuckets
 buckets = SharedBuckets(Path(sys.argv[1]), monotonic=lambda: 100.0)
 print(sum(not buckets.take("shop", 1.0, 500.0) for _ in range(400)))
 """

@@ -12,14 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from infra.adapters.embedded_postgres import EmbeddedPostgres
-from infra.adapters.erased_tokens import ErasedTokens
-from infra.adapters.master_key import master_key, parse
-from infra.adapters.migrations import migrate
-from infra.adapters.postgres import Database, Uuid
-from infra.adapters.vault import PostgresVault
-from infra.adapters.vault_epochs import bump_epoch, wait_for_leases
-from infra.adapters.vault_proof import vault_is_new
+from infra.adapters.postgres.database import Database, Uuid
+from infra.adapters.postgres.embedded import EmbeddedPostgres
+from infra.adapters.postgres.erased_tokens import ErasedTokens
+from infra.adapters.postgres.migrate import migrate
+from infra.adapters.vault.epochs import bump_epoch, wait_for_leases
+from infra.adapters.vault.master_key import master_key, parse
+from infra.adapters.vault.proof import vault_is_new
+from infra.adapters.vault.vault import PostgresVault
 from schemas.errors import KeyMissing, MasterKeyWrong, SealBroken, StoreUnavailable
 from tests.conftest import Databases
 
@@ -187,7 +187,7 @@ def test_threads_on_two_vaults_agree(databases: Databases) -> None:
 
 DOOR = """
 import sys
-from infra.adapters.vault import PostgresVault
+from infra.adapters.vault.vault import PostgresVault
 vault = PostgresVault(sys.argv[1], bytes(range(32)))
 vault.hold_lease()
 print("ready", flush=True)

@@ -9,8 +9,8 @@ from typing import Final
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from infra.bootstrap import session
-from infra.drivers.archive_role import archiver_of
+from infra.app.bootstrap import session
+from infra.drivers.process.archive_role import archiver_of
 from schemas.record import Pending, encode, partition_of
 from tests.e2e.conftest import TIMEOUT_MS
 from tests.integration.running import Up, result

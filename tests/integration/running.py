@@ -147,7 +147,7 @@ class Up:
             except psutil.Error:
                 continue
             server = line[:1] and line[0].endswith("/postgres")
-            if server if role == "postgres" else "infra.drivers.roles" in line and role in line:
+            if server if role == "postgres" else "infra.drivers.process.roles" in line and role in line:
                 found.append(child.pid)
         return found
 

@@ -6,15 +6,15 @@ from typing import Any
 
 import pytest
 
-from infra.acting import Acting
-from infra.adapters.postgres_rebuild import PostgresRebuild
-from infra.bootstrap import Session, session
-from infra.drivers.worker_role import services_of, worker_of
-from infra.erasing import erase_person
-from infra.reading import Reading, reading_of
-from ingest.accept import SourceRules
-from processors.check import check
-from processors.worker import Compiled
+from infra.adapters.postgres.rebuild import PostgresRebuild
+from infra.app.bootstrap import Session, session
+from infra.app.erasing import erase_person
+from infra.app.reading import Reading, reading_of
+from infra.app.staff_events import Acting
+from infra.drivers.process.worker_role import services_of, worker_of
+from ingest.accept.accept import SourceRules
+from processors.live.worker import Compiled
+from processors.rebuild.check import check
 from schemas.clear import Declared
 from schemas.errors import BadRequest, Erased, NotFound
 

@@ -8,8 +8,8 @@ from uuid import uuid4
 import psycopg2
 import pytest
 
-from infra.drivers.api import MAX_BODY_BYTES
-from processors.definitions import apply_files
+from infra.drivers.http.api.application import MAX_BODY_BYTES
+from processors.rebuild.definitions import apply_files
 from tests.api_server import Answer, ApiServer
 from tests.conftest import Databases
 from tests.reading_world import NOW, ReadingWorld

@@ -12,7 +12,7 @@ MEMBERS = 40
 
 @pytest.fixture
 def members(world: ReadingWorld, monkeypatch: pytest.MonkeyPatch) -> ReadingWorld:
-    monkeypatch.setattr("query.exports.PAGE", 4)
+    monkeypatch.setattr("query.segments.exports.PAGE", 4)
     for number in range(MEMBERS):
         for order in range(2):
             world.purchase([("user_id", f"u{number}")], f"o{number}-{order}", "5.00")

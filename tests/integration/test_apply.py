@@ -5,8 +5,8 @@ from contextlib import closing
 
 import pytest
 
-from infra.adapters.postgres_control import PostgresControl
-from processors.definitions import apply_files, await_revision, start_rebuild, stored
+from infra.adapters.postgres.control import PostgresControl
+from processors.rebuild.definitions import apply_files, await_revision, start_rebuild, stored
 from schemas.errors import DefinitionsMoved, StoreUnavailable
 from tests.reading_world import NOW, ReadingWorld
 

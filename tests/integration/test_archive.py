@@ -12,9 +12,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from infra.adapters.parquet_archive import MANIFEST, ParquetArchive, dataset
-from infra.adapters.postgres_log import PostgresLog
-from processors.archive import Archiver
+from infra.adapters.archive.store import MANIFEST, ParquetArchive, dataset
+from infra.adapters.postgres.log import PostgresLog
+from processors.archive.archiver import Archiver
 from schemas.archive import NO_DIGEST, chained, split
 from schemas.errors import ArchiveDamaged, FolderLocked
 from schemas.ports import EventLog
@@ -256,9 +256,9 @@ _CHILD = """
 import sys
 from pathlib import Path
 from datetime import UTC, datetime
-from infra.adapters.parquet_archive import ParquetArchive
-from infra.adapters.postgres_log import PostgresLog
-from processors.archive import Archiver
+from infra.adapters.archive.store import ParquetArchive
+from infra.adapters.postgres.log import PostgresLog
+from processors.archive.archiver import Archiver
 from schemas.failpoints import arm
 
 class Now:

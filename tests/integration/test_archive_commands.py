@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from infra.adapters.archive_manifest import MANIFEST, read_manifest
-from infra.bootstrap import session
-from infra.checks import note_offsets
+from infra.adapters.archive.manifest import MANIFEST, read_manifest
+from infra.app.bootstrap import session
+from infra.app.checks import note_offsets
 from infra.cli.main import run
-from infra.drivers.archive_role import archiver_of
+from infra.drivers.process.archive_role import archiver_of
 from schemas.merge_plan import FAN_IN, waiting
 from schemas.record import Pending, encode
 from tests.integration.running import Up, command, result

@@ -17,16 +17,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from infra.adapters.archive_files import FolderFiles, Grace
-from infra.adapters.archive_proofs import PROOFS, Proofs, stat_of
-from infra.adapters.archive_reader import ArchiveReader
-from infra.adapters.disk import Disk, Space, reserve_bytes
-from infra.adapters.parquet_archive import MANIFEST, ParquetArchive, dataset
-from infra.adapters.s3_files import S3Files
-from infra.adapters.s3_manifest import Partition
-from infra.drivers.archive_role import _writable
-from infra.drivers.archive_upkeep import Upkeep
-from processors.archive_merge import Merger
+from infra.adapters.archive.files import FolderFiles, Grace
+from infra.adapters.archive.proofs import PROOFS, Proofs, stat_of
+from infra.adapters.archive.reader import ArchiveReader
+from infra.adapters.archive.s3_files import S3Files
+from infra.adapters.archive.s3_manifest import Partition
+from infra.adapters.archive.store import MANIFEST, ParquetArchive, dataset
+from infra.adapters.machine.disk import Disk, Space, reserve_bytes
+from infra.drivers.process.archive_role import _writable
+from infra.drivers.process.archive_upkeep import Upkeep
+from processors.archive.merge import Merger
 from schemas.archive import ArchiveFile
 from schemas.errors import ArchiveDamaged, DiskFull, ProgressConflict, StoreUnavailable
 from schemas.event_columns import SCHEMA, event_table
@@ -251,7 +251,7 @@ def test_a_reader_that_knows_removed_files_finds_those_that_replaced_them(open_a
 
 
 def test_large_files_are_read_by_row_group(folder: ParquetArchive, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("infra.adapters.archive_parquet.GROUP_ROWS", 30)
+    monkeypatch.setattr("infra.adapters.archive.parquet.GROUP_ROWS", 30)
     truth = add(folder, 40, 5)
     merge_all(folder)
     assert any(len(each.groups) > 3 for each in folder.files())
@@ -369,7 +369,7 @@ def test_a_disk_that_is_full_in_the_middle_of_a_line_spoils_no_manifest(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr("infra.adapters.archive_files._write_all", full)
+        patched.setattr("infra.adapters.archive.files._write_all", full)
         with pytest.raises(OSError, match="No space"):
             add(folder, 1)
     truth += add(folder, 1)
@@ -424,7 +424,7 @@ def test_a_manifest_that_did_not_change_is_not_read_again(
     os.utime(folder.folder / MANIFEST, (1, 1))  # settled
     folder.files()
     reads: list[Path] = []
-    monkeypatch.setattr("infra.adapters.archive_files.manifest_bytes", reads.append)
+    monkeypatch.setattr("infra.adapters.archive.files.manifest_bytes", reads.append)
     for _ in range(5):
         assert len(folder.files()) == FAN_IN
     assert reads == []
@@ -489,7 +489,7 @@ def test_statements_hash_no_file_that_was_proved(folder: ParquetArchive, monkeyp
         hashed.append(data)
         return sha256(data)
 
-    monkeypatch.setattr("infra.adapters.archive_parquet.sha256", counted)
+    monkeypatch.setattr("infra.adapters.archive.parquet.sha256", counted)
     reader = ParquetArchive(folder.folder)
     for _ in range(3):
         dataset(folder.folder, entries, reader.proved(reader.local(), entries)).to_table()
@@ -658,9 +658,9 @@ def test_of_overlapping_replacements_the_highest_number_holds() -> None:
 _CHILD = """
 import sys
 from pathlib import Path
-from infra.adapters.archive_files import FolderFiles
-from infra.adapters.parquet_archive import ParquetArchive
-from infra.adapters.s3_files import S3Files
+from infra.adapters.archive.files import FolderFiles
+from infra.adapters.archive.store import ParquetArchive
+from infra.adapters.archive.s3_files import S3Files
 from schemas.failpoints import arm
 from tests.integration.test_archive_merging import merge_all, merger
 

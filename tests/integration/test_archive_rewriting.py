@@ -12,17 +12,17 @@ from typing import Any
 import psycopg2
 import pytest
 
-from infra.adapters.clock import SystemClock
-from infra.adapters.erased_tokens import ErasedTokens
-from infra.adapters.parquet_archive import ParquetArchive
-from infra.adapters.postgres import Database, Uuid
-from infra.adapters.postgres_clear import PostgresClearRules
-from infra.adapters.postgres_sources import PostgresSources
-from infra.drivers.sql_process import run_sql
-from infra.undeclared import undeclared
-from processors.archive import Archiver
-from processors.archive_rewrite import Rewriter, waiting
-from query.sql_results import SqlResult
+from infra.adapters.archive.store import ParquetArchive
+from infra.adapters.machine.clock import SystemClock
+from infra.adapters.postgres.clear import PostgresClearRules
+from infra.adapters.postgres.database import Database, Uuid
+from infra.adapters.postgres.erased_tokens import ErasedTokens
+from infra.adapters.postgres.sources import PostgresSources
+from infra.app.undeclared import undeclared
+from infra.drivers.sql.process import run_sql
+from processors.archive.archiver import Archiver
+from processors.archive.rewrite import Rewriter, waiting
+from query.sql.results import SqlResult
 from schemas.clear import Declared
 from schemas.clear_view import ClearView
 from schemas.event_columns import event_table
@@ -241,7 +241,7 @@ def test_a_file_in_which_nothing_changes_is_not_written_again(open_archive: Open
 _KILLED = """
 import sys
 from pathlib import Path
-from infra.adapters.parquet_archive import ParquetArchive
+from infra.adapters.archive.store import ParquetArchive
 from schemas.failpoints import arm
 from tests.integration.test_archive_rewriting import rewrite_all
 

@@ -14,15 +14,15 @@ import msgspec
 import psycopg2
 import pytest
 
-from infra.adapters.archive_turns import PostgresTurns
-from infra.adapters.parquet_archive import ParquetArchive, archive_at
-from infra.adapters.postgres_log import PostgresLog
-from infra.adapters.s3_files import S3Files
-from infra.archives import archive_of
-from infra.bootstrap import session
-from infra.drivers.archive_role import archiver_of, warn_of_lag
-from infra.drivers.sql_process import run_sql
-from processors.archive import Archiver
+from infra.adapters.archive.s3_files import S3Files
+from infra.adapters.archive.store import ParquetArchive, archive_at
+from infra.adapters.postgres.archive_turns import PostgresTurns
+from infra.adapters.postgres.log import PostgresLog
+from infra.app.archive import archive_of
+from infra.app.bootstrap import session
+from infra.drivers.process.archive_role import archiver_of, warn_of_lag
+from infra.drivers.sql.process import run_sql
+from processors.archive.archiver import Archiver
 from schemas.archive import NO_DIGEST, chained, split
 from schemas.definition_files import parse_documents
 from schemas.definitions import to_json
@@ -381,10 +381,10 @@ _CHILD = """
 import sys
 from pathlib import Path
 from datetime import UTC, datetime
-from infra.adapters.archive_turns import PostgresTurns
-from infra.adapters.parquet_archive import archive_at
-from infra.adapters.postgres_log import PostgresLog
-from processors.archive import Archiver
+from infra.adapters.postgres.archive_turns import PostgresTurns
+from infra.adapters.archive.store import archive_at
+from infra.adapters.postgres.log import PostgresLog
+from processors.archive.archiver import Archiver
 from schemas.failpoints import arm
 
 class Now:
@@ -506,7 +506,7 @@ def test_what_a_machine_has_learnt_of_the_manifest_is_used_again(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
-    monkeypatch.setattr("infra.adapters.s3_files._SAVE", 5)
+    monkeypatch.setattr("infra.adapters.archive.s3_files._SAVE", 5)
     archive = on_s3()
     archive.recover()
     for number in range(8):

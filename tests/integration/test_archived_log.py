@@ -11,14 +11,14 @@ from typing import Any, Final
 import pytest
 from confluent_kafka import Producer
 
-from infra.adapters.archive_manifest import MANIFEST
-from infra.adapters.archive_reader import ArchiveReader
-from infra.adapters.archived_log import ArchivedLog
-from infra.adapters.kafka_access import EVENTS, KafkaAccess
-from infra.adapters.kafka_log import KafkaLog
-from infra.adapters.parquet_archive import ParquetArchive, archive_at
-from infra.adapters.postgres_log import PostgresLog
-from processors.archive import Archiver
+from infra.adapters.archive.archived_log import ArchivedLog
+from infra.adapters.archive.manifest import MANIFEST
+from infra.adapters.archive.reader import ArchiveReader
+from infra.adapters.archive.store import ParquetArchive, archive_at
+from infra.adapters.kafka.access import EVENTS, KafkaAccess
+from infra.adapters.kafka.log import KafkaLog
+from infra.adapters.postgres.log import PostgresLog
+from processors.archive.archiver import Archiver
 from schemas.errors import ArchiveDamaged, LogTruncated
 from schemas.ports import EventLog
 from schemas.record import Stored

@@ -13,12 +13,12 @@ import pyarrow as pa
 import pytest
 from psycopg2.extensions import make_dsn
 
-from infra.adapters.backup_key import backup_key
-from infra.adapters.backup_places import objects_at
-from infra.adapters.backup_store import BackupStore
-from infra.adapters.data_folder import DataFolder
-from infra.adapters.migrations import FOLDER
-from infra.adapters.postgres import connect
+from infra.adapters.backup.key import backup_key
+from infra.adapters.backup.places import objects_at
+from infra.adapters.backup.store import BackupStore
+from infra.adapters.machine.data_folder import DataFolder
+from infra.adapters.postgres.connect import connect
+from infra.adapters.postgres.migrate import FOLDER
 from tests.integration.running import Up, command, environment, result, until
 from tests.object_store import CREDENTIALS, ObjectStore, object_store  # noqa: F401  # the fixture
 

@@ -12,8 +12,8 @@ from uuid import uuid4
 import psycopg2
 import pytest
 
-from infra.adapters.postgres_reads import FeedBell, PostgresReads
-from infra.adapters.postgres_store import PostgresStore
+from infra.adapters.postgres.reads import FeedBell, PostgresReads
+from infra.adapters.postgres.store import PostgresStore
 from query.changes import Changes
 from query.cursors import END_OF_BATCH, FeedPlace, feed_cursor
 from tests.api_server import ApiServer
@@ -321,7 +321,7 @@ def test_the_stream_tells_what_was_and_what_comes_and_goes_on_after_a_reconnect(
 def test_a_stream_ends_when_its_token_is_revoked(
     world: ReadingWorld, client: ApiServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("infra.drivers.api_changes.STREAM_QUIET_S", 0.05)
+    monkeypatch.setattr("infra.drivers.http.api.changes.STREAM_QUIET_S", 0.05)
     name, token = client.api.tokens.create("service", world.clock.now())
     stream = Stream(client, token=token)
     assert stream.response.readline() == b"retry: 2000\n"

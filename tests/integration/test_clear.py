@@ -9,11 +9,11 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from infra.adapters.clock import SystemClock
-from infra.adapters.parquet_archive import ParquetArchive
-from infra.adapters.private_files import open_to_others
-from infra.drivers.sql_process import run_sql
-from processors.archive import Archiver
+from infra.adapters.archive.store import ParquetArchive
+from infra.adapters.machine.clock import SystemClock
+from infra.adapters.machine.private_files import open_to_others
+from infra.drivers.sql.process import run_sql
+from processors.archive.archiver import Archiver
 from schemas.definition_files import load_pack, parse_documents
 from schemas.definitions import to_json
 from tests.archive_data import apply_until, deploy

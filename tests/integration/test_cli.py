@@ -12,7 +12,7 @@ from typing import Any
 import psycopg2
 import pytest
 
-from infra.adapters.embedded_postgres import EmbeddedPostgres
+from infra.adapters.postgres.embedded import EmbeddedPostgres
 from infra.cli.main import MODULES
 from tests.integration.running import Up, command, environment, result, until
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from infra.adapters.kafka_access import INBOX, SEGMENT_CHANGES, KafkaAccess
-from infra.adapters.kafka_topics import apply
-from infra.bootstrap import kafka_access
-from infra.settings import load
+from infra.adapters.kafka.access import INBOX, SEGMENT_CHANGES, KafkaAccess
+from infra.adapters.kafka.topics import apply
+from infra.app.bootstrap import kafka_access
+from infra.app.settings import load
 from tests.conftest import Databases
 from tests.integration.running import Up, command, result, until
 from tests.integration.test_probes import probe

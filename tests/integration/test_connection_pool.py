@@ -10,11 +10,11 @@ from pathlib import Path
 import psycopg2
 import pytest
 
-from infra.adapters import connection_pool
-from infra.adapters.connection_pool import Lane, Limits, pool_of
-from infra.adapters.embedded_postgres import EmbeddedPostgres
-from infra.adapters.postgres import Database, Dedicated, connect
-from infra.adapters.postgres_reads import PerThread
+from infra.adapters.postgres import connection_pool
+from infra.adapters.postgres.connection_pool import Lane, Limits, pool_of
+from infra.adapters.postgres.database import Database, Dedicated, connect
+from infra.adapters.postgres.embedded import EmbeddedPostgres
+from infra.adapters.postgres.reads import PerThread
 from schemas.errors import ConnectionsInUse, StoreUnavailable
 from tests.conftest import Databases
 

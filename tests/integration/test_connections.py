@@ -15,8 +15,8 @@ from uuid import UUID
 import psycopg2
 import pytest
 
-from infra.adapters.data_folder import DataFolder
-from infra.connections import SHARES, embedded_connections, most_of
+from infra.adapters.machine.data_folder import DataFolder
+from infra.app.connections import SHARES, embedded_connections, most_of
 from tests.integration.running import Up, command, result, until
 
 AT_ONCE: Final = 16

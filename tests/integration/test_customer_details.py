@@ -7,11 +7,11 @@ from uuid import UUID
 
 import pytest
 
-from infra.acting import Acting
-from infra.bootstrap import Session, session
-from infra.reading import Reading, reading_of
-from ingest.accept import SourceRules
-from query.actions import COMPLAINTS, open_complaints
+from infra.app.bootstrap import Session, session
+from infra.app.reading import Reading, reading_of
+from infra.app.staff_events import Acting
+from ingest.accept.accept import SourceRules
+from query.people.actions import COMPLAINTS, open_complaints
 from schemas.clear import Declared
 from schemas.errors import NotFound
 

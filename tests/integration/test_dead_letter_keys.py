@@ -3,14 +3,14 @@
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, cast
 
-from infra.adapters.postgres_dead_letters import PostgresDeadLetters
-from infra.adapters.vault import PostgresVault
-from infra.drivers.archive_role import forget_old_letters
+from infra.adapters.postgres.dead_letters import PostgresDeadLetters
+from infra.adapters.vault.vault import PostgresVault
+from infra.drivers.process.archive_role import forget_old_letters
 from schemas.dead_letters import seal_letter
 from tests.conftest import Databases
 
 if TYPE_CHECKING:
-    from infra.bootstrap import Session
+    from infra.app.bootstrap import Session
 
 
 class Opened:

@@ -22,18 +22,18 @@ from typing import Any, NamedTuple
 import pytest
 import uvicorn
 
-from infra.adapters.clock import SystemClock
-from infra.adapters.embedded_postgres import EmbeddedPostgres
-from infra.adapters.migrations import migrate
+from infra.adapters.machine.clock import SystemClock
+from infra.adapters.machine.shared_buckets import SharedBuckets
 from infra.adapters.phones import Phones
-from infra.adapters.postgres_dead_letters import PostgresDeadLetters
-from infra.adapters.postgres_log import PostgresLog
-from infra.adapters.postgres_sources import PostgresSources
-from infra.adapters.shared_buckets import SharedBuckets
-from infra.adapters.vault import PostgresVault
-from infra.drivers.door import Door, Limits
-from ingest.accept import Acceptor
-from ingest.retry import accept_again
+from infra.adapters.postgres.dead_letters import PostgresDeadLetters
+from infra.adapters.postgres.embedded import EmbeddedPostgres
+from infra.adapters.postgres.log import PostgresLog
+from infra.adapters.postgres.migrate import migrate
+from infra.adapters.postgres.sources import PostgresSources
+from infra.adapters.vault.vault import PostgresVault
+from infra.drivers.http.door import Door, Limits
+from ingest.accept.accept import Acceptor
+from ingest.accept.retry import accept_again
 from schemas.clear import NOTHING_DECLARED
 from schemas.dead_letters import DeadLetter
 from schemas.errors import BadRequest, DiskFull, NotFound, StoreUnavailable
@@ -199,7 +199,7 @@ def adopt(running: Running, requests: Sequence[Mapping[str, Any]], name: str) ->
     """Let the captured write key be one of a source of ours: the requests are not touched."""
     text = next(value for r in requests for n, value in r["headers"] if n == "Authorization")
     captured = b64decode(text.split()[1]).decode().rstrip(":")
-    from infra.adapters.postgres import Database  # noqa: PLC0415
+    from infra.adapters.postgres.database import Database  # noqa: PLC0415
     from schemas.sources import key_hash  # noqa: PLC0415
 
     running.source(name)
@@ -574,12 +574,12 @@ def test_personal_values_are_sealed_and_identifiers_are_tokens(running: Running)
 
 
 def test_a_suppressed_person_is_refused_without_a_trace(running: Running) -> None:
-    from infra.adapters.vault_epochs import bump_epoch, wait_for_leases  # noqa: PLC0415
+    from infra.adapters.vault.epochs import bump_epoch, wait_for_leases  # noqa: PLC0415
 
     key = running.source("suppress")
     assert running.post("/v1/track", track("gone"), key).status == 200
     database = running.databases.vault
-    from infra.adapters.postgres import Database  # noqa: PLC0415
+    from infra.adapters.postgres.database import Database  # noqa: PLC0415
 
     vault = Database(database)
     with vault.transaction() as cursor:

@@ -16,10 +16,10 @@ from typing import Any
 
 import pytest
 
-from infra.drivers.client_address import Proxies
-from infra.drivers.connections import HandleRoom, Limits
-from infra.drivers.http_server import serve
-from infra.drivers.listening import start_listening
+from infra.drivers.http.client_address import Proxies
+from infra.drivers.http.connections import HandleRoom, Limits
+from infra.drivers.http.listening import start_listening
+from infra.drivers.http.server import serve
 
 DEADLINE_S = 20.0
 SMALL = Limits(header_s=0.5, request_s=1.0, keep_alive_s=1.0, answer_s=0.6, linger_s=0.3, look_s=0.05)

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from infra.drivers.connections import Limits
-from infra.drivers.http_protocol import PIPELINED
+from infra.drivers.http.connections import Limits
+from infra.drivers.http.protocol import PIPELINED
 from tests.integration.test_edge_limits import SMALL, Server, rest, server, told
 
 HOST = b"Host: x\r\n"

@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 from psycopg2.extensions import parse_dsn
 
-from infra.adapters.embedded_postgres import EmbeddedPostgres
 from infra.adapters.phones import Phones
-from infra.adapters.postgres import Uuid
-from infra.erasing_many import Results, Summary, erase_list, read_results, summary_of
-from infra.people_files import Person, read_people
+from infra.adapters.postgres.database import Uuid
+from infra.adapters.postgres.embedded import EmbeddedPostgres
+from infra.app.erasing_many import Results, Summary, erase_list, read_results, summary_of
+from infra.app.people_files import Person, read_people
 from schemas.errors import BadRequest, DiskFull, StoreUnavailable
 from tests.conftest import Databases, as_superuser
 from tests.integration.test_erasure import ADA, BOB, PHONE, ROOT, World, is_what_the_log_says, shop_life
@@ -169,11 +169,11 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from infra.adapters.phones import Phones
-from infra.adapters.erased_tokens import ErasedTokens
-from infra.adapters.vault import PostgresVault
-from infra.erasing import eraser
-from infra.erasing_many import Results, erase_list
-from infra.people_files import read_people
+from infra.adapters.postgres.erased_tokens import ErasedTokens
+from infra.adapters.vault.vault import PostgresVault
+from infra.app.erasing import eraser
+from infra.app.erasing_many import Results, erase_list
+from infra.app.people_files import read_people
 from schemas import failpoints
 main, vault_dsn, folder, people, point, hits = sys.argv[1:]
 failpoints.arm(point, int(hits))

@@ -20,27 +20,27 @@ import msgspec
 import pytest
 from psycopg2.extensions import make_dsn
 
-from infra.adapters.clock import SystemClock
-from infra.adapters.embedded_postgres import EmbeddedPostgres
-from infra.adapters.erased_tokens import ErasedTokens
-from infra.adapters.erasure_ledger import LedgerFile
-from infra.adapters.migrations import migrate
+from infra.adapters.ledger.erasures import LedgerFile
+from infra.adapters.machine.clock import SystemClock
 from infra.adapters.phones import Phones
-from infra.adapters.postgres import Database, Uuid, Uuids, connect
-from infra.adapters.postgres_control import PostgresControl
-from infra.adapters.postgres_log import PostgresLog
-from infra.adapters.postgres_rebuild import PostgresRebuild
-from infra.adapters.postgres_store import PostgresStore
-from infra.adapters.vault import PostgresVault
-from infra.adapters.vault_rewrite import rewrite
-from infra.bootstrap import ensure_first_revision
-from infra.erasing import eraser
-from processors.check import check
-from processors.dead_letters import letter_maker
-from processors.erase import Eraser
-from processors.erase_letters import mentions
-from processors.rebuild import Builder
-from processors.worker import Compiled, Services, Worker
+from infra.adapters.postgres.control import PostgresControl
+from infra.adapters.postgres.database import Database, Uuid, Uuids, connect
+from infra.adapters.postgres.embedded import EmbeddedPostgres
+from infra.adapters.postgres.erased_tokens import ErasedTokens
+from infra.adapters.postgres.log import PostgresLog
+from infra.adapters.postgres.migrate import migrate
+from infra.adapters.postgres.rebuild import PostgresRebuild
+from infra.adapters.postgres.store import PostgresStore
+from infra.adapters.vault.rewrite import rewrite
+from infra.adapters.vault.vault import PostgresVault
+from infra.app.bootstrap import ensure_first_revision
+from infra.app.erasing import eraser
+from processors.erase.dead_letters import mentions
+from processors.erase.eraser import Eraser
+from processors.live.dead_letters import letter_maker
+from processors.live.worker import Compiled, Services, Worker
+from processors.rebuild.builder import Builder
+from processors.rebuild.check import check
 from schemas.dead_letters import seal_letter
 from schemas.definition_files import load_pack, parse_documents
 from schemas.definitions import to_json
@@ -556,10 +556,10 @@ SCRIPT = """
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from infra.adapters.erased_tokens import ErasedTokens
-from infra.adapters.vault import PostgresVault
-from infra.adapters.vault_rewrite import rewrite
-from infra.erasing import eraser
+from infra.adapters.postgres.erased_tokens import ErasedTokens
+from infra.adapters.vault.vault import PostgresVault
+from infra.adapters.vault.rewrite import rewrite
+from infra.app.erasing import eraser
 from schemas import failpoints
 main, vault_dsn, folder, point = sys.argv[1:]
 failpoints.arm(point)

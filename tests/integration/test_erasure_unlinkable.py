@@ -16,17 +16,17 @@ from typing import Any
 
 import pytest
 
-from infra.adapters.embedded_postgres import EmbeddedPostgres
-from infra.adapters.erasure_ledger import LedgerFile
-from infra.adapters.erasure_upgrade import part_hashes_from_tokens
-from infra.adapters.migrations import migrate
-from infra.adapters.postgres import Uuid
-from infra.adapters.postgres_search import PostgresSearch
-from infra.adapters.vault_suppressed import FEWEST, SuppressedList
-from infra.erasing_many import Results, erase_list
-from infra.people_files import Person
-from processors.search_index import SearchIndexer
-from processors.worker import Compiled
+from infra.adapters.ledger.erasures import LedgerFile
+from infra.adapters.postgres.database import Uuid
+from infra.adapters.postgres.embedded import EmbeddedPostgres
+from infra.adapters.postgres.erasure_upgrade import part_hashes_from_tokens
+from infra.adapters.postgres.migrate import migrate
+from infra.adapters.postgres.search import PostgresSearch
+from infra.adapters.vault.suppressed import FEWEST, SuppressedList
+from infra.app.erasing_many import Results, erase_list
+from infra.app.people_files import Person
+from processors.live.search_index import SearchIndexer
+from processors.live.worker import Compiled
 from schemas.record import decode
 from schemas.search_words import keyed, search_key
 from tests.conftest import Databases
@@ -304,7 +304,7 @@ def test_the_upgrade_that_was_killed_between_its_parts_is_ended_by_the_next_star
 
     for name in ("replace_file", "_rewrite_jobs"):
         with monkeypatch.context() as patched:
-            patched.setattr(f"infra.adapters.erasure_upgrade.{name}", killed)
+            patched.setattr(f"infra.adapters.postgres.erasure_upgrade.{name}", killed)
             with pytest.raises(KeyboardInterrupt):
                 upgrade(world)
         assert len(world.rows("select mark from suppressed", vault=True)) == FEWEST

@@ -9,18 +9,18 @@ from typing import Any
 import msgspec
 import pytest
 
-from infra.adapters.postgres import Database
-from infra.adapters.postgres_control import PostgresControl, insert_revision
-from infra.adapters.postgres_log import PostgresLog
-from infra.adapters.postgres_rebuild import PostgresRebuild
-from infra.adapters.postgres_store import PostgresStore
-from processors.applied import Batch
-from processors.bulk_fold import BulkFold
-from processors.check import Verdict, check
-from processors.dead_letters import letter_maker
-from processors.definitions import apply_files, start_rebuild
-from processors.rebuild import Builder
-from processors.worker import Compiled, Services, Worker, folder_of
+from infra.adapters.postgres.control import PostgresControl, insert_revision
+from infra.adapters.postgres.database import Database
+from infra.adapters.postgres.log import PostgresLog
+from infra.adapters.postgres.rebuild import PostgresRebuild
+from infra.adapters.postgres.store import PostgresStore
+from processors.live.applied import Batch
+from processors.live.dead_letters import letter_maker
+from processors.live.worker import Compiled, Services, Worker, folder_of
+from processors.rebuild.builder import Builder
+from processors.rebuild.bulk_fold import BulkFold
+from processors.rebuild.check import Verdict, check
+from processors.rebuild.definitions import apply_files, start_rebuild
 from projections.state import ORDER_CAP
 from schemas.definition_files import load_pack, parse_documents
 from schemas.definitions import to_json

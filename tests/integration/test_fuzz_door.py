@@ -16,14 +16,14 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from infra.adapters.clock import SystemClock
+from infra.adapters.machine.clock import SystemClock
 from infra.adapters.phones import Phones
-from infra.adapters.postgres_dead_letters import PostgresDeadLetters
-from infra.adapters.postgres_log import PostgresLog
-from infra.adapters.postgres_sources import PostgresSources
-from infra.drivers.door import Door, Limits
-from ingest.accept import INTERNAL, Acceptor
-from ingest.requests import METRICS, call_of
+from infra.adapters.postgres.dead_letters import PostgresDeadLetters
+from infra.adapters.postgres.log import PostgresLog
+from infra.adapters.postgres.sources import PostgresSources
+from infra.drivers.http.door import Door, Limits
+from ingest.accept.accept import INTERNAL, Acceptor
+from ingest.requests.bodies import METRICS, call_of
 from schemas.event_columns import event_table
 from schemas.identifiers import normalise
 from schemas.record import decode

@@ -8,11 +8,11 @@ from typing import Any, TypeVar
 
 import pytest
 
-from infra.adapters.embedded_postgres import EmbeddedPostgres
-from infra.adapters.postgres_rebuild import PostgresRebuild
-from processors.fresh import Fresh
-from processors.rebuild import Builder
-from processors.worker import Worker
+from infra.adapters.postgres.embedded import EmbeddedPostgres
+from infra.adapters.postgres.rebuild import PostgresRebuild
+from processors.live.delta_cache import Fresh
+from processors.live.worker import Worker
+from processors.rebuild.builder import Builder
 from projections.state import ORDER_CAP, State
 from schemas.record import Record, to_us
 from schemas.store import NO_EVENT, DecideTx, NewMark

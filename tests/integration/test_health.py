@@ -13,11 +13,11 @@ from typing import Any
 import psycopg2
 import pytest
 
-from infra.adapters.data_folder import DataFolder
-from infra.adapters.embedded_postgres import EmbeddedPostgres
-from infra.bootstrap import session
-from infra.checks import AS_TOLD, STANDS_S, Advance, note_offsets
-from infra.drivers.archive_role import archiver_of
+from infra.adapters.machine.data_folder import DataFolder
+from infra.adapters.postgres.embedded import EmbeddedPostgres
+from infra.app.bootstrap import session
+from infra.app.checks import AS_TOLD, STANDS_S, Advance, note_offsets
+from infra.drivers.process.archive_role import archiver_of
 from tests.integration.running import Up, command, result, until
 
 PEOPLE = 300

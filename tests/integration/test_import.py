@@ -15,7 +15,7 @@ from typing import Any, Final
 import pyarrow.parquet as pq
 import pytest
 
-from infra.bootstrap import session
+from infra.app.bootstrap import session
 from tests.integration.running import command, environment, result
 
 ROOT: Final = Path(__file__).parents[2]

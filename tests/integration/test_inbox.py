@@ -20,20 +20,20 @@ import pytest
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from infra import bootstrap
-from infra.adapters import kafka_topics
-from infra.adapters.embedded_postgres import EmbeddedPostgres
-from infra.adapters.kafka_access import INBOX, KafkaAccess
-from infra.adapters.migrations import migrate
-from infra.adapters.postgres_dead_letters import PostgresDeadLetters
-from infra.adapters.postgres_sources import PostgresSources
-from infra.bootstrap import Session
-from infra.drivers import inbox_role
-from infra.drivers.inbox_role import InboxDoor
-from infra.retrying import Retrying
-from infra.settings import load
-from ingest.inbox import Message, Opened, Refusal, message_again, message_of, open_message
-from processors.erase_letters import mentions
+from infra.adapters.kafka import topics as kafka_topics
+from infra.adapters.kafka.access import INBOX, KafkaAccess
+from infra.adapters.postgres.dead_letters import PostgresDeadLetters
+from infra.adapters.postgres.embedded import EmbeddedPostgres
+from infra.adapters.postgres.migrate import migrate
+from infra.adapters.postgres.sources import PostgresSources
+from infra.app import bootstrap
+from infra.app.bootstrap import Session
+from infra.app.retrying import Retrying
+from infra.app.settings import load
+from infra.drivers.stream import inbox_role
+from infra.drivers.stream.inbox_role import InboxDoor
+from ingest.requests.inbox import Message, Opened, Refusal, message_again, message_of, open_message
+from processors.erase.dead_letters import mentions
 from schemas.dead_letters import DeadLetter
 from schemas.errors import NotFound, StoreUnavailable
 from schemas.ports import OpenIdentifier
@@ -48,8 +48,8 @@ DEADLINE_S = 40.0
 PARTITIONS = 2
 CHILD = """
 import sys, threading
-from infra.bootstrap import session
-from infra.drivers import inbox_role
+from infra.app.bootstrap import session
+from infra.drivers.stream import inbox_role
 with session(sys.argv[1], role="inbox") as here:
     inbox_role.run(here, threading.Event(), lambda: print("ready", flush=True))
 """
@@ -243,8 +243,8 @@ def test_an_event_sent_over_the_inbox_and_over_http_is_one_event(world: World) -
     world.role()
     [record] = world.wait_for(1)
     assert record.id == uuid_text(event_key(world.here.vault().hash_key, "till", "same"))
-    from infra.accepting import acceptor_of  # noqa: PLC0415  # phonenumbers takes 0.1 s to import
-    from ingest.accept import SourceRules  # noqa: PLC0415
+    from infra.app.accepting import acceptor_of  # noqa: PLC0415  # phonenumbers takes 0.1 s to import
+    from ingest.accept.accept import SourceRules  # noqa: PLC0415
 
     rules = SourceRules("till", world.sources.declared())
     accepted = acceptor_of(world.here).accept([item], rules, datetime.now(UTC))
@@ -436,7 +436,7 @@ def test_the_time_in_the_topic_is_no_error_of_the_senders_clock(world: World) ->
     body = json.dumps({**item, "sentAt": sent.isoformat()}).encode()
     stamp = int(sent.timestamp() * 1_000)
     source = source_of("till", {})
-    from infra.accepting import acceptor_of  # noqa: PLC0415  # phonenumbers takes 0.1 s to import
+    from infra.app.accepting import acceptor_of  # noqa: PLC0415  # phonenumbers takes 0.1 s to import
 
     def times(message: Message) -> tuple[datetime, datetime, str]:
         opened = open_message(message, world.sources, now, source=source)
@@ -664,7 +664,7 @@ def test_a_message_on_which_our_code_fails_is_set_aside_and_the_others_arrive(wo
     from functools import partial  # noqa: PLC0415
 
     from infra.adapters.phones import Phones  # noqa: PLC0415  # 0.1 s
-    from ingest.accept import Acceptor  # noqa: PLC0415
+    from ingest.accept.accept import Acceptor  # noqa: PLC0415
     from schemas.identifiers import normalise  # noqa: PLC0415
 
     vault = world.here.vault()

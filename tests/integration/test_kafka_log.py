@@ -18,11 +18,11 @@ from confluent_kafka import KafkaError, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewPartitions, NewTopic
 
-from infra.adapters import kafka_topics
-from infra.adapters.kafka_access import EVENTS, KafkaAccess
-from infra.adapters.kafka_log import KafkaLog
-from infra.adapters.kafka_producing import AckedProducer, Placed
-from infra.settings import load
+from infra.adapters.kafka import topics as kafka_topics
+from infra.adapters.kafka.access import EVENTS, KafkaAccess
+from infra.adapters.kafka.log import KafkaLog
+from infra.adapters.kafka.producing import AckedProducer, Placed
+from infra.app.settings import load
 from schemas.errors import LogTruncated, ServiceFailed, StoreUnavailable, TooLarge
 from schemas.ports import EventLog
 from schemas.record import Pending, Stored, decode

@@ -12,22 +12,22 @@ from typing import Any, NamedTuple
 import pytest
 from confluent_kafka import Producer
 
-from infra.adapters import kafka_topics
-from infra.adapters.embedded_postgres import EmbeddedPostgres
-from infra.adapters.kafka_access import EVENTS, KafkaAccess
-from infra.adapters.kafka_log import KafkaLog
-from infra.adapters.parquet_archive import ParquetArchive
-from infra.adapters.postgres_log import PARTITIONS, PostgresLog
-from infra.adapters.postgres_operations import Operations
-from infra.bootstrap import Session, build
-from infra.checks import Finding
+from infra.adapters.archive.store import ParquetArchive
+from infra.adapters.kafka import topics as kafka_topics
+from infra.adapters.kafka.access import EVENTS, KafkaAccess
+from infra.adapters.kafka.log import KafkaLog
+from infra.adapters.postgres.embedded import EmbeddedPostgres
+from infra.adapters.postgres.log import PARTITIONS, PostgresLog
+from infra.adapters.postgres.operations import Operations
+from infra.app.bootstrap import Session, build
+from infra.app.checks import Finding
+from infra.app.doctor import on_session as doctor_on
+from infra.app.drain import settle
+from infra.app.settings import Deployment, load
 from infra.cli.status import measure
-from infra.doctor import on_session as doctor_on
-from infra.drivers.health import Health
-from infra.drivers.sql_process import run_sql
-from infra.settings import Deployment, load
-from infra.settle import settle
-from processors.archive import Archiver
+from infra.drivers.http.health import Health
+from infra.drivers.sql.process import run_sql
+from processors.archive.archiver import Archiver
 from schemas.errors import NotFound, StoreUnavailable
 from schemas.ports import EventLog
 from tests.conftest import new_databases

@@ -14,12 +14,12 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 from typer.testing import CliRunner
 
-from infra.adapters import kafka_topics
-from infra.adapters.kafka_access import EVENTS, INBOX, PROFILE_CHANGES, PROFILES, TOPICS, KafkaAccess
-from infra.adapters.kafka_log import KafkaLog
-from infra.adapters.kafka_topics import DAY_MS, Finding, Step
+from infra.adapters.kafka import topics as kafka_topics
+from infra.adapters.kafka.access import EVENTS, INBOX, PROFILE_CHANGES, PROFILES, TOPICS, KafkaAccess
+from infra.adapters.kafka.log import KafkaLog
+from infra.adapters.kafka.topics import DAY_MS, Finding, Step
+from infra.app.settings import Settings, load
 from infra.cli.main import build_app, run
-from infra.settings import Settings, load
 from schemas.errors import ServiceFailed, StoreUnavailable
 from schemas.record import Pending
 from tests.kafka_broker import Kafka

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from infra.adapters import vault_keys
-from infra.adapters.postgres import Database
-from infra.adapters.vault import PostgresVault
-from infra.adapters.vault_erasure import PostgresVaultRows
-from infra.adapters.vault_keys import KeyRotation
+from infra.adapters.postgres.database import Database
+from infra.adapters.vault import keys as vault_keys
+from infra.adapters.vault.erasure import PostgresVaultRows
+from infra.adapters.vault.keys import KeyRotation
+from infra.adapters.vault.vault import PostgresVault
 from schemas.errors import MasterKeyWrong
 from schemas.failpoints import NAMES
 from tests.conftest import Databases
@@ -130,13 +130,13 @@ def test_an_erasure_that_copies_the_table_meanwhile_brings_no_old_key_back(
 
 
 def test_every_place_that_the_master_key_wraps_is_known() -> None:
-    """Who wraps by it elsewhere must be wrapped anew too: `vault_keys` lists the places."""
+    """Who wraps by it elsewhere must be wrapped anew too: `vault/keys.py` lists the places."""
     users = {
-        path.name
+        str(path.relative_to(ROOT / "infra/adapters"))
         for path in (ROOT / "infra").rglob("*.py")
         if ".wrap(" in path.read_text() or "MasterKeys" in path.read_text()
     }
-    assert users == {"vault.py", "vault_keys.py"}
+    assert users == {"vault/vault.py", "vault/keys.py"}
 
 
 def test_a_key_file_is_made_anew_also_after_kills_and_the_old_one_is_refused(tmp_path: Path) -> None:

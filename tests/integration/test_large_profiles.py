@@ -7,12 +7,15 @@ from typing import Any
 
 import pytest
 
-from infra.adapters import postgres, postgres_decide, postgres_fold, postgres_orders
-from infra.adapters.embedded_postgres import EmbeddedPostgres
-from infra.adapters.postgres_figures import count_anew
-from infra.adapters.postgres_log import PostgresLog
-from processors.definitions import apply_files, start_rebuild
-from processors.figure_keeper import FigureKeeper
+from infra.adapters.postgres import database as postgres
+from infra.adapters.postgres import decide as postgres_decide
+from infra.adapters.postgres import fold as postgres_fold
+from infra.adapters.postgres import orders as postgres_orders
+from infra.adapters.postgres.embedded import EmbeddedPostgres
+from infra.adapters.postgres.figures import count_anew
+from infra.adapters.postgres.log import PostgresLog
+from processors.live.figure_keeper import FigureKeeper
+from processors.rebuild.definitions import apply_files, start_rebuild
 from projections import order_summary
 from projections import state as st
 from projections.evaluate import TraitValue

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from infra.auditing import searches_for
-from processors.definitions import apply_files
+from infra.app.auditing import searches_for
+from processors.rebuild.definitions import apply_files
 from tests.api_server import ApiServer, session_of
 from tests.reading_world import ReadingWorld
 

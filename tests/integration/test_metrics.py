@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from infra.adapters.meter import EDGES, Meter
-from infra.drivers.api import Api, api_of
-from infra.drivers.metrics import HELP, Metrics
+from infra.adapters.machine.meter import EDGES, Meter
+from infra.drivers.http.api.application import Api, api_of
+from infra.drivers.http.metrics import HELP, Metrics
 from tests.api_server import session_of
 from tests.reading_world import NOW, ReadingWorld
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import msgspec
 
-from infra.adapters.embedded_postgres import EmbeddedPostgres
-from infra.adapters.migrations import FOLDER, migrate
-from infra.adapters.postgres import Database
-from infra.adapters.postgres_control import insert_revision
+from infra.adapters.postgres.control import insert_revision
+from infra.adapters.postgres.database import Database
+from infra.adapters.postgres.embedded import EmbeddedPostgres
+from infra.adapters.postgres.migrate import FOLDER, migrate
 from schemas.definition_files import load_pack, parse_documents
 from schemas.definitions import to_json
 from tests.conftest import create_database

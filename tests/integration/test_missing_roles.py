@@ -5,9 +5,9 @@ from contextlib import closing
 
 import pytest
 
-from infra.adapters.postgres import Database
-from infra.adapters.postgres_roles import Role, Unpublished, roles, unpublished
-from infra.lags import ARCHIVE_LATE_S, PUBLISH_LATE_S, Lags, missing
+from infra.adapters.postgres.database import Database
+from infra.adapters.postgres.roles import Role, Unpublished, roles, unpublished
+from infra.app.lags import ARCHIVE_LATE_S, PUBLISH_LATE_S, Lags, missing
 from tests.conftest import Databases
 
 NONE = Unpublished(0, None)

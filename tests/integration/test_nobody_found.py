@@ -11,7 +11,7 @@ from urllib.parse import quote, urlencode
 
 import pytest
 
-from query.sql import TABLES
+from query.sql.statements import TABLES
 from schemas.roles import PERSONAL, ROLES, may
 from tests.api_server import ApiServer
 from tests.integration.test_api_roles import example

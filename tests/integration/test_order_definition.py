@@ -16,16 +16,16 @@ from zoneinfo import ZoneInfo
 import msgspec
 import pytest
 
-from infra.adapters.parquet_archive import ParquetArchive
-from infra.adapters.postgres import Database
-from infra.adapters.postgres_figures import count_anew
-from infra.adapters.postgres_rebuild import PostgresRebuild
-from infra.drivers.api import sql_runner
-from infra.drivers.api_core import RunSql
-from infra.erasing import eraser
-from processors.check import Verdict, check
-from processors.figure_keeper import FigureKeeper
-from query.reports import Overview, Reports, windows_of
+from infra.adapters.archive.store import ParquetArchive
+from infra.adapters.postgres.database import Database
+from infra.adapters.postgres.figures import count_anew
+from infra.adapters.postgres.rebuild import PostgresRebuild
+from infra.app.erasing import eraser
+from infra.drivers.http.api.application import sql_runner
+from infra.drivers.http.api.core import RunSql
+from processors.live.figure_keeper import FigureKeeper
+from processors.rebuild.check import Verdict, check
+from query.reports.overview import Overview, Reports, windows_of
 from schemas.definition_files import load_pack, parse_documents
 from schemas.definitions import to_json
 from schemas.errors import FiguresPreparing
@@ -305,8 +305,8 @@ def test_a_folder_of_an_earlier_version_says_that_figures_are_being_prepared(
     world: ReadingWorld, reports: Reports, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is decided meanwhile is counted once, whether its profile was counted already or not."""
-    monkeypatch.setattr("processors.figure_keeper.PROFILES", 3)
-    monkeypatch.setattr("processors.figure_keeper.RECORDS", 7)
+    monkeypatch.setattr("processors.live.figure_keeper.PROFILES", 3)
+    monkeypatch.setattr("processors.live.figure_keeper.RECORDS", 7)
     redefine(world, RATES)
     send_some(world, Random(11), 60)
     world.settle()

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from psycopg2.extensions import make_dsn
 
-from infra.adapters.embedded_postgres import EmbeddedPostgres, binaries
-from infra.adapters.recovery import own
+from infra.adapters.backup.recovery import own
+from infra.adapters.postgres.embedded import EmbeddedPostgres, binaries
 from tests.conftest import OWNER, PASSWORD, account_of_the_docs, as_superuser
 from tests.integration.running import Up, command, result
 

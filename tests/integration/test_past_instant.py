@@ -5,9 +5,9 @@ from datetime import timedelta
 
 import pytest
 
-from infra.adapters.postgres_rebuild import PostgresRebuild
-from processors.rebuild import Builder
-from processors.shared_worker import SharedWorker
+from infra.adapters.postgres.rebuild import PostgresRebuild
+from processors.live.shared_worker import SharedWorker
+from processors.rebuild.builder import Builder
 from schemas.record import Record, to_us
 from schemas.work import Fetched
 from tests.conftest import Databases

@@ -11,9 +11,9 @@ from uuid import UUID
 
 import pytest
 
-from infra.adapters.postgres_person import PostgresPerson
-from query.other_people import OTHERS, Own, without_others
-from query.person_export import PersonExport
+from infra.adapters.postgres.person import PostgresPerson
+from query.people.other_people import OTHERS, Own, without_others
+from query.people.person_export import PersonExport
 from schemas.errors import BadRequest, Erased, NotFound
 from schemas.ports import OpenIdentifier
 from schemas.record import decode, signature_of
@@ -147,8 +147,8 @@ def test_markup_in_values_is_shown_and_not_run(world: ReadingWorld, export: Pers
 def test_events_come_in_pages_and_none_is_lost_between_them(
     world: ReadingWorld, export: PersonExport, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("query.person_export.PAGE", 7)
-    monkeypatch.setattr("query.person_export.SLICE", 3)
+    monkeypatch.setattr("query.people.person_export.PAGE", 7)
+    monkeypatch.setattr("query.people.person_export.SLICE", 3)
     at = NOW - timedelta(days=2)
     for number in range(40):
         world.send(ADA, at=at + timedelta(minutes=number // 9))  # many at one moment

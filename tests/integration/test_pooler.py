@@ -10,10 +10,10 @@ import psycopg2
 import pytest
 from psycopg2.extensions import make_dsn, parse_dsn
 
-from infra.adapters.embedded_postgres import _as_account, server_account
-from infra.adapters.own_postgres import OwnPostgres
-from infra.adapters.pooler import shares_backends
-from infra.adapters.postgres_connect import PooledConnection, connect
+from infra.adapters.postgres.connect import PooledConnection, connect
+from infra.adapters.postgres.embedded import _as_account, server_account
+from infra.adapters.postgres.own import OwnPostgres
+from infra.adapters.postgres.pooler import shares_backends
 from schemas.errors import ServiceFailed
 from tests.conftest import PASSWORD, Databases
 from tests.integration.running import until

@@ -15,12 +15,12 @@ from typing import Any
 import psutil
 import pytest
 
-from infra.drivers import readiness
-from infra.drivers.listening import listen_on
-from infra.drivers.probes import MOST, MOST_BYTES, ProbeServer, json_reply
-from infra.drivers.supervisor import Supervisor
-from infra.settings import load
-from infra.vitals import Vitals
+from infra.app.settings import load
+from infra.drivers.http.listening import listen_on
+from infra.drivers.http.probes import MOST, MOST_BYTES, ProbeServer, json_reply
+from infra.drivers.process import readiness
+from infra.drivers.process.liveness import Vitals
+from infra.drivers.process.supervisor import Supervisor
 from tests.integration.running import Up, until
 from tests.kafka_broker import free_port
 

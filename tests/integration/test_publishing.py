@@ -14,14 +14,14 @@ from typing import Any, Final
 
 import pytest
 
-from infra.adapters.kafka_access import KafkaAccess
-from infra.adapters.kafka_changes import KafkaChanges, check_granted
-from infra.adapters.postgres_publishing import PostgresPublishing
-from infra.erasing import eraser
-from processors.definitions import apply_files, start_rebuild
-from processors.publish import Publisher
-from processors.publish_personal import PersonalValues
-from processors.worker import Compiled
+from infra.adapters.kafka.access import KafkaAccess
+from infra.adapters.kafka.changes import KafkaChanges, check_granted
+from infra.adapters.postgres.publishing import PostgresPublishing
+from infra.app.erasing import eraser
+from processors.feed.personal import PersonalValues
+from processors.feed.publish import Publisher
+from processors.live.worker import Compiled
+from processors.rebuild.definitions import apply_files, start_rebuild
 from schemas.errors import ProgressConflict, SettingsInvalid, StoreUnavailable
 from schemas.publishing import Message
 from schemas.topics import PROFILE_CHANGES, PROFILES, SEGMENT_CHANGES

@@ -6,9 +6,18 @@ from contextlib import ExitStack, closing
 
 import pytest
 
-from infra.adapters.postgres import Database
-from infra.adapters.postgres_log import PostgresLog
-from infra.adapters.reading_log import KEPT_AT_ONCE, NEAR, SLICED, SLICES, CachedLog, PerThreadLog, Tails, TimelyEnds
+from infra.adapters.archive.reading_log import (
+    KEPT_AT_ONCE,
+    NEAR,
+    SLICED,
+    SLICES,
+    CachedLog,
+    PerThreadLog,
+    Tails,
+    TimelyEnds,
+)
+from infra.adapters.postgres.database import Database
+from infra.adapters.postgres.log import PostgresLog
 from schemas.errors import StoreUnavailable
 from schemas.record import Pending, Stored
 from tests.conftest import Databases

@@ -10,14 +10,14 @@ import psycopg2
 import pytest
 from psycopg2.extensions import connection as Connection
 
-from infra.adapters.embedded_postgres import EmbeddedPostgres
-from infra.adapters.postgres_dead_letters import PostgresDeadLetters
-from infra.adapters.postgres_hits import FEW, STEPS, search_newest
-from infra.adapters.postgres_rebuild import PostgresRebuild
-from infra.adapters.postgres_search import PostgresSearch
-from processors.rebuild import Builder
-from processors.search_index import SLICE, SearchIndexer
-from processors.shared_worker import SharedWorker
+from infra.adapters.postgres.dead_letters import PostgresDeadLetters
+from infra.adapters.postgres.embedded import EmbeddedPostgres
+from infra.adapters.postgres.hits import FEW, STEPS, search_newest
+from infra.adapters.postgres.rebuild import PostgresRebuild
+from infra.adapters.postgres.search import PostgresSearch
+from processors.live.search_index import SLICE, SearchIndexer
+from processors.live.shared_worker import SharedWorker
+from processors.rebuild.builder import Builder
 from projections.evaluate import Evaluator
 from projections.fold import Fold
 from schemas.record import to_us

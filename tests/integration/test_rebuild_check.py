@@ -13,8 +13,8 @@ from typing import Any
 import psycopg2
 import pytest
 
-from infra.adapters.data_folder import DataFolder
-from infra.adapters.postgres_locks import ERASURE_LOCK
+from infra.adapters.machine.data_folder import DataFolder
+from infra.adapters.postgres.locks import ERASURE_LOCK
 from tests.integration.running import DEADLINE_S, Up, command, environment, result, until
 
 SESSIONS = "select count(*) from pg_stat_activity where application_name like 'touchfold snapshot%'"

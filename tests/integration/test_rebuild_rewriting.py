@@ -10,16 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from infra.adapters.archive_files import FolderFiles
-from infra.adapters.archive_reader import ArchiveReader
-from infra.adapters.archived_log import ArchivedLog
-from infra.adapters.parquet_archive import ParquetArchive
-from infra.adapters.postgres_rebuild import PostgresRebuild
-from processors.archive import Archiver
-from processors.check import Verdict, check
-from processors.definitions import start_rebuild
-from processors.rebuild import Builder
-from processors.worker import Compiled, Services, Worker
+from infra.adapters.archive.archived_log import ArchivedLog
+from infra.adapters.archive.files import FolderFiles
+from infra.adapters.archive.reader import ArchiveReader
+from infra.adapters.archive.store import ParquetArchive
+from infra.adapters.postgres.rebuild import PostgresRebuild
+from processors.archive.archiver import Archiver
+from processors.live.worker import Compiled, Services, Worker
+from processors.rebuild.builder import Builder
+from processors.rebuild.check import Verdict, check
+from processors.rebuild.definitions import start_rebuild
 from schemas.clear import Declared
 from tests.integration.running import Up, command, result, until
 from tests.integration.test_archive_commands import data, kept  # noqa: F401  # fixtures
@@ -31,7 +31,7 @@ ROWS = 5  # in a file
 KILLED = """
 import sys
 from pathlib import Path
-from infra.adapters.parquet_archive import ParquetArchive
+from infra.adapters.archive.store import ParquetArchive
 from schemas.clear import Declared
 from schemas.failpoints import arm
 from tests.integration.running import Up, command, result, until
@@ -124,7 +124,7 @@ def test_a_check_says_equal_while_the_files_it_reads_are_rewritten(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr("processors.check.CHUNK", ROWS)
+    monkeypatch.setattr("processors.rebuild.check.CHUNK", ROWS)
     services, folder = archived
     rewriting = Rewriting(folder, point)
     before = checked(world, world.services, lambda *_: None)
@@ -145,8 +145,8 @@ def test_a_rebuild_ends_while_the_files_it_reads_are_rewritten(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr("processors.rebuild.SLICE", ROWS)
-    monkeypatch.setattr("processors.rebuild.NEAR", 0)
+    monkeypatch.setattr("processors.rebuild.builder.SLICE", ROWS)
+    monkeypatch.setattr("processors.rebuild.builder.NEAR", 0)
     services, folder = archived
     rewriting = Rewriting(folder, point)
     before = checked(world, world.services, lambda *_: None)

@@ -7,17 +7,17 @@ from typing import Any
 
 import pytest
 
-from infra.adapters.postgres_dead_letters import PostgresDeadLetters
-from infra.adapters.postgres_records import PostgresRecords
-from infra.bootstrap import Session, session
+from infra.adapters.postgres.dead_letters import PostgresDeadLetters
+from infra.adapters.postgres.records import PostgresRecords
+from infra.app.bootstrap import Session, session
+from infra.app.doctor import on_session
+from infra.app.late_folding import late_folding
+from infra.app.record_places import set_aside
 from infra.cli.main import run
 from infra.cli.status import measure
-from infra.doctor import on_session
-from infra.drivers.health import Health
-from infra.late_folding import late_folding
-from infra.record_places import set_aside
-from processors.dead_letters import letter_key
-from processors.worker import Compiled
+from infra.drivers.http.health import Health
+from processors.live.dead_letters import letter_key
+from processors.live.worker import Compiled
 from schemas.control import Revision
 from schemas.errors import NotFound, SetAsideRefused
 from schemas.record import Pending, Reader, encode, partition_of

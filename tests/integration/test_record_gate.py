@@ -5,9 +5,9 @@ from contextlib import ExitStack, closing
 
 import pytest
 
-from infra.adapters.postgres import Database
-from infra.adapters.presence import Presence
-from infra.adapters.record_gate import RecordGate, floor_of, raise_floor
+from infra.adapters.postgres.database import Database
+from infra.adapters.postgres.presence import Presence
+from infra.adapters.postgres.record_gate import RecordGate, floor_of, raise_floor
 from schemas.errors import BadRequest
 from schemas.record_gate import version_to_write
 from tests.conftest import Databases

@@ -2,11 +2,11 @@
 
 import pytest
 
-from infra.adapters.postgres_fold import PostgresFold
-from infra.adapters.postgres_rebuild import PostgresRebuild
-from processors import refold
-from processors.rebuild import Builder
-from processors.worker import Worker
+from infra.adapters.postgres.fold import PostgresFold
+from infra.adapters.postgres.rebuild import PostgresRebuild
+from processors.erase import refold
+from processors.live.worker import Worker
+from processors.rebuild.builder import Builder
 from schemas.store import NO_EVENT, NewMark
 from tests.conftest import Databases
 from tests.integration.test_fold_decide import World, new_world

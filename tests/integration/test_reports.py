@@ -10,11 +10,11 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from infra.adapters.parquet_archive import ParquetArchive
-from infra.drivers.api import sql_runner
-from infra.drivers.api_core import RunSql
-from query.exports import Exports
-from query.reports import Reports
+from infra.adapters.archive.store import ParquetArchive
+from infra.drivers.http.api.application import sql_runner
+from infra.drivers.http.api.core import RunSql
+from query.reports.overview import Reports
+from query.segments.exports import Exports
 from schemas.errors import NotFound
 from tests.reading_world import NOW, ReadingWorld
 
@@ -191,7 +191,7 @@ def test_an_export_without_the_right_has_no_personal_column(world: ReadingWorld,
 def test_an_export_goes_over_pages_and_names_everybody_once(
     world: ReadingWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("query.exports.PAGE", 3)
+    monkeypatch.setattr("query.segments.exports.PAGE", 3)
     for number in range(7):
         for order in range(2):
             world.purchase([("user_id", f"u{number}")], f"o{number}-{order}", "5.00")
@@ -209,8 +209,8 @@ def test_an_export_is_given_while_it_is_read(
     world: ReadingWorld, monkeypatch: pytest.MonkeyPatch, format_: str
 ) -> None:
     """The first chunk comes before the second page is asked for: nothing holds the whole."""
-    monkeypatch.setattr("query.exports.PAGE", 2)
-    monkeypatch.setattr("query.exports.ROW_GROUP", 2)
+    monkeypatch.setattr("query.segments.exports.PAGE", 2)
+    monkeypatch.setattr("query.segments.exports.ROW_GROUP", 2)
     for number in range(6):
         for order in range(2):
             world.purchase([("user_id", f"u{number}")], f"o{number}-{order}", "5.00")

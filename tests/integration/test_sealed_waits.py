@@ -13,12 +13,12 @@ from typing import Any, Final
 import psycopg2
 import pytest
 
-from infra.accepting import acceptor_of
-from infra.bootstrap import Session, session
+from infra.app.accepting import acceptor_of
+from infra.app.bootstrap import Session, session
 from infra.cli.main import run
-from infra.drivers.health import Health
-from ingest.accept import SourceRules
-from processors.dead_letters import letter_key
+from infra.drivers.http.health import Health
+from ingest.accept.accept import SourceRules
+from processors.live.dead_letters import letter_key
 from schemas.record import Pending, partition_of, uuid_text
 
 DEFINITIONS: Final = """computed_traits:

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from infra.adapters.postgres_search import PostgresSearch
-from infra.erasing import eraser
-from processors.definitions import apply_files
-from processors.search_index import SearchIndexer
+from infra.adapters.postgres.search import PostgresSearch
+from infra.app.erasing import eraser
+from processors.live.search_index import SearchIndexer
+from processors.rebuild.definitions import apply_files
 from schemas.errors import BadRequest
 from tests.reading_world import NOW, ReadingWorld
 

@@ -3,8 +3,8 @@
 from datetime import timedelta
 from pathlib import Path
 
-from infra.erasing import eraser
-from processors.definitions import apply_files, start_rebuild
+from infra.app.erasing import eraser
+from processors.rebuild.definitions import apply_files, start_rebuild
 from tests.reading_world import NOW, ReadingWorld
 
 

@@ -11,15 +11,15 @@ from typing import Any
 
 import pytest
 
-from infra.adapters.postgres_control import PostgresControl
-from infra.adapters.postgres_log import PostgresLog
-from infra.adapters.postgres_rebuild import PostgresRebuild
-from infra.adapters.postgres_store import PostgresStore
-from infra.drivers.worker_role import await_name, check_name
-from processors.decide_batch import Outcome
-from processors.definitions import apply_files, start_rebuild
-from processors.rebuild import Builder
-from processors.shared_worker import SharedWorker, work_off
+from infra.adapters.postgres.control import PostgresControl
+from infra.adapters.postgres.log import PostgresLog
+from infra.adapters.postgres.rebuild import PostgresRebuild
+from infra.adapters.postgres.store import PostgresStore
+from infra.drivers.process.worker_role import await_name, check_name
+from processors.live.decide_batch import Outcome
+from processors.live.shared_worker import SharedWorker, work_off
+from processors.rebuild.builder import Builder
+from processors.rebuild.definitions import apply_files, start_rebuild
 from projections.state import EVENT_COUNT
 from schemas.errors import Disposition, ProgressConflict, ServiceFailed, TouchfoldError
 from schemas.record import Record, to_us

@@ -9,9 +9,9 @@ from urllib.parse import urlencode
 
 import pytest
 
-from infra.drivers.ui.gate import COOKIE, Gate
-from infra.drivers.ui.services import Services
-from infra.drivers.ui.shell import VIEWER
+from infra.drivers.pages.gate import COOKIE, Gate
+from infra.drivers.pages.services import Services
+from infra.drivers.pages.shell import VIEWER
 from tests.api_server import session_of
 from tests.conftest import Databases
 from tests.reading_world import NOW, reading_world

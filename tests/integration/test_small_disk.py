@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.adapters.disk import MIB, reserve_bytes
+from infra.adapters.machine.disk import MIB, reserve_bytes
 from tests.integration.running import Up, command, result, until
 from tests.integration.test_import import CDNOW, PURCHASES
 

@@ -14,16 +14,16 @@ import psycopg2
 import pyarrow.parquet as pq
 import pytest
 
-from infra.adapters.clock import SystemClock
-from infra.adapters.parquet_archive import ParquetArchive
-from infra.adapters.postgres import Uuid
-from infra.adapters.postgres_log import PostgresLog
-from infra.drivers.sql_process import run_sql
-from processors.archive import Archiver
+from infra.adapters.archive.store import ParquetArchive
+from infra.adapters.machine.clock import SystemClock
+from infra.adapters.postgres.database import Uuid
+from infra.adapters.postgres.log import PostgresLog
+from infra.drivers.sql.process import run_sql
+from processors.archive.archiver import Archiver
 from projections.fold import compile_fold
 from projections.orders import orders_alone
-from query.sql import TABLES
-from query.sql_results import SqlResult
+from query.sql.results import SqlResult
+from query.sql.statements import TABLES
 from schemas.definition_files import parse_documents
 from schemas.definitions import to_json
 from schemas.errors import ArchiveDamaged, SqlLimit, SqlRefused
@@ -473,8 +473,8 @@ def test_an_escape_is_refused_and_leaves_nothing(empty: Data, tmp_path: Path, st
 _BEHIND_THE_GATE = """
 import sys
 import duckdb
-from infra.drivers import sql_child
-from query import sql
+from infra.drivers.sql import child as sql_child
+from query.sql import statements as sql
 sql_child.judged = lambda database, statement: sql.Use(frozenset(), None)  # as if the gate had a hole
 sql.statement_of = lambda text: sql.Statement("", text)
 sql_child.main()
@@ -501,7 +501,7 @@ def test_behind_the_gate_stand_more_walls(
 ) -> None:
     script = tmp_path / "no_gate.py"
     script.write_text(_BEHIND_THE_GATE)
-    monkeypatch.setattr("infra.drivers.sql_process.CHILD", (str(script),))
+    monkeypatch.setattr("infra.drivers.sql.process.CHILD", (str(script),))
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises((SqlRefused, ArchiveDamaged)):
         empty.ask(statement.replace("{folder}", str(tmp_path)), deadline_s=20)
@@ -509,7 +509,7 @@ def test_behind_the_gate_stand_more_walls(
 
 
 def children() -> list[psutil.Process]:
-    return [child for child in psutil.Process().children() if "infra.drivers.sql_child" in child.cmdline()]
+    return [child for child in psutil.Process().children() if "infra.drivers.sql.child" in child.cmdline()]
 
 
 def test_the_process_gets_no_secret_and_a_session_of_its_own(empty: Data, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -536,7 +536,7 @@ def _ignoring(data: Data, statement: str) -> None:
 _PARENT = """
 import sys
 from pathlib import Path
-from infra.drivers.sql_process import run_sql
+from infra.drivers.sql.process import run_sql
 run_sql(sys.argv[1], dsn="", archive_folder=Path("none"))
 """
 
@@ -544,7 +544,7 @@ run_sql(sys.argv[1], dsn="", archive_folder=Path("none"))
 def test_the_process_ends_with_its_parent() -> None:
     parent = psutil.Popen([sys.executable, "-c", _PARENT, RUNAWAYS["cross joins"]])
     deadline = time.monotonic() + 20
-    while not (found := [child for child in parent.children() if "infra.drivers.sql_child" in child.cmdline()]):
+    while not (found := [child for child in parent.children() if "infra.drivers.sql.child" in child.cmdline()]):
         assert time.monotonic() < deadline
     while found[0].num_threads() < 2:  # DuckDB runs: it has asked to end with its parent
         assert time.monotonic() < deadline

@@ -10,8 +10,8 @@ from datetime import timedelta
 
 import pytest
 
-from infra.adapters.postgres_people import PostgresPeople
-from infra.adapters.postgres_tokens import PostgresTokens
+from infra.adapters.postgres.people import PostgresPeople
+from infra.adapters.postgres.tokens import PostgresTokens
 from query.answers import iso
 from tests.api_server import ApiServer
 from tests.integration.running import until

@@ -6,7 +6,7 @@ from random import Random
 
 import pytest
 
-from query import timeline
+from query.people import timeline
 from schemas.record import Stored
 from tests.conftest import Databases
 from tests.reading_world import NOW, ReadingWorld, reading_world

@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.serialization import (
 from websockets.sync.client import connect
 from websockets.typing import Origin
 
-from infra.drivers.tls import loaded
+from infra.drivers.http.tls import loaded
 from schemas.errors import SettingsInvalid
 from tests.integration.running import Up, result, until
 

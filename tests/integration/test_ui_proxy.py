@@ -15,8 +15,8 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 from websockets.typing import Origin
 
-from infra.drivers.http_server import StoppableServer, serve
-from infra.drivers.ui_proxy import MAX_BODY, UiProxy
+from infra.drivers.http.pages_proxy import MAX_BODY, UiProxy
+from infra.drivers.http.server import StoppableServer, serve
 
 Asgi = Callable[..., Any]
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import psycopg2
 import pytest
 
-from infra.adapters.embedded_postgres import EmbeddedPostgres
+from infra.adapters.postgres.embedded import EmbeddedPostgres
 from tests.conftest import PASSWORD, Databases
 from tests.integration.running import Up, command, environment, result, runs, until
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from psycopg2.extensions import make_dsn, parse_dsn
 
-from infra.adapters.embedded_postgres import EmbeddedPostgres, binaries
-from infra.adapters.migrations import FOLDER
-from infra.adapters.postgres import Database
+from infra.adapters.postgres.database import Database
+from infra.adapters.postgres.embedded import EmbeddedPostgres, binaries
+from infra.adapters.postgres.migrate import FOLDER
 from tests.conftest import OWNER, PASSWORD, as_superuser
 from tests.integration.running import command, result
 

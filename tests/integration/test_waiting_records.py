@@ -13,20 +13,20 @@ from typing import Any
 import msgspec
 import pytest
 
-from infra.adapters import sql_snapshot
-from infra.adapters.parquet_archive import ParquetArchive, dataset, read_manifest
-from infra.adapters.postgres import Database
-from infra.adapters.postgres_records import PostgresRecords
-from infra.drivers.sql_child import restored_rows
-from infra.drivers.sql_process import run_sql
-from processors.archive import Archiver
-from processors.dead_letters import letter_key
-from processors.definitions import start_rebuild
-from processors.direct_traits import open_direct
-from processors.late_fold import fold_late
-from processors.rebuild import Builder
-from processors.shared_worker import SharedWorker, work_off
-from processors.worker import Compiled, Worker, folder_of
+from infra.adapters.archive.store import ParquetArchive, dataset, read_manifest
+from infra.adapters.postgres import sql_snapshot
+from infra.adapters.postgres.database import Database
+from infra.adapters.postgres.records import PostgresRecords
+from infra.drivers.sql.child import restored_rows
+from infra.drivers.sql.process import run_sql
+from processors.archive.archiver import Archiver
+from processors.live.dead_letters import letter_key
+from processors.live.late_fold import fold_late
+from processors.live.personal_traits import open_direct
+from processors.live.shared_worker import SharedWorker, work_off
+from processors.live.worker import Compiled, Worker, folder_of
+from processors.rebuild.builder import Builder
+from processors.rebuild.definitions import start_rebuild
 from projections.state import DIRECT, TRAITS
 from schemas.errors import FoldFailed, ReaderTooOld, StoreUnavailable
 from schemas.record import CURRENT, Pending, Reader, Record, encode, partition_of

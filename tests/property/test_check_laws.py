@@ -6,8 +6,8 @@ from random import Random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from processors.check_identity import Grouped, earliest, owners_of, packed
-from processors.external_sort import Scratch, joined
+from processors.rebuild.check_identity import Grouped, earliest, owners_of, packed
+from processors.rebuild.external_sort import Scratch, joined
 from projections.identity import Evidence, resolve
 from schemas.identity_rules import DEFAULT_RULES
 

@@ -14,10 +14,10 @@ from uuid import UUID
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from ingest.accept import Accepted, Acceptor, Call, SourceRules
-from ingest.canonical import MAX_BODY_BYTES, Refused, Unreadable
-from ingest.requests import call_of, header_key, inflate, query_of, read_body
-from ingest.retry import accept_again
+from ingest.accept.accept import Accepted, Acceptor, Call, SourceRules
+from ingest.accept.canonical import MAX_BODY_BYTES, Refused, Unreadable
+from ingest.accept.retry import accept_again
+from ingest.requests.bodies import call_of, header_key, inflate, query_of, read_body
 from schemas.clear import NOTHING_DECLARED, Declared
 from schemas.dead_letters import DeadLetter
 from schemas.errors import BadRequest, InvalidJson, TooLarge

@@ -5,7 +5,7 @@ from functools import partial
 
 import pytest
 
-from ingest.accept import Acceptor, SourceRules
+from ingest.accept.accept import Acceptor, SourceRules
 from schemas.identifiers import normalise
 from schemas.record import decode
 from tests.unit.test_accept import PlainVault, daily

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from query.actions import OpenComplaint, confirms, open_complaints, trait_value
+from query.people.actions import OpenComplaint, confirms, open_complaints, trait_value
 from schemas.errors import BadRequest
 
 

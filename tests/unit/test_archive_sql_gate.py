@@ -9,10 +9,10 @@ import duckdb
 import pyarrow as pa
 import pytest
 
-from infra.drivers.sql_child import connection, judged
-from query.sql import TABLES, check, statement_of
-from query.sql_functions import ALLOWED, ALLOWED_TABLE, DENIED, DENIED_PREFIXES
-from query.sql_results import SqlResult, csv_cell, text_table
+from infra.drivers.sql.child import connection, judged
+from query.sql.functions import ALLOWED, ALLOWED_TABLE, DENIED, DENIED_PREFIXES
+from query.sql.results import SqlResult, csv_cell, text_table
+from query.sql.statements import TABLES, check, statement_of
 from schemas.errors import SqlRefused
 
 
@@ -247,7 +247,7 @@ def test_every_function_of_duckdbs_catalogue_is_classified(parser: duckdb.DuckDB
         and name not in DENIED
         and not name.startswith(DENIED_PREFIXES)
     }
-    assert unclassified == set(), "a new function of DuckDB: decide in query/sql_functions.py"
+    assert unclassified == set(), "a new function of DuckDB: decide in query/sql/functions.py"
     in_from = {name for name, kind in rows if kind in ("table", "table_macro")}
     assert in_from >= ALLOWED_TABLE
     assert not {name for name in ALLOWED if name.startswith(("read_", "duckdb_", "parquet_", "pragma_", "arrow_"))}

@@ -4,8 +4,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from infra.adapters.backup_sealing import open_object, seal_object
-from infra.backing_up import next_at, without_secrets
+from infra.adapters.backup.sealing import open_object, seal_object
+from infra.app.backing_up import next_at, without_secrets
 from schemas.backups import (
     Base,
     Until,

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingest.canonical import (
+from ingest.accept.canonical import (
     MAX_DEPTH,
     MAX_EVENT_BYTES,
     MAX_KEYS,

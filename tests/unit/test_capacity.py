@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from infra.capacity import SOURCES, Ask, Figures, ask_of, parse_figures, plan, read_figures
-from infra.capacity_tables import as_json, lines, rounded, tables, with_tables
 from infra.cli import capacity
+from infra.cli.capacity_model import SOURCES, Ask, Figures, ask_of, parse_figures, plan, read_figures
+from infra.cli.capacity_tables import as_json, lines, rounded, tables, with_tables
 from schemas.errors import BadRequest
 
 PAGE = Path(__file__).parents[2] / "docs" / "scaling.md"

@@ -4,7 +4,7 @@ from ipaddress import ip_network
 
 import pytest
 
-from infra.drivers.client_address import Proxies, network_of
+from infra.drivers.http.client_address import Proxies, network_of
 
 TRUSTED = Proxies([ip_network("10.0.0.0/8"), ip_network("2001:db8:1::/48"), ip_network("127.0.0.1")])
 

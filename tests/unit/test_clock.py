@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ingest.clock import EARLIEST, RULES, BadTime, parse_time, settle
+from ingest.requests.clock import EARLIEST, RULES, BadTime, parse_time, settle
 
 CASES = json.loads((Path(__file__).parents[1] / "data/identity/identity_and_time_cases.json").read_text())
 EXAMPLES = next(case["examples"] for case in CASES if case["case"] == "timestamp_correction")

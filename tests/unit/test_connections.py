@@ -3,8 +3,8 @@
 import re
 from pathlib import Path
 
-from infra.adapters.connection_pool import Lane
-from infra.connections import COMMANDS, SHARES, embedded_connections
+from infra.adapters.postgres.connection_pool import Lane
+from infra.app.connections import COMMANDS, SHARES, embedded_connections
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "decisions" / "0014-connections.md"
@@ -35,8 +35,8 @@ def test_every_pool_has_room_for_work_and_for_reads() -> None:
 
 def test_what_a_session_keeps_stands_where_the_connection_is_dedicated() -> None:
     found = [
-        path.name
+        str(path.relative_to(ROOT / "infra"))
         for path in sorted((ROOT / "infra").rglob("*.py"))
         if STATE.search(path.read_text()) and "Dedicated" not in path.read_text()
     ]
-    assert found == ["postgres_staging.py", "sql_child.py"]  # the store's tables; DuckDB's settings
+    assert found == ["adapters/postgres/staging.py", "drivers/sql/child.py"]  # the store's tables; DuckDB's settings

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from infra.adapters.kafka_growth import LOOK_S, PartitionCount
+from infra.adapters.kafka.growth import LOOK_S, PartitionCount
 from schemas.errors import StoreUnavailable
 
 

@@ -8,8 +8,8 @@ from typing import Any, Final
 import pytest
 import yaml
 
-from infra.drivers.supervisor import plan_of
-from infra.settings import FILE_KEYS, KEYS, load
+from infra.app.settings import FILE_KEYS, KEYS, load
+from infra.drivers.process.supervisor import plan_of
 
 ROOT: Final = Path(__file__).parents[2]
 FOLDER: Final = ROOT / "infra" / "deploy" / "kubernetes"

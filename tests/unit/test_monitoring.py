@@ -8,7 +8,8 @@ from typing import Any, Final
 
 import yaml
 
-from infra.drivers import metrics, role_probes
+from infra.drivers.http import metrics
+from infra.drivers.process import role_probes
 
 FOLDER: Final = Path(__file__).parents[2] / "infra" / "deploy" / "monitoring"
 CONTRACTS: Final = (Path(__file__).parents[2] / "docs" / "contracts.md").read_text()

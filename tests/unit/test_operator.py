@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from psycopg2.extensions import parse_dsn
 
-from infra.adapters.clock import SystemClock
-from infra.adapters.data_folder import DataFolder, Running
-from infra.adapters.disk import BUILDING, MIB, WORKER, Disk, Space, reserve_bytes, room_needed, space, wal_bytes
-from infra.log_lines import OneLine
+from infra.adapters.machine.clock import SystemClock
+from infra.adapters.machine.data_folder import DataFolder, Running
+from infra.adapters.machine.disk import BUILDING, MIB, WORKER, Disk, Space, reserve_bytes, room_needed, space, wal_bytes
+from infra.app.log_lines import OneLine
 from schemas.errors import DatabaseDamaged, DiskFull, NotFound, SettingsInvalid
 
 GIB = 2**30

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from query.plain_words import CHANNELS, in_words, types_of
+from query.people.plain_words import CHANNELS, in_words, types_of
 from schemas.touchpoints import CUSTOM, TYPES
 
 

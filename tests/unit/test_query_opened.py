@@ -5,7 +5,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from query.opened import joined, tokens_in, with_values
+from query.people.opened import joined, tokens_in, with_values
 from schemas.clear import NOTHING_DECLARED, clear_rules, ref, split
 from schemas.ports import OpenIdentifier
 

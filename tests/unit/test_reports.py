@@ -7,8 +7,8 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from query.exports import guarded
-from query.reports import Figure, change, period_of
+from query.reports.overview import Figure, change, period_of
+from query.segments.exports import guarded
 from schemas.figures import PERIODS
 
 VIENNA = ZoneInfo("Europe/Vienna")

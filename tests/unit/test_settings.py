@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.settings import FILE_KEYS, KEYS, Deployment, Failpoint, Settings, load
+from infra.app.settings import FILE_KEYS, KEYS, Deployment, Failpoint, Settings, load
 from schemas.errors import SettingsInvalid
 
 ROOT = Path(__file__).parents[2]

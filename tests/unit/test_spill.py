@@ -3,7 +3,7 @@
 import random
 from contextlib import closing
 
-from ingest.spill import RefusedLine, RefusedLines, SpillMap
+from ingest.files.spill import RefusedLine, RefusedLines, SpillMap
 
 
 def key(number: int) -> bytes:

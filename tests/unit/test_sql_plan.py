@@ -2,10 +2,10 @@
 
 import pytest
 
-from infra.adapters import sql_snapshot
-from infra.drivers.sql_child import connection
-from query import sql
-from query.sql import Use
+from infra.adapters.postgres import sql_snapshot
+from infra.drivers.sql.child import connection
+from query.sql import statements as sql
+from query.sql.statements import Use
 from schemas.event_columns import EVENT_SCHEMA
 
 

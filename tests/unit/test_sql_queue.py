@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from infra.drivers.sql_queue import QueueFull, SqlQueue
+from infra.drivers.sql.queue import QueueFull, SqlQueue
 from schemas.errors import TooMany
 
 

@@ -8,7 +8,7 @@ import duckdb
 import pyarrow as pa
 import pytest
 
-from query.sql_values import values
+from query.sql.values import values
 from schemas.record import EPOCH
 
 

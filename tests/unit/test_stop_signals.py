@@ -4,7 +4,7 @@ import signal
 
 import pytest
 
-from infra.stop_signals import stop_at
+from infra.app.stop_signals import stop_at
 
 
 @pytest.mark.timeout(20)

@@ -8,7 +8,7 @@ from typing import Any, Final
 import msgspec
 import pytest
 
-from infra.adapters import kafka_access
+from infra.adapters.kafka import access as kafka_access
 from schemas.failpoints import NAMES
 from schemas.topics import GRANTABLE, MODELS, PROFILES, SCHEMAS, TOPIC_OF, topic_names
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from ingest.canonical import Refused
-from ingest.translate import merge_defaults, translate
+from ingest.accept.canonical import Refused
+from ingest.dialects.translate import merge_defaults, translate
 from schemas.clear import NOTHING_DECLARED, Clear, Declared, Parts, clear_rules, decimal_text, declared_of, ref, split
 from schemas.definition_files import load_pack, parse_documents
 from schemas.definitions import BASE_TYPES, CANCEL_TYPES, REFUND_TYPES, to_json

@@ -2,8 +2,8 @@
 
 import pytest
 
-from infra.adapters.steady import GRACE_S, Steady
-from infra.vitals import HANGS_S, RESTARTS, RESTARTS_S, SUPERVISOR, Vitals
+from infra.adapters.machine.transient import GRACE_S, Steady
+from infra.drivers.process.liveness import HANGS_S, RESTARTS, RESTARTS_S, SUPERVISOR, Vitals
 from schemas.errors import StoreUnavailable
 
 

@@ -16,7 +16,7 @@ from typing import Any, Final
 import faust
 import psycopg2
 
-from infra.adapters.embedded_postgres import EmbeddedPostgres
+from infra.adapters.postgres.embedded import EmbeddedPostgres
 from tests.bench.kafka.topic import PARTITIONS, Broker, Filled, Ran, result_of
 from tests.bench.measure import cpu_of_tree
 

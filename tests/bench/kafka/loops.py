@@ -17,10 +17,10 @@ from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener
 
-from infra.adapters.clock import SystemClock
-from infra.adapters.kafka_access import EVENTS, KafkaAccess
-from infra.adapters.postgres import Database
-from infra.drivers.flow_life import Subscription
+from infra.adapters.kafka.access import EVENTS, KafkaAccess
+from infra.adapters.machine.clock import SystemClock
+from infra.adapters.postgres.database import Database
+from infra.drivers.stream.life import Subscription
 from schemas.work import Fetched
 from tests.bench.kafka.topic import PARTITIONS, Broker, Filled, Ran, result_of
 from tests.bench.measure import cpu_of_tree

@@ -6,7 +6,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
 
-from infra.adapters.embedded_postgres import EmbeddedPostgres
+from infra.adapters.postgres.embedded import EmbeddedPostgres
 from schemas.record import Pending
 from tests.bench import http_load
 from tests.bench.http_load import Plan

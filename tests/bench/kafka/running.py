@@ -10,8 +10,8 @@ from typing import Final, NamedTuple
 import psutil
 import psycopg2
 
-from infra.adapters.kafka_access import KafkaAccess
-from infra.adapters.postgres_log import PostgresLog
+from infra.adapters.kafka.access import KafkaAccess
+from infra.adapters.postgres.log import PostgresLog
 from schemas.record import Pending
 from tests.bench.kafka.topic import PARTITIONS, Broker, fill_at
 from tests.bench.measure import cpu_of_tree
@@ -20,6 +20,7 @@ from tests.checker.product import Product
 APPEND: Final = 5_000
 UP_S: Final = 120.0
 FOLD_S: Final = 900.0
+ROLES: Final = "infra.drivers.process.roles"
 _STATE: Final = """
 select coalesce(sum(p.next_offset), 0), (select count(*) from marks m where m.revision = r.revision)
 from revisions r left join progress p using (revision) where r.state = 'live' group by r.revision
@@ -41,7 +42,7 @@ class Up(NamedTuple):
                 command = child.cmdline()
             except psutil.Error:
                 continue
-            after = command[command.index("infra.drivers.roles") + 1 :] if "infra.drivers.roles" in command else []
+            after = command[command.index(ROLES) + 1 :] if ROLES in command else []
             if after[:1] == [role] or (role == "postgres" and any(part.endswith("/postgres") for part in command)):
                 found.append(child.pid)
         return found

@@ -1,0 +1,177 @@
+"""The layout of the data folder, and the note by which commands find a running `touchfold up`.
+
+DATA/touchfold.lock (flock of who owns the folder) · run.json (of a running `up`, 0600) · master.key ·
+postgres/ · postgres.secret · archive/ · ledger/ (erasures, outside every restore) · logs/ · touchfold.toml.
+"""
+
+import contextlib
+import errno
+import json
+import os
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from psycopg2.extensions import make_dsn, parse_dsn
+
+from infra.adapters.machine.private_files import close_to_others, make_folder
+from schemas.errors import Problem, SettingsInvalid
+
+RESTORING: Final = "restoring.json"  # there while a restore fills the folder
+SECRET_FILE: Final = "postgres.secret"  # of the embedded server, whose account has this password
+_SECRET_WORDS: Final = ("password", "sslpassword")  # of a connection string
+
+
+class Running(NamedTuple):
+    """A running `up` or role: its process, where it answers, and the connection strings with passwords
+    (in memory alone).
+
+    `url` is empty for a role that serves no HTTP edge.
+    """
+
+    pid: int
+    url: str
+    dsn: str
+    vault_dsn: str
+    role: str = "up"  # the command that runs
+    probe: str = ""  # where its probes answer; empty where there are none
+
+
+class DataFolder:
+    """Paths only; nothing is made before `make`.
+
+    `ledger`: its folder, where that is elsewhere. `own`: the connection strings that the settings give, main and vault;
+    None where the server is in the folder.
+    """
+
+    def __init__(self, path: Path, own: tuple[str, str] | None = None, ledger: Path | None = None) -> None:
+        self.path = path
+        self._own = own
+        self.lock_file = path / "touchfold.lock"
+        self.run_file = path / "run.json"
+        self.master_key_file = path / "master.key"
+        self.archive = path / "archive"
+        self.ledger = ledger or path / "ledger"
+        self.logs = path / "logs"
+
+    def make(self) -> None:
+        """Make the folders that are missing. Raises SettingsInvalid when DATA cannot be a folder of ours."""
+        try:
+            for folder in (self.path, self.archive, self.ledger, self.logs):
+                make_folder(folder)
+        except OSError as err:
+            if err.errno in {errno.ENOSPC, errno.EDQUOT}:
+                raise  # the folder is right, and there will be room
+            raise SettingsInvalid(
+                f"the data folder {self.path} cannot be made: {err.strerror}. Give another with --data or "
+                "TOUCHFOLD_DATA"
+            ) from err
+
+    def close_to_others(self) -> None:
+        """Mend the rights of what earlier builds made. Only by who owns the folder."""
+        close_to_others(self.path)
+
+    def is_one(self) -> bool:
+        """Whether there is anything of ours in the folder."""
+        ours = (self.lock_file, self.master_key_file, self.path / "postgres", self.path / "touchfold.toml")
+        return any(each.exists() for each in ours) or self.has_archive() or self.has_erasures()
+
+    def has_archive(self) -> bool:
+        """Whether files were archived here."""
+        return any(self.archive.glob("p*/*.parquet"))
+
+    def has_erasures(self) -> bool:
+        return any(each.stat().st_size for each in self.ledger.glob("*"))
+
+    def traces(self) -> list[str]:
+        """What only a database that was in use leaves behind; a key alone may have been put there for a first start."""
+        found = ["archive/"] if self.has_archive() else []
+        found += ["ledger/"] if self.has_erasures() else []
+        started = any((self.path / each).exists() for each in ("postgres.secret", "run.json", "logs/postgres.log"))
+        return found + (["master.key"] if self.master_key_file.exists() and (found or started) else [])
+
+    def owner(self) -> int | None:
+        """The process of the `up` that owns the folder now, or None; a note that a killed one left does not count."""
+        note = self._note()
+        return None if note is None else int(note["pid"])
+
+    def running(self) -> Running | None:
+        """That `up`, with how to reach its databases.
+
+        Raises SettingsInvalid when it works with a PostgreSQL whose password is in its settings, and not in ours.
+        """
+        note = self._note()
+        if note is None:
+            return None
+        more = {name: str(note[name]) for name in ("role", "probe") if name in note}
+        found = Running(int(note["pid"]), str(note["url"]), str(note["dsn"]), str(note["vault_dsn"]), **more)
+        return self._with_passwords(found, bool(note.get("own")))
+
+    def _note(self) -> dict[str, Any] | None:
+        try:
+            note: dict[str, Any] = json.loads(self.run_file.read_text(encoding="utf-8"))
+            holder = self.lock_file.read_text(encoding="utf-8").strip()
+            pid = int(note["pid"])
+            whole = note.keys() >= {"url", "dsn", "vault_dsn"}
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            return None
+        # as EmbeddedPostgres.lock writes it
+        return note if whole and holder == f"process {pid}" and _alive(pid) else None
+
+    def _with_passwords(self, found: Running, own: bool) -> Running:
+        if not own:
+            try:
+                password = (self.path / SECRET_FILE).read_text(encoding="utf-8").strip()
+            except FileNotFoundError:
+                return found
+            main, vault = (make_dsn(dsn, password=password) for dsn in (found.dsn, found.vault_dsn))
+        elif self._own is not None:
+            main, vault = (
+                make_dsn(dsn, **_secrets_of(given))
+                for dsn, given in zip((found.dsn, found.vault_dsn), self._own, strict=True)
+            )
+        else:
+            raise SettingsInvalid(
+                f"process {found.pid} runs on {self.path} with a PostgreSQL of your own, whose password is in its "
+                "settings alone: give this command the same TOUCHFOLD_DATABASE (or TOUCHFOLD_DATABASE_FILE)",
+                [Problem("TOUCHFOLD_DATABASE", "is missing")],
+            )
+        return found._replace(dsn=main, vault_dsn=vault)
+
+    def write_running(self, running: Running) -> None:
+        """Leave the note: whole or not at all, readable by us alone, and without a password all the same."""
+        note = running._asdict() | {
+            "dsn": without_secrets(running.dsn),
+            "vault_dsn": without_secrets(running.vault_dsn),
+            "own": self._own is not None,
+        }
+        making = self.run_file.with_name("run.json.making")
+        making.unlink(missing_ok=True)
+        handle = os.open(making, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(handle, "w", encoding="utf-8") as out:
+            json.dump(note, out)
+        making.replace(self.run_file)
+
+    def clear_running(self) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            self.run_file.unlink()
+
+
+def without_secrets(dsn: str) -> str:
+    """A connection string that may be shown."""
+    shown = {word: value for word, value in parse_dsn(dsn).items() if word not in _SECRET_WORDS}
+    return str(make_dsn(**shown))
+
+
+def _secrets_of(dsn: str) -> dict[str, str]:
+    parts = parse_dsn(dsn)
+    return {word: parts[word] for word in _SECRET_WORDS if word in parts}
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True  # another account's process is a process
+    return True

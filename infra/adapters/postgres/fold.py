@@ -1,0 +1,302 @@
+"""`FoldTx` in PostgreSQL: FOLD's statements, each over a whole batch (design C7)."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
+
+import psycopg2.errors
+from psycopg2.extensions import cursor as Cursor
+
+from infra.adapters.postgres.database import (
+    Uuids,
+    array_literal,
+    copy_out,
+    copy_raw,
+    copy_rows,
+    f_bytes,
+    f_int2,
+    f_int8,
+    int8,
+)
+from infra.adapters.postgres.locks import ERASURE_LOCK, FOLD_GATE, IDENTITY_LOCK
+from infra.adapters.postgres.orders import LaidOffRows
+from infra.adapters.postgres.rows import (
+    EVIDENCE,
+    REGISTER,
+    STATE_ROW,
+    STATES,
+    by_signature,
+    pack_evidence,
+    pack_register,
+    read_states,
+    register_row,
+)
+from infra.adapters.postgres.staging import FEW
+from schemas.dead_letters import DeadLetter
+from schemas.errors import ProgressConflict
+from schemas.store import NO_RECEIPT, Advance, EvidenceRow, NotApplied, RegisterRow
+
+_SOME_ERASED: Final = "select exists (select from erased_tokens)"
+
+
+class PostgresFold(LaidOffRows):
+    """`FoldTx` over an open cursor."""
+
+    def __init__(self, cursor: Cursor) -> None:
+        super().__init__(cursor)
+        self._some_erased: bool | None = None  # nothing is erased at all; no erasure names new tokens until commit
+
+    def hold_erasures(self, *, live: bool) -> None:
+        # the gate first: who halts FOLD lets a building revision go on, which holds erasures off too
+        gate = f"pg_advisory_xact_lock_shared({FOLD_GATE})," if live else ""
+        self._some_erased = self._look(f"select {gate} pg_advisory_xact_lock_shared({ERASURE_LOCK}); {_SOME_ERASED}")
+
+    def erased(self, tokens: Iterable[bytes]) -> set[bytes]:
+        if self._some_erased is None:
+            self._some_erased = self._look(_SOME_ERASED)
+        if not self._some_erased:
+            return set()
+        rows = copy_out(self._cursor, f"select token from erased_tokens where token = any({array_literal(tokens)})")
+        return {row[0] or b"" for row in rows}
+
+    def _look(self, query: str) -> bool:
+        self._cursor.execute(query)
+        row = self._cursor.fetchone()
+        return row is not None and bool(row[0])
+
+    def advance(self, revision: int, batches: Sequence[Advance]) -> None:
+        if not batches:
+            return
+        rows = ",".join([f"({b.partition}::smallint,{b.epoch},{b.start},{b.end},{b.watermark_us})" for b in batches])
+        listed = ",".join([str(int(batch.partition)) for batch in batches])
+        self._cursor.execute(  # in order, as who claims partitions locks them
+            f"select from progress where revision = {int(revision)} and partition in ({listed})"
+            " order by partition for update;"
+            ' update progress p set next_offset = v."end", watermark_us = greatest(p.watermark_us, v.watermark_us)'
+            f' from (values {rows}) v (partition, epoch, start, "end", watermark_us)'
+            f" where p.revision = {int(revision)} and p.partition = v.partition and p.epoch = v.epoch"
+            " and p.next_offset = v.start returning p.partition"
+        )
+        moved = {int(row[0]) for row in self._cursor.fetchall()}
+        for batch in batches:
+            if batch.partition not in moved:
+                raise ProgressConflict(
+                    f"partition {batch.partition} of revision {revision} is not at {batch.start} in epoch {batch.epoch}"
+                )
+
+    def hold_progress(self, revision: int) -> None:
+        self._cursor.execute("select from progress where revision = %s order by partition for update", (revision,))
+
+    def register(self, rows: Sequence[RegisterRow]) -> list[RegisterRow]:
+        rows = sorted(rows)
+        return self._register_few(rows) if len(rows) <= FEW else self._register_many(rows)
+
+    def _register_few(self, rows: Sequence[RegisterRow]) -> list[RegisterRow]:
+        if not rows:
+            return []
+        source = self._stage.rows(REGISTER, list(map(pack_register, rows)))
+        self._cursor.execute(
+            f"insert into register ({REGISTER.names}) select * from {source} on conflict do nothing returning event_key"
+        )
+        if self._cursor.rowcount == len(rows):
+            return []
+        stored = {row[0] for row in self._cursor.fetchall()}
+        return self._registered([row for row in rows if row.event_key not in stored])
+
+    def _register_many(self, rows: Sequence[RegisterRow]) -> list[RegisterRow]:
+        # New keys are the rule: COPY first inside a savepoint, look only when a key was there (2.7-4.1 us a row).
+        # Again, since another worker may commit one of them between the look and the second COPY.
+        present: list[RegisterRow] = []
+        while True:
+            self._cursor.execute("savepoint register")
+            try:
+                self._copy_register(rows)
+            except psycopg2.errors.UniqueViolation:
+                self._cursor.execute("rollback to savepoint register")
+                found = self._registered(rows)
+                present += found
+                known = {row.event_key for row in found}
+                rows = [row for row in rows if row.event_key not in known]
+            else:
+                self._cursor.execute("release savepoint register")
+                return present
+
+    def _copy_register(self, rows: Sequence[RegisterRow]) -> None:
+        copy_rows(self._cursor, "register", list(REGISTER.columns), list(map(pack_register, rows)))
+
+    def _registered(self, rows: Sequence[RegisterRow]) -> list[RegisterRow]:
+        keys = array_literal(row.event_key for row in rows)
+        found = copy_out(
+            self._cursor,
+            'select event_key, digest, partition, "offset", signature, verdict from register'
+            f" where event_key = any({keys})",
+        )
+        return [register_row(row) for row in found]
+
+    def replace_register(self, rows: Sequence[RegisterRow]) -> None:
+        if rows:
+            self._cursor.execute(
+                "delete from register where event_key = any(%s)", (Uuids([row.event_key for row in rows]),)
+            )
+            self._copy_register(sorted(rows))
+
+    def not_applied(self, rows: Sequence[NotApplied]) -> None:
+        packed = [
+            f_int2(row.partition) + f_int8(row.offset) + f_bytes(row.event_key) + f_int2(row.verdict) for row in rows
+        ]
+        copy_rows(self._cursor, "not_applied", ("partition", "offset", "event_key", "verdict"), packed)
+
+    def is_set_aside(self, partition: int, offset: int) -> bool:
+        self._cursor.execute(
+            'select exists (select from set_aside where partition = %s and "offset" = %s and restored_at is null)',
+            (partition, offset),
+        )
+        row = self._cursor.fetchone()
+        return row is not None and bool(row[0])
+
+    def restore(self, partition: int, offset: int) -> bool:
+        place = (partition, offset)
+        self._cursor.execute(
+            'delete from not_applied where partition = %s and "offset" = %s and verdict = 3 and event_key is null',
+            place,
+        )
+        if self._cursor.rowcount == 0:
+            return False
+        self._cursor.execute(
+            'insert into set_aside as s (partition, "offset", at, who, code, reason, restored_at)'
+            " values (%s, %s, now(), 'fold', '', '', now())"
+            ' on conflict (partition, "offset") do update set restored_at = now()',
+            place,
+        )
+        self._cursor.execute(
+            "insert into facts (type, version, at, payload) values ('record.restored', 1, now(),"
+            " jsonb_build_object('partition', %s, 'offset', %s))",
+            place,
+        )
+        return True
+
+    def delete_states(self, revision: int, signatures: Iterable[bytes]) -> None:
+        those = f"where signature = any({array_literal(signatures)})"
+        self._cursor.execute(
+            f"delete from states_r{int(revision)} {those}; delete from laid_off_r{int(revision)} {those}"
+        )
+
+    def load_states(self, revision: int, keys: Iterable[tuple[int, bytes]]) -> dict[tuple[int, bytes], bytes]:
+        wanted = set(keys)
+        if not wanted:
+            return {}
+        # A signature is nearly always in one partition alone, so what is read beside the wanted rows is little.
+        data = copy_raw(
+            self._cursor,
+            f"select signature, partition, state from states_r{int(revision)}"
+            f" where signature = any({array_literal({signature for _, signature in wanted})})",
+        )
+        return {key: state for key, state in read_states(data) if key in wanted}
+
+    def save_states(self, revision: int, states: Mapping[tuple[int, bytes], bytes]) -> None:
+        if not states:
+            return
+        pack = STATE_ROW
+        packed = [
+            pack(16, signature, 2, partition, len(state)) + state
+            for (partition, signature), state in sorted(states.items(), key=by_signature)
+        ]
+        self._cursor.execute(
+            f"insert into states_r{int(revision)} select * from {self._stage.rows(STATES, packed)}"
+            " on conflict (signature, partition) do update set state = excluded.state"
+        )
+
+    def take_refolds(self, revision: int, limit: int) -> list[bytes]:
+        self._cursor.execute(
+            "delete from marks where id in (select id from marks where revision = %s and kind = 'refold'"
+            " order by id limit %s for update) returning signatures",
+            (revision, limit),
+        )
+        return sorted({signature for (signatures,) in self._cursor.fetchall() for signature in signatures})
+
+    def count_applied(self, signatures: Iterable[bytes]) -> dict[bytes, int]:
+        rows = copy_out(
+            self._cursor,
+            "select signature, count(*) from register"
+            f" where verdict = 0 and signature = any({array_literal(signatures)}) group by signature",
+        )
+        return {row[0] or b"": int8(row[1]) for row in rows}
+
+    def first_receipts(self, signatures: Iterable[bytes]) -> dict[bytes, tuple[int, bytes]]:
+        rows = copy_out(
+            self._cursor,
+            f"select signature, first_us, first_event from evidence where signature = any({array_literal(signatures)})",
+        )
+        return {row[0] or b"": (int8(row[1]), row[2] or b"") for row in rows}
+
+    def save_evidence(self, rows: Sequence[EvidenceRow]) -> None:
+        if not rows:
+            return
+        source = self._stage.rows(EVIDENCE, [pack_evidence(row) for row in sorted(rows)])
+        self._cursor.execute(
+            f"with saved as (insert into evidence select * from {source} on conflict (signature) do update"
+            " set first_us = excluded.first_us, first_event = excluded.first_event,"
+            f" tokens = case when evidence.first_us = {NO_RECEIPT[0]} then excluded.tokens else evidence.tokens end,"
+            f" kinds = case when evidence.first_us = {NO_RECEIPT[0]} then excluded.kinds else evidence.kinds end"
+            " where (excluded.first_us, excluded.first_event) < (evidence.first_us, evidence.first_event)"
+            " returning tokens, signature)"  # as stored: an emptied one stays nobody's
+            " insert into evidence_tokens select unnest(tokens), signature from saved"
+            " order by 1, 2 on conflict do nothing"
+        )
+
+    def withdraw(self, revision: int, receipts: Mapping[bytes, tuple[int, bytes] | None]) -> list[bytes]:
+        # An evidence without tokens is an erased person's, or was withdrawn before: nothing of it is left to correct.
+        rows = ",".join(
+            [
+                f"('{signature.hex()}'::uuid,{at_us}::bigint,'{event.hex()}'::uuid,{receipt is None})"
+                for signature, receipt in sorted(receipts.items())
+                for at_us, event in (receipt or NO_RECEIPT[:2],)
+            ]
+        )
+        self._cursor.execute(
+            f"select pg_advisory_xact_lock({IDENTITY_LOCK});"
+            f" update progress set epoch = epoch + 1 where revision = {int(revision)};"
+            f" with later (signature, first_us, first_event, gone) as (values {rows}),"
+            " changed as (update evidence e set first_us = l.first_us, first_event = l.first_event,"
+            "   tokens = case when l.gone then '{}' else e.tokens end,"
+            "   kinds = case when l.gone then '{}' else e.kinds end"
+            "   from later l where e.signature = l.signature and e.tokens <> '{}' returning e.signature, l.gone)"
+            " select c.signature, c.gone, t.token from changed c left join evidence_tokens t using (signature)"
+        )
+        found = self._cursor.fetchall()
+        if not found:
+            return []
+        tokens = array_literal({row[2] for row in found if row[2] is not None})
+        gone = array_literal({row[0] for row in found if row[1]})
+        number, key = NO_RECEIPT[2:]
+        self._cursor.execute(
+            f"delete from evidence_tokens where signature = any({gone});"
+            f" delete from tokens t where token = any({tokens})"
+            "   and not exists (select from evidence_tokens h join evidence e using (signature)"
+            "     where h.token = t.token and e.tokens <> '{}');"
+            f" update tokens set first_us = {NO_RECEIPT[0]}, first_event = '{NO_RECEIPT[1].hex()}', last_us = {number},"
+            f" last_event = '{key.hex()}', hub = false, profile_id = null where token = any({tokens});"
+            f" select signature from evidence_tokens where token = any({tokens})"
+        )
+        return sorted({row[0] for row in found} | {row[0] for row in self._cursor.fetchall()})
+
+    def add_dead_letters(self, letters: Sequence[DeadLetter]) -> None:
+        if not letters:
+            return
+        rows = [
+            self._cursor.mogrify(
+                "(%s, %s, %s, %s, %s, %s, %s, %s::uuid, %s, %s, %s)",
+                (
+                    *(letter.id.hex(), letter.stage, letter.rule, letter.path, letter.reason, letter.source),
+                    letter.received_at,
+                    None if letter.event_id is None else letter.event_id.hex(),
+                    Uuids(letter.tokens),
+                    letter.seal_key.hex(),
+                    letter.sealed,
+                ),
+            )
+            for letter in letters
+        ]
+        self._cursor.execute(
+            b"insert into dead_letters (id, stage, rule, path, reason, source, received_at, event_id, tokens, seal_key,"
+            b" sealed) values " + b",".join(rows) + b" on conflict do nothing"
+        )

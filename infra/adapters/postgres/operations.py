@@ -1,0 +1,247 @@
+"""What operators look at: arriving events, lag, letters, timers, sizes. Small questions to PostgreSQL; any thread."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from itertools import zip_longest
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+
+from infra.adapters.archive.reading_log import ENDS_S, PerThreadLog, TimelyEnds
+from infra.adapters.archive.store import ParquetArchive, next_offsets_of
+from infra.adapters.machine.data_folder import DataFolder
+from infra.adapters.machine.processes import Process, processes_of
+from infra.adapters.postgres.control import WAITING
+from infra.adapters.postgres.database import Database
+from infra.adapters.postgres.reads import PerThread
+from schemas.errors import ArchiveDamaged, StoreUnavailable, TouchfoldError
+from schemas.merge_plan import waiting as waiting_files
+from schemas.ports import EventLog
+from schemas.record import decode, from_us, received_us, to_us
+from schemas.store import Verdict
+from schemas.waits import Wait, Waiting, open_transaction
+
+if TYPE_CHECKING:
+    from infra.adapters.machine.disk import Disk
+    from infra.adapters.vault.vault import PostgresVault
+
+_STATE: Final = """
+with live as (select revision from revisions where state = 'live')
+select (select coalesce(array_agg(next_offset order by partition), '{}') from progress
+        where revision = (select revision from live)),
+    (select coalesce(sum(cardinality(signatures)), 0) from marks where revision = (select revision from live)),
+    (select count(*) from dead_letters where state = 'open'),
+    (select count(*) from erased_tokens),
+    (select min(watermark_us) from progress where revision = (select revision from live)),
+    (select array[revision::text, done::text] from revisions where state = 'building' order by revision limit 1),
+    (select count(*) from search_due),
+    pg_database_size(current_database()),
+    (select revision from live)
+"""
+_LETTERS: Final = """
+select id, stage, rule, path, reason, source, received_at, state from dead_letters
+where state = 'open' order by received_at desc limit %s
+"""
+
+
+class Arrived(NamedTuple):
+    """An event as it lies in the log, without what is personal."""
+
+    partition: int
+    offset: int
+    id: str
+    message_id: str | None
+    source: str
+    type: str
+    name: str | None
+    received_at: datetime
+    occurred_at: datetime
+    applied: bool  # folded already
+    sealed: Sequence[str]
+    properties: Mapping[str, Any]
+    context: Mapping[str, Any]
+    verdict: int = 0  # of the fold, schemas/store.Verdict; 0 too where it is still to come
+
+
+def _unread(partition: int, offset: int, value: bytes, err: TouchfoldError, *, applied: bool) -> Arrived:
+    """A record that cannot be read, or not yet: its code stands for its type."""
+    at = from_us(received_us(value) or 0)
+    verdict = Verdict.QUARANTINED if applied else Verdict.APPLIED
+    return Arrived(partition, offset, "", None, "", err.code, None, at, at, applied, (), {}, {}, verdict)
+
+
+DAY_US: Final = 86_400_000_000
+EXACT_UP_TO: Final = 20_000  # profiles; beyond, PostgreSQL's estimate says it without reading them
+
+
+class Chosen(Protocol):
+    """What was chosen for a deployment."""
+
+    @property
+    def kafka(self) -> object | None: ...
+
+
+class Deployed(Protocol):
+    """Where a deployment lies; a session is one."""
+
+    @property
+    def adapters(self) -> Chosen: ...
+    @property
+    def dsn(self) -> str: ...
+    @property
+    def data(self) -> Path: ...
+    @property
+    def disk(self) -> "Disk": ...
+    def log(self) -> EventLog: ...
+    def vault(self) -> "PostgresVault": ...
+
+
+class Operations:
+    """Any thread may call. `ends_s`: how long the ends of a log in Kafka are waited for."""
+
+    def __init__(self, session: Deployed, archive: ParquetArchive, ends_s: float = ENDS_S) -> None:
+        self._connections = PerThread(lambda: Database(session.dsn, "touchfold operations"))
+        self._rows = self._connections.rows
+        self._log = PerThreadLog(session.log)
+        self._timely = None if session.adapters.kafka is None else TimelyEnds(session.log, ends_s)
+        self._archive = archive
+        self._disk = session.disk
+        self._vault = session.vault()
+        self._folder = DataFolder(session.data)
+
+    def ends(self) -> list[int]:
+        """The offset after the last record of each partition. Raises StoreUnavailable, soon where it is Kafka."""
+        return self._ends()
+
+    def _ends(self, applied: Sequence[int] = ()) -> list[int]:
+        return self._log.ends() if self._timely is None else self._timely.ends(applied)
+
+    def arrived(self, starts: Sequence[int], limit: int = 100) -> list[Arrived]:
+        """Events at or after these offsets, about `limit` a partition (the newest), newest receipt first."""
+        folded = self._rows(
+            "select next_offset from progress where revision = (select revision from revisions where state = 'live')"
+            " order by partition"
+        )
+        found: list[Arrived] = []
+        for partition, (asked, end) in enumerate(zip(starts, self._ends(), strict=False)):
+            start = max(asked, end - limit)
+            if start >= end:
+                continue
+            applied = int(folded[partition][0]) if partition < len(folded) else 0
+            verdicts: dict[int, int] = dict(
+                self._rows(
+                    'select "offset", verdict from not_applied where partition = %s and "offset" >= %s',
+                    (partition, start),
+                )
+            )
+            for _, offset, value in self._log.read(partition, start, limit):
+                try:
+                    record = decode(value)
+                except TouchfoldError as err:
+                    found.append(_unread(partition, offset, value, err, applied=offset < applied))
+                    continue
+                found.append(
+                    Arrived(
+                        *(partition, offset, record.id, record.message_id, record.source, record.type, record.name),
+                        *(record.received_at, record.occurred_at, offset < applied),
+                        record.sealed.names if record.sealed else (),
+                        record.properties,
+                        record.context,
+                        int(verdicts.get(offset, 0)),
+                    )
+                )
+        return sorted(found, key=lambda each: each.received_at, reverse=True)
+
+    def letters(self, limit: int = 50) -> list[dict[str, Any]]:
+        """Open dead letters, the newest first."""
+        names = ("id", "stage", "rule", "path", "reason", "source", "received_at", "state")
+        return [{**dict(zip(names, row, strict=True)), "id": row[0].hex()} for row in self._rows(_LETTERS, (limit,))]
+
+    def refused_since(self, at: datetime) -> dict[str, int]:
+        """source -> dead letters since then, whatever became of them."""
+        rows = self._rows("select source, count(*) from dead_letters where received_at >= %s group by 1", (at,))
+        return {source: int(number) for source, number in rows}
+
+    def processes(self) -> list[Process]:
+        """The processes of the running `up`; none where there is none, or where the system has no /proc."""
+        owner = self._folder.owner()
+        return [] if owner is None else processes_of(owner)
+
+    def state(self, now: datetime) -> dict[str, Any]:
+        """{"accepted", "applied", "waiting", "dead_letters", "erased", "watermark_age_s", "building", …}.
+
+        "archived" and "archive_…" are None where the archive cannot be read; "archive_trouble" says why, or which file
+        of it is damaged.
+        """
+        row = self._rows(_STATE)[0]
+        progress, waiting, dead, erased, watermark_us, building, unindexed, size, live = row
+        ends = self._ends(progress)
+        applied, accepted = sum(progress), sum(ends)
+        due, profiles = self._of_revision(live, now)
+        archive = self._archived()
+        return {
+            "accepted": max(accepted, applied),
+            "applied": applied,
+            "partition_lags": [max(0, end - at) for end, at in zip_longest(ends, progress, fillvalue=0)],
+            "waiting": int(waiting),
+            "dead_letters": int(dead),
+            "erased": int(erased),
+            "watermark_age_s": None if not watermark_us else max(0.0, now.timestamp() - watermark_us / 1e6),
+            "building": None if building is None else {"revision": int(building[0]), "done": float(building[1])},
+            "unindexed": int(unindexed),
+            "database_bytes": int(size),
+            "revision": live,
+            "due": due,
+            "profiles": profiles,
+            **archive,
+            "disk_free": self._disk.free(),
+            "vault_lease": self._vault.has_lease(),
+            "partitions_waiting": [each.answer() for each in self.waiting()],
+        }
+
+    def waiting(self) -> list[Waiting]:
+        """Partitions that wait at a record that cannot be read yet, or, when last looked at, for another producer."""
+        waits = [Waiting(reader, Wait(*wait), since) for reader, since, *wait in self._rows(WAITING)]
+        held = {} if self._timely is None else self._timely.held
+        return waits + [open_transaction(partition, *place) for partition, place in sorted(held.items())]
+
+    def _archived(self) -> dict[str, Any]:
+        """Records, bytes and files of the archive, how many files wait for a merge, and what is wrong."""
+        found: dict[str, Any] = dict.fromkeys(
+            ("archived", "archived_offsets", "archive_bytes", "archive_files", "archive_merging", "archive_rewriting")
+        )
+        try:
+            entries = self._archive.files()
+        except (ArchiveDamaged, StoreUnavailable) as err:
+            return {**found, "archive_trouble": err.message}
+        proofs = self._archive.proofs()
+        clear = (self._rows("select hash from clear_rules order by since desc limit 1") or [("",)])[0][0]
+        damaged = proofs.problems() if proofs is not None else []
+        return {
+            "archived": sum(next_offsets_of(entries)),
+            "archived_offsets": next_offsets_of(entries),
+            "archive_bytes": sum(entry.bytes for entry in entries),
+            "archive_files": len(entries),
+            "archive_merging": waiting_files(entries),
+            "archive_rewriting": sum(entry.clear != clear for entry in entries) if clear else 0,
+            "archive_trouble": damaged[0].reason if damaged else None,
+        }
+
+    def _of_revision(self, live: int | None, now: datetime) -> tuple[int, int]:
+        """(timers due within a day, profiles)."""
+        if live is None:
+            return 0, 0
+        rows = self._rows(
+            f"select (select count(*) from profiles_r{int(live)} where due_us <= %s),"
+            f" (select greatest(reltuples, 0)::bigint from pg_class where relname = 'profiles_r{int(live)}')",
+            (to_us(now) + DAY_US,),
+        )
+        due, estimate = int(rows[0][0]), int(rows[0][1])
+        return due, estimate if estimate > EXACT_UP_TO else self.profiles()
+
+    def profiles(self) -> int:
+        """How many profiles there are now."""
+        live = self._rows("select revision from revisions where state = 'live'")
+        return int(self._rows(f"select count(*) from profiles_r{int(live[0][0])}")[0][0]) if live else 0
+
+    def close(self) -> None:
+        self._connections.close()

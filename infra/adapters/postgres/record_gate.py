@@ -1,0 +1,65 @@
+"""The record gate over PostgreSQL: what lives and reads less, and the floor. See `schemas.record_gate`."""
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Final
+
+from infra.adapters.postgres.database import Database
+from infra.adapters.postgres.presence import RENEW_S, present
+from schemas.errors import BadRequest, StoreUnavailable
+from schemas.record import VERSION
+from schemas.record_gate import FIRST, lacking, version_to_write
+
+_FLOOR: Final = "record_floor"
+
+
+def floor_of(database: Database) -> int:
+    """What every reader of this log is known to read."""
+    with database.reading() as cursor:
+        cursor.execute("select value from meta where key = %s", (_FLOOR,))
+        row = cursor.fetchone()
+    return FIRST if row is None else int(row[0])
+
+
+def raise_floor(database: Database, wanted: int, own: int = VERSION) -> int:
+    """Allow records of a version; returns the floor before. Raises BadRequest while a process that lives reads less."""
+    if not FIRST <= wanted <= own:
+        raise BadRequest(f"this build reads records up to version {own}")
+    old = [(f"{each.role} on {each.host} (process {each.pid})", each.reads) for each in present(database)]
+    if names := lacking(wanted, old):
+        raise BadRequest(f"these cannot read version {wanted} yet, upgrade them first: {', '.join(names)}")
+    before = floor_of(database)
+    with database.transaction() as cursor:
+        cursor.execute(
+            "insert into meta values (%s, to_jsonb(%s::int)) on conflict (key) do update set value = excluded.value"
+            " where (meta.value)::int < %s",
+            (_FLOOR, wanted, wanted),
+        )
+    return before
+
+
+class RecordGate:
+    """Any thread. What was found holds for as long as a row of presence is renewed."""
+
+    def __init__(self, database: Database, own: int = VERSION, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._database = database
+        self._own = own
+        self._monotonic = monotonic
+        self._lock = threading.Lock()
+        self._version = FIRST
+        self._until = 0.0
+
+    def version(self) -> int:
+        """The version to write now; the first while PostgreSQL does not say."""
+        if self._own == FIRST:
+            return FIRST  # there is nothing to ask
+        with self._lock:
+            if self._monotonic() >= self._until:
+                try:
+                    readers = [each.reads for each in present(self._database)]
+                    self._version = version_to_write(self._own, floor_of(self._database), readers)
+                except StoreUnavailable:
+                    self._version = FIRST  # every build reads it
+                self._until = self._monotonic() + RENEW_S
+            return self._version

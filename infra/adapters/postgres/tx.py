@@ -1,0 +1,55 @@
+"""What FOLD's and DECIDE's transactions share: an open cursor, rows on their way into it, marks and positions."""
+
+from collections.abc import Iterable, Sequence
+
+from psycopg2.extensions import cursor as Cursor
+
+from infra.adapters.postgres.database import array_literal, copy_out, int8
+from infra.adapters.postgres.figures import PostgresFigureTx
+from infra.adapters.postgres.staging import Stage, quoted
+from schemas.store import NewMark
+
+
+class PostgresTx(PostgresFigureTx):
+    """Over an open cursor."""
+
+    def __init__(self, cursor: Cursor) -> None:
+        self._cursor = cursor
+        self._stage = Stage(cursor)
+
+    def add_marks(self, marks: Sequence[NewMark]) -> list[int]:
+        if not marks:
+            return []
+        self._cursor.execute(
+            "insert into marks (revision, shard, kind, signatures, newest_us, newest_events) values"
+            f" {','.join([_mark(mark) for mark in marks])} returning id"
+        )
+        return [int(row[0]) for row in self._cursor.fetchall()]
+
+    def building(self) -> list[int]:
+        self._cursor.execute("select revision from revisions where state = 'building' order by revision")
+        return [int(row[0]) for row in self._cursor.fetchall()]
+
+    def skipped(self, partition: int, start: int, end: int) -> set[int]:
+        self._cursor.execute(
+            'select "offset" from not_applied where partition = %s and "offset" >= %s and "offset" < %s',
+            (partition, start, end),
+        )
+        return {int(row[0]) for row in self._cursor.fetchall()}
+
+    def positions(self, signatures: Iterable[bytes]) -> list[tuple[int, int]]:
+        rows = copy_out(
+            self._cursor,
+            'select partition, "offset" from register'
+            f" where verdict = 0 and signature = any({array_literal(signatures)})",
+        )
+        return [(int8(row[0]), int8(row[1])) for row in rows]
+
+
+def _mark(mark: NewMark) -> str:
+    signatures = sorted(mark.newest)
+    newest = [mark.newest[signature] for signature in signatures]
+    times = ",".join([str(at_us) for at_us, _ in newest])
+    events = array_literal(event for _, event in newest)
+    head = f"{int(mark.revision)},{int(mark.shard)},{quoted(mark.kind)}"
+    return f"({head},{array_literal(signatures)},'{{{times}}}'::bigint[],{events})"

@@ -1,0 +1,21 @@
+"""Puts an acceptor together, for commands that accept items without the door."""
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from infra.adapters.phones import Phones
+from infra.adapters.postgres.record_gate import RecordGate
+from ingest.accept.accept import Acceptor
+from schemas.identifiers import normalise
+
+if TYPE_CHECKING:
+    from infra.app.bootstrap import Session
+
+
+def acceptor_of(session: "Session") -> Acceptor:
+    """An acceptor on the session's vault, whose lease is held from now on."""
+    vault = session.vault()
+    vault.hold_lease()
+    phones = partial(normalise, phone=Phones(session.region))
+    gate = RecordGate(session.database("touchfold record gate"))
+    return Acceptor(vault, vault, phones, vault.daily_token, version=gate.version)

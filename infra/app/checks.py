@@ -1,0 +1,318 @@
+"""What can be wrong with a deployment, each check one function with a small plain result.
+
+`/health`, the Health page and `touchfold doctor` show these. A check answers in milliseconds unless it says that it is
+for the doctor alone. No text holds a secret or a person's data: `/health` is open.
+"""
+
+import json
+import logging
+import time
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from infra.adapters.machine.disk import BUILDING, DOOR, MIB, WORKER, Disk, reserve_bytes
+from infra.adapters.postgres.database import Database, connect
+from infra.app.log_lines import described
+from schemas.errors import ArchiveDamaged, ConnectionsInUse, StoreUnavailable, TouchfoldError
+
+if TYPE_CHECKING:
+    from infra.adapters.archive.store import ParquetArchive
+    from infra.adapters.ledger.erasures import LedgerFile
+    from infra.adapters.postgres.tokens import TokenRow
+    from schemas.waits import Waiting
+
+STANDS_S: Final = 20.0  # nothing applied for so long although something waits; the longest batch takes three
+AS_TOLD: Final = "do what the message says"  # the detail holds the remedy: to people this is not shown
+SHOWN: Final = 5  # files or tables of one kind named in a finding
+ARCHIVED: Final = "archived"  # the row of meta that says how far files were written
+_log = logging.getLogger("touchfold.checks")
+
+
+UNKNOWN_CLEAR: Final = (
+    "TOUCHFOLD_UNKNOWN=clear: numbers, booleans and times that no definition names stay in clear, so that birth dates "
+    "and positions may be in SQL and in the archive"
+)
+
+
+class Finding(NamedTuple):
+    """What a check found. `fix`: what to do, empty where all is well."""
+
+    check: str
+    ok: bool
+    detail: str
+    fix: str = ""
+
+
+def guarded(name: str, check: Callable[[], Finding]) -> Finding:
+    """The finding of a check; whatever the check raises is its finding, so that the others go on."""
+    try:
+        return check()
+    except TouchfoldError as err:
+        return Finding(name, False, err.message, AS_TOLD)
+    except Exception as err:  # nobody foresaw it: its text may hold anything, its class and place do not
+        _log.error("the check %s failed: %s", name, described(err, err.__traceback__))
+        detail = f"the check itself failed ({described(err, err.__traceback__)})"
+        return Finding(name, False, detail, "read the log, and report this if it does not explain itself")
+
+
+def records(waits: "Sequence[Waiting]") -> Finding:
+    """No partition waits at a record that cannot be read yet."""
+    if not waits:
+        return Finding("records", True, "no partition waits at one that cannot be read yet")
+    detail = "; ".join(
+        each.told() + (f" (since {each.since:%Y-%m-%d %H:%M:%S})" if each.since is not None else "") for each in waits
+    )
+    return Finding("records", False, detail, "; ".join(dict.fromkeys(each.remedy for each in waits)))
+
+
+# --- the machine -------------------------------------------------------------------------------------------------
+
+
+def disk(found: Disk) -> Finding:
+    """Room, and who has stopped for want of it."""
+    free, total = found.space()
+    detail = f"{free // MIB:,} MiB of {total // MIB:,} are free; {reserve_bytes(total) // MIB:,} MiB are kept free"
+    if found.has_room(DOOR):
+        return Finding("disk", True, detail if found.has_room(BUILDING) else f"{detail}: new revisions wait")
+    stopped = "the door, imports and the archive wait" if found.has_room(WORKER) else "nothing is applied any more"
+    fix = "make room, or move the data folder to a larger disk: it goes on by itself when there is room"
+    return Finding("disk", False, f"{detail}: {stopped}", fix)
+
+
+# --- PostgreSQL --------------------------------------------------------------------------------------------------
+
+
+def connections(dsn: str) -> Finding:
+    """Whether one more connection can be had: the only question whose answer holds for every limit."""
+    try:
+        connect(dsn, "touchfold health new").close()
+    except ConnectionsInUse as err:
+        fix = (
+            "restart touchfold up, which gives back what its processes hold; end what else is connected; with your own "
+            "PostgreSQL raise max_connections or the role's limit"
+        )
+        return Finding("connections", False, err.message, fix)
+    return Finding("connections", True, "a new connection was had")
+
+
+def checksums(database: Database) -> Finding:
+    """Pages whose checksum was wrong when they were read, by whomever. PostgreSQL counts them."""
+    with database.reading() as cursor:
+        cursor.execute("select datname, checksum_failures from pg_stat_database where checksum_failures > 0")
+        rows = cursor.fetchall()
+    if rows:
+        where = ", ".join(f"{count} in {name or 'shared tables'}" for name, count in rows)
+        return Finding("pages", False, f"damaged pages were read: {where}", PAGES_FIX)
+    return Finding("pages", True, "no damaged page was read")
+
+
+PAGES_FIX: Final = (
+    "the disk has altered PostgreSQL's files: stop touchfold, look at the disk, restore the data folder from a backup "
+    "(touchfold doctor names the tables; what was repaired by hand is forgotten with: select pg_stat_reset())"
+)
+
+
+class Advance:
+    """Whether what waits is applied. Remembers when something last was; one thread at a time."""
+
+    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._monotonic = monotonic
+        self._applied = -1
+        self._since = 0.0
+        self._waited = False  # at the last look
+
+    def look(self, accepted: int, applied: int) -> Finding:
+        """By records of the log."""
+        now = self._monotonic()
+        waiting = max(0, accepted - applied)
+        if applied != self._applied or not (waiting and self._waited):
+            self._since = now
+        self._applied, self._waited = applied, waiting > 0
+        stood_s = now - self._since
+        if stood_s < STANDS_S:
+            return Finding("work", True, f"{waiting:,} records wait" if waiting else "all that was accepted is applied")
+        detail = f"{waiting:,} records wait, and nothing was applied for {stood_s:.0f} s"
+        return Finding("work", False, detail, WORK_FIX)
+
+
+WORK_FIX: Final = (
+    "the worker is dead, stuck or waits: read its lines in the log of touchfold up (or of the worker role), then "
+    "restart that process; nothing is lost, what waits is applied then"
+)
+
+
+# --- tokens ------------------------------------------------------------------------------------------------------
+
+SOON: Final = timedelta(days=7)
+
+
+def tokens(rows: "Iterable[TokenRow]", now: datetime) -> Finding:
+    """No token expires within a week: whoever uses it is told nothing before it is refused. Not for /health: the
+    platform is well.
+    """
+    soon = sorted(
+        (row.expires_at, row.id, row.role)
+        for row in rows
+        if row.expires_at is not None and row.state(now) == "valid" and row.expires_at - now < SOON
+    )
+    if not soon:
+        return Finding("tokens", True, f"none expires within {SOON.days} days")
+    shown = ", ".join(f"{name} ({role}, {at:%Y-%m-%d %H:%M} UTC)" for at, name, role in soon[:SHOWN])
+    fix = "make new ones (touchfold token create --role ROLE --expires 90d), give them out, revoke the old ones"
+    return Finding("tokens", False, f"{len(soon)} expire within {SOON.days} days: {shown}", fix)
+
+
+# --- what a data folder must hold --------------------------------------------------------------------------------
+
+
+def vault(main: Database, vault_database: Database, key: Callable[[], bytes] | None) -> Finding:
+    """The vault is there, its master key opens it, and it is not empty beside a database that is in use.
+
+    `key` reads the key that a start would read; None where the settings hold it, which no file can lose.
+    """
+    from infra.adapters.vault.proof import prove  # noqa: PLC0415  # cryptography
+
+    with vault_database.reading() as cursor:
+        prove(cursor, key() if key is not None else None)
+        cursor.execute("select exists (select from identifiers), exists (select from suppressed)")
+        row = cursor.fetchone()
+    with main.reading() as cursor:
+        cursor.execute("select exists (select from tokens) and not exists (select from erased_tokens)")
+        used = cursor.fetchone()
+    if row is not None and not row[0] and used is not None and used[0]:
+        detail = "it is empty, but the database knows identifiers"
+        return Finding("vault", False, detail, "restore the vault's database from its backup")
+    return Finding("vault", True, "the master key opens it")
+
+
+def ledger(database: Database, file: "LedgerFile") -> Finding:
+    """Every finished erasure is in the ledger: after a restore nothing else knows whom to erase again."""
+    with database.reading() as cursor:
+        cursor.execute("select count(*) from jobs where kind = 'erase' and finished_at is not null")
+        row = cursor.fetchone()
+    finished, known = int(row[0]) if row else 0, file.count()
+    if known < finished:
+        detail = f"{finished} persons were erased, and the ledger has {known} of them"
+        fix = (
+            "put the folder ledger/ back from its backup, before anything is restored: a restored database would bring "
+            "erased persons back"
+        )
+        return Finding("ledger", False, detail, fix)
+    return Finding("ledger", True, f"{known} erasures")
+
+
+def archive(store: "ParquetArchive", database: Database) -> Finding:
+    """The manifest can be read, its files are there in their sizes, and none that was written is missing."""
+    fix = "restore the archive from its backup; touchfold doctor reads every file and names each that is damaged"
+    try:
+        entries = store.files()
+        missing = _not_there(store, ((entry.path, entry.bytes) for entry in entries))
+        archived = store.next_offsets()
+    except ArchiveDamaged as err:
+        return Finding("archive", False, err.message, fix)
+    if missing:
+        return Finding("archive", False, f"missing or cut short: {', '.join(missing)}", fix)
+    noted = noted_offsets(database)
+    lost = sum(max(0, at - (archived[partition] if partition < len(archived) else 0)) for partition, at in noted)
+    if lost:
+        return Finding("archive", False, f"it lacks {lost:,} records that were archived", f"{ARCHIVE_LOST}; {fix}")
+    return Finding("archive", True, f"{len(entries)} files, {sum(archived):,} records")
+
+
+ARCHIVE_LOST: Final = (
+    "mount or restore the archive's folder; where the log is PostgreSQL's, it still holds them all and a restart of "
+    "touchfold up writes them again"
+)
+
+
+def _not_there(store: "ParquetArchive", files: Iterable[tuple[str, int]]) -> list[str]:
+    """The first few files of a folder that are not there in full; an object store is not asked."""
+    from infra.adapters.archive.files import FolderFiles  # noqa: PLC0415  # pyarrow's 60 MB
+
+    if not isinstance(store.store, FolderFiles):
+        return []
+    found: list[str] = []
+    for name, size in files:
+        if _size(store.folder / name) != size:
+            found.append(name)
+            if len(found) == SHOWN:
+                break
+    return found
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return -1
+
+
+def noted_offsets(database: Database) -> list[tuple[int, int]]:
+    """(partition, offset) up to which the archiver wrote files, as it noted."""
+    with database.reading() as cursor:
+        cursor.execute("select value from meta where key = %s", (ARCHIVED,))
+        row = cursor.fetchone()
+    return list(enumerate(int(at) for at in row[0])) if row else []
+
+
+def note_offsets(database: Database, offsets: Sequence[int]) -> None:
+    """Write down how far files were written, so that their loss is seen."""
+    with database.transaction() as cursor:
+        cursor.execute(
+            "insert into meta values (%s, %s) on conflict (key) do update set value = excluded.value",
+            (ARCHIVED, json.dumps(list(offsets))),
+        )
+
+
+# --- for the doctor alone: they read everything ------------------------------------------------------------------
+
+_TABLES: Final = """
+select quote_ident(n.nspname) || '.' || quote_ident(c.relname)
+from pg_class c join pg_namespace n on n.oid = c.relnamespace
+where c.relkind in ('r', 'm', 't') and c.relpersistence = 'p' and has_table_privilege(c.oid, 'select')
+  and has_schema_privilege(n.oid, 'usage') and not (n.nspname = 'pg_catalog' and c.relname = 'pg_statistic')
+order by c.relpages, 1
+"""
+_READ_PAGES: Final = (
+    "set local enable_indexscan = off; set local enable_indexonlyscan = off; set local enable_bitmapscan = off; "
+    "set local statement_timeout = 0"
+)
+
+
+def pages(name: str, database: Database) -> Finding:
+    """Reads every page of every table that we may read. For the doctor."""
+    check = f"pages of {name}"
+    with database.transaction() as cursor:
+        cursor.execute(_TABLES)
+        tables = [str(row[0]) for row in cursor.fetchall()]
+    wrong: list[str] = []
+    for table in tables:
+        try:
+            with database.transaction() as cursor:
+                cursor.execute(_READ_PAGES)
+                cursor.execute(f"select count(*) from {table}")
+        except StoreUnavailable as err:
+            if err.code != "database_damaged":
+                raise
+            wrong.append(f"{table}: {err.message}")
+        except Exception as err:
+            if getattr(err, "pgcode", None) != "42P01":  # dropped since: a revision was retired
+                raise
+    if wrong:
+        more = f"; and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
+        return Finding(check, False, "; ".join(wrong[:SHOWN]) + more, PAGES_FIX)
+    return Finding(check, True, f"{len(tables)} tables can be read")
+
+
+def whole_archive(store: "ParquetArchive", ends: Sequence[int], database: Database) -> Finding:
+    """Every file against the manifest, and the archive against the log. For the doctor."""
+    wrong = store.verify()
+    if wrong:
+        detail = "; ".join(f"{problem.path}: {problem.reason}" for problem in wrong[:SHOWN])
+        return Finding("archive", False, detail, "restore these files from the backup of the archive")
+    if any(at > end for at, end in zip(store.next_offsets(), ends, strict=False)):
+        return Finding("archive", False, "it is ahead of the log", "restore log and archive from the same backup")
+    found = archive(store, database)
+    return found._replace(detail=f"{found.detail}, all as the manifest says") if found.ok else found

@@ -1,0 +1,56 @@
+"""How many connections each process may have, and so how many the embedded server must take.
+
+docs/decisions/0014-connections.md shows these numbers; a test compares.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Final, NamedTuple
+
+from infra.adapters.postgres.connection_pool import Limits, pool_of
+
+
+class Share(NamedTuple):
+    """Of one process. `dedicated`: sessions of its own; `sql`: statements at once, each in a process with one."""
+
+    main: Limits
+    vault: Limits
+    dedicated: int
+    sql: int = 0
+
+    @property
+    def most(self) -> int:
+        return self.main.size + self.vault.size + self.dedicated + self.sql
+
+
+# Threads that ask at once: of the API 6 that read, 2 that are slow, accept, commit, audit, lease, 4 that fetch the log.
+SHARES: Final[Mapping[str, Share]] = {
+    "http": Share(Limits(8, 3), Limits(4, 2), dedicated=1, sql=2),  # dedicated: the feed's bell
+    "ui": Share(Limits(8, 3), Limits(4, 2), dedicated=1, sql=6),
+    "worker": Share(Limits(6, 3), Limits(4, 2), dedicated=3),  # the store, who builds, its gate
+    "archive": Share(Limits(4, 2), Limits(3, 2), dedicated=1),  # its turns
+    "publish": Share(Limits(4, 2), Limits(3, 2), dedicated=2),  # the claim, the bell
+    "backup": Share(Limits(3, 2), Limits(3, 2), dedicated=1),  # dedicated: its replication slot
+    "inbox": Share(Limits(4, 2), Limits(3, 2), dedicated=0),
+    "up": Share(Limits(3, 2), Limits(3, 2), dedicated=0),  # the supervisor, for its start
+    "command": Share(Limits(4, 2), Limits(4, 2), dedicated=3, sql=1),
+}
+COMMANDS: Final = 4  # at once at their most; at the one or two that most of them open, 24
+SUPERUSER: Final = 3  # superuser_reserved_connections
+
+
+def embedded_connections(doors: int) -> int:
+    """max_connections of the server in the data folder, where `doors` HTTP processes run."""
+    running = ["up", "ui", "worker", "archive", "backup", *["http"] * doors]
+    return most_of(running) + COMMANDS * SHARES["command"].most + SUPERUSER
+
+
+def most_of(processes: Sequence[str]) -> int:
+    """Connections of these processes at their most."""
+    return sum(SHARES[process].most for process in processes)
+
+
+def take_share(role: str, dsn: str, vault_dsn: str) -> None:
+    """Bound the pools of this process by its role; any other than SHARES names is a command."""
+    share = SHARES.get(role, SHARES["command"])
+    pool_of(dsn).limit(share.main, "main", f"touchfold {role} pool")
+    pool_of(vault_dsn).limit(share.vault, "vault", f"touchfold {role} vault pool")

@@ -1,0 +1,203 @@
+"""Wait until all that was accepted is applied and decided, or do it here. For commands; no loop of the worker's."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from functools import partial
+from itertools import zip_longest
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from infra.adapters.archive.reading_log import Tails, accepted_ends
+from infra.adapters.machine.disk import WORKER
+from infra.adapters.postgres.connection_pool import Lane
+from infra.adapters.postgres.control import waiting
+from infra.adapters.postgres.database import Database
+from schemas.errors import StoreUnavailable
+from schemas.waits import Waiting, open_transaction
+
+if TYPE_CHECKING:
+    from infra.app.bootstrap import Session
+    from processors.live.worker import Build, Services
+
+LOOK_S: Final = 0.03
+PATIENCE_S: Final = 120.0  # without any advance: the worker is not there or cannot go on
+FULL_S: Final = 2.0  # without any advance on a full disk: the worker stands, and says so
+ROUNDS: Final = 3  # a decision may leave marks (a new hub unlinks others); these are waited for too
+_ALL: Final = 2**62
+_STATE: Final = """
+select (select array_agg(next_offset order by partition) from progress where revision = live.revision),
+       (select count(*) from marks where revision = live.revision and id <= %s),
+       (select coalesce(max(id), 0) from marks where revision = live.revision),
+       (select array[revision, done] from revisions where state = 'building' order by revision limit 1),
+       (select array_agg(w.partition) from waiting w join progress p using (partition)
+        where w.reader = 'worker' and p.revision = live.revision and p.next_offset = w."offset"),
+       exists (select from waiting where reader = 'refold')
+from revisions live where state = 'live'
+"""
+
+
+class _State(NamedTuple):
+    """One look: `waiting` marks up to the asked id, `newest` mark's id, (revision, share done) being built."""
+
+    folded: list[int]
+    waiting: int
+    newest: int
+    building: tuple[float, float] | None
+    waits: frozenset[int] = frozenset()  # partitions that stand at a record that cannot be read yet
+    refolds_wait: bool = False
+
+    def told(self, total: int) -> str:
+        if self.building is not None:
+            return f"building revision {self.building[0]:.0f}: {self.building[1]:.0%}"
+        return f"applied {min(sum(self.folded), total):,} of {total:,}"
+
+
+def settle(session: "Session", progress: Callable[[str], None]) -> list[Waiting]:
+    """See `Session.settle`. Raises StoreUnavailable when nothing moves for two minutes, DiskFull when that is why."""
+    _settle(session, progress)
+    with closing(Database(session.dsn, "touchfold settle")) as database:
+        found = waiting_now(database)
+    for each in found:
+        progress(f"{each.told()}. Do: {each.remedy}")
+    return found
+
+
+def waiting_now(database: Database) -> list[Waiting]:
+    """The partitions that wait at a record that cannot be read yet, and what else waits for an upgrade."""
+    with database.reading() as cursor:
+        return waiting(cursor)
+
+
+def _settle(session: "Session", progress: Callable[[str], None]) -> None:
+    if session.joined or (session.adapters.kafka is not None and _a_worker_lives(session)):
+        _await(session, progress)
+        return
+    if session.adapters.kafka is not None:
+        _work_here(session, progress)
+        return
+    from infra.drivers.process.worker_role import worker_of  # noqa: PLC0415  # 0.5 s that a joined session need not wait
+
+    worker = worker_of(session)
+    log = session.log()
+    session.vault().hold_lease()  # else every key is read again
+    with (
+        closing(Database(session.dsn, "touchfold settle", Lane.WORK)) as database,
+        _ending(worker.build, worker.live.services),
+    ):
+        while worker.step():
+            progress(_look(database, 0).told(sum(log.ends())))
+
+
+@contextmanager
+def _ending(builder: "Build", services: "Services") -> Iterator[None]:
+    """The next to work in this process is another worker: this one leaves no lock and no connection of its own."""
+    try:
+        yield
+    finally:
+        builder.resign()
+        services.store.close()
+
+
+def _a_worker_lives(session: "Session") -> bool:
+    """Whether a worker of the cluster runs, on whatever machine."""
+    from infra.adapters.postgres.presence import present  # noqa: PLC0415  # of a cluster alone
+
+    with closing(Database(session.dsn, "touchfold settle", Lane.WORK)) as database:
+        return any(each.role == "worker" for each in present(database))
+
+
+def _work_here(session: "Session", progress: Callable[[str], None]) -> None:
+    """As the only worker of a cluster: every partition of the topic is ours until all is applied and decided."""
+    from infra.drivers.process.worker_role import shared_worker_of  # noqa: PLC0415
+    from processors.live.shared_worker import work_off  # noqa: PLC0415
+
+    session.vault().hold_lease()
+    worker = shared_worker_of(session)
+    log = worker.services.log
+    ends, tails = accepted_ends(log), Tails(log)
+    with (
+        closing(Database(session.dsn, "touchfold settle", Lane.WORK)) as database,
+        _ending(worker.builder, worker.services),
+    ):
+
+        def done(state: _State) -> bool:
+            work_off(worker, lambda: progress(_look(database, 0).told(sum(log.ends()))))
+            folded = _look(database, 0).folded
+            tails.cut(ends, folded)
+            return not tails.held
+
+        _until(database, _ALL, done, lambda seen: progress(seen.told(sum(ends))), lambda: None, tails)
+
+
+def _await(session: "Session", progress: Callable[[str], None]) -> None:
+    """Positions first, then the marks they left: one statement sees both as of one instant."""
+    with closing(Database(session.dsn, "touchfold settle", Lane.WORK)) as database:
+        log = session.log()
+        ends = accepted_ends(log)
+        total = sum(ends)
+        tails = None if session.adapters.kafka is None else Tails(log)
+
+        def folded(state: _State) -> bool:
+            if state.building is not None:
+                return False
+            wanted = ends if tails is None else tails.cut(ends, state.folded)
+            # a topic may be given partitions meanwhile: whoever looked first knows fewer, and those were empty
+            places = enumerate(zip_longest(state.folded, wanted, fillvalue=0))
+            return all(at >= end or partition in state.waits for partition, (at, end) in places)
+
+        check_room = partial(session.disk.check, WORKER)
+        state = _until(database, _ALL, folded, lambda seen: progress(seen.told(total)), check_room, tails)
+        for _ in range(ROUNDS):
+            if state.newest == 0:
+                return
+            state = _until(database, state.newest, _is_decided, lambda _seen: None, check_room)
+
+
+def _is_decided(state: _State) -> bool:
+    return not state.waiting or state.refolds_wait
+
+
+def _until(
+    database: Database,
+    up_to: int,
+    done: Callable[[_State], bool],
+    tell: Callable[[_State], None],
+    check_room: Callable[[], None],
+    tails: Tails | None = None,
+) -> _State:
+    last: _State | None = None
+    since = time.monotonic()
+    while True:
+        state = _look(database, up_to)
+        if done(state):
+            return state
+        if state != last:
+            last, since = state, time.monotonic()
+            tell(state)
+        elif time.monotonic() - since > FULL_S:
+            check_room()
+        if time.monotonic() - since > PATIENCE_S:
+            held = () if tails is None else sorted(tails.held.items())
+            waits = [open_transaction(partition, *place) for partition, place in held]
+            why = "; ".join(f"{each.told()}. Do: {each.remedy}" for each in waits)
+            raise StoreUnavailable(
+                f"nothing was applied for {PATIENCE_S:.0f} s: "
+                + (why or "look at the worker's lines in the log of touchfold up")
+            )
+        time.sleep(LOOK_S)
+
+
+def _look(database: Database, up_to: int) -> _State:
+    with database.transaction() as cursor:
+        cursor.execute(_STATE, (up_to,))
+        row = cursor.fetchone()
+    if row is None:
+        raise StoreUnavailable("there is no live revision: see touchfold doctor")
+    folded, marks, newest, building, waits, refolds_wait = row
+    shown: Sequence[float] | None = building
+    return _State(
+        *([int(at) for at in folded or ()], int(marks), int(newest)),
+        None if shown is None else (shown[0], shown[1]),
+        frozenset(waits or ()),
+        bool(refolds_wait),
+    )

@@ -1,0 +1,76 @@
+"""Puts an importer's services together from a session."""
+
+import json
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING, Any
+
+from infra.adapters.postgres.control import PostgresControl
+from infra.adapters.postgres.dead_letters import PostgresDeadLetters
+from infra.adapters.postgres.imports import PostgresImports
+from infra.adapters.postgres.sources import PostgresSources
+from infra.app.accepting import acceptor_of
+from ingest.files.importer import Services
+from processors.rebuild.definitions import apply_files, stored
+from schemas.definitions import Definitions
+from schemas.errors import DefinitionsInvalid, Problem
+from schemas.mapping import FileMapping
+
+if TYPE_CHECKING:
+    from infra.app.bootstrap import Session
+
+
+@contextmanager
+def services_of(session: "Session") -> Iterator[Services]:
+    """Connections of their own, closed at the end; with them goes the import's lock."""
+    vault = session.vault()
+    with (
+        closing(PostgresImports(session.dsn)) as store,
+        closing(PostgresDeadLetters(session.dsn)) as letters,
+        closing(PostgresSources(session.dsn, unknown=session.unknown_clear)) as sources,
+    ):
+        yield Services(
+            acceptor=acceptor_of(session),
+            vault=vault,
+            sealer=vault,
+            log=session.log(),
+            store=store,
+            letters=letters,
+            clock=session.door_clock,
+            daily_token=vault.daily_token,
+            declared=sources.declared(),
+            check_disk=session.disk.check,
+        )
+
+
+def declare(session: "Session", mapping: FileMapping, name: str) -> bool:
+    """Declare what a mapping says of fields being personal or not; True where that was not defined before.
+
+    Raises DefinitionsInvalid where definitions say otherwise: a person decides, not the last file.
+    """
+    patch = mapping.declared()
+    if not patch:
+        return False
+    with closing(PostgresControl(session.dsn)) as control:
+        problems = _contradictions(stored(control.newest()), patch)
+        if problems:
+            raise DefinitionsInvalid(f"{name}: {problems[0].path} {problems[0].reason}", problems)
+        return apply_files(control, [(name, json.dumps(patch))], session.clock.now()).revision is not None
+
+
+def _contradictions(defs: Definitions, patch: dict[str, dict[str, Any]]) -> list[Problem]:
+    """What a mapping declares and definitions declare otherwise."""
+    found: list[Problem] = []
+    for event, own in patch.get("properties", {}).items():
+        known = defs.properties.get(event, {})
+        found += [_other(f"properties.{event}.{prop}", known[prop].personal) for prop, each in own.items()
+                  if prop in known and known[prop].personal != each["personal"]]  # fmt: skip
+    for trait, each in patch.get("traits", {}).items():
+        if trait in defs.traits and defs.traits[trait].personal != each["personal"]:
+            found.append(_other(f"traits.{trait}", defs.traits[trait].personal))
+    return found
+
+
+def _other(path: str, personal: bool) -> Problem:
+    said = "personal" if personal else "not personal"
+    return Problem(path, f"is defined to be {said}: correct the mapping, or apply another definition first")

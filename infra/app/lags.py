@@ -1,0 +1,97 @@
+"""How far each role is behind, and which is missing: for `/metrics` and the doctor. What cannot be known is None."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from datetime import datetime
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from infra.adapters.postgres.database import Database
+from infra.adapters.postgres.roles import Role, Unpublished, roles, unpublished
+from infra.app.checks import Finding
+from schemas.ports import EventLog
+from schemas.record import received_us, to_us
+
+if TYPE_CHECKING:
+    from infra.app.bootstrap import Session
+
+ARCHIVE_LATE_S: Final = 300.0  # a file is written after a minute
+PUBLISH_LATE_S: Final = 30.0  # for a moment some always wait
+
+
+class Lags(NamedTuple):
+    """`inbox`: records; `archive_s`: age of the oldest record that no file holds; `folded`: accepted, not applied."""
+
+    roles: Mapping[str, Role]
+    unpublished: Unpublished
+    inbox: int | None
+    archive_s: float | None
+    folded: int | None
+
+
+def oldest_unarchived_s(log: EventLog, archived: Sequence[int], now: datetime) -> float:
+    """How old the oldest record is that no file holds; 0 when there is none. Raises StoreUnavailable."""
+    ages = [0.0]
+    for partition in range(log.partitions):
+        found = log.read(partition, archived[partition] if partition < len(archived) else 0, 1)
+        received = received_us(found[0].value) if found else None
+        if received is not None:
+            ages.append((to_us(now) - received) / 1e6)
+    return max(ages)
+
+
+def lags_of(here: "Session", database: Database) -> Lags:
+    """Of a cluster, for a command: each question may take as long as it takes. Raises StoreUnavailable."""
+    from infra.adapters.archive.reading_log import Tails, accepted_ends  # noqa: PLC0415
+    from infra.adapters.kafka.inbox_lag import InboxLag  # noqa: PLC0415  # of a cluster alone
+    from infra.app.archive import archive_of  # noqa: PLC0415  # pyarrow's 60 MB
+    from infra.app.checks import noted_offsets  # noqa: PLC0415
+
+    assert here.adapters.kafka is not None, "asked of a cluster alone"
+    log = here.log()
+    with database.reading() as cursor:
+        cursor.execute(
+            "select coalesce(array_agg(next_offset order by partition), '{}') from progress"
+            " where revision = (select revision from revisions where state = 'live')"
+        )
+        row = cursor.fetchone()
+    applied = row[0] if row else []
+    ends = Tails(log).cut(accepted_ends(log), applied)
+    archived = archive_of(here).next_offsets() or [at for _, at in noted_offsets(database)]
+    with closing(InboxLag(here.adapters.kafka)) as inbox:
+        waiting = inbox()
+    return Lags(
+        roles(database),
+        unpublished(database),
+        waiting,
+        oldest_unarchived_s(log, archived, here.door_clock.now()),
+        max(0, sum(ends) - sum(applied)),
+    )
+
+
+def missing(lags: Lags) -> Iterator[Finding]:
+    """A finding for each role that something waits for and nobody does. No `serve` is fine: nothing waits for it."""
+    alive = {name: each.alive for name, each in lags.roles.items()}
+    wants = (
+        ("inbox", "ingest", bool(lags.inbox), f"{lags.inbox or 0:,} records of the inbox topic wait"),
+        ("worker", "worker", bool(lags.folded) or any(alive.values()), f"{lags.folded or 0:,} events wait"),
+        (
+            *("archive", "archive", (lags.archive_s or 0) > ARCHIVE_LATE_S),
+            f"the oldest event that no file holds is {lags.archive_s or 0:,.0f} s old",
+        ),
+        (
+            *("publish", "publish", (lags.unpublished.oldest_s or 0) > PUBLISH_LATE_S),
+            f"{lags.unpublished.changes:,} changes wait to be published",
+        ),
+    )
+    for role, command, wanted, what in wants:
+        if wanted and not alive.get(role):
+            fix = f"start touchfold {command} on a machine, and read its lines when it ends"
+            yield Finding(f"role {role}", False, f"{what}, and no {role} process lives", fix)
+    silent = {name: each.silent for name, each in lags.roles.items() if each.silent}
+    told = ", ".join(f"{count} {name}" for name, count in alive.items() if count) or "none lives"
+    if silent:
+        names = ", ".join(f"{count} {name}" for name, count in silent.items())
+        fix = "read the lines of the machine that it ran on; what is not started again is forgotten after a day"
+        yield Finding("roles", False, f"{told}; ended without a word, and not started again: {names}", fix)
+    else:
+        yield Finding("roles", True, told)

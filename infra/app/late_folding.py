@@ -1,0 +1,62 @@
+"""Puts together what applies records late: for dead letters of records that can be read after an upgrade."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING
+
+from infra.adapters.postgres.records import PostgresRecords
+from infra.drivers.process.worker_role import services_of
+from processors.live.dead_letters import letter_key
+from processors.live.late_fold import fold_late
+from processors.live.worker import Compiled, Services, folder_of
+from schemas.errors import KeyMissing, ReaderTooOld, RecordUnreadable, SealBroken
+from schemas.record import CURRENT, Reader
+
+if TYPE_CHECKING:
+    from infra.app.bootstrap import Session
+
+
+class LateFolding:
+    """For many letters one after another: a revision is compiled once. Of one thread; `late_folding` makes one."""
+
+    def __init__(self, session: "Session", services: Services, reader: Reader) -> None:
+        self._records = PostgresRecords(session.database("touchfold record"))
+        self._services = services
+        self._reader = reader
+        self._sharded = session.adapters.kafka is not None
+        self._compiled: Compiled | None = None
+        self._places: Mapping[bytes, tuple[int, int]] = {}  # by letter, where what was set aside lies
+
+    def fold(self, letter: bytes) -> bool:
+        """Apply the record whose dead letter has this id; False when it still cannot be read.
+
+        Raises StoreUnavailable.
+        """
+        if letter not in self._places:  # the first one, or one that was set aside since
+            self._places = {letter_key(*place): place for place in self._records.quarantined()}
+        place = self._places.get(letter)
+        if place is None:
+            return True  # it was applied meanwhile
+        folder = folder_of(self._services, self._live(), {}, sharded=self._sharded)
+        found = self._services.log.fetch([place])
+        try:
+            for record in found:
+                fold_late(folder, record)
+        except (KeyMissing, ReaderTooOld, RecordUnreadable, SealBroken):
+            return False
+        return bool(found)
+
+    def _live(self) -> Compiled:
+        """Asked for each letter: another revision may have gone live since the last one."""
+        live, services = self._services.control.live(), self._services
+        if self._compiled is None or self._compiled.revision.revision != live.revision:
+            self._compiled = Compiled.of(live, services.time_zone, services.currency, services.order_cap, self._reader)
+        return self._compiled
+
+
+@contextmanager
+def late_folding(session: "Session", reader: Reader = CURRENT) -> Iterator[LateFolding]:
+    """Its store has a connection of its own, which is closed at the end."""
+    services = services_of(session)
+    with closing(services.store):
+        yield LateFolding(session, services, reader)

@@ -1,0 +1,86 @@
+"""The reading side put together on a session: what the API, the commands and the UI call. Opens nothing itself."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from infra.adapters.archive.reading_log import CachedLog, PerThreadLog
+from infra.adapters.phones import Phones
+from infra.adapters.postgres.log_order import LogOrder
+from infra.adapters.postgres.reads import FeedBell, PostgresReads
+from infra.app.bootstrap import Session
+from query.changes import Changes
+from query.people.cards import Cards
+from query.people.events import Events
+from query.people.listing import Listing
+from query.people.profiles import Profiles
+from query.people.search import Search
+from query.people.timeline import Timeline
+from query.segments.segments import Segments
+from query.views import Views
+from schemas.identifiers import PhoneForm
+from schemas.ports import Clock, EventLog, Sealer, Vault
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Any thread may call any of these. `close` when none does any more."""
+
+    profiles: Profiles
+    segments: Segments
+    changes: Changes
+    events: Events
+    timeline: Timeline
+    search: Search
+    listing: Listing
+    bell: FeedBell
+    reads: PostgresReads
+    log: EventLog
+    cached: CachedLog | None
+
+    def close(self) -> None:
+        self.bell.close()
+        self.reads.close()
+        if self.cached is not None:
+            self.cached.close()
+
+
+def make_reading(
+    dsn: str,
+    vault: Vault,
+    sealer: Sealer,
+    clock: Clock,
+    phone: PhoneForm,
+    log: Callable[[], EventLog],
+    *,
+    remote: bool = False,
+) -> Reading:
+    """The reading side of a main database and its vault. `log`: a new one for each thread; who gives it closes them.
+
+    `remote`: the log is elsewhere than the database, so records are kept at hand and ordered here.
+    """
+    shared = PerThreadLog(log)
+    cached = CachedLog(shared) if remote else None
+    events: EventLog = cached or shared
+    reads = PostgresReads(dsn, order=LogOrder(cached) if cached else None)
+    views = Views(reads)
+    cards = Cards(vault, sealer, events, clock)
+    return Reading(
+        profiles=Profiles(views, vault, sealer, events, clock, phone),
+        segments=Segments(views, clock),
+        changes=Changes(reads),
+        events=Events(reads, vault, events),
+        timeline=Timeline(reads, vault, sealer, events),
+        search=Search(views, cards, vault, phone),
+        listing=Listing(views, cards),
+        bell=FeedBell(dsn),
+        reads=reads,
+        log=events,
+        cached=cached,
+    )
+
+
+def reading_of(session: Session) -> Reading:
+    """The reading side of a session; `close` it before the session ends."""
+    vault = session.vault()
+    remote = session.adapters.kafka is not None
+    return make_reading(session.dsn, vault, vault, session.clock, Phones(session.region), session.log, remote=remote)

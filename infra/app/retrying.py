@@ -1,0 +1,154 @@
+"""Dead letters sent again, for the command and the API: each goes through acceptance as if it came now."""
+
+import threading
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import ExitStack
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final
+from uuid import UUID
+
+from infra.adapters.postgres.dead_letters import PostgresDeadLetters
+from infra.adapters.postgres.sources import PostgresSources
+from infra.app.accepting import acceptor_of
+from ingest.accept.accept import Accepted
+from ingest.accept.retry import accept_again
+from ingest.requests import inbox
+from schemas.dead_letters import DeadLetter
+from schemas.errors import NotFound
+from schemas.record import uuid_text
+from schemas.sources import Source, source_of
+from schemas.waits import SET_ASIDE, UNREADABLE
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from infra.app.bootstrap import Session
+    from infra.app.late_folding import LateFolding
+
+
+FOLD_STAGE: Final = "fold"
+FOLDED_LATE: Final = (UNREADABLE, SET_ASIDE)
+
+
+class Retrying:
+    """Any thread may call. A letter is appended before it is marked, so a crash repeats and loses nothing."""
+
+    def __init__(self, here: "Session") -> None:
+        self._vault = here.vault()
+        self._now = here.door_clock.now
+        self._store = PostgresDeadLetters(here.dsn)
+        self._acceptor = acceptor_of(here)
+        self._log = here.log()
+        self._sources = PostgresSources(here.dsn, unknown=here.unknown_clear)
+        self._lock = threading.Lock()
+        self._here = here
+        self._check_disk = here.disk.check
+
+    def list(self, state: str, limit: int) -> list[DeadLetter]:
+        """The newest letters of a state, without their sealed bytes."""
+        with self._lock:
+            return self._store.list(state, limit)
+
+    def every(self, stages: Collection[str], rule: str) -> Iterator[DeadLetter]:
+        """All open letters of these stages, or by this rule, with their content, a page in memory at a time."""
+        for each in self._store.each("open"):
+            if (each.stage in stages or each.rule == rule) and (found := self._store.get(each.id)) is not None:
+                yield found[0]
+
+    def get(self, letter: str) -> tuple[DeadLetter, str]:
+        """A letter and its state. Raises NotFound."""
+        try:
+            key = UUID(letter).bytes
+        except ValueError:
+            key = b""
+        with self._lock:
+            found = self._store.get(key) if key else None
+        if found is None:
+            raise NotFound(f"there is no dead letter {letter}: see dead-letters list")
+        return found
+
+    def run(self, rows: Iterable[DeadLetter], source: str | None = None) -> dict[str, Any]:
+        """{"accepted": n, "refused": [ids], "gone": n}. Raises BadRequest for letters that were in the log already.
+
+        `source`: whose the messages of the inbox are, whatever their write keys say. Raises NotFound for no source.
+        """
+        accepted, gone, refused = 0, 0, []
+        with self._lock, ExitStack() as opened:
+            late: LateFolding | None = None
+            owner = None if source is None else self._source(source)
+            for row in rows:
+                (plain,) = self._vault.open_many([(row.seal_key, row.sealed, row.id)])
+                if plain is None:
+                    self._store.mark(row.id, "erased")
+                    gone += 1
+                elif row.stage == FOLD_STAGE and row.rule in FOLDED_LATE:
+                    late = late or opened.enter_context(_late_folding(self._here))
+                    if self._fold_late(row, late):
+                        accepted += 1
+                    else:
+                        refused.append(uuid_text(row.id))
+                elif self._again(row, plain, owner):
+                    accepted += 1
+                else:
+                    refused.append(uuid_text(row.id))
+        return {"accepted": accepted, "refused": refused, "gone": gone}
+
+    def _source(self, name: str) -> Source:
+        for each in self._sources.list():
+            if each.name == name:
+                return source_of(name, each.settings)
+        raise NotFound(f"there is no source {name!r}: see source list")
+
+    def _again(self, row: DeadLetter, plain: bytes, owner: Source | None) -> bool:
+        """True when all of it is in the log now (or its person is suppressed: then it is done with, too)."""
+        self._check_disk()
+        now = self._now()
+        if row.stage == inbox.STAGE:
+            result = self._message_again(row, plain, owner, now)
+        else:
+            result = accept_again(row, plain, self._acceptor, self._sources.declared(), now)
+        if result is None:
+            self._store.mark(row.id, "open")
+            return False
+        if result.pending:
+            self._log.append(result.pending)
+        self._store.insert(result.dead, result.suppressed, now)
+        same = any(letter.id == row.id for letter in result.dead)
+        self._store.mark(row.id, "open" if same else "retried")  # else new letters stand for what was refused
+        return not result.dead
+
+    def _fold_late(self, row: DeadLetter, late: "LateFolding") -> bool:
+        """A record of the log that was set aside, applied where it lies; False when it still cannot be read."""
+        done = late.fold(row.id)
+        self._store.mark(row.id, "retried" if done else "open")
+        return done
+
+    def _message_again(self, row: DeadLetter, plain: bytes, owner: Source | None, now: datetime) -> Accepted | None:
+        """The items of a message of the inbox; None when the message is refused as a whole again."""
+        message = inbox.message_again(plain)
+        opened = inbox.open_message(message, self._sources, now, seen_at=row.received_at, source=owner)
+        return self._acceptor.accept_many([opened.call])[0] if isinstance(opened, inbox.Opened) else None
+
+    def close(self) -> None:
+        self._store.close()
+        self._sources.close()
+
+
+def _late_folding(here: "Session") -> "AbstractContextManager[LateFolding]":
+    from infra.app.late_folding import late_folding  # noqa: PLC0415  # the processors take 0.4 s to import
+
+    return late_folding(here)
+
+
+def described(letter: DeadLetter) -> dict[str, Any]:
+    """The JSON of contracts: a letter without its content."""
+    return {
+        "id": uuid_text(letter.id),
+        "stage": letter.stage,
+        "rule": letter.rule,
+        "path": letter.path,
+        "reason": letter.reason,
+        "source": letter.source,
+        "received_at": letter.received_at.isoformat().replace("+00:00", "Z"),
+        "event_id": None if letter.event_id is None else uuid_text(letter.event_id),
+    }

@@ -1,0 +1,473 @@
+"""The door over HTTP: raw ASGI in front, two threads behind it, one commit for all requests that wait.
+
+The event loop reads bodies and answers. The accept thread decodes, asks the vault once for all waiting requests and
+seals. The commit thread writes everything that is ready in one COPY. An answer of 200 leaves after that commit; an
+error of it is a 503 for every request of the group.
+"""
+
+import asyncio
+import logging
+import threading
+from collections.abc import Awaitable, Callable, MutableMapping, MutableSequence, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from math import ceil
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+
+from ingest.accept.accept import Accepted, Acceptor
+from ingest.accept.canonical import MAX_BODY_BYTES
+from ingest.requests.bodies import call_of
+from ingest.requests.routes import HttpRequest, Job, Reply, answer, error_reply, nothing_here, open_request, preflight
+from schemas.dead_letters import DeadLetter
+from schemas.errors import BadRequest, KeyMissing, StoreUnavailable, TooLarge, TooMany, TouchfoldError
+from schemas.failpoints import failpoint
+from schemas.ports import EventLog
+from schemas.record import Pending
+from schemas.sources import Source, Sources
+
+if TYPE_CHECKING:
+    from infra.adapters.machine.meter import Meter
+    from infra.adapters.machine.shared_buckets import SharedBuckets
+    from infra.app.bootstrap import Session
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+_READ: Final = {
+    name.encode(): name
+    for name in ("authorization", "content-encoding", "content-length", "origin", "sentat", "x-write-key")
+}
+"""The request headers that somebody reads."""
+_log = logging.getLogger("touchfold.door")
+
+
+Take = Callable[[str, float, float, float], float]
+"""(bucket, its rate, its size, what is taken) -> seconds to wait; 0.0: it is taken."""
+
+
+class LetterStore(Protocol):
+    """Where dead letters and refused event keys are kept; durable when `insert` returns."""
+
+    def insert(self, letters: Sequence[DeadLetter], suppressed: Sequence[bytes], at: datetime) -> None: ...
+
+
+class Limits(NamedTuple):
+    """Back-pressure. What waits is bounded, so memory is: about 6 times `waiting_bytes` at the worst."""
+
+    waiting_bytes: int = 32_000_000
+    waiting_requests: int = 2_000
+    group_events: int = 5_000  # of one commit; COPY costs 10 µs a row from 100 rows on
+    group_bytes: int = 4_000_000  # of bodies taken into one acceptance
+    deadline_s: float = 10.0  # from the whole body to the answer
+    body_s: float = 20.0  # for the whole body to come
+
+
+class Counters(NamedTuple):
+    """Since the start, for /metrics."""
+
+    requests: int
+    accepted: int
+    dead_letters: int
+    suppressed: int
+    refused: int  # requests answered 4xx
+    unavailable: int  # requests answered 503
+
+
+class Busy(StoreUnavailable):
+    """Too much waits already."""
+
+    code = "busy"
+
+
+class TooSlow(BadRequest):
+    """The body did not come in time."""
+
+    code = "body_too_slow"
+    status = 408
+
+
+class InternalError(TouchfoldError):
+    """A mistake of ours, logged with its place; the sender may try again."""
+
+    code = "internal"
+    status = 500
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """A request between its body and its answer."""
+
+    request: HttpRequest | None  # None once it was opened: its body is not kept
+    origin: str | None
+    future: "asyncio.Future[Reply]"
+    loop: asyncio.AbstractEventLoop
+    size: int
+    job: Job | None = None
+    accepted: Accepted | None = None
+    reply: Reply | None = None
+
+
+class Door:
+    """An ASGI application. `check_disk` raises DiskFull; cheap, it is asked for each request.
+
+    `counts`: where `Counters` are kept, which may be shared memory; `refused` hears the status of each refusal. `take`
+    keeps the rates of sources, as `SharedBuckets.take` does.
+
+    `log` and `letters` are used by the commit thread alone, `acceptor` and `sources` by the accept thread. Threads
+    start with the first request and end with `close`.
+    """
+
+    def __init__(
+        self,
+        acceptor: Acceptor,
+        sources: Sources,
+        log: EventLog,
+        letters: LetterStore,
+        now: Callable[[], datetime],
+        *,
+        check_disk: Callable[[], None] = lambda: None,
+        limits: Limits = Limits(),  # noqa: B008  # a tuple of constants
+        counts: MutableSequence[int] | None = None,
+        refused: Callable[[int], None] = lambda _status: None,
+        take: Take = lambda _name, _rate, _burst, _cost: 0.0,
+    ) -> None:
+        self._acceptor = acceptor
+        self._sources = sources
+        self._log = log
+        self._letters = letters
+        self._now = now
+        self._check_disk = check_disk
+        self._limits = limits
+        self._take = take
+        self._to_accept = _Queue()
+        self._to_commit = _Queue()
+        self._threads: list[threading.Thread] = []
+        self._starting = threading.Lock()
+        self._waiting_bytes = 0
+        self._waiting_requests = 0
+        self._counts = [0, 0, 0, 0, 0, 0] if counts is None else counts
+        self._refused = refused
+
+    @property
+    def counters(self) -> Counters:
+        return Counters(*self._counts)
+
+    def close(self) -> None:
+        """Answer what waits, end the threads."""
+        self._to_accept.close()
+        for thread in self._threads:
+            thread.join(self._limits.deadline_s)
+            self._to_commit.close()
+        self._threads.clear()
+
+    # ---------------------------------------------------------------- in the event loop
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        headers = {_READ[name]: value.decode("latin-1") for name, value in scope["headers"] if name in _READ}
+        method: str = scope["method"]
+        if method == "OPTIONS":
+            await _send(send, preflight(headers))
+            return
+        origin = headers.get("origin")
+        try:
+            reply = await self._handle(scope, headers, method, receive)
+        except TouchfoldError as err:
+            reply = error_reply(err, origin)
+            self._count(reply.status)
+        except _Gone:
+            return
+        await _send(send, reply)
+
+    async def _handle(self, scope: Scope, headers: dict[str, str], method: str, receive: Receive) -> Reply:
+        path: str = scope["path"]
+        if call_of(path) is None or method != "POST":
+            raise nothing_here(method)
+        length = headers.get("content-length", "")
+        self._check_room(int(length) if length.isdecimal() else 0)
+        self._check_disk()
+        body = await self._body(receive)
+        self._check_room(len(body))
+        return await self._submit(HttpRequest(method, path, scope["query_string"].decode("latin-1"), headers, body))
+
+    def _check_room(self, size: int) -> None:
+        if size > MAX_BODY_BYTES:
+            raise TooLarge(f"the body is larger than {MAX_BODY_BYTES} bytes")
+        limits = self._limits
+        if self._waiting_requests >= limits.waiting_requests or self._waiting_bytes + size > limits.waiting_bytes:
+            raise Busy("more waits than is taken at once: send again", retry_after_s=1)
+
+    async def _body(self, receive: Receive) -> bytes:
+        """The whole body, in time. What has come of it counts as waiting, so that slow senders are bounded too."""
+        parts: list[bytes] = []
+        size = 0
+        try:
+            async with asyncio.timeout(self._limits.body_s):
+                while True:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        raise _Gone
+                    part: bytes = message.get("body", b"")
+                    if not message.get("more_body", False) and not parts:
+                        return part
+                    parts.append(part)
+                    size += len(part)
+                    self._waiting_bytes += len(part)
+                    if size > MAX_BODY_BYTES:
+                        raise TooLarge(f"the body is larger than {MAX_BODY_BYTES} bytes")
+                    self._check_room(0)
+                    if not message.get("more_body", False):
+                        return b"".join(parts)
+        except TimeoutError as err:
+            raise TooSlow(f"the body did not come within {self._limits.body_s:.0f} s") from err
+        finally:
+            self._waiting_bytes -= size
+
+    async def _submit(self, request: HttpRequest) -> Reply:
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Reply] = loop.create_future()
+        size = len(request.body)
+        self._waiting_bytes += size
+        self._waiting_requests += 1
+        self._start()
+        origin = request.headers.get("origin")
+        self._to_accept.put(_Waiting(request, origin, future, loop, size))
+        timer = loop.call_later(self._limits.deadline_s, self._expire, future, origin)
+        try:
+            return await future
+        finally:
+            timer.cancel()
+
+    def _expire(self, future: "asyncio.Future[Reply]", origin: str | None) -> None:
+        """Too late: the sender may send again. What is stored after this is stored twice, and counts once."""
+        if not future.done():
+            self._count(503)
+            late = StoreUnavailable(f"not stored within {self._limits.deadline_s:.0f} s: send again", retry_after_s=2)
+            future.set_result(error_reply(late, origin))
+
+    def _count(self, status: int) -> None:
+        """A request is answered; in the loop. One that waits too long is answered once, by `_expire`."""
+        self._counts[0] += 1
+        if status >= 400:
+            self._counts[5 if status == 503 else 4] += 1
+            self._refused(status)
+
+    def _settle(self, group: Sequence[_Waiting]) -> None:
+        """In the loop: hand out the replies of a group, one wake-up for all of them."""
+        for waiting in group:
+            self._waiting_bytes -= waiting.size
+            self._waiting_requests -= 1
+            reply = waiting.reply
+            assert reply is not None, "a request is settled with its reply"
+            if not waiting.future.done():
+                self._count(reply.status)
+                waiting.future.set_result(reply)
+
+    # ---------------------------------------------------------------- threads
+
+    def _start(self) -> None:
+        if self._threads:
+            return
+        with self._starting:
+            if not self._threads:
+                work = ((self._accept_group, self._to_accept), (self._commit_group, self._to_commit))
+                self._threads = [
+                    threading.Thread(target=_run, args=each, name=f"door {each[0].__name__}", daemon=True)
+                    for each in work
+                ]
+                for thread in self._threads:
+                    thread.start()
+
+    def _accept_group(self, waiting: list[_Waiting]) -> None:
+        """Work through what waits, in parts of about `group_bytes`."""
+        part: list[_Waiting] = []
+        size = 0
+        for each in waiting:
+            part.append(each)
+            size += each.size
+            if size >= self._limits.group_bytes:
+                self._accept(part)
+                part, size = [], 0
+        if part:
+            self._accept(part)
+
+    def _accept(self, group: list[_Waiting]) -> None:
+        received_at = self._now()
+        jobs: list[_Waiting] = []
+        for waiting in group:
+            self._guard([waiting], partial(self._open, waiting, received_at))
+            if waiting.job is not None:
+                jobs.append(waiting)
+        if jobs and not self._guard(jobs, partial(self._accept_all, jobs), again=len(jobs) > 1):
+            for waiting in jobs:  # one of them makes acceptance fail: find it, and take the others
+                if waiting.reply is None:
+                    self._guard([waiting], partial(self._accept_all, [waiting]))
+        self._to_commit.put(*group)
+
+    def _open(self, waiting: _Waiting, received_at: datetime) -> None:
+        request = waiting.request
+        assert request is not None, "a request is opened once"
+        opened = open_request(request, self._sources, received_at)
+        waiting.request = None
+        if isinstance(opened, Reply):
+            waiting.reply = opened
+        else:
+            self._check_rate(opened.source, len(opened.call.items))
+            waiting.job = opened
+
+    def _check_rate(self, source: Source, events: int) -> None:
+        """Raises TooMany. A request larger than the bucket passes when the bucket is full."""
+        if source.events_per_s is None:
+            return
+        wait_s = self._take(f"source {source.name}", source.events_per_s, source.bucket, events)
+        if wait_s:
+            said = f"more than the {source.events_per_s:g} events a second this source may send"
+            raise TooMany(said, retry_after_s=ceil(wait_s))
+
+    def _accept_all(self, jobs: list[_Waiting]) -> None:
+        calls = [waiting.job.call for waiting in jobs if waiting.job is not None]
+        for waiting, accepted in zip(jobs, self._acceptor.accept_many(calls), strict=True):
+            waiting.accepted = accepted
+
+    def _commit_group(self, waiting: list[_Waiting]) -> None:
+        """Commit what waits, in parts of about `group_events`."""
+        part: list[_Waiting] = []
+        events = 0
+        for each in waiting:
+            part.append(each)
+            events += 0 if each.accepted is None else len(each.accepted.pending)
+            if events >= self._limits.group_events:
+                self._commit(part)
+                part, events = [], 0
+        if part:
+            self._commit(part)
+
+    def _commit(self, group: list[_Waiting]) -> None:
+        ready = [waiting for waiting in group if waiting.accepted is not None and waiting.reply is None]
+        if ready:
+            self._guard(ready, partial(self._store, ready))
+        by_loop: dict[asyncio.AbstractEventLoop, list[_Waiting]] = {}
+        for waiting in group:
+            by_loop.setdefault(waiting.loop, []).append(waiting)
+        for loop, own in by_loop.items():
+            try:
+                loop.call_soon_threadsafe(self._settle, own)
+            except RuntimeError:  # the loop was closed: nobody waits for these answers any more
+                _log.info("the server stopped before %d answers left; what they say is stored", len(own))
+
+    def _store(self, ready: list[_Waiting]) -> None:
+        pending: list[Pending] = []
+        dead: list[DeadLetter] = []
+        suppressed: list[bytes] = []
+        for waiting in ready:
+            assert waiting.accepted is not None, "only accepted requests are stored"
+            pending += waiting.accepted.pending
+            dead += waiting.accepted.dead
+            suppressed += waiting.accepted.suppressed
+        failpoint("door.before_append")
+        self._check_disk()  # again: what waited meanwhile may be 32 MB
+        if dead or suppressed:  # first: should the append fail, the repeat finds them there and adds none
+            self._letters.insert(dead, suppressed, self._now())
+        if pending:
+            self._log.append(pending)
+        failpoint("door.after_append")
+        self._counts[1] += len(pending)
+        self._counts[2] += len(dead)
+        self._counts[3] += len(suppressed)
+        for waiting in ready:
+            assert waiting.job is not None, "what was accepted came of a job"
+            assert waiting.accepted is not None, "only accepted requests are stored"
+            waiting.reply = answer(waiting.job, waiting.accepted)
+
+    def _guard(self, group: list[_Waiting], work: Callable[[], None], *, again: bool = False) -> bool:
+        """Run a step; its error becomes the reply of each of the group. False: it failed and may be tried `again`."""
+        try:
+            work()
+            return True
+        except TouchfoldError as err:
+            failed: TouchfoldError = err
+            if isinstance(err, KeyMissing):  # erased between its look-up and its seal: the repeat finds it gone
+                failed = StoreUnavailable("an identifier was just erased: send again", retry_after_s=1)
+        except Exception:
+            _log.exception("the door failed on a request")
+            if again:
+                return False
+            failed = InternalError("an error of ours; it is in the log", retry_after_s=5)
+        for waiting in group:
+            waiting.reply = error_reply(failed, waiting.origin)
+        return True
+
+
+class _Gone(Exception):  # the sender left before its body was whole: nobody to answer
+    pass
+
+
+class _Queue:
+    """What waits for one thread; it takes all at once. The queue is the interpreter's own: a tenth of a Condition."""
+
+    def __init__(self) -> None:
+        self._items: SimpleQueue[_Waiting | None] = SimpleQueue()  # None: closed
+        self._closed = False
+
+    def put(self, *items: _Waiting) -> None:
+        for item in items:
+            self._items.put(item)
+
+    def take(self) -> list[_Waiting] | None:
+        """All that waits, or None once closed and empty."""
+        taken: list[_Waiting] = []
+        while True:
+            try:
+                item = self._items.get(block=not taken and not self._closed)
+            except Empty:
+                return taken or None
+            if item is None:
+                self._closed = True
+            else:
+                taken.append(item)
+
+    def close(self) -> None:
+        self._items.put(None)
+
+
+def _run(work: Callable[[list[_Waiting]], None], queue: _Queue) -> None:
+    while (taken := queue.take()) is not None:
+        work(taken)
+
+
+async def _send(send: Send, reply: Reply) -> None:
+    length = (b"content-length", b"%d" % len(reply.body))
+    headers = reply.headers if reply.status == 204 else (*reply.headers, length)
+    await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+    await send({"type": "http.response.body", "body": reply.body})
+
+
+def build_door(session: "Session", meter: "Meter", buckets: "SharedBuckets") -> Door:
+    """The door on a session's vault, log and databases. The caller holds the vault's lease."""
+    from infra.adapters.machine.meter import EDGES  # noqa: PLC0415
+    from infra.adapters.phones import Phones  # noqa: PLC0415  # 0.1 s that importing this module need not cost
+    from infra.adapters.postgres.dead_letters import PostgresDeadLetters  # noqa: PLC0415
+    from infra.adapters.postgres.record_gate import RecordGate  # noqa: PLC0415
+    from infra.adapters.postgres.sources import PostgresSources  # noqa: PLC0415
+    from schemas.identifiers import normalise  # noqa: PLC0415
+
+    vault = session.vault()
+    gate = RecordGate(session.database("touchfold record gate"))
+    phones = partial(normalise, phone=Phones(session.region))
+    acceptor = Acceptor(vault, vault, phones, vault.daily_token, version=gate.version)
+    return Door(
+        acceptor,
+        PostgresSources(session.dsn, unknown=session.unknown_clear),
+        session.log(),
+        PostgresDeadLetters(session.dsn),
+        session.door_clock.now,
+        check_disk=session.disk.check,
+        counts=meter.door,
+        refused=partial(meter.refuse, EDGES.index("door")),
+        take=buckets.take,
+    )

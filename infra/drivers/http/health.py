@@ -1,0 +1,199 @@
+"""What /health says: database, log, vault, disk, work, archive. Open, so it names no secret and no person."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+from infra.adapters.archive.reading_log import TimelyEnds, ends_of
+from infra.adapters.ledger.erasures import LedgerFile
+from infra.adapters.machine.transient import GRACE_S, Steady
+from infra.adapters.postgres.connection_pool import Lane
+from infra.adapters.postgres.control import waiting
+from infra.adapters.vault.master_key import read_key
+from infra.app import checks
+from infra.app.checks import Finding, guarded
+from schemas.errors import StoreUnavailable, TouchfoldError
+from schemas.waits import Waiting, open_transaction
+
+if TYPE_CHECKING:
+    from infra.app.bootstrap import Session
+
+FRESH_S: Final = 0.25  # a probe a second costs nothing, a thousand a second cost four queries
+SLOWLY_S: Final = 3.0  # between two looks at what changes rarely: files, keys, a new connection
+AGAIN_S: Final = 1.0  # the same where something was wrong
+_APPLIED: Final = """
+select coalesce(array_agg(next_offset order by partition), '{}') from progress
+where revision = (select revision from revisions where state = 'live')
+"""
+_BROKERS: Final = "see that the brokers run: touchfold doctor"
+_NO_LEASE: Final = "the vault's database does not answer, or was restored: see touchfold doctor"
+
+
+class Health:
+    """Any thread; one looks, the others take what it found. `edges`: what the process serves."""
+
+    def __init__(
+        self,
+        session: "Session",
+        edges: str = "door,api",
+        monotonic: Callable[[], float] = time.monotonic,
+        grace_s: float = GRACE_S,
+    ) -> None:
+        self._session = session
+        self._edges = edges
+        self._database = session.database("touchfold health", Lane.WORK)  # told even while reads wait
+        self._slow_database = session.database("touchfold health slow")
+        self._vault_database = session.vault_database("touchfold health vault")
+        self._timely = None if session.adapters.kafka is None else TimelyEnds(session.log)
+        self._ends = _ends(session) if self._timely is None else self._timely.ends
+        self._writable = Steady(_writable(session), grace_s, monotonic)
+        self._monotonic = monotonic
+        self._lock = threading.Lock()
+        self._advance = checks.Advance(monotonic)
+        self._seen: tuple[float, dict[str, Any]] | None = None
+        self._slow: tuple[float, list[Finding]] | None = None
+        self._slowly_s = SLOWLY_S
+        self._archive: Any = None
+
+    def look(self) -> dict[str, Any]:
+        """{"status", "ready", "database", "log", "vault", "disk_free", "accepted", "applied", "lag", "problems",
+        "waiting"}.
+
+        `accepted` and `lag` are None where the log does not tell.
+
+        `status`: ok; degraded: what comes is taken and answered, but something needs somebody; unavailable. `ready`:
+        whether requests are answered at all. `problems`: [{"check", "detail", "fix"}].
+        """
+        with self._lock:
+            if self._seen is None or self._monotonic() - self._seen[0] > FRESH_S:
+                found = self._look()
+                self._seen = (self._monotonic(), found)
+            return self._seen[1]
+
+    def answer(self) -> tuple[int, dict[str, Any]]:
+        """The HTTP status and body. A cluster's door does not leave its balancer for what another role lacks."""
+        found = self.look()
+        alone = self._session.adapters.kafka is None or self._edges == "door,api"
+        good = found["status"] == "ok" or (found["status"] == "degraded" and not alone)
+        return 200 if good else 503, found
+
+    def _look(self) -> dict[str, Any]:
+        database, log = "ok", "ok"
+        progress: list[int] = []
+        waits: list[Waiting] = []
+        problems: list[Finding] = []
+        try:
+            with self._database.transaction() as cursor:
+                cursor.execute(_APPLIED)
+                row = cursor.fetchone()
+                progress = row[0] if row else []
+                waits = waiting(cursor)
+        except TouchfoldError as err:
+            self._database.close()
+            database = err.code
+            problems.append(Finding("database", False, err.message, "see that PostgreSQL runs: touchfold doctor"))
+        applied = sum(progress)
+        accepted: int | None = None
+        held: dict[int, tuple[int, int]] = {}
+        log_problem: Finding | None = None
+        try:
+            if database != "ok" and self._session.adapters.kafka is None:
+                log = database  # they are one
+            else:
+                accepted = max(applied, sum(self._ends(progress)))
+                held = {} if self._timely is None else self._timely.held
+        except TouchfoldError as err:
+            log = err.code
+            log_problem = Finding("log", False, err.message, _BROKERS)
+        waits += [open_transaction(partition, *place) for partition, place in sorted(held.items())]
+        if self._session.adapters.kafka is not None and "door" in self._edges:
+            cannot = self._writable.problem()  # a moment without is a change of leaders, and the door stays
+            log_problem = None if cannot is None else Finding("log", False, cannot, _BROKERS)
+            log = log if cannot is None else StoreUnavailable.code
+            problems += [] if log_problem is None else [log_problem]
+        vault = "ok" if self._session.vault().has_lease() else "no lease"
+        if vault != "ok":
+            problems.append(Finding("vault", False, "no lease: nothing personal can be kept or read", _NO_LEASE))
+        disk = checks.disk(self._session.disk)
+        serves = not problems
+        if log_problem is not None and log_problem not in problems:
+            problems.append(log_problem)  # the API goes on without
+        if database == "ok":
+            waiting_for_others = sum(end - first for first, end in held.values())
+            ours = None if accepted is None else max(applied, accepted - waiting_for_others)
+            problems += [each for each in (checks.records(waits), *self._others(ours, applied)) if not each.ok]
+        taken = serves and (disk.ok or "door" not in self._edges)
+        problems += [] if disk.ok else [disk]
+        return {
+            "status": ("degraded" if problems else "ok") if taken else "unavailable",
+            "ready": serves,
+            "database": database,
+            "log": log,
+            "vault": vault,
+            "disk_free": round(self._session.disk.free(), 4),
+            "accepted": accepted,
+            "applied": applied,
+            "lag": None if accepted is None else accepted - applied,
+            "waiting": [each.answer() for each in waits],
+            "problems": [{"check": each.check, "detail": each.detail, "fix": each.fix} for each in problems],
+        }
+
+    def _others(self, accepted: int | None, applied: int) -> Iterator[Finding]:
+        if accepted is not None:
+            yield self._advance.look(accepted, applied)
+        if self._slow is None or self._monotonic() - self._slow[0] > self._slowly_s:
+            found = [guarded(name, partial(_twice, check)) for name, check in self._slow_checks()]
+            self._slow = (self._monotonic(), found)
+            self._slowly_s = SLOWLY_S if all(each.ok for each in found) else AGAIN_S
+        yield from self._slow[1]
+
+    def _slow_checks(self) -> Iterator[tuple[str, Callable[[], Finding]]]:
+        session, database = self._session, self._slow_database
+        yield "connections", partial(checks.connections, session.dsn)
+        yield "pages", partial(checks.checksums, database)
+        key = None if session.settings.master_key else partial(read_key, session.data)
+        yield "vault", partial(checks.vault, database, self._vault_database, key)
+        if session.settings.database is None and "api" in self._edges:
+            yield "backups", self._look_at_backups
+        if "api" in self._edges:  # a cluster's door has neither
+            yield "archive", self._look_at_archive
+            if session.adapters.kafka is None:  # else each machine has the ledger of what it erased
+                yield "ledger", partial(checks.ledger, database, LedgerFile.of(session.ledger_folder))
+
+    def _look_at_backups(self) -> Finding:
+        from infra.app.backup_checks import backups  # noqa: PLC0415  # pyarrow's 60 MB
+
+        session = self._session
+        now = session.door_clock.now()
+        return backups(self._vault_database, session.settings, session.time_zone, now, runs=session.joined)
+
+    def _look_at_archive(self) -> Finding:
+        if self._archive is None:
+            from infra.app.archive import archive_of  # noqa: PLC0415  # pyarrow's 60 MB
+
+            self._archive = archive_of(self._session)
+        return checks.archive(self._archive, self._slow_database)
+
+
+def _twice(check: Callable[[], Finding]) -> Finding:
+    """Again after an outage, which may be a connection of before a restart of PostgreSQL."""
+    try:
+        return check()
+    except StoreUnavailable:
+        return check()
+
+
+def _writable(session: "Session") -> Callable[[], None]:
+    if session.adapters.kafka is None:
+        return lambda: None  # the database's answer is the log's
+    from infra.adapters.kafka.writable import events_writable  # noqa: PLC0415  # of a cluster alone
+
+    return events_writable(session.adapters.kafka)
+
+
+def _ends(session: "Session") -> Callable[[Sequence[int]], list[int]]:
+    """Where a log in PostgreSQL ends, by a query of its own connection."""
+    log = session.log()
+    return lambda _applied: ends_of(log)

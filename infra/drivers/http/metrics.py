@@ -1,0 +1,366 @@
+"""`/metrics` in Prometheus' text format: the edges' counters, lag, letters, sizes, erasures, the worker's heartbeat.
+
+A token of any role may read it: it names no person. What PostgreSQL knows is asked at most once a second.
+"""
+
+import json
+import threading
+import time
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, MutableMapping
+from contextlib import closing, nullcontext
+from datetime import datetime
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any, Final
+
+from infra.adapters.backup.notes import BackupNotes
+from infra.adapters.machine.deadline import Timely
+from infra.adapters.machine.meter import BUCKETS, EDGES, Meter, Totals
+from infra.adapters.postgres.connection_pool import pool_figures
+from infra.adapters.postgres.database import Database
+from infra.adapters.postgres.log import PostgresLog
+from infra.adapters.postgres.reads import PerThread
+from infra.adapters.postgres.roles import roles, unpublished
+from infra.app.lags import oldest_unarchived_s
+from schemas.errors import StoreUnavailable, TouchfoldError, Unauthorized
+from schemas.waits import Waiting
+
+if TYPE_CHECKING:
+    from infra.adapters.kafka.access import KafkaAccess
+    from infra.drivers.http.api.core import Api
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+FRESH_S: Final = 1.0
+DOOR_EDGE: Final = EDGES.index("door")
+API_EDGE: Final = EDGES.index("api")
+_WAITS: Final = "/api/v1/changes"  # as long as the asker likes; they tell nothing of our speed
+_MORE: Final = """
+select (select count(*) from jobs where kind = 'erase' and finished_at is not null),
+    (select coalesce(max(seq), 0) from audit_log),
+    (select coalesce(max(seq), 0) from feed_batches),
+    (select count(*) from sessions where ended_at is null and expires_at > now()),
+    (select extract(epoch from clock_timestamp() - max(state_change)) from pg_stat_activity
+        where datname = current_database() and application_name = 'touchfold worker'),
+    (select count(*) from pg_stat_activity where backend_type = 'client backend'),
+    current_setting('max_connections')::integer
+"""
+_LETTERS: Final = "select stage, count(*) from dead_letters where state = 'open' group by stage order by stage"
+HELP: Final[Mapping[str, tuple[str, str]]] = {
+    "events_accepted_total": ("counter", "Records in the log: accepted and durable"),
+    "events_applied_total": ("counter", "Records of the log that are folded"),
+    "events_decided_total": ("counter", "Records of the log that are decided"),
+    "events_archived_total": ("counter", "Records of the log that are in the archive"),
+    "lag_events": ("gauge", "Records accepted and not yet decided"),
+    "partition_lag_events": ("gauge", "Records accepted and not yet applied, by partition"),
+    "archive_lag_events": ("gauge", "Records accepted that no file of the archive holds; absent: not known"),
+    "archive_lag_seconds": ("gauge", "Age of the oldest record that no file of the archive holds; absent: not known"),
+    "inbox_lag_records": ("gauge", "Records of the inbox topic that nobody has taken; absent: not known, or no Kafka"),
+    "unpublished_changes": ("gauge", "Changes that no topic has yet, counted to 100,000; absent: no Kafka"),
+    "unpublished_age_seconds": ("gauge", "Age of the oldest change that no topic has yet; absent: none waits"),
+    "role_processes": ("gauge", "Processes of a cluster that live, by role"),
+    "role_processes_silent": ("gauge", "Processes that ended without a word and were not started again, by role"),
+    "role_heartbeat_age_seconds": ("gauge", "The oldest sign of life of a process that should be there, by role"),
+    "watermark_age_seconds": ("gauge", "How far the oldest partition's watermark is behind the clock"),
+    "worker_heartbeat_age_seconds": ("gauge", "Since the worker last spoke to PostgreSQL; absent: it is not there"),
+    "partition_waiting_offset": ("gauge", "Where a partition waits at a record that cannot be read yet, by partition"),
+    "partition_waiting_seconds": ("gauge", "For how long it has been waiting, by partition"),
+    "dead_letters_open": ("gauge", "Dead letters that wait for somebody, by stage"),
+    "erasures_total": ("counter", "Persons erased"),
+    "erased_identifiers": ("gauge", "Identifiers that are refused or read as erased"),
+    "changes_total": ("counter", "Numbered transactions of the change feed"),
+    "audit_entries_total": ("counter", "Entries of the audit log"),
+    "sessions_open": ("gauge", "Sessions of the pages that are not ended"),
+    "profiles": ("gauge", "Profiles, as PostgreSQL estimates them"),
+    "timers_due": ("gauge", "Profiles whose next decision is due within a day"),
+    "search_waiting": ("gauge", "Profiles that the search index has yet to take"),
+    "revision_building_ratio": ("gauge", "Share done of the revision that is being built; absent: none is"),
+    "database_backends": ("gauge", "Connections that PostgreSQL serves now, whoever's"),
+    "database_backends_most": ("gauge", "Connections that PostgreSQL takes at most: max_connections"),
+    "connections_in_use": ("gauge", "Connections of the answering HTTP process in use, by database"),
+    "connections_most": ("gauge", "Connections that this process may have in its pool, by database"),
+    "connections_waiting": ("gauge", "Threads of this process that wait for a connection, by database"),
+    "connections_refused_total": ("counter", "Times that none came free within the deadline, by database"),
+    "database_bytes": ("gauge", "Size of the main database"),
+    "archive_bytes": ("gauge", "Size of the archive's Parquet files"),
+    "archive_files": ("gauge", "Parquet files of the archive; absent: it cannot be read"),
+    "archive_merges_waiting": ("gauge", "Files of the archive that wait to be merged"),
+    "backup_age_seconds": ("gauge", "Since the newest whole backup was begun; absent: there is none"),
+    "backup_wal_age_seconds": ("gauge", "Since the instant up to which WAL is in the backup; absent: there is none"),
+    "backup_oldest_age_seconds": ("gauge", "Age of the oldest copy that is kept; absent: there is none"),
+    "backup_last_seconds": ("gauge", "How long the newest backup took; absent: there is none"),
+    "backup_last_bytes": ("gauge", "Size of the newest backup; absent: there is none"),
+    "archive_rewrites_waiting": ("gauge", "Files of the archive whose columns follow older declarations"),
+    "disk_free_ratio": ("gauge", "Free share of the disk; the door stops at its reserve, 0.05 of most disks"),
+    "vault_lease": ("gauge", "1 when this process holds the vault's lease"),
+    "up": ("gauge", "1 when PostgreSQL and the log answer"),
+    "door_requests_total": ("counter", "Requests of the door that were answered"),
+    "door_events_total": ("counter", "Events of the door, by what became of them"),
+    "refused_requests_total": ("counter", "Requests answered with an error, by edge and status"),
+    "request_seconds": ("histogram", "Time to the answer, by edge; waiting for changes left out"),
+}
+
+
+class Metrics:
+    """`handle` is an ASGI application; `timed` wraps another to count its requests."""
+
+    def __init__(self, api: "Api", meter: Meter, *, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._api = api
+        self._meter = meter
+        self._monotonic = monotonic
+        self._connections = PerThread(lambda: Database(api.session.dsn, "touchfold metrics"))
+        self._lock = threading.Lock()
+        self._seen: tuple[float, dict[str, Any]] | None = None
+        self._archived: list[int] = []
+        self._archive_s = Timely(self._oldest_unarchived_s)
+        kafka = api.session.adapters.kafka
+        self._inbox = None if kafka is None else Timely(_inbox_lag(kafka))
+
+    # --- counting --------------------------------------------------------------------------------------------------
+
+    def timed_door(self, door: Application) -> Application:
+        """The door with its times; it counts its refusals itself."""
+        observe, clock = self._meter.observe, time.perf_counter
+
+        async def timed(scope: Scope, receive: Receive, send: Send) -> None:
+            started = clock()
+            try:
+                await door(scope, receive, send)
+            finally:
+                observe(DOOR_EDGE, clock() - started)
+
+        return timed
+
+    def timed_api(self, api: Application) -> Application:
+        """The API with its times and refusals."""
+        meter, clock = self._meter, time.perf_counter
+
+        async def timed(scope: Scope, receive: Receive, send: Send) -> None:
+            started = clock()
+
+            async def counted(message: Message) -> None:
+                if message["type"] == "http.response.start" and message["status"] >= 400:
+                    meter.refuse(API_EDGE, message["status"])
+                await send(message)
+
+            try:
+                await api(scope, receive, counted)
+            finally:
+                if not scope["path"].startswith(_WAITS):
+                    meter.observe(API_EDGE, clock() - started)
+
+        return timed
+
+    # --- telling ---------------------------------------------------------------------------------------------------
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a GET of /metrics."""
+        del receive
+        try:
+            await self._check(scope)
+            text = await self._api.run(self.text)
+        except TouchfoldError as err:
+            headers = [(b"www-authenticate", b"Bearer")] if err.status == 401 else []
+            if err.retry_after_s is not None:
+                headers.append((b"retry-after", str(err.retry_after_s).encode()))
+            await _answer(send, err.status, json.dumps(err.body()).encode(), b"application/json", headers)
+            return
+        await _answer(send, 200, text.encode(), b"text/plain; version=0.0.4; charset=utf-8", [])
+
+    async def _check(self, scope: Scope) -> None:
+        """Raises Unauthorized, TooMany."""
+        given = dict(scope["headers"]).get(b"authorization", b"").decode("latin-1")
+        kind, _, token = given.partition(" ")
+        shown = token.strip() if kind.lower() == "bearer" else ""
+        if await self._api.known(shown, by_cookie=False, scope=scope) is None:
+            raise Unauthorized("send the header Authorization: Bearer TOKEN (`touchfold token create --role service`)")
+
+    def text(self) -> str:
+        """All of it."""
+        return "".join(f"{line}\n" for line in (*_lines(self._look()), *_counted(self._meter.totals())))
+
+    def close(self) -> None:
+        self._connections.close()
+
+    def _look(self) -> dict[str, Any]:
+        with self._lock:
+            if self._seen is None or self._monotonic() - self._seen[0] > FRESH_S:
+                self._seen = (self._monotonic(), self._ask())
+            return self._seen[1]
+
+    def _ask(self) -> dict[str, Any]:
+        operations = self._api.operations
+        try:
+            state = operations.state(self._api.session.clock.now())
+            erasures, entries, feed, sessions, heartbeat, backends, most = self._connections.rows(_MORE)[0]
+            letters = {stage: int(count) for stage, count in self._connections.rows(_LETTERS)}
+        except StoreUnavailable:
+            return {"up": 0, **_pools()}
+        decided = max(0, state["applied"] - state["waiting"])
+        now, waits = self._api.session.clock.now(), operations.waiting()
+        return {
+            "up": 1,
+            "events_accepted_total": state["accepted"],
+            "events_applied_total": state["applied"],
+            "events_decided_total": decided,
+            "events_archived_total": state["archived"],
+            "lag_events": state["accepted"] - decided,
+            "partition_lag_events": {
+                ("partition", str(number)): lag for number, lag in enumerate(state["partition_lags"])
+            },
+            **self._archive_lag(state),
+            **self._of_cluster(),
+            **self._of_backups(),
+            "watermark_age_seconds": state["watermark_age_s"],
+            "worker_heartbeat_age_seconds": None if heartbeat is None else max(0.0, float(heartbeat)),
+            "partition_waiting_offset": {_labelled(each): each.wait.offset for each in waits},
+            "partition_waiting_seconds": {
+                _labelled(each): round(max(0.0, (now - each.since).total_seconds()), 1)
+                for each in waits
+                if each.since is not None
+            },
+            "dead_letters_open": {("stage", stage): count for stage, count in letters.items()} or 0,
+            "erasures_total": int(erasures),
+            "erased_identifiers": state["erased"],
+            "changes_total": int(feed),
+            "audit_entries_total": int(entries),
+            "sessions_open": int(sessions),
+            "profiles": state["profiles"],
+            "timers_due": state["due"],
+            "search_waiting": state["unindexed"],
+            "revision_building_ratio": state["building"]["done"] if state["building"] else None,
+            "database_backends": int(backends),
+            "database_backends_most": int(most),
+            **_pools(),
+            "database_bytes": state["database_bytes"],
+            "archive_bytes": state["archive_bytes"],
+            "archive_files": state["archive_files"],
+            "archive_merges_waiting": state["archive_merging"],
+            "archive_rewrites_waiting": state["archive_rewriting"],
+            "disk_free_ratio": state["disk_free"],
+            "vault_lease": int(state["vault_lease"]),
+        }
+
+    def _archive_lag(self, state: Mapping[str, Any]) -> dict[str, Any]:
+        """Absent where the archive, or the log, does not answer."""
+        if state["archived"] is None:
+            return {}
+        self._archived = state["archived_offsets"]
+        events = max(0, state["accepted"] - state["archived"])
+        return {"archive_lag_events": events, "archive_lag_seconds": self._archive_s.get() if events else 0.0}
+
+    def _oldest_unarchived_s(self) -> float:
+        with (
+            closing(PostgresLog(self._api.session.dsn))
+            if self._inbox is None
+            else nullcontext(self._api.session.log()) as log
+        ):
+            return round(oldest_unarchived_s(log, self._archived, self._api.session.door_clock.now()), 1)
+
+    def _of_backups(self) -> dict[str, Any]:
+        """Of the server in the data folder; the ages by the real clock."""
+        if self._api.session.settings.database is not None:
+            return {}
+        with closing(Database(self._api.session.vault_dsn, "touchfold metrics")) as database:
+            notes = BackupNotes(database).read()
+        now = self._api.session.door_clock.now()
+
+        def age(times: Iterable[datetime | None], pick: Callable[[list[datetime]], datetime]) -> float | None:
+            known = [each for each in times if each is not None]
+            return round(max(0.0, (now - pick(known)).total_seconds()), 1) if known else None
+
+        return {
+            "backup_age_seconds": age((note.last_at for note in notes), max),
+            "backup_wal_age_seconds": age((note.until_at for note in notes), max),
+            "backup_oldest_age_seconds": age((note.oldest_at for note in notes), min),
+            "backup_last_seconds": notes[0].took_s if notes else None,
+            "backup_last_bytes": notes[0].bytes if notes else None,
+        }
+
+    def _of_cluster(self) -> dict[str, Any]:
+        """The roles on all machines. The newest sign of life alone would hide the dead."""
+        if self._inbox is None:
+            return {}
+        with closing(Database(self._api.session.dsn, "touchfold metrics")) as database:
+            found, waiting = roles(database), unpublished(database)
+        ages = {("role", role): each.oldest_s for role, each in found.items() if each.oldest_s is not None}
+        return {
+            "inbox_lag_records": self._inbox.get(),
+            "unpublished_changes": waiting.changes,
+            "unpublished_age_seconds": waiting.oldest_s,
+            "role_processes": {("role", role): each.alive for role, each in found.items()},
+            "role_processes_silent": {("role", role): each.silent for role, each in found.items()},
+            "role_heartbeat_age_seconds": {label: round(age, 1) for label, age in ages.items()} or None,
+        }
+
+
+def _inbox_lag(access: "KafkaAccess") -> Callable[[], int]:
+    from infra.adapters.kafka.inbox_lag import InboxLag  # noqa: PLC0415  # of a cluster alone
+
+    return InboxLag(access)
+
+
+def _pools() -> dict[str, Any]:
+    """The pools of this process; told also when PostgreSQL cannot be asked."""
+    pools = pool_figures()
+    told = {
+        "connections_in_use": [each.in_use for each in pools],
+        "connections_most": [each.size for each in pools],
+        "connections_waiting": [each.waiting for each in pools],
+        "connections_refused_total": [each.refused for each in pools],
+    }
+    return {
+        name: {("database", pool.database): value for pool, value in zip(pools, values, strict=True)}
+        for name, values in told.items()
+    }
+
+
+def _labelled(each: Waiting) -> tuple[str, str]:
+    return "partition", f'{each.wait.partition}",reader="{each.reader}'
+
+
+def _lines(found: Mapping[str, Any]) -> Iterator[str]:
+    for name, value in found.items():
+        if value is None:
+            continue
+        yield from _head(name)
+        if isinstance(value, Mapping):
+            yield from (f'touchfold_{name}{{{label}="{text}"}} {count}' for (label, text), count in value.items())
+        else:
+            yield f"touchfold_{name} {value}"
+
+
+def _counted(totals: Totals) -> Iterator[str]:
+    yield from _head("door_requests_total")
+    yield f"touchfold_door_requests_total {totals.door['requests']}"
+    yield from _head("door_events_total")
+    for result in ("accepted", "dead_letters", "suppressed"):
+        yield f'touchfold_door_events_total{{result="{result}"}} {totals.door[result]}'
+    yield from _head("refused_requests_total")
+    for (edge, status), count in totals.refused.items():
+        yield f'touchfold_refused_requests_total{{edge="{edge}",status="{status}"}} {count}'
+    yield from _head("request_seconds")
+    for edge, latency in totals.latency.items():
+        summed = list(accumulate(latency.counts))
+        for bound, count in zip((*BUCKETS, "+Inf"), summed, strict=True):
+            yield f'touchfold_request_seconds_bucket{{edge="{edge}",le="{bound}"}} {count}'
+        yield f'touchfold_request_seconds_sum{{edge="{edge}"}} {latency.seconds:.6f}'
+        yield f'touchfold_request_seconds_count{{edge="{edge}"}} {summed[-1]}'
+
+
+def _head(name: str) -> Iterator[str]:
+    kind, text = HELP[name]
+    yield f"# HELP touchfold_{name} {text}"
+    yield f"# TYPE touchfold_{name} {kind}"
+
+
+async def _answer(
+    send: Send, status: int, body: bytes, content_type: bytes, headers: list[tuple[bytes, bytes]]
+) -> None:
+    length = (b"content-length", str(len(body)).encode())
+    start = [(b"content-type", content_type), length, (b"cache-control", b"no-store"), *headers]
+    await send({"type": "http.response.start", "status": status, "headers": start})
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,294 @@
+"""Sources: who may send. Write keys, snippets to paste, what came from each."""
+
+from contextlib import closing
+from datetime import datetime
+from typing import Any, Final
+from zoneinfo import ZoneInfo
+
+from nicegui import context, ui
+
+from infra.adapters.postgres.control import PostgresControl
+from infra.adapters.postgres.sources import SourceRow
+from infra.app.undeclared import Undeclared, declare, of_session
+from infra.drivers.pages import words
+from infra.drivers.pages.services import Services, Viewer
+from infra.drivers.pages.shell import STYLES_OF_OPERATORS, ask, chip, code, connected, empty, page, panel
+from infra.drivers.pages.source_settings import ask_settings
+from schemas.errors import TouchfoldError
+from schemas.roles import SOURCES
+
+Counts = tuple[int | None, int, str | None]  # events today, refused today, the newest event; None: not counted yet
+SNIPPETS: Final = {
+    "curl": """curl -u {key}: {url}/v1/track -H 'Content-Type: application/json' -d '{{
+  "userId": "u-1", "event": "Order Completed",
+  "properties": {{"order_id": "o-1", "revenue": 42.10, "currency": "{currency}"}}
+}}'""",
+    "Python": """# pip install segment-analytics-python
+import segment.analytics as analytics
+
+analytics.write_key = "{key}"
+analytics.host = "{url}"
+analytics.track("u-1", "Order Completed", {{"order_id": "o-1", "revenue": 42.10, "currency": "{currency}"}})
+analytics.flush()""",
+    "Node": """// npm install @segment/analytics-node
+import {{ Analytics }} from "@segment/analytics-node";
+
+const analytics = new Analytics({{ writeKey: "{key}", host: "{url}" }});
+analytics.track({{
+  userId: "u-1", event: "Order Completed",
+  properties: {{ order_id: "o-1", revenue: 42.10, currency: "{currency}" }},
+}});
+await analytics.closeAndFlush();""",
+    "Browser": """<script>
+  function touchfold(call, body) {{
+    body.anonymousId = localStorage.tf_id = localStorage.tf_id || crypto.randomUUID();
+    body.writeKey = "{key}";
+    body.context = {{ page: {{ path: location.pathname, url: location.href }} }};
+    navigator.sendBeacon("{url}/v1/" + call, JSON.stringify(body));
+  }}
+  touchfold("page", {{ properties: {{ title: document.title, path: location.pathname }} }});
+</script>""",
+}
+
+
+def register(services: Services) -> None:
+    """Declare the page."""
+
+    @page(services, "/sources", title="Sources", right=SOURCES)
+    async def sources(viewer: Viewer) -> None:
+        ui.add_head_html(STYLES_OF_OPERATORS)
+        await _Sources(services, viewer).build()
+
+
+class _Sources:
+    def __init__(self, services: Services, viewer: Viewer) -> None:
+        self._services = services
+        self._viewer = viewer
+        self._counts: dict[str, Counts] = {}
+        self._figures: dict[str, tuple[ui.label, ui.element, ui.label]] = {}  # of the rows that are shown
+        request = context.client.request
+        scheme = request.headers.get("x-forwarded-proto", "http")
+        self._url = f"{scheme}://{request.headers.get('host', '127.0.0.1:8700')}"
+
+    async def build(self) -> None:
+        with panel("Sources", note="a source is one system that sends: a shop, a till, a call centre"):
+            with ui.element("div").classes("tf-form"):
+                self._name = ui.input(placeholder="Name of a new source, such as web")
+                self._name.props('dense outlined maxlength=64 aria-label="Name of a new source"')
+                self._name.on("keydown.enter", self._create, args=[])
+                ui.button("Create", icon="add", on_click=self._create).props("no-caps unelevated")
+            self._list = ui.element("div").classes("tf-table")
+        self._shown = ui.element("div").classes("tf-stack")
+        with self._shown, panel("Send an event", note="put your write key where WRITE_KEY stands"):
+            self._snippets("WRITE_KEY")
+        self._fields = ui.element("div").classes("tf-stack")
+        await self._draw()
+        if await connected():
+            await self._count()
+            await self._draw_fields()
+
+    async def _draw(self) -> None:
+        rows = await self._services.run(self._services.sources.list)
+        self._list.clear()
+        self._figures.clear()
+        with self._list:
+            if not rows:
+                empty("input", "No sources yet", "Create one; it has a write key of its own, shown once.")
+                return
+            with ui.element("div").classes("tf-row tf-head tf-source"):
+                for label in ("Name", "Keys", "Today", "Refused", "Last event", ""):
+                    ui.label(label)
+            for row in rows:
+                self._row(row)
+
+    def _row(self, row: SourceRow) -> None:
+        with ui.element("div").classes("tf-row tf-source"):
+            ui.label(row.name).classes("tf-cut tf-strong").props("dir=auto")
+            with ui.element("div").classes("tf-line"):
+                if not row.settings.get("enabled", True):
+                    chip("off", "orange")
+                chip(f"{row.keys} key{'' if row.keys == 1 else 's'}", "green" if row.keys else "grey")
+            today = ui.label().classes("tf-number tf-figure").props("data-what=today")
+            refused = ui.element("div").classes("tf-figure").props("data-what=refused")
+            self._figures[row.name] = (today, refused, ui.label().classes("tf-muted tf-cut"))
+            self._figure(row.name)
+            with ui.element("div").classes("tf-acts"):
+                ui.button("Settings", on_click=lambda: self._settings(row)).props("flat no-caps dense")
+                ui.button("New key", on_click=lambda: self._rotate(row)).props("flat no-caps dense")
+                revoke = ui.button("Revoke", on_click=lambda: self._revoke(row)).props("flat no-caps dense")
+                revoke.set_enabled(row.keys > 0)
+
+    def _figure(self, name: str) -> None:
+        """Write a source's counters into its row."""
+        count, number, last = self._counts.get(name, (None, 0, None))
+        today, refused, newest = self._figures[name]
+        today.text = "…" if count is None else words.count(count)
+        newest.text = words.moment(last, self._services.time_zone) if last else "–"
+        refused.clear()
+        with refused:
+            chip(words.count(number), "orange") if number else ui.label("0").classes("tf-number tf-muted")
+
+    async def _count(self) -> None:
+        """Events of each source today, by SQL over the log; and what was refused of them."""
+        zone = ZoneInfo(self._services.time_zone)
+        now = self._services.session.clock.now().astimezone(zone)
+        midnight = datetime.combine(now.date(), datetime.min.time(), zone)
+        statement = (
+            "select source, count(*) filter (where received_at >= to_timestamp("
+            f"{midnight.timestamp():.0f})), max(received_at) from events group by 1"
+        )
+        operations = self._services.operations
+        try:
+            found = await self._services.run(lambda: self._services.run_sql(statement, 10_000))
+        except TouchfoldError as err:
+            ui.notify(f"The counters are not there: {err.message}", type="warning", position="bottom")
+            return
+        rows, refused = await self._services.run(
+            lambda: (self._services.sources.list(), operations.refused_since(midnight))
+        )
+        self._counts = {row.name: (0, refused.get(row.name, 0), None) for row in rows}
+        for source, count, last in found["rows"]:
+            self._counts[source] = (int(count), refused.get(source, 0), str(last))
+        for name in self._figures:
+            self._figure(name)
+
+    async def _draw_fields(self) -> None:
+        """What came sealed and nobody has decided about, each with its two answers."""
+        services = self._services
+
+        def read() -> list[Undeclared]:
+            return of_session(services.session, services.run_sql)
+
+        try:
+            found = await services.run(read)
+        except TouchfoldError as err:
+            ui.notify(f"What came sealed is not known: {err.message}", type="warning", position="bottom")
+            return
+        self._fields.clear()
+        note = "nothing says whether they are personal: until it does they are sealed, and in no SQL"
+        with self._fields, panel("Undeclared fields", note=note), ui.element("div").classes("tf-table"):
+            if not found:
+                empty("lock", "None", "Everything that came is named by a list or a definition.")
+                return
+            with ui.element("div").classes("tf-row tf-head tf-undeclared"):
+                for label in ("Event", "Field", "Kind", "Events", "Filled", ""):
+                    ui.label(label)
+            for each in found:
+                self._field_row(each)
+
+    def _field_row(self, each: Undeclared) -> None:
+        with ui.element("div").classes("tf-row tf-undeclared"):
+            ui.label(each.event).classes("tf-cut").props("dir=auto")
+            ui.label(each.field).classes("tf-cut tf-strong").props("dir=auto")
+            ui.label(each.kind or "–").classes("tf-muted")
+            ui.label(words.count(each.filled)).classes("tf-number")
+            ui.label(words.percent(each.share, 0)).classes("tf-number")
+            with ui.element("div").classes("tf-acts"):
+                clear = ui.button("Not personal", on_click=lambda: self._decide(each, personal=False))
+                kept = ui.button("Personal", on_click=lambda: self._decide(each, personal=True))
+                for button in (clear, kept):
+                    button.props("flat no-caps dense")
+
+    async def _decide(self, each: Undeclared, *, personal: bool) -> None:
+        """Declare a field, after a question where it becomes readable."""
+        name = f"{words.shortened(each.field, 60)} of {words.shortened(each.event, 60)}"
+        if not personal and not await ask(
+            f"Is {name} not personal?",
+            "It becomes clear in SQL and in the archive, also in what came before; analysts see it.",
+            "It is not personal",
+        ):
+            return
+        now = self._services.session.clock.now()
+
+        def work() -> None:
+            with closing(PostgresControl(self._services.session.dsn)) as control:
+                declare(control, each.event, each.field, now, personal=personal)
+
+        try:
+            await self._allowed()
+            await self._services.run(work)
+            detail = {"event": each.event, "field": each.field, "personal": personal}
+            await self._services.note(self._viewer, "field.declared", **detail)
+        except TouchfoldError as err:
+            ui.notify(err.message, type="negative", position="bottom")
+            return
+        ui.notify(f"{name} is {'personal' if personal else 'clear from now on'}", position="bottom")
+        await self._draw_fields()
+
+    async def _create(self) -> None:
+        name = (self._name.value or "").strip()
+        await self._keyed(name, lambda now: self._services.sources.create(name, now), "source.created")
+
+    async def _rotate(self, row: SourceRow) -> None:
+        name = row.name
+        if row.keys and not await ask(
+            f"Make a new key for {words.shortened(name, 60)}?",
+            "The key it has now ends within a second: give the new one to what sends with it.",
+            "Make a new key",
+        ):
+            return
+        await self._keyed(name, lambda now: self._services.sources.rotate(name, now), "source.rotated")
+
+    async def _keyed(self, name: str, work: Any, action: str) -> None:
+        now = self._services.session.door_clock.now()
+        try:
+            await self._allowed()
+            key = await self._services.run(lambda: work(now))
+            await self._services.note(self._viewer, action, source=name)
+        except TouchfoldError as err:
+            ui.notify(err.message, type="negative", position="bottom")
+            return
+        self._name.value = ""
+        await self._draw()
+        self._shown.clear()
+        with self._shown, panel(f"The write key of {name}", note="it is not shown again"):
+            code(key)
+            self._snippets(key)
+
+    async def _revoke(self, row: SourceRow) -> None:
+        name = row.name
+        if not await ask(
+            f"Revoke {'the key' if row.keys == 1 else f'all {row.keys} keys'} of {words.shortened(name, 60)}?",
+            "What still sends with it is refused from then on. A new key can be made at any time."
+            if row.keys == 1
+            else "What still sends with one of them is refused from then on. A new key can be made at any time.",
+            "Revoke for good",
+        ):
+            return
+        now = self._services.session.door_clock.now()
+        try:
+            await self._allowed()
+            await self._services.run(lambda: self._services.sources.revoke(name, now))
+            await self._services.note(self._viewer, "source.revoked", source=name)
+        except TouchfoldError as err:
+            ui.notify(err.message, type="negative", position="bottom")
+            return
+        ui.notify(f"The keys of {words.shortened(name, 60)} end within a second", position="bottom")
+        await self._draw()
+
+    async def _settings(self, row: SourceRow) -> None:
+        """Ask for a source's settings, and change them where somebody means it."""
+        if (changes := await ask_settings(row)) is None:
+            return
+        try:
+            await self._allowed()
+            await self._services.run(lambda: self._services.sources.change(row.name, changes))
+            await self._services.note(self._viewer, "source.changed", source=row.name, settings=sorted(changes))
+        except TouchfoldError as err:
+            ui.notify(err.message, type="negative", position="bottom")
+            return
+        ui.notify(f"The settings of {words.shortened(row.name, 60)} are in force within a second", position="bottom")
+        await self._draw()
+
+    async def _allowed(self) -> None:
+        if not await self._services.still(self._viewer, SOURCES):
+            raise TouchfoldError("Your session has ended, or your role may not do this any more.")
+
+    def _snippets(self, key: str) -> None:
+        with ui.tabs().props("dense no-caps align=left") as tabs:
+            for name in SNIPPETS:
+                ui.tab(name)
+        with ui.tab_panels(tabs, value="curl").classes("full-width").style("background: transparent"):
+            for name, template in SNIPPETS.items():
+                with ui.tab_panel(name).style("padding: 8px 0"):
+                    code(template.format(key=key, url=self._url, currency=self._services.currency))

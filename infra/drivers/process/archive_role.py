@@ -1,0 +1,187 @@
+"""The archive process: what is applied leaves the log for Parquet files, in the background."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import date, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from infra.adapters.archive.store import give_back_memory
+from infra.adapters.machine.disk import room_needed
+from infra.adapters.postgres.archive_turns import PostgresTurns
+from infra.adapters.postgres.clear import PostgresClearRules
+from infra.adapters.postgres.control import PostgresControl
+from infra.adapters.postgres.dead_letters import PostgresDeadLetters
+from infra.adapters.postgres.erased_tokens import ErasedTokens
+from infra.adapters.postgres.records import PostgresRecords
+from infra.adapters.postgres.sources import PostgresSources
+from infra.app.archive import archive_of, disk_of
+from infra.app.checks import note_offsets
+from infra.app.rotating import LeftRotation
+from infra.drivers.process.archive_upkeep import Rewriting, Upkeep
+from processors.archive.archiver import Archiver
+from schemas.clear import Declared
+from schemas.clear_view import ClearView
+from schemas.errors import ArchiveDamaged, Disposition, FolderLocked, StoreUnavailable, TouchfoldError
+from schemas.waits import ARCHIVE, Wait
+
+if TYPE_CHECKING:
+    from infra.adapters.archive.store import ParquetArchive
+    from infra.app.bootstrap import Session
+
+PAUSE_S: Final = 1.0
+DAMAGED_S: Final = 10.0  # between two looks whether a damaged archive was mended
+LAG_S: Final = 60.0  # between two looks at how far the archive is behind
+KEEP_LETTERS: Final = timedelta(days=30)  # what is sealed under a daily key opens no longer than this (design C12)
+_log = logging.getLogger("touchfold.archive")
+
+
+def archiver_of(
+    session: "Session", stop: Callable[[], bool] = lambda: False, archive: "ParquetArchive | None" = None
+) -> Archiver:
+    """The archiver of a session's log and archive. `archive`: the session's, where it is open already."""
+    control = PostgresControl(session.dsn, "touchfold archive")
+    log = session.log()
+
+    def applied_until() -> list[int]:
+        """By partition; those that a topic was given later have no progress yet, and nothing applied."""
+        progress = {each.partition: each.next_offset for each in control.progress(control.live().revision)}
+        return [progress.get(partition, 0) for partition in range(max(progress, default=-1) + 1)]
+
+    records = PostgresRecords(session.database("touchfold archive records"))
+    declared = declared_of(session)
+
+    def waits(wait: Wait) -> None:
+        _log.error("%s waits, the other partitions are archived: %s", wait.place, wait.reason)
+        control.note_wait(ARCHIVE, wait, session.door_clock.now())
+
+    for partition in range(log.partitions):
+        control.end_wait(ARCHIVE, partition)  # of a process before; where it waits still, it is told anew
+    return Archiver(
+        log,
+        archive or archive_of(session),
+        session.door_clock,
+        applied_until,
+        session.currency,
+        gaps=session.adapters.kafka is not None,
+        turns=PostgresTurns(session.dsn),
+        stop=stop,
+        set_aside=lambda wait: records.place(wait.partition, wait.offset).verdict is not None,
+        waits=waits,
+        goes_on=lambda partition: control.end_wait(ARCHIVE, partition),
+        view=lambda: ClearView(declared()),
+        check_room=disk_of(session).check,
+    )
+
+
+def declared_of(session: "Session") -> Callable[[], Declared]:
+    """What is declared now, less than a second old; noted once for who reads the archive."""
+    sources = PostgresSources(session.dsn, unknown=session.unknown_clear)
+    rules = PostgresClearRules(session.database("touchfold archive rules"))
+
+    def declared() -> Declared:
+        found = sources.declared()
+        rules.note(found)
+        return found
+
+    return declared
+
+
+def rewriting_of(session: "Session") -> Rewriting:
+    """What rewriting files needs of a session."""
+    return Rewriting(declared_of(session), session.vault().open_many, ErasedTokens(session.dsn), session.currency)
+
+
+@contextmanager
+def _writable(path: Path) -> Iterator[None]:
+    """Turn what a full, read-only or absent disk answers into an error that is waited out.
+
+    The log keeps what no file holds, and a process that ended would only be started again.
+    """
+    try:
+        with room_needed(path):
+            yield
+    except OSError as err:
+        raise StoreUnavailable(f"nothing is archived: the disk of {path} cannot be written to: {err}") from err
+
+
+def forget_old_letters(session: "Session", today: date) -> None:
+    """Once a day: dead letters under daily keys of 30 days ago go, and their keys after them."""
+    before = today - KEEP_LETTERS
+    letters = PostgresDeadLetters(session.dsn)
+    try:
+        letters.delete_without_tokens(before)
+    finally:
+        letters.close()
+    session.vault().expire_daily_keys(before)
+
+
+def run(session: "Session", stop: threading.Event, ready: Callable[[], None], retention_s: float | None = None) -> None:
+    """Until `stop`: write the files that are due. An outage is waited out, and so is a damaged archive.
+
+    All else goes on meanwhile: the log keeps what no file holds, and gives what files do not (ArchivedLog).
+
+    `retention_s`: how long the log keeps a record; a warning is logged when half of it has gone by.
+    """
+    archive = archive_of(session)
+    archiver = archiver_of(session, stop.is_set, archive)
+    notes, rotation = session.database("touchfold archive notes"), LeftRotation(session)
+    disk = disk_of(session)
+    upkeep = Upkeep(archive, archiver.turns, disk, stop.is_set, rewriting_of(session))
+    ready()
+    swept: date | None = None
+    worked, waits, told = True, False, ""
+    looked_at = time.monotonic()
+    while not stop.is_set():
+        try:
+            today = session.door_clock.now().date()
+            if today != swept:
+                forget_old_letters(session, today)
+                swept = today
+            rotation.turn()
+            if retention_s is not None and time.monotonic() - looked_at > LAG_S:
+                looked_at = time.monotonic()
+                warn_of_lag(archiver, retention_s)
+            with _writable(disk.path):
+                archived = archiver.run_once()
+                busy = bool(archived) or upkeep.run_once()
+            told = ""
+            if archived:
+                note_offsets(notes, [archiver.store.next_offset(each) for each in range(archiver.log.partitions)])
+            if busy:
+                worked = True
+                continue
+            if worked:
+                give_back_memory()
+                worked = False
+        except FolderLocked as err:
+            if not waits:
+                _log.info("waiting: %s", err.message)
+            waits = True
+        except ArchiveDamaged as err:
+            archiver.forget()
+            _log.error("nothing is archived until this is mended (touchfold doctor says more): %s", err.message)
+            stop.wait(DAMAGED_S)
+        except TouchfoldError as err:
+            if err.disposition is not Disposition.RETRY:
+                raise
+            if err.code != told:  # once: a full disk may last for days
+                _log.warning("waiting: %s", err.message)
+            told = err.code
+            archiver.forget()  # a file may have been left half written
+        stop.wait(PAUSE_S)
+
+
+def warn_of_lag(archiver: Archiver, retention_s: float) -> None:
+    """Say it before retention removes what no file holds yet."""
+    age_s = archiver.oldest_age_s()
+    if age_s > retention_s / 2:
+        _log.warning(
+            "the oldest record that is not archived is %.0f minutes old, and the log keeps records for %.0f: start more"
+            " archive processes, look why workers do not apply, or raise the topic's retention",
+            age_s / 60,
+            retention_s / 60,
+        )

@@ -1,0 +1,497 @@
+"""From public items to records: tokens, clear and sealed parts, keys and digests; the bad ones to dead letters.
+
+One vault look-up serves all items of all requests given. Nothing is stored here: the caller appends `pending` to
+the log and `dead` to the dead letters before it answers, for only then is an item accepted.
+"""
+
+import logging
+import re
+import secrets
+from base64 import b64encode
+from binascii import b2a_base64
+from collections.abc import Callable, Mapping, Sequence
+from datetime import date, datetime
+from hashlib import blake2b
+from typing import Any, Final, NamedTuple, TypeVar
+from uuid import UUID
+
+import msgspec
+
+from ingest.accept.canonical import (
+    LARGE_EVENT_BYTES,
+    NOT_IN_DIGEST,
+    Refused,
+    Unreadable,
+    canonical_parts,
+)
+from ingest.dialects.translate import Fields, merge_defaults, of_staff, translate
+from ingest.requests.clock import settle
+from schemas.clear import (
+    NOTHING_DECLARED,
+    Clear,
+    ContextParts,
+    Declared,
+    Ref,
+    clear_rules,
+    ref,
+    split_around,
+    split_context,
+)
+from schemas.dead_letters import DeadLetter, letter_id, seal_letter
+from schemas.errors import TouchfoldError
+from schemas.identifiers import Path, extract
+from schemas.identity_rules import DEFAULT_RULES, Rank
+from schemas.ports import Sealer, Vault
+from schemas.record import VERSION, Identifier, Pending, Record, Sealed, encode, event_key, uuid_text
+
+ACCEPTED: Final = "accepted"
+DEAD_LETTER: Final = "dead_letter"
+SUPPRESSED: Final = "suppressed"
+OVER_32_KB: Final = "over_32_kb"  # code of an accepted item above Segment's limit
+INTERNAL: Final = "internal"  # rule of an item (or an inbox message) that an error of ours keeps out of the log
+STAGE: Final = "door"
+
+_RULES_CACHED: Final = 10_000
+_KINDS_CACHED: Final = 1_000
+_SOURCES_CACHED: Final = 1_000
+_MESSAGE_ID: Final = re.compile(r"[A-Za-z0-9._:-]{0,100}")
+_ENCODE: Final = msgspec.json.Encoder().encode
+_log = logging.getLogger("touchfold.accept")
+
+Pair = tuple[str, str]
+Normalise = Callable[[str, object], str | None]
+T = TypeVar("T")
+
+
+class SourceRules(NamedTuple):
+    """What accepting needs to know of a source: its name and what definitions declare clear."""
+
+    name: str
+    declared: Declared = NOTHING_DECLARED
+
+
+class ItemResult(NamedTuple):
+    """What became of one item. `id`: the record's id, or the dead letter's where the sender gave no message id.
+
+    `code`: the rule of a dead letter, `over_32_kb`, or "".
+    """
+
+    id: str
+    status: str  # accepted | dead_letter | suppressed
+    code: str
+
+
+class Accepted(NamedTuple):
+    """The items of one request. `results` has one entry per item, in order; the others are for storing."""
+
+    pending: list[Pending]
+    results: list[ItemResult]
+    dead: list[DeadLetter]
+    suppressed: list[bytes]  # event keys
+
+
+class Call(NamedTuple):
+    """The items of one request with what holds for all of them; see `Acceptor.accept`."""
+
+    items: Sequence[object]
+    source: SourceRules
+    received_at: datetime
+    sent_at: datetime | None = None
+    defaults: Mapping[str, Any] | None = None
+    historical: bool = False
+    trusted_clock: bool = False
+    clock_received_at: datetime | None = None
+    staff: bool = False  # types of staff are taken
+
+
+class _Draft:
+    """One item on its way: read in the first pass, finished when the tokens are known."""
+
+    __slots__ = ("context", "encoded", "fields", "item", "pairs", "refused", "spots")
+
+    def __init__(self, item: object) -> None:
+        self.item: Any = item
+        self.encoded = b""
+        self.context = b""  # its context encoded, where equal bytes mean equal contexts
+        self.fields: Fields | None = None
+        self.pairs: list[Pair] = []
+        self.spots: list[tuple[Path, Pair]] = []
+        self.refused: Refused | None = None
+
+
+class Acceptor:
+    """Any thread, one at a time. `normalise(kind, value)`: the normal form or None (`schemas.identifiers`).
+
+    `daily_token(day)`: the token whose key seals that day's dead letters without identifiers. `random_bytes(n)`:
+    for items without a message id. `version()`: of the records to write.
+    Raises what the vault raises: StoreUnavailable, KeyMissing.
+    """
+
+    def __init__(
+        self,
+        vault: Vault,
+        sealer: Sealer,
+        normalise: Normalise,
+        daily_token: Callable[[date], bytes],
+        *,
+        random_bytes: Callable[[int], bytes] = secrets.token_bytes,
+        version: Callable[[], int] = lambda: VERSION,
+    ) -> None:
+        self._version = version
+        self._vault = vault
+        self._sealer = sealer
+        self._normalise = normalise
+        self._daily_token = daily_token
+        self._random_bytes = random_bytes
+        self._declared: Declared = NOTHING_DECLARED
+        self._rules: dict[tuple[str, str | None, bool], Clear] = {}
+        self._ranks: dict[str, Rank] = {}
+        self._days: dict[date, bytes] = {}
+        self._digester: Any = None
+        self._keyers: dict[str, Any] = {}
+
+    def accept(
+        self,
+        items: Sequence[object],
+        source: SourceRules,
+        received_at: datetime,
+        *,
+        sent_at: datetime | None = None,
+        defaults: Mapping[str, Any] | None = None,
+        historical: bool = False,
+        trusted_clock: bool = False,
+        clock_received_at: datetime | None = None,
+    ) -> Accepted:
+        """Segment-shaped items (or Unreadable ones) of one request; each becomes a record or a dead letter.
+
+        `sent_at`: the request's, for items without their own. `defaults`: lie under each item; the contexts are
+        merged. `historical`: known_at = occurred_at. `trusted_clock`: no correction.
+        `clock_received_at`: when the request first came, where that is not `received_at`.
+        """
+        call = Call(items, source, received_at, sent_at, defaults, historical, trusted_clock, clock_received_at)
+        return self.accept_many((call,))[0]
+
+    def accept_many(self, calls: Sequence[Call]) -> list[Accepted]:
+        """As `accept`, for several requests with one vault look-up."""
+        wanted: dict[Pair, None] = {}
+        drafts = [[self._draft(item, call, wanted) for item in call.items] for call in calls]
+        tokens: dict[Pair, bytes] = {}
+        suppressed: set[bytes] = set()
+        if wanted:
+            pairs = list(wanted)
+            found = self._vault.tokens(pairs)
+            tokens = dict(zip(pairs, found, strict=True))
+            suppressed = self._vault.suppressed(found)
+        if self._digester is None:
+            self._digester = blake2b(digest_size=16, key=self._vault.hash_key, person=b"tf-digest")
+        contexts: dict[bytes, ContextParts] = {}  # of these requests only: clear values are not kept for longer
+        return [self._finish(call, own, tokens, suppressed, contexts) for call, own in zip(calls, drafts, strict=True)]
+
+    # ---------------------------------------------------------------- first pass: no I/O
+
+    def _draft(self, item: object, call: Call, wanted: dict[Pair, None]) -> _Draft:
+        draft = _Draft(item)
+        try:
+            if type(item) is not dict:
+                raise (
+                    item.refused
+                    if isinstance(item, Unreadable)
+                    else Refused("wrong_type", "", "an item must be an object")
+                )
+            if call.defaults:
+                draft.item = item = merge_defaults(item, call.defaults)
+            self._identify(draft, item)
+            draft.item, draft.encoded, draft.context = canonical_parts(item)
+            draft.fields = translate(draft.item)
+            if call.staff:
+                draft.fields = of_staff(draft.item, draft.fields)
+            if not draft.pairs:
+                raise Refused("no_identifier", "", _without_identifier(item))
+        except Refused as refused:
+            draft.refused = refused
+        except TouchfoldError:
+            raise
+        except Exception as err:
+            draft.refused = _by_our_error(err)
+        for pair in draft.pairs:
+            wanted[pair] = None
+        return draft
+
+    def _identify(self, draft: _Draft, item: Mapping[str, Any]) -> None:
+        """The item's identifiers in rank order, and where their values stand in its open sections."""
+        pairs = draft.pairs
+        normalise = self._normalise
+        for kind, value, path in extract(item):
+            normal = normalise(kind, value)
+            if normal is not None:
+                pair = (kind, normal)
+                if pair not in pairs:
+                    pairs.append(pair)
+                if len(path) > 1 and (path[0] != "traits" or item.get("type") == "identify"):  # others keep no traits
+                    draft.spots.append((path, pair))
+        if len(pairs) == 2:
+            if self._rank(pairs[1]) < self._rank(pairs[0]):
+                pairs.reverse()
+        elif pairs:
+            pairs.sort(key=self._rank)
+
+    def _rank(self, pair: Pair) -> Rank:
+        rank = self._ranks.get(pair[0])
+        if rank is None:
+            if len(self._ranks) >= _KINDS_CACHED:
+                self._ranks.clear()
+            rank = self._ranks[pair[0]] = DEFAULT_RULES.rank(pair[0])
+        return rank
+
+    # ---------------------------------------------------------------- second pass
+
+    def _finish(
+        self,
+        call: Call,
+        drafts: Sequence[_Draft],
+        tokens: Mapping[Pair, bytes],
+        suppressed: set[bytes],
+        contexts: dict[bytes, ContextParts],
+    ) -> Accepted:
+        accepted = Accepted([], [], [], [])
+        for draft in drafts:
+            own = [tokens[pair] for pair in draft.pairs]
+            message_id = None if draft.fields is None else draft.fields.message_id
+            if draft.fields is None and isinstance(draft.item, Mapping):
+                value = draft.item.get("messageId")
+                message_id = value if isinstance(value, str) and value.isprintable() else None
+            if suppressed and not suppressed.isdisjoint(own):
+                key = self._key(call.source.name, message_id)
+                accepted.suppressed.append(key)
+                accepted.results.append(ItemResult(uuid_text(key), SUPPRESSED, ""))
+                continue
+            if draft.refused is None:
+                key = self._key(call.source.name, message_id)
+                id_ = uuid_text(key)
+                try:
+                    accepted.pending.append(self._record(call, draft, own, tokens, contexts, key, id_))
+                except TouchfoldError:  # the vault's: the whole request is tried again
+                    raise
+                except Exception as err:
+                    draft.refused = _by_our_error(err)
+                else:
+                    code = OVER_32_KB if len(draft.encoded) > LARGE_EVENT_BYTES else ""
+                    accepted.results.append(ItemResult(id_, ACCEPTED, code))
+            if draft.refused is not None:
+                letter = self._letter(call, draft, own, message_id)
+                accepted.dead.append(letter)
+                accepted.results.append(ItemResult(uuid_text(letter.event_id or letter.id), DEAD_LETTER, letter.rule))
+        return accepted
+
+    def _key(self, source: str, message_id: str | None) -> bytes:
+        """`schemas.record.event_key`, begun once for each source."""
+        if message_id is None:
+            message_id = str(UUID(bytes=self._random_bytes(16), version=4))
+        keyer = self._keyers.get(source)
+        if keyer is None:
+            if len(self._keyers) >= _SOURCES_CACHED:
+                self._keyers.clear()
+            keyer = self._keyers[source] = blake2b(
+                f"{source}\0".encode(), digest_size=16, key=self._vault.hash_key, person=b"tf-event-key"
+            )
+        keyer = keyer.copy()
+        keyer.update(message_id.encode())
+        key: bytes = keyer.digest()
+        return key
+
+    def _record(
+        self,
+        call: Call,
+        draft: _Draft,
+        own: Sequence[bytes],
+        tokens: Mapping[Pair, bytes],
+        contexts: dict[bytes, ContextParts],
+        key: bytes,
+        id_: str,
+    ) -> Pending:
+        fields = draft.fields
+        assert fields is not None, "a draft that is not refused has fields"
+        type_, name, properties, context, traits, message_id, original_at, sent_at = fields
+        if draft.spots:
+            properties, context, traits = _with_refs(draft, properties, context, traits, tokens)
+        times = settle(
+            original_at,
+            sent_at or call.sent_at,
+            call.received_at,
+            trusted=call.trusted_clock,
+            historical=call.historical,
+            clock_received_at=call.clock_received_at,
+        )
+        rules = self._rules_of(call.source.declared, type_, name, call.staff)
+        parted = _context_parts(draft, context, rules, contexts)
+        clear_properties, clear_context, clear_traits, parts, names = split_around(
+            properties, parted, traits, rules, call.source.declared.attributes
+        )
+        route = own[0]
+        route_key = route.hex()
+        sealed = None
+        if parts:
+            data = b2a_base64(self._sealer.seal(route, _ENCODE(parts), key), newline=False)
+            sealed = Sealed(route_key, names, data.decode())
+        digester = self._digester.copy()
+        digester.update(draft.encoded)
+        record = Record(
+            v=self._version(),
+            id=id_,
+            message_id=_kept(message_id),
+            type=type_,
+            name=name,
+            source=call.source.name,
+            ids=[Identifier(pair[0], token.hex()) for pair, token in zip(draft.pairs, own, strict=True)],
+            route_key=route_key,
+            occurred_at=times.occurred_at,
+            received_at=call.received_at,
+            known_at=times.known_at,
+            original_at=times.original_at,
+            sent_at=times.sent_at,
+            clock_rule=times.rule,
+            digest=digester.hexdigest(),
+            properties=clear_properties,
+            context=clear_context,
+            traits=clear_traits,
+            sealed=sealed,
+        )
+        return Pending(route, encode(record))
+
+    def _rules_of(self, declared: Declared, type_: str, name: str | None, staff: bool) -> Clear:
+        if declared is not self._declared or len(self._rules) >= _RULES_CACHED:
+            self._rules.clear()
+            self._declared = declared
+        rules = self._rules.get((type_, name, staff))
+        if rules is None:
+            rules = self._rules[type_, name, staff] = clear_rules(declared, type_, name, staff=staff)
+        return rules
+
+    # ---------------------------------------------------------------- dead letters
+
+    def _letter(self, call: Call, draft: _Draft, own: Sequence[bytes], message_id: str | None) -> DeadLetter:
+        refused = draft.refused
+        assert refused is not None, "only a refused draft becomes a dead letter"
+        body, stable = _bodies(draft)
+        secret, source = self._vault.hash_key, call.source.name
+        id_ = letter_id(secret, STAGE, source, f"{message_id or ''}\0".encode() + stable)
+        plain = _ENCODE(
+            {
+                **body,
+                "sent_at": call.sent_at,
+                "received_at": call.clock_received_at or call.received_at,
+                "historical": call.historical,
+                "trusted_clock": call.trusted_clock,
+            }
+        )
+        return seal_letter(
+            self._sealer,
+            id_,
+            STAGE,
+            refused.rule,
+            refused.path[:200].replace("\0", "\ufffd"),  # a sender's key, and PostgreSQL's text holds no NUL
+            refused.reason,
+            source,
+            call.received_at,
+            None if message_id is None else event_key(secret, source, message_id),
+            tuple(own),
+            own[0] if own else self._day_token(call.received_at.date()),
+            plain,
+        )
+
+    def _day_token(self, day: date) -> bytes:
+        token = self._days.get(day)
+        if token is None:
+            self._days.clear()
+            token = self._days[day] = self._daily_token(day)
+        return token
+
+
+def _by_our_error(err: Exception) -> Refused:
+    """An item that a mistake of ours cannot take: it alone is set aside, whole, and `retry` sends it again."""
+    _log.error("an item was set aside by an error of ours", exc_info=err)
+    return Refused(
+        INTERNAL, "", "an error of ours kept it out: it is in the log of the process; retry it after an upgrade"
+    )
+
+
+def _kept(message_id: str | None) -> str | None:
+    """The message id where it can hold nothing but an id."""
+    return message_id if message_id is not None and _MESSAGE_ID.fullmatch(message_id) else None
+
+
+def _without_identifier(item: Mapping[str, Any]) -> str:
+    given = [f"{found.kind} in {'.'.join(map(str, found.path))}" for found in extract(item)]
+    if not given:
+        return "has neither userId, anonymousId nor another identifier"
+    return f"no identifier can be used: {', '.join(given[:5])} (empty, blocked or malformed)"
+
+
+def _context_parts(
+    draft: _Draft, context: Mapping[str, Any], rules: Clear, known: dict[bytes, ContextParts]
+) -> ContextParts:
+    """A context parted: events of one sender share theirs, and it is parted once (4 µs)."""
+    encoded = draft.context
+    if not encoded or context is not draft.item["context"]:  # changed for this event
+        return split_context(context, rules)
+    parts = known.get(encoded)
+    if parts is None:
+        parts = known[encoded] = split_context(context, rules)
+    return parts
+
+
+def _with_refs(
+    draft: _Draft,
+    properties: Mapping[str, Any],
+    context: Mapping[str, Any],
+    traits: Mapping[str, Any],
+    tokens: Mapping[Pair, bytes],
+) -> tuple[Mapping[str, Any], Mapping[str, Any], Mapping[str, Any]]:
+    """The sections with a reference in the place of each identifier's value. Copies what it changes, once."""
+    copied: set[int] = set()
+    moved = bool(traits) and "traits" not in context and not draft.item.get("traits")  # see translate: rudder
+    for path, pair in draft.spots:
+        stand_in = ref(tokens[pair], pair[0])
+        if path[0] == "properties":
+            properties = _replaced(properties, path[1:], stand_in, copied)
+        elif path[0] == "traits":
+            if traits:  # only an identify keeps its own traits; those of other calls are in no part of the record
+                traits = _replaced(traits, path[1:], stand_in, copied)
+        elif moved and path[1] == "traits":
+            traits = _replaced(traits, path[2:], stand_in, copied)
+        else:
+            context = _replaced(context, path[1:], stand_in, copied)
+    return properties, context, traits
+
+
+def _replaced(value: Any, path: Path, stand_in: Ref, copied: set[int]) -> Any:
+    """`value` with the leaf at `path` replaced; objects on the way are copied unless `copied` holds their id."""
+    if not path:
+        return stand_in
+    if id(value) not in copied:
+        value = value.copy()
+        copied.add(id(value))
+    step: Any = path[0]
+    value[step] = _replaced(value[step], path[1:], stand_in, copied)
+    return value
+
+
+def _bodies(draft: _Draft) -> tuple[dict[str, Any], bytes]:
+    """What a dead letter keeps of an item, and the part of it that a retry repeats byte for byte."""
+    item = draft.item
+    if isinstance(item, Unreadable):
+        return {"bytes": b64encode(item.raw).decode()}, item.raw
+    try:
+        stable = draft.encoded
+        if not stable:
+            content = (
+                {key: value for key, value in item.items() if key not in NOT_IN_DIGEST}
+                if isinstance(item, dict)
+                else item
+            )
+            stable = _ENCODE(content)
+        _ENCODE(item)
+        return {"item": item}, stable
+    except (TypeError, UnicodeEncodeError, RecursionError):  # came as Python data that JSON cannot hold
+        raw = repr(item).encode(errors="backslashreplace")
+        return {"bytes": b64encode(raw).decode()}, raw

@@ -1,0 +1,57 @@
+"""A dead letter of the door sent through acceptance again, as if its request came now with the clock of then."""
+
+from base64 import b64decode
+from datetime import datetime
+
+import msgspec
+
+from ingest.accept.accept import STAGE, Accepted, Acceptor, SourceRules
+from ingest.accept.canonical import Refused, Unreadable, decode_item
+from schemas.clear import Declared
+from schemas.dead_letters import DeadLetter
+from schemas.errors import BadRequest
+
+
+class _Body(msgspec.Struct):
+    received_at: datetime
+    item: object = None
+    bytes: str | None = None
+    sent_at: datetime | None = None
+    historical: bool = False
+    trusted_clock: bool = False
+
+
+def accept_again(
+    letter: DeadLetter, plain: bytes, acceptor: Acceptor, declared: Declared, received_at: datetime
+) -> Accepted:
+    """One item, accepted or (again) a dead letter. `plain`: the letter's opened bytes.
+
+    An item without a message id gets one made of the letter's id: sent again twice, it still counts once. The caller
+    appends and commits before it marks the letter. Raises BadRequest for a letter of another stage.
+    """
+    if letter.stage != STAGE:
+        if letter.stage == "import":
+            raise BadRequest("a dead letter of an import is mended in its file: correct the line and import it again")
+        raise BadRequest(
+            f"a dead letter of stage {letter.stage!r} was in the log already: change what refused it, then rebuild"
+        )
+    body = msgspec.json.decode(plain, type=_Body)
+    item = body.item if body.bytes is None else _decoded(b64decode(body.bytes))
+    if isinstance(item, dict) and item.get("messageId") in (None, ""):
+        item["messageId"] = f"dead-letter-{letter.id.hex()}"
+    return acceptor.accept(
+        [item],
+        SourceRules(letter.source, declared),
+        received_at,
+        sent_at=body.sent_at,
+        historical=body.historical,
+        trusted_clock=body.trusted_clock,
+        clock_received_at=body.received_at,
+    )
+
+
+def _decoded(raw: bytes) -> object:
+    try:
+        return decode_item(raw)
+    except Refused as refused:
+        return Unreadable(raw, refused)

@@ -1,0 +1,165 @@
+"""From a public item to the open fields of a record: type, name, properties, context, traits, times. Pure.
+
+Identifiers and sealing are `accept`'s; what is personal is decided by `schemas.touchpoints`.
+"""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, Final, NamedTuple
+
+from ingest.accept.canonical import MAX_NAME, Refused
+from ingest.requests.clock import BadTime, parse_time
+from schemas.touchpoints import CALL_TYPES, STAFF_TYPES, type_of
+
+CALLS: Final = frozenset({"track", *CALL_TYPES})
+_NOTHING: Final[Mapping[str, Any]] = {}
+
+
+class Fields(NamedTuple):
+    """The open fields of an item, not yet parted into clear and sealed. Sections may be the item's own objects."""
+
+    type: str
+    name: str | None
+    properties: Mapping[str, Any]
+    context: Mapping[str, Any]
+    traits: Mapping[str, Any]
+    message_id: str | None
+    original_at: datetime | None
+    sent_at: datetime | None
+
+
+def merge_defaults(item: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """The item over its batch's defaults; of the two contexts the item's keys win, one by one."""
+    merged = {**defaults, **item}
+    context = item.get("context")
+    if "context" in defaults and isinstance(context, Mapping):
+        merged["context"] = {**defaults["context"], **context}
+    elif context is None and "context" in defaults:
+        merged["context"] = defaults["context"]
+    return merged
+
+
+def translate(item: Mapping[str, Any]) -> Fields:
+    """Raises Refused with rule and path for an item that is no event."""
+    call = item.get("type")
+    if type(call) is not str or call not in CALLS:
+        if call is None:
+            raise Refused("unknown_type", "type", f"is missing: one of {', '.join(sorted(CALLS))}")
+        raise Refused("unknown_type", "type", f"is none of {', '.join(sorted(CALLS))}")
+    get = item.get
+    given = get("context")
+    context = given if type(given) is dict else section(item, "context")
+    given = get("properties")
+    properties = given if type(given) is dict else section(item, "properties")
+    traits: Mapping[str, Any] = _NOTHING
+    name: str | None = None
+    if call == "track":
+        name = _event_name(item)
+        type_ = type_of(name, properties.get("step"))
+    else:
+        type_ = CALL_TYPES[call]
+        if call == "identify":
+            traits, context = _identify(item, context)
+        elif call == "group":
+            properties = _group(item, properties)
+        elif call == "alias":
+            if item.get("previousId") in (None, ""):
+                raise Refused("missing_field", "previousId", "an alias needs userId and previousId")
+        else:
+            name, properties = _page(item, properties)
+    channel = get("channel")
+    if type(channel) is str and "channel" not in context:
+        context = {**context, "channel": channel}
+    message_id = get("messageId")
+    if type(message_id) is not str or not message_id:
+        message_id = _message_id(item)
+    original_at, sent_at = _times(item)
+    return Fields(type_, name, properties, context, traits, message_id, original_at, sent_at)
+
+
+def of_staff(item: Mapping[str, Any], fields: Fields) -> Fields:
+    """Fields of an item that staff wrote: its event may be a type that no write key can send.
+
+    A `trait.corrected` is named by its trait; one whose traits lack it withdraws the correction.
+    """
+    event = item.get("event")
+    if event == "trait.corrected":
+        return fields._replace(type=event, name=str(item.get("name")))
+    return fields._replace(type=event, name=None) if event in STAFF_TYPES else fields
+
+
+def section(item: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """An object of the item; absent or null is empty."""
+    value = item.get(name)
+    if value is None:
+        return _NOTHING
+    if isinstance(value, dict):
+        return value
+    raise Refused("wrong_type", name, "must be an object")
+
+
+def _event_name(item: Mapping[str, Any]) -> str:
+    name = item.get("event")
+    if name is None or name == "":
+        raise Refused("missing_field", "event", "a track needs the event's name")
+    if type(name) is not str:
+        raise Refused("wrong_type", "event", "must be a string")
+    name = name.strip()
+    if not name or len(name) > MAX_NAME:
+        raise Refused("bad_event_name", "event", f"must have 1 to {MAX_NAME} characters")
+    return name
+
+
+def _identify(item: Mapping[str, Any], context: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """(traits, context): rudder-sdk-python keeps the traits in the context alone."""
+    traits = section(item, "traits")
+    if traits or not isinstance(context.get("traits"), dict):
+        return traits, context
+    return context["traits"], {key: value for key, value in context.items() if key != "traits"}
+
+
+def _group(item: Mapping[str, Any], properties: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A group's traits are the group's, never the person's: they are properties of the event."""
+    group = item.get("groupId")
+    if group in (None, "") or isinstance(group, dict | list):
+        raise Refused("missing_field", "groupId", "a group needs its groupId")
+    return {**properties, "group_id": str(group), "traits": section(item, "traits")}
+
+
+def _page(item: Mapping[str, Any], properties: Mapping[str, Any]) -> tuple[str | None, Mapping[str, Any]]:
+    name = item.get("name")
+    if name is not None and type(name) is not str:
+        raise Refused("wrong_type", "name", "must be a string")
+    category = item.get("category")
+    if type(category) is str and "category" not in properties:
+        properties = {**properties, "category": category}
+    if name is not None and properties.get("name") == name:  # browsers send it twice
+        properties = {key: value for key, value in properties.items() if key != "name"}
+    return (name[:MAX_NAME] or None) if name else None, properties
+
+
+def _message_id(item: Mapping[str, Any]) -> str | None:
+    value = item.get("messageId")
+    if value is None or value == "":
+        return None
+    if type(value) is str:
+        return value
+    if type(value) is int:
+        return str(value)
+    raise Refused("wrong_type", "messageId", "must be a string")
+
+
+def _times(item: Mapping[str, Any]) -> tuple[datetime | None, datetime | None]:
+    """(original, sent) as the item gives them."""
+    original = _time(item, "originalTimestamp")
+    return original if original is not None else _time(item, "timestamp"), _time(item, "sentAt")
+
+
+def _time(item: Mapping[str, Any], name: str) -> datetime | None:
+    value = item.get(name)
+    if value is None or value == "":
+        return None
+    try:
+        return parse_time(value)
+    except BadTime as err:
+        raise Refused("bad_time", name, str(err)) from err

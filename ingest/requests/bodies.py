@@ -1,0 +1,251 @@
+"""Public request bodies of the door and the paths they come by. Pure: bytes in, items out.
+
+The API may bend: paths, places of the write key and of sentAt are those of every SDK in use (Segment, RudderStack,
+Jitsu), with and without `/v1`.
+"""
+
+import binascii
+import zlib
+from base64 import b64decode
+from collections.abc import Mapping
+from datetime import datetime
+from functools import lru_cache
+from typing import Any, Final, NamedTuple
+from urllib.parse import parse_qs
+
+import msgspec
+
+from ingest.accept.canonical import (
+    MAX_BODY_BYTES,
+    MAX_ITEMS,
+    MAX_RATIO,
+    Refused,
+    Unreadable,
+    check_bytes,
+    decode_item,
+)
+from ingest.requests.broken_json import cut, mend
+from ingest.requests.clock import BadTime, parse_time
+from schemas.errors import BadRequest, InvalidJson, Problem, TooLarge
+
+BATCH: Final = "batch"
+METRICS: Final = "metrics"  # analytics-next's own measurements: answered and thrown away
+_LETTERS: Final = {"t": "track", "i": "identify", "p": "page", "s": "screen", "g": "group", "a": "alias"}
+PATHS: Final[Mapping[str, str]] = {
+    **{f"/v1/{letter}": call for letter, call in _LETTERS.items()},
+    **{f"/v1/{call}": call for call in _LETTERS.values()},
+    **dict.fromkeys(
+        ("/v1/batch", "/v1/b", "/b", "/batch", "/v1/batch/b", "/batch/b", "/v1/import", "/beacon/v1/batch"), BATCH
+    ),
+    "/v1/m": METRICS,
+}
+IMPORT_PATH: Final = "/v1/import"  # servers sending what happened: their clock is trusted
+MAX_KEY: Final = 200  # characters of a write key
+_GZIP: Final = b"\x1f\x8b"
+_BOM: Final = b"\xef\xbb\xbf"
+_CHUNK: Final = 65_536
+
+
+class _Envelope(msgspec.Struct):
+    batch: list[msgspec.Raw] | None = None
+    context: msgspec.Raw = msgspec.Raw(b"")
+    writeKey: Any = None  # noqa: N815  # the senders' names
+    sentAt: Any = None  # noqa: N815
+
+
+class Body(NamedTuple):
+    """A decoded request. `defaults` lie under each item."""
+
+    items: list[object]
+    defaults: dict[str, Any] | None
+    write_key: str | None
+    sent_at: datetime | None
+
+
+_DECODER: Final = msgspec.json.Decoder(_Envelope)
+
+
+def call_of(path: str) -> str | None:
+    """What a path takes: one of the calls, `batch` or `metrics`; None for a path that is not the door's."""
+    return PATHS.get(path) or (PATHS.get(path.rstrip("/")) if path.endswith("/") else None)
+
+
+def inflate(body: bytes, limit: int = MAX_BODY_BYTES) -> bytes:
+    """A gzip body, decompressed piece by piece. Raises TooLarge beyond `limit` or MAX_RATIO, InvalidJson if broken."""
+    bound = min(limit, max(len(body), 1) * MAX_RATIO)
+    parts: list[bytes] = []
+    total = 0
+    data = body
+    while data:
+        stream = zlib.decompressobj(wbits=31)
+        while data and not stream.eof:
+            try:
+                part = stream.decompress(data, _CHUNK)
+            except zlib.error as err:
+                raise InvalidJson("the body is not the gzip it says it is") from err
+            total += len(part)
+            if total > bound:
+                raise TooLarge(f"the body unpacks to more than {bound} bytes")
+            parts.append(part)
+            data = stream.unconsumed_tail
+        if not stream.eof:
+            raise InvalidJson("the gzip body ends too early")
+        data = stream.unused_data.lstrip(b"\0")
+    return b"".join(parts)
+
+
+def read_body(body: bytes, call: str | None, *, gzip: bool) -> Body:
+    """Decode a body for `call`. A `batch` in it makes it one, whatever the path. None: each item names its own type.
+
+    Limits are checked before anything is built of the JSON: size, count, and per item size, depth and keys. An
+    item beyond them is Unreadable, the others go on. Raises InvalidJson, BadRequest or TooLarge for the whole.
+    """
+    if gzip or body.startswith(_GZIP):
+        body = inflate(body)
+    body = body.removeprefix(_BOM)
+    if len(body) > MAX_BODY_BYTES:
+        raise TooLarge(f"the body is larger than {MAX_BODY_BYTES} bytes")
+    envelope, body = _envelope(body)
+    defaults = _context(envelope.context) if envelope.batch is not None else None
+    if envelope.batch is None:
+        if call == BATCH:
+            raise BadRequest("a batch needs its items", [Problem("batch", "must be an array")])
+        items = [_item(body)]
+        if call is not None and isinstance(items[0], dict) and items[0].get("type") is None:
+            items[0]["type"] = call
+    elif len(envelope.batch) > MAX_ITEMS:
+        raise TooLarge(f"a batch holds at most {MAX_ITEMS} items", [Problem("batch", f"has {len(envelope.batch)}")])
+    else:
+        items = [_item(bytes(raw)) for raw in envelope.batch]
+        if call is not None and call != BATCH:
+            defaults = {"type": call, **(defaults or {})}
+    return Body(items, defaults, _text(envelope.writeKey), time_or_none(envelope.sentAt))
+
+
+def _envelope(body: bytes) -> tuple[_Envelope, bytes]:
+    """The outermost object with its items undecoded, and its bytes; of almost JSON what can be read of it."""
+    try:
+        try:
+            return _DECODER.decode(body), body
+        except msgspec.ValidationError:
+            raise
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            mended = mend(body)
+            found = _of_broken(mended)
+            if found is None:
+                raise
+            return found, mended
+    except msgspec.ValidationError as err:
+        raise BadRequest("the body is not a request of this path", [_problem(str(err))]) from err
+    except (msgspec.DecodeError, UnicodeDecodeError) as err:
+        raise InvalidJson(f"the body is no JSON object: {_place(err)}") from err
+    except RecursionError as err:
+        raise InvalidJson("the body is nested too deeply") from err
+
+
+def _of_broken(body: bytes) -> _Envelope | None:
+    """A mended body, or else its batch cut into items, each on its own from then on; None: nothing can be read."""
+    try:
+        return _DECODER.decode(body)
+    except msgspec.ValidationError:
+        raise
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        pieces = cut(body)
+    if pieces is None:
+        return None
+    try:
+        envelope = _DECODER.decode(pieces.envelope)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return None
+    envelope.batch = [msgspec.Raw(item) for item in pieces.items]
+    return envelope
+
+
+def _problem(text: str) -> Problem:
+    """msgspec's "Expected `array`, got `object` - at `$.batch`" as path and reason; names types, never values."""
+    reason, _, place = text.partition(" - at ")
+    return Problem(place.strip("`").removeprefix("$").strip("."), reason)
+
+
+def _place(err: Exception) -> str:
+    if isinstance(err, UnicodeDecodeError):
+        return "it is not UTF-8"
+    return str(err).removeprefix("JSON is malformed: ")
+
+
+def _item(raw: bytes) -> object:
+    try:
+        return decode_item(raw)
+    except Refused as refused:
+        return Unreadable(raw, refused)
+
+
+def _context(raw: msgspec.Raw) -> dict[str, Any] | None:
+    """The context of a batch. One that is beyond the limits would be so in each item."""
+    data = bytes(raw)
+    if not data or data == b"null":
+        return None
+    try:
+        check_bytes(data)
+        value = decode_item(data)
+    except Refused as refused:
+        raise BadRequest("the context of the batch cannot be used", [Problem("context", refused.reason)]) from refused
+    if not isinstance(value, dict):
+        raise BadRequest("the context of the batch cannot be used", [Problem("context", "must be an object")])
+    return {"context": value}
+
+
+def _text(value: object) -> str | None:
+    return value.strip()[:MAX_KEY] or None if isinstance(value, str) else None
+
+
+def time_or_none(value: object) -> datetime | None:
+    """A request's sentAt. One that cannot be read is as good as none: it only serves to correct clocks."""
+    if value is None:
+        return None
+    try:
+        return parse_time(value)
+    except BadTime:
+        return None
+
+
+def header_key(headers: Mapping[str, str]) -> str | None:
+    """The write key of `Authorization: Basic base64(key:)`, with or without the colon."""
+    header = headers.get("authorization")
+    if not header:
+        return None
+    return _basic_key(header) if len(header) <= MAX_KEY * 2 else _read_basic_key(header)
+
+
+def _read_basic_key(header: str) -> str | None:
+    scheme, _, value = header.partition(" ")
+    if scheme.lower() != "basic":
+        return None
+    try:
+        decoded = b64decode(value.strip() + "=" * (-len(value.strip()) % 4), validate=True).decode()
+    except (binascii.Error, ValueError):
+        return None
+    return _text(decoded.partition(":")[0])
+
+
+_basic_key: Final = lru_cache(maxsize=1_024)(_read_basic_key)  # a source sends the same header for ever: 0.1 for 4 µs
+
+
+def query_of(query: str) -> dict[str, str]:
+    """The first value of each name of a query string; broken parts are left out."""
+    if not query:
+        return {}
+    try:
+        return {name: values[0] for name, values in parse_qs(query, max_num_fields=50).items()}
+    except ValueError:
+        return {}
+
+
+def write_key_of(headers: Mapping[str, str], body: Body | None, query: Mapping[str, str]) -> str | None:
+    """The write key from the first place that holds one: Basic, body, query, X-Write-Key."""
+    return (
+        header_key(headers)
+        or (body.write_key if body else None)
+        or _text(query.get("writeKey") or query.get("writekey"))
+        or _text(headers.get("x-write-key"))
+    )

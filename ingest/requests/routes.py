@@ -1,0 +1,156 @@
+"""The door's answers: from a request to items for acceptance, from what became of them to a reply. Owns no socket.
+
+SDKs take exactly 200 for success, and error bodies must hold `code` and `message`.
+"""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Final, NamedTuple
+
+import msgspec
+
+from ingest.accept.accept import Accepted, Call, SourceRules
+from ingest.requests.bodies import IMPORT_PATH, METRICS, call_of, query_of, read_body, time_or_none, write_key_of
+from schemas.errors import (
+    Forbidden,
+    InvalidWriteKey,
+    NotFound,
+    Problem,
+    SourceOff,
+    StoreUnavailable,
+    TooMany,
+    TouchfoldError,
+)
+from schemas.sources import Source, Sources
+
+Headers = tuple[tuple[bytes, bytes], ...]
+
+_JSON: Final = (b"content-type", b"application/json")
+_SUCCESS: Final = b'{"success":true}'
+_ALLOWED: Final = (
+    b"Authorization, Content-Type, Content-Encoding, X-Retry-Count, AnonymousId, SentAt, X-Write-Key, X-IP-Policy, "
+    b"Rsa-Retry-Attempt, Rsa-Since-Last-Attempt, Rsa-Since-First-Attempt, Rsa-Retry-Reason, Rsa-Recovered"
+)
+_PREFLIGHT: Final[Headers] = (
+    (b"access-control-allow-methods", b"GET, POST, HEAD, OPTIONS"),
+    (b"access-control-allow-headers", _ALLOWED),
+    (b"access-control-max-age", b"7200"),  # the most Chromium keeps
+    (b"content-length", b"0"),
+)
+_RETRY_AFTER_S: Final = 1
+
+
+class HttpRequest(NamedTuple):
+    """One request, its body whole. Header names are lower case."""
+
+    method: str
+    path: str
+    query: str
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class Reply(NamedTuple):
+    status: int
+    headers: Headers
+    body: bytes
+
+
+class Job(NamedTuple):
+    """A request that may be accepted."""
+
+    call: Call
+    source: Source
+    with_results: bool
+    origin: str | None
+
+
+def open_request(request: HttpRequest, sources: Sources, received_at: datetime) -> Job | Reply:
+    """The items of a request and whose they are, or the answer where there is nothing to accept.
+
+    Raises a TouchfoldError for `error_reply`: what is wrong with the request, or StoreUnavailable.
+    """
+    call = call_of(request.path)
+    origin = request.headers.get("origin")
+    if call is None or request.method != "POST":
+        raise nothing_here(request.method)
+    if call == METRICS:
+        return success(origin)
+    query = query_of(request.query)
+    gzip = "gzip" in request.headers.get("content-encoding", "")
+    body = read_body(request.body, call, gzip=gzip)
+    source = authenticate(write_key_of(request.headers, body, query), sources)
+    if origin is not None and source.origins and origin not in source.origins:
+        raise Forbidden("this source takes no requests from pages of this origin", [Problem("Origin", "not listed")])
+    sent_at = body.sent_at or time_or_none(request.headers.get("sentat"))
+    rules = SourceRules(source.name, sources.declared())
+    trusted = source.trusted_clock or request.path.startswith(IMPORT_PATH)
+    return Job(
+        Call(body.items, rules, received_at, sent_at, body.defaults, False, trusted),
+        source,
+        query.get("results") in ("true", "1"),
+        origin,
+    )
+
+
+def nothing_here(method: str) -> NotFound:
+    return NotFound(
+        "nothing is here: POST to /v1/track, identify, page, screen, group, alias or batch",
+        [Problem("", f"no {method} here")],
+    )
+
+
+def authenticate(write_key: str | None, sources: Sources) -> Source:
+    """The source of a write key. Raises InvalidWriteKey, NotFound for one that is off, StoreUnavailable."""
+    if write_key is None:
+        raise InvalidWriteKey(
+            "the request has no write key: send it as the user name of Basic authentication, as writeKey in the "
+            "body or the query, or in X-Write-Key"
+        )
+    source = sources.find(write_key)
+    if source is None:
+        raise InvalidWriteKey("the write key is not one of ours, or was revoked: see touchfold source list")
+    if not source.enabled:
+        raise SourceOff("this source is switched off: an admin switches it on (touchfold source set NAME --enable)")
+    return source
+
+
+def answer(job: Job, accepted: Accepted) -> Reply:
+    """The reply to a request whose items are stored."""
+    if not job.with_results:
+        return success(job.origin)
+    results = [result._asdict() for result in accepted.results]
+    return Reply(200, _headers(job.origin), msgspec.json.encode({"success": True, "results": results}))
+
+
+def success(origin: str | None) -> Reply:
+    return Reply(200, _headers(origin), _SUCCESS)
+
+
+def error_reply(err: TouchfoldError, origin: str | None) -> Reply:
+    """The one error form, with Retry-After where trying again helps."""
+    headers = _headers(origin)
+    if isinstance(err, StoreUnavailable | TooMany) or err.status == 503:
+        wait = str(err.retry_after_s or _RETRY_AFTER_S).encode()
+        headers = (*headers, (b"retry-after", wait))
+    return Reply(err.status, headers, msgspec.json.encode(err.body()))
+
+
+def preflight(headers: Mapping[str, str]) -> Reply:
+    """The answer to OPTIONS, the same for every path and source: a key is not known yet."""
+    origin = headers.get("origin")
+    return Reply(204, (*_cors(origin), *_PREFLIGHT), b"")
+
+
+def _headers(origin: str | None) -> Headers:
+    return (_JSON, *_cors(origin)) if origin else (_JSON,)
+
+
+def _cors(origin: str | None) -> Headers:
+    if not origin:
+        return ()
+    return (
+        (b"access-control-allow-origin", origin.encode("latin-1", "replace")),
+        (b"access-control-allow-credentials", b"true"),
+        (b"vary", b"Origin"),
+    )

@@ -1,0 +1,422 @@
+"""Erases people: everything the profiles of some identifiers hold, step by step, each step repeatable (design C12).
+
+The order is what makes it safe: the erased tokens are known to FOLD before any process forgets their keys, and no
+process remembers a key when its row is destroyed. What survives are events without owner, counted in totals.
+
+Many people take every step together: what costs the same for one and for a thousand (two epochs of the vault, a look
+into every dead letter, tables written anew) is paid once (decision 0027).
+"""
+
+import hmac
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from typing import Final, NamedTuple
+from uuid import UUID
+
+import msgspec
+
+from processors.erase.dead_letters import Names
+from processors.erase.plan import Preview, plan, plan_many, route_key, same_people
+from projections.figures import add_profile
+from projections.identity import Evidence, find_hubs
+from projections.state import LocalDays
+from schemas.erasures import (
+    STEPS,
+    Erasure,
+    ErasureReads,
+    ErasureStore,
+    ErasureVault,
+    ErasureWrites,
+    Job,
+    Ledger,
+    Receipt,
+    Remains,
+    SealedLetter,
+    Seen,
+)
+from schemas.errors import ErasureRefused, KeyMissing, Problem, SealBroken
+from schemas.failpoints import failpoint
+from schemas.figures import Cells
+from schemas.identifiers import PhoneForm, normalise
+from schemas.identity_rules import DEFAULT_RULES, IdentityRules
+from schemas.ports import Sealer, Vault
+from schemas.record import to_us
+
+LEASES_S: Final = 15.0  # three times a lease: one that is still held then is a fault
+LETTERS: Final = 500  # read at a time; a letter is at most 32 KiB
+TOGETHER: Final = 100  # people whose projections go in one transaction, which DECIDE waits for
+
+
+class Erased(NamedTuple):
+    """The answer of `erase` (contracts)."""
+
+    found: bool
+    identifiers: int
+    events: int
+    receipt: dict[str, object] | None
+
+
+NOT_FOUND: Final = Erased(False, 0, 0, None)
+
+
+class Taken(NamedTuple):
+    """What went, as receipts say it. `erased_on`: ISO date, UTC."""
+
+    erased_on: str
+    identifiers: int
+    kinds: dict[str, int]
+    events: int
+
+
+class Begun(NamedTuple):
+    """People whose erasure cannot be stopped any more, each by the first token that named them."""
+
+    jobs: list[Job]
+    previews: dict[bytes, Preview]
+    refused: dict[bytes, tuple[Problem, ...]]  # who needs --force: nothing was done
+    same: dict[bytes, bytes]  # of every token that was asked for, the one that its person has here
+
+
+@dataclass(frozen=True)
+class Eraser:
+    """`new_id`: 16 random bytes. `vault` reads and opens, `vault_rows` destroys."""
+
+    store: ErasureStore
+    vault: Vault
+    sealer: Sealer
+    vault_rows: ErasureVault
+    ledger: Ledger
+    phone: PhoneForm
+    now: Callable[[], datetime]
+    new_id: Callable[[], bytes]
+    hash_of: Callable[[str, str], bytes]
+    rules: IdentityRules = DEFAULT_RULES
+    leases_s: float = LEASES_S
+
+    def find(self, kind: str, value: str) -> bytes | None:
+        """The token of KIND:VALUE as people write it; `profile` takes a profile id, old ids included."""
+        if kind == "profile":
+            try:
+                token = UUID(value).bytes
+            except ValueError:
+                return None
+            with self.store.reading() as reads:
+                return token if reads.owners([token]) else None
+        normal = normalise(kind, value, phone=self.phone)
+        return None if normal is None else self.vault.find(kind, normal)
+
+    def preview(self, token: bytes) -> Preview:
+        with self.store.reading() as reads:
+            return plan(reads, token, self.rules, self._kinds_of([token])[token])
+
+    def erase(self, kind: str, value: str, *, force: bool = False, suppress: bool = False) -> Erased:
+        """Do all steps. Raises ErasureRefused when it needs `force`, RightsMissing before anything is deleted; after
+        any other error `resume` goes on.
+        """
+        self.check_rights()
+        token = self.find(kind, value)
+        if token is None:
+            if suppress:
+                self.suppress_strangers([(kind, value)])
+            return NOT_FOUND
+        begun = self.begin([token], force=force, suppress=suppress)
+        if begun.refused:
+            raise ErasureRefused("erasing this person needs --force", begun.refused[token])
+        self.advance(begun.jobs)
+        remains = self.finish(begun.jobs)
+        preview = begun.previews[token]
+        return Erased(True, preview.identifiers, preview.events, self.receipt(self.taken(preview), suppress, remains))
+
+    def begin(
+        self,
+        tokens: Sequence[bytes],
+        *,
+        force: bool,
+        suppress: bool,
+        before: Callable[[Mapping[bytes, Preview]], None] = lambda _taken: None,
+    ) -> Begun:
+        """Plan and record the erasure of the people of these tokens; who needs `force` is left out without it.
+
+        `before` is told whom it takes before it is recorded, when they can still be found again.
+
+        With `suppress` their hashes are on the vault's list first: nothing that is kept says which of the tokens were
+        suppressed, so a crash before the record leaves people refused and not erased, to be erased again.
+        """
+        kinds = self._kinds_of(tokens)
+        found: dict[bytes, Preview] = {}
+
+        def make(reads: ErasureReads) -> list[Erasure]:
+            found.update(plan_many(reads, kinds, self.rules, force=force))
+            taken = {token: each for token, each in found.items() if force or not each.problems}
+            before(taken)
+            if suppress:
+                self._suppress(taken.values())
+            return [self._erasure(each) for each in taken.values()]
+
+        jobs = [Job(each, "fact") for each in self.store.begin(make)]
+        failpoint("erase.after_fact")
+        refused = {} if force else {token: each.problems for token, each in found.items() if each.problems}
+        return Begun(jobs, found, refused, same_people(tokens, found))
+
+    def _erasure(self, preview: Preview) -> Erasure:
+        return Erasure(
+            id=self.new_id().hex(),
+            on=self._today(),
+            tokens=sorted(each.hex() for each in preview.tokens),
+            profiles=sorted(each.hex() for each in preview.profiles),
+        )
+
+    def _kinds_of(self, tokens: Sequence[bytes]) -> dict[bytes, str]:
+        found = self.vault.open(tokens)
+        return {token: found[token].kind if token in found else "unknown" for token in tokens}
+
+    def advance(self, jobs: Sequence[Job]) -> None:
+        """Do the steps that are not done, but for the last one, which `finish` does for any number of jobs."""
+        steps: dict[str, Callable[[Sequence[Erasure]], None]] = {
+            "tokens": self._name_tokens,
+            "epoch": self._new_epoch,
+            "letters": self._delete_letters,
+            "vault": self._destroy,
+            "projections": self._delete_projections,
+            "ledger": self._write_ledger,
+        }
+        for number, step in enumerate(STEPS):
+            due = [job.erasure for job in jobs if STEPS.index(job.step) < number]
+            if due and step in steps:
+                steps[step](due)
+
+    def finish(self, jobs: Sequence[Job]) -> list[Remains]:
+        """The last step: deleted rows are written over where that can be. Returns where something is left."""
+        self.store.clean()
+        self.vault_rows.clean()  # last: it also ends the WAL, into which reading a page may have copied it
+        failpoint("erase.after_clean")
+        self.store.advance([job.erasure.id for job in jobs], "receipt", self._today())
+        return self.vault_rows.remains()
+
+    def check_rights(self) -> None:
+        """Raises RightsMissing where one of the steps is not allowed to our account."""
+        self.store.check_rights()
+        self.vault_rows.check_rights()
+
+    def resume(self) -> int:
+        """Finish open jobs, and do again what the ledger knows and a restored database does not; returns how many."""
+        self._compare_suppressed()
+        jobs = self.store.open_jobs()
+        opened = {job.erasure.id for job in jobs}
+        undone = [each for each in self._undone() if each.id not in opened]
+        if undone:
+            self.store.add_jobs(undone)
+            jobs += [Job(each, "fact") for each in undone]
+        if jobs:
+            self.check_rights()
+            self.advance(jobs)
+            self.finish(jobs)
+        return len(jobs)
+
+    def _undone(self) -> list[Erasure]:
+        """What the ledger knows and the databases do not."""
+        known = self.ledger.read()
+        tokens = {token for each in known for token in each.token_bytes()}
+        back = self.store.not_named(tokens) | self.vault_rows.present(tokens) if tokens else set()
+        return [each for each in known if not back.isdisjoint(each.token_bytes())]
+
+    def receipt(self, taken: Taken, suppressed: bool, remains: Sequence[Remains]) -> dict[str, object]:
+        """What the person who asked may keep: proof without personal data, and what is still to go where.
+
+        Nothing in it stands in the folder beside a token, so whoever has both cannot join them by an id or a time.
+        `sha256`: keyed hash of the rest, which nobody but this deployment can make.
+        """
+        said: dict[str, object] = {
+            "id": str(UUID(bytes=self.new_id())),
+            **taken._asdict(),
+            "suppressed": suppressed,
+            "remains": [each._asdict() for each in remains],
+        }
+        return said | {"sha256": self._proof(said)}
+
+    def taken(self, preview: Preview) -> Taken:
+        """What a receipt says of a preview that is carried out now."""
+        return Taken(self._today().isoformat(), preview.identifiers, preview.kinds, preview.events)
+
+    def _today(self) -> date:
+        return self.now().astimezone(UTC).date()
+
+    def is_ours(self, receipt: Mapping[str, object]) -> bool:
+        """Whether this deployment wrote a receipt, and nobody changed it."""
+        said = {name: value for name, value in receipt.items() if name != "sha256"}
+        return hmac.compare_digest(str(receipt.get("sha256", "")).encode(), self._proof(said).encode())
+
+    def _proof(self, said: Mapping[str, object]) -> str:
+        key = self.hash_of("touchfold", "receipts")
+        return hmac.digest(key, msgspec.json.encode(said, order="sorted"), "sha256").hex()
+
+    # --- the suppressed ----------------------------------------------------------------------------------------------
+
+    def suppress_strangers(self, identifiers: Iterable[tuple[str, str]]) -> None:
+        """Refuse people whom nobody knows yet; each identifier is somebody else."""
+        normal = [(kind, normalise(kind, value, phone=self.phone)) for kind, value in identifiers]
+        self._add_to_list([[self.hash_of(kind, value)] for kind, value in normal if value is not None])
+        self.vault_rows.forget_everywhere(self.leases_s)
+
+    def unsuppress(self, kind: str, value: str) -> bool:
+        """Let a person in again, by any identifier that was suppressed with them; False where it was not."""
+        normal = normalise(kind, value, phone=self.phone)
+        if normal is None or not self.vault_rows.unsuppress(self.hash_of(kind, normal)):
+            return False
+        self.ledger.keep_suppressed(self.vault_rows.suppressed())
+        self.vault_rows.forget_everywhere(self.leases_s)
+        return True
+
+    def _suppress(self, people: Iterable[Preview]) -> None:
+        people = list(people)
+        hashes = self.vault_rows.hashes({token for each in people for token in each.tokens})
+        self._add_to_list([[hashes[token] for token in each.tokens if token in hashes] for each in people])
+
+    def _add_to_list(self, people: Sequence[Collection[bytes]]) -> None:
+        self.vault_rows.suppress(people)
+        self.ledger.keep_suppressed(self.vault_rows.suppressed())
+
+    def _compare_suppressed(self) -> None:
+        """What a restore took from the vault's list comes back from the ledger's, and the other way round."""
+        kept, known = self.ledger.suppressed(), self.vault_rows.suppressed()
+        lost = {hashed: mark for hashed, mark in kept.items() if hashed not in known}
+        if lost:
+            self.vault_rows.add_suppressed(lost)
+            self.vault_rows.forget_everywhere(self.leases_s)
+        if known.keys() - kept.keys():
+            self.ledger.keep_suppressed({**kept, **known})
+
+    # --- the steps -----------------------------------------------------------------------------------------------
+
+    def _name_tokens(self, erasures: Sequence[Erasure]) -> None:
+        self.store.name_tokens(erasures)
+        failpoint("erase.after_tokens")
+
+    def _new_epoch(self, erasures: Sequence[Erasure]) -> None:
+        self.vault_rows.forget_everywhere(self.leases_s)
+        self.store.advance(_ids(erasures), "epoch")
+        failpoint("erase.after_epoch")
+
+    def _delete_letters(self, erasures: Sequence[Erasure]) -> None:
+        """Letters without tokens are opened and searched: now, while the values can still be read."""
+        names = Names(self.vault.open(_tokens(erasures)).values(), self.phone)
+        after = bytes(16)
+        while names and (letters := self.store.letters_without_tokens(after, LETTERS)):
+            after = letters[-1].id
+            found = [id_ for id_, plain in self._opened(letters) if names.are_in(plain)]
+            if found:
+                self.store.delete_letters(found)
+        self.store.advance(_ids(erasures), "letters")
+
+    def _opened(self, letters: Sequence[SealedLetter]) -> Iterable[tuple[bytes, bytes]]:
+        try:
+            plain = self.sealer.open_many([(letter.key, letter.data, letter.id) for letter in letters])
+        except (KeyMissing, SealBroken):
+            if len(letters) > 1:
+                for letter in letters:
+                    yield from self._opened([letter])
+            return  # nobody can read it (its daily key has expired): nothing in it is left to erase
+        for letter, opened in zip(letters, plain, strict=True):
+            if opened is not None:
+                yield letter.id, opened
+
+    def _destroy(self, erasures: Sequence[Erasure]) -> None:
+        self.vault_rows.destroy(_tokens(erasures))
+        self.store.advance(_ids(erasures), "vault")
+        failpoint("erase.after_vault")
+
+    def _delete_projections(self, erasures: Sequence[Erasure]) -> None:
+        for at in range(0, len(erasures), TOGETHER):
+            some = erasures[at : at + TOGETHER]
+            with self.store.writing() as writes:
+                left = writes.not_past(_ids(some), "vault")  # another process may do the same
+                delete_projections(writes, [each for each in some if each.id in left], self.rules, to_us(self.now()))
+                writes.advance(list(left), "projections")
+        failpoint("erase.after_projections")
+
+    def _write_ledger(self, erasures: Sequence[Erasure]) -> None:
+        self.store.number_feed()
+        self.ledger.append(erasures)
+        failpoint("erase.after_ledger")
+        self.store.advance(_ids(erasures), "ledger")
+
+
+def _ids(erasures: Iterable[Erasure]) -> list[str]:
+    return [each.id for each in erasures]
+
+
+def _tokens(erasures: Iterable[Erasure]) -> list[bytes]:
+    return [token for each in erasures for token in each.token_bytes()]
+
+
+def delete_projections(writes: ErasureWrites, erasures: Iterable[Erasure], rules: IdentityRules, at_us: int) -> None:
+    """Delete what was computed of these people. Their signatures lose owner and evidence; signatures of others lose the
+    erased tokens alone, and are resolved again where that may change who is whom.
+
+    States go with the route key, as a rebuild has it: where that is a hub that stays, the state stays unowned, until
+    the hub is erased itself.
+    """
+    erasures = list(erasures)
+    erased = set(_tokens(erasures))
+    seen = {each.signature: each for each in writes.evidence_of(erased)}
+    ended = {bytes.fromhex(profile) for each in erasures for profile in each.profiles}
+    ended |= {row.profile_id for row in writes.owners(erased) if row.profile_id in erased}
+    unread = {s for s, each in seen.items() if route_key(each.tokens, rules) in erased}
+    gone = unread | {s for s, each in seen.items() if each.profile_id in ended}
+    left = [_without(seen[s], erased) for s in seen if s not in gone]
+    beside = {token for s in seen for _, token in seen[s].tokens} - erased
+    stay = beside - _hubs_that_stay(writes, beside, erased, gone, rules)
+    around = [each for each in writes.evidence_of(stay) if each.signature not in seen]
+    writes.delete_states(unread | writes.nobodys(erased))
+    _uncount(writes, ended)
+    published = writes.delete_profiles(ended)
+    writes.empty_evidence(gone, {s: route_key(seen[s].tokens, rules) for s in gone - unread})
+    writes.strip_evidence(left)
+    writes.delete_tokens(erased)
+    kept = {token for each in (*left, *around) for _, token in each.tokens}
+    writes.delete_token_rows(stay - kept)  # of events that came after the plan: nothing is left that holds them
+    writes.set_receipts(_receipts([*left, *around], stay))
+    writes.mark_identity([each.signature for each in (*left, *around)])
+    writes.add_erased_changes(published, at_us)
+
+
+def _uncount(writes: ErasureWrites, profile_ids: Collection[bytes]) -> None:
+    """Take the profiles out of the overview's figures. Their orders come back as nobody's, which the worker counts."""
+    days = LocalDays(writes.time_zone())
+    for revision, rows in writes.counted(profile_ids).items():
+        cells: Cells = {}
+        for row in rows:
+            add_profile(cells, row, days, -1)
+        writes.add_figures(revision, cells)
+
+
+def _without(each: Seen, erased: AbstractSet[bytes]) -> Seen:
+    return each._replace(tokens=tuple((kind, token) for kind, token in each.tokens if token not in erased))
+
+
+def _hubs_that_stay(
+    writes: ErasureWrites,
+    beside: AbstractSet[bytes],
+    erased: AbstractSet[bytes],
+    gone: AbstractSet[bytes],
+    rules: IdentityRules,
+) -> AbstractSet[bytes]:
+    """Of tokens seen with the person, those that are hubs without them too. Others are made hubs no more."""
+    hubs = {row.token for row in writes.owners(beside) if row.hub}
+    rest = [_without(each, erased) for each in writes.evidence_of(hubs) if each.signature not in gone]
+    evidence = [Evidence(each.signature, each.tokens, each.first_us, each.first_event) for each in rest]
+    stay = hubs & find_hubs(evidence, rules)
+    writes.clear_hubs(hubs - stay)
+    return stay
+
+
+def _receipts(evidence: Iterable[Seen], tokens: AbstractSet[bytes]) -> list[Receipt]:
+    """First and last receipt of tokens, from all that is left of their evidence."""
+    found: dict[bytes, list[tuple[int, bytes]]] = {}
+    for each in evidence:
+        for _, token in each.tokens:
+            if token in tokens:
+                found.setdefault(token, []).append((each.first_us, each.first_event))
+    return [Receipt(token, min(receipts), max(receipts)) for token, receipts in sorted(found.items())]

@@ -1,0 +1,107 @@
+"""Makes states anew from the log: the primitive behind lost copies and repairs (design C5)."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate, takewhile
+from typing import Final
+
+from processors.live.applied import Applied, not_folded
+from processors.live.fold_batch import Folder, save_states
+from projections.state import State
+from schemas.store import NO_EVENT, NO_RECEIPT, SHARDS, DecideTx, FoldTx, NewMark
+
+CHUNK: Final = 5_000  # records fetched at a time
+MARKS: Final = 64  # looked at in one transaction
+SIGNATURES: Final = 1_000  # made again in one transaction
+RECORDS: Final = 20_000  # of these signatures together, half a second; a single one may have more
+_NO_RECEIPT: Final = NO_RECEIPT[:2]  # later than every receipt
+
+
+def refold_marked(folder: Folder) -> int:
+    """Make some of the states anew that marks ask for, and mark their profiles; returns how many signatures.
+
+    Of a revision that has folded all that is registered: the live one, or one that is about to take its place. One
+    bounded transaction: what is left of its marks is marked again, so a crash loses nothing.
+    """
+    with folder.store.fold() as tx:
+        tx.hold_erasures(live=folder.live)
+        marked = tx.take_refolds(folder.revision, MARKS)
+        if not marked:
+            return 0
+        now, later = _slice(tx, marked)
+        tx.add_marks([NewMark(folder.revision, 0, "refold", dict.fromkeys(later, (0, NO_EVENT)))] if later else [])
+        tx.hold_progress(folder.revision)  # whoever folds for their partitions waits, and finds what is made here
+        _refold(folder, tx, now)
+    return len(now)
+
+
+def refold_all(folder: Folder) -> int:
+    """`refold_marked` until no mark is left; returns how many signatures."""
+    total = 0
+    while count := refold_marked(folder):
+        total += count
+    return total
+
+
+def _slice(tx: FoldTx, marked: Sequence[bytes]) -> tuple[Sequence[bytes], Sequence[bytes]]:
+    """The signatures of one transaction, at least one, and the rest."""
+    counts = tx.count_applied(marked[:SIGNATURES])
+    sums = accumulate(counts.get(signature, 0) for signature in marked[:SIGNATURES])
+    size = max(1, sum(1 for _ in takewhile(lambda total: total <= RECORDS, sums)))
+    return marked[:size], marked[size:]
+
+
+def _refold(folder: Folder, tx: FoldTx, signatures: Sequence[bytes]) -> None:
+    states: dict[tuple[int, bytes], State] = {}
+    first: dict[bytes, tuple[int, bytes]] = {}
+    for chunk in chunks_at(folder, tx.positions(signatures)):
+        gone = tx.erased({bytes.fromhex(each.event.route_key) for each in chunk})
+        kept = [each for each in chunk if not gone or bytes.fromhex(each.event.route_key) not in gone]
+        for each in kept:
+            receipt = (each.received_us, each.key)
+            first[each.signature] = min(receipt, first.get(each.signature, receipt))
+        _apply(folder, kept, states)
+    tx.delete_states(folder.revision, signatures)
+    save_states(tx, folder.fold, folder.revision, states, {})
+    known = tx.first_receipts(signatures) if folder.live else {}  # evidence is the live revision's
+    later = {s: first.get(s) for s, receipt in known.items() if receipt < first.get(s, _NO_RECEIPT)}
+    if later:
+        anew = tx.withdraw(folder.revision, later)
+        tx.add_marks([NewMark(folder.revision, 0, "identity", dict.fromkeys(anew, (0, NO_EVENT)))])
+    marks: dict[int, dict[bytes, tuple[int, bytes]]] = {}
+    for signature in signatures:
+        marks.setdefault(signature[0] % SHARDS, {})[signature] = (0, NO_EVENT)
+    tx.add_marks([NewMark(folder.revision, shard, "decide", newest) for shard, newest in marks.items()])
+
+
+def _apply(folder: Folder, chunk: Sequence[Applied], states: dict[tuple[int, bytes], State]) -> None:
+    """Fold decoded records into their states; what is sealed is opened for all of them at once."""
+    opened = folder.opened(chunk)
+    for each in chunk:
+        place = (each.partition, each.signature)
+        state = states.get(place)
+        if state is None:
+            state = states[place] = folder.fold.new_state()
+        try:
+            folder.fold.apply(each.event, state, opened.get(each.key))
+        except Exception as err:
+            raise not_folded(each, err) from err
+
+
+def chunks_at(folder: Folder, positions: Iterable[tuple[int, int]]) -> Iterator[list[Applied]]:
+    """The records at some positions, decoded, in the log's order, so many at a time."""
+    ordered = sorted(positions)
+    for at in range(0, len(ordered), CHUNK):
+        yield folder.again(folder.log.fetch(ordered[at : at + CHUNK]))
+
+
+def state_from_log(folder: Folder, positions: Iterable[tuple[int, int]]) -> State:
+    """All events at some positions in one state, none of it laid off."""
+    states: dict[tuple[int, bytes], State] = {}
+    for chunk in chunks_at(folder, positions):
+        _apply(folder, chunk, states)
+    return folder.fold.merge_whole(list(states.values()) or [folder.fold.new_state()])
+
+
+def uncapped_state(folder: Folder, tx: DecideTx, signatures: Sequence[bytes]) -> State:
+    """All applied events of signatures in one state, none of it laid off."""
+    return state_from_log(folder, tx.positions(signatures))

@@ -1,0 +1,67 @@
+"""Direct personal values for a topic that is granted them: opened as the profile holds them now, kept nowhere."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from processors.live.personal_traits import open_direct
+from processors.live.worker import Compiled
+from schemas.identity_rules import DEFAULT_RULES, IdentityRules
+from schemas.ports import EventLog, OpenIdentifier, Sealer, Vault
+from schemas.reads import ChangeRow, ProfileRead
+from schemas.token_refs import tokens_in, with_values
+from schemas.topics import TOPIC_OF
+
+
+@dataclass(frozen=True)
+class PersonalValues:
+    """`granted`: short names of topics. One read of the log and two look-ups in the vault for a batch."""
+
+    granted: frozenset[str]
+    log: EventLog
+    sealer: Sealer
+    vault: Vault
+    rules: IdentityRules = field(default=DEFAULT_RULES)
+
+    def open(self, compiled: Compiled, rows: Sequence[ChangeRow], living: Mapping[bytes, ProfileRead]) -> list[Any]:
+        """`new` of each row: beside `personal` stands `value` of a trait, or `identifiers` of the kinds that joined.
+
+        Nothing stands there when the profile has ended, the trait is unset or its key was erased.
+        """
+        wanted = [row for row in rows if self._is_direct(row) and row.profile_id in living]
+        if not wanted:
+            return [row.new for row in rows]
+        traits = self._traits(compiled, wanted, living)
+        tokens = {t for row in wanted if "kinds" in row.new for t, _ in living[row.profile_id].tokens}
+        opened = self.vault.open(tokens | {token for values in traits.values() for token in tokens_in(values)})
+        found: list[Any] = []
+        for row in rows:
+            if not self._is_direct(row) or row.profile_id not in living:
+                found.append(row.new)
+            elif "kinds" in row.new:
+                found.append({**row.new, "identifiers": self._identifiers(living[row.profile_id], row.new, opened)})
+            else:
+                value = with_values(traits[row.profile_id].get(row.name or ""), opened)
+                found.append(row.new if value is None else {**row.new, "value": value})
+        return found
+
+    def _is_direct(self, row: ChangeRow) -> bool:
+        return TOPIC_OF.get(row.type) in self.granted and isinstance(row.new, dict) and row.new.get("personal") is True
+
+    def _traits(
+        self, compiled: Compiled, rows: Sequence[ChangeRow], living: Mapping[bytes, ProfileRead]
+    ) -> dict[bytes, dict[str, Any]]:
+        """Direct traits by profile that some change names; identifiers in them stand as tokens."""
+        names = {row.name for row in rows if "kinds" not in row.new and row.name is not None}
+        profiles = {row.profile_id: living[row.profile_id] for row in rows if row.name in names}
+        states = {key: compiled.fold.unpack(profile.state) for key, profile in profiles.items()}
+        return open_direct(self.log, self.sealer, states, names.__contains__)
+
+    def _identifiers(
+        self, profile: ProfileRead, new: Mapping[str, Any], opened: Mapping[bytes, OpenIdentifier]
+    ) -> list[dict[str, str]]:
+        """Kind and value of the profile's identifiers of these kinds, highest rank first, then by value."""
+        kinds = set(new["kinds"])
+        known = [opened[token] for token, kind in profile.tokens if kind in kinds and token in opened]
+        known.sort(key=lambda each: (self.rules.rank(each.kind), each.value))
+        return [{"kind": each.kind, "value": each.value} for each in known]

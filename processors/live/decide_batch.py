@@ -1,0 +1,402 @@
+"""DECIDE: one transaction takes marks and due profiles, resolves identity, sums states and decides (design C7).
+
+A profile's state is made anew from its signatures' states each time, so a merge, a split and a late event are
+the same work. What differs from the last committed decision goes to the change feed.
+"""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from functools import cached_property
+from hashlib import blake2b
+from typing import Any, Final, NamedTuple
+
+from processors.live.delta_cache import Fresh, Seen
+from processors.live.differences import NEVER_US, Cause, Differences, Told
+from processors.live.figure_changes import FigureChanges
+from processors.live.large_profiles import LargeProfiles, Part, summary_of
+from processors.live.resolve import Identity, Moves
+from projections.evaluate import Decision, Evaluator
+from projections.fold import Fold
+from projections.orders import order_slots, summed_up
+from projections.state import EVENT_COUNT, FIRST, LAST, State
+from schemas.definitions import ORDER_TYPES
+from schemas.store import NO_EVENT, SHARDS, Change, DecideTx, Mark, NewMark, ProfileRow, ProjectionStore
+
+ACTS_US: Final = 600_000_000  # who was seen within ten minutes before the decision acts now, and is searched for
+
+DirectTraits = Callable[[Mapping[bytes, State], frozenset[str]], dict[bytes, dict[str, Any]]]
+"""Opens the direct traits that conditions need: states by profile id, names -> values by profile id."""
+
+
+class Outcome(NamedTuple):
+    """What one run of DECIDE did. `more`: there may be more, so look again."""
+
+    marks: int
+    profiles: int
+    changes: int
+    more: bool
+
+    @property
+    def some(self) -> bool:
+        return self.marks > 0 or self.profiles > 0 or self.more
+
+
+class Sharing(NamedTuple):
+    """How a worker shares DECIDE with others: it takes its `own` shards, and so many `others` that nobody has."""
+
+    own: Collection[int]
+    others: int
+
+
+@dataclass
+class Decider:
+    """Decides for one revision. A silent one (a building revision) writes no feed and no identity.
+
+    `sharing`: other workers decide for the same revision. Then a profile that another one has is left to a mark of
+    its own instead of being waited for: two workers on the same customers would go at one's pace.
+    """
+
+    store: ProjectionStore
+    fold: Fold
+    evaluator: Evaluator
+    identity: Identity
+    direct: DirectTraits
+    large: LargeProfiles
+    revision: int
+    time_zone: str
+    silent: bool = False
+    fresh: Fresh | None = None
+    sharing: Sharing | None = None
+    all_counted: bool = False  # of the revision's profiles, by the figures; once they are they stay so
+
+    @cached_property
+    def told(self) -> Told:
+        return Told(self.fold, self.evaluator, self.time_zone)
+
+    def run(self, watermark_us: int, *, marks: int = 64, due: int = 2_000, lagging: bool = False) -> Outcome:
+        """Decide what is marked or due at the lowest watermark, in one transaction; beside others, at least there."""
+        try:
+            with self.store.decide() as tx:
+                if self.sharing is not None:
+                    watermark_us = max(watermark_us, tx.join(self.revision))
+                taken = self._take(tx, marks)
+                wanted = self._wanted(tx, taken)
+                all_taken = self.fresh is not None and self.sharing is None and len(taken) < marks
+                for profile_id in tx.due(self.revision, watermark_us, due, shared=self.sharing is not None):
+                    if profile_id not in wanted.causes:
+                        wanted.causes[profile_id] = Cause("timer")
+                        if all_taken and profile_id not in wanted.moves.ended:  # nothing is open: it is as stored
+                            wanted.grown[profile_id] = []
+                if not taken and not wanted.causes:
+                    return Outcome(0, 0, 0, False)
+                changes = self._decide(tx, wanted, watermark_us, lagging)
+                if not self.silent:
+                    tx.add_changes(changes)
+        except BaseException:
+            if self.fresh is not None:
+                self.fresh.clear()  # whether it was committed may be unknown
+            raise
+        if self.fresh is not None:
+            self.fresh.decided(mark.id for mark in taken)
+        more = len(taken) >= marks > 0 or len(wanted.causes) >= due
+        return Outcome(len(taken), len(wanted.causes), len(changes), more)
+
+    def _take(self, tx: DecideTx, limit: int) -> list[Mark]:
+        sharing = self.sharing
+        if sharing is None:
+            return tx.take_marks(self.revision, limit)
+        shards = tx.hold_shards(self.revision, sharing.own, sharing.others)
+        return tx.take_marks(self.revision, limit, shards) if shards else []
+
+    def decide_all(self, profile_ids: Sequence[bytes], watermark_us: int, cause: str) -> None:
+        """Decide these whether marked or not; a building revision does so with all of them once."""
+        with self.store.decide() as tx:
+            causes = dict.fromkeys(profile_ids, Cause(cause))
+            wanted = _Wanted(causes, Moves.none(), {}, {}, {}, set(), set(profile_ids))
+            changes = self._decide(tx, wanted, watermark_us, False)
+            if not self.silent:
+                tx.add_changes(changes)
+
+    def _wanted(self, tx: DecideTx, taken: Sequence[Mark]) -> "_Wanted":
+        """The profiles to decide, each with its cause, after identity is settled for all signatures marked."""
+        newest: dict[bytes, tuple[int, bytes]] = {}
+        anew: set[bytes] = set()
+        remade: set[bytes] = set()
+        for mark in taken:
+            if mark.kind != "fold":
+                remade.update(mark.signatures)
+            for signature, at_us, event in zip(mark.signatures, mark.newest_us, mark.newest_events, strict=True):
+                newest[signature] = max(newest.get(signature, (NEVER_US, NO_EVENT)), (at_us, event))
+            if mark.kind == "identity":
+                anew.update(mark.signatures)
+        if not newest:
+            return _Wanted({}, Moves.none(), {}, {}, {}, set(), set())
+        owners, moves = self.identity.settle(tx, newest, anew, read_only=self.silent)
+        causes: dict[bytes, Cause] = {}
+        for signature, stamp in newest.items():
+            owner = owners.get(signature)
+            if owner is not None:  # none: all its tokens are erased
+                other = causes.get(owner, Cause("event"))
+                causes[owner] = Cause("event", max(stamp, other.stamp))
+        for profile_id in moves.touched:
+            causes.setdefault(profile_id, Cause("identity"))
+        shrunk = {owners[signature] for signature in remade if signature in owners} | moves.split_off.keys()
+        return _Wanted(causes, moves, self._grown(taken, owners, moves), newest, owners, remade, shrunk)
+
+    def _grown(self, taken: Sequence[Mark], owners: Mapping[bytes, bytes], moves: Moves) -> dict[bytes, list[Seen]]:
+        """Events by profile, of the profiles that lack these events and nothing else."""
+        if self.fresh is None:
+            return {}
+        grown: dict[bytes, list[Seen]] = {}
+        other = {*moves.split_off, *moves.ended, *moves.ended.values(), *(moves.touched - moves.only_found)}
+        for mark in taken:
+            seen = self.fresh.of(mark.id, mark.signatures)
+            for signature in mark.signatures:
+                owner = owners.get(signature)
+                if owner is None:
+                    continue
+                if seen is None:
+                    other.add(owner)
+                else:
+                    grown.setdefault(owner, []).append(seen[signature])
+        for profile_id in other:
+            grown.pop(profile_id, None)
+        return grown
+
+    def _decide(self, tx: DecideTx, wanted: "_Wanted", watermark_us: int, lagging: bool) -> list[Change]:
+        causes, moves = wanted.causes, wanted.moves
+        self.large.touched.clear()
+        if self.sharing is None:
+            before = tx.lock_profiles(self.revision, {*causes, *moves.ended})
+        else:
+            before = self._lock_beside_others(tx, wanted)
+        grown, still, bought = self._grown_states(tx, wanted, before, watermark_us)
+        states = grown | self._states(tx, causes.keys() - grown.keys(), wanted, before, watermark_us)
+        direct = self.direct(states, self.evaluator.needs_direct) if self.evaluator.needs_direct else {}
+        differences = Differences(self.told, moves)
+        changed = FigureChanges(self.fold, self.large.touched)
+        rows: list[ProfileRow] = []
+        gone = [profile_id for profile_id in before if profile_id not in states]
+        ended = {} if self.silent else tx.ended_versions(states.keys() - before.keys())
+        for profile_id in gone:
+            differences.end(before[profile_id], watermark_us, causes.get(profile_id, Cause("identity")))
+            self._end_tree(tx, profile_id, before[profile_id])
+            changed.end(before[profile_id])
+        for profile_id, state in states.items():
+            old = before.get(profile_id)
+            at_us = max(watermark_us, _stamp_us(state, LAST) or 0, old.decided_us if old else 0)
+            decision = self.evaluator.decide(state, at_us, direct.get(profile_id))
+            summed = old.summed if old is not None and profile_id in grown else None
+            row = self._row(profile_id, state, decision, at_us, old, lagging, summed)
+            if profile_id in ended:
+                row = row._replace(version=ended[profile_id])
+            changed.note(old, row, state, bought=profile_id not in grown or profile_id in bought)
+            if self.silent:
+                rows.append(row)
+                differences.memberships(old.segments if old else 0, row, at_us)
+                continue
+            traits = None if profile_id in still else state
+            rows.append(differences.note(old, row, traits, causes[profile_id], at_us))
+        if gone:
+            tx.delete_profiles(self.revision, gone)
+            if not self.silent:
+                tx.save_ended(differences.ended)
+        tx.save_profiles(self.revision, rows)
+        self._count(tx, changed)
+        if self.fresh is not None:
+            self.fresh.writes(rows)
+        tx.change_memberships(self.revision, differences.entered, differences.left)
+        if not self.silent:
+            tx.count_segment_days(differences.segment_days())
+            acting = [
+                row.profile_id for row in rows if row.last_us is not None and row.last_us > row.decided_us - ACTS_US
+            ]
+            tx.mark_search(differences.searchable | moves.touched | moves.ended.keys() | set(gone), acting)
+        return differences.changes
+
+    def _count(self, tx: DecideTx, changed: FigureChanges) -> None:
+        """Tell the figures what changed of the profiles that are counted; once all are, nobody asks any more."""
+        upto = None
+        if changed and not self.all_counted:
+            upto = tx.counted_up_to(self.revision)
+            self.all_counted = upto is None
+        tx.add_figures(self.revision, changed.cells(upto))
+
+    def _lock_beside_others(self, tx: DecideTx, wanted: "_Wanted") -> dict[bytes, ProfileRow]:
+        """Lock what identity changed, waiting for it, and of the rest what is free; the others are marked again."""
+        causes, moves = wanted.causes, wanted.moves
+        moved = moves.touched | moves.ended.keys() | set(moves.ended.values())
+        before = tx.lock_profiles(self.revision, moved)
+        free, busy = tx.try_profiles(self.revision, causes.keys() - moved)
+        for profile_id in busy:
+            del causes[profile_id]
+        # Owners were read before the locks: a profile may have been merged away since, with a signature of ours.
+        still = [s for s, owner in wanted.owners.items() if owner not in moved]
+        now = tx.owners(still) if still else {}
+        later = {s: wanted.newest[s] for s in still if wanted.owners[s] in busy or now.get(s) != wanted.owners[s]}
+        for signature in later:
+            wanted.grown.pop(wanted.owners[signature], None)
+        if later:
+            shards: dict[tuple[int, str], dict[bytes, tuple[int, bytes]]] = {}
+            for signature, newest in later.items():
+                kind = "decide" if signature in wanted.remade else "fold"
+                shards.setdefault((signature[0] % SHARDS, kind), {})[signature] = newest
+            tx.add_marks([NewMark(self.revision, shard, kind, of) for (shard, kind), of in shards.items()])
+        return before | free
+
+    def _grown_states(
+        self, tx: DecideTx, wanted: "_Wanted", before: Mapping[bytes, ProfileRow], watermark_us: int
+    ) -> tuple[dict[bytes, State], set[bytes], set[bytes]]:
+        """The stored state of each profile with its new events folded in, which kept all that the feed tells, and
+        which have new events of orders.
+
+        Profiles that come over the cap are left out.
+        """
+        states: dict[bytes, State] = {}
+        still: set[bytes] = set()
+        bought: set[bytes] = set()
+        fresh = self.fresh
+        if fresh is None:
+            return states, still, bought
+        told, pack = self.told.slots, self.fold.pack
+        unpack, apply, prune, summed_up = self.fold.unpack, self.fold.apply, self.fold.prune, self.fold.summed_up
+        today = self.fold.days.day(watermark_us)
+        for profile_id, signatures in wanted.grown.items():
+            row = before.get(profile_id)
+            if row is None or not fresh.knows(row):
+                continue
+            state = unpack(row.state)
+            was = pack(list(told(state)))  # folding changes lists in place
+            large = summed_up(state)
+            if not large and self.fold.overflowed(state):
+                continue  # of a build that kept no tree: its entries are in the log alone
+            if large:
+                summary = summary_of(state)
+                self.fold.make_room(state)
+            for events in signatures:
+                for event, opened in events:
+                    apply(event, state, opened)
+                    if event.type in ORDER_TYPES:
+                        bought.add(profile_id)
+            if large:
+                joined = [each for each in wanted.moves.moved if wanted.owners.get(each) == profile_id]
+                whole = self.large.grow(tx, profile_id, state, summary, joined, today)
+            else:
+                whole = self.fold.lay_off(state) is None
+            if whole:
+                states[profile_id] = prune(state, watermark_us)
+                if pack(list(told(state))) == was:
+                    still.add(profile_id)
+        return states, still, bought
+
+    def _states(
+        self,
+        tx: DecideTx,
+        profile_ids: Collection[bytes],
+        wanted: "_Wanted",
+        before: Mapping[bytes, ProfileRow],
+        watermark_us: int,
+    ) -> dict[bytes, State]:
+        """The merged state of each profile that owns any, from its signatures' states read under the lock."""
+        if not profile_ids:
+            return {}
+        owned: dict[bytes, bytes] = {sig: owner for owner, sig in tx.evidence_of_profiles(profile_ids)}
+        if self.fresh is not None:
+            self.fresh.spoil(owned)
+        parts: dict[bytes, list[Part]] = {}
+        for signature, packed in tx.states(self.revision, owned):
+            parts.setdefault(owned[signature], []).append(Part(signature, self.fold.unpack(packed)))
+        merge, overflowed = self.fold.merge, self.fold.overflowed
+        merged = {
+            owner: mine[0].state if len(mine) == 1 else merge(each.state for each in mine)
+            for owner, mine in parts.items()
+        }
+        today = self.fold.days.day(watermark_us)
+        for owner, state in merged.items():
+            if overflowed(state):
+                self._sum_up(tx, owner, state, parts[owner], wanted, before.get(owner), today)
+            elif owner in wanted.shrunk:
+                self._end_tree(tx, owner, before.get(owner))
+        return merged
+
+    def _end_tree(self, tx: DecideTx, owner: bytes, old: ProfileRow | None) -> None:
+        if old is not None and summed_up(order_slots(old.state)):
+            self.large.end(tx, owner)
+        else:
+            tx.delete_order_nodes(self.revision, [owner])
+
+    def _sum_up(
+        self,
+        tx: DecideTx,
+        owner: bytes,
+        state: State,
+        parts: Sequence[Part],
+        wanted: "_Wanted",
+        old: ProfileRow | None,
+        today: int,
+    ) -> None:
+        """The summary of a profile over the cap: its tree caught up, or made again where it may hold too much."""
+        marked = None
+        if old is not None and owner not in wanted.shrunk and self.fold.summed_up(self.fold.unpack(old.state)):
+            marked = wanted.newest
+        if len(parts) == 1:  # its own state shares its lists with the merged one
+            parts = [Part(parts[0].signature, list(state))]
+        self.large.sum_up(tx, owner, state, parts, marked, wanted.moves.moved, today)
+
+    def _row(
+        self,
+        profile_id: bytes,
+        state: State,
+        decision: Decision,
+        at_us: int,
+        old: ProfileRow | None,
+        lagging: bool,
+        summed: int | None,
+    ) -> ProfileRow:
+        """`summed`: of a profile that grew; None: it was summed anew."""
+        packed = self.fold.pack(state)
+        if summed is None:
+            summed = 0 if self.sharing is None else _digest(packed)
+        return ProfileRow(
+            profile_id,
+            old.version if old else 0,
+            packed,
+            at_us,
+            decision.due_at_us,
+            lagging,
+            _stamp_us(state, FIRST),
+            _stamp_us(state, LAST),
+            state[EVENT_COUNT],
+            decision.segments,
+            decision.stage,
+            decision.risk,
+            decision.points,
+            decision.reasons,
+            summed,
+        )
+
+
+class _Wanted(NamedTuple):
+    """What one run decides. `grown`: the events that are all a stored profile lacks, by profile.
+
+    `newest` and `owners`: of the signatures that were marked; `remade`: those of them whose states may have been made
+    again from the log. `shrunk`: profiles that may have lost something.
+    """
+
+    causes: dict[bytes, Cause]
+    moves: Moves
+    grown: dict[bytes, list[Seen]]
+    newest: Mapping[bytes, tuple[int, bytes]]
+    owners: Mapping[bytes, bytes]
+    remade: AbstractSet[bytes]
+    shrunk: AbstractSet[bytes]
+
+
+def _digest(packed: bytes) -> int:
+    """Equal for equal states alone: then the same events are in them."""
+    return int.from_bytes(blake2b(packed, digest_size=8).digest(), "big", signed=True)
+
+
+def _stamp_us(state: State, slot: int) -> int | None:
+    return int(state[slot][0]) if state[slot] else None

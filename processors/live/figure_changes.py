@@ -1,0 +1,102 @@
+"""What one DECIDE changes of the overview's figures: the cells of its profiles after it less those before."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from processors.live.large_profiles import Touched
+from projections import state as st
+from projections.figures import Side, add_change, add_profile, spent_of
+from projections.fold import Fold
+from projections.order_summary import Spent
+from projections.orders import of_maps, order_slots, summed_up
+from projections.state import State
+from schemas.figures import Cells, Counted
+from schemas.store import ProfileRow
+
+_NONE = of_maps([])
+
+
+class _Change(NamedTuple):
+    old: ProfileRow
+    row: ProfileRow
+    before: State  # its order slots alone
+    after: State
+
+
+class FigureChanges:
+    """Collects; `cells` computes, for the profiles that are counted already.
+
+    `touched`: what changed of the orders of profiles over the cap, by profile.
+    """
+
+    def __init__(self, fold: Fold, touched: Mapping[bytes, Touched]) -> None:
+        self._fold = fold
+        self._touched = touched
+        self._new: list[tuple[ProfileRow, State]] = []
+        self._changed: list[_Change] = []
+        self._ended: list[ProfileRow] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._new or self._changed or self._ended)
+
+    def note(self, old: ProfileRow | None, row: ProfileRow, state: State, *, bought: bool) -> None:
+        """A decided profile with its unpacked state. `bought` False: no event of an order came since `old`."""
+        if old is None:
+            self._new.append((row, state))
+            return
+        same = old.first_us == row.first_us and old.risk == row.risk and old.lifecycle == row.lifecycle
+        if same and not bought and row.profile_id not in self._touched:
+            return
+        before = order_slots(old.state)
+        if not same or before[st.ORDERS : st.CANCELS + 1] != state[st.ORDERS : st.CANCELS + 1]:
+            self._changed.append(_Change(old, row, before, state))
+
+    def end(self, old: ProfileRow) -> None:
+        """A profile that is no more."""
+        self._ended.append(old)
+
+    def cells(self, upto: bytes | None) -> Cells:
+        """The deltas of the profiles up to an id, None for all; the others will be counted as they are then."""
+        cells: Cells = {}
+        days, touched = self._fold.days, self._touched
+        for row, state in self._new:
+            if upto is None or row.profile_id <= upto:
+                made = touched[row.profile_id].after if summed_up(state) else state
+                add_profile(cells, _counted(row), days, 1, made)
+        for each in self._changed:
+            if upto is None or each.row.profile_id <= upto:
+                self._add_change(cells, each)
+        for row in self._ended:
+            if upto is None or row.profile_id <= upto:
+                gone = touched.get(row.profile_id)
+                known = gone is not None and order_slots(row.state)[st.ORDERS] != st.OVERFLOW
+                add_profile(cells, _counted(row), days, -1, gone.before if gone is not None and known else None)
+        return cells
+
+    def _add_change(self, cells: Cells, each: _Change) -> None:
+        touched = self._touched.get(each.row.profile_id)
+        orders = (
+            self._orders(each.before, None if touched is None else touched.before),
+            self._orders(each.after, None if touched is None else touched.after),
+        )
+        add_change(
+            cells,
+            Side(_counted(each.old), self._spent(each.before)),
+            Side(_counted(each.row), self._spent(each.after)),
+            orders,
+        )
+
+    def _orders(self, state: State, touched: State | None) -> State:
+        """The orders of one side, of a profile over the cap those of the leaves that were touched."""
+        if state[st.REFUNDS] != st.OVERFLOW:
+            return state
+        return _NONE if touched is None or state[st.ORDERS] == st.OVERFLOW else touched
+
+    def _spent(self, state: State) -> Spent | None:
+        if summed_up(state):
+            return self._fold.summaries.spent(state[st.ORDERS])
+        return None if state[st.ORDERS] == st.OVERFLOW else spent_of(state, self._fold.days)
+
+
+def _counted(row: ProfileRow) -> Counted:
+    return Counted(row.profile_id, row.state, row.first_us, row.risk, row.lifecycle)

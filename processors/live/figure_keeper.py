@@ -1,0 +1,112 @@
+"""Keeps the overview's figures whole in the worker's pauses (decision 0018).
+
+DECIDE and FOLD write what they change themselves. Here is what they cannot: profiles and events that were there before
+there were figures, the orders of those who were erased, and deltas added up into cells.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from processors.erase.refold import chunks_at
+from processors.live.worker import Compiled, Services, folder_of
+from projections.figures import add_events, add_nobody, add_profile, roll_up
+from projections.orders import orders_alone
+from schemas.errors import RecordUnreadable
+from schemas.figures import EVENTS, Cells
+from schemas.log_range import records_between
+from schemas.store import DecideTx
+
+PROFILES: Final = 5_000  # counted in one transaction: a tenth of a second
+RECORDS: Final = 10_000
+SIGNATURES: Final = 100
+DELTAS: Final = 500  # transactions, of some hundred cells each
+COMPACT_S: Final = 5.0
+
+
+@dataclass
+class FigureKeeper:
+    """`step` does a slice; `compact` is cheap to call at any pause."""
+
+    services: Services
+    monotonic: Callable[[], float] = time.monotonic
+    _compacted_at: float = float("-inf")
+
+    def step(self, compiled: Compiled) -> bool:
+        """A slice of what waits to be counted of a revision; True if there was any."""
+        with self.services.store.decide() as tx:
+            return self._nobody(tx, compiled) or self._profiles(tx, compiled) or self._events(tx, compiled)
+
+    def compact(self, compiled: Compiled) -> bool:
+        """Add up what has gathered since the last time, at most every few seconds; True if there is more."""
+        now = self.monotonic()
+        if now - self._compacted_at < COMPACT_S:
+            return False
+        with self.services.store.decide() as tx:
+            more = tx.compact_figures(DELTAS, lambda cells: roll_up(cells, compiled.fold.days)) >= DELTAS
+        if not more:
+            self._compacted_at = now
+        return more
+
+    def _nobody(self, tx: DecideTx, compiled: Compiled) -> bool:
+        """Fold the orders of erased people anew from the log; each signature stands by itself."""
+        revision = compiled.revision.revision
+        due = tx.take_nobody(revision, SIGNATURES)
+        if not due:
+            return False
+        cells: Cells = {}
+        made = self._orders_of(tx, compiled, due)
+        for signature, before in due.items():
+            if before is not None:
+                add_nobody(cells, before, -1)
+            if made[signature]:
+                add_nobody(cells, made[signature])
+        tx.save_nobody(revision, made)
+        tx.add_figures(revision, cells)
+        return True
+
+    def _orders_of(self, tx: DecideTx, compiled: Compiled, signatures: dict[bytes, bytes | None]) -> dict[bytes, bytes]:
+        """The packed orders of each, empty where it has none."""
+        services = self.services
+        fold, folder = compiled.fold, folder_of(services, compiled, {})
+        states = {signature: fold.new_state() for signature in signatures}
+        for chunk in chunks_at(folder, tx.positions_of_nobody(signatures)):
+            for each in chunk:  # nothing is laid off, whatever the cap
+                fold.apply(each.event, states[each.signature], None)  # what was sealed cannot be opened any more
+        alone = {signature: orders_alone(state) for signature, state in states.items()}
+        return {signature: fold.pack(state) if any(state[4:6]) else b"" for signature, state in alone.items()}
+
+    def _profiles(self, tx: DecideTx, compiled: Compiled) -> bool:
+        revision = compiled.revision.revision
+        rows = tx.next_uncounted(revision, PROFILES)
+        if rows is None:
+            return False
+        cells: Cells = {}
+        for row in rows:
+            add_profile(cells, row, compiled.fold.days)
+        tx.add_figures(revision, cells)
+        return True
+
+    def _events(self, tx: DecideTx, compiled: Compiled) -> bool:
+        following = tx.next_events()
+        if following is None:
+            return False
+        partition, start, until = following
+        records = next(records_between(self.services.log, partition, start, until, RECORDS), [])
+        end = records[-1].offset + 1 if records else until
+        skipped = tx.skipped(partition, start, end)
+        events = []
+        for record in records:
+            if record.offset in skipped:
+                continue
+            try:
+                event = compiled.fold.decode(record.value)
+            except RecordUnreadable:
+                continue  # it is in no table either
+            events.append((event.type, event.occurred_us))
+        cells: Cells = {}
+        add_events(cells, events, compiled.fold.days)
+        tx.add_figures(EVENTS, cells)
+        tx.events_counted(partition, end)
+        return True

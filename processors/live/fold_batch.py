@@ -1,0 +1,493 @@
+"""FOLD: one transaction folds batches of the log into states, register, evidence and marks (design C7).
+
+The same code serves the live path, a building revision and a rebuild; only the live one writes the register.
+"""
+
+from binascii import a2b_base64
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Final, NoReturn
+
+import msgspec
+
+from processors.live.applied import Applied, Batch, Report, newest_of, not_folded, register_row
+from processors.live.delta_cache import Fresh, Seen
+from projections.figures import add_events
+from projections.fold import Fold
+from projections.state import State
+from schemas.dead_letters import DeadLetter
+from schemas.errors import FoldFailed, KeyMissing, ReaderTooOld, RecordUnreadable, SealBroken, TouchfoldError
+from schemas.figures import EVENTS, Cells
+from schemas.ports import EventLog, Sealer
+from schemas.record import Stored, decode, received_us, signature_of, sixteen, to_us
+from schemas.store import (
+    NO_EVENT,
+    SHARDS,
+    Advance,
+    EvidenceRow,
+    FoldTx,
+    NewMark,
+    NotApplied,
+    ProjectionStore,
+    RegisterRow,
+    Verdict,
+)
+from schemas.waits import Bad, Wait, isolate
+
+_CACHE: Final = 100_000  # signatures whose evidence is known to be stored; about 40 MB with their tokens
+
+
+class _Again(Exception):
+    """Fold the batches again: one of their records waits, or turned out to be set aside."""
+
+
+LetterMaker = Callable[[Stored, str, str, "Applied | None"], DeadLetter]
+"""(record, rule, reason, what was decoded of it) -> a sealed dead letter of stage "fold"."""
+
+_REUSED: Final = "an event with this message id and other content was received before"
+
+
+@dataclass
+class Folder:
+    """Folds batches for one revision. `letter` makes a sealed dead letter of a record that cannot be folded."""
+
+    store: ProjectionStore
+    log: EventLog
+    fold: Fold
+    sealer: Sealer
+    letter: LetterMaker
+    revision: int
+    epochs: Mapping[int, int]  # by partition: in which we own it
+    live: bool = True
+    marks: bool = True  # a revision that decides all its profiles at the end needs none
+    sharded: bool = False  # a shard of DECIDE for each partition, as its folder decides it too
+    fresh: Fresh | None = None  # told what DECIDE may fold into stored profiles
+    poison: set[tuple[int, int]] = field(default_factory=set)  # positions whose fold failed again and again
+    waits: dict[int, Wait] = field(default_factory=dict)  # by partition: at which record it waits, as last seen
+    _by_hand: dict[tuple[int, int], str] = field(default_factory=dict)  # set aside, though they can be decoded: why
+    _signatures: dict[tuple[str, ...], tuple[tuple[tuple[str, bytes], ...], bytes]] = field(default_factory=dict)
+    _first: dict[bytes, int] = field(default_factory=dict)  # by signature: a receipt that its stored evidence has
+    _learnt: dict[bytes, int] = field(default_factory=dict)  # the same, of the transaction that is open
+
+    def run(self, batches: Sequence[Batch], prune_us: int) -> Report:
+        """Fold the batches of some partitions in one transaction. `prune_us`: no later decision is before it.
+
+        A partition one of whose records cannot be read yet is folded up to there: see `waits` and `end_of`.
+        Raises ProgressConflict, StoreUnavailable (nothing is kept) or an error of disposition STOP.
+        """
+        if not self.live:
+            return self._run_beside(batches, prune_us)
+        for batch in batches:
+            self.waits.pop(batch.partition, None)
+        while True:
+            with suppress(_Again):
+                return self._run(batches, prune_us)
+
+    def end_of(self, batch: Batch) -> int:
+        """The offset after what `run` folded of a batch."""
+        wait = self.waits.get(batch.partition)
+        return batch.end if wait is None else min(batch.end, wait.offset)
+
+    def _run(self, batches: Sequence[Batch], prune_us: int) -> Report:
+        report = Report()
+        steps, decoded, bad = self._judge(batches, report)
+        if not steps:
+            return report
+        self._learnt = {}
+        with self.store.fold() as tx:
+            tx.hold_erasures(live=True)
+            tx.advance(self.revision, steps)
+            self._quarantine(tx, bad, report)
+            chosen = self._register(tx, decoded, report)
+            fresh = self._apply(tx, chosen, prune_us)
+        return self._done(report, chosen, fresh)
+
+    def _run_beside(self, batches: Sequence[Batch], prune_us: int) -> Report:
+        """For a revision beside the live one: what that one applied."""
+        report = Report(records=sum(len(batch.records) for batch in batches))
+        self._learnt = {}
+        with self.store.fold() as tx:
+            tx.hold_erasures(live=False)
+            steps = [Advance(b.partition, b.start, b.end, b.watermark_us, self.epochs[b.partition]) for b in batches]
+            tx.advance(self.revision, steps)
+            chosen = self.already_applied(tx, batches)
+            fresh = self._apply(tx, chosen, prune_us)
+        return self._done(report, chosen, fresh)
+
+    def late(self, tx: FoldTx, record: Stored) -> list[bytes]:
+        """Apply a record beside the batches; returns the signatures that it counts for. Raises why it cannot be."""
+        decode(record.value, self.fold.reader)
+        event = self.decoded(record)
+        try:
+            chosen = self._register(tx, [event], Report())
+        except _Again as err:
+            raise ReaderTooOld(self.waits[event.partition].reason) from err
+        if chosen:
+            self._learnt = {}
+            self._apply_all(tx, chosen, self.opened(chosen), 0)
+        return [each.signature for each in chosen]
+
+    def _done(self, report: Report, chosen: Sequence[Applied], fresh: list[tuple[int, dict[bytes, Seen]]]) -> Report:
+        self._learn()
+        if self.fresh is not None:
+            self.fresh.add(fresh)
+        report.applied = len(chosen)
+        return report
+
+    # ------------------------------------------------------------ decode
+
+    def _judge(self, batches: Sequence[Batch], report: Report) -> tuple[list[Advance], list[Applied], list[Bad]]:
+        """How far each partition goes, what can be read of it, and what cannot be read for good."""
+        steps: list[Advance] = []
+        decoded: list[Applied] = []
+        bad: list[Bad] = []
+        for batch in batches:
+            end = self.end_of(batch)
+            records = [each for each in batch.records if each.offset < end] if end < batch.end else batch.records
+            found = isolate(records, self._judged, self._is_set_aside)
+            if found.wait is not None:
+                self.waits[batch.partition] = found.wait
+                end = found.wait.offset
+            watermark_us = batch.watermark_us if end == batch.end else _received_at(batch.records, end)
+            if end > batch.start:
+                steps.append(Advance(batch.partition, batch.start, end, watermark_us, self.epochs[batch.partition]))
+                report.records += len(found.read) + len(found.bad)
+                decoded += found.read
+                bad += found.bad
+        return steps, decoded, bad
+
+    def _judged(self, record: Stored) -> Applied:
+        """The event of a record. Here alone it is decided what counts as one, for all who read the log."""
+        place = (record.partition, record.offset)
+        if place in self.poison:
+            raise RecordUnreadable("folding it failed again and again")
+        if place in self._by_hand:
+            raise RecordUnreadable(self._by_hand[place])
+        decode(record.value, self.fold.reader)
+        return self.decoded(record)
+
+    def _is_set_aside(self, wait: Wait) -> bool:
+        with self.store.fold() as tx:
+            return tx.is_set_aside(wait.partition, wait.offset)
+
+    def _wait_at(self, tx: FoldTx, each: Applied, err: TouchfoldError) -> NoReturn:
+        """What `each` needs cannot be had: its partition waits there, unless somebody has set it aside."""
+        if tx.is_set_aside(each.partition, each.offset):
+            self._by_hand[each.partition, each.offset] = err.message
+        else:
+            self.waits[each.partition] = Wait(each.partition, each.offset, err.code, err.message)
+        raise _Again
+
+    def again(self, records: Sequence[Stored]) -> list[Applied]:
+        """The events of records that were applied before. Raises FoldFailed with the place of one that is none now."""
+        found = isolate(records, self.decoded)
+        if found.bad:
+            partition, offset, _ = found.bad[0].record
+            raise FoldFailed(f"partition {partition} offset {offset} was applied once: {found.bad[0].reason}")
+        if found.wait is not None:
+            raise FoldFailed(
+                f"{found.wait.place} was applied by a newer build: {found.wait.reason}: upgrade this build"
+            )
+        return found.read
+
+    def decoded(self, record: Stored) -> Applied:
+        event = self.fold.decode(record.value)
+        event.partition, event.offset = record.partition, record.offset
+        sixteen(event.route_key)  # who folds in bulk wants it as bytes
+        names = tuple([identifier.token for identifier in event.ids])
+        known = self._signatures.get(names)
+        if known is None:
+            tokens = tuple((identifier.kind, sixteen(identifier.token)) for identifier in event.ids)
+            known = tokens, signature_of(token for _, token in tokens)
+            if len(self._signatures) >= _CACHE:
+                self._signatures.clear()
+            self._signatures[names] = known
+        return Applied(
+            event,
+            event.key,
+            sixteen(event.digest),
+            known[0],
+            known[1],
+            record.partition,
+            record.offset,
+            to_us(event.received_at),
+            event.occurred_us,
+        )
+
+    # ------------------------------------------------------------ register
+
+    def _quarantine(self, tx: FoldTx, bad: Sequence[Bad], report: Report) -> None:
+        if not bad:
+            return
+        tx.add_dead_letters([self.letter(each.record, each.rule, each.reason, None) for each in bad])
+        tx.not_applied(
+            [NotApplied(each.record.partition, each.record.offset, None, Verdict.QUARANTINED) for each in bad]
+        )
+        report.quarantined += len(bad)
+
+    def _register(self, tx: FoldTx, decoded: Sequence[Applied], report: Report) -> list[Applied]:
+        """Which events count now. The rest becomes a row of not_applied, a conflict also a dead letter."""
+        winners: dict[bytes, Applied] = {}
+        losers: list[tuple[Applied, bytes]] = []  # with the digest of the copy that counts
+        for each in decoded:
+            other = winners.get(each.key)
+            if other is None:
+                winners[each.key] = each
+            elif each.rank < other.rank and each.partition != other.partition:
+                winners[each.key] = each
+                losers.append((other, each.digest))
+            else:
+                losers.append((each, other.digest))
+        gone = tx.erased({token for each in winners.values() for _, token in each.tokens})
+        rows = [register_row(each, gone) for each in winners.values()]
+        present = {row.event_key: row for row in tx.register(rows)}
+        others = self._registered_elsewhere(tx, winners, present)
+        replaced: list[tuple[Applied, RegisterRow]] = []
+        for key, row in present.items():
+            mine = winners.pop(key)
+            if key in others and mine.rank < others[key].rank:
+                replaced.append((mine, row))
+            else:
+                losers.append((mine, row.digest))
+        self._unseat(tx, replaced, report)
+        mine_now = [mine for mine, _ in replaced]
+        tx.replace_register([register_row(each, gone) for each in mine_now])
+        self._set_aside(tx, losers, report)
+        counted = [*winners.values(), *mine_now]
+        self._count(tx, counted, [others[row.event_key] for _, row in replaced])
+        if gone:
+            tx.add_nobody({each.signature for each in counted if bytes.fromhex(each.event.route_key) in gone})
+        return [each for each in counted if not self._is_erased(each, gone, report)]
+
+    def _count(self, tx: FoldTx, counted: Sequence[Applied], unseated: Sequence[Applied]) -> None:
+        """The events that count from now on, an erased person's too, and those that do not any more."""
+        cells: Cells = {}
+        add_events(cells, [(each.event.type, each.occurred_us) for each in counted], self.fold.days)
+        if unseated:
+            known = [each for each in unseated if tx.events_counted_before(each.partition, each.offset)]
+            add_events(cells, [(each.event.type, each.occurred_us) for each in known], self.fold.days, -1)
+        tx.add_figures(EVENTS, cells)
+
+    def _registered_elsewhere(
+        self, tx: FoldTx, winners: Mapping[bytes, Applied], present: Mapping[bytes, RegisterRow]
+    ) -> dict[bytes, Applied]:
+        """Each registered copy that may give way, by event key.
+
+        Within a partition the lower offset counts, so what is registered stays; across, the earlier receipt.
+        """
+        rows = {
+            (row.partition, row.offset): key
+            for key, row in present.items()
+            if row.partition != winners[key].partition and row.verdict == Verdict.APPLIED
+        }
+        found = self.log.fetch(list(rows)) if rows else []
+        assert len(found) == len(rows), "what is registered is in the log or in its archive"
+        others: dict[bytes, Applied] = {}
+        for record in found:
+            key = rows[record.partition, record.offset]
+            try:
+                [others[key]] = self.again([record])
+            except FoldFailed as err:
+                self._wait_at(tx, winners[key], err)
+        return others
+
+    def _unseat(self, tx: FoldTx, replaced: Sequence[tuple[Applied, RegisterRow]], report: Report) -> None:
+        """Copies that counted until now give way to earlier ones; their signatures' states are made again."""
+        if not replaced:
+            return
+        same = [row for mine, row in replaced if row.digest == mine.digest]
+        others = [row for mine, row in replaced if row.digest != mine.digest]
+        tx.not_applied(
+            [NotApplied(row.partition, row.offset, row.event_key, Verdict.DUPLICATE) for row in same]
+            + [NotApplied(row.partition, row.offset, row.event_key, Verdict.CONFLICT) for row in others]
+        )
+        anew = dict.fromkeys((row.signature for _, row in replaced), (0, NO_EVENT))
+        tx.add_marks([NewMark(revision, 0, "refold", anew) for revision in (self.revision, *tx.building())])
+        report.duplicates += len(same)
+        report.conflicts += len(others)
+        stored = self.log.fetch([(row.partition, row.offset) for row in others]) if others else []
+        tx.add_dead_letters([self.letter(each, "id_reused", _REUSED, self.decoded(each)) for each in stored])
+
+    def _set_aside(self, tx: FoldTx, losers: Sequence[tuple[Applied, bytes]], report: Report) -> None:
+        if not losers:
+            return
+        rows = []
+        conflicts = []
+        for each, digest in losers:
+            same = each.digest == digest
+            rows.append(
+                NotApplied(each.partition, each.offset, each.key, Verdict.DUPLICATE if same else Verdict.CONFLICT)
+            )
+            if not same:
+                conflicts.append(each)
+        tx.not_applied(rows)
+        report.duplicates += len(rows) - len(conflicts)
+        report.conflicts += len(conflicts)
+        stored = {(s.partition, s.offset): s for s in self.log.fetch([(c.partition, c.offset) for c in conflicts])}
+        tx.add_dead_letters([self.letter(stored[c.partition, c.offset], "id_reused", _REUSED, c) for c in conflicts])
+
+    def _is_erased(self, each: Applied, gone: set[bytes], report: Report) -> bool:
+        if gone and bytes.fromhex(each.event.route_key) in gone:
+            report.erased += 1
+            return True
+        return False
+
+    def already_applied(self, tx: FoldTx, batches: Sequence[Batch]) -> list[Applied]:
+        """For a revision beside the live one: what the live one decided, by position. It never overtakes it.
+
+        What was set aside is not even looked at. Raises FoldFailed where a record that was applied cannot be read.
+        """
+        applied: list[Applied] = []
+        for batch in batches:
+            skipped = tx.skipped(batch.partition, batch.start, batch.end)
+            applied += self.again([each for each in batch.records if each.offset not in skipped])
+        gone = tx.erased({bytes.fromhex(each.event.route_key) for each in applied})
+        return [each for each in applied if not (gone and bytes.fromhex(each.event.route_key) in gone)]
+
+    # ------------------------------------------------------------ apply
+
+    def _apply(self, tx: FoldTx, chosen: Sequence[Applied], prune_us: int) -> list[tuple[int, dict[bytes, Seen]]]:
+        """Into states, evidence and marks; returns the events by mark and signature."""
+        return self._apply_all(tx, chosen, self._opened(tx, chosen), prune_us) if chosen else []
+
+    def _apply_all(
+        self, tx: FoldTx, chosen: Sequence[Applied], opened: Mapping[bytes, dict[str, object]], prune_us: int
+    ) -> list[tuple[int, dict[bytes, Seen]]]:
+        self._apply_to_states(tx, chosen, opened, prune_us)
+        earlier = self._save_evidence(tx, chosen) if self.live else set()
+        if not self.marks:
+            return []
+        shards: dict[int, dict[bytes, list[Applied]]] = {}
+        for each in chosen:
+            number = each.partition if self.sharded else int(each.event.route_key[:2], 16) % SHARDS
+            shard = shards.setdefault(number, {})
+            shard.setdefault(each.signature, []).append(each)
+        marks = [
+            NewMark(self.revision, shard, "fold", {signature: newest_of(events) for signature, events in of.items()})
+            for shard, of in shards.items()
+        ]
+        seen: list[dict[bytes, Seen]] = [
+            {signature: [(each.event, opened.get(each.key)) for each in events] for signature, events in of.items()}
+            for of in shards.values()
+        ]
+        if earlier:  # an earlier receipt of known evidence may change who is whom
+            marks.append(NewMark(self.revision, 0, "identity", dict.fromkeys(earlier, (0, NO_EVENT))))
+        return list(zip(tx.add_marks(marks), seen, strict=False))
+
+    def _apply_to_states(
+        self, tx: FoldTx, chosen: Sequence[Applied], opened: Mapping[bytes, dict[str, object]], prune_us: int
+    ) -> None:
+        fold = self.fold
+        apply, new_state = fold.apply, fold.new_state
+        stored = tx.load_states(self.revision, {(each.partition, each.signature) for each in chosen})
+        states: dict[tuple[int, bytes], State] = {}
+        lifted: dict[tuple[int, bytes], tuple[int, ...]] = {}
+        for each in chosen:
+            place = (each.partition, each.signature)
+            state = states.get(place)
+            if state is None:
+                packed = stored.get(place)
+                state = states[place] = new_state() if packed is None else fold.unpack(packed)
+                if slots := fold.lift(state):
+                    lifted[place] = slots
+            try:
+                apply(each.event, state, opened.get(each.key) if opened else None)
+            except Exception as err:
+                if self.live:
+                    raise  # it is tried again, and then set aside
+                raise not_folded(each, err) from err
+        save_states(tx, fold, self.revision, states, lifted, prune_us)
+
+    def _opened(self, tx: FoldTx, chosen: Sequence[Applied]) -> dict[bytes, dict[str, object]]:
+        """The same; the partition of a record that is sealed under what the vault does not have waits."""
+        try:
+            return self.opened(chosen)
+        except (KeyMissing, SealBroken):
+            if not self.live:
+                raise
+            for each in chosen:
+                try:
+                    self.opened([each])
+                except (KeyMissing, SealBroken) as err:
+                    self._wait_at(tx, each, err)
+            raise
+
+    def opened(self, chosen: Iterable[Applied]) -> dict[bytes, dict[str, object]]:
+        """The opened sealed parts of the events whose definitions ask for them; an erased one opens to nothing."""
+        wanted = [each for each in chosen if self.fold.needs_sealed(each.event)]
+        if not wanted:
+            return {}
+        triples = []
+        for each in wanted:
+            sealed = each.event.sealed
+            assert sealed is not None, "needs_sealed said there is something sealed"
+            triples.append((bytes.fromhex(sealed.key), a2b_base64(sealed.data), each.key))
+        plain = self.sealer.open_many(triples)
+        return {
+            each.key: msgspec.json.decode(data) for each, data in zip(wanted, plain, strict=True) if data is not None
+        }
+
+    def _save_evidence(self, tx: FoldTx, chosen: Sequence[Applied]) -> set[bytes]:
+        """Store first receipts of signatures; returns known ones whose first receipt became earlier."""
+        first: dict[bytes, Applied] = {}
+        for each in chosen:
+            if each.received_us > self._first.get(each.signature, 2**63 - 1):
+                continue  # the rule: its evidence is stored, with an earlier receipt
+            other = first.get(each.signature)
+            if other is None or (each.received_us, each.key) < (other.received_us, other.key):
+                first[each.signature] = each
+        if not first:
+            return set()
+        known = tx.first_receipts(first)
+        lower = {
+            signature: each
+            for signature, each in first.items()
+            if signature not in known or (each.received_us, each.key) < known[signature]
+        }
+        gone = tx.erased({token for each in lower.values() for _, token in each.tokens})
+        tx.save_evidence(
+            [
+                EvidenceRow(
+                    signature,
+                    tuple(pair for pair in each.tokens if pair[1] not in gone),
+                    each.received_us,
+                    each.key,
+                )
+                for signature, each in lower.items()
+            ]
+        )
+        for signature, each in first.items():
+            self._learnt[signature] = min(each.received_us, known.get(signature, (each.received_us, b""))[0])
+        return {signature for signature in lower if signature in known}
+
+    def _learn(self) -> None:
+        """What was committed is known from now on."""
+        if len(self._first) + len(self._learnt) > _CACHE:
+            self._first.clear()
+        self._first |= self._learnt
+
+
+def save_states(
+    tx: FoldTx,
+    fold: Fold,
+    revision: int,
+    states: Mapping[tuple[int, bytes], State],
+    lifted: Mapping[tuple[int, bytes], tuple[int, ...]],
+    prune_us: int | None = None,
+) -> None:
+    """Store states by (partition, signature), and beside them what is over the cap. `lifted`: see `Fold.lift`."""
+    off: dict[tuple[int, bytes], bytes] = {}
+    for place, state in states.items():
+        maps = fold.lay_off(state, lifted.get(place, ()))
+        if maps is not None:
+            off[place] = fold.pack(maps)
+        if prune_us is not None:
+            fold.prune(state, prune_us)
+    tx.save_states(revision, {place: fold.pack(state) for place, state in states.items()})
+    tx.lay_off(revision, off)
+
+
+def _received_at(records: Sequence[Stored], offset: int) -> int:
+    """When the record at an offset was received; 0 where it does not say: the watermark stays where it is."""
+    return next((received_us(each.value) or 0 for each in records if each.offset == offset), 0)

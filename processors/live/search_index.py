@@ -1,0 +1,74 @@
+"""Keeps the search index: profiles that DECIDE named are opened and their keyed terms stored. Repeatable, in pauses."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Final
+
+from processors.live.personal_traits import open_direct
+from projections.evaluate import Evaluator
+from projections.fold import Fold
+from projections.state import State
+from schemas.ports import EventLog, Sealer, Vault
+from schemas.search_words import UNSEARCHED, is_name, keyed, search_key, terms_of
+from schemas.store import SearchStore
+
+SHARE: Final = 0.25
+SLICE: Final = 40  # profiles of one transaction: 20 ms that events wait
+
+
+@dataclass
+class SearchIndexer:
+    """One loop's indexer."""
+
+    store: SearchStore
+    vault: Vault
+    sealer: Sealer
+    log: EventLog
+
+    @cached_property
+    def _key(self) -> bytes:
+        return search_key(self.vault.hash_key)
+
+    def keep_up(self, revision: int, fold: Fold, evaluator: Evaluator, worked_s: float) -> int:
+        """A slice, and behind a backlog more of them, for a share of the time that went into events; returns how many.
+
+        Forty between two batches of 20,000 events left new customers unfindable until the last event was folded.
+        """
+        began, indexed = time.monotonic(), 0
+        while (some := self.step(revision, fold, evaluator, SLICE)) > 0:
+            indexed += some
+            if time.monotonic() - began >= worked_s * SHARE:
+                break
+        return indexed
+
+    def step(self, revision: int, fold: Fold, evaluator: Evaluator, limit: int) -> int:
+        """Index some of what waits; returns how many."""
+        with self.store.take(limit) as tx:
+            if not tx.taken:
+                return 0
+            profiles = tx.profiles(revision)
+            states: dict[bytes, State] = {each.profile_id: fold.unpack(each.state) for each in profiles}
+            names = self._names(states, evaluator)
+            wanted = {token for each in profiles for token, kind in each.tokens if kind not in UNSEARCHED}
+            opened = self.vault.open(wanted) if wanted else {}
+            rows: dict[bytes, Sequence[int]] = {}
+            for each in profiles:
+                known = [(o.kind, o.value) for token, _ in each.tokens if (o := opened.get(token)) is not None]
+                terms = terms_of(names[each.profile_id], known)
+                if terms:
+                    rows[each.profile_id] = sorted(keyed(self._key, term) for term in terms)
+            tx.put(rows)
+            return len(tx.taken)
+
+    def _names(self, states: Mapping[bytes, State], evaluator: Evaluator) -> dict[bytes, list[Any]]:
+        """The values of each profile's name traits, sealed or not."""
+        direct = open_direct(self.log, self.sealer, states, is_name)
+        return {
+            key: [
+                *direct[key].values(),
+                *(value for name, value in evaluator.attributes(state).items() if is_name(name)),
+            ]
+            for key, state in states.items()
+        }

@@ -1,0 +1,103 @@
+"""Who owns which signature, by the log alone and in bounded memory: `resolve` scope by scope, sorted on disk.
+
+The live owners serve to keep together what probably belongs together. They decide nothing: groups that share a token
+which is no hub are joined before they are resolved, and a group that is larger than its scope resolves to the same.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from itertools import groupby
+from operator import itemgetter
+from typing import Final
+
+import msgspec
+
+from processors.rebuild.external_sort import Scratch, Sorter
+from projections.identity import Evidence, resolve
+from schemas.identity_rules import IdentityRules
+
+Tokens = tuple[tuple[str, bytes], ...]
+Grouped = tuple[Evidence, bytes]  # with the group it is thought to belong to
+
+_ENCODE: Final = msgspec.msgpack.Encoder().encode
+_RECEIPT: Final = msgspec.msgpack.Decoder(tuple[int, bytes, Tokens]).decode
+_SEEN: Final = msgspec.msgpack.Decoder(tuple[bytes, Tokens]).decode
+
+
+def packed(received_us: int, event_key: bytes, tokens: Tokens) -> bytes:
+    """What `earliest` reads."""
+    return _ENCODE((received_us, event_key, tokens))
+
+
+def earliest(evidence: Iterable[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, Evidence]]:
+    """Each signature once, by its first receipt. `evidence`: (signature, `packed`), ascending by signature."""
+    for signature, found in groupby(evidence, key=itemgetter(0)):
+        received_us, event_key, tokens = min(_RECEIPT(value) for _, value in found)
+        yield signature, Evidence(signature, tokens, received_us, event_key)
+
+
+def owners_of(read: Callable[[], Iterator[Grouped]], rules: IdentityRules, scratch: Scratch) -> Sorter:
+    """(signature, owner and tokens, 16 bytes each) by signature. `read` is called twice and gives the same.
+
+    Memory: the hubs, the groups that share a token with another, and one scope at a time.
+    """
+    hubs, first_of = _ties(read(), rules, scratch)
+    scopes = scratch.sorter()
+    for evidence, group in read():
+        key = _find(first_of, group) + evidence.signature
+        scopes.add(key, packed(evidence.received_us, evidence.event_key, evidence.tokens))
+    owners = scratch.sorter()
+    for _, rows in groupby(scopes, key=lambda pair: pair[0][:16]):
+        scope = [
+            Evidence(key[16:], tokens, at, event) for key, value in rows for at, event, tokens in [_RECEIPT(value)]
+        ]
+        owner = resolve(scope, rules, hubs=hubs).owner
+        for each in scope:
+            owners.add(each.signature, owner[each.signature] + b"".join(token for _, token in each.tokens))
+    scopes.close()
+    return owners
+
+
+def _ties(read: Iterator[Grouped], rules: IdentityRules, scratch: Scratch) -> tuple[set[bytes], dict[bytes, bytes]]:
+    """The hubs, and for groups that share a token which is none, another group of the same scope."""
+    by_token = scratch.sorter()
+    for evidence, group in read:
+        for kind, token in evidence.tokens:
+            rank = rules.rank(kind)
+            above = tuple(pair for pair in evidence.tokens if rules.rank(pair[0]) < rank)
+            by_token.add(token, _ENCODE((group, above)))
+    hubs: set[bytes] = set()
+    first_of: dict[bytes, bytes] = {}
+    for token, rows in groupby(by_token, key=itemgetter(0)):
+        groups = _groups(map(itemgetter(1), rows), rules)
+        if groups is None:
+            hubs.add(token)
+            continue
+        first, *others = {_find(first_of, group) for group in groups}
+        first_of.update(dict.fromkeys(others, first))
+    by_token.close()
+    return hubs, first_of
+
+
+def _groups(rows: Iterable[bytes], rules: IdentityRules) -> set[bytes] | None:
+    """The groups of one token's evidence; None of a hub, which is not read any further."""
+    groups: set[bytes] = set()
+    partners: dict[str, set[bytes]] = {}
+    for value in rows:
+        group, above = _SEEN(value)
+        groups.add(group)
+        for kind, other in above:
+            seen = partners.setdefault(kind, set())
+            seen.add(other)
+            if len(seen) > rules.hub_limit(kind):
+                return None
+    return groups
+
+
+def _find(first_of: dict[bytes, bytes], group: bytes) -> bytes:
+    """The group that stands for all of a scope."""
+    while (other := first_of.get(group)) is not None:
+        further = first_of.get(other)
+        if further is not None:
+            first_of[group] = further
+        group = other
+    return group

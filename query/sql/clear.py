@@ -1,0 +1,63 @@
+"""What SQL does not show yet: fields that were declared clear, in what was received sealed. Pure."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final, NamedTuple
+
+from query.sql.results import iso
+from schemas.archive import ArchiveFile
+from schemas.clear import Declared, declared_of
+from schemas.clear_view import declared_from, hash_of, named_since
+
+READERS: Final = frozenset({"properties", "order_id", "revenue", "currency", "campaign_id", "product_ids"})
+"""Columns of `events` that are made of properties; only of these a field may be missing."""
+
+
+class Rules(NamedTuple):
+    """A row of clear_rules: what was declared, since when."""
+
+    hash: str
+    declared: Mapping[str, Any]
+    since: datetime
+
+
+def warnings(
+    statement: str,
+    columns: frozenset[str] | None,
+    entries: Sequence[ArchiveFile],
+    definitions: Mapping[str, Any],
+    applied_at: datetime,
+    rules: Sequence[Rules],
+) -> list[str]:
+    """One line a field that is sealed yet in some of the archive's files: of those that the statement names, else of
+    all that its `properties` lack.
+
+    `columns`: what it names, None: maybe all. `definitions`: those in force, applied at `applied_at`. `rules`: the
+    newest first.
+    """
+    if not rules or not (columns is None or columns & READERS):
+        return []
+    now = declared_of(definitions, unknown=bool(rules[0].declared["unknown"]))
+    since = next((each.since for each in rules if each.hash == hash_of(now)), applied_at)
+    behind = [entry for entry in entries if entry.clear != hash_of(now)]
+    known = {each.hash: declared_from(each.declared) for each in rules}
+    lines: dict[str, int] = {}
+    for entry in behind:
+        for field in _fields(now, known.get(entry.clear)):
+            lines[field] = lines.get(field, 0) + 1
+    named = {field for field in lines if field.rpartition(".")[2].lower() in statement.lower()}
+    if columns is not None and "properties" not in columns:
+        lines = {field: lines[field] for field in named}
+    return [
+        f"{field} was sealed before {iso(since)}: {count} of the archive's {len(entries)} files do not have it yet,"
+        " and are rewritten in the background (touchfold status)"
+        for field, count in sorted(lines.items())
+        if not named or field in named
+    ]
+
+
+def _fields(now: Declared, before: Declared | None) -> Iterable[str]:
+    """EVENT.FIELD of what became clear. Of a file of an earlier build nothing is known."""
+    if before is None:
+        return ()
+    return [f"{event}.{name}" for event, names in named_since(now, before).items() for name in names]

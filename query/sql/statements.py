@@ -1,0 +1,412 @@
+"""SQL over the log, the pure part: which statements are run, the tables as views, results as JSON. Opens nothing.
+
+The gate judges the tree DuckDB's own parser makes of the text (`json_serialize_sql`), node by node against allowlists.
+It is one wall of several: the process that runs the statement can open no file and no socket
+(infra.drivers.sql.child).
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from query.sql.functions import ALLOWED, ALLOWED_TABLE
+from schemas.errors import SqlRefused
+
+MAX_TEXT_BYTES: Final = 64 * 1024
+MAX_DEPTH: Final = 200  # brackets inside each other
+_EXPLAIN: Final = re.compile(r"\s*explain(\s+analyze)?\s+(?=[^\s(])", re.IGNORECASE)
+_ONLY_READS: Final = "only one SELECT, FROM, WITH, VALUES, DESCRIBE, SUMMARIZE or EXPLAIN is run here"
+
+
+class Column(NamedTuple):
+    name: str
+    type: str
+    meaning: str
+
+
+TABLES: Final[Mapping[str, tuple[Column, ...]]] = {
+    "events": (
+        Column("id", "VARCHAR", "the event"),
+        Column("message_id", "VARCHAR", "the sender's id"),
+        Column("type", "VARCHAR", "what happened: purchase.completed, call.received, …; custom for the rest"),
+        Column("name", "VARCHAR", "the sender's own name"),
+        Column("occurred_at", "TIMESTAMP WITH TIME ZONE", "when it happened"),
+        Column("received_at", "TIMESTAMP WITH TIME ZONE", "when it came in"),
+        Column("source", "VARCHAR", "who sent it"),
+        Column("profile_id", "VARCHAR", "whose it is; NULL when nobody's (any more)"),
+        Column("signature", "VARCHAR", "the set of identifiers it carried; NULL where profile_id is"),
+        Column("order_id", "VARCHAR", "properties.order_id"),
+        Column("revenue", "DECIMAL(18,4)", "revenue, else total, else the sum of its lines"),
+        Column("currency", "VARCHAR", "of the revenue; the deployment's when none was given"),
+        Column("campaign_id", "VARCHAR", "properties.campaign_id, else context.campaign.id"),
+        Column("product_ids", "VARCHAR[]", "of the event and of its lines"),
+        Column("properties", "JSON", "what is not personal"),
+        Column("context", "JSON", "what is not personal"),
+        Column("sealed_names", "VARCHAR[]", "names of what is sealed"),
+    ),
+    "profiles": (
+        Column("profile_id", "VARCHAR", "the customer"),
+        Column("first_seen_at", "TIMESTAMP WITH TIME ZONE", "first event"),
+        Column("last_seen_at", "TIMESTAMP WITH TIME ZONE", "last event"),
+        Column("event_count", "BIGINT", "how many events"),
+        Column("lifecycle", "VARCHAR", "stage"),
+        Column("risk", "VARCHAR", "low, medium, high"),
+        Column("risk_reasons", "STRUCT(code VARCHAR, points INTEGER)[]", "why"),
+        Column("attributes", "JSON", "declared traits that are not personal"),
+    ),
+    "segments": (
+        Column("name", "VARCHAR", "the segment"),
+        Column("version", "INTEGER", "of its definition"),
+        Column("description", "VARCHAR", "what it is for"),
+        Column("size", "BIGINT", "members now"),
+    ),
+    "memberships": (
+        Column("profile_id", "VARCHAR", "the member"),
+        Column("segment", "VARCHAR", "name of the segment"),
+        Column("version", "INTEGER", "of the segment's definition"),
+        Column("since", "TIMESTAMP WITH TIME ZONE", "NULL: since the segment was first computed"),
+    ),
+    "orders": (
+        Column("order_id", "VARCHAR", "the order; the event's id when it has none"),
+        Column("profile_id", "VARCHAR", "whose it is"),
+        Column("source", "VARCHAR", "the source whose amounts hold"),
+        Column("occurred_at", "TIMESTAMP WITH TIME ZONE", "of the order's base"),
+        Column("revenue", "DECIMAL(18,4)", "of the base, before refunds, in its currency"),
+        Column("refunded", "DECIMAL(18,4)", "sum of its refunds in that currency"),
+        Column("currency", "VARCHAR", "of the base"),
+        Column("base_revenue", "DECIMAL(18,4)", "revenue in the deployment's currency; NULL without a rate"),
+        Column("base_refunded", "DECIMAL(18,4)", "its refunds in it; NULL where none of them has a rate"),
+        Column("missing_rate", "BIGINT", "how many of its amounts have no rate"),
+        Column("items", "BIGINT", "number of its lines"),
+        Column("coupon", "VARCHAR", "of the base"),
+    ),
+    "refunds": (
+        Column("refund_id", "VARCHAR", "the event"),
+        Column("order_id", "VARCHAR", "the order it names; perhaps one that never came"),
+        Column("profile_id", "VARCHAR", "whose it is"),
+        Column("occurred_at", "TIMESTAMP WITH TIME ZONE", "when it was refunded"),
+        Column("amount", "DECIMAL(18,4)", "what was refunded, in its currency"),
+        Column("currency", "VARCHAR", "of the refund"),
+        Column("base_amount", "DECIMAL(18,4)", "in the deployment's currency; NULL without a rate"),
+        Column("of_order", "BOOLEAN", "whether its order is in orders, whose refunds it then is in"),
+    ),
+    "order_lines": (
+        Column("order_id", "VARCHAR", "the order"),
+        Column("line", "BIGINT", "from 1"),
+        Column("product_id", "VARCHAR", ""),
+        Column("sku", "VARCHAR", ""),
+        Column("name", "VARCHAR", ""),
+        Column("category", "VARCHAR", ""),
+        Column("brand", "VARCHAR", ""),
+        Column("price", "DECIMAL(18,4)", "of one"),
+        Column("quantity", "DECIMAL(18,4)", "1 when it was not given"),
+        Column("amount", "DECIMAL(18,4)", "of the line: as given, else price × quantity"),
+    ),
+}
+"""The tables and their columns; `profiles` has one more for each computed trait."""
+
+# ---------------------------------------------------------------- the gate
+
+
+class Statement(NamedTuple):
+    """A statement that is run: `prefix` (EXPLAIN …) + `body`."""
+
+    prefix: str
+    body: str
+
+
+def statement_of(text: str) -> Statement:
+    """Look at the text before any parser does. Raises SqlRefused."""
+    if len(text.encode("utf-8", "surrogatepass")) > MAX_TEXT_BYTES:
+        raise SqlRefused(f"the statement is longer than {MAX_TEXT_BYTES // 1024} KiB")
+    if re.search("[\0\ud800-\udfff]", text):
+        raise SqlRefused("the statement holds a character that no SQL text has")
+    if not text.strip():
+        raise SqlRefused("the statement is empty; try: select count(*) from events")
+    if _depth(text) > MAX_DEPTH:
+        raise SqlRefused(f"the statement has more than {MAX_DEPTH} brackets inside each other")
+    found = _EXPLAIN.match(text)
+    if found is None:
+        return Statement("", text)
+    return Statement("explain analyze " if found.group(1) else "explain ", text[found.end() :])
+
+
+def _depth(text: str) -> int:
+    """The most brackets open at once. Those in strings count too: nobody writes so many of either.
+
+    DuckDB's parser takes memory by the power of the depth: 30,000 open brackets ended at 20 GB.
+    """
+    depth = most = 0
+    for letter in text:
+        if letter in "([{":
+            depth += 1
+            most = max(most, depth)
+        elif letter in ")]}":
+            depth -= 1
+    return most
+
+
+_QUERIES: Final = frozenset({"SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE", "CTE_NODE"})
+_OTHERS: Final = frozenset(
+    {
+        *("ORDER_MODIFIER", "LIMIT_MODIFIER", "LIMIT_PERCENT_MODIFIER", "DISTINCT_MODIFIER"),
+        *("ORDER_DEFAULT", "ASCENDING", "DESCENDING"),
+        *("BASE_TABLE", "SUBQUERY", "JOIN", "TABLE_FUNCTION", "EXPRESSION_LIST", "EMPTY", "PIVOT", "SHOW_REF"),
+    }
+)
+_EXPRESSIONS: Final = frozenset(
+    {
+        *("CONSTANT", "COLUMN_REF", "FUNCTION", "WINDOW", "STAR", "OPERATOR", "COMPARISON", "CONJUNCTION", "CASE"),
+        *("CAST", "TYPE", "SUBQUERY", "LAMBDA", "LAMBDA_REF", "BETWEEN", "COLLATE", "POSITIONAL_REFERENCE"),
+    }
+)
+_CATALOGUE: Final = ("duckdb_", "pg_", "sqlite_", "pragma_", "information_schema")
+_WRITES: Final = {"DELETE_QUERY_NODE": "DELETE", "INSERT_QUERY_NODE": "INSERT", "UPDATE_QUERY_NODE": "UPDATE"}
+
+
+class Use(NamedTuple):
+    """What a statement reads: tables, and the columns it names in lower case; None: maybe all."""
+
+    tables: frozenset[str]
+    columns: frozenset[str] | None
+
+
+def check(serialized: str) -> Use:
+    """Judge `json_serialize_sql` of a statement's body; what it reads. Raises SqlRefused."""
+    try:
+        tree = msgspec.json.decode(serialized)
+    except RecursionError:
+        raise SqlRefused("the statement is nested too deeply") from None
+    if tree.get("error"):
+        raise SqlRefused(_parse_problem(tree))
+    statements = tree["statements"]
+    if len(statements) != 1:
+        raise SqlRefused(f"{len(statements)} statements; {_ONLY_READS}")
+    nodes = list(_nodes(statements[0]))
+    named = {name for node in nodes for name in _cte_names(node)}
+    tables = {table for node in nodes for table in _tables(node, named)}
+    for node in nodes:
+        _check_kind(node)
+        _check_function(node)
+    return Use(frozenset(tables), _columns(nodes, named))
+
+
+def _parse_problem(tree: Mapping[str, Any]) -> str:
+    if tree.get("error_type") == "not implemented":
+        return _ONLY_READS
+    place = f" (at character {tree['position']})" if "position" in tree else ""
+    return f"{tree.get('error_message', 'syntax error')}{place}"
+
+
+def _nodes(tree: Any) -> Iterable[dict[str, Any]]:
+    """Every object of the tree."""
+    stack: list[Any] = [tree]
+    while stack:
+        each = stack.pop()
+        if isinstance(each, dict):
+            yield each
+            stack.extend(each.values())
+        elif isinstance(each, list):
+            stack.extend(each)
+
+
+def _cte_names(node: Mapping[str, Any]) -> Iterable[str]:
+    """Names a WITH gives. None may stand for a catalogue view where the name is out of scope."""
+    cte_map = node.get("cte_map")
+    entries = cte_map.get("map", ()) if isinstance(cte_map, dict) else ()
+    for entry in entries:
+        name = str(entry.get("key", "")).lower()
+        if name.startswith(_CATALOGUE):
+            raise SqlRefused(f"WITH {name}: a name that begins like the catalogue's; choose another")
+        yield name
+
+
+def _path(node: Mapping[str, Any]) -> list[str]:
+    qualified = node.get("qualified_name")
+    path = qualified.get("path", []) if isinstance(qualified, dict) else []
+    return [str(part).strip('"').lower() for part in path]
+
+
+def _tables(node: Mapping[str, Any], named: set[str]) -> Iterable[str]:
+    """Which of our tables a node reads."""
+    kind = node.get("type")
+    if kind not in ("BASE_TABLE", "SHOW_REF") or "class" in node:
+        return
+    path = _path(node)
+    if kind == "SHOW_REF" and not path:
+        return  # DESCRIBE or SUMMARIZE of a query, which is judged as every other
+    if kind == "SHOW_REF" and node.get("show_type") == "SHOW_SPECIAL":
+        raise SqlRefused("list the tables with `touchfold sql --tables`, or DESCRIBE one")
+    if len(path) == 2 and path[0] == "main":
+        path = path[1:]
+    if len(path) == 1 and path[0] in TABLES:
+        yield path[0]  # also when a WITH gives the name: inside it the name still means the table
+    elif len(path) != 1 or path[0] not in named:
+        raise SqlRefused(f"no table {'.'.join(path)!r}; there are {', '.join(TABLES)}")
+
+
+def _columns(nodes: Iterable[Mapping[str, Any]], named: set[str]) -> frozenset[str] | None:
+    """Every column named, or None where a star, DESCRIBE, a natural join, a row or another name may be any."""
+    found: set[str] = set()
+    rows = set(named) | set(TABLES)
+    for node in nodes:
+        kind = node.get("type")
+        if kind in ("STAR", "SHOW_REF", "PIVOT") or node.get("ref_type") == "NATURAL":
+            return None
+        if kind == "BASE_TABLE" and node.get("column_name_alias"):
+            return None  # FROM orders AS o(a, b): they are named by other names
+        rows.add(str(node.get("alias", "")).lower())
+        found.update(str(name).lower() for name in node.get("using_columns", ()))
+        if kind == "COLUMN_REF":
+            found.update(str(name).lower() for name in node.get("column_names", ()))
+    whole = {str(node["column_names"][0]).lower() for node in nodes if len(node.get("column_names", ())) == 1}
+    return None if whole & rows else frozenset(found)
+
+
+def _check_kind(node: Mapping[str, Any]) -> None:
+    kind, group = node.get("type"), node.get("class")
+    if group == "PARAMETER":
+        raise SqlRefused("parameters (? and $1) have no value here; write the value itself")
+    if group is not None:
+        if group not in _EXPRESSIONS:
+            raise SqlRefused(f"{group} is not supported here")
+    elif isinstance(kind, str) and kind not in _QUERIES and kind not in _OTHERS:
+        raise SqlRefused(
+            f"{_WRITES[kind]} changes data; {_ONLY_READS}" if kind in _WRITES else f"{kind}: {_ONLY_READS}"
+        )
+
+
+def _check_function(node: Mapping[str, Any]) -> None:
+    if node.get("type") == "TABLE_FUNCTION" and "class" not in node:
+        function = node.get("function")
+        name = str(function.get("function_name", "")).lower() if isinstance(function, dict) else ""
+        if name not in ALLOWED_TABLE:
+            raise SqlRefused(f"{name}() cannot stand in FROM here; {', '.join(sorted(ALLOWED_TABLE))} can")
+    elif "function_name" in node:
+        name = str(node["function_name"]).lower()
+        if name not in _CALLABLE:
+            raise SqlRefused(f"the function {name}() is not available here")
+
+
+_CALLABLE: Final = frozenset(name.lower() for name in ALLOWED | ALLOWED_TABLE)
+
+# ---------------------------------------------------------------- the views
+
+BASES: Final = (
+    *("_archive", "_tail", "_owners", "_not_applied", "_profiles", "_segments", "_memberships"),
+    *("_orders", "_refunds"),
+)
+"""Arrow tables that the process registers; `_archive` and `_tail` have the columns of event_columns.EVENT_SCHEMA."""
+
+# Events that are nobody's (any more) have no set of identifiers: who knows one event of an erased person would find all
+# others by it (decision 0027).
+_EVENTS: Final = """
+create view events as
+select e.id, e.message_id, e.type, e.name, e.occurred_at, e.received_at, e.source, o.profile_id,
+    case when o.profile_id is not null then e.signature end as signature,
+    e.order_id, e.revenue, e.currency, e.campaign_id, e.product_ids,
+    e.properties::json as properties, e.context::json as context, e.sealed_names
+from (
+    select partition, "offset", id, message_id, type, name, occurred_at, received_at, source, signature, order_id,
+        revenue, currency, campaign_id, product_ids, properties, context, sealed_names
+    from _archive
+    union all
+    select partition, "offset", id, message_id, type, name, occurred_at, received_at, source, signature, order_id,
+        revenue, currency, campaign_id, product_ids, properties, context, sealed_names
+    from _tail
+) e
+anti join _not_applied n on n.partition = e.partition and n."offset" = e."offset"
+left join _owners o on o.signature = e.signature
+where e.id is not null
+"""
+
+# Which event is an order's base, and what it comes to, is the fold's word (projections.orders); the event adds some.
+_OF_EVENT: Final = frozenset({"source", "items", "coupon"})
+_ORDERS: Final = """
+create view orders as
+select o.order_id, o.profile_id, {source} as source, o.occurred_at, o.revenue, o.refunded, o.currency,
+    o.base_revenue, o.base_refunded, o.missing_rate, {items} as items, {coupon} as coupon
+from _orders o {join}
+"""
+_FROM_EVENT: Final = {
+    "source": "e.source",
+    "items": "coalesce(json_array_length(e.properties, '$.products'), 0)::bigint",
+    "coupon": "e.properties->>'$.coupon'",
+    "join": "left join events e on e.id = o.event_id",
+}
+_NOT_ASKED: Final = {"source": "null::varchar", "items": "null::bigint", "coupon": "null::varchar", "join": ""}
+
+_ORDER_LINES: Final = """
+create view order_lines as
+with lines as (
+    select o.order_id,
+        unnest(json_extract(e.properties, '$.products[*]')) as line_json,
+        generate_subscripts(json_extract(e.properties, '$.products[*]'), 1) as line
+    from _orders o join events e on e.id = o.event_id where json_type(e.properties, '$.products') = 'ARRAY'
+),
+typed as (
+    select *, try_cast(line_json->>'$.price' as decimal(18, 4)) as price,
+        coalesce(try_cast(line_json->>'$.quantity' as decimal(18, 4)), 1)::decimal(18, 4) as quantity,
+        try_cast(line_json->>'$.amount' as decimal(18, 4)) as amount
+    from lines
+)
+select order_id, line, line_json->>'$.product_id' as product_id, line_json->>'$.sku' as sku,
+    line_json->>'$.name' as name, line_json->>'$.category' as category, line_json->>'$.brand' as brand,
+    price, quantity,
+    coalesce(amount, try_cast(round(price * quantity, 4) as decimal(18, 4))) as amount
+from typed
+"""
+
+_PROFILES: Final = """
+create view profiles as
+select * replace (attributes::json as attributes) from _profiles
+"""
+
+_LOG: Final = frozenset({"_archive", "_tail", "_owners", "_not_applied"})
+_NEEDS: Final[Mapping[str, frozenset[str]]] = {
+    "events": _LOG,
+    "orders": frozenset({"_orders"}),
+    "refunds": frozenset({"_refunds"}),
+    "order_lines": _LOG | {"_orders"},
+    "profiles": frozenset({"_profiles"}),
+    "segments": frozenset({"_segments"}),
+    "memberships": frozenset({"_memberships"}),
+}
+
+
+def bases_of(use: Use) -> frozenset[str]:
+    """The Arrow tables that a statement's tables are made of."""
+    made = frozenset[str]().union(*(_NEEDS[table] for table in use.tables))
+    return made | _LOG if _joins_events(use) else made
+
+
+def _joins_events(use: Use) -> bool:
+    """Whether `orders` needs each base event: much of what is asked of orders needs no event at all."""
+    return "orders" in use.tables and (use.columns is None or not use.columns.isdisjoint(_OF_EVENT))
+
+
+def order_columns(use: Use) -> frozenset[str] | None:
+    """The columns of `orders` and `refunds` that a statement needs; None: maybe all."""
+    if use.columns is None or "order_lines" in use.tables:
+        return None
+    return use.columns | {"event_id"} if _joins_events(use) else use.columns
+
+
+def view_statements(use: Use) -> list[str]:
+    """CREATE VIEW statements for a statement's tables over their bases, in order."""
+    wanted, joined = use.tables, _joins_events(use)
+    made = []
+    if joined or wanted & {"events", "order_lines"}:
+        made.append(_EVENTS)
+    if "orders" in wanted:
+        made.append(_ORDERS.format(**(_FROM_EVENT if joined else _NOT_ASKED)))
+    if "refunds" in wanted:
+        made.append("create view refunds as select * from _refunds")
+    if "order_lines" in wanted:
+        made.append(_ORDER_LINES)
+    if "profiles" in wanted:
+        made.append(_PROFILES)
+    made += [f"create view {name} as select * from _{name}" for name in ("segments", "memberships") if name in wanted]
+    return made
