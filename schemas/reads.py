@@ -72,6 +72,14 @@ class ChangeRow(NamedTuple):
     cause_definition: str | None
 
 
+class PartOf(NamedTuple):
+    """A joined profile, and between which instants a person was a part of it."""
+
+    profile_id: bytes
+    since_us: int
+    until_us: int
+
+
 class RegisteredEvent(NamedTuple):
     """The register row of an event, with the owner of its signature."""
 

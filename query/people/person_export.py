@@ -21,7 +21,7 @@ from query.people.timeline import clear_answer
 from schemas.changes import change_body
 from schemas.identifiers import PhoneForm
 from schemas.ports import Clock, EventLog, Sealer, Vault
-from schemas.reads import ChangeRow, Reads
+from schemas.reads import ChangeRow, PartOf, Reads
 from schemas.record import Record, Stored, decode, to_us, uuid_text
 
 PAGE: Final = 5_000  # places asked for at once: putting them in order reads all of the person's events
@@ -37,8 +37,14 @@ class PersonRows(Protocol):
 
     def changes(self, ids: Sequence[bytes]) -> Iterator[ChangeRow]: ...
 
-    def views(self, ids: Sequence[bytes]) -> Iterator[dict[str, Any]]:
-        """When their profile was looked at, and what was done with it."""
+    def views(self, ids: Sequence[bytes], parts: Sequence[PartOf] = ()) -> Iterator[dict[str, Any]]:
+        """When their profile was looked at, and what was done with it; `parts`: or those they were a part of."""
+
+    def joined(self, ids: Sequence[bytes]) -> Sequence[PartOf]:
+        """Where one of these was somebody else's, too, and from when until when at most."""
+
+    def part_of(self, tokens: Sequence[bytes], profile_id: bytes) -> Sequence[PartOf]:
+        """Profiles that were joined from several, and that this one has left; its tokens are these."""
 
 
 @dataclass(frozen=True)
@@ -142,10 +148,31 @@ class _Person:
             }
 
     def _changes(self) -> Iterator[Answer]:
-        return (change_body(row) for row in self._export.rows.changes([*self._own.opened, self._id]))
+        """Decisions in order. What was decided of a joined profile came of somebody else's events, too."""
+        ids = [*self._own.opened, self._id]
+        joined = self._export.rows.joined(ids)
+        for row in self._export.rows.changes(ids):
+            shared = any(
+                each.profile_id == row.profile_id and each.since_us <= row.at_us <= each.until_us for each in joined
+            )
+            yield self._of_others(row) if shared and row.type != "identity" else self._own_ids(change_body(row))
+
+    def _own_ids(self, body: Answer) -> Answer:
+        """Where profiles were joined or parted: without the ids of whoever it was with."""
+        if body["type"] != "identity" or not isinstance(body["new"], list):
+            return body
+        own = {uuid_text(token) for token in (*self._own.opened, self._id)}
+        return body | {"new": [each if each in own else OTHERS for each in body["new"]]}
+
+    def _of_others(self, row: ChangeRow) -> Answer:
+        """That something was decided, not what."""
+        body = change_body(row)
+        return body | {"name": OTHERS, "old": OTHERS, "new": OTHERS, "cause": {**body["cause"], "event_id": None}}
 
     def _views(self) -> Iterator[Answer]:
-        return self._export.rows.views([*self._own.opened, self._id])
+        tokens = list(self._own.opened)
+        parts = self._export.rows.part_of(tokens, self._id)
+        return self._export.rows.views([*tokens, self._id], parts)
 
 
 # --- the archive -----------------------------------------------------------------------------------------------------

@@ -5,19 +5,21 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import pytest
+from psycopg2.extensions import parse_dsn
 
 from infra.adapters.phones import Phones
 from infra.adapters.postgres.database import Uuid
+from infra.adapters.postgres.embedded import EmbeddedPostgres
 from infra.app.erasing_many import Results, Summary, erase_list, read_results, summary_of
 from infra.app.people_files import Person, read_people
-from schemas.errors import BadRequest
-from tests.conftest import Databases
+from schemas.errors import BadRequest, DiskFull, StoreUnavailable
+from tests.conftest import Databases, as_superuser
 from tests.integration.test_erasure import ADA, BOB, PHONE, ROOT, World, is_what_the_log_says, shop_life
 
 PHONES = Phones("US")
@@ -210,6 +212,65 @@ def test_a_list_that_was_killed_goes_on_and_every_person_has_one_receipt(
     assert world.rows("select count(*), count(distinct token) from erased_tokens") == [(20, 20)]
     assert world.rows("select count(*) from identifiers", vault=True) == [(2,)]
     assert world.orders_of(BOB[0]) == 1
+    assert is_what_the_log_says(world)
+
+
+DISK_IS_FULL = """
+create function no_room() returns trigger language plpgsql as
+$$ begin raise exception using errcode = '53100', message = 'No space left on device'; end $$;
+create trigger no_room before insert on jobs execute function no_room();
+"""
+
+
+@contextmanager
+def trouble(server: EmbeddedPostgres, world: World, what: str) -> Iterator[None]:
+    """The first step of whoever comes next fails while this lasts."""
+    if what == "disk":
+        world.rows(DISK_IS_FULL)
+        yield
+        world.rows("drop function no_room cascade")
+        return
+    name = parse_dsn(getattr(world.databases, what))["dbname"]
+    as_superuser(server, f"alter database {name} allow_connections false")
+    as_superuser(server, f"select pg_terminate_backend(pid) from pg_stat_activity where datname = '{name}'")
+    yield
+    as_superuser(server, f"alter database {name} allow_connections true")
+
+
+@pytest.mark.parametrize("what", ["main", "vault", "disk"])
+@pytest.mark.parametrize("suppress", [False, True])
+def test_whose_first_step_fails_is_not_counted_and_the_same_list_goes_on(
+    world: World, server: EmbeddedPostgres, tmp_path: Path, what: str, suppress: bool
+) -> None:
+    names = [f"person-{number}" for number in range(4)]
+    for name in names:
+        world.send([("user_id", name), ("email", f"{name}@example.com")])
+    world.send(BOB)
+    world.settle()
+    people = written(tmp_path, *(f"user_id:{name}" for name in names))
+    named, _ = read_people(people, PHONES)
+    with ExitStack() as lasting:
+
+        def after_the_first(_what: str, done: int, _total: int) -> None:
+            if done == 1:
+                lasting.enter_context(trouble(server, world, what))
+
+        results = Results(tmp_path / "r.jsonl", len(named))
+        with pytest.raises(StoreUnavailable) as caught:
+            erase_list(world.eraser, named, [], results, after_the_first, suppress=suppress, chunk=1)
+    assert isinstance(caught.value, DiskFull) == (what == "disk")
+    kept = Results(tmp_path / "r.jsonl", len(named))
+    assert not kept.done
+    assert summary_of(kept, {}).erased == 0, "who has no receipt is not counted"
+    assert sum(world.owner(("user_id", name)) is not None for name in names) == 3
+    assert world.rows("select count(*) from jobs") == [(1,)]
+    assert is_what_the_log_says(world)
+    summary, lines = erase(world, people, tmp_path / "r.jsonl", suppress=suppress, chunk=1)
+    assert (summary.erased, summary.unknown, summary.refused) == (4, 0, 0)
+    assert all(lines[number]["receipt"]["identifiers"] == 2 for number in range(1, 5))
+    assert world.rows("select count(*), count(finished_at) from jobs") == [(4, 4)]
+    assert world.orders_of(BOB[0]) == 1
+    world.settle()
     assert is_what_the_log_says(world)
 
 

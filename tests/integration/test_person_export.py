@@ -209,3 +209,74 @@ def test_what_belongs_to_others_is_left_out_by_name_and_by_form() -> None:
         "visitor": "0e5ddf4b-0007-4001-8002-fc2498e09588",
         "items": [{"name": "Cup", "price": 3}],
     }
+
+
+@pytest.mark.parametrize("first", ["ada", "bob", "shared", ""])
+def test_after_a_merge_that_was_undone_each_has_their_own_and_nothing_of_the_other(
+    world: ReadingWorld, export: PersonExport, first: str
+) -> None:
+    """A shared address joins two people until it is seen with so many that it is a hub.
+
+    `first`: who is seen first, alone, and so names the joined profile; nobody: Ada, or the address.
+    """
+    shared, ada, bob = ("email", "family@example.com"), ("anonymous_id", "ada-phone"), ("anonymous_id", "bob-phone")
+    week = NOW - timedelta(days=7)
+    if first:
+        world.send([{"ada": ada, "bob": bob, "shared": shared}[first]], at=week - timedelta(hours=1))
+        later(world)
+    world.send([shared, ada], at=week, traits={"city": "Turin"}, sealed={"properties": {"street": "12 Lane"}})
+    later(world)
+    world.send([shared, bob], at=week + timedelta(hours=1), sealed={"properties": {"street": "9 Mews"}})
+    later(world)
+    world.purchase([bob], "bobs-order", "900.00", days_ago=6)
+    later(world)
+    world.send([ada], type_="consent.updated", properties={"categoryPreferences": {"ads": True}})
+    later(world)
+    (joined,) = {export.find(*each) for each in (shared, ada, bob)}
+    viewed(world, 1, joined)
+    later(world)
+    for number in range(6):
+        world.send([("user_id", f"tenant-{number}"), shared])
+    later(world)
+    assert world.execute("select count(*) from tokens where hub") == [(1,)]
+    assert export.find(*ada) != export.find(*bob), "they are apart again"
+    if first == "shared":
+        assert len(read(export, *shared)["events.json"]) == 1, "that it is alone in"
+    else:
+        with pytest.raises(NotFound, match="no profile"):
+            export.find(*shared)
+    viewed(world, 2, export.find(*ada))
+    viewed(world, 3, export.find(*bob))
+    ids = {name: str(UUID(bytes=export.find(*each))) for name, each in (("ada", ada), ("bob", bob))}
+    theirs = {
+        "ada": (read(export, *ada), ["9 Mews", "bobs-order", "900.00", "bob-phone", ids["bob"]]),
+        "bob": (read(export, *bob), ["12 Lane", "Turin", "ada-phone", ids["ada"]]),
+    }
+    for name, (found, foreign) in theirs.items():
+        assert {event["id"] for event in found["events.json"]} == scanned(world, found["profile.json"]["id"])
+        assert len(found["events.json"]) == (3 if name == first else 2)
+        whole = json.dumps(found)
+        assert not [each for each in [*foreign, shared[1]] if each in whole]
+        assert len(found["views.json"]) == 2, "of the joined profile, and of their own"
+        events = {each["id"] for each in found["events.json"]}
+        causes = {change["cause"]["event_id"] for change in found["decisions.json"]}
+        assert causes <= {*events, None, OTHERS}
+    if first != "bob":
+        assert "900.00" in json.dumps(theirs["bob"][0]["decisions.json"]), "of a profile that was his alone"
+    assert "12 Lane" in json.dumps(theirs["ada"][0])
+    assert "9 Mews" in json.dumps(theirs["bob"][0])
+    assert len(theirs["ada"][0]["consents.json"]) == 1
+    assert theirs["bob"][0]["consents.json"] == []
+
+
+def later(world: ReadingWorld) -> None:
+    """An hour later, when all is decided."""
+    world.settle()
+    world.clock.at += timedelta(hours=1)
+
+
+def viewed(world: ReadingWorld, seq: int, profile_id: bytes) -> None:
+    world.execute(
+        "insert into audit_log values (%s, %s, 'colleague', 'staff', 'profile.viewed', %s::uuid, '{}', '')",
+        (seq, world.clock.at, str(UUID(bytes=profile_id))),
+    )
