@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from infra.adapters.machine.disk import DOOR, Disk, room_needed
 from infra.adapters.postgres.archive_turns import PostgresTurns
+from infra.adapters.postgres.deployment import archived_offsets
 from infra.app.archive import archive_of, disk_of
-from infra.app.checks import noted_offsets
 from infra.app.databases import database_of
 from infra.app.log import log_of
 from processors.archive.merge import Merger, Step
@@ -87,7 +87,7 @@ def verify(session: "Session", tell: Tell) -> Verified:
 
 def _ends(session: "Session", archive: "ParquetArchive") -> list[Problem]:
     with closing(database_of(session, "touchfold archive")) as database:
-        noted = dict(noted_offsets(database))
+        noted = dict(archived_offsets(database))
     held = dict(enumerate(archive.next_offsets()))
     ends = dict(enumerate(log_of(session).ends()))
     lost = [

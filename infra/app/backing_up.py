@@ -27,6 +27,7 @@ from infra.adapters.ledger.copies import ledger_copy
 from infra.adapters.ledger.erasures import LedgerFile
 from infra.adapters.machine.data_folder import SECRET_FILE
 from infra.adapters.postgres.embedded import EmbeddedPostgres
+from infra.adapters.postgres.inspection import cluster_bytes, migration
 from infra.app.archive import archive_of
 from infra.app.databases import database_of, vault_database_of
 from infra.app.secret_files import SECRETS
@@ -193,7 +194,7 @@ class _Backup:
                 self._ship()
 
     def _copy_base(self, id_: str, entries: list[ArchiveFile]) -> Base:
-        total = self._cluster_bytes()
+        total = cluster_bytes(self._vault)
 
         def put(number: int, data: bytes) -> Part:
             part = part_of(f"bases/{id_}/part-{number:05d}", data)
@@ -231,22 +232,9 @@ class _Backup:
             self._spool.send(self._store)
             self._shipped_at = time.monotonic()
 
-    def _cluster_bytes(self) -> int:
-        with self._vault.reading() as cursor:
-            cursor.execute("select coalesce(sum(pg_database_size(oid)), 0)::bigint from pg_database")
-            row = cursor.fetchone()
-        return int(row[0]) if row else 0
-
     def _migrations(self) -> dict[str, int]:
         """How far both databases are."""
-        found = {}
-        main = database_of(self._here, "touchfold backup")
-        for which, database in (("main", main), ("vault", self._vault)):
-            with database.reading() as cursor:
-                cursor.execute("select max(number) from migrations")
-                row = cursor.fetchone()
-            found[which] = int(row[0]) if row else 0
-        return found
+        return {"main": migration(database_of(self._here, "touchfold backup")), "vault": migration(self._vault)}
 
 
 def _read_whole(archive: "ParquetArchive", entry: ArchiveFile) -> bytes | None:

@@ -4,7 +4,6 @@
 for the doctor alone. No text holds a secret or a person's data: `/health` is open.
 """
 
-import json
 import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -14,8 +13,16 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from infra.adapters.machine.disk import BUILDING, DOOR, MIB, WORKER, Disk, reserve_bytes
 from infra.adapters.postgres.database import Database, connect
+from infra.adapters.postgres.deployment import archived_offsets
+from infra.adapters.postgres.inspection import (
+    checksum_failures,
+    damaged,
+    finished_erasures,
+    knows_identifiers,
+    readable_tables,
+)
 from infra.app.log_lines import described
-from schemas.errors import ArchiveDamaged, ConnectionsInUse, StoreUnavailable, TouchfoldError
+from schemas.errors import ArchiveDamaged, ConnectionsInUse, TouchfoldError
 
 if TYPE_CHECKING:
     from infra.adapters.archive.store import ParquetArchive
@@ -26,7 +33,6 @@ if TYPE_CHECKING:
 STANDS_S: Final = 20.0  # nothing applied for so long although something waits; the longest batch takes three
 AS_TOLD: Final = "do what the message says"  # the detail holds the remedy: to people this is not shown
 SHOWN: Final = 5  # files or tables of one kind named in a finding
-ARCHIVED: Final = "archived"  # the row of meta that says how far files were written
 _log = logging.getLogger("touchfold.checks")
 
 
@@ -99,9 +105,7 @@ def connections(dsn: str) -> Finding:
 
 def checksums(database: Database) -> Finding:
     """Pages whose checksum was wrong when they were read, by whomever. PostgreSQL counts them."""
-    with database.reading() as cursor:
-        cursor.execute("select datname, checksum_failures from pg_stat_database where checksum_failures > 0")
-        rows = cursor.fetchall()
+    rows = checksum_failures(database)
     if rows:
         where = ", ".join(f"{count} in {name or 'shared tables'}" for name, count in rows)
         return Finding("pages", False, f"damaged pages were read: {where}", PAGES_FIX)
@@ -172,16 +176,9 @@ def vault(main: Database, vault_database: Database, key: Callable[[], bytes] | N
 
     `key` reads the key that a start would read; None where the settings hold it, which no file can lose.
     """
-    from infra.adapters.vault.proof import prove  # noqa: PLC0415  # cryptography
+    from infra.adapters.vault.proof import holds_anyone  # noqa: PLC0415  # cryptography
 
-    with vault_database.reading() as cursor:
-        prove(cursor, key() if key is not None else None)
-        cursor.execute("select exists (select from identifiers), exists (select from suppressed)")
-        row = cursor.fetchone()
-    with main.reading() as cursor:
-        cursor.execute("select exists (select from tokens) and not exists (select from erased_tokens)")
-        used = cursor.fetchone()
-    if row is not None and not row[0] and used is not None and used[0]:
+    if not holds_anyone(vault_database, key() if key is not None else None) and knows_identifiers(main):
         detail = "it is empty, but the database knows identifiers"
         return Finding("vault", False, detail, "restore the vault's database from its backup")
     return Finding("vault", True, "the master key opens it")
@@ -189,10 +186,7 @@ def vault(main: Database, vault_database: Database, key: Callable[[], bytes] | N
 
 def ledger(database: Database, file: "LedgerFile") -> Finding:
     """Every finished erasure is in the ledger: after a restore nothing else knows whom to erase again."""
-    with database.reading() as cursor:
-        cursor.execute("select count(*) from jobs where kind = 'erase' and finished_at is not null")
-        row = cursor.fetchone()
-    finished, known = int(row[0]) if row else 0, file.count()
+    finished, known = finished_erasures(database), file.count()
     if known < finished:
         detail = f"{finished} persons were erased, and the ledger has {known} of them"
         fix = (
@@ -214,7 +208,7 @@ def archive(store: "ParquetArchive", database: Database) -> Finding:
         return Finding("archive", False, err.message, fix)
     if missing:
         return Finding("archive", False, f"missing or cut short: {', '.join(missing)}", fix)
-    noted = noted_offsets(database)
+    noted = archived_offsets(database)
     lost = sum(max(0, at - (archived[partition] if partition < len(archived) else 0)) for partition, at in noted)
     if lost:
         return Finding("archive", False, f"it lacks {lost:,} records that were archived", f"{ARCHIVE_LOST}; {fix}")
@@ -249,57 +243,14 @@ def _size(path: Path) -> int:
         return -1
 
 
-def noted_offsets(database: Database) -> list[tuple[int, int]]:
-    """(partition, offset) up to which the archiver wrote files, as it noted."""
-    with database.reading() as cursor:
-        cursor.execute("select value from meta where key = %s", (ARCHIVED,))
-        row = cursor.fetchone()
-    return list(enumerate(int(at) for at in row[0])) if row else []
-
-
-def note_offsets(database: Database, offsets: Sequence[int]) -> None:
-    """Write down how far files were written, so that their loss is seen."""
-    with database.transaction() as cursor:
-        cursor.execute(
-            "insert into meta values (%s, %s) on conflict (key) do update set value = excluded.value",
-            (ARCHIVED, json.dumps(list(offsets))),
-        )
-
-
 # --- for the doctor alone: they read everything ------------------------------------------------------------------
-
-_TABLES: Final = """
-select quote_ident(n.nspname) || '.' || quote_ident(c.relname)
-from pg_class c join pg_namespace n on n.oid = c.relnamespace
-where c.relkind in ('r', 'm', 't') and c.relpersistence = 'p' and has_table_privilege(c.oid, 'select')
-  and has_schema_privilege(n.oid, 'usage') and not (n.nspname = 'pg_catalog' and c.relname = 'pg_statistic')
-order by c.relpages, 1
-"""
-_READ_PAGES: Final = (
-    "set local enable_indexscan = off; set local enable_indexonlyscan = off; set local enable_bitmapscan = off; "
-    "set local statement_timeout = 0"
-)
 
 
 def pages(name: str, database: Database) -> Finding:
     """Reads every page of every table that we may read. For the doctor."""
     check = f"pages of {name}"
-    with database.transaction() as cursor:
-        cursor.execute(_TABLES)
-        tables = [str(row[0]) for row in cursor.fetchall()]
-    wrong: list[str] = []
-    for table in tables:
-        try:
-            with database.transaction() as cursor:
-                cursor.execute(_READ_PAGES)
-                cursor.execute(f"select count(*) from {table}")
-        except StoreUnavailable as err:
-            if err.code != "database_damaged":
-                raise
-            wrong.append(f"{table}: {err.message}")
-        except Exception as err:
-            if getattr(err, "pgcode", None) != "42P01":  # dropped since: a revision was retired
-                raise
+    tables = readable_tables(database)
+    wrong = [f"{table}: {message}" for table, message in damaged(database, tables)]
     if wrong:
         more = f"; and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
         return Finding(check, False, "; ".join(wrong[:SHOWN]) + more, PAGES_FIX)

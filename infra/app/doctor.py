@@ -13,17 +13,27 @@ from typing import Final
 from infra.adapters.ledger.erasures import LedgerFile
 from infra.adapters.machine.data_folder import DataFolder, Running
 from infra.adapters.machine.private_files import open_to_others
+from infra.adapters.postgres.applied import applied_offsets, waiting_now
 from infra.adapters.postgres.database import Database
 from infra.adapters.postgres.embedded import EmbeddedPostgres
+from infra.adapters.postgres.inspection import (
+    heads,
+    live_revisions,
+    migration,
+    progress_rows,
+    server,
+    server_time,
+    unfinished_jobs,
+)
 from infra.adapters.postgres.migrate import FOLDER
 from infra.adapters.vault.master_key import read_key
+from infra.adapters.vault.proof import sample_of
 from infra.app import checks
 from infra.app.archive import archive_of
 from infra.app.backup_checks import backups, copies
 from infra.app.bootstrap import session
 from infra.app.checks import NOTHING_WAITS, PAGES_FIX, SHOWN, UNKNOWN_CLEAR, WORK_FIX, Finding, guarded, whole_archive
 from infra.app.databases import database_of, vault_database_of
-from infra.app.drain import waiting_now
 from infra.app.lags import Lags, lags_of, missing
 from infra.app.log import log_of
 from infra.app.log_lines import described
@@ -39,12 +49,6 @@ CLOCK_OFF_S: Final = 5.0
 MERGES_LEFT: Final = 256  # files; a partition has some due for a moment
 MERGED_S: Final = 3_600.0
 WORK_S: Final = 5.0  # for one batch to be applied; the longest takes three
-_HEADS: Final = """
-select h.partition, h.next_offset, count(l."offset"), coalesce(max(l."offset") + 1, 0)
-from log_head h left join event_log l on l.partition = h.partition
-group by h.partition, h.next_offset order by h.partition
-"""
-_PROGRESS: Final = "select revision, partition, next_offset from progress order by 1, 2"
 
 
 def examine(settings: "Settings") -> Iterator[Finding]:
@@ -242,9 +246,9 @@ def _roles(here: "Session", database: "Database") -> Iterator[Finding]:
 def _work(here: "Session", database: "Database") -> Finding:
     """Beside a running `up`: whether what can be applied is. Looks as long as it takes."""
     deadline = time.monotonic() + WORK_S
-    first = _applied(database)
+    first = applied_offsets(database)
     while True:
-        applied = _applied(database)
+        applied = applied_offsets(database)
         waiting = applicable(log_of(here).ends(), applied, waiting_now(database))
         if not waiting:
             return Finding("work", True, NOTHING_WAITS)
@@ -257,22 +261,9 @@ def _work(here: "Session", database: "Database") -> Finding:
         time.sleep(0.1)
 
 
-def _applied(database: "Database") -> list[int]:
-    """By partition."""
-    with database.reading() as cursor:
-        cursor.execute(
-            "select next_offset from progress"
-            " where revision = (select revision from revisions where state = 'live') order by partition"
-        )
-        return [int(at) for (at,) in cursor.fetchall()]
-
-
 def _database(database: "Database") -> Finding:
-    with database.transaction() as cursor:
-        cursor.execute("select current_setting('server_version'), pg_size_pretty(pg_database_size(current_database()))")
-        row = cursor.fetchone()
-    assert row is not None, "a select of settings gave no row"
-    return Finding("database", True, f"PostgreSQL {row[0]}, {row[1]}")
+    version, size = server(database)
+    return Finding("database", True, f"PostgreSQL {version}, {size}")
 
 
 def _migrations(here: "Session") -> Finding:
@@ -280,10 +271,8 @@ def _migrations(here: "Session") -> Finding:
     found = []
     for which, dsn in (("main", here.dsn), ("vault", here.vault_dsn)):
         newest = max(int(path.name[:4]) for path in FOLDER.glob(f"[0-9]*_{which}.sql"))
-        with closing(Database(dsn, "touchfold doctor")) as database, database.transaction() as cursor:
-            cursor.execute("select coalesce(max(number), 0) from migrations")
-            row = cursor.fetchone()
-        at = int(row[0]) if row else 0
+        with closing(Database(dsn, "touchfold doctor")) as database:
+            at = migration(database)
         found.append(f"{which} {at} of {newest}")
         if at != newest:
             fix = "start this build's touchfold up once" if at < newest else "use the newer build that migrated it"
@@ -300,22 +289,14 @@ def _vault(here: "Session", database: "Database", vault_database: "Database") ->
         return found
     vault = vault_of(here)
     _ = vault.hash_key  # raises MasterKeyWrong for a key of the settings
-    with vault_database.reading() as cursor:
-        cursor.execute("select count(*) from identifiers")
-        row = cursor.fetchone()
-        cursor.execute("select token from identifiers limit 20")
-        tokens = [token for (token,) in cursor.fetchall()]
+    count, tokens = sample_of(vault_database)
     if len(vault.open(tokens)) != len(tokens):
         return Finding("vault", False, "some rows do not open", "restore the vault from its backup")
-    return Finding("vault", True, f"the master key opens it; {row[0] if row else 0} identifiers")
+    return Finding("vault", True, f"the master key opens it; {count} identifiers")
 
 
 def _clock(here: "Session", database: "Database") -> Finding:
-    with database.transaction() as cursor:
-        cursor.execute("select clock_timestamp()")
-        row = cursor.fetchone()
-    assert row is not None, "the database has no clock"
-    off = abs((datetime.now(UTC) - row[0]).total_seconds())
+    off = abs((datetime.now(UTC) - server_time(database)).total_seconds())
     detail = f"{off:.1f} s from the database's; decisions in {here.time_zone}"
     if off > CLOCK_OFF_S:
         return Finding("clock", False, detail, "let both machines follow a time server (chrony, systemd-timesyncd)")
@@ -323,10 +304,8 @@ def _clock(here: "Session", database: "Database") -> Finding:
 
 
 def _log(database: "Database") -> Finding:
-    """Gapless, and as many rows as the heads say. One statement: one snapshot, also while `up` appends."""
-    with database.transaction() as cursor:
-        cursor.execute(_HEADS)
-        rows = [tuple(int(value) for value in row) for row in cursor.fetchall()]
+    """Gapless, and as many rows as the heads say."""
+    rows = heads(database)
     wrong = [
         f"partition {partition}: head {head}, {count} rows up to {end}"
         for partition, head, count, end in rows
@@ -354,11 +333,7 @@ def _topic(here: "Session") -> Finding:
 
 def _progress(here: "Session", database: "Database") -> Finding:
     """Read before the log's ends, it is behind them."""
-    with database.transaction() as cursor:
-        cursor.execute(_PROGRESS)
-        rows = [(int(revision), int(partition), int(at)) for revision, partition, at in cursor.fetchall()]
-        cursor.execute("select revision from revisions where state = 'live'")
-        live = [row[0] for row in cursor.fetchall()]
+    rows, live = progress_rows(database), live_revisions(database)
     ends = dict(enumerate(log_of(here).ends()))
     ahead = [
         f"revision {revision} partition {partition}: {at} of {ends.get(partition, 'no such partition')}"
@@ -377,11 +352,9 @@ def _progress(here: "Session", database: "Database") -> Finding:
 
 
 def _erasures(database: "Database") -> Finding:
-    with database.transaction() as cursor:
-        cursor.execute("select count(*) from jobs where finished_at is null")
-        row = cursor.fetchone()
-    if row is not None and row[0]:
-        return Finding("erasures", False, f"{row[0]} are unfinished", "start touchfold up: it finishes them")
+    count = unfinished_jobs(database)
+    if count:
+        return Finding("erasures", False, f"{count} are unfinished", "start touchfold up: it finishes them")
     return Finding("erasures", True, "none is unfinished")
 
 

@@ -1,16 +1,16 @@
 """Wait until all that was accepted is applied and decided, or do it here. For commands; no loop of the worker's."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from functools import partial
 from itertools import zip_longest
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from infra.adapters.archive.reading_log import Tails, accepted_ends
 from infra.adapters.machine.disk import WORKER
+from infra.adapters.postgres.applied import Applied, look, waiting_now
 from infra.adapters.postgres.connection_pool import Lane
-from infra.adapters.postgres.control import waiting
 from infra.adapters.postgres.database import Database
 from infra.app.log import log_of
 from infra.app.vault import vault_of
@@ -26,36 +26,10 @@ PATIENCE_S: Final = 120.0  # without any advance: the worker is not there or can
 FULL_S: Final = 2.0  # without any advance on a full disk: the worker stands, and says so
 ROUNDS: Final = 3  # a decision may leave marks (a new hub unlinks others); these are waited for too
 _ALL: Final = 2**62
-_STATE: Final = """
-select (select array_agg(next_offset order by partition) from progress where revision = live.revision),
-       (select count(*) from marks where revision = live.revision and id <= %s),
-       (select coalesce(max(id), 0) from marks where revision = live.revision),
-       (select array[revision, done] from revisions where state = 'building' order by revision limit 1),
-       (select array_agg(w.partition) from waiting w join progress p using (partition)
-        where w.reader = 'worker' and p.revision = live.revision and p.next_offset = w."offset"),
-       exists (select from waiting where reader = 'refold')
-from revisions live where state = 'live'
-"""
 
 
 def quiet(_line: str) -> None:
     """Progress that nobody reads."""
-
-
-class _State(NamedTuple):
-    """One look: `waiting` marks up to the asked id, `newest` mark's id, (revision, share done) being built."""
-
-    folded: list[int]
-    waiting: int
-    newest: int
-    building: tuple[float, float] | None
-    waits: frozenset[int] = frozenset()  # partitions that stand at a record that cannot be read yet
-    refolds_wait: bool = False
-
-    def told(self, total: int) -> str:
-        if self.building is not None:
-            return f"building revision {self.building[0]:.0f}: {self.building[1]:.0%}"
-        return f"applied {min(sum(self.folded), total):,} of {total:,}"
 
 
 def drain(session: "Session", progress: Callable[[str], None] = quiet) -> list[Waiting]:
@@ -71,12 +45,6 @@ def drain(session: "Session", progress: Callable[[str], None] = quiet) -> list[W
     for each in found:
         progress(f"{each.told()}. Do: {each.remedy}")
     return found
-
-
-def waiting_now(database: Database) -> list[Waiting]:
-    """The partitions that wait at a record that cannot be read yet, and what else waits for an upgrade."""
-    with database.reading() as cursor:
-        return waiting(cursor)
 
 
 def _drain(session: "Session", progress: Callable[[str], None]) -> None:
@@ -96,7 +64,7 @@ def _drain(session: "Session", progress: Callable[[str], None]) -> None:
         _ending(worker.build, worker.live.services),
     ):
         while worker.step():
-            progress(_look(database, 0).told(sum(log.ends())))
+            progress(look(database, 0).told(sum(log.ends())))
 
 
 @contextmanager
@@ -131,9 +99,9 @@ def _work_here(session: "Session", progress: Callable[[str], None]) -> None:
         _ending(worker.builder, worker.services),
     ):
 
-        def done(state: _State) -> bool:
-            work_off(worker, lambda: progress(_look(database, 0).told(sum(log.ends()))))
-            folded = _look(database, 0).folded
+        def done(state: Applied) -> bool:
+            work_off(worker, lambda: progress(look(database, 0).told(sum(log.ends()))))
+            folded = look(database, 0).folded
             tails.cut(ends, folded)
             return not tails.held
 
@@ -148,7 +116,7 @@ def _await(session: "Session", progress: Callable[[str], None]) -> None:
         total = sum(ends)
         tails = None if session.adapters.kafka is None else Tails(log)
 
-        def folded(state: _State) -> bool:
+        def folded(state: Applied) -> bool:
             if state.building is not None:
                 return False
             wanted = ends if tails is None else tails.cut(ends, state.folded)
@@ -164,22 +132,22 @@ def _await(session: "Session", progress: Callable[[str], None]) -> None:
             state = _until(database, state.newest, _is_decided, lambda _seen: None, check_room)
 
 
-def _is_decided(state: _State) -> bool:
+def _is_decided(state: Applied) -> bool:
     return not state.waiting or state.refolds_wait
 
 
 def _until(
     database: Database,
     up_to: int,
-    done: Callable[[_State], bool],
-    tell: Callable[[_State], None],
+    done: Callable[[Applied], bool],
+    tell: Callable[[Applied], None],
     check_room: Callable[[], None],
     tails: Tails | None = None,
-) -> _State:
-    last: _State | None = None
+) -> Applied:
+    last: Applied | None = None
     since = time.monotonic()
     while True:
-        state = _look(database, up_to)
+        state = look(database, up_to)
         if done(state):
             return state
         if state != last:
@@ -196,19 +164,3 @@ def _until(
                 + (why or "look at the worker's lines in the log of touchfold up")
             )
         time.sleep(LOOK_S)
-
-
-def _look(database: Database, up_to: int) -> _State:
-    with database.transaction() as cursor:
-        cursor.execute(_STATE, (up_to,))
-        row = cursor.fetchone()
-    if row is None:
-        raise StoreUnavailable("there is no live revision: see touchfold doctor")
-    folded, marks, newest, building, waits, refolds_wait = row
-    shown: Sequence[float] | None = building
-    return _State(
-        *([int(at) for at in folded or ()], int(marks), int(newest)),
-        None if shown is None else (shown[0], shown[1]),
-        frozenset(waits or ()),
-        bool(refolds_wait),
-    )

@@ -8,8 +8,15 @@ from typing import Final
 
 from infra.adapters.ledger.copies import bring_ledger
 from infra.adapters.ledger.erasures import LEDGER
-from infra.adapters.postgres.control import insert_revision
 from infra.adapters.postgres.database import Database
+from infra.adapters.postgres.deployment import (
+    has_revision,
+    insert_first_revision,
+    is_made,
+    is_used,
+    kafka_topic,
+    note_once,
+)
 from infra.adapters.postgres.embedded import lost
 from infra.adapters.postgres.erasure_upgrade import part_hashes_from_tokens
 from infra.adapters.postgres.migrate import migrate
@@ -64,9 +71,9 @@ def refuse_loss(adapters: Adapters, dsn: str, vault_dsn: str) -> None:
     """
     with closing(Database(dsn, "touchfold start")) as main:
         # in this order: another role may make it all in the meantime
-        used = _exists(main, "meta") and _has(main, "select from meta where key = 'deployment'")
+        used = is_made(main) and is_used(main)
         new_vault = vault_is_new(vault_dsn)
-        fresh = not _exists(main, "meta")
+        fresh = not is_made(main)
     if used and new_vault:
         raise DatabaseLost(
             "the vault is lost: its database is missing or empty, but the main database is in use, and personal values "
@@ -83,28 +90,12 @@ def refuse_loss(adapters: Adapters, dsn: str, vault_dsn: str) -> None:
         raise DatabaseLost(lost(adapters.folder.path, "TOUCHFOLD_DATABASE is empty", traces))
 
 
-def _exists(database: Database, table: str) -> bool:
-    with database.reading() as cursor:
-        cursor.execute("select to_regclass(%s) is not null", (table,))
-        row = cursor.fetchone()
-    return bool(row and row[0])
-
-
-def _has(database: Database, query: str) -> bool:
-    with database.reading() as cursor:
-        cursor.execute(f"select exists ({query})")
-        row = cursor.fetchone()
-    return bool(row and row[0])
-
-
 def check_log_is_postgres(database: Database) -> None:
     """Raises SettingsInvalid where this data's log is in Kafka."""
-    with database.reading() as cursor:
-        cursor.execute("select value ->> 'topic' from meta where key = 'kafka_topic'")
-        row = cursor.fetchone()
-    if row is not None:
+    topic = kafka_topic(database)
+    if topic is not None:
         raise SettingsInvalid(
-            f"this data's log is the Kafka topic {row[0]}: set TOUCHFOLD_LOG=kafka and TOUCHFOLD_KAFKA_BOOTSTRAP, or "
+            f"this data's log is the Kafka topic {topic}: set TOUCHFOLD_LOG=kafka and TOUCHFOLD_KAFKA_BOOTSTRAP, or "
             "start a new data folder",
             [Problem("TOUCHFOLD_LOG", "must be kafka")],
         )
@@ -113,12 +104,7 @@ def check_log_is_postgres(database: Database) -> None:
 def ensure_deployment(database: Database, settings: Settings) -> Deployment:
     """Write the deployment facts at the first start; later they hold, and a setting that differs is an error."""
     wanted = settings.deployment._asdict()
-    with database.transaction() as cursor:
-        cursor.execute("insert into meta values ('deployment', %s) on conflict (key) do nothing", (json.dumps(wanted),))
-        cursor.execute("select value from meta where key = 'deployment'")
-        row = cursor.fetchone()
-        assert row is not None, "meta lost the row it just had"
-    stored = Deployment(**row[0])
+    stored = Deployment(**note_once(database, wanted))
     for name, value in stored._asdict().items():
         if name in settings.model_fields_set and wanted[name] != value:
             raise SettingsInvalid(
@@ -129,10 +115,8 @@ def ensure_deployment(database: Database, settings: Settings) -> Deployment:
 
 
 def _first_revision(database: Database, at: datetime) -> None:
-    with database.transaction() as cursor:
-        cursor.execute("select 1 from revisions limit 1")
-        if cursor.fetchone() is not None:
-            return
+    if has_revision(database):
+        return
     # The pack is read and checked only once in a data folder's life: 0.2 s that no later start pays.
     from processors.rebuild.builder import segment_hashes  # noqa: PLC0415
     from schemas.definition_files import load_pack, parse_documents  # noqa: PLC0415
@@ -150,12 +134,5 @@ def ensure_first_revision(
     segment_hashes: Mapping[str, str] | None = None,
 ) -> bool:
     """Insert revision 1, live, with its tables and progress at 0; False when there is a revision already."""
-    with database.transaction() as cursor:
-        cursor.execute("lock table revisions in share row exclusive mode")
-        cursor.execute("select 1 from revisions limit 1")
-        if cursor.fetchone() is not None:
-            return False
-        insert_revision(cursor, 1, "live", "initial", json.loads(definitions_json), content_hash, at)
-        for name, content in (segment_hashes or {}).items():
-            cursor.execute("insert into segment_versions values (%s, 1, %s)", (name, content))
-    return True
+    parsed = json.loads(definitions_json)
+    return insert_first_revision(database, parsed, content_hash, at, segment_hashes or {})

@@ -5,7 +5,9 @@ from contextlib import closing
 from datetime import datetime
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from infra.adapters.postgres.applied import applied_offsets
 from infra.adapters.postgres.database import Database
+from infra.adapters.postgres.deployment import archived_offsets
 from infra.adapters.postgres.roles import Role, Unpublished, roles, unpublished
 from infra.app.checks import Finding
 from infra.app.log import log_of
@@ -45,19 +47,12 @@ def lags_of(here: "Session", database: Database) -> Lags:
     from infra.adapters.archive.reading_log import Tails, accepted_ends  # noqa: PLC0415
     from infra.adapters.kafka.inbox_lag import InboxLag  # noqa: PLC0415  # of a cluster alone
     from infra.app.archive import archive_of  # noqa: PLC0415  # pyarrow's 60 MB
-    from infra.app.checks import noted_offsets  # noqa: PLC0415
 
     assert here.adapters.kafka is not None, "asked of a cluster alone"
     log = log_of(here)
-    with database.reading() as cursor:
-        cursor.execute(
-            "select coalesce(array_agg(next_offset order by partition), '{}') from progress"
-            " where revision = (select revision from revisions where state = 'live')"
-        )
-        row = cursor.fetchone()
-    applied = row[0] if row else []
+    applied = applied_offsets(database)
     ends = Tails(log).cut(accepted_ends(log), applied)
-    archived = archive_of(here).next_offsets() or [at for _, at in noted_offsets(database)]
+    archived = archive_of(here).next_offsets() or [at for _, at in archived_offsets(database)]
     with closing(InboxLag(here.adapters.kafka)) as inbox:
         waiting = inbox()
     return Lags(

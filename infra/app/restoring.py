@@ -18,13 +18,13 @@ from infra.adapters.ledger.copies import add_copy
 from infra.adapters.ledger.erasures import LedgerFile
 from infra.adapters.machine.data_folder import RESTORING, DataFolder
 from infra.adapters.machine.disk import DOOR, MIB, Disk
+from infra.adapters.postgres.deployment import note_archived
 from infra.adapters.postgres.migrate import FOLDER
 from infra.adapters.vault.keys import opens
 from infra.adapters.vault.master_key import NAME as MASTER_KEY
 from infra.adapters.vault.master_key import parse, read_key
 from infra.app.backing_up import open_store
 from infra.app.bootstrap import session
-from infra.app.checks import note_offsets
 from infra.app.databases import database_of
 from infra.app.log import log_of
 from infra.app.settings import FILE_NAME, Settings
@@ -243,4 +243,4 @@ def _note_archive(here: "Session", reach: Reach) -> None:
     for entry in reach.base.archive:
         ends[entry.partition] = max(ends.get(entry.partition, 0), entry.next)
     with closing(database_of(here, "touchfold restore")) as database:
-        note_offsets(database, [ends.get(partition, 0) for partition in range(max(ends, default=-1) + 1)])
+        note_archived(database, [ends.get(partition, 0) for partition in range(max(ends, default=-1) + 1)])

@@ -16,6 +16,8 @@ from schemas.errors import SqlRefused
 
 MAX_TEXT_BYTES: Final = 64 * 1024
 MAX_DEPTH: Final = 200  # brackets inside each other
+SERIALISE: Final = "select json_serialize_sql($1::varchar, skip_default := true, skip_empty := true, skip_null := true)"
+"""Of a statement: what `check` reads."""
 _EXPLAIN: Final = re.compile(r"\s*explain(\s+analyze)?\s+(?=[^\s(])", re.IGNORECASE)
 _ONLY_READS: Final = "only one SELECT, FROM, WITH, VALUES, DESCRIBE, SUMMARIZE or EXPLAIN is run here"
 

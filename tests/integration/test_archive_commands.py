@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from infra.adapters.archive.manifest import MANIFEST, read_manifest
+from infra.adapters.postgres.deployment import note_archived
 from infra.app.bootstrap import session
-from infra.app.checks import note_offsets
 from infra.app.databases import database_of
 from infra.app.drain import drain
 from infra.app.log import log_of
@@ -40,7 +40,7 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
             drain(here)
             assert archiver.flush() == 1
         with closing(database_of(here, "test")) as database:
-            note_offsets(database, [archiver.store.next_offset(each) for each in range(log.partitions)])
+            note_archived(database, [archiver.store.next_offset(each) for each in range(log.partitions)])
     return data
 
 

@@ -14,9 +14,10 @@ import psycopg2
 import pytest
 
 from infra.adapters.machine.data_folder import DataFolder
+from infra.adapters.postgres.deployment import note_archived
 from infra.adapters.postgres.embedded import EmbeddedPostgres
 from infra.app.bootstrap import session
-from infra.app.checks import AS_TOLD, STANDS_S, Advance, note_offsets
+from infra.app.checks import AS_TOLD, STANDS_S, Advance
 from infra.app.databases import database_of
 from infra.app.log import log_of
 from infra.drivers.process.archive_role import archiver_of
@@ -46,7 +47,7 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
         assert archiver.flush() == PEOPLE
         partitions = range(archiver.log.partitions)
         with closing(database_of(here, "test")) as database:
-            note_offsets(database, [archiver.store.next_offset(each) for each in partitions])
+            note_archived(database, [archiver.store.next_offset(each) for each in partitions])
     return data
 
 

@@ -4,7 +4,7 @@ import struct
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from io import BytesIO
-from typing import Final
+from typing import Any, Final
 
 import psycopg2
 from psycopg2.extensions import connection as Connection
@@ -97,6 +97,12 @@ class Database:
     def reading(self) -> "_Lent":
         """A cursor whose statements commit by themselves: one round trip each where a transaction takes three."""
         return _Lent(self, autocommit=True)
+
+    def one(self, query: str, params: Sequence[object] = ()) -> tuple[Any, ...] | None:
+        """The first row of one statement that commits by itself."""
+        with self.reading() as cursor:
+            cursor.execute(query, params)
+            return cursor.fetchone()
 
     def lend(self) -> tuple[PooledConnection, Lane]:
         if not self._attached:

@@ -26,6 +26,24 @@ def prove(cursor: Cursor, master_key: bytes | None) -> None:
         opened(master_keys(cursor, master_key), row)
 
 
+def holds_anyone(database: Database, master_key: bytes | None) -> bool:
+    """`prove`, and whether there are identifiers, or suppressed ones. Raises as `prove`."""
+    with database.reading() as cursor:
+        prove(cursor, master_key)
+        cursor.execute("select exists (select from identifiers) or exists (select from suppressed)")
+        row = cursor.fetchone()
+    return bool(row and row[0])
+
+
+def sample_of(database: Database, size: int = 20) -> tuple[int, list[bytes]]:
+    """How many identifiers there are, and the tokens of a few."""
+    with database.reading() as cursor:
+        cursor.execute("select count(*) from identifiers")
+        row = cursor.fetchone()
+        cursor.execute("select token from identifiers limit %s", (size,))
+        return int(row[0]) if row else 0, [token for (token,) in cursor.fetchall()]
+
+
 def vault_is_new(vault_dsn: str) -> bool:
     """Whether no master key was ever used on this vault (migrated or not). Raises StoreUnavailable."""
     with closing(Database(vault_dsn, "touchfold vault")) as database:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 from infra.adapters.archive.reading_log import TimelyEnds, ends_of
 from infra.adapters.ledger.erasures import LedgerFile
 from infra.adapters.machine.transient import GRACE_S, Steady
+from infra.adapters.postgres.applied import applied_offsets, waiting_now
 from infra.adapters.postgres.connection_pool import Lane
-from infra.adapters.postgres.control import waiting
 from infra.adapters.vault.master_key import read_key
 from infra.app import checks
 from infra.app.checks import Finding, guarded
@@ -26,10 +26,6 @@ if TYPE_CHECKING:
 FRESH_S: Final = 0.25  # a probe a second costs nothing, a thousand a second cost four queries
 SLOWLY_S: Final = 3.0  # between two looks at what changes rarely: files, keys, a new connection
 AGAIN_S: Final = 1.0  # the same where something was wrong
-_APPLIED: Final = """
-select coalesce(array_agg(next_offset order by partition), '{}') from progress
-where revision = (select revision from revisions where state = 'live')
-"""
 _BROKERS: Final = "see that the brokers run: touchfold doctor"
 _NO_LEASE: Final = "the vault's database does not answer, or was restored: see touchfold doctor"
 
@@ -88,11 +84,7 @@ class Health:
         waits: list[Waiting] = []
         problems: list[Finding] = []
         try:
-            with self._database.transaction() as cursor:
-                cursor.execute(_APPLIED)
-                row = cursor.fetchone()
-                progress = row[0] if row else []
-                waits = waiting(cursor)
+            progress, waits = applied_offsets(self._database), waiting_now(self._database)
         except TouchfoldError as err:
             self._database.close()
             database = err.code

@@ -1,7 +1,6 @@
 """Sources: who may send. Write keys, snippets to paste, what came from each."""
 
 from contextlib import closing
-from datetime import datetime
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
@@ -14,6 +13,7 @@ from infra.drivers.pages import words
 from infra.drivers.pages.services import Services, Viewer
 from infra.drivers.pages.shell import STYLES_OF_OPERATORS, ask, chip, code, connected, empty, page, panel
 from infra.drivers.pages.source_settings import ask_settings
+from query.reports.sources import since_midnight
 from schemas.errors import TouchfoldError
 from schemas.roles import SOURCES
 
@@ -131,12 +131,7 @@ class _Sources:
     async def _count(self) -> None:
         """Events of each source today, by SQL over the log; and what was refused of them."""
         zone = ZoneInfo(self._services.time_zone)
-        now = self._services.session.clock.now().astimezone(zone)
-        midnight = datetime.combine(now.date(), datetime.min.time(), zone)
-        statement = (
-            "select source, count(*) filter (where received_at >= to_timestamp("
-            f"{midnight.timestamp():.0f})), max(received_at) from events group by 1"
-        )
+        midnight, statement = since_midnight(self._services.session.clock.now(), zone)
         operations = self._services.operations
         try:
             found = await self._services.run(lambda: self._services.run_sql(statement, 10_000))

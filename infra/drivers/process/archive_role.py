@@ -15,11 +15,11 @@ from infra.adapters.postgres.archive_turns import PostgresTurns
 from infra.adapters.postgres.clear import PostgresClearRules
 from infra.adapters.postgres.control import PostgresControl
 from infra.adapters.postgres.dead_letters import PostgresDeadLetters
+from infra.adapters.postgres.deployment import note_archived
 from infra.adapters.postgres.erased_tokens import ErasedTokens
 from infra.adapters.postgres.records import PostgresRecords
 from infra.adapters.postgres.sources import PostgresSources
 from infra.app.archive import archive_of, disk_of
-from infra.app.checks import note_offsets
 from infra.app.databases import database_of
 from infra.app.log import log_of
 from infra.app.rotating import LeftRotation
@@ -153,7 +153,7 @@ def run(session: "Session", stop: threading.Event, ready: Callable[[], None], re
                 busy = bool(archived) or upkeep.run_once()
             told = ""
             if archived:
-                note_offsets(notes, [archiver.store.next_offset(each) for each in range(archiver.log.partitions)])
+                note_archived(notes, [archiver.store.next_offset(each) for each in range(archiver.log.partitions)])
             if busy:
                 worked = True
                 continue

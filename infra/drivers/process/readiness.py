@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from infra.adapters.machine.transient import GRACE_S, Steady
 from infra.adapters.postgres.database import Database
+from infra.adapters.postgres.inspection import answers
 from infra.app.running import health_of
 from schemas.errors import ServiceFailed, StoreUnavailable
 
@@ -66,8 +67,8 @@ def _answers(url: str) -> None:
 
 
 def _database_answers(dsn: str) -> None:
-    with closing(Database(dsn, "touchfold probe")) as database, database.reading() as cursor:
-        cursor.execute("select 1")
+    with closing(Database(dsn, "touchfold probe")) as database:
+        answers(database)
 
 
 class Readiness:

@@ -130,10 +130,7 @@ def _answer(request: Request, out: IO[bytes]) -> None:
 
 def judged(database: duckdb.DuckDBPyConnection, statement: sql.Statement) -> sql.Use:
     """What a statement reads. Raises SqlRefused."""
-    found = database.execute(
-        "select json_serialize_sql($1::varchar, skip_default := true, skip_empty := true, skip_null := true)",
-        [statement.body],
-    ).fetchall()
+    found = database.execute(sql.SERIALISE, [statement.body]).fetchall()
     return sql.check(str(found[0][0]))
 
 

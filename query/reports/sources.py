@@ -1,0 +1,13 @@
+"""What came from each source, as SQL over the log. Pure."""
+
+from datetime import datetime, time
+from zoneinfo import ZoneInfo
+
+
+def since_midnight(now: datetime, zone: ZoneInfo) -> tuple[datetime, str]:
+    """The midnight before, and a statement of (source, events received since, newest receipt)."""
+    midnight = datetime.combine(now.astimezone(zone).date(), time.min, zone)
+    return midnight, (
+        f"select source, count(*) filter (where received_at >= to_timestamp({midnight.timestamp():.0f})),"
+        " max(received_at) from events group by 1"
+    )
