@@ -14,8 +14,10 @@ if TYPE_CHECKING:
     from datetime import date
     from pathlib import Path
 
+    from infra.app.session import Session
     from infra.app.settings import Settings
     from infra.demo.driver import Wanted
+    from infra.demo.folder import DemoFolder
 
 
 def register(app: typer.Typer) -> None:
@@ -118,15 +120,32 @@ class _Player:
         from infra.demo.folder import DemoFolder
 
         with session(self._settings.data, say=say) as here:
-            folder = DemoFolder(here.data)
-            plan = driver.plan_of(here, folder, self._wanted)
-            keys, token = driver.ensure_keys(here, folder), driver.ensure_token(here, folder)
-            with _Bar() as bar:
-                sent = driver.load(here, folder, plan, keys, self._stop, bar.show)
-            say(f"loaded {sent:,} events in {bar.elapsed_s:.0f} s" if sent else "the history is loaded already")
-            typer.echo(_welcome(here.url or "", token, here.data, self._rate))
-            sys.stdout.flush()
-            driver.trickle(here, plan, keys, self._rate, self._stop, say)
+            assert here.url, "the demo plays into a running `up`"
+            folder, now = DemoFolder(here.data), here.door_clock.now
+            shop = driver.Shop(here.url, _token(here, folder), here.time_zone, here.currency, now)
+        plan = driver.plan_of(shop, folder, self._wanted)
+        keys = driver.ensure_keys(shop, folder)
+        with _Bar() as bar:
+            sent = driver.load(shop, folder, plan, keys, self._stop, bar.show)
+        say(f"loaded {sent:,} events in {bar.elapsed_s:.0f} s" if sent else "the history is loaded already")
+        typer.echo(_welcome(shop.url, shop.token, self._settings.data, self._rate))
+        sys.stdout.flush()
+        driver.trickle(shop, plan, keys, self._rate, self._stop, say)
+
+
+def _token(here: "Session", folder: "DemoFolder") -> str:
+    """The demo's API token (role admin), made once; made again when it was revoked or lost."""
+    from contextlib import closing
+
+    from infra.adapters.postgres.tokens import PostgresTokens
+
+    with closing(PostgresTokens(here.dsn)) as tokens:
+        token = folder.token()
+        now = here.door_clock.now()
+        if token is None or tokens.role(token, now) is None:
+            _, token = tokens.create("admin", now)
+            folder.write_token(token)
+    return token
 
 
 def _welcome(url: str, token: str, data: "Path", rate: float) -> str:
@@ -202,14 +221,15 @@ def demo_score(data: DATA = None, as_json: JSON = False) -> None:
     """
     from infra.app.bootstrap import session
     from infra.app.drain import drain
+    from infra.app.scoring import Scoring
     from infra.demo.folder import DemoFolder
     from infra.demo.score import score
 
     with session(data, say=say) as here:
         folder = DemoFolder(here.data)
-        folder.truth()  # before waiting: without a demo there is nothing to wait for
+        truths, _shared = folder.truth()  # before waiting: without a demo there is nothing to wait for
         drain(here)
-        found = score(here, folder)
+        found = score(Scoring(here), truths)
     if as_json:
         typer.echo(json.dumps(found))
         return

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from infra.app.session import Session
-    from infra.app.undeclared import Undeclared
+    from query.reports.undeclared import Undeclared
 
 EVENT = Annotated[str, typer.Argument(help="the event's type or name; traits for a trait", show_default=False)]
 FIELD = Annotated[str, typer.Argument(help="the field; products.NAME for one of the lines", show_default=False)]

@@ -6,18 +6,15 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import date, datetime
+from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
-from infra.adapters.postgres.sources import PostgresSources
-from infra.adapters.postgres.tokens import PostgresTokens
-from infra.app.drain import drain
-from infra.app.log import log_of
-from infra.app.session import Session
+from infra.demo.client import Client
 from infra.demo.folder import DemoFolder
 from infra.demo.history import CUSTOMERS, SEED, Plan, simulate
 from infra.demo.journey import SOURCES
 from infra.demo.live import Trickle
-from infra.demo.sender import MOST, Batch, Sender, Stopped, batches, body_of, send_all
+from infra.demo.sender import MOST, Batch, Sender, batches, body_of, send_all
 from schemas.errors import SettingsInvalid, StoreUnavailable
 
 Progress = Callable[[str, int, int], None]
@@ -49,18 +46,28 @@ def planned(folder: DemoFolder, wanted: Wanted) -> Plan | None:
     return found
 
 
-def plan_of(session: Session, folder: DemoFolder, wanted: Wanted) -> Plan:
+class Shop(NamedTuple):
+    """Where the demo plays, and by which clock, zone and currency."""
+
+    url: str
+    token: str  # of an admin
+    time_zone: str
+    currency: str
+    now: Callable[[], datetime]
+
+
+def plan_of(shop: Shop, folder: DemoFolder, wanted: Wanted) -> Plan:
     """The plan of the first start, else a new one, written down. Raises SettingsInvalid."""
     found = planned(folder, wanted)
     if found is not None:
         return found
-    events = sum(log_of(session).ends())
+    events = Client(shop.url, shop.token).status()["accepted"]
     if events and not wanted.mixed:
         raise SettingsInvalid(
-            f"{session.data} holds {events:,} events that are not the demo's, and its invented customers could not be "
+            f"{folder.path.parent} holds {events:,} events that are not the demo's, and its invented customers could not be "
             "told from yours: take another folder with --data, or say --yes"
         )
-    today = session.door_clock.now().astimezone(ZoneInfo(session.time_zone)).date()
+    today = shop.now().astimezone(ZoneInfo(shop.time_zone)).date()
     until = wanted.until or today
     if until > today:
         raise SettingsInvalid(f"--until {until} is in the future: the history ends at a midnight that has passed")
@@ -68,40 +75,29 @@ def plan_of(session: Session, folder: DemoFolder, wanted: Wanted) -> Plan:
         seed=SEED if wanted.seed is None else wanted.seed,
         until=until,
         customers=CUSTOMERS if wanted.customers is None else wanted.customers,
-        time_zone=session.time_zone,
-        currency=session.currency,
+        time_zone=shop.time_zone,
+        currency=shop.currency,
     )
     folder.write_plan(plan)
     return plan
 
 
-def ensure_keys(session: Session, folder: DemoFolder) -> dict[str, str]:
+def ensure_keys(shop: Shop, folder: DemoFolder) -> dict[str, str]:
     """A write key for each of the demo's sources, made once. A source whose key was never written gets a new one."""
     keys = folder.keys()
-    with closing(PostgresSources(session.dsn)) as sources:
-        known = {row.name for row in sources.list()}
-        for source in SOURCES:
-            if source in keys:
-                continue
-            make = sources.rotate if source in known else sources.create
-            keys[source] = make(source, session.door_clock.now())
-            folder.write_keys(keys)
+    client = Client(shop.url, shop.token)
+    known = client.sources()
+    for source in SOURCES:
+        if source in keys:
+            continue
+        make = client.rotate_source if source in known else client.create_source
+        keys[source] = make(source)
+        folder.write_keys(keys)
     return keys
 
 
-def ensure_token(session: Session, folder: DemoFolder) -> str:
-    """The demo's API token (role admin), made once; made again when it was revoked or lost."""
-    with closing(PostgresTokens(session.dsn)) as tokens:
-        token = folder.token()
-        now = session.door_clock.now()
-        if token is None or tokens.role(token, now) is None:
-            _, token = tokens.create("admin", now)
-            folder.write_token(token)
-    return token
-
-
 def load(
-    session: Session, folder: DemoFolder, plan: Plan, keys: dict[str, str], stop: threading.Event, progress: Progress
+    shop: Shop, folder: DemoFolder, plan: Plan, keys: dict[str, str], stop: threading.Event, progress: Progress
 ) -> int:
     """Send what was not acknowledged yet, and wait until all is applied and decided. Returns the events sent now.
 
@@ -115,13 +111,13 @@ def load(
     work = batches(history.events)
     total, start = len(history.events), folder.sent()
     del history
-    sent = _send(session, folder, keys, stop, progress, work, start, total)
-    _settle(session, stop, progress, total)
+    sent = _send(shop, folder, keys, stop, progress, work, start, total)
+    _await(shop, stop, progress, total)
     return sent
 
 
 def _send(
-    session: Session,
+    shop: Shop,
     folder: DemoFolder,
     keys: dict[str, str],
     stop: threading.Event,
@@ -130,8 +126,6 @@ def _send(
     start: int,
     total: int,
 ) -> int:
-    url = session.url
-    assert url is not None, "the demo plays into a running `up`"
     before = sum(batch.events for batch in work[:start])
 
     def acknowledged(count: int, events: int) -> None:
@@ -139,25 +133,19 @@ def _send(
         progress("loading", events, total)
 
     progress("loading", before, total)
-    send_all(work, start, lambda: Sender(url, keys, stop), acknowledged)
+    send_all(work, start, lambda: Sender(shop.url, keys, stop), acknowledged)
     folder.write_sent(len(work), whole=True)
     return total - before
 
 
-def _settle(session: Session, stop: threading.Event, progress: Progress, total: int) -> None:
-    def tell(line: str) -> None:
-        if stop.is_set():
-            raise Stopped
-        words = line.split()  # "applied 12,000 of 100,000"
-        if words[:1] == ["applied"]:
-            progress("deciding", min(total, int(words[1].replace(",", ""))), total)
-
-    drain(session, tell)
+def _await(shop: Shop, stop: threading.Event, progress: Progress, total: int) -> None:
+    client = Client(shop.url, shop.token)
+    client.await_decided(stop, lambda applied: progress("deciding", min(total, applied), total))
     progress("deciding", total, total)
 
 
 def trickle(
-    session: Session,
+    shop: Shop,
     plan: Plan,
     keys: dict[str, str],
     rate: float,
@@ -168,12 +156,10 @@ def trickle(
     if rate <= 0:
         stop.wait()
         return
-    url = session.url
-    assert url is not None, "the demo plays into a running `up`"
-    now: Callable[[], datetime] = session.door_clock.now
+    now = shop.now
     stories = Trickle(plan, int(now().timestamp()))
     started, sent = time.monotonic(), 0
-    with closing(Sender(url, keys, stop)) as sender:
+    with closing(Sender(shop.url, keys, stop)) as sender:
         while not stop.wait(max(0.02, started + (sent + 1) / rate - time.monotonic())):
             due = max(1, int((time.monotonic() - started) * rate) - sent)
             if due > MOST:  # the door was away for long: what nobody saw is not made up for

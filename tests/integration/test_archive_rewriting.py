@@ -18,10 +18,10 @@ from infra.adapters.postgres.clear import PostgresClearRules
 from infra.adapters.postgres.database import Database, Uuid
 from infra.adapters.postgres.erased_tokens import ErasedTokens
 from infra.adapters.postgres.sources import PostgresSources
-from infra.app.undeclared import undeclared
 from infra.drivers.sql.process import run_sql
 from processors.archive.archiver import Archiver
 from processors.archive.rewrite import Rewriter, waiting
+from query.reports.undeclared import undeclared
 from query.sql.results import SqlResult
 from schemas.clear import Declared
 from schemas.clear_view import ClearView

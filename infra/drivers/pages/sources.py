@@ -8,12 +8,13 @@ from nicegui import context, ui
 
 from infra.adapters.postgres.control import PostgresControl
 from infra.adapters.postgres.sources import SourceRow
-from infra.app.undeclared import Undeclared, declare, of_session
+from infra.app.undeclared import declare, of_session
 from infra.drivers.pages import words
 from infra.drivers.pages.services import Services, Viewer
 from infra.drivers.pages.shell import STYLES_OF_OPERATORS, ask, chip, code, connected, empty, page, panel
 from infra.drivers.pages.source_settings import ask_settings
 from query.reports.sources import since_midnight
+from query.reports.undeclared import Undeclared
 from schemas.errors import TouchfoldError
 from schemas.roles import SOURCES
 

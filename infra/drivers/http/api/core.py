@@ -15,11 +15,11 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Annotated, Any, Final, Generic, TypeVar
 from urllib.parse import urlsplit
 
-import psycopg2
 from fastapi import Depends, Query, Request
 from fastapi.security import APIKeyCookie, HTTPAuthorizationCredentials, HTTPBearer
 
 from infra.adapters.postgres.audit import PostgresAudit, durable
+from infra.adapters.postgres.database import DataError
 from infra.adapters.postgres.people import PostgresPeople
 from infra.adapters.postgres.tokens import PostgresTokens
 from infra.app.log_lines import described
@@ -254,7 +254,7 @@ async def _in(pool: ThreadPoolExecutor, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(pool, work)
     except TouchfoldError:
         raise
-    except psycopg2.DataError as err:  # a number beyond bigint, and the like: only a caller's value can be one
+    except DataError as err:  # a number beyond bigint, and the like: only a caller's value can be one
         raise BadRequest("a value of the request is out of range") from err
     except Exception as err:
         log.error("an error of ours: %s", described(err, err.__traceback__))
