@@ -31,7 +31,7 @@ def whole(here: Deployment, report: Report) -> None:
 @pytest.mark.timeout(900)
 def test_twenty_kills_of_a_cluster_lose_nothing_and_count_nothing_twice(tmp_path: Path) -> None:
     with opened(tmp_path, brokers=3, workers=2, seed=1) as here:
-        report = endure(here, kills=20, limit_s=400, judged_every=1_000)
+        report = endure(here, kills=20, limit_s=600, judged_every=1_000)
         whole(here, report)
         print(f"{report.kills} kills in {len(report.done)} faults")
     assert report.kills >= 20, report.done

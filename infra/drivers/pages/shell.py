@@ -46,6 +46,7 @@ def page(services: Services, path: str, *, title: str, right: str = READ) -> Cal
         async def framed(**parameters: str) -> None:
             viewer, client = viewer_now(), context.client
             _end_with_session(services, viewer, client)
+            _end_with_client(client)
             with frame(viewer, path, title):
                 if not viewer.may(right):
                     empty("lock", "Not for your role", f"The role {viewer.role} does not see this page.")
@@ -78,6 +79,13 @@ def _end_with_session(services: Services, viewer: Viewer, client: Client) -> Non
         asyncio.get_running_loop().call_later(FAREWELL_S, _delete, client)
 
     watched.when_over(over)
+
+
+def _end_with_client(client: Client) -> None:
+    """What builds the page goes on after the browser has it: it ends when that has gone, and draws for nobody."""
+    task = asyncio.current_task()
+    assert task is not None, "pages are built in a task of theirs"
+    client.on_delete(task.cancel)
 
 
 def _delete(client: Client) -> None:
@@ -251,6 +259,8 @@ async def connected() -> bool:
 
 def every(services: Services, seconds: float, work: Callable[[], Awaitable[None]]) -> None:
     """Do something now and then while this page is looked at; nothing when it is not."""
+    if context.client.is_deleted:
+        return  # it went while what asks for this was at work
 
     async def guarded() -> None:
         try:
