@@ -23,11 +23,12 @@ from infra.adapters.machine.clock import SystemClock
 from infra.adapters.machine.data_folder import DataFolder, Running
 from infra.adapters.machine.disk import WORKER, Disk, room_needed
 from infra.adapters.postgres.connection_pool import Lane
-from infra.adapters.postgres.control import insert_revision
+from infra.adapters.postgres.control import PostgresControl, insert_revision
 from infra.adapters.postgres.database import Database
 from infra.adapters.postgres.embedded import EmbeddedPostgres, lost
 from infra.adapters.postgres.erased_tokens import ErasedTokens
 from infra.adapters.postgres.erasure_upgrade import part_hashes_from_tokens
+from infra.adapters.postgres.locks import LAYOUT_LOCK
 from infra.adapters.postgres.log import PostgresLog
 from infra.adapters.postgres.migrate import migrate
 from infra.adapters.postgres.own import OwnPostgres
@@ -38,6 +39,7 @@ from infra.app import settings as reading
 from infra.app.connections import embedded_connections, take_share
 from infra.app.settings import Deployment, Settings
 from schemas import failpoints
+from schemas.control import LAYOUT_VERSION, Layout
 from schemas.errors import (
     DatabaseLost,
     FolderLocked,
@@ -54,6 +56,9 @@ if TYPE_CHECKING:
 _log = logging.getLogger("touchfold.bootstrap")
 LOCK_WAIT_S: Final = 30.0  # a command waits so long for another command; a running `up` is joined at once
 PACK: Final = "retail"
+_FOLDED_BY_US: Final = (
+    f"exists (select from meta where key = 'layout' and (value ->> 'version')::integer >= {LAYOUT_VERSION})"
+)
 Server = EmbeddedPostgres | OwnPostgres
 Say = Callable[[str], None]
 
@@ -146,6 +151,7 @@ def prepare(settings: Settings, adapters: Adapters, say: Say = quiet) -> Deploym
 
             ensure_kafka_log(database, adapters.kafka, settings, say)
         _first_revision(database, adapters.clock.now())
+        fold_older_states(database, adapters.clock, say)
     return deployment
 
 
@@ -240,6 +246,31 @@ def _first_revision(database: Database, at: datetime) -> None:
 
     definitions = parse_documents(load_pack(PACK))
     ensure_first_revision(database, to_json(definitions), definitions.content_hash, at, segment_hashes(definitions))
+
+
+def fold_older_states(database: Database, clock: Clock, say: Say = quiet) -> None:
+    """Where an earlier build folded the live states, and by this one's layout they may be others: begin a rebuild.
+
+    It is built beside the live revision like any other, by whoever works; begun once, whatever becomes of it.
+    """
+    if not _has(database, f"select from revisions where state = 'live' and not {_FOLDED_BY_US}"):
+        return
+    with closing(PostgresControl(database.dsn)) as control, database.transaction() as cursor:
+        cursor.execute("select pg_advisory_xact_lock(%s)", (LAYOUT_LOCK,))  # roles of a cluster start together
+        if control.layout().version >= LAYOUT_VERSION:
+            return
+        live = control.live().revision
+        empty = all(each.next_offset == 0 for each in control.progress(live))
+        since = live if empty else _begin_rebuild(control, clock.now())
+        control.note_layout(Layout(LAYOUT_VERSION, since))
+    if not empty:
+        say(f"an earlier build folded what is here: revision {since} folds the log again in the background")
+
+
+def _begin_rebuild(control: PostgresControl, at: datetime) -> int:
+    from processors.rebuild.definitions import start_rebuild  # noqa: PLC0415  # 0.2 s that no later start pays
+
+    return start_rebuild(control, at)
 
 
 def ensure_first_revision(
