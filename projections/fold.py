@@ -21,13 +21,13 @@ from projections.orders import summed_up
 from projections.plan import Plan, make_plan
 from projections.state import LocalDays, State
 from schemas.conditions import used_properties
+from schemas.control import LAYOUT_VERSION
 from schemas.definitions import ANY_EVENT, BASE_TYPES, Definitions
 from schemas.errors import ReaderTooOld, RecordUnreadable
 from schemas.record import CURRENT, EPOCH, Reader, encode, version_of
 from schemas.record import decode as decode_record
 
 _US: Final = timedelta(microseconds=1)
-LAYOUT_VERSION: Final = 3  # raise it when the same definitions fold to other states: it forces a refold
 
 Apply = Callable[[FoldEvent, State, Mapping[str, Any] | None], None]
 

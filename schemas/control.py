@@ -7,6 +7,9 @@ from typing import Any, Final, NamedTuple, Protocol
 from schemas.facts import Fact
 from schemas.waits import Wait, Waiting
 
+# Of the states of signatures. Raise it when the same definitions fold to other states: the first start of such a build
+# folds the log again beside the live revision.
+LAYOUT_VERSION: Final = 3
 SUPERSEDED: Final = "superseded by a newer revision before it was ready"
 
 
@@ -20,6 +23,13 @@ class Revision(NamedTuple):
     content_hash: str
     done: float  # 0..1 while building
     message: str | None
+
+
+class Layout(NamedTuple):
+    """By which layout states are folded in revisions from `since` on; those before are by an older one."""
+
+    version: int
+    since: int
 
 
 class Progress(NamedTuple):
@@ -65,6 +75,9 @@ class Control(Protocol):
         """The oldest revision that is being built."""
 
     def revision(self, number: int) -> Revision: ...
+
+    def layout(self) -> Layout:
+        """The newest layout that was noted; (0, 0) where none was."""
 
     def pulse(self, revision: int) -> Pulse:
         """One cheap query; `revision` may be retired already (then `due_us` is None)."""

@@ -8,13 +8,16 @@ from typing import Final
 
 from infra.adapters.ledger.copies import bring_ledger
 from infra.adapters.ledger.erasures import LEDGER
+from infra.adapters.postgres.control import PostgresControl
 from infra.adapters.postgres.database import Database
 from infra.adapters.postgres.deployment import (
     has_revision,
     insert_first_revision,
+    is_folded_by,
     is_made,
     is_used,
     kafka_topic,
+    layout_lock,
     note_once,
 )
 from infra.adapters.postgres.embedded import lost
@@ -26,7 +29,9 @@ from infra.app import settings as reading
 from infra.app.adapters import Adapters
 from infra.app.settings import Deployment, Settings
 from infra.app.vault import open_vault
+from schemas.control import LAYOUT_VERSION, Layout
 from schemas.errors import DatabaseLost, Problem, SettingsInvalid
+from schemas.ports import Clock
 
 PACK: Final = "retail"
 Say = Callable[[str], None]
@@ -60,6 +65,7 @@ def prepare(settings: Settings, adapters: Adapters, say: Say = quiet) -> Deploym
 
             ensure_kafka_log(database, adapters.kafka, settings, say)
         _first_revision(database, adapters.clock.now())
+        fold_older_states(database, adapters.clock, say)
     return deployment
 
 
@@ -124,6 +130,30 @@ def _first_revision(database: Database, at: datetime) -> None:
 
     definitions = parse_documents(load_pack(PACK))
     ensure_first_revision(database, to_json(definitions), definitions.content_hash, at, segment_hashes(definitions))
+
+
+def fold_older_states(database: Database, clock: Clock, say: Say = quiet) -> None:
+    """Where an earlier build folded the live states, and by this one's layout they may be others: begin a rebuild.
+
+    It is built beside the live revision like any other, by whoever works; begun once, whatever becomes of it.
+    """
+    if is_folded_by(database, LAYOUT_VERSION):
+        return
+    with closing(PostgresControl(database.dsn)) as control, layout_lock(database):
+        if control.layout().version >= LAYOUT_VERSION:
+            return
+        live = control.live().revision
+        empty = all(each.next_offset == 0 for each in control.progress(live))
+        since = live if empty else _begin_rebuild(control, clock.now())
+        control.note_layout(Layout(LAYOUT_VERSION, since))
+    if not empty:
+        say(f"an earlier build folded what is here: revision {since} folds the log again in the background")
+
+
+def _begin_rebuild(control: PostgresControl, at: datetime) -> int:
+    from processors.rebuild.definitions import start_rebuild  # noqa: PLC0415  # 0.2 s that no later start pays
+
+    return start_rebuild(control, at)
 
 
 def ensure_first_revision(

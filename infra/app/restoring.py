@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import tomllib
 from collections.abc import Callable
 from contextlib import closing
 from datetime import UTC, datetime
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from infra.adapters.archive.files import write_whole
 from infra.adapters.archive.manifest import MANIFEST, manifest_of
+from infra.adapters.archive.store import archive_at
 from infra.adapters.backup.base_backup import unpack_base
 from infra.adapters.backup.key import NAME as BACKUP_KEY
 from infra.adapters.backup.recovery import own, recover
@@ -23,6 +25,7 @@ from infra.adapters.postgres.migrate import FOLDER
 from infra.adapters.vault.keys import opens
 from infra.adapters.vault.master_key import NAME as MASTER_KEY
 from infra.adapters.vault.master_key import parse, read_key
+from infra.app.archive import COPIES
 from infra.app.backing_up import open_store
 from infra.app.bootstrap import session
 from infra.app.databases import database_of
@@ -40,6 +43,10 @@ Say = Callable[[str], None]
 Tell = Callable[[str, int, int], None]
 MAY_BE_THERE: Final = frozenset({MASTER_KEY, BACKUP_KEY, FILE_NAME})
 """What an empty folder may hold: put there for the restore."""
+_WRITTEN_AGAIN: Final = {
+    "postgres": "the archive is at {place}: up writes it again from the restored log",
+    "kafka": "the archive is at {place} and stays as it is",
+}
 _WROTE: Final = ("postgres", "archive", "logs", "backup", "postgres.secret", "touchfold.lock", "run.json")
 
 
@@ -67,12 +74,18 @@ def restore(settings: Settings, source: str, at: datetime | None, tell: Tell, sa
     reach = _chosen(store, at)
     _refuse_newer(reach)
     _prove_master_key(settings, reach)
+    elsewhere = _archive_elsewhere(settings, reach)
+    if elsewhere is not None:
+        _refuse_other_archive(settings, elsewhere)
     _refuse_without_room(data, reach)
     _clear(data)
     data.mkdir(parents=True, exist_ok=True)
     write_whole(data / RESTORING, json.dumps({"from": store.url, "base": reach.base.id}).encode())
     _write_files(data, reach)
-    _write_archive(data, store, reach, tell)
+    if elsewhere is None:
+        _write_archive(data, store, reach, tell)
+    else:
+        say(_WRITTEN_AGAIN[settings.log].format(place=elsewhere))
     merge_ledgers(DataFolder(data, ledger=settings.ledger).ledger, store)
     _write_cluster(data, store, reach, at, tell)
     (data / RESTORING).unlink()
@@ -141,6 +154,32 @@ def _refuse_without_room(data: Path, reach: Reach) -> None:
         raise BackupRefused(
             f"the disk of {data} has {disk.space().free // MIB:,} MiB free, and what is restored takes "
             f"{needed // MIB:,} beside what is kept free: restore into a folder on a larger disk"
+        )
+
+
+def _archive_elsewhere(settings: Settings, reach: Reach) -> str | None:
+    """Where the restored folder's archive lies, if not in it: by a setting of now, or by the restored settings file."""
+    content = None if (settings.data / FILE_NAME).exists() else reach.base.files.get(FILE_NAME)
+    kept = {} if content is None else tomllib.loads(content.decode())
+    found = settings.archive or kept.get("archive")
+    return None if found is None else str(found)
+
+
+def _refuse_other_archive(settings: Settings, place: str) -> None:
+    """What an archive holds beyond the restored log would stand for other events that come at the same offsets.
+
+    Behind a log in Kafka it stays: that log was not set back.
+    """
+    if settings.log == "kafka":
+        return
+    archive = archive_at(place, copies=settings.data / COPIES, endpoint=settings.s3_endpoint)
+    with closing(archive):
+        found = len(archive.store.every_entry())
+    if found:
+        raise BackupRefused(
+            f"TOUCHFOLD_ARCHIVE is {place}, where {found} files are already, perhaps those of the folder that the "
+            "backup is of. Set it to an empty folder or prefix (up writes it again from the log), or unset it to have "
+            "the archive in the restored folder. Nothing was changed"
         )
 
 

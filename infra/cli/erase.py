@@ -76,10 +76,17 @@ def _run_file(
     from infra.app.auditing import note_command
     from infra.app.erasing_many import Results, erase_many
     from infra.cli.progress import progress
+    from schemas.errors import TouchfoldError
 
     results = Results(path, len(people) + len(wrong))
-    with progress() as tell:
-        summary = erase_many(here, people, wrong, results, tell, force=force, suppress=suppress)
+    try:
+        with progress() as tell:
+            summary = erase_many(here, people, wrong, results, tell, force=force, suppress=suppress)
+    except TouchfoldError:
+        typer.echo(
+            "stopped before the end: receipts come at the end; the same command goes on where it stopped", err=True
+        )
+        raise
     counts = {name: count for name, count in summary._asdict().items() if name != "note"}
     note_command(here, "profiles.erased", suppress=suppress, **counts)
     return summary

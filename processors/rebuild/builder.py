@@ -127,13 +127,18 @@ class Builder:
         compiled = Compiled.of(revision, services.time_zone, services.currency, services.order_cap, services.reader)
         progress = services.control.progress(revision.revision)
         fresh = all(each.next_offset == 0 for each in progress)
-        if fresh and revision.cause == "definition" and compiled.fold.layout_hash == live.compiled.fold.layout_hash:
+        same = compiled.fold.layout_hash == live.compiled.fold.layout_hash
+        if fresh and revision.cause == "definition" and same and not self._is_older(live.compiled.revision):
             self._store.copy_states(live.compiled.revision.revision, revision.revision)
             progress = services.control.progress(revision.revision)
         folder = folder_of(services, compiled, epochs_of(progress), live=False, marks=False)
         decider = decider_of(services, compiled, silent=True)
         starts = [each.next_offset for each in progress]
         return _Building(compiled, folder, decider, starts, BulkFold(folder, starts))
+
+    def _is_older(self, live: Revision) -> bool:
+        """Whether an earlier build folded these states, which may be other ones by now."""
+        return live.revision < self._services.control.layout().since
 
     def _slice(self, building: _Building, live: LiveView) -> None:
         behind = _behind(building, live)

@@ -3,7 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from io import BytesIO
 from pathlib import Path
@@ -19,6 +19,9 @@ from infra.adapters.backup.store import BackupStore
 from infra.adapters.machine.data_folder import DataFolder
 from infra.adapters.postgres.connect import connect
 from infra.adapters.postgres.migrate import FOLDER
+from infra.app.bootstrap import session
+from infra.app.session import Session
+from infra.drivers.process.archive_role import archiver_of
 from tests.integration.running import Up, command, environment, result, until
 from tests.object_store import CREDENTIALS, ObjectStore, object_store  # noqa: F401  # the fixture
 
@@ -106,6 +109,56 @@ def test_an_instant_between_two_new_customers_is_restored_with_one_of_them(
         assert told["events"] == len(who)
         assert {name for name in ("ada", "bob") if knows(data, name)} == who
     assert result("rebuild", "--check", "--data", str(data))["equal"]
+
+
+@pytest.fixture(params=["folder", "s3"])
+def elsewhere(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """Settings of an archive that is not in the data folder."""
+    if request.param == "folder":
+        return {"ARCHIVE": str(tmp_path / "archive elsewhere")}
+    for name, value in CREDENTIALS.items():
+        monkeypatch.setenv(name, value)
+    store: ObjectStore = request.getfixturevalue("object_store")
+    return {"ARCHIVE": f"s3://{store.bucket()}/archive", "S3_ENDPOINT": store.endpoint}
+
+
+def test_where_the_archive_lies_elsewhere_it_is_written_again_and_a_used_one_is_refused(
+    shop: Shop, backups: Path, tmp_path: Path, elsewhere: dict[str, str]
+) -> None:
+    data = put_keys(shop.data, tmp_path / "restored")
+    done = command("restore", str(backups), "--data", str(data), **elsewhere)
+    assert done.returncode == 0, done.stderr
+    assert f"the archive is at {elsewhere['ARCHIVE']}: up writes it again" in done.stderr
+    assert not list((data / "archive").iterdir())
+    with session_of(data, elsewhere) as here:
+        archiver_of(here).flush()
+    asked = ("select count(*) n, count(distinct profile_id) people from events", "--data", str(data))
+    assert result("sql", *asked, **elsewhere) == [{"n": 2, "people": 2}]
+    assert result("archive", "verify", "--data", str(data), **elsewhere)["records"] == 2
+    again = put_keys(shop.data, tmp_path / "again")
+    refused = command("restore", str(backups), "--data", str(again), **elsewhere)
+    assert refused.returncode == 1
+    assert "Set it to an empty folder or prefix" in refused.stderr
+    assert sorted(each.name for each in again.iterdir()) == sorted(KEYS), "nothing was changed"
+    (again / "touchfold.toml").write_text("".join(f'{name.lower()} = "{value}"\n' for name, value in elsewhere.items()))
+    assert "Set it to an empty folder" in command("restore", str(backups), "--data", str(again)).stderr
+
+
+def test_a_drill_leaves_an_archive_elsewhere_alone(shop: Shop, backups: Path, elsewhere: dict[str, str]) -> None:
+    found = command("doctor", "--drill", "--json", "--data", str(shop.data), BACKUP_TO=str(backups), **elsewhere)
+    [drill] = [each for each in json.loads(found.stdout) if each["check"] == "drill"]
+    assert drill["ok"], drill["detail"]
+    assert "equal" in drill["detail"]
+    assert not Path(elsewhere["ARCHIVE"]).exists()
+
+
+@contextmanager
+def session_of(data: Path, settings: dict[str, str]) -> Iterator[Session]:
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in settings.items():
+            patch.setenv(f"TOUCHFOLD_{name}", value)
+        with session(data) as here:
+            yield here
 
 
 def test_nothing_in_a_backup_can_be_read_without_its_key(shop: Shop, backups: Path) -> None:

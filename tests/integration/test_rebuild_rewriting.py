@@ -1,4 +1,4 @@
-"""A rebuild, and its check, while the archive they read is being rewritten; the archiver may be killed meanwhile."""
+"""A rebuild, and its check, beside an archive that is rewritten for a declaration, also by a writer that is killed."""
 
 import signal
 import subprocess

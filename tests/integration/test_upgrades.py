@@ -3,6 +3,7 @@
 import gzip
 import os
 import subprocess
+from contextlib import closing
 from itertools import count
 from pathlib import Path
 
@@ -12,8 +13,15 @@ from psycopg2.extensions import make_dsn, parse_dsn
 from infra.adapters.postgres.database import Database
 from infra.adapters.postgres.embedded import EmbeddedPostgres, binaries
 from infra.adapters.postgres.migrate import FOLDER
+from infra.app.bootstrap import session
+from infra.app.databases import database_of
+from infra.app.drain import drain
+from infra.app.log import log_of
+from infra.app.vault import vault_of
+from schemas.record import Pending, encode
 from tests.conftest import OWNER, PASSWORD, as_superuser
 from tests.integration.running import command, result
+from tests.records import purchase
 
 DUMPS = Path(__file__).parents[1] / "data" / "schemas"
 VERSIONS = sorted(path.name[:4] for path in DUMPS.glob("*_main.sql.gz"))
@@ -56,8 +64,42 @@ def test_data_of_an_earlier_build_is_what_its_log_says_after_the_upgrade(
     version: str, server: EmbeddedPostgres, tmp_path: Path
 ) -> None:
     settings = deployment(server, version)
-    verdict = result("rebuild", "--check", "--data", str(tmp_path / "data"), **settings)
+    at = ("--data", str(tmp_path / "data"))
+    begun = command("status", "--json", *at, **settings)
+    assert "an earlier build folded what is here: revision 2 folds the log again" in begun.stderr
+    assert revisions(settings) == [(1, "live", "initial"), (2, "building", "rebuild")]
+    again = command("status", "--json", *at, **settings)
+    assert "an earlier build" not in again.stderr, "begun once"
+    verdict = result("rebuild", "--check", *at, **settings)
     assert (verdict["equal"], verdict["profiles"]) == (True, 29)
+    assert revisions(settings) == [(1, "retired", "initial"), (2, "live", "rebuild")]
+    result("status", *at, **settings)
+    assert len(revisions(settings)) == 2
+
+
+def revisions(settings: dict[str, str]) -> list[tuple[int, str, str]]:
+    with closing(Database(settings["DATABASE"])) as database, database.reading() as cursor:
+        cursor.execute("select revision, state, cause from revisions order by revision")
+        return [(int(row[0]), str(row[1]), str(row[2])) for row in cursor.fetchall()]
+
+
+def test_definitions_applied_while_states_are_an_earlier_builds_are_folded_anew(tmp_path: Path) -> None:
+    """A change that keeps the layout copies the states; not those that an earlier build folded."""
+    data = tmp_path / "data"
+    at = ("--data", str(data))
+    with session(data) as here:
+        vault_of(here).hold_lease()
+        log_of(here).append([Pending(bytes(16), encode(purchase([("user_id", "ada")], "o1", "20.00")))])
+        drain(here)
+        with closing(database_of(here, "test")) as database, database.transaction() as cursor:
+            cursor.execute("delete from meta where key = 'layout'")
+            cursor.execute("update states_r1 set signature = gen_random_uuid()")  # what no fold of this build makes
+    folder = tmp_path / "definitions"
+    folder.mkdir()
+    (folder / "more.yaml").write_text("segments: {buyers: {when: {trait: lifetime_orders, op: gte, value: 1}}}\n")
+    result("apply", str(folder), *at)
+    assert result("rebuild", "--check", *at)["equal"] is True
+    assert result("segment", "show", "buyers", *at)["size"] == 1
 
 
 def test_an_older_build_refuses_what_a_newer_one_migrated(server: EmbeddedPostgres, tmp_path: Path) -> None:

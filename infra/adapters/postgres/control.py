@@ -12,7 +12,7 @@ from infra.adapters.postgres.connection_pool import Lane
 from infra.adapters.postgres.database import Database
 from infra.adapters.postgres.figures import forget_figures, make_nobody_due
 from infra.adapters.postgres.locks import PARTITIONS_LOCK
-from schemas.control import SUPERSEDED, Beat, Progress, Pulse, Revision
+from schemas.control import SUPERSEDED, Beat, Layout, Progress, Pulse, Revision
 from schemas.errors import DefinitionsMoved
 from schemas.facts import Fact
 from schemas.waits import Wait, Waiting
@@ -64,6 +64,20 @@ class PostgresControl:
         with self._database.reading() as cursor:
             cursor.execute(f"{_REVISION} {where}")
             return [Revision(*row) for row in cursor.fetchall()]
+
+    def layout(self) -> Layout:
+        with self._database.reading() as cursor:
+            cursor.execute("select value from meta where key = 'layout'")
+            row = cursor.fetchone()
+        return Layout(0, 0) if row is None else Layout(**row[0])
+
+    def note_layout(self, layout: Layout) -> None:
+        """States of revisions from `layout.since` on are by this layout."""
+        with self._database.transaction() as cursor:
+            cursor.execute(
+                "insert into meta values ('layout', %s) on conflict (key) do update set value = excluded.value",
+                (Json(layout._asdict()),),
+            )
 
     def pulse(self, revision: int) -> Pulse:
         with self._database.transaction() as cursor:

@@ -1,12 +1,14 @@
 """What a deployment wrote down about itself in `meta` at its first start, and the revision it begins with."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, Final
 
 from infra.adapters.postgres.control import add_partitions, insert_revision
 from infra.adapters.postgres.database import Database
+from infra.adapters.postgres.locks import LAYOUT_LOCK
 from schemas.errors import Problem, ServiceFailed, SettingsInvalid
 
 ARCHIVED: Final = "archived"  # the row of meta that says how far files were written
@@ -121,6 +123,24 @@ def insert_first_revision(
         for name, content in segment_hashes.items():
             cursor.execute("insert into segment_versions values (%s, 1, %s)", (name, content))
     return True
+
+
+@contextmanager
+def layout_lock(database: Database) -> Iterator[None]:
+    """One process at a time looks which layout states have: roles of a cluster start together."""
+    with database.transaction() as cursor:
+        cursor.execute("select pg_advisory_xact_lock(%s)", (LAYOUT_LOCK,))
+        yield
+
+
+def is_folded_by(database: Database, version: int) -> bool:
+    """Whether the live states were folded by this layout or a later one; or nothing is live."""
+    row = database.one(
+        "select exists (select from revisions where state = 'live') and not exists ("
+        "select from meta where key = 'layout' and (value ->> 'version')::integer >= %s)",
+        (version,),
+    )
+    return not (row and row[0])
 
 
 # --- how far the archive was written -----------------------------------------------------------------------------
