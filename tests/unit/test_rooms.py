@@ -127,6 +127,7 @@ def test_commands_import_lazily() -> None:
         and not each.typing_only
         and each.top not in allowed
         and not each.module.startswith("infra.cli")
+        and each.module != "schemas.roles"  # words that an option offers; it imports the standard library alone
     ]
     assert not wrong
 
