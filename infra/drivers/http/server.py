@@ -22,6 +22,7 @@ from infra.drivers.http.pages_proxy import MAX_MESSAGE, UiProxy
 from infra.drivers.http.protocol import bounded
 from infra.drivers.http.throttle import Throttle
 from infra.drivers.http.tls import HANDSHAKE_S, Certificate, certificate_of
+from infra.drivers.process.memory import settle_memory
 from schemas.errors import NotFound, TooMany
 
 if TYPE_CHECKING:
@@ -271,7 +272,6 @@ def run(
     from infra.drivers.http.door import build_door  # noqa: PLC0415
     from infra.drivers.http.metrics import Metrics  # noqa: PLC0415
     from infra.drivers.http.throttle import throttle_of  # noqa: PLC0415
-    from infra.drivers.process.roles import settle_memory  # noqa: PLC0415
 
     raise_handle_limit()
     session.vault().hold_lease()
