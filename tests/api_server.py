@@ -15,8 +15,9 @@ import uvicorn
 
 from infra.adapters.postgres.tokens import PostgresTokens
 from infra.app.bootstrap import Session, build
-from infra.app.settings import Deployment, load
+from infra.app.settings import load
 from infra.drivers.http.api.application import Api, api_of, application
+from schemas.reads import Deployment
 from schemas.roles import ROLES
 from tests.reading_world import DEPLOYMENT, NOW, ReadingWorld
 

@@ -10,9 +10,9 @@ from contextlib import closing
 
 from infra.app import settings as reading
 from infra.app.bootstrap import Session, arm_failpoint, build
-from infra.app.settings import Deployment
 from infra.app.stop_signals import stop_at
 from infra.drivers.process import publish_role
+from schemas.reads import Deployment
 from tests.reading_world import DEPLOYMENT
 
 

@@ -23,13 +23,14 @@ from infra.app.bootstrap import Session, build
 from infra.app.checks import Finding
 from infra.app.doctor import on_session as doctor_on
 from infra.app.drain import settle
-from infra.app.settings import Deployment, load
+from infra.app.settings import load
 from infra.cli.status import measure
 from infra.drivers.http.health import Health
 from infra.drivers.sql.process import run_sql
 from processors.archive.archiver import Archiver
 from schemas.errors import NotFound, StoreUnavailable
 from schemas.ports import EventLog
+from schemas.reads import Deployment
 from tests.conftest import new_databases
 from tests.kafka_broker import Cluster, Kafka
 from tests.reading_world import DEPLOYMENT, NOW, ReadingWorld, reading_world

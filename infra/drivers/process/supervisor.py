@@ -25,7 +25,7 @@ from infra.app.bootstrap import Adapters, Say, Session, arm_failpoint, build, cl
 from infra.app.checks import UNKNOWN_CLEAR
 from infra.app.connections import take_share
 from infra.app.running import health_of
-from infra.app.settings import Deployment, Settings
+from infra.app.settings import Settings
 from infra.drivers.http.connections import BACKLOG
 from infra.drivers.http.listening import listen_on, start_listening, url_of
 from infra.drivers.http.tls import certificate_of
@@ -41,6 +41,7 @@ from schemas.errors import (
     SettingsInvalid,
     StoreUnavailable,
 )
+from schemas.reads import Deployment
 
 LOOK_S: Final = 0.05
 LOCK_WAIT_S: Final = 10.0  # for a command that is just ending; another `up` is an error at once
