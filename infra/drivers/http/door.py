@@ -8,13 +8,15 @@ error of it is a 503 for every request of the group.
 import asyncio
 import logging
 import threading
-from collections.abc import Awaitable, Callable, MutableMapping, MutableSequence, Sequence
+from collections.abc import Callable, MutableSequence, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from math import ceil
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+
+from starlette.types import Receive, Scope, Send
 
 from ingest.accept.accept import Accepted, Acceptor
 from ingest.accept.canonical import MAX_BODY_BYTES
@@ -32,10 +34,6 @@ if TYPE_CHECKING:
     from infra.adapters.machine.shared_buckets import SharedBuckets
     from infra.app.bootstrap import Session
 
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
 
 _READ: Final = {
     name.encode(): name

@@ -6,11 +6,13 @@ A token of any role may read it: it names no person. What PostgreSQL knows is as
 import json
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, nullcontext
 from datetime import datetime
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Final
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from infra.adapters.backup.notes import BackupNotes
 from infra.adapters.machine.deadline import Timely
@@ -21,6 +23,7 @@ from infra.adapters.postgres.log import PostgresLog
 from infra.adapters.postgres.reads import PerThread
 from infra.adapters.postgres.roles import roles, unpublished
 from infra.app.lags import oldest_unarchived_s
+from infra.drivers.http.asgi import answer
 from infra.drivers.http.exposition import CONTENT_TYPE, Labels, Told, counter, families, gauge, histogram, text_of
 from schemas.errors import StoreUnavailable, TouchfoldError, Unauthorized
 from schemas.waits import Waiting
@@ -31,11 +34,6 @@ if TYPE_CHECKING:
     from infra.adapters.kafka.access import KafkaAccess
     from infra.drivers.http.api.core import Api
 
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 FRESH_S: Final = 1.0
 DOOR_EDGE: Final = EDGES.index("door")
@@ -130,7 +128,7 @@ class Metrics:
 
     # --- counting --------------------------------------------------------------------------------------------------
 
-    def timed_door(self, door: Application) -> Application:
+    def timed_door(self, door: ASGIApp) -> ASGIApp:
         """The door with its times; it counts its refusals itself."""
         observe, clock = self._meter.observe, time.perf_counter
 
@@ -143,7 +141,7 @@ class Metrics:
 
         return timed
 
-    def timed_api(self, api: Application) -> Application:
+    def timed_api(self, api: ASGIApp) -> ASGIApp:
         """The API with its times and refusals."""
         meter, clock = self._meter, time.perf_counter
 
@@ -175,9 +173,9 @@ class Metrics:
             headers = [(b"www-authenticate", b"Bearer")] if err.status == 401 else []
             if err.retry_after_s is not None:
                 headers.append((b"retry-after", str(err.retry_after_s).encode()))
-            await _answer(send, err.status, json.dumps(err.body()).encode(), b"application/json", headers)
+            await answer(send, err.status, json.dumps(err.body()).encode(), b"application/json", *headers)
             return
-        await _answer(send, 200, text, CONTENT_TYPE.encode(), [])
+        await answer(send, 200, text, CONTENT_TYPE.encode())
 
     async def _check(self, scope: Scope) -> None:
         """Raises Unauthorized, TooMany."""
@@ -344,12 +342,3 @@ def _counted(totals: Totals) -> Iterator["Metric"]:
         for edge, latency in totals.latency.items()
     }
     yield histogram("request_seconds", HELP["request_seconds"], taken)
-
-
-async def _answer(
-    send: Send, status: int, body: bytes, content_type: bytes, headers: list[tuple[bytes, bytes]]
-) -> None:
-    length = (b"content-length", str(len(body)).encode())
-    start = [(b"content-type", content_type), length, (b"cache-control", b"no-store"), *headers]
-    await send({"type": "http.response.start", "status": status, "headers": start})
-    await send({"type": "http.response.body", "body": body})
