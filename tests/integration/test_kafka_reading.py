@@ -14,7 +14,7 @@ from confluent_kafka import Producer
 
 from infra.adapters.archive.store import ParquetArchive
 from infra.adapters.kafka import topics as kafka_topics
-from infra.adapters.kafka.access import EVENTS, KafkaAccess
+from infra.adapters.kafka.access import KafkaAccess
 from infra.adapters.kafka.log import KafkaLog
 from infra.adapters.postgres.embedded import EmbeddedPostgres
 from infra.adapters.postgres.log import PARTITIONS, PostgresLog
@@ -31,6 +31,7 @@ from processors.archive.archiver import Archiver
 from schemas.errors import NotFound, StoreUnavailable
 from schemas.ports import EventLog
 from schemas.reads import Deployment
+from schemas.topics import EVENTS
 from tests.conftest import new_databases
 from tests.kafka_broker import Cluster, Kafka
 from tests.reading_world import DEPLOYMENT, NOW, ReadingWorld, reading_world

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka import Message as Delivered
 
-from infra.adapters.kafka.access import INBOX, KafkaAccess
+from infra.adapters.kafka.access import KafkaAccess
 from ingest.accept.accept import INTERNAL, Accepted, Acceptor
 from ingest.requests.inbox import Message, Opened, Refusal, letter_of, message_of, open_message
 from schemas.dead_letters import DeadLetter
@@ -23,6 +23,7 @@ from schemas.failpoints import failpoint
 from schemas.ports import EventLog, Sealer, Vault
 from schemas.record import Pending
 from schemas.sources import Sources
+from schemas.topics import INBOX
 
 if TYPE_CHECKING:
     from infra.app.bootstrap import Session
