@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from infra.adapters.archive.files import write_whole
 from infra.adapters.archive.manifest import MANIFEST, manifest_of
 from infra.adapters.backup.base_backup import unpack_base
 from infra.adapters.backup.key import NAME as BACKUP_KEY
@@ -18,6 +17,7 @@ from infra.adapters.ledger.copies import add_copy
 from infra.adapters.ledger.erasures import LedgerFile
 from infra.adapters.machine.data_folder import RESTORING, DataFolder
 from infra.adapters.machine.disk import DOOR, MIB, Disk
+from infra.adapters.machine.durable_files import write_whole
 from infra.adapters.postgres.migrate import FOLDER
 from infra.adapters.vault.keys import opens
 from infra.adapters.vault.master_key import NAME as MASTER_KEY
