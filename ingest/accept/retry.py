@@ -6,7 +6,7 @@ from datetime import datetime
 import msgspec
 
 from ingest.accept.accept import STAGE, Accepted, Acceptor, SourceRules
-from ingest.accept.canonical import Refused, Unreadable, decode_item
+from ingest.accept.canonical import read_item
 from schemas.clear import Declared
 from schemas.dead_letters import DeadLetter
 from schemas.errors import BadRequest
@@ -36,7 +36,7 @@ def accept_again(
             f"a dead letter of stage {letter.stage!r} was in the log already: change what refused it, then rebuild"
         )
     body = msgspec.json.decode(plain, type=_Body)
-    item = body.item if body.bytes is None else _decoded(b64decode(body.bytes))
+    item = body.item if body.bytes is None else read_item(b64decode(body.bytes))
     if isinstance(item, dict) and item.get("messageId") in (None, ""):
         item["messageId"] = f"dead-letter-{letter.id.hex()}"
     return acceptor.accept(
@@ -48,10 +48,3 @@ def accept_again(
         trusted_clock=body.trusted_clock,
         clock_received_at=body.received_at,
     )
-
-
-def _decoded(raw: bytes) -> object:
-    try:
-        return decode_item(raw)
-    except Refused as refused:
-        return Unreadable(raw, refused)
