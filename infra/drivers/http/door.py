@@ -446,20 +446,14 @@ async def _send(send: Send, reply: Reply) -> None:
 
 
 def build_door(session: "Session", meter: "Meter", buckets: "SharedBuckets") -> Door:
-    """The door on a session's vault, log and databases. The caller holds the vault's lease."""
+    """The door on a session's vault, whose lease is held from now on, log and databases."""
     from infra.adapters.machine.meter import EDGES  # noqa: PLC0415
-    from infra.adapters.phones import Phones  # noqa: PLC0415  # 0.1 s that importing this module need not cost
     from infra.adapters.postgres.dead_letters import PostgresDeadLetters  # noqa: PLC0415
-    from infra.adapters.postgres.record_gate import RecordGate  # noqa: PLC0415
     from infra.adapters.postgres.sources import PostgresSources  # noqa: PLC0415
-    from schemas.identifiers import normalise  # noqa: PLC0415
+    from infra.app.accepting import acceptor_of  # noqa: PLC0415  # phonenumbers takes 0.1 s to import
 
-    vault = session.vault()
-    gate = RecordGate(session.database("touchfold record gate"))
-    phones = partial(normalise, phone=Phones(session.region))
-    acceptor = Acceptor(vault, vault, phones, vault.daily_token, version=gate.version)
     return Door(
-        acceptor,
+        acceptor_of(session),
         PostgresSources(session.dsn, unknown=session.unknown_clear),
         session.log(),
         PostgresDeadLetters(session.dsn),
