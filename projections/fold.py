@@ -22,10 +22,11 @@ from projections.plan import Plan, make_plan
 from projections.state import LocalDays, State
 from schemas.conditions import used_properties
 from schemas.control import LAYOUT_VERSION
-from schemas.definitions import ANY_EVENT, BASE_TYPES, Definitions
+from schemas.definitions import ANY_EVENT, Definitions
 from schemas.errors import ReaderTooOld, RecordUnreadable
 from schemas.record import CURRENT, EPOCH, Reader, encode, version_of
 from schemas.record import decode as decode_record
+from schemas.touchpoints import BASE_TYPES
 
 _US: Final = timedelta(microseconds=1)
 

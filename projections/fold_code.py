@@ -15,8 +15,9 @@ from projections.plan import Plan, SlotPlan, Stream
 from projections.predicates import DYNAMIC, HELPERS, SCALED, TEXT, Source, compare, moment_reader, tree
 from projections.state import LocalDays
 from schemas.conditions import PropertyLeaf
-from schemas.definitions import ANY_EVENT, CANCEL_TYPES, ORDER_TYPES, REFUND_TYPES
+from schemas.definitions import ANY_EVENT
 from schemas.money import currency_of
+from schemas.touchpoints import CANCEL_TYPES, ORDER_TYPES, REFUND_TYPES
 
 IDENTIFIED: Final = "profile.identified"
 CORRECTED: Final = "trait.corrected"

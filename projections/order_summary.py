@@ -14,7 +14,7 @@ from projections import state as st
 from projections.fold_calls import kept_number
 from projections.plan import Plan, TraitPlan
 from projections.state import LocalDays
-from schemas.definitions import REFUND_TYPES
+from schemas.touchpoints import REFUND_TYPES
 
 Maps = list[list[Any]]
 """Sorted keyed lists: bases, refunds, cancels, then the journals of open keys in the order of their slots."""

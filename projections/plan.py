@@ -9,7 +9,8 @@ from typing import Any, Final
 from projections.state import BASE_SLOTS
 from schemas.clear import NOTHING_DECLARED, Declared, clear_rules, declared_of
 from schemas.conditions import All, PropertyLeaf, used_properties
-from schemas.definitions import ANY_EVENT, BASE_TYPES, CANCEL_TYPES, REFUND_TYPES, ComputedTrait, Definitions, plain
+from schemas.definitions import ANY_EVENT, ComputedTrait, Definitions, plain
+from schemas.touchpoints import BASE_TYPES, CANCEL_TYPES, REFUND_TYPES
 
 DIRECT_OF: Final = ("revenue", "occurred_at")  # values every event has, not read from the property of that name
 

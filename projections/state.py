@@ -15,6 +15,7 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
+from schemas.figures import BUCKET_US
 from schemas.record import EPOCH
 
 State = list[Any]
@@ -38,7 +39,6 @@ O_ID, O_RANK, O_US, O_KEY, O_OWN, O_CURRENCY, O_BASE, O_BITS, O_EXTRA = range(9)
 R_KEY, R_ID, R_US, R_OWN, R_CURRENCY, R_BASE, R_BITS = range(7)
 
 DAY_US: Final = 86_400_000_000
-BUCKET_US: Final = 900_000_000  # zones change at quarters of an hour: inside one, the local day is mostly constant
 DAYS_A_WORD: Final = 60
 _EPOCH_ORDINAL: Final = date(1970, 1, 1).toordinal()
 _FIRST_DAY: Final = date.min.toordinal() - _EPOCH_ORDINAL + 2

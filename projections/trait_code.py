@@ -13,8 +13,8 @@ from projections.orders import counted
 from projections.plan import TraitPlan
 from projections.predicates import Source
 from projections.state import DAY_US
-from schemas.definitions import REFUND_TYPES
 from schemas.money import divide, to_decimal
+from schemas.touchpoints import REFUND_TYPES
 
 NEVER: Final = 253_402_300_799_999_999  # the last microsecond of the year 9999: nothing later is a time
 

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Final, Literal, get_args
 from pydantic import AfterValidator, BaseModel, ConfigDict, StrictBool, StrictInt, StrictStr
 
 from schemas.conditions import Condition, Kind
+from schemas.touchpoints import BASE_TYPES, ORDER_TYPES
 
 Aggregate = Literal[
     "count", "sum", "avg", "min", "max", "first", "last",
@@ -25,10 +26,6 @@ LEVELS: Final = ("low", "medium", "high")
 MAX_WINDOW_DAYS: Final = 3_660
 SECTIONS: Final = ("properties", "traits", "computed_traits", "segments", "lifecycle", "risk", "rates", "sources")
 
-BASE_TYPES: Final = ("purchase.completed", "pos.purchase", "purchase.updated")
-REFUND_TYPES: Final = ("purchase.refunded", "pos.return")
-CANCEL_TYPES: Final = ("purchase.cancelled",)
-ORDER_TYPES: Final = frozenset(BASE_TYPES + REFUND_TYPES + CANCEL_TYPES)
 ANY_EVENT: Final = "*"
 
 

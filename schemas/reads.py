@@ -8,7 +8,7 @@ from schemas.figures import Figures, Window
 
 
 class Deployment(NamedTuple):
-    """What was fixed at the first start."""
+    """What is fixed at the first start, because stored answers depend on it."""
 
     time_zone: str
     region: str

@@ -1,9 +1,10 @@
 """Roles and what each may do: one table for the API, the UI and the commands (contracts, "API authentication")."""
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, Literal, get_args
 
-ROLES: Final = ("admin", "marketer", "analyst", "staff", "privacy", "service")
+Role = Literal["admin", "marketer", "analyst", "staff", "privacy", "service"]
+ROLES: Final[tuple[str, ...]] = get_args(Role)
 
 READ: Final = "read"  # profiles, segments, changes, events
 PERSONAL: Final = "personal"  # personal values in the clear; without it they are masked

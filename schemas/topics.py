@@ -20,6 +20,7 @@ RISK_CHANGES: Final = "risk-changes"
 PROFILES: Final = "profiles"
 EVENTS: Final = "events"
 INBOX: Final = "inbox"
+TOPICS: Final = (EVENTS, INBOX, PROFILE_CHANGES, SEGMENT_CHANGES, RISK_CHANGES, PROFILES)
 TOPIC_OF: Final[Mapping[str, str]] = {
     **dict.fromkeys(("profile", "identity", "lifecycle", "erased"), PROFILE_CHANGES),
     "segment": SEGMENT_CHANGES,

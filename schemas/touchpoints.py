@@ -11,9 +11,10 @@ from typing import Final
 TABLE_VERSION: Final = 1
 CUSTOM: Final = "custom"
 
-ORDER_BASE: Final = ("purchase.completed", "pos.purchase", "purchase.updated")
-ORDER_REFUND: Final = ("purchase.refunded", "pos.return")
-ORDER_CANCEL: Final = ("purchase.cancelled",)
+BASE_TYPES: Final = ("purchase.completed", "pos.purchase", "purchase.updated")  # what an order is
+REFUND_TYPES: Final = ("purchase.refunded", "pos.return")
+CANCEL_TYPES: Final = ("purchase.cancelled",)
+ORDER_TYPES: Final = frozenset(BASE_TYPES + REFUND_TYPES + CANCEL_TYPES)
 STAFF_TYPES: Final = ("note.added", "trait.corrected")  # written by staff alone; a write key cannot send them
 CALL_TYPES: Final = {
     "identify": "profile.identified",

@@ -16,8 +16,9 @@ import uvicorn
 from infra.adapters.postgres.tokens import PostgresTokens
 from infra.app.adapters import build
 from infra.app.session import Session
-from infra.app.settings import Deployment, load
+from infra.app.settings import load
 from infra.drivers.http.api.application import Api, api_of, application
+from schemas.reads import Deployment
 from schemas.roles import ROLES
 from tests.reading_world import DEPLOYMENT, NOW, ReadingWorld
 

@@ -12,9 +12,9 @@ from infra.app import settings as reading
 from infra.app.adapters import build
 from infra.app.bootstrap import arm_failpoint
 from infra.app.session import Session
-from infra.app.settings import Deployment
 from infra.app.stop_signals import stop_at
 from infra.drivers.process import publish_role
+from schemas.reads import Deployment
 from tests.reading_world import DEPLOYMENT
 
 

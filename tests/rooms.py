@@ -49,6 +49,7 @@ VENDORS: Final[Mapping[str, tuple[str, ...]]] = {
     "websockets": ("infra/drivers/http",),
     "httpx": ("infra/drivers/http",),
     "nicegui": ("infra/drivers/pages",),
+    "prometheus_client": ("infra/drivers/http",),
     "typer": ("infra/cli",),
     "rich": ("infra/cli",),
 }

@@ -1,4 +1,4 @@
-"""Puts an acceptor together, for commands that accept items without the door."""
+"""Puts an acceptor together, for the door, the inbox and commands that accept items."""
 
 from functools import partial
 from typing import TYPE_CHECKING

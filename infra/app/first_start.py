@@ -27,11 +27,12 @@ from infra.adapters.postgres.own import OwnPostgres
 from infra.adapters.vault.proof import vault_is_new
 from infra.app import settings as reading
 from infra.app.adapters import Adapters
-from infra.app.settings import Deployment, Settings
+from infra.app.settings import Settings
 from infra.app.vault import open_vault
 from schemas.control import LAYOUT_VERSION, Layout
 from schemas.errors import DatabaseLost, Problem, SettingsInvalid
 from schemas.ports import Clock
+from schemas.reads import Deployment
 
 PACK: Final = "retail"
 Say = Callable[[str], None]

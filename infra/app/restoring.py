@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from infra.adapters.archive.files import write_whole
 from infra.adapters.archive.manifest import MANIFEST, manifest_of
 from infra.adapters.archive.store import archive_at
 from infra.adapters.backup.base_backup import unpack_base
@@ -20,6 +19,7 @@ from infra.adapters.ledger.copies import add_copy
 from infra.adapters.ledger.erasures import LedgerFile
 from infra.adapters.machine.data_folder import RESTORING, DataFolder
 from infra.adapters.machine.disk import DOOR, MIB, Disk
+from infra.adapters.machine.durable_files import write_whole
 from infra.adapters.postgres.deployment import note_archived
 from infra.adapters.postgres.migrate import FOLDER
 from infra.adapters.vault.keys import opens

@@ -10,8 +10,9 @@ from typing import Any, Protocol, TypeVar
 from infra.adapters.machine.data_folder import Running
 from infra.adapters.machine.disk import Disk
 from infra.app.adapters import Adapters
-from infra.app.settings import Deployment, Settings
+from infra.app.settings import Settings
 from schemas.ports import Clock
+from schemas.reads import Deployment
 
 
 class Closes(Protocol):

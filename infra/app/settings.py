@@ -19,6 +19,7 @@ from infra.app.secret_files import FILE_FIELDS, SECRETS, with_files_read
 from schemas.backups import MOST_DAYS
 from schemas.errors import Problem, SettingsInvalid
 from schemas.failpoints import NAMES
+from schemas.reads import Deployment as Deployment  # noqa: PLC0414  # bootstrap takes it from here
 
 PREFIX: Final = "TOUCHFOLD_"
 FILE_NAME: Final = "touchfold.toml"
@@ -42,14 +43,6 @@ class Failpoint(NamedTuple):
     role: str | None
     name: str
     hits: int
-
-
-class Deployment(NamedTuple):
-    """What is fixed at the first start, because stored answers depend on it."""
-
-    time_zone: str
-    region: str
-    currency: str
 
 
 class Settings(BaseModel):

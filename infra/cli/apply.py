@@ -1,21 +1,20 @@
 """`touchfold apply DIR`: definitions into a new revision, built beside the live one and swapped in."""
 
 import json
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from infra.cli.fields import lines_of, sealed_fields
 from infra.cli.options import DATA, JSON
+from infra.cli.revisions import await_revision_of
 
 if TYPE_CHECKING:
-    from infra.adapters.postgres.control import PostgresControl
     from infra.app.session import Session
     from processors.rebuild.definitions import Applied
 
 SHOWN: Final = 10  # fields that came sealed
-TRIES: Final = 3_000  # tenths of a second without progress: a swap of 400,000 profiles takes more than a minute
 
 
 def register(app: typer.Typer) -> None:
@@ -62,7 +61,6 @@ def apply(
 
 def _tell_what_is_sealed(here: "Session") -> None:
     """What a person has to decide once."""
-    from infra.cli.fields import lines_of, sealed_fields
     from schemas.errors import TouchfoldError
 
     try:
@@ -110,20 +108,3 @@ def _tell(applied: "Applied", as_json: bool) -> None:
             typer.echo(f"{key}: {shown}")
     if applied.revision is None:
         typer.echo("nothing changed")
-
-
-def await_revision_of(here: "Session", control: "PostgresControl", revision: int) -> int:
-    """Build it here, or wait for the worker that runs; progress is on stderr. The revision that is live then."""
-    from infra.app.drain import drain
-    from infra.cli.progress import progress
-    from processors.rebuild.definitions import await_revision
-
-    with progress(at_once=False) as bar:
-
-        def tell(done: float) -> None:
-            bar(f"building revision {revision}, percent", round(done * 100), 100)
-
-        if here.joined:
-            return await_revision(control, revision, tell, lambda: time.sleep(0.1), TRIES)
-        drain(here, lambda _text: tell(control.revision(revision).done))
-        return await_revision(control, revision, tell, lambda: None, 1)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from infra.cli.options import DATA, JSON, say
+from infra.cli.revisions import await_revision_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -63,7 +64,6 @@ def _declare(event: str, field: str, data: DATA, *, is_personal: bool) -> None:
     from infra.app.auditing import note_command
     from infra.app.bootstrap import session
     from infra.app.undeclared import declare
-    from infra.cli.apply import await_revision_of
 
     with session(data, say=say) as here, closing(PostgresControl(here.dsn)) as control:
         applied = declare(control, event, field, here.clock.now(), personal=is_personal)

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from infra.cli.apply import await_revision_of
 from infra.cli.options import DATA, JSON
+from infra.cli.revisions import await_revision_of
 
 if TYPE_CHECKING:
     from infra.adapters.postgres.control import PostgresControl

@@ -1,13 +1,12 @@
 """`touchfold token create|list|revoke`: tokens of the API."""
 
 import json
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from infra.cli.options import DATA, JSON
-
-Role = Literal["admin", "marketer", "analyst", "staff", "privacy", "service"]  # schemas.roles.ROLES
+from schemas.roles import Role
 
 
 def register(app: typer.Typer) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from infra.cli.options import DATA, JSON
-from infra.cli.token import Role
+from schemas.roles import Role
 
 NAME = Annotated[str, typer.Argument(metavar="NAME", help="the name they sign in with")]
 ROLE = Annotated[Role, typer.Option("--role", help="what they may do")]

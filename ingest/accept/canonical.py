@@ -97,6 +97,14 @@ def decode_item(raw: bytes) -> Any:
         raise Refused("too_deep", "", f"nested deeper than {MAX_DEPTH}") from err
 
 
+def read_item(raw: bytes) -> object:
+    """As `decode_item`; Unreadable where that refuses."""
+    try:
+        return decode_item(raw)
+    except Refused as refused:
+        return Unreadable(raw, refused)
+
+
 def canonical(item: Mapping[str, Any]) -> tuple[Mapping[str, Any], bytes]:
     """The item made fit to be kept, and the canonical JSON its digest is made of. Raises Refused.
 

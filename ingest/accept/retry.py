@@ -6,7 +6,7 @@ from datetime import datetime
 import msgspec
 
 from ingest.accept.accept import STAGE, Accepted, Acceptor, SourceRules
-from ingest.accept.canonical import Refused, Unreadable, decode_item
+from ingest.accept.canonical import read_item
 from schemas.clear import Declared
 from schemas.dead_letters import DeadLetter, remedy
 from schemas.errors import BadRequest
@@ -32,7 +32,7 @@ def accept_again(
     if letter.stage != STAGE:
         raise BadRequest(f"sending this dead letter again cannot help; {remedy(letter.stage, letter.rule)}")
     body = msgspec.json.decode(plain, type=_Body)
-    item = body.item if body.bytes is None else _decoded(b64decode(body.bytes))
+    item = body.item if body.bytes is None else read_item(b64decode(body.bytes))
     if isinstance(item, dict) and item.get("messageId") in (None, ""):
         item["messageId"] = f"dead-letter-{letter.id.hex()}"
     return acceptor.accept(
@@ -44,10 +44,3 @@ def accept_again(
         trusted_clock=body.trusted_clock,
         clock_received_at=body.received_at,
     )
-
-
-def _decoded(raw: bytes) -> object:
-    try:
-        return decode_item(raw)
-    except Refused as refused:
-        return Unreadable(raw, refused)

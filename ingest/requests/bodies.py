@@ -20,9 +20,9 @@ from ingest.accept.canonical import (
     MAX_ITEMS,
     MAX_RATIO,
     Refused,
-    Unreadable,
     check_bytes,
     decode_item,
+    read_item,
 )
 from ingest.requests.broken_json import cut, mend
 from ingest.requests.clock import BadTime, parse_time
@@ -41,7 +41,7 @@ PATHS: Final[Mapping[str, str]] = {
 }
 IMPORT_PATH: Final = "/v1/import"  # servers sending what happened: their clock is trusted
 MAX_KEY: Final = 200  # characters of a write key
-_GZIP: Final = b"\x1f\x8b"
+GZIP: Final = b"\x1f\x8b"
 _BOM: Final = b"\xef\xbb\xbf"
 _CHUNK: Final = 65_536
 
@@ -100,7 +100,7 @@ def read_body(body: bytes, call: str | None, *, gzip: bool) -> Body:
     Limits are checked before anything is built of the JSON: size, count, and per item size, depth and keys. An
     item beyond them is Unreadable, the others go on. Raises InvalidJson, BadRequest or TooLarge for the whole.
     """
-    if gzip or body.startswith(_GZIP):
+    if gzip or body.startswith(GZIP):
         body = inflate(body)
     body = body.removeprefix(_BOM)
     if len(body) > MAX_BODY_BYTES:
@@ -110,13 +110,13 @@ def read_body(body: bytes, call: str | None, *, gzip: bool) -> Body:
     if envelope.batch is None:
         if call == BATCH:
             raise BadRequest("a batch needs its items", [Problem("batch", "must be an array")])
-        items = [_item(body)]
+        items = [read_item(body)]
         if call is not None and isinstance(items[0], dict) and items[0].get("type") is None:
             items[0]["type"] = call
     elif len(envelope.batch) > MAX_ITEMS:
         raise TooLarge(f"a batch holds at most {MAX_ITEMS} items", [Problem("batch", f"has {len(envelope.batch)}")])
     else:
-        items = [_item(bytes(raw)) for raw in envelope.batch]
+        items = [read_item(bytes(raw)) for raw in envelope.batch]
         if call is not None and call != BATCH:
             defaults = {"type": call, **(defaults or {})}
     return Body(items, defaults, _text(envelope.writeKey), time_or_none(envelope.sentAt))
@@ -171,13 +171,6 @@ def _place(err: Exception) -> str:
     if isinstance(err, UnicodeDecodeError):
         return "it is not UTF-8"
     return str(err).removeprefix("JSON is malformed: ")
-
-
-def _item(raw: bytes) -> object:
-    try:
-        return decode_item(raw)
-    except Refused as refused:
-        return Unreadable(raw, refused)
 
 
 def _context(raw: msgspec.Raw) -> dict[str, Any] | None:

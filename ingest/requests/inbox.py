@@ -14,7 +14,7 @@ import msgspec
 
 from ingest.accept.accept import Call, SourceRules
 from ingest.accept.canonical import MAX_BODY_BYTES
-from ingest.requests.bodies import IMPORT_PATH, MAX_KEY, METRICS, call_of, inflate, read_body
+from ingest.requests.bodies import GZIP, IMPORT_PATH, MAX_KEY, METRICS, call_of, inflate, read_body
 from ingest.requests.routes import authenticate
 from schemas.dead_letters import INBOX, DeadLetter, letter_id, seal_letter
 from schemas.errors import InvalidWriteKey, NotFound, StoreUnavailable, TouchfoldError
@@ -26,7 +26,6 @@ PATH: Final = "path"
 CALL: Final = "call"
 _LONGEST_STAY: Final = timedelta(days=7)  # in the topic; an older timestamp is a clock that was never set
 _SEARCHED: Final = 1_000_000  # bytes of a gzip that does not open whole, unpacked for erasures to look through
-_GZIP: Final = b"\x1f\x8b"
 _NOTHING_HERE: Final = "names no call: track, identify, page, screen, group, alias, batch, import or such a path"
 
 
@@ -216,7 +215,7 @@ def _kept(message: Message) -> bytes:
 
 def _unpacked(value: bytes) -> bytes | None:
     """The value, a gzip one unpacked; None for one that does not unpack within the door's limits."""
-    if not value.startswith(_GZIP):
+    if not value.startswith(GZIP):
         return value
     try:
         return inflate(value, MAX_BODY_BYTES)

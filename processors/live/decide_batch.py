@@ -20,8 +20,8 @@ from projections.evaluate import Decision, Evaluator
 from projections.fold import Fold
 from projections.orders import order_slots, summed_up
 from projections.state import EVENT_COUNT, FIRST, LAST, State
-from schemas.definitions import ORDER_TYPES
 from schemas.store import NO_EVENT, SHARDS, Change, DecideTx, Mark, NewMark, ProfileRow, ProjectionStore
+from schemas.touchpoints import ORDER_TYPES
 
 ACTS_US: Final = 600_000_000  # who was seen within ten minutes before the decision acts now, and is searched for
 

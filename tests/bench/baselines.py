@@ -12,10 +12,11 @@ from pathlib import Path
 
 import msgspec
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from starlette.types import Receive, Scope, Send
 
 from infra.app.stop_signals import stop_at
 from infra.drivers.http.listening import listen_on
-from infra.drivers.http.server import Receive, Scope, Send, serve
+from infra.drivers.http.server import serve
 from tests.bench.http_load import Plan, bodies
 
 _HEADERS = [(b"content-type", b"application/json"), (b"content-length", b"16")]

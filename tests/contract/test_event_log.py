@@ -11,11 +11,12 @@ from confluent_kafka import KafkaError, Message, Producer
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
-from infra.adapters.kafka.access import EVENTS, KafkaAccess
+from infra.adapters.kafka.access import KafkaAccess
 from infra.adapters.kafka.log import KafkaLog
 from infra.adapters.postgres.log import PARTITIONS, PostgresLog
 from schemas.ports import EventLog
 from schemas.record import Pending, Stored, partition_of
+from schemas.topics import EVENTS
 from tests.conftest import Databases
 from tests.kafka_broker import Kafka
 

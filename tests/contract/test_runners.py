@@ -23,7 +23,7 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewPartitions, NewTopic
 
-from infra.adapters.kafka.access import EVENTS, KafkaAccess
+from infra.adapters.kafka.access import KafkaAccess
 from infra.adapters.machine.clock import SystemClock
 from infra.drivers.stream import faust_runner
 from infra.drivers.stream.flow import Older
@@ -33,6 +33,7 @@ from infra.drivers.stream.watchdog import STUCK as STATUS_STUCK
 from infra.drivers.stream.watchdog import Watchdog
 from schemas.errors import KeyMissing, ServiceFailed, StoreUnavailable
 from schemas.record import to_us
+from schemas.topics import EVENTS
 from schemas.work import Fetched
 from tests.conftest import Databases
 from tests.contract.runner_child import NEWER, POISON, STUCK, TABLES, ChainWork, link, older_of, run

@@ -72,10 +72,10 @@ def test_a_partition_that_waits_is_told_once_with_what_to_do_and_measured(up: Up
     asked = urllib.request.Request(f"{up.url}/metrics", headers={"Authorization": f"Bearer {token}"})
     with urllib.request.urlopen(asked, timeout=30) as answer:
         lines = answer.read().decode().splitlines()
-    assert 'touchfold_partition_waiting_offset{partition="2",reader="worker"} 1' in lines
+    assert 'touchfold_partition_waiting_offset{partition="2",reader="worker"} 1.0' in lines
     (waits,) = [line for line in lines if line.startswith("touchfold_partition_waiting_seconds{")]
     assert float(waits.split()[-1]) >= 0
-    assert 'touchfold_partition_lag_events{partition="2"} 1' in lines
+    assert 'touchfold_partition_lag_events{partition="2"} 1.0' in lines
 
 
 def test_a_lost_key_and_a_lost_file_are_told_and_their_cards_marked(up: Up, page: Page, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from infra.drivers.http.api.core import csrf_token
+from infra.drivers.http.session_cookie import csrf_token
 from tests.api_server import Answer, ApiServer
 from tests.reading_world import NOW, ReadingWorld
 

@@ -15,13 +15,14 @@ from infra.adapters.archive.archived_log import ArchivedLog
 from infra.adapters.archive.manifest import MANIFEST
 from infra.adapters.archive.reader import ArchiveReader
 from infra.adapters.archive.store import ParquetArchive, archive_at
-from infra.adapters.kafka.access import EVENTS, KafkaAccess
+from infra.adapters.kafka.access import KafkaAccess
 from infra.adapters.kafka.log import KafkaLog
 from infra.adapters.postgres.log import PostgresLog
 from processors.archive.archiver import Archiver
 from schemas.errors import ArchiveDamaged, LogTruncated
 from schemas.ports import EventLog
 from schemas.record import Stored
+from schemas.topics import EVENTS
 from tests.archive_data import pending, record
 from tests.conftest import Databases
 from tests.integration.test_archive import FixedClock

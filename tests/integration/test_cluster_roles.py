@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
-from infra.adapters.kafka.access import INBOX, SEGMENT_CHANGES, KafkaAccess
+from infra.adapters.kafka.access import KafkaAccess
 from infra.adapters.kafka.topics import apply
 from infra.app.adapters import kafka_access
 from infra.app.settings import load
+from schemas.topics import INBOX, SEGMENT_CHANGES
 from tests.conftest import Databases
 from tests.integration.running import Up, command, result, until
 from tests.integration.test_probes import probe

@@ -21,7 +21,7 @@ from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from infra.adapters.kafka import topics as kafka_topics
-from infra.adapters.kafka.access import INBOX, KafkaAccess
+from infra.adapters.kafka.access import KafkaAccess
 from infra.adapters.postgres.dead_letters import PostgresDeadLetters
 from infra.adapters.postgres.embedded import EmbeddedPostgres
 from infra.adapters.postgres.migrate import migrate
@@ -41,6 +41,7 @@ from schemas.errors import NotFound, StoreUnavailable
 from schemas.ports import OpenIdentifier
 from schemas.record import Record, Stored, decode, event_key, uuid_text
 from schemas.sources import source_of
+from schemas.topics import INBOX
 from tests.conftest import Databases
 from tests.kafka_broker import Cluster, Kafka, kafka_jars
 

@@ -19,13 +19,14 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewPartitions, NewTopic
 
 from infra.adapters.kafka import topics as kafka_topics
-from infra.adapters.kafka.access import EVENTS, KafkaAccess
+from infra.adapters.kafka.access import KafkaAccess
 from infra.adapters.kafka.log import KafkaLog
 from infra.adapters.kafka.producing import AckedProducer, Placed
 from infra.app.settings import load
 from schemas.errors import LogTruncated, ServiceFailed, StoreUnavailable, TooLarge
 from schemas.ports import EventLog
 from schemas.record import Pending, Stored, decode
+from schemas.topics import EVENTS
 from schemas.waits import UNREADABLE, isolate
 from tests.kafka_broker import Cluster, Kafka
 from tests.secure_kafka import SCRAM, SecureCluster

@@ -14,7 +14,7 @@ from confluent_kafka import Producer
 
 from infra.adapters.archive.store import ParquetArchive
 from infra.adapters.kafka import topics as kafka_topics
-from infra.adapters.kafka.access import EVENTS, KafkaAccess
+from infra.adapters.kafka.access import KafkaAccess
 from infra.adapters.kafka.log import KafkaLog
 from infra.adapters.postgres.embedded import EmbeddedPostgres
 from infra.adapters.postgres.log import PARTITIONS
@@ -24,13 +24,15 @@ from infra.app.doctor import on_session as doctor_on
 from infra.app.drain import drain
 from infra.app.operations import operations_of
 from infra.app.session import Session
-from infra.app.settings import Deployment, load
+from infra.app.settings import load
 from infra.app.vault import vault_of
 from infra.cli.status import measure
 from infra.drivers.http.health import Health
 from infra.drivers.sql.process import run_sql
 from processors.archive.archiver import Archiver
 from schemas.errors import NotFound, StoreUnavailable
+from schemas.reads import Deployment
+from schemas.topics import EVENTS
 from tests.conftest import new_databases
 from tests.kafka_broker import Cluster, Kafka
 from tests.reading_world import DEPLOYMENT, NOW, ReadingWorld, reading_world

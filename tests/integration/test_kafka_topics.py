@@ -15,13 +15,14 @@ from confluent_kafka.cimpl import NewTopic
 from typer.testing import CliRunner
 
 from infra.adapters.kafka import topics as kafka_topics
-from infra.adapters.kafka.access import EVENTS, INBOX, PROFILE_CHANGES, PROFILES, TOPICS, KafkaAccess
+from infra.adapters.kafka.access import KafkaAccess
 from infra.adapters.kafka.log import KafkaLog
 from infra.adapters.kafka.topics import DAY_MS, Finding, Step
 from infra.app.settings import Settings, load
 from infra.cli.main import build_app, run
 from schemas.errors import ServiceFailed, StoreUnavailable
 from schemas.record import Pending
+from schemas.topics import EVENTS, INBOX, PROFILE_CHANGES, PROFILES, TOPICS
 from tests.kafka_broker import Kafka
 
 with warnings.catch_warnings():  # it loads its message schemas by an old call

@@ -7,6 +7,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from infra.adapters.machine.meter import EDGES, Meter
 from infra.drivers.http.api.application import Api, api_of
@@ -41,11 +42,17 @@ def test_the_text_is_prometheus_and_tells_lag_sizes_and_counts(world: ReadingWor
         meter.refuse(EDGES.index("door"), 401)
         meter.observe(EDGES.index("door"), 0.003)
         meter.observe(EDGES.index("door"), 60.0)
-        text = metrics.text()
+        text = metrics.text().decode()
     lines = text.splitlines()
     assert all(_LINE.fullmatch(line) for line in lines if not line.startswith("#"))
     names = [line.split()[2] for line in lines if line.startswith("# TYPE")]
     assert len(names) == len(set(names))
+    told = {family.name: family for family in text_string_to_metric_families(text)}
+    for name, (kind, _, labels) in HELP.items():
+        family = told.get("touchfold_" + name.removesuffix("_total"))
+        if family is not None and name != "dead_letters_open":
+            assert family.type == kind
+            assert {tuple(set(sample.labels) - {"le"}) for sample in family.samples} == {tuple(set(labels))}
     found = values_of(text)
     assert found["touchfold_events_accepted_total"] == 2
     assert found["touchfold_events_applied_total"] == found["touchfold_events_decided_total"] == 1
@@ -128,6 +135,7 @@ def test_a_token_of_any_role_may_read_and_nobody_else(api: Api, tmp_path: Path) 
             assert b"touchfold_" not in body
 
 
-def test_every_metric_stands_in_the_contracts() -> None:
+def test_every_metric_stands_in_the_contracts_with_its_labels() -> None:
     contracts = (Path(__file__).parents[2] / "docs" / "contracts.md").read_text()
-    assert [name for name in HELP if not re.search(rf"`{name}[`{{]", contracts)] == []
+    written = {name: f"{name}{{{','.join(told.labels)}}}" if told.labels else name for name, told in HELP.items()}
+    assert [text for text in written.values() if f"`{text}`" not in contracts] == []

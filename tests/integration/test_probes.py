@@ -99,8 +99,8 @@ def test_up_tells_that_it_lives_and_is_ready_on_a_port_of_its_own(tmp_path: Path
         assert probe(port, "/ready")[1] == {"ready": True, "role": "up", "problems": {}}
         status, text = probe(port, "/metrics")
         assert status == 200
-        assert 'touchfold_role_ready{command="up"} 1' in text.splitlines()
-        assert 'touchfold_role_process_running{command="up",process="worker 0"} 1' in text.splitlines()
+        assert 'touchfold_role_ready{command="up"} 1.0' in text.splitlines()
+        assert 'touchfold_role_process_running{command="up",process="worker 0"} 1.0' in text.splitlines()
         os.kill(up.pids("http")[0], signal.SIGSTOP)
         until(lambda: probe(port, "/ready")[0] == 503, "a door that hangs is not ready")
         assert probe(port, "/live")[0] == 200

@@ -9,7 +9,8 @@ from urllib.parse import urlencode
 
 import pytest
 
-from infra.drivers.pages.gate import COOKIE, Gate
+from infra.drivers.http.session_cookie import COOKIE
+from infra.drivers.pages.gate import Gate
 from infra.drivers.pages.services import Services
 from infra.drivers.pages.shell import VIEWER
 from tests.api_server import session_of

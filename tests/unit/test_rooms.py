@@ -39,7 +39,8 @@ def test_commands_import_lazily() -> None:
         for name, found in HERE.imports.items()
         if name.startswith("infra.cli.")
         for each in found
-        if not each.lazy
+        if each.module != "schemas.roles"  # words that an option offers; it imports the standard library alone
+        and not each.lazy
         and not each.typing_only
         and each.top not in allowed
         and not each.module.startswith("infra.cli")

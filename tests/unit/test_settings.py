@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from infra.app.settings import FILE_KEYS, KEYS, Deployment, Failpoint, Settings, load
+from infra.app.settings import FILE_KEYS, KEYS, Failpoint, Settings, load
 from schemas.errors import SettingsInvalid
+from schemas.reads import Deployment
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "infra" / "deploy"

@@ -8,9 +8,8 @@ from typing import Any, Final
 import msgspec
 import pytest
 
-from infra.adapters.kafka import access as kafka_access
 from schemas.failpoints import NAMES
-from schemas.topics import GRANTABLE, MODELS, PROFILES, SCHEMAS, TOPIC_OF, topic_names
+from schemas.topics import GRANTABLE, MODELS, PROFILES, SCHEMAS, TOPIC_OF, TOPICS, topic_names
 
 ROOT: Final = Path(__file__).parents[2]
 TOOL: Final = runpy.run_path(str(ROOT / "tools" / "topics.py"))
@@ -23,7 +22,7 @@ def test_the_published_schema_is_that_of_the_model(topic: str) -> None:
 
 
 def test_every_topic_has_a_model_a_schema_and_a_chapter() -> None:
-    assert set(MODELS) == set(kafka_access.TOPICS) == {each.stem for each in SCHEMAS.glob("*.json")}
+    assert set(MODELS) == set(TOPICS) == {each.stem for each in SCHEMAS.glob("*.json")}
     for topic in MODELS:
         assert f"\n## `touchfold.{topic}`" in PAGE
         assert f"schemas/topics/{topic}.json" in PAGE

@@ -15,10 +15,11 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO, Final
 
-from infra.adapters.archive.files import GRACE_S, FolderFiles, hash_of, write_whole
+from infra.adapters.archive.files import GRACE_S, FolderFiles, hash_of
 from infra.adapters.archive.manifest import MANIFEST, manifest_of
 from infra.adapters.archive.proofs import Proofs, within
 from infra.adapters.machine.disk import reserve_bytes, space
+from infra.adapters.machine.durable_files import write_whole
 from infra.adapters.machine.private_files import make_folder
 from schemas.archive import ArchiveFile
 from schemas.errors import ArchiveDamaged, DiskFull, SqlLimit

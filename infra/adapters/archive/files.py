@@ -33,6 +33,7 @@ from infra.adapters.archive.manifest import (
     replaced_by,
     start_of,
 )
+from infra.adapters.machine.durable_files import sync_folder, write_whole
 from infra.adapters.machine.private_files import close_to_others, make_folder, open_private
 from schemas.archive import ArchiveFile
 from schemas.errors import ArchiveDamaged, FolderLocked, Problem
@@ -401,29 +402,8 @@ def _is_settled(path: Path) -> bool:
     return abs(time.time() - path.stat().st_mtime) > _RACY_S  # of a time to come: the clock was put back
 
 
-def write_whole(path: Path, data: bytes, point: str | None = None) -> None:
-    """Durably, and never seen in part: aside, then renamed. `point`: a failpoint between the two."""
-    aside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    with open_private(aside) as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    if point is not None:
-        failpoint(point)
-    aside.rename(path)
-    sync_folder(path.parent)
-
-
 def hash_of(file: IO[bytes], into: "Hash") -> "Hash":
     """`into`, fed with a file from where it is read; in pieces, so that its size does not matter."""
     while piece := file.read(_PIECE):
         into.update(piece)
     return into
-
-
-def sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

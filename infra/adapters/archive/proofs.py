@@ -15,8 +15,9 @@ from typing import Final
 
 import msgspec
 
-from infra.adapters.archive.files import FolderFiles, hash_of, write_whole
+from infra.adapters.archive.files import FolderFiles, hash_of
 from infra.adapters.archive.manifest import body_of, line_of
+from infra.adapters.machine.durable_files import write_whole
 from infra.adapters.machine.private_files import open_private
 from schemas.archive import ArchiveFile
 from schemas.errors import ArchiveDamaged, Problem

@@ -24,10 +24,11 @@ from uuid import uuid4
 import msgspec
 
 from infra.adapters.archive.copies import FRESH_S, MOST_BYTES, Copies
-from infra.adapters.archive.files import GRACE_S, REFRESH_S, FolderFiles, Grace, hash_of, write_whole
+from infra.adapters.archive.files import GRACE_S, REFRESH_S, FolderFiles, Grace, hash_of
 from infra.adapters.archive.manifest import Named, body_of, entry_of, line_of, named, start_of
 from infra.adapters.archive.s3_manifest import Partition
 from infra.adapters.archive.s3_objects import AT_ONCE, S3Place
+from infra.adapters.machine.durable_files import write_whole
 from infra.adapters.machine.private_files import make_folder
 from schemas.archive import ArchiveFile
 from schemas.errors import ArchiveDamaged, Problem, ProgressConflict, SettingsInvalid, StoreUnavailable

@@ -6,7 +6,6 @@ the manifest lie, and how a second writer is told, is `ArchiveFiles`' (archive_f
 
 import ctypes
 import gc
-import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -33,6 +32,7 @@ from infra.adapters.archive.parquet import (
     parquet_of,
 )
 from infra.adapters.archive.proofs import Proofs, Stat
+from infra.adapters.archive.s3_url import s3_place
 from schemas.archive import NO_DIGEST, ArchiveFile, chained
 from schemas.errors import ArchiveDamaged, Problem, SettingsInvalid
 from schemas.event_columns import SCHEMA, originals
@@ -49,7 +49,6 @@ __all__ = [
     "read_manifest",
 ]
 
-_S3: Final = re.compile("s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(?:/(.*))?")
 _LOCAL_S: Final = 60.0
 
 
@@ -67,16 +66,14 @@ def archive_at(
     """
     if isinstance(location, Path) or "://" not in location:
         return ParquetArchive(Path(location), partitions)
-    found = _S3.fullmatch(location)
+    found = s3_place(location)
     if found is None:
         raise SettingsInvalid(f"the archive {location} is neither a folder nor s3://bucket/prefix")
     from infra.adapters.archive.copies import MOST_BYTES  # noqa: PLC0415
     from infra.adapters.archive.s3_files import S3Files  # noqa: PLC0415  # boto3 takes 0.2 s that a folder need not pay
 
     place = sha256(f"{endpoint or ''} {location.rstrip('/')}".encode()).hexdigest()[:12]
-    files = S3Files(
-        found[1], found[2] or "", copies / place, endpoint=endpoint, copies_bytes=copies_bytes or MOST_BYTES
-    )
+    files = S3Files(*found, copies / place, endpoint=endpoint, copies_bytes=copies_bytes or MOST_BYTES)
     return ParquetArchive(files, partitions)
 
 

@@ -2,17 +2,16 @@
 
 import errno
 import os
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from infra.adapters.archive.files import sync_folder, write_whole
+from infra.adapters.archive.s3_url import s3_place
 from infra.adapters.machine.disk import room_needed
+from infra.adapters.machine.durable_files import sync_folder, write_whole
 from schemas.backups import Objects
 from schemas.errors import SettingsInvalid, StoreUnavailable
 
-_S3: Final = re.compile("s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(?:/(.*))?")
 _ASIDE: Final = ".tmp"  # ends the name of what is not whole yet
 
 
@@ -20,19 +19,19 @@ def place_text(destination: str) -> str:
     """One spelling of a destination: an absolute path, or s3://bucket/prefix. Raises SettingsInvalid."""
     if "://" not in destination:
         return str(Path(destination).expanduser().absolute())
-    if _S3.fullmatch(destination) is None:
+    if s3_place(destination) is None:
         raise SettingsInvalid(f"the backup destination {destination} is neither a folder nor s3://bucket/prefix")
     return destination.rstrip("/")
 
 
 def objects_at(destination: str, endpoint: str | None = None) -> Objects:
     """The place a destination names (as `place_text` gives it). Opens nothing."""
-    found = _S3.fullmatch(destination)
+    found = s3_place(destination)
     if found is None:
         return FolderObjects(Path(destination))
     from infra.adapters.archive.s3_objects import S3Objects  # noqa: PLC0415  # boto3 takes 0.2 s that a folder need not pay
 
-    return S3Objects(found[1], found[2] or "", endpoint, "backup's", "the destination,")
+    return S3Objects(*found, endpoint, "backup's", "the destination,")
 
 
 class FolderObjects:

@@ -23,10 +23,10 @@ from typing import Final
 import msgspec
 import pyarrow as pa
 
-from infra.adapters.archive.files import sync_folder, write_whole
 from infra.adapters.backup.sealing import seal_object
 from infra.adapters.backup.store import BackupStore
 from infra.adapters.backup.wal_segments import end_segment
+from infra.adapters.machine.durable_files import sync_folder, write_whole
 from infra.adapters.postgres.database import Database
 from infra.adapters.postgres.embedded import WAL_OUT, server_account
 from schemas.backups import Until, is_due, wal_name, wal_object

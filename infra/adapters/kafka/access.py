@@ -3,15 +3,9 @@
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
-EVENTS: Final = "events"
-INBOX: Final = "inbox"
-PROFILE_CHANGES: Final = "profile-changes"
-SEGMENT_CHANGES: Final = "segment-changes"
-RISK_CHANGES: Final = "risk-changes"
-PROFILES: Final = "profiles"
-TOPICS: Final = (EVENTS, INBOX, PROFILE_CHANGES, SEGMENT_CHANGES, RISK_CHANGES, PROFILES)
+from schemas.topics import EVENTS as EVENTS  # noqa: PLC0414  # the worker takes it from here
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,10 @@ from typing import Final
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
-from infra.adapters.kafka.access import INBOX, KafkaAccess
+from infra.adapters.kafka.access import KafkaAccess
 from infra.adapters.kafka.offsets import Offsets
 from infra.adapters.kafka.trouble import Trouble, shared_config, unavailable
+from schemas.topics import INBOX
 
 ASK_S: Final = 5.0
 

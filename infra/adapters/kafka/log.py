@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Iterable, Sequence
 
-from infra.adapters.kafka.access import EVENTS, KafkaAccess
+from infra.adapters.kafka.access import KafkaAccess
 from infra.adapters.kafka.growth import PartitionCount
 from infra.adapters.kafka.offsets import Offsets
 from infra.adapters.kafka.producing import AckedProducer, Placed
 from infra.adapters.kafka.reading import TopicReader
 from schemas.failpoints import failpoint
 from schemas.record import Pending, Stored, partition_of
+from schemas.topics import EVENTS
 
 
 class KafkaLog:

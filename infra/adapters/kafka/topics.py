@@ -9,19 +9,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, Literal, NamedTuple, Protocol
 
-from infra.adapters.kafka.access import (
-    EVENTS,
-    INBOX,
-    PROFILE_CHANGES,
-    PROFILES,
-    RISK_CHANGES,
-    SEGMENT_CHANGES,
-    TOPICS,
-    KafkaAccess,
-)
+from infra.adapters.kafka.access import KafkaAccess
 from infra.adapters.kafka.producing import MAX_RECORD_BYTES
 from infra.adapters.kafka.trouble import REFUSED, reach
 from schemas.errors import Problem, ServiceFailed, StoreUnavailable
+from schemas.topics import EVENTS, INBOX, PROFILE_CHANGES, PROFILES, RISK_CHANGES, SEGMENT_CHANGES, TOPICS
 
 ANSWER_MS: Final = 10_000
 REACH_S: Final = 5.0

@@ -7,9 +7,10 @@ from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin import ConfigResource as _ConfigResource  # type: ignore[attr-defined]  # not in their stubs
 
-from infra.adapters.kafka.access import EVENTS, PROFILE_CHANGES, PROFILES, RISK_CHANGES, SEGMENT_CHANGES, KafkaAccess
+from infra.adapters.kafka.access import KafkaAccess
 from infra.adapters.kafka.trouble import Trouble, shared_config, unavailable
 from schemas.errors import StoreUnavailable
+from schemas.topics import EVENTS, PROFILE_CHANGES, PROFILES, RISK_CHANGES, SEGMENT_CHANGES
 
 ConfigResource: Final[Any] = _ConfigResource
 ASK_S: Final = 1.5

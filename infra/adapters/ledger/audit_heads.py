@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from infra.adapters.archive.files import sync_folder
+from infra.adapters.machine.durable_files import sync_folder
 from infra.adapters.machine.private_files import make_folder
 from schemas.audit import HEAD, Head, head_code
 

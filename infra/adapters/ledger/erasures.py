@@ -13,7 +13,7 @@ from typing import Final
 
 import msgspec
 
-from infra.adapters.archive.files import sync_folder, write_whole
+from infra.adapters.machine.durable_files import sync_folder, write_whole
 from infra.adapters.machine.private_files import make_folder
 from schemas.erasures import Erasure
 

@@ -1,26 +1,28 @@
 """A bounded memory of what was looked up last."""
 
+from collections import OrderedDict
+
 
 class Recent:
-    """About the last `entries` used, by two generations: cheaper than an ordered dict, and as good here."""
+    """The last `entries` used. One thread at a time."""
 
-    __slots__ = ("_half", "_old", "_young")
+    __slots__ = ("_entries", "_most")
 
     def __init__(self, entries: int) -> None:
-        self._half = max(1, entries // 2)
-        self._young: dict[bytes, bytes] = {}
-        self._old: dict[bytes, bytes] = {}
+        self._most = entries
+        self._entries: OrderedDict[bytes, bytes] = OrderedDict()
 
     def get(self, key: bytes) -> bytes | None:
-        value = self._young.get(key)
-        if value is None and (value := self._old.get(key)) is not None:
-            self.put(key, value)
+        value = self._entries.get(key)
+        if value is not None:
+            self._entries.move_to_end(key)
         return value
 
     def put(self, key: bytes, value: bytes) -> None:
-        if len(self._young) >= self._half:
-            self._old, self._young = self._young, {}
-        self._young[key] = value
+        self._entries[key] = value
+        self._entries.move_to_end(key)
+        if len(self._entries) > self._most:
+            self._entries.popitem(last=False)
 
     def clear(self) -> None:
-        self._young, self._old = {}, {}
+        self._entries.clear()

@@ -201,11 +201,7 @@ class PostgresControl:
                 " and to_regclass('profiles_r' || revision) is not null"
             )
             for (revision,) in cursor.fetchall():
-                cursor.execute("select drop_revision_tables(%s)", (revision,))
-                postgres_members.forget(cursor, revision)
-                cursor.execute("delete from progress where revision = %s", (revision,))
-                cursor.execute("delete from marks where revision = %s", (revision,))
-                forget_figures(cursor, revision)
+                _forget(cursor, revision)
 
     def save_watermarks(self, revision: int, watermarks: Sequence[int]) -> None:
         with self._database.transaction() as cursor:
@@ -334,6 +330,11 @@ def _drop(cursor: Cursor, revision: int, state: str, message: str) -> None:
         "update revisions set state = %s, message = %s where revision = %s and state = 'building'",
         (state, message, revision),
     )
+    _forget(cursor, revision)
+
+
+def _forget(cursor: Cursor, revision: int) -> None:
+    """All that is kept by revision, but for its row and the feed."""
     cursor.execute("select drop_revision_tables(%s)", (revision,))
     postgres_members.forget(cursor, revision)
     cursor.execute("delete from progress where revision = %s", (revision,))

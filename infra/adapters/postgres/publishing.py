@@ -12,6 +12,7 @@ import psycopg2.errors
 from psycopg2.extensions import cursor as Cursor
 
 from infra.adapters.postgres.database import Dedicated, Uuids
+from infra.adapters.postgres.profile_reads import DECIDED, OWNED, profile_read
 from schemas.errors import ProgressConflict, RevisionReplaced, StoreUnavailable
 from schemas.publishing import Place
 from schemas.reads import ChangeRow, ProfileRead
@@ -29,15 +30,11 @@ cross join lateral (
 order by b.seq, c.idx limit %(limit)s
 """
 _LIVE: Final = "select revision from revisions where state = 'live'"
-_PROFILES: Final = """
-select (select revision from revisions where state = 'live'), p.profile_id, p.version, p.state, p.segments, p.lifecycle,
-    p.risk, p.reasons, p.first_us, p.last_us, p.event_count, m.tokens, m.kinds
+_PROFILES: Final = f"""
+select (select revision from revisions where state = 'live'), p.profile_id, {DECIDED}
 from (select 1) one
-left join profiles_r{revision} p on p.profile_id = any(%s)
-left join lateral (
-    select array_agg(o.token order by o.first_us, o.token) tokens,
-        array_agg(o.kind order by o.first_us, o.token) kinds
-    from tokens o where o.profile_id = p.profile_id) m on true
+left join profiles_r{{revision}} p on p.profile_id = any(%s)
+{OWNED}
 """
 
 
@@ -97,7 +94,7 @@ class PostgresPublishing:
             rows = cursor.fetchall()
         if rows[0][0] != revision:
             raise RevisionReplaced(f"revision {revision} is not live any more", retry_after_s=1)
-        return [_profile(row[1:]) for row in rows if row[1] is not None]
+        return [profile_read(row[1:]) for row in rows if row[1] is not None]
 
     def settle(self) -> None:
         with self._asking() as cursor:  # a commit that waits for the disk, and so for all that was committed before
@@ -140,12 +137,3 @@ def _one(cursor: Cursor) -> Any:
     row = cursor.fetchone()
     assert row is not None, "the statement gives one row"
     return row[0]
-
-
-def _profile(row: Sequence[Any]) -> ProfileRead:
-    owner, version, state, mask, stage, risk, reasons, first, last, count, tokens, kinds = row
-    return ProfileRead(
-        *(owner, version, bytes(state), int.from_bytes(bytes(mask), "little"), stage, risk),
-        *([(code, points) for code, points in reasons], first, last, count),
-        list(zip(tokens or (), kinds or (), strict=True)),
-    )

@@ -21,6 +21,7 @@ from infra.adapters.postgres.database import Database, Dedicated, Uuid, Uuids, m
 from infra.adapters.postgres.figures import read_figures
 from infra.adapters.postgres.hits import search_newest
 from infra.adapters.postgres.log_order import LogOrder
+from infra.adapters.postgres.profile_reads import DECIDED, OWNED, profile_read
 from schemas.errors import ConnectionsInUse, DiskFull, RevisionReplaced, StoreUnavailable
 from schemas.figures import Figures, Window
 from schemas.reads import (
@@ -42,27 +43,19 @@ POLL_S: Final = 0.2  # how late the bell is when a notification is lost
 Rows = list[tuple[Any, ...]]
 Params = Sequence[Any] | Mapping[str, Any]
 
-_PROFILE: Final = """
+_PROFILE: Final = f"""
 select (select revision from revisions where state = 'live'),
     exists (select from erased_tokens where token = $1),
-    t.profile_id, p.version, p.state, p.segments, p.lifecycle, p.risk, p.reasons, p.first_us, p.last_us, p.event_count,
-    m.tokens, m.kinds
+    t.profile_id, {DECIDED}
 from (select 1) one
 left join tokens t on t.token = $1
-left join profiles_r{revision} p on p.profile_id = t.profile_id
-left join lateral (
-    select array_agg(o.token order by o.first_us, o.token) tokens,
-        array_agg(o.kind order by o.first_us, o.token) kinds
-    from tokens o where o.profile_id = p.profile_id) m on true
+left join profiles_r{{revision}} p on p.profile_id = t.profile_id
+{OWNED}
 """
-_PROFILES: Final = """
-select p.profile_id, p.version, p.state, p.segments, p.lifecycle, p.risk, p.reasons, p.first_us, p.last_us,
-    p.event_count, m.tokens, m.kinds
-from profiles_r{revision} p
-left join lateral (
-    select array_agg(o.token order by o.first_us, o.token) tokens,
-        array_agg(o.kind order by o.first_us, o.token) kinds
-    from tokens o where o.profile_id = p.profile_id) m on true
+_PROFILES: Final = f"""
+select p.profile_id, {DECIDED}
+from profiles_r{{revision}} p
+{OWNED}
 where p.profile_id = any(%s)
 """
 _CHANGES: Final = """
@@ -224,30 +217,18 @@ class PostgresReads:
         number = int(revision)
         with _of_revision(number):
             rows = self._connections.prepared(f"profile_r{number}", _PROFILE.format(revision=number), token)
-        live, erased, owner, version, state, mask, stage, risk, reasons, first, last, count, tokens, kinds = rows[0]
+        live, erased, owner, version, *_ = rows[0]
         if live is None:
             raise StoreUnavailable("no definitions are live yet: the worker has not started", retry_after_s=1)
         if version is None:
             return Found(live, erased, owner, None)
-        read = ProfileRead(
-            *(owner, version, bytes(state), int.from_bytes(bytes(mask), "little"), stage, risk),
-            *([(code, points) for code, points in reasons], first, last, count),
-            list(zip(tokens or (), kinds or (), strict=True)),
-        )
-        return Found(live, erased, owner, read)
+        return Found(live, erased, owner, profile_read(rows[0][2:]))
 
     def profiles(self, revision: int, profile_ids: Sequence[bytes]) -> list[ProfileRead]:
         ids = list(profile_ids)
         if not ids:
             return []
-        found = {}
-        for row in self._revision_rows(revision, _PROFILES, (Uuids(ids),)):
-            owner, version, state, mask, stage, risk, reasons, first, last, count, tokens, kinds = row
-            found[owner] = ProfileRead(
-                *(owner, version, bytes(state), int.from_bytes(bytes(mask), "little"), stage, risk),
-                *([(code, points) for code, points in reasons], first, last, count),
-                list(zip(tokens or (), kinds or (), strict=True)),
-            )
+        found = {row[0]: profile_read(row) for row in self._revision_rows(revision, _PROFILES, (Uuids(ids),))}
         return [found[key] for key in ids if key in found]
 
     def owners(self, tokens: Sequence[bytes]) -> list[bytes]:

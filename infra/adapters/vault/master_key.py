@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from infra.adapters.machine.durable_files import sync_folder
 from infra.adapters.machine.private_files import make_folder
 from schemas.errors import MasterKeyWrong
 
@@ -71,7 +72,7 @@ def replace_key(path: Path, key: bytes) -> None:
     making.unlink(missing_ok=True)
     _write(making, key)
     making.rename(path)
-    _sync(path.parent)
+    sync_folder(path.parent)
 
 
 def _base64(text: str) -> bytes:
@@ -90,7 +91,7 @@ def make_key(path: Path) -> bytes:
     except FileExistsError:
         key = parse(path.read_text(encoding="ascii"), str(path))
     making.unlink()
-    _sync(path.parent)
+    sync_folder(path.parent)
     return key
 
 
@@ -98,14 +99,6 @@ def _write(path: Path, key: bytes) -> None:
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
         os.write(handle, key.hex().encode() + b"\n")
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
         os.fsync(handle)
     finally:
         os.close(handle)

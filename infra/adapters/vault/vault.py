@@ -29,7 +29,7 @@ from schemas.errors import ConnectionsInUse, DiskFull, KeyMissing, SealBroken, S
 from schemas.failpoints import failpoint
 from schemas.ports import OpenIdentifier
 
-ENTRIES: Final = 200_000  # about 350 bytes each
+ENTRIES: Final = 160_000  # about 450 bytes each
 HASH_BYTES: Final = 16
 _VALUE_AAD: Final = b"value"
 _TRIES: Final = 5

@@ -8,17 +8,17 @@ error of it is a 503 for every request of the group.
 import asyncio
 import logging
 import threading
-from collections.abc import Awaitable, Callable, MutableMapping, MutableSequence, Sequence
+from collections.abc import Callable, MutableSequence, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from math import ceil
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
-from infra.app.databases import database_of
+from starlette.types import Receive, Scope, Send
+
 from infra.app.log import log_of
-from infra.app.vault import vault_of
 from ingest.accept.accept import Accepted, Acceptor
 from ingest.accept.canonical import MAX_BODY_BYTES
 from ingest.requests.bodies import call_of
@@ -35,10 +35,6 @@ if TYPE_CHECKING:
     from infra.adapters.machine.shared_buckets import SharedBuckets
     from infra.app.session import Session
 
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
 
 _READ: Final = {
     name.encode(): name
@@ -451,20 +447,14 @@ async def _send(send: Send, reply: Reply) -> None:
 
 
 def build_door(session: "Session", meter: "Meter", buckets: "SharedBuckets") -> Door:
-    """The door on a session's vault, log and databases. The caller holds the vault's lease."""
+    """The door on a session's vault, whose lease is held from now on, log and databases."""
     from infra.adapters.machine.meter import EDGES  # noqa: PLC0415
-    from infra.adapters.phones import Phones  # noqa: PLC0415  # 0.1 s that importing this module need not cost
     from infra.adapters.postgres.dead_letters import PostgresDeadLetters  # noqa: PLC0415
-    from infra.adapters.postgres.record_gate import RecordGate  # noqa: PLC0415
     from infra.adapters.postgres.sources import PostgresSources  # noqa: PLC0415
-    from schemas.identifiers import normalise  # noqa: PLC0415
+    from infra.app.accepting import acceptor_of  # noqa: PLC0415  # phonenumbers takes 0.1 s to import
 
-    vault = vault_of(session)
-    gate = RecordGate(database_of(session, "touchfold record gate"))
-    phones = partial(normalise, phone=Phones(session.region))
-    acceptor = Acceptor(vault, vault, phones, vault.daily_token, version=gate.version)
     return Door(
-        acceptor,
+        acceptor_of(session),
         PostgresSources(session.dsn, unknown=session.unknown_clear),
         log_of(session),
         PostgresDeadLetters(session.dsn),

@@ -6,11 +6,13 @@ A token of any role may read it: it names no person. What PostgreSQL knows is as
 import json
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, nullcontext
 from datetime import datetime
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Final
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from infra.adapters.backup.notes import BackupNotes
 from infra.adapters.machine.deadline import Timely
@@ -22,18 +24,17 @@ from infra.adapters.postgres.reads import PerThread
 from infra.adapters.postgres.roles import roles, unpublished
 from infra.app.lags import oldest_unarchived_s
 from infra.app.log import log_of
+from infra.drivers.http.asgi import answer
+from infra.drivers.http.exposition import CONTENT_TYPE, Labels, Told, counter, families, gauge, histogram, text_of
 from schemas.errors import StoreUnavailable, TouchfoldError, Unauthorized
 from schemas.waits import Waiting
 
 if TYPE_CHECKING:
+    from prometheus_client import Metric
+
     from infra.adapters.kafka.access import KafkaAccess
     from infra.drivers.http.api.core import Api
 
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 FRESH_S: Final = 1.0
 DOOR_EDGE: Final = EDGES.index("door")
@@ -50,58 +51,64 @@ select (select count(*) from jobs where kind = 'erase' and finished_at is not nu
     current_setting('max_connections')::integer
 """
 _LETTERS: Final = "select stage, count(*) from dead_letters where state = 'open' group by stage order by stage"
-HELP: Final[Mapping[str, tuple[str, str]]] = {
-    "events_accepted_total": ("counter", "Records in the log: accepted and durable"),
-    "events_applied_total": ("counter", "Records of the log that are folded"),
-    "events_decided_total": ("counter", "Records of the log that are decided"),
-    "events_archived_total": ("counter", "Records of the log that are in the archive"),
-    "lag_events": ("gauge", "Records accepted and not yet decided"),
-    "partition_lag_events": ("gauge", "Records accepted and not yet applied, by partition"),
-    "archive_lag_events": ("gauge", "Records accepted that no file of the archive holds; absent: not known"),
-    "archive_lag_seconds": ("gauge", "Age of the oldest record that no file of the archive holds; absent: not known"),
-    "inbox_lag_records": ("gauge", "Records of the inbox topic that nobody has taken; absent: not known, or no Kafka"),
-    "unpublished_changes": ("gauge", "Changes that no topic has yet, counted to 100,000; absent: no Kafka"),
-    "unpublished_age_seconds": ("gauge", "Age of the oldest change that no topic has yet; absent: none waits"),
-    "role_processes": ("gauge", "Processes of a cluster that live, by role"),
-    "role_processes_silent": ("gauge", "Processes that ended without a word and were not started again, by role"),
-    "role_heartbeat_age_seconds": ("gauge", "The oldest sign of life of a process that should be there, by role"),
-    "watermark_age_seconds": ("gauge", "How far the oldest partition's watermark is behind the clock"),
-    "worker_heartbeat_age_seconds": ("gauge", "Since the worker last spoke to PostgreSQL; absent: it is not there"),
-    "partition_waiting_offset": ("gauge", "Where a partition waits at a record that cannot be read yet, by partition"),
-    "partition_waiting_seconds": ("gauge", "For how long it has been waiting, by partition"),
-    "dead_letters_open": ("gauge", "Dead letters that wait for somebody, by stage"),
-    "erasures_total": ("counter", "Persons erased"),
-    "erased_identifiers": ("gauge", "Identifiers that are refused or read as erased"),
-    "changes_total": ("counter", "Numbered transactions of the change feed"),
-    "audit_entries_total": ("counter", "Entries of the audit log"),
-    "sessions_open": ("gauge", "Sessions of the pages that are not ended"),
-    "profiles": ("gauge", "Profiles, as PostgreSQL estimates them"),
-    "timers_due": ("gauge", "Profiles whose next decision is due within a day"),
-    "search_waiting": ("gauge", "Profiles that the search index has yet to take"),
-    "revision_building_ratio": ("gauge", "Share done of the revision that is being built; absent: none is"),
-    "database_backends": ("gauge", "Connections that PostgreSQL serves now, whoever's"),
-    "database_backends_most": ("gauge", "Connections that PostgreSQL takes at most: max_connections"),
-    "connections_in_use": ("gauge", "Connections of the answering HTTP process in use, by database"),
-    "connections_most": ("gauge", "Connections that this process may have in its pool, by database"),
-    "connections_waiting": ("gauge", "Threads of this process that wait for a connection, by database"),
-    "connections_refused_total": ("counter", "Times that none came free within the deadline, by database"),
-    "database_bytes": ("gauge", "Size of the main database"),
-    "archive_bytes": ("gauge", "Size of the archive's Parquet files"),
-    "archive_files": ("gauge", "Parquet files of the archive; absent: it cannot be read"),
-    "archive_merges_waiting": ("gauge", "Files of the archive that wait to be merged"),
-    "backup_age_seconds": ("gauge", "Since the newest whole backup was begun; absent: there is none"),
-    "backup_wal_age_seconds": ("gauge", "Since the instant up to which WAL is in the backup; absent: there is none"),
-    "backup_oldest_age_seconds": ("gauge", "Age of the oldest copy that is kept; absent: there is none"),
-    "backup_last_seconds": ("gauge", "How long the newest backup took; absent: there is none"),
-    "backup_last_bytes": ("gauge", "Size of the newest backup; absent: there is none"),
-    "archive_rewrites_waiting": ("gauge", "Files of the archive whose columns follow older declarations"),
-    "disk_free_ratio": ("gauge", "Free share of the disk; the door stops at its reserve, 0.05 of most disks"),
-    "vault_lease": ("gauge", "1 when this process holds the vault's lease"),
-    "up": ("gauge", "1 when PostgreSQL and the log answer"),
-    "door_requests_total": ("counter", "Requests of the door that were answered"),
-    "door_events_total": ("counter", "Events of the door, by what became of them"),
-    "refused_requests_total": ("counter", "Requests answered with an error, by edge and status"),
-    "request_seconds": ("histogram", "Time to the answer, by edge; waiting for changes left out"),
+HELP: Final[Mapping[str, Told]] = {
+    "events_accepted_total": counter("Records in the log: accepted and durable"),
+    "events_applied_total": counter("Records of the log that are folded"),
+    "events_decided_total": counter("Records of the log that are decided"),
+    "events_archived_total": counter("Records of the log that are in the archive"),
+    "lag_events": gauge("Records accepted and not yet decided"),
+    "partition_lag_events": gauge("Records accepted and not yet applied, by partition", ("partition",)),
+    "archive_lag_events": gauge("Records accepted that no file of the archive holds; absent: not known"),
+    "archive_lag_seconds": gauge("Age of the oldest record that no file of the archive holds; absent: not known"),
+    "inbox_lag_records": gauge("Records of the inbox topic that nobody has taken; absent: not known, or no Kafka"),
+    "unpublished_changes": gauge("Changes that no topic has yet, counted to 100,000; absent: no Kafka"),
+    "unpublished_age_seconds": gauge("Age of the oldest change that no topic has yet; absent: none waits"),
+    "role_processes": gauge("Processes of a cluster that live, by role", ("role",)),
+    "role_processes_silent": gauge(
+        "Processes that ended without a word and were not started again, by role", ("role",)
+    ),
+    "role_heartbeat_age_seconds": gauge(
+        "The oldest sign of life of a process that should be there, by role", ("role",)
+    ),
+    "watermark_age_seconds": gauge("How far the oldest partition's watermark is behind the clock"),
+    "worker_heartbeat_age_seconds": gauge("Since the worker last spoke to PostgreSQL; absent: it is not there"),
+    "partition_waiting_offset": gauge(
+        "Where a partition waits at a record that cannot be read yet, by partition", ("partition", "reader")
+    ),
+    "partition_waiting_seconds": gauge("For how long it has been waiting, by partition", ("partition", "reader")),
+    "dead_letters_open": gauge("Dead letters that wait for somebody, by stage", ("stage",)),
+    "erasures_total": counter("Persons erased"),
+    "erased_identifiers": gauge("Identifiers that are refused or read as erased"),
+    "changes_total": counter("Numbered transactions of the change feed"),
+    "audit_entries_total": counter("Entries of the audit log"),
+    "sessions_open": gauge("Sessions of the pages that are not ended"),
+    "profiles": gauge("Profiles, as PostgreSQL estimates them"),
+    "timers_due": gauge("Profiles whose next decision is due within a day"),
+    "search_waiting": gauge("Profiles that the search index has yet to take"),
+    "revision_building_ratio": gauge("Share done of the revision that is being built; absent: none is"),
+    "database_backends": gauge("Connections that PostgreSQL serves now, whoever's"),
+    "database_backends_most": gauge("Connections that PostgreSQL takes at most: max_connections"),
+    "connections_in_use": gauge("Connections of the answering HTTP process in use, by database", ("database",)),
+    "connections_most": gauge("Connections that this process may have in its pool, by database", ("database",)),
+    "connections_waiting": gauge("Threads of this process that wait for a connection, by database", ("database",)),
+    "connections_refused_total": counter("Times that none came free within the deadline, by database", ("database",)),
+    "database_bytes": gauge("Size of the main database"),
+    "archive_bytes": gauge("Size of the archive's Parquet files"),
+    "archive_files": gauge("Parquet files of the archive; absent: it cannot be read"),
+    "archive_merges_waiting": gauge("Files of the archive that wait to be merged"),
+    "backup_age_seconds": gauge("Since the newest whole backup was begun; absent: there is none"),
+    "backup_wal_age_seconds": gauge("Since the instant up to which WAL is in the backup; absent: there is none"),
+    "backup_oldest_age_seconds": gauge("Age of the oldest copy that is kept; absent: there is none"),
+    "backup_last_seconds": gauge("How long the newest backup took; absent: there is none"),
+    "backup_last_bytes": gauge("Size of the newest backup; absent: there is none"),
+    "archive_rewrites_waiting": gauge("Files of the archive whose columns follow older declarations"),
+    "disk_free_ratio": gauge("Free share of the disk; the door stops at its reserve, 0.05 of most disks"),
+    "vault_lease": gauge("1 when this process holds the vault's lease"),
+    "up": gauge("1 when PostgreSQL and the log answer"),
+    "door_requests_total": counter("Requests of the door that were answered"),
+    "door_events_total": counter("Events of the door, by what became of them", ("result",)),
+    "refused_requests_total": counter("Requests answered with an error, by edge and status", ("edge", "status")),
+    "request_seconds": Told("histogram", "Time to the answer, by edge; waiting for changes left out", ("edge",)),
 }
 
 
@@ -122,7 +129,7 @@ class Metrics:
 
     # --- counting --------------------------------------------------------------------------------------------------
 
-    def timed_door(self, door: Application) -> Application:
+    def timed_door(self, door: ASGIApp) -> ASGIApp:
         """The door with its times; it counts its refusals itself."""
         observe, clock = self._meter.observe, time.perf_counter
 
@@ -135,7 +142,7 @@ class Metrics:
 
         return timed
 
-    def timed_api(self, api: Application) -> Application:
+    def timed_api(self, api: ASGIApp) -> ASGIApp:
         """The API with its times and refusals."""
         meter, clock = self._meter, time.perf_counter
 
@@ -167,9 +174,9 @@ class Metrics:
             headers = [(b"www-authenticate", b"Bearer")] if err.status == 401 else []
             if err.retry_after_s is not None:
                 headers.append((b"retry-after", str(err.retry_after_s).encode()))
-            await _answer(send, err.status, json.dumps(err.body()).encode(), b"application/json", headers)
+            await answer(send, err.status, json.dumps(err.body()).encode(), b"application/json", *headers)
             return
-        await _answer(send, 200, text.encode(), b"text/plain; version=0.0.4; charset=utf-8", [])
+        await answer(send, 200, text, CONTENT_TYPE.encode())
 
     async def _check(self, scope: Scope) -> None:
         """Raises Unauthorized, TooMany."""
@@ -179,9 +186,9 @@ class Metrics:
         if await self._api.known(shown, by_cookie=False, scope=scope) is None:
             raise Unauthorized("send the header Authorization: Bearer TOKEN (`touchfold token create --role service`)")
 
-    def text(self) -> str:
+    def text(self) -> bytes:
         """All of it."""
-        return "".join(f"{line}\n" for line in (*_lines(self._look()), *_counted(self._meter.totals())))
+        return text_of((*families(HELP, self._look()), *_counted(self._meter.totals())))
 
     def close(self) -> None:
         self._connections.close()
@@ -209,9 +216,7 @@ class Metrics:
             "events_decided_total": decided,
             "events_archived_total": state["archived"],
             "lag_events": state["accepted"] - decided,
-            "partition_lag_events": {
-                ("partition", str(number)): lag for number, lag in enumerate(state["partition_lags"])
-            },
+            "partition_lag_events": {(str(number),): lag for number, lag in enumerate(state["partition_lags"])},
             **self._archive_lag(state),
             **self._of_cluster(),
             **self._of_backups(),
@@ -223,7 +228,7 @@ class Metrics:
                 for each in waits
                 if each.since is not None
             },
-            "dead_letters_open": {("stage", stage): count for stage, count in letters.items()} or 0,
+            "dead_letters_open": {(stage,): count for stage, count in letters.items()} or 0,
             "erasures_total": int(erasures),
             "erased_identifiers": state["erased"],
             "changes_total": int(feed),
@@ -287,14 +292,14 @@ class Metrics:
             return {}
         with closing(Database(self._api.session.dsn, "touchfold metrics")) as database:
             found, waiting = roles(database), unpublished(database)
-        ages = {("role", role): each.oldest_s for role, each in found.items() if each.oldest_s is not None}
+        ages = {(role,): each.oldest_s for role, each in found.items() if each.oldest_s is not None}
         return {
             "inbox_lag_records": self._inbox.get(),
             "unpublished_changes": waiting.changes,
             "unpublished_age_seconds": waiting.oldest_s,
-            "role_processes": {("role", role): each.alive for role, each in found.items()},
-            "role_processes_silent": {("role", role): each.silent for role, each in found.items()},
-            "role_heartbeat_age_seconds": {label: round(age, 1) for label, age in ages.items()} or None,
+            "role_processes": {(role,): each.alive for role, each in found.items()},
+            "role_processes_silent": {(role,): each.silent for role, each in found.items()},
+            "role_heartbeat_age_seconds": {label: round(age, 1) for label, age in ages.items()},
         }
 
 
@@ -314,54 +319,27 @@ def _pools() -> dict[str, Any]:
         "connections_refused_total": [each.refused for each in pools],
     }
     return {
-        name: {("database", pool.database): value for pool, value in zip(pools, values, strict=True)}
+        name: {(pool.database,): value for pool, value in zip(pools, values, strict=True)}
         for name, values in told.items()
     }
 
 
 def _labelled(each: Waiting) -> tuple[str, str]:
-    return "partition", f'{each.wait.partition}",reader="{each.reader}'
+    return str(each.wait.partition), each.reader
 
 
-def _lines(found: Mapping[str, Any]) -> Iterator[str]:
-    for name, value in found.items():
-        if value is None:
-            continue
-        yield from _head(name)
-        if isinstance(value, Mapping):
-            yield from (f'touchfold_{name}{{{label}="{text}"}} {count}' for (label, text), count in value.items())
-        else:
-            yield f"touchfold_{name} {value}"
-
-
-def _counted(totals: Totals) -> Iterator[str]:
-    yield from _head("door_requests_total")
-    yield f"touchfold_door_requests_total {totals.door['requests']}"
-    yield from _head("door_events_total")
-    for result in ("accepted", "dead_letters", "suppressed"):
-        yield f'touchfold_door_events_total{{result="{result}"}} {totals.door[result]}'
-    yield from _head("refused_requests_total")
-    for (edge, status), count in totals.refused.items():
-        yield f'touchfold_refused_requests_total{{edge="{edge}",status="{status}"}} {count}'
-    yield from _head("request_seconds")
-    for edge, latency in totals.latency.items():
-        summed = list(accumulate(latency.counts))
-        for bound, count in zip((*BUCKETS, "+Inf"), summed, strict=True):
-            yield f'touchfold_request_seconds_bucket{{edge="{edge}",le="{bound}"}} {count}'
-        yield f'touchfold_request_seconds_sum{{edge="{edge}"}} {latency.seconds:.6f}'
-        yield f'touchfold_request_seconds_count{{edge="{edge}"}} {summed[-1]}'
-
-
-def _head(name: str) -> Iterator[str]:
-    kind, text = HELP[name]
-    yield f"# HELP touchfold_{name} {text}"
-    yield f"# TYPE touchfold_{name} {kind}"
-
-
-async def _answer(
-    send: Send, status: int, body: bytes, content_type: bytes, headers: list[tuple[bytes, bytes]]
-) -> None:
-    length = (b"content-length", str(len(body)).encode())
-    start = [(b"content-type", content_type), length, (b"cache-control", b"no-store"), *headers]
-    await send({"type": "http.response.start", "status": status, "headers": start})
-    await send({"type": "http.response.body", "body": body})
+def _counted(totals: Totals) -> Iterator["Metric"]:
+    yield from families(
+        HELP,
+        {
+            "door_requests_total": totals.door["requests"],
+            "door_events_total": {(each,): totals.door[each] for each in ("accepted", "dead_letters", "suppressed")},
+            "refused_requests_total": {(edge, str(status)): count for (edge, status), count in totals.refused.items()},
+        },
+    )
+    bounds = (*map(str, BUCKETS), "+Inf")
+    taken: dict[Labels, tuple[dict[str, int], float]] = {
+        (edge,): (dict(zip(bounds, accumulate(latency.counts), strict=True)), latency.seconds)
+        for edge, latency in totals.latency.items()
+    }
+    yield histogram("request_seconds", HELP["request_seconds"], taken)

@@ -5,19 +5,18 @@ A slow page thus never holds the door, and any number of door processes serves t
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
+from starlette.types import Receive, Scope, Send
+
+from infra.drivers.http.asgi import answer
 from infra.drivers.http.client_address import Proxies
 
 if TYPE_CHECKING:
     import httpx
 
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
 
 TIMEOUT_S: Final = 60.0
 CONNECT_S: Final = 10.0  # the supervisor listens, so a connection waits while the UI starts again
@@ -40,6 +39,8 @@ _AWAY: Final = (
     b"</p></body></html>"
 )
 _log = logging.getLogger("touchfold.ui")
+
+_SECURITY: Final = ((b"x-content-type-options", b"nosniff"), (b"x-frame-options", b"DENY"))
 
 
 class UiProxy:
@@ -77,7 +78,7 @@ class UiProxy:
         try:
             body = await _body(receive) if has_body else None
         except _TooLarge:
-            await _answer(send, 413, b"Too large", b"text/plain", b"close")
+            await answer(send, 413, b"Too large", b"text/plain", *_SECURITY, (b"connection", b"close"))
             return
         except _Gone:
             return
@@ -89,22 +90,22 @@ class UiProxy:
             extensions={"timeout": httpx.Timeout(TIMEOUT_S, connect=CONNECT_S).as_dict()},
         )
         try:
-            answer = await self._ask(request, again=not has_body)
+            found = await self._ask(request, again=not has_body)
         except httpx.HTTPError as err:
             _log.warning("the UI does not answer: %s", type(err).__name__)
-            await _answer(send, 503, _AWAY, b"text/html; charset=utf-8")
+            await answer(send, 503, _AWAY, b"text/html; charset=utf-8", *_SECURITY, (b"retry-after", b"2"))
             return
         try:
-            kept = [(name.lower(), value) for name, value in answer.headers.raw if name.lower() not in _HOP]
-            await send({"type": "http.response.start", "status": answer.status_code, "headers": kept})
+            kept = [(name.lower(), value) for name, value in found.headers.raw if name.lower() not in _HOP]
+            await send({"type": "http.response.start", "status": found.status_code, "headers": kept})
             # The UI going away in the middle raises here, and the client sees that its answer broke off.
-            async for part in answer.stream:  # type: ignore[union-attr]  # of an async transport
+            async for part in found.stream:  # type: ignore[union-attr]  # of an async transport
                 await send({"type": "http.response.body", "body": part, "more_body": True})
             await send({"type": "http.response.body", "body": b""})
         except httpx.HTTPError as err:
             raise ConnectionAbortedError("the UI went away in the middle of an answer") from err
         finally:
-            await answer.aclose()
+            await found.aclose()
 
     async def _ask(self, request: "httpx.Request", *, again: bool) -> "httpx.Response":
         """Once more where the UI ended a kept connection just then. Raises httpx.HTTPError, _TooLarge."""
@@ -230,16 +231,3 @@ async def _body(receive: Receive) -> bytes:
             raise _TooLarge
         if not message.get("more_body"):
             return b"".join(parts)
-
-
-async def _answer(send: Send, status: int, body: bytes, content_type: bytes, connection: bytes = b"") -> None:
-    headers = [
-        (b"content-type", content_type), (b"content-length", str(len(body)).encode()), (b"cache-control", b"no-store"),
-        (b"x-content-type-options", b"nosniff"), (b"x-frame-options", b"DENY"),
-    ]  # fmt: skip
-    if status == 503:
-        headers.append((b"retry-after", b"2"))
-    if connection:
-        headers.append((b"connection", connection))
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})

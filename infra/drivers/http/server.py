@@ -9,13 +9,15 @@ import logging
 import socket
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import uvicorn
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from infra.app.vault import vault_of
+from infra.drivers.http.asgi import answer
 from infra.drivers.http.client_address import Proxies
 from infra.drivers.http.connections import BACKLOG, Connections, HandleRoom, Limits, raise_handle_limit
 from infra.drivers.http.health import Health
@@ -23,16 +25,12 @@ from infra.drivers.http.pages_proxy import MAX_MESSAGE, UiProxy
 from infra.drivers.http.protocol import bounded
 from infra.drivers.http.throttle import Throttle
 from infra.drivers.http.tls import HANDSHAKE_S, Certificate, certificate_of
+from infra.drivers.process.memory import settle_memory
 from schemas.errors import NotFound, TooMany
 
 if TYPE_CHECKING:
     from infra.app.session import Session
 
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 Closing = Callable[[], Awaitable[None]]
 
 GRACE_S: Final = 3  # of requests in flight when we stop; long polls end then
@@ -45,11 +43,11 @@ class Router:
 
     def __init__(
         self,
-        door: Application,
-        api: Application,
+        door: ASGIApp,
+        api: ASGIApp,
         health: Health,
-        metrics: Application,
-        ui: Application | None,
+        metrics: ASGIApp,
+        ui: ASGIApp | None,
         edges: str = "door,api",
         throttle: Throttle | None = None,
     ) -> None:
@@ -78,7 +76,7 @@ class Router:
             await (self._api if "api" in self._edges else _no_api)(scope, receive, send)
         elif path == "/health" and scope["method"] in {"GET", "HEAD"}:
             status, found = await asyncio.to_thread(self._health.answer)
-            await _answer(send, status, json.dumps(found).encode(), b"application/json")
+            await answer(send, status, json.dumps(found).encode(), b"application/json")
         elif path == "/metrics" and scope["method"] == "GET":
             await self._metrics(scope, receive, send)
         elif path.startswith(_DOOR_PATHS):
@@ -87,7 +85,7 @@ class Router:
             await self._ui(scope, receive, send)
         else:
             error = NotFound("nothing here: the door is /v1/…, the API /api/v1/…, the state /health")
-            await _answer(send, error.status, json.dumps(error.body()).encode(), b"application/json")
+            await answer(send, error.status, json.dumps(error.body()).encode(), b"application/json")
 
     def _slow_down(self, throttle: Throttle, scope: Scope, path: str) -> None:
         """Raises TooMany: for tries to sign in, and for what asks the API without saying who it is."""
@@ -115,15 +113,9 @@ async def _refuse(scope: Scope, send: Send, err: TooMany) -> None:
     again = (b"retry-after", str(err.retry_after_s).encode())
     if any(name == b"accept" and b"text/html" in value for name, value in scope["headers"]):
         page = _WAIT_PAGE.format(wait=err.retry_after_s).encode()
-        await _answer(send, err.status, page, b"text/html; charset=utf-8", again)
+        await answer(send, err.status, page, b"text/html; charset=utf-8", again)
     else:
-        await _answer(send, err.status, json.dumps(err.body()).encode(), b"application/json", again)
-
-
-async def _answer(send: Send, status: int, body: bytes, content_type: bytes, *more: tuple[bytes, bytes]) -> None:
-    headers = [(b"content-type", content_type), (b"content-length", str(len(body)).encode()), *more]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+        await answer(send, err.status, json.dumps(err.body()).encode(), b"application/json", again)
 
 
 async def _no_door(_scope: Scope, _receive: Receive, send: Send) -> None:
@@ -136,7 +128,7 @@ async def _no_api(_scope: Scope, _receive: Receive, send: Send) -> None:
 
 async def _elsewhere(send: Send, message: str) -> None:
     error = NotFound(message)
-    await _answer(send, error.status, json.dumps(error.body()).encode(), b"application/json")
+    await answer(send, error.status, json.dumps(error.body()).encode(), b"application/json")
 
 
 async def _no_websocket(_scope: Scope, receive: Receive, send: Send) -> None:
@@ -219,7 +211,7 @@ class StoppableServer(uvicorn.Server):
 
 
 def serve(
-    application: Application,
+    application: ASGIApp,
     stop: threading.Event,
     ready: Callable[[], None],
     listener: socket.socket,
@@ -272,7 +264,6 @@ def run(
     from infra.drivers.http.door import build_door  # noqa: PLC0415
     from infra.drivers.http.metrics import Metrics  # noqa: PLC0415
     from infra.drivers.http.throttle import throttle_of  # noqa: PLC0415
-    from infra.drivers.process.roles import settle_memory  # noqa: PLC0415
 
     raise_handle_limit()
     vault_of(session).hold_lease()

@@ -15,6 +15,9 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, Response
 
 from infra.app.vault import vault_of
+from infra.drivers.http.pages_proxy import MAX_MESSAGE, UI_KEEPS_S
+from infra.drivers.http.server import GRACE_S, StoppableServer
+from infra.drivers.process.memory import settle_memory
 
 if TYPE_CHECKING:
     from infra.app.session import Session
@@ -83,9 +86,6 @@ def _assets(app: FastAPI) -> None:
 
 def run(session: "Session", stop: threading.Event, ready: Callable[[], None], listener: socket.socket) -> None:
     """The role: serve until `stop`."""
-    from infra.drivers.http.pages_proxy import MAX_MESSAGE, UI_KEEPS_S  # noqa: PLC0415
-    from infra.drivers.http.server import GRACE_S, StoppableServer  # noqa: PLC0415
-    from infra.drivers.process.roles import settle_memory  # noqa: PLC0415
 
     vault_of(session).hold_lease()  # staff's events are sealed here
     application, close = build(session)

@@ -5,27 +5,21 @@ SameSite=Strict, a POST or a WebSocket must name our own origin, and one that na
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import suppress
 from html import escape
-from http.cookies import CookieError, SimpleCookie
-from typing import Any, Final
-from urllib.parse import parse_qs, quote, urlsplit
+from typing import Final
+from urllib.parse import parse_qs, quote
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from infra.adapters.postgres.people import LONGEST
+from infra.drivers.http.asgi import answer
 from infra.drivers.http.revocation import Watched
+from infra.drivers.http.session_cookie import is_ours, secret_in, set_cookie
 from infra.drivers.pages.services import Services, Viewer
-from infra.drivers.pages.shell import VIEWER
+from infra.drivers.pages.shell import FAREWELL_S, VIEWER
 from schemas.errors import StoreUnavailable, TouchfoldError
 
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-Application = Callable[[Scope, Receive, Send], Awaitable[None]]
-
-FAREWELL_S: Final = 0.2
-COOKIE: Final = "touchfold_session"
 MAX_FORM: Final = 10_000
 _OPEN: Final = ("/_nicegui/", "/assets/", "/favicon.ico")
 # NiceGUI writes its element tree as an inline script and Vue compiles templates: docs/decisions/0009-ui.md.
@@ -83,7 +77,7 @@ def broken_page() -> bytes:
 class Gate:
     """An ASGI application around the pages."""
 
-    def __init__(self, app: Application, services: Services) -> None:
+    def __init__(self, app: ASGIApp, services: Services) -> None:
         self._app = app
         self._services = services
 
@@ -203,7 +197,7 @@ class Gate:
             await self._services.run(lambda: self._services.people.sign_out(viewer.secret, now))
             with suppress(StoreUnavailable):  # it waits to be written; the session has ended all the same
                 await self._services.note(viewer, "signed.out")
-        await _redirect(send, "/sign-in", f"{COOKIE}=; Path=/; Max-Age=0; HttpOnly; SameSite=Strict")
+        await _redirect(send, "/sign-in", _cookie(scope, ""))
 
     async def _viewer(self, scope: Scope) -> Viewer | None:
         secret = _secret(scope)
@@ -247,25 +241,20 @@ class _Socket:
 
 
 def _secret(scope: Scope) -> str:
-    raw = dict(scope["headers"]).get(b"cookie", b"").decode("latin-1")
-    try:
-        found = SimpleCookie(raw).get(COOKIE)
-    except CookieError:
-        return ""
-    return found.value if found else ""
+    return secret_in(dict(scope["headers"]).get(b"cookie", b"").decode("latin-1"))
 
 
 def _cookie(scope: Scope, secret: str) -> str:
-    secure = "; Secure" if dict(scope["headers"]).get(b"x-forwarded-proto") == b"https" else ""
-    age = int(LONGEST.total_seconds())
-    return f"{COOKIE}={secret}; Path=/; Max-Age={age}; HttpOnly; SameSite=Strict{secure}"
+    """Of a session; without a secret it ends one."""
+    secure = dict(scope["headers"]).get(b"x-forwarded-proto") == b"https"
+    return set_cookie(secret, int(LONGEST.total_seconds()) if secret else 0, secure=secure)
 
 
 def _from_us(scope: Scope) -> bool:
     """Browsers name the origin of every POST and WebSocket; who names none is no browser, and is known by no cookie."""
     headers = dict(scope["headers"])
     origin, host = headers.get(b"origin", b"").decode("latin-1"), headers.get(b"host", b"").decode("latin-1")
-    return urlsplit(origin).netloc == host if origin else not _secret(scope)
+    return is_ours(origin, host) if origin else not _secret(scope)
 
 
 def _address(scope: Scope) -> str:
@@ -308,15 +297,9 @@ def _page(title: str, body: str) -> bytes:
     return _PAGE.format(title=title, body=body).encode()
 
 
-async def _answer(send: Send, status: int, body: bytes, retry_after_s: int | None = None) -> None:
-    headers = [
-        (b"content-type", b"text/html; charset=utf-8"), (b"content-length", str(len(body)).encode()),
-        (b"cache-control", b"no-store"),
-    ]  # fmt: skip
-    if retry_after_s is not None:
-        headers.append((b"retry-after", str(retry_after_s).encode()))
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+async def _answer(send: Send, status: int, page: bytes, retry_after_s: int | None = None) -> None:
+    again = [] if retry_after_s is None else [(b"retry-after", str(retry_after_s).encode())]
+    await answer(send, status, page, b"text/html; charset=utf-8", *again)
 
 
 async def _redirect(send: Send, target: str, cookie: str = "") -> None:

@@ -39,6 +39,12 @@ def viewer_now() -> Viewer:
     return found
 
 
+def our_url() -> str:
+    """Under which the viewer's browser found us, as the door saw it."""
+    headers = context.client.request.headers
+    return f"{headers.get('x-forwarded-proto', 'http')}://{headers.get('host', '127.0.0.1:8700')}"
+
+
 def page(services: Services, path: str, *, title: str, right: str = READ) -> Callable[[Builder], Builder]:
     """Declare a page; its function gets the viewer and the path's parameters, and runs inside the frame."""
 

@@ -4,14 +4,14 @@ from contextlib import closing
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
-from nicegui import context, ui
+from nicegui import ui
 
 from infra.adapters.postgres.control import PostgresControl
 from infra.adapters.postgres.sources import SourceRow
 from infra.app.undeclared import declare, of_session
 from infra.drivers.pages import words
 from infra.drivers.pages.services import Services, Viewer
-from infra.drivers.pages.shell import STYLES_OF_OPERATORS, ask, chip, code, connected, empty, page, panel
+from infra.drivers.pages.shell import STYLES_OF_OPERATORS, ask, chip, code, connected, empty, our_url, page, panel
 from infra.drivers.pages.source_settings import ask_settings
 from query.reports.sources import since_midnight
 from query.reports.undeclared import Undeclared
@@ -67,9 +67,7 @@ class _Sources:
         self._viewer = viewer
         self._counts: dict[str, Counts] = {}
         self._figures: dict[str, tuple[ui.label, ui.element, ui.label]] = {}  # of the rows that are shown
-        request = context.client.request
-        scheme = request.headers.get("x-forwarded-proto", "http")
-        self._url = f"{scheme}://{request.headers.get('host', '127.0.0.1:8700')}"
+        self._url = our_url()
 
     async def build(self) -> None:
         with panel("Sources", note="a source is one system that sends: a shop, a till, a call centre"):

@@ -3,12 +3,12 @@
 from datetime import datetime
 from typing import Any, Final
 
-from nicegui import context, ui
+from nicegui import ui
 
 from infra.adapters.postgres.people import PersonRow
 from infra.drivers.pages import words
 from infra.drivers.pages.services import Services, Viewer
-from infra.drivers.pages.shell import STYLES_OF_OPERATORS, ask, chip, code, page, panel
+from infra.drivers.pages.shell import STYLES_OF_OPERATORS, ask, chip, code, our_url, page, panel
 from schemas.errors import TouchfoldError
 from schemas.roles import PEOPLE, ROLES
 
@@ -32,8 +32,7 @@ class _Team:
     def __init__(self, services: Services, viewer: Viewer) -> None:
         self._services = services
         self._viewer = viewer
-        request = context.client.request
-        self._url = f"{request.headers.get('x-forwarded-proto', 'http')}://{request.headers.get('host', '')}"
+        self._url = our_url()
 
     async def build(self) -> None:
         with panel("People", note="who may sign in here"):

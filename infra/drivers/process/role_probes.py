@@ -3,22 +3,28 @@
 import os
 import socket
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from infra.adapters.machine.processes import processes_of
 from infra.adapters.machine.transient import Steady
+from infra.drivers.http.exposition import CONTENT_TYPE, Labels, Told, families, gauge, text_of
 from infra.drivers.http.probes import ProbeServer, Reply, json_reply
 from infra.drivers.process.liveness import Vitals
 from infra.drivers.process.readiness import Readiness
 
-HELP: Final[Mapping[str, str]] = {
-    "role_live": "1 when the loops of this role's processes turn",
-    "role_ready": "1 when this role can do its work",
-    "role_process_running": "1 when the process runs, by process",
-    "role_process_starts": "Starts of the process since its supervisor's, by process",
-    "role_process_turned_seconds": "Since the loop of the process turned last, by process",
-    "role_process_memory_bytes": "Resident memory of the role's processes, by role; absent where there is no /proc",
+HELP: Final[Mapping[str, Told]] = {
+    "role_live": gauge("1 when the loops of this role's processes turn", ("command",)),
+    "role_ready": gauge("1 when this role can do its work", ("command",)),
+    "role_process_running": gauge("1 when the process runs, by process", ("command", "process")),
+    "role_process_starts": gauge("Starts of the process since its supervisor's, by process", ("command", "process")),
+    "role_process_turned_seconds": gauge(
+        "Since the loop of the process turned last, by process", ("command", "process")
+    ),
+    "role_process_memory_bytes": gauge(
+        "Resident memory of the role's processes, by role; absent where there is no /proc", ("command", "role")
+    ),
 }
 
 
@@ -65,34 +71,24 @@ class RoleProbes:
 
     def metrics(self) -> Reply:
         """Prometheus text."""
-        text = "".join(f"{line}\n" for line in self._lines())
-        return Reply(200, text.encode(), "text/plain; version=0.0.4; charset=utf-8")
+        return Reply(200, text_of(families(HELP, self._figures())), CONTENT_TYPE)
 
-    def _lines(self) -> Iterator[str]:
-        figures = self._vitals.figures().items()
-        command = f'command="{self._command}"'
-        yield from _family("role_live", {command: int(not self._hangs())})
-        yield from _family("role_ready", {command: int(not self._lacks())})
-        labels = {name: f'{command},process="{name}"' for name, _ in figures}
-        yield from _family("role_process_running", {labels[name]: int(runs) for name, (runs, _, _) in figures})
-        yield from _family("role_process_starts", {labels[name]: starts for name, (_, _, starts) in figures})
-        yield from _family(
-            "role_process_turned_seconds", {labels[name]: round(turned, 1) for name, (_, turned, _) in figures}
-        )
-        memory: dict[str, float] = {}
+    def _figures(self) -> dict[str, Mapping[Labels, float]]:
+        of_processes = self._vitals.figures().items()
+        command = self._command
+        memory: Counter[Labels] = Counter()
         for each in processes_of(os.getpid()):
-            label = f'{command},role="{"supervisor" if each.role == "up" else each.role}"'
-            memory[label] = memory.get(label, 0) + each.memory
-        yield from _family("role_process_memory_bytes", memory)
+            memory[command, "supervisor" if each.role == "up" else each.role] += each.memory
+        return {
+            "role_live": {(command,): not self._hangs()},
+            "role_ready": {(command,): not self._lacks()},
+            "role_process_running": {(command, name): runs for name, (runs, _, _) in of_processes},
+            "role_process_starts": {(command, name): starts for name, (_, _, starts) in of_processes},
+            "role_process_turned_seconds": {(command, name): round(turned, 1) for name, (_, turned, _) in of_processes},
+            "role_process_memory_bytes": memory,
+        }
 
     def close(self) -> None:
         if self._readiness is not None:
             self._readiness.close()
         self._server.close()
-
-
-def _family(name: str, values: Mapping[str, float]) -> Iterator[str]:
-    if values:
-        yield f"# HELP touchfold_{name} {HELP[name]}"
-        yield f"# TYPE touchfold_{name} gauge"
-        yield from (f"touchfold_{name}{{{labels}}} {value}" for labels, value in values.items())

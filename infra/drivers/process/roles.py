@@ -4,7 +4,6 @@ The child tells its parent over a pipe: `ready`, or `fatal TEXT` before it ends.
 """
 
 import argparse
-import gc
 import logging
 import os
 import select
@@ -147,13 +146,6 @@ def presence_of(session: Session, role: str) -> AbstractContextManager[object]:
     from infra.adapters.postgres.presence import Presence  # noqa: PLC0415  # of a cluster alone
 
     return Presence(session.dsn, role)
-
-
-def settle_memory() -> None:
-    """After the start: what is alive stays alive, so the collector looks at new objects alone, and rarely."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 100)
 
 
 def main(arguments: list[str]) -> int:

@@ -28,7 +28,7 @@ from infra.app.connections import take_share
 from infra.app.first_start import Say, prepare
 from infra.app.running import health_of
 from infra.app.session import Session
-from infra.app.settings import Deployment, Settings
+from infra.app.settings import Settings
 from infra.app.vault import vault_of
 from infra.drivers.http.connections import BACKLOG
 from infra.drivers.http.listening import listen_on, start_listening, url_of
@@ -45,6 +45,7 @@ from schemas.errors import (
     SettingsInvalid,
     StoreUnavailable,
 )
+from schemas.reads import Deployment
 
 LOOK_S: Final = 0.05
 LOCK_WAIT_S: Final = 10.0  # for a command that is just ending; another `up` is an error at once

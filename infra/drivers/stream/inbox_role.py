@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka import Message as Delivered
 
-from infra.adapters.kafka.access import INBOX, KafkaAccess
+from infra.adapters.kafka.access import KafkaAccess
 from infra.app.log import log_of
 from infra.app.vault import vault_of
 from ingest.accept.accept import Accepted, Acceptor
@@ -25,6 +25,7 @@ from schemas.failpoints import failpoint
 from schemas.ports import EventLog, Sealer, Vault
 from schemas.record import Pending
 from schemas.sources import Sources
+from schemas.topics import INBOX
 
 if TYPE_CHECKING:
     from infra.app.session import Session

@@ -14,7 +14,8 @@ import msgspec
 from confluent_kafka import KafkaError, Message
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from infra.adapters.kafka.access import EVENTS, KafkaAccess
+from infra.adapters.kafka.access import KafkaAccess
+from schemas.topics import EVENTS
 from tests.bench.http_load import Plan, bodies
 from tests.bench.kafka.topic import PARTITIONS, Broker, Ran, create, producer, result_of
 

@@ -17,10 +17,11 @@ from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener
 
-from infra.adapters.kafka.access import EVENTS, KafkaAccess
+from infra.adapters.kafka.access import KafkaAccess
 from infra.adapters.machine.clock import SystemClock
 from infra.adapters.postgres.database import Database
 from infra.drivers.stream.life import Subscription
+from schemas.topics import EVENTS
 from schemas.work import Fetched
 from tests.bench.kafka.topic import PARTITIONS, Broker, Filled, Ran, result_of
 from tests.bench.measure import cpu_of_tree

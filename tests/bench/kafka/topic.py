@@ -15,8 +15,9 @@ from confluent_kafka import KafkaError, Message, Producer
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
-from infra.adapters.kafka.access import EVENTS, KafkaAccess
+from infra.adapters.kafka.access import KafkaAccess
 from schemas.record import Pending, partition_of
+from schemas.topics import EVENTS
 from tests.bench.measure import cpu_of_tree
 from tests.kafka_broker import Cluster, Node
 

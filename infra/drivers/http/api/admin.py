@@ -11,10 +11,11 @@ from infra.adapters.postgres.people import PersonRow
 from infra.adapters.postgres.tokens import lifetime
 from infra.drivers.http.api import examples
 from infra.drivers.http.api.answers import answer
-from infra.drivers.http.api.core import PREFIX, Api, Caller, Limit, csrf_token, need
+from infra.drivers.http.api.core import PREFIX, Api, Caller, Limit, need
 from infra.drivers.http.api.erasure_lists import Whom
 from infra.drivers.http.api.erasure_lists import mount as mount_lists
 from infra.drivers.http.api.streams import begun, streamed
+from infra.drivers.http.session_cookie import csrf_token
 from query.answers import iso
 from schemas.roles import AUDIT, DISCLOSE, ERASE, PEOPLE, READ, RIGHTS, SOURCES, TOKENS
 

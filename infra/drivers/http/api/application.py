@@ -19,7 +19,8 @@ from infra.drivers.http.api import examples as api_examples
 from infra.drivers.http.api import profiles as api_profiles
 from infra.drivers.http.api import segments as api_segments
 from infra.drivers.http.api.answers import MAX_BODY_BYTES, BodyLimit, Stopping, handle_errors
-from infra.drivers.http.api.core import CSRF_HEADER, PREFIX, Api, Later, RunSql
+from infra.drivers.http.api.core import PREFIX, Api, Later, RunSql
+from infra.drivers.http.session_cookie import CSRF_HEADER
 from schemas.ports import Clock
 from schemas.roles import ROLES, may
 

@@ -1,7 +1,6 @@
 """What every part of the API stands on: its services, and who asks and what they may."""
 
 import asyncio
-import hmac
 import logging
 import threading
 import time
@@ -11,9 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
-from hashlib import sha256
 from typing import TYPE_CHECKING, Annotated, Any, Final, Generic, TypeVar
-from urllib.parse import urlsplit
 
 from fastapi import Depends, Query, Request
 from fastapi.security import APIKeyCookie, HTTPAuthorizationCredentials, HTTPBearer
@@ -25,6 +22,7 @@ from infra.adapters.postgres.tokens import PostgresTokens
 from infra.app.log_lines import described
 from infra.app.reading import Reading
 from infra.drivers.http.revocation import Standing, Watched
+from infra.drivers.http.session_cookie import COOKIE, CSRF_HEADER, from_our_pages
 from infra.drivers.sql.queue import SLOTS, SqlQueue
 from schemas.errors import BadRequest, Forbidden, SqlRefused, TouchfoldError, Unauthorized
 from schemas.roles import PERSONAL, RIGHTS, may
@@ -44,8 +42,6 @@ log = logging.getLogger("touchfold.api")
 
 T = TypeVar("T")
 PREFIX: Final = "/api/v1"
-COOKIE: Final = "touchfold_session"
-CSRF_HEADER: Final = "X-CSRF-Token"
 SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 THREADS: Final = 6  # of reads: a profile takes about a millisecond, so two cores are busy with two
 SLOW_THREADS: Final = 2  # exports and checks take seconds; they must not keep a profile waiting
@@ -270,20 +266,6 @@ def refusal(role: str, right: str) -> Forbidden:
             "profiles lists by segment, stage, risk and attributes, and GET profiles/profile/ID shows one of them"
         )
     return Forbidden(f"the role {role} may not do this: it needs {roles}")
-
-
-def csrf_token(secret: str) -> str:
-    """What a page sends in X-CSRF-Token: bound to its session, and no way back to the session's secret."""
-    return sha256(b"touchfold csrf " + secret.encode()).hexdigest()[:32]
-
-
-def from_our_pages(headers: Mapping[str, str], secret: str) -> bool:
-    """Whether a request with this cookie was meant: it has the session's token, or the browser says it is ours."""
-    given = headers.get(CSRF_HEADER.lower())
-    if given is not None:
-        return hmac.compare_digest(given.encode(), csrf_token(secret).encode())
-    origin = headers.get("origin")
-    return bool(origin) and urlsplit(str(origin)).netloc == headers.get("host")
 
 
 # --- parameters --------------------------------------------------------------------------------------------------
