@@ -37,7 +37,8 @@ def test_the_text_is_prometheus_and_tells_lag_sizes_and_counts(world: ReadingWor
         "insert into dead_letters (id, stage, rule, path, reason, source, received_at, seal_key, sealed)"
         " values (gen_random_uuid(), 'door', 'too_deep', '', 'x', 'web', now(), gen_random_uuid(), '')"
     )
-    with closing(Meter(tmp_path / "meters")) as meter, closing(Metrics(api, meter)) as metrics:
+    with closing(Meter(tmp_path / "meters")) as meter:
+        metrics = Metrics(api, meter)
         meter.door[1] += 2
         meter.refuse(EDGES.index("door"), 401)
         meter.observe(EDGES.index("door"), 0.003)
@@ -124,7 +125,8 @@ async def _ask(metrics: Metrics, authorization: str | None) -> tuple[int, bytes]
 
 
 def test_a_token_of_any_role_may_read_and_nobody_else(api: Api, tmp_path: Path) -> None:
-    with closing(Meter(tmp_path / "meters")) as meter, closing(Metrics(api, meter)) as metrics:
+    with closing(Meter(tmp_path / "meters")) as meter:
+        metrics = Metrics(api, meter)
         for role in ("service", "staff"):
             token = api.tokens.create(role, NOW)[1]
             status, body = asyncio.run(_ask(metrics, f"Bearer {token}"))

@@ -36,6 +36,17 @@ select (select coalesce(array_agg(next_offset order by partition), '{}') from pr
     pg_database_size(current_database()),
     (select revision from live)
 """
+_COUNTS: Final = """
+select (select count(*) from jobs where kind = 'erase' and finished_at is not null),
+    (select coalesce(max(seq), 0) from audit_log),
+    (select coalesce(max(seq), 0) from feed_batches),
+    (select count(*) from sessions where ended_at is null and expires_at > now()),
+    (select extract(epoch from clock_timestamp() - max(state_change)) from pg_stat_activity
+        where datname = current_database() and application_name = 'touchfold worker'),
+    (select count(*) from pg_stat_activity where backend_type = 'client backend'),
+    current_setting('max_connections')::integer
+"""
+_BY_STAGE: Final = "select stage, count(*) from dead_letters where state = 'open' group by stage order by stage"
 _LETTERS: Final = """
 select id, stage, rule, path, reason, source, received_at, state from dead_letters
 where state = 'open' order by received_at desc limit %s
@@ -70,6 +81,18 @@ def _unread(partition: int, offset: int, value: bytes, err: TouchfoldError, *, a
 
 DAY_US: Final = 86_400_000_000
 EXACT_UP_TO: Final = 20_000  # profiles; beyond, PostgreSQL's estimate says it without reading them
+
+
+class Counts(NamedTuple):
+    """What PostgreSQL counts beside the projections. `worker_quiet_s`: since it heard of the worker; None: never."""
+
+    erasures: int
+    audit_entries: int
+    changes: int
+    sessions: int
+    worker_quiet_s: float | None
+    backends: int
+    most_backends: int
 
 
 class Operations:
@@ -189,6 +212,16 @@ class Operations:
         waits = [Waiting(reader, Wait(*wait), since) for reader, since, *wait in self._rows(WAITING)]
         held = {} if self._timely is None else self._timely.held
         return waits + [open_transaction(partition, *place) for partition, place in sorted(held.items())]
+
+    def counts(self) -> Counts:
+        """One statement."""
+        erasures, entries, feed, sessions, quiet_s, backends, most = self._rows(_COUNTS)[0]
+        quiet = None if quiet_s is None else max(0.0, float(quiet_s))
+        return Counts(int(erasures), int(entries), int(feed), int(sessions), quiet, int(backends), int(most))
+
+    def open_dead_letters(self) -> dict[str, int]:
+        """By stage."""
+        return {stage: int(count) for stage, count in self._rows(_BY_STAGE)}
 
     def _archived(self) -> dict[str, Any]:
         """Records, bytes and files of the archive, how many files wait for a merge, and what is wrong."""

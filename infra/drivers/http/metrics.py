@@ -20,7 +20,6 @@ from infra.adapters.machine.meter import BUCKETS, EDGES, Meter, Totals
 from infra.adapters.postgres.connection_pool import pool_figures
 from infra.adapters.postgres.database import Database
 from infra.adapters.postgres.log import PostgresLog
-from infra.adapters.postgres.reads import PerThread
 from infra.adapters.postgres.roles import roles, unpublished
 from infra.app.lags import oldest_unarchived_s
 from infra.app.log import log_of
@@ -40,17 +39,6 @@ FRESH_S: Final = 1.0
 DOOR_EDGE: Final = EDGES.index("door")
 API_EDGE: Final = EDGES.index("api")
 _WAITS: Final = "/api/v1/changes"  # as long as the asker likes; they tell nothing of our speed
-_MORE: Final = """
-select (select count(*) from jobs where kind = 'erase' and finished_at is not null),
-    (select coalesce(max(seq), 0) from audit_log),
-    (select coalesce(max(seq), 0) from feed_batches),
-    (select count(*) from sessions where ended_at is null and expires_at > now()),
-    (select extract(epoch from clock_timestamp() - max(state_change)) from pg_stat_activity
-        where datname = current_database() and application_name = 'touchfold worker'),
-    (select count(*) from pg_stat_activity where backend_type = 'client backend'),
-    current_setting('max_connections')::integer
-"""
-_LETTERS: Final = "select stage, count(*) from dead_letters where state = 'open' group by stage order by stage"
 HELP: Final[Mapping[str, Told]] = {
     "events_accepted_total": counter("Records in the log: accepted and durable"),
     "events_applied_total": counter("Records of the log that are folded"),
@@ -119,7 +107,6 @@ class Metrics:
         self._api = api
         self._meter = meter
         self._monotonic = monotonic
-        self._connections = PerThread(lambda: Database(api.session.dsn, "touchfold metrics"))
         self._lock = threading.Lock()
         self._seen: tuple[float, dict[str, Any]] | None = None
         self._archived: list[int] = []
@@ -190,9 +177,6 @@ class Metrics:
         """All of it."""
         return text_of((*families(HELP, self._look()), *_counted(self._meter.totals())))
 
-    def close(self) -> None:
-        self._connections.close()
-
     def _look(self) -> dict[str, Any]:
         with self._lock:
             if self._seen is None or self._monotonic() - self._seen[0] > FRESH_S:
@@ -203,8 +187,7 @@ class Metrics:
         operations = self._api.operations
         try:
             state = operations.state(self._api.session.clock.now())
-            erasures, entries, feed, sessions, heartbeat, backends, most = self._connections.rows(_MORE)[0]
-            letters = {stage: int(count) for stage, count in self._connections.rows(_LETTERS)}
+            counts, letters = operations.counts(), operations.open_dead_letters()
         except StoreUnavailable:
             return {"up": 0, **_pools()}
         decided = max(0, state["applied"] - state["waiting"])
@@ -221,7 +204,7 @@ class Metrics:
             **self._of_cluster(),
             **self._of_backups(),
             "watermark_age_seconds": state["watermark_age_s"],
-            "worker_heartbeat_age_seconds": None if heartbeat is None else max(0.0, float(heartbeat)),
+            "worker_heartbeat_age_seconds": counts.worker_quiet_s,
             "partition_waiting_offset": {_labelled(each): each.wait.offset for each in waits},
             "partition_waiting_seconds": {
                 _labelled(each): round(max(0.0, (now - each.since).total_seconds()), 1)
@@ -229,17 +212,17 @@ class Metrics:
                 if each.since is not None
             },
             "dead_letters_open": {(stage,): count for stage, count in letters.items()} or 0,
-            "erasures_total": int(erasures),
+            "erasures_total": counts.erasures,
             "erased_identifiers": state["erased"],
-            "changes_total": int(feed),
-            "audit_entries_total": int(entries),
-            "sessions_open": int(sessions),
+            "changes_total": counts.changes,
+            "audit_entries_total": counts.audit_entries,
+            "sessions_open": counts.sessions,
             "profiles": state["profiles"],
             "timers_due": state["due"],
             "search_waiting": state["unindexed"],
             "revision_building_ratio": state["building"]["done"] if state["building"] else None,
-            "database_backends": int(backends),
-            "database_backends_most": int(most),
+            "database_backends": counts.backends,
+            "database_backends_most": counts.most_backends,
             **_pools(),
             "database_bytes": state["database_bytes"],
             "archive_bytes": state["archive_bytes"],

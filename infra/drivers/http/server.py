@@ -289,7 +289,6 @@ def run(
         serve(router, stop, ready, listener, services.stop, closing, limits=limits, proxies=proxies, certificate=tls)
     finally:
         door.close()
-        metrics.close()
         services.close()
         buckets.close()
         meter.close()
