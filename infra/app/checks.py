@@ -7,6 +7,7 @@ for the doctor alone. No text holds a secret or a person's data: `/health` is op
 import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -145,6 +146,22 @@ WORK_FIX: Final = (
     "the worker is dead, stuck or waits: read its lines in the log of touchfold up (or of the worker role), then "
     "restart that process; nothing is lost, what waits is applied then"
 )
+
+
+def states(dsn: str) -> Finding:
+    """The live states are of this build's layout, or a revision that folds them again is being built."""
+    from infra.adapters.postgres.control import PostgresControl  # noqa: PLC0415
+
+    with closing(PostgresControl(dsn, "touchfold check")) as control:
+        since, live, newest = control.layout().since, control.live().revision, control.newest_of_all()
+    if live >= since:
+        return Finding("states", True, f"revision {live} is of this build's layout")
+    older = f"an earlier build folded revision {live}"
+    if newest.state == "building":
+        return Finding("states", True, f"{older}; revision {newest.revision} folds the log again: {newest.done:.0%}")
+    why = f"revision {newest.revision}, which folds the log again, has failed: {newest.message}"
+    fix = "touchfold rebuild; until then some traits are as that build computed them"
+    return Finding("states", False, f"{older}, and {why}", fix)
 
 
 # --- tokens ------------------------------------------------------------------------------------------------------

@@ -173,6 +173,7 @@ def on_session(here: "Session") -> Iterator[Finding]:
         ("clock", lambda: _clock(here, database)),
         ("log", lambda: _log(database) if here.adapters.kafka is None else _topic(here)),
         ("progress", lambda: _progress(here, database)),
+        ("states", lambda: checks.states(here.dsn)),
         ("work", lambda: _work(here, database)),
         ("records", lambda: checks.records(waiting_now(database))),
         ("erasures", lambda: _erasures(database)),

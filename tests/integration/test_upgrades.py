@@ -14,10 +14,13 @@ from infra.adapters.postgres.database import Database
 from infra.adapters.postgres.embedded import EmbeddedPostgres, binaries
 from infra.adapters.postgres.migrate import FOLDER
 from infra.app.bootstrap import session
+from infra.app.checks import states
 from infra.app.databases import database_of
+from infra.app.doctor import on_session
 from infra.app.drain import drain
 from infra.app.log import log_of
 from infra.app.vault import vault_of
+from infra.drivers.http.health import Health
 from schemas.record import Pending, encode
 from tests.conftest import OWNER, PASSWORD, as_superuser
 from tests.integration.running import command, result
@@ -116,3 +119,25 @@ def test_an_older_build_refuses_what_a_newer_one_migrated(server: EmbeddedPostgr
             cursor.execute("delete from migrations where number = 9999")
         database.close()
     assert parse_dsn(settings["DATABASE"])["user"] == OWNER
+
+
+def test_states_that_were_not_folded_again_are_told(tmp_path: Path) -> None:
+    """A rebuild for a newer layout that has failed: `doctor` and /health say so until another one is live."""
+    with session(tmp_path / "data") as here, closing(database_of(here, "test")) as database:
+        assert states(here.dsn).ok
+        with database.transaction() as cursor:
+            cursor.execute("update meta set value = jsonb_set(value, '{since}', '2') where key = 'layout'")
+            cursor.execute(
+                "insert into revisions (revision, state, cause, definitions, content_hash, created_at, message)"
+                " select 2, 'failed', 'rebuild', definitions, content_hash, now(), 'no room' from revisions"
+            )
+        found = {each.check: each for each in on_session(here)}["states"]
+        assert not found.ok
+        assert "revision 2, which folds the log again, has failed: no room" in found.detail
+        assert "touchfold rebuild" in found.fix
+        problems = {each["check"] for each in Health(here).look()["problems"]}
+        assert "states" in problems
+        with database.transaction() as cursor:
+            cursor.execute("update revisions set state = 'building', done = 0.5 where revision = 2")
+        found = states(here.dsn)
+        assert (found.ok, "50%" in found.detail) == (True, True)

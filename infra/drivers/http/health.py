@@ -148,6 +148,7 @@ class Health:
         session, database = self._session, self._slow_database
         yield "connections", partial(checks.connections, session.dsn)
         yield "pages", partial(checks.checksums, database)
+        yield "states", partial(checks.states, session.dsn)
         key = None if session.settings.master_key else partial(read_key, session.data)
         yield "vault", partial(checks.vault, database, self._vault_database, key)
         if session.settings.database is None and "api" in self._edges:
