@@ -12,7 +12,7 @@ from infra.adapters.postgres.sources import PostgresSources
 from infra.app.accepting import acceptor_of
 from infra.app.log import log_of
 from infra.app.vault import vault_of
-from ingest.accept.accept import Accepted
+from ingest.accept.calls import Accepted
 from ingest.accept.retry import accept_again
 from ingest.requests import inbox
 from schemas.dead_letters import FOLD, INBOX, DeadLetter, remedies, remedy

@@ -13,7 +13,7 @@ from infra.adapters.postgres.sources import PostgresSources
 from infra.app.accepting import acceptor_of
 from infra.app.log import log_of
 from infra.app.vault import vault_of
-from ingest.accept.accept import Call, SourceRules
+from ingest.accept.calls import Call, SourceRules
 from schemas.clear_view import STAFF_SOURCE
 from schemas.errors import BadRequest, Erased, NotFound, Problem
 from schemas.identity_rules import DEFAULT_RULES

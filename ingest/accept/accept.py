@@ -4,118 +4,48 @@ One vault look-up serves all items of all requests given. Nothing is stored here
 the log and `dead` to the dead letters before it answers, for only then is an item accepted.
 """
 
-import logging
 import re
 import secrets
-from base64 import b64encode
 from binascii import b2a_base64
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date, datetime
 from hashlib import blake2b
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final
 from uuid import UUID
 
 import msgspec
 
+from ingest.accept.calls import ACCEPTED, DEAD_LETTER, OVER_32_KB, SUPPRESSED, Accepted, Call, ItemResult, SourceRules
 from ingest.accept.canonical import (
     LARGE_EVENT_BYTES,
-    NOT_IN_DIGEST,
     Refused,
     Unreadable,
     canonical_parts,
 )
-from ingest.dialects.translate import Fields, merge_defaults, of_staff, translate
+from ingest.accept.dead import DeadLetters
+from ingest.accept.draft import Draft, Pair, by_our_error, context_parts, with_refs, without_identifier
+from ingest.dialects.translate import merge_defaults, of_staff, translate
 from ingest.requests.clock import settle
 from schemas.clear import (
     NOTHING_DECLARED,
     Clear,
     ContextParts,
     Declared,
-    Ref,
     clear_rules,
-    ref,
     split_around,
-    split_context,
 )
-from schemas.dead_letters import INTERNAL, DeadLetter, letter_id, seal_letter
 from schemas.errors import TouchfoldError
-from schemas.identifiers import Path, extract
+from schemas.identifiers import extract
 from schemas.identity_rules import DEFAULT_RULES, Rank
 from schemas.ports import Sealer, Vault
-from schemas.record import VERSION, Identifier, Pending, Record, Sealed, encode, event_key, uuid_text
-
-ACCEPTED: Final = "accepted"
-DEAD_LETTER: Final = "dead_letter"
-SUPPRESSED: Final = "suppressed"
-OVER_32_KB: Final = "over_32_kb"  # code of an accepted item above Segment's limit
-STAGE: Final = "door"
+from schemas.record import VERSION, Identifier, Pending, Record, Sealed, encode, uuid_text
 
 _RULES_CACHED: Final = 10_000
 _KINDS_CACHED: Final = 1_000
 _SOURCES_CACHED: Final = 1_000
 _MESSAGE_ID: Final = re.compile(r"[A-Za-z0-9._:-]{0,100}")
 _ENCODE: Final = msgspec.json.Encoder().encode
-_log = logging.getLogger("touchfold.accept")
-
-Pair = tuple[str, str]
 Normalise = Callable[[str, object], str | None]
-T = TypeVar("T")
-
-
-class SourceRules(NamedTuple):
-    """What accepting needs to know of a source: its name and what definitions declare clear."""
-
-    name: str
-    declared: Declared = NOTHING_DECLARED
-
-
-class ItemResult(NamedTuple):
-    """What became of one item. `id`: the record's id, or the dead letter's where the sender gave no message id.
-
-    `code`: the rule of a dead letter, `over_32_kb`, or "".
-    """
-
-    id: str
-    status: str  # accepted | dead_letter | suppressed
-    code: str
-
-
-class Accepted(NamedTuple):
-    """The items of one request. `results` has one entry per item, in order; the others are for storing."""
-
-    pending: list[Pending]
-    results: list[ItemResult]
-    dead: list[DeadLetter]
-    suppressed: list[bytes]  # event keys
-
-
-class Call(NamedTuple):
-    """The items of one request with what holds for all of them; see `Acceptor.accept`."""
-
-    items: Sequence[object]
-    source: SourceRules
-    received_at: datetime
-    sent_at: datetime | None = None
-    defaults: Mapping[str, Any] | None = None
-    historical: bool = False
-    trusted_clock: bool = False
-    clock_received_at: datetime | None = None
-    staff: bool = False  # types of staff are taken
-
-
-class _Draft:
-    """One item on its way: read in the first pass, finished when the tokens are known."""
-
-    __slots__ = ("context", "encoded", "fields", "item", "pairs", "refused", "spots")
-
-    def __init__(self, item: object) -> None:
-        self.item: Any = item
-        self.encoded = b""
-        self.context = b""  # its context encoded, where equal bytes mean equal contexts
-        self.fields: Fields | None = None
-        self.pairs: list[Pair] = []
-        self.spots: list[tuple[Path, Pair]] = []
-        self.refused: Refused | None = None
 
 
 class Acceptor:
@@ -140,12 +70,11 @@ class Acceptor:
         self._vault = vault
         self._sealer = sealer
         self._normalise = normalise
-        self._daily_token = daily_token
+        self._dead = DeadLetters(vault, sealer, daily_token)
         self._random_bytes = random_bytes
         self._declared: Declared = NOTHING_DECLARED
         self._rules: dict[tuple[str, str | None, bool], Clear] = {}
         self._ranks: dict[str, Rank] = {}
-        self._days: dict[date, bytes] = {}
         self._digester: Any = None
         self._keyers: dict[str, Any] = {}
 
@@ -188,8 +117,8 @@ class Acceptor:
 
     # ---------------------------------------------------------------- first pass: no I/O
 
-    def _draft(self, item: object, call: Call, wanted: dict[Pair, None]) -> _Draft:
-        draft = _Draft(item)
+    def _draft(self, item: object, call: Call, wanted: dict[Pair, None]) -> Draft:
+        draft = Draft(item)
         try:
             if type(item) is not dict:
                 raise (
@@ -205,18 +134,18 @@ class Acceptor:
             if call.staff:
                 draft.fields = of_staff(draft.item, draft.fields)
             if not draft.pairs:
-                raise Refused("no_identifier", "", _without_identifier(item))
+                raise Refused("no_identifier", "", without_identifier(item))
         except Refused as refused:
             draft.refused = refused
         except TouchfoldError:
             raise
         except Exception as err:
-            draft.refused = _by_our_error(err)
+            draft.refused = by_our_error(err)
         for pair in draft.pairs:
             wanted[pair] = None
         return draft
 
-    def _identify(self, draft: _Draft, item: Mapping[str, Any]) -> None:
+    def _identify(self, draft: Draft, item: Mapping[str, Any]) -> None:
         """The item's identifiers in rank order, and where their values stand in its open sections."""
         pairs = draft.pairs
         normalise = self._normalise
@@ -247,7 +176,7 @@ class Acceptor:
     def _finish(
         self,
         call: Call,
-        drafts: Sequence[_Draft],
+        drafts: Sequence[Draft],
         tokens: Mapping[Pair, bytes],
         suppressed: set[bytes],
         contexts: dict[bytes, ContextParts],
@@ -272,12 +201,12 @@ class Acceptor:
                 except TouchfoldError:  # the vault's: the whole request is tried again
                     raise
                 except Exception as err:
-                    draft.refused = _by_our_error(err)
+                    draft.refused = by_our_error(err)
                 else:
                     code = OVER_32_KB if len(draft.encoded) > LARGE_EVENT_BYTES else ""
                     accepted.results.append(ItemResult(id_, ACCEPTED, code))
             if draft.refused is not None:
-                letter = self._letter(call, draft, own, message_id)
+                letter = self._dead.of(call, draft, own, message_id)
                 accepted.dead.append(letter)
                 accepted.results.append(ItemResult(uuid_text(letter.event_id or letter.id), DEAD_LETTER, letter.rule))
         return accepted
@@ -301,7 +230,7 @@ class Acceptor:
     def _record(
         self,
         call: Call,
-        draft: _Draft,
+        draft: Draft,
         own: Sequence[bytes],
         tokens: Mapping[Pair, bytes],
         contexts: dict[bytes, ContextParts],
@@ -312,7 +241,7 @@ class Acceptor:
         assert fields is not None, "a draft that is not refused has fields"
         type_, name, properties, context, traits, message_id, original_at, sent_at = fields
         if draft.spots:
-            properties, context, traits = _with_refs(draft, properties, context, traits, tokens)
+            properties, context, traits = with_refs(draft, properties, context, traits, tokens)
         times = settle(
             original_at,
             sent_at or call.sent_at,
@@ -322,7 +251,7 @@ class Acceptor:
             clock_received_at=call.clock_received_at,
         )
         rules = self._rules_of(call.source.declared, type_, name, call.staff)
-        parted = _context_parts(draft, context, rules, contexts)
+        parted = context_parts(draft, context, rules, contexts)
         clear_properties, clear_context, clear_traits, parts, names = split_around(
             properties, parted, traits, rules, call.source.declared.attributes
         )
@@ -366,131 +295,7 @@ class Acceptor:
             rules = self._rules[type_, name, staff] = clear_rules(declared, type_, name, staff=staff)
         return rules
 
-    # ---------------------------------------------------------------- dead letters
-
-    def _letter(self, call: Call, draft: _Draft, own: Sequence[bytes], message_id: str | None) -> DeadLetter:
-        refused = draft.refused
-        assert refused is not None, "only a refused draft becomes a dead letter"
-        body, stable = _bodies(draft)
-        secret, source = self._vault.hash_key, call.source.name
-        id_ = letter_id(secret, STAGE, source, f"{message_id or ''}\0".encode() + stable)
-        plain = _ENCODE(
-            {
-                **body,
-                "sent_at": call.sent_at,
-                "received_at": call.clock_received_at or call.received_at,
-                "historical": call.historical,
-                "trusted_clock": call.trusted_clock,
-            }
-        )
-        return seal_letter(
-            self._sealer,
-            id_,
-            STAGE,
-            refused.rule,
-            refused.path[:200].replace("\0", "\ufffd"),  # a sender's key, and PostgreSQL's text holds no NUL
-            refused.reason,
-            source,
-            call.received_at,
-            None if message_id is None else event_key(secret, source, message_id),
-            tuple(own),
-            own[0] if own else self._day_token(call.received_at.date()),
-            plain,
-        )
-
-    def _day_token(self, day: date) -> bytes:
-        token = self._days.get(day)
-        if token is None:
-            self._days.clear()
-            token = self._days[day] = self._daily_token(day)
-        return token
-
-
-def _by_our_error(err: Exception) -> Refused:
-    """An item that a mistake of ours cannot take: it alone is set aside, whole, and `retry` sends it again."""
-    _log.error("an item was set aside by an error of ours", exc_info=err)
-    return Refused(
-        INTERNAL, "", "an error of ours kept it out: it is in the log of the process; retry it after an upgrade"
-    )
-
 
 def _kept(message_id: str | None) -> str | None:
     """The message id where it can hold nothing but an id."""
     return message_id if message_id is not None and _MESSAGE_ID.fullmatch(message_id) else None
-
-
-def _without_identifier(item: Mapping[str, Any]) -> str:
-    given = [f"{found.kind} in {'.'.join(map(str, found.path))}" for found in extract(item)]
-    if not given:
-        return "has neither userId, anonymousId nor another identifier"
-    return f"no identifier can be used: {', '.join(given[:5])} (empty, blocked or malformed)"
-
-
-def _context_parts(
-    draft: _Draft, context: Mapping[str, Any], rules: Clear, known: dict[bytes, ContextParts]
-) -> ContextParts:
-    """A context parted: events of one sender share theirs, and it is parted once (4 µs)."""
-    encoded = draft.context
-    if not encoded or context is not draft.item["context"]:  # changed for this event
-        return split_context(context, rules)
-    parts = known.get(encoded)
-    if parts is None:
-        parts = known[encoded] = split_context(context, rules)
-    return parts
-
-
-def _with_refs(
-    draft: _Draft,
-    properties: Mapping[str, Any],
-    context: Mapping[str, Any],
-    traits: Mapping[str, Any],
-    tokens: Mapping[Pair, bytes],
-) -> tuple[Mapping[str, Any], Mapping[str, Any], Mapping[str, Any]]:
-    """The sections with a reference in the place of each identifier's value. Copies what it changes, once."""
-    copied: set[int] = set()
-    moved = bool(traits) and "traits" not in context and not draft.item.get("traits")  # see translate: rudder
-    for path, pair in draft.spots:
-        stand_in = ref(tokens[pair], pair[0])
-        if path[0] == "properties":
-            properties = _replaced(properties, path[1:], stand_in, copied)
-        elif path[0] == "traits":
-            if traits:  # only an identify keeps its own traits; those of other calls are in no part of the record
-                traits = _replaced(traits, path[1:], stand_in, copied)
-        elif moved and path[1] == "traits":
-            traits = _replaced(traits, path[2:], stand_in, copied)
-        else:
-            context = _replaced(context, path[1:], stand_in, copied)
-    return properties, context, traits
-
-
-def _replaced(value: Any, path: Path, stand_in: Ref, copied: set[int]) -> Any:
-    """`value` with the leaf at `path` replaced; objects on the way are copied unless `copied` holds their id."""
-    if not path:
-        return stand_in
-    if id(value) not in copied:
-        value = value.copy()
-        copied.add(id(value))
-    step: Any = path[0]
-    value[step] = _replaced(value[step], path[1:], stand_in, copied)
-    return value
-
-
-def _bodies(draft: _Draft) -> tuple[dict[str, Any], bytes]:
-    """What a dead letter keeps of an item, and the part of it that a retry repeats byte for byte."""
-    item = draft.item
-    if isinstance(item, Unreadable):
-        return {"bytes": b64encode(item.raw).decode()}, item.raw
-    try:
-        stable = draft.encoded
-        if not stable:
-            content = (
-                {key: value for key, value in item.items() if key not in NOT_IN_DIGEST}
-                if isinstance(item, dict)
-                else item
-            )
-            stable = _ENCODE(content)
-        _ENCODE(item)
-        return {"item": item}, stable
-    except (TypeError, UnicodeEncodeError, RecursionError):  # came as Python data that JSON cannot hold
-        raw = repr(item).encode(errors="backslashreplace")
-        return {"bytes": b64encode(raw).decode()}, raw

@@ -5,7 +5,8 @@ from datetime import datetime
 
 import msgspec
 
-from ingest.accept.accept import STAGE, Accepted, Acceptor, SourceRules
+from ingest.accept.accept import Acceptor
+from ingest.accept.calls import STAGE, Accepted, SourceRules
 from ingest.accept.canonical import read_item
 from schemas.clear import Declared
 from schemas.dead_letters import DeadLetter, remedy

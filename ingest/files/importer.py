@@ -17,7 +17,8 @@ from typing import Any, Final, NamedTuple, Protocol
 
 import msgspec
 
-from ingest.accept.accept import DEAD_LETTER, SUPPRESSED, Acceptor, SourceRules
+from ingest.accept.accept import Acceptor
+from ingest.accept.calls import DEAD_LETTER, SUPPRESSED, SourceRules
 from ingest.accept.canonical import Refused, canonical
 from ingest.files.mapped_rows import Row, Shaped, Shaper, row_hasher
 from ingest.files.spill import RefusedLine, RefusedLines, SpillMap

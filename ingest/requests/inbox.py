@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from ingest.accept.accept import Call, SourceRules
+from ingest.accept.calls import Call, SourceRules
 from ingest.accept.canonical import MAX_BODY_BYTES
 from ingest.requests.bodies import GZIP, IMPORT_PATH, MAX_KEY, METRICS, call_of, inflate, read_body
 from ingest.requests.routes import authenticate

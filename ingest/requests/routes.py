@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from ingest.accept.accept import Accepted, Call, SourceRules
+from ingest.accept.calls import Accepted, Call, SourceRules
 from ingest.requests.bodies import IMPORT_PATH, METRICS, call_of, query_of, read_body, time_or_none, write_key_of
 from schemas.errors import (
     Forbidden,

@@ -13,7 +13,7 @@ from infra.app.reading import Reading, reading_of
 from infra.app.session import Session
 from infra.app.staff_events import Acting
 from infra.app.worker import services_of, worker_of
-from ingest.accept.accept import SourceRules
+from ingest.accept.calls import SourceRules
 from processors.live.worker import Compiled
 from processors.rebuild.check import check
 from schemas.clear import Declared

@@ -12,7 +12,7 @@ from infra.app.drain import drain
 from infra.app.reading import Reading, reading_of
 from infra.app.session import Session
 from infra.app.staff_events import Acting
-from ingest.accept.accept import SourceRules
+from ingest.accept.calls import SourceRules
 from query.people.actions import COMPLAINTS, open_complaints
 from schemas.clear import Declared
 from schemas.errors import NotFound

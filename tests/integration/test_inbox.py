@@ -247,7 +247,7 @@ def test_an_event_sent_over_the_inbox_and_over_http_is_one_event(world: World) -
     [record] = world.wait_for(1)
     assert record.id == uuid_text(event_key(vault_of(world.here).hash_key, "till", "same"))
     from infra.app.accepting import acceptor_of  # noqa: PLC0415  # phonenumbers takes 0.1 s to import
-    from ingest.accept.accept import SourceRules  # noqa: PLC0415
+    from ingest.accept.calls import SourceRules  # noqa: PLC0415
 
     rules = SourceRules("till", world.sources.declared())
     accepted = acceptor_of(world.here).accept([item], rules, datetime.now(UTC))

@@ -21,7 +21,7 @@ from infra.app.session import Session
 from infra.app.vault import vault_of
 from infra.cli.main import run
 from infra.drivers.http.health import Health
-from ingest.accept.accept import SourceRules
+from ingest.accept.calls import SourceRules
 from processors.live.dead_letters import letter_key
 from schemas.record import Pending, partition_of, uuid_text
 

@@ -14,7 +14,8 @@ from uuid import UUID
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from ingest.accept.accept import Accepted, Acceptor, Call, SourceRules
+from ingest.accept.accept import Acceptor
+from ingest.accept.calls import Accepted, Call, SourceRules
 from ingest.accept.canonical import MAX_BODY_BYTES, Refused, Unreadable
 from ingest.accept.retry import accept_again
 from ingest.requests.bodies import call_of, header_key, inflate, query_of, read_body

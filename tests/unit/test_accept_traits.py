@@ -5,7 +5,8 @@ from functools import partial
 
 import pytest
 
-from ingest.accept.accept import Acceptor, SourceRules
+from ingest.accept.accept import Acceptor
+from ingest.accept.calls import SourceRules
 from schemas.identifiers import normalise
 from schemas.record import decode
 from tests.unit.test_accept import PlainVault, daily

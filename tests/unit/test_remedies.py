@@ -10,7 +10,8 @@ from typing import Any, Final
 
 import pytest
 
-from ingest.accept.accept import Acceptor, SourceRules
+from ingest.accept.accept import Acceptor
+from ingest.accept.calls import SourceRules
 from ingest.accept.canonical import Refused as RefusedItem
 from ingest.accept.canonical import Unreadable, decode_item
 from ingest.accept.retry import accept_again

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 from starlette.types import Receive, Scope, Send
 
 from infra.app.log import log_of
-from ingest.accept.accept import Accepted, Acceptor
+from ingest.accept.accept import Acceptor
+from ingest.accept.calls import Accepted
 from ingest.accept.canonical import MAX_BODY_BYTES
 from ingest.requests.bodies import call_of
 from ingest.requests.routes import HttpRequest, Job, Reply, answer, error_reply, nothing_here, open_request, preflight

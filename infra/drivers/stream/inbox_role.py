@@ -17,7 +17,8 @@ from confluent_kafka import Message as Delivered
 from infra.adapters.kafka.access import KafkaAccess
 from infra.app.log import log_of
 from infra.app.vault import vault_of
-from ingest.accept.accept import Accepted, Acceptor
+from ingest.accept.accept import Acceptor
+from ingest.accept.calls import Accepted
 from ingest.requests.inbox import Message, Opened, Refusal, letter_of, message_of, open_message
 from schemas.dead_letters import INTERNAL, DeadLetter
 from schemas.errors import Disposition, KeyMissing, StoreUnavailable, TouchfoldError

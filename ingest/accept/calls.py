@@ -1,0 +1,56 @@
+"""What accepting is given and what it answers: the items of a request, and what became of each."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final, NamedTuple
+
+from schemas.clear import NOTHING_DECLARED, Declared
+from schemas.dead_letters import DeadLetter
+from schemas.record import Pending
+
+ACCEPTED: Final = "accepted"
+DEAD_LETTER: Final = "dead_letter"
+SUPPRESSED: Final = "suppressed"
+OVER_32_KB: Final = "over_32_kb"  # code of an accepted item above Segment's limit
+STAGE: Final = "door"
+
+
+class SourceRules(NamedTuple):
+    """What accepting needs to know of a source: its name and what definitions declare clear."""
+
+    name: str
+    declared: Declared = NOTHING_DECLARED
+
+
+class ItemResult(NamedTuple):
+    """What became of one item. `id`: the record's id, or the dead letter's where the sender gave no message id.
+
+    `code`: the rule of a dead letter, `over_32_kb`, or "".
+    """
+
+    id: str
+    status: str  # accepted | dead_letter | suppressed
+    code: str
+
+
+class Accepted(NamedTuple):
+    """The items of one request. `results` has one entry per item, in order; the others are for storing."""
+
+    pending: list[Pending]
+    results: list[ItemResult]
+    dead: list[DeadLetter]
+    suppressed: list[bytes]  # event keys
+
+
+class Call(NamedTuple):
+    """The items of one request with what holds for all of them; see `Acceptor.accept`."""
+
+    items: Sequence[object]
+    source: SourceRules
+    received_at: datetime
+    sent_at: datetime | None = None
+    defaults: Mapping[str, Any] | None = None
+    historical: bool = False
+    trusted_clock: bool = False
+    clock_received_at: datetime | None = None
+    staff: bool = False  # types of staff are taken
