@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from projections.state import BASE_SLOTS
-from schemas.clear import NOTHING_DECLARED, Declared, clear_rules, declared_of
+from schemas.clear_rules import NOTHING_DECLARED, Declared, clear_rules, declared_of
 from schemas.conditions import All, PropertyLeaf, used_properties
 from schemas.definitions import ANY_EVENT, ComputedTrait, Definitions, plain
 from schemas.touchpoints import BASE_TYPES, CANCEL_TYPES, REFUND_TYPES

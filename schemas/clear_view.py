@@ -11,7 +11,8 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from schemas.clear import Clear, Declared, Ref, clear_rules, context_is_clear, joined, split
+from schemas.clear import Ref, context_is_clear, joined, split
+from schemas.clear_rules import Clear, Declared, clear_rules
 from schemas.touchpoint_fields import LINE
 
 Open = Callable[[Sequence[tuple[bytes, bytes, bytes]]], Sequence[bytes | None]]

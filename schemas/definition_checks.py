@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Final
 
-from schemas.clear import clear_rules, declared_of
+from schemas.clear_rules import clear_rules, declared_of
 from schemas.conditions import (
     Kind,
     LifecycleLeaf,

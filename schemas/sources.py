@@ -6,7 +6,7 @@ from hashlib import sha256
 from math import isfinite
 from typing import Any, Final, NamedTuple, Protocol
 
-from schemas.clear import Declared
+from schemas.clear_rules import Declared
 from schemas.errors import BadRequest, Problem
 
 MOST_PER_S: Final = 1_000_000

@@ -6,8 +6,9 @@ from functools import partial
 
 from infra.adapters.archive.reading_log import CachedLog, PerThreadLog
 from infra.adapters.phones import Phones
+from infra.adapters.postgres.feed_notifier import FeedBell
 from infra.adapters.postgres.log_order import LogOrder
-from infra.adapters.postgres.reads import FeedBell, PostgresReads
+from infra.adapters.postgres.reads import PostgresReads
 from infra.app.log import log_of
 from infra.app.session import Session
 from infra.app.vault import vault_of

@@ -13,7 +13,8 @@ from infra.cli.options import DATA, JSON, say
 
 if TYPE_CHECKING:
     from infra.app.session import Session
-    from ingest.files.importer import Importer, Result, Source
+    from ingest.files.importer import Importer, Result
+    from ingest.files.rows import Source
 
 SHOWN = 20  # refused lines in the report for people; --json has all
 
@@ -54,7 +55,7 @@ def import_files(
     Examples: touchfold import tills.csv --mapping tills.yaml --preview
               touchfold import examples.csv.gz --mapping examples/cdnow.yaml
     """
-    from ingest.files.importer import preview as shown_of
+    from ingest.files.rows import preview as shown_of
     from schemas.errors import DefinitionsInvalid
     from schemas.mapping import read_mapping
 
@@ -69,7 +70,8 @@ def import_files(
     from infra.app.bootstrap import session
     from infra.app.importing import declare, services_of
     from infra.app.vault import vault_of
-    from ingest.files.importer import Importer, Source
+    from ingest.files.importer import Importer
+    from ingest.files.rows import Source
 
     with session(data, say=say) as here:
         secret = vault_of(here).hash_key

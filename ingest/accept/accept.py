@@ -26,14 +26,8 @@ from ingest.accept.dead import DeadLetters
 from ingest.accept.draft import Draft, Pair, by_our_error, context_parts, with_refs, without_identifier
 from ingest.dialects.translate import merge_defaults, of_staff, translate
 from ingest.requests.clock import settle
-from schemas.clear import (
-    NOTHING_DECLARED,
-    Clear,
-    ContextParts,
-    Declared,
-    clear_rules,
-    split_around,
-)
+from schemas.clear import ContextParts, split_around
+from schemas.clear_rules import NOTHING_DECLARED, Clear, Declared, clear_rules
 from schemas.errors import TouchfoldError
 from schemas.identifiers import extract
 from schemas.identity_rules import DEFAULT_RULES, Rank

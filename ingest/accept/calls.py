@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
-from schemas.clear import NOTHING_DECLARED, Declared
+from schemas.clear_rules import NOTHING_DECLARED, Declared
 from schemas.dead_letters import DeadLetter
 from schemas.record import Pending
 

@@ -9,7 +9,8 @@ import msgspec
 
 from ingest.accept.canonical import NOT_IN_DIGEST, Refused, Unreadable
 from ingest.dialects.translate import Fields
-from schemas.clear import Clear, ContextParts, Ref, ref, split_context
+from schemas.clear import ContextParts, Ref, ref, split_context
+from schemas.clear_rules import Clear
 from schemas.dead_letters import INTERNAL
 from schemas.identifiers import Path, extract
 

@@ -8,7 +8,7 @@ import msgspec
 from ingest.accept.accept import Acceptor
 from ingest.accept.calls import STAGE, Accepted, SourceRules
 from ingest.accept.canonical import read_item
-from schemas.clear import Declared
+from schemas.clear_rules import Declared
 from schemas.dead_letters import DeadLetter, remedy
 from schemas.errors import BadRequest
 

@@ -5,13 +5,11 @@ FOLD applies a key once. So an import that was stopped is finished by running it
 apply what is in the log before (the register is written by FOLD alone) and after.
 """
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from hashlib import blake2b
-from itertools import islice
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -20,22 +18,19 @@ import msgspec
 from ingest.accept.accept import Acceptor
 from ingest.accept.calls import DEAD_LETTER, SUPPRESSED, SourceRules
 from ingest.accept.canonical import Refused, canonical
-from ingest.files.mapped_rows import Row, Shaped, Shaper, row_hasher
+from ingest.files.mapped_rows import Shaped
+from ingest.files.rows import Progress, Source
 from ingest.files.spill import RefusedLine, RefusedLines, SpillMap
-from ingest.files.table_files import Table, open_table
-from schemas.clear import Declared
+from schemas.clear_rules import Declared
 from schemas.dead_letters import IMPORT, REUSED, DeadLetter, letter_id, seal_letter
-from schemas.errors import BadRequest, DefinitionsInvalid
+from schemas.errors import DefinitionsInvalid
 from schemas.failpoints import failpoint
-from schemas.mapping import FileMapping, check_columns
 from schemas.ports import Clock, EventLog, Sealer, Vault
 from schemas.record import Pending, event_key
 
 BATCH_EVENTS: Final = 2_000
 BATCH_LINES: Final = 20_000  # of orders with many lines; about 20 MB on their way
-HELD_LINES: Final = 200_000  # of orders not yet whole; about 100 MB
 HOPELESS: Final = 1_000  # refused events and no other
-PREVIEW_LINES: Final = 20_000
 _ENCODE: Final = msgspec.json.Encoder(decimal_format="string").encode
 
 
@@ -53,13 +48,6 @@ class LetterStore(Protocol):
     """Where dead letters are kept; a repeat is one row."""
 
     def insert(self, letters: Sequence[DeadLetter], suppressed: Sequence[bytes], at: datetime) -> None: ...
-
-
-class Progress(NamedTuple):
-    """`done`: 0..1 of the reading; `events`: read so far."""
-
-    done: float
-    events: int
 
 
 @dataclass
@@ -89,163 +77,6 @@ class Services:
     daily_token: Callable[[date], bytes]
     declared: Declared
     check_disk: Callable[[], None]
-
-
-# ---------------------------------------------------------------- reading
-
-
-class Source:
-    """The files of one command as one data set: rows, orders, events. Equal lines are counted over all files."""
-
-    def __init__(
-        self, files: Sequence[Path], mapping: FileMapping, secret: bytes, *, held_lines: int = HELD_LINES
-    ) -> None:
-        """Opens each file and compares its columns with the mapping's. Raises DefinitionsInvalid, BadRequest."""
-        self.mapping = mapping
-        self.shaper = Shaper(mapping)
-        self._secret = secret
-        self._held_lines = held_lines
-        _refuse_repeated(files)
-        self.tables: list[Table] = []
-        for path in files:
-            table = open_table(path, mapping.format, mapping.delimiter)
-            check_columns(mapping, table.columns, str(path))
-            self.tables.append(table)
-        self._weights = [max(1, path.stat().st_size) for path in files]
-        self._pass = 0
-        self._current = 0
-
-    def done(self) -> float:
-        """0..1; with group_by the first half is the counting of lines, and further passes stand at the end."""
-        read = float(sum(self._weights[: self._current]))
-        if self._current < len(self.tables):
-            read += self._weights[self._current] * self.tables[self._current].done()
-        share = min(1.0, read / sum(self._weights))
-        if not self.mapping.group_by:
-            return share
-        return share / 2 if self._pass == 1 else (1 + share) / 2 if self._pass == 2 else 1.0
-
-    def name(self, file: int) -> str:
-        return str(self.tables[file].path)
-
-    def events(self, limit: int | None = None) -> Iterator[Shaped]:
-        """Every event of the files, refused ones too. `limit`: of the first so many lines alone."""
-        if not self.mapping.group_by:
-            for row in self._rows(limit):
-                yield row if isinstance(row, Shaped) else self.shaper.shape((row,))
-            return
-        yield from self._orders(limit)
-
-    def _rows(self, limit: int | None = None) -> Iterator[Row | Shaped]:
-        """Rows of all files in order; a line that cannot be read is refused in its place."""
-        self._pass += 1
-        for file, table in enumerate(self.tables):
-            self._current = file
-            yield from islice(self._rows_of(file, table), limit)
-        self._current = len(self.tables)
-
-    def _rows_of(self, file: int, table: Table) -> Iterator[Row | Shaped]:
-        columns = self.shaper.columns
-        if self.mapping.id is not None:
-            for number, values, refused in table.rows(columns):
-                row = Row(file, number, values, b"")
-                yield row if refused is None else Shaped(row, None, None, b"", refused)
-            return
-        hash_of = row_hasher(table.columns, self._secret)
-        places = [table.columns.index(name) for name in columns]
-        for number, values, refused in table.rows(table.columns):
-            if refused is None:
-                yield Row(file, number, tuple([values[place] for place in places]), hash_of(values))
-            else:
-                yield Shaped(Row(file, number, (), b""), None, None, b"", refused)
-
-    def _orders(self, limit: int | None) -> Iterator[Shaped]:
-        """Lines of one order together, wherever they stand, in passes over the files: the first counts lines.
-
-        Nothing is written aside (temporary files would hold personal values in clear). When the orders that wait for
-        lines exceed `held_lines`, the newest are left for another pass; one over a file in order of orders suffices.
-        """
-        missing = self._count(limit)
-        first = True
-        while missing:
-            left = SpillMap[int]()
-            held: dict[bytes, list[Row]] = {}
-            lines = 0
-            for row in self._rows(limit):
-                if isinstance(row, Shaped):
-                    if first:
-                        yield row
-                    continue
-                try:
-                    group = self._group_of(row)
-                except Refused as refused:
-                    if first:
-                        yield Shaped(row, None, None, row.content, refused)
-                    continue
-                count = missing.get(group)
-                if count is None:
-                    continue
-                rows = held.setdefault(group, [])
-                rows.append(row)
-                lines += 1
-                if len(rows) == count:
-                    del held[group]
-                    missing.remove(group)
-                    lines -= count
-                    yield self.shaper.shape(rows)
-                while lines > self._held_lines and len(held) > 1:
-                    newest, waiting = held.popitem()
-                    lines -= len(waiting)
-                    left[newest] = missing.get(newest) or 0
-                    missing.remove(newest)
-            missing.close()
-            missing = left
-            first = False
-
-    def _count(self, limit: int | None) -> SpillMap[int]:
-        counts = SpillMap[int]()
-        for row in self._rows(limit):
-            if isinstance(row, Row):
-                try:
-                    counts.count(self._group_of(row))
-                except Refused:
-                    continue  # told in the next pass, in its place
-        return counts
-
-    def _group_of(self, row: Row) -> bytes:
-        """The keyed hash of what lines of one order have in common. Raises Refused."""
-        group = self.shaper.group_of(row)
-        return blake2b(_ENCODE(group), digest_size=16, key=self._secret, person=b"tf-import-order").digest()
-
-
-def _refuse_repeated(files: Sequence[Path]) -> None:
-    seen: set[str] = set()
-    for path in files:
-        real = os.path.realpath(path)
-        if real in seen:
-            raise BadRequest(f"{path} is given twice: its lines would count twice")
-        seen.add(real)
-
-
-def preview(files: Sequence[Path], mapping: FileMapping, count: int = 5) -> list[dict[str, Any]]:
-    """The first events as they would be sent (`item`), or why not (`refused`); stores nothing, asks nobody.
-
-    Ids made of rows are left out: they need the vault's key.
-    """
-    source = Source(files, mapping, bytes(32))
-    shown: list[dict[str, Any]] = []
-    for event in islice(source.events(PREVIEW_LINES), count):
-        place = (
-            {"line": event.row.line}
-            if len(files) == 1
-            else {"file": source.name(event.row.file), "line": event.row.line}
-        )
-        if event.item is None:
-            shown.append({**place, "refused": str(event.refused)})
-        else:
-            id_ = {} if event.natural is None else {"messageId": event.natural}
-            shown.append({**place, "item": {**event.item, **id_}})
-    return shown
 
 
 # ---------------------------------------------------------------- importing

@@ -11,7 +11,7 @@ from typing import Final
 import pyarrow as pa
 
 from schemas.archive import ArchiveFile, MergingStore, Turns
-from schemas.clear import Declared
+from schemas.clear_rules import Declared
 from schemas.clear_view import ClearView, Open, hash_of
 from schemas.errors import ArchiveDamaged, KeyMissing, ProgressConflict, ReaderTooOld, SealBroken
 from schemas.event_columns import event_table, originals

@@ -6,7 +6,7 @@ from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
 from query.people.opened import open_records
-from schemas.clear import clear_rules, declared_of
+from schemas.clear_rules import clear_rules, declared_of
 from schemas.conditions import parse_time
 from schemas.errors import ReaderTooOld, RecordUnreadable
 from schemas.ports import EventLog, Sealer

@@ -6,7 +6,7 @@ from typing import Any, Final, NamedTuple
 
 from query.sql.results import iso
 from schemas.archive import ArchiveFile
-from schemas.clear import Declared, declared_of
+from schemas.clear_rules import Declared, declared_of
 from schemas.clear_view import declared_from, hash_of, named_since
 
 READERS: Final = frozenset({"properties", "order_id", "revenue", "currency", "campaign_id", "product_ids"})

@@ -16,7 +16,7 @@ from infra.app.worker import services_of, worker_of
 from ingest.accept.calls import SourceRules
 from processors.live.worker import Compiled
 from processors.rebuild.check import check
-from schemas.clear import Declared
+from schemas.clear_rules import Declared
 from schemas.errors import BadRequest, Erased, NotFound
 
 DECLARED = Declared({}, frozenset({"city"}))  # as the retail pack does

@@ -23,7 +23,7 @@ from processors.archive.archiver import Archiver
 from processors.archive.rewrite import Rewriter, waiting
 from query.reports.undeclared import undeclared
 from query.sql.results import SqlResult
-from schemas.clear import Declared
+from schemas.clear_rules import Declared
 from schemas.clear_view import ClearView
 from schemas.event_columns import event_table
 from schemas.record import Stored, encode

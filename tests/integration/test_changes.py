@@ -12,7 +12,8 @@ from uuid import uuid4
 import psycopg2
 import pytest
 
-from infra.adapters.postgres.reads import FeedBell, PostgresReads
+from infra.adapters.postgres.feed_notifier import FeedBell
+from infra.adapters.postgres.reads import PostgresReads
 from infra.adapters.postgres.store import PostgresStore
 from query.changes import Changes
 from query.cursors import END_OF_BATCH, FeedPlace, feed_cursor

@@ -14,7 +14,7 @@ from infra.adapters.postgres import connection_pool
 from infra.adapters.postgres.connection_pool import Lane, Limits, pool_of
 from infra.adapters.postgres.database import Database, Dedicated, connect
 from infra.adapters.postgres.embedded import EmbeddedPostgres
-from infra.adapters.postgres.reads import PerThread
+from infra.adapters.postgres.statements import PerThread
 from schemas.errors import ConnectionsInUse, StoreUnavailable
 from tests.conftest import Databases
 

@@ -14,7 +14,7 @@ from infra.app.session import Session
 from infra.app.staff_events import Acting
 from ingest.accept.calls import SourceRules
 from query.people.actions import COMPLAINTS, open_complaints
-from schemas.clear import Declared
+from schemas.clear_rules import Declared
 from schemas.errors import NotFound
 
 DECLARED = Declared({}, frozenset({"city"}))  # as the retail pack does

@@ -31,10 +31,11 @@ from infra.adapters.postgres.log import PostgresLog
 from infra.adapters.postgres.migrate import migrate
 from infra.adapters.postgres.sources import PostgresSources
 from infra.adapters.vault.vault import PostgresVault
-from infra.drivers.http.door import Door, Limits
+from infra.drivers.http.door import Door
+from infra.drivers.http.door_parts import Limits
 from ingest.accept.accept import Acceptor
 from ingest.accept.retry import accept_again
-from schemas.clear import NOTHING_DECLARED
+from schemas.clear_rules import NOTHING_DECLARED
 from schemas.dead_letters import DeadLetter
 from schemas.errors import BadRequest, DiskFull, NotFound, StoreUnavailable
 from schemas.identifiers import normalise

@@ -21,7 +21,8 @@ from infra.adapters.phones import Phones
 from infra.adapters.postgres.dead_letters import PostgresDeadLetters
 from infra.adapters.postgres.log import PostgresLog
 from infra.adapters.postgres.sources import PostgresSources
-from infra.drivers.http.door import Door, Limits
+from infra.drivers.http.door import Door
+from infra.drivers.http.door_parts import Limits
 from ingest.accept.accept import Acceptor
 from ingest.requests.bodies import METRICS, call_of
 from schemas.dead_letters import INTERNAL

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from schemas.clear import NOTHING_DECLARED, Declared, clear_rules, split
+from schemas.clear import split
+from schemas.clear_rules import NOTHING_DECLARED, Declared, clear_rules
 from tests.conftest import Databases
 from tests.integration.test_door import Running
 from tests.integration.test_erasure import ADA, World

@@ -20,7 +20,7 @@ from processors.live.worker import Compiled, Services, Worker
 from processors.rebuild.builder import Builder
 from processors.rebuild.check import Verdict, check
 from processors.rebuild.definitions import start_rebuild
-from schemas.clear import Declared
+from schemas.clear_rules import Declared
 from tests.integration.running import Up, command, result, until
 from tests.integration.test_archive_commands import data, kept  # noqa: F401  # fixtures
 from tests.integration.test_archive_rewriting import HIDDEN_ORDER_ID, rewriter
@@ -32,7 +32,7 @@ KILLED = """
 import sys
 from pathlib import Path
 from infra.adapters.archive.store import ParquetArchive
-from schemas.clear import Declared
+from schemas.clear_rules import Declared
 from schemas.failpoints import arm
 from tests.integration.running import Up, command, result, until
 from tests.integration.test_archive_commands import data, kept  # noqa: F401  # fixtures

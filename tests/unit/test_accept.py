@@ -19,7 +19,7 @@ from ingest.accept.calls import Accepted, Call, SourceRules
 from ingest.accept.canonical import MAX_BODY_BYTES, Refused, Unreadable
 from ingest.accept.retry import accept_again
 from ingest.requests.bodies import call_of, header_key, inflate, query_of, read_body
-from schemas.clear import NOTHING_DECLARED, Declared
+from schemas.clear_rules import NOTHING_DECLARED, Declared
 from schemas.dead_letters import DeadLetter
 from schemas.errors import BadRequest, InvalidJson, TooLarge
 from schemas.identifiers import normalise

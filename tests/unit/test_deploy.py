@@ -11,7 +11,7 @@ import yaml
 
 from infra.app.settings import FILE_KEYS, KEYS, load
 from infra.cli.main import MODULES, build_app
-from infra.drivers.process.supervisor import plan_of
+from infra.drivers.process.plan import plan_of
 
 ROOT: Final = Path(__file__).parents[2]
 COMPOSE: Final = (ROOT / "compose.yaml").read_text()

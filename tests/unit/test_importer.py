@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ingest.files.importer import Source, preview
 from ingest.files.mapped_rows import Shaped
+from ingest.files.rows import Source, preview
 from schemas.errors import BadRequest, DefinitionsInvalid
 from schemas.mapping import FileMapping
 

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from infra.app.settings import FILE_KEYS, KEYS, load
-from infra.drivers.process.supervisor import plan_of
+from infra.drivers.process.plan import plan_of
 
 ROOT: Final = Path(__file__).parents[2]
 FOLDER: Final = ROOT / "infra" / "deploy" / "kubernetes"

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from query.people.opened import joined, tokens_in, with_values
-from schemas.clear import NOTHING_DECLARED, clear_rules, ref, split
+from schemas.clear import ref, split
+from schemas.clear_rules import NOTHING_DECLARED, clear_rules
 from schemas.ports import OpenIdentifier
 
 ADA = bytes(range(16))

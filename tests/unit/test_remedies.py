@@ -16,7 +16,7 @@ from ingest.accept.canonical import Refused as RefusedItem
 from ingest.accept.canonical import Unreadable, decode_item
 from ingest.accept.retry import accept_again
 from ingest.requests import inbox
-from schemas.clear import NOTHING_DECLARED, Declared
+from schemas.clear_rules import NOTHING_DECLARED, Declared
 from schemas.dead_letters import FOLD, IMPORT, INBOX, INTERNAL, RETRY, REUSED, DeadLetter, remedies, remedy
 from schemas.errors import BadRequest
 from schemas.identifiers import normalise

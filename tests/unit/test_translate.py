@@ -7,7 +7,8 @@ import pytest
 
 from ingest.accept.canonical import Refused
 from ingest.dialects.translate import merge_defaults, translate
-from schemas.clear import NOTHING_DECLARED, Clear, Declared, Parts, clear_rules, decimal_text, declared_of, ref, split
+from schemas.clear import Parts, decimal_text, ref, split
+from schemas.clear_rules import NOTHING_DECLARED, Clear, Declared, clear_rules, declared_of
 from schemas.definition_files import load_pack, parse_documents
 from schemas.definitions import to_json
 from schemas.touchpoints import (

@@ -22,7 +22,7 @@ from psycopg2.extras import execute_values
 from infra.adapters.ledger.audit_heads import AuditHeads
 from infra.adapters.postgres.connection_pool import Lane
 from infra.adapters.postgres.database import Database, Uuid
-from infra.adapters.postgres.reads import PerThread
+from infra.adapters.postgres.statements import PerThread
 from schemas.audit import FIRST, Entry, Head, compared, detail_text, keyed_hash, plain_hash, storable
 from schemas.errors import StoreUnavailable, TouchfoldError
 from schemas.record import uuid_text

@@ -5,7 +5,7 @@ from typing import Final
 from psycopg2.extras import Json
 
 from infra.adapters.postgres.database import Database
-from schemas.clear import Declared
+from schemas.clear_rules import Declared
 from schemas.clear_view import hash_of, plain_of
 
 _NEWEST: Final = "select hash from clear_rules order by since desc limit 1"

@@ -11,7 +11,7 @@ from infra.adapters.machine.data_folder import DataFolder
 from infra.adapters.machine.processes import Process, processes_of
 from infra.adapters.postgres.control import WAITING
 from infra.adapters.postgres.database import Database
-from infra.adapters.postgres.reads import PerThread
+from infra.adapters.postgres.statements import PerThread
 from schemas.errors import ArchiveDamaged, StoreUnavailable, TouchfoldError
 from schemas.merge_plan import waiting as waiting_files
 from schemas.ports import EventLog

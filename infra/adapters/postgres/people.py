@@ -16,7 +16,7 @@ from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError, VerifyMismatchError
 
 from infra.adapters.postgres.database import Database
-from infra.adapters.postgres.reads import PerThread
+from infra.adapters.postgres.statements import PerThread
 from schemas.errors import BadRequest, NotFound, Problem, TooMany
 from schemas.roles import ROLES
 

@@ -1,28 +1,23 @@
-"""The reading side's SQL over the live tables: `Reads`, and the bell that rings when the change feed grows.
+"""The reading side's SQL over the live tables: `Reads`.
 
 A connection for one question, one round trip a question: statements commit by themselves, nothing is locked.
 """
 
 import logging
-import select
-import threading
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import date
-from typing import Any, Final
+from typing import Final
 
 import psycopg2.errors
-from psycopg2.extensions import connection as Connection
-from psycopg2.extensions import cursor as Cursor
 
-from infra.adapters.postgres.connect import PooledConnection
-from infra.adapters.postgres.database import Database, Dedicated, Uuid, Uuids, mapped
+from infra.adapters.postgres.database import Database, Uuid, Uuids
 from infra.adapters.postgres.figures import read_figures
 from infra.adapters.postgres.hits import search_newest
 from infra.adapters.postgres.log_order import LogOrder
 from infra.adapters.postgres.profile_reads import DECIDED, OWNED, profile_read
-from schemas.errors import ConnectionsInUse, DiskFull, RevisionReplaced, StoreUnavailable
+from infra.adapters.postgres.statements import Params, PerThread, Rows
+from schemas.errors import RevisionReplaced, StoreUnavailable
 from schemas.figures import Figures, Window
 from schemas.reads import (
     ChangeRow,
@@ -38,10 +33,6 @@ from schemas.record import from_us
 
 log = logging.getLogger("touchfold.reads")
 
-CHANNEL: Final = "touchfold_changes"
-POLL_S: Final = 0.2  # how late the bell is when a notification is lost
-Rows = list[tuple[Any, ...]]
-Params = Sequence[Any] | Mapping[str, Any]
 
 _PROFILE: Final = f"""
 select (select revision from revisions where state = 'live'),
@@ -118,51 +109,6 @@ where (%(types)s::text[] is null or type = any(%(types)s::text[]))
     and (%(at)s::timestamptz is null or (at, event_key) < (%(at)s::timestamptz, %(key)s::uuid))
 order by at desc, event_key desc limit %(limit)s
 """
-
-
-class PerThread:
-    """Single statements; any thread. `make`: the database, whose pool lends a connection for each statement."""
-
-    def __init__(self, make: Callable[[], Database]) -> None:
-        self._database = make()
-
-    def rows(self, query: str, params: Params = ()) -> Rows:
-        """The rows of one statement that commits by itself. After an outage it is tried once more."""
-        return self._twice(lambda: self._rows(query, params))
-
-    def prepared(self, name: str, query: str, token: bytes) -> Rows:
-        """`rows` of a query over one token ($1), planned once a connection: planning takes 1.2 ms, running 0.1."""
-        return self._twice(lambda: self._rows(query, (Uuid(token),), name))
-
-    def _twice(self, ask: Callable[[], Rows]) -> Rows:
-        """A restart between two statements is noticed before the second; this is for one in the middle of it."""
-        try:
-            return ask()
-        except (DiskFull, ConnectionsInUse):
-            raise
-        except StoreUnavailable:
-            return ask()
-
-    def _rows(self, query: str, params: Params, name: str | None = None) -> Rows:
-        with self._database.reading() as cursor:
-            if name is None:
-                cursor.execute(query, params)
-            else:
-                _prepare(cursor, name, query)
-                cursor.execute(f"execute {name} (%s)", params)
-            return cursor.fetchall() if cursor.description else []
-
-    def close(self) -> None:
-        self._database.close()
-
-
-def _prepare(cursor: Cursor, name: str, query: str) -> None:
-    """Once a connection; whoever uses the connection later finds it prepared. `name` belongs to one query for ever."""
-    connection = cursor.connection
-    assert isinstance(connection, PooledConnection), "connect makes no others"
-    if name not in connection.prepared:
-        cursor.execute(f"prepare {name} (uuid) as {query}")
-        connection.prepared.add(name)
 
 
 @contextmanager
@@ -352,102 +298,3 @@ class PostgresReads:
     def close(self) -> None:
         """Close the connections of all threads; call when none is reading any more."""
         self._connections.close()
-
-
-class FeedBell:
-    """`Bell` by LISTEN on the sequencer's channel, and a look at the highest number every 0.2 s.
-
-    One thread serves all who wait; it starts with the first of them. An outage only delays it.
-    """
-
-    def __init__(self, dsn: str) -> None:
-        self._database = Dedicated(dsn, "touchfold feed bell")
-        self._changed = threading.Condition()
-        self._rung = 0
-        self._listeners: set[Callable[[], None]] = set()
-        self._stop = threading.Event()
-        self._thread: threading.Thread | None = None
-
-    @property
-    def rung(self) -> int:
-        self._start()
-        return self._rung
-
-    def wait(self, seen: int, timeout_s: float) -> bool:
-        self._start()
-        with self._changed:
-            return self._changed.wait_for(lambda: self._rung != seen or self._stop.is_set(), timeout_s)
-
-    def subscribe(self, ring: Callable[[], None]) -> None:
-        """Call `ring` from the bell's thread at every growth."""
-        self._start()
-        with self._changed:
-            self._listeners.add(ring)
-
-    def unsubscribe(self, ring: Callable[[], None]) -> None:
-        with self._changed:
-            self._listeners.discard(ring)
-
-    def close(self) -> None:
-        """End the thread and wake all who wait."""
-        self._stop.set()
-        self._ring()
-        if self._thread is not None:
-            self._thread.join(10)
-
-    def _start(self) -> None:
-        with self._changed:
-            if self._thread is None and not self._stop.is_set():
-                self._thread = threading.Thread(target=self._run, name="feed bell", daemon=True)
-                self._thread.start()
-
-    def _ring(self) -> None:
-        with self._changed:
-            self._rung += 1
-            self._changed.notify_all()
-            for ring in list(self._listeners):
-                ring()
-
-    def _run(self) -> None:
-        top = -1
-        while not self._stop.is_set():
-            try:
-                with mapped():
-                    top = self._listen(top)
-            except StoreUnavailable as err:
-                log.warning("the change feed cannot be watched: %s", err.message)
-                self._database.close()
-                self._stop.wait(1)
-        self._database.close()
-
-    def _listen(self, top: int) -> int:
-        """Watch until told to stop; returns the highest number seen."""
-        connection = self._database.connection()
-        connection.autocommit = True
-        with connection.cursor() as cursor:
-            cursor.execute(f"listen {CHANNEL}")
-        while not self._stop.is_set():
-            newest = _highest(connection)
-            if newest != top:
-                top = newest
-                self._ring()
-            _await_notice(connection, POLL_S)
-        return top
-
-
-def _highest(connection: Connection) -> int:
-    with connection.cursor() as cursor:
-        cursor.execute("select coalesce(max(seq), 0) from feed_batches")
-        row = cursor.fetchone()
-        return int(row[0]) if row else 0
-
-
-def _await_notice(connection: Connection, timeout_s: float) -> None:
-    """Until a notification came, or the time is up."""
-    deadline = time.monotonic() + timeout_s
-    while not connection.notifies:
-        left = deadline - time.monotonic()
-        if left <= 0 or not select.select([connection], [], [], left)[0]:
-            break
-        connection.poll()
-    connection.notifies.clear()

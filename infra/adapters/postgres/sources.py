@@ -12,7 +12,7 @@ from psycopg2.extras import Json
 
 from infra.adapters.postgres.connection_pool import Lane
 from infra.adapters.postgres.database import Database
-from schemas.clear import NOTHING_DECLARED, Declared, declared_of
+from schemas.clear_rules import NOTHING_DECLARED, Declared, declared_of
 from schemas.errors import BadRequest, NotFound, Problem
 from schemas.sources import Source, changed_settings, key_hash, source_of
 

@@ -7,7 +7,7 @@ from hashlib import sha256
 from typing import Final, NamedTuple
 
 from infra.adapters.postgres.database import Database
-from infra.adapters.postgres.reads import PerThread
+from infra.adapters.postgres.statements import PerThread
 from schemas.errors import BadRequest, NotFound, Problem
 from schemas.roles import ROLES
 

@@ -9,23 +9,32 @@ import asyncio
 import logging
 import threading
 from collections.abc import Callable, MutableSequence, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from math import ceil
-from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final
 
 from starlette.types import Receive, Scope, Send
 
 from infra.app.log import log_of
+from infra.drivers.http.door_parts import (
+    Busy,
+    Counters,
+    DeadLetterStore,
+    InternalError,
+    Limits,
+    Queue,
+    Take,
+    TooSlow,
+    Waiting,
+    run,
+)
 from ingest.accept.accept import Acceptor
-from ingest.accept.calls import Accepted
 from ingest.accept.canonical import MAX_BODY_BYTES
 from ingest.requests.bodies import call_of
-from ingest.requests.routes import HttpRequest, Job, Reply, answer, error_reply, nothing_here, open_request, preflight
+from ingest.requests.routes import HttpRequest, Reply, answer, error_reply, nothing_here, open_request, preflight
 from schemas.dead_letters import DeadLetter
-from schemas.errors import BadRequest, KeyMissing, StoreUnavailable, TooLarge, TooMany, TouchfoldError
+from schemas.errors import KeyMissing, StoreUnavailable, TooLarge, TooMany, TouchfoldError
 from schemas.failpoints import failpoint
 from schemas.ports import EventLog
 from schemas.record import Pending
@@ -45,72 +54,6 @@ _READ: Final = {
 _log = logging.getLogger("touchfold.door")
 
 
-Take = Callable[[str, float, float, float], float]
-"""(bucket, its rate, its size, what is taken) -> seconds to wait; 0.0: it is taken."""
-
-
-class LetterStore(Protocol):
-    """Where dead letters and refused event keys are kept; durable when `insert` returns."""
-
-    def insert(self, letters: Sequence[DeadLetter], suppressed: Sequence[bytes], at: datetime) -> None: ...
-
-
-class Limits(NamedTuple):
-    """Back-pressure. What waits is bounded, so memory is: about 6 times `waiting_bytes` at the worst."""
-
-    waiting_bytes: int = 32_000_000
-    waiting_requests: int = 2_000
-    group_events: int = 5_000  # of one commit; COPY costs 10 µs a row from 100 rows on
-    group_bytes: int = 4_000_000  # of bodies taken into one acceptance
-    deadline_s: float = 10.0  # from the whole body to the answer
-    body_s: float = 20.0  # for the whole body to come
-
-
-class Counters(NamedTuple):
-    """Since the start, for /metrics."""
-
-    requests: int
-    accepted: int
-    dead_letters: int
-    suppressed: int
-    refused: int  # requests answered 4xx
-    unavailable: int  # requests answered 503
-
-
-class Busy(StoreUnavailable):
-    """Too much waits already."""
-
-    code = "busy"
-
-
-class TooSlow(BadRequest):
-    """The body did not come in time."""
-
-    code = "body_too_slow"
-    status = 408
-
-
-class InternalError(TouchfoldError):
-    """A mistake of ours, logged with its place; the sender may try again."""
-
-    code = "internal"
-    status = 500
-
-
-@dataclass(slots=True)
-class _Waiting:
-    """A request between its body and its answer."""
-
-    request: HttpRequest | None  # None once it was opened: its body is not kept
-    origin: str | None
-    future: "asyncio.Future[Reply]"
-    loop: asyncio.AbstractEventLoop
-    size: int
-    job: Job | None = None
-    accepted: Accepted | None = None
-    reply: Reply | None = None
-
-
 class Door:
     """An ASGI application. `check_disk` raises DiskFull; cheap, it is asked for each request.
 
@@ -126,7 +69,7 @@ class Door:
         acceptor: Acceptor,
         sources: Sources,
         log: EventLog,
-        letters: LetterStore,
+        letters: DeadLetterStore,
         now: Callable[[], datetime],
         *,
         check_disk: Callable[[], None] = lambda: None,
@@ -143,8 +86,8 @@ class Door:
         self._check_disk = check_disk
         self._limits = limits
         self._take = take
-        self._to_accept = _Queue()
-        self._to_commit = _Queue()
+        self._to_accept = Queue()
+        self._to_commit = Queue()
         self._threads: list[threading.Thread] = []
         self._starting = threading.Lock()
         self._waiting_bytes = 0
@@ -236,7 +179,7 @@ class Door:
         self._waiting_requests += 1
         self._start()
         origin = request.headers.get("origin")
-        self._to_accept.put(_Waiting(request, origin, future, loop, size))
+        self._to_accept.put(Waiting(request, origin, future, loop, size))
         timer = loop.call_later(self._limits.deadline_s, self._expire, future, origin)
         try:
             return await future
@@ -257,7 +200,7 @@ class Door:
             self._counts[5 if status == 503 else 4] += 1
             self._refused(status)
 
-    def _settle(self, group: Sequence[_Waiting]) -> None:
+    def _settle(self, group: Sequence[Waiting]) -> None:
         """In the loop: hand out the replies of a group, one wake-up for all of them."""
         for waiting in group:
             self._waiting_bytes -= waiting.size
@@ -277,15 +220,15 @@ class Door:
             if not self._threads:
                 work = ((self._accept_group, self._to_accept), (self._commit_group, self._to_commit))
                 self._threads = [
-                    threading.Thread(target=_run, args=each, name=f"door {each[0].__name__}", daemon=True)
+                    threading.Thread(target=run, args=each, name=f"door {each[0].__name__}", daemon=True)
                     for each in work
                 ]
                 for thread in self._threads:
                     thread.start()
 
-    def _accept_group(self, waiting: list[_Waiting]) -> None:
+    def _accept_group(self, waiting: list[Waiting]) -> None:
         """Work through what waits, in parts of about `group_bytes`."""
-        part: list[_Waiting] = []
+        part: list[Waiting] = []
         size = 0
         for each in waiting:
             part.append(each)
@@ -296,9 +239,9 @@ class Door:
         if part:
             self._accept(part)
 
-    def _accept(self, group: list[_Waiting]) -> None:
+    def _accept(self, group: list[Waiting]) -> None:
         received_at = self._now()
-        jobs: list[_Waiting] = []
+        jobs: list[Waiting] = []
         for waiting in group:
             self._guard([waiting], partial(self._open, waiting, received_at))
             if waiting.job is not None:
@@ -309,7 +252,7 @@ class Door:
                     self._guard([waiting], partial(self._accept_all, [waiting]))
         self._to_commit.put(*group)
 
-    def _open(self, waiting: _Waiting, received_at: datetime) -> None:
+    def _open(self, waiting: Waiting, received_at: datetime) -> None:
         request = waiting.request
         assert request is not None, "a request is opened once"
         opened = open_request(request, self._sources, received_at)
@@ -329,14 +272,14 @@ class Door:
             said = f"more than the {source.events_per_s:g} events a second this source may send"
             raise TooMany(said, retry_after_s=ceil(wait_s))
 
-    def _accept_all(self, jobs: list[_Waiting]) -> None:
+    def _accept_all(self, jobs: list[Waiting]) -> None:
         calls = [waiting.job.call for waiting in jobs if waiting.job is not None]
         for waiting, accepted in zip(jobs, self._acceptor.accept_many(calls), strict=True):
             waiting.accepted = accepted
 
-    def _commit_group(self, waiting: list[_Waiting]) -> None:
+    def _commit_group(self, waiting: list[Waiting]) -> None:
         """Commit what waits, in parts of about `group_events`."""
-        part: list[_Waiting] = []
+        part: list[Waiting] = []
         events = 0
         for each in waiting:
             part.append(each)
@@ -347,11 +290,11 @@ class Door:
         if part:
             self._commit(part)
 
-    def _commit(self, group: list[_Waiting]) -> None:
+    def _commit(self, group: list[Waiting]) -> None:
         ready = [waiting for waiting in group if waiting.accepted is not None and waiting.reply is None]
         if ready:
             self._guard(ready, partial(self._store, ready))
-        by_loop: dict[asyncio.AbstractEventLoop, list[_Waiting]] = {}
+        by_loop: dict[asyncio.AbstractEventLoop, list[Waiting]] = {}
         for waiting in group:
             by_loop.setdefault(waiting.loop, []).append(waiting)
         for loop, own in by_loop.items():
@@ -360,7 +303,7 @@ class Door:
             except RuntimeError:  # the loop was closed: nobody waits for these answers any more
                 _log.info("the server stopped before %d answers left; what they say is stored", len(own))
 
-    def _store(self, ready: list[_Waiting]) -> None:
+    def _store(self, ready: list[Waiting]) -> None:
         pending: list[Pending] = []
         dead: list[DeadLetter] = []
         suppressed: list[bytes] = []
@@ -384,7 +327,7 @@ class Door:
             assert waiting.accepted is not None, "only accepted requests are stored"
             waiting.reply = answer(waiting.job, waiting.accepted)
 
-    def _guard(self, group: list[_Waiting], work: Callable[[], None], *, again: bool = False) -> bool:
+    def _guard(self, group: list[Waiting], work: Callable[[], None], *, again: bool = False) -> bool:
         """Run a step; its error becomes the reply of each of the group. False: it failed and may be tried `again`."""
         try:
             work()
@@ -405,39 +348,6 @@ class Door:
 
 class _Gone(Exception):  # the sender left before its body was whole: nobody to answer
     pass
-
-
-class _Queue:
-    """What waits for one thread; it takes all at once. The queue is the interpreter's own: a tenth of a Condition."""
-
-    def __init__(self) -> None:
-        self._items: SimpleQueue[_Waiting | None] = SimpleQueue()  # None: closed
-        self._closed = False
-
-    def put(self, *items: _Waiting) -> None:
-        for item in items:
-            self._items.put(item)
-
-    def take(self) -> list[_Waiting] | None:
-        """All that waits, or None once closed and empty."""
-        taken: list[_Waiting] = []
-        while True:
-            try:
-                item = self._items.get(block=not taken and not self._closed)
-            except Empty:
-                return taken or None
-            if item is None:
-                self._closed = True
-            else:
-                taken.append(item)
-
-    def close(self) -> None:
-        self._items.put(None)
-
-
-def _run(work: Callable[[list[_Waiting]], None], queue: _Queue) -> None:
-    while (taken := queue.take()) is not None:
-        work(taken)
 
 
 async def _send(send: Send, reply: Reply) -> None:

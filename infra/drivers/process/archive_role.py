@@ -26,7 +26,7 @@ from infra.app.rotating import LeftRotation
 from infra.app.vault import vault_of
 from infra.drivers.process.archive_upkeep import Rewriting, Upkeep
 from processors.archive.archiver import Archiver
-from schemas.clear import Declared
+from schemas.clear_rules import Declared
 from schemas.clear_view import ClearView
 from schemas.errors import ArchiveDamaged, Disposition, FolderLocked, StoreUnavailable, TouchfoldError
 from schemas.waits import ARCHIVE, Wait

@@ -10,7 +10,7 @@ from infra.adapters.machine.disk import DOOR, room_needed
 from processors.archive.merge import Merger, Step
 from processors.archive.rewrite import Rewriter
 from schemas.archive import Turns
-from schemas.clear import Declared
+from schemas.clear_rules import Declared
 from schemas.clear_view import Open
 from schemas.errors import DiskFull
 

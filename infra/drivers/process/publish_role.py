@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Final
 from infra.adapters.kafka.access import KafkaAccess
 from infra.adapters.kafka.changes import DEADLINE_S, KafkaChanges, check_granted
 from infra.adapters.postgres.control import PostgresControl
+from infra.adapters.postgres.feed_notifier import FeedBell
 from infra.adapters.postgres.publishing import PostgresPublishing
-from infra.adapters.postgres.reads import FeedBell
 from infra.app.log import log_of
 from infra.app.vault import vault_of
 from processors.feed.personal import PersonalValues

@@ -13,11 +13,10 @@ import tempfile
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, NamedTuple, TypeVar
+from typing import Final, TypeVar
 
 from infra.adapters.machine.data_folder import Running
 from infra.adapters.machine.disk import WORKER, room_needed
@@ -34,23 +33,21 @@ from infra.drivers.http.connections import BACKLOG
 from infra.drivers.http.listening import listen_on, start_listening, url_of
 from infra.drivers.http.tls import certificate_of
 from infra.drivers.process.liveness import Vitals
+from infra.drivers.process.plan import TOO_OFTEN, Child, plan_of
 from infra.drivers.process.readiness import Places, checks_of
 from infra.drivers.process.role_probes import RoleProbes
 from infra.drivers.process.roles import AWAY, EDGES, NUMBER, UI_SOCKET
 from schemas.errors import (
     DiskFull,
     FolderLocked,
-    Problem,
     ServiceFailed,
-    SettingsInvalid,
     StoreUnavailable,
 )
 from schemas.reads import Deployment
 
 LOOK_S: Final = 0.05
 LOCK_WAIT_S: Final = 10.0  # for a command that is just ending; another `up` is an error at once
-TOO_OFTEN: Final = 5  # ends of one role ...
-WITHIN_S: Final = 30.0  # ... in this time: it will not come up
+WITHIN_S: Final = 30.0  # TOO_OFTEN ends of one role in this time: it will not come up
 BACKOFF_S: Final = (0.0, 0.2, 0.5, 1.0, 2.0, 5.0)
 STOP_S: Final = 4.0  # of a role after SIGTERM; then SIGKILL, which loses nothing: progress is committed with effect
 CLUSTER_STOP_S: Final = 9.0  # with Kafka: a worker commits the batch in flight and leaves its group
@@ -60,63 +57,6 @@ LONGEST_SOCKET: Final = 100  # letters of a Unix socket's path; the system takes
 ROOM_S: Final = 2.0  # between two tries on a full disk
 T = TypeVar("T")
 _log = logging.getLogger("touchfold.up")
-
-
-@dataclass
-class Child:
-    """One process of a role, and its history."""
-
-    role: str
-    number: int
-    process: "subprocess.Popen[bytes] | None" = None
-    report: int = -1
-    heard: bytes = b""
-    ready: bool = False
-    starts: int = 0
-    started_at: float = 0.0
-    start_after: float = 0.0
-    reason: str = ""
-    idle: bool = False  # nothing is to be backed up: it is not started
-    ends: "deque[float]" = field(default_factory=lambda: deque(maxlen=TOO_OFTEN))
-
-    @property
-    def name(self) -> str:
-        return f"{self.role} {self.number}"
-
-
-class Plan(NamedTuple):
-    """Which processes a command runs. One that listens serves the edges: the door, the API and the pages."""
-
-    command: str
-    roles: Sequence[tuple[str, int]]
-    edges: str = ""  # of its HTTP processes: door, api, or both; none where it does not listen
-    pages: bool = False
-
-
-def plan_of(command: str, settings: Settings) -> Plan:
-    """What `touchfold COMMAND` runs by these settings. Raises SettingsInvalid for a role that needs Kafka."""
-    kafka = settings.log == "kafka"
-    if command == "up":
-        roles = [("http", settings.doors), ("worker", settings.workers), ("archive", 1)]
-        roles += [("publish", 1), ("inbox", 1)] if kafka else []
-        roles += [("backup", 1)] if settings.database is None else []
-        return Plan(command, roles + ([("ui", 1)] if settings.ui else []), "door,api", settings.ui)
-    if not kafka:
-        raise SettingsInvalid(
-            f"touchfold {command} is a role of a cluster, which needs TOUCHFOLD_LOG=kafka: set it, or run touchfold up",
-            [Problem("TOUCHFOLD_LOG", "must be kafka")],
-        )
-    if settings.database is None:
-        raise SettingsInvalid(
-            f"touchfold {command} needs the PostgreSQL that all roles share: set TOUCHFOLD_DATABASE",
-            [Problem("TOUCHFOLD_DATABASE", "is missing")],
-        )
-    if command == "ingest":
-        return Plan(command, [("http", settings.doors), ("inbox", 1)], "door")
-    if command == "serve":
-        ui = [("ui", 1)] if settings.ui else []
-        return Plan(command, [("http", settings.doors), *ui], "api", settings.ui)
-    return Plan(command, [(command, settings.workers if command == "worker" else 1)])
 
 
 class Supervisor:

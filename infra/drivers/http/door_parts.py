@@ -1,0 +1,111 @@
+"""What the door is made of: its limits, what waits for it, and the queue of each of its threads."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from queue import Empty, SimpleQueue
+from typing import NamedTuple, Protocol
+
+from ingest.accept.calls import Accepted
+from ingest.requests.routes import HttpRequest, Job, Reply
+from schemas.dead_letters import DeadLetter
+from schemas.errors import BadRequest, StoreUnavailable, TouchfoldError
+
+Take = Callable[[str, float, float, float], float]
+"""(bucket, its rate, its size, what is taken) -> seconds to wait; 0.0: it is taken."""
+
+
+class DeadLetterStore(Protocol):
+    """Where dead letters and refused event keys are kept; durable when `insert` returns."""
+
+    def insert(self, letters: Sequence[DeadLetter], suppressed: Sequence[bytes], at: datetime) -> None: ...
+
+
+class Limits(NamedTuple):
+    """Back-pressure. What waits is bounded, so memory is: about 6 times `waiting_bytes` at the worst."""
+
+    waiting_bytes: int = 32_000_000
+    waiting_requests: int = 2_000
+    group_events: int = 5_000  # of one commit; COPY costs 10 µs a row from 100 rows on
+    group_bytes: int = 4_000_000  # of bodies taken into one acceptance
+    deadline_s: float = 10.0  # from the whole body to the answer
+    body_s: float = 20.0  # for the whole body to come
+
+
+class Counters(NamedTuple):
+    """Since the start, for /metrics."""
+
+    requests: int
+    accepted: int
+    dead_letters: int
+    suppressed: int
+    refused: int  # requests answered 4xx
+    unavailable: int  # requests answered 503
+
+
+class Busy(StoreUnavailable):
+    """Too much waits already."""
+
+    code = "busy"
+
+
+class TooSlow(BadRequest):
+    """The body did not come in time."""
+
+    code = "body_too_slow"
+    status = 408
+
+
+class InternalError(TouchfoldError):
+    """A mistake of ours, logged with its place; the sender may try again."""
+
+    code = "internal"
+    status = 500
+
+
+@dataclass(slots=True)
+class Waiting:
+    """A request between its body and its answer."""
+
+    request: HttpRequest | None  # None once it was opened: its body is not kept
+    origin: str | None
+    future: "asyncio.Future[Reply]"
+    loop: asyncio.AbstractEventLoop
+    size: int
+    job: Job | None = None
+    accepted: Accepted | None = None
+    reply: Reply | None = None
+
+
+class Queue:
+    """What waits for one thread; it takes all at once. The queue is the interpreter's own: a tenth of a Condition."""
+
+    def __init__(self) -> None:
+        self._items: SimpleQueue[Waiting | None] = SimpleQueue()  # None: closed
+        self._closed = False
+
+    def put(self, *items: Waiting) -> None:
+        for item in items:
+            self._items.put(item)
+
+    def take(self) -> list[Waiting] | None:
+        """All that waits, or None once closed and empty."""
+        taken: list[Waiting] = []
+        while True:
+            try:
+                item = self._items.get(block=not taken and not self._closed)
+            except Empty:
+                return taken or None
+            if item is None:
+                self._closed = True
+            else:
+                taken.append(item)
+
+    def close(self) -> None:
+        self._items.put(None)
+
+
+def run(work: Callable[[list[Waiting]], None], queue: Queue) -> None:
+    while (taken := queue.take()) is not None:
+        work(taken)
