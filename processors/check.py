@@ -20,7 +20,7 @@ from processors.direct_traits import open_direct
 from processors.external_sort import Scratch, Sorter, joined
 from processors.fold_batch import Folder
 from processors.worker import Compiled, Services, folder_of
-from projections.state import State
+from projections.fold.state import State
 from schemas.identity_rules import DEFAULT_RULES
 from schemas.log_range import records_between
 from schemas.record import Stored, uuid_text

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable
 
-from projections.figures import add_nobody, add_profile, roll_up
-from projections.state import LocalDays, State
+from projections.decide.figures import add_nobody, add_profile, roll_up
+from projections.fold.state import LocalDays, State
 from schemas.figures import Cells, Counted, Key, add
 from schemas.store import ProfileRow
 

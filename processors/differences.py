@@ -8,9 +8,9 @@ from operator import itemgetter
 from typing import Any, Final, NamedTuple
 
 from processors.resolve import Moves
-from projections.evaluate import Evaluator
-from projections.fold import Fold
-from projections.state import (
+from projections.decide.evaluator import Evaluator
+from projections.fold.fold import Fold
+from projections.fold.state import (
     CANCELS,
     DIRECT,
     FORM,

@@ -19,9 +19,9 @@ import msgspec
 
 from processors.erase_letters import Names
 from processors.erase_plan import Preview, plan, plan_many, route_key, same_people
-from projections.figures import add_profile
+from projections.decide.figures import add_profile
+from projections.fold.state import LocalDays
 from projections.identity import Evidence, find_hubs
-from projections.state import LocalDays
 from schemas.erasures import (
     STEPS,
     Erasure,

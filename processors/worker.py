@@ -22,9 +22,9 @@ from processors.large_profiles import LargeProfiles
 from processors.refold import refold_marked, uncapped_state
 from processors.resolve import Identity
 from processors.search_index import SearchIndexer
-from projections.evaluate import Evaluator, compile_evaluator
-from projections.fold import Fold, compile_fold
-from projections.state import ORDER_CAP, State
+from projections.decide.evaluator import Evaluator, compile_evaluator
+from projections.fold.fold import Fold, compile_fold
+from projections.fold.state import ORDER_CAP, State
 from schemas.control import Control, Progress, Revision
 from schemas.definition_files import from_json
 from schemas.definitions import Definitions

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
 
-from projections.evaluate import Evaluator
-from projections.sentences import sentence
-from projections.state import FORM, LEVEL, NAME, OFFSET, PARTITION, STAMP_US, TRAITS, UNSET, State, shown
+from projections.conditions.words import sentence
+from projections.decide.evaluator import Evaluator
+from projections.fold.state import FORM, LEVEL, NAME, OFFSET, PARTITION, STAMP_US, TRAITS, UNSET, State, shown
 from query.answers import computed, iso_us, sent
 from query.opened import direct_traits, open_tokens, tokens_in, with_values
 from query.views import View, Views

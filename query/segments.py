@@ -6,7 +6,7 @@ from datetime import date, datetime, timedelta
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
-from projections.sentences import sentence
+from projections.conditions.words import sentence
 from query.answers import iso_us
 from query.cursors import END_OF_BATCH, member_cursor, member_place
 from query.views import View, Views, parse

@@ -11,8 +11,8 @@ from typing import Any, Final, NamedTuple
 import msgspec
 import pyarrow as pa
 
-from projections.evaluate import Evaluator, compile_evaluator
-from projections.fold import Fold, compile_fold
+from projections.decide.evaluator import Evaluator, compile_evaluator
+from projections.fold.fold import Fold, compile_fold
 from schemas.definition_files import from_json
 from schemas.definitions import Definitions
 from schemas.event_columns import MONEY, TIME, UUID

@@ -7,8 +7,8 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from projections.evaluate import Evaluator, compile_evaluator
-from projections.fold import Fold, compile_fold
+from projections.decide.evaluator import Evaluator, compile_evaluator
+from projections.fold.fold import Fold, compile_fold
 from schemas.definition_files import from_json
 from schemas.definitions import Definitions
 from schemas.errors import RevisionReplaced

@@ -27,7 +27,7 @@ from processors.figure_keeper import FigureKeeper
 from processors.rebuild import Builder, segment_hashes
 from processors.search_index import SearchIndexer
 from processors.worker import Services, Worker
-from projections.state import ORDER_CAP
+from projections.fold.state import ORDER_CAP
 from schemas.clear import ref
 from schemas.definition_files import load_pack, parse_documents
 from schemas.definitions import to_json

@@ -13,7 +13,7 @@ from infra.adapters.postgres_rebuild import PostgresRebuild
 from processors.fresh import Fresh
 from processors.rebuild import Builder
 from processors.worker import Worker
-from projections.state import ORDER_CAP, State
+from projections.fold.state import ORDER_CAP, State
 from schemas.record import Record, to_us
 from schemas.store import NO_EVENT, DecideTx, NewMark
 from tests.conftest import new_databases

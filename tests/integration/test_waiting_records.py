@@ -27,7 +27,7 @@ from processors.late_fold import fold_late
 from processors.rebuild import Builder
 from processors.shared_worker import SharedWorker, work_off
 from processors.worker import Compiled, Worker, folder_of
-from projections.state import DIRECT, TRAITS
+from projections.fold.state import DIRECT, TRAITS
 from schemas.errors import FoldFailed, ReaderTooOld, StoreUnavailable
 from schemas.record import CURRENT, Pending, Reader, Record, encode, partition_of
 from schemas.waits import WORKER, Wait

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from projections.evaluate import Evaluator, compile_evaluator
-from projections.fold import compile_fold
-from projections.state import LocalDays, State
+from projections.decide.evaluator import Evaluator, compile_evaluator
+from projections.fold.fold import compile_fold
+from projections.fold.state import LocalDays, State
 from schemas.definition_files import load_pack, parse_documents
 from schemas.definition_merge import merge
 from schemas.definitions import Definitions

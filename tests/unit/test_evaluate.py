@@ -7,9 +7,9 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from projections.evaluate import Evaluator, compile_evaluator
-from projections.fold import compile_fold
-from projections.state import State
+from projections.decide.evaluator import Evaluator, compile_evaluator
+from projections.fold.fold import compile_fold
+from projections.fold.state import State
 from schemas.definition_files import parse_documents
 from schemas.definition_merge import merge
 from schemas.definitions import Definitions

@@ -5,8 +5,8 @@ from uuid import UUID
 
 import pytest
 
-from projections.evaluate import Evaluator, compile_evaluator
-from projections.fold import Fold, compile_fold
+from projections.decide.evaluator import Evaluator, compile_evaluator
+from projections.fold.fold import Fold, compile_fold
 from schemas.definition_files import parse_documents
 from schemas.record import Identifier, Record, Sealed, encode
 from tests.unit.test_fold import NOON

@@ -11,10 +11,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from projections import state as st
-from projections.fold import Fold
-from projections.orders import counted
-from projections.predicates import (
+from projections.conditions.predicates import (
     DYNAMIC,
     HELPERS,
     INTEGER,
@@ -27,9 +24,12 @@ from projections.predicates import (
     moment_reader,
     tree,
 )
-from projections.sentences import sentence
-from projections.state import LocalDays, State
-from projections.trait_code import CALLS, NEVER, TraitCode
+from projections.conditions.words import sentence
+from projections.decide.trait_code import CALLS, NEVER, TraitCode
+from projections.fold import state as st
+from projections.fold.fold import Fold
+from projections.fold.state import LocalDays, State
+from projections.orders.orders import counted
 from schemas.conditions import LifecycleLeaf, SegmentLeaf, TraitLeaf, leaves, used_traits
 from schemas.definition_checks import dependencies, evaluation_order
 from schemas.definitions import DEFAULT_STAGE, Definitions

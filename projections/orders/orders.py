@@ -1,7 +1,7 @@
 """What an order comes to, in one place: which bases and refunds of a state count, and what each amounts to (design C5).
 
 Traits, the tables `orders` and `refunds` of SQL and the overview's figures all read a state through this module. Which
-event is an order's base was settled by the fold (`fold_code`), which keeps one for each order id. Pure.
+event is an order's base was settled by the fold (`fold.code`), which keeps one for each order id. Pure.
 """
 
 from collections.abc import Iterable, Sequence
@@ -9,9 +9,9 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from projections import state as st
-from projections.order_summary import FORM
-from projections.state import State
+from projections.fold import state as st
+from projections.fold.state import State
+from projections.orders.summary import FORM
 
 Entries = list[list[Any]]
 
@@ -57,7 +57,7 @@ def whole(state: State, leaves: Iterable[bytes]) -> State:
 
 
 def of_maps(many: Sequence[Sequence[Entries]]) -> State:
-    """Order slots with the entries of leaves or maps of a tree (`order_tree`), which share none."""
+    """Order slots with the entries of leaves or maps of a tree (`orders.tree`), which share none."""
     bases, refunds, cancels = ([entry for maps in many for entry in maps[part]] for part in range(3))
     return [0, None, None, [], bases, refunds, cancels]
 

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from projections.state import BASE_SLOTS
+from projections.fold.state import BASE_SLOTS
 from schemas.clear import NOTHING_DECLARED, Declared, clear_rules, declared_of
 from schemas.conditions import All, PropertyLeaf, used_properties
 from schemas.definitions import ANY_EVENT, BASE_TYPES, CANCEL_TYPES, REFUND_TYPES, ComputedTrait, Definitions, plain

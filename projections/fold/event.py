@@ -5,7 +5,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from projections.plan import Plan
+from projections.fold.layout import Plan
 from schemas.record import Identifier, Instant, Sealed
 
 

@@ -9,9 +9,9 @@ from typing import Any, Final
 
 import msgspec
 
-from projections import state as st
-from projections.fold_event import FoldEvent
-from projections.state import LocalDays, State
+from projections.fold import state as st
+from projections.fold.event import FoldEvent
+from projections.fold.state import LocalDays, State
 from schemas.definitions import Definitions
 from schemas.money import LIMIT, divide, lines_amount, scaled
 from schemas.record import EPOCH

@@ -3,7 +3,7 @@
 A state is one list: seven base slots, then the slots of the plan. Only integers, text, bytes, booleans, None and
 sorted lists inside, so equal histories are equal bytes. Every merge is commutative and associative, with the
 new state as identity. Keyed lists over their cap become the absorbing OVERFLOW, and their entries are kept beside the
-state (`order_tree`).
+state (`orders.tree`).
 """
 
 from bisect import bisect_left

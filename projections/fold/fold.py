@@ -13,13 +13,13 @@ from typing import Any, Final, cast
 
 import msgspec
 
-from projections import state as st
-from projections.fold_code import CORRECTED, IDENTIFIED, matches, source_of
-from projections.fold_event import FoldEvent, event_decoder
-from projections.order_summary import Maps, OrderSummaries, Summary
-from projections.orders import summed_up
-from projections.plan import Plan, make_plan
-from projections.state import LocalDays, State
+from projections.fold import state as st
+from projections.fold.code import CORRECTED, IDENTIFIED, matches, source_of
+from projections.fold.event import FoldEvent, event_decoder
+from projections.fold.layout import Plan, make_plan
+from projections.fold.state import LocalDays, State
+from projections.orders.orders import summed_up
+from projections.orders.summary import Maps, OrderSummaries, Summary
 from schemas.conditions import used_properties
 from schemas.definitions import ANY_EVENT, BASE_TYPES, Definitions
 from schemas.errors import ReaderTooOld, RecordUnreadable
@@ -131,7 +131,7 @@ class Fold:
         return summed_up(state)
 
     def maps(self, state: State) -> Maps:
-        """The entries that a state itself holds, as a tree takes them (`order_tree`)."""
+        """The entries that a state itself holds, as a tree takes them (`orders.tree`)."""
         return [[] if state[slot] == st.OVERFLOW else state[slot] for slot in self._map_slots]
 
     def lift(self, state: State) -> tuple[int, ...]:

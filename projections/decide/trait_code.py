@@ -6,13 +6,13 @@ No I/O, no clock.
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from projections import state as st
-from projections.fold import Fold
-from projections.fold_calls import kept_number
-from projections.orders import counted
-from projections.plan import TraitPlan
-from projections.predicates import Source
-from projections.state import DAY_US
+from projections.conditions.predicates import Source
+from projections.fold import state as st
+from projections.fold.calls import kept_number
+from projections.fold.fold import Fold
+from projections.fold.layout import TraitPlan
+from projections.fold.state import DAY_US
+from projections.orders.orders import counted
 from schemas.definitions import REFUND_TYPES
 from schemas.money import divide, to_decimal
 
@@ -122,7 +122,7 @@ class TraitCode:
         add(2, *self.after)
 
     def _summed(self, plan: TraitPlan, var: str) -> list[str]:
-        """The value from a summary (`order_summary`): the same as from the orders it sums up."""
+        """The value from a summary (`orders.summary`): the same as from the orders it sums up."""
         spec, places = plan.spec, self.fold.summaries.places[plan.name]
         at = f"m[{places.cell.index}]"
         if spec.window_days is None:

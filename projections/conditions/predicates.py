@@ -9,7 +9,7 @@ from decimal import Decimal
 from math import ceil, floor
 from typing import Any, Final, NamedTuple
 
-from projections.state import LocalDays
+from projections.fold.state import LocalDays
 from schemas.conditions import All, AnyOf, Not, Value, parse_time
 from schemas.errors import DefinitionsInvalid
 from schemas.money import SCALE, scaled

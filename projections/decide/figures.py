@@ -8,10 +8,10 @@ from collections.abc import Iterable
 from itertools import pairwise
 from typing import NamedTuple
 
-from projections import state as st
-from projections.order_summary import Spent
-from projections.orders import Order, Refund, changed_orders, counted, order_slots, orders_of, whole
-from projections.state import LocalDays, State
+from projections.fold import state as st
+from projections.fold.state import LocalDays, State
+from projections.orders.orders import Order, Refund, changed_orders, counted, order_slots, orders_of, whole
+from projections.orders.summary import Spent
 from schemas.figures import BUCKET_US, BY_BUCKET, LONGEST_DAYS, PERIODS, Cells, Counted, Key, Kind, add
 
 _ORDER, _REFUND = 0, 1

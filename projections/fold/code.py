@@ -2,8 +2,9 @@
 
 from typing import Any, Final
 
-from projections import state as st
-from projections.fold_calls import (
+from projections.conditions.predicates import DYNAMIC, HELPERS, SCALED, TEXT, Source, compare, moment_reader, tree
+from projections.fold import state as st
+from projections.fold.calls import (
     converter,
     derive,
     read_raw,
@@ -11,9 +12,8 @@ from projections.fold_calls import (
     text_id,
     traits_folders,
 )
-from projections.plan import Plan, SlotPlan, Stream
-from projections.predicates import DYNAMIC, HELPERS, SCALED, TEXT, Source, compare, moment_reader, tree
-from projections.state import LocalDays
+from projections.fold.layout import Plan, SlotPlan, Stream
+from projections.fold.state import LocalDays
 from schemas.conditions import PropertyLeaf
 from schemas.definitions import ANY_EVENT, CANCEL_TYPES, ORDER_TYPES, REFUND_TYPES
 from schemas.money import currency_of

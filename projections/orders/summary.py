@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import Any, Final, NamedTuple
 
-from projections import state as st
-from projections.fold_calls import kept_number
-from projections.plan import Plan, TraitPlan
-from projections.state import LocalDays
+from projections.fold import state as st
+from projections.fold.calls import kept_number
+from projections.fold.layout import Plan, TraitPlan
+from projections.fold.state import LocalDays
 from schemas.definitions import REFUND_TYPES
 
 Maps = list[list[Any]]
@@ -35,7 +35,7 @@ _KINDS: Final = {"days_since": "max", "gap_days": "top_two", "distinct_days": "d
 
 
 class Spent(NamedTuple):
-    """What the figures of the overview ask of all orders of a customer (`projections.figures`)."""
+    """What the figures of the overview ask of all orders of a customer (`projections.decide.figures`)."""
 
     net: int  # scaled, in base currency, less refunds
     lacking: int  # amounts without a rate, which are not in it

@@ -8,8 +8,8 @@ from collections.abc import Collection, Iterable, Mapping
 from hashlib import blake2b
 from typing import Any, Final, NamedTuple
 
-from projections import state as st
-from projections.order_summary import REFUNDS, Maps, OrderSummaries, Summary
+from projections.fold import state as st
+from projections.orders.summary import REFUNDS, Maps, OrderSummaries, Summary
 
 FANOUT: Final = 16
 LEAVES: Final = FANOUT**3  # 24 orders a leaf at 100,000: 2 KB rewritten for an order
