@@ -23,10 +23,10 @@ from processors.refold import refold_marked, uncapped_state
 from processors.resolve import Identity
 from processors.search_index import SearchIndexer
 from projections.decide.evaluator import Evaluator, compile_evaluator
+from projections.definitions.files import from_json
 from projections.fold.fold import Fold, compile_fold
 from projections.fold.state import ORDER_CAP, State
 from schemas.control import Control, Progress, Revision
-from schemas.definition_files import from_json
 from schemas.definitions import Definitions
 from schemas.errors import DiskFull, Disposition, FoldFailed, ProgressConflict, TouchfoldError
 from schemas.identity_rules import DEFAULT_RULES

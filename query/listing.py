@@ -6,11 +6,11 @@ from typing import Any, Final
 
 import msgspec
 
+from projections.definitions.checks import did_you_mean
 from query.answers import sent
 from query.cards import Cards
 from query.cursors import member_cursor, member_place
 from query.views import View, Views
-from schemas.definition_checks import did_you_mean
 from schemas.errors import BadRequest, NotFound, Problem
 from schemas.reads import ProfileRead
 

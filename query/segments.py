@@ -7,11 +7,11 @@ from typing import Any, Final
 from zoneinfo import ZoneInfo
 
 from projections.conditions.words import sentence
+from projections.definitions.checks import dependencies, did_you_mean
 from query.answers import iso_us
 from query.cursors import END_OF_BATCH, member_cursor, member_place
 from query.views import View, Views, parse
 from schemas.conditions import used_traits
-from schemas.definition_checks import dependencies, did_you_mean
 from schemas.definitions import Definitions, Segment, plain
 from schemas.errors import NotFound, Problem
 from schemas.ports import Clock

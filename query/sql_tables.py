@@ -12,8 +12,8 @@ import msgspec
 import pyarrow as pa
 
 from projections.decide.evaluator import Evaluator, compile_evaluator
+from projections.definitions.files import from_json
 from projections.fold.fold import Fold, compile_fold
-from schemas.definition_files import from_json
 from schemas.definitions import Definitions
 from schemas.event_columns import MONEY, TIME, UUID
 from schemas.record import uuid_text

@@ -8,8 +8,8 @@ from typing import Final, TypeVar
 import msgspec
 
 from projections.decide.evaluator import Evaluator, compile_evaluator
+from projections.definitions.files import from_json
 from projections.fold.fold import Fold, compile_fold
-from schemas.definition_files import from_json
 from schemas.definitions import Definitions
 from schemas.errors import RevisionReplaced
 from schemas.reads import Deployment, Reads, RevisionRow

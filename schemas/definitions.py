@@ -1,6 +1,6 @@
 """What people define: properties, traits, computed traits, segments, lifecycle, risk, rates, source ranks.
 
-Frozen models. `definition_files` reads them, `definition_merge` applies a patch, `definition_checks` refuses what does
+Frozen models: the shape alone. `projections.definitions` reads files of them, applies patches and refuses what does
 not hold together. Nothing here evaluates.
 """
 

@@ -27,9 +27,9 @@ from processors.figure_keeper import FigureKeeper
 from processors.rebuild import Builder, segment_hashes
 from processors.search_index import SearchIndexer
 from processors.worker import Services, Worker
+from projections.definitions.files import load_pack, parse_documents
 from projections.fold.state import ORDER_CAP
 from schemas.clear import ref
-from schemas.definition_files import load_pack, parse_documents
 from schemas.definitions import to_json
 from schemas.identifiers import normalise
 from schemas.identity_rules import DEFAULT_RULES

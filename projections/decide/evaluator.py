@@ -26,12 +26,12 @@ from projections.conditions.predicates import (
 )
 from projections.conditions.words import sentence
 from projections.decide.trait_code import CALLS, NEVER, TraitCode
+from projections.definitions.checks import dependencies, evaluation_order
 from projections.fold import state as st
 from projections.fold.fold import Fold
 from projections.fold.state import LocalDays, State
 from projections.orders.orders import counted
 from schemas.conditions import LifecycleLeaf, SegmentLeaf, TraitLeaf, leaves, used_traits
-from schemas.definition_checks import dependencies, evaluation_order
 from schemas.definitions import DEFAULT_STAGE, Definitions
 from schemas.money import to_decimal
 from schemas.record import from_us

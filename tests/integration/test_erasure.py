@@ -41,8 +41,8 @@ from processors.erase import Eraser
 from processors.erase_letters import mentions
 from processors.rebuild import Builder
 from processors.worker import Compiled, Services, Worker
+from projections.definitions.files import load_pack, parse_documents
 from schemas.dead_letters import seal_letter
-from schemas.definition_files import load_pack, parse_documents
 from schemas.definitions import to_json
 from schemas.erasures import Erasure
 from schemas.errors import ErasureRefused, RightsMissing

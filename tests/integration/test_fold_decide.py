@@ -21,8 +21,8 @@ from processors.dead_letters import letter_maker
 from processors.definitions import apply_files, start_rebuild
 from processors.rebuild import Builder
 from processors.worker import Compiled, Services, Worker, folder_of
+from projections.definitions.files import load_pack, parse_documents
 from projections.fold.state import ORDER_CAP
-from schemas.definition_files import load_pack, parse_documents
 from schemas.definitions import to_json
 from schemas.record import CURRENT, Identifier, Pending, Reader, Record, encode, partition_of
 from tests.conftest import Databases

@@ -10,7 +10,7 @@ from infra.adapters.embedded_postgres import EmbeddedPostgres
 from infra.adapters.migrations import FOLDER, migrate
 from infra.adapters.postgres import Database
 from infra.adapters.postgres_control import insert_revision
-from schemas.definition_files import load_pack, parse_documents
+from projections.definitions.files import load_pack, parse_documents
 from schemas.definitions import to_json
 from tests.conftest import create_database
 from tests.records import START

@@ -25,8 +25,8 @@ from infra.drivers.api_core import RunSql
 from infra.erasing import eraser
 from processors.check import Verdict, check
 from processors.figure_keeper import FigureKeeper
+from projections.definitions.files import load_pack, parse_documents
 from query.reports import Overview, Reports, windows_of
-from schemas.definition_files import load_pack, parse_documents
 from schemas.definitions import to_json
 from schemas.errors import FiguresPreparing
 from schemas.figures import BUCKET_US, PERIODS

@@ -20,11 +20,11 @@ from infra.adapters.postgres import Uuid
 from infra.adapters.postgres_log import PostgresLog
 from infra.drivers.sql_process import run_sql
 from processors.archive import Archiver
+from projections.definitions.files import parse_documents
 from projections.fold.fold import compile_fold
 from projections.orders.orders import orders_alone
 from query.sql import TABLES
 from query.sql_results import SqlResult
-from schemas.definition_files import parse_documents
 from schemas.definitions import to_json
 from schemas.errors import ArchiveDamaged, SqlLimit, SqlRefused
 from schemas.event_columns import SCHEMA

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from projections.decide.evaluator import Evaluator, compile_evaluator
+from projections.definitions.files import load_pack, parse_documents
+from projections.definitions.merge import merge
 from projections.fold.fold import compile_fold
 from projections.fold.state import LocalDays, State
-from schemas.definition_files import load_pack, parse_documents
-from schemas.definition_merge import merge
 from schemas.definitions import Definitions
 from schemas.record import from_us, to_us
 from tests.definition_samples import everything

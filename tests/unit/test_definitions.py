@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 import schemas
+from projections.definitions.checks import warn
+from projections.definitions.files import from_json, load_pack, parse_documents
+from projections.definitions.merge import merge
 from schemas.conditions import TraitLeaf
-from schemas.definition_checks import warn
-from schemas.definition_files import from_json, load_pack, parse_documents
-from schemas.definition_merge import merge
 from schemas.definitions import Definitions, json_schema, to_json
 from schemas.errors import DefinitionsInvalid
 from tests.definition_samples import EVERYTHING, everything

@@ -8,10 +8,10 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from projections.decide.evaluator import Evaluator, compile_evaluator
+from projections.definitions.files import parse_documents
+from projections.definitions.merge import merge
 from projections.fold.fold import compile_fold
 from projections.fold.state import State
-from schemas.definition_files import parse_documents
-from schemas.definition_merge import merge
 from schemas.definitions import Definitions
 from schemas.record import from_us, to_us
 from tests.unit.test_fold import NOON, event

@@ -6,8 +6,8 @@ from uuid import UUID
 import pytest
 
 from projections.decide.evaluator import Evaluator, compile_evaluator
+from projections.definitions.files import parse_documents
 from projections.fold.fold import Fold, compile_fold
-from schemas.definition_files import parse_documents
 from schemas.record import Identifier, Record, Sealed, encode
 from tests.unit.test_fold import NOON
 

@@ -11,9 +11,9 @@ from typing import Any, Final
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from projections.definitions.checks import did_you_mean
+from projections.definitions.merge import invalid, merge
 from schemas.conditions import BRANCHES, LEAVES, OPS, oversize
-from schemas.definition_checks import did_you_mean
-from schemas.definition_merge import invalid, merge
 from schemas.definitions import (
     AGGREGATES,
     SECTIONS,

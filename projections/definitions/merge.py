@@ -4,7 +4,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
-from schemas.definition_checks import check, check_lists
+from projections.definitions.checks import check, check_lists
 from schemas.definitions import Definitions, Levels, Lifecycle, Rate, Risk, RiskRule, Stage
 from schemas.errors import DefinitionsInvalid, Problem
 
