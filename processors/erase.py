@@ -19,8 +19,8 @@ import msgspec
 
 from processors.erase_letters import Names
 from processors.erase_plan import Preview, plan, plan_many, route_key, same_people
+from projections.days import LocalDays
 from projections.decide.figures import add_profile
-from projections.fold.state import LocalDays
 from projections.identity.evidence import Evidence
 from projections.identity.hubs import find_hubs
 from schemas.erasures import (

@@ -3,13 +3,13 @@
 Literals of users enter generated code as named constants of its namespace, never as text.
 """
 
-from collections.abc import Mapping
 from datetime import datetime
 from decimal import Decimal
 from math import ceil, floor
 from typing import Any, Final, NamedTuple
 
-from projections.fold.state import LocalDays
+from projections.days import LocalDays
+from projections.generated import Source
 from schemas.conditions import All, AnyOf, Not, Value, parse_time
 from schemas.errors import DefinitionsInvalid
 from schemas.money import SCALE, scaled
@@ -24,31 +24,6 @@ class Span(NamedTuple):
 
     low: int
     high: int
-
-
-class Source:
-    """Generated lines, and the namespace of constants they run in."""
-
-    def __init__(self, namespace: Mapping[str, Any], days: LocalDays) -> None:
-        self.days = days
-        self.lines: list[str] = []
-        self.namespace: dict[str, Any] = dict(namespace)
-
-    def add(self, depth: int, *lines: str) -> None:
-        """Append lines, indented."""
-        self.lines.extend("    " * depth + line for line in lines)
-
-    def constant(self, value: object) -> str:
-        """A name for a value in the namespace."""
-        name = f"K{len(self.namespace)}"
-        self.namespace[name] = value
-        return name
-
-    def run(self, label: str) -> dict[str, Any]:
-        """Compile and run; the namespace with what it defines. The source is ours: see the module's head."""
-        code = compile("\n".join(self.lines) + "\n", f"<generated {label}>", "exec")
-        exec(code, self.namespace)  # our own generated source, users' data only as constants
-        return self.namespace
 
 
 # ---------------------------------------------------------------- helpers the generated code calls

@@ -14,14 +14,15 @@ _WORDS: Final = {
 
 def sentence(condition: Any) -> str:
     """`Customers whose revenue 90d is at least 500, who are not in segment staff and …`"""
-    return f"Customers {_phrase(condition, top=True)}."
+    return f"Customers {phrase(condition, top=True)}."
 
 
-def _phrase(node: Any, top: bool = False) -> str:
+def phrase(node: Any, top: bool = False) -> str:
+    """`whose revenue 90d is at least 500`; of several in brackets, unless at the top."""
     if isinstance(node, All):
-        return _bracket(_joined([_phrase(item) for item in node.all], "and"), top or len(node.all) == 1)
+        return _bracket(_joined([phrase(item) for item in node.all], "and"), top or len(node.all) == 1)
     if isinstance(node, AnyOf):
-        return _bracket(_joined([_phrase(item) for item in node.any], "or"), top or len(node.any) == 1)
+        return _bracket(_joined([phrase(item) for item in node.any], "or"), top or len(node.any) == 1)
     if isinstance(node, Not):
         return _negated(node.item)
     if isinstance(node, SegmentLeaf):
@@ -37,8 +38,8 @@ def _negated(node: Any) -> str:
     if isinstance(node, LifecycleLeaf):
         return f"who are not in stage {node.lifecycle}"
     if isinstance(node, Not):
-        return _phrase(node.item)
-    return f"not {_bracket(_phrase(node, top=True), top=False)}"
+        return phrase(node.item)
+    return f"not {_bracket(phrase(node, top=True), top=False)}"
 
 
 def _compared(leaf: TraitLeaf | PropertyLeaf) -> str:

@@ -11,6 +11,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from projections.aggregates.registry import aggregate_of, value_kind
 from projections.conditions.predicates import (
     DYNAMIC,
     HELPERS,
@@ -18,19 +19,21 @@ from projections.conditions.predicates import (
     MOMENT,
     SCALED,
     TIME,
-    Source,
     compare,
     flips,
     moment_reader,
     tree,
 )
 from projections.conditions.words import sentence
-from projections.decide.trait_code import CALLS, NEVER, TraitCode
+from projections.days import NEVER, LocalDays
+from projections.decide.trait_code import TraitCode
 from projections.definitions.checks import dependencies, evaluation_order
 from projections.fold import state as st
 from projections.fold.fold import Fold
-from projections.fold.state import LocalDays, State
+from projections.fold.state import State
+from projections.generated import Source
 from projections.orders.orders import counted
+from projections.slots.keyed import OVERFLOW
 from schemas.conditions import LifecycleLeaf, SegmentLeaf, TraitLeaf, leaves, used_traits
 from schemas.definitions import DEFAULT_STAGE, Definitions
 from schemas.money import to_decimal
@@ -81,8 +84,8 @@ class Evaluator:
         self.decide = space["decide"]
         self._raw: Callable[[State, int], tuple[Any, ...]] = space["raw_values"]
         self._raw_published: Callable[[State, int], tuple[Any, ...]] = space["raw_published"]
-        self._readers = [_reader(definitions.computed_traits[n].kind) for n in self.trait_names]
-        self._published_readers = [_reader(definitions.computed_traits[n].kind) for n in self.published_names]
+        self._readers = [_reader(value_kind(definitions.computed_traits[n])) for n in self.trait_names]
+        self._published_readers = [_reader(value_kind(definitions.computed_traits[n])) for n in self.published_names]
 
     def names_of(self, segments: int) -> list[str]:
         """The names of a bit mask of segments, sorted."""
@@ -90,7 +93,13 @@ class Evaluator:
 
     def ages(self, name: str) -> bool:
         """Whether a computed trait changes by time alone."""
-        return self.definitions.computed_traits[name].ages
+        spec = self.definitions.computed_traits[name]
+        return spec.window_days is not None or aggregate_of(spec).ages
+
+    def words(self, name: str) -> str:
+        """What a computed trait is, in plain English."""
+        spec = self.definitions.computed_traits[name]
+        return aggregate_of(spec).words(spec)
 
     def values(self, state: State, at_us: int) -> dict[str, TraitValue]:
         """Every computed trait at a reader's clock: integers, Decimals of 4 places, aware times, text."""
@@ -175,7 +184,7 @@ def compile_evaluator(definitions: Definitions, fold: Fold, *, time_zone: str) -
 
 def _amounts(state: State) -> list[tuple[str, int, int | None, int]]:
     """(currency, own, base, sign) of every base and refund that counts and has an amount."""
-    if state[st.ORDERS] == st.OVERFLOW:
+    if state[st.ORDERS] == OVERFLOW:
         return []
     bases, refunds = counted(state)
     found = [(o[st.O_CURRENCY], o[st.O_OWN], o[st.O_BASE], 1) for o in bases]
@@ -210,31 +219,31 @@ def _reader(kind: str) -> Callable[[Any], TraitValue]:
 def _generate(evaluator: Evaluator, used: Sequence[str]) -> Source:
     days = evaluator.fold.days
     src = Source({
-        **HELPERS, **CALLS, "declared": declared, "shown": st.shown, "Decision": Decision, "new": tuple.__new__,
+        **HELPERS, "declared": declared, "shown": st.shown, "Decision": Decision, "new": tuple.__new__,
         "DAYS": days.cache.get, "day_of": days.day, "start": days.start, "moment": moment_reader(days), "NONE": {},
     }, days)  # fmt: skip
-    plans = evaluator.fold.plan.traits
+    places = evaluator.fold.layout.traits
     for function, names in (("raw_values", evaluator.trait_names), ("raw_published", evaluator.published_names)):
         src.add(0, f"def {function}(s, at):")
-        values = TraitCode(src, evaluator.fold, [plans[n] for n in names], {})
+        values = TraitCode(src, evaluator.fold, [places[n] for n in names], {})
         values.emit()
         results = "".join(f"{values.vars[name]}, " for name in names)
         src.add(1, f"return ({results})")
     src.add(0, "def decide(s, at, direct=None):")
-    decided = TraitCode(src, evaluator.fold, [plans[n] for n in used], _thresholds(evaluator.definitions, days))
+    decided = TraitCode(src, evaluator.fold, [places[n] for n in used], _thresholds(evaluator.definitions, days))
     decided.emit()
     _conditions(src, evaluator, decided)
     return src
 
 
 def _thresholds(defs: Definitions, days: LocalDays) -> dict[str, set[int]]:
-    """days_since traits → the numbers of days at which a condition on them changes."""
+    """Traits that conditions compare → the numbers of full days at which one changes, of those that age."""
     found: dict[str, set[int]] = {}
     for _, condition in defs.conditions():
         for _, leaf in leaves(condition):
             if isinstance(leaf, TraitLeaf) and leaf.trait in defs.computed_traits:
                 found.setdefault(leaf.trait, set())
-                if defs.computed_traits[leaf.trait].aggregate == "days_since":
+                if aggregate_of(defs.computed_traits[leaf.trait]).ages:
                     found[leaf.trait] |= flips(leaf.op, leaf.value, INTEGER, days)
     return found
 
@@ -246,7 +255,7 @@ def _conditions(src: Source, evaluator: Evaluator, values: TraitCode) -> None:
         add(1, "tr = {x[0]: x for x in shown(s[3])} if s[3] else NONE")
     known: dict[str, tuple[str, str]] = {}
     for name, var in values.vars.items():
-        known[name] = (var, _VAR_KINDS[defs.computed_traits[name].kind])
+        known[name] = (var, _VAR_KINDS[value_kind(defs.computed_traits[name])])
     for i, name in enumerate(sorted(evaluator.condition_traits)):
         add(1, f"d{i} = declared(tr.get({src.constant(name)}), direct)")
         known[name] = (f"d{i}", MOMENT if defs.traits[name].type == "time" else DYNAMIC)

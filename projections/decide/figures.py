@@ -8,10 +8,12 @@ from collections.abc import Iterable
 from itertools import pairwise
 from typing import NamedTuple
 
+from projections.days import LocalDays
 from projections.fold import state as st
-from projections.fold.state import LocalDays, State
+from projections.fold.state import State
 from projections.orders.orders import Order, Refund, changed_orders, counted, order_slots, orders_of, whole
 from projections.orders.summary import Spent
+from projections.slots.keyed import OVERFLOW
 from schemas.figures import BUCKET_US, BY_BUCKET, LONGEST_DAYS, PERIODS, Cells, Counted, Key, Kind, add
 
 _ORDER, _REFUND = 0, 1
@@ -51,7 +53,7 @@ def add_profile(cells: Cells, row: Counted, days: LocalDays, sign: int = 1, stat
     if state is None:
         state = whole(order_slots(row.state), row.leaves)
     _add_row(cells, row, sign)
-    if state[st.ORDERS] == st.OVERFLOW:
+    if state[st.ORDERS] == OVERFLOW:
         add(cells, (Kind.UNKNOWN, 0, 0, ""), sign)
     elif state[st.ORDERS] or state[st.REFUNDS]:
         _amounts(cells, *orders_of(state), sign)

@@ -1,48 +1,21 @@
-"""What the generated code of a fold calls: ids, amounts, values as states keep them, traits. No I/O, no clock."""
+"""What the generated code of a fold calls: amounts and traits. No I/O, no clock."""
 
 from bisect import bisect_right
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from decimal import Decimal
-from hashlib import blake2b
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
+from projections.days import LocalDays
 from projections.fold import state as st
 from projections.fold.event import FoldEvent
-from projections.fold.state import LocalDays, State
+from projections.fold.state import State
+from projections.slots.keyed import put
 from schemas.definitions import Definitions
 from schemas.money import LIMIT, divide, lines_amount, scaled
 from schemas.record import EPOCH
-
-MAX_TEXT: Final = 500  # letters of a text kept by first or last
-MAX_ID: Final = 128  # letters of an order or complaint id kept as it is
-
-
-def text_id(value: Any) -> str | None:
-    """An order or complaint id as text; None when it is none. Long ones by their hash."""
-    if type(value) is str and value:
-        return value if len(value) <= MAX_ID else "#" + blake2b(value.encode(), digest_size=16).hexdigest()
-    if type(value) is int:
-        return str(value)[:MAX_ID]
-    return None
-
-
-def storable(value: Any) -> Any:
-    """A property as first, last and an order keep it: text, integer, boolean; a fraction as [scaled]."""
-    kind = type(value)
-    if kind is str:
-        return value[:MAX_TEXT]
-    if kind is bool or kind is int:
-        return value
-    amount = scaled(value) if kind is float else None
-    return None if amount is None else [amount]
-
-
-def kept_number(value: Any) -> int | None:
-    """What `storable` kept, as a scaled number."""
-    return value[0] if type(value) is list else scaled(value)
 
 
 def read_raw(raw: msgspec.Raw) -> Any:
@@ -110,13 +83,13 @@ def traits_folders(definitions: Definitions) -> tuple[FoldTraits, FoldTraits]:
         us, key = event.occurred_us, event.key
         for name, value in event.traits.items():
             form, stored = clear(name, value)
-            st.put(entries, [name, 0, us, key, form, stored, event.partition, event.offset])
+            put(entries, [name, 0, us, key, form, stored, event.partition, event.offset])
         if event.sealed is not None:
             for dotted in event.sealed.names:
                 if dotted.startswith("traits."):
                     name = dotted[7:]
                     form, stored = sealed(name, opened)
-                    st.put(entries, [name, 0, us, key, form, stored, event.partition, event.offset])
+                    put(entries, [name, 0, us, key, form, stored, event.partition, event.offset])
 
     def fold_correction(event: FoldEvent, state: State, opened: Mapping[str, Any] | None) -> None:
         """A correction by staff of the trait that the event is named by; one without a value withdraws it."""
@@ -129,7 +102,7 @@ def traits_folders(definitions: Definitions) -> tuple[FoldTraits, FoldTraits]:
         elif event.sealed is not None and f"traits.{name}" in event.sealed.names:
             form, stored = sealed(name, opened)
         stamp = (event.occurred_us, event.key)
-        st.put(state[st.TRAITS], [name + st.CORRECTED, 1, *stamp, form, stored, event.partition, event.offset])
+        put(state[st.TRAITS], [name + st.CORRECTED, 1, *stamp, form, stored, event.partition, event.offset])
 
     return fold_traits, fold_correction
 

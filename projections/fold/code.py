@@ -2,18 +2,22 @@
 
 from typing import Any, Final
 
-from projections.conditions.predicates import DYNAMIC, HELPERS, SCALED, TEXT, Source, compare, moment_reader, tree
+from projections.conditions.predicates import DYNAMIC, HELPERS, SCALED, TEXT, compare, moment_reader, tree
+from projections.days import LocalDays
 from projections.fold import state as st
 from projections.fold.calls import (
     converter,
     derive,
     read_raw,
-    storable,
-    text_id,
     traits_folders,
 )
-from projections.fold.layout import Plan, SlotPlan, Stream
-from projections.fold.state import LocalDays
+from projections.fold.layout import Layout, SlotPlace, Stream
+from projections.generated import Source
+from projections.slots.base import Merge
+from projections.slots.count import COUNT
+from projections.slots.keyed import OVERFLOW, merge_keyed, put
+from projections.slots.stamped import FIRST, LAST
+from projections.slots.values import storable, text_id
 from schemas.conditions import PropertyLeaf
 from schemas.definitions import ANY_EVENT, CANCEL_TYPES, ORDER_TYPES, REFUND_TYPES
 from schemas.money import currency_of
@@ -22,96 +26,77 @@ IDENTIFIED: Final = "profile.identified"
 CORRECTED: Final = "trait.corrected"
 
 
-def source_of(plan: Plan, days: LocalDays, currency: str, order_cap: int | None) -> Source:
+def source_of(layout: Layout, days: LocalDays, currency: str, order_cap: int | None) -> Source:
     """The code that makes `apply`, `new_state`, `merge_two` and `drop`."""
-    space: dict[str, Any] = {name: getattr(st, name) for name in (
-        "add_count", "add_sum", "add_least", "add_greatest", "add_earliest", "add_latest", "add_day", "add_top",
-        "put", "drop_before",
-    )}  # fmt: skip
-    space |= {
-        **HELPERS, "text_id": text_id, "storable": storable, "read_raw": read_raw, "derive": derive,
+    space: dict[str, Any] = {
+        **HELPERS, "put": put, "text_id": text_id, "storable": storable, "read_raw": read_raw, "derive": derive,
         "currency_of": currency_of, "BASE": currency,
         "DAYS": days.cache.get, "day_of": days.day, "moment": moment_reader(days),
-        "to_base": converter(plan.definitions, currency, days),
-        "RANK": {name: source.rank for name, source in plan.definitions.sources.items()}.get,
+        "to_base": converter(layout.definitions, currency, days),
+        "RANK": {name: source.rank for name, source in layout.definitions.sources.items()}.get,
     }  # fmt: skip
     src = Source(space, days)
-    src.namespace["fold_traits"], src.namespace["fold_correction"] = traits_folders(plan.definitions)
+    src.namespace["fold_traits"], src.namespace["fold_correction"] = traits_folders(layout.definitions)
     handlers: dict[str, str] = {}
-    names = [*plan.event_names(), ANY_EVENT]
+    names = [*layout.event_names(), ANY_EVENT]
     for i, name in enumerate(names):
-        if _handler(src, plan, f"h{i}", name, custom=False):
+        if _handler(src, layout, f"h{i}", name, custom=False):
             handlers[name] = f"h{i}"
     customs: dict[str, str] = {}
     for i, name in enumerate(names):
-        if name not in ORDER_TYPES and _handler(src, plan, f"c{i}", name, custom=True):
+        if name not in ORDER_TYPES and _handler(src, layout, f"c{i}", name, custom=True):
             customs[name] = f"c{i}"
     for label, table in (("H", handlers), ("C", customs)):
         default = table.pop(ANY_EVENT, "None")
         pairs = ", ".join(f"{src.constant(name)}: {handler}" for name, handler in table.items())
         src.add(0, f"{label} = {{{pairs}}}.get", f"{label}_DEFAULT = {default}")
-    _apply(src, plan)
-    _merge(src, plan, order_cap)
-    _drop(src, plan)
+    _apply(src, layout)
+    _merge(src, layout, order_cap)
+    _drop(src, layout)
     return src
 
 
-# Merges written out where a call would cost more than the merge; {a} and {b} are the two slots' locals. `b` counts
-# only when it is strictly better, as in min() and max().
-_INLINE: Final = {
-    "count": "{a} + {b}",
-    "sum": "[{a}[0] + {b}[0], {a}[1] + {b}[1]]",
-    "min": "({a} if {b} is None else {b} if {a} is None or {b} < {a} else {a})",
-    "max": "({a} if {b} is None else {b} if {a} is None or {b} > {a} else {a})",
-}
-_INLINE_LIKE: Final = {"first": "min", "last": "max"}
+_BASE: Final = (COUNT.inline, FIRST.inline, LAST.inline)  # event count, first and last event
 
 
-def _merge(src: Source, plan: Plan, cap: int | None) -> None:
+def _merge(src: Source, layout: Layout, cap: int | None) -> None:
     """One expression a slot. Lists call their merge only when neither is empty; OVERFLOW is no empty list."""
-    keyed, traits = src.constant(st.merge_keyed(cap)), src.constant(st.merge_keyed(None))
-    names: dict[str, str] = {}
+    names: dict[Merge, str] = {}
 
-    def expression(i: int, kind: str) -> str:
-        a, b = f"a{i}", f"b{i}"
-        template = _INLINE.get(_INLINE_LIKE.get(kind, kind))
-        if template is not None:
-            return template.format(a=a, b=b)
-        if kind not in names:
-            known = {"open": keyed, "orders": keyed, "traits": traits}.get(kind)
-            names[kind] = known or src.constant(st.MONOIDS[kind].merge)
-        return f"({names[kind]}({a}, {b}) if {a} and {b} else {a} or {b})"
+    def called(i: int, merge: Merge) -> str:
+        name = names.get(merge) or names.setdefault(merge, src.constant(merge))
+        return f"({name}(a{i}, b{i}) if a{i} and b{i} else a{i} or b{i})"
 
-    base = ("count", "first", "last", "traits", "orders", "orders", "orders")
-    kinds = [*base, *(slot.kind for slot in plan.slots)]
+    maps = (st.ORDERS, st.REFUNDS, st.CANCELS)
+    parts = [inline.format(a=f"a{i}", b=f"b{i}") for i, inline in enumerate(_BASE) if inline is not None]
+    parts.append(called(st.TRAITS, merge_keyed(None)))
+    merged = [called(i, merge_keyed(cap)) for i in maps]
+    parts += [f"m{i}" for i in maps]
+    for slot in layout.slots:
+        i, kind = slot.index, slot.need.kind
+        if kind.inline is None:
+            parts.append(called(i, kind.merger(cap)))
+        else:
+            parts.append(kind.inline.format(a=f"a{i}", b=f"b{i}"))
     src.add(0, "def merge_two(a, b):")
     for side in "ab":
-        src.add(1, f"{', '.join(f'{side}{i}' for i in range(len(kinds)))} = {side}")
-    maps = (st.ORDERS, st.REFUNDS, st.CANCELS)
-    src.add(1, *(f"m{i} = {expression(i, kinds[i])}" for i in maps))
-    src.add(1, f"if {' or '.join(f'm{i} == {st.OVERFLOW}' for i in maps)}:")
-    src.add(2, f"{' = '.join(f'm{i}' for i in maps)} = {st.OVERFLOW}")
-    parts = [f"m{i}" if i in maps else expression(i, kind) for i, kind in enumerate(kinds)]
+        src.add(1, f"{', '.join(f'{side}{i}' for i in range(len(parts)))} = {side}")
+    src.add(1, *(f"m{i} = {expression}" for i, expression in zip(maps, merged, strict=True)))
+    src.add(1, f"if {' or '.join(f'm{i} == {OVERFLOW}' for i in maps)}:")
+    src.add(2, f"{' = '.join(f'm{i}' for i in maps)} = {OVERFLOW}")
     src.add(1, f"return [{', '.join(parts)}]")
 
 
-def _drop(src: Source, plan: Plan) -> None:
-    """Drop day cells older than each slot's longest window."""
+def _drop(src: Source, layout: Layout) -> None:
+    """Drop what no window reaches."""
     src.add(0, "def drop(s, today):")
     src.add(1, "pass")
-    for slot in plan.slots:
+    for slot in layout.slots:
         if slot.window_days:
-            first, stride = f"today - {slot.window_days - 1}", st.MONOIDS[slot.kind].stride
-            if slot.kind == "days":
-                first, stride = f"({first}) // {st.DAYS_A_WORD}", 2
-            src.add(
-                1,
-                f"c = s[{slot.index}]",
-                f"if c and c[0] < {first}: s[{slot.index}] = drop_before(c, {first}, {stride})",
-            )
+            src.add(1, *slot.need.kind.prune_lines(src, f"s[{slot.index}]", f"today - {slot.window_days - 1}"))
 
 
-def _apply(src: Source, plan: Plan) -> None:
+def _apply(src: Source, layout: Layout) -> None:
     src.add(0, "def apply(e, s, opened=None):")
     src.add(
         1, "us = e.occurred_us", "key = e.key", "s[0] += 1", "first = s[1]",
@@ -133,7 +118,7 @@ def _apply(src: Source, plan: Plan) -> None:
         "if h is not None:",
         "    h(e, s, us, key, opened)",
     )  # fmt: skip
-    empties = [repr([] if s.kind == "open" else st.MONOIDS[s.kind].empty()) for s in plan.slots]
+    empties = [repr(slot.need.kind.empty()) for slot in layout.slots]
     src.add(0, "def new_state():")
     src.add(1, f"return [0, None, None, [], [], [], []{''.join(', ' + e for e in empties)}]")
 
@@ -141,10 +126,11 @@ def _apply(src: Source, plan: Plan) -> None:
 class _Handler:
     """The body of one event name's handler: locals are made once, when first needed."""
 
-    def __init__(self, src: Source, plan: Plan, name: str) -> None:
-        self.src, self.plan, self.name = src, plan, name
-        self.fields = {prop: f"p.f{i}" for i, prop in enumerate(plan.properties())}
-        self.closed = plan.closed(name)
+    def __init__(self, src: Source, layout: Layout, name: str) -> None:
+        self.src, self.layout, self.name = src, layout, name
+        self.use = src.use
+        self.fields = {prop: f"p.f{i}" for i, prop in enumerate(layout.properties())}
+        self.closed = layout.closed(name)
         self.made: set[str] = set()
         self.predicates: dict[tuple[str, bool], str] = {}
 
@@ -210,7 +196,7 @@ class _Handler:
             return None
         known = self.predicates.get((stream.where, pinned))
         if known is None:
-            expression = tree(self.plan.where[stream.where], lambda leaf: self._leaf(leaf, pinned))
+            expression = tree(self.layout.where[stream.where], lambda leaf: self._leaf(leaf, pinned))
             known = self.predicates[stream.where, pinned] = f"w{len(self.predicates)}"
             self.src.add(1, f"{known} = {expression}")
         return known
@@ -227,19 +213,19 @@ class _Handler:
         return compare(self.src, self.opened(leaf.property), DYNAMIC, leaf.op, value)
 
 
-def _handler(src: Source, plan: Plan, label: str, name: str, *, custom: bool) -> bool:
+def _handler(src: Source, layout: Layout, label: str, name: str, *, custom: bool) -> bool:
     """Generate the handler of one event name; False when it would do nothing."""
-    slots = [s for s in plan.slots if _in_stream(s.stream, name, custom=custom)]
+    slots = [s for s in layout.slots if _in_stream(s.stream, name, custom=custom)]
     orders = name in ORDER_TYPES and not custom
     if not slots and not orders:
         return False
     src.add(0, f"def {label}(e, s, us, key, opened):")
     src.add(1, "p = e.properties")
-    body = _Handler(src, plan, name)
+    body = _Handler(src, layout, name)
     for slot in slots:
-        _update(src, body, slot, plan)
+        _update(src, body, slot, layout)
     if orders:
-        _order(src, body, plan, name)
+        _order(src, body, layout, name)
     return True
 
 
@@ -247,11 +233,11 @@ def _in_stream(stream: Stream, name: str, *, custom: bool) -> bool:
     return name in stream.events or ANY_EVENT in stream.events or (custom and "custom" in stream.events)
 
 
-def _update(src: Source, body: _Handler, slot: SlotPlan, plan: Plan) -> None:
+def _update(src: Source, body: _Handler, slot: SlotPlace, layout: Layout) -> None:
     """The statements of one slot."""
-    pinned = _pinned(plan, slot.stream)
+    pinned = _pinned(layout, slot.stream)
     test = body.predicate(slot.stream, pinned)
-    lines = _statements(body, slot, pinned)
+    lines = slot.need.kind.step(body, slot.need, f"s[{slot.index}]", pinned)
     if test is None:
         src.add(1, *lines)
     else:
@@ -259,52 +245,11 @@ def _update(src: Source, body: _Handler, slot: SlotPlan, plan: Plan) -> None:
         src.add(2, *lines)
 
 
-def _pinned(plan: Plan, stream: Stream) -> bool:
-    return any(trait.pinned for trait in plan.traits.values() if trait.stream == stream)
+def _pinned(layout: Layout, stream: Stream) -> bool:
+    return any(trait.pinned for trait in layout.traits.values() if trait.stream == stream)
 
 
-def _statements(body: _Handler, slot: SlotPlan, pinned: bool) -> list[str]:
-    i, kind = slot.index, slot.kind
-    if kind == "count":
-        return [f"s[{i}] += 1"]
-    if kind == "top_two":
-        return [f"add_top(s[{i}], us)"]
-    if kind == "days":
-        return [f"add_day(s[{i}], {body.day()})"]
-    if kind == "day_count":
-        day = body.day()
-        return [f"c = s[{i}]", f"if c and c[-2] == {day}: c[-1] += 1", f"else: add_count(c, {day})"]
-    if kind == "open":
-        opens = 1 if body.name in slot.opens else 0
-        value = body.value(slot.key or "")
-        return [f"put(s[{i}], [text_id({value}) or '', us, key, {opens}])"]
-    of = slot.of or ""
-    if kind in ("first", "last", "day_first", "day_last"):
-        return _stamped(body, i, kind, body.kept(of, pinned))
-    v = body.number(of, pinned)
-    if kind == "sum":
-        return [f"if {v} is not None:", f"    c = s[{i}]", "    c[0] += 1", f"    c[1] += {v}"]
-    if kind in ("min", "max"):
-        sign = "<" if kind == "min" else ">"
-        return [f"if {v} is not None and (s[{i}] is None or {v} {sign} s[{i}]): s[{i}] = {v}"]
-    step = {"day_sum": "add_sum", "day_min": "add_least", "day_max": "add_greatest"}[kind]
-    return [f"if {v} is not None: {step}(s[{i}], {body.day()}, {v})"]
-
-
-def _stamped(body: _Handler, i: int, kind: str, value: str) -> list[str]:
-    """first and last: a value with its stamp."""
-    if kind.startswith("day_"):
-        step = "add_earliest" if kind == "day_first" else "add_latest"
-        return [f"if {value} is not None: {step}(s[{i}], {body.day()}, [us, key, {value}])"]
-    sign = "<" if kind == "first" else ">"
-    return [
-        f"if {value} is not None:",
-        f"    c = [us, key, {value}]",
-        f"    if s[{i}] is None or c {sign} s[{i}]: s[{i}] = c",
-    ]
-
-
-def _order(src: Source, body: _Handler, plan: Plan, name: str) -> None:
+def _order(src: Source, body: _Handler, layout: Layout, name: str) -> None:
     """What an order event does to the order map."""
     src.add(1, f"oid = text_id({body.clear('order_id')})")
     if name in CANCEL_TYPES:
@@ -312,14 +257,14 @@ def _order(src: Source, body: _Handler, plan: Plan, name: str) -> None:
         return
     body.amounts()
     src.add(1, "bits = 0")
-    for bit, stream in enumerate(plan.order_streams):
+    for bit, stream in enumerate(layout.order_streams):
         if matches(stream, name):
-            test = body.predicate(stream, _pinned(plan, stream))
+            test = body.predicate(stream, _pinned(layout, stream))
             src.add(1, f"bits |= {1 << bit}" if test is None else f"if {test}: bits |= {1 << bit}")
     if name in REFUND_TYPES:
         src.add(1, f"put(s[{st.REFUNDS}], [key, oid, us, own, cur, amt, bits])")
         return
-    extras = "".join(f", {body.kept(of, False)}" for of in plan.extras)
+    extras = "".join(f", {body.kept(of, False)}" for of in layout.extras)
     entry = f"[oid or e.id, RANK(e.source, 0), us, key, own, cur, amt, bits{extras}]"
     guard = "if own is not None: " if name == "purchase.updated" else ""
     src.add(1, f"{guard}put(s[{st.ORDERS}], {entry})")

@@ -5,7 +5,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from projections.fold.layout import Plan
+from projections.fold.layout import Layout
 from schemas.record import Identifier, Instant, Sealed
 
 
@@ -32,10 +32,10 @@ class FoldEvent(Protocol):
     offset: int
 
 
-def event_decoder(plan: Plan) -> tuple[msgspec.json.Decoder[Any], type]:
+def event_decoder(layout: Layout) -> tuple[msgspec.json.Decoder[Any], type]:
     """A decoder whose `properties` is a Struct of the needed fields. Any and Raw: a wrong type never raises."""
     fields: list[Any] = []
-    for i, name in enumerate(plan.properties()):
+    for i, name in enumerate(layout.properties()):
         if name == "products":
             fields.append((f"f{i}", msgspec.Raw, msgspec.field(name=name, default=msgspec.Raw())))
         else:

@@ -13,13 +13,15 @@ from typing import Any, Final, cast
 
 import msgspec
 
+from projections.days import LocalDays
 from projections.fold import state as st
 from projections.fold.code import CORRECTED, IDENTIFIED, matches, source_of
 from projections.fold.event import FoldEvent, event_decoder
-from projections.fold.layout import Plan, make_plan
-from projections.fold.state import LocalDays, State
+from projections.fold.layout import Layout, SlotPlace, make_layout
+from projections.fold.state import State
 from projections.orders.orders import summed_up
 from projections.orders.summary import Maps, OrderSummaries, Summary
+from projections.slots.keyed import OVERFLOW, merge_keyed
 from schemas.conditions import used_properties
 from schemas.definitions import ANY_EVENT, BASE_TYPES, Definitions
 from schemas.errors import ReaderTooOld, RecordUnreadable
@@ -41,28 +43,28 @@ class Fold:
     apply: Apply
 
     def __init__(
-        self, plan: Plan, time_zone: str, currency: str, order_cap: int | None, reader: Reader = CURRENT
+        self, layout: Layout, time_zone: str, currency: str, order_cap: int | None, reader: Reader = CURRENT
     ) -> None:
-        self.plan = plan
+        self.layout = layout
         self.reader = reader
         self.time_zone = time_zone
         self.currency = currency
         self.order_cap = order_cap
         self.days = LocalDays(time_zone)
-        source = source_of(plan, self.days, currency, order_cap)
+        source = source_of(layout, self.days, currency, order_cap)
         self.source = "\n".join(source.lines)
         space = source.run("fold")
         self.apply = space["apply"]
         self.new_state: Callable[[], State] = space["new_state"]
         self._merge_two: Callable[[State, State], State] = space["merge_two"]
         self._drop: Callable[[State, int], None] = space["drop"]
-        self._decoder, self._event_type = event_decoder(plan)
-        self._needs: dict[str, frozenset[str]] = _sealed_needs(plan)
+        self._decoder, self._event_type = event_decoder(layout)
+        self._needs: dict[str, frozenset[str]] = _sealed_needs(layout)
         self._any_needs = self._needs.get(ANY_EVENT, frozenset())
-        self._open_slots = tuple(slot.index for slot in plan.slots if slot.kind == "open")
-        self._map_slots = (st.ORDERS, st.REFUNDS, st.CANCELS, *self._open_slots)
-        self.summaries = OrderSummaries(plan, self.days)
-        self.layout_hash = _layout_hash(plan, time_zone, currency)
+        self._keyed_slots = tuple(slot.index for slot in layout.keyed())
+        self._map_slots = (st.ORDERS, st.REFUNDS, st.CANCELS, *self._keyed_slots)
+        self.summaries = OrderSummaries(layout, self.days)
+        self.layout_hash = _layout_hash(layout, time_zone, currency)
 
     def decode(self, value: bytes) -> FoldEvent:
         """Read stored bytes. Raises RecordUnreadable, or ReaderTooOld for a record of a newer version.
@@ -122,9 +124,9 @@ class Fold:
 
     def overflowed(self, state: State) -> bool:
         """Whether a map is over its cap: its entries are not in the state."""
-        if state[st.REFUNDS] == st.OVERFLOW:
+        if state[st.REFUNDS] == OVERFLOW:
             return True
-        return bool(self._open_slots) and any(state[index] == st.OVERFLOW for index in self._open_slots)
+        return bool(self._keyed_slots) and any(state[index] == OVERFLOW for index in self._keyed_slots)
 
     def summed_up(self, state: State) -> bool:
         """Whether a profile's state holds a summary of its orders in place of the orders."""
@@ -132,13 +134,13 @@ class Fold:
 
     def maps(self, state: State) -> Maps:
         """The entries that a state itself holds, as a tree takes them (`orders.tree`)."""
-        return [[] if state[slot] == st.OVERFLOW else state[slot] for slot in self._map_slots]
+        return [[] if state[slot] == OVERFLOW else state[slot] for slot in self._map_slots]
 
     def lift(self, state: State) -> tuple[int, ...]:
         """Make room, in place, for new entries of maps that are over the cap; returns the slots of these maps."""
         if not self.overflowed(state):
             return ()
-        slots = tuple(slot for slot in self._map_slots if state[slot] == st.OVERFLOW)
+        slots = tuple(slot for slot in self._map_slots if state[slot] == OVERFLOW)
         for slot in slots:
             state[slot] = []
         return slots
@@ -153,19 +155,19 @@ class Fold:
         if cap is not None:
             if len(state[4]) > cap or len(state[5]) > cap or len(state[6]) > cap:
                 over.update((st.ORDERS, st.REFUNDS, st.CANCELS))
-            over.update(slot for slot in self._open_slots if len(state[slot]) > cap)
+            over.update(slot for slot in self._keyed_slots if len(state[slot]) > cap)
         if not over:
             return None
         maps = [state[slot] if slot in over else [] for slot in self._map_slots]
         for slot in over:
-            state[slot] = st.OVERFLOW
+            state[slot] = OVERFLOW
         return maps if any(maps) else None
 
     def sum_up(self, state: State, summary: Summary) -> None:
         """Put a summary in the place of a profile's orders and journals."""
         state[st.ORDERS] = summary
-        state[st.REFUNDS] = state[st.CANCELS] = st.OVERFLOW
-        for number, slot in enumerate(self._open_slots, 1):
+        state[st.REFUNDS] = state[st.CANCELS] = OVERFLOW
+        for number, slot in enumerate(self._keyed_slots, 1):
             state[slot] = [summary[number]]
 
     def take_maps(self, state: State) -> Maps:
@@ -185,7 +187,7 @@ class Fold:
             state[slot] = entries
 
 
-_all_entries: Final = partial(reduce, st.merge_keyed(None))
+_all_entries: Final = partial(reduce, merge_keyed(None))
 
 
 def compile_fold(
@@ -200,36 +202,41 @@ def compile_fold(
 
     `reader`: which records it reads.
     """
-    return Fold(make_plan(definitions), time_zone, currency, order_cap, reader)
+    return Fold(make_layout(definitions), time_zone, currency, order_cap, reader)
 
 
-def _sealed_needs(plan: Plan) -> dict[str, frozenset[str]]:
+def _sealed_needs(layout: Layout) -> dict[str, frozenset[str]]:
     """Event name → dotted names of properties that some `where` compares, or whose value some trait keeps."""
-    streams = [slot.stream for slot in plan.slots] + plan.order_streams
+    streams = [slot.stream for slot in layout.slots] + layout.order_streams
     needs: dict[str, frozenset[str]] = {}
-    for name in [*plan.event_names(), ANY_EVENT]:
-        used = {prop for slot in plan.slots if matches(slot.stream, name) for prop in (slot.of, slot.key) if prop}
-        used |= set(plan.extras) if name in BASE_TYPES else set()
-        used -= plan.closed(name)
+    for name in [*layout.event_names(), ANY_EVENT]:
+        used = {prop for slot in layout.slots if matches(slot.stream, name) for prop in slot.properties}
+        used |= set(layout.extras) if name in BASE_TYPES else set()
+        used -= layout.closed(name)
         for stream in streams:
             if matches(stream, name) and stream.where:
-                used |= used_properties(plan.where[stream.where])
+                used |= used_properties(layout.where[stream.where])
         needs[name] = frozenset(f"properties.{prop}" for prop in used)
-    attributes = frozenset(f"traits.{name}" for name in plan.declared.attributes)
+    attributes = frozenset(f"traits.{name}" for name in layout.declared.attributes)
     for name in (IDENTIFIED, CORRECTED):
         needs[name] = needs.get(name, needs[ANY_EVENT]) | attributes
     return needs
 
 
-def _layout_hash(plan: Plan, time_zone: str, currency: str) -> str:
+def _layout_hash(layout: Layout, time_zone: str, currency: str) -> str:
     """Equal when the folds are the same: then a changed definition needs no refold."""
-    defs = plan.definitions
+    defs = layout.definitions
     parts = [
-        LAYOUT_VERSION, time_zone, currency, plan.extras, [(s.events, s.where) for s in plan.order_streams],
-        [(s.kind, s.stream.events, s.stream.where, s.of, s.window_days, s.key, s.opens) for s in plan.slots],
+        LAYOUT_VERSION, time_zone, currency, layout.extras, [(s.events, s.where) for s in layout.order_streams],
+        [_slot_parts(slot) for slot in layout.slots],
         [(r.currency, r.date, str(r.rate)) for r in defs.rates],
         sorted((n, s.rank) for n, s in defs.sources.items()),
-        [(name, sorted(plan.closed(name))) for name in [*plan.event_names(), ANY_EVENT]],
+        [(name, sorted(layout.closed(name))) for name in [*layout.event_names(), ANY_EVENT]],
         sorted((name, trait.personal) for name, trait in defs.traits.items()),
     ]  # fmt: skip
     return sha256(json.dumps(parts).encode()).hexdigest()[:32]
+
+
+def _slot_parts(slot: SlotPlace) -> tuple[object, ...]:
+    need, stream = slot.need, slot.stream
+    return (need.kind.name, stream.events, stream.where, need.of, slot.window_days, need.key, need.opens)

@@ -6,7 +6,11 @@ import json
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from projections.aggregates.base import Aggregate
+from projections.aggregates.registry import aggregate_of
 from projections.fold.state import BASE_SLOTS
+from projections.slots.base import SlotNeed
+from projections.slots.keyed import Keyed
 from schemas.clear import NOTHING_DECLARED, Declared, clear_rules, declared_of
 from schemas.conditions import All, PropertyLeaf, used_properties
 from schemas.definitions import ANY_EVENT, BASE_TYPES, CANCEL_TYPES, REFUND_TYPES, ComputedTrait, Definitions, plain
@@ -23,41 +27,51 @@ class Stream:
 
 
 @dataclass(slots=True)
-class SlotPlan:
+class SlotPlace:
     """One slot after the base slots. `window_days`: the longest window that reads it, 0 for lifetime."""
 
     index: int
-    kind: str  # a key of state.MONOIDS, or "open"
+    need: SlotNeed
     stream: Stream
-    of: str | None = None
     window_days: int = 0
-    key: str | None = None
-    opens: tuple[str, ...] = ()
+
+    @property
+    def properties(self) -> set[str]:
+        """The properties whose values it keeps."""
+        return {name for name in (self.need.of, self.need.key) if name}
 
 
 @dataclass(frozen=True, slots=True)
-class TraitPlan:
-    """Where a computed trait is: a slot, or a bit of the order map."""
+class TraitPlace:
+    """Where a computed trait is: its slots, or a bit of the order map."""
 
     name: str
     spec: ComputedTrait
     stream: Stream
     pinned: bool
-    slot: int | None
+    slots: tuple[int, ...]
     bit: int | None
+
+    @property
+    def aggregate(self) -> Aggregate:
+        return aggregate_of(self.spec)
 
 
 @dataclass(slots=True)
-class Plan:
+class Layout:
     """The layout of a state under some definitions."""
 
     definitions: Definitions
-    slots: list[SlotPlan] = field(default_factory=list)
+    slots: list[SlotPlace] = field(default_factory=list)
     order_streams: list[Stream] = field(default_factory=list)
     extras: list[str] = field(default_factory=list)  # properties kept with each order's base
-    traits: dict[str, TraitPlan] = field(default_factory=dict)
+    traits: dict[str, TraitPlace] = field(default_factory=dict)
     where: dict[str, Any] = field(default_factory=dict)  # canonical JSON → tree
     declared: Declared = NOTHING_DECLARED
+
+    def keyed(self) -> list[SlotPlace]:
+        """The slots that are lists by key."""
+        return [slot for slot in self.slots if isinstance(slot.need.kind, Keyed)]
 
     def event_names(self) -> list[str]:
         """Every event name some stream or rule names, "*" left out."""
@@ -76,7 +90,7 @@ class Plan:
         for tree in self.where.values():
             used |= used_properties(tree)
         for slot in self.slots:
-            used |= {name for name in (slot.of, slot.key) if name}
+            used |= slot.properties
         return sorted(used - {"occurred_at"})
 
 
@@ -88,51 +102,43 @@ def pinned_currency(where: Any) -> str | None:
     return None
 
 
-def make_plan(definitions: Definitions) -> Plan:
+def make_layout(definitions: Definitions) -> Layout:
     """The layout; the same for equal definitions, in whatever order they were written."""
-    plan = Plan(definitions, declared=declared_of(plain(definitions)))
-    slots: dict[tuple[object, ...], SlotPlan] = {}
+    layout = Layout(definitions, declared=declared_of(plain(definitions)))
+    known: dict[tuple[object, ...], SlotPlace] = {}
     for name in sorted(definitions.computed_traits):
         spec = definitions.computed_traits[name]
         where = "" if spec.where is None else json.dumps(plain(spec.where), sort_keys=True)
         if where:
-            plan.where[where] = spec.where
+            layout.where[where] = spec.where
         stream = Stream(spec.all_events, where)
-        slot = bit = None
+        slots: tuple[int, ...] = ()
+        bit = None
         if spec.by_order:
-            bit = _order_bit(plan, spec, stream)
+            bit = _order_bit(layout, spec, stream)
         else:
-            slot = _slot(plan, slots, spec, stream).index
-        plan.traits[name] = TraitPlan(name, spec, stream, pinned_currency(spec.where) is not None, slot, bit)
-    return plan
+            needs = aggregate_of(spec).slots(spec)
+            slots = tuple(_slot(layout, known, need, stream, spec.window_days).index for need in needs)
+        layout.traits[name] = TraitPlace(name, spec, stream, pinned_currency(spec.where) is not None, slots, bit)
+    return layout
 
 
-def _order_bit(plan: Plan, spec: ComputedTrait, stream: Stream) -> int:
-    if spec.of is not None and spec.of not in DIRECT_OF and spec.of not in plan.extras:
-        plan.extras.append(spec.of)
-    if stream not in plan.order_streams:
-        plan.order_streams.append(stream)
-    return plan.order_streams.index(stream)
+def _order_bit(layout: Layout, spec: ComputedTrait, stream: Stream) -> int:
+    if spec.of is not None and spec.of not in DIRECT_OF and spec.of not in layout.extras:
+        layout.extras.append(spec.of)
+    if stream not in layout.order_streams:
+        layout.order_streams.append(stream)
+    return layout.order_streams.index(stream)
 
 
-_KINDS: Final = {
-    "sum": "sum", "avg": "sum", "days_since": "max", "gap_days": "top_two", "distinct_days": "days",
-    "open_count": "open",
-}  # fmt: skip
-
-
-def _slot(plan: Plan, slots: dict[tuple[object, ...], SlotPlan], spec: ComputedTrait, stream: Stream) -> SlotPlan:
-    """The slot of a trait, shared with every trait that folds the same."""
-    kind = _KINDS.get(spec.aggregate, spec.aggregate)
-    windowed = spec.window_days is not None
-    if windowed and kind != "days":
-        kind = f"day_{kind}"
-    of = "occurred_at" if spec.aggregate == "days_since" else spec.of
-    same = (kind, stream, of, windowed, spec.key, spec.opens if kind == "open" else ())
-    slot = slots.get(same)
+def _slot(
+    layout: Layout, known: dict[tuple[object, ...], SlotPlace], need: SlotNeed, stream: Stream, days: int | None
+) -> SlotPlace:
+    """A slot, shared by all traits that fold the same."""
+    same = (need, stream, days is None)
+    slot = known.get(same)
     if slot is None:
-        slot = SlotPlan(BASE_SLOTS + len(plan.slots), kind, stream, of, 0, spec.key, spec.opens)
-        slots[same] = slot
-        plan.slots.append(slot)
-    slot.window_days = max(slot.window_days, spec.window_days or 0)
+        slot = known[same] = SlotPlace(BASE_SLOTS + len(layout.slots), need, stream)
+        layout.slots.append(slot)
+    slot.window_days = max(slot.window_days, days or 0)
     return slot

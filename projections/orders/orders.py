@@ -12,6 +12,7 @@ import msgspec
 from projections.fold import state as st
 from projections.fold.state import State
 from projections.orders.summary import FORM
+from projections.slots.keyed import OVERFLOW
 
 Entries = list[list[Any]]
 
@@ -48,7 +49,7 @@ class Refund(NamedTuple):
 
 def summed_up(state: State) -> bool:
     """Whether a profile's state holds a summary in place of its orders, which are in a tree beside it."""
-    return bool(state[st.REFUNDS] == st.OVERFLOW and state[st.ORDERS] != st.OVERFLOW)
+    return bool(state[st.REFUNDS] == OVERFLOW and state[st.ORDERS] != OVERFLOW)
 
 
 def whole(state: State, leaves: Iterable[bytes]) -> State:
@@ -157,14 +158,14 @@ def order_slots(packed: bytes) -> State:
     """
     head = _DECODE(packed)
     orders = head.orders
-    if head.refunds == st.OVERFLOW and orders != st.OVERFLOW and orders[0] < FORM:
-        orders = st.OVERFLOW
+    if head.refunds == OVERFLOW and orders != OVERFLOW and orders[0] < FORM:
+        orders = OVERFLOW
     return [0, None, None, [], orders, head.refunds, head.cancels]
 
 
 def orders_alone(state: State) -> State:
     """The same of an unpacked state, without what its definitions keep beside an order."""
     bases = state[st.ORDERS]
-    if bases != st.OVERFLOW:
+    if bases != OVERFLOW:
         bases = [entry[: st.O_EXTRA] for entry in bases]
     return [0, None, None, [], bases, state[st.REFUNDS], state[st.CANCELS]]

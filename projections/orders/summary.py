@@ -2,7 +2,7 @@
 
 A profile over the cap keeps this in place of its order map. Orders are first resolved (one base an order id, the
 cancelled left out), so only whole orders are summed up: two summaries of different orders merge like any other slots
-(`state.MONOIDS`), and traits read the same values, windows and due times from them as from the orders themselves.
+(`projections.slots`), and traits read the same values, windows and due times from them as from the orders themselves.
 """
 
 from collections.abc import Callable, Iterable
@@ -10,10 +10,14 @@ from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import Any, Final, NamedTuple
 
+from projections.days import LocalDays
 from projections.fold import state as st
-from projections.fold.calls import kept_number
-from projections.fold.layout import Plan, TraitPlan
-from projections.fold.state import LocalDays
+from projections.fold.layout import Layout, TraitPlace
+from projections.slots.base import Put, SlotKind
+from projections.slots.count import DAY_COUNT, add
+from projections.slots.days import DAYS, add_day, days_of
+from projections.slots.keyed import Keyed
+from projections.slots.values import kept_number
 from schemas.definitions import REFUND_TYPES
 
 Maps = list[list[Any]]
@@ -24,14 +28,11 @@ Summary = list[Any]
 with an order, [the first of these, its orders]]; of form 1 without the last three"""
 
 Value = Callable[[list[Any]], Any]
-Put = Callable[[list[Any], int, int, Any, list[Any]], None]
 
 FORM: Final = 2  # the first item of a summary: no list of orders begins with an integer
 BASES, REFUNDS, CANCELS, JOURNALS = range(4)
 CURRENCIES, MISSING, CELLS = range(1, 4)
 TAIL: Final = 3  # items behind the cells
-
-_KINDS: Final = {"days_since": "max", "gap_days": "top_two", "distinct_days": "days", "avg": "sum"}
 
 
 class Spent(NamedTuple):
@@ -48,7 +49,7 @@ class Cell:
     """One slot of a summary. `value`: of a base; `refund`: of a refund, which a sum subtracts; None: not of those."""
 
     index: int
-    kind: str  # a key of state.MONOIDS
+    kind: SlotKind
     bit: int
     value: Value | None
     refund: Value | None
@@ -64,61 +65,60 @@ class Places:
 
 
 class OrderSummaries:
-    """Makes and merges the summaries of one plan."""
+    """Makes and merges the summaries of one layout."""
 
-    def __init__(self, plan: Plan, days: LocalDays) -> None:
+    def __init__(self, layout: Layout, days: LocalDays) -> None:
         self._days = days
-        self._extras = plan.extras
-        self._journals = sum(slot.kind == "open" for slot in plan.slots)
+        self._extras = layout.extras
+        keyed = [slot.need.kind for slot in layout.keyed()]
+        self._numbers = [kind.number for kind in keyed if isinstance(kind, Keyed)]
+        self._journals = len(keyed)
         self.cells: list[Cell] = []
         self._known: dict[tuple[Any, ...], Cell] = {}
-        self.places = {plan_.name: self._places(plan_) for plan_ in plan.traits.values() if plan_.bit is not None}
-        monoids = [st.MONOIDS[cell.kind] for cell in self.cells]
-        self._empties = [monoid.empty for monoid in monoids]
+        self.places = {trait.name: self._places(trait) for trait in layout.traits.values() if trait.bit is not None}
+        self._empties = [cell.kind.empty for cell in self.cells]
         self._merges: list[Callable[[Any, Any], Any]] = [
-            *(st.merge_counts, st.add, *(monoid.merge for monoid in monoids)),
-            *(st.add, st.MONOIDS["days"].merge, _first_day),
+            *(DAY_COUNT.merge, add, *(cell.kind.merge for cell in self.cells)),
+            *(add, DAYS.merge, _first_day),
         ]
         numbered = list(enumerate(self.cells))
-        self._of_bases = [(1 << c.bit, i, c.value, _PUTS[c.kind]) for i, c in numbered if c.value is not None]
+        self._of_bases = [(1 << c.bit, i, c.value, _put(c.kind)) for i, c in numbered if c.value is not None]
         self._of_refunds = [
-            (1 << c.bit, i, c.refund, _REFUND_PUTS[c.kind]) for i, c in numbered if c.refund is not None
+            (1 << c.bit, i, c.refund, _put(c.kind) if c.value is None else _take(c.kind))
+            for i, c in numbered
+            if c.refund is not None
         ]
 
     # -- which cells there are
 
-    def _places(self, plan: TraitPlan) -> Places:
-        spec, bit, window = plan.spec, plan.bit or 0, plan.spec.window_days or 0
+    def _places(self, trait: TraitPlace) -> Places:
+        spec, bit, window = trait.spec, trait.bit or 0, trait.spec.window_days or 0
+        need = trait.aggregate.order_slot(spec)
+        of = self._value(trait, need.of)
         refunds = not set(spec.events).isdisjoint(REFUND_TYPES)
-        kind, of = _KINDS.get(spec.aggregate, spec.aggregate), "us"
-        if spec.of == "occurred_at":
-            kind = {"first": "min", "last": "max"}.get(kind, kind)
-        elif spec.aggregate in ("sum", "avg", "min", "max", "first", "last"):
-            of = self._value(plan)
-        if window and kind != "days":
-            kind = f"day_{kind}"
-        counted = refunds and spec.aggregate in ("sum", "avg") and of in ("own", "amt")
-        places = Places(self._cell(kind, bit, of, window, base=True, refund=counted))
+        counted = refunds and trait.aggregate.less_refunds and of in ("own", "amt")
+        places = Places(self._cell(need.kind, bit, of, window, base=True, refund=counted))
         if window:
-            places.expiry.append(self._cell("day_count", bit, "us", window, base=True, refund=False))
+            places.expiry.append(self._cell(DAY_COUNT, bit, "us", window, base=True, refund=False))
             if counted:
-                places.expiry.append(self._cell("day_count", bit, "us", window, base=False, refund=True))
+                places.expiry.append(self._cell(DAY_COUNT, bit, "us", window, base=False, refund=True))
         return places
 
-    def _value(self, plan: TraitPlan) -> str:
-        if plan.spec.of == "revenue":
-            return "own" if plan.pinned else "amt"
-        number = "n" if plan.spec.aggregate in ("sum", "avg", "min", "max") else "e"
-        return f"{number}{self._extras.index(plan.spec.of or '')}"
+    def _value(self, trait: TraitPlace, of: str | None) -> str:
+        """What a cell keeps of a base (`_of_base`)."""
+        if of is None or of == "occurred_at":
+            return "us"
+        if of == "revenue":
+            return "own" if trait.pinned else "amt"
+        return f"{'n' if trait.aggregate.numeric else 'e'}{self._extras.index(of)}"
 
-    def _cell(self, kind: str, bit: int, of: str, window: int, *, base: bool, refund: bool) -> Cell:
+    def _cell(self, kind: SlotKind, bit: int, of: str, window: int, *, base: bool, refund: bool) -> Cell:
         same = (kind, bit, of, base, refund, bool(window))
         cell = self._known.get(same)
         if cell is None:
             index = CELLS + self._journals + len(self.cells)
-            cell = Cell(index, kind, bit, _of_base(of) if base else None, None)
-            if refund:
-                cell.refund = itemgetter(_REFUND_FIELDS[of])
+            value = (_stamped(_of_base(of)) if kind.stamped else _of_base(of)) if base else None
+            cell = Cell(index, kind, bit, value, itemgetter(_REFUND_FIELDS[of]) if refund else None)
             self._known[same] = cell
             self.cells.append(cell)
         cell.window_days = max(cell.window_days, window)
@@ -129,7 +129,7 @@ class OrderSummaries:
     def of(self, maps: Maps, today: int) -> Summary:
         """The summary of some orders, whole. `today`: no later decision is of an earlier day."""
         gone = {entry[0] for entry in maps[CANCELS]}
-        summary: Summary = [FORM, *(sum(entry[3] for entry in journal) for journal in maps[JOURNALS:])]
+        summary: Summary = [FORM, *(number(each) for number, each in zip(self._numbers, maps[JOURNALS:], strict=True))]
         currencies: dict[str, int] = {}
         cells = [empty() for empty in self._empties]
         day_of, missing, net = self._days.day, 0, 0
@@ -152,11 +152,11 @@ class OrderSummaries:
                     missing += entry[base_at] is None
                 for bit, i, value_of, put in steps:
                     if bits & bit and (value := value_of(entry)) is not None:
-                        put(cells, i, day, value, entry)
+                        put(cells, i, day, value)
         summary += [[part for currency in sorted(currencies) for part in (currency, currencies[currency])], missing]
         words: list[int] = []
         for day in sorted(on):
-            st.add_day(words, day)
+            add_day(words, day)
         first = min(on, default=None)
         summary += [*cells, net, words, [] if first is None else [first, on[first]]]
         return self.pruned(summary, today)
@@ -181,10 +181,7 @@ class OrderSummaries:
         """Drop, in place, days that no window reaches from `today` on."""
         for cell in self.cells:
             if cell.window_days:
-                first, stride = today - cell.window_days + 1, st.MONOIDS[cell.kind].stride
-                if cell.kind == "days":
-                    first, stride = first // st.DAYS_A_WORD, 2
-                summary[cell.index] = st.drop_before(summary[cell.index], first, stride)
+                summary[cell.index] = cell.kind.prune(summary[cell.index], today - cell.window_days + 1)
         return summary
 
     # -- reading
@@ -192,13 +189,7 @@ class OrderSummaries:
     def spent(self, summary: Summary) -> Spent:
         """Not of form 1."""
         net, words, first = summary[-TAIL:]
-        days = [
-            word * st.DAYS_A_WORD + bit
-            for word, bits in zip(words[::2], words[1::2], strict=True)
-            for bit in range(st.DAYS_A_WORD)
-            if bits >> bit & 1
-        ]
-        return Spent(net, summary[MISSING + self._journals], days, first[1:] == [1])
+        return Spent(net, summary[MISSING + self._journals], days_of(words), first[1:] == [1])
 
     def amounts(self, summary: Summary) -> tuple[list[Any], int]:
         """[currency, net amount, …] sorted, and how many amounts have no rate."""
@@ -223,78 +214,21 @@ _BASE_FIELDS: Final = {"us": st.O_US, "own": st.O_OWN, "amt": st.O_BASE}
 _REFUND_FIELDS: Final = {"us": st.R_US, "own": st.R_OWN, "amt": st.R_BASE}
 
 
-# ---------------------------------------------------------------- one entry into one cell
+def _stamped(value: Value) -> Value:
+    """The value with its stamp before it, None without one."""
+
+    def stamped(entry: list[Any]) -> Any:
+        found = value(entry)
+        return None if found is None else [entry[st.O_US], entry[st.O_KEY], found]
+
+    return stamped
 
 
-def _count(cells: list[Any], i: int, _day: int, _value: Any, _entry: list[Any]) -> None:
-    cells[i] += 1
+def _put(kind: SlotKind) -> Put:
+    assert kind.put is not None, f"{kind.name} takes values in generated code alone"
+    return kind.put
 
 
-def _day_count(cells: list[Any], i: int, day: int, _value: Any, _entry: list[Any]) -> None:
-    st.add_count(cells[i], day)
-
-
-def _sum(cells: list[Any], i: int, _day: int, value: int, _entry: list[Any]) -> None:
-    cells[i][0] += 1
-    cells[i][1] += value
-
-
-def _day_sum(cells: list[Any], i: int, day: int, value: int, _entry: list[Any]) -> None:
-    st.add_sum(cells[i], day, value)
-
-
-def _sum_off(cells: list[Any], i: int, _day: int, value: int, _entry: list[Any]) -> None:
-    cells[i][1] -= value
-
-
-def _day_sum_off(cells: list[Any], i: int, day: int, value: int, _entry: list[Any]) -> None:
-    sums = cells[i]
-    sums[st.cell_at(sums, day, 3, (0, 0)) + 1] -= value
-
-
-def _min(cells: list[Any], i: int, _day: int, value: int, _entry: list[Any]) -> None:
-    cells[i] = st.least(cells[i], value)
-
-
-def _max(cells: list[Any], i: int, _day: int, value: int, _entry: list[Any]) -> None:
-    cells[i] = st.greatest(cells[i], value)
-
-
-def _day_min(cells: list[Any], i: int, day: int, value: int, _entry: list[Any]) -> None:
-    st.add_least(cells[i], day, value)
-
-
-def _day_max(cells: list[Any], i: int, day: int, value: int, _entry: list[Any]) -> None:
-    st.add_greatest(cells[i], day, value)
-
-
-def _first(cells: list[Any], i: int, _day: int, value: Any, entry: list[Any]) -> None:
-    cells[i] = st.least(cells[i], [entry[st.O_US], entry[st.O_KEY], value])
-
-
-def _last(cells: list[Any], i: int, _day: int, value: Any, entry: list[Any]) -> None:
-    cells[i] = st.greatest(cells[i], [entry[st.O_US], entry[st.O_KEY], value])
-
-
-def _day_first(cells: list[Any], i: int, day: int, value: Any, entry: list[Any]) -> None:
-    st.add_earliest(cells[i], day, [entry[st.O_US], entry[st.O_KEY], value])
-
-
-def _day_last(cells: list[Any], i: int, day: int, value: Any, entry: list[Any]) -> None:
-    st.add_latest(cells[i], day, [entry[st.O_US], entry[st.O_KEY], value])
-
-
-def _top_two(cells: list[Any], i: int, _day: int, value: int, _entry: list[Any]) -> None:
-    st.add_top(cells[i], value)
-
-
-def _days(cells: list[Any], i: int, day: int, _value: Any, _entry: list[Any]) -> None:
-    st.add_day(cells[i], day)
-
-
-_PUTS: Final[dict[str, Put]] = {
-    **{"count": _count, "day_count": _day_count, "sum": _sum, "day_sum": _day_sum, "min": _min, "max": _max},
-    **{"day_min": _day_min, "day_max": _day_max, "first": _first, "last": _last, "day_first": _day_first},
-    **{"day_last": _day_last, "top_two": _top_two, "days": _days},
-}
-_REFUND_PUTS: Final[dict[str, Put]] = {"day_count": _day_count, "sum": _sum_off, "day_sum": _day_sum_off}
+def _take(kind: SlotKind) -> Put:
+    assert kind.take is not None, f"nothing is taken from a slot of {kind.name}"
+    return kind.take

@@ -7,11 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from projections.days import LocalDays
 from projections.decide.evaluator import Evaluator, compile_evaluator
 from projections.definitions.files import load_pack, parse_documents
 from projections.definitions.merge import merge
 from projections.fold.fold import compile_fold
-from projections.fold.state import LocalDays, State
+from projections.fold.state import State
 from schemas.definitions import Definitions
 from schemas.record import from_us, to_us
 from tests.definition_samples import everything
