@@ -11,6 +11,7 @@ from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
+from projections.aggregates.registry import value_kind
 from schemas.conditions import All, AnyOf, LifecycleLeaf, Not, PropertyLeaf, SegmentLeaf, TraitLeaf
 from schemas.definitions import ComputedTrait, Definitions
 from tests.strategies import Event
@@ -222,7 +223,7 @@ class Reference:
     def decide(self, direct: dict[str, Any]) -> tuple[set[str], str, list[str]]:
         """Segments, stage and reason codes."""
         values = {name: self.value(name) for name in self.defs.computed_traits}
-        kinds = {name: spec.kind for name, spec in self.defs.computed_traits.items()}
+        kinds = {name: value_kind(spec) for name, spec in self.defs.computed_traits.items()}
 
         def test(node: Any) -> bool:
             if isinstance(node, SegmentLeaf):

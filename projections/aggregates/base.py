@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from projections.aggregates.order_loop import OrderTrait
-from projections.aggregates.phrases import chosen
 from projections.generated import Source
 from projections.slots.base import SlotKind, SlotNeed, indented
 from projections.slots.cells import Cells
@@ -149,8 +148,3 @@ def _window(code: Reading, place: Place, days: int) -> str:
 
 def _leaves(days: int) -> str:
     return f"if old is not None and old + {days} < due_day: due_day = old + {days}"
-
-
-def counted(spec: ComputedTrait, what: str) -> str:
-    """The words of an aggregate: what, of which events, in which window."""
-    return f"{what} {chosen(spec)}"

@@ -2,8 +2,9 @@
 
 from typing import Final
 
-from projections.aggregates.base import Aggregate, counted
+from projections.aggregates.base import Aggregate
 from projections.aggregates.order_loop import OrderTrait
+from projections.aggregates.phrases import chosen
 from projections.slots.count import COUNT as SLOT
 from schemas.conditions import Kind
 from schemas.definitions import ComputedTrait
@@ -18,7 +19,7 @@ class Count(Aggregate):
         return "integer"
 
     def words(self, spec: ComputedTrait) -> str:
-        return counted(spec, "number of")
+        return f"number of {chosen(spec)}"
 
     def over_orders(self, code: OrderTrait, var: str) -> None:
         number = code.start(f"n{code.tag}", "0")

@@ -23,7 +23,7 @@ class DaysSince(Aggregate):
         return "integer"
 
     def words(self, spec: ComputedTrait) -> str:
-        return f"days since the last of {chosen(spec)}"
+        return f"full days since the last {chosen(spec, one=True)}"
 
     def slots(self, spec: ComputedTrait) -> list[SlotNeed]:
         return [SlotNeed(self.slot, "occurred_at")]

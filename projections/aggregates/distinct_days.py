@@ -2,8 +2,9 @@
 
 from typing import Final
 
-from projections.aggregates.base import Aggregate, Place, Reading, counted
+from projections.aggregates.base import Aggregate, Place, Reading
 from projections.aggregates.order_loop import OrderTrait
+from projections.aggregates.phrases import chosen
 from projections.slots.days import DAYS
 from schemas.conditions import Kind
 from schemas.definitions import ComputedTrait
@@ -18,7 +19,7 @@ class DistinctDays(Aggregate):
         return "integer"
 
     def words(self, spec: ComputedTrait) -> str:
-        return counted(spec, "number of days with")
+        return f"number of different days with {chosen(spec)}"
 
     def lifetime(self, code: Reading, place: Place, var: str) -> list[str]:
         return [f"{var} = sum(w.bit_count() for w in {place.at}[1::2])"]

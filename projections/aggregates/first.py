@@ -1,43 +1,15 @@
-"""`first` value by stamp, of whatever type."""
+"""The `first` value by stamp, of whatever type."""
 
 from typing import Final
 
-from projections.aggregates.base import Aggregate, Reading, counted
-from projections.aggregates.best import best_stamped, best_time
-from projections.aggregates.order_loop import OrderTrait
-from projections.aggregates.phrases import value
-from projections.slots.base import SlotNeed
+from projections.aggregates.best import BestStamped
 from projections.slots.extremes import MIN
 from projections.slots.stamped import FIRST as SLOT
-from projections.slots.values import restore
-from schemas.conditions import Kind
-from schemas.definitions import ComputedTrait
 
 
-class First(Aggregate):
-    name, slot = "first", SLOT
+class First(BestStamped):
+    name, slot, of_times, sign = "first", SLOT, MIN, "<"
     meaning = "the first value of a property by the event's time, as it was sent; unknown of none"
-    takes_value = True
-
-    def kind(self, spec: ComputedTrait) -> Kind:
-        return {"occurred_at": "time", "revenue": "decimal"}.get(spec.of or "", "any")  # type: ignore[return-value]  # literals
-
-    def words(self, spec: ComputedTrait) -> str:
-        return counted(spec, f"first {value(spec)} of")
-
-    def order_slot(self, spec: ComputedTrait) -> SlotNeed:
-        if spec.of != "occurred_at":
-            return super().order_slot(spec)
-        return SlotNeed(MIN if spec.window_days is None else MIN.windowed, spec.of)
-
-    def finish(self, code: Reading, raw: str, var: str, *, stamped: bool = True) -> list[str]:
-        if not stamped:
-            return super().finish(code, raw, var)
-        return [f"c = {raw}", f"{var} = None if c is None else {code.src.use(restore)}(c[2])"]
-
-    def over_orders(self, code: OrderTrait, var: str) -> None:
-        best = best_time if code.spec.of == "occurred_at" else best_stamped
-        code.after(f"{var} = {best(code, '<')}")
 
 
 FIRST: Final = First()

@@ -20,7 +20,7 @@ class GapDays(Aggregate):
         return "integer"
 
     def words(self, spec: ComputedTrait) -> str:
-        return f"days between the last two {chosen(spec)}"
+        return f"full days between the last two {chosen(spec)}"
 
     def lifetime(self, code: Reading, place: Place, var: str) -> list[str]:
         return [f"c = {place.at}", f"{var} = (c[0] - c[1]) // {DAY_US} if len(c) == 2 else None"]

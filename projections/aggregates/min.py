@@ -2,29 +2,14 @@
 
 from typing import Final
 
-from projections.aggregates.base import Aggregate, counted
-from projections.aggregates.best import best_number, best_time
-from projections.aggregates.order_loop import OrderTrait
-from projections.aggregates.phrases import value
+from projections.aggregates.best import BestNumber
 from projections.slots.extremes import MIN as SLOT
-from schemas.conditions import Kind
-from schemas.definitions import ComputedTrait
 
 
-class Min(Aggregate):
-    name, slot = "min", SLOT
+class Min(BestNumber):
+    name, slot, sign = "min", SLOT, "<"
     meaning = "the least of a property that is a number, or the earliest time; unknown of none"
-    takes_value, numeric = True, True
-
-    def kind(self, spec: ComputedTrait) -> Kind:
-        return "time" if spec.of == "occurred_at" else "decimal"
-
-    def words(self, spec: ComputedTrait) -> str:
-        return counted(spec, f"{'earliest' if spec.of == 'occurred_at' else 'lowest'} {value(spec)} of")
-
-    def over_orders(self, code: OrderTrait, var: str) -> None:
-        best = best_time if code.spec.of == "occurred_at" else best_number
-        code.after(f"{var} = {best(code, '<')}")
+    adjectives = "lowest", "earliest"
 
 
 MIN: Final = Min()

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from projections.aggregates.base import Aggregate, Place, Reading
 from projections.aggregates.order_loop import OrderTrait
-from projections.aggregates.phrases import listed, where
+from projections.aggregates.phrases import listed, spaced, where
 from projections.slots.base import SlotNeed
 from projections.slots.keyed import OPEN, OVERFLOW
 from schemas.conditions import Kind
@@ -25,8 +25,8 @@ class OpenCount(Aggregate):
         return "integer"
 
     def words(self, spec: ComputedTrait) -> str:
-        key, opens, closes = (spec.key or "").replace("_", " "), listed(spec.opens, "or"), listed(spec.closes, "or")
-        return f"number of {key} values opened by {opens}{where(spec)} and not closed by {closes}"
+        by = f"opened by {listed(spec.opens)} and not closed by {listed(spec.closes)}"
+        return f"number of different {spaced(spec.key)}s {by}{where(spec)}"
 
     def _check_events(self, path: str, spec: ComputedTrait) -> Iterator[Problem]:
         for key in ("key", "opens", "closes"):

@@ -2,9 +2,9 @@
 
 from typing import Final
 
-from projections.aggregates.base import Aggregate, Reading, counted
+from projections.aggregates.base import Aggregate, Reading
 from projections.aggregates.order_loop import OrderTrait
-from projections.aggregates.phrases import value
+from projections.aggregates.phrases import chosen, value
 from projections.aggregates.sums import summed
 from projections.slots.sum import SUM as SLOT
 from schemas.conditions import Kind
@@ -21,7 +21,7 @@ class Sum(Aggregate):
         return "decimal"
 
     def words(self, spec: ComputedTrait) -> str:
-        return counted(spec, f"sum of {value(spec)} of")
+        return f"total {value(spec)} of {chosen(spec)}"
 
     def finish(self, code: Reading, raw: str, var: str, *, stamped: bool = True) -> list[str]:
         return [f"{var} = {raw}[1]"]

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Final
 
+from projections.aggregates.registry import AGGREGATES, value_kind
 from schemas.clear import clear_rules, declared_of
 from schemas.conditions import (
     Kind,
@@ -21,7 +22,6 @@ from schemas.conditions import (
 )
 from schemas.definitions import (
     ANY_EVENT,
-    MAX_WINDOW_DAYS,
     ComputedTrait,
     Definitions,
     plain,
@@ -32,9 +32,6 @@ from schemas.touchpoints import TYPES
 _SNAKE: Final = re.compile(r"[a-z][a-z0-9_]{0,62}")
 _DOTTED: Final = re.compile(r"[a-z_]+\.[a-z_]+")
 _OPEN_NAME: Final = re.compile(r"[^\x00-\x1f]{1,100}")
-_TIME_FREE: Final = ("days_since", "gap_days", "open_count")
-_NO_VALUE: Final = ("count", "distinct_days", "days_since", "gap_days", "open_count")
-_NUMERIC: Final = ("sum", "avg", "min", "max")
 
 OPENING_COSTS: Final = "some 12 µs of CPU an event instead of 5"  # python -m tests.bench.sealed
 
@@ -77,49 +74,24 @@ def _names(defs: Definitions) -> Iterator[Problem]:
 
 
 def _computed(path: str, trait: ComputedTrait) -> Iterator[Problem]:
-    if trait.aggregate == "open_count":
-        yield from _open_count(path, trait)
-    else:
-        if not trait.events:
-            yield Problem(f"{path}.events", 'is missing; list event types, or ["*"] for every event')
-        for key in ("key", "opens", "closes"):
-            if getattr(trait, key):
-                yield Problem(f"{path}.{key}", "only an open_count has it; remove it")
+    aggregate = AGGREGATES.get(trait.aggregate)
+    if aggregate is None:
+        yield Problem(f"{path}.aggregate", unknown_aggregate(trait.aggregate))
+        return
     for key in ("events", "opens", "closes"):
         for i, name in enumerate(getattr(trait, key)):
             if not _OPEN_NAME.fullmatch(name):
                 yield Problem(f"{path}.{key}[{i}]", "an event's name has 1 to 100 printable characters")
     if ANY_EVENT in trait.events and len(trait.events) > 1:
         yield Problem(f"{path}.events", '"*" is every event already; let it stand alone')
-    yield from _value_of(path, trait)
-    if trait.window_days is not None:
-        if trait.aggregate in _TIME_FREE:
-            yield Problem(f"{path}.window_days", f"{trait.aggregate} has no window; remove it")
-        elif not 1 <= trait.window_days <= MAX_WINDOW_DAYS:
-            yield Problem(f"{path}.window_days", f"must be 1 to {MAX_WINDOW_DAYS}")
+    yield from aggregate.check(path, trait)
     if trait.where is not None:
         yield from _where(f"{path}.where", trait)
 
 
-def _open_count(path: str, trait: ComputedTrait) -> Iterator[Problem]:
-    for key in ("key", "opens", "closes"):
-        if not getattr(trait, key):
-            yield Problem(f"{path}.{key}", "is missing; an open_count has key, opens and closes")
-    if trait.events:
-        yield Problem(f"{path}.events", "an open_count has opens and closes instead; remove it")
-    both = sorted(set(trait.opens) & set(trait.closes))
-    if both:
-        yield Problem(f"{path}.closes", f"{both[0]} opens as well; keep it in one of the two")
-
-
-def _value_of(path: str, trait: ComputedTrait) -> Iterator[Problem]:
-    if trait.aggregate in _NO_VALUE:
-        if trait.of is not None:
-            yield Problem(f"{path}.of", f"{trait.aggregate} has no value to take; remove it")
-    elif trait.of is None:
-        yield Problem(f"{path}.of", f"is missing; {trait.aggregate} of which property? (revenue, occurred_at, …)")
-    elif trait.of == "occurred_at" and trait.aggregate in ("sum", "avg"):
-        yield Problem(f"{path}.of", f"times have no {trait.aggregate}; use min, max, first or last")
+def unknown_aggregate(name: object) -> str:
+    """Why a name is no aggregate."""
+    return f"must be one of {', '.join(AGGREGATES)}{did_you_mean(str(name), AGGREGATES)}"
 
 
 def _where(path: str, trait: ComputedTrait) -> Iterator[Problem]:
@@ -159,7 +131,8 @@ def _trait_leaf(defs: Definitions, path: str, leaf: TraitLeaf, gone: set[str]) -
 def kind_of(defs: Definitions, trait: str) -> Kind:
     """What values a declared or computed trait has."""
     if trait in defs.computed_traits:
-        return defs.computed_traits[trait].kind
+        spec = defs.computed_traits[trait]
+        return value_kind(spec) if spec.aggregate in AGGREGATES else "any"
     return defs.traits[trait].type or "any"
 
 

@@ -11,11 +11,10 @@ from typing import Any, Final
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from projections.definitions.checks import did_you_mean
+from projections.definitions.checks import did_you_mean, unknown_aggregate
 from projections.definitions.merge import invalid, merge
 from schemas.conditions import BRANCHES, LEAVES, OPS, oversize
 from schemas.definitions import (
-    AGGREGATES,
     SECTIONS,
     ComputedTrait,
     Definitions,
@@ -238,9 +237,10 @@ def _problems_of(err: ValidationError) -> list[Problem]:
         reason = _FRIENDLY.get(detail["type"], detail["msg"])
         if path.endswith(".value"):
             reason = "must be text, a number, true or false, or a list of these"
+        if path.endswith(".aggregate") and detail["type"] == "string_type":
+            reason = unknown_aggregate(detail["input"])
         if detail["type"] == "literal_error":
-            names = AGGREGATES if path.endswith("aggregate") else OPS
-            reason = f"must be one of {', '.join(names)}{did_you_mean(str(detail['input']), names)}"
+            reason = f"must be one of {', '.join(OPS)}{did_you_mean(str(detail['input']), OPS)}"
         if detail["type"] == "extra_forbidden":
             reason = f"unknown key{did_you_mean(str(loc[-1]), _known_keys(loc))}"
         found.setdefault(path, Problem(path, reason))
