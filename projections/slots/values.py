@@ -29,6 +29,16 @@ def storable(value: Any) -> Any:
     return None if amount is None else [amount]
 
 
+def text_key(kept: Any) -> str | None:
+    """What `storable` kept, as a text that is equal for equal values: 9, 9.0 and "9" are. None of nothing."""
+    kind = type(kept)
+    if kind is list:
+        return f"{to_decimal(kept[0]).normalize():f}"
+    if kind is bool:
+        return "true" if kept else "false"
+    return text_id(kept)
+
+
 def kept_number(value: Any) -> int | None:
     """What `storable` kept, as a scaled number."""
     return value[0] if type(value) is list else scaled(value)
