@@ -6,12 +6,12 @@ from typing import Any, Final
 
 import msgspec
 
-from projections.definitions.checks import did_you_mean
 from query.answers import sent
 from query.cards import Cards
 from query.cursors import member_cursor, member_place
 from query.views import View, Views
 from schemas.errors import BadRequest, NotFound, Problem
+from schemas.hints import did_you_mean
 from schemas.reads import ProfileRead
 
 Answer = dict[str, Any]

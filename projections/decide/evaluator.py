@@ -19,11 +19,11 @@ from projections.conditions.predicates import (
     MOMENT,
     SCALED,
     TIME,
-    compare,
     flips,
     moment_reader,
     tree,
 )
+from projections.conditions.registry import of_customer
 from projections.conditions.words import sentence
 from projections.days import NEVER, LocalDays
 from projections.decide.trait_code import TraitCode
@@ -34,7 +34,7 @@ from projections.fold.state import State
 from projections.generated import Source
 from projections.orders.orders import counted
 from projections.slots.keyed import OVERFLOW
-from schemas.conditions import LifecycleLeaf, SegmentLeaf, TraitLeaf, leaves, used_traits
+from schemas.conditions import TraitLeaf, leaves, used_traits
 from schemas.definitions import DEFAULT_STAGE, Definitions
 from schemas.money import to_decimal
 from schemas.record import from_us
@@ -248,35 +248,47 @@ def _thresholds(defs: Definitions, days: LocalDays) -> dict[str, set[int]]:
     return found
 
 
+class _Decision:
+    """The code of a decision (`conditions.base.DecisionCode`): the locals of traits, and the bits of segments."""
+
+    def __init__(self, src: Source, evaluator: Evaluator, values: TraitCode) -> None:
+        defs = evaluator.definitions
+        self.src = src
+        self._bits = {name: 1 << i for i, name in enumerate(evaluator.segment_names)}
+        self._traits = {
+            name: (var, _VAR_KINDS[value_kind(defs.computed_traits[name])]) for name, var in values.vars.items()
+        }
+        if evaluator.condition_traits:
+            src.add(1, "tr = {x[0]: x for x in shown(s[3])} if s[3] else NONE")
+        for i, name in enumerate(sorted(evaluator.condition_traits)):
+            src.add(1, f"d{i} = declared(tr.get({src.constant(name)}), direct)")
+            self._traits[name] = (f"d{i}", MOMENT if defs.traits[name].type == "time" else DYNAMIC)
+
+    def trait(self, name: str) -> tuple[str, str]:
+        return self._traits[name]
+
+    def segment(self, name: str) -> int:
+        return self._bits[name]
+
+    def leaf(self, node: Any) -> str:
+        """The expression of a leaf."""
+        kind = of_customer(node)
+        assert kind is not None, "`check` refuses a condition on an event here"
+        return kind.test(node, self)
+
+
 def _conditions(src: Source, evaluator: Evaluator, values: TraitCode) -> None:
     """Segments, stage and risk in order of need, then the decision."""
     defs, add = evaluator.definitions, src.add
-    if evaluator.condition_traits:
-        add(1, "tr = {x[0]: x for x in shown(s[3])} if s[3] else NONE")
-    known: dict[str, tuple[str, str]] = {}
-    for name, var in values.vars.items():
-        known[name] = (var, _VAR_KINDS[value_kind(defs.computed_traits[name])])
-    for i, name in enumerate(sorted(evaluator.condition_traits)):
-        add(1, f"d{i} = declared(tr.get({src.constant(name)}), direct)")
-        known[name] = (f"d{i}", MOMENT if defs.traits[name].type == "time" else DYNAMIC)
-
-    def leaf(node: Any) -> str:
-        if isinstance(node, SegmentLeaf):
-            return f"(mask & {1 << evaluator.segment_names.index(node.segment)})"
-        if isinstance(node, LifecycleLeaf):
-            return f"(stage == {src.constant(node.lifecycle)})"
-        var, kind = known[node.trait]
-        return compare(src, var, kind, node.op, node.value)
-
+    code = _Decision(src, evaluator, values)
     add(1, "mask = 0")
     for node in evaluation_order(dependencies(defs))[0]:
         if node == "lifecycle":
-            _stage(src, defs, leaf)
+            _stage(src, defs, code.leaf)
         else:
             name = node.removeprefix("segments.")
-            test = tree(defs.segments[name].when, leaf)
-            add(1, f"if {test}: mask |= {1 << evaluator.segment_names.index(name)}")
-    _risk(src, defs, leaf)
+            add(1, f"if {tree(defs.segments[name].when, code.leaf)}: mask |= {code.segment(name)}")
+    _risk(src, defs, code.leaf)
     add(1, f"return new(Decision, (mask, stage, risk, points, reasons, None if due == {NEVER} else due))")
 
 

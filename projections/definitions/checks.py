@@ -5,21 +5,14 @@ Every function yields problems (path, reason that says the fix); nothing is rais
 
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from difflib import get_close_matches
+from functools import partial
 from typing import Final
 
 from projections.aggregates.registry import AGGREGATES, value_kind
+from projections.conditions.base import Defined
+from projections.conditions.registry import of_customer, of_event
 from schemas.clear import clear_rules, declared_of
-from schemas.conditions import (
-    Kind,
-    LifecycleLeaf,
-    PropertyLeaf,
-    SegmentLeaf,
-    TraitLeaf,
-    check_leaf,
-    leaves,
-    used_properties,
-)
+from schemas.conditions import Kind, leaves, used_properties
 from schemas.definitions import (
     ANY_EVENT,
     ComputedTrait,
@@ -27,6 +20,7 @@ from schemas.definitions import (
     plain,
 )
 from schemas.errors import Problem
+from schemas.hints import did_you_mean
 from schemas.touchpoints import TYPES
 
 _SNAKE: Final = re.compile(r"[a-z][a-z0-9_]{0,62}")
@@ -36,22 +30,17 @@ _OPEN_NAME: Final = re.compile(r"[^\x00-\x1f]{1,100}")
 OPENING_COSTS: Final = "some 12 µs of CPU an event instead of 5"  # python -m tests.bench.sealed
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """`; did you mean X?`, or nothing."""
-    close = get_close_matches(name, list(known), n=1, cutoff=0.6)
-    return f"; did you mean {close[0]}?" if close else ""
-
-
 def check(defs: Definitions, deleted: Iterable[str] = (), broken: Collection[str] = ()) -> list[Problem]:
     """Everything wrong with a complete set of definitions.
 
     `deleted`: qualified names just removed. `broken`: bare names that are not there, but not missed either.
     """
     gone = {path.partition(".")[2] for path in deleted}
+    defined = Defined(defs, partial(kind_of, defs), gone, broken)
     return [
         *_names(defs),
-        *(p for name, trait in defs.computed_traits.items() for p in _computed(f"computed_traits.{name}", trait)),
-        *_references(defs, gone, broken),
+        *_computed_traits(defined),
+        *_conditions(defined),
         *_stages(defs),
         *_risk(defs),
         *_rates(defs),
@@ -73,7 +62,12 @@ def _names(defs: Definitions) -> Iterator[Problem]:
             yield Problem(f"computed_traits.{name}", f"{name} is a declared trait too; rename one")
 
 
-def _computed(path: str, trait: ComputedTrait) -> Iterator[Problem]:
+def _computed_traits(defined: Defined) -> Iterator[Problem]:
+    for name, trait in defined.defs.computed_traits.items():
+        yield from _computed(f"computed_traits.{name}", trait, defined)
+
+
+def _computed(path: str, trait: ComputedTrait, defined: Defined) -> Iterator[Problem]:
     aggregate = AGGREGATES.get(trait.aggregate)
     if aggregate is None:
         yield Problem(f"{path}.aggregate", unknown_aggregate(trait.aggregate))
@@ -86,7 +80,7 @@ def _computed(path: str, trait: ComputedTrait) -> Iterator[Problem]:
         yield Problem(f"{path}.events", '"*" is every event already; let it stand alone')
     yield from aggregate.check(path, trait)
     if trait.where is not None:
-        yield from _where(f"{path}.where", trait)
+        yield from _where(f"{path}.where", trait, defined)
 
 
 def unknown_aggregate(name: object) -> str:
@@ -94,38 +88,24 @@ def unknown_aggregate(name: object) -> str:
     return f"must be one of {', '.join(AGGREGATES)}{did_you_mean(str(name), AGGREGATES)}"
 
 
-def _where(path: str, trait: ComputedTrait) -> Iterator[Problem]:
+def _where(path: str, trait: ComputedTrait, defined: Defined) -> Iterator[Problem]:
     for below, leaf in leaves(trait.where, path):
-        if isinstance(leaf, PropertyLeaf):
-            kind: Kind = {"revenue": "decimal", "currency": "text"}.get(leaf.property, "any")  # type: ignore[assignment]  # literals
-            yield from check_leaf(below, leaf, kind)
-        else:
+        kind = of_event(leaf)
+        if kind is None:
             yield Problem(below, "`where` looks at one event: use {property, op, value} here")
+        else:
+            yield from kind.check(below, leaf, defined)
 
 
-def _references(defs: Definitions, gone: set[str], broken: Collection[str]) -> Iterator[Problem]:
-    for root, tree in defs.conditions():
+def _conditions(defined: Defined) -> Iterator[Problem]:
+    for root, tree in defined.defs.conditions():
         for path, leaf in leaves(tree, root):
-            if isinstance(leaf, TraitLeaf):
-                if leaf.trait not in broken:
-                    yield from _trait_leaf(defs, path, leaf, gone)
-            elif isinstance(leaf, SegmentLeaf):
-                if leaf.segment not in defs.segments and leaf.segment not in broken:
-                    yield _unknown(f"{path}.segment", "segment", leaf.segment, defs.segments, gone)
-            elif isinstance(leaf, LifecycleLeaf):
-                if leaf.lifecycle not in defs.stage_names and leaf.lifecycle not in broken:
-                    yield _unknown(f"{path}.lifecycle", "stage", leaf.lifecycle, defs.stage_names, gone)
-            else:
+            kind = of_customer(leaf)
+            if kind is None:
                 yield Problem(f"{path}.property", "a property belongs in the `where` of a computed trait; "
                               "define one and compare it with {trait, op, value}")  # fmt: skip
-
-
-def _trait_leaf(defs: Definitions, path: str, leaf: TraitLeaf, gone: set[str]) -> Iterator[Problem]:
-    known = [*defs.computed_traits, *defs.traits]
-    if leaf.trait not in known:
-        yield _unknown(f"{path}.trait", "trait", leaf.trait, known, gone)
-    else:
-        yield from check_leaf(path, leaf, kind_of(defs, leaf.trait))
+            else:
+                yield from kind.check(path, leaf, defined)
 
 
 def kind_of(defs: Definitions, trait: str) -> Kind:
@@ -134,13 +114,6 @@ def kind_of(defs: Definitions, trait: str) -> Kind:
         spec = defs.computed_traits[trait]
         return value_kind(spec) if spec.aggregate in AGGREGATES else "any"
     return defs.traits[trait].type or "any"
-
-
-def _unknown(path: str, what: str, name: str, known: Iterable[str], gone: set[str]) -> Problem:
-    if name in gone:
-        return Problem(path, f"uses the {what} {name}, which `delete` removes; change this first")
-    hint = did_you_mean(name, known)
-    return Problem(path, f"there is no {what} {name}{hint or '; define it, or correct the name'}")
 
 
 def check_lists(patch: Definitions) -> Iterator[Problem]:
@@ -206,10 +179,10 @@ def dependencies(defs: Definitions) -> dict[str, list[str]]:
         if node not in graph:
             continue  # a risk rule: nothing refers to it
         for _, leaf in leaves(tree):
-            if isinstance(leaf, SegmentLeaf) and leaf.segment in defs.segments:
-                graph[node].append(f"segments.{leaf.segment}")
-            elif isinstance(leaf, LifecycleLeaf):
-                graph[node].append("lifecycle")
+            kind = of_customer(leaf)
+            needed = None if kind is None else kind.needs(leaf)
+            if needed in graph:
+                graph[node].append(needed)
     return graph
 
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from projections.definitions.checks import did_you_mean, unknown_aggregate
+from projections.definitions.checks import unknown_aggregate
 from projections.definitions.merge import invalid, merge
 from schemas.conditions import BRANCHES, LEAVES, OPS, oversize
 from schemas.definitions import (
@@ -27,6 +27,7 @@ from schemas.definitions import (
     TraitDeclaration,
 )
 from schemas.errors import DefinitionsInvalid, Problem
+from schemas.hints import did_you_mean
 
 MAX_TEXT: Final = 1_000_000  # characters of a file
 

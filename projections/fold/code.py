@@ -2,7 +2,8 @@
 
 from typing import Any, Final
 
-from projections.conditions.predicates import DYNAMIC, HELPERS, SCALED, TEXT, compare, moment_reader, tree
+from projections.conditions.predicates import HELPERS, moment_reader, tree
+from projections.conditions.registry import of_event
 from projections.days import LocalDays
 from projections.fold import state as st
 from projections.fold.calls import (
@@ -18,7 +19,6 @@ from projections.slots.count import COUNT
 from projections.slots.keyed import OVERFLOW, merge_keyed, put
 from projections.slots.stamped import FIRST, LAST
 from projections.slots.values import storable, text_id
-from schemas.conditions import PropertyLeaf
 from schemas.definitions import ANY_EVENT, CANCEL_TYPES, ORDER_TYPES, REFUND_TYPES
 from schemas.money import currency_of
 
@@ -201,16 +201,15 @@ class _Handler:
             self.src.add(1, f"{known} = {expression}")
         return known
 
-    def _leaf(self, leaf: PropertyLeaf, pinned: bool) -> str:
-        value = leaf.value
-        if leaf.property == "revenue":
-            return compare(self.src, self.number("revenue", pinned), SCALED, leaf.op, value)
-        if leaf.property == "currency":
-            self.amounts()
-            upper = tuple(str(v).upper() for v in value) if isinstance(value, tuple) else value
-            upper = upper.upper() if isinstance(upper, str) else upper
-            return compare(self.src, "cur", TEXT, leaf.op, upper)
-        return compare(self.src, self.opened(leaf.property), DYNAMIC, leaf.op, value)
+    def currency(self) -> str:
+        """A local holding the effective currency."""
+        self.amounts()
+        return "cur"
+
+    def _leaf(self, leaf: Any, pinned: bool) -> str:
+        kind = of_event(leaf)
+        assert kind is not None, "`check` refuses a condition on a customer here"
+        return kind.test(leaf, self, pinned)
 
 
 def _handler(src: Source, layout: Layout, label: str, name: str, *, custom: bool) -> bool:
