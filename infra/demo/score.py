@@ -15,7 +15,7 @@ from infra.adapters.postgres.reads import PostgresReads
 from infra.app.bootstrap import Session
 from infra.demo.folder import DemoFolder
 from infra.demo.history import Truth
-from projections.fold_event import FoldEvent
+from projections.fold.event import FoldEvent
 from query.views import View, Views
 from schemas.identifiers import normalise
 from schemas.record import to_us

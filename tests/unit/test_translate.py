@@ -7,8 +7,8 @@ import pytest
 
 from ingest.accept.canonical import Refused
 from ingest.dialects.translate import merge_defaults, translate
+from projections.definitions.files import load_pack, parse_documents
 from schemas.clear import NOTHING_DECLARED, Clear, Declared, Parts, clear_rules, decimal_text, declared_of, ref, split
-from schemas.definition_files import load_pack, parse_documents
 from schemas.definitions import BASE_TYPES, CANCEL_TYPES, REFUND_TYPES, to_json
 from schemas.touchpoints import (
     CUSTOM,
