@@ -7,9 +7,9 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from projections.evaluate import Evaluator, compile_evaluator
-from projections.fold import Fold, compile_fold
-from schemas.definition_files import from_json
+from projections.decide.evaluator import Evaluator, compile_evaluator
+from projections.definitions.files import from_json
+from projections.fold.fold import Fold, compile_fold
 from schemas.definitions import Definitions
 from schemas.errors import RevisionReplaced
 from schemas.reads import Deployment, Reads, RevisionRow

@@ -1,4 +1,4 @@
-"""The typed condition tree: `all`, `any`, `not` over leaves. Data, never code; evaluated by `projections.evaluate`.
+"""The typed condition tree: `all`, `any`, `not` over leaves. Data, never code; evaluated by `projections.decide`.
 
 A missing value makes every comparison false except `missing`. `ne` is exactly `not eq` and `not_in` exactly
 `not in`, so both are true of a missing value (plain logic, unlike SQL).

@@ -1,6 +1,6 @@
 """What people define: properties, traits, computed traits, segments, lifecycle, risk, rates, source ranks.
 
-Frozen models. `definition_files` reads them, `definition_merge` applies a patch, `definition_checks` refuses what does
+Frozen models: the shape alone. `projections.definitions` reads files of them, applies patches and refuses what does
 not hold together. Nothing here evaluates.
 """
 
@@ -9,18 +9,13 @@ from collections.abc import Iterator
 from datetime import date
 from decimal import Decimal
 from hashlib import sha256
-from typing import Annotated, Any, Final, Literal, get_args
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, StrictBool, StrictInt, StrictStr
 
-from schemas.conditions import Condition, Kind
+from schemas.conditions import Condition
 from schemas.touchpoints import BASE_TYPES, ORDER_TYPES
 
-Aggregate = Literal[
-    "count", "sum", "avg", "min", "max", "first", "last",
-    "distinct_days", "days_since", "gap_days", "open_count",
-]  # fmt: skip
-AGGREGATES: Final[tuple[str, ...]] = get_args(Aggregate)
 DEFAULT_STAGE: Final = "prospect"
 LEVELS: Final = ("low", "medium", "high")
 MAX_WINDOW_DAYS: Final = 3_660
@@ -58,12 +53,8 @@ class TraitDeclaration(Model):
 class ComputedTrait(Model):
     """A value folded from the events named (a type, the name of a custom event, or "*" alone for every event).
 
-    - count, distinct_days (local days with one): 0 of none. sum of a property: 0 of none.
-    - avg, min, max of a property; first, last by stamp: None of none. `of: occurred_at` is the event's time,
-      `of: revenue` its derived revenue in the base currency (in its own where `where` pins one currency).
-    - days_since: full 24 hours since the newest. gap_days: full days between the last two.
-    - open_count: keys whose newest event, by stamp, is one of `opens` and not of `closes`; events without the
-      `key` property share one key.
+    `of: occurred_at` is the event's time, `of: revenue` its derived revenue in the base currency (in its own where
+    `where` pins one currency).
 
     When all events are order events and one is a base (design C5), it is over orders, each once: count and the
     others see bases that are not cancelled, at their stamp; sum and avg of revenue subtract the refunds named in
@@ -71,7 +62,7 @@ class ComputedTrait(Model):
     of a cancelled order do not. `window_days`: N local calendar days, today and N - 1 before.
     """
 
-    aggregate: Aggregate
+    aggregate: StrictStr  # a name of `projections.aggregates`, which says what each needs and means
     of: StrictStr | None = None
     events: tuple[StrictStr, ...] = ()
     window_days: StrictInt | None = None
@@ -91,22 +82,6 @@ class ComputedTrait(Model):
     def by_order(self) -> bool:
         """Whether it is computed over the order map (design C5): order events only, one of them a base."""
         return set(self.events) <= ORDER_TYPES and bool(set(self.events) & set(BASE_TYPES))
-
-    @property
-    def kind(self) -> Kind:
-        """What its values are."""
-        if self.aggregate in ("count", "distinct_days", "days_since", "gap_days", "open_count"):
-            return "integer"
-        if self.of == "occurred_at":
-            return "time"
-        if self.aggregate in ("first", "last") and self.of != "revenue":
-            return "any"
-        return "decimal"
-
-    @property
-    def ages(self) -> bool:
-        """Whether its value changes by time alone."""
-        return self.window_days is not None or self.aggregate == "days_since"
 
 
 class Segment(Model):
@@ -222,9 +197,3 @@ def to_json(defs: Definitions) -> bytes:
     raw = plain(defs)
     raw.pop("delete", None)
     return json.dumps(raw, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
-
-
-def json_schema() -> dict[str, Any]:
-    """The JSON Schema of a definitions file, published as `schemas/definitions.schema.json`."""
-    schema = Definitions.model_json_schema(by_alias=True)
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "Touchfold definitions"}

@@ -31,7 +31,7 @@ class Kind:
     FAMILY: Final = 8  # (day, 0, first word of the type): applied events
     STAGE: Final = 10  # (0, 0, "stage/level"): customers
     UNKNOWN: Final = 9  # (0, 0, ""): customers whose orders are not at hand
-    # Rolled up from those above (`projections.figures.roll_up`) when deltas are added up into cells.
+    # Rolled up from those above (`projections.decide.figures.roll_up`) when deltas are added up into cells.
     DAY: Final = 20  # + ORDERS, UNRATED, CUSTOMERS or EVENT: (day, other, label): the same by local days
     PERIOD_BUYERS: Final = 31  # (day, days of a period): as of BUYERS the change of the sum from the period that ends
     PERIOD_FIRSTS: Final = 32  # the day before, and the same of FIRSTS; so the sum up to a day is that of its period

@@ -1,7 +1,7 @@
 """Definitions that use every aggregate, over the order map and over slots, in windows and lifetime, with `where`."""
 
-from schemas.definition_files import parse_documents
-from schemas.definition_merge import merge
+from projections.definitions.files import parse_documents
+from projections.definitions.merge import merge
 from schemas.definitions import Definitions
 
 EVERYTHING = """

@@ -27,9 +27,9 @@ from processors.live.figure_keeper import FigureKeeper
 from processors.live.search_index import SearchIndexer
 from processors.live.worker import Services, Worker
 from processors.rebuild.builder import Builder, segment_hashes
-from projections.state import ORDER_CAP
+from projections.definitions.files import load_pack, parse_documents
+from projections.fold.state import ORDER_CAP
 from schemas.clear import ref
-from schemas.definition_files import load_pack, parse_documents
 from schemas.definitions import to_json
 from schemas.identifiers import normalise
 from schemas.identity_rules import DEFAULT_RULES

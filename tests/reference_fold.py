@@ -11,6 +11,7 @@ from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
+from projections.aggregates.registry import value_kind
 from schemas.conditions import All, AnyOf, LifecycleLeaf, Not, PropertyLeaf, SegmentLeaf, TraitLeaf
 from schemas.definitions import ComputedTrait, Definitions
 from tests.strategies import Event
@@ -188,11 +189,20 @@ class Reference:
             "max": lambda: max(values, default=None),
             "first": lambda: values[0] if values else None,
             "last": lambda: values[-1] if values else None,
+            "distinct_count": lambda: len({v for e in events if (v := self.text(spec, e, pinned))}),
             "distinct_days": lambda: len({self.local(t) for t in times}),
             "days_since": lambda: (self.at - times[-1]) // timedelta(days=1) if times else None,
             "gap_days": lambda: (times[-1] - times[-2]) // timedelta(days=1) if len(times) > 1 else None,
         }
         return by_name[spec.aggregate]()
+
+    def text(self, spec: ComputedTrait, event: Event, pinned: bool) -> str:
+        """A value as text, equal for equal values; "" for none, and for what is no value."""
+        value = self.money(event, pinned) if spec.of == "revenue" else event["properties"].get(spec.of)
+        if isinstance(value, bool):
+            return str(value).lower()
+        number = amount(value) if isinstance(value, int | float | Decimal) else None
+        return value if isinstance(value, str) else "" if number is None else f"{number:f}".rstrip("0").rstrip(".")
 
     def open_count(self, spec: ComputedTrait) -> int:
         newest: dict[str, Event] = {}
@@ -222,7 +232,7 @@ class Reference:
     def decide(self, direct: dict[str, Any]) -> tuple[set[str], str, list[str]]:
         """Segments, stage and reason codes."""
         values = {name: self.value(name) for name in self.defs.computed_traits}
-        kinds = {name: spec.kind for name, spec in self.defs.computed_traits.items()}
+        kinds = {name: value_kind(spec) for name, spec in self.defs.computed_traits.items()}
 
         def test(node: Any) -> bool:
             if isinstance(node, SegmentLeaf):

@@ -92,10 +92,15 @@ corrections = st.one_of(
 
 
 @st.composite
-def touchpoints(draw: st.DrawFn, max_size: int = 14) -> list[Event]:
+def touchpoints(
+    draw: st.DrawFn,
+    max_size: int = 14,
+    themes: tuple[tuple[str, ...], ...] = THEMES,
+    when: st.SearchStrategy[datetime] = times,
+) -> list[Event]:
     """Events with distinct ids, many on the same order, many at the same instant, some of wrong types."""
     events: list[Event] = []
-    theme = draw(st.sampled_from(THEMES))
+    theme = draw(st.sampled_from(themes))
     size = draw(st.one_of(st.integers(0, max_size), st.integers(max_size // 2, max_size)))
     for i in range(size):
         kind = draw(st.sampled_from(theme))
@@ -105,7 +110,7 @@ def touchpoints(draw: st.DrawFn, max_size: int = 14) -> list[Event]:
             "type": kind,
             "name": draw(st.sampled_from(["quiz_won", "other", None])) if kind == "custom" else None,
             "source": draw(st.sampled_from(SOURCES)),
-            "occurred_at": draw(times),
+            "occurred_at": draw(when),
             "properties": draw(property_sets),
             "traits": draw(trait_sets) if identified else {},
             "sealed": draw(st.lists(st.sampled_from(["birthday", "city"]), unique=True)) if identified else [],

@@ -1,10 +1,15 @@
-"""Writes the generated pages of docs/: `python tools/docs.py`. `tests/unit/test_docs.py` compares them."""
+"""Writes what is generated of docs/ and schemas/: `python tools/docs.py`. `tests/unit/test_docs.py` compares it."""
 
 import inspect
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import schemas.errors
+from projections.aggregates.base import Aggregate
+from projections.aggregates.registry import AGGREGATES
+from projections.definitions.json_schema import json_schema
+from schemas.definitions import ComputedTrait
 from schemas.errors import TouchfoldError
 from schemas.touchpoint_fields import EVERY, FIELDS, STAFF, Field
 from schemas.touchpoints import CALL_TYPES, SEGMENT_NAMES, STAFF_TYPES, TABLE_VERSION, TYPES
@@ -95,8 +100,49 @@ def _whose(field: Field) -> str:
     return {EVERY: "every event", STAFF: "what staff write"}.get(field.type, f"`{field.type}`")
 
 
-PAGES = {"errors.md": errors_page, "touchpoint-fields.md": fields_page, "touchpoints.md": touchpoints_page}
+def aggregates_page() -> str:
+    """docs/aggregates.md"""
+    lines = [
+        "# Aggregates",
+        "",
+        "What a computed trait can be (`aggregate`), each a module of `projections/aggregates/`. `of: occurred_at` is",
+        "the event's time, `of: revenue` what it amounts to. Over order events it is over orders, each once.",
+        "",
+        "| aggregate | is | of | `window_days` | values | for example |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, each in AGGREGATES.items():
+        spec = _example(each)
+        of = "a property, or `occurred_at`" if each.takes_times else "a property"
+        value, windows = of if each.takes_value else "", "yes" if each.windows else ""
+        lines.append(f"| `{name}` | {each.meaning} | {value} | {windows} | {each.kind(spec)} | {each.words(spec)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _example(aggregate: Aggregate) -> ComputedTrait:
+    """A definition that it admits."""
+    days = 30 if aggregate.windows else None
+    of = "score" if aggregate.takes_value else None
+    events = ComputedTrait(aggregate=aggregate.name, of=of, events=("survey.answered",), window_days=days)
+    keys = ComputedTrait(
+        aggregate=aggregate.name, key="complaint_id", opens=("complaint.opened",), closes=("complaint.resolved",)
+    )
+    return next(each for each in (events, keys) if not list(aggregate.check("", each)))
+
+
+def definitions_schema() -> str:
+    """schemas/definitions.schema.json"""
+    return json.dumps(json_schema(), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+PAGES = {
+    "aggregates.md": aggregates_page,
+    "errors.md": errors_page,
+    "touchpoint-fields.md": fields_page,
+    "touchpoints.md": touchpoints_page,
+}
 
 if __name__ == "__main__":
     for name, page in PAGES.items():
         (DOCS / name).write_text(page())
+    (DOCS.parent / "schemas" / "definitions.schema.json").write_text(definitions_schema())

@@ -126,7 +126,7 @@ def _first_revision(database: Database, at: datetime) -> None:
         return
     # The pack is read and checked only once in a data folder's life: 0.2 s that no later start pays.
     from processors.rebuild.builder import segment_hashes  # noqa: PLC0415
-    from schemas.definition_files import load_pack, parse_documents  # noqa: PLC0415
+    from projections.definitions.files import load_pack, parse_documents  # noqa: PLC0415
     from schemas.definitions import to_json  # noqa: PLC0415
 
     definitions = parse_documents(load_pack(PACK))

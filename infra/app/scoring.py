@@ -11,7 +11,7 @@ from infra.app.databases import database_of
 from infra.app.log import log_of
 from infra.app.session import Session
 from infra.app.vault import vault_of
-from projections.fold_event import FoldEvent
+from projections.fold.event import FoldEvent
 from query.views import View, Views
 from schemas.identifiers import normalise
 from schemas.record import to_us

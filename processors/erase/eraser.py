@@ -19,9 +19,10 @@ import msgspec
 
 from processors.erase.dead_letters import Names
 from processors.erase.plan import Preview, plan, plan_many, route_key, same_people
-from projections.figures import add_profile
-from projections.identity import Evidence, find_hubs
-from projections.state import LocalDays
+from projections.days import LocalDays
+from projections.decide.figures import add_profile
+from projections.identity.evidence import Evidence
+from projections.identity.hubs import find_hubs
 from schemas.erasures import (
     STEPS,
     Erasure,

@@ -6,7 +6,7 @@ from typing import Final
 
 from processors.live.applied import Applied, not_folded
 from processors.live.fold_batch import Folder, save_states
-from projections.state import State
+from projections.fold.state import State
 from schemas.store import NO_EVENT, NO_RECEIPT, SHARDS, DecideTx, FoldTx, NewMark
 
 CHUNK: Final = 5_000  # records fetched at a time

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from projections.fold_event import FoldEvent
+from projections.fold.event import FoldEvent
 from schemas.errors import FoldFailed
 from schemas.record import Stored
 from schemas.store import RegisterRow, Verdict

@@ -16,10 +16,10 @@ from processors.live.differences import NEVER_US, Cause, Differences, Told
 from processors.live.figure_changes import FigureChanges
 from processors.live.large_profiles import LargeProfiles, Part, summary_of
 from processors.live.resolve import Identity, Moves
-from projections.evaluate import Decision, Evaluator
-from projections.fold import Fold
-from projections.orders import order_slots, summed_up
-from projections.state import EVENT_COUNT, FIRST, LAST, State
+from projections.decide.evaluator import Decision, Evaluator
+from projections.fold.fold import Fold
+from projections.fold.state import EVENT_COUNT, FIRST, LAST, State
+from projections.orders.orders import order_slots, summed_up
 from schemas.store import NO_EVENT, SHARDS, Change, DecideTx, Mark, NewMark, ProfileRow, ProjectionStore
 from schemas.touchpoints import ORDER_TYPES
 

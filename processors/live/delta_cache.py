@@ -11,7 +11,7 @@ it. That others let it grow by their events does not matter: no event has two ma
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from projections.fold_event import FoldEvent
+from projections.fold.event import FoldEvent
 from schemas.store import ProfileRow
 
 MOST_MARKS: Final = 2_000  # others take some of ours, and do not tell

@@ -8,9 +8,10 @@ from operator import itemgetter
 from typing import Any, Final, NamedTuple
 
 from processors.live.resolve import Moves
-from projections.evaluate import Evaluator
-from projections.fold import Fold
-from projections.state import (
+from projections.days import LocalDays, iso_day
+from projections.decide.evaluator import Evaluator
+from projections.fold.fold import Fold
+from projections.fold.state import (
     CANCELS,
     DIRECT,
     FORM,
@@ -20,9 +21,7 @@ from projections.state import (
     STAMP_KEY,
     STAMP_US,
     TRAITS,
-    LocalDays,
     State,
-    iso_day,
     shown,
 )
 from schemas.record import uuid_text
@@ -58,8 +57,8 @@ class Told:
     @cached_property
     def published(self) -> Callable[[State], tuple[Any, ...]]:
         """Reads the slots of published traits from a state: where these are equal, so are the values at one instant."""
-        plans = [self.fold.plan.traits[name] for name in self.evaluator.published_names]
-        own = {plan.slot for plan in plans if plan.slot is not None}
+        traits = self.fold.layout.traits
+        own = {slot for name in self.evaluator.published_names for slot in traits[name].slots}
         return itemgetter(*sorted(own | {ORDERS, REFUNDS, CANCELS}))
 
     @cached_property

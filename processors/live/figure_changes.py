@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from processors.live.large_profiles import Touched
-from projections import state as st
-from projections.figures import Side, add_change, add_profile, spent_of
-from projections.fold import Fold
-from projections.order_summary import Spent
-from projections.orders import of_maps, order_slots, summed_up
-from projections.state import State
+from projections.decide.figures import Side, add_change, add_profile, spent_of
+from projections.fold import state as st
+from projections.fold.fold import Fold
+from projections.fold.state import State
+from projections.orders.orders import of_maps, order_slots, summed_up
+from projections.orders.summary import Spent
 from schemas.figures import Cells, Counted
 from schemas.store import ProfileRow
 

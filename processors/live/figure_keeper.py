@@ -11,8 +11,8 @@ from typing import Final
 
 from processors.erase.refold import chunks_at
 from processors.live.worker import Compiled, Services, folder_of
-from projections.figures import add_events, add_nobody, add_profile, roll_up
-from projections.orders import orders_alone
+from projections.decide.figures import add_events, add_nobody, add_profile, roll_up
+from projections.orders.orders import orders_alone
 from schemas.errors import RecordUnreadable
 from schemas.figures import EVENTS, Cells
 from schemas.log_range import records_between

@@ -13,9 +13,9 @@ import msgspec
 
 from processors.live.applied import Applied, Batch, Report, newest_of, not_folded, register_row
 from processors.live.delta_cache import Fresh, Seen
-from projections.figures import add_events
-from projections.fold import Fold
-from projections.state import State
+from projections.decide.figures import add_events
+from projections.fold.fold import Fold
+from projections.fold.state import State
 from schemas.dead_letters import REUSED, DeadLetter
 from schemas.errors import FoldFailed, KeyMissing, ReaderTooOld, RecordUnreadable, SealBroken, TouchfoldError
 from schemas.figures import EVENTS, Cells

@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from projections import order_tree
-from projections.fold import Fold
-from projections.order_summary import Maps, Summary
-from projections.order_tree import ROOT, Node
-from projections.orders import of_maps
-from projections.state import ORDERS, State, pack, unpack
+from projections.fold.fold import Fold
+from projections.fold.state import ORDERS, State, pack, unpack
+from projections.orders import tree as order_tree
+from projections.orders.orders import of_maps
+from projections.orders.summary import Maps, Summary
+from projections.orders.tree import ROOT, Node
 from schemas.store import DecideTx, LaidOff, NodeRow
 
 FromLog = Callable[[DecideTx, Sequence[bytes]], State]

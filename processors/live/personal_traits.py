@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from projections.state import DIRECT, FORM, NAME, OFFSET, PARTITION, TRAITS, State, shown
+from projections.fold.state import DIRECT, FORM, NAME, OFFSET, PARTITION, TRAITS, State, shown
 from schemas.errors import ReaderTooOld, StoreUnavailable
 from schemas.ports import EventLog, Sealer
 from schemas.record import Record, Stored, decode

@@ -9,17 +9,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
-from projections.identity import (
-    Evidence,
-    Extension,
-    KnownToken,
-    Profile,
-    Resolution,
-    extend,
-    find_hubs,
-    partners_of,
-    resolve,
-)
+from projections.identity.evidence import Evidence, KnownToken, Profile
+from projections.identity.extend import Extension, extend
+from projections.identity.hubs import find_hubs, partners_of
+from projections.identity.resolve import Resolution, resolve
 from schemas.identity_rules import IdentityRules
 from schemas.store import NO_EVENT, NO_RECEIPT, DecideTx, EvidenceRow, NewMark, TokenRow
 

@@ -7,9 +7,9 @@ from functools import cached_property
 from typing import Any, Final
 
 from processors.live.personal_traits import open_direct
-from projections.evaluate import Evaluator
-from projections.fold import Fold
-from projections.state import State
+from projections.decide.evaluator import Evaluator
+from projections.fold.fold import Fold
+from projections.fold.state import State
 from schemas.ports import EventLog, Sealer, Vault
 from schemas.search_words import UNSEARCHED, is_name, keyed, search_key, terms_of
 from schemas.store import SearchStore

@@ -22,11 +22,11 @@ from processors.live.large_profiles import LargeProfiles
 from processors.live.personal_traits import open_direct
 from processors.live.resolve import Identity
 from processors.live.search_index import SearchIndexer
-from projections.evaluate import Evaluator, compile_evaluator
-from projections.fold import Fold, compile_fold
-from projections.state import ORDER_CAP, State
+from projections.decide.evaluator import Evaluator, compile_evaluator
+from projections.definitions.files import from_json
+from projections.fold.fold import Fold, compile_fold
+from projections.fold.state import ORDER_CAP, State
 from schemas.control import Control, Progress, Revision
-from schemas.definition_files import from_json
 from schemas.definitions import Definitions
 from schemas.errors import DiskFull, Disposition, FoldFailed, ProgressConflict, TouchfoldError
 from schemas.identity_rules import DEFAULT_RULES

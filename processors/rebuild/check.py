@@ -20,7 +20,7 @@ from processors.live.worker import Compiled, Services, folder_of
 from processors.rebuild.check_figures import FigureSums
 from processors.rebuild.check_identity import Grouped, earliest, owners_of, packed
 from processors.rebuild.external_sort import Scratch, Sorter, joined
-from projections.state import State
+from projections.fold.state import State
 from schemas.identity_rules import DEFAULT_RULES
 from schemas.log_range import records_between
 from schemas.record import Stored, uuid_text

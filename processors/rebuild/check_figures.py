@@ -2,8 +2,9 @@
 
 from collections.abc import Iterable
 
-from projections.figures import add_nobody, add_profile, roll_up
-from projections.state import LocalDays, State
+from projections.days import LocalDays
+from projections.decide.figures import add_nobody, add_profile, roll_up
+from projections.fold.state import State
 from schemas.figures import Cells, Counted, Key, add
 from schemas.store import ProfileRow
 

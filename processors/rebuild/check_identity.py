@@ -12,7 +12,8 @@ from typing import Final
 import msgspec
 
 from processors.rebuild.external_sort import Scratch, Sorter
-from projections.identity import Evidence, resolve
+from projections.identity.evidence import Evidence
+from projections.identity.resolve import resolve
 from schemas.identity_rules import IdentityRules
 
 Tokens = tuple[tuple[str, bytes], ...]

@@ -6,10 +6,10 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from projections.definitions.checks import warn
+from projections.definitions.files import from_json, parse_documents
+from projections.definitions.merge import Summary, merge
 from schemas.control import SUPERSEDED, Control, Revision
-from schemas.definition_checks import warn
-from schemas.definition_files import from_json, parse_documents
-from schemas.definition_merge import Summary, merge
 from schemas.definitions import Definitions, to_json
 from schemas.errors import DefinitionsMoved, Problem, StoreUnavailable
 from schemas.facts import DefinitionChanged

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from projections.state import State
+from projections.fold.state import State
 from query.answers import computed, iso_us
 from query.people.opened import direct_traits, open_tokens, tokens_in, with_values
 from query.views import View

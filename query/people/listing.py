@@ -10,8 +10,8 @@ from query.answers import sent
 from query.cursors import member_cursor, member_place
 from query.people.cards import Cards
 from query.views import View, Views
-from schemas.definition_checks import did_you_mean
 from schemas.errors import BadRequest, NotFound, Problem
+from schemas.hints import did_you_mean
 from schemas.reads import ProfileRead
 
 Answer = dict[str, Any]

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
 
-from projections.evaluate import Evaluator
-from projections.sentences import sentence
-from projections.state import FORM, LEVEL, NAME, OFFSET, PARTITION, STAMP_US, TRAITS, UNSET, State, shown
+from projections.aggregates.registry import value_kind
+from projections.conditions.words import sentence
+from projections.decide.evaluator import Evaluator
+from projections.fold.state import FORM, LEVEL, NAME, OFFSET, PARTITION, STAMP_US, TRAITS, UNSET, State, shown
 from query.answers import computed, iso_us, sent
 from query.people.opened import direct_traits, open_tokens, tokens_in, with_values
 from query.views import View, Views
@@ -221,7 +222,7 @@ def _unit(trait: ComputedTrait) -> str:
         return "days"
     if trait.of == "revenue":
         return "money"
-    return {"time": "time", "any": "any"}.get(trait.kind, "number")
+    return {"time": "time", "any": "any"}.get(value_kind(trait), "number")
 
 
 def profile_token(text: str) -> bytes:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
 
-from projections.state import State
+from projections.fold.state import State
 from query.people.cards import Cards, card
 from query.views import View, Views
 from schemas.errors import BadRequest, Problem

@@ -6,14 +6,15 @@ from datetime import date, datetime, timedelta
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
-from projections.sentences import sentence
+from projections.conditions.words import sentence
+from projections.definitions.checks import dependencies
 from query.answers import iso_us
 from query.cursors import END_OF_BATCH, member_cursor, member_place
 from query.views import View, Views, parse
 from schemas.conditions import used_traits
-from schemas.definition_checks import dependencies, did_you_mean
 from schemas.definitions import Definitions, Segment, plain
 from schemas.errors import NotFound, Problem
+from schemas.hints import did_you_mean
 from schemas.ports import Clock
 from schemas.reads import MemberRow
 from schemas.record import to_us, uuid_text

@@ -6,8 +6,9 @@ from typing import Any, Final
 
 import pyarrow as pa
 
-from projections.orders import order_slots, orders_of, summed_up, whole
-from projections.state import ORDERS, OVERFLOW, REFUNDS
+from projections.fold.state import ORDERS, REFUNDS
+from projections.orders.orders import order_slots, orders_of, summed_up, whole
+from projections.slots.keyed import OVERFLOW
 from schemas.errors import SqlRefused
 from schemas.event_columns import MONEY, TIME, UUID, money_array
 from schemas.money import LIMIT

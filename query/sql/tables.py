@@ -11,9 +11,10 @@ from typing import Any, Final, NamedTuple
 import msgspec
 import pyarrow as pa
 
-from projections.evaluate import Evaluator, compile_evaluator
-from projections.fold import Fold, compile_fold
-from schemas.definition_files import from_json
+from projections.aggregates.registry import value_kind
+from projections.decide.evaluator import Evaluator, compile_evaluator
+from projections.definitions.files import from_json
+from projections.fold.fold import Fold, compile_fold
 from schemas.definitions import Definitions
 from schemas.event_columns import MONEY, TIME, UUID
 from schemas.record import uuid_text
@@ -107,7 +108,7 @@ def profiles_table(
     ]
     table = pa.Table.from_arrays(arrays, schema=PROFILES)
     for name in trait_names:
-        kind = reader.definitions.computed_traits[name].kind if reader else "any"
+        kind = value_kind(reader.definitions.computed_traits[name]) if reader else "any"
         table = table.append_column(name, _trait_array(traits[name], kind))
     return table
 

@@ -14,8 +14,8 @@ import msgspec
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from infra.adapters.vault.sealing import open_sealed
-from projections.fold import compile_fold
-from schemas.definition_files import parse_documents
+from projections.definitions.files import parse_documents
+from projections.fold.fold import compile_fold
 from schemas.record import Identifier, Record, Sealed, encode
 
 EVENTS: Final = 20_000

@@ -6,7 +6,7 @@ from hashlib import blake2b
 from random import Random
 from typing import Any, Final
 
-from schemas.definition_files import parse_documents
+from projections.definitions.files import parse_documents
 from schemas.definitions import Definitions
 from schemas.record import Identifier, Pending, Record, Sealed, encode, uuid_text
 

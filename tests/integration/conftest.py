@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from projections.state import ORDER_CAP
+from projections.fold.state import ORDER_CAP
 from tests.api_server import ApiServer, api_server
 from tests.conftest import Databases
 from tests.reading_world import ReadingWorld, reading_world

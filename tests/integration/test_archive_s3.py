@@ -24,8 +24,8 @@ from infra.app.log import log_of
 from infra.drivers.process.archive_role import archiver_of, warn_of_lag
 from infra.drivers.sql.process import run_sql
 from processors.archive.archiver import Archiver
+from projections.definitions.files import parse_documents
 from schemas.archive import NO_DIGEST, chained, split
-from schemas.definition_files import parse_documents
 from schemas.definitions import to_json
 from schemas.errors import ArchiveDamaged, ProgressConflict, SettingsInvalid, SqlLimit, StoreUnavailable
 from schemas.event_columns import SCHEMA, event_table

@@ -14,7 +14,7 @@ from infra.adapters.machine.clock import SystemClock
 from infra.adapters.machine.private_files import open_to_others
 from infra.drivers.sql.process import run_sql
 from processors.archive.archiver import Archiver
-from schemas.definition_files import load_pack, parse_documents
+from projections.definitions.files import load_pack, parse_documents
 from schemas.definitions import to_json
 from tests.archive_data import apply_until, deploy
 from tests.conftest import Databases

@@ -41,8 +41,8 @@ from processors.live.dead_letters import letter_maker
 from processors.live.worker import Compiled, Services, Worker
 from processors.rebuild.builder import Builder
 from processors.rebuild.check import check
+from projections.definitions.files import load_pack, parse_documents
 from schemas.dead_letters import seal_letter
-from schemas.definition_files import load_pack, parse_documents
 from schemas.definitions import to_json
 from schemas.erasures import Erasure
 from schemas.errors import ErasureRefused, RightsMissing

@@ -21,8 +21,8 @@ from processors.rebuild.builder import Builder
 from processors.rebuild.bulk_fold import BulkFold
 from processors.rebuild.check import Verdict, check
 from processors.rebuild.definitions import apply_files, start_rebuild
-from projections.state import ORDER_CAP
-from schemas.definition_files import load_pack, parse_documents
+from projections.definitions.files import load_pack, parse_documents
+from projections.fold.state import ORDER_CAP
 from schemas.definitions import to_json
 from schemas.record import CURRENT, Identifier, Pending, Reader, Record, encode, partition_of
 from tests.conftest import Databases

@@ -13,7 +13,7 @@ from infra.adapters.postgres.rebuild import PostgresRebuild
 from processors.live.delta_cache import Fresh
 from processors.live.worker import Worker
 from processors.rebuild.builder import Builder
-from projections.state import ORDER_CAP, State
+from projections.fold.state import ORDER_CAP, State
 from schemas.record import Record, to_us
 from schemas.store import NO_EVENT, DecideTx, NewMark
 from tests.conftest import new_databases

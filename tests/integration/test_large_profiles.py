@@ -16,9 +16,9 @@ from infra.adapters.postgres.figures import count_anew
 from infra.adapters.postgres.log import PostgresLog
 from processors.live.figure_keeper import FigureKeeper
 from processors.rebuild.definitions import apply_files, start_rebuild
-from projections import order_summary
-from projections import state as st
-from projections.evaluate import TraitValue
+from projections.decide.evaluator import TraitValue
+from projections.fold import state as st
+from projections.orders import summary as order_summary
 from schemas.figures import Kind
 from schemas.record import Record
 from schemas.store import NO_EVENT, NewMark

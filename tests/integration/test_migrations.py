@@ -10,7 +10,7 @@ from infra.adapters.postgres.control import insert_revision
 from infra.adapters.postgres.database import Database
 from infra.adapters.postgres.embedded import EmbeddedPostgres
 from infra.adapters.postgres.migrate import FOLDER, migrate
-from schemas.definition_files import load_pack, parse_documents
+from projections.definitions.files import load_pack, parse_documents
 from schemas.definitions import to_json
 from tests.conftest import create_database
 from tests.records import START

@@ -25,8 +25,8 @@ from infra.drivers.http.api.application import sql_runner
 from infra.drivers.http.api.core import RunSql
 from processors.live.figure_keeper import FigureKeeper
 from processors.rebuild.check import Verdict, check
+from projections.definitions.files import load_pack, parse_documents
 from query.reports.overview import Overview, Reports, windows_of
-from schemas.definition_files import load_pack, parse_documents
 from schemas.definitions import to_json
 from schemas.errors import FiguresPreparing
 from schemas.figures import BUCKET_US, PERIODS

@@ -18,8 +18,8 @@ from infra.adapters.postgres.search import PostgresSearch
 from processors.live.search_index import SLICE, SearchIndexer
 from processors.live.shared_worker import SharedWorker
 from processors.rebuild.builder import Builder
-from projections.evaluate import Evaluator
-from projections.fold import Fold
+from projections.decide.evaluator import Evaluator
+from projections.fold.fold import Fold
 from schemas.record import to_us
 from schemas.search_words import keyed, query_terms, search_key
 from schemas.work import Fetched

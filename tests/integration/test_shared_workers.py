@@ -21,7 +21,7 @@ from processors.live.decide_batch import Outcome
 from processors.live.shared_worker import SharedWorker, work_off
 from processors.rebuild.builder import Builder
 from processors.rebuild.definitions import apply_files, start_rebuild
-from projections.state import EVENT_COUNT
+from projections.fold.state import EVENT_COUNT
 from schemas.errors import Disposition, ProgressConflict, ServiceFailed, TouchfoldError
 from schemas.record import Record, to_us
 from schemas.work import Fetched

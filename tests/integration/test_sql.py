@@ -20,11 +20,11 @@ from infra.adapters.postgres.database import Uuid
 from infra.adapters.postgres.log import PostgresLog
 from infra.drivers.sql.process import run_sql
 from processors.archive.archiver import Archiver
-from projections.fold import compile_fold
-from projections.orders import orders_alone
+from projections.definitions.files import parse_documents
+from projections.fold.fold import compile_fold
+from projections.orders.orders import orders_alone
 from query.sql.results import SqlResult
 from query.sql.statements import TABLES
-from schemas.definition_files import parse_documents
 from schemas.definitions import to_json
 from schemas.errors import ArchiveDamaged, SqlLimit, SqlRefused
 from schemas.event_columns import SCHEMA

@@ -27,7 +27,7 @@ from processors.live.shared_worker import SharedWorker, work_off
 from processors.live.worker import Compiled, Worker, folder_of
 from processors.rebuild.builder import Builder
 from processors.rebuild.definitions import start_rebuild
-from projections.state import DIRECT, TRAITS
+from projections.fold.state import DIRECT, TRAITS
 from schemas.errors import FoldFailed, ReaderTooOld, StoreUnavailable
 from schemas.record import CURRENT, Pending, Reader, Record, encode, partition_of
 from schemas.waits import WORKER, Wait

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from processors.rebuild.check_identity import Grouped, earliest, owners_of, packed
 from processors.rebuild.external_sort import Scratch, joined
-from projections.identity import Evidence, resolve
+from projections.identity.evidence import Evidence
+from projections.identity.resolve import resolve
 from schemas.identity_rules import DEFAULT_RULES
 
 _PAIRS = st.lists(st.tuples(st.binary(max_size=20), st.binary(max_size=300)), max_size=200)

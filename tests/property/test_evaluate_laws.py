@@ -7,11 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from projections.evaluate import Evaluator, compile_evaluator
-from projections.fold import compile_fold
-from projections.state import LocalDays, State
-from schemas.definition_files import load_pack, parse_documents
-from schemas.definition_merge import merge
+from projections.days import LocalDays
+from projections.decide.evaluator import Evaluator, compile_evaluator
+from projections.definitions.files import load_pack, parse_documents
+from projections.definitions.merge import merge
+from projections.fold.fold import compile_fold
+from projections.fold.state import State
 from schemas.definitions import Definitions
 from schemas.record import from_us, to_us
 from tests.definition_samples import everything
@@ -58,10 +59,9 @@ def cases(draw: st.DrawFn, max_size: int = 14) -> Case:
 DIRECT = {"birthday": "1990-05-17", "city": "Oslo"}
 
 
-def check_against_reference(events: list[Event], at: datetime, which: tuple[str, str]) -> None:
-    ev = EVALUATORS[which]
+def check_against_reference(events: list[Event], at: datetime, ev: Evaluator) -> None:
     state = folded(ev.fold, events)
-    slow = Reference(ev.definitions, events, at, which[1], "USD")
+    slow = Reference(ev.definitions, events, at, ev.fold.time_zone, "USD")
     expected = {name: slow.value(name) for name in ev.trait_names}
     assert ev.values(state, to_us(at)) == expected
     decision = ev.decide(state, to_us(at), DIRECT)
@@ -71,9 +71,8 @@ def check_against_reference(events: list[Event], at: datetime, which: tuple[str,
     assert decision.points == sum(points for _, points in decision.reasons)
 
 
-def check_due(events: list[Event], at: datetime, which: tuple[str, str], rnd: Random, steps: int = 12) -> None:
+def check_due(events: list[Event], at: datetime, ev: Evaluator, rnd: Random, steps: int = 12) -> None:
     """Follow the due times: inside every interval between two of them nothing changes."""
-    ev = EVALUATORS[which]
     state = folded(ev.fold, events)
     near = sorted({us for event in events for edge in edges(event, ev.fold.days) for us in (edge - 1, edge)})
     at_us: int | None = to_us(at)
@@ -104,27 +103,31 @@ def instants(start: int, end: int, ev: Evaluator, rnd: Random) -> list[int]:
 @given(cases())
 @settings(max_examples=250, deadline=None)
 def test_values_and_decisions_equal_the_slow_reference(case: Case) -> None:
-    check_against_reference(*case)
+    events, at, which = case
+    check_against_reference(events, at, EVALUATORS[which])
 
 
 @pytest.mark.long
 @given(cases(max_size=40))
 @settings(max_examples=5_000, deadline=None)
 def test_values_and_decisions_equal_the_slow_reference_at_length(case: Case) -> None:
-    check_against_reference(*case)
+    events, at, which = case
+    check_against_reference(events, at, EVALUATORS[which])
 
 
 @given(cases(), st.randoms())
 @settings(max_examples=80, deadline=None)
 def test_no_decision_changes_before_it_is_due(case: Case, rnd: Random) -> None:
-    check_due(*case, rnd)
+    events, at, which = case
+    check_due(events, at, EVALUATORS[which], rnd)
 
 
 @pytest.mark.long
 @given(cases(max_size=40), st.randoms())
 @settings(max_examples=3_000, deadline=None)
 def test_no_decision_changes_before_it_is_due_at_length(case: Case, rnd: Random) -> None:
-    check_due(*case, rnd)
+    events, at, which = case
+    check_due(events, at, EVALUATORS[which], rnd)
 
 
 @given(cases(), st.randoms(), st.integers(2, 4))

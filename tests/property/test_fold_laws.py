@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from projections.fold import Fold, compile_fold
-from projections.state import ORDERS, OVERFLOW, State
+from projections.fold.fold import Fold, compile_fold
+from projections.fold.state import ORDERS, State
+from projections.slots.keyed import OVERFLOW
 from schemas.record import to_us
 from tests.definition_samples import everything
 from tests.strategies import START, Event, record_bytes, touchpoints

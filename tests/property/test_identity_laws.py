@@ -10,23 +10,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from projections.identity import (
-    Evidence,
-    Extension,
-    KnownToken,
-    Link,
-    Profile,
-    Refused,
-    Resolution,
-    Split,
-    base_token,
-    changes,
-    extend,
-    find_hubs,
-    partners_of,
-    resolve,
-    scopes,
-)
+from projections.identity.evidence import Evidence, KnownToken, Link, Profile, Refused, Split, base_token
+from projections.identity.extend import Extension, extend
+from projections.identity.hubs import find_hubs, partners_of
+from projections.identity.resolve import Resolution, changes, resolve, scopes
 from schemas.identity_rules import IdentityRules
 from schemas.record import signature_of
 

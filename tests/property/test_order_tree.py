@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from projections import order_tree
-from projections.evaluate import compile_evaluator
-from projections.fold import Fold, compile_fold
-from projections.order_tree import Node
-from projections.state import State
+from projections.decide.evaluator import compile_evaluator
+from projections.fold.fold import Fold, compile_fold
+from projections.fold.state import State
+from projections.orders import tree as order_tree
+from projections.orders.tree import Node
 from schemas.record import to_us
 from tests.property.test_evaluate_laws import EVALUATORS, Case, cases
 from tests.property.test_fold_laws import folded

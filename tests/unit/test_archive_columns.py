@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from projections.fold_calls import text_id
+from projections.slots.values import text_id
 from schemas.archive import NO_DIGEST, chained, join, split
 from schemas.errors import ReaderTooOld
 from schemas.event_columns import EVENT_SCHEMA, SCHEMA, event_table, order_id_of, originals

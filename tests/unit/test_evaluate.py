@@ -7,11 +7,11 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from projections.evaluate import Evaluator, compile_evaluator
-from projections.fold import compile_fold
-from projections.state import State
-from schemas.definition_files import parse_documents
-from schemas.definition_merge import merge
+from projections.decide.evaluator import Evaluator, compile_evaluator
+from projections.definitions.files import parse_documents
+from projections.definitions.merge import merge
+from projections.fold.fold import compile_fold
+from projections.fold.state import State
 from schemas.definitions import Definitions
 from schemas.record import from_us, to_us
 from tests.unit.test_fold import NOON, event

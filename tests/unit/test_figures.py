@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 
-from projections.figures import Side, add_change, add_nobody, add_profile, roll_up, spent_of
-from projections.orders import order_slots, orders_alone, orders_of
-from projections.state import CANCELS, ORDERS, OVERFLOW, REFUNDS, LocalDays, State, pack, put
+from projections.days import LocalDays
+from projections.decide.figures import Side, add_change, add_nobody, add_profile, roll_up, spent_of
+from projections.fold.state import CANCELS, ORDERS, REFUNDS, State, pack
+from projections.orders.orders import order_slots, orders_alone, orders_of
+from projections.slots.keyed import OVERFLOW, put
 from schemas.figures import PERIODS, Cells, Counted, Kind, add
 
 DAYS = LocalDays("Europe/Vienna")

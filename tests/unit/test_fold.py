@@ -7,13 +7,13 @@ from uuid import UUID
 
 import pytest
 
-from projections import state as slots
-from projections.evaluate import Evaluator, compile_evaluator
-from projections.fold import Fold, compile_fold
-from projections.order_tree import joined
-from projections.state import State
-from schemas.definition_files import parse_documents
-from schemas.definition_merge import merge
+from projections.decide.evaluator import Evaluator, compile_evaluator
+from projections.definitions.files import parse_documents
+from projections.definitions.merge import merge
+from projections.fold import state as slots
+from projections.fold.fold import Fold, compile_fold
+from projections.fold.state import State
+from projections.orders.tree import joined
 from schemas.definitions import Definitions
 from schemas.errors import ReaderTooOld, RecordUnreadable
 from schemas.money import divide, scaled

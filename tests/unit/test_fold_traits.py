@@ -5,9 +5,9 @@ from uuid import UUID
 
 import pytest
 
-from projections.evaluate import Evaluator, compile_evaluator
-from projections.fold import Fold, compile_fold
-from schemas.definition_files import parse_documents
+from projections.decide.evaluator import Evaluator, compile_evaluator
+from projections.definitions.files import parse_documents
+from projections.fold.fold import Fold, compile_fold
 from schemas.record import Identifier, Record, Sealed, encode
 from tests.unit.test_fold import NOON
 

@@ -9,21 +9,10 @@ from typing import Any, Final
 
 import pytest
 
-from projections.identity import (
-    Evidence,
-    IdentityChange,
-    KnownToken,
-    Profile,
-    Refused,
-    Resolution,
-    base_token,
-    changes,
-    extend,
-    find_hubs,
-    partners_of,
-    resolve,
-    scopes,
-)
+from projections.identity.evidence import Evidence, KnownToken, Profile, Refused, base_token
+from projections.identity.extend import extend
+from projections.identity.hubs import find_hubs, partners_of
+from projections.identity.resolve import IdentityChange, Resolution, changes, resolve, scopes
 from schemas.errors import DefinitionsInvalid
 from schemas.identity_rules import DEFAULT_RULES, IdentityRules
 from schemas.record import signature_of

@@ -3,9 +3,9 @@
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 
+from projections.definitions.files import load_pack, parse_documents
 from query.answers import computed, iso, iso_us, sent
 from query.segments.segments import meaning
-from schemas.definition_files import load_pack, parse_documents
 from schemas.definitions import Definitions
 
 

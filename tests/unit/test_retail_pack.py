@@ -4,12 +4,12 @@ from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
-from projections.evaluate import Decision, Evaluator, compile_evaluator
-from projections.fold import compile_fold
-from projections.state import State
-from schemas.definition_checks import warn
-from schemas.definition_files import load_pack, parse_documents
-from schemas.definition_merge import merge
+from projections.decide.evaluator import Decision, Evaluator, compile_evaluator
+from projections.definitions.checks import warn
+from projections.definitions.files import load_pack, parse_documents
+from projections.definitions.merge import merge
+from projections.fold.fold import compile_fold
+from projections.fold.state import State
 from schemas.definitions import Definitions
 from schemas.record import to_us
 from tests.unit.test_fold import NOON, event

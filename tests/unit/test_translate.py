@@ -7,9 +7,9 @@ import pytest
 
 from ingest.accept.canonical import Refused
 from ingest.dialects.translate import merge_defaults, translate
+from projections.definitions.files import load_pack, parse_documents
 from schemas.clear import Parts, decimal_text, ref, split
 from schemas.clear_rules import NOTHING_DECLARED, Clear, Declared, clear_rules, declared_of
-from schemas.definition_files import load_pack, parse_documents
 from schemas.definitions import to_json
 from schemas.touchpoints import (
     CUSTOM,

@@ -1,0 +1,92 @@
+"""The pass over a state's orders: accumulators that traits add to, each order being looked at once. Pure."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from projections.days import NEVER
+from projections.fold import state as st
+from projections.generated import Source
+from projections.slots.values import kept_number
+from schemas.definitions import ComputedTrait
+from schemas.touchpoints import REFUND_TYPES
+
+Steps = dict[tuple[int, int], dict[str, None]]
+"""(bit, window) → statements, each once"""
+
+
+@dataclass(slots=True)
+class OrderLoop:
+    """What the traits of a function asked of the pass. `inits`: accumulators with their first values."""
+
+    inits: dict[str, str] = field(default_factory=dict)
+    bases: Steps = field(default_factory=dict)
+    refunds: Steps = field(default_factory=dict)
+    after: list[str] = field(default_factory=list)
+
+
+class OrderTrait:
+    """One trait's part of the pass. In its statements `o` is the order's entry and `us` its stamp."""
+
+    def __init__(
+        self, loop: OrderLoop, src: Source, spec: ComputedTrait, *, bit: int, pinned: bool, extras: Sequence[str],
+        due: bool, marks: tuple[int, ...] = (),
+    ) -> None:  # fmt: skip
+        self.src, self.spec, self.pinned, self.due, self.marks = src, spec, pinned, due, marks
+        self._loop, self._extras = loop, extras
+        self._key = bit, spec.window_days or 0
+        self.tag = f"{bit}_{spec.window_days or 0}"
+        self._steps = loop.bases.setdefault(self._key, {})
+        self._leaving(self._steps)
+
+    def start(self, name: str, empty: str) -> str:
+        """An accumulator; traits that name it alike share it."""
+        self._loop.inits[name] = empty
+        return name
+
+    def each(self, *lines: str) -> None:
+        """Statements for each order inside the trait's window."""
+        self._steps.update(dict.fromkeys(lines))
+
+    def each_refund(self, *lines: str) -> None:
+        """Statements for each refund inside the trait's window."""
+        steps = self._loop.refunds.setdefault(self._key, {})
+        self._leaving(steps)
+        steps.update(dict.fromkeys(lines))
+
+    def after(self, *lines: str) -> None:
+        """Statements behind the pass."""
+        self._loop.after += lines
+
+    @property
+    def refunds(self) -> bool:
+        """Whether the trait names refunds."""
+        return not set(self.spec.events).isdisjoint(REFUND_TYPES)
+
+    @property
+    def money(self) -> bool:
+        """Whether the value is what the order amounts to."""
+        return self.spec.of == "revenue"
+
+    def amount_of_refund(self) -> str:
+        """The expression of what a refund amounts to."""
+        return f"o[{st.R_OWN if self.pinned else st.R_BASE}]"
+
+    def value(self, *, numeric: bool) -> tuple[str, str]:
+        """The expression of the order's value, and a tag for it."""
+        if self.money:
+            return (f"o[{st.O_OWN}]", "own") if self.pinned else (f"o[{st.O_BASE}]", "amt")
+        j = self._extras.index(self.spec.of or "")
+        kept = f"o[{st.O_EXTRA + j}]"
+        return (f"{self.src.use(kept_number)}({kept})" if numeric else kept), f"e{j}"
+
+    def _leaving(self, steps: dict[str, None]) -> None:
+        """The oldest stamp inside a window: when its day leaves, values may change."""
+        window = self.spec.window_days
+        if not window or not self.due:
+            return
+        old = f"o{self.tag}"
+        if old not in self._loop.inits:
+            self.start(old, str(NEVER))
+            leaves = f"day_of({old}) + {window}"
+            self.after(f"if {old} < {NEVER} and {leaves} < due_day: due_day = {leaves}")
+        steps[f"if us < {old}: {old} = us"] = None

@@ -1,0 +1,269 @@
+"""What must hold between definitions, beyond their shape: names, references, cycles, operators. Pure.
+
+Every function yields problems (path, reason that says the fix); nothing is raised here.
+"""
+
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Final
+
+from projections.aggregates.registry import AGGREGATES, value_kind
+from projections.conditions.base import Defined
+from projections.conditions.registry import of_customer, of_event
+from schemas.clear_rules import clear_rules, declared_of
+from schemas.conditions import Kind, leaves, used_properties
+from schemas.definitions import ANY_EVENT, ComputedTrait, Definitions, plain
+from schemas.errors import Problem
+from schemas.hints import did_you_mean
+from schemas.touchpoints import TYPES
+
+_SNAKE: Final = re.compile(r"[a-z][a-z0-9_]{0,62}")
+_DOTTED: Final = re.compile(r"[a-z_]+\.[a-z_]+")
+_OPEN_NAME: Final = re.compile(r"[^\x00-\x1f]{1,100}")
+
+OPENING_COSTS: Final = "some 12 µs of CPU an event instead of 5"  # python -m tests.bench.sealed
+
+
+def check(defs: Definitions, deleted: Iterable[str] = (), broken: Collection[str] = ()) -> list[Problem]:
+    """Everything wrong with a complete set of definitions.
+
+    `deleted`: qualified names just removed. `broken`: bare names that are not there, but not missed either.
+    """
+    gone = {path.partition(".")[2] for path in deleted}
+    defined = Defined(defs, partial(kind_of, defs), gone, broken)
+    return [
+        *_names(defs),
+        *_computed_traits(defined),
+        *_conditions(defined),
+        *_stages(defs),
+        *_risk(defs),
+        *_rates(defs),
+        *_cycles(defs),
+    ]
+
+
+def _names(defs: Definitions) -> Iterator[Problem]:
+    ours = [(section, name) for section in ("computed_traits", "segments") for name in getattr(defs, section)]
+    ours += [("sources", name) for name in defs.sources]
+    for section, name in ours:
+        if not _SNAKE.fullmatch(name):
+            fix = re.sub(r"[^a-z0-9]+", "_", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()).strip("_")
+            yield Problem(f"{section}.{name}", f"names are snake_case, at most 63 letters; write {fix or 'a_name'}")
+    for name in defs.traits:
+        if not _OPEN_NAME.fullmatch(name):
+            yield Problem(f"traits.{name!r}", "a trait's name has 1 to 100 printable characters")
+        if name in defs.computed_traits:
+            yield Problem(f"computed_traits.{name}", f"{name} is a declared trait too; rename one")
+
+
+def _computed_traits(defined: Defined) -> Iterator[Problem]:
+    for name, trait in defined.defs.computed_traits.items():
+        yield from _computed(f"computed_traits.{name}", trait, defined)
+
+
+def _computed(path: str, trait: ComputedTrait, defined: Defined) -> Iterator[Problem]:
+    aggregate = AGGREGATES.get(trait.aggregate)
+    if aggregate is None:
+        yield Problem(f"{path}.aggregate", unknown_aggregate(trait.aggregate))
+        return
+    for key in ("events", "opens", "closes"):
+        for i, name in enumerate(getattr(trait, key)):
+            if not _OPEN_NAME.fullmatch(name):
+                yield Problem(f"{path}.{key}[{i}]", "an event's name has 1 to 100 printable characters")
+    if ANY_EVENT in trait.events and len(trait.events) > 1:
+        yield Problem(f"{path}.events", '"*" is every event already; let it stand alone')
+    yield from aggregate.check(path, trait)
+    if trait.where is not None:
+        yield from _where(f"{path}.where", trait, defined)
+
+
+def unknown_aggregate(name: object) -> str:
+    """Why a name is no aggregate."""
+    return f"must be one of {', '.join(AGGREGATES)}{did_you_mean(str(name), AGGREGATES)}"
+
+
+def _where(path: str, trait: ComputedTrait, defined: Defined) -> Iterator[Problem]:
+    for below, leaf in leaves(trait.where, path):
+        kind = of_event(leaf)
+        if kind is None:
+            yield Problem(below, "`where` looks at one event: use {property, op, value} here")
+        else:
+            yield from kind.check(below, leaf, defined)
+
+
+def _conditions(defined: Defined) -> Iterator[Problem]:
+    for root, tree in defined.defs.conditions():
+        for path, leaf in leaves(tree, root):
+            kind = of_customer(leaf)
+            if kind is None:
+                yield Problem(f"{path}.property", "a property belongs in the `where` of a computed trait; "
+                              "define one and compare it with {trait, op, value}")  # fmt: skip
+            else:
+                yield from kind.check(path, leaf, defined)
+
+
+def kind_of(defs: Definitions, trait: str) -> Kind:
+    """What values a declared or computed trait has."""
+    if trait in defs.computed_traits:
+        spec = defs.computed_traits[trait]
+        return value_kind(spec) if spec.aggregate in AGGREGATES else "any"
+    return defs.traits[trait].type or "any"
+
+
+def check_lists(patch: Definitions) -> Iterator[Problem]:
+    """Stages, rules and rates of a patch that merging by name would drop in silence: those that are there twice."""
+    stages = [stage.name for stage in patch.lifecycle.stages] if patch.lifecycle else []
+    rules = [rule.code for rule in patch.risk.rules] if patch.risk else []
+    rates = [(rate.currency, rate.date) for rate in patch.rates]
+    for i in _repeated(stages):
+        yield Problem(f"lifecycle.stages[{i}].name", f"{stages[i]} is there twice; the first match wins, join them")
+    for i in _repeated(rules):
+        yield Problem(f"risk.rules[{i}].code", f"{rules[i]} is there twice; join the rules with `any`")
+    if "levels" in rules:
+        yield Problem(f"risk.rules[{rules.index('levels')}].code", "`risk.levels` are the levels; choose another code")
+    for i in _repeated(rates):
+        yield Problem(f"rates[{i}]", f"{rates[i][0]} has two rates on {rates[i][1]}; keep one")
+
+
+def _repeated(names: Sequence[object]) -> Iterator[int]:
+    """Where a name stands that stood before."""
+    seen: set[object] = set()
+    for i, name in enumerate(names):
+        if name in seen:
+            yield i
+        seen.add(name)
+
+
+def _stages(defs: Definitions) -> Iterator[Problem]:
+    for i, stage in enumerate(defs.lifecycle.stages if defs.lifecycle else ()):
+        if not _SNAKE.fullmatch(stage.name):
+            yield Problem(f"lifecycle.stages[{i}].name", "names are snake_case")
+
+
+def _risk(defs: Definitions) -> Iterator[Problem]:
+    if defs.risk is None:
+        return
+    for i, rule in enumerate(defs.risk.rules):
+        if not _SNAKE.fullmatch(rule.code):
+            yield Problem(f"risk.rules[{i}].code", "codes are snake_case")
+        if not 1 <= rule.points <= 1000:
+            yield Problem(f"risk.rules[{i}].points", "must be 1 to 1000")
+    if not 1 <= defs.risk.levels.medium <= defs.risk.levels.high:
+        yield Problem("risk.levels", "must be 1 <= medium <= high")
+
+
+def _rates(defs: Definitions) -> Iterator[Problem]:
+    for i, rate in enumerate(defs.rates):
+        if not re.fullmatch(r"[A-Z]{3}", rate.currency):
+            yield Problem(f"rates[{i}].currency", "must be three capital letters such as EUR")
+        digits = rate.rate.normalize().as_tuple() if rate.rate.is_finite() else None
+        if digits is None or rate.rate <= 0 or len(digits.digits) > 15 or rate.rate >= 10**9:
+            yield Problem(f"rates[{i}].rate", "must be above 0, below 10^9, with at most 15 digits")
+
+
+# ---------------------------------------------------------------- cycles
+
+
+def dependencies(defs: Definitions) -> dict[str, list[str]]:
+    """Which segment needs which: `segments.NAME` and `lifecycle` → the same."""
+    graph: dict[str, list[str]] = {"lifecycle": []}
+    graph.update({f"segments.{name}": [] for name in defs.segments})
+    for root, tree in defs.conditions():
+        node = root.partition("[")[0].removesuffix(".when").removesuffix(".stages")
+        if node not in graph:
+            continue  # a risk rule: nothing refers to it
+        for _, leaf in leaves(tree):
+            kind = of_customer(leaf)
+            needed = None if kind is None else kind.needs(leaf)
+            if needed in graph:
+                graph[node].append(needed)
+    return graph
+
+
+def evaluation_order(graph: Mapping[str, Sequence[str]]) -> tuple[list[str], list[str]]:
+    """Nodes with what they need before them, and the first cycle found ([] when there is none)."""
+    done: dict[str, bool] = {}
+    order: list[str] = []
+    for start in sorted(graph):
+        trail = [(start, iter(sorted(set(graph[start]))))] if start not in done else []
+        done.setdefault(start, False)
+        while trail:
+            node, below = trail[-1]
+            child = next(below, None)
+            if child is None:
+                done[node] = True
+                order.append(node)
+                trail.pop()
+            elif child not in done:
+                done[child] = False
+                trail.append((child, iter(sorted(set(graph[child])))))
+            elif not done[child]:
+                names = [n for n, _ in trail]
+                return order, [*names[names.index(child) :], child]
+    return order, []
+
+
+def _cycles(defs: Definitions) -> Iterator[Problem]:
+    _, cycle = evaluation_order(dependencies(defs))
+    if cycle:
+        names = " → ".join(name.removeprefix("segments.") for name in cycle)
+        path = "lifecycle" if cycle[0] == "lifecycle" else f"{cycle[0]}.when"
+        yield Problem(path, f"refers to itself: {names}; break the circle")
+
+
+# ---------------------------------------------------------------- warnings
+
+
+def warn(defs: Definitions) -> list[Problem]:
+    """What a definition does with properties that are sealed, or that become clear because of it."""
+    found: list[Problem] = []
+    for name, trait in defs.computed_traits.items():
+        path = f"computed_traits.{name}"
+        for event in trait.all_events:
+            if _DOTTED.fullmatch(event) and event not in TYPES:
+                found.append(Problem(path, f"{event} is no touchpoint; only a custom event of that name counts"
+                                     f"{did_you_mean(event, TYPES)}"))  # fmt: skip
+            found += _compared(defs, path, trait, event)
+            found += _kept(defs, path, trait, event)
+    return found
+
+
+_DECLARE: Final = "declare `properties: {{{event}: {{{prop}: {{personal: {personal}}}}}}}`"
+
+
+def _compared(defs: Definitions, path: str, trait: ComputedTrait, event: str) -> Iterator[Problem]:
+    """Properties that a `where` compares, and that only the fold sees."""
+    used = used_properties(trait.where)
+    clear = clear_rules(declared_of(plain(defs)), event, event).names
+    for prop in sorted(used - clear - {"revenue", "currency"}):
+        declare = _DECLARE.format(event=event, prop=prop, personal="false")
+        yield Problem(
+            f"{path}.where",
+            f"{prop} of {event} is sealed: every such event is opened to compare it ({OPENING_COSTS});"
+            f" {declare} if it is not personal",
+        )
+
+
+def _kept(defs: Definitions, path: str, trait: ComputedTrait, event: str) -> Iterator[Problem]:
+    """Properties whose value the trait keeps: what that makes of them."""
+    declared = declared_of(plain(defs))
+    before = clear_rules(declared._replace(read={}), event, event)
+    for key in ("of", "key"):
+        prop = getattr(trait, key)
+        if prop is None or prop in ("occurred_at", "revenue") or prop in before.names:
+            continue
+        if prop in before.sealed:
+            declare = _DECLARE.format(event=event, prop=prop, personal="false")
+            yield Problem(
+                f"{path}.{key}",
+                f"{prop} of {event} counts as missing: it is personal, and a trait's value is clear;"
+                f" {declare} if it is not",
+            )
+        else:
+            no, yes = (_DECLARE.format(event=event, prop=prop, personal=each) for each in ("false", "true"))
+            yield Problem(
+                f"{path}.{key}",
+                f"{prop} of {event} becomes clear, in SQL and in the archive, as this trait keeps its value:"
+                f" {no} to say that it is not personal, or {yes[8:]} to leave it sealed (the trait is missing then)",
+            )

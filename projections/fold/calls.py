@@ -1,0 +1,116 @@
+"""What the generated code of a fold calls: amounts and traits. No I/O, no clock."""
+
+from bisect import bisect_right
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+
+from projections.days import LocalDays
+from projections.fold import state as st
+from projections.fold.event import FoldEvent
+from projections.fold.state import State
+from projections.slots.keyed import put
+from schemas.definitions import Definitions
+from schemas.money import LIMIT, divide, lines_amount, scaled
+from schemas.record import EPOCH
+
+
+def read_raw(raw: msgspec.Raw) -> Any:
+    """The JSON value of a Raw, None when there is none."""
+    try:
+        return msgspec.json.decode(raw) if raw else None
+    except (msgspec.MsgspecError, RecursionError):
+        return None
+
+
+def derive(total: Any, products: msgspec.Raw) -> int | None:
+    """The revenue of an event without one: `total`, else from its lines."""
+    amount = scaled(total)
+    return lines_amount(read_raw(products)) if amount is None and products else amount
+
+
+def converter(definitions: Definitions, base: str, days: LocalDays) -> Callable[[int, str, int], int | None]:
+    """A function (scaled amount, currency, occurred_us) → the amount in the base currency, None without a rate."""
+    table: dict[str, tuple[list[int], list[tuple[int, int]]]] = {}
+    for rate in sorted(definitions.rates, key=lambda r: (r.currency, r.date)):
+        starts, ratios = table.setdefault(rate.currency, ([], []))
+        day = datetime.fromisoformat(rate.date).toordinal() - EPOCH.toordinal()
+        starts.append(day)
+        ratios.append(Decimal(rate.rate).as_integer_ratio())
+
+    def to_base(amount: int, currency: str, at_us: int) -> int | None:
+        if currency == base:
+            return amount
+        starts, ratios = table.get(currency, ((), ()))
+        i = bisect_right(starts, days.day(at_us)) if starts else 0
+        if not i:
+            return None
+        up, down = ratios[i - 1]
+        converted = divide(amount * up, down)
+        return converted if -LIMIT < converted < LIMIT else None
+
+    return to_base
+
+
+FoldTraits = Callable[[FoldEvent, State, Mapping[str, Any] | None], None]
+
+
+def traits_folders(definitions: Definitions) -> tuple[FoldTraits, FoldTraits]:
+    """The functions that fold an identify, and a correction by staff.
+
+    What is declared to be an attribute is kept with its value, also where it came sealed; what is declared personal
+    is kept as a direct trait, with the position that holds it, also where it came in clear. Of what nothing is
+    declared the record decides.
+    """
+    attributes = frozenset(name for name, trait in definitions.traits.items() if not trait.personal)
+    personal = frozenset(name for name, trait in definitions.traits.items() if trait.personal)
+
+    def clear(name: str, value: Any) -> tuple[int, Any]:
+        return (st.DIRECT, None) if name in personal else _trait_value(value)
+
+    def sealed(name: str, opened: Mapping[str, Any] | None) -> tuple[int, Any]:
+        found = (opened.get("traits") or {}) if opened is not None and name in attributes else {}
+        if name not in found or (type(found[name]) is dict and "$token" in found[name]):
+            return st.DIRECT, None
+        return _trait_value(found[name])
+
+    def fold_traits(event: FoldEvent, state: State, opened: Mapping[str, Any] | None) -> None:
+        """The traits an event sets."""
+        entries = state[st.TRAITS]
+        us, key = event.occurred_us, event.key
+        for name, value in event.traits.items():
+            form, stored = clear(name, value)
+            put(entries, [name, 0, us, key, form, stored, event.partition, event.offset])
+        if event.sealed is not None:
+            for dotted in event.sealed.names:
+                if dotted.startswith("traits."):
+                    name = dotted[7:]
+                    form, stored = sealed(name, opened)
+                    put(entries, [name, 0, us, key, form, stored, event.partition, event.offset])
+
+    def fold_correction(event: FoldEvent, state: State, opened: Mapping[str, Any] | None) -> None:
+        """A correction by staff of the trait that the event is named by; one without a value withdraws it."""
+        name = event.name
+        if name is None:
+            return
+        form, stored = st.WITHDRAWN, None
+        if name in event.traits:
+            form, stored = clear(name, event.traits[name])
+        elif event.sealed is not None and f"traits.{name}" in event.sealed.names:
+            form, stored = sealed(name, opened)
+        stamp = (event.occurred_us, event.key)
+        put(state[st.TRAITS], [name + st.CORRECTED, 1, *stamp, form, stored, event.partition, event.offset])
+
+    return fold_traits, fold_correction
+
+
+def _trait_value(value: Any) -> tuple[int, Any]:
+    """Form and stored value of an attribute; no floats, no dicts whose order could differ."""
+    if value is None:
+        return st.UNSET, None
+    if isinstance(value, str | bool | int):
+        return st.PLAIN, value
+    return st.JSON_TEXT, msgspec.json.encode(value, order="sorted").decode()

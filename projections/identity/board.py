@@ -1,0 +1,110 @@
+"""The groups of tokens as they stand while links are decided, in order of receipt. Pure."""
+
+from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
+
+from projections.identity.evidence import NEVER, Evidence, Profile, Receipt, Refused, Split, base_token
+from schemas.identity_rules import IdentityRules, Rank
+
+
+@dataclass(slots=True, eq=False)
+class _Group:
+    """A profile in the making. `name`: (first receipt, rank, token) of its canonical token; `was`: earlier ids."""
+
+    tokens: dict[bytes, str]
+    counts: dict[str, int]
+    name: tuple[Receipt, Rank, bytes]
+    last: Receipt = NEVER
+    sides: frozenset[tuple[int, int]] = frozenset()
+    was: list[bytes] = field(default_factory=list)
+
+
+class Board:
+    """The groups as they stand while links are decided in order."""
+
+    def __init__(self, rules: IdentityRules, cannot: Sequence[Split]) -> None:
+        self.rules = rules
+        self.group_of: dict[bytes, _Group] = {}
+        self._sides: dict[bytes, set[tuple[int, int]]] = {}
+        for number, split in enumerate(cannot):
+            for side, tokens in enumerate(split):
+                for token in tokens:
+                    self._sides.setdefault(token, set()).add((number, side))
+
+    def seat(self, token: bytes, kind: str, first: Receipt) -> None:
+        """A token alone."""
+        sides = frozenset(self._sides.get(token, ()))
+        group = _Group({token: kind}, {kind: 1}, (first, self.rules.rank(kind), token), sides=sides)
+        self.group_of[token] = group
+
+    def seat_profile(self, profile: Profile) -> None:
+        """A profile as it was stored."""
+        counts: dict[str, int] = {}
+        for kind in profile.tokens.values():
+            counts[kind] = counts.get(kind, 0) + 1
+        sides = frozenset(side for token in profile.tokens for side in self._sides.get(token, ()))
+        named = self.rules.rank(profile.tokens[profile.profile_id])
+        name = (profile.first_receipt, named, profile.profile_id)
+        was = [profile.profile_id]
+        group = _Group(dict(profile.tokens), counts, name, profile.last_receipt, sides, was)
+        self.group_of.update(dict.fromkeys(profile.tokens, group))
+
+    def join(self, base: bytes, token: bytes) -> str | None:
+        """Merge the groups of two tokens; or the reason why not."""
+        one, two = self.group_of[base], self.group_of[token]
+        if one is two:
+            return None
+        reason = self._forbidden(one, two)
+        if reason is None:
+            self._merge(one, two)
+        return reason
+
+    def profiles(self) -> dict[bytes, Profile]:
+        """Every group by its id."""
+        return {
+            token: Profile(token, group.tokens, group.name[0], group.last)
+            for token, group in self.group_of.items()
+            if group.name[2] == token
+        }
+
+    def _forbidden(self, one: _Group, two: _Group) -> str | None:
+        if one.sides and two.sides and any((number, 1 - side) in two.sides for number, side in one.sides):
+            return "cannot_link"
+        over = [
+            (self.rules.rank(kind), kind)
+            for kind, count in two.counts.items()
+            if kind in one.counts and count + one.counts[kind] > self.rules.limit(kind)
+        ]
+        return f"limit:{min(over)[1]}" if over else None
+
+    def _merge(self, one: _Group, two: _Group) -> None:
+        big, small = (one, two) if len(one.tokens) >= len(two.tokens) else (two, one)
+        big.tokens.update(small.tokens)
+        for kind, count in small.counts.items():
+            big.counts[kind] = big.counts.get(kind, 0) + count
+        big.name = min(big.name, small.name)
+        big.sides |= small.sides
+        big.was += small.was
+        for token in small.tokens:
+            self.group_of[token] = big
+
+
+def decide(board: Board, each: Evidence, hubs: AbstractSet[bytes], refused: list[Refused]) -> bytes:
+    """Make or refuse the links of one signature; returns the token that owns it. All its live tokens are seated.
+
+    Signatures come in order of receipt, so that each is the newest to touch the groups it is left with.
+    """
+    rank = board.rules.rank
+    live = [(rank(kind), token, kind) for kind, token in each.tokens if token not in hubs]
+    if not live:
+        return base_token(each.tokens, hubs, board.rules)
+    live.sort()
+    base = live[0][1]
+    for _, token, kind in live[1:]:
+        reason = board.join(base, token)
+        if reason is not None:
+            refused.append(Refused(each.signature, token, kind, reason))
+            board.group_of[token].last = each.receipt
+    board.group_of[base].last = each.receipt
+    return base

@@ -1,0 +1,77 @@
+"""What identity is resolved from, and what it comes to: evidence, links, profiles. Pure values (design C6).
+
+Tokens, signatures, event keys and profile ids are 16 raw bytes; a profile id is one of the profile's own tokens.
+"""
+
+from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from schemas.identity_rules import IdentityRules
+
+Receipt = tuple[int, bytes]  # (received at, microseconds since 1970; event key): one total order
+Link = tuple[bytes, bytes]  # a manual + edge between two tokens
+Split = tuple[Collection[bytes], Collection[bytes]]  # a cannot-link: no profile holds tokens of both sides
+Partners = Mapping[bytes, Mapping[str, AbstractSet[bytes]]]  # token -> higher-ranked kind -> tokens seen with it
+NEVER: Final[Receipt] = (-1, b"")  # before every receipt
+
+
+class Evidence(NamedTuple):
+    """A signature with the receipt of its first event."""
+
+    signature: bytes
+    tokens: tuple[tuple[str, bytes], ...]  # (kind, token); never empty, in any order
+    received_us: int
+    event_key: bytes
+
+    @property
+    def receipt(self) -> Receipt:
+        return self.received_us, self.event_key
+
+
+class Refused(NamedTuple):
+    """A link that was not made: `token` did not join the profile of the signature's base."""
+
+    signature: bytes  # b"" for a manual edge
+    token: bytes
+    kind: str
+    reason: str  # "cannot_link", or "limit:<kind>": the highest-ranked kind the union would hold too many of
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """Tokens joined by accepted links, with what is needed to go on without the evidence.
+
+    `first_receipt`: first receipt of the token that names it. `last_receipt`: newest first receipt of all
+    signatures that hold one of its tokens, refused links included.
+    """
+
+    profile_id: bytes
+    tokens: Mapping[bytes, str]  # token -> kind; never a hub
+    first_receipt: Receipt
+    last_receipt: Receipt
+
+
+class KnownToken(NamedTuple):
+    """A token as it stands before the fresh evidence."""
+
+    kind: str
+    is_hub: bool
+    profile_id: bytes  # a hub's is the token itself
+
+
+def base_token(tokens: Iterable[tuple[str, bytes]], hubs: Collection[bytes], rules: IdentityRules) -> bytes:
+    """The token whose profile owns the signature: its highest-ranked one that is no hub, else its highest hub.
+
+    Ties inside a kind go to the smaller token. It changes only when one of the tokens becomes a hub or is erased.
+    """
+    return min((token in hubs, rules.rank(kind), token) for kind, token in tokens)[2]
+
+
+def ordered_by_receipt(evidence: Iterable[Evidence]) -> list[Evidence]:
+    """By first receipt, each signature once. Ties (no two applied events have one receipt) go by signature."""
+    earliest: dict[bytes, Evidence] = {}
+    for each in sorted(evidence, key=lambda e: (e.received_us, e.event_key, e.signature)):
+        earliest.setdefault(each.signature, each)
+    return list(earliest.values())

@@ -1,0 +1,117 @@
+"""Fresh evidence decided against present profiles alone, where that provably equals `resolve` of all. Pure."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from typing import NamedTuple
+
+from projections.identity.board import Board, decide
+from projections.identity.evidence import (
+    Evidence,
+    KnownToken,
+    Link,
+    Partners,
+    Profile,
+    Refused,
+    Split,
+    ordered_by_receipt,
+)
+from projections.identity.hubs import grown_partners, is_hub
+from schemas.identity_rules import IdentityRules
+
+
+class Extension(NamedTuple):
+    """What fresh evidence changed; see `extend` for what the caller stores."""
+
+    owner: dict[bytes, bytes]  # fresh signature -> profile id
+    profiles: dict[bytes, Profile]  # every profile reached, made or merged into, as it stands now
+    tokens: dict[bytes, KnownToken]  # tokens that are new or now in another profile
+    merged: tuple[tuple[bytes, bytes], ...]  # (profile id that ended, profile id it went into)
+    refused: tuple[Refused, ...]
+    partners: dict[bytes, dict[str, frozenset[bytes]]]  # tokens whose partners grew, all their partners
+
+
+def extend(
+    known: Mapping[bytes, KnownToken],
+    profiles: Mapping[bytes, Profile],
+    fresh: Iterable[Evidence],
+    rules: IdentityRules,
+    partners: Partners,
+    *,
+    manual: Sequence[Link] = (),
+    cannot: Sequence[Split] = (),
+) -> Extension | None:
+    """Decide fresh signatures against the present profiles alone: exactly what `resolve` of all evidence would say.
+
+    `fresh`: signatures not decided before. `known`: every token of theirs that is known. `profiles`: by id, the
+    profile of each of these that is no hub. `partners`: for each known token that is no hub, what earlier evidence
+    saw it with (nothing is kept for a token without partners). `manual`, `cannot`: at least the edges that name a
+    token of theirs or of these profiles.
+
+    None when the short way does not hold and the caller resolves the scope: a signature was received no later
+    than the last one that touches a profile it reaches; a token becomes a hub; a new token has a manual edge.
+    Raises KeyError when the profile of a known token is missing.
+
+    To store: the owner (or base token) of each fresh signature; each of `profiles` with its receipts; each of
+    `tokens`; the ends of `merged`; `refused` as cases; `partners`, if not asked of the evidence each time.
+    """
+    ordered = ordered_by_receipt(fresh)
+    grown = grown_partners(ordered, known, rules, partners)
+    if any(is_hub(kinds, rules) for kinds in grown.values()):
+        return None
+    hubs = {token for token, row in known.items() if row.is_hub}
+    board = _board_of(known, profiles, ordered, rules, cannot)
+    waiting = {token for edge in manual for token in edge}
+    refused: list[Refused] = []
+    bases: list[tuple[bytes, bytes]] = []
+    for each in ordered:
+        for kind, token in each.tokens:
+            if token in hubs:
+                continue
+            if token not in board.group_of:
+                if token in waiting:
+                    return None
+                board.seat(token, kind, each.receipt)
+            elif board.group_of[token].last >= each.receipt:
+                return None
+        bases.append((each.signature, decide(board, each, hubs, refused)))
+    return _extension(board, profiles, bases, refused, grown)
+
+
+def _board_of(
+    known: Mapping[bytes, KnownToken],
+    profiles: Mapping[bytes, Profile],
+    ordered: Iterable[Evidence],
+    rules: IdentityRules,
+    cannot: Sequence[Split],
+) -> Board:
+    """The profiles that fresh evidence reaches, seated."""
+    board = Board(rules, cannot)
+    for each in ordered:
+        for _, token in each.tokens:
+            row = known.get(token)
+            if row is not None and not row.is_hub and token not in board.group_of:
+                board.seat_profile(profiles[row.profile_id])
+    return board
+
+
+def _extension(
+    board: Board,
+    profiles: Mapping[bytes, Profile],
+    bases: Iterable[tuple[bytes, bytes]],
+    refused: Iterable[Refused],
+    grown: Mapping[bytes, Mapping[str, AbstractSet[bytes]]],
+) -> Extension:
+    """What the board says that was not so before. A base that is not seated is a hub and its own profile."""
+    now = board.profiles()
+    tokens: dict[bytes, KnownToken] = {}
+    merged: list[tuple[bytes, bytes]] = []
+    for profile_id, profile in now.items():
+        was = board.group_of[profile_id].was
+        kept: Mapping[bytes, str] = profiles[profile_id].tokens if profile_id in was else {}
+        merged += [(old, profile_id) for old in sorted(was) if old != profile_id]
+        tokens |= {
+            token: KnownToken(kind, False, profile_id) for token, kind in profile.tokens.items() if token not in kept
+        }
+    owner = {signature: board.group_of[base].name[2] if base in board.group_of else base for signature, base in bases}
+    partners = {token: {kind: frozenset(others) for kind, others in kinds.items()} for token, kinds in grown.items()}
+    return Extension(owner, now, tokens, tuple(merged), tuple(refused), partners)

@@ -1,0 +1,72 @@
+"""Hubs: tokens that too many people share to say who somebody is. Pure."""
+
+from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
+
+from projections.identity.evidence import Evidence, KnownToken, Partners
+from schemas.identity_rules import IdentityRules
+
+
+def find_hubs(evidence: Iterable[Evidence], rules: IdentityRules) -> frozenset[bytes]:
+    """Tokens seen with more than N(k) distinct tokens of one higher-ranked kind k.
+
+    Right for a token only if all evidence holding it is given.
+    """
+    evidence = list(evidence)
+    seen: dict[bytes, int] = {}
+    for each in evidence:
+        others = len(each.tokens) - 1
+        for _, token in each.tokens:
+            seen[token] = seen.get(token, 0) + others
+    few = rules.smallest_hub_limit()
+    busy = {token for token, count in seen.items() if count > few}  # most tokens leave here, before any set is made
+    partners: dict[bytes, dict[str, set[bytes]]] = {}
+    for each in evidence:
+        _note_partners(partners, each, rules, busy)
+    return frozenset(token for token, kinds in partners.items() if is_hub(kinds, rules))
+
+
+def partners_of(evidence: Iterable[Evidence], rules: IdentityRules) -> dict[bytes, dict[str, set[bytes]]]:
+    """For each token with any: the distinct tokens of each higher-ranked kind it was seen with."""
+    partners: dict[bytes, dict[str, set[bytes]]] = {}
+    for each in evidence:
+        _note_partners(partners, each, rules, {token for _, token in each.tokens})
+    return partners
+
+
+def _note_partners(
+    partners: dict[bytes, dict[str, set[bytes]]],
+    each: Evidence,
+    rules: IdentityRules,
+    wanted: AbstractSet[bytes],
+) -> None:
+    """Add what one signature shows of the tokens wanted."""
+    if len(each.tokens) < 2:
+        return
+    for kind, token in each.tokens:
+        if token not in wanted:
+            continue
+        rank = rules.rank(kind)
+        for other_kind, other in each.tokens:
+            if rules.rank(other_kind) < rank:
+                partners.setdefault(token, {}).setdefault(other_kind, set()).add(other)
+
+
+def is_hub(kinds: Mapping[str, AbstractSet[bytes]], rules: IdentityRules) -> bool:
+    return any(len(tokens) > rules.hub_limit(kind) for kind, tokens in kinds.items())
+
+
+def grown_partners(
+    ordered: Iterable[Evidence], known: Mapping[bytes, KnownToken], rules: IdentityRules, partners: Partners
+) -> dict[bytes, dict[str, set[bytes]]]:
+    """The partners of tokens that fresh evidence adds to, old ones included; tokens that are hubs are left out."""
+    new: dict[bytes, dict[str, set[bytes]]] = {}
+    for each in ordered:
+        wanted = {token for _, token in each.tokens if token not in known or not known[token].is_hub}
+        _note_partners(new, each, rules, wanted)
+    grown = {}
+    for token, kinds in new.items():
+        old = partners.get(token, {})
+        if any(not tokens <= old.get(kind, frozenset()) for kind, tokens in kinds.items()):
+            grown[token] = {kind: {*old.get(kind, ()), *kinds.get(kind, ())} for kind in {**old, **kinds}}
+    return grown

@@ -1,0 +1,122 @@
+"""Who a person is, from all evidence: the meaning of identity (design C6), of which `extend` is the short way. Pure."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from typing import NamedTuple
+
+from projections.identity.board import Board, decide
+from projections.identity.evidence import Evidence, Link, Profile, Refused, Split, ordered_by_receipt
+from projections.identity.hubs import find_hubs
+from schemas.identity_rules import IdentityRules
+
+
+class Resolution(NamedTuple):
+    """What the evidence means. Every token given is in exactly one profile of `members`, a hub in its own alone."""
+
+    owner: dict[bytes, bytes]  # signature -> profile id
+    members: dict[bytes, tuple[bytes, ...]]  # profile id -> tokens, sorted; hubs' own profiles included
+    refused: tuple[Refused, ...]  # manual edges first, then in order of receipt
+    hubs: frozenset[bytes]  # of the tokens given
+    profiles: dict[bytes, Profile]  # the same without hubs' own profiles, as `extend` takes them
+
+
+class IdentityChange(NamedTuple):
+    """One change of a profile id's life, as the change feed names it (contracts)."""
+
+    profile_id: bytes
+    name: str  # "moved" (new: tokens that became hubs), "split_off" (new: ids its parts have now), "merged_into"
+    new: tuple[bytes, ...]
+
+
+def resolve(
+    evidence: Iterable[Evidence],
+    rules: IdentityRules,
+    *,
+    hubs: AbstractSet[bytes] | None = None,
+    manual: Sequence[Link] = (),
+    cannot: Sequence[Split] = (),
+) -> Resolution:
+    """Decide everything anew, in order of receipt; the order and repetition of the input do not matter.
+
+    `hubs`: who they are, when the evidence is only a scope; else found here. `manual`: + edges in their order,
+    decided before any signature, by the same limits; an edge waits until both its tokens are in evidence,
+    and while one is a hub.
+    Repeats of a signature count once, with their earliest receipt.
+    """
+    ordered = ordered_by_receipt(evidence)
+    hubs = find_hubs(ordered, rules) if hubs is None else hubs
+    board = Board(rules, cannot)
+    seen_hubs: set[bytes] = set()
+    for each in ordered:
+        for kind, token in each.tokens:
+            if token in hubs:
+                seen_hubs.add(token)
+            elif token not in board.group_of:
+                board.seat(token, kind, each.receipt)
+    refused = _link_by_hand(board, manual)
+    bases = [(each.signature, decide(board, each, hubs, refused)) for each in ordered]
+    profiles = board.profiles()
+    members = {profile_id: tuple(sorted(profile.tokens)) for profile_id, profile in profiles.items()}
+    members |= {hub: (hub,) for hub in seen_hubs}
+    owner = {signature: base if base in seen_hubs else board.group_of[base].name[2] for signature, base in bases}
+    return Resolution(owner, members, tuple(refused), frozenset(seen_hubs), profiles)
+
+
+def _link_by_hand(board: Board, manual: Sequence[Link]) -> list[Refused]:
+    """Decide the manual + edges whose tokens are both seated."""
+    refused = []
+    for left, right in manual:
+        if left in board.group_of and right in board.group_of:
+            reason = board.join(left, right)
+            if reason is not None:
+                refused.append(Refused(b"", right, board.group_of[right].tokens[right], reason))
+    return refused
+
+
+def scopes(evidence: Iterable[Evidence], hubs: AbstractSet[bytes], manual: Sequence[Link] = ()) -> list[list[Evidence]]:
+    """Connected evidence: what may be resolved apart, given the hubs of all of it.
+
+    Two signatures are connected by a token that is no hub, whether its link was accepted or refused, and by a
+    manual edge. A hubs-only signature is a scope of its own. Scopes and their contents are in order of receipt.
+    """
+    ordered = ordered_by_receipt(evidence)
+    root: dict[bytes, bytes] = {}
+
+    def find(token: bytes) -> bytes:
+        while root.setdefault(token, token) != token:
+            root[token] = token = root[root[token]]
+        return token
+
+    for left, right in manual:
+        if left not in hubs and right not in hubs:
+            root[find(left)] = find(right)
+    for each in ordered:
+        live = [token for _, token in each.tokens if token not in hubs]
+        for token in live[1:]:
+            root[find(token)] = find(live[0])
+    found: dict[bytes, list[Evidence]] = {}
+    for each in ordered:
+        anchor = next((find(token) for _, token in each.tokens if token not in hubs), None)
+        found.setdefault(b"h" + each.signature if anchor is None else b"t" + anchor, []).append(each)
+    return list(found.values())
+
+
+def changes(before: Mapping[bytes, bytes], after: Resolution) -> list[IdentityChange]:
+    """What resolving a scope again did to the ids that stood before. `before`: token -> profile id, of the scope.
+
+    By id; of one id `merged_into`, its last change, comes last. An id whose token is not in `after` (erased) is
+    left out. After an `extend` its `merged` says it all.
+    """
+    home = {token: profile_id for profile_id, members in after.members.items() for token in members}
+    held: dict[bytes, list[bytes]] = {}
+    for token, profile_id in before.items():
+        if token in home:
+            held.setdefault(profile_id, []).append(token)
+    found = []
+    for old in sorted(held.keys() & home.keys()):
+        moved = sorted(token for token in held[old] if token in after.hubs and len(held[old]) > 1)
+        parts = sorted({home[token] for token in held[old]} - {home[old], *after.hubs})
+        into = [home[old]] if home[old] != old else []
+        named = (("moved", moved), ("split_off", parts), ("merged_into", into))
+        found += [IdentityChange(old, name, tuple(new)) for name, new in named if new]
+    return found
