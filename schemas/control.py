@@ -1,6 +1,6 @@
 """Rows and port of what steers the processors: revisions of the projections, their progress, the facts."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -29,31 +29,19 @@ class Progress(NamedTuple):
     watermark_us: int
 
 
-class Pulse(NamedTuple):
-    """Whether there is work, in one look."""
-
-    live: int  # the live revision
-    building: int | None
-    ends: Sequence[int]  # of the log, by partition
-    marks: bool  # any, of any revision
-    due_us: int | None  # the earliest timer of the revision asked for
-    search: bool = False  # whether profiles wait to be indexed
-    set_aside: int = 0  # records set aside by hand so far
-    figures: bool = False  # whether what was there before the figures waits to be counted
-
-
 class Beat(NamedTuple):
-    """What there is to do for any worker, in one look."""
+    """What there is to do beside the log, in one look. Of a revision that is live no more, `live` alone is true."""
 
     live: int
-    building: int | None
-    marks: bool  # to decide, of the live revision
-    refolds: bool
-    watermark_us: int  # the lowest of all partitions
-    due_us: int | None  # the earliest timer
-    search: bool
+    building: int | None = None
+    marks: bool = False  # to decide, of the revision asked for
+    refolds: bool = False
+    watermark_us: int = 0  # the lowest of all partitions
+    search: bool = False  # whether profiles wait to be indexed
     waits: bool = False  # whether a partition waits at a record that cannot be read yet
-    figures: bool = False
+    set_aside: int = 0  # records set aside by hand so far
+    figures: bool = False  # whether what was there before the figures waits to be counted
+    due_us: int | None = None  # the earliest timer
 
 
 class Control(Protocol):
@@ -65,9 +53,6 @@ class Control(Protocol):
         """The oldest revision that is being built."""
 
     def revision(self, number: int) -> Revision: ...
-
-    def pulse(self, revision: int) -> Pulse:
-        """One cheap query; `revision` may be retired already (then `due_us` is None)."""
 
     def progress(self, revision: int) -> list[Progress]:
         """By partition, ascending."""
@@ -88,7 +73,7 @@ class Control(Protocol):
         """Raise the watermarks of partitions that are still ours in these epochs."""
 
     def beat(self, revision: int) -> Beat:
-        """What a worker among others has to do beside its partitions."""
+        """One cheap statement; `revision` may be retired already."""
 
     def newest(self) -> Revision:
         """The newest revision being built, else the live one: what the next change of definitions starts from."""
@@ -117,8 +102,6 @@ class Control(Protocol):
 
     def drop_retired(self) -> None:
         """Drop the tables of retired revisions."""
-
-    def save_watermarks(self, revision: int, watermarks: Sequence[int]) -> None: ...
 
     def note_wait(self, reader: str, wait: Wait, at: datetime) -> None:
         """A partition of a reader waits at a record; `at` counts where it did not wait there already."""

@@ -17,7 +17,7 @@ from schemas.waits import Waiting, open_transaction
 
 if TYPE_CHECKING:
     from infra.app.bootstrap import Session
-    from processors.live.worker import Build, Services
+    from processors.live.feeder import LogFeeder
 
 LOOK_S: Final = 0.03
 PATIENCE_S: Final = 120.0  # without any advance: the worker is not there or cannot go on
@@ -71,31 +71,24 @@ def waiting_now(database: Database) -> list[Waiting]:
 def _settle(session: "Session", progress: Callable[[str], None]) -> None:
     if session.joined or (session.adapters.kafka is not None and _a_worker_lives(session)):
         _await(session, progress)
-        return
-    if session.adapters.kafka is not None:
+    else:
         _work_here(session, progress)
-        return
-    from infra.drivers.process.worker_role import worker_of  # noqa: PLC0415  # 0.5 s that a joined session need not wait
-
-    worker = worker_of(session)
-    log = session.log()
-    session.vault().hold_lease()  # else every key is read again
-    with (
-        closing(Database(session.dsn, "touchfold settle", Lane.WORK)) as database,
-        _ending(worker.build, worker.live.services),
-    ):
-        while worker.step():
-            progress(_look(database, 0).told(sum(log.ends())))
 
 
 @contextmanager
-def _ending(builder: "Build", services: "Services") -> Iterator[None]:
+def _feeder(session: "Session") -> "Iterator[LogFeeder]":
     """The next to work in this process is another worker: this one leaves no lock and no connection of its own."""
+    from infra.drivers.process.worker_role import worker_of  # noqa: PLC0415  # 0.5 s that a joined session need not wait
+    from processors.live.feeder import LogFeeder  # noqa: PLC0415  # the same
+
+    session.vault().hold_lease()  # else every key is read again
+    feeder = LogFeeder(worker_of(session))
     try:
-        yield
+        yield feeder
+        feeder.release()
     finally:
-        builder.resign()
-        services.store.close()
+        feeder.worker.upkeep.builder.resign()
+        feeder.worker.services.store.close()
 
 
 def _a_worker_lives(session: "Session") -> bool:
@@ -107,23 +100,22 @@ def _a_worker_lives(session: "Session") -> bool:
 
 
 def _work_here(session: "Session", progress: Callable[[str], None]) -> None:
-    """As the only worker of a cluster: every partition of the topic is ours until all is applied and decided."""
-    from infra.drivers.process.worker_role import shared_worker_of  # noqa: PLC0415
-    from processors.live.shared_worker import work_off  # noqa: PLC0415
+    """As the only worker: every partition is ours until all is applied and decided."""
+    with closing(Database(session.dsn, "touchfold settle", Lane.WORK)) as database, _feeder(session) as feeder:
+        log = feeder.worker.services.log
 
-    session.vault().hold_lease()
-    worker = shared_worker_of(session)
-    log = worker.services.log
-    ends, tails = accepted_ends(log), Tails(log)
-    with (
-        closing(Database(session.dsn, "touchfold settle", Lane.WORK)) as database,
-        _ending(worker.builder, worker.services),
-    ):
+        def work() -> None:
+            while feeder.step():
+                progress(_look(database, 0).told(sum(log.ends())))
 
-        def done(state: _State) -> bool:
-            work_off(worker, lambda: progress(_look(database, 0).told(sum(log.ends()))))
-            folded = _look(database, 0).folded
-            tails.cut(ends, folded)
+        if session.adapters.kafka is None:
+            work()
+            return
+        ends, tails = accepted_ends(log), Tails(log)
+
+        def done(_state: _State) -> bool:
+            work()
+            tails.cut(ends, _look(database, 0).folded)
             return not tails.held
 
         _until(database, _ALL, done, lambda seen: progress(seen.told(sum(ends))), lambda: None, tails)

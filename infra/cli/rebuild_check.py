@@ -46,7 +46,7 @@ def run(data: Path | None, as_json: bool) -> None:
 def _compare(here: "Session") -> "Verdict":
     from infra.adapters.postgres.rebuild import PostgresRebuild
     from infra.drivers.process.worker_role import services_of
-    from processors.live.worker import Compiled
+    from processors.live.compiled import Compiled
     from processors.rebuild.check import check
     from processors.rebuild.external_sort import Scratch
 

@@ -1,6 +1,6 @@
 """Builds a revision beside the live one and swaps it in: changed definitions and rebuilds alike (design C9, C11).
 
-In slices, in the live loop's pauses: fold the log by the new definitions, decide every profile silently, catch up,
+In slices, in the worker's pauses: fold the log by the new definitions, decide every profile silently, catch up,
 and at a batch boundary swap in one transaction that emits only what differs.
 """
 
@@ -15,9 +15,10 @@ import msgspec
 
 from processors.erase.refold import refold_all
 from processors.live.applied import Batch
+from processors.live.compiled import Compiled, compiled_for, decider_of, epochs_of, folder_of
 from processors.live.decide_batch import Decider
 from processors.live.fold_batch import Folder
-from processors.live.worker import Compiled, Services, decider_of, epochs_of, folder_of
+from processors.live.services import Services
 from processors.rebuild.bulk_fold import BulkFold
 from schemas.control import Revision
 from schemas.definitions import Definitions, plain
@@ -34,7 +35,7 @@ ROUNDS: Final = 50  # of waiting for what other workers decide, each as long as 
 
 
 class LiveView(Protocol):
-    """What building needs of the loop that keeps the live revision, whoever folds for it."""
+    """What building needs of the worker that keeps the live revision, whoever folds for it."""
 
     @property
     def compiled(self) -> Compiled: ...
@@ -124,7 +125,7 @@ class Builder:
         with services.store.decide() as tx:
             tx.lock_identity()  # whoever settles identity after this sees that the revision is being built
         self._store.await_folds()  # and who takes an event's place
-        compiled = Compiled.of(revision, services.time_zone, services.currency, services.order_cap, services.reader)
+        compiled = compiled_for(services, revision)
         progress = services.control.progress(revision.revision)
         fresh = all(each.next_offset == 0 for each in progress)
         if fresh and revision.cause == "definition" and compiled.fold.layout_hash == live.compiled.fold.layout_hash:
@@ -189,7 +190,7 @@ class Builder:
             building.all_decided = True
 
     def _finish(self, building: _Building, live: LiveView) -> None:
-        """At a batch boundary of the live loop: fold and decide the rest, then swap."""
+        """At a batch boundary of the worker: fold and decide the rest, then swap."""
         with self._store.halted():
             while any(behind := _behind(building, live)):
                 self._fold(building, behind, SLICE)

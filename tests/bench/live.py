@@ -18,10 +18,11 @@ from infra.adapters.postgres.log import PostgresLog
 from infra.adapters.postgres.migrate import migrate
 from infra.adapters.postgres.store import PostgresStore
 from processors.live.applied import Batch
+from processors.live.compiled import Compiled, decider_of, epochs_of, folder_of
 from processors.live.decide_batch import Decider
 from processors.live.delta_cache import Fresh
 from processors.live.fold_batch import Folder
-from processors.live.worker import Compiled, Services, decider_of, epochs_of, folder_of
+from processors.live.services import Services
 from schemas.dead_letters import DeadLetter
 from schemas.definitions import to_json
 from schemas.ports import Sealer

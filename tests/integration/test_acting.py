@@ -13,7 +13,8 @@ from infra.app.reading import Reading, reading_of
 from infra.app.staff_events import Acting
 from infra.drivers.process.worker_role import services_of, worker_of
 from ingest.accept.accept import SourceRules
-from processors.live.worker import Compiled
+from processors.live.compiled import Compiled
+from processors.live.feeder import LogFeeder
 from processors.rebuild.check import check
 from schemas.clear import Declared
 from schemas.errors import BadRequest, Erased, NotFound
@@ -28,10 +29,10 @@ class Desk:
         self.here = here
         self.reading = reading
         self.acting = Acting(here)
-        self.worker = worker_of(here)
+        self.feeder = LogFeeder(worker_of(here))
 
     def settle(self) -> None:
-        while self.worker.step():
+        while self.feeder.step():
             pass
 
     def send(self, **item: Any) -> None:

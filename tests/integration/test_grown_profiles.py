@@ -10,7 +10,9 @@ import pytest
 
 from infra.adapters.postgres.embedded import EmbeddedPostgres
 from infra.adapters.postgres.rebuild import PostgresRebuild
+from processors.live.decide_batch import Outcome
 from processors.live.delta_cache import Fresh
+from processors.live.feeder import LogFeeder
 from processors.live.worker import Worker
 from processors.rebuild.builder import Builder
 from projections.state import ORDER_CAP, State
@@ -86,12 +88,10 @@ def _settle(world: World) -> None:
 
 def _fold_only(world: World) -> None:
     """One FOLD whose marks wait for a later DECIDE."""
-    live = world.worker.live
-    assert live.compiled is not None
-    batches, watermarks = live._read()
-    if batches:
-        assert live._folder is not None
-        live._fold(live._folder, batches, min(watermarks))
+    decide = world.worker.deciding.run
+    world.worker.deciding.run = lambda *_, **__: False  # type: ignore[method-assign]
+    world.feeder.fold(to_us(world.clock.now()))
+    world.worker.deciding.run = decide  # type: ignore[method-assign]
 
 
 def _later(world: World, days: int) -> None:
@@ -118,7 +118,7 @@ def _mark(world: World, kind: str, signatures: list[object]) -> None:
 
 
 def _restart(world: World) -> None:
-    world.worker = Worker(world.services, Builder(world.services, PostgresRebuild(world.databases.main)))
+    world.feeder = LogFeeder(Worker(world.services, Builder(world.services, PostgresRebuild(world.databases.main))))
     prepare(world)
 
 
@@ -130,16 +130,21 @@ class FewMarks(World):
     """A world whose runs take few marks, so that some wait while others of the same profile are decided."""
 
 
+def _few(run: Callable[..., Outcome], watermark_us: int, **more: Any) -> Outcome:
+    return run(watermark_us, **more | {"marks": min(3, more["marks"])})
+
+
 def prepare(world: World) -> None:
     """What is special about a world, at every start of its worker."""
-    live = world.worker.live
+    live = world.worker
     assert live.compiled is not None
-    assert live._folder is not None
-    assert live._decider is not None
+    folder, decider = live.folding.folder, live.deciding.decider
+    assert folder is not None
+    assert decider is not None
     if isinstance(world, FewMarks):
-        live._decider.run = partial(live._decider.run, marks=3)  # type: ignore[method-assign]
+        decider.run = partial(_few, decider.run)  # type: ignore[method-assign]
     if isinstance(world, LongWay):
-        live._folder.fresh = live._decider.fresh = None
+        folder.fresh = decider.fresh = None
 
 
 W = TypeVar("W", bound=World)
@@ -147,14 +152,14 @@ W = TypeVar("W", bound=World)
 
 def made(server: EmbeddedPostgres, kind: type[W], order_cap: int | None = ORDER_CAP) -> W:
     plain = new_world(new_databases(server), order_cap)
-    world = kind(plain.databases, plain.clock, plain.services, plain.worker)
+    world = kind(plain.databases, plain.clock, plain.services, plain.feeder)
     prepare(world)
     return world
 
 
 def states_differ(world: World) -> list[object]:
     """Profiles whose stored state is not the sum of their signatures' states."""
-    compiled = world.worker.live.compiled
+    compiled = world.worker.compiled
     fold, revision = compiled.fold, compiled.revision.revision
     at_us = to_us(START + timedelta(days=40_000))  # all that a clock may prune is pruned
     wrong: list[object] = []
@@ -218,7 +223,7 @@ def test_most_profiles_of_a_known_customer_do_grow(server: EmbeddedPostgres) -> 
     world.send(record([("user_id", "ada")], "m1"))
     world.settle()
     read: list[object] = []
-    decider = world.worker.live._decider
+    decider = world.worker.deciding.decider
     assert decider is not None
     summed = decider._states
 

@@ -5,6 +5,7 @@ import pytest
 from infra.adapters.postgres.fold import PostgresFold
 from infra.adapters.postgres.rebuild import PostgresRebuild
 from processors.erase import refold
+from processors.live.feeder import LogFeeder
 from processors.live.worker import Worker
 from processors.rebuild.builder import Builder
 from schemas.store import NO_EVENT, NewMark
@@ -41,7 +42,7 @@ def test_a_long_refold_is_many_transactions_bounded_by_signatures_and_records(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mark_all(world)
-    folder = world.worker.live._folder
+    folder = world.worker.folding.folder
     assert folder is not None
     monkeypatch.setattr(refold, "SIGNATURES", 4)
     assert refold.refold_marked(folder) == 4
@@ -60,7 +61,7 @@ def test_a_long_refold_is_many_transactions_bounded_by_signatures_and_records(
 def test_a_refold_that_breaks_off_is_taken_up_again_where_it_was(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     mark_all(world)
     monkeypatch.setattr(refold, "SIGNATURES", 5)
-    folder = world.worker.live._folder
+    folder = world.worker.folding.folder
     assert folder is not None
     assert refold.refold_marked(folder) == 5
     with monkeypatch.context() as patch:
@@ -68,7 +69,7 @@ def test_a_refold_that_breaks_off_is_taken_up_again_where_it_was(world: World, m
         with pytest.raises(RuntimeError, match="the power is out"):
             refold.refold_marked(folder)
     assert waiting(world) == PEOPLE - 5
-    world.worker = Worker(world.services, Builder(world.services, PostgresRebuild(world.databases.main)))
+    world.feeder = LogFeeder(Worker(world.services, Builder(world.services, PostgresRebuild(world.databases.main))))
     world.settle()
     assert waiting(world) == 0
     assert world.check().equal
@@ -92,7 +93,7 @@ def test_a_refold_asks_the_database_by_the_batch_and_not_by_the_event(
         return erased(tx, tokens)
 
     monkeypatch.setattr(PostgresFold, "erased", counted)
-    folder = world.worker.live._folder
+    folder = world.worker.folding.folder
     assert folder is not None
     assert refold.refold_marked(folder) == PEOPLE
     assert asked == [PEOPLE]

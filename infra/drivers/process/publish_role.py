@@ -13,7 +13,7 @@ from infra.adapters.postgres.publishing import PostgresPublishing
 from infra.adapters.postgres.reads import FeedBell
 from processors.feed.personal import PersonalValues
 from processors.feed.publish import BATCH, Publisher
-from processors.live.worker import Compiled
+from processors.live.compiled import Compiled
 from schemas.errors import Disposition, TouchfoldError
 
 if TYPE_CHECKING:

@@ -22,10 +22,11 @@ from infra.adapters.postgres.search import PostgresSearch
 from infra.adapters.postgres.store import PostgresStore
 from infra.drivers.stream.life import Subscription
 from processors.live.dead_letters import letter_maker
+from processors.live.feeder import LogFeeder
 from processors.live.figure_keeper import FigureKeeper
 from processors.live.search_index import SearchIndexer
-from processors.live.shared_worker import SharedWorker
-from processors.live.worker import BATCH, Services, Worker
+from processors.live.services import BATCH, Services
+from processors.live.worker import Worker
 from processors.rebuild.builder import Builder
 from schemas.errors import ServiceFailed, StoreUnavailable
 from schemas.work import PartitionWork
@@ -75,27 +76,24 @@ def _builder_of(session: "Session", services: Services) -> Builder:
     return Builder(services, PostgresRebuild(session.dsn), has_room)
 
 
-def worker_of(session: "Session") -> Worker:
-    """A worker with its builder of revisions."""
-    services = services_of(session)
-    vault = session.vault()
-    index = SearchIndexer(PostgresSearch(session.dsn), vault, vault, services.log)
-    return Worker(services, _builder_of(session, services), index, FigureKeeper(services))
+def worker_of(session: "Session", member: str | None = None) -> Worker:
+    """A worker with its builder of revisions: among others where the log is Kafka, else alone.
 
-
-def shared_worker_of(session: "Session", member: str | None = None) -> SharedWorker:
-    """A worker among others on the session's PostgreSQL. `member`: its name in the group, which it alone may have."""
-    services = services_of(session, shared=True)
-    vault = session.vault()
-    index = SearchIndexer(PostgresSearch(session.dsn), vault, vault, services.log)
-    owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
-    builder = _builder_of(session, services)
-    figures = FigureKeeper(services)
-    if member is None:
-        return SharedWorker(services, builder, index, owner, figures)
-    store = services.store
+    `member`: its name in the group, which it alone may have.
+    """
+    shared = session.adapters.kafka is not None
+    services = services_of(session, shared=shared)
+    vault, store = session.vault(), services.store
     assert isinstance(store, PostgresStore), "services_of makes it"
-    return SharedWorker(services, builder, index, owner, figures, partial(check_name, store, member))
+    return Worker(
+        services,
+        _builder_of(session, services),
+        SearchIndexer(PostgresSearch(session.dsn), vault, vault, services.log),
+        FigureKeeper(services),
+        owner=f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}",
+        shared=shared,
+        check_in=(lambda: None) if member is None else partial(check_name, store, member),
+    )
 
 
 def member_name(session: "Session", number: int) -> str:
@@ -137,12 +135,12 @@ def run(session: "Session", stop: threading.Event, number: int = 0) -> None:
     What is alive after the first step stays alive: the collector need not look at it again.
     """
     if session.adapters.kafka is None:
-        worker = worker_of(session)
+        feeder = LogFeeder(worker_of(session))
         _settle_memory()
-        worker.run(stop)
+        feeder.run(stop)
         return
     member = member_name(session, number)
-    work = shared_worker_of(session, member)
+    work = worker_of(session, member)
     assert isinstance(work.services.store, PostgresStore), "services_of makes it"
     await_name(work.services.store, member, stop)
     if session.settings.worker_runner == "faust":
