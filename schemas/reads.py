@@ -73,7 +73,7 @@ class ChangeRow(NamedTuple):
 
 
 class RegisteredEvent(NamedTuple):
-    """The register row of an event, with the owner of its signature."""
+    """The dedup index's row of an event, with the owner of its signature."""
 
     event_key: bytes
     verdict: int

@@ -32,7 +32,7 @@ class Verdict(IntEnum):
     ERASED = 4
 
 
-class RegisterRow(NamedTuple):
+class DedupRow(NamedTuple):
     """The copy of an event that counts, or none (verdict quarantined, erased)."""
 
     event_key: bytes
@@ -178,10 +178,10 @@ class FoldTx(FigureTx, Protocol):
     def hold_progress(self, revision: int) -> None:
         """Until commit no other transaction folds for this revision, in any partition."""
 
-    def register(self, rows: Sequence[RegisterRow]) -> list[RegisterRow]:
+    def deduplicate(self, rows: Sequence[DedupRow]) -> list[DedupRow]:
         """Insert rows whose event key is new (ascending); returns the present rows of the other keys."""
 
-    def replace_register(self, rows: Sequence[RegisterRow]) -> None: ...
+    def replace_dedup(self, rows: Sequence[DedupRow]) -> None: ...
 
     def not_applied(self, rows: Sequence[NotApplied]) -> None: ...
 

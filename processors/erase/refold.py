@@ -19,8 +19,8 @@ _NO_RECEIPT: Final = NO_RECEIPT[:2]  # later than every receipt
 def refold_marked(folder: Folder) -> int:
     """Make some of the states anew that marks ask for, and mark their profiles; returns how many signatures.
 
-    Of a revision that has folded all that is registered: the live one, or one that is about to take its place. One
-    bounded transaction: what is left of its marks is marked again, so a crash loses nothing.
+    Of a revision that has folded all that is in the dedup index: the live one, or one that is about to take its place.
+    One bounded transaction: what is left of its marks is marked again, so a crash loses nothing.
     """
     with folder.store.fold() as tx:
         tx.hold_erasures(live=folder.live)

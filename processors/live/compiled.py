@@ -8,7 +8,7 @@ import msgspec
 
 from processors.erase.refold import uncapped_state
 from processors.live.decide_batch import Decider, Sharing
-from processors.live.delta_cache import Fresh
+from processors.live.delta_cache import DeltaCache
 from processors.live.fold_batch import Folder
 from processors.live.large_profiles import LargeProfiles
 from processors.live.personal_traits import open_direct
@@ -59,7 +59,7 @@ def decider_of(
     *,
     silent: bool = False,
     shadows: Callable[[], Sequence[int]] = tuple,
-    fresh: Fresh | None = None,
+    deltas: DeltaCache | None = None,
     sharing: Sharing | None = None,
     alive: Callable[[], None] = lambda: None,
 ) -> Decider:
@@ -78,7 +78,7 @@ def decider_of(
         LargeProfiles(compiled.fold, number, from_log),
         *(number, services.time_zone),
         silent=silent,
-        fresh=fresh,
+        deltas=deltas,
         sharing=sharing,
     )
 
@@ -91,7 +91,7 @@ def folder_of(
     live: bool = True,
     marks: bool = True,
     sharded: bool = False,
-    fresh: Fresh | None = None,
+    deltas: DeltaCache | None = None,
 ) -> Folder:
     """The FOLD of a revision."""
     return Folder(
@@ -100,7 +100,7 @@ def folder_of(
         live=live,
         marks=marks,
         sharded=sharded,
-        fresh=fresh,
+        deltas=deltas,
     )
 
 

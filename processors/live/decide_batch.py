@@ -11,7 +11,7 @@ from functools import cached_property
 from hashlib import blake2b
 from typing import Any, Final, NamedTuple
 
-from processors.live.delta_cache import Fresh, Seen
+from processors.live.delta_cache import DeltaCache, Seen
 from processors.live.differences import NEVER_US, Cause, Differences, Told
 from processors.live.figure_changes import FigureChanges
 from processors.live.large_profiles import LargeProfiles, Part, summary_of
@@ -66,7 +66,7 @@ class Decider:
     revision: int
     time_zone: str
     silent: bool = False
-    fresh: Fresh | None = None
+    deltas: DeltaCache | None = None
     sharing: Sharing | None = None
     all_counted: bool = False  # of the revision's profiles, by the figures; once they are they stay so
 
@@ -82,7 +82,7 @@ class Decider:
                     watermark_us = max(watermark_us, tx.join(self.revision))
                 taken = self._take(tx, marks)
                 wanted = self._wanted(tx, taken)
-                all_taken = self.fresh is not None and self.sharing is None and len(taken) < marks
+                all_taken = self.deltas is not None and self.sharing is None and len(taken) < marks
                 for profile_id in tx.due(self.revision, watermark_us, due, shared=self.sharing is not None):
                     if profile_id not in wanted.causes:
                         wanted.causes[profile_id] = Cause("timer")
@@ -94,11 +94,11 @@ class Decider:
                 if not self.silent:
                     tx.add_changes(changes)
         except BaseException:
-            if self.fresh is not None:
-                self.fresh.clear()  # whether it was committed may be unknown
+            if self.deltas is not None:
+                self.deltas.clear()  # whether it was committed may be unknown
             raise
-        if self.fresh is not None:
-            self.fresh.decided(mark.id for mark in taken)
+        if self.deltas is not None:
+            self.deltas.decided(mark.id for mark in taken)
         more = len(taken) >= marks > 0 or len(wanted.causes) >= due
         return Outcome(len(taken), len(wanted.causes), len(changes), more)
 
@@ -146,12 +146,12 @@ class Decider:
 
     def _grown(self, taken: Sequence[Mark], owners: Mapping[bytes, bytes], moves: Moves) -> dict[bytes, list[Seen]]:
         """Events by profile, of the profiles that lack these events and nothing else."""
-        if self.fresh is None:
+        if self.deltas is None:
             return {}
         grown: dict[bytes, list[Seen]] = {}
         other = {*moves.split_off, *moves.ended, *moves.ended.values(), *(moves.touched - moves.only_found)}
         for mark in taken:
-            seen = self.fresh.of(mark.id, mark.signatures)
+            seen = self.deltas.of(mark.id, mark.signatures)
             for signature in mark.signatures:
                 owner = owners.get(signature)
                 if owner is None:
@@ -204,8 +204,8 @@ class Decider:
                 tx.save_ended(differences.ended)
         tx.save_profiles(self.revision, rows)
         self._count(tx, changed)
-        if self.fresh is not None:
-            self.fresh.writes(rows)
+        if self.deltas is not None:
+            self.deltas.writes(rows)
         tx.change_memberships(self.revision, differences.entered, differences.left)
         if not self.silent:
             tx.count_segment_days(differences.segment_days())
@@ -256,15 +256,15 @@ class Decider:
         states: dict[bytes, State] = {}
         still: set[bytes] = set()
         bought: set[bytes] = set()
-        fresh = self.fresh
-        if fresh is None:
+        deltas = self.deltas
+        if deltas is None:
             return states, still, bought
         told, pack = self.told.slots, self.fold.pack
         unpack, apply, prune, summed_up = self.fold.unpack, self.fold.apply, self.fold.prune, self.fold.summed_up
         today = self.fold.days.day(watermark_us)
         for profile_id, signatures in wanted.grown.items():
             row = before.get(profile_id)
-            if row is None or not fresh.knows(row):
+            if row is None or not deltas.knows(row):
                 continue
             state = unpack(row.state)
             was = pack(list(told(state)))  # folding changes lists in place
@@ -302,8 +302,8 @@ class Decider:
         if not profile_ids:
             return {}
         owned: dict[bytes, bytes] = {sig: owner for owner, sig in tx.evidence_of_profiles(profile_ids)}
-        if self.fresh is not None:
-            self.fresh.spoil(owned)
+        if self.deltas is not None:
+            self.deltas.spoil(owned)
         parts: dict[bytes, list[Part]] = {}
         for signature, packed in tx.states(self.revision, owned):
             parts.setdefault(owned[signature], []).append(Part(signature, self.fold.unpack(packed)))

@@ -21,7 +21,7 @@ Seen = list[tuple[FoldEvent, dict[str, Any] | None]]
 """Events of one signature in the order of the log, each with its opened sealed part where the fold wanted it."""
 
 
-class Fresh:
+class DeltaCache:
     """What the last FOLDs applied, by mark and signature. Lost with the process, which costs time alone."""
 
     def __init__(self, *, shared: bool = False) -> None:

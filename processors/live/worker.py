@@ -13,7 +13,7 @@ from processors.live.claims import GRACE_US, Claims
 from processors.live.compiled import Compiled, compiled_for, decider_of, folder_of
 from processors.live.decide_batch import Sharing
 from processors.live.deciding import Deciding
-from processors.live.delta_cache import Fresh
+from processors.live.delta_cache import DeltaCache
 from processors.live.folding import Folding
 from processors.live.search_index import SearchIndexer
 from processors.live.services import Services
@@ -53,7 +53,7 @@ class Worker:
         self.upkeep = Upkeep(builder, index, figures)
         self._check_in = check_in
         self._compiled: Compiled | None = None
-        self._fresh = Fresh(shared=shared)
+        self._deltas = DeltaCache(shared=shared)
         self._applied = False  # something, since the last idle turn
         self._excuse: Callable[[], None] = lambda: None
         self._since_us = 0  # when the piece of work at hand began
@@ -134,7 +134,7 @@ class Worker:
             _ = self.compiled
             yield
         except BaseException:
-            self._fresh.clear()
+            self._deltas.clear()
             if self.deciding.decider is not None:
                 self.deciding.decider.all_counted = False
             raise
@@ -169,7 +169,7 @@ class Worker:
     def forget(self) -> None:
         """Take up again what is live, before the next work."""
         self._compiled = self.deciding.decider = None
-        self._fresh = Fresh(shared=self.shared)
+        self._deltas = DeltaCache(shared=self.shared)
 
     def _take_up_live(self) -> None:
         """Another revision is live. It stands where the old one stood."""
@@ -178,17 +178,17 @@ class Worker:
 
     def _make(self, compiled: Compiled) -> None:
         """The folder and decider of what is ours now."""
-        self._fresh.clear()
+        self._deltas.clear()
         self.deciding.broken = False
         epochs = self.claims.epochs
-        folder = folder_of(self.services, compiled, epochs, sharded=self.shared, fresh=self._fresh)
+        folder = folder_of(self.services, compiled, epochs, sharded=self.shared, deltas=self._deltas)
         self.folding.use(folder)
         self.deciding.folder = folder
         if self.deciding.decider is None:
             self.deciding.decider = decider_of(
                 *(self.services, compiled),
                 shadows=self.upkeep.builder.shadows,
-                fresh=self._fresh,
+                deltas=self._deltas,
                 sharing=Sharing((), OTHERS) if self.shared else None,
                 alive=self._alive,
             )

@@ -11,7 +11,7 @@ import pytest
 from infra.adapters.postgres.embedded import EmbeddedPostgres
 from infra.adapters.postgres.rebuild import PostgresRebuild
 from processors.live.decide_batch import Outcome
-from processors.live.delta_cache import Fresh
+from processors.live.delta_cache import DeltaCache
 from processors.live.feeder import LogFeeder
 from processors.live.worker import Worker
 from processors.rebuild.builder import Builder
@@ -144,7 +144,7 @@ def prepare(world: World) -> None:
     if isinstance(world, FewMarks):
         decider.run = partial(_few, decider.run)  # type: ignore[method-assign]
     if isinstance(world, LongWay):
-        folder.fresh = decider.fresh = None
+        folder.deltas = decider.deltas = None
 
 
 W = TypeVar("W", bound=World)
@@ -240,12 +240,12 @@ def test_most_profiles_of_a_known_customer_do_grow(server: EmbeddedPostgres) -> 
     assert world.query("select event_count from profiles_r1 order by 1 desc") == [(2,), (1,)]
 
 
-def test_a_mark_whose_signature_was_summed_anew_is_not_fresh() -> None:
-    fresh = Fresh()
-    fresh.add([(1, {b"s": []}), (2, {b"t": []})])
-    fresh.spoil([b"s"])
-    assert fresh.of(1, [b"s"]) is None
-    assert fresh.of(2, [b"t"]) == {b"t": []}
-    fresh.decided([1, 2])
-    fresh.add([(3, {b"s": []})])
-    assert fresh.of(3, [b"s"]) == {b"s": []}
+def test_a_mark_whose_signature_was_summed_anew_has_no_delta() -> None:
+    deltas = DeltaCache()
+    deltas.add([(1, {b"s": []}), (2, {b"t": []})])
+    deltas.spoil([b"s"])
+    assert deltas.of(1, [b"s"]) is None
+    assert deltas.of(2, [b"t"]) == {b"t": []}
+    deltas.decided([1, 2])
+    deltas.add([(3, {b"s": []})])
+    assert deltas.of(3, [b"s"]) == {b"s": []}
