@@ -16,7 +16,7 @@ NO_EVENT: Final = bytes(16)
 """Stands where a mark has no event that caused it."""
 
 NO_RECEIPT: Final = (2**63 - 1, b"\xff" * 16, -(2**63), bytes(16))
-"""First and last receipt (instant, event) of a token that no settled evidence holds yet."""
+"""First and last receipt (instant, event) of a token that no resolved evidence holds yet."""
 
 SHARDS: Final = 8
 """Shards of DECIDE; a mark goes to one by its route token. Where several workers fold, a partition is a shard."""
@@ -222,7 +222,7 @@ class FoldTx(FigureTx, Protocol):
     def withdraw(self, revision: int, receipts: Mapping[bytes, tuple[int, bytes] | None]) -> list[bytes]:
         """Evidence whose first receipt is later than was stored, or that no event gives any more (None: nobody's).
 
-        Returns the signatures that identity must settle anew; token rows start from nothing. Everybody who folds for
+        Returns the signatures that identity must resolve anew; token rows start from nothing. Everybody who folds for
         the revision must claim again, for what he knows of evidence is not true any more.
         """
 

@@ -119,7 +119,7 @@ class Decider:
                 tx.add_changes(changes)
 
     def _wanted(self, tx: DecideTx, taken: Sequence[Mark]) -> "_Wanted":
-        """The profiles to decide, each with its cause, after identity is settled for all signatures marked."""
+        """The profiles to decide, each with its cause, after identity is resolved for all signatures marked."""
         newest: dict[bytes, tuple[int, bytes]] = {}
         anew: set[bytes] = set()
         remade: set[bytes] = set()
@@ -132,7 +132,7 @@ class Decider:
                 anew.update(mark.signatures)
         if not newest:
             return _Wanted({}, Moves.none(), {}, {}, {}, set(), set())
-        owners, moves = self.identity.settle(tx, newest, anew, read_only=self.silent)
+        owners, moves = self.identity.resolve(tx, newest, anew, read_only=self.silent)
         causes: dict[bytes, Cause] = {}
         for signature, stamp in newest.items():
             owner = owners.get(signature)

@@ -1,4 +1,4 @@
-"""Settles who is whom inside DECIDE: the short way for evidence newer than all it touches, else its whole scope.
+"""Resolves who is whom inside DECIDE: the short way for evidence newer than all it touches, else its whole scope.
 
 The rules are in `projections.identity`; here is only which rows they need and which they change.
 """
@@ -43,7 +43,7 @@ class Moves(NamedTuple):
 class Identity:
     """Applies the rules to stored evidence, for the live revision. `shadows`: revisions being built beside it.
 
-    `shared`: other workers settle at the same time. Then each locks the rows of the tokens it may change; else, and
+    `shared`: other workers resolve at the same time. Then each locks the rows of the tokens it may change; else, and
     for what must be resolved with all that is connected, one lock for all of identity costs less. `alive` is called
     again and again meanwhile: much may be connected.
     """
@@ -54,7 +54,7 @@ class Identity:
     shared: bool = False
     alive: Callable[[], None] = lambda: None
 
-    def settle(
+    def resolve(
         self,
         tx: DecideTx,
         signatures: Iterable[bytes],
@@ -101,7 +101,7 @@ class Identity:
 
 
 class _Work:
-    """One settling: loads rows, asks the rules, stores what they say."""
+    """One resolution: loads rows, asks the rules, stores what they say."""
 
     def __init__(
         self,
@@ -117,12 +117,12 @@ class _Work:
         self._revision = revision
         self.moved: set[bytes] = set()  # signatures whose owner changed or was found
         self._fresh = fresh
-        self._rows = self._settled({token for each in fresh for _, token in each.tokens})
+        self._rows = self._token_rows({token for each in fresh for _, token in each.tokens})
         self.owners: dict[bytes, bytes] = {}
         self.kinds = {token: kind for each in fresh for kind, token in each.tokens}  # whose rows may have to be made
         self.store: Callable[[], Moves] = Moves.none  # what `plan` found to do
 
-    def _settled(self, tokens: Iterable[bytes]) -> dict[bytes, TokenRow]:
+    def _token_rows(self, tokens: Iterable[bytes]) -> dict[bytes, TokenRow]:
         """Token rows; those that are there only to be locked are as if they were not."""
         return {row.token: row for row in self._tx.tokens(tokens) if row.last_us != NO_RECEIPT[2]}
 
@@ -143,7 +143,7 @@ class _Work:
         members = self._tx.tokens_of_profiles(reached) if reached else []
         profiles = _profiles(members)
         if reached - profiles.keys():
-            return None  # an erasure took the token that named one, and what is left is not settled yet
+            return None  # an erasure took the token that named one, and what is left is not resolved yet
         extension = extend(known, profiles, self._fresh, self._rules, self._partners(known))
         if extension is None:
             return None
@@ -194,7 +194,7 @@ class _Work:
         scope, hubs = self._scope()
         resolution = resolve(scope.values(), self._rules, hubs=hubs)
         self.kinds = tokens = {token: kind for each in scope.values() for kind, token in each.tokens}
-        self._rows |= self._settled(tokens.keys() - self._rows.keys())
+        self._rows |= self._token_rows(tokens.keys() - self._rows.keys())
         self.store = partial(self._store_resolution, resolution, scope, tokens)
         return set(tokens)
 
@@ -210,7 +210,7 @@ class _Work:
         while True:
             self._alive()
             frontier = {t for each in scope.values() for _, t in each.tokens} - seen
-            fresh_rows = self._settled(frontier - self._rows.keys())
+            fresh_rows = self._token_rows(frontier - self._rows.keys())
             self._rows |= fresh_rows
             stored_hubs |= {token for token, row in fresh_rows.items() if row.hub}
             frontier -= stored_hubs

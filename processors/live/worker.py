@@ -122,7 +122,7 @@ class Worker:
         self._excuse = excuse
 
     def _alive(self) -> None:
-        """Called by what may take long: to settle who is whom among thousands of connected identifiers."""
+        """Called by what may take long: to resolve who is whom among thousands of connected identifiers."""
         if to_us(self.services.clock.now()) - self._since_us < LONGEST_US:
             self._excuse()
 

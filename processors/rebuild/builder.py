@@ -123,7 +123,7 @@ class Builder:
     def _take_up(self, revision: Revision, live: LiveView) -> _Building:
         services = self._services
         with services.store.decide() as tx:
-            tx.lock_identity()  # whoever settles identity after this sees that the revision is being built
+            tx.lock_identity()  # whoever resolves identity after this sees that the revision is being built
         self._store.await_folds()  # and who takes an event's place
         compiled = compiled_for(services, revision)
         progress = services.control.progress(revision.revision)

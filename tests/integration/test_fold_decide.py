@@ -430,8 +430,8 @@ def test_an_event_that_is_replaced_while_a_revision_is_built_is_in_neither(world
     assert verdict.equal, verdict.differences[:3]
 
 
-def test_a_token_whose_profile_lost_its_naming_token_is_settled_anew(world: World) -> None:
-    """As an erasure leaves it until its identity mark is worked off, or where an event came between its steps."""
+def test_a_token_whose_profile_lost_its_naming_token_is_resolved_anew(world: World) -> None:
+    """As an erasure leaves it until its identity mark is drained, or where an event came between its steps."""
     visitor = ("anonymous_id", "a1")
     world.send(record([("user_id", "eve"), visitor], "m1"), record([visitor], "m2"))
     world.settle()

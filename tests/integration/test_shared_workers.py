@@ -360,7 +360,7 @@ def test_many_more_profiles_that_grow_beside_others(databases: Databases, seed: 
     interleaved(databases, seed)
 
 
-def test_who_settles_what_is_connected_says_that_it_is_alive(databases: Databases) -> None:
+def test_who_resolves_what_is_connected_says_that_it_is_alive(databases: Databases) -> None:
     world = new_world(databases)
     told = []
     with pumps(world, 1) as (pump,):
