@@ -34,7 +34,7 @@ class Beat(NamedTuple):
 
     live: int
     building: int | None = None
-    marks: bool = False  # to decide, of the revision asked for
+    work: bool = False  # to decide, of the revision asked for
     refolds: bool = False
     watermark_us: int = 0  # the lowest of all partitions
     search: bool = False  # whether profiles wait to be indexed
@@ -112,10 +112,10 @@ class Control(Protocol):
     def waiting(self) -> list[Waiting]:
         """What waits now; a worker's, where the live revision stands there."""
 
-    def open_marks(self, revision: int, kind: str | None = None) -> int: ...
+    def open_work(self, revision: int, kind: str | None = None) -> int: ...
 
     def open_refolds(self, revision: int) -> int:
         """How many signatures wait to be made again from the log."""
 
-    def marks_up_to(self, revision: int, last: int | None = None) -> tuple[int, int]:
-        """How many marks with an id up to `last` are open (None: all), and the highest id there is."""
+    def work_up_to(self, revision: int, last: int | None = None) -> tuple[int, int]:
+        """How many work items with an id up to `last` are open (None: all), and the highest id there is."""

@@ -55,7 +55,7 @@ class PartitionWork(Protocol):
         """`excuse` is called again and again while one piece of work takes long and goes on."""
 
     def idle(self, caught_up: Mapping[int, int]) -> bool:
-        """Timers, marks of other workers, building revisions; a slice of it. True if there was work.
+        """Timers, what other workers leave, building revisions; a slice of it. True if there was work.
 
         `caught_up`: of the owned partitions that have nothing more, when that was known (microseconds, as in Fetched).
         """

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 LOOK_S: Final = 0.03
 PATIENCE_S: Final = 120.0  # without any advance: the worker is not there or cannot go on
 FULL_S: Final = 2.0  # without any advance on a full disk: the worker stands, and says so
-ROUNDS: Final = 3  # a decision may leave marks (a new hub unlinks others); these are waited for too
+ROUNDS: Final = 3  # a decision may leave work items (a new hub unlinks others); these are waited for too
 _ALL: Final = 2**62
 _STATE: Final = """
 select (select array_agg(next_offset order by partition) from progress where revision = live.revision),
@@ -37,7 +37,7 @@ from revisions live where state = 'live'
 
 
 class _State(NamedTuple):
-    """One look: `waiting` marks up to the asked id, `newest` mark's id, (revision, share done) being built."""
+    """One look: work items `waiting` up to the asked id, the `newest` one's id, (revision, share done) being built."""
 
     folded: list[int]
     waiting: int
@@ -122,7 +122,7 @@ def _work_here(session: "Session", progress: Callable[[str], None]) -> None:
 
 
 def _await(session: "Session", progress: Callable[[str], None]) -> None:
-    """Positions first, then the marks they left: one statement sees both as of one instant."""
+    """Positions first, then the work items they left: one statement sees both as of one instant."""
     with closing(Database(session.dsn, "touchfold settle", Lane.WORK)) as database:
         log = session.log()
         ends = accepted_ends(log)
@@ -185,10 +185,10 @@ def _look(database: Database, up_to: int) -> _State:
         row = cursor.fetchone()
     if row is None:
         raise StoreUnavailable("there is no live revision: see touchfold doctor")
-    folded, marks, newest, building, waits, refolds_wait = row
+    folded, items, newest, building, waits, refolds_wait = row
     shown: Sequence[float] | None = building
     return _State(
-        *([int(at) for at in folded or ()], int(marks), int(newest)),
+        *([int(at) for at in folded or ()], int(items), int(newest)),
         None if shown is None else (shown[0], shown[1]),
         frozenset(waits or ()),
         bool(refolds_wait),

@@ -89,7 +89,7 @@ def folder_of(
     epochs: Mapping[int, int],
     *,
     live: bool = True,
-    marks: bool = True,
+    adds_work: bool = True,
     sharded: bool = False,
     deltas: DeltaCache | None = None,
 ) -> Folder:
@@ -98,7 +98,7 @@ def folder_of(
         *(services.store, services.log, compiled.fold, services.sealer, services.letter),
         *(compiled.revision.revision, epochs),
         live=live,
-        marks=marks,
+        adds_work=adds_work,
         sharded=sharded,
         deltas=deltas,
     )

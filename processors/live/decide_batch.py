@@ -1,4 +1,4 @@
-"""DECIDE: one transaction takes marks and due profiles, resolves identity, sums states and decides (design C7).
+"""DECIDE: one transaction takes work items and due profiles, resolves identity, sums states and decides (design C7).
 
 A profile's state is made anew from its signatures' states each time, so a merge, a split and a late event are
 the same work. What differs from the last committed decision goes to the change feed.
@@ -21,7 +21,7 @@ from projections.fold import Fold
 from projections.orders import order_slots, summed_up
 from projections.state import EVENT_COUNT, FIRST, LAST, State
 from schemas.definitions import ORDER_TYPES
-from schemas.store import NO_EVENT, SHARDS, Change, DecideTx, Mark, NewMark, ProfileRow, ProjectionStore
+from schemas.store import NO_EVENT, SHARDS, Change, DecideTx, NewWorkItem, ProfileRow, ProjectionStore, WorkItem
 
 ACTS_US: Final = 600_000_000  # who was seen within ten minutes before the decision acts now, and is searched for
 
@@ -32,14 +32,14 @@ DirectTraits = Callable[[Mapping[bytes, State], frozenset[str]], dict[bytes, dic
 class Outcome(NamedTuple):
     """What one run of DECIDE did. `more`: there may be more, so look again."""
 
-    marks: int
+    items: int
     profiles: int
     changes: int
     more: bool
 
     @property
     def some(self) -> bool:
-        return self.marks > 0 or self.profiles > 0 or self.more
+        return self.items > 0 or self.profiles > 0 or self.more
 
 
 class Sharing(NamedTuple):
@@ -53,7 +53,7 @@ class Sharing(NamedTuple):
 class Decider:
     """Decides for one revision. A silent one (a building revision) writes no feed and no identity.
 
-    `sharing`: other workers decide for the same revision. Then a profile that another one has is left to a mark of
+    `sharing`: other workers decide for the same revision. Then a profile that another one has is left to a work item of
     its own instead of being waited for: two workers on the same customers would go at one's pace.
     """
 
@@ -74,15 +74,15 @@ class Decider:
     def told(self) -> Told:
         return Told(self.fold, self.evaluator, self.time_zone)
 
-    def run(self, watermark_us: int, *, marks: int = 64, due: int = 2_000, lagging: bool = False) -> Outcome:
-        """Decide what is marked or due at the lowest watermark, in one transaction; beside others, at least there."""
+    def run(self, watermark_us: int, *, items: int = 64, due: int = 2_000, lagging: bool = False) -> Outcome:
+        """Decide what is queued or due at the lowest watermark, in one transaction; beside others, at least there."""
         try:
             with self.store.decide() as tx:
                 if self.sharing is not None:
                     watermark_us = max(watermark_us, tx.join(self.revision))
-                taken = self._take(tx, marks)
+                taken = self._take(tx, items)
                 wanted = self._wanted(tx, taken)
-                all_taken = self.deltas is not None and self.sharing is None and len(taken) < marks
+                all_taken = self.deltas is not None and self.sharing is None and len(taken) < items
                 for profile_id in tx.due(self.revision, watermark_us, due, shared=self.sharing is not None):
                     if profile_id not in wanted.causes:
                         wanted.causes[profile_id] = Cause("timer")
@@ -98,19 +98,19 @@ class Decider:
                 self.deltas.clear()  # whether it was committed may be unknown
             raise
         if self.deltas is not None:
-            self.deltas.decided(mark.id for mark in taken)
-        more = len(taken) >= marks > 0 or len(wanted.causes) >= due
+            self.deltas.decided(item.id for item in taken)
+        more = len(taken) >= items > 0 or len(wanted.causes) >= due
         return Outcome(len(taken), len(wanted.causes), len(changes), more)
 
-    def _take(self, tx: DecideTx, limit: int) -> list[Mark]:
+    def _take(self, tx: DecideTx, limit: int) -> list[WorkItem]:
         sharing = self.sharing
         if sharing is None:
-            return tx.take_marks(self.revision, limit)
+            return tx.take_work(self.revision, limit)
         shards = tx.hold_shards(self.revision, sharing.own, sharing.others)
-        return tx.take_marks(self.revision, limit, shards) if shards else []
+        return tx.take_work(self.revision, limit, shards) if shards else []
 
     def decide_all(self, profile_ids: Sequence[bytes], watermark_us: int, cause: str) -> None:
-        """Decide these whether marked or not; a building revision does so with all of them once."""
+        """Decide these whether queued or not; a building revision does so with all of them once."""
         with self.store.decide() as tx:
             causes = dict.fromkeys(profile_ids, Cause(cause))
             wanted = _Wanted(causes, Moves.none(), {}, {}, {}, set(), set(profile_ids))
@@ -118,18 +118,18 @@ class Decider:
             if not self.silent:
                 tx.add_changes(changes)
 
-    def _wanted(self, tx: DecideTx, taken: Sequence[Mark]) -> "_Wanted":
-        """The profiles to decide, each with its cause, after identity is resolved for all signatures marked."""
+    def _wanted(self, tx: DecideTx, taken: Sequence[WorkItem]) -> "_Wanted":
+        """The profiles to decide, each with its cause, after identity is resolved for all signatures queued."""
         newest: dict[bytes, tuple[int, bytes]] = {}
         anew: set[bytes] = set()
         remade: set[bytes] = set()
-        for mark in taken:
-            if mark.kind != "fold":
-                remade.update(mark.signatures)
-            for signature, at_us, event in zip(mark.signatures, mark.newest_us, mark.newest_events, strict=True):
+        for item in taken:
+            if item.kind != "fold":
+                remade.update(item.signatures)
+            for signature, at_us, event in zip(item.signatures, item.newest_us, item.newest_events, strict=True):
                 newest[signature] = max(newest.get(signature, (NEVER_US, NO_EVENT)), (at_us, event))
-            if mark.kind == "identity":
-                anew.update(mark.signatures)
+            if item.kind == "identity":
+                anew.update(item.signatures)
         if not newest:
             return _Wanted({}, Moves.none(), {}, {}, {}, set(), set())
         owners, moves = self.identity.resolve(tx, newest, anew, read_only=self.silent)
@@ -144,15 +144,15 @@ class Decider:
         shrunk = {owners[signature] for signature in remade if signature in owners} | moves.split_off.keys()
         return _Wanted(causes, moves, self._grown(taken, owners, moves), newest, owners, remade, shrunk)
 
-    def _grown(self, taken: Sequence[Mark], owners: Mapping[bytes, bytes], moves: Moves) -> dict[bytes, list[Seen]]:
+    def _grown(self, taken: Sequence[WorkItem], owners: Mapping[bytes, bytes], moves: Moves) -> dict[bytes, list[Seen]]:
         """Events by profile, of the profiles that lack these events and nothing else."""
         if self.deltas is None:
             return {}
         grown: dict[bytes, list[Seen]] = {}
         other = {*moves.split_off, *moves.ended, *moves.ended.values(), *(moves.touched - moves.only_found)}
-        for mark in taken:
-            seen = self.deltas.of(mark.id, mark.signatures)
-            for signature in mark.signatures:
+        for item in taken:
+            seen = self.deltas.of(item.id, item.signatures)
+            for signature in item.signatures:
                 owner = owners.get(signature)
                 if owner is None:
                     continue
@@ -224,7 +224,7 @@ class Decider:
         tx.add_figures(self.revision, changed.cells(upto))
 
     def _lock_beside_others(self, tx: DecideTx, wanted: "_Wanted") -> dict[bytes, ProfileRow]:
-        """Lock what identity changed, waiting for it, and of the rest what is free; the others are marked again."""
+        """Lock what identity changed, waiting for it, and of the rest what is free; the others are queued again."""
         causes, moves = wanted.causes, wanted.moves
         moved = moves.touched | moves.ended.keys() | set(moves.ended.values())
         before = tx.lock_profiles(self.revision, moved)
@@ -242,7 +242,7 @@ class Decider:
             for signature, newest in later.items():
                 kind = "decide" if signature in wanted.remade else "fold"
                 shards.setdefault((signature[0] % SHARDS, kind), {})[signature] = newest
-            tx.add_marks([NewMark(self.revision, shard, kind, of) for (shard, kind), of in shards.items()])
+            tx.add_work([NewWorkItem(self.revision, shard, kind, of) for (shard, kind), of in shards.items()])
         return before | free
 
     def _grown_states(
@@ -337,12 +337,12 @@ class Decider:
         today: int,
     ) -> None:
         """The summary of a profile over the cap: its tree caught up, or made again where it may hold too much."""
-        marked = None
+        queued = None
         if old is not None and owner not in wanted.shrunk and self.fold.summed_up(self.fold.unpack(old.state)):
-            marked = wanted.newest
+            queued = wanted.newest
         if len(parts) == 1:  # its own state shares its lists with the merged one
             parts = [Part(parts[0].signature, list(state))]
-        self.large.sum_up(tx, owner, state, parts, marked, wanted.moves.moved, today)
+        self.large.sum_up(tx, owner, state, parts, queued, wanted.moves.moved, today)
 
     def _row(
         self,
@@ -380,7 +380,7 @@ class Decider:
 class _Wanted(NamedTuple):
     """What one run decides. `grown`: the events that are all a stored profile lacks, by profile.
 
-    `newest` and `owners`: of the signatures that were marked; `remade`: those of them whose states may have been made
+    `newest` and `owners`: of the signatures that were queued; `remade`: those of them whose states may have been made
     again from the log. `shrunk`: profiles that may have lost something.
     """
 

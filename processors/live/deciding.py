@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
-from processors.erase.refold import refold_marked
+from processors.erase.refold import refold_some
 from processors.live.claims import Claims
 from processors.live.decide_batch import Decider, Outcome, Sharing
 from processors.live.fold_batch import Folder
@@ -19,7 +19,7 @@ from schemas.waits import REFOLD, Wait
 log = logging.getLogger("touchfold.worker")
 
 MAX_WAIT_US: Final = timedelta(minutes=1) // MICROSECOND  # how long a due profile waits for a partition that is behind
-MARKS: Final = 64  # of one look of DECIDE
+ITEMS: Final = 64  # of one look of DECIDE
 DUE: Final = 2_000
 
 
@@ -32,7 +32,7 @@ class Deciding:
     moved: Callable[[], None]
     decider: Decider | None = None
     folder: Folder | None = None
-    broken: bool = False  # what the refold marks ask for cannot be made: not until the next claim
+    broken: bool = False  # what the refold items ask for cannot be made: not until the next claim
 
     def share(self, others: int) -> None:
         """Decide what we folded ourselves, and of what others folded so many shards that wait. Alone: all there is."""
@@ -54,16 +54,16 @@ class Deciding:
             self.services.store.number_feed()
         return some
 
-    def _look(self, watermark_us: int, *, marks: int = MARKS, lagging: bool = False) -> Outcome:
+    def _look(self, watermark_us: int, *, items: int = ITEMS, lagging: bool = False) -> Outcome:
         assert self.decider is not None, "compiling makes it"
         try:
-            return self.decider.run(watermark_us, marks=marks, due=DUE, lagging=lagging)
+            return self.decider.run(watermark_us, items=items, due=DUE, lagging=lagging)
         except ProgressConflict:
             self.moved()
             return Outcome(0, 0, 0, more=True)
 
     def keep_up(self, beat: Beat, *, catching_up: bool) -> bool:
-        """Refolds, marks and timers; True if there was work.
+        """Refolds, work items and timers; True if there was work.
 
         `catching_up`: who owns everything has just folded, so a watermark in the past will soon be level. Among others
         that says nothing: the partition behind may be one that nobody folds.
@@ -71,12 +71,12 @@ class Deciding:
         worked = beat.refolds and self.refold()
         watermark_us = self.claims.lowest_us
         due_us = beat.due_us
-        if beat.marks or (due_us is not None and due_us <= watermark_us):
+        if beat.work or (due_us is not None and due_us <= watermark_us):
             worked = self.run(watermark_us, until_none=True) or worked
         late_us = to_us(self.services.clock.now()) - MAX_WAIT_US
         stands_still = beat.waits or not (worked or catching_up)
         if due_us is not None and watermark_us < due_us <= late_us and stands_still:
-            worked = self._look(late_us, marks=0, lagging=True).some or worked
+            worked = self._look(late_us, items=0, lagging=True).some or worked
         return worked
 
     def refold(self) -> bool:
@@ -84,7 +84,7 @@ class Deciding:
         if self.folder is None or self.broken:
             return False
         try:
-            done = refold_marked(self.folder)
+            done = refold_some(self.folder)
         except FoldFailed as err:
             self.broken = True
             log.error("states are not made anew: %s", err.message)

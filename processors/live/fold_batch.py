@@ -1,4 +1,4 @@
-"""FOLD: one transaction folds batches of the log into states, dedup index, evidence and marks (design C7).
+"""FOLD: one transaction folds batches of the log into states, dedup index, evidence and work items (design C7).
 
 The same code serves the live path, a building revision and a rebuild; only the live one writes the dedup index.
 """
@@ -28,7 +28,7 @@ from schemas.store import (
     DedupRow,
     EvidenceRow,
     FoldTx,
-    NewMark,
+    NewWorkItem,
     NotApplied,
     ProjectionStore,
     Verdict,
@@ -60,7 +60,7 @@ class Folder:
     revision: int
     epochs: Mapping[int, int]  # by partition: in which we own it
     live: bool = True
-    marks: bool = True  # a revision that decides all its profiles at the end needs none
+    adds_work: bool = True  # a revision that decides all its profiles at the end needs none
     sharded: bool = False  # a shard of DECIDE for each partition, as its folder decides it too
     deltas: DeltaCache | None = None  # learns what DECIDE may fold into stored profiles
     poison: set[tuple[int, int]] = field(default_factory=set)  # positions whose fold failed again and again
@@ -303,7 +303,7 @@ class Folder:
             + [NotApplied(row.partition, row.offset, row.event_key, Verdict.CONFLICT) for row in others]
         )
         anew = dict.fromkeys((row.signature for _, row in replaced), (0, NO_EVENT))
-        tx.add_marks([NewMark(revision, 0, "refold", anew) for revision in (self.revision, *tx.building())])
+        tx.add_work([NewWorkItem(revision, 0, "refold", anew) for revision in (self.revision, *tx.building())])
         report.duplicates += len(same)
         report.conflicts += len(others)
         stored = self.log.fetch([(row.partition, row.offset) for row in others]) if others else []
@@ -348,7 +348,7 @@ class Folder:
     # ------------------------------------------------------------ apply
 
     def _apply(self, tx: FoldTx, chosen: Sequence[Applied], prune_us: int) -> list[tuple[int, dict[bytes, Seen]]]:
-        """Into states, evidence and marks; returns the events by mark and signature."""
+        """Into states, evidence and work items; returns the events by work item and signature."""
         return self._apply_all(tx, chosen, self._opened(tx, chosen), prune_us) if chosen else []
 
     def _apply_all(
@@ -356,15 +356,17 @@ class Folder:
     ) -> list[tuple[int, dict[bytes, Seen]]]:
         self._apply_to_states(tx, chosen, opened, prune_us)
         earlier = self._save_evidence(tx, chosen) if self.live else set()
-        if not self.marks:
+        if not self.adds_work:
             return []
         shards: dict[int, dict[bytes, list[Applied]]] = {}
         for each in chosen:
             number = each.partition if self.sharded else int(each.event.route_key[:2], 16) % SHARDS
             shard = shards.setdefault(number, {})
             shard.setdefault(each.signature, []).append(each)
-        marks = [
-            NewMark(self.revision, shard, "fold", {signature: newest_of(events) for signature, events in of.items()})
+        items = [
+            NewWorkItem(
+                self.revision, shard, "fold", {signature: newest_of(events) for signature, events in of.items()}
+            )
             for shard, of in shards.items()
         ]
         seen: list[dict[bytes, Seen]] = [
@@ -372,8 +374,8 @@ class Folder:
             for of in shards.values()
         ]
         if earlier:  # an earlier receipt of known evidence may change who is whom
-            marks.append(NewMark(self.revision, 0, "identity", dict.fromkeys(earlier, (0, NO_EVENT))))
-        return list(zip(tx.add_marks(marks), seen, strict=False))
+            items.append(NewWorkItem(self.revision, 0, "identity", dict.fromkeys(earlier, (0, NO_EVENT))))
+        return list(zip(tx.add_work(items), seen, strict=False))
 
     def _apply_to_states(
         self, tx: FoldTx, chosen: Sequence[Applied], opened: Mapping[bytes, dict[str, object]], prune_us: int

@@ -21,7 +21,7 @@ from projections.identity import (
     resolve,
 )
 from schemas.identity_rules import IdentityRules
-from schemas.store import NO_EVENT, NO_RECEIPT, DecideTx, EvidenceRow, NewMark, TokenRow
+from schemas.store import NO_EVENT, NO_RECEIPT, DecideTx, EvidenceRow, NewWorkItem, TokenRow
 
 
 class Moves(NamedTuple):
@@ -96,7 +96,7 @@ class Identity:
             locked |= needed
             tx.lock_tokens(work.kinds, locked)
         for revision in tx.building() if self.shared else self.shadows():
-            tx.add_marks([NewMark(revision, 0, "decide", dict.fromkeys(work.moved, (0, NO_EVENT)))])
+            tx.add_work([NewWorkItem(revision, 0, "decide", dict.fromkeys(work.moved, (0, NO_EVENT)))])
         return owners | {s: owner for s, owner in work.owners.items() if s in signatures}, moves
 
 
@@ -245,10 +245,10 @@ class _Work:
         return moves
 
     def _beyond_hubs(self, hubs: set[bytes], scope: Mapping[bytes, Evidence]) -> None:
-        """A new hub unlinks evidence that was connected through it: mark what the scope does not hold."""
+        """A new hub unlinks evidence that was connected through it: queue what the scope does not hold."""
         rest = {row.signature for row in self._tx.evidence_of_tokens(hubs)} - scope.keys()
         if rest:
-            self._tx.add_marks([NewMark(self._revision, 0, "identity", dict.fromkeys(rest, (0, NO_EVENT)))])
+            self._tx.add_work([NewWorkItem(self._revision, 0, "identity", dict.fromkeys(rest, (0, NO_EVENT)))])
 
     def _note_receipts(self, rows: dict[bytes, TokenRow], evidence: Iterable[Evidence]) -> None:
         """First and last receipts of tokens, from the evidence that holds them."""

@@ -196,4 +196,4 @@ class Worker:
 
 def _has_work(beat: Beat, watermark_us: int) -> bool:
     due = beat.due_us is not None and beat.due_us <= watermark_us
-    return beat.marks or beat.refolds or beat.search or beat.building is not None or due
+    return beat.work or beat.refolds or beat.search or beat.building is not None or due

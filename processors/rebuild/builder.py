@@ -47,7 +47,7 @@ class LiveView(Protocol):
     def lowest_watermark(self) -> int: ...
 
     def decide(self, watermark_us: int) -> bool:
-        """Decide what is marked or due until there is none; True if there was any."""
+        """Decide what is queued or due until there is none; True if there was any."""
 
     def forget(self) -> None:
         """Take up again what is stored: another revision is live."""
@@ -131,7 +131,7 @@ class Builder:
         if fresh and revision.cause == "definition" and compiled.fold.layout_hash == live.compiled.fold.layout_hash:
             self._store.copy_states(live.compiled.revision.revision, revision.revision)
             progress = services.control.progress(revision.revision)
-        folder = folder_of(services, compiled, epochs_of(progress), live=False, marks=False)
+        folder = folder_of(services, compiled, epochs_of(progress), live=False, adds_work=False)
         decider = decider_of(services, compiled, silent=True)
         starts = [each.next_offset for each in progress]
         return _Building(compiled, folder, decider, starts, BulkFold(folder, starts))
@@ -147,7 +147,7 @@ class Builder:
                 )
                 return
             building.bulk.flush()
-            building.folder.marks = True  # from here on what changes is decided again
+            building.folder.adds_work = True  # from here on what changes is decided again
             building.decided_up_to = bytes(16)
         if any(behind):
             self._fold(building, behind, SLICE)
@@ -200,7 +200,7 @@ class Builder:
                 live.decide(watermark)
                 while True:
                     outcome = building.decider.run(watermark)
-                    if outcome.marks == outcome.profiles == 0:
+                    if outcome.items == outcome.profiles == 0:
                         break
                 plan = swap_plan(live.compiled, building.compiled, watermark)
                 try:

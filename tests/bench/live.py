@@ -163,7 +163,7 @@ class LivePath:
             folded = self._bench.cpu()
             while True:
                 outcome = self._decider.run(lowest)
-                if outcome.marks == outcome.profiles == 0:
+                if outcome.items == outcome.profiles == 0:
                     break
             self._bench.services.store.number_feed()
             decided = self._bench.cpu()

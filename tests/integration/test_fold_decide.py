@@ -224,7 +224,7 @@ def test_a_rebuild_that_flushes_often_says_the_same(world: World) -> None:
     start_rebuild(world.services.control, world.clock.now())
     compiled = Compiled.of(world.services.control.revision(2), "UTC", "USD")
     epochs = dict.fromkeys(range(4), 1)
-    bulk = BulkFold(folder_of(world.services, compiled, epochs, live=False, marks=False), [0, 0, 0, 0], held=5)
+    bulk = BulkFold(folder_of(world.services, compiled, epochs, live=False, adds_work=False), [0, 0, 0, 0], held=5)
     for partition, end in enumerate(live.next_offsets):
         for start in range(0, end, 9):
             stop = min(end, start + 9)
@@ -259,7 +259,7 @@ def test_what_cannot_be_folded_is_set_aside_and_stops_no_building_revision(world
     assert world.query("select count(*) from dead_letters") == [(1,)]
     start_rebuild(world.services.control, world.clock.now())
     compiled = Compiled.of(world.services.control.revision(2), "UTC", "USD")
-    folder = folder_of(world.services, compiled, dict.fromkeys(range(4), 1), live=False, marks=False)
+    folder = folder_of(world.services, compiled, dict.fromkeys(range(4), 1), live=False, adds_work=False)
     bulk = BulkFold(folder, [0, 0, 0, 0])
     for partition, end in enumerate(world.worker.next_offsets):
         bulk.add(Batch(partition, 0, end, world.services.log.read(partition, 0, end), 0))

@@ -17,7 +17,7 @@ from processors.live.worker import Worker
 from processors.rebuild.builder import Builder
 from projections.state import ORDER_CAP, State
 from schemas.record import Record, to_us
-from schemas.store import NO_EVENT, DecideTx, NewMark
+from schemas.store import NO_EVENT, DecideTx, NewWorkItem
 from tests.conftest import new_databases
 from tests.integration.test_fold_decide import World, new_world
 from tests.records import START, purchase, record, token
@@ -114,7 +114,7 @@ def _mark(world: World, kind: str, signatures: list[object]) -> None:
     if signatures:
         newest = {signature: (0, NO_EVENT) for signature in signatures if isinstance(signature, bytes)}
         with world.services.store.decide() as tx:
-            tx.add_marks([NewMark(1, 0, kind, newest)])
+            tx.add_work([NewWorkItem(1, 0, kind, newest)])
 
 
 def _restart(world: World) -> None:
@@ -131,7 +131,7 @@ class FewMarks(World):
 
 
 def _few(run: Callable[..., Outcome], watermark_us: int, **more: Any) -> Outcome:
-    return run(watermark_us, **more | {"marks": min(3, more["marks"])})
+    return run(watermark_us, **more | {"items": min(3, more["items"])})
 
 
 def prepare(world: World) -> None:

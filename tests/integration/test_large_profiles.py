@@ -21,7 +21,7 @@ from projections import state as st
 from projections.evaluate import TraitValue
 from schemas.figures import Kind
 from schemas.record import Record
-from schemas.store import NO_EVENT, NewMark
+from schemas.store import NO_EVENT, NewWorkItem
 from tests.conftest import new_databases
 from tests.integration.test_fold_decide import World, new_world
 from tests.integration.test_grown_profiles import FewMarks, LongWay, feed, made, steps_of
@@ -168,7 +168,7 @@ def as_of_before(world: World, change: Callable[[list[Any]], None]) -> None:
     world.query(f"update profiles_r1 set state = '\\x{fold.pack(state).hex()}' returning 1")
     world.query("delete from order_nodes_r1 returning 1")
     with world.services.store.decide() as tx:
-        tx.add_marks([NewMark(1, 0, "refold", {signature: (0, NO_EVENT)})])  # as the migrations do
+        tx.add_work([NewWorkItem(1, 0, "refold", {signature: (0, NO_EVENT)})])  # as the migrations do
     with postgres.Database(world.databases.main).transaction() as cursor:
         count_anew(cursor, 1)
     world.worker.forget()  # it starts anew

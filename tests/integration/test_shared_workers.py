@@ -166,7 +166,7 @@ def folded(world: World) -> Callable[[], bool]:
             return (
                 control.building() is None
                 and sum(each.next_offset for each in control.progress(live)) == ends
-                and control.open_marks(live) == 0
+                and control.open_work(live) == 0
             )
 
     return done
@@ -344,7 +344,7 @@ def interleaved(databases: Databases, seed: int) -> int:
 
 
 def _with_few_marks(run: Callable[..., Outcome], rng: Random, watermark_us: int, **more: Any) -> Outcome:
-    few = {"marks": 0} if more.get("marks") == 0 else {"marks": rng.choice([1, 2, 64])}
+    few = {"items": 0} if more.get("items") == 0 else {"items": rng.choice([1, 2, 64])}
     return run(watermark_us, **more | few)
 
 

@@ -192,7 +192,7 @@ class PostgresControl:
             row = cursor.fetchone()
             return int(row[0]) if row else 0
 
-    def marks_up_to(self, revision: int, last: int | None = None) -> tuple[int, int]:
+    def work_up_to(self, revision: int, last: int | None = None) -> tuple[int, int]:
         with self._database.reading() as cursor:
             cursor.execute(
                 "select count(*) filter (where %(last)s is null or id <= %(last)s), coalesce(max(id), 0)"
@@ -220,7 +220,7 @@ class PostgresControl:
         with self._database.reading() as cursor:
             return waiting(cursor)
 
-    def open_marks(self, revision: int, kind: str | None = None) -> int:
+    def open_work(self, revision: int, kind: str | None = None) -> int:
         with self._database.reading() as cursor:
             cursor.execute(
                 "select count(*) from marks where revision = %s and (%s::text is null or kind = %s)",
