@@ -46,7 +46,7 @@ class _State(NamedTuple):
     waits: frozenset[int] = frozenset()  # partitions that stand at a record that cannot be read yet
     refolds_wait: bool = False
 
-    def told(self, total: int) -> str:
+    def line(self, total: int) -> str:
         if self.building is not None:
             return f"building revision {self.building[0]:.0f}: {self.building[1]:.0%}"
         return f"applied {min(sum(self.folded), total):,} of {total:,}"
@@ -58,7 +58,7 @@ def settle(session: "Session", progress: Callable[[str], None]) -> list[Waiting]
     with closing(Database(session.dsn, "touchfold settle")) as database:
         found = waiting_now(database)
     for each in found:
-        progress(f"{each.told()}. Do: {each.remedy}")
+        progress(f"{each.line()}. Do: {each.remedy}")
     return found
 
 
@@ -106,7 +106,7 @@ def _work_here(session: "Session", progress: Callable[[str], None]) -> None:
 
         def work() -> None:
             while feeder.step():
-                progress(_look(database, 0).told(sum(log.ends())))
+                progress(_look(database, 0).line(sum(log.ends())))
 
         if session.adapters.kafka is None:
             work()
@@ -118,7 +118,7 @@ def _work_here(session: "Session", progress: Callable[[str], None]) -> None:
             tails.cut(ends, _look(database, 0).folded)
             return not tails.held
 
-        _until(database, _ALL, done, lambda seen: progress(seen.told(sum(ends))), lambda: None, tails)
+        _until(database, _ALL, done, lambda seen: progress(seen.line(sum(ends))), lambda: None, tails)
 
 
 def _await(session: "Session", progress: Callable[[str], None]) -> None:
@@ -138,7 +138,7 @@ def _await(session: "Session", progress: Callable[[str], None]) -> None:
             return all(at >= end or partition in state.waits for partition, (at, end) in places)
 
         check_room = partial(session.disk.check, WORKER)
-        state = _until(database, _ALL, folded, lambda seen: progress(seen.told(total)), check_room, tails)
+        state = _until(database, _ALL, folded, lambda seen: progress(seen.line(total)), check_room, tails)
         for _ in range(ROUNDS):
             if state.newest == 0:
                 return
@@ -171,7 +171,7 @@ def _until(
         if time.monotonic() - since > PATIENCE_S:
             held = () if tails is None else sorted(tails.held.items())
             waits = [open_transaction(partition, *place) for partition, place in held]
-            why = "; ".join(f"{each.told()}. Do: {each.remedy}" for each in waits)
+            why = "; ".join(f"{each.line()}. Do: {each.remedy}" for each in waits)
             raise StoreUnavailable(
                 f"nothing was applied for {PATIENCE_S:.0f} s: "
                 + (why or "look at the worker's lines in the log of touchfold up")

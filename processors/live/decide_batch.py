@@ -12,7 +12,7 @@ from hashlib import blake2b
 from typing import Any, Final, NamedTuple
 
 from processors.live.delta_cache import DeltaCache, Seen
-from processors.live.differences import NEVER_US, Cause, Differences, Told
+from processors.live.differences import NEVER_US, Cause, Differences, FeedView
 from processors.live.figure_changes import FigureChanges
 from processors.live.large_profiles import LargeProfiles, Part, summary_of
 from processors.live.resolve import Identity, Moves
@@ -71,8 +71,8 @@ class Decider:
     all_counted: bool = False  # of the revision's profiles, by the figures; once they are they stay so
 
     @cached_property
-    def told(self) -> Told:
-        return Told(self.fold, self.evaluator, self.time_zone)
+    def feed_view(self) -> FeedView:
+        return FeedView(self.fold, self.evaluator, self.time_zone)
 
     def run(self, watermark_us: int, *, items: int = 64, due: int = 2_000, lagging: bool = False) -> Outcome:
         """Decide what is queued or due at the lowest watermark, in one transaction; beside others, at least there."""
@@ -174,7 +174,7 @@ class Decider:
         grown, still, bought = self._grown_states(tx, wanted, before, watermark_us)
         states = grown | self._states(tx, causes.keys() - grown.keys(), wanted, before, watermark_us)
         direct = self.direct(states, self.evaluator.needs_direct) if self.evaluator.needs_direct else {}
-        differences = Differences(self.told, moves)
+        differences = Differences(self.feed_view, moves)
         changed = FigureChanges(self.fold, self.large.touched)
         rows: list[ProfileRow] = []
         gone = [profile_id for profile_id in before if profile_id not in states]
@@ -259,7 +259,7 @@ class Decider:
         deltas = self.deltas
         if deltas is None:
             return states, still, bought
-        told, pack = self.told.slots, self.fold.pack
+        slots, pack = self.feed_view.slots, self.fold.pack
         unpack, apply, prune, summed_up = self.fold.unpack, self.fold.apply, self.fold.prune, self.fold.summed_up
         today = self.fold.days.day(watermark_us)
         for profile_id, signatures in wanted.grown.items():
@@ -267,7 +267,7 @@ class Decider:
             if row is None or not deltas.knows(row):
                 continue
             state = unpack(row.state)
-            was = pack(list(told(state)))  # folding changes lists in place
+            was = pack(list(slots(state)))  # folding changes lists in place
             large = summed_up(state)
             if not large and self.fold.overflowed(state):
                 continue  # of a build that kept no tree: its entries are in the log alone
@@ -286,7 +286,7 @@ class Decider:
                 whole = self.fold.lay_off(state) is None
             if whole:
                 states[profile_id] = prune(state, watermark_us)
-                if pack(list(told(state))) == was:
+                if pack(list(slots(state))) == was:
                     still.add(profile_id)
         return states, still, bought
 
