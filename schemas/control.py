@@ -1,6 +1,6 @@
 """Rows and port of what steers the processors: revisions of the projections, their progress, the facts."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -39,31 +39,19 @@ class Progress(NamedTuple):
     watermark_us: int
 
 
-class Pulse(NamedTuple):
-    """Whether there is work, in one look."""
-
-    live: int  # the live revision
-    building: int | None
-    ends: Sequence[int]  # of the log, by partition
-    marks: bool  # any, of any revision
-    due_us: int | None  # the earliest timer of the revision asked for
-    search: bool = False  # whether profiles wait to be indexed
-    set_aside: int = 0  # records set aside by hand so far
-    figures: bool = False  # whether what was there before the figures waits to be counted
-
-
 class Beat(NamedTuple):
-    """What there is to do for any worker, in one look."""
+    """What there is to do beside the log, in one look. Of a revision that is live no more, `live` alone is true."""
 
     live: int
-    building: int | None
-    marks: bool  # to decide, of the live revision
-    refolds: bool
-    watermark_us: int  # the lowest of all partitions
-    due_us: int | None  # the earliest timer
-    search: bool
+    building: int | None = None
+    work: bool = False  # to decide, of the revision asked for
+    refolds: bool = False
+    watermark_us: int = 0  # the lowest of all partitions
+    search: bool = False  # whether profiles wait to be indexed
     waits: bool = False  # whether a partition waits at a record that cannot be read yet
-    figures: bool = False
+    set_aside: int = 0  # records set aside by hand so far
+    figures: bool = False  # whether what was there before the figures waits to be counted
+    due_us: int | None = None  # the earliest timer
 
 
 class Control(Protocol):
@@ -78,9 +66,6 @@ class Control(Protocol):
 
     def layout(self) -> Layout:
         """The newest layout that was noted; (0, 0) where none was."""
-
-    def pulse(self, revision: int) -> Pulse:
-        """One cheap query; `revision` may be retired already (then `due_us` is None)."""
 
     def progress(self, revision: int) -> list[Progress]:
         """By partition, ascending."""
@@ -101,7 +86,7 @@ class Control(Protocol):
         """Raise the watermarks of partitions that are still ours in these epochs."""
 
     def beat(self, revision: int) -> Beat:
-        """What a worker among others has to do beside its partitions."""
+        """One cheap statement; `revision` may be retired already."""
 
     def newest(self) -> Revision:
         """The newest revision being built, else the live one: what the next change of definitions starts from."""
@@ -131,8 +116,6 @@ class Control(Protocol):
     def drop_retired(self) -> None:
         """Drop the tables of retired revisions."""
 
-    def save_watermarks(self, revision: int, watermarks: Sequence[int]) -> None: ...
-
     def note_wait(self, reader: str, wait: Wait, at: datetime) -> None:
         """A partition of a reader waits at a record; `at` counts where it did not wait there already."""
 
@@ -142,10 +125,10 @@ class Control(Protocol):
     def waiting(self) -> list[Waiting]:
         """What waits now; a worker's, where the live revision stands there."""
 
-    def open_marks(self, revision: int, kind: str | None = None) -> int: ...
+    def open_work(self, revision: int, kind: str | None = None) -> int: ...
 
     def open_refolds(self, revision: int) -> int:
         """How many signatures wait to be made again from the log."""
 
-    def marks_up_to(self, revision: int, last: int | None = None) -> tuple[int, int]:
-        """How many marks with an id up to `last` are open (None: all), and the highest id there is."""
+    def work_up_to(self, revision: int, last: int | None = None) -> tuple[int, int]:
+        """How many work items with an id up to `last` are open (None: all), and the highest id there is."""

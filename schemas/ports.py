@@ -35,7 +35,7 @@ class EventLog(Protocol):
         """Place and store; durable when it returns the (partition, offset) of each, in order.
 
         A repeat is a second record. Raises StoreUnavailable: none, some or all of the batch is in the log, now or
-        (Kafka) within the acknowledgement's deadline. Callers repeat; the register drops the second copy.
+        (Kafka) within the acknowledgement's deadline. Callers repeat; the dedup index drops the second copy.
         """
 
     def read(self, partition: int, start: int, limit: int) -> list[Stored]:

@@ -81,7 +81,7 @@ class PartOf(NamedTuple):
 
 
 class RegisteredEvent(NamedTuple):
-    """The register row of an event, with the owner of its signature."""
+    """The dedup index's row of an event, with the owner of its signature."""
 
     event_key: bytes
     verdict: int

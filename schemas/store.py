@@ -13,13 +13,13 @@ from schemas.dead_letters import DeadLetter
 from schemas.figures import Cells, FigureTx, KeeperTx
 
 NO_EVENT: Final = bytes(16)
-"""Stands where a mark has no event that caused it."""
+"""Stands where a work item has no event that caused it."""
 
 NO_RECEIPT: Final = (2**63 - 1, b"\xff" * 16, -(2**63), bytes(16))
-"""First and last receipt (instant, event) of a token that no settled evidence holds yet."""
+"""First and last receipt (instant, event) of a token that no resolved evidence holds yet."""
 
 SHARDS: Final = 8
-"""Shards of DECIDE; a mark goes to one by its route token. Where several workers fold, a partition is a shard."""
+"""Shards of DECIDE; a work item goes to one by its route token. Where several workers fold, a partition is a shard."""
 
 
 class Verdict(IntEnum):
@@ -32,7 +32,7 @@ class Verdict(IntEnum):
     ERASED = 4
 
 
-class RegisterRow(NamedTuple):
+class DedupRow(NamedTuple):
     """The copy of an event that counts, or none (verdict quarantined, erased)."""
 
     event_key: bytes
@@ -85,7 +85,7 @@ class TokenRow(NamedTuple):
     profile_id: bytes | None
 
 
-class Mark(NamedTuple):
+class WorkItem(NamedTuple):
     """Signatures to decide again, with the newest event of each by stamp (NO_EVENT where none caused it)."""
 
     id: int
@@ -95,7 +95,7 @@ class Mark(NamedTuple):
     newest_events: Sequence[bytes]
 
 
-class NewMark(NamedTuple):
+class NewWorkItem(NamedTuple):
     revision: int
     shard: int
     kind: str
@@ -178,10 +178,10 @@ class FoldTx(FigureTx, Protocol):
     def hold_progress(self, revision: int) -> None:
         """Until commit no other transaction folds for this revision, in any partition."""
 
-    def register(self, rows: Sequence[RegisterRow]) -> list[RegisterRow]:
+    def deduplicate(self, rows: Sequence[DedupRow]) -> list[DedupRow]:
         """Insert rows whose event key is new (ascending); returns the present rows of the other keys."""
 
-    def replace_register(self, rows: Sequence[RegisterRow]) -> None: ...
+    def replace_dedup(self, rows: Sequence[DedupRow]) -> None: ...
 
     def not_applied(self, rows: Sequence[NotApplied]) -> None: ...
 
@@ -206,7 +206,7 @@ class FoldTx(FigureTx, Protocol):
     def save_states(self, revision: int, states: Mapping[tuple[int, bytes], bytes]) -> None: ...
 
     def take_refolds(self, revision: int, limit: int) -> list[bytes]:
-        """Signatures whose states must be made anew from the log, of so many marks; these go with this transaction."""
+        """Signatures whose states must be made anew from the log, of so many work items; these go at the commit."""
 
     def count_applied(self, signatures: Iterable[bytes]) -> dict[bytes, int]:
         """How many applied events each signature has, of those that have any."""
@@ -222,11 +222,11 @@ class FoldTx(FigureTx, Protocol):
     def withdraw(self, revision: int, receipts: Mapping[bytes, tuple[int, bytes] | None]) -> list[bytes]:
         """Evidence whose first receipt is later than was stored, or that no event gives any more (None: nobody's).
 
-        Returns the signatures that identity must settle anew; token rows start from nothing. Everybody who folds for
+        Returns the signatures that identity must resolve anew; token rows start from nothing. Everybody who folds for
         the revision must claim again, for what he knows of evidence is not true any more.
         """
 
-    def add_marks(self, marks: Sequence[NewMark]) -> list[int]:
+    def add_work(self, items: Sequence[NewWorkItem]) -> list[int]:
         """Their ids, ascending."""
 
     def building(self) -> list[int]:
@@ -242,15 +242,15 @@ class DecideTx(KeeperTx, Protocol):
         """Until commit this revision is the live one; its lowest watermark. Raises ProgressConflict when it is not."""
 
     def hold_shards(self, revision: int, own: Collection[int], others: int) -> list[int]:
-        """Have until commit those of our own shards that have marks, and at most `others` more that nobody has."""
+        """Have until commit those of our own shards that have work items, and at most `others` more that nobody has."""
 
-    def take_marks(self, revision: int, limit: int, shards: Collection[int] | None = None) -> list[Mark]:
-        """Take away the oldest marks but refolds, those another worker takes passed over; a rollback brings them back.
+    def take_work(self, revision: int, limit: int, shards: Collection[int] | None = None) -> list[WorkItem]:
+        """Take away the oldest but refolds, passing over what another worker takes; a rollback brings them back.
 
         Of these shards alone, where given.
         """
 
-    def add_marks(self, marks: Sequence[NewMark]) -> list[int]:
+    def add_work(self, items: Sequence[NewWorkItem]) -> list[int]:
         """Their ids, ascending."""
 
     def due(self, revision: int, until_us: int, limit: int, *, shared: bool = False) -> list[bytes]:
@@ -316,7 +316,7 @@ class DecideTx(KeeperTx, Protocol):
         """What was laid off from these signatures' states after the ids by partition, and all of the `joined` ones."""
 
     def awaiting_refold(self, revision: int, signatures: Iterable[bytes]) -> set[bytes]:
-        """Those of these signatures whose states a mark asks to make again: of them not all may have been laid off."""
+        """Those of these signatures whose states are to be made again: of them not all may have been laid off."""
 
     def order_nodes(
         self, revision: int, profile_id: bytes, nodes: Collection[int], leaves: Collection[int]
@@ -395,7 +395,7 @@ class Rebuilding(Protocol):
         """Until every FOLD that runs now has ended: those that begin later know of a revision that was there before."""
 
     def copy_states(self, old: int, new: int) -> None:
-        """Take the live revision's states, refold marks and progress over: right when both fold alike."""
+        """Take the live revision's states, refold items and progress over: right when both fold alike."""
 
     def lead(self) -> bool:
         """Whether it is us who build; the first who asks does, until it resigns or its connection ends."""
@@ -407,14 +407,14 @@ class Rebuilding(Protocol):
         """Nobody folds for the live revision meanwhile: all have stopped at a batch boundary."""
 
     def swap(self, plan: SwapPlan) -> int:
-        """Make the new revision live if both have folded the same and nothing is marked; returns changes emitted.
+        """Make the new revision live if both have folded the same and nothing is queued; returns changes emitted.
 
         Raises ProgressConflict otherwise. Versions and `since` of what stays are kept; new members' is NULL.
         """
 
 
 class Snapshot(Protocol):
-    """One consistent view of the live revision at a batch boundary, marks drained (design C9).
+    """One consistent view of the live revision at a batch boundary, work items drained (design C9).
 
     Rows come in ascending order of their key, and again each time they are asked for; one reader at a time.
     """

@@ -55,8 +55,8 @@ class Waiting(NamedTuple):
             return f"{mend}: the workers have applied this record"
         return f"{mend}, or: touchfold record set-aside {self.wait.partition} {self.wait.offset}"
 
-    def told(self) -> str:
-        """One line for people."""
+    def line(self) -> str:
+        """For people."""
         wait = self.wait
         return f"partition {wait.partition} waits at offset {wait.offset} ({self.reader}): {wait.reason}"
 

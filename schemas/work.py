@@ -1,4 +1,4 @@
-"""What drives a worker on Kafka and what the worker does for it: the line between a runner and the processors."""
+"""What drives a worker and what the worker does for it: the line between a runner or a feeder and the processors."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple, Protocol
@@ -12,6 +12,7 @@ class Fetched(NamedTuple):
     `start`: the offset that `claim` or the last `apply` said comes next, at or before the first record's.
     `end`: the offset after the last record.
     `caught_up_us`: when nothing more was there, the instant before the fetch that said so was sent; else None.
+    Without records, and `end` at `start`, it says only that.
     """
 
     partition: int
@@ -22,7 +23,7 @@ class Fetched(NamedTuple):
 
 
 class PartitionWork(Protocol):
-    """What the processors do with the partitions a runner was assigned. One call at a time, from any one thread.
+    """What the processors do with the partitions that are theirs. One call at a time, from any one thread.
 
     Every call may raise a TouchfoldError: RETRY (an outage: nothing is kept; try the same again, without an end),
     STOP (end the process with its message).
@@ -44,8 +45,8 @@ class PartitionWork(Protocol):
         kept: claim again), and any other exception when a record cannot be folded (nothing is kept).
         """
 
-    def salvage(self, batch: Fetched) -> Mapping[int, int]:
-        """Fold a batch that failed again and again record by record; those that cannot be become dead letters.
+    def isolate(self, batch: Fetched) -> Mapping[int, int]:
+        """Fold what it can of a batch that failed again and again; records that cannot be folded become dead letters.
 
         Returns what `apply` does.
         """
@@ -54,7 +55,7 @@ class PartitionWork(Protocol):
         """`excuse` is called again and again while one piece of work takes long and goes on."""
 
     def idle(self, caught_up: Mapping[int, int]) -> bool:
-        """Timers, marks of other workers, building revisions; a slice of it. True if there was work.
+        """Timers, what other workers leave, building revisions; a slice of it. True if there was work.
 
         `caught_up`: of the owned partitions that have nothing more, when that was known (microseconds, as in Fetched).
         """

@@ -23,9 +23,11 @@ from infra.adapters.postgres.store import PostgresStore
 from infra.adapters.vault.vault import PostgresVault
 from infra.app.reading import Reading, make_reading
 from processors.live.dead_letters import letter_maker
+from processors.live.feeder import LogFeeder
 from processors.live.figure_keeper import FigureKeeper
 from processors.live.search_index import SearchIndexer
-from processors.live.worker import Services, Worker
+from processors.live.services import Services
+from processors.live.worker import Worker
 from processors.rebuild.builder import Builder, segment_hashes
 from projections.definitions.files import load_pack, parse_documents
 from projections.fold.state import ORDER_CAP
@@ -57,10 +59,13 @@ class ReadingWorld:
     clock: HandClock
     vault: PostgresVault
     services: Services
-    worker: Worker
+    feeder: LogFeeder
     reading: Reading
-    in_kafka: bool = False
     numbers: Iterator[int] = field(default_factory=count)
+
+    @property
+    def worker(self) -> Worker:
+        return self.feeder.worker
 
     def send(
         self,
@@ -117,9 +122,15 @@ class ReadingWorld:
         return ref(self.vault.tokens([(kind, value)])[0], kind)
 
     def settle(self) -> None:
-        while (self.in_kafka and self.worker.live.step()) or self.worker.step():  # alone it looks at log_head
+        while self.feeder.step():
             pass
         self.services.store.number_feed()
+
+    def settle_without_index(self) -> None:
+        """The worker leaves the search index alone."""
+        index, self.worker.upkeep.index = self.worker.upkeep.index, None
+        self.settle()
+        self.worker.upkeep.index = index
 
     def execute(self, sql: str, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
         database = Database(self.databases.main)
@@ -180,7 +191,7 @@ def reading_world(
     worker = Worker(services, Builder(services, rebuild), index, figures)
     reading = make_reading(databases.main, vault, vault, clock, PHONES, new_log, remote=remote or kafka is not None)
     try:
-        yield ReadingWorld(databases, clock, vault, services, worker, reading, kafka is not None)
+        yield ReadingWorld(databases, clock, vault, services, LogFeeder(worker), reading)
     finally:
         reading.close()
         for each in (store, control, rebuild, search, erased, vault, logs):

@@ -69,7 +69,7 @@ def records(waits: "Sequence[Waiting]") -> Finding:
     if not waits:
         return Finding("records", True, "no partition waits at one that cannot be read yet")
     detail = "; ".join(
-        each.told() + (f" (since {each.since:%Y-%m-%d %H:%M:%S})" if each.since is not None else "") for each in waits
+        each.line() + (f" (since {each.since:%Y-%m-%d %H:%M:%S})" if each.since is not None else "") for each in waits
     )
     return Finding("records", False, detail, "; ".join(dict.fromkeys(each.remedy for each in waits)))
 

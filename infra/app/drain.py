@@ -19,12 +19,12 @@ from schemas.waits import Waiting, open_transaction
 
 if TYPE_CHECKING:
     from infra.app.session import Session
-    from processors.live.worker import Build, Services
+    from processors.live.feeder import LogFeeder
 
 LOOK_S: Final = 0.03
 PATIENCE_S: Final = 120.0  # without any advance: the worker is not there or cannot go on
 FULL_S: Final = 2.0  # without any advance on a full disk: the worker stands, and says so
-ROUNDS: Final = 3  # a decision may leave marks (a new hub unlinks others); these are waited for too
+ROUNDS: Final = 3  # a decision may leave work items (a new shared identifier unlinks others); these are waited for too
 _ALL: Final = 2**62
 
 
@@ -43,38 +43,31 @@ def drain(session: "Session", progress: Callable[[str], None] = quiet) -> list[W
     with closing(Database(session.dsn, "touchfold drain")) as database:
         found = waiting_now(database)
     for each in found:
-        progress(f"{each.told()}. Do: {each.remedy}")
+        progress(f"{each.line()}. Do: {each.remedy}")
     return found
 
 
 def _drain(session: "Session", progress: Callable[[str], None]) -> None:
     if session.joined or (session.adapters.kafka is not None and _a_worker_lives(session)):
         _await(session, progress)
-        return
-    if session.adapters.kafka is not None:
+    else:
         _work_here(session, progress)
-        return
-    from infra.app.worker import worker_of  # noqa: PLC0415  # 0.5 s that a joined session need not wait
-
-    worker = worker_of(session)
-    log = log_of(session)
-    vault_of(session).hold_lease()  # else every key is read again
-    with (
-        closing(Database(session.dsn, "touchfold drain", Lane.WORK)) as database,
-        _ending(worker.build, worker.live.services),
-    ):
-        while worker.step():
-            progress(look(database, 0).told(sum(log.ends())))
 
 
 @contextmanager
-def _ending(builder: "Build", services: "Services") -> Iterator[None]:
+def _feeder(session: "Session") -> "Iterator[LogFeeder]":
     """The next to work in this process is another worker: this one leaves no lock and no connection of its own."""
+    from infra.app.worker import worker_of  # noqa: PLC0415  # 0.5 s that a joined session need not wait
+    from processors.live.feeder import LogFeeder  # noqa: PLC0415  # the same
+
+    vault_of(session).hold_lease()  # else every key is read again
+    feeder = LogFeeder(worker_of(session))
     try:
-        yield
+        yield feeder
+        feeder.release()
     finally:
-        builder.resign()
-        services.store.close()
+        feeder.worker.upkeep.builder.resign()
+        feeder.worker.services.store.close()
 
 
 def _a_worker_lives(session: "Session") -> bool:
@@ -86,30 +79,29 @@ def _a_worker_lives(session: "Session") -> bool:
 
 
 def _work_here(session: "Session", progress: Callable[[str], None]) -> None:
-    """As the only worker of a cluster: every partition of the topic is ours until all is applied and decided."""
-    from infra.app.worker import shared_worker_of  # noqa: PLC0415
-    from processors.live.shared_worker import work_off  # noqa: PLC0415
+    """As the only worker: every partition is ours until all is applied and decided."""
+    with closing(Database(session.dsn, "touchfold drain", Lane.WORK)) as database, _feeder(session) as feeder:
+        log = feeder.worker.services.log
 
-    vault_of(session).hold_lease()
-    worker = shared_worker_of(session)
-    log = worker.services.log
-    ends, tails = accepted_ends(log), Tails(log)
-    with (
-        closing(Database(session.dsn, "touchfold drain", Lane.WORK)) as database,
-        _ending(worker.builder, worker.services),
-    ):
+        def work() -> None:
+            while feeder.step():
+                progress(look(database, 0).line(sum(log.ends())))
 
-        def done(state: Applied) -> bool:
-            work_off(worker, lambda: progress(look(database, 0).told(sum(log.ends()))))
-            folded = look(database, 0).folded
-            tails.cut(ends, folded)
+        if session.adapters.kafka is None:
+            work()
+            return
+        ends, tails = accepted_ends(log), Tails(log)
+
+        def done(_state: Applied) -> bool:
+            work()
+            tails.cut(ends, look(database, 0).folded)
             return not tails.held
 
-        _until(database, _ALL, done, lambda seen: progress(seen.told(sum(ends))), lambda: None, tails)
+        _until(database, _ALL, done, lambda seen: progress(seen.line(sum(ends))), lambda: None, tails)
 
 
 def _await(session: "Session", progress: Callable[[str], None]) -> None:
-    """Positions first, then the marks they left: one statement sees both as of one instant."""
+    """Positions first, then the work items they left: one statement sees both as of one instant."""
     with closing(Database(session.dsn, "touchfold drain", Lane.WORK)) as database:
         log = log_of(session)
         ends = accepted_ends(log)
@@ -125,7 +117,7 @@ def _await(session: "Session", progress: Callable[[str], None]) -> None:
             return all(at >= end or partition in state.waits for partition, (at, end) in places)
 
         check_room = partial(session.disk.check, WORKER)
-        state = _until(database, _ALL, folded, lambda seen: progress(seen.told(total)), check_room, tails)
+        state = _until(database, _ALL, folded, lambda seen: progress(seen.line(total)), check_room, tails)
         for _ in range(ROUNDS):
             if state.newest == 0:
                 return
@@ -158,7 +150,7 @@ def _until(
         if time.monotonic() - since > PATIENCE_S:
             held = () if tails is None else sorted(tails.held.items())
             waits = [open_transaction(partition, *place) for partition, place in held]
-            why = "; ".join(f"{each.told()}. Do: {each.remedy}" for each in waits)
+            why = "; ".join(f"{each.line()}. Do: {each.remedy}" for each in waits)
             raise StoreUnavailable(
                 f"nothing was applied for {PATIENCE_S:.0f} s: "
                 + (why or "look at the worker's lines in the log of touchfold up")

@@ -2,7 +2,7 @@
 
 What is done stands in one file: a JSON line for each person, by the number of their line in the list that was given.
 The file names nobody, and nothing in it stands beside a token anywhere: who has the list finds in it what was done,
-who has the folder finds nobody. People are worked off in the order of their tokens, which is nobody's (decision 0027).
+who has the folder finds nobody. It is drained in the order of their tokens, which is nobody's (decision 0027).
 """
 
 import contextlib

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 from infra.adapters.postgres.records import PostgresRecords
 from infra.app.databases import database_of
 from infra.app.worker import services_of
+from processors.live.compiled import Compiled, folder_of
 from processors.live.dead_letters import letter_key
 from processors.live.late_fold import fold_late
-from processors.live.worker import Compiled, Services, folder_of
+from processors.live.services import Services
 from schemas.errors import KeyMissing, ReaderTooOld, RecordUnreadable, SealBroken
 from schemas.record import CURRENT, Reader
 

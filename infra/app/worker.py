@@ -19,8 +19,8 @@ from infra.app.vault import vault_of
 from processors.live.dead_letters import letter_maker
 from processors.live.figure_keeper import FigureKeeper
 from processors.live.search_index import SearchIndexer
-from processors.live.shared_worker import SharedWorker
-from processors.live.worker import BATCH, Services, Worker
+from processors.live.services import BATCH, Services
+from processors.live.worker import Worker
 from processors.rebuild.builder import Builder
 from schemas.errors import ServiceFailed
 
@@ -63,27 +63,24 @@ def _builder_of(session: Session, services: Services) -> Builder:
     return Builder(services, PostgresRebuild(session.dsn), has_room)
 
 
-def worker_of(session: Session) -> Worker:
-    """A worker with its builder of revisions."""
-    services = services_of(session)
-    vault = vault_of(session)
-    index = SearchIndexer(PostgresSearch(session.dsn), vault, vault, services.log)
-    return Worker(services, _builder_of(session, services), index, FigureKeeper(services))
+def worker_of(session: Session, member: str | None = None) -> Worker:
+    """A worker with its builder of revisions: among others where the log is Kafka, else alone.
 
-
-def shared_worker_of(session: Session, member: str | None = None) -> SharedWorker:
-    """A worker among others on the session's PostgreSQL. `member`: its name in the group, which it alone may have."""
-    services = services_of(session, shared=True)
-    vault = vault_of(session)
-    index = SearchIndexer(PostgresSearch(session.dsn), vault, vault, services.log)
-    owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
-    builder = _builder_of(session, services)
-    figures = FigureKeeper(services)
-    if member is None:
-        return SharedWorker(services, builder, index, owner, figures)
-    store = services.store
+    `member`: its name in the group, which it alone may have.
+    """
+    shared = session.adapters.kafka is not None
+    services = services_of(session, shared=shared)
+    vault, store = vault_of(session), services.store
     assert isinstance(store, PostgresStore), "services_of makes it"
-    return SharedWorker(services, builder, index, owner, figures, partial(check_name, store, member))
+    return Worker(
+        services,
+        _builder_of(session, services),
+        SearchIndexer(PostgresSearch(session.dsn), vault, vault, services.log),
+        FigureKeeper(services),
+        owner=f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}",
+        shared=shared,
+        check_in=(lambda: None) if member is None else partial(check_name, store, member),
+    )
 
 
 def check_name(store: PostgresStore, member: str) -> None:

@@ -60,8 +60,8 @@ def _await_refold(control: "PostgresControl", revision: int, total: int) -> None
             bar.update(task, completed=max(0, total - left))
             time.sleep(0.05)
         bar.update(task, completed=total)
-        _, last = control.marks_up_to(revision)
-        while control.marks_up_to(revision, last)[0]:
+        _, last = control.work_up_to(revision)
+        while control.work_up_to(revision, last)[0]:
             time.sleep(0.05)
 
 
@@ -81,7 +81,7 @@ def refold(
     from infra.app.identifiers import token_of
     from infra.app.vault import vault_of
     from schemas.errors import NotFound
-    from schemas.store import NO_EVENT, NewMark
+    from schemas.store import NO_EVENT, NewWorkItem
 
     with session(data) as here:
         token = token_of(identifier, here.region, vault_of(here))
@@ -93,7 +93,7 @@ def refold(
             signatures = [signature for _, signature in owned]
             if not signatures:
                 raise NotFound(f"no profile has the identifier {identifier.split(':', 1)[0]}:…")
-            tx.add_marks([NewMark(revision, 0, "refold", dict.fromkeys(signatures, (0, NO_EVENT)))])
+            tx.add_work([NewWorkItem(revision, 0, "refold", dict.fromkeys(signatures, (0, NO_EVENT)))])
         if here.joined:
             _await_refold(PostgresControl(here.dsn), revision, len(signatures))
         else:

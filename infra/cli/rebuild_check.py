@@ -47,7 +47,7 @@ def _compare(here: "Session") -> "Verdict":
     from infra.adapters.postgres.rebuild import PostgresRebuild
     from infra.app.drain import drain
     from infra.app.worker import services_of
-    from processors.live.worker import Compiled
+    from processors.live.compiled import Compiled
     from processors.rebuild.check import check
     from processors.rebuild.external_sort import Scratch
 

@@ -1,8 +1,8 @@
 """Files to the log, through the door's own acceptance: batches of mapped rows, each durable before the next begins.
 
-Nothing is counted twice: an event's key is a function of the file, keys that the register has are left out, and
+Nothing is counted twice: an event's key is a function of the file, keys that the dedup index has are left out, and
 FOLD applies a key once. So an import that was stopped is finished by running it again. Its caller lets the worker
-apply what is in the log before (the register is written by FOLD alone) and after.
+apply what is in the log before (the dedup index is written by FOLD alone) and after.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

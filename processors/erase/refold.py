@@ -7,47 +7,47 @@ from typing import Final
 from processors.live.applied import Applied, not_folded
 from processors.live.fold_batch import Folder, save_states
 from projections.fold.state import State
-from schemas.store import NO_EVENT, NO_RECEIPT, SHARDS, DecideTx, FoldTx, NewMark
+from schemas.store import NO_EVENT, NO_RECEIPT, SHARDS, DecideTx, FoldTx, NewWorkItem
 
 CHUNK: Final = 5_000  # records fetched at a time
-MARKS: Final = 64  # looked at in one transaction
+ITEMS: Final = 64  # looked at in one transaction
 SIGNATURES: Final = 1_000  # made again in one transaction
 RECORDS: Final = 20_000  # of these signatures together, half a second; a single one may have more
 _NO_RECEIPT: Final = NO_RECEIPT[:2]  # later than every receipt
 
 
-def refold_marked(folder: Folder) -> int:
-    """Make some of the states anew that marks ask for, and mark their profiles; returns how many signatures.
+def refold_some(folder: Folder) -> int:
+    """Make some of the states anew that work items ask for, and queue their profiles; returns how many signatures.
 
-    Of a revision that has folded all that is registered: the live one, or one that is about to take its place. One
-    bounded transaction: what is left of its marks is marked again, so a crash loses nothing.
+    Of a revision that has folded all that is in the dedup index: the live one, or one that is about to take its place.
+    One bounded transaction: what is left of its work items is queued again, so a crash loses nothing.
     """
     with folder.store.fold() as tx:
         tx.hold_erasures(live=folder.live)
-        marked = tx.take_refolds(folder.revision, MARKS)
-        if not marked:
+        queued = tx.take_refolds(folder.revision, ITEMS)
+        if not queued:
             return 0
-        now, later = _slice(tx, marked)
-        tx.add_marks([NewMark(folder.revision, 0, "refold", dict.fromkeys(later, (0, NO_EVENT)))] if later else [])
+        now, later = _slice(tx, queued)
+        tx.add_work([NewWorkItem(folder.revision, 0, "refold", dict.fromkeys(later, (0, NO_EVENT)))] if later else [])
         tx.hold_progress(folder.revision)  # whoever folds for their partitions waits, and finds what is made here
         _refold(folder, tx, now)
     return len(now)
 
 
 def refold_all(folder: Folder) -> int:
-    """`refold_marked` until no mark is left; returns how many signatures."""
+    """`refold_some` until no work item is left; returns how many signatures."""
     total = 0
-    while count := refold_marked(folder):
+    while count := refold_some(folder):
         total += count
     return total
 
 
-def _slice(tx: FoldTx, marked: Sequence[bytes]) -> tuple[Sequence[bytes], Sequence[bytes]]:
+def _slice(tx: FoldTx, queued: Sequence[bytes]) -> tuple[Sequence[bytes], Sequence[bytes]]:
     """The signatures of one transaction, at least one, and the rest."""
-    counts = tx.count_applied(marked[:SIGNATURES])
-    sums = accumulate(counts.get(signature, 0) for signature in marked[:SIGNATURES])
+    counts = tx.count_applied(queued[:SIGNATURES])
+    sums = accumulate(counts.get(signature, 0) for signature in queued[:SIGNATURES])
     size = max(1, sum(1 for _ in takewhile(lambda total: total <= RECORDS, sums)))
-    return marked[:size], marked[size:]
+    return queued[:size], queued[size:]
 
 
 def _refold(folder: Folder, tx: FoldTx, signatures: Sequence[bytes]) -> None:
@@ -66,11 +66,11 @@ def _refold(folder: Folder, tx: FoldTx, signatures: Sequence[bytes]) -> None:
     later = {s: first.get(s) for s, receipt in known.items() if receipt < first.get(s, _NO_RECEIPT)}
     if later:
         anew = tx.withdraw(folder.revision, later)
-        tx.add_marks([NewMark(folder.revision, 0, "identity", dict.fromkeys(anew, (0, NO_EVENT)))])
-    marks: dict[int, dict[bytes, tuple[int, bytes]]] = {}
+        tx.add_work([NewWorkItem(folder.revision, 0, "identity", dict.fromkeys(anew, (0, NO_EVENT)))])
+    items: dict[int, dict[bytes, tuple[int, bytes]]] = {}
     for signature in signatures:
-        marks.setdefault(signature[0] % SHARDS, {})[signature] = (0, NO_EVENT)
-    tx.add_marks([NewMark(folder.revision, shard, "decide", newest) for shard, newest in marks.items()])
+        items.setdefault(signature[0] % SHARDS, {})[signature] = (0, NO_EVENT)
+    tx.add_work([NewWorkItem(folder.revision, shard, "decide", newest) for shard, newest in items.items()])
 
 
 def _apply(folder: Folder, chunk: Sequence[Applied], states: dict[tuple[int, bytes], State]) -> None:

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from processors.live.compiled import Compiled
 from processors.live.personal_traits import open_direct
-from processors.live.worker import Compiled
 from schemas.identity_rules import DEFAULT_RULES, IdentityRules
 from schemas.ports import EventLog, OpenIdentifier, Sealer, Vault
 from schemas.reads import ChangeRow, ProfileRead

@@ -12,7 +12,7 @@ from uuid import UUID
 
 import msgspec
 
-from processors.live.worker import Compiled
+from processors.live.compiled import Compiled
 from schemas.answers import computed, iso, sent
 from schemas.changes import change_body
 from schemas.errors import ProgressConflict, RevisionReplaced, StoreUnavailable

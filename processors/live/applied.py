@@ -7,7 +7,7 @@ from typing import NamedTuple
 from projections.fold.event import FoldEvent
 from schemas.errors import FoldFailed
 from schemas.record import Stored
-from schemas.store import RegisterRow, Verdict
+from schemas.store import DedupRow, Verdict
 
 
 class Batch(NamedTuple):
@@ -58,10 +58,10 @@ def newest_of(events: Sequence[Applied]) -> tuple[int, bytes]:
     return max((each.occurred_us, each.key) for each in events)
 
 
-def register_row(each: Applied, gone: set[bytes]) -> RegisterRow:
+def dedup_row(each: Applied, gone: set[bytes]) -> DedupRow:
     erased = bool(gone) and bytes.fromhex(each.event.route_key) in gone
     verdict = Verdict.ERASED if erased else Verdict.APPLIED
-    return RegisterRow(each.key, each.digest, each.partition, each.offset, each.signature, verdict)
+    return DedupRow(each.key, each.digest, each.partition, each.offset, each.signature, verdict)
 
 
 def not_folded(each: Applied, err: Exception) -> FoldFailed:

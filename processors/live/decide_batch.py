@@ -1,4 +1,4 @@
-"""DECIDE: one transaction takes marks and due profiles, resolves identity, sums states and decides (design C7).
+"""DECIDE: one transaction takes work items and due profiles, resolves identity, sums states and decides (design C7).
 
 A profile's state is made anew from its signatures' states each time, so a merge, a split and a late event are
 the same work. What differs from the last committed decision goes to the change feed.
@@ -11,8 +11,8 @@ from functools import cached_property
 from hashlib import blake2b
 from typing import Any, Final, NamedTuple
 
-from processors.live.delta_cache import Fresh, Seen
-from processors.live.differences import NEVER_US, Cause, Differences, Told
+from processors.live.delta_cache import DeltaCache, Seen
+from processors.live.differences import NEVER_US, Cause, Differences, FeedView
 from processors.live.figure_changes import FigureChanges
 from processors.live.large_profiles import LargeProfiles, Part, summary_of
 from processors.live.resolve import Identity, Moves
@@ -20,7 +20,7 @@ from projections.decide.evaluator import Decision, Evaluator
 from projections.fold.fold import Fold
 from projections.fold.state import EVENT_COUNT, FIRST, LAST, State
 from projections.orders.orders import order_slots, summed_up
-from schemas.store import NO_EVENT, SHARDS, Change, DecideTx, Mark, NewMark, ProfileRow, ProjectionStore
+from schemas.store import NO_EVENT, SHARDS, Change, DecideTx, NewWorkItem, ProfileRow, ProjectionStore, WorkItem
 from schemas.touchpoints import ORDER_TYPES
 
 ACTS_US: Final = 600_000_000  # who was seen within ten minutes before the decision acts now, and is searched for
@@ -32,14 +32,14 @@ DirectTraits = Callable[[Mapping[bytes, State], frozenset[str]], dict[bytes, dic
 class Outcome(NamedTuple):
     """What one run of DECIDE did. `more`: there may be more, so look again."""
 
-    marks: int
+    items: int
     profiles: int
     changes: int
     more: bool
 
     @property
     def some(self) -> bool:
-        return self.marks > 0 or self.profiles > 0 or self.more
+        return self.items > 0 or self.profiles > 0 or self.more
 
 
 class Sharing(NamedTuple):
@@ -53,7 +53,7 @@ class Sharing(NamedTuple):
 class Decider:
     """Decides for one revision. A silent one (a building revision) writes no feed and no identity.
 
-    `sharing`: other workers decide for the same revision. Then a profile that another one has is left to a mark of
+    `sharing`: other workers decide for the same revision. Then a profile that another one has is left to a work item of
     its own instead of being waited for: two workers on the same customers would go at one's pace.
     """
 
@@ -66,23 +66,23 @@ class Decider:
     revision: int
     time_zone: str
     silent: bool = False
-    fresh: Fresh | None = None
+    deltas: DeltaCache | None = None
     sharing: Sharing | None = None
     all_counted: bool = False  # of the revision's profiles, by the figures; once they are they stay so
 
     @cached_property
-    def told(self) -> Told:
-        return Told(self.fold, self.evaluator, self.time_zone)
+    def feed_view(self) -> FeedView:
+        return FeedView(self.fold, self.evaluator, self.time_zone)
 
-    def run(self, watermark_us: int, *, marks: int = 64, due: int = 2_000, lagging: bool = False) -> Outcome:
-        """Decide what is marked or due at the lowest watermark, in one transaction; beside others, at least there."""
+    def run(self, watermark_us: int, *, items: int = 64, due: int = 2_000, lagging: bool = False) -> Outcome:
+        """Decide what is queued or due at the lowest watermark, in one transaction; beside others, at least there."""
         try:
             with self.store.decide() as tx:
                 if self.sharing is not None:
                     watermark_us = max(watermark_us, tx.join(self.revision))
-                taken = self._take(tx, marks)
+                taken = self._take(tx, items)
                 wanted = self._wanted(tx, taken)
-                all_taken = self.fresh is not None and self.sharing is None and len(taken) < marks
+                all_taken = self.deltas is not None and self.sharing is None and len(taken) < items
                 for profile_id in tx.due(self.revision, watermark_us, due, shared=self.sharing is not None):
                     if profile_id not in wanted.causes:
                         wanted.causes[profile_id] = Cause("timer")
@@ -94,23 +94,23 @@ class Decider:
                 if not self.silent:
                     tx.add_changes(changes)
         except BaseException:
-            if self.fresh is not None:
-                self.fresh.clear()  # whether it was committed may be unknown
+            if self.deltas is not None:
+                self.deltas.clear()  # whether it was committed may be unknown
             raise
-        if self.fresh is not None:
-            self.fresh.decided(mark.id for mark in taken)
-        more = len(taken) >= marks > 0 or len(wanted.causes) >= due
+        if self.deltas is not None:
+            self.deltas.decided(item.id for item in taken)
+        more = len(taken) >= items > 0 or len(wanted.causes) >= due
         return Outcome(len(taken), len(wanted.causes), len(changes), more)
 
-    def _take(self, tx: DecideTx, limit: int) -> list[Mark]:
+    def _take(self, tx: DecideTx, limit: int) -> list[WorkItem]:
         sharing = self.sharing
         if sharing is None:
-            return tx.take_marks(self.revision, limit)
+            return tx.take_work(self.revision, limit)
         shards = tx.hold_shards(self.revision, sharing.own, sharing.others)
-        return tx.take_marks(self.revision, limit, shards) if shards else []
+        return tx.take_work(self.revision, limit, shards) if shards else []
 
     def decide_all(self, profile_ids: Sequence[bytes], watermark_us: int, cause: str) -> None:
-        """Decide these whether marked or not; a building revision does so with all of them once."""
+        """Decide these whether queued or not; a building revision does so with all of them once."""
         with self.store.decide() as tx:
             causes = dict.fromkeys(profile_ids, Cause(cause))
             wanted = _Wanted(causes, Moves.none(), {}, {}, {}, set(), set(profile_ids))
@@ -118,21 +118,21 @@ class Decider:
             if not self.silent:
                 tx.add_changes(changes)
 
-    def _wanted(self, tx: DecideTx, taken: Sequence[Mark]) -> "_Wanted":
-        """The profiles to decide, each with its cause, after identity is settled for all signatures marked."""
+    def _wanted(self, tx: DecideTx, taken: Sequence[WorkItem]) -> "_Wanted":
+        """The profiles to decide, each with its cause, after identity is resolved for all signatures queued."""
         newest: dict[bytes, tuple[int, bytes]] = {}
         anew: set[bytes] = set()
         remade: set[bytes] = set()
-        for mark in taken:
-            if mark.kind != "fold":
-                remade.update(mark.signatures)
-            for signature, at_us, event in zip(mark.signatures, mark.newest_us, mark.newest_events, strict=True):
+        for item in taken:
+            if item.kind != "fold":
+                remade.update(item.signatures)
+            for signature, at_us, event in zip(item.signatures, item.newest_us, item.newest_events, strict=True):
                 newest[signature] = max(newest.get(signature, (NEVER_US, NO_EVENT)), (at_us, event))
-            if mark.kind == "identity":
-                anew.update(mark.signatures)
+            if item.kind == "identity":
+                anew.update(item.signatures)
         if not newest:
             return _Wanted({}, Moves.none(), {}, {}, {}, set(), set())
-        owners, moves = self.identity.settle(tx, newest, anew, read_only=self.silent)
+        owners, moves = self.identity.resolve(tx, newest, anew, read_only=self.silent)
         causes: dict[bytes, Cause] = {}
         for signature, stamp in newest.items():
             owner = owners.get(signature)
@@ -144,15 +144,15 @@ class Decider:
         shrunk = {owners[signature] for signature in remade if signature in owners} | moves.split_off.keys()
         return _Wanted(causes, moves, self._grown(taken, owners, moves), newest, owners, remade, shrunk)
 
-    def _grown(self, taken: Sequence[Mark], owners: Mapping[bytes, bytes], moves: Moves) -> dict[bytes, list[Seen]]:
+    def _grown(self, taken: Sequence[WorkItem], owners: Mapping[bytes, bytes], moves: Moves) -> dict[bytes, list[Seen]]:
         """Events by profile, of the profiles that lack these events and nothing else."""
-        if self.fresh is None:
+        if self.deltas is None:
             return {}
         grown: dict[bytes, list[Seen]] = {}
         other = {*moves.split_off, *moves.ended, *moves.ended.values(), *(moves.touched - moves.only_found)}
-        for mark in taken:
-            seen = self.fresh.of(mark.id, mark.signatures)
-            for signature in mark.signatures:
+        for item in taken:
+            seen = self.deltas.of(item.id, item.signatures)
+            for signature in item.signatures:
                 owner = owners.get(signature)
                 if owner is None:
                     continue
@@ -174,7 +174,7 @@ class Decider:
         grown, still, bought = self._grown_states(tx, wanted, before, watermark_us)
         states = grown | self._states(tx, causes.keys() - grown.keys(), wanted, before, watermark_us)
         direct = self.direct(states, self.evaluator.needs_direct) if self.evaluator.needs_direct else {}
-        differences = Differences(self.told, moves)
+        differences = Differences(self.feed_view, moves)
         changed = FigureChanges(self.fold, self.large.touched)
         rows: list[ProfileRow] = []
         gone = [profile_id for profile_id in before if profile_id not in states]
@@ -204,8 +204,8 @@ class Decider:
                 tx.save_ended(differences.ended)
         tx.save_profiles(self.revision, rows)
         self._count(tx, changed)
-        if self.fresh is not None:
-            self.fresh.writes(rows)
+        if self.deltas is not None:
+            self.deltas.writes(rows)
         tx.change_memberships(self.revision, differences.entered, differences.left)
         if not self.silent:
             tx.count_segment_days(differences.segment_days())
@@ -224,7 +224,7 @@ class Decider:
         tx.add_figures(self.revision, changed.cells(upto))
 
     def _lock_beside_others(self, tx: DecideTx, wanted: "_Wanted") -> dict[bytes, ProfileRow]:
-        """Lock what identity changed, waiting for it, and of the rest what is free; the others are marked again."""
+        """Lock what identity changed, waiting for it, and of the rest what is free; the others are queued again."""
         causes, moves = wanted.causes, wanted.moves
         moved = moves.touched | moves.ended.keys() | set(moves.ended.values())
         before = tx.lock_profiles(self.revision, moved)
@@ -242,7 +242,7 @@ class Decider:
             for signature, newest in later.items():
                 kind = "decide" if signature in wanted.remade else "fold"
                 shards.setdefault((signature[0] % SHARDS, kind), {})[signature] = newest
-            tx.add_marks([NewMark(self.revision, shard, kind, of) for (shard, kind), of in shards.items()])
+            tx.add_work([NewWorkItem(self.revision, shard, kind, of) for (shard, kind), of in shards.items()])
         return before | free
 
     def _grown_states(
@@ -256,18 +256,18 @@ class Decider:
         states: dict[bytes, State] = {}
         still: set[bytes] = set()
         bought: set[bytes] = set()
-        fresh = self.fresh
-        if fresh is None:
+        deltas = self.deltas
+        if deltas is None:
             return states, still, bought
-        told, pack = self.told.slots, self.fold.pack
+        slots, pack = self.feed_view.slots, self.fold.pack
         unpack, apply, prune, summed_up = self.fold.unpack, self.fold.apply, self.fold.prune, self.fold.summed_up
         today = self.fold.days.day(watermark_us)
         for profile_id, signatures in wanted.grown.items():
             row = before.get(profile_id)
-            if row is None or not fresh.knows(row):
+            if row is None or not deltas.knows(row):
                 continue
             state = unpack(row.state)
-            was = pack(list(told(state)))  # folding changes lists in place
+            was = pack(list(slots(state)))  # folding changes lists in place
             large = summed_up(state)
             if not large and self.fold.overflowed(state):
                 continue  # of a build that kept no tree: its entries are in the log alone
@@ -286,7 +286,7 @@ class Decider:
                 whole = self.fold.lay_off(state) is None
             if whole:
                 states[profile_id] = prune(state, watermark_us)
-                if pack(list(told(state))) == was:
+                if pack(list(slots(state))) == was:
                     still.add(profile_id)
         return states, still, bought
 
@@ -302,8 +302,8 @@ class Decider:
         if not profile_ids:
             return {}
         owned: dict[bytes, bytes] = {sig: owner for owner, sig in tx.evidence_of_profiles(profile_ids)}
-        if self.fresh is not None:
-            self.fresh.spoil(owned)
+        if self.deltas is not None:
+            self.deltas.spoil(owned)
         parts: dict[bytes, list[Part]] = {}
         for signature, packed in tx.states(self.revision, owned):
             parts.setdefault(owned[signature], []).append(Part(signature, self.fold.unpack(packed)))
@@ -337,12 +337,12 @@ class Decider:
         today: int,
     ) -> None:
         """The summary of a profile over the cap: its tree caught up, or made again where it may hold too much."""
-        marked = None
+        queued = None
         if old is not None and owner not in wanted.shrunk and self.fold.summed_up(self.fold.unpack(old.state)):
-            marked = wanted.newest
+            queued = wanted.newest
         if len(parts) == 1:  # its own state shares its lists with the merged one
             parts = [Part(parts[0].signature, list(state))]
-        self.large.sum_up(tx, owner, state, parts, marked, wanted.moves.moved, today)
+        self.large.sum_up(tx, owner, state, parts, queued, wanted.moves.moved, today)
 
     def _row(
         self,
@@ -380,7 +380,7 @@ class Decider:
 class _Wanted(NamedTuple):
     """What one run decides. `grown`: the events that are all a stored profile lacks, by profile.
 
-    `newest` and `owners`: of the signatures that were marked; `remade`: those of them whose states may have been made
+    `newest` and `owners`: of the signatures that were queued; `remade`: those of them whose states may have been made
     again from the log. `shrunk`: profiles that may have lost something.
     """
 

@@ -42,8 +42,8 @@ class Cause(NamedTuple):
 
 
 @dataclass
-class Told:
-    """What the feed tells of a profile, by a revision's definitions."""
+class FeedView:
+    """What of a profile goes to the feed, by a revision's definitions."""
 
     fold: Fold
     evaluator: Evaluator
@@ -73,9 +73,9 @@ class Told:
 class Differences:
     """Collects what differs from the last committed decision."""
 
-    def __init__(self, told: Told, moves: Moves) -> None:
-        self._told = told
-        self._evaluator = told.evaluator
+    def __init__(self, view: FeedView, moves: Moves) -> None:
+        self._view = view
+        self._evaluator = view.evaluator
         self._moves = moves
         self.searchable: set[bytes] = set()  # profiles whose traits or identifiers changed
         self.changes: list[Change] = []
@@ -130,7 +130,7 @@ class Differences:
     def _traits(self, notes: "_Notes", old: ProfileRow | None, state: State, at_us: int) -> None:
         """Attributes by value, direct traits by the event that set them, computed traits at one clock."""
         evaluator = self._evaluator
-        before = self._told.fold.unpack(old.state) if old else self._told.fold.new_state()
+        before = self._view.fold.unpack(old.state) if old else self._view.fold.new_state()
         if before[TRAITS] != state[TRAITS]:
             self.searchable.add(notes.profile_id)
             had, has = evaluator.attributes(before), evaluator.attributes(state)
@@ -141,7 +141,7 @@ class Differences:
             for name in sorted(stamps.keys() | now.keys()):
                 if stamps.get(name) != now.get(name):
                     notes.add("profile", name, None, {"personal": True})
-        slots = self._told.published
+        slots = self._view.published
         if evaluator.published_names and slots(before) != slots(state):
             for name, was, is_ in evaluator.published_changes(before, state, at_us):
                 notes.add("profile", name, was, is_)
@@ -160,7 +160,7 @@ class Differences:
             self._count(index, at_us, 0, 1)
 
     def _count(self, index: int, at_us: int, entered: int, left: int) -> None:
-        counts = self._days.setdefault((index, self._told.days.day(at_us)), [0, 0])
+        counts = self._days.setdefault((index, self._view.days.day(at_us)), [0, 0])
         counts[0] += entered
         counts[1] += left
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from processors.erase.refold import chunks_at
-from processors.live.worker import Compiled, Services, folder_of
+from processors.live.compiled import Compiled, folder_of
+from processors.live.services import Services
 from projections.decide.figures import add_events, add_nobody, add_profile, roll_up
 from projections.orders.orders import orders_alone
 from schemas.errors import RecordUnreadable

@@ -1,6 +1,6 @@
-"""FOLD: one transaction folds batches of the log into states, register, evidence and marks (design C7).
+"""FOLD: one transaction folds batches of the log into states, dedup index, evidence and work items (design C7).
 
-The same code serves the live path, a building revision and a rebuild; only the live one writes the register.
+The same code serves the live path, a building revision and a rebuild; only the live one writes the dedup index.
 """
 
 from binascii import a2b_base64
@@ -11,8 +11,8 @@ from typing import Final, NoReturn
 
 import msgspec
 
-from processors.live.applied import Applied, Batch, Report, newest_of, not_folded, register_row
-from processors.live.delta_cache import Fresh, Seen
+from processors.live.applied import Applied, Batch, Report, dedup_row, newest_of, not_folded
+from processors.live.delta_cache import DeltaCache, Seen
 from projections.decide.figures import add_events
 from projections.fold.fold import Fold
 from projections.fold.state import State
@@ -25,12 +25,12 @@ from schemas.store import (
     NO_EVENT,
     SHARDS,
     Advance,
+    DedupRow,
     EvidenceRow,
     FoldTx,
-    NewMark,
+    NewWorkItem,
     NotApplied,
     ProjectionStore,
-    RegisterRow,
     Verdict,
 )
 from schemas.waits import SET_ASIDE, Bad, Wait, isolate
@@ -60,9 +60,9 @@ class Folder:
     revision: int
     epochs: Mapping[int, int]  # by partition: in which we own it
     live: bool = True
-    marks: bool = True  # a revision that decides all its profiles at the end needs none
+    adds_work: bool = True  # a revision that decides all its profiles at the end needs none
     sharded: bool = False  # a shard of DECIDE for each partition, as its folder decides it too
-    fresh: Fresh | None = None  # told what DECIDE may fold into stored profiles
+    deltas: DeltaCache | None = None  # learns what DECIDE may fold into stored profiles
     poison: set[tuple[int, int]] = field(default_factory=set)  # positions whose fold failed again and again
     waits: dict[int, Wait] = field(default_factory=dict)  # by partition: at which record it waits, as last seen
     _by_hand: dict[tuple[int, int], str] = field(default_factory=dict)  # set aside, though they can be decoded: why
@@ -99,9 +99,9 @@ class Folder:
             tx.hold_erasures(live=True)
             tx.advance(self.revision, steps)
             self._quarantine(tx, bad, report)
-            chosen = self._register(tx, decoded, report)
-            fresh = self._apply(tx, chosen, prune_us)
-        return self._done(report, chosen, fresh)
+            chosen = self._deduplicate(tx, decoded, report)
+            deltas = self._apply(tx, chosen, prune_us)
+        return self._done(report, chosen, deltas)
 
     def _run_beside(self, batches: Sequence[Batch], prune_us: int) -> Report:
         """For a revision beside the live one: what that one applied."""
@@ -112,15 +112,15 @@ class Folder:
             steps = [Advance(b.partition, b.start, b.end, b.watermark_us, self.epochs[b.partition]) for b in batches]
             tx.advance(self.revision, steps)
             chosen = self.already_applied(tx, batches)
-            fresh = self._apply(tx, chosen, prune_us)
-        return self._done(report, chosen, fresh)
+            deltas = self._apply(tx, chosen, prune_us)
+        return self._done(report, chosen, deltas)
 
     def late(self, tx: FoldTx, record: Stored) -> list[bytes]:
         """Apply a record beside the batches; returns the signatures that it counts for. Raises why it cannot be."""
         decode(record.value, self.fold.reader)
         event = self.decoded(record)
         try:
-            chosen = self._register(tx, [event], Report())
+            chosen = self._deduplicate(tx, [event], Report())
         except _Again as err:
             raise ReaderTooOld(self.waits[event.partition].reason) from err
         if chosen:
@@ -128,10 +128,10 @@ class Folder:
             self._apply_all(tx, chosen, self.opened(chosen), 0)
         return [each.signature for each in chosen]
 
-    def _done(self, report: Report, chosen: Sequence[Applied], fresh: list[tuple[int, dict[bytes, Seen]]]) -> Report:
+    def _done(self, report: Report, chosen: Sequence[Applied], deltas: list[tuple[int, dict[bytes, Seen]]]) -> Report:
         self._learn()
-        if self.fresh is not None:
-            self.fresh.add(fresh)
+        if self.deltas is not None:
+            self.deltas.add(deltas)
         report.applied = len(chosen)
         return report
 
@@ -220,7 +220,7 @@ class Folder:
             event.occurred_us,
         )
 
-    # ------------------------------------------------------------ register
+    # ------------------------------------------------------------ dedup
 
     def _quarantine(self, tx: FoldTx, bad: Sequence[Bad], report: Report) -> None:
         if not bad:
@@ -231,7 +231,7 @@ class Folder:
         )
         report.quarantined += len(bad)
 
-    def _register(self, tx: FoldTx, decoded: Sequence[Applied], report: Report) -> list[Applied]:
+    def _deduplicate(self, tx: FoldTx, decoded: Sequence[Applied], report: Report) -> list[Applied]:
         """Which events count now. The rest becomes a row of not_applied, a conflict also a dead letter."""
         winners: dict[bytes, Applied] = {}
         losers: list[tuple[Applied, bytes]] = []  # with the digest of the copy that counts
@@ -245,10 +245,10 @@ class Folder:
             else:
                 losers.append((each, other.digest))
         gone = tx.erased({token for each in winners.values() for _, token in each.tokens})
-        rows = [register_row(each, gone) for each in winners.values()]
-        present = {row.event_key: row for row in tx.register(rows)}
-        others = self._registered_elsewhere(tx, winners, present)
-        replaced: list[tuple[Applied, RegisterRow]] = []
+        rows = [dedup_row(each, gone) for each in winners.values()]
+        present = {row.event_key: row for row in tx.deduplicate(rows)}
+        others = self._counted_elsewhere(tx, winners, present)
+        replaced: list[tuple[Applied, DedupRow]] = []
         for key, row in present.items():
             mine = winners.pop(key)
             if key in others and mine.rank < others[key].rank:
@@ -257,7 +257,7 @@ class Folder:
                 losers.append((mine, row.digest))
         self._unseat(tx, replaced, report)
         mine_now = [mine for mine, _ in replaced]
-        tx.replace_register([register_row(each, gone) for each in mine_now])
+        tx.replace_dedup([dedup_row(each, gone) for each in mine_now])
         self._set_aside(tx, losers, report)
         counted = [*winners.values(), *mine_now]
         self._count(tx, counted, [others[row.event_key] for _, row in replaced])
@@ -274,12 +274,12 @@ class Folder:
             add_events(cells, [(each.event.type, each.occurred_us) for each in known], self.fold.days, -1)
         tx.add_figures(EVENTS, cells)
 
-    def _registered_elsewhere(
-        self, tx: FoldTx, winners: Mapping[bytes, Applied], present: Mapping[bytes, RegisterRow]
+    def _counted_elsewhere(
+        self, tx: FoldTx, winners: Mapping[bytes, Applied], present: Mapping[bytes, DedupRow]
     ) -> dict[bytes, Applied]:
-        """Each registered copy that may give way, by event key.
+        """Each indexed copy that may give way, by event key.
 
-        Within a partition the lower offset counts, so what is registered stays; across, the earlier receipt.
+        Within a partition the lower offset counts, so what is indexed stays; across, the earlier receipt.
         """
         rows = {
             (row.partition, row.offset): key
@@ -287,7 +287,7 @@ class Folder:
             if row.partition != winners[key].partition and row.verdict == Verdict.APPLIED
         }
         found = self.log.fetch(list(rows)) if rows else []
-        assert len(found) == len(rows), "what is registered is in the log or in its archive"
+        assert len(found) == len(rows), "what is in the dedup index is in the log or in its archive"
         others: dict[bytes, Applied] = {}
         for record in found:
             key = rows[record.partition, record.offset]
@@ -297,7 +297,7 @@ class Folder:
                 self._wait_at(tx, winners[key], err)
         return others
 
-    def _unseat(self, tx: FoldTx, replaced: Sequence[tuple[Applied, RegisterRow]], report: Report) -> None:
+    def _unseat(self, tx: FoldTx, replaced: Sequence[tuple[Applied, DedupRow]], report: Report) -> None:
         """Copies that counted until now give way to earlier ones; their signatures' states are made again."""
         if not replaced:
             return
@@ -308,7 +308,7 @@ class Folder:
             + [NotApplied(row.partition, row.offset, row.event_key, Verdict.CONFLICT) for row in others]
         )
         anew = dict.fromkeys((row.signature for _, row in replaced), (0, NO_EVENT))
-        tx.add_marks([NewMark(revision, 0, "refold", anew) for revision in (self.revision, *tx.building())])
+        tx.add_work([NewWorkItem(revision, 0, "refold", anew) for revision in (self.revision, *tx.building())])
         report.duplicates += len(same)
         report.conflicts += len(others)
         stored = self.log.fetch([(row.partition, row.offset) for row in others]) if others else []
@@ -353,7 +353,7 @@ class Folder:
     # ------------------------------------------------------------ apply
 
     def _apply(self, tx: FoldTx, chosen: Sequence[Applied], prune_us: int) -> list[tuple[int, dict[bytes, Seen]]]:
-        """Into states, evidence and marks; returns the events by mark and signature."""
+        """Into states, evidence and work items; returns the events by work item and signature."""
         return self._apply_all(tx, chosen, self._opened(tx, chosen), prune_us) if chosen else []
 
     def _apply_all(
@@ -361,15 +361,17 @@ class Folder:
     ) -> list[tuple[int, dict[bytes, Seen]]]:
         self._apply_to_states(tx, chosen, opened, prune_us)
         earlier = self._save_evidence(tx, chosen) if self.live else set()
-        if not self.marks:
+        if not self.adds_work:
             return []
         shards: dict[int, dict[bytes, list[Applied]]] = {}
         for each in chosen:
             number = each.partition if self.sharded else int(each.event.route_key[:2], 16) % SHARDS
             shard = shards.setdefault(number, {})
             shard.setdefault(each.signature, []).append(each)
-        marks = [
-            NewMark(self.revision, shard, "fold", {signature: newest_of(events) for signature, events in of.items()})
+        items = [
+            NewWorkItem(
+                self.revision, shard, "fold", {signature: newest_of(events) for signature, events in of.items()}
+            )
             for shard, of in shards.items()
         ]
         seen: list[dict[bytes, Seen]] = [
@@ -377,8 +379,8 @@ class Folder:
             for of in shards.values()
         ]
         if earlier:  # an earlier receipt of known evidence may change who is whom
-            marks.append(NewMark(self.revision, 0, "identity", dict.fromkeys(earlier, (0, NO_EVENT))))
-        return list(zip(tx.add_marks(marks), seen, strict=False))
+            items.append(NewWorkItem(self.revision, 0, "identity", dict.fromkeys(earlier, (0, NO_EVENT))))
+        return list(zip(tx.add_work(items), seen, strict=False))
 
     def _apply_to_states(
         self, tx: FoldTx, chosen: Sequence[Applied], opened: Mapping[bytes, dict[str, object]], prune_us: int

@@ -95,16 +95,16 @@ class LargeProfiles:
         profile_id: bytes,
         state: State,
         parts: Sequence[Part],
-        marked: Collection[bytes] | None,
+        queued: Collection[bytes] | None,
         joined: Collection[bytes],
         today: int,
     ) -> None:
         """Put the summary of a profile's orders into its merged state.
 
-        `marked`: the signatures whose states may hold what the tree lacks; None: the tree may hold too much.
+        `queued`: the signatures whose states may hold what the tree lacks; None: the tree may hold too much.
         `joined`: those that the profile has now only.
         """
-        root = None if marked is None else self._caught_up(tx, profile_id, parts, marked, joined, today)
+        root = None if queued is None else self._caught_up(tx, profile_id, parts, queued, joined, today)
         self._show(state, self._rebuilt(tx, profile_id, parts, today) if root is None else root, today)
 
     def end(self, tx: DecideTx, profile_id: bytes) -> None:
@@ -128,7 +128,7 @@ class LargeProfiles:
         tx: DecideTx,
         profile_id: bytes,
         parts: Sequence[Part],
-        marked: Collection[bytes],
+        queued: Collection[bytes],
         joined: Collection[bytes],
         today: int,
     ) -> Summary | None:
@@ -139,7 +139,7 @@ class LargeProfiles:
         seen = _seen(rows[ROOT])
         mine = {part.signature for part in parts}
         laid = tx.laid_off(self.revision, mine.difference(joined), seen, mine.intersection(joined))
-        own = [self.fold.maps(part.state) for part in parts if part.signature in marked or part.signature in joined]
+        own = [self.fold.maps(part.state) for part in parts if part.signature in queued or part.signature in joined]
         maps = self._joined(own, laid)
         return self._add(tx, profile_id, maps, _last(laid, seen), today)
 

@@ -2,7 +2,7 @@
 
 from processors.live.fold_batch import Folder
 from schemas.record import Stored
-from schemas.store import NO_EVENT, NewMark
+from schemas.store import NO_EVENT, NewWorkItem
 
 
 def fold_late(folder: Folder, record: Stored) -> None:
@@ -19,4 +19,4 @@ def fold_late(folder: Folder, record: Stored) -> None:
             return
         anew = dict.fromkeys(folder.late(tx, record), (0, NO_EVENT))
         if anew:
-            tx.add_marks([NewMark(revision, 0, "refold", anew) for revision in tx.building()])
+            tx.add_work([NewWorkItem(revision, 0, "refold", anew) for revision in tx.building()])

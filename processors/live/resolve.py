@@ -1,4 +1,4 @@
-"""Settles who is whom inside DECIDE: the short way for evidence newer than all it touches, else its whole scope.
+"""Resolves who is whom inside DECIDE: the short way for evidence newer than all it touches, else its whole scope.
 
 The rules are in `projections.identity`; here is only which rows they need and which they change.
 """
@@ -14,7 +14,7 @@ from projections.identity.extend import Extension, extend
 from projections.identity.hubs import find_hubs, partners_of
 from projections.identity.resolve import Resolution, resolve
 from schemas.identity_rules import IdentityRules
-from schemas.store import NO_EVENT, NO_RECEIPT, DecideTx, EvidenceRow, NewMark, TokenRow
+from schemas.store import NO_EVENT, NO_RECEIPT, DecideTx, EvidenceRow, NewWorkItem, TokenRow
 
 
 class Moves(NamedTuple):
@@ -36,7 +36,7 @@ class Moves(NamedTuple):
 class Identity:
     """Applies the rules to stored evidence, for the live revision. `shadows`: revisions being built beside it.
 
-    `shared`: other workers settle at the same time. Then each locks the rows of the tokens it may change; else, and
+    `shared`: other workers resolve at the same time. Then each locks the rows of the tokens it may change; else, and
     for what must be resolved with all that is connected, one lock for all of identity costs less. `alive` is called
     again and again meanwhile: much may be connected.
     """
@@ -47,7 +47,7 @@ class Identity:
     shared: bool = False
     alive: Callable[[], None] = lambda: None
 
-    def settle(
+    def resolve(
         self,
         tx: DecideTx,
         signatures: Iterable[bytes],
@@ -89,12 +89,12 @@ class Identity:
             locked |= needed
             tx.lock_tokens(work.kinds, locked)
         for revision in tx.building() if self.shared else self.shadows():
-            tx.add_marks([NewMark(revision, 0, "decide", dict.fromkeys(work.moved, (0, NO_EVENT)))])
+            tx.add_work([NewWorkItem(revision, 0, "decide", dict.fromkeys(work.moved, (0, NO_EVENT)))])
         return owners | {s: owner for s, owner in work.owners.items() if s in signatures}, moves
 
 
 class _Work:
-    """One settling: loads rows, asks the rules, stores what they say."""
+    """One resolution: loads rows, asks the rules, stores what they say."""
 
     def __init__(
         self,
@@ -110,12 +110,12 @@ class _Work:
         self._revision = revision
         self.moved: set[bytes] = set()  # signatures whose owner changed or was found
         self._fresh = fresh
-        self._rows = self._settled({token for each in fresh for _, token in each.tokens})
+        self._rows = self._token_rows({token for each in fresh for _, token in each.tokens})
         self.owners: dict[bytes, bytes] = {}
         self.kinds = {token: kind for each in fresh for kind, token in each.tokens}  # whose rows may have to be made
         self.store: Callable[[], Moves] = Moves.none  # what `plan` found to do
 
-    def _settled(self, tokens: Iterable[bytes]) -> dict[bytes, TokenRow]:
+    def _token_rows(self, tokens: Iterable[bytes]) -> dict[bytes, TokenRow]:
         """Token rows; those that are there only to be locked are as if they were not."""
         return {row.token: row for row in self._tx.tokens(tokens) if row.last_us != NO_RECEIPT[2]}
 
@@ -136,7 +136,7 @@ class _Work:
         members = self._tx.tokens_of_profiles(reached) if reached else []
         profiles = _profiles(members)
         if reached - profiles.keys():
-            return None  # an erasure took the token that named one, and what is left is not settled yet
+            return None  # an erasure took the token that named one, and what is left is not resolved yet
         extension = extend(known, profiles, self._fresh, self._rules, self._partners(known))
         if extension is None:
             return None
@@ -187,7 +187,7 @@ class _Work:
         scope, hubs = self._scope()
         resolution = resolve(scope.values(), self._rules, hubs=hubs)
         self.kinds = tokens = {token: kind for each in scope.values() for kind, token in each.tokens}
-        self._rows |= self._settled(tokens.keys() - self._rows.keys())
+        self._rows |= self._token_rows(tokens.keys() - self._rows.keys())
         self.store = partial(self._store_resolution, resolution, scope, tokens)
         return set(tokens)
 
@@ -203,7 +203,7 @@ class _Work:
         while True:
             self._alive()
             frontier = {t for each in scope.values() for _, t in each.tokens} - seen
-            fresh_rows = self._settled(frontier - self._rows.keys())
+            fresh_rows = self._token_rows(frontier - self._rows.keys())
             self._rows |= fresh_rows
             stored_hubs |= {token for token, row in fresh_rows.items() if row.hub}
             frontier -= stored_hubs
@@ -238,10 +238,10 @@ class _Work:
         return moves
 
     def _beyond_hubs(self, hubs: set[bytes], scope: Mapping[bytes, Evidence]) -> None:
-        """A new hub unlinks evidence that was connected through it: mark what the scope does not hold."""
+        """A new hub unlinks evidence that was connected through it: queue what the scope does not hold."""
         rest = {row.signature for row in self._tx.evidence_of_tokens(hubs)} - scope.keys()
         if rest:
-            self._tx.add_marks([NewMark(self._revision, 0, "identity", dict.fromkeys(rest, (0, NO_EVENT)))])
+            self._tx.add_work([NewWorkItem(self._revision, 0, "identity", dict.fromkeys(rest, (0, NO_EVENT)))])
 
     def _note_receipts(self, rows: dict[bytes, TokenRow], evidence: Iterable[Evidence]) -> None:
         """First and last receipts of tokens, from the evidence that holds them."""

@@ -1,6 +1,6 @@
 """Builds a revision beside the live one and swaps it in: changed definitions and rebuilds alike (design C9, C11).
 
-In slices, in the live loop's pauses: fold the log by the new definitions, decide every profile silently, catch up,
+In slices, in the worker's pauses: fold the log by the new definitions, decide every profile silently, catch up,
 and at a batch boundary swap in one transaction that emits only what differs.
 """
 
@@ -15,9 +15,10 @@ import msgspec
 
 from processors.erase.refold import refold_all
 from processors.live.applied import Batch
+from processors.live.compiled import Compiled, compiled_for, decider_of, epochs_of, folder_of
 from processors.live.decide_batch import Decider
 from processors.live.fold_batch import Folder
-from processors.live.worker import Compiled, Services, decider_of, epochs_of, folder_of
+from processors.live.services import Services
 from processors.rebuild.bulk_fold import BulkFold
 from schemas.control import Revision
 from schemas.definitions import Definitions, plain
@@ -34,7 +35,7 @@ ROUNDS: Final = 50  # of waiting for what other workers decide, each as long as 
 
 
 class LiveView(Protocol):
-    """What building needs of the loop that keeps the live revision, whoever folds for it."""
+    """What building needs of the worker that keeps the live revision, whoever folds for it."""
 
     @property
     def compiled(self) -> Compiled: ...
@@ -46,7 +47,7 @@ class LiveView(Protocol):
     def lowest_watermark(self) -> int: ...
 
     def decide(self, watermark_us: int) -> bool:
-        """Decide what is marked or due until there is none; True if there was any."""
+        """Decide what is queued or due until there is none; True if there was any."""
 
     def forget(self) -> None:
         """Take up again what is stored: another revision is live."""
@@ -122,16 +123,16 @@ class Builder:
     def _take_up(self, revision: Revision, live: LiveView) -> _Building:
         services = self._services
         with services.store.decide() as tx:
-            tx.lock_identity()  # whoever settles identity after this sees that the revision is being built
+            tx.lock_identity()  # whoever resolves identity after this sees that the revision is being built
         self._store.await_folds()  # and who takes an event's place
-        compiled = Compiled.of(revision, services.time_zone, services.currency, services.order_cap, services.reader)
+        compiled = compiled_for(services, revision)
         progress = services.control.progress(revision.revision)
         fresh = all(each.next_offset == 0 for each in progress)
         same = compiled.fold.layout_hash == live.compiled.fold.layout_hash
         if fresh and revision.cause == "definition" and same and not self._is_older(live.compiled.revision):
             self._store.copy_states(live.compiled.revision.revision, revision.revision)
             progress = services.control.progress(revision.revision)
-        folder = folder_of(services, compiled, epochs_of(progress), live=False, marks=False)
+        folder = folder_of(services, compiled, epochs_of(progress), live=False, adds_work=False)
         decider = decider_of(services, compiled, silent=True)
         starts = [each.next_offset for each in progress]
         return _Building(compiled, folder, decider, starts, BulkFold(folder, starts))
@@ -151,7 +152,7 @@ class Builder:
                 )
                 return
             building.bulk.flush()
-            building.folder.marks = True  # from here on what changes is decided again
+            building.folder.adds_work = True  # from here on what changes is decided again
             building.decided_up_to = bytes(16)
         if any(behind):
             self._fold(building, behind, SLICE)
@@ -194,7 +195,7 @@ class Builder:
             building.all_decided = True
 
     def _finish(self, building: _Building, live: LiveView) -> None:
-        """At a batch boundary of the live loop: fold and decide the rest, then swap."""
+        """At a batch boundary of the worker: fold and decide the rest, then swap."""
         with self._store.halted():
             while any(behind := _behind(building, live)):
                 self._fold(building, behind, SLICE)
@@ -204,7 +205,7 @@ class Builder:
                 live.decide(watermark)
                 while True:
                     outcome = building.decider.run(watermark)
-                    if outcome.marks == outcome.profiles == 0:
+                    if outcome.items == outcome.profiles == 0:
                         break
                 plan = swap_plan(live.compiled, building.compiled, watermark)
                 try:

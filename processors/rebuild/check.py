@@ -14,9 +14,10 @@ from typing import Final, NamedTuple
 import msgspec
 
 from processors.live.applied import Applied, not_folded
+from processors.live.compiled import Compiled, folder_of
 from processors.live.fold_batch import Folder
 from processors.live.personal_traits import open_direct
-from processors.live.worker import Compiled, Services, folder_of
+from processors.live.services import Services
 from processors.rebuild.check_figures import FigureSums
 from processors.rebuild.check_identity import Grouped, earliest, owners_of, packed
 from processors.rebuild.external_sort import Scratch, Sorter, joined

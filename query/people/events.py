@@ -48,7 +48,8 @@ class Events:
                 "values; an event's own id does not"
             )
         keys = self._keys(text)
-        starts = self.reads.next_offsets(self.reads.live())  # before the register: what is folded meanwhile is in both
+        # before the dedup index is asked: what is folded meanwhile is in both
+        starts = self.reads.next_offsets(self.reads.live())
         registered = {row.event_key: row for row in self.reads.registered(keys)}
         letters = {row.event_id: row for row in reversed(self.reads.letters(keys))}
         suppressed = self.reads.suppressed(keys)

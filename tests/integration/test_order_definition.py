@@ -200,7 +200,7 @@ def cells(world: ReadingWorld) -> dict[tuple[Any, ...], tuple[int, int]]:
 
 def compact(world: ReadingWorld) -> None:
     """As the worker does every few seconds."""
-    FigureKeeper(world.services).compact(world.worker.live.compiled)
+    FigureKeeper(world.services).compact(world.worker.compiled)
     assert world.execute("select count(*) from figure_deltas") == [(0,)]
 
 
@@ -297,7 +297,7 @@ def recount(world: ReadingWorld) -> None:
             " where revision = %s and next_offset > 0",
             (revision,),
         )
-    world.worker.live.forget()  # it starts with what it finds: that all is counted once stays so
+    world.worker.forget()  # it starts with what it finds: that all is counted once stays so
     world.settle()
 
 
@@ -314,7 +314,7 @@ def test_a_folder_of_an_earlier_version_says_that_figures_are_being_prepared(
     stop_keeping(world, recount)
     random = Random(12)
     said: list[bool] = []
-    while keeper.step(world.worker.live.compiled):
+    while keeper.step(world.worker.compiled):
         said.append(preparing(reports))
         if len(said) % 2 and len(said) < 12:
             send_some(world, random, 4)
@@ -334,9 +334,9 @@ def preparing(reports: Reports) -> bool:
 
 def stop_keeping(world: ReadingWorld, work: Callable[[ReadingWorld], None]) -> None:
     """Do something while the worker does not count."""
-    keeps, world.worker._figures = world.worker._figures, None
+    keeps, world.worker.upkeep.figures = world.worker.upkeep.figures, None
     work(world)
-    world.worker._figures = keeps
+    world.worker.upkeep.figures = keeps
 
 
 def test_days_are_local_and_begin_where_the_figures_do(world: ReadingWorld, reports: Reports) -> None:
@@ -360,7 +360,7 @@ def test_rebuild_check_tells_of_a_figure_that_is_not_its_sum(world: ReadingWorld
 
 
 def verdict(world: ReadingWorld) -> Verdict:
-    compiled = world.worker.live.compiled
+    compiled = world.worker.compiled
     with (
         closing(PostgresRebuild(world.databases.main)) as rebuild,
         rebuild.snapshot(compiled.revision.revision) as snapshot,

@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 
 from infra.adapters.postgres.rebuild import PostgresRebuild
-from processors.live.shared_worker import SharedWorker
+from processors.live.worker import Worker
 from processors.rebuild.builder import Builder
 from schemas.record import Record, to_us
 from schemas.work import Fetched
@@ -30,12 +30,12 @@ def _history(world: World) -> list[Record]:
 
 
 def _embedded(world: World) -> None:
-    world.worker.live.batch = 2  # always behind: the watermark comes of the next record
+    world.feeder.batch = 2  # always behind: the watermark comes of the next record
     world.settle()
 
 
 def _shared(world: World) -> None:
-    worker = SharedWorker(world.services, Builder(world.services, PostgresRebuild(world.databases.main)), None, "one")
+    worker = Worker(world.services, Builder(world.services, PostgresRebuild(world.databases.main)), shared=True)
     log = world.services.log
     for partition, start in worker.claim(range(log.partitions)).items():
         records = log.read(partition, start, 1_000)

@@ -20,7 +20,7 @@ from infra.adapters.postgres.publishing import PostgresPublishing
 from infra.app.erasing import eraser
 from processors.feed.personal import PersonalValues
 from processors.feed.publish import Publisher
-from processors.live.worker import Compiled
+from processors.live.compiled import Compiled
 from processors.rebuild.definitions import apply_files, start_rebuild
 from schemas.errors import ProgressConflict, SettingsInvalid, StoreUnavailable
 from schemas.publishing import Message
@@ -471,7 +471,7 @@ def test_the_example_subscriber_killed_in_the_middle_ends_with_the_members(
                 return set()
 
     def wanted() -> set[tuple[str, str]]:
-        names = world.worker.live.compiled.evaluator.segment_names
+        names = world.worker.compiled.evaluator.segment_names
         rows = world.execute("select segment, profile_id::text from memberships_r1")
         return {(names[index], profile) for index, profile in rows}
 

@@ -16,7 +16,7 @@ from infra.adapters.postgres.hits import FEW, STEPS, search_newest
 from infra.adapters.postgres.rebuild import PostgresRebuild
 from infra.adapters.postgres.search import PostgresSearch
 from processors.live.search_index import SLICE, SearchIndexer
-from processors.live.shared_worker import SharedWorker
+from processors.live.worker import Worker
 from processors.rebuild.builder import Builder
 from projections.decide.evaluator import Evaluator
 from projections.fold.fold import Fold
@@ -190,14 +190,12 @@ def test_a_customer_who_acts_now_is_findable_before_the_backlog_is_done(world: R
     for number in range(6 * SLICE):
         names = {"first_name": "Old", "last_name": f"Timer{number}"}
         world.send([("user_id", f"h{number}")], type_="profile.identified", sealed={"traits": names})
-    while world.worker.live.step():
-        pass
+    world.settle_without_index()
     assert world.execute("select count(*), count(*) filter (where acting) from search_due") == [(6 * SLICE, 0)]
     world.send([("user_id", "now")], type_="profile.identified", at=NOW, sealed={"traits": {"last_name": "Neumann"}})
     world.clock.at = NOW + timedelta(seconds=5)
-    while world.worker.live.step():
-        pass
-    compiled = world.worker.live.compiled
+    world.settle_without_index()
+    compiled = world.worker.compiled
     with closing(PostgresSearch(world.databases.main)) as store:
         indexer = SearchIndexer(store, world.vault, world.vault, world.services.log)
         assert indexer.step(1, compiled.fold, compiled.evaluator, SLICE) == SLICE
@@ -214,9 +212,8 @@ def test_a_long_step_gives_the_index_its_share(world: ReadingWorld) -> None:
     for number in range(4 * SLICE):
         names = {"last_name": f"Timer{number}"}
         world.send([("user_id", f"h{number}")], type_="profile.identified", sealed={"traits": names})
-    while world.worker.live.step():
-        pass
-    compiled = world.worker.live.compiled
+    world.settle_without_index()
+    compiled = world.worker.compiled
     with closing(PostgresSearch(world.databases.main)) as store:
         indexer = SearchIndexer(store, world.vault, world.vault, world.services.log)
         assert indexer.keep_up(1, compiled.fold, compiled.evaluator, 0.0) == SLICE
@@ -238,7 +235,7 @@ def test_a_shared_worker_gives_the_index_its_share(world: ReadingWorld) -> None:
         world.send([("user_id", f"h{number}")], type_="profile.identified", sealed={"traits": {"last_name": "Timer"}})
     with closing(PostgresSearch(world.databases.main)) as store, closing(PostgresRebuild(world.databases.main)) as some:
         told = Told(store, world.vault, world.vault, world.services.log)
-        worker = SharedWorker(world.services, Builder(world.services, some), told, "one")
+        worker = Worker(world.services, Builder(world.services, some), told, shared=True)
         batches = []
         for partition, start in worker.claim(range(4)).items():
             records = world.services.log.read(partition, start, 1_000)

@@ -16,7 +16,10 @@ from infra.adapters.archive.reader import ArchiveReader
 from infra.adapters.archive.store import ParquetArchive
 from infra.adapters.postgres.rebuild import PostgresRebuild
 from processors.archive.archiver import Archiver
-from processors.live.worker import Compiled, Services, Worker
+from processors.live.compiled import Compiled
+from processors.live.feeder import LogFeeder
+from processors.live.services import Services
+from processors.live.worker import Worker
 from processors.rebuild.builder import Builder
 from processors.rebuild.check import Verdict, check
 from processors.rebuild.definitions import start_rebuild
@@ -152,9 +155,9 @@ def test_a_rebuild_ends_while_the_files_it_reads_are_rewritten(
     before = checked(world, world.services, lambda *_: None)
     number = start_rebuild(services.control, world.clock.now())
     rebuild = PostgresRebuild(world.databases.main)
-    worker = Worker(services, Builder(services, rebuild))
+    feeder = LogFeeder(Worker(services, Builder(services, rebuild)))
     with closing(rebuild):
-        while worker.step():
+        while feeder.step():
             rewriting()
     assert services.control.live().revision == number
     assert rewriting.rewritten > 15

@@ -22,8 +22,8 @@ from infra.app.vault import vault_of
 from infra.cli.main import run
 from infra.cli.status import measure
 from infra.drivers.http.health import Health
+from processors.live.compiled import Compiled
 from processors.live.dead_letters import letter_key
-from processors.live.worker import Compiled
 from schemas.control import Revision
 from schemas.errors import NotFound, SetAsideRefused
 from schemas.record import Pending, Reader, encode

@@ -5,9 +5,10 @@ import pytest
 from infra.adapters.postgres.fold import PostgresFold
 from infra.adapters.postgres.rebuild import PostgresRebuild
 from processors.erase import refold
+from processors.live.feeder import LogFeeder
 from processors.live.worker import Worker
 from processors.rebuild.builder import Builder
-from schemas.store import NO_EVENT, NewMark
+from schemas.store import NO_EVENT, NewWorkItem
 from tests.conftest import Databases
 from tests.integration.test_fold_decide import World, new_world
 from tests.records import record
@@ -30,7 +31,7 @@ def mark_all(world: World) -> None:
     assert len(signatures) == PEOPLE
     world.query("delete from states_r1 returning 1")
     with world.services.store.decide() as tx:
-        tx.add_marks([NewMark(1, 0, "refold", {s: (0, NO_EVENT) for s in signatures if isinstance(s, bytes)})])
+        tx.add_work([NewWorkItem(1, 0, "refold", {s: (0, NO_EVENT) for s in signatures if isinstance(s, bytes)})])
 
 
 def waiting(world: World) -> int:
@@ -41,15 +42,15 @@ def test_a_long_refold_is_many_transactions_bounded_by_signatures_and_records(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mark_all(world)
-    folder = world.worker.live._folder
+    folder = world.worker.folding.folder
     assert folder is not None
     monkeypatch.setattr(refold, "SIGNATURES", 4)
-    assert refold.refold_marked(folder) == 4
+    assert refold.refold_some(folder) == 4
     assert (waiting(world), world.query("select count(*) from states_r1")) == (PEOPLE - 4, [(4,)])
     monkeypatch.setattr(refold, "RECORDS", 7)  # three records each
-    assert refold.refold_marked(folder) == 2
+    assert refold.refold_some(folder) == 2
     monkeypatch.setattr(refold, "RECORDS", 1)  # a single signature is never too large
-    assert refold.refold_marked(folder) == 1
+    assert refold.refold_some(folder) == 1
     assert waiting(world) == PEOPLE - 7
     world.settle()
     assert waiting(world) == 0
@@ -60,15 +61,15 @@ def test_a_long_refold_is_many_transactions_bounded_by_signatures_and_records(
 def test_a_refold_that_breaks_off_is_taken_up_again_where_it_was(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     mark_all(world)
     monkeypatch.setattr(refold, "SIGNATURES", 5)
-    folder = world.worker.live._folder
+    folder = world.worker.folding.folder
     assert folder is not None
-    assert refold.refold_marked(folder) == 5
+    assert refold.refold_some(folder) == 5
     with monkeypatch.context() as patch:
         patch.setattr(PostgresFold, "save_states", _broken)
         with pytest.raises(RuntimeError, match="the power is out"):
-            refold.refold_marked(folder)
+            refold.refold_some(folder)
     assert waiting(world) == PEOPLE - 5
-    world.worker = Worker(world.services, Builder(world.services, PostgresRebuild(world.databases.main)))
+    world.feeder = LogFeeder(Worker(world.services, Builder(world.services, PostgresRebuild(world.databases.main))))
     world.settle()
     assert waiting(world) == 0
     assert world.check().equal
@@ -92,7 +93,7 @@ def test_a_refold_asks_the_database_by_the_batch_and_not_by_the_event(
         return erased(tx, tokens)
 
     monkeypatch.setattr(PostgresFold, "erased", counted)
-    folder = world.worker.live._folder
+    folder = world.worker.folding.folder
     assert folder is not None
-    assert refold.refold_marked(folder) == PEOPLE
+    assert refold.refold_some(folder) == PEOPLE
     assert asked == [PEOPLE]

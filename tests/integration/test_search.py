@@ -85,7 +85,7 @@ def test_a_new_name_replaces_the_old_one_and_a_merge_leaves_one(three: ReadingWo
 def test_what_waits_is_indexed_after_a_crash_and_nothing_waits_twice(three: ReadingWorld) -> None:
     three.execute("delete from search")
     three.execute("insert into search_due select profile_id from profiles_r1")
-    compiled = three.worker.live.compiled
+    compiled = three.worker.compiled
     with closing(PostgresSearch(three.databases.main)) as store:
         vault = three.vault
         indexer = SearchIndexer(store, vault, vault, three.services.log)

@@ -18,7 +18,8 @@ from infra.adapters.postgres.store import PostgresStore
 from infra.app.worker import check_name
 from infra.drivers.process.worker_role import await_name
 from processors.live.decide_batch import Outcome
-from processors.live.shared_worker import SharedWorker, work_off
+from processors.live.feeder import LogFeeder
+from processors.live.worker import Worker
 from processors.rebuild.builder import Builder
 from processors.rebuild.definitions import apply_files, start_rebuild
 from projections.fold.state import EVENT_COUNT
@@ -48,7 +49,7 @@ class Pump:
         self._store, self._control, self._log = PostgresStore(dsn), PostgresControl(dsn), PostgresLog(dsn)
         self._rebuild = PostgresRebuild(dsn)
         services = replace(self.world.services, store=self._store, control=self._control, log=self._log)
-        self.worker = SharedWorker(services, Builder(services, self._rebuild), None, f"worker {self.number}")
+        self.worker = Worker(services, Builder(services, self._rebuild), owner=f"worker {self.number}", shared=True)
 
     def claim(self, partitions: Sequence[int]) -> None:
         self.next |= self.worker.claim(partitions)
@@ -79,7 +80,7 @@ class Pump:
             if decide:
                 self.worker.apply(batches)
             else:
-                self.worker._fold([self.worker._batch(each) for each in batches])
+                self.worker.folding.fold(batches)
         except ProgressConflict:  # evidence was withdrawn: everybody claims again
             self.claim(list(self.next))
         else:
@@ -166,7 +167,7 @@ def folded(world: World) -> Callable[[], bool]:
             return (
                 control.building() is None
                 and sum(each.next_offset for each in control.progress(live)) == ends
-                and control.open_marks(live) == 0
+                and control.open_work(live) == 0
             )
 
     return done
@@ -267,7 +268,7 @@ def counted_twice(world: World) -> list[object]:
     """
     if world.query("select from marks where kind <> 'fold'"):
         return []
-    fold = world.worker.live.compiled.fold
+    fold = world.worker.compiled.fold
     rows = world.query(
         "select p.profile_id, p.event_count, array_agg(s.state) from profiles_r1 p join evidence e using (profile_id)"
         " join states_r1 s using (signature) group by 1, 2"
@@ -305,7 +306,7 @@ def interleaved(databases: Databases, seed: int) -> int:
 
     def noting(pump: Pump) -> None:
         nonlocal grew
-        decider = pump.worker._decider
+        decider = pump.worker.deciding.decider
         assert decider is not None
         grow = decider._grown_states
 
@@ -344,7 +345,7 @@ def interleaved(databases: Databases, seed: int) -> int:
 
 
 def _with_few_marks(run: Callable[..., Outcome], rng: Random, watermark_us: int, **more: Any) -> Outcome:
-    few = {"marks": 0} if more.get("marks") == 0 else {"marks": rng.choice([1, 2, 64])}
+    few = {"items": 0} if more.get("items") == 0 else {"items": rng.choice([1, 2, 64])}
     return run(watermark_us, **more | few)
 
 
@@ -360,7 +361,7 @@ def test_many_more_profiles_that_grow_beside_others(databases: Databases, seed: 
     interleaved(databases, seed)
 
 
-def test_who_settles_what_is_connected_says_that_it_is_alive(databases: Databases) -> None:
+def test_who_resolves_what_is_connected_says_that_it_is_alive(databases: Databases) -> None:
     world = new_world(databases)
     told = []
     with pumps(world, 1) as (pump,):
@@ -381,17 +382,17 @@ def test_who_settles_what_is_connected_says_that_it_is_alive(databases: Database
 
 
 def test_who_resigns_lets_the_next_build_at_once(world: World) -> None:
-    """A command that works off the log in one process, twice: the second builds what came between, too."""
+    """A command that drains the log in one process, twice: the second builds what came between, too."""
     control, now = world.services.control, world.clock.now()
     made = []
     for expected in (2, 3):
         start_rebuild(control, now)
-        worker = SharedWorker(
-            world.services, Builder(world.services, PostgresRebuild(world.databases.main)), None, "one"
-        )
-        made.append(worker)  # the first one and its connections are still there when the second builds
-        work_off(worker, lambda: None)
-        worker.builder.resign()
+        builder = Builder(world.services, PostgresRebuild(world.databases.main))
+        feeder = LogFeeder(Worker(world.services, builder, shared=True))
+        made.append(feeder)  # the first one and its connections are still there when the second builds
+        while feeder.step():
+            pass
+        builder.resign()
         assert control.live().revision == expected
 
 

@@ -20,11 +20,12 @@ from infra.adapters.postgres.records import PostgresRecords
 from infra.drivers.sql.child import restored_rows
 from infra.drivers.sql.process import run_sql
 from processors.archive.archiver import Archiver
+from processors.live.compiled import Compiled, folder_of
 from processors.live.dead_letters import letter_key
+from processors.live.feeder import LogFeeder
 from processors.live.late_fold import fold_late
 from processors.live.personal_traits import open_direct
-from processors.live.shared_worker import SharedWorker, work_off
-from processors.live.worker import Compiled, Worker, folder_of
+from processors.live.worker import Worker
 from processors.rebuild.builder import Builder
 from processors.rebuild.definitions import start_rebuild
 from projections.fold.state import DIRECT, TRAITS
@@ -58,7 +59,7 @@ class Side:
     world: World
     mode: str
     reader: Reader = CURRENT
-    _worker: Worker | SharedWorker | None = None
+    _feeder: LogFeeder | None = None
 
     def put(self, partition: int, *values: bytes) -> None:
         key = key_of_partition(partition)
@@ -70,25 +71,20 @@ class Side:
 
     def settle(self) -> None:
         """Work until there is no more; again, with another reader, as after an upgrade."""
-        if self.mode == "embedded":
-            if self._worker is None:
-                self._worker = Worker(self.services, Builder(self.services, self.world.rebuilding()))
-            assert isinstance(self._worker, Worker)
-            while self._worker.step():
-                pass
-        else:
-            worker = SharedWorker(self.services, Builder(self.services, self.world.rebuilding()), None, "worker")
-            work_off(worker, lambda: None)
-            worker.builder.resign()  # the next is another worker's, of another build perhaps
+        if self._feeder is None:
+            builder = Builder(self.services, self.world.rebuilding())
+            self._feeder = LogFeeder(Worker(self.services, builder, shared=self.mode == "shared"))
+        while self._feeder.step():
+            pass
 
     def upgrade(self) -> None:
         self.restart(NEWER)
 
     def restart(self, reader: Reader) -> None:
         """Another worker comes, which reads what `reader` does."""
-        if isinstance(self._worker, Worker):
-            self._worker.build.resign()
-        self.reader, self._worker = reader, None
+        if self._feeder is not None:
+            self._feeder.worker.upkeep.builder.resign()
+        self.reader, self._feeder = reader, None
 
     def waiting(self) -> list[tuple[int, int, str]]:
         found = self.world.services.control.waiting()

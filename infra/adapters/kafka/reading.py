@@ -251,7 +251,7 @@ class TopicReader:
         """Those of these offsets of partitions that are there, in any order.
 
         near: read on instead of going to an offset that is so close. Going to one takes about a millisecond, most of
-        it waiting: many are worked off by several readers at once.
+        it waiting: many are drained by several readers at once.
         """
         if not wanted:
             return []

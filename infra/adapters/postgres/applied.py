@@ -34,7 +34,7 @@ class Applied(NamedTuple):
     waits: frozenset[int] = frozenset()  # partitions that stand at a record that cannot be read yet
     refolds_wait: bool = False
 
-    def told(self, total: int) -> str:
+    def line(self, total: int) -> str:
         """For people; `total`: records that were accepted."""
         if self.building is not None:
             return f"building revision {self.building[0]:.0f}: {self.building[1]:.0%}"

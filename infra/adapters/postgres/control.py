@@ -1,9 +1,10 @@
 """`Control` in PostgreSQL: revisions, progress, facts."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import Any, Final
 
+from psycopg2.errors import UndefinedTable
 from psycopg2.extensions import cursor as Cursor
 from psycopg2.extras import Json
 
@@ -12,7 +13,7 @@ from infra.adapters.postgres.connection_pool import Lane
 from infra.adapters.postgres.database import Database
 from infra.adapters.postgres.figures import forget_figures, make_nobody_due
 from infra.adapters.postgres.locks import PARTITIONS_LOCK
-from schemas.control import SUPERSEDED, Beat, Layout, Progress, Pulse, Revision
+from schemas.control import SUPERSEDED, Beat, Layout, Progress, Revision
 from schemas.errors import DefinitionsMoved
 from schemas.facts import Fact
 from schemas.waits import Wait, Waiting
@@ -26,12 +27,12 @@ select (select revision from revisions where state = 'live'),
     (select coalesce(min(watermark_us), 0) from progress where revision = %(revision)s),
     exists (select from search_due),
     exists (select from waiting w join progress p using (partition)
-        where w.reader = 'worker' and p.revision = %(revision)s and p.next_offset = w."offset"), """
-_FIGURES: Final = """
-exists (select from nobody_due where revision = %(revision)s)
-    or exists (select from figure_profile_fills where revision = %(revision)s)
-    or exists (select from figure_event_fills)
-"""
+        where w.reader = 'worker' and p.revision = %(revision)s and p.next_offset = w."offset"),
+    (select count(*) from set_aside),
+    exists (select from nobody_due where revision = %(revision)s)
+        or exists (select from figure_profile_fills where revision = %(revision)s)
+        or exists (select from figure_event_fills),
+    """
 
 WAITING: Final = """
 select w.reader, w.since, w.partition, w."offset", w.code, w.reason from waiting w
@@ -82,21 +83,6 @@ class PostgresControl:
                 "insert into meta values ('layout', %s) on conflict (key) do update set value = excluded.value",
                 (Json(layout._asdict()),),
             )
-
-    def pulse(self, revision: int) -> Pulse:
-        with self._database.transaction() as cursor:
-            cursor.execute(
-                "select (select revision from revisions where state = 'live'),"
-                " (select min(revision) from revisions where state = 'building'),"
-                " (select array_agg(next_offset order by partition) from log_head),"
-                " exists (select from marks), exists (select from search_due), (select count(*) from set_aside),"
-                f" {_FIGURES}",
-                {"revision": revision},
-            )
-            row = cursor.fetchone()
-            assert row is not None, "a query without a table gave no row"
-            due_us = _first_due(cursor, revision) if row[0] == revision else None
-            return Pulse(row[0], row[1], row[2], row[3], due_us, row[4], row[5], row[6])
 
     def progress(self, revision: int) -> list[Progress]:
         with self._database.reading() as cursor:
@@ -152,12 +138,16 @@ class PostgresControl:
             )
 
     def beat(self, revision: int) -> Beat:
+        due = f"(select min(due_us) from profiles_r{int(revision)})"
         with self._database.reading() as cursor:
-            cursor.execute(_BEAT + _FIGURES, {"revision": revision})
-            row = cursor.fetchone()
-            assert row is not None, "a query without a table gave no row"
-            due_us = _first_due(cursor, revision) if row[0] == revision else None
-            return Beat(row[0], row[1], row[2], row[3], row[4], due_us, row[5], row[6], row[7])
+            try:
+                cursor.execute(_BEAT + due, {"revision": revision})
+                row = cursor.fetchone()
+            except UndefinedTable:  # it was retired and its tables dropped
+                cursor.execute("select revision from revisions where state = 'live'")
+                row = cursor.fetchone()
+        assert row is not None, "there is a live revision"
+        return Beat(*row)
 
     def newest(self) -> Revision:
         return self._revisions("where state in ('building', 'live') order by revision desc limit 1")[0]
@@ -207,16 +197,6 @@ class PostgresControl:
             for (revision,) in cursor.fetchall():
                 _forget(cursor, revision)
 
-    def save_watermarks(self, revision: int, watermarks: Sequence[int]) -> None:
-        with self._database.transaction() as cursor:
-            cursor.execute("set local synchronous_commit = off")
-            for partition, watermark_us in enumerate(watermarks):
-                cursor.execute(
-                    "update progress set watermark_us = greatest(watermark_us, %s)"
-                    " where revision = %s and partition = %s",
-                    (watermark_us, revision, partition),
-                )
-
     def open_refolds(self, revision: int) -> int:
         with self._database.reading() as cursor:
             cursor.execute(
@@ -226,7 +206,7 @@ class PostgresControl:
             row = cursor.fetchone()
             return int(row[0]) if row else 0
 
-    def marks_up_to(self, revision: int, last: int | None = None) -> tuple[int, int]:
+    def work_up_to(self, revision: int, last: int | None = None) -> tuple[int, int]:
         with self._database.reading() as cursor:
             cursor.execute(
                 "select count(*) filter (where %(last)s is null or id <= %(last)s), coalesce(max(id), 0)"
@@ -254,7 +234,7 @@ class PostgresControl:
         with self._database.reading() as cursor:
             return waiting(cursor)
 
-    def open_marks(self, revision: int, kind: str | None = None) -> int:
+    def open_work(self, revision: int, kind: str | None = None) -> int:
         with self._database.reading() as cursor:
             cursor.execute(
                 "select count(*) from marks where revision = %s and (%s::text is null or kind = %s)",
@@ -271,13 +251,6 @@ def waiting(cursor: Cursor) -> list[Waiting]:
     """What waits now: see `Control.waiting`. For everybody who tells of it."""
     cursor.execute(WAITING)
     return [Waiting(reader, Wait(*wait), since) for reader, since, *wait in cursor.fetchall()]
-
-
-def _first_due(cursor: Cursor, revision: int) -> int | None:
-    """The earliest timer of a revision that has its tables."""
-    cursor.execute(f"select min(due_us) from profiles_r{int(revision)}")
-    row = cursor.fetchone()
-    return row[0] if row else None
 
 
 def insert_fact(cursor: Cursor, fact: Fact, at: datetime) -> None:

@@ -33,7 +33,7 @@ from infra.adapters.postgres.rows import (
 )
 from infra.adapters.postgres.staging import quoted
 from schemas.errors import ProgressConflict
-from schemas.store import NO_RECEIPT, Change, EvidenceRow, Mark, ProfileRow, TokenRow
+from schemas.store import NO_RECEIPT, Change, EvidenceRow, ProfileRow, TokenRow, WorkItem
 
 
 class PostgresDecide(OrderTreeRows):
@@ -62,7 +62,7 @@ class PostgresDecide(OrderTreeRows):
         )
         return [int(row[0]) for row in self._cursor.fetchall()]
 
-    def take_marks(self, revision: int, limit: int, shards: Collection[int] | None = None) -> list[Mark]:
+    def take_work(self, revision: int, limit: int, shards: Collection[int] | None = None) -> list[WorkItem]:
         those = "" if shards is None else f" and shard in ({','.join(str(int(each)) for each in shards)})"
         rows = copy_out(
             self._cursor,
@@ -73,7 +73,7 @@ class PostgresDecide(OrderTreeRows):
             " returning m.id, m.kind, m.signatures, m.newest_us, m.newest_events",
         )
         return sorted(
-            Mark(int8(row[0]), (row[1] or b"").decode(), uuid_list(row[2]), int8_list(row[3]), uuid_list(row[4]))
+            WorkItem(int8(row[0]), (row[1] or b"").decode(), uuid_list(row[2]), int8_list(row[3]), uuid_list(row[4]))
             for row in rows
         )
 

@@ -20,20 +20,20 @@ from infra.adapters.postgres.database import (
 from infra.adapters.postgres.locks import ERASURE_LOCK, FOLD_GATE, IDENTITY_LOCK
 from infra.adapters.postgres.orders import LaidOffRows
 from infra.adapters.postgres.rows import (
+    DEDUP,
     EVIDENCE,
-    REGISTER,
     STATE_ROW,
     STATES,
     by_signature,
+    dedup_row,
+    pack_dedup,
     pack_evidence,
-    pack_register,
     read_states,
-    register_row,
 )
 from infra.adapters.postgres.staging import FEW
 from schemas.dead_letters import DeadLetter
 from schemas.errors import ProgressConflict
-from schemas.store import NO_RECEIPT, Advance, EvidenceRow, NotApplied, RegisterRow
+from schemas.store import NO_RECEIPT, Advance, DedupRow, EvidenceRow, NotApplied
 
 _SOME_ERASED: Final = "select exists (select from erased_tokens)"
 
@@ -86,33 +86,33 @@ class PostgresFold(LaidOffRows):
     def hold_progress(self, revision: int) -> None:
         self._cursor.execute("select from progress where revision = %s order by partition for update", (revision,))
 
-    def register(self, rows: Sequence[RegisterRow]) -> list[RegisterRow]:
+    def deduplicate(self, rows: Sequence[DedupRow]) -> list[DedupRow]:
         rows = sorted(rows)
-        return self._register_few(rows) if len(rows) <= FEW else self._register_many(rows)
+        return self._deduplicate_few(rows) if len(rows) <= FEW else self._deduplicate_many(rows)
 
-    def _register_few(self, rows: Sequence[RegisterRow]) -> list[RegisterRow]:
+    def _deduplicate_few(self, rows: Sequence[DedupRow]) -> list[DedupRow]:
         if not rows:
             return []
-        source = self._stage.rows(REGISTER, list(map(pack_register, rows)))
+        source = self._stage.rows(DEDUP, list(map(pack_dedup, rows)))
         self._cursor.execute(
-            f"insert into register ({REGISTER.names}) select * from {source} on conflict do nothing returning event_key"
+            f"insert into register ({DEDUP.names}) select * from {source} on conflict do nothing returning event_key"
         )
         if self._cursor.rowcount == len(rows):
             return []
         stored = {row[0] for row in self._cursor.fetchall()}
-        return self._registered([row for row in rows if row.event_key not in stored])
+        return self._indexed([row for row in rows if row.event_key not in stored])
 
-    def _register_many(self, rows: Sequence[RegisterRow]) -> list[RegisterRow]:
+    def _deduplicate_many(self, rows: Sequence[DedupRow]) -> list[DedupRow]:
         # New keys are the rule: COPY first inside a savepoint, look only when a key was there (2.7-4.1 us a row).
         # Again, since another worker may commit one of them between the look and the second COPY.
-        present: list[RegisterRow] = []
+        present: list[DedupRow] = []
         while True:
             self._cursor.execute("savepoint register")
             try:
-                self._copy_register(rows)
+                self._copy_dedup(rows)
             except psycopg2.errors.UniqueViolation:
                 self._cursor.execute("rollback to savepoint register")
-                found = self._registered(rows)
+                found = self._indexed(rows)
                 present += found
                 known = {row.event_key for row in found}
                 rows = [row for row in rows if row.event_key not in known]
@@ -120,24 +120,24 @@ class PostgresFold(LaidOffRows):
                 self._cursor.execute("release savepoint register")
                 return present
 
-    def _copy_register(self, rows: Sequence[RegisterRow]) -> None:
-        copy_rows(self._cursor, "register", list(REGISTER.columns), list(map(pack_register, rows)))
+    def _copy_dedup(self, rows: Sequence[DedupRow]) -> None:
+        copy_rows(self._cursor, "register", list(DEDUP.columns), list(map(pack_dedup, rows)))
 
-    def _registered(self, rows: Sequence[RegisterRow]) -> list[RegisterRow]:
+    def _indexed(self, rows: Sequence[DedupRow]) -> list[DedupRow]:
         keys = array_literal(row.event_key for row in rows)
         found = copy_out(
             self._cursor,
             'select event_key, digest, partition, "offset", signature, verdict from register'
             f" where event_key = any({keys})",
         )
-        return [register_row(row) for row in found]
+        return [dedup_row(row) for row in found]
 
-    def replace_register(self, rows: Sequence[RegisterRow]) -> None:
+    def replace_dedup(self, rows: Sequence[DedupRow]) -> None:
         if rows:
             self._cursor.execute(
                 "delete from register where event_key = any(%s)", (Uuids([row.event_key for row in rows]),)
             )
-            self._copy_register(sorted(rows))
+            self._copy_dedup(sorted(rows))
 
     def not_applied(self, rows: Sequence[NotApplied]) -> None:
         packed = [

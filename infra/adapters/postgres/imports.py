@@ -45,7 +45,7 @@ class PostgresImports:
             return bool(row and row[0])
 
     def registered(self, keys: Sequence[bytes]) -> dict[bytes, bytes | None]:
-        """Those of the event keys that the register has, each with its digest; None where the person was erased."""
+        """Those of the event keys that the dedup index has, each with its digest; None where the person was erased."""
         if not keys:
             return {}
         query = f"select event_key, digest, verdict from register where event_key = any({array_literal(keys)})"

@@ -133,8 +133,8 @@ class PostgresRebuild:
         )
         uneven = cursor.fetchone()
         cursor.execute("select count(*) from marks where revision in (%s, %s)", (plan.old, plan.new))
-        marked = cursor.fetchone()
-        if uneven is None or marked is None or uneven[0] or marked[0]:
+        queued = cursor.fetchone()
+        if uneven is None or queued is None or uneven[0] or queued[0]:
             raise ProgressConflict(f"revision {plan.new} is not level with {plan.old} yet")
 
     def close(self) -> None:

@@ -23,12 +23,12 @@ from infra.adapters.postgres.database import (
     uuid_list,
 )
 from infra.adapters.postgres.staging import Staging
-from schemas.store import Change, EvidenceRow, ProfileRow, RegisterRow, TokenRow
+from schemas.store import Change, DedupRow, EvidenceRow, ProfileRow, TokenRow
 
 _UUID, _TEXT = 2950, 25
 _JSON: Final = msgspec.json.Encoder(order="deterministic")
 
-REGISTER: Final = Staging(
+DEDUP: Final = Staging(
     "new_register",
     {
         **{"event_key": "uuid", "digest": "uuid", "partition": "smallint", "offset": "bigint"},
@@ -92,11 +92,11 @@ def by_signature(item: tuple[tuple[int, bytes], bytes]) -> tuple[bytes, int]:
     return signature, partition
 
 
-def register_row(row: tuple[bytes | None, ...]) -> RegisterRow:
-    return RegisterRow(row[0] or b"", row[1] or b"", int8(row[2]), int8(row[3]), row[4] or b"", int8(row[5]))
+def dedup_row(row: tuple[bytes | None, ...]) -> DedupRow:
+    return DedupRow(row[0] or b"", row[1] or b"", int8(row[2]), int8(row[3]), row[4] or b"", int8(row[5]))
 
 
-def pack_register(row: RegisterRow) -> bytes:
+def pack_dedup(row: DedupRow) -> bytes:
     key, digest, partition, offset, signature, verdict = row
     return _REGISTER_ROW(16, key, 16, digest, 2, partition, 8, offset, 16, signature, 2, verdict)
 

@@ -145,7 +145,7 @@ def _rows(file: IO[bytes]) -> Iterator[Row]:
 
 @contextmanager
 def snapshot(dsn: str, revision: int, timeout_s: float, folder: Path | None, tell: Tell) -> Iterator[PostgresSnapshot]:
-    """Halt FOLD at a batch boundary, wait until marks and open timers are worked off, look, copy, and go on.
+    """Halt FOLD at a batch boundary, wait until work items and open timers are drained, look, copy, and go on.
 
     Someone else (the worker) works them off. FOLD is halted for 5 s at most at a time, and not while we copy.
     Raises StoreUnavailable after `timeout_s` without a moment at which nothing waits, and DiskFull.
@@ -172,7 +172,7 @@ def _session(dsn: str, name: str) -> Dedicated:
 
 
 def _begin(dsn: str, revision: int, view: Cursor, timeout_s: float) -> None:
-    """Take the view at a moment at which nothing is marked or due."""
+    """Take the view at a moment at which nothing is queued or due."""
     deadline = time.monotonic() + timeout_s
     with closing(_session(dsn, "touchfold snapshot gate")) as gate:
         while True:
@@ -197,7 +197,7 @@ def _halted(cursor: Cursor) -> bool:
 
 
 def _drained(cursor: Cursor, revision: int, deadline: float) -> bool:
-    """While FOLD is halted, give DECIDE a while to work off what is marked or due."""
+    """While FOLD is halted, give DECIDE a while to drain what is queued or due."""
     until = min(deadline, time.monotonic() + GATE_S)
     while True:
         cursor.execute(

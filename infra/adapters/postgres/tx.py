@@ -1,4 +1,4 @@
-"""What FOLD's and DECIDE's transactions share: an open cursor, rows on their way into it, marks and positions."""
+"""What FOLD's and DECIDE's transactions share: an open cursor, rows on their way into it, work items and positions."""
 
 from collections.abc import Iterable, Sequence
 
@@ -7,7 +7,7 @@ from psycopg2.extensions import cursor as Cursor
 from infra.adapters.postgres.database import array_literal, copy_out, int8
 from infra.adapters.postgres.figures import PostgresFigureTx
 from infra.adapters.postgres.staging import Stage, quoted
-from schemas.store import NewMark
+from schemas.store import NewWorkItem
 
 
 class PostgresTx(PostgresFigureTx):
@@ -17,12 +17,12 @@ class PostgresTx(PostgresFigureTx):
         self._cursor = cursor
         self._stage = Stage(cursor)
 
-    def add_marks(self, marks: Sequence[NewMark]) -> list[int]:
-        if not marks:
+    def add_work(self, items: Sequence[NewWorkItem]) -> list[int]:
+        if not items:
             return []
         self._cursor.execute(
             "insert into marks (revision, shard, kind, signatures, newest_us, newest_events) values"
-            f" {','.join([_mark(mark) for mark in marks])} returning id"
+            f" {','.join([_work_row(item) for item in items])} returning id"
         )
         return [int(row[0]) for row in self._cursor.fetchall()]
 
@@ -46,10 +46,10 @@ class PostgresTx(PostgresFigureTx):
         return [(int8(row[0]), int8(row[1])) for row in rows]
 
 
-def _mark(mark: NewMark) -> str:
-    signatures = sorted(mark.newest)
-    newest = [mark.newest[signature] for signature in signatures]
+def _work_row(item: NewWorkItem) -> str:
+    signatures = sorted(item.newest)
+    newest = [item.newest[signature] for signature in signatures]
     times = ",".join([str(at_us) for at_us, _ in newest])
     events = array_literal(event for _, event in newest)
-    head = f"{int(mark.revision)},{int(mark.shard)},{quoted(mark.kind)}"
+    head = f"{int(item.revision)},{int(item.shard)},{quoted(item.kind)}"
     return f"({head},{array_literal(signatures)},'{{{times}}}'::bigint[],{events})"

@@ -15,7 +15,7 @@ from infra.app.log import log_of
 from infra.app.vault import vault_of
 from processors.feed.personal import PersonalValues
 from processors.feed.publish import BATCH, Publisher
-from processors.live.worker import Compiled
+from processors.live.compiled import Compiled
 from schemas.errors import Disposition, TouchfoldError
 
 if TYPE_CHECKING:

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Final
 
 from infra.adapters.kafka.access import EVENTS
 from infra.adapters.postgres.store import PostgresStore
-from infra.app.worker import check_name, shared_worker_of, worker_of
+from infra.app.worker import check_name, worker_of
 from infra.drivers.stream.life import Subscription
+from processors.live.feeder import LogFeeder
 from schemas.errors import ServiceFailed, StoreUnavailable
 from schemas.work import PartitionWork
 
@@ -54,12 +55,12 @@ def run(session: "Session", stop: threading.Event, number: int = 0) -> None:
     What is alive after the first step stays alive: the collector need not look at it again.
     """
     if session.adapters.kafka is None:
-        worker = worker_of(session)
+        feeder = LogFeeder(worker_of(session))
         _settle_memory()
-        worker.run(stop)
+        feeder.run(stop)
         return
     member = member_name(session, number)
-    work = shared_worker_of(session, member)
+    work = worker_of(session, member)
     assert isinstance(work.services.store, PostgresStore), "services_of makes it"
     await_name(work.services.store, member, stop)
     if session.settings.worker_runner == "faust":

@@ -338,15 +338,15 @@ class BatchFlow:
             if tries + 1 < self._pace.poison_tries:
                 self._hold(batch, tries + 1)
             else:
-                await self._salvage(batch)
+                await self._isolate(batch)
         else:
             self._advance(batch, waits)
 
-    async def _salvage(self, batch: Fetched) -> None:
+    async def _isolate(self, batch: Fetched) -> None:
         place = f"partition {batch.partition} [{batch.start}, {batch.end})"
         _log.error("%s failed %d times: record by record", place, self._pace.poison_tries)
         try:
-            waits = await self._thread.do(partial(self._work.salvage, batch))
+            waits = await self._thread.do(partial(self._work.isolate, batch))
         except ProgressConflict as err:
             self._conflicted([batch.partition], err)
         except Exception as err:

@@ -84,7 +84,7 @@ class NoWork:
         self._next |= {batch.partition: batch.end for batch in batches}
         self._meter.done(sum(len(batch.records) for batch in batches))
 
-    def salvage(self, batch: Fetched) -> None:
+    def isolate(self, batch: Fetched) -> None:
         raise AssertionError(f"nothing fails here, but partition {batch.partition} did")
 
     def watched_by(self, excuse: Callable[[], None]) -> None:

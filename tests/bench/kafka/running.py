@@ -76,7 +76,7 @@ class Up(NamedTuple):
 
 
 class Folded(NamedTuple):
-    """A log worked off: from the moment the workers went on to the end of the last decision."""
+    """A log drained: from the moment the workers went on to the end of the last decision."""
 
     events: int
     wall_s: float
@@ -152,7 +152,7 @@ def fold_all(
     text: str,
     more: Mapping[str, str] | None = None,
 ) -> Folded:
-    """Time for the workers to work off a log that was filled while they, the archiver and the publisher stood still.
+    """Time for the workers to drain a log that was filled while they, the archiver and the publisher stood still.
 
     `warm` is folded before, unmeasured, so that `records` meet known customers; `text`: the definitions.
     """

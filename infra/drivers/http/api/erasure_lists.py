@@ -1,4 +1,4 @@
-"""Lists of people to erase over HTTP: posted once, worked off beside everything else, asked for as often as one likes.
+"""Lists of people to erase over HTTP: posted once, drained beside everything else, asked for as often as one likes.
 
 What is done stands in a file of the data folder, by the place in the list, and names nobody. The list itself is kept
 nowhere: after a crash whoever posted it posts it again with its id, and it goes on.

@@ -1,0 +1,114 @@
+"""What a worker does with fetched records: FOLD, and where a record makes that fail, isolate it and fold the rest."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from processors.live.applied import Batch, Report
+from processors.live.claims import GRACE_US, Claims, watermark_before
+from processors.live.fold_batch import Folder
+from processors.live.services import Services
+from schemas.errors import ProgressConflict, TouchfoldError
+from schemas.waits import WORKER, Wait
+from schemas.work import Fetched
+
+log = logging.getLogger("touchfold.worker")
+
+
+@dataclass
+class Folding:
+    """`folder`: of the live revision and of what is ours; None until that is known."""
+
+    services: Services
+    claims: Claims
+    folder: Folder | None = None
+    totals: Report = field(default_factory=Report)
+    waits: dict[int, Wait] = field(default_factory=dict)  # by partition of ours: at which record it waits
+    _set_aside: int | None = None  # records set aside by hand when last looked
+
+    def use(self, folder: Folder) -> None:
+        """Fold by this one from now on; what was found to be poison stays so."""
+        if self.folder is not None:
+            folder.poison = self.folder.poison
+        self.folder = folder
+
+    def fold(self, batches: Sequence[Fetched]) -> dict[int, int]:
+        """All in one transaction. Returns the partitions that wait, with the offset of the record each waits at."""
+        claims, folder = self.claims, self.folder
+        unowned = [each.partition for each in batches if each.partition not in claims.epochs]
+        if unowned or folder is None:
+            raise ProgressConflict(f"partitions {unowned} are not ours")
+        for each in batches:
+            if each.caught_up_us is not None and each.start == each.end:
+                claims.note(each.partition, each.caught_up_us - GRACE_US)
+        taken = [self._batch(each) for each in batches if each.end > each.start]
+        report = folder.run(taken, claims.lowest_us)
+        for name, value in vars(report).items():
+            setattr(self.totals, name, getattr(self.totals, name) + value)
+        self._note_watermarks(folder, taken)
+        return self._note_waits(folder, {each.partition for each in batches})
+
+    def _batch(self, fetched: Fetched) -> Batch:
+        records = fetched.records
+        if fetched.caught_up_us is not None:
+            watermark = fetched.caught_up_us - GRACE_US
+        else:
+            watermark = watermark_before(records[-1], self.services.clock.now()) if records else 0
+        return Batch(fetched.partition, fetched.start, fetched.end, records, watermark)
+
+    def _note_watermarks(self, folder: Folder, batches: Sequence[Batch]) -> None:
+        now = self.services.clock.now()
+        for batch in batches:
+            wait = folder.waits.get(batch.partition)
+            at = [] if wait is None else [each for each in batch.records if each.offset == wait.offset]
+            self.claims.note(batch.partition, watermark_before(at[0], now) if at else batch.watermark_us)
+
+    def _note_waits(self, folder: Folder, mine: set[int]) -> dict[int, int]:
+        """Raise the alarm for partitions that wait now."""
+        found = {partition: wait for partition, wait in folder.waits.items() if partition in mine}
+        for partition, wait in found.items():
+            if self.waits.get(partition) != wait:
+                log.error("%s waits, the other partitions go on: %s", wait.place, wait.reason)
+                self.services.control.note_wait(WORKER, wait, self.services.clock.now())
+        self.waits = {partition: wait for partition, wait in self.waits.items() if partition not in mine} | found
+        return {partition: wait.offset for partition, wait in found.items()}
+
+    def noticed(self, set_aside: int) -> bool:
+        """Whether records were set aside by hand since last asked: what waits is to be looked at again."""
+        some = self._set_aside is not None and set_aside != self._set_aside and bool(self.waits)
+        self._set_aside = set_aside
+        if some:
+            self.waits.clear()
+        return some
+
+    def isolate(self, batch: Fetched) -> dict[int, int]:
+        """Halve the batch until what fails is one record; that is set aside, the rest is folded. As `fold`."""
+        left = [batch]
+        stopped: dict[int, int] = {}
+        while left and not stopped:
+            part = left.pop()
+            try:
+                stopped = self.fold([part])
+            except TouchfoldError:
+                raise
+            except Exception:
+                left += reversed(self._halves(part))
+        return stopped
+
+    def _halves(self, batch: Fetched) -> list[Fetched]:
+        """The two halves of a batch; of a single record itself, set aside."""
+        records = batch.records
+        if len(records) == 1:
+            place = (batch.partition, records[0].offset)
+            assert self.folder is not None, "it just failed"
+            if place in self.folder.poison:
+                raise ProgressConflict(f"partition {place[0]} offset {place[1]} cannot even be set aside")
+            log.exception("partition %d offset %d is set aside", *place)
+            self.folder.poison.add(place)
+            return [batch]
+        half = len(records) // 2
+        border = records[half].offset
+        return [
+            Fetched(batch.partition, batch.start, border, records[:half], None),
+            Fetched(batch.partition, border, batch.end, records[half:], batch.caught_up_us),
+        ]
