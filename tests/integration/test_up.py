@@ -234,6 +234,22 @@ def test_a_damaged_archive_stops_neither_door_nor_worker(tmp_path: Path, ups: Ca
     assert len(up.pids("archive")) == 1
 
 
+def test_a_lost_key_ends_the_archive_process_at_most(tmp_path: Path, ups: Callable[..., Up]) -> None:
+    """It cannot start again without the key; door and worker go on with what they have read."""
+    data = str(tmp_path / "data")
+    up = ups(tmp_path / "data")
+    up.wait_ready()
+    key = result("source", "create", "web", "--data", data)["write_key"]
+    (tmp_path / "data" / "master.key").rename(tmp_path / "elsewhere")
+    up.kill("archive")
+    until(lambda: "nothing is archived, so the log keeps all of it" in up.log, "the archive to be given up for a while")
+    assert up.send(key, "track", _order(1)).status == 200
+    assert up.process.poll() is None
+    (tmp_path / "elsewhere").rename(tmp_path / "data" / "master.key")
+    until(lambda: len(up.pids("archive")) == 1, "the archive to be back")
+    until(lambda: _orders(tmp_path / "data") == 1, "the worker to go on")
+
+
 @pytest.fixture
 def own_database(server: EmbeddedPostgres) -> str:
     """An empty database on a server that `up` does not run; its vault's is missing and is made."""

@@ -129,6 +129,7 @@ def run(session: "Session", stop: threading.Event, ready: Callable[[], None], re
 
     `retention_s`: how long the log keeps a record; a warning is logged when half of it has gone by.
     """
+    vault_of(session)  # reads the master key now: a file that is lost later costs nothing until the next start
     archive = archive_of(session)
     archiver = archiver_of(session, stop.is_set, archive)
     notes, rotation = database_of(session, "touchfold archive notes"), LeftRotation(session)

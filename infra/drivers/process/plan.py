@@ -22,6 +22,7 @@ class Child:
     report: int = -1
     heard: bytes = b""
     ready: bool = False
+    came_up: bool = False  # was ready once
     starts: int = 0
     started_at: float = 0.0
     start_after: float = 0.0

@@ -13,7 +13,7 @@ import tempfile
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Final, TypeVar
@@ -52,7 +52,12 @@ BACKOFF_S: Final = (0.0, 0.2, 0.5, 1.0, 2.0, 5.0)
 STOP_S: Final = 4.0  # of a role after SIGTERM; then SIGKILL, which loses nothing: progress is committed with effect
 CLUSTER_STOP_S: Final = 9.0  # with Kafka: a worker commits the batch in flight and leaves its group
 ORDER: Final = (("http", "inbox"), ("ui", "worker", "archive", "publish"), ("backup",))
-SPARE: Final = frozenset({"ui", "backup"})  # without which the others go on
+SPARE: Final[Mapping[str, str]] = {
+    "ui": "the pages cannot be served",
+    "backup": "no backups can be made",
+    "archive": "nothing is archived, so the log keeps all of it",
+}
+"""Roles without which the others go on, and what is lacking then."""
 LONGEST_SOCKET: Final = 100  # letters of a Unix socket's path; the system takes 107
 ROOM_S: Final = 2.0  # between two tries on a full disk
 T = TypeVar("T")
@@ -252,14 +257,18 @@ class Supervisor:
             server = self._server
             url = url_of(self._own_host, port, self._scheme) if self._plan.edges else ""
             places = Places(url, lambda: server.dsn, lambda: server.vault_dsn, self._adapters.kafka)
-            self._probes.look_at(checks_of(self._plan.command, places), lambda: all(map(_up, self._children)))
+            self._probes.look_at(checks_of(self._plan.command, places), lambda: all(map(self._is_up, self._children)))
         while not self._stop.is_set():
             self._vitals.turned()
             self._watch_server(port)
             for child in self._children:
                 self._listen_to(child)
                 self._watch_child(child)
-            if not announced and all(map(_up, self._children)) and (not self._plan.edges or self._answers(port)):
+            if (
+                not announced
+                and all(map(self._is_up, self._children))
+                and (not self._plan.edges or self._answers(port))
+            ):
                 announced = True
                 ready(self.url)
             self._stop.wait(LOOK_S)
@@ -306,19 +315,27 @@ class Supervisor:
         os.close(child.report)
         lived = now - child.started_at
         child.process, child.ready = None, False
-        self._vitals.ended(child.name, unexpected=status not in {0, AWAY} and child.role not in SPARE)
+        self._vitals.ended(child.name, unexpected=status not in {0, AWAY} and not self._is_spare(child))
         if status > 0 and status != AWAY:
             child.ends.append(now)
         if _too_often(child.ends):
-            if child.role not in SPARE:
+            if not self._is_spare(child):
                 raise ServiceFailed(f"the {child.role} process cannot run: {child.reason or f'exit status {status}'}")
-            what = "the pages cannot be served" if child.role == "ui" else "no backups can be made"
-            _log.error("%s: %s", what, child.reason or f"exit status {status}")
+            _log.error("%s: %s", SPARE[child.role], child.reason or f"exit status {status}")
         if lived > WITHIN_S:
             child.starts = 1
         pause = BACKOFF_S[min(child.starts - 1, len(BACKOFF_S) - 1)]
         child.start_after = now + pause
         _log.warning("the %s process ended (%s): starting it again", child.role, _ended(status))
+
+    def _is_spare(self, child: Child) -> bool:
+        """Whether the others go on without it. An archive that never came up is a wrong setting: all ends with it."""
+        needed = child.role == "archive" and not child.came_up
+        return child.role in SPARE and not needed and len(self._plan.roles) > 1
+
+    def _is_up(self, child: Child) -> bool:
+        """Ready; or one that will not come up and holds nobody else."""
+        return child.ready or child.idle or (self._is_spare(child) and len(child.ends) == TOO_OFTEN)
 
     def _start(self, child: Child) -> None:
         read, write = os.pipe()
@@ -363,7 +380,7 @@ class Supervisor:
         *lines, child.heard = child.heard.split(b"\n")
         for line in lines:
             if line == b"ready":
-                child.ready = True
+                child.ready = child.came_up = True
             elif line == b"turned":
                 self._vitals.turned(child.name)
             elif line.startswith(b"fatal "):
@@ -420,11 +437,6 @@ class Supervisor:
 
 class _Stopped(Exception):  # asked to stop while PostgreSQL was starting
     pass
-
-
-def _up(child: Child) -> bool:
-    """Ready; or one that will not come up and holds nobody else."""
-    return child.ready or child.idle or (child.role in SPARE and len(child.ends) == TOO_OFTEN)
 
 
 def _too_often(ends: "deque[float]") -> bool:
