@@ -1,10 +1,11 @@
 """What goes through FOLD: batches of the log, the events decoded from them, and what a batch came to."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from projections.fold.event import FoldEvent
+from schemas.dead_letters import DeadLetter
 from schemas.errors import FoldFailed
 from schemas.record import Stored
 from schemas.store import DedupRow, Verdict
@@ -37,6 +38,10 @@ class Applied(NamedTuple):
     def rank(self) -> tuple[int, int, int]:
         """Which of two copies counts: the lower (design C3)."""
         return self.received_us, self.partition, self.offset
+
+
+LetterMaker = Callable[[Stored, str, str, Applied | None], DeadLetter]
+"""(record, rule, reason, what was decoded of it) -> a sealed dead letter of stage "fold"."""
 
 
 @dataclass

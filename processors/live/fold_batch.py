@@ -4,28 +4,26 @@ The same code serves the live path, a building revision and a rebuild; only the 
 """
 
 from binascii import a2b_base64
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Final, NoReturn
 
 import msgspec
 
-from processors.live.applied import Applied, Batch, Report, dedup_row, newest_of, not_folded
+from processors.live.applied import Applied, Batch, LetterMaker, Report, newest_of, not_folded
+from processors.live.dedup import Dedup
 from processors.live.delta_cache import DeltaCache, Seen
-from projections.decide.figures import add_events
 from projections.fold.fold import Fold
 from projections.fold.state import State
-from schemas.dead_letters import REUSED, DeadLetter
 from schemas.errors import FoldFailed, KeyMissing, ReaderTooOld, RecordUnreadable, SealBroken, TouchfoldError
-from schemas.figures import EVENTS, Cells
 from schemas.ports import EventLog, Sealer
 from schemas.record import Stored, decode, received_us, signature_of, sixteen, to_us
 from schemas.store import (
     NO_EVENT,
     SHARDS,
     Advance,
-    DedupRow,
     EvidenceRow,
     FoldTx,
     NewWorkItem,
@@ -40,12 +38,6 @@ _CACHE: Final = 100_000  # signatures whose evidence is known to be stored; abou
 
 class _Again(Exception):
     """Fold the batches again: one of their records waits, or turned out to be set aside."""
-
-
-LetterMaker = Callable[[Stored, str, str, "Applied | None"], DeadLetter]
-"""(record, rule, reason, what was decoded of it) -> a sealed dead letter of stage "fold"."""
-
-_REUSED: Final = "an event with this message id and other content was received before"
 
 
 @dataclass
@@ -69,6 +61,11 @@ class Folder:
     _signatures: dict[tuple[str, ...], tuple[tuple[tuple[str, bytes], ...], bytes]] = field(default_factory=dict)
     _first: dict[bytes, int] = field(default_factory=dict)  # by signature: a receipt that its stored evidence has
     _learnt: dict[bytes, int] = field(default_factory=dict)  # the same, of the transaction that is open
+
+    @cached_property
+    def _dedup(self) -> Dedup:
+        reading = self.again, self.decoded, self._wait_at
+        return Dedup(self.log, self.letter, self.fold, self.revision, *reading)
 
     def run(self, batches: Sequence[Batch], prune_us: int) -> Report:
         """Fold the batches of some partitions in one transaction. `prune_us`: no later decision is before it.
@@ -99,7 +96,7 @@ class Folder:
             tx.hold_erasures(live=True)
             tx.advance(self.revision, steps)
             self._quarantine(tx, bad, report)
-            chosen = self._deduplicate(tx, decoded, report)
+            chosen = self._dedup.choose(tx, decoded, report)
             deltas = self._apply(tx, chosen, prune_us)
         return self._done(report, chosen, deltas)
 
@@ -120,7 +117,7 @@ class Folder:
         decode(record.value, self.fold.reader)
         event = self.decoded(record)
         try:
-            chosen = self._deduplicate(tx, [event], Report())
+            chosen = self._dedup.choose(tx, [event], Report())
         except _Again as err:
             raise ReaderTooOld(self.waits[event.partition].reason) from err
         if chosen:
@@ -230,113 +227,6 @@ class Folder:
             [NotApplied(each.record.partition, each.record.offset, None, Verdict.QUARANTINED) for each in bad]
         )
         report.quarantined += len(bad)
-
-    def _deduplicate(self, tx: FoldTx, decoded: Sequence[Applied], report: Report) -> list[Applied]:
-        """Which events count now. The rest becomes a row of not_applied, a conflict also a dead letter."""
-        winners: dict[bytes, Applied] = {}
-        losers: list[tuple[Applied, bytes]] = []  # with the digest of the copy that counts
-        for each in decoded:
-            other = winners.get(each.key)
-            if other is None:
-                winners[each.key] = each
-            elif each.rank < other.rank and each.partition != other.partition:
-                winners[each.key] = each
-                losers.append((other, each.digest))
-            else:
-                losers.append((each, other.digest))
-        gone = tx.erased({token for each in winners.values() for _, token in each.tokens})
-        rows = [dedup_row(each, gone) for each in winners.values()]
-        present = {row.event_key: row for row in tx.deduplicate(rows)}
-        others = self._counted_elsewhere(tx, winners, present)
-        replaced: list[tuple[Applied, DedupRow]] = []
-        for key, row in present.items():
-            mine = winners.pop(key)
-            if key in others and mine.rank < others[key].rank:
-                replaced.append((mine, row))
-            else:
-                losers.append((mine, row.digest))
-        self._unseat(tx, replaced, report)
-        mine_now = [mine for mine, _ in replaced]
-        tx.replace_dedup([dedup_row(each, gone) for each in mine_now])
-        self._set_aside(tx, losers, report)
-        counted = [*winners.values(), *mine_now]
-        self._count(tx, counted, [others[row.event_key] for _, row in replaced])
-        if gone:
-            tx.add_nobody({each.signature for each in counted if bytes.fromhex(each.event.route_key) in gone})
-        return [each for each in counted if not self._is_erased(each, gone, report)]
-
-    def _count(self, tx: FoldTx, counted: Sequence[Applied], unseated: Sequence[Applied]) -> None:
-        """The events that count from now on, an erased person's too, and those that do not any more."""
-        cells: Cells = {}
-        add_events(cells, [(each.event.type, each.occurred_us) for each in counted], self.fold.days)
-        if unseated:
-            known = [each for each in unseated if tx.events_counted_before(each.partition, each.offset)]
-            add_events(cells, [(each.event.type, each.occurred_us) for each in known], self.fold.days, -1)
-        tx.add_figures(EVENTS, cells)
-
-    def _counted_elsewhere(
-        self, tx: FoldTx, winners: Mapping[bytes, Applied], present: Mapping[bytes, DedupRow]
-    ) -> dict[bytes, Applied]:
-        """Each indexed copy that may give way, by event key.
-
-        Within a partition the lower offset counts, so what is indexed stays; across, the earlier receipt.
-        """
-        rows = {
-            (row.partition, row.offset): key
-            for key, row in present.items()
-            if row.partition != winners[key].partition and row.verdict == Verdict.APPLIED
-        }
-        found = self.log.fetch(list(rows)) if rows else []
-        assert len(found) == len(rows), "what is in the dedup index is in the log or in its archive"
-        others: dict[bytes, Applied] = {}
-        for record in found:
-            key = rows[record.partition, record.offset]
-            try:
-                [others[key]] = self.again([record])
-            except FoldFailed as err:
-                self._wait_at(tx, winners[key], err)
-        return others
-
-    def _unseat(self, tx: FoldTx, replaced: Sequence[tuple[Applied, DedupRow]], report: Report) -> None:
-        """Copies that counted until now give way to earlier ones; their signatures' states are made again."""
-        if not replaced:
-            return
-        same = [row for mine, row in replaced if row.digest == mine.digest]
-        others = [row for mine, row in replaced if row.digest != mine.digest]
-        tx.not_applied(
-            [NotApplied(row.partition, row.offset, row.event_key, Verdict.DUPLICATE) for row in same]
-            + [NotApplied(row.partition, row.offset, row.event_key, Verdict.CONFLICT) for row in others]
-        )
-        anew = dict.fromkeys((row.signature for _, row in replaced), (0, NO_EVENT))
-        tx.add_work([NewWorkItem(revision, 0, "refold", anew) for revision in (self.revision, *tx.building())])
-        report.duplicates += len(same)
-        report.conflicts += len(others)
-        stored = self.log.fetch([(row.partition, row.offset) for row in others]) if others else []
-        tx.add_dead_letters([self.letter(each, REUSED, _REUSED, self.decoded(each)) for each in stored])
-
-    def _set_aside(self, tx: FoldTx, losers: Sequence[tuple[Applied, bytes]], report: Report) -> None:
-        if not losers:
-            return
-        rows = []
-        conflicts = []
-        for each, digest in losers:
-            same = each.digest == digest
-            rows.append(
-                NotApplied(each.partition, each.offset, each.key, Verdict.DUPLICATE if same else Verdict.CONFLICT)
-            )
-            if not same:
-                conflicts.append(each)
-        tx.not_applied(rows)
-        report.duplicates += len(rows) - len(conflicts)
-        report.conflicts += len(conflicts)
-        stored = {(s.partition, s.offset): s for s in self.log.fetch([(c.partition, c.offset) for c in conflicts])}
-        tx.add_dead_letters([self.letter(stored[c.partition, c.offset], REUSED, _REUSED, c) for c in conflicts])
-
-    def _is_erased(self, each: Applied, gone: set[bytes], report: Report) -> bool:
-        if gone and bytes.fromhex(each.event.route_key) in gone:
-            report.erased += 1
-            return True
-        return False
 
     def already_applied(self, tx: FoldTx, batches: Sequence[Batch]) -> list[Applied]:
         """For a revision beside the live one: what the live one decided, by position. It never overtakes it.

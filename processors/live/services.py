@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from processors.live.fold_batch import LetterMaker
+from processors.live.applied import LetterMaker
 from projections.fold.state import ORDER_CAP
 from schemas.control import Control
 from schemas.ports import Clock, EventLog, Sealer

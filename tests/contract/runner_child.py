@@ -160,7 +160,7 @@ class ChainWork:
 
 def run(name: str) -> Callable[..., None]:
     """The runner of that name: aiokafka or faust."""
-    runner: Callable[..., None] = importlib.import_module(f"infra.drivers.{name}_runner").run
+    runner: Callable[..., None] = importlib.import_module(f"infra.drivers.stream.{name}_runner").run
     return runner
 
 

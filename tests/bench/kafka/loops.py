@@ -139,7 +139,7 @@ async def _plain(access: KafkaAccess, meter: Meter) -> None:
 
 
 def _runner(which: str, access: KafkaAccess, meter: Meter, dsn: str) -> None:
-    runner: Any = import_module(f"infra.drivers.{which}_runner")
+    runner: Any = import_module(f"infra.drivers.stream.{which}_runner")
     work = NoWork(which, meter, dsn)
     group = f"{access.prefix}-{which}-{os.getpid()}"
     runner.run(work, Subscription(access, group, access.topic(EVENTS), SystemClock()), threading.Event())
