@@ -96,11 +96,6 @@ class Evaluator:
         spec = self.definitions.computed_traits[name]
         return spec.window_days is not None or aggregate_of(spec).ages
 
-    def words(self, name: str) -> str:
-        """What a computed trait is, in plain English."""
-        spec = self.definitions.computed_traits[name]
-        return aggregate_of(spec).words(spec)
-
     def values(self, state: State, at_us: int) -> dict[str, TraitValue]:
         """Every computed trait at a reader's clock: integers, Decimals of 4 places, aware times, text."""
         raw = self._raw(state, at_us)
