@@ -31,3 +31,15 @@ def test_every_decision_has_its_four_parts() -> None:
     for page in pages:
         for part in ("**Context.**", "**Options.**", "**Decision.**", "**Consequences.**"):
             assert part in page.read_text(), f"{page.name} has no {part}"
+
+
+def test_the_page_of_the_vaults_cryptography_names_every_hash() -> None:
+    page = (ROOT / "docs" / "decisions" / "0031-vault-cryptography.md").read_text()
+    used = {
+        name
+        for room in ("schemas", "projections", "ingest", "processors", "query", "infra")
+        for file in (ROOT / room).rglob("*.py")
+        for name in re.findall(r'person=b"(tf-[a-z-]+)"', file.read_text())
+    }
+    assert len(used) >= 12
+    assert set(re.findall(r"`(tf-[a-z-]+)`", page)) == used
