@@ -83,3 +83,10 @@ def test_every_step_of_a_walk_is_a_function() -> None:
             assert named, f"no function in: {step}"
             assert [each for each in named if not HERE.defines(each)] == []
             assert any(HERE.defines(each, function=True) for each in named), step
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_make_target_that_a_page_names_is_in_the_makefile(page: Path) -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    told = re.findall(r"(?:^|`)make ((?:[a-z-]+ ?)+)(?:`|$|  )", page.read_text(encoding="utf-8"), re.MULTILINE)
+    assert {target for each in told for target in each.split()} - targets == set()
