@@ -43,3 +43,11 @@ def test_the_page_of_the_vaults_cryptography_names_every_hash() -> None:
     }
     assert len(used) >= 12
     assert set(re.findall(r"`(tf-[a-z-]+)`", page)) == used
+
+
+def test_the_figures_of_the_runners_are_those_of_the_benchmarks() -> None:
+    told = (ROOT / "docs" / "kafka.md").read_text().split("## Which runner")[1]
+    measured = (ROOT / "docs" / "benchmarks-kafka.md").read_text()
+    figures = re.findall(r"([0-9,]{5,}) events/s(?: a core)?, ([0-9.]+) µs", told)
+    assert len(figures) == 6
+    assert [each for each in figures if not re.search(rf"{each[0]} events/s[,;] {re.escape(each[1])}", measured)] == []
