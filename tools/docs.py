@@ -61,8 +61,8 @@ def touchpoints_page() -> str:
     lines = [
         "# Touchpoints",
         "",
-        f"Canonical types, table version {TABLE_VERSION}. A `track` whose name is a type keeps it. The names below map to",
-        "it, in upper or lower case, with spaces, `_` or `-` between words. Anything else is `custom` and keeps its name.",
+        f"Canonical types, table version {TABLE_VERSION}. A `track` whose name is a type keeps it. The names below map",
+        "to it, in upper or lower case, with spaces, `_` or `-` between words; anything else is `custom`.",
         "",
         "| type | Segment, RudderStack and Jitsu names |",
         "|---|---|",

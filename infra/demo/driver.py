@@ -64,8 +64,8 @@ def plan_of(shop: Shop, folder: DemoFolder, wanted: Wanted) -> Plan:
     events = Client(shop.url, shop.token).status()["accepted"]
     if events and not wanted.mixed:
         raise SettingsInvalid(
-            f"{folder.path.parent} holds {events:,} events that are not the demo's, and its invented customers could not "
-            "be told from yours: take another folder with --data, or say --yes"
+            f"{folder.path.parent} holds {events:,} events that are not the demo's, and its invented customers could "
+            "not be told from yours: take another folder with --data, or say --yes"
         )
     today = shop.now().astimezone(ZoneInfo(shop.time_zone)).date()
     until = wanted.until or today

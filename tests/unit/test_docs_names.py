@@ -90,3 +90,20 @@ def test_every_make_target_that_a_page_names_is_in_the_makefile(page: Path) -> N
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
     told = re.findall(r"(?:^|`)make ((?:[a-z-]+ ?)+)(?:`|$|  )", page.read_text(encoding="utf-8"), re.MULTILINE)
     assert {target for each in told for target in each.split()} - targets == set()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_a_page_uses_one_word_for_an_idea(page: Path) -> None:
+    """The words on the left are of the code or of tables; prose says those on the right."""
+    better = {
+        r"anew": "again, or recompute",
+        r"who is whom": "identity",
+        r"signatures?": "identifier set",
+        r"the register|a register": "dedup index",
+        r"hubs?": "shared identifier",
+        r"(?<!dead[ -])letters (?:of|under|that)": "dead letters",
+        r"settles?": "drain, resolve or correct",
+    }
+    prose = re.sub(r"^```.*?^```|`[^`\n]+`", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    found = {each: word for each, word in better.items() if re.search(rf"\b(?:{each})\b", prose, re.IGNORECASE)}
+    assert found == {}
