@@ -49,7 +49,7 @@ class TouchfoldError(Exception):
 
 
 class BadRequest(TouchfoldError):
-    """The request is not one we take; `errors` say where and why."""
+    """The request cannot be accepted; `errors` say where and why."""
 
     code, disposition, status = "bad_request", Disposition.REJECT, 400
 
@@ -85,7 +85,7 @@ class NotFound(TouchfoldError):
 
 
 class SourceOff(NotFound):
-    """The source is switched off; its settings switch it on."""
+    """The source is switched off; it can be switched on in its settings."""
 
     code = "source_off"
 
@@ -97,7 +97,7 @@ class Erased(TouchfoldError):
 
 
 class RequestTimeout(TouchfoldError):
-    """The request did not come in time."""
+    """The request did not arrive in time."""
 
     code, disposition, status = "request_timeout", Disposition.REJECT, 408
 
@@ -115,7 +115,7 @@ class TooLarge(TouchfoldError):
 
 
 class TooMany(TouchfoldError):
-    """More than the source, the caller or the address may send; `Retry-After` says when."""
+    """More than the source, the caller or the address may send; `Retry-After` says when to try again."""
 
     code, disposition, status = "too_many_requests", Disposition.REJECT, 429
 
@@ -133,19 +133,19 @@ class DefinitionsInvalid(TouchfoldError):
 
 
 class DefinitionsMoved(TouchfoldError):
-    """Somebody else changed the definitions while these were merged: merge again."""
+    """Somebody else changed the definitions at the same time: merge again."""
 
     code, disposition, status = "definitions_moved", Disposition.RETRY, 409
 
 
 class SqlRefused(TouchfoldError):
-    """The statement is not one the SQL process runs, or it ran into an error of its own."""
+    """The SQL process does not run statements of this kind, or the statement failed."""
 
     code, disposition, status = "sql_refused", Disposition.REJECT, 400
 
 
 class SqlLimit(TouchfoldError):
-    """The statement ran over its memory, time or size limit."""
+    """The statement exceeded its limit of memory, time or size."""
 
     code, disposition, status = "sql_limit", Disposition.REJECT, 400
 
@@ -157,25 +157,25 @@ class ErasureRefused(TouchfoldError):
 
 
 class RightsMissing(TouchfoldError):
-    """Our account in PostgreSQL may not do what this needs: nothing was done, the message has the GRANT to run."""
+    """Our account in PostgreSQL lacks a right that this needs: nothing was done, the message has the GRANT to run."""
 
     code, disposition, status = "rights_missing", Disposition.STOP, 409
 
 
 class RecordUnreadable(TouchfoldError):
-    """Bytes in the log that are no touchpoint record."""
+    """Bytes in the log that are not a touchpoint record."""
 
     code, disposition = "record_unreadable", Disposition.DEAD_LETTER
 
 
 class FactUnreadable(TouchfoldError):
-    """A stored fact that is not of its class."""
+    """A stored fact does not have the form of its class."""
 
     code, disposition = "fact_unreadable", Disposition.DEAD_LETTER
 
 
 class ReaderTooOld(TouchfoldError):
-    """The record is good and this build too old for it. Its partition waits for an upgrade; all others go on."""
+    """The record is good, but this build is too old for it. Its partition waits for an upgrade; all others continue."""
 
     code, disposition, status = "reader_too_old", Disposition.WAIT, 503
 
@@ -187,7 +187,7 @@ class FoldFailed(TouchfoldError):
 
 
 class SetAsideRefused(TouchfoldError):
-    """The record is not one that its partition waits at: it can be read, or was applied or set aside already."""
+    """No partition waits at this record: it can be read, or has already been applied or set aside."""
 
     code, disposition, status = "set_aside_refused", Disposition.REJECT, 409
 
@@ -211,37 +211,37 @@ class MasterKeyWrong(TouchfoldError):
 
 
 class DatabaseLost(TouchfoldError):
-    """A database or the vault is gone, though what belongs to it is there. An empty one is never put in its place."""
+    """A database or the vault is missing, though its data exists elsewhere. It is never replaced by an empty one."""
 
     code, disposition = "database_lost", Disposition.STOP
 
 
 class StoreUnavailable(TouchfoldError):
-    """PostgreSQL, Kafka or the vault is away. Answered with 503 and Retry-After."""
+    """PostgreSQL, Kafka or the vault cannot be reached. Answered with 503 and Retry-After."""
 
     code, disposition, status = "unavailable", Disposition.RETRY, 503
 
 
 class TooManyConnections(StoreUnavailable):
-    """The process has as many connections as it takes, and none that only waits."""
+    """The process has as many connections as it may, and none of them is idle."""
 
     code = "too_many_connections"
 
 
 class DiskFull(StoreUnavailable):
-    """Less of the disk is free than the reserve that is kept for erasures, sign-in and PostgreSQL."""
+    """Less of the disk is free than the reserve kept for erasures, sign-in and PostgreSQL."""
 
     code = "disk_full"
 
 
 class ConnectionsInUse(StoreUnavailable):
-    """PostgreSQL is there, but no connection to it came free in time: this process's, or the server's."""
+    """PostgreSQL is up, but no connection became free in time, in this process or on the server."""
 
     code = "connections_in_use"
 
 
 class DatabaseDamaged(StoreUnavailable):
-    """PostgreSQL cannot read its own data. Nothing is set aside for it: what was to be done waits for the repair."""
+    """PostgreSQL cannot read its own data. Nothing is set aside because of it: work waits for the repair."""
 
     code = "database_damaged"
 
@@ -271,13 +271,13 @@ class BackupKeyWrong(TouchfoldError):
 
 
 class BackupRefused(TouchfoldError):
-    """A backup or restore that is asked for cannot be; nothing was changed. The message says what to do."""
+    """The backup or restore is not possible; nothing was changed. The message says what to do."""
 
     code, disposition = "backup_refused", Disposition.STOP
 
 
 class LogTruncated(TouchfoldError):
-    """Retention has removed from the log what is asked for. The message names partition, offset and the log's start."""
+    """Retention has removed the records from the log. The message names partition, offset and the log's start."""
 
     code, disposition = "log_truncated", Disposition.STOP
 
@@ -301,7 +301,7 @@ class PortInUse(TouchfoldError):
 
 
 class ServiceFailed(TouchfoldError):
-    """A process we started did not come up; the message holds the end of its log."""
+    """A process that we started did not come up; the message has the end of its log."""
 
     code, disposition = "service_failed", Disposition.STOP
 

@@ -16,11 +16,11 @@ from schemas.touchpoints import CALL_TYPES, SEGMENT_NAMES, STAFF_TYPES, TABLE_VE
 
 DOCS = Path(__file__).parents[1] / "docs"
 MEANING = {
-    "reject": "the sender's mistake: nothing is stored",
-    "dead_letter": "set aside whole; the rest goes on",
-    "retry": "a backend is away: send or try again",
-    "wait": "good, and not to be had now: its partition waits at it, all others go on",
-    "stop": "ours: nothing is committed, the process ends with the reason",
+    "reject": "the sender's mistake; nothing is stored",
+    "dead_letter": "the record is set aside whole; the rest continues",
+    "retry": "a backend cannot be reached; send or try again",
+    "wait": "the record is good, but cannot be read now; its partition waits at it, all others continue",
+    "stop": "our own fault or the operator's to fix; nothing is committed, and the process ends with the reason",
 }
 
 
@@ -62,12 +62,12 @@ def touchpoints_page() -> str:
     for name, type_ in SEGMENT_NAMES.items():
         names[type_].append(name)
     for type_ in STAFF_TYPES:
-        names[type_].append("*by staff alone: a customer's page or `POST profiles/{profile_id}/actions`*")
+        names[type_].append("*only by staff: on a customer's page or with `POST profiles/{profile_id}/actions`*")
     lines = [
         "# Touchpoints",
         "",
-        f"Canonical types, table version {TABLE_VERSION}. A `track` named by a type keeps it; these names map to it,",
-        "whatever their case and whether spaces, `_` or `-` part the words; anything else is `custom` with its name.",
+        f"Canonical types, table version {TABLE_VERSION}. A `track` whose name is a type keeps it. The names below map",
+        "to it, in upper or lower case, with spaces, `_` or `-` between words; anything else is `custom`.",
         "",
         "| type | Segment, RudderStack and Jitsu names |",
         "|---|---|",
@@ -82,9 +82,9 @@ def fields_page() -> str:
     lines = [
         "# Touchpoint fields",
         "",
-        "What the fields of a touchpoint are (`schemas/touchpoint_fields.py`). A field that is not here, and that no",
-        'definition names, is sealed, whatever its type: [contracts](contracts.md), "What is clear". `products[]` is a',
-        "line of an order; a type that ends in `.` or `_` stands for all that begin so.",
+        "What the fields of a touchpoint are (`schemas/touchpoint_fields.py`). A field that neither this table nor a",
+        'definition names is sealed, whatever its type: [contracts](contracts.md), "What is clear". `products[]` is a',
+        "line of an order; a type that ends in `.` or `_` stands for all types that begin with it.",
         "",
         "| of | field | kind | clear | identifier |",
         "|---|---|---|---|---|",

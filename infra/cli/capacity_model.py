@@ -242,7 +242,7 @@ def _stores(figures: Figures, ask: Ask, costs: _Costs) -> list[Need]:
         Need("PostgreSQL", "postgres_wal_mb", "WAL", wal, "MB/s"),
         Need("PostgreSQL", "postgres_memory_gb", "memory for active profiles", memory, "GB"),
         Need("PostgreSQL", "postgres_profiles_gb", "disk for profiles", profiles, "GB"),
-        Need("PostgreSQL", "postgres_growth_gb", "register and changes, a day", grows, "GB"),
+        Need("PostgreSQL", "postgres_growth_gb", "dedup index and changes, a day", grows, "GB"),
         Need("PostgreSQL", "postgres_full_days", "until these disks are full", full_days, "days"),
         Need("archive", "archive_gb", "Parquet, a day", day * _archive_bytes(figures, ask) / 1e9, "GB"),
     ]
@@ -277,8 +277,8 @@ def _limits(figures: Figures, ask: Ask, costs: _Costs) -> tuple[Limit, ...]:
         ),
         Limit(
             *("publisher", "the publisher", of_cores(costs.publish), False),
-            "one process numbers and sends all changes in order: publish fewer traits and segments, or publish by"
-            " shard of profiles, which is not built",
+            "one process numbers and sends all changes in order: publish fewer traits and segments (publishing by"
+            " shard of profiles is not built)",
         ),
         Limit(
             *("partitions", f"{figures['partitions_most']:,.0f} partitions, two a worker"),
@@ -290,7 +290,7 @@ def _limits(figures: Figures, ask: Ask, costs: _Costs) -> tuple[Limit, ...]:
             *("postgres_cores", f"{figures['postgres_cores']:.0f} cores of one PostgreSQL"),
             of_cores(costs.postgres, figures["postgres_cores"]),
             False,
-            "readers to replicas first (they are not in this figure), then shard by profile, which is not built",
+            "move reads to replicas first (they are not in this figure), then shard by profile (not built)",
         ),
         Limit(
             *("postgres_wal", f"WAL of one PostgreSQL, {figures['postgres_wal_mb']:.0f} MB/s"),
@@ -305,10 +305,10 @@ def _limits(figures: Figures, ask: Ask, costs: _Costs) -> tuple[Limit, ...]:
             "fewer computed traits, more memory, or slower reads from disk; then shard by profile",
         ),
         Limit(
-            *("postgres_disk", "disk of one PostgreSQL: register and changes of a year"),
+            *("postgres_disk", "disk of one PostgreSQL: dedup index and changes of a year"),
             figures["postgres_disk_tb"] * 1e12 / (per_customer * figures["profile_bytes"] + grows * DAY_S * YEAR_DAYS),
             False,
-            "rows of the register and of changes are never deleted: a larger disk, or a shard, by then",
+            "rows of the dedup index and of changes are never deleted: a larger disk, or a shard, by then",
         ),
         Limit(
             *("broker_cores", f"cores of {brokers:.0f} brokers"),

@@ -32,7 +32,7 @@ def lines(made: Plan) -> list[str]:
     for need in made.needs:
         found.append(f"{need.part if need.part != part else '':<12}{need.what:<42}{amount_text(need):>16}")
         part = need.part
-    found += ["", f"{'events/s':>12}  what is full there, and what then"]
+    found += ["", f"{'events/s':>12}  what is saturated there, and what to do then"]
     for limit in made.limits:
         mark = "<" if limit in made.reached else " "
         found.append(f"{rounded(limit.events_per_second):>12} {mark}{limit.what}: {limit.then}")
@@ -43,7 +43,7 @@ def lines(made: Plan) -> list[str]:
 def _verdict(made: Plan) -> str:
     if made.bottleneck is None:
         return "More processes and brokers are all that is needed."
-    return f"First bottleneck that more processes do not lift: {made.bottleneck.what}."
+    return f"First bottleneck that more processes do not remove: {made.bottleneck.what}."
 
 
 def as_json(made: Plan, figures: Figures) -> dict[str, Any]:
@@ -83,7 +83,7 @@ def need_table(figures: Figures, rates: Sequence[int] = RATES) -> list[str]:
         amounts = " | ".join(amount_text(each.needs[place]) for each in plans)
         rows.append(f"| {need.part} | {need.what} | {amounts} |")
     firsts = " | ".join(each.bottleneck.what if each.bottleneck else "none" for each in plans)
-    rows.append(f"| | first bottleneck that more processes do not lift | {firsts} |")
+    rows.append(f"| | first bottleneck that more processes do not remove | {firsts} |")
     return [f"| part | what | {' | '.join(head)} |", "|---|---|" + "---|" * len(plans), *rows]
 
 

@@ -31,3 +31,23 @@ def test_every_decision_has_its_four_parts() -> None:
     for page in pages:
         for part in ("**Context.**", "**Options.**", "**Decision.**", "**Consequences.**"):
             assert part in page.read_text(), f"{page.name} has no {part}"
+
+
+def test_the_page_of_the_vaults_cryptography_names_every_hash() -> None:
+    page = (ROOT / "docs" / "decisions" / "0031-vault-cryptography.md").read_text()
+    used = {
+        name
+        for room in ("schemas", "projections", "ingest", "processors", "query", "infra")
+        for file in (ROOT / room).rglob("*.py")
+        for name in re.findall(r'person=b"(tf-[a-z-]+)"', file.read_text())
+    }
+    assert len(used) >= 12
+    assert set(re.findall(r"`(tf-[a-z-]+)`", page)) == used
+
+
+def test_the_figures_of_the_runners_are_those_of_the_benchmarks() -> None:
+    told = (ROOT / "docs" / "kafka.md").read_text().split("## Which runner")[1]
+    measured = (ROOT / "docs" / "benchmarks-kafka.md").read_text()
+    figures = re.findall(r"([0-9,]{5,}) events/s(?: a core)?, ([0-9.]+) µs", told)
+    assert len(figures) == 6
+    assert [each for each in figures if not re.search(rf"{each[0]} events/s[,;] {re.escape(each[1])}", measured)] == []
