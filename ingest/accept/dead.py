@@ -22,7 +22,6 @@ class DeadLetters:
         self._vault = vault
         self._sealer = sealer
         self._daily_token = daily_token
-        self._days: dict[date, bytes] = {}
 
     def of(self, call: Call, draft: Draft, own: Sequence[bytes], message_id: str | None) -> DeadLetter:
         refused = draft.refused
@@ -50,13 +49,6 @@ class DeadLetters:
             call.received_at,
             None if message_id is None else event_key(secret, source, message_id),
             tuple(own),
-            own[0] if own else self._day_token(call.received_at.date()),
+            own[0] if own else self._daily_token(call.received_at.date()),
             plain,
         )
-
-    def _day_token(self, day: date) -> bytes:
-        token = self._days.get(day)
-        if token is None:
-            self._days.clear()
-            token = self._days[day] = self._daily_token(day)
-        return token

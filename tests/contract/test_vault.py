@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from datetime import date
 from pathlib import Path
 
@@ -235,6 +236,17 @@ def test_a_day_has_one_key_and_it_can_be_destroyed(vault: PostgresVault, databas
     with pytest.raises(KeyMissing):
         other.open_many([(token, sealed, AAD)])
     other.close()
+
+
+def test_the_day_s_key_is_asked_for_once_while_the_lease_holds(vault: PostgresVault, databases: Databases) -> None:
+    """An import may refuse a million lines: each asks for it."""
+    day = date(2026, 1, 31)
+    token = vault.daily_token(day)
+    with closing(Database(databases.vault)) as database, database.transaction() as cursor:
+        cursor.execute("delete from daily_keys")
+    assert vault.daily_token(day) == token, "remembered"
+    wait_for_leases(databases.vault, bump_epoch(databases.vault), DEADLINE_S)
+    assert vault.daily_token(day) != token, "an erasure or a restore came between"
 
 
 # --- leases ------------------------------------------------------------------------------------------------------

@@ -70,6 +70,7 @@ class PostgresVault:
         self._token_of: Recent = Recent(entries)
         self._key_of: Recent = Recent(entries)
         self._today: tuple[date | None, bytes] = (None, b"")  # the last day whose words were hashed, its key's token
+        self._letters_day: tuple[date, bytes] | None = None  # the last day's token for dead letters
         self._stand_in: dict[bytes, bytes] = {}  # suppressed hash -> the token it answers with
         self._stand_ins: frozenset[bytes] = frozenset()
         self._lease = Lease(dsn, lambda: self.hash_key, self._forget, ttl_s=ttl_s, renew_s=renew_s, monotonic=monotonic)
@@ -150,6 +151,7 @@ class PostgresVault:
 
     def _clear(self) -> None:
         self._drops += 1
+        self._letters_day = None
         self._token_of.clear()
         self._key_of.clear()
 
@@ -406,8 +408,19 @@ class PostgresVault:
         return keys
 
     def daily_token(self, day: date) -> bytes:
-        """The token of the key that seals a day's dead letters without identifiers. Made when first asked for."""
-        return self._token_of_day("daily_keys", day)
+        """The token of the key that seals a day's dead letters without identifiers. Made when first asked for.
+
+        Remembered under the lease: an import may refuse a million lines, and each question is three statements.
+        """
+        with self._lock:
+            known, drops = self._letters_day, self._drops
+        if known is not None and known[0] == day and self._lease.valid():
+            return known[1]
+        token = self._token_of_day("daily_keys", day)
+        with self._lock:
+            if drops == self._drops:
+                self._letters_day = day, token
+        return token
 
     def _token_of_day(self, table: str, day: date) -> bytes:
         _ = self.hash_key
@@ -456,7 +469,10 @@ class PostgresVault:
             cursor.execute("delete from daily_keys where day < %s", (before,))
             return cursor.rowcount
 
-        return self._retry(delete)
+        count = self._retry(delete)
+        with self._lock:
+            self._letters_day = None
+        return count
 
 
 def _word_tokens(cursor: Cursor) -> dict[bytes, date]:

@@ -91,7 +91,6 @@ class InboxDoor:
         self._now = now
         self._check_disk = check_disk
         self._counts = [0] * 6 if counts is None else counts
-        self._day: tuple[date, bytes] | None = None
 
     def take(self, messages: Sequence[Message]) -> None:
         """All of them are durable when it returns, in order. A repeat adds nothing that counts.
@@ -173,10 +172,8 @@ class InboxDoor:
             self._counts[place] += number
 
     def _letter(self, refusal: Refusal, received_at: datetime) -> DeadLetter:
-        day = received_at.date()
-        if self._day is None or self._day[0] != day:
-            self._day = (day, self._keys.daily_token(day))
-        return letter_of(refusal, self._keys, self._keys.hash_key, self._day[1], received_at)
+        token = self._keys.daily_token(received_at.date())
+        return letter_of(refusal, self._keys, self._keys.hash_key, token, received_at)
 
 
 def _ours(message: Message, err: Exception) -> Refusal:
