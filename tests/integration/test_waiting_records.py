@@ -3,7 +3,7 @@
 Embedded and shared worker alike; a newer build is simulated by the `Reader` it is given.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -20,9 +20,11 @@ from infra.adapters.postgres.records import PostgresRecords
 from infra.drivers.sql.child import restored_rows
 from infra.drivers.sql.process import run_sql
 from processors.archive.archiver import Archiver
+from processors.live.applied import Applied
 from processors.live.compiled import Compiled, folder_of
 from processors.live.dead_letters import letter_key
 from processors.live.feeder import LogFeeder
+from processors.live.fold_batch import Folder
 from processors.live.late_fold import fold_late
 from processors.live.personal_traits import open_direct
 from processors.live.worker import Worker
@@ -30,7 +32,8 @@ from processors.rebuild.builder import Builder
 from processors.rebuild.definitions import start_rebuild
 from projections.fold.state import DIRECT, TRAITS
 from schemas.errors import FoldFailed, ReaderTooOld, StoreUnavailable
-from schemas.record import CURRENT, Pending, Reader, Record, encode, partition_of
+from schemas.record import CURRENT, Pending, Reader, Record, Stored, encode, partition_of
+from schemas.store import FoldTx
 from schemas.waits import WORKER, Wait
 from tests.conftest import Databases
 from tests.integration.test_fold_decide import World, new_world
@@ -59,6 +62,7 @@ class Side:
     world: World
     mode: str
     reader: Reader = CURRENT
+    now_s: float = 0.0
     _feeder: LogFeeder | None = None
 
     def put(self, partition: int, *values: bytes) -> None:
@@ -73,7 +77,8 @@ class Side:
         """Work until there is no more; again, with another reader, as after an upgrade."""
         if self._feeder is None:
             builder = Builder(self.services, self.world.rebuilding())
-            self._feeder = LogFeeder(Worker(self.services, builder, shared=self.mode == "shared"))
+            worker = Worker(self.services, builder, shared=self.mode == "shared")
+            self._feeder = LogFeeder(worker, lambda: self.now_s)
         while self._feeder.step():
             pass
 
@@ -247,6 +252,50 @@ def test_a_newer_record_stops_its_partition_alone_until_the_upgrade(side: Side, 
     assert side.waiting() == []
     assert sum(side.profiles().values()) == len(good) + 2
     assert side.world.query("select count(*) from dead_letters") == [(0,)]
+    assert side.check().equal
+
+
+def test_a_partition_that_waits_is_tried_again_by_itself(side: Side, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As when a key comes back in the vault: nobody sets anything aside, and nobody starts the worker again."""
+    judged, away = Folder._judged, [True]
+
+    def not_yet(folder: Folder, found: Stored) -> Applied:
+        if away and (found.partition, found.offset) == (2, 1):
+            raise ReaderTooOld("what it needs is away")
+        return judged(folder, found)
+
+    monkeypatch.setattr(Folder, "_judged", not_yet)
+    side.world.send(*[purchase(in_partition(2)[0], f"o{n}", "20.00") for n in range(3)])
+    side.settle()
+    assert (side.waiting(), side.folded()[2]) == ([(2, 1, "reader_too_old")], 1)
+    away.clear()
+    side.settle()
+    assert side.folded()[2] == 1, "a look costs a transaction: not at every step"
+    side.now_s = 2.0
+    side.settle()
+    assert (side.waiting(), side.folded()[2]) == ([], 3)
+    assert side.check().equal
+
+
+def test_a_record_that_makes_the_fold_fail_is_isolated_and_the_rest_is_folded(
+    side: Side, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good, tried = Folder._apply_to_states, []
+
+    def failing(folder: Folder, tx: FoldTx, chosen: Sequence[Applied], *rest: Any) -> None:
+        tried.append(len(chosen))
+        if any((each.partition, each.offset) == (2, 150) for each in chosen):
+            raise ZeroDivisionError("a fault of ours")
+        good(folder, tx, chosen, *rest)
+
+    monkeypatch.setattr(Folder, "_apply_to_states", failing)
+    records = [purchase(PEOPLE[n % len(PEOPLE)], f"o{n}", "20.00") for n in range(1_200)]
+    side.world.send(*records)
+    side.settle()
+    assert side.folded() == side.world.services.log.ends()
+    assert side.world.query("select id, rule from dead_letters") == [(letter_key(2, 150), "record_unreadable")]
+    assert sum(side.profiles().values()) == len(records) - 1
+    assert len(tried) < 30, "by halves, and not one by one"
     assert side.check().equal
 
 
