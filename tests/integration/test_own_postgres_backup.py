@@ -21,7 +21,7 @@ KEY = "cd" * 32
 
 def commands_of_the_docs(folder: Path) -> list[str]:
     """The two blocks of "By hand", with the places of a test."""
-    blocks = re.findall(r"```sh\n(.*?)```", PAGE.partition("By hand, with PostgreSQL's own means")[2], re.DOTALL)
+    blocks = re.findall(r"```sh\n(.*?)```", PAGE.partition("By hand, with PostgreSQL's own tools")[2], re.DOTALL)
     found = [re.sub(r"/(?:mnt|srv)/(base|wal|pg)\b", rf"{folder}/\1", each) for each in blocks]
     assert len(found) == 2, "a backup, and a restore"
     return found
