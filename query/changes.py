@@ -7,7 +7,7 @@ from typing import Any, Final, NamedTuple
 from query.cursors import END_OF_BATCH, FeedPlace, feed_cursor, feed_place
 from schemas.changes import change_body
 from schemas.errors import BadRequest, Problem
-from schemas.reads import Bell, ChangeRow, Reads
+from schemas.reads import ChangeRow, FeedGrowth, Reads
 
 TYPES: Final = ("profile", "segment", "lifecycle", "risk", "identity", "erased")
 Answer = dict[str, Any]
@@ -40,16 +40,18 @@ class Changes:
         end = FeedPlace(rows[-1].seq, rows[-1].idx) if len(rows) == limit else FeedPlace(top, END_OF_BATCH)
         return Page([change(row) for row in rows], feed_cursor(max(place, end)))
 
-    def follow(self, bell: Bell, after: str | None, types: Sequence[str] = (), limit: int = 1_000) -> Iterator[Page]:
+    def follow(
+        self, notifier: FeedGrowth, after: str | None, types: Sequence[str] = (), limit: int = 1_000
+    ) -> Iterator[Page]:
         """Pages without end, each when there is something new. Blocks its thread meanwhile."""
         while True:
-            seen = bell.rung
+            seen = notifier.count
             page = self.page(after, limit, types)
             after = page.next
             if page.items:
                 yield page
             if len(page.items) < limit:
-                bell.wait(seen, 5.0)
+                notifier.wait(seen, 5.0)
 
 
 def change(row: ChangeRow) -> Answer:

@@ -37,13 +37,13 @@ class DeadLetter(NamedTuple):
     sealed: bytes
 
 
-def letter_id(secret: bytes, stage: str, source: str, content: bytes) -> bytes:
+def dead_letter_id(secret: bytes, stage: str, source: str, content: bytes) -> bytes:
     """The 128-bit id of a dead letter: a keyed hash (the vault's key), for contents may be guessable."""
     head = f"{stage}\0{source}\0".encode()
     return blake2b(head + content, digest_size=16, key=secret, person=b"tf-dead-letter").digest()
 
 
-def seal_letter(
+def seal_dead_letter(
     sealer: Sealer,
     id_: bytes,
     stage: str,

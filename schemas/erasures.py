@@ -44,21 +44,21 @@ class TokenOwner(NamedTuple):
 
     token: bytes
     kind: str
-    hub: bool
+    is_shared: bool
     profile_id: bytes | None
 
 
 class Seen(NamedTuple):
     """A signature's evidence: what was seen together, when first, and whose it is."""
 
-    signature: bytes
+    identifier_set: bytes
     tokens: tuple[tuple[str, bytes], ...]  # (kind, token)
     first_us: int
     first_event: bytes
     profile_id: bytes | None
 
 
-class SealedLetter(NamedTuple):
+class SealedDeadLetter(NamedTuple):
     """A dead letter under a daily key. The additional data of its seal is its id."""
 
     id: bytes
@@ -94,10 +94,10 @@ class ErasureReads(Protocol):
     def nobodys(self, routes: Iterable[bytes]) -> set[bytes]:
         """The signatures that an erasure took from their owner and whose events are sealed under one of these."""
 
-    def events_of(self, signatures: Iterable[bytes]) -> dict[bytes, int]:
+    def events_of(self, identifier_sets: Iterable[bytes]) -> dict[bytes, int]:
         """How many applied events each has; one without any is left out."""
 
-    def refused(self, tokens: Iterable[bytes], signatures: Iterable[bytes]) -> list[tuple[bytes, bytes]]:
+    def refused(self, tokens: Iterable[bytes], identifier_sets: Iterable[bytes]) -> list[tuple[bytes, bytes]]:
         """(signature, token) of the refused links of these signatures, or to these tokens."""
 
 
@@ -110,13 +110,13 @@ class ErasureWrites(ErasureReads, FigureTx, Protocol):
     def counted(self, profile_ids: Collection[bytes]) -> dict[int, list[Counted]]:
         """By revision, those of the profiles that the overview's figures count."""
 
-    def delete_states(self, signatures: Collection[bytes]) -> None:
+    def delete_states(self, identifier_sets: Collection[bytes]) -> None:
         """In every revision."""
 
     def delete_profiles(self, profile_ids: Collection[bytes]) -> list[tuple[bytes, int]]:
         """With memberships, in every revision; returns (profile id, next version) of those ever published."""
 
-    def empty_evidence(self, signatures: Collection[bytes], routes: Mapping[bytes, bytes]) -> None:
+    def empty_evidence(self, identifier_sets: Collection[bytes], routes: Mapping[bytes, bytes]) -> None:
         """The row stays, so that its events stay joinable: no tokens, no owner. Their orders count as nobody's.
 
         `routes`: of those whose events can still be read, the token they are sealed under, for `nobodys`.
@@ -131,12 +131,12 @@ class ErasureWrites(ErasureReads, FigureTx, Protocol):
     def delete_token_rows(self, tokens: Collection[bytes]) -> None:
         """Of tokens that no evidence holds any more."""
 
-    def clear_hubs(self, tokens: Collection[bytes]) -> None:
+    def clear_shared(self, tokens: Collection[bytes]) -> None:
         """They are hubs no more; whose they are then is for DECIDE."""
 
     def set_receipts(self, rows: Sequence[Receipt]) -> None: ...
 
-    def mark_identity(self, signatures: Collection[bytes]) -> None: ...
+    def mark_identity(self, identifier_sets: Collection[bytes]) -> None: ...
 
     def add_erased_changes(self, profiles: Sequence[tuple[bytes, int]], at_us: int) -> None: ...
 
@@ -167,9 +167,9 @@ class ErasureStore(Protocol):
 
     def advance(self, job_ids: Sequence[str], step: str, finished_on: date | None = None) -> None: ...
 
-    def letters_without_tokens(self, after: bytes, limit: int) -> list[SealedLetter]: ...
+    def dead_letters_without_tokens(self, after: bytes, limit: int) -> list[SealedDeadLetter]: ...
 
-    def delete_letters(self, ids: Sequence[bytes]) -> None: ...
+    def delete_dead_letters(self, ids: Sequence[bytes]) -> None: ...
 
     def writing(self) -> AbstractContextManager[ErasureWrites]: ...
 

@@ -21,7 +21,7 @@ from schemas.record import (
     Reader,
     Stored,
     encode,
-    signature_of,
+    identifier_set_of,
     to_us,
     uuid_text,
     version_of,
@@ -150,11 +150,11 @@ def _currency(properties: Mapping[str, Any], revenue: int | None, default: str) 
     return None if revenue is None and not isinstance(given, str) else currency_of(given, default)
 
 
-class _Signatures(dict[tuple[str, ...], str]):
+class _IdentifierSets(dict[tuple[str, ...], str]):
     """Tokens in hex → signature, remembered inside one table."""
 
     def __missing__(self, tokens: tuple[str, ...]) -> str:
-        found = self[tokens] = uuid_text(signature_of([bytes.fromhex(token) for token in tokens]))
+        found = self[tokens] = uuid_text(identifier_set_of([bytes.fromhex(token) for token in tokens]))
         return found
 
 
@@ -165,7 +165,7 @@ def money_array(amounts: Sequence[int | None]) -> "pa.Array[Any]":
     return pa.Array.from_buffers(MONEY, len(amounts), [missing.buffers()[1], pa.py_buffer(data)])
 
 
-def _values(event: _Event, signatures: _Signatures, currency: str, shown: Shown | None) -> tuple[Any, ...]:
+def _values(event: _Event, identifier_sets: _IdentifierSets, currency: str, shown: Shown | None) -> tuple[Any, ...]:
     """The columns from `id` to `sealed_names`, money scaled and times in microseconds."""
     properties = _OBJECT.decode(event.properties) if shown is None else shown.properties
     revenue = revenue_of(properties)
@@ -175,7 +175,7 @@ def _values(event: _Event, signatures: _Signatures, currency: str, shown: Shown 
     return (
         event.id,
         *(event.message_id, event.type, event.name, event.source),
-        signatures[tuple([each.token for each in event.ids])],
+        identifier_sets[tuple([each.token for each in event.ids])],
         uuid_text(bytes.fromhex(event.route_key)),
         *(to_us(event.occurred_at), to_us(event.received_at), to_us(event.known_at)),
         order_id_of(properties.get("order_id")),
@@ -250,13 +250,13 @@ def event_table(
     `passed`: offsets of records that are not looked at. `view`: what is clear of them; None: what is in the record.
     Raises ReaderTooOld when another is of a newer version.
     """
-    signatures = _Signatures()
+    identifier_sets = _IdentifierSets()
     rows: list[tuple[Any, ...]] = []
     events = [None if record.offset in passed else _decoded(record.value, reader) for record in records]
     shown = _shown(events, view)
     for place, event in enumerate(events):
         try:
-            rows.append(_MISSING if event is None else _values(event, signatures, currency, shown.get(place)))
+            rows.append(_MISSING if event is None else _values(event, identifier_sets, currency, shown.get(place)))
         except (msgspec.MsgspecError, RecursionError, ValueError):
             rows.append(_MISSING)
     schema = SCHEMA if originals else EVENT_SCHEMA

@@ -72,7 +72,7 @@ class FigureTx(Protocol):
     def counted_up_to(self, revision: int) -> bytes | None:
         """Profiles up to this id are counted; None: all. Holds until commit: call it after locking profiles."""
 
-    def add_nobody(self, signatures: Collection[bytes]) -> None:
+    def add_nobody(self, identifier_sets: Collection[bytes]) -> None:
         """These belong to nobody: of every revision their orders will be counted without a customer."""
 
     def events_counted_before(self, partition: int, offset: int) -> bool:
@@ -87,7 +87,7 @@ class KeeperTx(FigureTx, Protocol):
 
     def save_nobody(self, revision: int, orders: Mapping[bytes, bytes]) -> None: ...
 
-    def positions_of_nobody(self, signatures: Iterable[bytes]) -> list[tuple[int, int]]:
+    def positions_of_nobody(self, identifier_sets: Iterable[bytes]) -> list[tuple[int, int]]:
         """(partition, offset) of their events, those that came after an erasure too."""
 
     def next_uncounted(self, revision: int, limit: int) -> list[Counted] | None:

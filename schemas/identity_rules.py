@@ -25,8 +25,8 @@ class IdentityRules:
     """How identifier kinds weigh. A kind named in neither `above` nor `below` is an external type.
 
     `above`, `below`: kinds ranking over and under the external types, highest first; external types rank between
-    them in alphabetical order. `limits`: most tokens of a kind one profile may hold, ever. `hub_limits`: N(k), see
-    `hub_limit`. Raises DefinitionsInvalid naming the kind when a kind is ranked twice, a limit is below 1, or
+    them in alphabetical order. `limits`: most tokens of a kind one profile may hold, ever. `sharing_limits`: N(k), see
+    `sharing_limit`. Raises DefinitionsInvalid naming the kind when a kind is ranked twice, a limit is below 1, or
     N(k) < limit(k) (else a profile within its limits could be a hub to its own identifiers).
     """
 
@@ -34,8 +34,8 @@ class IdentityRules:
     below: tuple[str, ...] = ("device_id", "anonymous_id")
     limits: Mapping[str, int] = field(default_factory=lambda: dict(_LIMITS))
     default_limit: int = 5
-    hub_limits: Mapping[str, int] = field(default_factory=lambda: dict(_HUB_LIMITS))
-    default_hub_limit: int = 10
+    sharing_limits: Mapping[str, int] = field(default_factory=lambda: dict(_HUB_LIMITS))
+    default_sharing_limit: int = 10
     _ranks: Mapping[str, Rank] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -45,9 +45,9 @@ class IdentityRules:
         problems = [
             Problem(kind, "is ranked twice") for kind in sorted(ranks) if (*self.above, *self.below).count(kind) > 1
         ]
-        for kind in sorted({*ranks, *self.limits, *self.hub_limits}):
-            problems += _limit_problems(kind, self.limit(kind), self.hub_limit(kind))
-        problems += _limit_problems("(other kinds)", self.default_limit, self.default_hub_limit)
+        for kind in sorted({*ranks, *self.limits, *self.sharing_limits}):
+            problems += _limit_problems(kind, self.limit(kind), self.sharing_limit(kind))
+        problems += _limit_problems("(other kinds)", self.default_limit, self.default_sharing_limit)
         if problems:
             raise DefinitionsInvalid("identity rules cannot be used", problems)
 
@@ -59,20 +59,20 @@ class IdentityRules:
         """Most tokens of this kind in one profile."""
         return self.limits.get(kind, self.default_limit)
 
-    def hub_limit(self, higher_kind: str) -> int:
+    def sharing_limit(self, higher_kind: str) -> int:
         """N(k): a token seen with more than this many distinct tokens of the higher-ranked kind k is a hub."""
-        return self.hub_limits.get(higher_kind, self.default_hub_limit)
+        return self.sharing_limits.get(higher_kind, self.default_sharing_limit)
 
-    def smallest_hub_limit(self) -> int:
+    def smallest_sharing_limit(self) -> int:
         """A token with at most this many partners of all kinds together is no hub."""
-        return min([*self.hub_limits.values(), self.default_hub_limit])
+        return min([*self.sharing_limits.values(), self.default_sharing_limit])
 
 
-def _limit_problems(kind: str, limit: int, hub_limit: int) -> list[Problem]:
+def _limit_problems(kind: str, limit: int, sharing_limit: int) -> list[Problem]:
     if limit < 1:
         return [Problem(kind, f"limit {limit} is below 1")]
-    if hub_limit < limit:
-        return [Problem(kind, f"hub limit {hub_limit} is below limit {limit}")]
+    if sharing_limit < limit:
+        return [Problem(kind, f"hub limit {sharing_limit} is below limit {limit}")]
     return []
 
 

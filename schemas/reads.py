@@ -89,7 +89,7 @@ class RegisteredEvent(NamedTuple):
     copies: int  # further copies in the log that are not applied
 
 
-class LetterRow(NamedTuple):
+class FoundDeadLetter(NamedTuple):
     """A dead letter, without what it seals."""
 
     id: bytes
@@ -184,17 +184,17 @@ class Reads(Protocol):
 
     def registered(self, event_keys: Iterable[bytes]) -> list[RegisteredEvent]: ...
 
-    def letters(self, event_keys: Iterable[bytes]) -> list[LetterRow]:
+    def letters(self, event_keys: Iterable[bytes]) -> list[FoundDeadLetter]:
         """Dead letters of these events, newest first."""
 
     def suppressed(self, event_keys: Iterable[bytes]) -> set[bytes]: ...
 
 
-class Bell(Protocol):
-    """Tells that the change feed grew. `rung` rises with every growth seen."""
+class FeedGrowth(Protocol):
+    """Tells that the change feed grew. `count` rises with every growth seen."""
 
     @property
-    def rung(self) -> int: ...
+    def count(self) -> int: ...
 
     def wait(self, seen: int, timeout_s: float) -> bool:
-        """Wait until `rung` differs from `seen`; False when the time ran out first."""
+        """Wait until `count` differs from `seen`; False when the time ran out first."""

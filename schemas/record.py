@@ -202,7 +202,7 @@ def event_key(secret: bytes, source: str, message_id: str) -> bytes:
     return blake2b(f"{source}\0{message_id}".encode(), digest_size=16, key=secret, person=b"tf-event-key").digest()
 
 
-def signature_of(tokens: Iterable[bytes]) -> bytes:
+def identifier_set_of(tokens: Iterable[bytes]) -> bytes:
     """The 128-bit name of a set of tokens, whatever their order."""
     return blake2b(b"".join(sorted(tokens)), digest_size=16, person=b"tf-signature").digest()
 

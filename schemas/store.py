@@ -39,7 +39,7 @@ class DedupRow(NamedTuple):
     digest: bytes
     partition: int
     offset: int
-    signature: bytes
+    identifier_set: bytes
     verdict: int
 
 
@@ -65,7 +65,7 @@ class Advance(NamedTuple):
 class EvidenceRow(NamedTuple):
     """A signature with its first receipt and its owner, if decided. Erased tokens are left out of `tokens`."""
 
-    signature: bytes
+    identifier_set: bytes
     tokens: tuple[tuple[str, bytes], ...]  # (kind, token)
     first_us: int
     first_event: bytes
@@ -81,7 +81,7 @@ class TokenRow(NamedTuple):
     first_event: bytes
     last_us: int
     last_event: bytes
-    hub: bool
+    is_shared: bool
     profile_id: bytes | None
 
 
@@ -90,7 +90,7 @@ class WorkItem(NamedTuple):
 
     id: int
     kind: str  # fold | refold | identity | decide
-    signatures: Sequence[bytes]
+    identifier_sets: Sequence[bytes]
     newest_us: Sequence[int]
     newest_events: Sequence[bytes]
 
@@ -125,7 +125,7 @@ class ProfileRow(NamedTuple):
 class LaidOff(NamedTuple):
     """Entries of maps over the cap, of one signature and partition; `id` rises in the order of commits there."""
 
-    signature: bytes
+    identifier_set: bytes
     partition: int
     id: int
     maps: bytes
@@ -191,7 +191,7 @@ class FoldTx(FigureTx, Protocol):
     def restore(self, partition: int, offset: int) -> bool:
         """A record that was set aside counts after all; False when it is not set aside (any more)."""
 
-    def delete_states(self, revision: int, signatures: Iterable[bytes]) -> None:
+    def delete_states(self, revision: int, identifier_sets: Iterable[bytes]) -> None:
         """With what was laid off from them."""
 
     def lay_off(self, revision: int, maps: Mapping[tuple[int, bytes], bytes]) -> None:
@@ -208,13 +208,13 @@ class FoldTx(FigureTx, Protocol):
     def take_refolds(self, revision: int, limit: int) -> list[bytes]:
         """Signatures whose states must be made anew from the log, of so many work items; these go at the commit."""
 
-    def count_applied(self, signatures: Iterable[bytes]) -> dict[bytes, int]:
+    def count_applied(self, identifier_sets: Iterable[bytes]) -> dict[bytes, int]:
         """How many applied events each signature has, of those that have any."""
 
-    def positions(self, signatures: Iterable[bytes]) -> list[tuple[int, int]]:
+    def positions(self, identifier_sets: Iterable[bytes]) -> list[tuple[int, int]]:
         """(partition, offset) of the applied events of signatures."""
 
-    def first_receipts(self, signatures: Iterable[bytes]) -> dict[bytes, tuple[int, bytes]]: ...
+    def first_receipts(self, identifier_sets: Iterable[bytes]) -> dict[bytes, tuple[int, bytes]]: ...
 
     def save_evidence(self, rows: Sequence[EvidenceRow]) -> None:
         """Insert, or lower the first receipt of what is there."""
@@ -274,10 +274,10 @@ class DecideTx(KeeperTx, Protocol):
     def building(self) -> list[int]:
         """Revisions that are being built."""
 
-    def owners(self, signatures: Iterable[bytes]) -> dict[bytes, bytes]:
+    def owners(self, identifier_sets: Iterable[bytes]) -> dict[bytes, bytes]:
         """Signature -> profile id, of those that have one."""
 
-    def evidence(self, signatures: Iterable[bytes]) -> list[EvidenceRow]: ...
+    def evidence(self, identifier_sets: Iterable[bytes]) -> list[EvidenceRow]: ...
 
     def evidence_of_tokens(self, tokens: Iterable[bytes]) -> list[EvidenceRow]: ...
 
@@ -292,7 +292,7 @@ class DecideTx(KeeperTx, Protocol):
 
     def set_owners(self, owners: Mapping[bytes, bytes]) -> None: ...
 
-    def replace_refused(self, signatures: Iterable[bytes], rows: Sequence[tuple[bytes, bytes, str]]) -> None: ...
+    def replace_refused(self, identifier_sets: Iterable[bytes], rows: Sequence[tuple[bytes, bytes, str]]) -> None: ...
 
     def lock_profiles(self, revision: int, profile_ids: Iterable[bytes]) -> dict[bytes, ProfileRow]:
         """Lock rows ascending; ids without a row are left out."""
@@ -300,9 +300,9 @@ class DecideTx(KeeperTx, Protocol):
     def try_profiles(self, revision: int, profile_ids: Iterable[bytes]) -> tuple[dict[bytes, ProfileRow], set[bytes]]:
         """As `lock_profiles`, without waiting; beside them the ids whose rows another worker has."""
 
-    def states(self, revision: int, signatures: Iterable[bytes]) -> list[tuple[bytes, bytes]]: ...
+    def states(self, revision: int, identifier_sets: Iterable[bytes]) -> list[tuple[bytes, bytes]]: ...
 
-    def positions(self, signatures: Iterable[bytes]) -> list[tuple[int, int]]:
+    def positions(self, identifier_sets: Iterable[bytes]) -> list[tuple[int, int]]:
         """(partition, offset) of the applied events of signatures."""
 
     def save_profiles(self, revision: int, rows: Sequence[ProfileRow]) -> None: ...
@@ -311,11 +311,11 @@ class DecideTx(KeeperTx, Protocol):
         """With their memberships and orders."""
 
     def laid_off(
-        self, revision: int, signatures: Iterable[bytes], after: Mapping[int, int], joined: Iterable[bytes]
+        self, revision: int, identifier_sets: Iterable[bytes], after: Mapping[int, int], joined: Iterable[bytes]
     ) -> list[LaidOff]:
         """What was laid off from these signatures' states after the ids by partition, and all of the `joined` ones."""
 
-    def awaiting_refold(self, revision: int, signatures: Iterable[bytes]) -> set[bytes]:
+    def awaiting_refold(self, revision: int, identifier_sets: Iterable[bytes]) -> set[bytes]:
         """Those of these signatures whose states are to be made again: of them not all may have been laid off."""
 
     def order_nodes(

@@ -9,7 +9,7 @@ from typing import Any, Final
 import psycopg2
 
 from infra.adapters.postgres.database import Uuid
-from schemas.record import Identifier, Pending, Record, Sealed, encode, signature_of, uuid_text
+from schemas.record import Identifier, Pending, Record, Sealed, encode, identifier_set_of, uuid_text
 
 START: Final = datetime(2024, 1, 1, tzinfo=UTC)
 
@@ -62,7 +62,7 @@ def own(dsn: str, who: Sequence[str]) -> None:
             token = raw(each)
             cursor.execute(
                 "insert into evidence values (%s, array[%s], array['user_id'], 0, %s, %s) on conflict do nothing",
-                (Uuid(signature_of([token])), Uuid(token), Uuid(token), Uuid(token)),
+                (Uuid(identifier_set_of([token])), Uuid(token), Uuid(token), Uuid(token)),
             )
     connection.close()
 

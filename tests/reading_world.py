@@ -22,7 +22,7 @@ from infra.adapters.postgres.search import PostgresSearch
 from infra.adapters.postgres.store import PostgresStore
 from infra.adapters.vault.vault import PostgresVault
 from infra.app.reading import Reading, make_reading
-from processors.live.dead_letters import letter_maker
+from processors.live.dead_letters import dead_letter_maker
 from processors.live.feeder import LogFeeder
 from processors.live.figure_keeper import FigureKeeper
 from processors.live.search_index import SearchIndexer
@@ -180,7 +180,7 @@ def reading_world(
         store=store,
         control=control,
         sealer=vault,
-        letter=letter_maker(vault, lambda: vault.daily_token(clock.at.date()), clock),
+        letter=dead_letter_maker(vault, lambda: vault.daily_token(clock.at.date()), clock),
         clock=clock,
         time_zone=DEPLOYMENT["time_zone"],
         currency=DEPLOYMENT["currency"],

@@ -211,7 +211,7 @@ class Reference:
                 newest[order_id(event["properties"].get(spec.key)) or ""] = event
         return sum(e["type"] in spec.opens for e in newest.values())
 
-    def trait(self, name: str, direct: dict[str, Any]) -> Any:
+    def trait(self, name: str, personal: dict[str, Any]) -> Any:
         """A declared trait: the newest event that set it; in one event the sealed form holds."""
         found: Any = None
         corrected: tuple[Any] | None = None  # by staff; it stands until it is withdrawn
@@ -221,15 +221,15 @@ class Reference:
                 if name in event["traits"]:
                     corrected = (event["traits"][name],)
                 if name in event["sealed"]:
-                    corrected = (direct.get(name),)
+                    corrected = (personal.get(name),)
             if event["type"] == "profile.identified":
                 if name in event["traits"]:
                     found = event["traits"][name]
                 if name in event["sealed"]:
-                    found = direct.get(name)
+                    found = personal.get(name)
         return found if corrected is None else corrected[0]
 
-    def decide(self, direct: dict[str, Any]) -> tuple[set[str], str, list[str]]:
+    def decide(self, personal: dict[str, Any]) -> tuple[set[str], str, list[str]]:
         """Segments, stage and reason codes."""
         values = {name: self.value(name) for name in self.defs.computed_traits}
         kinds = {name: value_kind(spec) for name, spec in self.defs.computed_traits.items()}
@@ -243,7 +243,7 @@ class Reference:
                 if node.trait in values:
                     return holds(node.op, values[node.trait], node.value, kinds[node.trait] == "time", self.zone)
                 timed = self.defs.traits[node.trait].type == "time"
-                return holds(node.op, self.trait(node.trait, direct), node.value, timed, self.zone)
+                return holds(node.op, self.trait(node.trait, personal), node.value, timed, self.zone)
             return logic(node, test)
 
         def stage() -> str:

@@ -8,7 +8,7 @@ from infra.adapters.postgres.records import PostgresRecords
 from infra.app.databases import database_of
 from infra.app.worker import services_of
 from processors.live.compiled import Compiled, folder_of
-from processors.live.dead_letters import letter_key
+from processors.live.dead_letters import dead_letter_key
 from processors.live.late_fold import fold_late
 from processors.live.services import Services
 from schemas.errors import KeyMissing, ReaderTooOld, RecordUnreadable, SealBroken
@@ -35,7 +35,7 @@ class LateFolding:
         Raises StoreUnavailable.
         """
         if letter not in self._places:  # the first one, or one that was set aside since
-            self._places = {letter_key(*place): place for place in self._records.quarantined()}
+            self._places = {dead_letter_key(*place): place for place in self._records.quarantined()}
         place = self._places.get(letter)
         if place is None:
             return True  # it was applied meanwhile

@@ -6,7 +6,7 @@ from functools import partial
 
 from infra.adapters.archive.reading_log import CachedLog, PerThreadLog
 from infra.adapters.phones import Phones
-from infra.adapters.postgres.feed_notifier import FeedBell
+from infra.adapters.postgres.feed_notifier import FeedNotifier
 from infra.adapters.postgres.log_order import LogOrder
 from infra.adapters.postgres.reads import PostgresReads
 from infra.app.log import log_of
@@ -36,13 +36,13 @@ class Reading:
     timeline: Timeline
     search: Search
     listing: Listing
-    bell: FeedBell
+    notifier: FeedNotifier
     reads: PostgresReads
     log: EventLog
     cached: CachedLog | None
 
     def close(self) -> None:
-        self.bell.close()
+        self.notifier.close()
         self.reads.close()
         if self.cached is not None:
             self.cached.close()
@@ -76,7 +76,7 @@ def make_reading(
         timeline=Timeline(reads, vault, sealer, events),
         search=Search(views, cards, vault, phone),
         listing=Listing(views, cards),
-        bell=FeedBell(dsn),
+        notifier=FeedNotifier(dsn),
         reads=reads,
         log=events,
         cached=cached,

@@ -16,7 +16,7 @@ from infra.adapters.postgres.store import PostgresStore
 from infra.app.log import log_of
 from infra.app.session import Session
 from infra.app.vault import vault_of
-from processors.live.dead_letters import letter_maker
+from processors.live.dead_letters import dead_letter_maker
 from processors.live.figure_keeper import FigureKeeper
 from processors.live.search_index import SearchIndexer
 from processors.live.services import BATCH, Services
@@ -39,7 +39,7 @@ def services_of(session: Session, *, shared: bool = False) -> Services:
         store=PostgresStore(session.dsn, idle_s=SHARED_IDLE_S if shared else None),
         control=PostgresControl(session.dsn, "touchfold worker control"),
         sealer=vault,
-        letter=letter_maker(vault, lambda: vault.daily_token(receipts.now().date()), receipts),
+        letter=dead_letter_maker(vault, lambda: vault.daily_token(receipts.now().date()), receipts),
         clock=session.clock,
         time_zone=session.time_zone,
         currency=session.currency,

@@ -41,7 +41,7 @@ def changes(
     with session(data) as here, closing(reading_of(here)) as reading:
         try:
             if follow:
-                for page in reading.changes.follow(reading.bell, after, types, PAGE):
+                for page in reading.changes.follow(reading.notifier, after, types, PAGE):
                     _print(page.items)
             else:
                 page = reading.changes.page(after, PAGE, types)

@@ -90,12 +90,14 @@ def refold(
         with store.decide() as tx:
             rows = tx.tokens([token]) if token else []
             owned = tx.evidence_of_profiles([row.profile_id for row in rows if row.profile_id])
-            signatures = [signature for _, signature in owned]
-            if not signatures:
+            identifier_sets = [identifier_set for _, identifier_set in owned]
+            if not identifier_sets:
                 raise NotFound(f"no profile has the identifier {identifier.split(':', 1)[0]}:…")
-            tx.add_work([NewWorkItem(revision, 0, "refold", dict.fromkeys(signatures, (0, NO_EVENT)))])
+            tx.add_work([NewWorkItem(revision, 0, "refold", dict.fromkeys(identifier_sets, (0, NO_EVENT)))])
         if here.joined:
-            _await_refold(PostgresControl(here.dsn), revision, len(signatures))
+            _await_refold(PostgresControl(here.dsn), revision, len(identifier_sets))
         else:
             drain(here, lambda _text: None)
-        typer.echo(json.dumps({"signatures": len(signatures)}) if as_json else f"{len(signatures)} signatures folded")
+        typer.echo(
+            json.dumps({"signatures": len(identifier_sets)}) if as_json else f"{len(identifier_sets)} signatures folded"
+        )

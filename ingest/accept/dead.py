@@ -8,7 +8,7 @@ import msgspec
 
 from ingest.accept.calls import STAGE, Call
 from ingest.accept.draft import Draft, bodies_of
-from schemas.dead_letters import DeadLetter, letter_id, seal_letter
+from schemas.dead_letters import DeadLetter, dead_letter_id, seal_dead_letter
 from schemas.ports import Sealer, Vault
 from schemas.record import event_key
 
@@ -28,7 +28,7 @@ class DeadLetters:
         assert refused is not None, "only a refused draft becomes a dead letter"
         body, stable = bodies_of(draft)
         secret, source = self._vault.hash_key, call.source.name
-        id_ = letter_id(secret, STAGE, source, f"{message_id or ''}\0".encode() + stable)
+        id_ = dead_letter_id(secret, STAGE, source, f"{message_id or ''}\0".encode() + stable)
         plain = _ENCODE(
             {
                 **body,
@@ -38,7 +38,7 @@ class DeadLetters:
                 "trusted_clock": call.trusted_clock,
             }
         )
-        return seal_letter(
+        return seal_dead_letter(
             self._sealer,
             id_,
             STAGE,

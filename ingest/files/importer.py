@@ -22,7 +22,7 @@ from ingest.files.mapped_rows import Shaped
 from ingest.files.rows import Progress, Source
 from ingest.files.spill import RefusedLine, RefusedLines, SpillMap
 from schemas.clear_rules import Declared
-from schemas.dead_letters import IMPORT, REUSED, DeadLetter, letter_id, seal_letter
+from schemas.dead_letters import IMPORT, REUSED, DeadLetter, dead_letter_id, seal_dead_letter
 from schemas.errors import DefinitionsInvalid
 from schemas.failpoints import failpoint
 from schemas.ports import Clock, EventLog, Sealer, Vault
@@ -44,7 +44,7 @@ class ImportStore(Protocol):
         """Those of the event keys that were applied or judged, with their digest; None: its person was erased."""
 
 
-class LetterStore(Protocol):
+class DeadLetterStore(Protocol):
     """Where dead letters are kept; a repeat is one row."""
 
     def insert(self, letters: Sequence[DeadLetter], suppressed: Sequence[bytes], at: datetime) -> None: ...
@@ -72,7 +72,7 @@ class Services:
     sealer: Sealer
     log: EventLog
     store: ImportStore
-    letters: LetterStore
+    letters: DeadLetterStore
     clock: Clock
     daily_token: Callable[[date], bytes]
     declared: Declared
@@ -269,10 +269,10 @@ class Importer:
         if times > 1:
             content += b"%d" % times
         plain = _ENCODE({**place, ("item" if "item" in body else "row"): body.get("item", body)})
-        id_ = letter_id(self._secret, IMPORT, source, content)
+        id_ = dead_letter_id(self._secret, IMPORT, source, content)
         day_token = services.daily_token(now.date())
         reason = str(refused)
-        return seal_letter(
+        return seal_dead_letter(
             services.sealer,
             id_,
             IMPORT,

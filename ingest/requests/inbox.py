@@ -16,7 +16,7 @@ from ingest.accept.calls import Call, SourceRules
 from ingest.accept.canonical import MAX_BODY_BYTES
 from ingest.requests.bodies import GZIP, IMPORT_PATH, MAX_KEY, METRICS, call_of, inflate, read_body
 from ingest.requests.routes import authenticate
-from schemas.dead_letters import INBOX, DeadLetter, letter_id, seal_letter
+from schemas.dead_letters import INBOX, DeadLetter, dead_letter_id, seal_dead_letter
 from schemas.errors import InvalidWriteKey, NotFound, StoreUnavailable, TouchfoldError
 from schemas.ports import Sealer
 from schemas.sources import Source, Sources
@@ -170,15 +170,17 @@ def _came_at(message: Message, seen_at: datetime) -> datetime | None:
 # ---------------------------------------------------------------- dead letters
 
 
-def letter_of(refusal: Refusal, sealer: Sealer, secret: bytes, daily_token: bytes, received_at: datetime) -> DeadLetter:
+def dead_letter_of(
+    refusal: Refusal, sealer: Sealer, secret: bytes, daily_token: bytes, received_at: datetime
+) -> DeadLetter:
     """The dead letter of a whole message, sealed under the day's key. The same message makes the same row.
 
     `secret`: the vault's hash key. Raises what sealing raises.
     """
     message = refusal.message
-    return seal_letter(
+    return seal_dead_letter(
         sealer,
-        letter_id(secret, INBOX, "", message.place.encode()),
+        dead_letter_id(secret, INBOX, "", message.place.encode()),
         INBOX,
         refusal.rule,
         refusal.path[:200],

@@ -22,7 +22,7 @@ from processors.erase.plan import Preview, plan, plan_many, route_key, same_peop
 from projections.days import LocalDays
 from projections.decide.figures import add_profile
 from projections.identity.evidence import Evidence
-from projections.identity.hubs import find_hubs
+from projections.identity.shared import find_shared
 from schemas.erasures import (
     STEPS,
     Erasure,
@@ -34,7 +34,7 @@ from schemas.erasures import (
     Ledger,
     Receipt,
     Remains,
-    SealedLetter,
+    SealedDeadLetter,
     Seen,
 )
 from schemas.errors import ErasureRefused, KeyMissing, Problem, SealBroken
@@ -304,14 +304,14 @@ class Eraser:
         """Letters without tokens are opened and searched: now, while the values can still be read."""
         names = Names(self.vault.open(_tokens(erasures)).values(), self.phone)
         after = bytes(16)
-        while names and (letters := self.store.letters_without_tokens(after, LETTERS)):
+        while names and (letters := self.store.dead_letters_without_tokens(after, LETTERS)):
             after = letters[-1].id
             found = [id_ for id_, plain in self._opened(letters) if names.are_in(plain)]
             if found:
-                self.store.delete_letters(found)
+                self.store.delete_dead_letters(found)
         self.store.advance(_ids(erasures), "letters")
 
-    def _opened(self, letters: Sequence[SealedLetter]) -> Iterable[tuple[bytes, bytes]]:
+    def _opened(self, letters: Sequence[SealedDeadLetter]) -> Iterable[tuple[bytes, bytes]]:
         try:
             plain = self.sealer.open_many([(letter.key, letter.data, letter.id) for letter in letters])
         except (KeyMissing, SealBroken):
@@ -361,15 +361,15 @@ def delete_projections(writes: ErasureWrites, erasures: Iterable[Erasure], rules
     """
     erasures = list(erasures)
     erased = set(_tokens(erasures))
-    seen = {each.signature: each for each in writes.evidence_of(erased)}
+    seen = {each.identifier_set: each for each in writes.evidence_of(erased)}
     ended = {bytes.fromhex(profile) for each in erasures for profile in each.profiles}
     ended |= {row.profile_id for row in writes.owners(erased) if row.profile_id in erased}
     unread = {s for s, each in seen.items() if route_key(each.tokens, rules) in erased}
     gone = unread | {s for s, each in seen.items() if each.profile_id in ended}
     left = [_without(seen[s], erased) for s in seen if s not in gone]
     beside = {token for s in seen for _, token in seen[s].tokens} - erased
-    stay = beside - _hubs_that_stay(writes, beside, erased, gone, rules)
-    around = [each for each in writes.evidence_of(stay) if each.signature not in seen]
+    stay = beside - _shared_that_stay(writes, beside, erased, gone, rules)
+    around = [each for each in writes.evidence_of(stay) if each.identifier_set not in seen]
     writes.delete_states(unread | writes.nobodys(erased))
     _uncount(writes, ended)
     published = writes.delete_profiles(ended)
@@ -379,7 +379,7 @@ def delete_projections(writes: ErasureWrites, erasures: Iterable[Erasure], rules
     kept = {token for each in (*left, *around) for _, token in each.tokens}
     writes.delete_token_rows(stay - kept)  # of events that came after the plan: nothing is left that holds them
     writes.set_receipts(_receipts([*left, *around], stay))
-    writes.mark_identity([each.signature for each in (*left, *around)])
+    writes.mark_identity([each.identifier_set for each in (*left, *around)])
     writes.add_erased_changes(published, at_us)
 
 
@@ -397,7 +397,7 @@ def _without(each: Seen, erased: AbstractSet[bytes]) -> Seen:
     return each._replace(tokens=tuple((kind, token) for kind, token in each.tokens if token not in erased))
 
 
-def _hubs_that_stay(
+def _shared_that_stay(
     writes: ErasureWrites,
     beside: AbstractSet[bytes],
     erased: AbstractSet[bytes],
@@ -405,11 +405,11 @@ def _hubs_that_stay(
     rules: IdentityRules,
 ) -> AbstractSet[bytes]:
     """Of tokens seen with the person, those that are hubs without them too. Others are made hubs no more."""
-    hubs = {row.token for row in writes.owners(beside) if row.hub}
-    rest = [_without(each, erased) for each in writes.evidence_of(hubs) if each.signature not in gone]
-    evidence = [Evidence(each.signature, each.tokens, each.first_us, each.first_event) for each in rest]
-    stay = hubs & find_hubs(evidence, rules)
-    writes.clear_hubs(hubs - stay)
+    shared = {row.token for row in writes.owners(beside) if row.is_shared}
+    rest = [_without(each, erased) for each in writes.evidence_of(shared) if each.identifier_set not in gone]
+    evidence = [Evidence(each.identifier_set, each.tokens, each.first_us, each.first_event) for each in rest]
+    stay = shared & find_shared(evidence, rules)
+    writes.clear_shared(shared - stay)
     return stay
 
 

@@ -82,10 +82,10 @@ def plan_many(
 def _people(reads: ErasureReads, wanted: Mapping[bytes, str]) -> dict[bytes, _Person]:
     """By the first token that names each."""
     rows = {row.token: row for row in reads.owners(wanted)}
-    whole = {row.profile_id for row in rows.values() if not row.hub and row.profile_id is not None}
+    whole = {row.profile_id for row in rows.values() if not row.is_shared and row.profile_id is not None}
     members: dict[bytes | None, list[TokenOwner]] = defaultdict(list)
     for each in reads.members(whole):
-        if not each.hub:
+        if not each.is_shared:
             members[each.profile_id].append(each)
     people: dict[bytes, _Person] = {}
     known: set[bytes] = set()
@@ -96,7 +96,7 @@ def _people(reads: ErasureReads, wanted: Mapping[bytes, str]) -> dict[bytes, _Pe
         made = _Person({token: kind if row is None else row.kind}, set())
         if row is not None and row.profile_id is not None:
             made.profiles.add(row.profile_id)
-            if not row.hub:
+            if not row.is_shared:
                 made.kinds |= {each.token: each.kind for each in members[row.profile_id]}
         people[token] = made
         known |= made.kinds.keys()
@@ -110,11 +110,11 @@ def _see(reads: ErasureReads, people: Iterable[_Person], rules: IdentityRules) -
         for _, token in seen.tokens:
             person = owner.get(token)
             if person is not None:
-                person.seen[seen.signature] = seen
+                person.seen[seen.identifier_set] = seen
     for person in people:
-        for signature, seen in person.seen.items():
+        for identifier_set, seen in person.seen.items():
             if seen.profile_id in person.profiles or route_key(seen.tokens, rules) in person.kinds:
-                person.gone.add(signature)
+                person.gone.add(identifier_set)
 
 
 def _evidence_by_token(reads: ErasureReads, tokens: AbstractSet[bytes]) -> dict[bytes, set[bytes]]:
@@ -123,7 +123,7 @@ def _evidence_by_token(reads: ErasureReads, tokens: AbstractSet[bytes]) -> dict[
     for each in reads.evidence_of(tokens):
         for _, token in each.tokens:
             if token in tokens:
-                found[token].add(each.signature)
+                found[token].add(each.identifier_set)
     return found
 
 
@@ -137,12 +137,12 @@ def _judge(reads: ErasureReads, people: Iterable[_Person], others: Mapping[bytes
     people = list(people)
     tokens = [each.kinds | _alone(each, each.gone, others) for each in people]
     by_token: dict[bytes, set[tuple[bytes, bytes]]] = defaultdict(set)
-    by_signature: dict[bytes, set[tuple[bytes, bytes]]] = defaultdict(set)
+    by_identifier_set: dict[bytes, set[tuple[bytes, bytes]]] = defaultdict(set)
     for link in reads.refused({t for own in tokens for t in own}, {s for each in people for s in each.seen}):
-        by_signature[link[0]].add(link)
+        by_identifier_set[link[0]].add(link)
         by_token[link[1]].add(link)
     for each, own in zip(people, tokens, strict=True):
-        links = set().union(*(by_token[t] for t in own), *(by_signature[s] for s in each.seen))
+        links = set().union(*(by_token[t] for t in own), *(by_identifier_set[s] for s in each.seen))
         each.problems = _problems(own, len(links))
 
 

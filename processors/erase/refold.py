@@ -45,31 +45,31 @@ def refold_all(folder: Folder) -> int:
 def _slice(tx: FoldTx, queued: Sequence[bytes]) -> tuple[Sequence[bytes], Sequence[bytes]]:
     """The signatures of one transaction, at least one, and the rest."""
     counts = tx.count_applied(queued[:SIGNATURES])
-    sums = accumulate(counts.get(signature, 0) for signature in queued[:SIGNATURES])
+    sums = accumulate(counts.get(identifier_set, 0) for identifier_set in queued[:SIGNATURES])
     size = max(1, sum(1 for _ in takewhile(lambda total: total <= RECORDS, sums)))
     return queued[:size], queued[size:]
 
 
-def _refold(folder: Folder, tx: FoldTx, signatures: Sequence[bytes]) -> None:
+def _refold(folder: Folder, tx: FoldTx, identifier_sets: Sequence[bytes]) -> None:
     states: dict[tuple[int, bytes], State] = {}
     first: dict[bytes, tuple[int, bytes]] = {}
-    for chunk in chunks_at(folder, tx.positions(signatures)):
+    for chunk in chunks_at(folder, tx.positions(identifier_sets)):
         gone = tx.erased({bytes.fromhex(each.event.route_key) for each in chunk})
         kept = [each for each in chunk if not gone or bytes.fromhex(each.event.route_key) not in gone]
         for each in kept:
             receipt = (each.received_us, each.key)
-            first[each.signature] = min(receipt, first.get(each.signature, receipt))
+            first[each.identifier_set] = min(receipt, first.get(each.identifier_set, receipt))
         _apply(folder, kept, states)
-    tx.delete_states(folder.revision, signatures)
+    tx.delete_states(folder.revision, identifier_sets)
     save_states(tx, folder.fold, folder.revision, states, {})
-    known = tx.first_receipts(signatures) if folder.live else {}  # evidence is the live revision's
+    known = tx.first_receipts(identifier_sets) if folder.live else {}  # evidence is the live revision's
     later = {s: first.get(s) for s, receipt in known.items() if receipt < first.get(s, _NO_RECEIPT)}
     if later:
         anew = tx.withdraw(folder.revision, later)
         tx.add_work([NewWorkItem(folder.revision, 0, "identity", dict.fromkeys(anew, (0, NO_EVENT)))])
     items: dict[int, dict[bytes, tuple[int, bytes]]] = {}
-    for signature in signatures:
-        items.setdefault(signature[0] % SHARDS, {})[signature] = (0, NO_EVENT)
+    for identifier_set in identifier_sets:
+        items.setdefault(identifier_set[0] % SHARDS, {})[identifier_set] = (0, NO_EVENT)
     tx.add_work([NewWorkItem(folder.revision, shard, "decide", newest) for shard, newest in items.items()])
 
 
@@ -77,7 +77,7 @@ def _apply(folder: Folder, chunk: Sequence[Applied], states: dict[tuple[int, byt
     """Fold decoded records into their states; what is sealed is opened for all of them at once."""
     opened = folder.opened(chunk)
     for each in chunk:
-        place = (each.partition, each.signature)
+        place = (each.partition, each.identifier_set)
         state = states.get(place)
         if state is None:
             state = states[place] = folder.fold.new_state()
@@ -102,6 +102,6 @@ def state_from_log(folder: Folder, positions: Iterable[tuple[int, int]]) -> Stat
     return folder.fold.merge_whole(list(states.values()) or [folder.fold.new_state()])
 
 
-def uncapped_state(folder: Folder, tx: DecideTx, signatures: Sequence[bytes]) -> State:
+def uncapped_state(folder: Folder, tx: DecideTx, identifier_sets: Sequence[bytes]) -> State:
     """All applied events of signatures in one state, none of it laid off."""
-    return state_from_log(folder, tx.positions(signatures))
+    return state_from_log(folder, tx.positions(identifier_sets))

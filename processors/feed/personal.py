@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from processors.live.compiled import Compiled
-from processors.live.personal_traits import open_direct
+from processors.live.personal_traits import open_personal
 from schemas.identity_rules import DEFAULT_RULES, IdentityRules
 from schemas.ports import EventLog, OpenIdentifier, Sealer, Vault
 from schemas.reads import ChangeRow, ProfileRead
@@ -28,7 +28,7 @@ class PersonalValues:
 
         Nothing stands there when the profile has ended, the trait is unset or its key was erased.
         """
-        wanted = [row for row in rows if self._is_direct(row) and row.profile_id in living]
+        wanted = [row for row in rows if self._is_personal(row) and row.profile_id in living]
         if not wanted:
             return [row.new for row in rows]
         traits = self._traits(compiled, wanted, living)
@@ -36,7 +36,7 @@ class PersonalValues:
         opened = self.vault.open(tokens | {token for values in traits.values() for token in tokens_in(values)})
         found: list[Any] = []
         for row in rows:
-            if not self._is_direct(row) or row.profile_id not in living:
+            if not self._is_personal(row) or row.profile_id not in living:
                 found.append(row.new)
             elif "kinds" in row.new:
                 found.append({**row.new, "identifiers": self._identifiers(living[row.profile_id], row.new, opened)})
@@ -45,7 +45,7 @@ class PersonalValues:
                 found.append(row.new if value is None else {**row.new, "value": value})
         return found
 
-    def _is_direct(self, row: ChangeRow) -> bool:
+    def _is_personal(self, row: ChangeRow) -> bool:
         return TOPIC_OF.get(row.type) in self.granted and isinstance(row.new, dict) and row.new.get("personal") is True
 
     def _traits(
@@ -55,7 +55,7 @@ class PersonalValues:
         names = {row.name for row in rows if "kinds" not in row.new and row.name is not None}
         profiles = {row.profile_id: living[row.profile_id] for row in rows if row.name in names}
         states = {key: compiled.fold.unpack(profile.state) for key, profile in profiles.items()}
-        return open_direct(self.log, self.sealer, states, names.__contains__)
+        return open_personal(self.log, self.sealer, states, names.__contains__)
 
     def _identifiers(
         self, profile: ProfileRead, new: Mapping[str, Any], opened: Mapping[bytes, OpenIdentifier]

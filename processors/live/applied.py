@@ -28,7 +28,7 @@ class Applied(NamedTuple):
     key: bytes
     digest: bytes
     tokens: tuple[tuple[str, bytes], ...]
-    signature: bytes
+    identifier_set: bytes
     partition: int
     offset: int
     received_us: int
@@ -40,7 +40,7 @@ class Applied(NamedTuple):
         return self.received_us, self.partition, self.offset
 
 
-LetterMaker = Callable[[Stored, str, str, Applied | None], DeadLetter]
+DeadLetterMaker = Callable[[Stored, str, str, Applied | None], DeadLetter]
 """(record, rule, reason, what was decoded of it) -> a sealed dead letter of stage "fold"."""
 
 
@@ -66,7 +66,7 @@ def newest_of(events: Sequence[Applied]) -> tuple[int, bytes]:
 def dedup_row(each: Applied, gone: set[bytes]) -> DedupRow:
     erased = bool(gone) and bytes.fromhex(each.event.route_key) in gone
     verdict = Verdict.ERASED if erased else Verdict.APPLIED
-    return DedupRow(each.key, each.digest, each.partition, each.offset, each.signature, verdict)
+    return DedupRow(each.key, each.digest, each.partition, each.offset, each.identifier_set, verdict)
 
 
 def not_folded(each: Applied, err: Exception) -> FoldFailed:

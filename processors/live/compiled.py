@@ -11,7 +11,7 @@ from processors.live.decide_batch import Decider, Sharing
 from processors.live.delta_cache import DeltaCache
 from processors.live.fold_batch import Folder
 from processors.live.large_profiles import LargeProfiles
-from processors.live.personal_traits import open_direct
+from processors.live.personal_traits import open_personal
 from processors.live.resolve import Identity
 from processors.live.services import Services
 from projections.decide.evaluator import Evaluator, compile_evaluator
@@ -65,16 +65,16 @@ def decider_of(
 ) -> Decider:
     """The DECIDE of a revision."""
 
-    def direct(states: Mapping[bytes, State], names: frozenset[str]) -> dict[bytes, dict[str, Any]]:
-        return open_direct(services.log, services.sealer, states, names.__contains__)
+    def personal(states: Mapping[bytes, State], names: frozenset[str]) -> dict[bytes, dict[str, Any]]:
+        return open_personal(services.log, services.sealer, states, names.__contains__)
 
-    def from_log(tx: DecideTx, signatures: Sequence[bytes]) -> State:
-        return uncapped_state(folder_of(services, compiled, {}), tx, signatures)
+    def from_log(tx: DecideTx, identifier_sets: Sequence[bytes]) -> State:
+        return uncapped_state(folder_of(services, compiled, {}), tx, identifier_sets)
 
     number = compiled.revision.revision
     identity = Identity(DEFAULT_RULES, number, shadows, sharing is not None, alive)
     return Decider(
-        *(services.store, compiled.fold, compiled.evaluator, identity, direct),
+        *(services.store, compiled.fold, compiled.evaluator, identity, personal),
         LargeProfiles(compiled.fold, number, from_log),
         *(number, services.time_zone),
         silent=silent,

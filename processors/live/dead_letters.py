@@ -9,18 +9,18 @@ from schemas.ports import Clock, Sealer
 from schemas.record import Stored, from_us
 
 
-def letter_key(partition: int, offset: int) -> bytes:
+def dead_letter_key(partition: int, offset: int) -> bytes:
     """The id of the fold's dead letter of a record."""
     return blake2b(f"{partition}:{offset}".encode(), digest_size=16, person=b"tf-dead-letter").digest()
 
 
-def letter_maker(
+def dead_letter_maker(
     sealer: Sealer, daily_token: Callable[[], bytes], clock: Clock
 ) -> Callable[[Stored, str, str, Applied | None], DeadLetter]:
     """The fold's maker of dead letters. The id is a hash of the position: a repeat of the batch makes the same row."""
 
     def make(record: Stored, rule: str, reason: str, decoded: Applied | None) -> DeadLetter:
-        key = letter_key(record.partition, record.offset)
+        key = dead_letter_key(record.partition, record.offset)
         token = daily_token()
         return DeadLetter(
             id=key,

@@ -25,7 +25,7 @@ from schemas.touchpoints import ORDER_TYPES
 
 ACTS_US: Final = 600_000_000  # who was seen within ten minutes before the decision acts now, and is searched for
 
-DirectTraits = Callable[[Mapping[bytes, State], frozenset[str]], dict[bytes, dict[str, Any]]]
+PersonalTraits = Callable[[Mapping[bytes, State], frozenset[str]], dict[bytes, dict[str, Any]]]
 """Opens the direct traits that conditions need: states by profile id, names -> values by profile id."""
 
 
@@ -61,7 +61,7 @@ class Decider:
     fold: Fold
     evaluator: Evaluator
     identity: Identity
-    direct: DirectTraits
+    personal: PersonalTraits
     large: LargeProfiles
     revision: int
     time_zone: str
@@ -125,23 +125,27 @@ class Decider:
         remade: set[bytes] = set()
         for item in taken:
             if item.kind != "fold":
-                remade.update(item.signatures)
-            for signature, at_us, event in zip(item.signatures, item.newest_us, item.newest_events, strict=True):
-                newest[signature] = max(newest.get(signature, (NEVER_US, NO_EVENT)), (at_us, event))
+                remade.update(item.identifier_sets)
+            for identifier_set, at_us, event in zip(
+                item.identifier_sets, item.newest_us, item.newest_events, strict=True
+            ):
+                newest[identifier_set] = max(newest.get(identifier_set, (NEVER_US, NO_EVENT)), (at_us, event))
             if item.kind == "identity":
-                anew.update(item.signatures)
+                anew.update(item.identifier_sets)
         if not newest:
             return _Wanted({}, Moves.none(), {}, {}, {}, set(), set())
         owners, moves = self.identity.resolve(tx, newest, anew, read_only=self.silent)
         causes: dict[bytes, Cause] = {}
-        for signature, stamp in newest.items():
-            owner = owners.get(signature)
+        for identifier_set, stamp in newest.items():
+            owner = owners.get(identifier_set)
             if owner is not None:  # none: all its tokens are erased
                 other = causes.get(owner, Cause("event"))
                 causes[owner] = Cause("event", max(stamp, other.stamp))
         for profile_id in moves.touched:
             causes.setdefault(profile_id, Cause("identity"))
-        shrunk = {owners[signature] for signature in remade if signature in owners} | moves.split_off.keys()
+        shrunk = {
+            owners[identifier_set] for identifier_set in remade if identifier_set in owners
+        } | moves.split_off.keys()
         return _Wanted(causes, moves, self._grown(taken, owners, moves), newest, owners, remade, shrunk)
 
     def _grown(self, taken: Sequence[WorkItem], owners: Mapping[bytes, bytes], moves: Moves) -> dict[bytes, list[Seen]]:
@@ -151,15 +155,15 @@ class Decider:
         grown: dict[bytes, list[Seen]] = {}
         other = {*moves.split_off, *moves.ended, *moves.ended.values(), *(moves.touched - moves.only_found)}
         for item in taken:
-            seen = self.deltas.of(item.id, item.signatures)
-            for signature in item.signatures:
-                owner = owners.get(signature)
+            seen = self.deltas.of(item.id, item.identifier_sets)
+            for identifier_set in item.identifier_sets:
+                owner = owners.get(identifier_set)
                 if owner is None:
                     continue
                 if seen is None:
                     other.add(owner)
                 else:
-                    grown.setdefault(owner, []).append(seen[signature])
+                    grown.setdefault(owner, []).append(seen[identifier_set])
         for profile_id in other:
             grown.pop(profile_id, None)
         return grown
@@ -173,7 +177,7 @@ class Decider:
             before = self._lock_beside_others(tx, wanted)
         grown, still, bought = self._grown_states(tx, wanted, before, watermark_us)
         states = grown | self._states(tx, causes.keys() - grown.keys(), wanted, before, watermark_us)
-        direct = self.direct(states, self.evaluator.needs_direct) if self.evaluator.needs_direct else {}
+        personal = self.personal(states, self.evaluator.needs_personal) if self.evaluator.needs_personal else {}
         differences = Differences(self.feed_view, moves)
         changed = FigureChanges(self.fold, self.large.touched)
         rows: list[ProfileRow] = []
@@ -186,7 +190,7 @@ class Decider:
         for profile_id, state in states.items():
             old = before.get(profile_id)
             at_us = max(watermark_us, _stamp_us(state, LAST) or 0, old.decided_us if old else 0)
-            decision = self.evaluator.decide(state, at_us, direct.get(profile_id))
+            decision = self.evaluator.decide(state, at_us, personal.get(profile_id))
             summed = old.summed if old is not None and profile_id in grown else None
             row = self._row(profile_id, state, decision, at_us, old, lagging, summed)
             if profile_id in ended:
@@ -235,13 +239,13 @@ class Decider:
         still = [s for s, owner in wanted.owners.items() if owner not in moved]
         now = tx.owners(still) if still else {}
         later = {s: wanted.newest[s] for s in still if wanted.owners[s] in busy or now.get(s) != wanted.owners[s]}
-        for signature in later:
-            wanted.grown.pop(wanted.owners[signature], None)
+        for identifier_set in later:
+            wanted.grown.pop(wanted.owners[identifier_set], None)
         if later:
             shards: dict[tuple[int, str], dict[bytes, tuple[int, bytes]]] = {}
-            for signature, newest in later.items():
-                kind = "decide" if signature in wanted.remade else "fold"
-                shards.setdefault((signature[0] % SHARDS, kind), {})[signature] = newest
+            for identifier_set, newest in later.items():
+                kind = "decide" if identifier_set in wanted.remade else "fold"
+                shards.setdefault((identifier_set[0] % SHARDS, kind), {})[identifier_set] = newest
             tx.add_work([NewWorkItem(self.revision, shard, kind, of) for (shard, kind), of in shards.items()])
         return before | free
 
@@ -262,7 +266,7 @@ class Decider:
         slots, pack = self.feed_view.slots, self.fold.pack
         unpack, apply, prune, summed_up = self.fold.unpack, self.fold.apply, self.fold.prune, self.fold.summed_up
         today = self.fold.days.day(watermark_us)
-        for profile_id, signatures in wanted.grown.items():
+        for profile_id, identifier_sets in wanted.grown.items():
             row = before.get(profile_id)
             if row is None or not deltas.knows(row):
                 continue
@@ -274,7 +278,7 @@ class Decider:
             if large:
                 summary = summary_of(state)
                 self.fold.make_room(state)
-            for events in signatures:
+            for events in identifier_sets:
                 for event, opened in events:
                     apply(event, state, opened)
                     if event.type in ORDER_TYPES:
@@ -305,8 +309,8 @@ class Decider:
         if self.deltas is not None:
             self.deltas.spoil(owned)
         parts: dict[bytes, list[Part]] = {}
-        for signature, packed in tx.states(self.revision, owned):
-            parts.setdefault(owned[signature], []).append(Part(signature, self.fold.unpack(packed)))
+        for identifier_set, packed in tx.states(self.revision, owned):
+            parts.setdefault(owned[identifier_set], []).append(Part(identifier_set, self.fold.unpack(packed)))
         merge, overflowed = self.fold.merge, self.fold.overflowed
         merged = {
             owner: mine[0].state if len(mine) == 1 else merge(each.state for each in mine)
@@ -341,7 +345,7 @@ class Decider:
         if old is not None and owner not in wanted.shrunk and self.fold.summed_up(self.fold.unpack(old.state)):
             queued = wanted.newest
         if len(parts) == 1:  # its own state shares its lists with the merged one
-            parts = [Part(parts[0].signature, list(state))]
+            parts = [Part(parts[0].identifier_set, list(state))]
         self.large.sum_up(tx, owner, state, parts, queued, wanted.moves.moved, today)
 
     def _row(

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NoReturn
 
-from processors.live.applied import Applied, LetterMaker, Report, dedup_row
+from processors.live.applied import Applied, DeadLetterMaker, Report, dedup_row
 from projections.decide.figures import add_events
 from projections.fold.fold import Fold
 from schemas.dead_letters import REUSED
@@ -25,7 +25,7 @@ class Dedup:
     """
 
     log: EventLog
-    letter: LetterMaker
+    letter: DeadLetterMaker
     fold: Fold
     revision: int
     again: Callable[[Sequence[Stored]], list[Applied]]
@@ -63,7 +63,7 @@ class Dedup:
         counted = [*winners.values(), *mine_now]
         self._count(tx, counted, [others[row.event_key] for _, row in replaced])
         if gone:
-            tx.add_nobody({each.signature for each in counted if bytes.fromhex(each.event.route_key) in gone})
+            tx.add_nobody({each.identifier_set for each in counted if bytes.fromhex(each.event.route_key) in gone})
         return [each for each in counted if not self._is_erased(each, gone, report)]
 
     def _count(self, tx: FoldTx, counted: Sequence[Applied], unseated: Sequence[Applied]) -> None:
@@ -108,7 +108,7 @@ class Dedup:
             [NotApplied(row.partition, row.offset, row.event_key, Verdict.DUPLICATE) for row in same]
             + [NotApplied(row.partition, row.offset, row.event_key, Verdict.CONFLICT) for row in others]
         )
-        anew = dict.fromkeys((row.signature for _, row in replaced), (0, NO_EVENT))
+        anew = dict.fromkeys((row.identifier_set for _, row in replaced), (0, NO_EVENT))
         tx.add_work([NewWorkItem(revision, 0, "refold", anew) for revision in (self.revision, *tx.building())])
         report.duplicates += len(same)
         report.conflicts += len(others)

@@ -39,10 +39,10 @@ class DeltaCache:
         while len(self._by_item) > MOST_ITEMS:
             del self._by_item[next(iter(self._by_item))]
 
-    def of(self, item: int, signatures: Sequence[bytes]) -> Mapping[bytes, Seen] | None:
+    def of(self, item: int, identifier_sets: Sequence[bytes]) -> Mapping[bytes, Seen] | None:
         """The events behind a work item by signature; None when it is not known whole."""
         seen = self._by_item.get(item)
-        if seen is None or (self._spoiled and not self._spoiled.isdisjoint(signatures)):
+        if seen is None or (self._spoiled and not self._spoiled.isdisjoint(identifier_sets)):
             return None
         return seen
 
@@ -64,10 +64,10 @@ class DeltaCache:
         """Whether nobody else can have put events of ours into this stored profile."""
         return not self._shared or self._left.get(row.profile_id) == row.summed
 
-    def spoil(self, signatures: Iterable[bytes]) -> None:
+    def spoil(self, identifier_sets: Iterable[bytes]) -> None:
         """A stored state has these signatures' events already: whatever work item still holds them says nothing now."""
         if self._by_item:
-            self._spoiled.update(signatures)
+            self._spoiled.update(identifier_sets)
 
     def clear(self) -> None:
         """What a FOLD or DECIDE did is not known. How profiles were left is seen when they are read."""

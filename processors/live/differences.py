@@ -137,7 +137,7 @@ class Differences:
             for name in sorted(had.keys() | has.keys()):
                 if had.get(name) != has.get(name):
                     notes.add("profile", name, had.get(name), has.get(name))
-            stamps, now = _direct_stamps(before), _direct_stamps(state)
+            stamps, now = _personal_stamps(before), _personal_stamps(state)
             for name in sorted(stamps.keys() | now.keys()):
                 if stamps.get(name) != now.get(name):
                     notes.add("profile", name, None, {"personal": True})
@@ -199,7 +199,7 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _direct_stamps(state: State) -> dict[str, tuple[int, bytes]]:
+def _personal_stamps(state: State) -> dict[str, tuple[int, bytes]]:
     """The event that set each direct trait."""
     return {entry[NAME]: (entry[STAMP_US], entry[STAMP_KEY]) for entry in shown(state[TRAITS]) if entry[FORM] == DIRECT}
 

@@ -58,25 +58,27 @@ class FigureKeeper:
             return False
         cells: Cells = {}
         made = self._orders_of(tx, compiled, due)
-        for signature, before in due.items():
+        for identifier_set, before in due.items():
             if before is not None:
                 add_nobody(cells, before, -1)
-            if made[signature]:
-                add_nobody(cells, made[signature])
+            if made[identifier_set]:
+                add_nobody(cells, made[identifier_set])
         tx.save_nobody(revision, made)
         tx.add_figures(revision, cells)
         return True
 
-    def _orders_of(self, tx: DecideTx, compiled: Compiled, signatures: dict[bytes, bytes | None]) -> dict[bytes, bytes]:
+    def _orders_of(
+        self, tx: DecideTx, compiled: Compiled, identifier_sets: dict[bytes, bytes | None]
+    ) -> dict[bytes, bytes]:
         """The packed orders of each, empty where it has none."""
         services = self.services
         fold, folder = compiled.fold, folder_of(services, compiled, {})
-        states = {signature: fold.new_state() for signature in signatures}
-        for chunk in chunks_at(folder, tx.positions_of_nobody(signatures)):
+        states = {identifier_set: fold.new_state() for identifier_set in identifier_sets}
+        for chunk in chunks_at(folder, tx.positions_of_nobody(identifier_sets)):
             for each in chunk:  # nothing is laid off, whatever the cap
-                fold.apply(each.event, states[each.signature], None)  # what was sealed cannot be opened any more
-        alone = {signature: orders_alone(state) for signature, state in states.items()}
-        return {signature: fold.pack(state) if any(state[4:6]) else b"" for signature, state in alone.items()}
+                fold.apply(each.event, states[each.identifier_set], None)  # what was sealed cannot be opened any more
+        alone = {identifier_set: orders_alone(state) for identifier_set, state in states.items()}
+        return {identifier_set: fold.pack(state) if any(state[4:6]) else b"" for identifier_set, state in alone.items()}
 
     def _profiles(self, tx: DecideTx, compiled: Compiled) -> bool:
         revision = compiled.revision.revision

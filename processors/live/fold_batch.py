@@ -12,14 +12,14 @@ from typing import Final, NoReturn
 
 import msgspec
 
-from processors.live.applied import Applied, Batch, LetterMaker, Report, newest_of, not_folded
+from processors.live.applied import Applied, Batch, DeadLetterMaker, Report, newest_of, not_folded
 from processors.live.dedup import Dedup
 from processors.live.delta_cache import DeltaCache, Seen
 from projections.fold.fold import Fold
 from projections.fold.state import State
 from schemas.errors import FoldFailed, KeyMissing, ReaderTooOld, RecordUnreadable, SealBroken, TouchfoldError
 from schemas.ports import EventLog, Sealer
-from schemas.record import Stored, decode, received_us, signature_of, sixteen, to_us
+from schemas.record import Stored, decode, identifier_set_of, received_us, sixteen, to_us
 from schemas.store import (
     NO_EVENT,
     SHARDS,
@@ -48,7 +48,7 @@ class Folder:
     log: EventLog
     fold: Fold
     sealer: Sealer
-    letter: LetterMaker
+    letter: DeadLetterMaker
     revision: int
     epochs: Mapping[int, int]  # by partition: in which we own it
     live: bool = True
@@ -58,7 +58,7 @@ class Folder:
     poison: set[tuple[int, int]] = field(default_factory=set)  # positions whose fold failed again and again
     waits: dict[int, Wait] = field(default_factory=dict)  # by partition: at which record it waits, as last seen
     _by_hand: dict[tuple[int, int], str] = field(default_factory=dict)  # set aside, though they can be decoded: why
-    _signatures: dict[tuple[str, ...], tuple[tuple[tuple[str, bytes], ...], bytes]] = field(default_factory=dict)
+    _identifier_sets: dict[tuple[str, ...], tuple[tuple[tuple[str, bytes], ...], bytes]] = field(default_factory=dict)
     _first: dict[bytes, int] = field(default_factory=dict)  # by signature: a receipt that its stored evidence has
     _learnt: dict[bytes, int] = field(default_factory=dict)  # the same, of the transaction that is open
 
@@ -123,7 +123,7 @@ class Folder:
         if chosen:
             self._learnt = {}
             self._apply_all(tx, chosen, self.opened(chosen), 0)
-        return [each.signature for each in chosen]
+        return [each.identifier_set for each in chosen]
 
     def _done(self, report: Report, chosen: Sequence[Applied], deltas: list[tuple[int, dict[bytes, Seen]]]) -> Report:
         self._learn()
@@ -198,13 +198,13 @@ class Folder:
         event.partition, event.offset = record.partition, record.offset
         sixteen(event.route_key)  # who folds in bulk wants it as bytes
         names = tuple([identifier.token for identifier in event.ids])
-        known = self._signatures.get(names)
+        known = self._identifier_sets.get(names)
         if known is None:
             tokens = tuple((identifier.kind, sixteen(identifier.token)) for identifier in event.ids)
-            known = tokens, signature_of(token for _, token in tokens)
-            if len(self._signatures) >= _CACHE:
-                self._signatures.clear()
-            self._signatures[names] = known
+            known = tokens, identifier_set_of(token for _, token in tokens)
+            if len(self._identifier_sets) >= _CACHE:
+                self._identifier_sets.clear()
+            self._identifier_sets[names] = known
         return Applied(
             event,
             event.key,
@@ -257,15 +257,21 @@ class Folder:
         for each in chosen:
             number = each.partition if self.sharded else int(each.event.route_key[:2], 16) % SHARDS
             shard = shards.setdefault(number, {})
-            shard.setdefault(each.signature, []).append(each)
+            shard.setdefault(each.identifier_set, []).append(each)
         items = [
             NewWorkItem(
-                self.revision, shard, "fold", {signature: newest_of(events) for signature, events in of.items()}
+                self.revision,
+                shard,
+                "fold",
+                {identifier_set: newest_of(events) for identifier_set, events in of.items()},
             )
             for shard, of in shards.items()
         ]
         seen: list[dict[bytes, Seen]] = [
-            {signature: [(each.event, opened.get(each.key)) for each in events] for signature, events in of.items()}
+            {
+                identifier_set: [(each.event, opened.get(each.key)) for each in events]
+                for identifier_set, events in of.items()
+            }
             for of in shards.values()
         ]
         if earlier:  # an earlier receipt of known evidence may change who is whom
@@ -277,11 +283,11 @@ class Folder:
     ) -> None:
         fold = self.fold
         apply, new_state = fold.apply, fold.new_state
-        stored = tx.load_states(self.revision, {(each.partition, each.signature) for each in chosen})
+        stored = tx.load_states(self.revision, {(each.partition, each.identifier_set) for each in chosen})
         states: dict[tuple[int, bytes], State] = {}
         lifted: dict[tuple[int, bytes], tuple[int, ...]] = {}
         for each in chosen:
-            place = (each.partition, each.signature)
+            place = (each.partition, each.identifier_set)
             state = states.get(place)
             if state is None:
                 packed = stored.get(place)
@@ -329,34 +335,34 @@ class Folder:
         """Store first receipts of signatures; returns known ones whose first receipt became earlier."""
         first: dict[bytes, Applied] = {}
         for each in chosen:
-            if each.received_us > self._first.get(each.signature, 2**63 - 1):
+            if each.received_us > self._first.get(each.identifier_set, 2**63 - 1):
                 continue  # the rule: its evidence is stored, with an earlier receipt
-            other = first.get(each.signature)
+            other = first.get(each.identifier_set)
             if other is None or (each.received_us, each.key) < (other.received_us, other.key):
-                first[each.signature] = each
+                first[each.identifier_set] = each
         if not first:
             return set()
         known = tx.first_receipts(first)
         lower = {
-            signature: each
-            for signature, each in first.items()
-            if signature not in known or (each.received_us, each.key) < known[signature]
+            identifier_set: each
+            for identifier_set, each in first.items()
+            if identifier_set not in known or (each.received_us, each.key) < known[identifier_set]
         }
         gone = tx.erased({token for each in lower.values() for _, token in each.tokens})
         tx.save_evidence(
             [
                 EvidenceRow(
-                    signature,
+                    identifier_set,
                     tuple(pair for pair in each.tokens if pair[1] not in gone),
                     each.received_us,
                     each.key,
                 )
-                for signature, each in lower.items()
+                for identifier_set, each in lower.items()
             ]
         )
-        for signature, each in first.items():
-            self._learnt[signature] = min(each.received_us, known.get(signature, (each.received_us, b""))[0])
-        return {signature for signature in lower if signature in known}
+        for identifier_set, each in first.items():
+            self._learnt[identifier_set] = min(each.received_us, known.get(identifier_set, (each.received_us, b""))[0])
+        return {identifier_set for identifier_set in lower if identifier_set in known}
 
     def _learn(self) -> None:
         """What was committed is known from now on."""

@@ -26,7 +26,7 @@ FromLog = Callable[[DecideTx, Sequence[bytes]], State]
 class Part(NamedTuple):
     """The state of one signature and partition."""
 
-    signature: bytes
+    identifier_set: bytes
     state: State
 
 
@@ -137,18 +137,22 @@ class LargeProfiles:
         if ROOT not in rows:
             return None
         seen = _seen(rows[ROOT])
-        mine = {part.signature for part in parts}
+        mine = {part.identifier_set for part in parts}
         laid = tx.laid_off(self.revision, mine.difference(joined), seen, mine.intersection(joined))
-        own = [self.fold.maps(part.state) for part in parts if part.signature in queued or part.signature in joined]
+        own = [
+            self.fold.maps(part.state)
+            for part in parts
+            if part.identifier_set in queued or part.identifier_set in joined
+        ]
         maps = self._joined(own, laid)
         return self._add(tx, profile_id, maps, _last(laid, seen), today)
 
     def _rebuilt(self, tx: DecideTx, profile_id: bytes, parts: Sequence[Part], today: int) -> Summary:
         fold = self.fold
-        signatures = {part.signature for part in parts}
-        laid = tx.laid_off(self.revision, [], {}, signatures)
+        identifier_sets = {part.identifier_set for part in parts}
+        laid = tx.laid_off(self.revision, [], {}, identifier_sets)
         own = [fold.maps(part.state) for part in parts]
-        waiting = tx.awaiting_refold(self.revision, signatures)
+        waiting = tx.awaiting_refold(self.revision, identifier_sets)
         if waiting:  # such as states of a build that laid nothing off
             own.append(fold.maps(self.from_log(tx, sorted(waiting))))
         maps = self._joined(own, laid)

@@ -12,7 +12,7 @@ from schemas.ports import EventLog, Sealer
 from schemas.record import Record, Stored, decode
 
 
-def open_direct(
+def open_personal(
     log: EventLog, sealer: Sealer, states: Mapping[bytes, State], wanted: Callable[[str], bool]
 ) -> dict[bytes, dict[str, Any]]:
     """Values by name for each key of `states`; a trait whose key was erased is left out.

@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 from projections.identity.evidence import Evidence, KnownToken, Profile
 from projections.identity.extend import Extension, extend
-from projections.identity.hubs import find_hubs, partners_of
 from projections.identity.resolve import Resolution, resolve
+from projections.identity.shared import find_shared, partners_of
 from schemas.identity_rules import IdentityRules
 from schemas.store import NO_EVENT, NO_RECEIPT, DecideTx, EvidenceRow, NewWorkItem, TokenRow
 
@@ -50,15 +50,15 @@ class Identity:
     def resolve(
         self,
         tx: DecideTx,
-        signatures: Iterable[bytes],
+        identifier_sets: Iterable[bytes],
         anew: AbstractSet[bytes],
         *,
         read_only: bool = False,
     ) -> tuple[dict[bytes, bytes], Moves]:
         """Owner of each signature that has one, deciding those that have none; `anew` are resolved with their scope."""
-        signatures = set(signatures)
-        owners = tx.owners(signatures)
-        if read_only or (not anew and len(owners) == len(signatures)):
+        identifier_sets = set(identifier_sets)
+        owners = tx.owners(identifier_sets)
+        if read_only or (not anew and len(owners) == len(identifier_sets)):
             return owners, Moves.none()
         alone = not self.shared or bool(anew)
         if alone:
@@ -68,7 +68,7 @@ class Identity:
         locked: set[bytes] = set()
         while True:
             # Read under the locks: another worker may have decided some of them meanwhile.
-            rows = {row.signature: row for row in tx.evidence((signatures - owners.keys()) | anew)}
+            rows = {row.identifier_set: row for row in tx.evidence((identifier_sets - owners.keys()) | anew)}
             owners |= {s: row.profile_id for s, row in rows.items() if row.profile_id is not None}
             fresh = {s for s, row in rows.items() if row.profile_id is None and row.tokens}
             wanted = fresh | {s for s in anew if s in rows and rows[s].tokens}  # an erasure may have emptied some
@@ -77,7 +77,11 @@ class Identity:
                     tx.unlock_tokens()  # rows that were made to be locked go with that
                 return owners, Moves.none()
             work = _Work(
-                tx, self.rules, self.revision, [_evidence(rows[signature]) for signature in wanted], self.alive
+                tx,
+                self.rules,
+                self.revision,
+                [_evidence(rows[identifier_set]) for identifier_set in wanted],
+                self.alive,
             )
             # The first look is cheap and finds nearly all; what is decided under those locks may need more of them.
             needed = work.plan(whole=bool(anew)) if alone or locked else work.near()
@@ -90,7 +94,7 @@ class Identity:
             tx.lock_tokens(work.kinds, locked)
         for revision in tx.building() if self.shared else self.shadows():
             tx.add_work([NewWorkItem(revision, 0, "decide", dict.fromkeys(work.moved, (0, NO_EVENT)))])
-        return owners | {s: owner for s, owner in work.owners.items() if s in signatures}, moves
+        return owners | {s: owner for s, owner in work.owners.items() if s in identifier_sets}, moves
 
 
 class _Work:
@@ -121,7 +125,7 @@ class _Work:
 
     def near(self) -> set[bytes]:
         """The tokens that what is decided changes at least: the fresh ones and the profiles that these are in."""
-        reached = {row.profile_id for row in self._rows.values() if not row.hub and row.profile_id is not None}
+        reached = {row.profile_id for row in self._rows.values() if not row.is_shared and row.profile_id is not None}
         return self.kinds.keys() | reached
 
     def plan(self, *, whole: bool) -> set[bytes]:
@@ -131,8 +135,8 @@ class _Work:
 
     def _plan_short(self) -> set[bytes] | None:
         """Decide the fresh evidence against the profiles it reaches; None when that would not be the whole truth."""
-        known = {t: KnownToken(row.kind, row.hub, row.profile_id or t) for t, row in self._rows.items()}
-        reached = {row.profile_id for row in known.values() if not row.is_hub}
+        known = {t: KnownToken(row.kind, row.is_shared, row.profile_id or t) for t, row in self._rows.items()}
+        reached = {row.profile_id for row in known.values() if not row.is_shared}
         members = self._tx.tokens_of_profiles(reached) if reached else []
         profiles = _profiles(members)
         if reached - profiles.keys():
@@ -153,20 +157,22 @@ class _Work:
             token
             for each in self._fresh
             for kind, token in each.tokens
-            if token in known and not known[token].is_hub and any(rank(other) < rank(kind) for other, _ in each.tokens)
+            if token in known
+            and not known[token].is_shared
+            and any(rank(other) < rank(kind) for other, _ in each.tokens)
         }
         if not wanted:
             return {}
         # FOLD has stored the fresh evidence already: left in, nothing would seem to grow and no hub be seen to come.
-        fresh = {each.signature for each in self._fresh}
-        earlier = [row for row in self._tx.evidence_of_tokens(wanted) if row.signature not in fresh]
+        fresh = {each.identifier_set for each in self._fresh}
+        earlier = [row for row in self._tx.evidence_of_tokens(wanted) if row.identifier_set not in fresh]
         found = partners_of(map(_evidence, earlier), self._rules)
         return {token: kinds for token, kinds in found.items() if token in wanted}
 
     def _store_extension(self, extension: Extension, before: Mapping[bytes, Profile]) -> Moves:
         rows = dict(self._rows)
         for token, known in extension.tokens.items():
-            rows[token] = _moved(rows.get(token), token, known.kind, known.profile_id, hub=False)
+            rows[token] = _moved(rows.get(token), token, known.kind, known.profile_id, is_shared=False)
         ended = dict(extension.merged)
         found = extension.profiles.keys() - ended.keys() - set(ended.values())
         moves = Moves(ended, {}, {}, set(extension.profiles), only_found=found)
@@ -175,17 +181,17 @@ class _Work:
                 moves.joined.setdefault(known.profile_id, set()).add(known.kind)
         self._note_receipts(rows, self._fresh)
         changed = [row for token, row in rows.items() if self._rows.get(token) != row]
-        self._finish(changed, extension.owner, extension.refused, {each.signature for each in self._fresh})
+        self._finish(changed, extension.owner, extension.refused, {each.identifier_set for each in self._fresh})
         if extension.merged:  # the signatures of the profiles that ended follow
             into = dict(extension.merged)
             pairs = self._tx.evidence_of_profiles(into)
-            self._own({signature: into[old] for old, signature in pairs})
+            self._own({identifier_set: into[old] for old, identifier_set in pairs})
         return moves
 
     def _plan_whole(self) -> set[bytes]:
         """Resolve everything connected with the fresh evidence."""
-        scope, hubs = self._scope()
-        resolution = resolve(scope.values(), self._rules, hubs=hubs)
+        scope, shared = self._scope()
+        resolution = resolve(scope.values(), self._rules, shared=shared)
         self.kinds = tokens = {token: kind for each in scope.values() for kind, token in each.tokens}
         self._rows |= self._token_rows(tokens.keys() - self._rows.keys())
         self.store = partial(self._store_resolution, resolution, scope, tokens)
@@ -196,28 +202,28 @@ class _Work:
 
         Hubs found on the way are final: all evidence that holds a visited token is read when it is visited.
         """
-        scope = {each.signature: each for each in self._fresh}
-        stored_hubs = {token for token, row in self._rows.items() if row.hub}
+        scope = {each.identifier_set: each for each in self._fresh}
+        stored_shared = {token for token, row in self._rows.items() if row.is_shared}
         seen: set[bytes] = set()
-        hubs: frozenset[bytes] = frozenset()
+        shared: frozenset[bytes] = frozenset()
         while True:
             self._alive()
             frontier = {t for each in scope.values() for _, t in each.tokens} - seen
             fresh_rows = self._token_rows(frontier - self._rows.keys())
             self._rows |= fresh_rows
-            stored_hubs |= {token for token, row in fresh_rows.items() if row.hub}
-            frontier -= stored_hubs
+            stored_shared |= {token for token, row in fresh_rows.items() if row.is_shared}
+            frontier -= stored_shared
             if not frontier:
-                return scope, hubs | stored_hubs
-            seen |= frontier | stored_hubs
+                return scope, shared | stored_shared
+            seen |= frontier | stored_shared
             found = [_evidence(row) for row in self._tx.evidence_of_tokens(frontier)]
-            scope |= {each.signature: each for each in found}
-            hubs |= find_hubs(found, self._rules) & frontier  # of a token beyond not all evidence may be here
+            scope |= {each.identifier_set: each for each in found}
+            shared |= find_shared(found, self._rules) & frontier  # of a token beyond not all evidence may be here
 
     def _store_resolution(
         self, resolution: Resolution, scope: Mapping[bytes, Evidence], kinds: Mapping[bytes, str]
     ) -> Moves:
-        before = {row.signature: row.profile_id for row in self._tx.evidence(scope)}
+        before = {row.identifier_set: row.profile_id for row in self._tx.evidence(scope)}
         rows = dict(self._rows)
         joined: dict[bytes, set[str]] = {}
         for profile_id, members in resolution.members.items():
@@ -225,21 +231,21 @@ class _Work:
                 old = rows.get(token)
                 if old is None or old.profile_id != profile_id:
                     joined.setdefault(profile_id, set()).add(kinds[token])
-                rows[token] = _moved(old, token, kinds[token], profile_id, hub=token in resolution.hubs)
+                rows[token] = _moved(old, token, kinds[token], profile_id, is_shared=token in resolution.shared)
         self._note_receipts(rows, scope.values())
         changed = [row for token, row in rows.items() if self._rows.get(token) != row]
         moves = _moves(before, resolution, joined)
-        newly_hub = {t for t in resolution.hubs if t not in self._rows or not self._rows[t].hub}
+        newly_shared = {t for t in resolution.shared if t not in self._rows or not self._rows[t].is_shared}
         moved = {s: owner for s, owner in resolution.owner.items() if before.get(s) != owner}
         self._finish(changed, moved, resolution.refused, set(scope))
         self.owners = dict(resolution.owner)
-        if newly_hub:
-            self._beyond_hubs(newly_hub, scope)
+        if newly_shared:
+            self._beyond_shared(newly_shared, scope)
         return moves
 
-    def _beyond_hubs(self, hubs: set[bytes], scope: Mapping[bytes, Evidence]) -> None:
+    def _beyond_shared(self, shared: set[bytes], scope: Mapping[bytes, Evidence]) -> None:
         """A new hub unlinks evidence that was connected through it: queue what the scope does not hold."""
-        rest = {row.signature for row in self._tx.evidence_of_tokens(hubs)} - scope.keys()
+        rest = {row.identifier_set for row in self._tx.evidence_of_tokens(shared)} - scope.keys()
         if rest:
             self._tx.add_work([NewWorkItem(self._revision, 0, "identity", dict.fromkeys(rest, (0, NO_EVENT)))])
 
@@ -260,12 +266,12 @@ class _Work:
         tokens: list[TokenRow],
         owners: Mapping[bytes, bytes],
         refused: Iterable[tuple[bytes, bytes, str, str]],
-        signatures: set[bytes],
+        identifier_sets: set[bytes],
     ) -> None:
         self._tx.save_tokens(tokens)
         self._own(owners)
-        links = [(signature, token, reason) for signature, token, _kind, reason in refused if signature]
-        self._tx.replace_refused(signatures, links)
+        links = [(identifier_set, token, reason) for identifier_set, token, _kind, reason in refused if identifier_set]
+        self._tx.replace_refused(identifier_sets, links)
         self.owners |= owners
 
     def _own(self, owners: Mapping[bytes, bytes]) -> None:
@@ -274,20 +280,20 @@ class _Work:
 
 
 def _evidence(row: EvidenceRow) -> Evidence:
-    return Evidence(row.signature, row.tokens, row.first_us, row.first_event)
+    return Evidence(row.identifier_set, row.tokens, row.first_us, row.first_event)
 
 
-def _moved(old: TokenRow | None, token: bytes, kind: str, profile_id: bytes, *, hub: bool) -> TokenRow:
+def _moved(old: TokenRow | None, token: bytes, kind: str, profile_id: bytes, *, is_shared: bool) -> TokenRow:
     if old is None:
-        return TokenRow(token, kind, *NO_RECEIPT, hub, profile_id)
-    return old._replace(profile_id=profile_id, hub=hub)
+        return TokenRow(token, kind, *NO_RECEIPT, is_shared, profile_id)
+    return old._replace(profile_id=profile_id, is_shared=is_shared)
 
 
 def _profiles(members: Iterable[TokenRow]) -> dict[bytes, Profile]:
     """Those whose naming token is among the members."""
     groups: dict[bytes, list[TokenRow]] = {}
     for row in members:
-        if row.profile_id is not None and not row.hub:
+        if row.profile_id is not None and not row.is_shared:
             groups.setdefault(row.profile_id, []).append(row)
     found = {}
     for profile_id, rows in groups.items():
@@ -307,8 +313,8 @@ def _moves(before: Mapping[bytes, bytes | None], resolution: Resolution, joined:
     """Compare owners of signatures: which profiles ended, which gave parts away."""
     went: dict[bytes, set[bytes]] = {}
     touched: set[bytes] = set()
-    for signature, owner in resolution.owner.items():
-        old = before.get(signature)
+    for identifier_set, owner in resolution.owner.items():
+        old = before.get(identifier_set)
         if old is not None:
             went.setdefault(old, set()).add(owner)
         if old != owner:

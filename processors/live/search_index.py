@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
 
-from processors.live.personal_traits import open_direct
+from processors.live.personal_traits import open_personal
 from projections.decide.evaluator import Evaluator
 from projections.fold.fold import Fold
 from projections.fold.state import State
@@ -64,10 +64,10 @@ class SearchIndexer:
 
     def _names(self, states: Mapping[bytes, State], evaluator: Evaluator) -> dict[bytes, list[Any]]:
         """The values of each profile's name traits, sealed or not."""
-        direct = open_direct(self.log, self.sealer, states, is_name)
+        personal = open_personal(self.log, self.sealer, states, is_name)
         return {
             key: [
-                *direct[key].values(),
+                *personal[key].values(),
                 *(value for name, value in evaluator.attributes(state).items() if is_name(name)),
             ]
             for key, state in states.items()

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from processors.live.applied import LetterMaker
+from processors.live.applied import DeadLetterMaker
 from projections.fold.state import ORDER_CAP
 from schemas.control import Control
 from schemas.ports import Clock, EventLog, Sealer
@@ -22,7 +22,7 @@ class Services:
     store: ProjectionStore
     control: Control
     sealer: Sealer
-    letter: LetterMaker
+    letter: DeadLetterMaker
     clock: Clock
     time_zone: str
     currency: str

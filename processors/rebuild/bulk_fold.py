@@ -34,10 +34,10 @@ class BulkFold:
         states = self._states.setdefault(batch.partition, {})
         apply, new_state = folder.fold.apply, folder.fold.new_state
         for each in chosen:
-            state = states.get(each.signature)
+            state = states.get(each.identifier_set)
             if state is None:
-                state = states[each.signature] = new_state()
-                self._routes[each.signature] = bytes.fromhex(each.event.route_key)
+                state = states[each.identifier_set] = new_state()
+                self._routes[each.identifier_set] = bytes.fromhex(each.event.route_key)
             try:
                 apply(each.event, state, opened.get(each.key) if opened else None)
             except Exception as err:

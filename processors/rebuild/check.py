@@ -16,7 +16,7 @@ import msgspec
 from processors.live.applied import Applied, not_folded
 from processors.live.compiled import Compiled, folder_of
 from processors.live.fold_batch import Folder
-from processors.live.personal_traits import open_direct
+from processors.live.personal_traits import open_personal
 from processors.live.services import Services
 from processors.rebuild.check_figures import FigureSums
 from processors.rebuild.check_identity import Grouped, earliest, owners_of, packed
@@ -138,27 +138,27 @@ class _Check:
 
     def _evidence(self) -> Iterator[Grouped]:
         """What the log shows of who is who, but of signatures that are nobody's; with the live owner as its group."""
-        live = ((row.signature, row) for row in self._snapshot.evidence())
-        for signature, mine, row in joined(earliest(self._receipts), live):
+        live = ((row.identifier_set, row) for row in self._snapshot.evidence())
+        for identifier_set, mine, row in joined(earliest(self._receipts), live):
             if mine is None or not mine.tokens or (row is not None and not row.tokens):
                 continue  # all its tokens are erased, or its route was a hub that stayed: it is nobody's
-            yield mine, (row.profile_id if row is not None else None) or signature
+            yield mine, (row.profile_id if row is not None else None) or identifier_set
 
     def _compare_states(self, owners: Sorter, lines: Sorter) -> None:
         fold, at_us = self._compiled.fold, self._verdict.as_of_us
-        live = ((signature + bytes([part]), state) for signature, part, state in self._snapshot.states())
+        live = ((identifier_set + bytes([part]), state) for identifier_set, part, state in self._snapshot.states())
         owned = _Owned(owners)
         for key, mine, theirs in joined(self._merged(), live):
-            signature = key[:16]
+            identifier_set = key[:16]
             canonical = b"" if mine is None else self._canonical(mine)
             self._digest.update(key + canonical)
-            if mine is not None and (owner := owned.of(signature)) is not None:
+            if mine is not None and (owner := owned.of(identifier_set)) is not None:
                 lines.add(owner + _STATE + key, mine)
             if mine != theirs:
                 other = b"" if theirs is None else fold.canonical(fold.unpack(theirs), at_us)
                 if canonical != other:
-                    tokens = owned.tokens(signature)
-                    self._differs("state", signature.hex(), other.hex(), canonical.hex(), tokens)
+                    tokens = owned.tokens(identifier_set)
+                    self._differs("state", identifier_set.hex(), other.hex(), canonical.hex(), tokens)
 
     def _merged(self) -> Iterator[tuple[bytes, bytes]]:
         """(signature and partition, packed state), of the runs that folding left."""
@@ -175,29 +175,29 @@ class _Check:
         return fold.canonical(state, self._verdict.as_of_us)
 
     def _compare_owners(self, owners: Sorter, lines: Sorter) -> None:
-        live = ((row.signature, row) for row in self._snapshot.evidence())
-        for signature, mine, row in joined(owners, live):
+        live = ((row.identifier_set, row) for row in self._snapshot.evidence())
+        for identifier_set, mine, row in joined(owners, live):
             if mine is not None:
-                lines.add(mine[:16] + _TOKENS + signature, mine[16:])
+                lines.add(mine[:16] + _TOKENS + identifier_set, mine[16:])
             owner, tokens = (b"", []) if mine is None else (mine[:16], _split(mine[16:]))
             if row is not None and row.tokens:
                 if owner != row.profile_id:
-                    self._differs("owner", signature.hex(), (row.profile_id or b"").hex(), owner.hex(), tokens)
+                    self._differs("owner", identifier_set.hex(), (row.profile_id or b"").hex(), owner.hex(), tokens)
             elif mine is not None:
-                self._differs("evidence", signature.hex(), "", owner.hex(), tokens)
+                self._differs("evidence", identifier_set.hex(), "", owner.hex(), tokens)
 
     def _compare_profiles(self, lines: Sorter) -> None:
         evaluator = self._compiled.evaluator
         rows = ((row.profile_id, row) for row in self._snapshot.profiles())
         both = (_Line(key, row, *(mine or (None, []))) for key, mine, row in joined(self._profiles(lines), rows))
         while batch := list(islice(both, _BATCH)):
-            direct = {}
-            if evaluator.needs_direct:
+            personal = {}
+            if evaluator.needs_personal:
                 states = {each.profile_id: each.state for each in batch if each.state is not None}
                 services = self._services
-                direct = open_direct(services.log, services.sealer, states, evaluator.needs_direct.__contains__)
+                personal = open_personal(services.log, services.sealer, states, evaluator.needs_personal.__contains__)
             for each in batch:
-                self._compare_profile(each, direct.get(each.profile_id))
+                self._compare_profile(each, personal.get(each.profile_id))
             self._tell("comparing profiles", self._verdict.profiles, 0)
 
     def _profiles(self, lines: Sorter) -> Iterator[tuple[bytes, tuple[State | None, list[bytes]]]]:
@@ -213,7 +213,7 @@ class _Check:
                     states.append(fold.unpack(value))
             yield profile_id, (fold.merge_whole(states) if states else None, sorted(tokens))
 
-    def _compare_profile(self, line: _Line, direct: dict[str, object] | None) -> None:
+    def _compare_profile(self, line: _Line, personal: dict[str, object] | None) -> None:
         profile_id, row, state, tokens = line
         if row is None:
             if state is not None:
@@ -222,7 +222,7 @@ class _Check:
         self._verdict.profiles += 1
         if state is not None:
             self._figures.add(row, state)
-        mine = b"not in the log" if state is None else self._decided(state, row, direct)
+        mine = b"not in the log" if state is None else self._decided(state, row, personal)
         theirs = _written(row)
         self._digest.update(profile_id + _ENCODER.encode([token.hex() for token in tokens]))
         self._digest.update(mine)
@@ -236,10 +236,10 @@ class _Check:
             for cell, live, log in self._figures.unequal(*kept, self._snapshot.nobody()):
                 self._differs("figure", cell, live, log, [])
 
-    def _decided(self, state: State, row: ProfileRow, direct: dict[str, object] | None) -> bytes:
+    def _decided(self, state: State, row: ProfileRow, personal: dict[str, object] | None) -> bytes:
         """The line of a profile as the log says, decided at the instant the live one was."""
         evaluator = self._compiled.evaluator
-        decision = evaluator.decide(state, row.decided_us, direct)
+        decision = evaluator.decide(state, row.decided_us, personal)
         return _written(
             row._replace(
                 event_count=evaluator.event_count(state),
@@ -298,7 +298,7 @@ class _Held:
         kept = list(chosen)
         opened = self._folder.opened(kept)
         for each in kept:
-            key = each.signature + bytes([each.partition])
+            key = each.identifier_set + bytes([each.partition])
             state = self._states.get(key)
             if state is None:
                 state = self._states[key] = fold.new_state()
@@ -306,9 +306,9 @@ class _Held:
                 fold.apply(each.event, state, opened.get(each.key))
             except Exception as err:
                 raise not_folded(each, err) from err
-            known = self._receipts.get(each.signature)
+            known = self._receipts.get(each.identifier_set)
             if known is None or (each.received_us, each.key) < (known.received_us, known.key):
-                self._receipts[each.signature] = each
+                self._receipts[each.identifier_set] = each
         self._events += len(kept)
         if len(self._states) >= HELD or self._events >= HELD_EVENTS:
             self.flush()
@@ -317,9 +317,9 @@ class _Held:
         fold, erased = self._folder.fold, self._erased
         for key, state in self._states.items():
             self._sorted_states.add(key, fold.pack(state))
-        for signature, each in self._receipts.items():
+        for identifier_set, each in self._receipts.items():
             tokens = tuple(pair for pair in each.tokens if pair[1] not in erased)
-            self._sorted_receipts.add(signature, packed(each.received_us, each.key, tokens))
+            self._sorted_receipts.add(identifier_set, packed(each.received_us, each.key, tokens))
         self._states.clear()
         self._receipts.clear()
         self._events = 0
@@ -332,18 +332,18 @@ class _Owned:
         self._pairs = iter(owners)
         self._at = next(self._pairs, None)
 
-    def of(self, signature: bytes) -> bytes | None:
-        found = self._value(signature)
+    def of(self, identifier_set: bytes) -> bytes | None:
+        found = self._value(identifier_set)
         return None if found is None else found[:16]
 
-    def tokens(self, signature: bytes) -> list[bytes]:
-        found = self._value(signature)
+    def tokens(self, identifier_set: bytes) -> list[bytes]:
+        found = self._value(identifier_set)
         return [] if found is None else _split(found[16:])
 
-    def _value(self, signature: bytes) -> bytes | None:
-        while self._at is not None and self._at[0] < signature:
+    def _value(self, identifier_set: bytes) -> bytes | None:
+        while self._at is not None and self._at[0] < identifier_set:
             self._at = next(self._pairs, None)
-        return self._at[1] if self._at is not None and self._at[0] == signature else None
+        return self._at[1] if self._at is not None and self._at[0] == identifier_set else None
 
 
 def _split(tokens: bytes) -> list[bytes]:

@@ -31,9 +31,9 @@ def packed(received_us: int, event_key: bytes, tokens: Tokens) -> bytes:
 
 def earliest(evidence: Iterable[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, Evidence]]:
     """Each signature once, by its first receipt. `evidence`: (signature, `packed`), ascending by signature."""
-    for signature, found in groupby(evidence, key=itemgetter(0)):
+    for identifier_set, found in groupby(evidence, key=itemgetter(0)):
         received_us, event_key, tokens = min(_RECEIPT(value) for _, value in found)
-        yield signature, Evidence(signature, tokens, received_us, event_key)
+        yield identifier_set, Evidence(identifier_set, tokens, received_us, event_key)
 
 
 def owners_of(read: Callable[[], Iterator[Grouped]], rules: IdentityRules, scratch: Scratch) -> Sorter:
@@ -41,19 +41,19 @@ def owners_of(read: Callable[[], Iterator[Grouped]], rules: IdentityRules, scrat
 
     Memory: the hubs, the groups that share a token with another, and one scope at a time.
     """
-    hubs, first_of = _ties(read(), rules, scratch)
+    shared, first_of = _ties(read(), rules, scratch)
     scopes = scratch.sorter()
     for evidence, group in read():
-        key = _find(first_of, group) + evidence.signature
+        key = _find(first_of, group) + evidence.identifier_set
         scopes.add(key, packed(evidence.received_us, evidence.event_key, evidence.tokens))
     owners = scratch.sorter()
     for _, rows in groupby(scopes, key=lambda pair: pair[0][:16]):
         scope = [
             Evidence(key[16:], tokens, at, event) for key, value in rows for at, event, tokens in [_RECEIPT(value)]
         ]
-        owner = resolve(scope, rules, hubs=hubs).owner
+        owner = resolve(scope, rules, shared=shared).owner
         for each in scope:
-            owners.add(each.signature, owner[each.signature] + b"".join(token for _, token in each.tokens))
+            owners.add(each.identifier_set, owner[each.identifier_set] + b"".join(token for _, token in each.tokens))
     scopes.close()
     return owners
 
@@ -66,17 +66,17 @@ def _ties(read: Iterator[Grouped], rules: IdentityRules, scratch: Scratch) -> tu
             rank = rules.rank(kind)
             above = tuple(pair for pair in evidence.tokens if rules.rank(pair[0]) < rank)
             by_token.add(token, _ENCODE((group, above)))
-    hubs: set[bytes] = set()
+    shared: set[bytes] = set()
     first_of: dict[bytes, bytes] = {}
     for token, rows in groupby(by_token, key=itemgetter(0)):
         groups = _groups(map(itemgetter(1), rows), rules)
         if groups is None:
-            hubs.add(token)
+            shared.add(token)
             continue
         first, *others = {_find(first_of, group) for group in groups}
         first_of.update(dict.fromkeys(others, first))
     by_token.close()
-    return hubs, first_of
+    return shared, first_of
 
 
 def _groups(rows: Iterable[bytes], rules: IdentityRules) -> set[bytes] | None:
@@ -89,7 +89,7 @@ def _groups(rows: Iterable[bytes], rules: IdentityRules) -> set[bytes] | None:
         for kind, other in above:
             seen = partners.setdefault(kind, set())
             seen.add(other)
-            if len(seen) > rules.hub_limit(kind):
+            if len(seen) > rules.sharing_limit(kind):
                 return None
     return groups
 

@@ -59,7 +59,7 @@ class Decision(NamedTuple):
 
 
 class Evaluator:
-    """A compiled evaluator. `decide(state, at_us, direct)`: `direct` holds opened direct traits by name, or None.
+    """A compiled evaluator. `decide(state, at_us, direct)`: `personal` holds opened direct traits by name, or None.
 
     An instant before the state's last event counts as that event's: a state cannot be asked about its past.
     Traits over an overflowed order map are missing here: ask `fold.overflowed` first.
@@ -77,7 +77,7 @@ class Evaluator:
         used = used_traits(condition for _, condition in definitions.conditions())
         self.condition_traits = frozenset(used & definitions.traits.keys())
         # An attribute may have been sealed before it was declared, so any of them may have to be opened.
-        self.needs_direct = self.condition_traits
+        self.needs_personal = self.condition_traits
         source = _generate(self, sorted(used & definitions.computed_traits.keys()))
         self.source = "\n".join(source.lines)
         space = source.run("evaluator")
@@ -121,11 +121,11 @@ class Evaluator:
             entry[st.NAME]: declared(entry, None) for entry in st.shown(state[st.TRAITS]) if entry[st.FORM] in forms
         }
 
-    def direct_names(self, state: State) -> list[str]:
+    def personal_names(self, state: State) -> list[str]:
         """The names of sealed traits that are set."""
         return [entry[st.NAME] for entry in st.shown(state[st.TRAITS]) if entry[st.FORM] == st.DIRECT]
 
-    def direct_positions(self, state: State, names: frozenset[str] | None = None) -> dict[str, tuple[int, int]]:
+    def personal_positions(self, state: State, names: frozenset[str] | None = None) -> dict[str, tuple[int, int]]:
         """Where direct traits are: name → (partition, offset) of their record; by default those conditions use."""
         wanted = self.condition_traits if names is None else names
         return {
@@ -190,12 +190,12 @@ def _amounts(state: State) -> list[tuple[str, int, int | None, int]]:
 # ---------------------------------------------------------------- what the generated code calls
 
 
-def declared(entry: list[Any] | None, direct: Mapping[str, Any] | None) -> Any:
+def declared(entry: list[Any] | None, personal: Mapping[str, Any] | None) -> Any:
     """The value of a declared trait's entry; a direct one only where the caller opened it."""
     if entry is None or entry[st.FORM] == st.UNSET:
         return None
     if entry[st.FORM] == st.DIRECT:
-        return direct.get(entry[st.NAME]) if direct else None
+        return personal.get(entry[st.NAME]) if personal else None
     return entry[st.VALUE] if entry[st.FORM] == st.PLAIN else _JSON.decode(entry[st.VALUE])
 
 

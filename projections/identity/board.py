@@ -90,21 +90,21 @@ class Board:
             self.group_of[token] = big
 
 
-def decide(board: Board, each: Evidence, hubs: AbstractSet[bytes], refused: list[Refused]) -> bytes:
+def decide(board: Board, each: Evidence, shared: AbstractSet[bytes], refused: list[Refused]) -> bytes:
     """Make or refuse the links of one signature; returns the token that owns it. All its live tokens are seated.
 
     Signatures come in order of receipt, so that each is the newest to touch the groups it is left with.
     """
     rank = board.rules.rank
-    live = [(rank(kind), token, kind) for kind, token in each.tokens if token not in hubs]
+    live = [(rank(kind), token, kind) for kind, token in each.tokens if token not in shared]
     if not live:
-        return base_token(each.tokens, hubs, board.rules)
+        return base_token(each.tokens, shared, board.rules)
     live.sort()
     base = live[0][1]
     for _, token, kind in live[1:]:
         reason = board.join(base, token)
         if reason is not None:
-            refused.append(Refused(each.signature, token, kind, reason))
+            refused.append(Refused(each.identifier_set, token, kind, reason))
             board.group_of[token].last = each.receipt
     board.group_of[base].last = each.receipt
     return base

@@ -20,7 +20,7 @@ NEVER: Final[Receipt] = (-1, b"")  # before every receipt
 class Evidence(NamedTuple):
     """A signature with the receipt of its first event."""
 
-    signature: bytes
+    identifier_set: bytes
     tokens: tuple[tuple[str, bytes], ...]  # (kind, token); never empty, in any order
     received_us: int
     event_key: bytes
@@ -33,7 +33,7 @@ class Evidence(NamedTuple):
 class Refused(NamedTuple):
     """A link that was not made: `token` did not join the profile of the signature's base."""
 
-    signature: bytes  # b"" for a manual edge
+    identifier_set: bytes  # b"" for a manual edge
     token: bytes
     kind: str
     reason: str  # "cannot_link", or "limit:<kind>": the highest-ranked kind the union would hold too many of
@@ -57,21 +57,21 @@ class KnownToken(NamedTuple):
     """A token as it stands before the fresh evidence."""
 
     kind: str
-    is_hub: bool
+    is_shared: bool
     profile_id: bytes  # a hub's is the token itself
 
 
-def base_token(tokens: Iterable[tuple[str, bytes]], hubs: Collection[bytes], rules: IdentityRules) -> bytes:
+def base_token(tokens: Iterable[tuple[str, bytes]], shared: Collection[bytes], rules: IdentityRules) -> bytes:
     """The token whose profile owns the signature: its highest-ranked one that is no hub, else its highest hub.
 
     Ties inside a kind go to the smaller token. It changes only when one of the tokens becomes a hub or is erased.
     """
-    return min((token in hubs, rules.rank(kind), token) for kind, token in tokens)[2]
+    return min((token in shared, rules.rank(kind), token) for kind, token in tokens)[2]
 
 
 def ordered_by_receipt(evidence: Iterable[Evidence]) -> list[Evidence]:
     """By first receipt, each signature once. Ties (no two applied events have one receipt) go by signature."""
     earliest: dict[bytes, Evidence] = {}
-    for each in sorted(evidence, key=lambda e: (e.received_us, e.event_key, e.signature)):
-        earliest.setdefault(each.signature, each)
+    for each in sorted(evidence, key=lambda e: (e.received_us, e.event_key, e.identifier_set)):
+        earliest.setdefault(each.identifier_set, each)
     return list(earliest.values())

@@ -15,7 +15,7 @@ from projections.identity.evidence import (
     Split,
     ordered_by_receipt,
 )
-from projections.identity.hubs import grown_partners, is_hub
+from projections.identity.shared import grown_partners, is_shared
 from schemas.identity_rules import IdentityRules
 
 
@@ -56,16 +56,16 @@ def extend(
     """
     ordered = ordered_by_receipt(fresh)
     grown = grown_partners(ordered, known, rules, partners)
-    if any(is_hub(kinds, rules) for kinds in grown.values()):
+    if any(is_shared(kinds, rules) for kinds in grown.values()):
         return None
-    hubs = {token for token, row in known.items() if row.is_hub}
+    shared = {token for token, row in known.items() if row.is_shared}
     board = _board_of(known, profiles, ordered, rules, cannot)
     waiting = {token for edge in manual for token in edge}
     refused: list[Refused] = []
     bases: list[tuple[bytes, bytes]] = []
     for each in ordered:
         for kind, token in each.tokens:
-            if token in hubs:
+            if token in shared:
                 continue
             if token not in board.group_of:
                 if token in waiting:
@@ -73,7 +73,7 @@ def extend(
                 board.seat(token, kind, each.receipt)
             elif board.group_of[token].last >= each.receipt:
                 return None
-        bases.append((each.signature, decide(board, each, hubs, refused)))
+        bases.append((each.identifier_set, decide(board, each, shared, refused)))
     return _extension(board, profiles, bases, refused, grown)
 
 
@@ -89,7 +89,7 @@ def _board_of(
     for each in ordered:
         for _, token in each.tokens:
             row = known.get(token)
-            if row is not None and not row.is_hub and token not in board.group_of:
+            if row is not None and not row.is_shared and token not in board.group_of:
                 board.seat_profile(profiles[row.profile_id])
     return board
 
@@ -112,6 +112,9 @@ def _extension(
         tokens |= {
             token: KnownToken(kind, False, profile_id) for token, kind in profile.tokens.items() if token not in kept
         }
-    owner = {signature: board.group_of[base].name[2] if base in board.group_of else base for signature, base in bases}
+    owner = {
+        identifier_set: board.group_of[base].name[2] if base in board.group_of else base
+        for identifier_set, base in bases
+    }
     partners = {token: {kind: frozenset(others) for kind, others in kinds.items()} for token, kinds in grown.items()}
     return Extension(owner, now, tokens, tuple(merged), tuple(refused), partners)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from projections.identity.board import Board, decide
 from projections.identity.evidence import Evidence, Link, Profile, Refused, Split, ordered_by_receipt
-from projections.identity.hubs import find_hubs
+from projections.identity.shared import find_shared
 from schemas.identity_rules import IdentityRules
 
 
@@ -16,7 +16,7 @@ class Resolution(NamedTuple):
     owner: dict[bytes, bytes]  # signature -> profile id
     members: dict[bytes, tuple[bytes, ...]]  # profile id -> tokens, sorted; hubs' own profiles included
     refused: tuple[Refused, ...]  # manual edges first, then in order of receipt
-    hubs: frozenset[bytes]  # of the tokens given
+    shared: frozenset[bytes]  # of the tokens given
     profiles: dict[bytes, Profile]  # the same without hubs' own profiles, as `extend` takes them
 
 
@@ -32,34 +32,36 @@ def resolve(
     evidence: Iterable[Evidence],
     rules: IdentityRules,
     *,
-    hubs: AbstractSet[bytes] | None = None,
+    shared: AbstractSet[bytes] | None = None,
     manual: Sequence[Link] = (),
     cannot: Sequence[Split] = (),
 ) -> Resolution:
     """Decide everything anew, in order of receipt; the order and repetition of the input do not matter.
 
-    `hubs`: who they are, when the evidence is only a scope; else found here. `manual`: + edges in their order,
+    `shared`: who they are, when the evidence is only a scope; else found here. `manual`: + edges in their order,
     decided before any signature, by the same limits; an edge waits until both its tokens are in evidence,
     and while one is a hub.
     Repeats of a signature count once, with their earliest receipt.
     """
     ordered = ordered_by_receipt(evidence)
-    hubs = find_hubs(ordered, rules) if hubs is None else hubs
+    shared = find_shared(ordered, rules) if shared is None else shared
     board = Board(rules, cannot)
-    seen_hubs: set[bytes] = set()
+    seen_shared: set[bytes] = set()
     for each in ordered:
         for kind, token in each.tokens:
-            if token in hubs:
-                seen_hubs.add(token)
+            if token in shared:
+                seen_shared.add(token)
             elif token not in board.group_of:
                 board.seat(token, kind, each.receipt)
     refused = _link_by_hand(board, manual)
-    bases = [(each.signature, decide(board, each, hubs, refused)) for each in ordered]
+    bases = [(each.identifier_set, decide(board, each, shared, refused)) for each in ordered]
     profiles = board.profiles()
     members = {profile_id: tuple(sorted(profile.tokens)) for profile_id, profile in profiles.items()}
-    members |= {hub: (hub,) for hub in seen_hubs}
-    owner = {signature: base if base in seen_hubs else board.group_of[base].name[2] for signature, base in bases}
-    return Resolution(owner, members, tuple(refused), frozenset(seen_hubs), profiles)
+    members |= {token: (token,) for token in seen_shared}
+    owner = {
+        identifier_set: base if base in seen_shared else board.group_of[base].name[2] for identifier_set, base in bases
+    }
+    return Resolution(owner, members, tuple(refused), frozenset(seen_shared), profiles)
 
 
 def _link_by_hand(board: Board, manual: Sequence[Link]) -> list[Refused]:
@@ -73,7 +75,9 @@ def _link_by_hand(board: Board, manual: Sequence[Link]) -> list[Refused]:
     return refused
 
 
-def scopes(evidence: Iterable[Evidence], hubs: AbstractSet[bytes], manual: Sequence[Link] = ()) -> list[list[Evidence]]:
+def scopes(
+    evidence: Iterable[Evidence], shared: AbstractSet[bytes], manual: Sequence[Link] = ()
+) -> list[list[Evidence]]:
     """Connected evidence: what may be resolved apart, given the hubs of all of it.
 
     Two signatures are connected by a token that is no hub, whether its link was accepted or refused, and by a
@@ -88,16 +92,16 @@ def scopes(evidence: Iterable[Evidence], hubs: AbstractSet[bytes], manual: Seque
         return token
 
     for left, right in manual:
-        if left not in hubs and right not in hubs:
+        if left not in shared and right not in shared:
             root[find(left)] = find(right)
     for each in ordered:
-        live = [token for _, token in each.tokens if token not in hubs]
+        live = [token for _, token in each.tokens if token not in shared]
         for token in live[1:]:
             root[find(token)] = find(live[0])
     found: dict[bytes, list[Evidence]] = {}
     for each in ordered:
-        anchor = next((find(token) for _, token in each.tokens if token not in hubs), None)
-        found.setdefault(b"h" + each.signature if anchor is None else b"t" + anchor, []).append(each)
+        anchor = next((find(token) for _, token in each.tokens if token not in shared), None)
+        found.setdefault(b"h" + each.identifier_set if anchor is None else b"t" + anchor, []).append(each)
     return list(found.values())
 
 
@@ -114,8 +118,8 @@ def changes(before: Mapping[bytes, bytes], after: Resolution) -> list[IdentityCh
             held.setdefault(profile_id, []).append(token)
     found = []
     for old in sorted(held.keys() & home.keys()):
-        moved = sorted(token for token in held[old] if token in after.hubs and len(held[old]) > 1)
-        parts = sorted({home[token] for token in held[old]} - {home[old], *after.hubs})
+        moved = sorted(token for token in held[old] if token in after.shared and len(held[old]) > 1)
+        parts = sorted({home[token] for token in held[old]} - {home[old], *after.shared})
         into = [home[old]] if home[old] != old else []
         named = (("moved", moved), ("split_off", parts), ("merged_into", into))
         found += [IdentityChange(old, name, tuple(new)) for name, new in named if new]

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from projections.fold.state import State
 from query.answers import computed, iso_us
-from query.people.opened import direct_traits, open_tokens, tokens_in, with_values
+from query.people.opened import open_tokens, personal_values, tokens_in, with_values
 from query.views import View
 from schemas.identity_rules import DEFAULT_RULES, IdentityRules
 from schemas.ports import Clock, EventLog, OpenIdentifier, Sealer, Vault
@@ -50,11 +50,11 @@ class Cards:
 
     def opened(self, view: View, profiles: Sequence[ProfileRead], states: Sequence[State]) -> list[Opened]:
         """Names and identifiers of each, by one read of the log and one look into the vault."""
-        direct = self._direct(view, states)
+        personal = self._direct(view, states)
         tokens = {token for profile in profiles for token, _ in profile.tokens}
-        values = open_tokens(self.vault, tokens.union(*(tokens_in(each) for each in direct)))
+        values = open_tokens(self.vault, tokens.union(*(tokens_in(each) for each in personal)))
         found = []
-        for profile, traits in zip(profiles, direct, strict=True):
+        for profile, traits in zip(profiles, personal, strict=True):
             known = [values[token] for token, _ in profile.tokens if token in values]
             known.sort(key=lambda each: self.rules.rank(each.kind))
             found.append(Opened(with_values(traits, values), known))
@@ -64,10 +64,10 @@ class Cards:
         """Sealed name traits of each state; clear ones beside them."""
         evaluator = view.evaluator
         places = [
-            evaluator.direct_positions(state, frozenset(filter(is_name, evaluator.direct_names(state))))
+            evaluator.personal_positions(state, frozenset(filter(is_name, evaluator.personal_names(state))))
             for state in states
         ]
-        sealed = direct_traits(self.log, self.sealer, places)
+        sealed = personal_values(self.log, self.sealer, places)
         clear = [
             {name: value for name, value in evaluator.attributes(state).items() if is_name(name)} for state in states
         ]

@@ -12,7 +12,7 @@ import msgspec
 from schemas.errors import Erased, Forbidden, NotFound
 from schemas.log_range import records_between
 from schemas.ports import EventLog, Vault
-from schemas.reads import LetterRow, Reads, RegisteredEvent
+from schemas.reads import FoundDeadLetter, Reads, RegisteredEvent
 from schemas.record import event_key, uuid_text
 from schemas.store import Verdict
 
@@ -92,7 +92,7 @@ class Events:
                     yield from (record.value for record in records)
 
 
-def _registered(row: RegisteredEvent, letter: LetterRow | None) -> Answer:
+def _registered(row: RegisteredEvent, letter: FoundDeadLetter | None) -> Answer:
     if row.verdict == Verdict.ERASED:
         raise Erased("this event's person was erased")
     if row.verdict == Verdict.APPLIED:
@@ -106,7 +106,7 @@ def _registered(row: RegisteredEvent, letter: LetterRow | None) -> Answer:
     return _answer(row.event_key, "dead_letter", reason)
 
 
-def _reason(letter: LetterRow) -> str:
+def _reason(letter: FoundDeadLetter) -> str:
     where = f" at {letter.path}" if letter.path else ""
     return f"{letter.rule}{where}: {letter.reason}"
 

@@ -11,7 +11,7 @@ from schemas.ports import EventLog, OpenIdentifier, Sealer, Vault
 from schemas.record import Record, Stored, decode
 from schemas.token_refs import tokens_in, with_values
 
-__all__ = ["direct_traits", "joined", "key_of", "open_records", "open_tokens", "tokens_in", "with_values"]
+__all__ = ["joined", "key_of", "open_records", "open_tokens", "personal_values", "tokens_in", "with_values"]
 
 
 def open_records(sealer: Sealer, stored: Sequence[Stored]) -> list[tuple[Record, dict[str, Any]]]:
@@ -30,7 +30,7 @@ def open_records(sealer: Sealer, stored: Sequence[Stored]) -> list[tuple[Record,
     return pairs
 
 
-def direct_traits(
+def personal_values(
     log: EventLog, sealer: Sealer, places: Sequence[Mapping[str, tuple[int, int]]]
 ) -> list[dict[str, Any]]:
     """Direct traits by name, for each mapping of names to the position that holds them; erased ones are left out.

@@ -10,7 +10,7 @@ from projections.conditions.words import sentence
 from projections.decide.evaluator import Evaluator
 from projections.fold.state import FORM, LEVEL, NAME, OFFSET, PARTITION, STAMP_US, TRAITS, UNSET, State, shown
 from query.answers import computed, iso_us, sent
-from query.people.opened import direct_traits, open_tokens, tokens_in, with_values
+from query.people.opened import open_tokens, personal_values, tokens_in, with_values
 from query.views import View, Views
 from schemas.conditions import LifecycleLeaf, SegmentLeaf, TraitLeaf, leaves
 from schemas.definitions import ComputedTrait
@@ -170,16 +170,16 @@ class Profiles:
 
     def _open(self, answer: Answer, profile: ProfileRead, evaluator: Evaluator, state: State) -> None:
         """Identifiers and direct traits, by one look into the vault for both."""
-        direct = self._direct(evaluator, state)
-        opened = open_tokens(self.vault, [*(token for token, _ in profile.tokens), *tokens_in(direct)])
+        personal = self._direct(evaluator, state)
+        opened = open_tokens(self.vault, [*(token for token, _ in profile.tokens), *tokens_in(personal)])
         answer["identifiers"] = identifiers(profile, opened, self.rules)
-        values = with_values(direct, opened)
+        values = with_values(personal, opened)
         answer["traits"].update({name: value for name, value in values.items() if value is not None})
 
     def _direct(self, evaluator: Evaluator, state: State) -> dict[str, Any]:
         """Direct traits by name, from the events that set them; left out where the key was erased."""
-        names = frozenset(evaluator.direct_names(state))
-        (found,) = direct_traits(self.log, self.sealer, [evaluator.direct_positions(state, names) if names else {}])
+        names = frozenset(evaluator.personal_names(state))
+        (found,) = personal_values(self.log, self.sealer, [evaluator.personal_positions(state, names) if names else {}])
         return found
 
 

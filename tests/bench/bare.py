@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 
 from infra.adapters.postgres.database import Database, array_literal, copy_out, copy_rows, f_bytes, f_int2, f_int8
-from schemas.record import Identifier, Stored, signature_of
+from schemas.record import Identifier, Stored, identifier_set_of
 
 _TABLES: Final = """
 create table bare_register (event_key uuid primary key, digest uuid not null, partition smallint not null,
@@ -55,23 +55,25 @@ class BarePath:
     def run(self, records: Sequence[Stored]) -> None:
         """One batch, one commit."""
         rows: list[tuple[bytes, bytes]] = []
-        signatures: set[bytes] = set()
+        identifier_sets: set[bytes] = set()
         for record in records:
             event = _DECODER.decode(record.value)
-            signature = signature_of(bytes.fromhex(each.token) for each in event.ids)
-            signatures.add(signature)
+            identifier_set = identifier_set_of(bytes.fromhex(each.token) for each in event.ids)
+            identifier_sets.add(identifier_set)
             key = bytes.fromhex(event.id.replace("-", ""))
             position = f_int2(record.partition) + f_int8(record.offset)
-            tail = f_bytes(bytes.fromhex(event.digest)) + position + f_bytes(signature) + f_int2(0)
+            tail = f_bytes(bytes.fromhex(event.digest)) + position + f_bytes(identifier_set) + f_int2(0)
             rows.append((key, f_bytes(key) + tail))
         rows.sort()
-        ordered = sorted(signatures)
+        ordered = sorted(identifier_sets)
         with self._database.transaction() as cursor:
             copy_rows(cursor, "bare_register", _REGISTER, [row for _, row in rows])
             wanted = array_literal(ordered)
             found = copy_out(cursor, f"select signature, state from bare_states where signature = any({wanted})")
             states = {row[0]: row[1] for row in found}
-            changed = [f_bytes(signature) + f_bytes(states.get(signature) or _STATE) for signature in ordered]
+            changed = [
+                f_bytes(identifier_set) + f_bytes(states.get(identifier_set) or _STATE) for identifier_set in ordered
+            ]
             copy_rows(cursor, "bare_new", ("signature", "state"), changed)
             cursor.execute(
                 "insert into bare_states select signature, state from bare_new"

@@ -12,7 +12,7 @@ from uuid import uuid4
 import psycopg2
 import pytest
 
-from infra.adapters.postgres.feed_notifier import FeedBell
+from infra.adapters.postgres.feed_notifier import FeedNotifier
 from infra.adapters.postgres.reads import PostgresReads
 from infra.adapters.postgres.store import PostgresStore
 from query.changes import Changes
@@ -52,7 +52,7 @@ class Feed:
         self.store = PostgresStore(dsn)
         self.reads = PostgresReads(dsn)
         self.changes = Changes(self.reads)
-        self.bell = FeedBell(dsn)
+        self.notifier = FeedNotifier(dsn)
 
     def add(self, *names: str, type_: str = "segment") -> None:
         Batch(self.dsn, list(names), type_).commit()
@@ -62,7 +62,7 @@ class Feed:
         return [item["name"] for item in self.changes.page(after, limit, types).items]
 
     def close(self) -> None:
-        self.bell.close()
+        self.notifier.close()
         self.reads.close()
         self.store.close()
 
@@ -169,27 +169,27 @@ def test_a_cursor_of_the_future_waits_there(feed: Feed) -> None:
     assert (page.items, page.next) == ([], ahead)
 
 
-def rung(bell: FeedBell, seen: int) -> None:
-    assert bell.wait(seen, WAIT_S), "the bell did not ring"
+def count(notifier: FeedNotifier, seen: int) -> None:
+    assert notifier.wait(seen, WAIT_S), "the bell did not ring"
 
 
 def test_the_bell_rings_for_numbered_changes_with_and_without_a_notification(feed: Feed) -> None:
-    rung(feed.bell, 0)  # its first look
-    seen = feed.bell.rung
+    count(feed.notifier, 0)  # its first look
+    seen = feed.notifier.count
     feed.add("a")
-    rung(feed.bell, seen)
-    seen = feed.bell.rung
+    count(feed.notifier, seen)
+    seen = feed.notifier.count
     Batch(feed.dsn, ["b"]).commit()
     with psycopg2.connect(feed.dsn) as connection, connection.cursor() as cursor:
         cursor.execute("update feed_batches set seq = 2 where seq is null")  # as if the notification were lost
     connection.close()
-    rung(feed.bell, seen)
+    count(feed.notifier, seen)
     assert feed.names() == ["a", "b"]
 
 
 def test_the_bell_rings_again_after_its_connection_was_lost(feed: Feed) -> None:
-    rung(feed.bell, 0)
-    seen = feed.bell.rung
+    count(feed.notifier, 0)
+    seen = feed.notifier.count
     with psycopg2.connect(feed.dsn) as connection, connection.cursor() as cursor:
         cursor.execute(
             "select pg_terminate_backend(pid) from pg_stat_activity where application_name like %s", ("%bell",)
@@ -197,12 +197,12 @@ def test_the_bell_rings_again_after_its_connection_was_lost(feed: Feed) -> None:
         assert cursor.fetchall()
     connection.close()
     feed.add("a")
-    rung(feed.bell, seen)
+    count(feed.notifier, seen)
 
 
 def test_a_follower_gets_what_is_there_and_what_comes(feed: Feed) -> None:
     feed.add("a")
-    pages = feed.changes.follow(feed.bell, None)
+    pages = feed.changes.follow(feed.notifier, None)
     assert [item["name"] for item in next(pages).items] == ["a"]
     with ThreadPoolExecutor(1) as pool:
         coming = pool.submit(next, pages)

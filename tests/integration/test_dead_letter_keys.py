@@ -7,8 +7,8 @@ from infra.adapters.postgres.dead_letters import PostgresDeadLetters
 from infra.adapters.vault.vault import PostgresVault
 from infra.app.session import Resources
 from infra.app.vault import vault_of
-from infra.drivers.process.archive_role import forget_old_letters
-from schemas.dead_letters import seal_letter
+from infra.drivers.process.archive_role import forget_old_dead_letters
+from schemas.dead_letters import seal_dead_letter
 from tests.conftest import Databases
 
 if TYPE_CHECKING:
@@ -34,9 +34,9 @@ def test_letters_of_31_days_ago_go_with_their_key_and_younger_ones_stay(database
         at = datetime(2026, 1, day, tzinfo=UTC)
         key = seal_key or vault.daily_token(at.date())
         tokens = () if seal_key is None else (own,)
-        letter = seal_letter(vault, bytes([number]) * 16, "door", "r", "", "", "web", at, None, tokens, key, b"{}")
+        letter = seal_dead_letter(vault, bytes([number]) * 16, "door", "r", "", "", "web", at, None, tokens, key, b"{}")
         letters.insert([letter], [], at)
-    forget_old_letters(session, date(2026, 2, 1))
+    forget_old_dead_letters(session, date(2026, 2, 1))
     assert sorted(letter.id[0] for letter in letters.list()) == [1, 2]
     (kept, _) = letters.get(bytes([1]) * 16) or (None, "")
     assert kept is not None

@@ -79,14 +79,14 @@ class Running:
         self.letters = PostgresDeadLetters(databases.main)
         self.log = PostgresLog(databases.main)
         self._door_log = PostgresLog(databases.main)
-        self._door_letters = PostgresDeadLetters(databases.main)
+        self._door_dead_letters = PostgresDeadLetters(databases.main)
         self._folder = TemporaryDirectory()
         self.buckets = SharedBuckets(Path(self._folder.name) / "rates")
         self.door = Door(
             self.acceptor,
             self.door_sources,
             self._door_log,
-            self._door_letters,
+            self._door_dead_letters,
             SystemClock().now,
             check_disk=check_disk,
             limits=limits,
@@ -109,7 +109,7 @@ class Running:
         self._listener.close()
         for each in (
             *(self.vault, self.door_sources, self.sources, self.letters, self.log),
-            *(self._door_log, self._door_letters),
+            *(self._door_log, self._door_dead_letters),
         ):
             each.close()
         self.buckets.close()

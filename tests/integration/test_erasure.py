@@ -38,14 +38,14 @@ from infra.app.first_start import ensure_first_revision
 from processors.erase.dead_letters import mentions
 from processors.erase.eraser import Eraser
 from processors.live.compiled import Compiled
-from processors.live.dead_letters import letter_maker
+from processors.live.dead_letters import dead_letter_maker
 from processors.live.feeder import LogFeeder
 from processors.live.services import Services
 from processors.live.worker import Worker
 from processors.rebuild.builder import Builder
 from processors.rebuild.check import check
 from projections.definitions.files import load_pack, parse_documents
-from schemas.dead_letters import seal_letter
+from schemas.dead_letters import seal_dead_letter
 from schemas.definitions import to_json
 from schemas.erasures import Erasure
 from schemas.errors import ErasureRefused, RightsMissing
@@ -84,7 +84,7 @@ class World:
         self.control = PostgresControl(databases.main)
         self.rebuild = PostgresRebuild(databases.main)
         clock = SystemClock()
-        letter = letter_maker(self.vault, lambda: self.vault.daily_token(date(2026, 1, 5)), clock)
+        letter = dead_letter_maker(self.vault, lambda: self.vault.daily_token(date(2026, 1, 5)), clock)
         self.services = Services(
             *(self.log, self.store, self.control, self.vault, letter, clock), time_zone="UTC", currency="USD"
         )
@@ -508,7 +508,9 @@ def test_what_a_restore_brings_back_is_erased_again(world: World) -> None:
 def letter(world: World, plain: bytes, tokens: tuple[bytes, ...] = ()) -> bytes:
     id_ = os.urandom(16)
     key = tokens[0] if tokens else world.vault.daily_token(date(2026, 1, 5))
-    made = seal_letter(*(world.vault, id_, "door", "no_identifier", "", "why", "shop", START, None, tokens, key, plain))
+    made = seal_dead_letter(
+        *(world.vault, id_, "door", "no_identifier", "", "why", "shop", START, None, tokens, key, plain)
+    )
     world.rows(
         "insert into dead_letters (id, stage, rule, path, reason, source, received_at, tokens, seal_key, sealed)"
         " values (%s, 'door', 'rule', '', 'why', 'shop', %s, %s, %s, %s)",

@@ -16,7 +16,7 @@ from infra.adapters.postgres.rebuild import PostgresRebuild
 from infra.adapters.postgres.store import PostgresStore
 from processors.live.applied import Batch
 from processors.live.compiled import Compiled, folder_of
-from processors.live.dead_letters import letter_maker
+from processors.live.dead_letters import dead_letter_maker
 from processors.live.feeder import LogFeeder
 from processors.live.services import Services
 from processors.live.worker import Worker
@@ -100,7 +100,7 @@ def new_world(databases: Databases, order_cap: int | None = ORDER_CAP) -> World:
         store=PostgresStore(databases.main),
         control=PostgresControl(databases.main),
         sealer=sealer,
-        letter=letter_maker(sealer, lambda: bytes(16), clock),
+        letter=dead_letter_maker(sealer, lambda: bytes(16), clock),
         clock=clock,
         time_zone="UTC",
         currency="USD",

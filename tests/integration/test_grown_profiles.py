@@ -110,9 +110,11 @@ def _decide_somebody_anew(world: World) -> None:
     _mark(world, "decide", [row[0] for row in found])
 
 
-def _mark(world: World, kind: str, signatures: list[object]) -> None:
-    if signatures:
-        newest = {signature: (0, NO_EVENT) for signature in signatures if isinstance(signature, bytes)}
+def _mark(world: World, kind: str, identifier_sets: list[object]) -> None:
+    if identifier_sets:
+        newest = {
+            identifier_set: (0, NO_EVENT) for identifier_set in identifier_sets if isinstance(identifier_set, bytes)
+        }
         with world.services.store.decide() as tx:
             tx.add_work([NewWorkItem(1, 0, kind, newest)])
 

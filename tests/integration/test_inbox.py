@@ -174,11 +174,11 @@ class World:
         until(lambda: len(self.distinct()) >= count, f"{count} events in the log")
         return self.records()
 
-    def wait_for_letters(self, count: int) -> list[DeadLetter]:
+    def wait_for_dead_letters(self, count: int) -> list[DeadLetter]:
         until(lambda: self.letters.count() >= count, f"{count} dead letters")
         return self.letters.list()
 
-    def opened_letter(self, letter: DeadLetter) -> bytes:
+    def opened_dead_letter(self, letter: DeadLetter) -> bytes:
         found = self.letters.get(letter.id)
         assert found is not None
         [plain] = vault_of(self.here).open_many([(found[0].seal_key, found[0].sealed, letter.id)])
@@ -333,12 +333,12 @@ def test_what_the_door_would_refuse_is_set_aside_whole_and_holds_nobody_up(world
     world.role()
     [record] = world.wait_for(1)
     assert record.message_id == "m-1"
-    letters = world.wait_for_letters(len(poison))
+    letters = world.wait_for_dead_letters(len(poison))
     assert {letter.stage for letter in letters} == {"inbox"}
-    by_offset = {message_again(world.opened_letter(each)).offset: each for each in letters}
+    by_offset = {message_again(world.opened_dead_letter(each)).offset: each for each in letters}
     assert [by_offset[offset].rule for offset in range(len(poison))] == [rule for rule, _, _ in poison]
     for offset, (_, value, headers) in enumerate(poison):
-        message = message_again(world.opened_letter(by_offset[offset]))
+        message = message_again(world.opened_dead_letter(by_offset[offset]))
         assert message.value == (value or b"")
         assert message.write_key == headers.get("writekey")
     assert {by_offset[offset].source for offset in range(10)} == {"till"}
@@ -361,7 +361,7 @@ def test_items_that_are_refused_are_dead_letters_of_their_own_and_the_others_arr
     world.flush()
     world.role()
     assert {record.message_id for record in world.wait_for(2)} == {"good", "m-2"}
-    letters = world.wait_for_letters(4)
+    letters = world.wait_for_dead_letters(4)
     assert {(letter.stage, letter.source) for letter in letters} == {("door", "till")}
     assert {letter.rule for letter in letters} == {"missing_field", "unknown_type", "wrong_type", "string_too_long"}
 
@@ -374,10 +374,10 @@ def test_a_letter_holds_the_message_so_that_an_erasure_finds_the_person(world: W
         world.send(value, writekey="wk_nobody")
     world.flush()
     world.role()
-    letters = world.wait_for_letters(6)
+    letters = world.wait_for_dead_letters(6)
     found = {}
     for letter in letters:
-        plain = world.opened_letter(letter)
+        plain = world.opened_dead_letter(letter)
         found[message_again(plain).offset] = mentions(plain, person, phone)
     assert found == {0: True, 1: True, 2: True, 3: True, 4: True, 5: False}
 
@@ -391,19 +391,19 @@ def test_a_message_set_aside_can_be_sent_again_once_its_source_is_on(world: Worl
     world.send(json.dumps({"batch": [item, item, {"type": "teleport"}]}).encode(), writekey=off)
     world.flush()
     world.role()
-    [letter] = world.wait_for_letters(1)
+    [letter] = world.wait_for_dead_letters(1)
     with closing(Retrying(world.here)) as retrying:
-        assert retrying.run([letter_of(world, letter)])["accepted"] == 0
+        assert retrying.run([dead_letter_of(world, letter)])["accepted"] == 0
         world.sources.change("off", {"enabled": True})
     with closing(Retrying(world.here)) as retrying:
-        outcome = retrying.run([letter_of(world, letter)])
+        outcome = retrying.run([dead_letter_of(world, letter)])
         (told,) = outcome.pop("remedies")
         assert told.startswith("unknown_type (door): "), "it is no more for its source that it is refused"
         assert outcome == {"accepted": 0, "refused": [uuid_text(letter.id)], "gone": 0}  # one of its items still is
         assert len(world.distinct()) == 2
         [left] = world.letters.list()
         assert (left.stage, left.rule, left.source) == ("door", "unknown_type", "off")
-        retrying.run([letter_of(world, letter)])
+        retrying.run([dead_letter_of(world, letter)])
     assert len(world.distinct()) == 2
 
 
@@ -412,7 +412,7 @@ def test_a_message_with_a_strange_key_can_be_given_to_a_source(world: World) -> 
     world.send(b"no JSON", writekey="wk_nobody")
     world.flush()
     world.role()
-    letters = [letter_of(world, each) for each in world.wait_for_letters(2)]
+    letters = [dead_letter_of(world, each) for each in world.wait_for_dead_letters(2)]
     with closing(Retrying(world.here)) as retrying:
         assert retrying.run(letters)["accepted"] == 0
         with pytest.raises(NotFound):
@@ -424,7 +424,7 @@ def test_a_message_with_a_strange_key_can_be_given_to_a_source(world: World) -> 
     assert left.rule == "invalid_json"
 
 
-def letter_of(world: World, letter: DeadLetter) -> DeadLetter:
+def dead_letter_of(world: World, letter: DeadLetter) -> DeadLetter:
     """With its sealed bytes."""
     found = world.letters.get(letter.id)
     assert found is not None
@@ -685,5 +685,5 @@ def test_a_message_on_which_our_code_fails_is_set_aside_and_the_others_arrive(wo
     assert len(world.distinct()) == 5
     [letter] = world.letters.list()
     assert (letter.stage, letter.rule) == ("inbox", "internal")
-    assert message_again(world.opened_letter(letter)) == messages[3]
-    assert b64encode(messages[3].value) not in world.opened_letter(letter)
+    assert message_again(world.opened_dead_letter(letter)) == messages[3]
+    assert b64encode(messages[3].value) not in world.opened_dead_letter(letter)

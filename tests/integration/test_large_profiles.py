@@ -163,12 +163,12 @@ def as_of_before(world: World, change: Callable[[list[Any]], None]) -> None:
     assert isinstance(packed, memoryview)
     state = fold.unpack(bytes(packed))
     change(state)
-    ((signature,),) = world.query("select signature from evidence")
-    assert isinstance(signature, bytes)
+    ((identifier_set,),) = world.query("select signature from evidence")
+    assert isinstance(identifier_set, bytes)
     world.query(f"update profiles_r1 set state = '\\x{fold.pack(state).hex()}' returning 1")
     world.query("delete from order_nodes_r1 returning 1")
     with world.services.store.decide() as tx:
-        tx.add_work([NewWorkItem(1, 0, "refold", {signature: (0, NO_EVENT)})])  # as the migrations do
+        tx.add_work([NewWorkItem(1, 0, "refold", {identifier_set: (0, NO_EVENT)})])  # as the migrations do
     with postgres.Database(world.databases.main).transaction() as cursor:
         count_anew(cursor, 1)
     world.worker.forget()  # it starts anew

@@ -16,7 +16,7 @@ from query.people.other_people import OTHERS, Own, without_others
 from query.people.person_export import PersonExport
 from schemas.errors import BadRequest, Erased, NotFound
 from schemas.ports import OpenIdentifier
-from schemas.record import decode, signature_of
+from schemas.record import decode, identifier_set_of
 from tests.reading_world import NOW, PHONES, ReadingWorld
 
 ADA = [("user_id", "ada"), ("email", "ada@example.com")]
@@ -52,8 +52,8 @@ def scanned(world: ReadingWorld, profile_id: str) -> set[str]:
     for partition in range(4):
         for stored in world.services.log.read(partition, 0, 10_000):
             record = decode(stored.value)
-            signature = signature_of([bytes.fromhex(each.token) for each in record.ids])
-            if signature in owned and (stored.partition, stored.offset) not in not_applied:
+            identifier_set = identifier_set_of([bytes.fromhex(each.token) for each in record.ids])
+            if identifier_set in owned and (stored.partition, stored.offset) not in not_applied:
                 found.add(record.id)
     return found
 

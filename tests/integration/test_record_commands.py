@@ -23,7 +23,7 @@ from infra.cli.main import run
 from infra.cli.status import measure
 from infra.drivers.http.health import Health
 from processors.live.compiled import Compiled
-from processors.live.dead_letters import letter_key
+from processors.live.dead_letters import dead_letter_key
 from schemas.control import Revision
 from schemas.errors import NotFound, SetAsideRefused
 from schemas.record import Pending, Reader, encode
@@ -75,8 +75,8 @@ def test_a_partition_that_waits_is_told_everywhere_and_let_by(
         assert measure(here)["waiting"] == []
         with closing(PostgresDeadLetters(here.dsn)) as letters:
             rules = {letter.id: letter.rule for letter in letters.list()}
-        key = letter_key(2, 1)
-        assert rules == {key: "record_set_aside", letter_key(2, 2): "record_unreadable"}
+        key = dead_letter_key(2, 1)
+        assert rules == {key: "record_set_aside", dead_letter_key(2, 2): "record_unreadable"}
         with late_folding(here) as old, late_folding(here, NEWER) as new:
             assert not old.fold(key), "this build cannot read it"
             assert new.fold(key), "a newer one can"
@@ -132,11 +132,11 @@ def test_many_letters_are_folded_late_with_one_compiling_also_those_set_aside_me
         put(here, *newer[:3])
         let_by(here, 0, 1, 2)
         with late_folding(here, NEWER) as late:
-            assert [late.fold(letter_key(2, offset)) for offset in range(3)] == [True] * 3
+            assert [late.fold(dead_letter_key(2, offset)) for offset in range(3)] == [True] * 3
             assert compiled == [1]
-            assert late.fold(letter_key(2, 0)), "applied already"
+            assert late.fold(dead_letter_key(2, 0)), "applied already"
             put(here, newer[3])
             let_by(here, 3)
-            assert late.fold(letter_key(2, 3))
+            assert late.fold(dead_letter_key(2, 3))
         with closing(database_of(here, "test")) as database:
             assert PostgresRecords(database).quarantined() == []

@@ -27,11 +27,11 @@ def world(databases: Databases) -> World:
 
 def mark_all(world: World) -> None:
     """One mark for everybody, over states that are wrong."""
-    signatures = [row[0] for row in world.query("select signature from evidence")]
-    assert len(signatures) == PEOPLE
+    identifier_sets = [row[0] for row in world.query("select signature from evidence")]
+    assert len(identifier_sets) == PEOPLE
     world.query("delete from states_r1 returning 1")
     with world.services.store.decide() as tx:
-        tx.add_work([NewWorkItem(1, 0, "refold", {s: (0, NO_EVENT) for s in signatures if isinstance(s, bytes)})])
+        tx.add_work([NewWorkItem(1, 0, "refold", {s: (0, NO_EVENT) for s in identifier_sets if isinstance(s, bytes)})])
 
 
 def waiting(world: World) -> int:

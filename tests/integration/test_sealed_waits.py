@@ -22,7 +22,7 @@ from infra.app.vault import vault_of
 from infra.cli.main import run
 from infra.drivers.http.health import Health
 from ingest.accept.calls import SourceRules
-from processors.live.dead_letters import letter_key
+from processors.live.dead_letters import dead_letter_key
 from schemas.record import Pending, partition_of, uuid_text
 
 DEFINITIONS: Final = """computed_traits:
@@ -83,7 +83,7 @@ def _lose_and_mend(tmp_path: Path, answer: Answer, capfd: pytest.CaptureFixture[
     erased = answer("erase", f"user_id:{bob}", "--yes")
     assert (erased["found"], erased["events"]) == (True, 1)
     assert [(each["partition"], each["offset"]) for each in erased["waiting"]] == [(partition, offset)]
-    letter = uuid_text(letter_key(partition, offset))
+    letter = uuid_text(dead_letter_key(partition, offset))
     answer("record", "set-aside", str(partition), str(offset), "--yes")
     assert run(["status", "--wait", "--data", str(tmp_path / "data")]) == 0
     assert [(each["id"], each["rule"]) for each in answer("dead-letters", "list")] == [(letter, "record_set_aside")]

@@ -28,7 +28,7 @@ from query.sql.statements import TABLES
 from schemas.definitions import to_json
 from schemas.errors import ArchiveDamaged, SqlLimit, SqlRefused
 from schemas.event_columns import SCHEMA
-from schemas.record import Record, encode, signature_of, to_us, uuid_text
+from schemas.record import Record, encode, identifier_set_of, to_us, uuid_text
 from tests.archive_data import START, apply_until, deploy, own, pending, raw, record, skip
 from tests.conftest import Databases
 
@@ -125,7 +125,7 @@ def test_events_are_the_archive_and_the_tail_without_what_is_not_applied(data: D
             "received_at": each.received_at.isoformat().replace("+00:00", "Z"),
             "source": "shop",
             "profile_id": uuid_text(raw(owner)) if owned else None,
-            "signature": uuid_text(signature_of([raw(owner)])) if owned else None,
+            "signature": uuid_text(identifier_set_of([raw(owner)])) if owned else None,
             "order_id": None,
             "revenue": f"{number}.2500",
             "currency": "EUR",
@@ -198,7 +198,7 @@ def store_states(dsn: str, records: Sequence[Record], owners: Sequence[str]) -> 
                 )
             else:
                 packed = fold.pack(orders_alone(state))
-                cursor.execute("insert into nobody values (1, %s, %s)", (Uuid(signature_of([token])), packed))
+                cursor.execute("insert into nobody values (1, %s, %s)", (Uuid(identifier_set_of([token])), packed))
 
 
 def test_orders_follow_the_order_rule(data: Data) -> None:

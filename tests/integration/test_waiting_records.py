@@ -22,11 +22,11 @@ from infra.drivers.sql.process import run_sql
 from processors.archive.archiver import Archiver
 from processors.live.applied import Applied
 from processors.live.compiled import Compiled, folder_of
-from processors.live.dead_letters import letter_key
+from processors.live.dead_letters import dead_letter_key
 from processors.live.feeder import LogFeeder
 from processors.live.fold_batch import Folder
 from processors.live.late_fold import fold_late
-from processors.live.personal_traits import open_direct
+from processors.live.personal_traits import open_personal
 from processors.live.worker import Worker
 from processors.rebuild.builder import Builder
 from processors.rebuild.definitions import start_rebuild
@@ -293,7 +293,7 @@ def test_a_record_that_makes_the_fold_fail_is_isolated_and_the_rest_is_folded(
     side.world.send(*records)
     side.settle()
     assert side.folded() == side.world.services.log.ends()
-    assert side.world.query("select id, rule from dead_letters") == [(letter_key(2, 150), "record_unreadable")]
+    assert side.world.query("select id, rule from dead_letters") == [(dead_letter_key(2, 150), "record_unreadable")]
     assert sum(side.profiles().values()) == len(records) - 1
     assert len(tried) < 30, "by halves, and not one by one"
     assert side.check().equal
@@ -311,7 +311,7 @@ def test_a_record_set_aside_by_hand_is_passed_by_all_and_applied_once_after_the_
     side.set_aside(2, 1)
     side.settle()
     assert (side.waiting(), side.folded()[2]) == ([], 3)
-    assert side.world.query("select id, rule from dead_letters") == [(letter_key(2, 1), "record_set_aside")]
+    assert side.world.query("select id, rule from dead_letters") == [(dead_letter_key(2, 1), "record_set_aside")]
     assert side.check().equal
     start_rebuild(side.world.services.control, side.world.clock.now())
     side.settle()
@@ -411,4 +411,4 @@ def test_values_of_a_newer_record_are_waited_for_and_no_decision_is_made_without
     state = Compiled.of(side.world.services.control.live(), "UTC", "USD").fold.new_state()
     state[TRAITS] = [["city", 0, 0, b"", DIRECT, None, 2, 0]]
     with pytest.raises(StoreUnavailable, match=r"partition 2 offset 0 .* newer build.*upgrade this build"):
-        open_direct(side.world.services.log, side.world.services.sealer, {b"u": state}, lambda _name: True)
+        open_personal(side.world.services.log, side.world.services.sealer, {b"u": state}, lambda _name: True)

@@ -26,8 +26,8 @@ def _evidence(rnd: Random, count: int, people: int) -> list[Evidence]:
     for number in range(count):
         kinds = rnd.sample(_KINDS, rnd.randint(1, 3))
         tokens = tuple((kind, _token(kind, rnd.randrange(people if kind != "device_id" else 3))) for kind in kinds)
-        signature = b"".join(sorted(token for _, token in tokens))[-16:].rjust(16, b"s")
-        found[signature] = Evidence(signature, tokens, number, number.to_bytes(16, "big"))
+        identifier_set = b"".join(sorted(token for _, token in tokens))[-16:].rjust(16, b"s")
+        found[identifier_set] = Evidence(identifier_set, tokens, number, number.to_bytes(16, "big"))
     return list(found.values())
 
 
@@ -60,11 +60,11 @@ def test_owners_resolved_scope_by_scope_are_those_of_all_evidence_at_once(
     rnd: Random, count: int, people: int, groups: int
 ) -> None:
     evidence = _evidence(rnd, count, people)
-    thought = {each.signature: rnd.randrange(groups).to_bytes(16, "big") for each in evidence}  # right or wrong
+    thought = {each.identifier_set: rnd.randrange(groups).to_bytes(16, "big") for each in evidence}  # right or wrong
     ordered = sorted(evidence)
 
     def read() -> Iterator[Grouped]:
-        return ((each, thought[each.signature]) for each in ordered)
+        return ((each, thought[each.identifier_set]) for each in ordered)
 
     with Scratch(held_bytes=2_000) as scratch:
         owners = dict(owners_of(read, DEFAULT_RULES, scratch))
@@ -73,5 +73,5 @@ def test_owners_resolved_scope_by_scope_are_those_of_all_evidence_at_once(
 
 def test_the_earliest_receipt_of_a_signature_counts() -> None:
     late, early = packed(9, bytes(16), (("email", b"e" * 16),)), packed(4, bytes(16), (("email", b"e" * 16),))
-    ((signature, found),) = earliest([(b"s" * 16, late), (b"s" * 16, early)])
-    assert (signature, found.received_us) == (b"s" * 16, 4)
+    ((identifier_set, found),) = earliest([(b"s" * 16, late), (b"s" * 16, early)])
+    assert (identifier_set, found.received_us) == (b"s" * 16, 4)

@@ -54,10 +54,10 @@ def check_laws(fold: Fold, events: list[Event], rnd: Random, groups: int) -> Non
     shuffled = rnd.sample(events, len(events))
     assert fold.pack(capped(fold, shuffled)) == whole
     assert fold.pack(in_batches(fold, shuffled, rnd)) == whole
-    signatures: list[list[Event]] = [[] for _ in range(groups)]
+    identifier_sets: list[list[Event]] = [[] for _ in range(groups)]
     for event in shuffled:
-        signatures[rnd.randrange(groups)].append(event)
-    parts = [capped(fold, part) for part in signatures]
+        identifier_sets[rnd.randrange(groups)].append(event)
+    parts = [capped(fold, part) for part in identifier_sets]
     assert fold.pack(fold.merge(parts)) == whole
     rnd.shuffle(parts)
     cut = rnd.randrange(groups)

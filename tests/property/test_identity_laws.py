@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from projections.identity.evidence import Evidence, KnownToken, Link, Profile, Refused, Split, base_token
 from projections.identity.extend import Extension, extend
-from projections.identity.hubs import find_hubs, partners_of
 from projections.identity.resolve import Resolution, changes, resolve, scopes
+from projections.identity.shared import find_shared, partners_of
 from schemas.identity_rules import IdentityRules
-from schemas.record import signature_of
+from schemas.record import identifier_set_of
 
 # Small limits, so that few signatures cross them. The reference below reads this table and no rule of ours.
 TABLE: Final = {  # kind, highest rank first: (limit, N, tokens in play)
@@ -29,7 +29,7 @@ TABLE: Final = {  # kind, highest rank first: (limit, N, tokens in play)
 RULES: Final = IdentityRules(
     above=("user_id", "email"),
     limits={kind: limit for kind, (limit, _, _) in TABLE.items()},
-    hub_limits={kind: most for kind, (_, most, _) in TABLE.items()},
+    sharing_limits={kind: most for kind, (_, most, _) in TABLE.items()},
 )
 POOL: Final = [
     (kind, blake2b(f"{kind}{number}".encode(), digest_size=16).digest())
@@ -61,7 +61,7 @@ def worlds(draw: st.DrawFn, most: int, by_hand: bool = True) -> World:
     if draw(st.booleans()):
         times = sorted(times)  # arrival in order: the short way of `extend`
     evidence = [
-        Evidence(signature_of(token for _, token in ids), tuple(ids), at, number.to_bytes(16, "big"))
+        Evidence(identifier_set_of(token for _, token in ids), tuple(ids), at, number.to_bytes(16, "big"))
         for number, (ids, at) in enumerate(zip(tokens, times, strict=True))
     ]
     token = st.sampled_from([token for _, token in POOL])
@@ -77,7 +77,7 @@ class Slow(NamedTuple):
     owner: dict[bytes, bytes]
     members: dict[bytes, tuple[bytes, ...]]
     refused: set[tuple[bytes, bytes, str]]
-    hubs: set[bytes]
+    shared: set[bytes]
 
 
 def slow_resolve(world: World) -> Slow:
@@ -87,28 +87,28 @@ def slow_resolve(world: World) -> Slow:
     for _, tokens, at, key in world.evidence:
         ids = frozenset(token for _, token in tokens)
         first_of[ids] = min((at, key), first_of.get(ids, (at, key)))
-    hubs = set()
+    shared = set()
     for token, kind in KIND_OF.items():
         for higher in order[: order.index(kind)]:
             seen = {o for ids in first_of if token in ids for o in ids if KIND_OF[o] == higher}
             if len(seen) > TABLE[higher][1]:
-                hubs.add(token)
+                shared.add(token)
     present = {token for ids in first_of for token in ids}
-    groups = [{token} for token in present - hubs]
+    groups = [{token} for token in present - shared]
     refused: set[tuple[bytes, bytes, str]] = set()
 
     def home(token: bytes) -> set[bytes]:
         return next(group for group in groups if token in group)
 
-    def link(signature: bytes, base: bytes, token: bytes) -> None:
+    def link(identifier_set: bytes, base: bytes, token: bytes) -> None:
         if token in home(base):
             return
         union = home(base) | home(token)
         over = [k for k in order if sum(KIND_OF[t] == k for t in union) > TABLE[k][0]]
         if any(union & set(left) and union & set(right) for left, right in world.cannot):
-            refused.add((signature, token, "cannot_link"))
+            refused.add((identifier_set, token, "cannot_link"))
         elif over:
-            refused.add((signature, token, f"limit:{over[0]}"))
+            refused.add((identifier_set, token, f"limit:{over[0]}"))
         else:
             groups[:] = [g for g in groups if not g <= union] + [union]
 
@@ -116,23 +116,25 @@ def slow_resolve(world: World) -> Slow:
         return order.index(KIND_OF[token]), token
 
     for left, right in world.manual:
-        if {left, right} <= present - hubs:
+        if {left, right} <= present - shared:
             link(b"", left, right)
     by_receipt = sorted(first_of, key=lambda ids: first_of[ids])
     for ids in by_receipt:
-        live = sorted(ids - hubs, key=weight)
+        live = sorted(ids - shared, key=weight)
         for token in live[1:]:
-            link(signature_of(ids), live[0], token)
+            link(identifier_set_of(ids), live[0], token)
 
     def name(group: set[bytes]) -> bytes:
         return min(group, key=lambda t: (min(first_of[i] for i in first_of if t in i), weight(t)))
 
     owner = {}
     for ids in by_receipt:
-        left_over = ids - hubs
-        owner[signature_of(ids)] = name(home(min(left_over, key=weight))) if left_over else min(ids, key=weight)
-    members = {name(group): tuple(sorted(group)) for group in groups} | {hub: (hub,) for hub in hubs}
-    return Slow(owner, members, refused, hubs)
+        left_over = ids - shared
+        owner[identifier_set_of(ids)] = name(home(min(left_over, key=weight))) if left_over else min(ids, key=weight)
+    members = {name(group): tuple(sorted(group)) for group in groups} | {
+        is_shared: (is_shared,) for is_shared in shared
+    }
+    return Slow(owner, members, refused, shared)
 
 
 class Store:
@@ -150,17 +152,21 @@ class Store:
         self.short = self.long = 0
 
     def feed(self, batch: Sequence[Evidence]) -> None:
-        fresh = [e for e in batch if e.signature not in self.evidence]
-        earlier = [e for e in batch if e.signature in self.evidence and e.receipt < self.evidence[e.signature].receipt]
+        fresh = [e for e in batch if e.identifier_set not in self.evidence]
+        earlier = [
+            e
+            for e in batch
+            if e.identifier_set in self.evidence and e.receipt < self.evidence[e.identifier_set].receipt
+        ]
         known = {t: self.tokens[t] for e in fresh for _, t in e.tokens if t in self.tokens}
-        reached = {row.profile_id for row in known.values() if not row.is_hub}
+        reached = {row.profile_id for row in known.values() if not row.is_shared}
         extension = None
         if not earlier:
             profiles = {profile_id: self.profiles[profile_id] for profile_id in reached}
             partners = {token: self.partners.get(token, {}) for token in known}
             extension = extend(known, profiles, fresh, RULES, partners, manual=self.manual, cannot=self.cannot)
         for each in sorted([*fresh, *earlier], key=lambda e: e.receipt, reverse=True):
-            self.evidence[each.signature] = each
+            self.evidence[each.identifier_set] = each
         if extension is not None:
             self.short += 1
             self._apply(extension)
@@ -176,24 +182,24 @@ class Store:
         self.tokens |= extension.tokens
         self.owner |= extension.owner
         ended = dict(extension.merged)
-        self.owner = {signature: ended.get(owner, owner) for signature, owner in self.owner.items()}
+        self.owner = {identifier_set: ended.get(owner, owner) for identifier_set, owner in self.owner.items()}
         self.refused |= set(extension.refused)
         self.partners |= extension.partners
 
     def _resolve_again(self, changed: Iterable[Evidence]) -> None:
-        hubs = {token for token, row in self.tokens.items() if row.is_hub}
-        scope = {e.signature for e in changed}
+        shared = {token for token, row in self.tokens.items() if row.is_shared}
+        scope = {e.identifier_set for e in changed}
         tokens: set[bytes] = set()
         while True:
-            near = {t for s in scope for _, t in self.evidence[s].tokens} - hubs
-            near |= {t for edge in self.manual if set(edge) & near for t in edge} - hubs
+            near = {t for s in scope for _, t in self.evidence[s].tokens} - shared
+            near |= {t for edge in self.manual if set(edge) & near for t in edge} - shared
             wider = scope | {s for s, e in self.evidence.items() if {t for _, t in e.tokens} & near}
             if wider == scope and near == tokens:
                 break
             scope, tokens = wider, near
-        evidence = [self.evidence[signature] for signature in scope]
-        hubs |= find_hubs(evidence, RULES)
-        found = resolve(evidence, RULES, hubs=hubs, manual=self.manual, cannot=self.cannot)
+        evidence = [self.evidence[identifier_set] for identifier_set in scope]
+        shared |= find_shared(evidence, RULES)
+        found = resolve(evidence, RULES, shared=shared, manual=self.manual, cannot=self.cannot)
         before = {t: self.tokens[t].profile_id for t in tokens if t in self.tokens}
         for old in set(before.values()):
             del self.profiles[old]
@@ -204,7 +210,7 @@ class Store:
         for profile_id, members in found.members.items():
             for token in members:
                 self.tokens[token] = KnownToken(KIND_OF[token], profile_id not in found.profiles, profile_id)
-        stale = {r for r in self.refused if r.signature in scope or (not r.signature and r.token in tokens)}
+        stale = {r for r in self.refused if r.identifier_set in scope or (not r.identifier_set and r.token in tokens)}
         self.refused = (self.refused - stale) | set(found.refused)
         for token, kinds in partners_of(evidence, RULES).items():
             if token in tokens:
@@ -223,8 +229,8 @@ def check_reference(world: World) -> None:
     fast, slow = whole(world), slow_resolve(world)
     assert fast.owner == slow.owner
     assert fast.members == slow.members
-    assert {(r.signature, r.token, r.reason) for r in fast.refused} == slow.refused
-    assert fast.hubs == slow.hubs
+    assert {(r.identifier_set, r.token, r.reason) for r in fast.refused} == slow.refused
+    assert fast.shared == slow.shared
     assert all(KIND_OF[r.token] == r.kind for r in fast.refused)
 
 
@@ -239,7 +245,7 @@ def check_piecemeal(world: World, cuts: Iterable[int]) -> Store:
     assert {token: row.profile_id for token, row in store.tokens.items()} == {
         token: profile_id for profile_id, members in full.members.items() for token in members
     }
-    assert {token for token, row in store.tokens.items() if row.is_hub} == full.hubs
+    assert {token for token, row in store.tokens.items() if row.is_shared} == full.shared
     assert store.refused == set(full.refused)
     return store
 
@@ -268,15 +274,15 @@ def test_order_and_repetition_of_the_input_do_not_matter(world: World, random: R
 @given(worlds(14))
 def test_scopes_resolved_apart_equal_all_resolved_together(world: World) -> None:
     full = whole(world)
-    parts = scopes(world.evidence, full.hubs, world.manual)
-    found = [resolve(part, RULES, hubs=full.hubs, manual=world.manual, cannot=world.cannot) for part in parts]
+    parts = scopes(world.evidence, full.shared, world.manual)
+    found = [resolve(part, RULES, shared=full.shared, manual=world.manual, cannot=world.cannot) for part in parts]
     joined = Resolution({}, {}, (), frozenset(), {})
     for each in found:
         joined = Resolution(
             joined.owner | each.owner,
             joined.members | each.members,
             (*joined.refused, *each.refused),
-            joined.hubs | each.hubs,
+            joined.shared | each.shared,
             joined.profiles | each.profiles,
         )
     assert same(joined, full)
@@ -299,12 +305,12 @@ def test_no_profile_is_over_a_limit_holds_a_hub_or_both_sides_of_a_split(world: 
         kinds = list(profile.tokens.values())
         assert all(kinds.count(kind) <= TABLE[kind][0] for kind in kinds)
         assert profile_id in profile.tokens
-        assert not full.hubs & profile.tokens.keys()
+        assert not full.shared & profile.tokens.keys()
         for left, right in world.cannot:
             assert not (profile.tokens.keys() & set(left) and profile.tokens.keys() & set(right))
     for each in world.evidence:
-        base = base_token(each.tokens, full.hubs, RULES)
-        assert base in full.members[full.owner[each.signature]]
+        base = base_token(each.tokens, full.shared, RULES)
+        assert base in full.members[full.owner[each.identifier_set]]
 
 
 def test_both_ways_of_deciding_are_taken() -> None:

@@ -56,8 +56,8 @@ def check_tree(events: list[Event], at: datetime, which: tuple[str, str], rnd: R
     state = summed_up(capped.fold, rnd.sample(events, len(events)), rnd, today)
     slow = Reference(free.definitions, events, at, which[1], "USD")
     assert capped.values(state, at_us) == {name: slow.value(name) for name in free.trait_names}
-    direct = {"birthday": "1990-05-17", "city": "Oslo"}
-    assert capped.decide(state, at_us, direct) == free.decide(whole, at_us, direct)  # the due time among it
+    personal = {"birthday": "1990-05-17", "city": "Oslo"}
+    assert capped.decide(state, at_us, personal) == free.decide(whole, at_us, personal)  # the due time among it
     assert capped.revenue_by_currency(state) == free.revenue_by_currency(whole)
     assert capped.missing_rate(state) == free.missing_rate(whole)
 

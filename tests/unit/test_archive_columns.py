@@ -12,7 +12,7 @@ from projections.slots.values import text_id
 from schemas.archive import NO_DIGEST, chained, join, split
 from schemas.errors import ReaderTooOld
 from schemas.event_columns import EVENT_SCHEMA, SCHEMA, event_table, order_id_of, originals
-from schemas.record import Record, Stored, encode, signature_of, uuid_text
+from schemas.record import Record, Stored, encode, identifier_set_of, uuid_text
 from tests.archive_data import raw, record
 
 
@@ -64,7 +64,7 @@ def test_the_columns_say_what_the_record_says() -> None:
     )
     found = row(each)
     assert found["id"] == each.id
-    assert found["signature"] == uuid_text(signature_of([raw("ada")]))
+    assert found["signature"] == uuid_text(identifier_set_of([raw("ada")]))
     assert found["route_key"] == uuid_text(raw("ada"))
     assert (found["partition"], found["offset"]) == (2, 10)
     assert found["occurred_at"] == each.occurred_at

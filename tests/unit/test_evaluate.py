@@ -31,8 +31,8 @@ def state_of(evaluator: Evaluator, *records: bytes) -> State:
     return state
 
 
-def segments(evaluator: Evaluator, state: State, at: datetime, direct: dict[str, Any] | None = None) -> list[str]:
-    return evaluator.names_of(evaluator.decide(state, to_us(at), direct).segments)
+def segments(evaluator: Evaluator, state: State, at: datetime, personal: dict[str, Any] | None = None) -> list[str]:
+    return evaluator.names_of(evaluator.decide(state, to_us(at), personal).segments)
 
 
 SILENT = """
@@ -89,11 +89,11 @@ def test_a_condition_on_a_direct_trait_holds_where_its_value_was_opened() -> Non
           oslo: {when: {trait: city, op: eq, value: Oslo}}
         """
     )
-    assert ev.needs_direct == {"birthday", "city"}
+    assert ev.needs_personal == {"birthday", "city"}
     record = event("profile.identified", traits={"city": "Oslo"})
     sealed = b'"sealed":{"key":"aa","names":["traits.birthday"],"data":""}}'
     state = state_of(ev, record[:-1] + b"," + sealed)
-    assert ev.direct_positions(state) == {"birthday": (0, 0)}
+    assert ev.personal_positions(state) == {"birthday": (0, 0)}
     assert segments(ev, state, NOON) == ["oslo"]
     assert segments(ev, state, NOON, {"birthday": "1990-01-01"}) == ["grown", "oslo"]
     assert segments(ev, state, NOON, {"birthday": "unknown"}) == ["oslo"]

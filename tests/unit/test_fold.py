@@ -210,9 +210,9 @@ def test_the_newest_stamp_sets_a_trait_null_unsets_it_and_sealed_ones_keep_their
     for order in ([new, old, encode(record)], [encode(record), old, new]):
         state = fold_all(*order)
         assert EVALUATOR.attributes(state) == {"city": "Oslo", "tags": {"a": 2, "b": Decimal("1.5")}}
-        assert EVALUATOR.direct_names(state) == ["address.street", "first_name"]
+        assert EVALUATOR.personal_names(state) == ["address.street", "first_name"]
         where = order.index(encode(record))
-        assert EVALUATOR.direct_positions(state, frozenset({"first_name"})) == {"first_name": (3, where)}
+        assert EVALUATOR.personal_positions(state, frozenset({"first_name"})) == {"first_name": (3, where)}
     assert EVALUATOR.first_seen(state) == NOON - timedelta(days=1)
     assert EVALUATOR.last_seen(state) == NOON
     assert EVALUATOR.event_count(state) == 3
@@ -324,5 +324,5 @@ def test_a_correction_outranks_every_source_until_a_newer_one_or_its_withdrawal(
 def test_a_sealed_correction_keeps_its_position_under_the_traits_own_name() -> None:
     record = correction("last_name", 2, sealed=True)
     state = fold_all(event("profile.identified", traits={"city": "Oslo"}), record)
-    assert EVALUATOR.direct_names(state) == ["last_name"]
-    assert EVALUATOR.direct_positions(state, frozenset({"last_name"})) == {"last_name": (3, 1)}
+    assert EVALUATOR.personal_names(state) == ["last_name"]
+    assert EVALUATOR.personal_positions(state, frozenset({"last_name"})) == {"last_name": (3, 1)}

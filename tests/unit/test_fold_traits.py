@@ -40,7 +40,7 @@ def test_a_trait_is_what_it_is_declared_to_be_however_it_came(type_: str, person
     fold.apply(fold.decode(came_clear), states[1], None)
     assert states[0] == states[1]
     assert evaluator.attributes(states[0]) == shown
-    assert evaluator.direct_names(states[0]) == ([] if shown else ["city"])
+    assert evaluator.personal_names(states[0]) == ([] if shown else ["city"])
     assert (b"Wien" in fold.pack(states[0])) is bool(shown)
 
 
@@ -49,5 +49,5 @@ def test_an_identifier_is_no_attribute_and_a_change_of_a_trait_folds_the_past_ag
     state = fold.new_state()
     fold.apply(fold.decode(identify({}, ["traits.email"])), state, {"traits": {"email": {"$token": TOKEN}}})
     assert evaluator.attributes(state) == {}
-    assert evaluator.direct_names(state) == ["email"]
+    assert evaluator.personal_names(state) == ["email"]
     assert fold.layout_hash != compiled("traits: {email: {personal: true}}")[0].layout_hash

@@ -11,11 +11,11 @@ import pytest
 
 from projections.identity.evidence import Evidence, KnownToken, Profile, Refused, base_token
 from projections.identity.extend import extend
-from projections.identity.hubs import find_hubs, partners_of
 from projections.identity.resolve import IdentityChange, Resolution, changes, resolve, scopes
+from projections.identity.shared import find_shared, partners_of
 from schemas.errors import DefinitionsInvalid
 from schemas.identity_rules import DEFAULT_RULES, IdentityRules
-from schemas.record import signature_of
+from schemas.record import identifier_set_of
 
 CASES: Final = {
     case["case"]: case
@@ -33,11 +33,11 @@ def token(text: str) -> bytes:
 def seen(at: int, *texts: str) -> Evidence:
     """A signature of identifiers "kind:value", first received at `at` microseconds."""
     ids = tuple((text.split(":")[0], token(text)) for text in texts)
-    return Evidence(signature_of(t for _, t in ids), ids, at, at.to_bytes(16, "big"))
+    return Evidence(identifier_set_of(t for _, t in ids), ids, at, at.to_bytes(16, "big"))
 
 
 def owner(found: Resolution, *texts: str) -> bytes:
-    return found.owner[signature_of(map(token, texts))]
+    return found.owner[identifier_set_of(map(token, texts))]
 
 
 def home(found: Resolution, text: str) -> bytes:
@@ -82,7 +82,7 @@ def test_segments_second_user_id_with_the_same_email_becomes_a_profile_of_its_ow
     found = resolve(from_segment(case), rules)
     assert len(found.members) == case["expected"]["profiles"]
     assert home(found, "email:jane@example1.com") == home(found, f"user_id:{case['expected']['email_owner']}")
-    second = signature_of([token("user_id:abc456"), token("email:jane@example1.com")])
+    second = identifier_set_of([token("user_id:abc456"), token("email:jane@example1.com")])
     assert found.owner[second] == home(found, "user_id:abc456")
     assert found.refused == (Refused(second, token("email:jane@example1.com"), "email", "limit:user_id"),)
 
@@ -96,7 +96,7 @@ def test_default_ranks_put_external_types_between_phone_and_device() -> None:
     order = ["user_id", "loyalty_card", "email", "phone", "android.id", "crm_id", "device_id", "anonymous_id"]
     assert sorted(set(order), key=DEFAULT_RULES.rank) == order
     assert [DEFAULT_RULES.limit(kind) for kind in order] == [1, 5, 5, 5, 5, 5, 20, 100]
-    assert [DEFAULT_RULES.hub_limit(kind) for kind in order[:-1]] == [5, 5, 10, 10, 10, 10, 20]
+    assert [DEFAULT_RULES.sharing_limit(kind) for kind in order[:-1]] == [5, 5, 10, 10, 10, 10, 20]
 
 
 @pytest.mark.parametrize(
@@ -119,10 +119,10 @@ def test_rules_that_cannot_hold_are_refused_by_kind(wrong: dict[str, Any], kind:
 def test_a_kiosk_seen_with_six_users_is_a_hub_and_links_none_of_them_even_before() -> None:
     visits = [seen(at, f"user_id:{at}", "device_id:kiosk") for at in range(5)]
     before = resolve(visits, DEFAULT_RULES)
-    assert before.hubs == frozenset()
+    assert before.shared == frozenset()
     assert owner(before, "user_id:0", "device_id:kiosk") == home(before, "device_id:kiosk")
     after = resolve([*visits, seen(5, "user_id:5", "device_id:kiosk")], DEFAULT_RULES)
-    assert after.hubs == {token("device_id:kiosk")}
+    assert after.shared == {token("device_id:kiosk")}
     assert after.refused == ()
     assert after.members == {token(f"user_id:{n}"): (token(f"user_id:{n}"),) for n in range(6)} | {
         token("device_id:kiosk"): (token("device_id:kiosk"),)
@@ -131,7 +131,7 @@ def test_a_kiosk_seen_with_six_users_is_a_hub_and_links_none_of_them_even_before
 
 def test_lower_ranked_partners_make_no_hub() -> None:
     evidence = [seen(at, "user_id:ada", f"anonymous_id:{at}") for at in range(50)]
-    assert find_hubs(evidence, DEFAULT_RULES) == frozenset()
+    assert find_shared(evidence, DEFAULT_RULES) == frozenset()
     assert len(resolve(evidence, DEFAULT_RULES).members) == 1
 
 
@@ -144,7 +144,7 @@ def test_a_shared_device_stays_with_its_first_user_and_the_second_link_is_refuse
         ],
         DEFAULT_RULES,
     )
-    both = signature_of([token("user_id:bob"), token("device_id:tablet")])
+    both = identifier_set_of([token("user_id:bob"), token("device_id:tablet")])
     assert found.owner[both] == token("user_id:bob")
     assert owner(found, "device_id:tablet") == home(found, "user_id:ada")
     assert found.refused == (Refused(both, token("device_id:tablet"), "device_id", "limit:user_id"),)
@@ -192,7 +192,7 @@ def test_hubs_only_signatures_go_to_the_highest_hub_alone() -> None:
     texts = [(f"user_id:{at}", "email:shop@x.org", "device_id:till") for at in range(6)]
     evidence = [seen(at, *each) for at, each in enumerate(texts)]
     found = resolve([*evidence, seen(9, "device_id:till", "email:shop@x.org")], DEFAULT_RULES)
-    assert found.hubs == {token("email:shop@x.org"), token("device_id:till")}
+    assert found.shared == {token("email:shop@x.org"), token("device_id:till")}
     assert owner(found, "email:shop@x.org", "device_id:till") == token("email:shop@x.org")
     assert found.members[token("email:shop@x.org")] == (token("email:shop@x.org"),)
 
@@ -219,16 +219,16 @@ def test_a_manual_link_comes_before_evidence_and_a_split_keeps_the_sides_apart()
 
 
 def test_scopes_are_joined_by_refused_links_and_not_by_hubs() -> None:
-    shared = [seen(1, "user_id:ada", "device_id:t"), seen(2, "user_id:bob", "device_id:t")]
+    both = [seen(1, "user_id:ada", "device_id:t"), seen(2, "user_id:bob", "device_id:t")]
     kiosk = [seen(10 + at, f"user_id:{at}", "device_id:kiosk") for at in range(6)]
-    evidence = [*shared, *kiosk, seen(20, "device_id:kiosk")]
-    hubs = find_hubs(evidence, DEFAULT_RULES)
-    assert list(map(len, scopes(evidence, hubs))) == [2, *[1] * 7]
+    evidence = [*both, *kiosk, seen(20, "device_id:kiosk")]
+    shared = find_shared(evidence, DEFAULT_RULES)
+    assert list(map(len, scopes(evidence, shared))) == [2, *[1] * 7]
     by_hand = [
         (token("user_id:ada"), token("user_id:5")),
         *((token("device_id:kiosk"), t) for _, t in kiosk[0].tokens),
     ]
-    assert list(map(len, scopes(evidence, hubs, by_hand))) == [3, *[1] * 6]
+    assert list(map(len, scopes(evidence, shared, by_hand))) == [3, *[1] * 6]
 
 
 class Ada:
@@ -251,7 +251,7 @@ def test_extend_adds_a_token_to_a_known_profile_and_says_only_what_changed() -> 
     found = extend(Ada.known, Ada.profiles, [fresh], DEFAULT_RULES, {})
     phone = token("anonymous_id:phone")
     assert found is not None
-    assert found.owner == {fresh.signature: Ada.visitor}
+    assert found.owner == {fresh.identifier_set: Ada.visitor}
     assert found.tokens == {phone: KnownToken("anonymous_id", False, Ada.visitor)}
     assert (found.merged, found.refused) == ((), ())
     assert found.partners == {phone: {"user_id": {Ada.user}}}
@@ -268,7 +268,7 @@ def test_extend_merges_the_newer_profile_into_the_older() -> None:
     assert found is not None
     assert found.merged == ((Ada.visitor, other),)
     assert set(found.tokens) == set(Ada.profile.tokens)
-    assert found.owner == {fresh.signature: other}
+    assert found.owner == {fresh.identifier_set: other}
 
 
 def test_extend_never_speaks_of_a_profile_that_began_and_ended_within_the_batch() -> None:
@@ -283,7 +283,7 @@ def test_extend_records_a_refused_link_and_both_profiles_it_touched() -> None:
     fresh = seen(7, "user_id:bob", "email:a@x.org")
     found = extend(Ada.known, Ada.profiles, [fresh], DEFAULT_RULES, {})
     assert found is not None
-    assert found.refused == (Refused(fresh.signature, Ada.email, "email", "limit:user_id"),)
+    assert found.refused == (Refused(fresh.identifier_set, Ada.email, "email", "limit:user_id"),)
     assert {p.profile_id: p.last_receipt for p in found.profiles.values()} == dict.fromkeys(
         (Ada.visitor, token("user_id:bob")), fresh.receipt
     )
@@ -299,8 +299,8 @@ def test_extend_declines_a_token_that_becomes_a_hub_and_leaves_a_known_hub_alone
     partners = {Ada.email: {"user_id": {token(f"user_id:{n}") for n in range(5)}}}
     fresh = seen(7, "user_id:bob", "email:a@x.org")
     assert extend(Ada.known, Ada.profiles, [fresh], DEFAULT_RULES, partners) is None
-    hub = {Ada.email: KnownToken("email", True, Ada.email)}
-    found = extend(hub, {}, [fresh, seen(8, "email:a@x.org")], DEFAULT_RULES, partners)
+    is_shared = {Ada.email: KnownToken("email", True, Ada.email)}
+    found = extend(is_shared, {}, [fresh, seen(8, "email:a@x.org")], DEFAULT_RULES, partners)
     assert found is not None
     assert set(found.owner.values()) == {token("user_id:bob"), Ada.email}
     assert found.refused == ()

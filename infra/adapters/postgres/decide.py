@@ -105,17 +105,17 @@ class PostgresDecide(OrderTreeRows):
     def unlock_tokens(self) -> None:
         self._cursor.execute("rollback to savepoint identity")
 
-    def owners(self, signatures: Iterable[bytes]) -> dict[bytes, bytes]:
+    def owners(self, identifier_sets: Iterable[bytes]) -> dict[bytes, bytes]:
         return dict(
             copy_pairs(
                 self._cursor,
                 "select signature, profile_id from evidence"
-                f" where signature = any({array_literal(signatures)}) and profile_id is not null",
+                f" where signature = any({array_literal(identifier_sets)}) and profile_id is not null",
             )
         )
 
-    def evidence(self, signatures: Iterable[bytes]) -> list[EvidenceRow]:
-        return self._evidence(f"signature = any({array_literal(signatures)})")
+    def evidence(self, identifier_sets: Iterable[bytes]) -> list[EvidenceRow]:
+        return self._evidence(f"signature = any({array_literal(identifier_sets)})")
 
     def evidence_of_tokens(self, tokens: Iterable[bytes]) -> list[EvidenceRow]:
         held = f"select signature from evidence_tokens where token = any({array_literal(tokens)})"
@@ -153,14 +153,14 @@ class PostgresDecide(OrderTreeRows):
     def set_owners(self, owners: Mapping[bytes, bytes]) -> None:
         if not owners:
             return
-        packed = [f_bytes(signature) + f_bytes(owners[signature]) for signature in sorted(owners)]
+        packed = [f_bytes(identifier_set) + f_bytes(owners[identifier_set]) for identifier_set in sorted(owners)]
         self._cursor.execute(
             f"update evidence e set profile_id = new_owners.profile_id from {self._stage.rows(OWNERS, packed)}"
             " where e.signature = new_owners.signature"
         )
 
-    def replace_refused(self, signatures: Iterable[bytes], rows: Sequence[tuple[bytes, bytes, str]]) -> None:
-        self._cursor.execute("delete from refused_links where signature = any(%s)", (Uuids(list(signatures)),))
+    def replace_refused(self, identifier_sets: Iterable[bytes], rows: Sequence[tuple[bytes, bytes, str]]) -> None:
+        self._cursor.execute("delete from refused_links where signature = any(%s)", (Uuids(list(identifier_sets)),))
         packed = [f_bytes(row[0]) + f_bytes(row[1]) + f_text(row[2]) for row in sorted(set(rows))]
         copy_rows(self._cursor, "refused_links", ("signature", "token", "reason"), packed)
 
@@ -195,10 +195,11 @@ class PostgresDecide(OrderTreeRows):
         busy = copy_out(self._cursor, f"select profile_id from {table}({array_literal(rest)})")
         return locked, {row[0] or b"" for row in busy}
 
-    def states(self, revision: int, signatures: Iterable[bytes]) -> list[tuple[bytes, bytes]]:
+    def states(self, revision: int, identifier_sets: Iterable[bytes]) -> list[tuple[bytes, bytes]]:
         return copy_pairs(
             self._cursor,
-            f"select signature, state from states_r{int(revision)} where signature = any({array_literal(signatures)})",
+            f"select signature, state from states_r{int(revision)}"
+            f" where signature = any({array_literal(identifier_sets)})",
         )
 
     def save_profiles(self, revision: int, rows: Sequence[ProfileRow]) -> None:

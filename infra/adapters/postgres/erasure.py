@@ -19,7 +19,7 @@ from infra.adapters.postgres.locks import ERASURE_LOCK, IDENTITY_LOCK
 from infra.adapters.postgres.rights import Need, check_rights
 from infra.adapters.postgres.search import clean as clean_search
 from infra.adapters.postgres.store import PostgresStore
-from schemas.erasures import STEPS, Erasure, Job, Receipt, SealedLetter, Seen, TokenOwner
+from schemas.erasures import STEPS, Erasure, Job, Receipt, SealedDeadLetter, Seen, TokenOwner
 from schemas.facts import PersonErased
 from schemas.figures import Counted
 from schemas.store import NO_EVENT
@@ -107,15 +107,15 @@ class PostgresErasures:
                     (_morning(finished_on), list(job_ids)),
                 )
 
-    def letters_without_tokens(self, after: bytes, limit: int) -> list[SealedLetter]:
+    def dead_letters_without_tokens(self, after: bytes, limit: int) -> list[SealedDeadLetter]:
         with self._database.transaction() as cursor:
             cursor.execute(
                 "select id, seal_key, sealed from dead_letters where tokens = '{}' and id > %s order by id limit %s",
                 (Uuid(after), limit),
             )
-            return [SealedLetter(row[0], row[1], bytes(row[2])) for row in cursor.fetchall()]
+            return [SealedDeadLetter(row[0], row[1], bytes(row[2])) for row in cursor.fetchall()]
 
-    def delete_letters(self, ids: Sequence[bytes]) -> None:
+    def delete_dead_letters(self, ids: Sequence[bytes]) -> None:
         with self._database.transaction() as cursor:
             cursor.execute("delete from dead_letters where id = any(%s)", (Uuids(ids),))
 
@@ -216,25 +216,25 @@ class PostgresErasure(PostgresFigureTx):
         )
         return {row[0] for row in self._cursor.fetchall()}
 
-    def events_of(self, signatures: Iterable[bytes]) -> dict[bytes, int]:
+    def events_of(self, identifier_sets: Iterable[bytes]) -> dict[bytes, int]:
         self._cursor.execute(
             "select signature, count(*) from register where verdict = 0 and signature = any(%s) group by 1",
-            (Uuids(list(signatures)),),
+            (Uuids(list(identifier_sets)),),
         )
         return {row[0]: int(row[1]) for row in self._cursor.fetchall()}
 
-    def refused(self, tokens: Iterable[bytes], signatures: Iterable[bytes]) -> list[tuple[bytes, bytes]]:
+    def refused(self, tokens: Iterable[bytes], identifier_sets: Iterable[bytes]) -> list[tuple[bytes, bytes]]:
         self._cursor.execute(
             "select signature, token from refused_links where token = any(%s) or signature = any(%s)",
-            (Uuids(list(tokens)), Uuids(list(signatures))),
+            (Uuids(list(tokens)), Uuids(list(identifier_sets))),
         )
         return [(row[0], row[1]) for row in self._cursor.fetchall()]
 
-    def delete_states(self, signatures: Collection[bytes]) -> None:
+    def delete_states(self, identifier_sets: Collection[bytes]) -> None:
         for revision in self.revisions():
             for table in ("states", "laid_off"):
                 self._cursor.execute(
-                    f"delete from {table}_r{revision} where signature = any(%s)", (Uuids(list(signatures)),)
+                    f"delete from {table}_r{revision} where signature = any(%s)", (Uuids(list(identifier_sets)),)
                 )
 
     def delete_profiles(self, profile_ids: Collection[bytes]) -> list[tuple[bytes, int]]:
@@ -262,8 +262,8 @@ class PostgresErasure(PostgresFigureTx):
         )
         return [(profile_id, version + 1) for profile_id, version in sorted(versions.items())]
 
-    def empty_evidence(self, signatures: Collection[bytes], routes: Mapping[bytes, bytes]) -> None:
-        gone = Uuids(list(signatures))
+    def empty_evidence(self, identifier_sets: Collection[bytes], routes: Mapping[bytes, bytes]) -> None:
+        gone = Uuids(list(identifier_sets))
         self._cursor.execute(
             "update evidence set tokens = '{}', kinds = '{}', profile_id = null where signature = any(%s)", (gone,)
         )
@@ -273,7 +273,7 @@ class PostgresErasure(PostgresFigureTx):
             (gone, Uuids(list(routes)), Uuids(list(routes.values()))),
         )
         self._cursor.execute("delete from refused_links where signature = any(%s)", (gone,))
-        self.add_nobody(signatures)
+        self.add_nobody(identifier_sets)
 
     def strip_evidence(self, rows: Sequence[Seen]) -> None:
         for row in rows:
@@ -283,7 +283,7 @@ class PostgresErasure(PostgresFigureTx):
                     Uuids([token for _, token in row.tokens]),
                     [kind for kind, _ in row.tokens],
                     None if row.profile_id is None else Uuid(row.profile_id),
-                    Uuid(row.signature),
+                    Uuid(row.identifier_set),
                 ),
             )
 
@@ -296,7 +296,7 @@ class PostgresErasure(PostgresFigureTx):
     def delete_token_rows(self, tokens: Collection[bytes]) -> None:
         self._cursor.execute("delete from tokens where token = any(%s)", (Uuids(list(tokens)),))
 
-    def clear_hubs(self, tokens: Collection[bytes]) -> None:
+    def clear_shared(self, tokens: Collection[bytes]) -> None:
         self._cursor.execute("update tokens set hub = false where token = any(%s)", (Uuids(list(tokens)),))
 
     def set_receipts(self, rows: Sequence[Receipt]) -> None:
@@ -306,10 +306,10 @@ class PostgresErasure(PostgresFigureTx):
                 (row.first[0], Uuid(row.first[1]), row.last[0], Uuid(row.last[1]), Uuid(row.token)),
             )
 
-    def mark_identity(self, signatures: Collection[bytes]) -> None:
+    def mark_identity(self, identifier_sets: Collection[bytes]) -> None:
         live = self._live()
-        if signatures and live is not None:
-            ordered = sorted(signatures)
+        if identifier_sets and live is not None:
+            ordered = sorted(identifier_sets)
             self._cursor.execute(
                 "insert into marks (revision, shard, kind, signatures, newest_us, newest_events)"
                 " values (%s, 0, 'identity', %s, %s, %s)",

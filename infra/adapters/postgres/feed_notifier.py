@@ -17,8 +17,8 @@ CHANNEL: Final = "touchfold_changes"
 POLL_S: Final = 0.2  # how late readers hear of it when a notification is lost
 
 
-class FeedBell:
-    """`Bell` by LISTEN on the sequencer's channel, and a look at the highest number every 0.2 s.
+class FeedNotifier:
+    """`FeedGrowth` by LISTEN on the sequencer's channel, and a look at the highest number every 0.2 s.
 
     One thread serves all who wait; it starts with the first of them. An outage only delays it.
     """
@@ -26,20 +26,20 @@ class FeedBell:
     def __init__(self, dsn: str) -> None:
         self._database = Dedicated(dsn, "touchfold feed bell")
         self._changed = threading.Condition()
-        self._rung = 0
+        self._count = 0
         self._listeners: set[Callable[[], None]] = set()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
     @property
-    def rung(self) -> int:
+    def count(self) -> int:
         self._start()
-        return self._rung
+        return self._count
 
     def wait(self, seen: int, timeout_s: float) -> bool:
         self._start()
         with self._changed:
-            return self._changed.wait_for(lambda: self._rung != seen or self._stop.is_set(), timeout_s)
+            return self._changed.wait_for(lambda: self._count != seen or self._stop.is_set(), timeout_s)
 
     def subscribe(self, ring: Callable[[], None]) -> None:
         """Call `ring` from the bell's thread at every growth."""
@@ -54,7 +54,7 @@ class FeedBell:
     def close(self) -> None:
         """End the thread and wake all who wait."""
         self._stop.set()
-        self._ring()
+        self._notify()
         if self._thread is not None:
             self._thread.join(10)
 
@@ -64,9 +64,9 @@ class FeedBell:
                 self._thread = threading.Thread(target=self._run, name="feed bell", daemon=True)
                 self._thread.start()
 
-    def _ring(self) -> None:
+    def _notify(self) -> None:
         with self._changed:
-            self._rung += 1
+            self._count += 1
             self._changed.notify_all()
             for ring in list(self._listeners):
                 ring()
@@ -93,7 +93,7 @@ class FeedBell:
             newest = _highest(connection)
             if newest != top:
                 top = newest
-                self._ring()
+                self._notify()
             _await_notice(connection, POLL_S)
         return top
 

@@ -74,10 +74,11 @@ class PostgresFigureTx:
         row = self._cursor.fetchone()
         return None if row is None else row[0]
 
-    def add_nobody(self, signatures: Collection[bytes]) -> None:
-        if signatures:
+    def add_nobody(self, identifier_sets: Collection[bytes]) -> None:
+        if identifier_sets:
             self._cursor.execute(
-                f"insert into nobody_due select r.revision, s from revisions r, unnest({array_literal(signatures)}) s"
+                "insert into nobody_due select r.revision, s from revisions r,"
+                f" unnest({array_literal(identifier_sets)}) s"
                 " where r.state in ('live', 'building') on conflict do nothing"
             )
 
@@ -109,17 +110,17 @@ class PostgresFigureTx:
             f"delete from nobody where revision = {number} and signature = any({array_literal(orders)})"
         )
         packed = [
-            b"\0\0\0\4" + number.to_bytes(4, "big") + f_bytes(signature) + f_bytes(state)
-            for signature, state in sorted(orders.items())
+            b"\0\0\0\4" + number.to_bytes(4, "big") + f_bytes(identifier_set) + f_bytes(state)
+            for identifier_set, state in sorted(orders.items())
             if state
         ]
         copy_rows(self._cursor, "nobody", ("revision", "signature", "state"), packed)
 
-    def positions_of_nobody(self, signatures: Iterable[bytes]) -> list[tuple[int, int]]:
+    def positions_of_nobody(self, identifier_sets: Iterable[bytes]) -> list[tuple[int, int]]:
         rows = copy_out(
             self._cursor,
             'select partition, "offset" from register'
-            f" where verdict in (0, 4) and signature = any({array_literal(signatures)})",
+            f" where verdict in (0, 4) and signature = any({array_literal(identifier_sets)})",
         )
         return [(int8(row[0]), int8(row[1])) for row in rows]
 

@@ -24,7 +24,7 @@ from infra.adapters.postgres.rows import (
     EVIDENCE,
     STATE_ROW,
     STATES,
-    by_signature,
+    by_identifier_set,
     dedup_row,
     pack_dedup,
     pack_evidence,
@@ -174,8 +174,8 @@ class PostgresFold(LaidOffRows):
         )
         return True
 
-    def delete_states(self, revision: int, signatures: Iterable[bytes]) -> None:
-        those = f"where signature = any({array_literal(signatures)})"
+    def delete_states(self, revision: int, identifier_sets: Iterable[bytes]) -> None:
+        those = f"where signature = any({array_literal(identifier_sets)})"
         self._cursor.execute(
             f"delete from states_r{int(revision)} {those}; delete from laid_off_r{int(revision)} {those}"
         )
@@ -188,7 +188,7 @@ class PostgresFold(LaidOffRows):
         data = copy_raw(
             self._cursor,
             f"select signature, partition, state from states_r{int(revision)}"
-            f" where signature = any({array_literal({signature for _, signature in wanted})})",
+            f" where signature = any({array_literal({identifier_set for _, identifier_set in wanted})})",
         )
         return {key: state for key, state in read_states(data) if key in wanted}
 
@@ -197,8 +197,8 @@ class PostgresFold(LaidOffRows):
             return
         pack = STATE_ROW
         packed = [
-            pack(16, signature, 2, partition, len(state)) + state
-            for (partition, signature), state in sorted(states.items(), key=by_signature)
+            pack(16, identifier_set, 2, partition, len(state)) + state
+            for (partition, identifier_set), state in sorted(states.items(), key=by_identifier_set)
         ]
         self._cursor.execute(
             f"insert into states_r{int(revision)} select * from {self._stage.rows(STATES, packed)}"
@@ -211,20 +211,23 @@ class PostgresFold(LaidOffRows):
             " order by id limit %s for update) returning signatures",
             (revision, limit),
         )
-        return sorted({signature for (signatures,) in self._cursor.fetchall() for signature in signatures})
+        return sorted(
+            {identifier_set for (identifier_sets,) in self._cursor.fetchall() for identifier_set in identifier_sets}
+        )
 
-    def count_applied(self, signatures: Iterable[bytes]) -> dict[bytes, int]:
+    def count_applied(self, identifier_sets: Iterable[bytes]) -> dict[bytes, int]:
         rows = copy_out(
             self._cursor,
             "select signature, count(*) from register"
-            f" where verdict = 0 and signature = any({array_literal(signatures)}) group by signature",
+            f" where verdict = 0 and signature = any({array_literal(identifier_sets)}) group by signature",
         )
         return {row[0] or b"": int8(row[1]) for row in rows}
 
-    def first_receipts(self, signatures: Iterable[bytes]) -> dict[bytes, tuple[int, bytes]]:
+    def first_receipts(self, identifier_sets: Iterable[bytes]) -> dict[bytes, tuple[int, bytes]]:
         rows = copy_out(
             self._cursor,
-            f"select signature, first_us, first_event from evidence where signature = any({array_literal(signatures)})",
+            "select signature, first_us, first_event from evidence"
+            f" where signature = any({array_literal(identifier_sets)})",
         )
         return {row[0] or b"": (int8(row[1]), row[2] or b"") for row in rows}
 
@@ -247,8 +250,8 @@ class PostgresFold(LaidOffRows):
         # An evidence without tokens is an erased person's, or was withdrawn before: nothing of it is left to correct.
         rows = ",".join(
             [
-                f"('{signature.hex()}'::uuid,{at_us}::bigint,'{event.hex()}'::uuid,{receipt is None})"
-                for signature, receipt in sorted(receipts.items())
+                f"('{identifier_set.hex()}'::uuid,{at_us}::bigint,'{event.hex()}'::uuid,{receipt is None})"
+                for identifier_set, receipt in sorted(receipts.items())
                 for at_us, event in (receipt or NO_RECEIPT[:2],)
             ]
         )

@@ -21,8 +21,8 @@ class LaidOffRows(PostgresTx):
         if not maps:
             return
         packed = [
-            f_bytes(signature) + f_int2(partition) + f_bytes(data)
-            for (partition, signature), data in sorted(maps.items(), key=lambda item: item[0][::-1])
+            f_bytes(identifier_set) + f_int2(partition) + f_bytes(data)
+            for (partition, identifier_set), data in sorted(maps.items(), key=lambda item: item[0][::-1])
         ]
         self._cursor.execute(
             f"insert into laid_off_r{int(revision)} (signature, partition, maps)"
@@ -34,7 +34,7 @@ class OrderTreeRows(PostgresTx):
     """DECIDE's side: under the lock of the profile's row."""
 
     def laid_off(
-        self, revision: int, signatures: Iterable[bytes], after: Mapping[int, int], joined: Iterable[bytes]
+        self, revision: int, identifier_sets: Iterable[bytes], after: Mapping[int, int], joined: Iterable[bytes]
     ) -> list[LaidOff]:
         # By partition, so that each is a range of the key and what was read before costs nothing. One statement: what
         # it sees of a partition is complete up to the last id it sees there.
@@ -43,18 +43,18 @@ class OrderTreeRows(PostgresTx):
         rows = copy_out(
             self._cursor,
             "select l.* from progress p cross join lateral (select signature, partition, id, maps"
-            f" from laid_off_r{int(revision)} l where l.signature = any({array_literal(signatures)})"
+            f" from laid_off_r{int(revision)} l where l.signature = any({array_literal(identifier_sets)})"
             f" and l.partition = p.partition{newer}) l where p.revision = {int(revision)}"
             f" union all select signature, partition, id, maps from laid_off_r{int(revision)}"
             f" where signature = any({array_literal(joined)})",
         )
         return [LaidOff(row[0] or b"", int8(row[1]), int8(row[2]), row[3] or b"") for row in rows]
 
-    def awaiting_refold(self, revision: int, signatures: Iterable[bytes]) -> set[bytes]:
+    def awaiting_refold(self, revision: int, identifier_sets: Iterable[bytes]) -> set[bytes]:
         rows = copy_out(
             self._cursor,
             "select s from marks cross join lateral unnest(signatures) s"
-            f" where revision = {int(revision)} and kind = 'refold' and s = any({array_literal(signatures)})",
+            f" where revision = {int(revision)} and kind = 'refold' and s = any({array_literal(identifier_sets)})",
         )
         return {row[0] or b"" for row in rows}
 

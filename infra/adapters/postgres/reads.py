@@ -23,7 +23,7 @@ from schemas.reads import (
     ChangeRow,
     Deployment,
     Found,
-    LetterRow,
+    FoundDeadLetter,
     MemberRow,
     ProfileRead,
     RegisteredEvent,
@@ -283,13 +283,13 @@ class PostgresReads:
     def registered(self, event_keys: Iterable[bytes]) -> list[RegisteredEvent]:
         return [RegisteredEvent(*row) for row in self._rows(_REGISTERED, (Uuids(list(event_keys)),))]
 
-    def letters(self, event_keys: Iterable[bytes]) -> list[LetterRow]:
+    def letters(self, event_keys: Iterable[bytes]) -> list[FoundDeadLetter]:
         rows = self._rows(
             "select id, stage, rule, path, reason, source, state, event_id from dead_letters"
             " where event_id = any(%s) order by received_at desc, id",
             (Uuids(list(event_keys)),),
         )
-        return [LetterRow(*row) for row in rows]
+        return [FoundDeadLetter(*row) for row in rows]
 
     def suppressed(self, event_keys: Iterable[bytes]) -> set[bytes]:
         rows = self._rows("select event_id from suppressed_events where event_id = any(%s)", (Uuids(list(event_keys)),))

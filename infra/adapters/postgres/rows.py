@@ -82,14 +82,14 @@ def read_states(data: bytes) -> Iterator[tuple[tuple[int, bytes], bytes]]:
     at, end = len(COPY_HEADER), len(data) - len(COPY_END)
     row_at, head = _STATE_OUT.unpack_from, _STATE_OUT.size
     while at < end:
-        _, _, signature, _, partition, length = row_at(data, at)
+        _, _, identifier_set, _, partition, length = row_at(data, at)
         at += head + length
-        yield (partition, signature), data[at - length : at]
+        yield (partition, identifier_set), data[at - length : at]
 
 
-def by_signature(item: tuple[tuple[int, bytes], bytes]) -> tuple[bytes, int]:
-    (partition, signature), _ = item
-    return signature, partition
+def by_identifier_set(item: tuple[tuple[int, bytes], bytes]) -> tuple[bytes, int]:
+    (partition, identifier_set), _ = item
+    return identifier_set, partition
 
 
 def dedup_row(row: tuple[bytes | None, ...]) -> DedupRow:
@@ -97,32 +97,32 @@ def dedup_row(row: tuple[bytes | None, ...]) -> DedupRow:
 
 
 def pack_dedup(row: DedupRow) -> bytes:
-    key, digest, partition, offset, signature, verdict = row
-    return _REGISTER_ROW(16, key, 16, digest, 2, partition, 8, offset, 16, signature, 2, verdict)
+    key, digest, partition, offset, identifier_set, verdict = row
+    return _REGISTER_ROW(16, key, 16, digest, 2, partition, 8, offset, 16, identifier_set, 2, verdict)
 
 
 def pack_token(row: TokenRow) -> bytes:
-    token, kind, first_us, first_event, last_us, last_event, hub, profile_id = row
+    token, kind, first_us, first_event, last_us, last_event, is_shared, profile_id = row
     return b"".join(
         (
             *(f_bytes(token), f_text(kind), f_int8(first_us), f_bytes(first_event)),
-            *(f_int8(last_us), f_bytes(last_event), f_bool(hub), f_bytes(profile_id)),
+            *(f_int8(last_us), f_bytes(last_event), f_bool(is_shared), f_bytes(profile_id)),
         )
     )
 
 
 def token_row(row: tuple[bytes | None, ...]) -> TokenRow:
     """A row of tokens read by COPY, columns as in `TOKENS`."""
-    token, kind, first_us, first_event, last_us, last_event, hub, profile_id = row
+    token, kind, first_us, first_event, last_us, last_event, is_shared, profile_id = row
     return TokenRow(
         *(token or b"", (kind or b"").decode(), int8(first_us), first_event or b"", int8(last_us)),
-        *(last_event or b"", hub == b"\x01", profile_id),
+        *(last_event or b"", is_shared == b"\x01", profile_id),
     )
 
 
 def pack_evidence(row: EvidenceRow) -> bytes:
     return (
-        f_bytes(row.signature)
+        f_bytes(row.identifier_set)
         + f_array(_UUID, [f_bytes(token) for _, token in row.tokens])
         + f_array(_TEXT, [f_text(kind) for kind, _ in row.tokens])
         + f_int8(row.first_us)

@@ -37,19 +37,19 @@ class PostgresTx(PostgresFigureTx):
         )
         return {int(row[0]) for row in self._cursor.fetchall()}
 
-    def positions(self, signatures: Iterable[bytes]) -> list[tuple[int, int]]:
+    def positions(self, identifier_sets: Iterable[bytes]) -> list[tuple[int, int]]:
         rows = copy_out(
             self._cursor,
             'select partition, "offset" from register'
-            f" where verdict = 0 and signature = any({array_literal(signatures)})",
+            f" where verdict = 0 and signature = any({array_literal(identifier_sets)})",
         )
         return [(int8(row[0]), int8(row[1])) for row in rows]
 
 
 def _work_row(item: NewWorkItem) -> str:
-    signatures = sorted(item.newest)
-    newest = [item.newest[signature] for signature in signatures]
+    identifier_sets = sorted(item.newest)
+    newest = [item.newest[identifier_set] for identifier_set in identifier_sets]
     times = ",".join([str(at_us) for at_us, _ in newest])
     events = array_literal(event for _, event in newest)
     head = f"{int(item.revision)},{int(item.shard)},{quoted(item.kind)}"
-    return f"({head},{array_literal(signatures)},'{{{times}}}'::bigint[],{events})"
+    return f"({head},{array_literal(identifier_sets)},'{{{times}}}'::bigint[],{events})"

@@ -149,7 +149,7 @@ class Services:
         """An event that is set whenever the change feed grows; give it back to `unwatch`."""
         if self._loop is None:
             self._loop = asyncio.get_running_loop()
-            self.reading.bell.subscribe(self._rang)
+            self.reading.notifier.subscribe(self._grew)
         event = asyncio.Event()
         self._watchers.add(event)
         return event
@@ -157,12 +157,12 @@ class Services:
     def unwatch(self, event: asyncio.Event) -> None:
         self._watchers.discard(event)
 
-    def _rang(self) -> None:
+    def _grew(self) -> None:
         assert self._loop is not None, "subscribed with a loop"
         with suppress(RuntimeError):  # the loop has ended: nobody looks
-            self._loop.call_soon_threadsafe(self._ring)
+            self._loop.call_soon_threadsafe(self._notify)
 
-    def _ring(self) -> None:
+    def _notify(self) -> None:
         for event in self._watchers:
             event.set()
 

@@ -111,7 +111,7 @@ def _writable(path: Path) -> Iterator[None]:
         raise StoreUnavailable(f"nothing is archived: the disk of {path} cannot be written to: {err}") from err
 
 
-def forget_old_letters(session: "Session", today: date) -> None:
+def forget_old_dead_letters(session: "Session", today: date) -> None:
     """Once a day: dead letters under daily keys of 30 days ago go, and their keys after them."""
     before = today - KEEP_LETTERS
     letters = PostgresDeadLetters(session.dsn)
@@ -143,7 +143,7 @@ def run(session: "Session", stop: threading.Event, ready: Callable[[], None], re
         try:
             today = session.door_clock.now().date()
             if today != swept:
-                forget_old_letters(session, today)
+                forget_old_dead_letters(session, today)
                 swept = today
             rotation.turn()
             if retention_s is not None and time.monotonic() - looked_at > LAG_S:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from infra.adapters.kafka.access import KafkaAccess
 from infra.adapters.kafka.changes import DEADLINE_S, KafkaChanges, check_granted
 from infra.adapters.postgres.control import PostgresControl
-from infra.adapters.postgres.feed_notifier import FeedBell
+from infra.adapters.postgres.feed_notifier import FeedNotifier
 from infra.adapters.postgres.publishing import PostgresPublishing
 from infra.app.log import log_of
 from infra.app.vault import vault_of
@@ -59,13 +59,13 @@ def run(
 
     Raises SettingsInvalid when a topic is granted personal values that it would keep for 7 days or longer.
     """
-    feed, bell = PostgresPublishing(session.dsn), FeedBell(session.dsn)
+    feed, notifier = PostgresPublishing(session.dsn), FeedNotifier(session.dsn)
     publisher: Publisher | None = None
     waits = False
     ready()
     try:
         while not stop.is_set():
-            seen = bell.rung
+            seen = notifier.count
             try:
                 if publisher is None:
                     check_granted(access_of(session), granted)
@@ -83,11 +83,11 @@ def run(
             if done is None:
                 stop.wait(STANDBY_S)
             elif done == 0:
-                bell.wait(seen, IDLE_S)
+                notifier.wait(seen, IDLE_S)
             elif done < BATCH:
                 stop.wait(GATHER_S)
     finally:
         if publisher is not None:
             publisher.close()
         feed.close()
-        bell.close()
+        notifier.close()

@@ -19,7 +19,7 @@ from infra.app.log import log_of
 from infra.app.vault import vault_of
 from ingest.accept.accept import Acceptor
 from ingest.accept.calls import Accepted
-from ingest.requests.inbox import Message, Opened, Refusal, letter_of, message_of, open_message
+from ingest.requests.inbox import Message, Opened, Refusal, dead_letter_of, message_of, open_message
 from schemas.dead_letters import INTERNAL, DeadLetter
 from schemas.errors import Disposition, KeyMissing, StoreUnavailable, TouchfoldError
 from schemas.failpoints import failpoint
@@ -46,7 +46,7 @@ _library_log.addFilter(lambda line: not line.getMessage().startswith("FAIL "))  
 Place = tuple[int, int]  # partition, offset
 
 
-class LetterStore(Protocol):
+class DeadLetterStore(Protocol):
     """Where dead letters and refused event keys are kept; durable when `insert` returns."""
 
     def insert(self, letters: Sequence[DeadLetter], suppressed: Sequence[bytes], at: datetime) -> None: ...
@@ -77,7 +77,7 @@ class InboxDoor:
         keys: Keys,
         sources: Sources,
         log: EventLog,
-        letters: LetterStore,
+        letters: DeadLetterStore,
         now: Callable[[], datetime],
         *,
         check_disk: Callable[[], None] = lambda: None,
@@ -173,7 +173,7 @@ class InboxDoor:
 
     def _letter(self, refusal: Refusal, received_at: datetime) -> DeadLetter:
         token = self._keys.daily_token(received_at.date())
-        return letter_of(refusal, self._keys, self._keys.hash_key, token, received_at)
+        return dead_letter_of(refusal, self._keys, self._keys.hash_key, token, received_at)
 
 
 def _ours(message: Message, err: Exception) -> Refusal:

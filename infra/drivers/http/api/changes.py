@@ -79,13 +79,13 @@ async def _rings(api: Api) -> AsyncIterator[asyncio.Event]:
         with suppress(RuntimeError):  # the loop has ended: nobody waits
             loop.call_soon_threadsafe(event.set)
 
-    api.reading.bell.subscribe(ring)
+    api.reading.notifier.subscribe(ring)
     done = api.waits(event)
     try:
         yield event
     finally:
         done()
-        api.reading.bell.unsubscribe(ring)
+        api.reading.notifier.unsubscribe(ring)
 
 
 async def _heard(event: asyncio.Event, timeout_s: float) -> bool:

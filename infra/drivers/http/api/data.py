@@ -18,7 +18,7 @@ from query.answers import iso
 from query.reports.overview import Figure, Overview
 from schemas.errors import BadRequest, Problem, SqlLimit, SqlRefused
 from schemas.figures import PERIODS
-from schemas.reads import LetterRow, RegisteredEvent
+from schemas.reads import FoundDeadLetter, RegisteredEvent
 from schemas.record import uuid_text
 from schemas.roles import OPERATE, PERSONAL, READ, RECORDS, SQL
 from schemas.store import Verdict
@@ -129,7 +129,7 @@ def _arrived(api: Api, limit: int, source: str | None, type_: str | None) -> lis
     return [row for _, row in rows[:limit]]
 
 
-def _event(each: Arrived, registered: RegisteredEvent | None, letter: LetterRow | None) -> dict[str, Any]:
+def _event(each: Arrived, registered: RegisteredEvent | None, letter: FoundDeadLetter | None) -> dict[str, Any]:
     result = "pending" if registered is None else _VERDICTS[Verdict(registered.verdict)]
     return {
         "id": each.id,

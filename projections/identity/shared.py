@@ -7,7 +7,7 @@ from projections.identity.evidence import Evidence, KnownToken, Partners
 from schemas.identity_rules import IdentityRules
 
 
-def find_hubs(evidence: Iterable[Evidence], rules: IdentityRules) -> frozenset[bytes]:
+def find_shared(evidence: Iterable[Evidence], rules: IdentityRules) -> frozenset[bytes]:
     """Tokens seen with more than N(k) distinct tokens of one higher-ranked kind k.
 
     Right for a token only if all evidence holding it is given.
@@ -18,12 +18,12 @@ def find_hubs(evidence: Iterable[Evidence], rules: IdentityRules) -> frozenset[b
         others = len(each.tokens) - 1
         for _, token in each.tokens:
             seen[token] = seen.get(token, 0) + others
-    few = rules.smallest_hub_limit()
+    few = rules.smallest_sharing_limit()
     busy = {token for token, count in seen.items() if count > few}  # most tokens leave here, before any set is made
     partners: dict[bytes, dict[str, set[bytes]]] = {}
     for each in evidence:
         _note_partners(partners, each, rules, busy)
-    return frozenset(token for token, kinds in partners.items() if is_hub(kinds, rules))
+    return frozenset(token for token, kinds in partners.items() if is_shared(kinds, rules))
 
 
 def partners_of(evidence: Iterable[Evidence], rules: IdentityRules) -> dict[bytes, dict[str, set[bytes]]]:
@@ -52,8 +52,8 @@ def _note_partners(
                 partners.setdefault(token, {}).setdefault(other_kind, set()).add(other)
 
 
-def is_hub(kinds: Mapping[str, AbstractSet[bytes]], rules: IdentityRules) -> bool:
-    return any(len(tokens) > rules.hub_limit(kind) for kind, tokens in kinds.items())
+def is_shared(kinds: Mapping[str, AbstractSet[bytes]], rules: IdentityRules) -> bool:
+    return any(len(tokens) > rules.sharing_limit(kind) for kind, tokens in kinds.items())
 
 
 def grown_partners(
@@ -62,7 +62,7 @@ def grown_partners(
     """The partners of tokens that fresh evidence adds to, old ones included; tokens that are hubs are left out."""
     new: dict[bytes, dict[str, set[bytes]]] = {}
     for each in ordered:
-        wanted = {token for _, token in each.tokens if token not in known or not known[token].is_hub}
+        wanted = {token for _, token in each.tokens if token not in known or not known[token].is_shared}
         _note_partners(new, each, rules, wanted)
     grown = {}
     for token, kinds in new.items():
