@@ -68,6 +68,13 @@ class Aggregate(ABC):
     def kind(self, spec: ComputedTrait) -> Kind:
         """What its values are."""
 
+    def unit(self, spec: ComputedTrait) -> str:
+        """How its values are shown: money, days, time, number or any."""
+        kind = self.kind(spec)
+        if spec.of == "revenue" and kind == "decimal":
+            return "money"
+        return kind if kind in {"time", "any"} else "number"
+
     @abstractmethod
     def words(self, spec: ComputedTrait) -> str:
         """What it is in plain English: "number of orders in the last 30 days"."""

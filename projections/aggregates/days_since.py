@@ -19,6 +19,9 @@ class DaysSince(Aggregate):
     meaning = "full 24 hours since the newest event; unknown of none"
     windows, ages = False, True
 
+    def unit(self, spec: ComputedTrait) -> str:
+        return "days"
+
     def kind(self, spec: ComputedTrait) -> Kind:
         return "integer"
 

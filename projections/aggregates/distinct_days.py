@@ -15,6 +15,9 @@ class DistinctDays(Aggregate):
     meaning = "the number of local days with an event; 0 of none"
     of_nothing = 0
 
+    def unit(self, spec: ComputedTrait) -> str:
+        return "days"
+
     def kind(self, spec: ComputedTrait) -> Kind:
         return "integer"
 

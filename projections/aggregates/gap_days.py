@@ -16,6 +16,9 @@ class GapDays(Aggregate):
     meaning = "full days between the last two events; unknown of fewer"
     windows = False
 
+    def unit(self, spec: ComputedTrait) -> str:
+        return "days"
+
     def kind(self, spec: ComputedTrait) -> Kind:
         return "integer"
 

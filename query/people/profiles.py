@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
 
-from projections.aggregates.registry import value_kind
+from projections.aggregates.registry import aggregate_of
 from projections.conditions.words import sentence
 from projections.decide.evaluator import Evaluator
 from projections.fold.state import FORM, LEVEL, NAME, OFFSET, PARTITION, STAMP_US, TRAITS, UNSET, State, shown
@@ -13,7 +13,6 @@ from query.answers import computed, iso_us, sent
 from query.people.opened import open_tokens, personal_values, tokens_in, with_values
 from query.views import View, Views
 from schemas.conditions import LifecycleLeaf, SegmentLeaf, TraitLeaf, leaves
-from schemas.definitions import ComputedTrait
 from schemas.errors import BadRequest, Erased, NotFound, Problem, RevisionReplaced, StoreUnavailable
 from schemas.identifiers import PhoneForm, check_kind, examine, parse_selector
 from schemas.identity_rules import DEFAULT_RULES, IdentityRules
@@ -81,7 +80,7 @@ class Profiles:
             "version": profile.version,
             "stage": _stage(view, profile.lifecycle),
             "measures": {
-                name: {"unit": _unit(trait), "description": trait.description}
+                name: {"unit": aggregate_of(trait).unit(trait), "description": trait.description}
                 for name, trait in view.definitions.computed_traits.items()
             },
             "trait_details": self._origins(view, state),
@@ -214,15 +213,6 @@ def _deciding(view: View, name: str) -> list[str]:
 def _stage(view: View, name: str) -> str:
     stages = view.definitions.lifecycle.stages if view.definitions.lifecycle else ()
     return next((each.description for each in stages if each.name == name), "")
-
-
-def _unit(trait: ComputedTrait) -> str:
-    """What a computed trait's values are: money, days, time, number, or any."""
-    if trait.aggregate in ("days_since", "gap_days", "distinct_days"):
-        return "days"
-    if trait.of == "revenue":
-        return "money"
-    return {"time": "time", "any": "any"}.get(value_kind(trait), "number")
 
 
 def profile_token(text: str) -> bytes:
