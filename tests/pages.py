@@ -12,17 +12,6 @@ from pathlib import Path
 from typing import Final
 
 TOPS: Final = ("schemas", "projections", "ingest", "processors", "query", "infra", "tests", "tools", "docs", "examples")
-PLANNED: Final = {
-    "projections.fold.fold": "projections.fold",
-    "projections.decide.evaluator": "projections.evaluate",
-    "projections.identity.extend": "projections.identity",
-    "projections.identity.resolve": "projections.identity",
-    **{f"projections.{name}": "projections" for name in ("slots", "aggregates", "conditions", "definitions", "decide")},
-    **{f"projections.{name}": f"projections.{name}" for name in ("fold", "identity", "orders")},
-    "docs.aggregates": "docs.touchpoints",
-}
-"""New place -> where it is until projections/ has moved into folders. To be deleted with that."""
-
 _TOP: Final = "|".join(TOPS)
 _SPAN: Final = re.compile(r"`([^`\n]+)`")
 _FENCE: Final = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)
@@ -52,10 +41,7 @@ class Repository:
             yield match.group().rstrip(".-")
 
     def _is_there(self, path: str) -> bool:
-        if any(self.root.glob(path.rstrip("/"))):
-            return True
-        before = _before(path.rstrip("/").removesuffix(".py").removesuffix(".md").replace("/", "."))
-        return before is not None and any(self.root.glob(f"{before.replace('.', '/')}*"))
+        return any(self.root.glob(path.rstrip("/")))
 
     def _leads(self, page: Path, link: str) -> bool:
         """Whether a relative link has its file, and its heading where it names one."""
@@ -73,10 +59,9 @@ class Repository:
         `function`: a module alone does not count.
         """
         module, names = self._module_of(dotted)
-        if module is not None and (".".join(names) in self._names(module) if names else not function):
-            return True
-        before = _before(dotted)
-        return before not in {None, dotted} and self.defines(str(before), function=function)
+        if module is None:
+            return False
+        return ".".join(names) in self._names(module) if names else not function
 
     def _module_of(self, dotted: str) -> tuple[Path | None, list[str]]:
         parts = dotted.split(".")
@@ -101,14 +86,6 @@ class Repository:
         """Folders of modules below the rooms."""
         found = (each.parent for top in TOPS[:6] for each in (self.root / top).glob("**/*.py"))
         return sorted({f"{each.relative_to(self.root).as_posix()}/" for each in found})
-
-
-def _before(dotted: str) -> str | None:
-    """Where a name of PLANNED is until it has moved."""
-    for new, old in sorted(PLANNED.items(), key=lambda pair: -len(pair[0])):
-        if dotted == new or dotted.startswith(f"{new}."):
-            return f"{old}{dotted.removeprefix(new)}"
-    return None
 
 
 def _defined(body: list[ast.stmt], prefix: str = "") -> Iterator[str]:
