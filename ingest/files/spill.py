@@ -11,7 +11,7 @@ from typing import Final, Generic, NamedTuple, TypeVar
 
 import msgspec
 
-MOST: Final = 200_000  # entries of a map in memory; about 30 MB
+MOST: Final = 50_000  # entries of a map in memory; about 8 MB, and as much again while they are written
 MOST_BYTES: Final = 2**20  # of a list
 V = TypeVar("V", int, bytes)
 
