@@ -56,7 +56,7 @@ ELSEWHERE = (  # test_archive_rewriting, test_backup, test_key_rotation, test_er
 )
 READING_THE_INBOX = ("inbox.after_append",)  # in test_inbox
 RANDOM_ROLES = ("http", "worker", "archive", "postgres")
-REACHED_S = 30.0
+REACHED_S = 120.0
 ARCHIVE_NOW = """
 import sys
 from pathlib import Path
