@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def ensure_kafka_log(database: Database, access: KafkaAccess, settings: Settings, say: Callable[[str], None]) -> None:
     """Check the topics, and give every partition of the events topic its progress.
 
-    Raises ServiceFailed: unsafe or missing topics, a topic that was deleted and made anew; SettingsInvalid: this
+    Raises ServiceFailed: unsafe or missing topics, a topic that was deleted and created again; SettingsInvalid: this
     data's log is in PostgreSQL.
     """
     known = known_partitions(database)
