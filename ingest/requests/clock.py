@@ -1,6 +1,6 @@
 """Works out when an event happened, from the sender's clock and ours (design C4). Pure: `received_at` is passed in.
 
-The formula is Segment's: timestamp = receivedAt − (sentAt − originalTimestamp). It is applied only if the two clocks
+The formula is Segment's: timestamp = receivedAt − (sentAt − originalTimestamp). It is applied only if the clocks
 differ by more than a minute, because it adds the transit time to the time of the event.
 """
 

@@ -167,7 +167,7 @@ def test_refused_lines_are_told_with_their_number_and_kept_as_dead_letters(tmp_p
     assert sorted(told) == [3, 4, 5, 7, 8]
     assert told[3] == "occurred_at: is not a time in the format %Y-%m-%d"
     assert "identifier" in told[4]
-    assert "other content" in told[7]
+    assert "different content" in told[7]
     letters = result("dead-letters", "list", "--data", str(data))
     assert [letter["stage"] for letter in letters] == ["import"] * 5
     assert {letter["rule"] for letter in letters} == {"bad_time", "no_identifier", "bad_amount", "id_reused", "bad_csv"}
