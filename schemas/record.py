@@ -1,6 +1,6 @@
 """The touchpoint record: one JSON object per log record (design C1). Encoding, decoding, hashes; no I/O.
 
-Times are aware UTC with microseconds. Tokens, keys and signatures are 128 bits: lower-case hex in JSON
+Times are aware UTC with microseconds. Tokens, keys and identifier sets are 128 bits: lower-case hex in JSON
 (`id` in UUID form), 16 raw bytes in code and PostgreSQL's uuid.
 """
 

@@ -99,7 +99,7 @@ class NewWorkItem(NamedTuple):
     revision: int
     shard: int
     kind: str
-    newest: Mapping[bytes, tuple[int, bytes]]  # signature -> (occurred_us, event key)
+    newest: Mapping[bytes, tuple[int, bytes]]  # identifier set -> (occurred_us, event key)
 
 
 class ProfileRow(NamedTuple):
@@ -212,7 +212,7 @@ class FoldTx(FigureTx, Protocol):
         """How many applied events each identifier set has; those without any are left out."""
 
     def positions(self, identifier_sets: Iterable[bytes]) -> list[tuple[int, int]]:
-        """(partition, offset) of the applied events of signatures."""
+        """(partition, offset) of the applied events of identifier sets."""
 
     def first_receipts(self, identifier_sets: Iterable[bytes]) -> dict[bytes, tuple[int, bytes]]: ...
 
@@ -282,7 +282,7 @@ class DecideTx(KeeperTx, Protocol):
     def evidence_of_tokens(self, tokens: Iterable[bytes]) -> list[EvidenceRow]: ...
 
     def evidence_of_profiles(self, profile_ids: Iterable[bytes]) -> list[tuple[bytes, bytes]]:
-        """(profile id, signature) pairs."""
+        """(profile id, identifier set) pairs."""
 
     def tokens(self, tokens: Iterable[bytes]) -> list[TokenRow]: ...
 
@@ -303,7 +303,7 @@ class DecideTx(KeeperTx, Protocol):
     def states(self, revision: int, identifier_sets: Iterable[bytes]) -> list[tuple[bytes, bytes]]: ...
 
     def positions(self, identifier_sets: Iterable[bytes]) -> list[tuple[int, int]]:
-        """(partition, offset) of the applied events of signatures."""
+        """(partition, offset) of the applied events of identifier sets."""
 
     def save_profiles(self, revision: int, rows: Sequence[ProfileRow]) -> None: ...
 
@@ -432,7 +432,7 @@ class Snapshot(Protocol):
     def erased(self) -> set[bytes]: ...
 
     def states(self) -> Iterator[tuple[bytes, int, bytes]]:
-        """(signature, partition, packed state)."""
+        """(identifier set, partition, packed state)."""
 
     def evidence(self) -> Iterator[EvidenceRow]: ...
 

@@ -112,7 +112,7 @@ class _Work:
         self._alive = alive
         self._rules = rules
         self._revision = revision
-        self.moved: set[bytes] = set()  # signatures whose owner changed or was found
+        self.moved: set[bytes] = set()  # identifier sets whose owner changed or was found
         self._fresh = fresh
         self._rows = self._token_rows({token for each in fresh for _, token in each.tokens})
         self.owners: dict[bytes, bytes] = {}
