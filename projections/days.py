@@ -1,4 +1,4 @@
-"""Calendar days of a time zone as integers, which windows are counted by. Pure."""
+"""Calendar days of a time zone as integers, for counting windows. Pure."""
 
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
@@ -9,7 +9,7 @@ from schemas.record import EPOCH
 
 DAY_US: Final = 86_400_000_000
 BUCKET_US: Final = 900_000_000  # zones change at quarters of an hour: inside one, the local day is mostly constant
-NEVER: Final = 253_402_300_799_999_999  # the last microsecond of the year 9999: nothing later is a time
+NEVER: Final = 253_402_300_799_999_999  # the last microsecond of the year 9999, the latest time
 _EPOCH_ORDINAL: Final = date(1970, 1, 1).toordinal()
 _FIRST_DAY: Final = date.min.toordinal() - _EPOCH_ORDINAL + 2
 _LAST_DAY: Final = date.max.toordinal() - _EPOCH_ORDINAL - 2
@@ -31,12 +31,12 @@ class LocalDays:
     def _start(self, day: int) -> int:
         """The first microsecond of a local day."""
         if not _FIRST_DAY <= day <= _LAST_DAY:
-            return day * DAY_US  # beyond what a calendar holds: UTC will do
+            return day * DAY_US  # outside the calendar's range: UTC will do
         at = datetime.combine(date.fromordinal(day + _EPOCH_ORDINAL), datetime.min.time(), self._zone)
         return (at.astimezone(UTC) - EPOCH) // _US
 
     def aware(self, local: datetime) -> datetime:
-        """A time without zone as one of this zone."""
+        """A time without a zone, read in this zone."""
         return local.replace(tzinfo=self._zone)
 
     def day(self, at_us: int) -> int:

@@ -142,7 +142,7 @@ def oversize(raw: object) -> str | None:
             continue
         seen += 1
         if depth > MAX_DEPTH:
-            return f"nested deeper than {MAX_DEPTH}; put a part into a segment of its own and refer to it"
+            return f"nested deeper than {MAX_DEPTH}; move a part into its own segment and refer to it"
         if seen > MAX_NODES:
             return f"more than {MAX_NODES} conditions; use `in` with a list, or split it into segments"
         for key in BRANCHES:
@@ -194,7 +194,7 @@ def _check_kinds(path: str, op: str, items: tuple[Any, ...], kind: Kind) -> Iter
     if op == "starts_with" and not isinstance(items[0], str):
         yield Problem(f"{path}.value", "`starts_with` needs text; put quotes around it")
     if op in ORDERED and (kind == "boolean" or any(isinstance(item, bool) for item in items)):
-        yield Problem(f"{path}.op", f"`{op}` orders numbers, times or text; for yes/no use eq")
+        yield Problem(f"{path}.op", f"`{op}` compares numbers, times or text; for yes/no use eq")
         return
     if op in ORDERED and kind == "any" and len({isinstance(item, str) for item in items}) > 1:
         yield Problem(f"{path}.value", "both ends of `between` must be numbers, or both text")

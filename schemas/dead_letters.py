@@ -1,4 +1,4 @@
-"""Dead letters: what could not be taken or folded, set aside whole under a seal, with why and where."""
+"""Dead letters: items and records that could not be accepted or folded, kept whole and sealed, with the reason."""
 
 from collections.abc import Iterable
 from datetime import datetime
@@ -8,11 +8,11 @@ from typing import Final, NamedTuple
 from schemas.ports import Sealer
 from schemas.waits import SET_ASIDE, UNREADABLE
 
-FOLD: Final = "fold"  # the stage of records that are in the log already
+FOLD: Final = "fold"  # the stage of records that are already in the log
 IMPORT: Final = "import"
 INBOX: Final = "inbox"
 REUSED: Final = "id_reused"  # rules
-INTERNAL: Final = "internal"  # an error of ours keeps an item, or a message of the inbox, out of the log
+INTERNAL: Final = "internal"  # our own error kept an item or an inbox message out of the log
 RETRY: Final = "touchfold dead-letters retry ID"
 
 
@@ -20,25 +20,25 @@ class DeadLetter(NamedTuple):
     """One item or record set aside. `sealed`: AES-256-GCM under `seal_key`, bound to `id`; it opens to JSON.
 
     The JSON of stage "door" is `{"item", "sent_at", "received_at", "historical", "trusted_clock"}`, or `{"bytes":
-    base64}` where it was no JSON. `tokens`: whose data is inside, as far as known; without any, `seal_key` is the
-    token of a daily key that lives 30 days.
+    base64}` if the item was not JSON. `tokens`: the people whose data is inside, as far as known; if there are none,
+    `seal_key` is the token of a daily key that lives 30 days.
     """
 
-    id: bytes  # 16; a hash of the content, so that a repeat is one row
+    id: bytes  # 16; a hash of the content, so that a repeat adds no row
     stage: str  # "door", "fold", …
     rule: str
-    path: str  # dotted; "" for the whole
-    reason: str  # never a person's data
+    path: str  # dotted; "" for the whole item
+    reason: str  # never contains personal data
     source: str
     received_at: datetime
-    event_id: bytes | None  # the event key where the sender gave a message id
+    event_id: bytes | None  # the event key, if the sender gave a message id
     tokens: tuple[bytes, ...]
     seal_key: bytes
     sealed: bytes
 
 
 def dead_letter_id(secret: bytes, stage: str, source: str, content: bytes) -> bytes:
-    """The 128-bit id of a dead letter: a keyed hash (the vault's key), for contents may be guessable."""
+    """The 128-bit id of a dead letter: a hash keyed with the vault's key, because contents may be guessable."""
     head = f"{stage}\0{source}\0".encode()
     return blake2b(head + content, digest_size=16, key=secret, person=b"tf-dead-letter").digest()
 
@@ -63,44 +63,45 @@ def seal_dead_letter(
 
 
 _CORRECTED: Final = (
-    "correct what the reason names where it is sent from, and send it again from there, also under the same message "
-    "id: nothing of it was counted. A retry sends it as it came, which this build refuses again"
+    "fix what the reason names at the sender and send it again from there; the same message id is fine, because "
+    "nothing was counted. A retry sends it unchanged, and this build would refuse it again"
 )
 _NEVER: Final = (
-    "this one does not, and neither a retry nor a rebuild can change that. If it is another event, give it an id of "
-    "its own where it comes from (the sender's messageId, a line's id) and send or import it again. If it corrects the "
-    "first, send the correction as an event with an id of its own. touchfold dead-letters show ID shows what it says; "
-    "there is nothing else to do here"
+    "this one does not, and neither a retry nor a rebuild can change that. If it is a different event, give it its own "
+    "id at the source (the sender's messageId, a line's id) and send or import it again. If it corrects the first, "
+    "send the correction as an event with its own id. touchfold dead-letters show ID shows its contents; there is "
+    "nothing else to do here"
 )
 _REMEDIES: Final = {
-    ("door", INTERNAL): f"read the error in the log of the process, upgrade, then: {RETRY}",
-    (INBOX, INTERNAL): f"read the error in the log of the process, upgrade, then: {RETRY}",
+    ("door", INTERNAL): f"find the error in the process's log, upgrade, then: {RETRY}",
+    (INBOX, INTERNAL): f"find the error in the process's log, upgrade, then: {RETRY}",
     (INBOX, "invalid_write_key"): (
-        f"correct the producer's write key; say whose this message is: {RETRY} --source NAME"
+        f"fix the producer's write key, then say which source this message belongs to: {RETRY} --source NAME"
     ),
     (INBOX, "source_off"): f"switch the source on (touchfold source set NAME --enable), then: {RETRY}",
-    (IMPORT, INTERNAL): "read the error in the log of the command, upgrade, and import the file again",
+    (IMPORT, INTERNAL): "find the error in the command's log, upgrade, and import the file again",
     (IMPORT, REUSED): f"the first line with this id counts, {_NEVER}",
     (FOLD, REUSED): f"the event that came first under this message id counts, {_NEVER}",
     (FOLD, UNREADABLE): (
-        "if folding it failed, the worker's log has the error; if it is no event, somebody writes into the log past "
-        "the door: have that sent to the door. Its bytes stay in the log; a build that can read it applies it by: "
+        "if folding it failed, the worker's log has the error; if it is not an event, something is writing to the log "
+        "directly: make it send to the door instead. The bytes stay in the log; once a build can read them, apply them "
+        "with: "
         f"{RETRY}"
     ),
     (FOLD, SET_ASIDE): (
-        f"upgrade to the build that wrote it, or restore what the reason names; then it is applied by: {RETRY}"
+        f"upgrade to the build that wrote it, or restore what the reason names; then apply it with: {RETRY}"
     ),
 }
 
 
 def remedy(stage: str, rule: str) -> str:
-    """What to do about a letter. For people; true of every letter of this stage and rule."""
+    """What to do about a dead letter of this stage and rule, as a sentence for people."""
     if stage == IMPORT:
-        line = "correct the line in its file, or the mapping, and import the file again: what is in already counts once"
+        line = "fix the line in its file, or the mapping, and import the file again; lines already imported count once"
         return _REMEDIES.get((stage, rule), line)
     return _REMEDIES.get((stage, rule), _CORRECTED)
 
 
 def remedies(letters: Iterable[tuple[str, str]]) -> list[str]:
-    """`rule (stage): what to do`, once for each (stage, rule) of these letters, in their order."""
+    """`rule (stage): what to do`, once for each (stage, rule), in order of first appearance."""
     return [f"{rule} ({stage}): {remedy(stage, rule)}" for stage, rule in dict.fromkeys(letters)]

@@ -1,7 +1,7 @@
-"""What an erasure is about, and the ports it works through (design C12). Tokens and hashes, never values.
+"""The data of an erasure, and the ports it works through (design C12). Tokens and hashes, never values.
 
-No place holds both of one person: whoever has the folder and its key could guess an address, hash it, and read on
-from the hash to the token that the log still carries (decision 0027).
+No place holds both the token and the hash of a person: anyone with the folder and its key could guess an address, hash
+it, and get from the hash to the token that the log still carries (decision 0027).
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -15,14 +15,14 @@ import msgspec
 from schemas.figures import Counted, FigureTx
 
 STEPS: Final = ("fact", "tokens", "epoch", "letters", "vault", "projections", "ledger", "receipt")
-"""In this order; a job's `step` is the last one that is done. Each may be done twice."""
+"""In this order; a job's `step` is the last one completed. Each step may be repeated."""
 
 
 class Erasure(msgspec.Struct, frozen=True, kw_only=True):
     """One erasure, as its job, its fact and its ledger line hold it. Ids and tokens in hexadecimal.
 
-    The side of the tokens: no hash, and neither the time, the counts nor the id of the receipt, which somebody may
-    keep beside a name.
+    The token side only: no hash, and not the time, the counts or the id of the receipt, because somebody may keep the
+    receipt next to a name.
     """
 
     id: str
@@ -40,7 +40,7 @@ class Job(NamedTuple):
 
 
 class TokenOwner(NamedTuple):
-    """A token as it stands; `profile_id` is None until it was decided."""
+    """A token's current state; `profile_id` is None until it has been decided."""
 
     token: bytes
     kind: str
@@ -49,7 +49,7 @@ class TokenOwner(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """A signature's evidence: what was seen together, when first, and whose it is."""
+    """The evidence of an identifier set: what was seen together, when first, and its owner."""
 
     identifier_set: bytes
     tokens: tuple[tuple[str, bytes], ...]  # (kind, token)
@@ -67,7 +67,7 @@ class SealedDeadLetter(NamedTuple):
 
 
 class Receipt(NamedTuple):
-    """What a surviving token's row must say of its receipts."""
+    """The first and last receipt that a surviving token's row must have."""
 
     token: bytes
     first: tuple[int, bytes]
@@ -75,14 +75,14 @@ class Receipt(NamedTuple):
 
 
 class Remains(NamedTuple):
-    """Where the storage below us may still hold what was deleted, sealed under the master key, and until when."""
+    """Where the underlying storage may still hold deleted data, sealed under the master key, and until when."""
 
     where: str  # vault_table, wal, replicas, wal_archive, backups
     until: str
 
 
 class ErasureReads(Protocol):
-    """What an erasure looks at, in one transaction."""
+    """What an erasure reads, in one transaction."""
 
     def owners(self, tokens: Iterable[bytes]) -> list[TokenOwner]: ...
 
@@ -92,47 +92,48 @@ class ErasureReads(Protocol):
         """All evidence that holds one of the tokens."""
 
     def nobodys(self, routes: Iterable[bytes]) -> set[bytes]:
-        """The signatures that an erasure took from their owner and whose events are sealed under one of these."""
+        """The identifier sets that lost their owner to an erasure, with events sealed under one of these tokens."""
 
     def events_of(self, identifier_sets: Iterable[bytes]) -> dict[bytes, int]:
-        """How many applied events each has; one without any is left out."""
+        """How many applied events each has; those without any are left out."""
 
     def refused(self, tokens: Iterable[bytes], identifier_sets: Iterable[bytes]) -> list[tuple[bytes, bytes]]:
-        """(signature, token) of the refused links of these signatures, or to these tokens."""
+        """(identifier set, token) of the refused links of these identifier sets, or to these tokens."""
 
 
 class ErasureWrites(ErasureReads, FigureTx, Protocol):
-    """What it deletes, in one transaction that no FOLD, DECIDE or other erasure overlaps where it matters."""
+    """What an erasure deletes, in one transaction that excludes FOLD, DECIDE and other erasures where it matters."""
 
     def time_zone(self) -> str:
         """The deployment's."""
 
     def counted(self, profile_ids: Collection[bytes]) -> dict[int, list[Counted]]:
-        """By revision, those of the profiles that the overview's figures count."""
+        """By revision, the profiles among these that the overview's figures count."""
 
     def delete_states(self, identifier_sets: Collection[bytes]) -> None:
         """In every revision."""
 
     def delete_profiles(self, profile_ids: Collection[bytes]) -> list[tuple[bytes, int]]:
-        """With memberships, in every revision; returns (profile id, next version) of those ever published."""
+        """Delete profiles and memberships in every revision; returns (profile id, next version) of those published."""
 
     def empty_evidence(self, identifier_sets: Collection[bytes], routes: Mapping[bytes, bytes]) -> None:
-        """The row stays, so that its events stay joinable: no tokens, no owner. Their orders count as nobody's.
+        """Empty identifier sets: the rows stay, without tokens or owner, so that their events can still be joined.
 
-        `routes`: of those whose events can still be read, the token they are sealed under, for `nobodys`.
+        Their orders count as orders without a customer. `routes`: for those whose events can still be read, the token
+        they are sealed under, for `nobodys`.
         """
 
     def strip_evidence(self, rows: Sequence[Seen]) -> None:
-        """Store tokens and owner of these."""
+        """Store the tokens and owner of these rows."""
 
     def delete_tokens(self, tokens: Collection[bytes]) -> None:
-        """With what links them, and dead letters that name them."""
+        """Delete tokens, with what links them and the dead letters that name them."""
 
     def delete_token_rows(self, tokens: Collection[bytes]) -> None:
-        """Of tokens that no evidence holds any more."""
+        """Delete the rows of tokens that no evidence holds any more."""
 
     def clear_shared(self, tokens: Collection[bytes]) -> None:
-        """They are hubs no more; whose they are then is for DECIDE."""
+        """Stop treating these as shared identifiers; DECIDE then finds their owner."""
 
     def set_receipts(self, rows: Sequence[Receipt]) -> None: ...
 
@@ -141,29 +142,29 @@ class ErasureWrites(ErasureReads, FigureTx, Protocol):
     def add_erased_changes(self, profiles: Sequence[tuple[bytes, int]], at_us: int) -> None: ...
 
     def not_past(self, job_ids: Sequence[str], step: str) -> set[str]:
-        """Of these jobs those that have not done more than this step; nobody else advances them meanwhile."""
+        """Those of these jobs that are not past this step; locked, so that nobody else advances them."""
 
     def advance(self, job_ids: Sequence[str], step: str) -> None: ...
 
 
 class ErasureStore(Protocol):
-    """The main database's part. Every method commits what it did before it returns."""
+    """The main database's part. Every method commits before it returns."""
 
     def check_rights(self) -> None:
-        """Raises RightsMissing where the account may not do one of the steps."""
+        """Raise RightsMissing if the account may not do one of the steps."""
 
     def reading(self) -> AbstractContextManager[ErasureReads]: ...
 
     def begin(self, make: Callable[[ErasureReads], Sequence[Erasure]]) -> Sequence[Erasure]:
-        """Plan and record jobs and facts, while no FOLD and no identity decision is under way."""
+        """A transaction to plan and record jobs and facts, while no FOLD and no identity decision is running."""
 
     def add_jobs(self, erasures: Sequence[Erasure]) -> None:
-        """Jobs at their first step, where they are not there: erasures that a restore has undone."""
+        """Add jobs at their first step if they are missing: erasures that a restore has undone."""
 
     def open_jobs(self) -> list[Job]: ...
 
     def name_tokens(self, erasures: Sequence[Erasure]) -> None:
-        """Commit `erased_tokens`, alone with respect to FOLD, and the step."""
+        """Commit `erased_tokens` and the step while no FOLD is running."""
 
     def advance(self, job_ids: Sequence[str], step: str, finished_on: date | None = None) -> None: ...
 
@@ -176,10 +177,10 @@ class ErasureStore(Protocol):
     def number_feed(self) -> None: ...
 
     def clean(self) -> None:
-        """As the vault's: of the deleted rows of the search index."""
+        """As the vault's `clean`, for deleted rows of the search index."""
 
     def not_named(self, tokens: Collection[bytes]) -> AbstractSet[bytes]:
-        """Those that are not in `erased_tokens`."""
+        """The tokens that are not in `erased_tokens`."""
 
 
 class ErasureVault(Protocol):
@@ -197,39 +198,39 @@ class ErasureVault(Protocol):
     def present(self, tokens: Collection[bytes]) -> AbstractSet[bytes]: ...
 
     def suppress(self, people: Iterable[Collection[bytes]]) -> None:
-        """Add the hashes of each of these people to the list of the suppressed."""
+        """Add the hashes of each of these people to the suppression list."""
 
     def unsuppress(self, hashed: bytes) -> bool:
-        """Take whoever has this hash from the list, with all of theirs; False where it is not on it."""
+        """Take the person with this hash off the list, with all their hashes; False if it is not on the list."""
 
     def suppressed(self) -> dict[bytes, bytes]:
         """The whole list: hash -> a random mark that the hashes of one person share."""
 
     def add_suppressed(self, marks: Mapping[bytes, bytes]) -> None:
-        """Put back hashes, with their marks, that a restore has undone."""
+        """Put back hashes, with their marks, that a restore had removed."""
 
     def forget_everywhere(self, deadline_s: float) -> None:
-        """A new epoch; returns when every lease was renewed in it or has expired. Raises StoreUnavailable."""
+        """Start a new epoch; returns once every lease was renewed in it or has expired. Raises StoreUnavailable."""
 
     def destroy(self, tokens: Collection[bytes]) -> None:
-        """Delete the rows, so that nobody can read them; returns when no process remembers one."""
+        """Delete the rows so that nobody can read them; returns once no process remembers one."""
 
     def clean(self) -> None:
-        """Of what PostgreSQL keeps of deleted rows remove what can be; `remains` is the rest. Once for many."""
+        """Remove what can be removed of deleted rows in PostgreSQL; `remains` is the rest. Call once for many rows."""
 
     def remains(self) -> list[Remains]:
-        """Where deleted rows may still be after `clean`."""
+        """Where deleted rows may still exist after `clean`."""
 
 
 class Ledger(Protocol):
-    """Outside of every database, so that no restore overwrites it: what was erased, and who is suppressed."""
+    """What was erased and who is suppressed, outside every database so that no restore overwrites it."""
 
     def append(self, erasures: Sequence[Erasure]) -> None:
-        """Durable when it returns; a repeat is left out."""
+        """Append erasures, durable on return; repeats are left out."""
 
     def read(self) -> list[Erasure]: ...
 
     def keep_suppressed(self, marks: Mapping[bytes, bytes]) -> None:
-        """Replace the list; durable when it returns."""
+        """Replace the list, durable on return."""
 
     def suppressed(self) -> dict[bytes, bytes]: ...

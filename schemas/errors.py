@@ -1,6 +1,6 @@
-"""Every error we raise on purpose, with what the loop does about it. No other module defines one.
+"""Every error we raise on purpose, and what the processing loop does about it. No other module defines any.
 
-A message names the thing and its place and what to do next, never a person's data.
+A message says what is wrong, where, and what to do next. It never contains personal data.
 """
 
 from collections.abc import Sequence
@@ -14,19 +14,19 @@ class Disposition(Enum):
     REJECT = "reject"  # the sender's mistake: 4xx, store nothing
     DEAD_LETTER = "dead_letter"  # unreadable or unusable: set it aside whole, carry on
     RETRY = "retry"  # a backend is away: same batch again, after a wait
-    STOP = "stop"  # ours: commit nothing, exit loudly
-    WAIT = "wait"  # good, and not to be had now: its partition waits at it, all others go on
+    STOP = "stop"  # our fault: commit nothing, exit loudly
+    WAIT = "wait"  # a good record that cannot be read yet: its partition waits, the others go on
 
 
 class Problem(NamedTuple):
-    """One thing that is wrong: where (dotted path, "" for the whole) and why."""
+    """One problem: where (dotted path, "" for the whole) and why."""
 
     path: str
     reason: str
 
 
 class TouchfoldError(Exception):
-    """Base of every error raised on purpose. `code` is stable, for logs and APIs; `status` is its HTTP one."""
+    """Base of every error raised on purpose. `code` is stable, for logs and APIs; `status` is the HTTP status."""
 
     code: ClassVar[str] = "internal"
     disposition: ClassVar[Disposition] = Disposition.STOP
@@ -39,7 +39,7 @@ class TouchfoldError(Exception):
         self.retry_after_s = retry_after_s
 
     def body(self) -> dict[str, object]:
-        """The one error form of both HTTP edges."""
+        """The error body that the door and the API share."""
         return {
             "success": False,
             "code": self.code,
@@ -115,7 +115,7 @@ class TooLarge(TouchfoldError):
 
 
 class TooMany(TouchfoldError):
-    """More than the source, the caller or the address may send; `Retry-After` says when to try again."""
+    """More requests than the source, caller or address may send; `Retry-After` says when to try again."""
 
     code, disposition, status = "too_many_requests", Disposition.REJECT, 429
 
@@ -133,7 +133,7 @@ class DefinitionsInvalid(TouchfoldError):
 
 
 class DefinitionsMoved(TouchfoldError):
-    """Somebody else changed the definitions at the same time: merge again."""
+    """Somebody else changed the definitions in the meantime: merge again."""
 
     code, disposition, status = "definitions_moved", Disposition.RETRY, 409
 
@@ -223,7 +223,7 @@ class StoreUnavailable(TouchfoldError):
 
 
 class TooManyConnections(StoreUnavailable):
-    """The process has as many connections as it may, and none of them is idle."""
+    """The process has reached its connection limit, and no connection is idle."""
 
     code = "too_many_connections"
 
@@ -307,10 +307,10 @@ class ServiceFailed(TouchfoldError):
 
 
 class RevisionReplaced(StoreUnavailable):
-    """The tables of a revision are gone: another one is live. Ask which, and read again."""
+    """The tables of a revision are gone because another one is live. Ask which, and read again."""
 
 
 class FiguresPreparing(StoreUnavailable):
-    """The figures of a report are being counted for the first time; the message says how far that is."""
+    """The figures of a report are being counted for the first time; the message says how far along that is."""
 
     code = "figures_preparing"

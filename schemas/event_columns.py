@@ -151,7 +151,7 @@ def _currency(properties: Mapping[str, Any], revenue: int | None, default: str) 
 
 
 class _IdentifierSets(dict[tuple[str, ...], str]):
-    """Tokens in hex → signature, remembered inside one table."""
+    """Tokens in hex → identifier set, remembered inside one table."""
 
     def __missing__(self, tokens: tuple[str, ...]) -> str:
         found = self[tokens] = uuid_text(identifier_set_of([bytes.fromhex(token) for token in tokens]))

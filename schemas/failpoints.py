@@ -1,4 +1,4 @@
-"""Named points between durable steps, where a kill test ends the process. Unarmed they cost one dict look-up.
+"""Named points between durable steps where a kill test ends the process. Unarmed, each costs one dict look-up.
 
 `infra.app.bootstrap` arms them from TOUCHFOLD_FAILPOINT, only with TOUCHFOLD_TEST=1.
 """
@@ -61,7 +61,7 @@ _armed: dict[str, int] = {}
 def arm(name: str, hits: int = 1) -> None:
     """End this process with SIGKILL at the `hits`-th passage of a point. Raises ValueError for an unknown name."""
     if name not in NAMES:
-        raise ValueError(f"no failpoint {name!r}; there are {', '.join(sorted(NAMES))}")
+        raise ValueError(f"no failpoint {name!r}; the failpoints are {', '.join(sorted(NAMES))}")
     _armed[name] = hits
 
 

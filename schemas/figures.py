@@ -83,7 +83,7 @@ class KeeperTx(FigureTx, Protocol):
     """What keeping the figures up to date does beside those who write them."""
 
     def take_nobody(self, revision: int, limit: int) -> dict[bytes, bytes | None]:
-        """Signatures of nobody to count anew, with the orders counted of them before; they are due no more."""
+        """Identifier sets of nobody to count anew, with the orders counted of them before; they are due no more."""
 
     def save_nobody(self, revision: int, orders: Mapping[bytes, bytes]) -> None: ...
 

@@ -1,4 +1,4 @@
-"""Ranks, limits and hub limits of identifier kinds (contracts, "Kinds"). Data and checks; decides nothing."""
+"""Ranks, limits and sharing limits of identifier kinds (contracts, "Kinds"). Data and checks; decides nothing."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -27,7 +27,7 @@ class IdentityRules:
     `above`, `below`: kinds ranking over and under the external types, highest first; external types rank between
     them in alphabetical order. `limits`: most tokens of a kind one profile may hold, ever. `sharing_limits`: N(k), see
     `sharing_limit`. Raises DefinitionsInvalid naming the kind when a kind is ranked twice, a limit is below 1, or
-    N(k) < limit(k) (else a profile within its limits could be a hub to its own identifiers).
+    N(k) < limit(k) (else a profile within its limits could be a shared identifier to its own identifiers).
     """
 
     above: tuple[str, ...] = ("user_id", "loyalty_card", "email", "phone")
@@ -60,11 +60,11 @@ class IdentityRules:
         return self.limits.get(kind, self.default_limit)
 
     def sharing_limit(self, higher_kind: str) -> int:
-        """N(k): a token seen with more than this many distinct tokens of the higher-ranked kind k is a hub."""
+        """N(k): a token seen with more than this many distinct tokens of the higher-ranked kind k is shared."""
         return self.sharing_limits.get(higher_kind, self.default_sharing_limit)
 
     def smallest_sharing_limit(self) -> int:
-        """A token with at most this many partners of all kinds together is no hub."""
+        """A token with at most this many partners of all kinds together is not shared."""
         return min([*self.sharing_limits.values(), self.default_sharing_limit])
 
 
@@ -72,7 +72,7 @@ def _limit_problems(kind: str, limit: int, sharing_limit: int) -> list[Problem]:
     if limit < 1:
         return [Problem(kind, f"limit {limit} is below 1")]
     if sharing_limit < limit:
-        return [Problem(kind, f"hub limit {sharing_limit} is below limit {limit}")]
+        return [Problem(kind, f"sharing limit {sharing_limit} is below limit {limit}")]
     return []
 
 

@@ -1,6 +1,6 @@
 """The mapping of a file's columns to touchpoints: YAML in, a frozen model out, every problem with its path. Pure.
 
-What a row becomes is made in `ingest.files.mapped_rows`; files are read in `ingest.files.table_files`.
+`ingest.files.mapped_rows` turns rows into touchpoints; `ingest.files.table_files` reads the files.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -49,7 +49,7 @@ class Value(Model):
 
     @property
     def source(self) -> str:
-        """The column, whichever way it is read."""
+        """The column, whether read or summed."""
         return self.column or self.sum or ""
 
 
@@ -107,7 +107,7 @@ class FileMapping(Model):
         return named + [(f"traits.{name}", trait.column) for name, trait in self.traits.items()]
 
     def declared(self) -> dict[str, Any]:
-        """What it says of fields being personal or not, as definitions say it (a patch of theirs); {}: nothing."""
+        """What the mapping declares about personal fields, as a patch to the definitions; {} if nothing."""
         values = {**self.properties, **{f"products.{name}": value for name, value in self.products.items()}}
         properties = {
             name: {"personal": value.personal} for name, value in values.items() if value.personal is not None
@@ -126,9 +126,9 @@ class FileMapping(Model):
 
 
 def read_mapping(text: str, name: str = "mapping") -> FileMapping:
-    """A mapping from YAML text; `name` is told in the error. Raises DefinitionsInvalid with every problem."""
+    """A mapping from YAML text; `name` appears in error messages. Raises DefinitionsInvalid with every problem."""
     if len(text) > MAX_BYTES:
-        raise DefinitionsInvalid(f"{name}: larger than {MAX_BYTES} bytes: this is no mapping")
+        raise DefinitionsInvalid(f"{name}: larger than {MAX_BYTES} bytes, so it is not a mapping")
     try:
         raw = yaml.safe_load(text)
     except (yaml.YAMLError, RecursionError) as err:
@@ -152,7 +152,7 @@ def read_mapping(text: str, name: str = "mapping") -> FileMapping:
 
 
 def check_columns(mapping: FileMapping, columns: Sequence[str], file: str) -> None:
-    """Raises DefinitionsInvalid unless the file has every column the mapping names."""
+    """Raise DefinitionsInvalid unless the file has every column the mapping names."""
     problems = [
         Problem(path, f"{file} has no column {column!r}{_did_you_mean(column, columns)}; {_columns_text(columns)}")
         for path, column in mapping.columns()
@@ -174,7 +174,7 @@ def _did_you_mean(word: str, known: Sequence[str]) -> str:
 
 
 def _check(mapping: FileMapping) -> Iterator[Problem]:
-    """What single fields cannot tell."""
+    """Problems that no single field shows by itself."""
     yield from _check_type(mapping)
     yield from _check_zone_and_time(mapping)
     for kind in mapping.identifiers:
@@ -191,18 +191,18 @@ def _check_type(mapping: FileMapping) -> Iterator[Problem]:
             "type", f"{mapping.type} cannot come from a file: a touchpoint such as purchase.completed, or {IDENTIFY}"
         )
     if mapping.traits and mapping.type != IDENTIFY:
-        yield Problem("traits", f"only events of type {IDENTIFY} set traits: import them by a mapping of their own")
+        yield Problem("traits", f"only events of type {IDENTIFY} set traits: import them with a separate mapping")
     if mapping.products and mapping.type == IDENTIFY:
         yield Problem("products", f"{IDENTIFY} has no order lines: remove it")
     if not mapping.source.isprintable() or mapping.source != mapping.source.strip():
-        yield Problem("source", "must have 1 to 64 printable characters, without spaces around")
+        yield Problem("source", "must have 1 to 64 printable characters, with no spaces at either end")
 
 
 def _check_zone_and_time(mapping: FileMapping) -> Iterator[Problem]:
     try:
         ZoneInfo(mapping.time_zone)
     except (KeyError, ValueError, OSError):
-        yield Problem("time_zone", f"no time zone {mapping.time_zone!r}: write one such as UTC or Europe/Berlin")
+        yield Problem("time_zone", f"{mapping.time_zone!r} is not a time zone: write one such as UTC or Europe/Berlin")
     pattern = mapping.occurred_at.format
     if "%" not in pattern and pattern not in TIME_WORDS:
         yield Problem("occurred_at.format", f"must be {', '.join(TIME_WORDS)}, or a pattern such as %Y-%m-%d %H:%M:%S")
@@ -218,13 +218,13 @@ def _check_values(mapping: FileMapping) -> Iterator[Problem]:
             if value.sum is not None and section == "products":
                 yield Problem(f"{path}.sum", "a line has nothing to sum: write column")
             elif value.sum is not None and not mapping.group_by:
-                yield Problem(f"{path}.sum", "sums the lines of an order: say by group_by which lines are one")
+                yield Problem(f"{path}.sum", "sums the lines of an order: group_by must say which belong together")
             if value.money is not None and value.money != currency:
-                yield Problem(f"{path}.money", f"an event has one currency; others here are in {currency}")
+                yield Problem(f"{path}.money", f"an event has one currency, and the other amounts are in {currency}")
     if mapping.products and "products" in mapping.properties:
-        yield Problem("properties.products", "stands beside products: leave one out")
+        yield Problem("properties.products", "is given as well as products: leave one out")
     if currency and "currency" in mapping.properties:
-        yield Problem("properties.currency", f"the amounts are said to be {currency}: leave out money, or this column")
+        yield Problem("properties.currency", f"the amounts are already in {currency}: leave out money, or this column")
 
 
 def _check_constants(mapping: FileMapping) -> Iterator[Problem]:
@@ -233,15 +233,15 @@ def _check_constants(mapping: FileMapping) -> Iterator[Problem]:
     for path, value in mapping.constant.items():
         root, _, rest = path.partition(".")
         if root not in ROOTS or not all(rest.split(".")):
-            yield Problem(f"constant.{path}", f"must be a dotted path below {', '.join(ROOTS)}: context.channel")
+            yield Problem(f"constant.{path}", f"must be a dotted path in {', '.join(ROOTS)}, such as context.channel")
         elif root == "traits" and mapping.type != IDENTIFY:
             yield Problem(f"constant.{path}", f"only events of type {IDENTIFY} set traits")
         elif path in taken:
             yield Problem(f"constant.{path}", "is also read from a column: leave one out")
         elif path == "properties.currency" and mapping.currency() not in (None, value):
-            yield Problem(f"constant.{path}", f"the amounts are said to be {mapping.currency()}")
+            yield Problem(f"constant.{path}", f"the amounts are already in {mapping.currency()}")
         elif any(other != path and other.startswith(path + ".") for other in mapping.constant):
-            yield Problem(f"constant.{path}", "is a value and has parts: leave one out")
+            yield Problem(f"constant.{path}", "is both a value and an object: leave one out")
 
 
 # ---------------------------------------------------------------- messages
@@ -260,7 +260,7 @@ _FRIENDLY: Final[Mapping[str, str]] = {
 
 
 def _problems_of(err: ValidationError) -> list[Problem]:
-    """One problem a path; the members of a union count as one."""
+    """One problem per path; the members of a union count as one."""
     found: dict[str, Problem] = {}
     for detail in err.errors(include_url=False):
         loc = detail["loc"]
@@ -273,7 +273,7 @@ def _problems_of(err: ValidationError) -> list[Problem]:
             reason = "YAML reads no, yes, on and off as false and true: put the column's name in quotes"
         if detail["type"] == "extra_forbidden":
             known = _fields_at(loc)
-            reason = f"is not a key of a mapping{_did_you_mean(str(loc[-1]), known)}; there are {', '.join(known)}"
+            reason = f"is not a key of a mapping{_did_you_mean(str(loc[-1]), known)}; the keys are {', '.join(known)}"
         found.setdefault(path, Problem(path, reason))
     return list(found.values())
 

@@ -1,6 +1,6 @@
-"""The ports: what the rooms ask of stores, keys and clocks. Adapters in `infra/adapters` keep these promises.
+"""The ports: what the rooms need from stores, keys and clocks. Adapters in `infra/adapters` implement them.
 
-Nouns are records, offsets, tokens and bytes; no port knows a projection by name.
+They deal in records, offsets, tokens and bytes; no port knows a projection by name.
 """
 
 from collections.abc import Iterable, Sequence
@@ -11,7 +11,7 @@ from schemas.record import Pending, Stored
 
 
 class Clock(Protocol):
-    """Where time comes from; the only way anything but an adapter learns it."""
+    """The source of time; the only one outside the adapters."""
 
     def now(self) -> datetime:
         """Aware UTC, never going backwards inside a process."""
@@ -29,13 +29,13 @@ class EventLog(Protocol):
 
     @property
     def generation(self) -> int:
-        """Rises when the log was restored or replaced: positions of two generations do not compare."""
+        """Rises when the log was restored or replaced; positions of different generations are not comparable."""
 
     def append(self, batch: Sequence[Pending]) -> list[tuple[int, int]]:
-        """Place and store; durable when it returns the (partition, offset) of each, in order.
+        """Append records; durable on return. Returns the (partition, offset) of each, in order.
 
-        A repeat is a second record. Raises StoreUnavailable: none, some or all of the batch is in the log, now or
-        (Kafka) within the acknowledgement's deadline. Callers repeat; the dedup index drops the second copy.
+        A repeat is a second record. After StoreUnavailable none, some or all of the batch is in the log, now or (Kafka)
+        by the acknowledgement's deadline. Callers repeat, and the dedup index drops the second copy.
         """
 
     def read(self, partition: int, start: int, limit: int) -> list[Stored]:
@@ -64,19 +64,19 @@ class Vault(Protocol):
         """32 bytes, the key of event keys, digests and identifier hashes; the same for every door."""
 
     def tokens(self, identifiers: Sequence[tuple[str, str]]) -> list[bytes]:
-        """The token of each (kind, normalised value), new ones made. Committed and durable when it returns.
+        """The token of each (kind, normalised value), creating new ones. Committed and durable on return.
 
-        Cached after commit. Raises StoreUnavailable when the vault is away or its lease has run out.
+        Cached after commit. Raises StoreUnavailable if the vault is unreachable or its lease has run out.
         """
 
     def find(self, kind: str, value: str) -> bytes | None:
-        """The token of an identifier, or None. Makes nothing."""
+        """The token of an identifier, or None. Creates nothing."""
 
     def open(self, tokens: Iterable[bytes]) -> dict[bytes, OpenIdentifier]:
-        """Kind and clear value of each token; erased or unknown ones are left out."""
+        """Kind and clear value of each token; erased and unknown tokens are left out."""
 
     def suppressed(self, tokens: Iterable[bytes]) -> set[bytes]:
-        """Which of these are refused at the door."""
+        """The identifiers among these that the door refuses."""
 
 
 class Sealer(Protocol):
@@ -88,5 +88,5 @@ class Sealer(Protocol):
     def open_many(self, sealed: Sequence[tuple[bytes, bytes, bytes]]) -> list[bytes | None]:
         """Open (token, data, aad) triples; None where the key was erased.
 
-        Raises KeyMissing when a key is gone that no erasure explains, SealBroken when bytes do not open.
+        Raises KeyMissing if a key is gone without an erasure, SealBroken if bytes do not open.
         """

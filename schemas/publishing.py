@@ -14,7 +14,7 @@ class Place(NamedTuple):
 
 
 class Message(NamedTuple):
-    """`topic` is its short name. Messages of one key stay in order. No value: a tombstone."""
+    """`topic` is the short name. Messages with the same key stay in order. No value: a tombstone."""
 
     topic: str
     key: bytes
@@ -23,16 +23,16 @@ class Message(NamedTuple):
 
 
 class FeedToPublish(Protocol):
-    """The change feed for the one who publishes it. All raise StoreUnavailable, which ends the claim."""
+    """The change feed as its publisher uses it. All methods raise StoreUnavailable, which ends the claim."""
 
     @property
     def claimed(self) -> bool: ...
 
     def claim(self) -> bool:
-        """Become the one publisher; False while another one is. A claim ends with its connection."""
+        """Become the only publisher; False while there is another. A claim ends with its connection."""
 
     def place(self) -> Place:
-        """How far the feed was published. Raises ProgressConflict when another publisher has claimed it since."""
+        """How far the feed has been published. Raises ProgressConflict if another publisher has claimed it since."""
 
     def changes(self, after: Place, limit: int) -> list[ChangeRow]:
         """Numbered changes after a place, in order."""
@@ -41,17 +41,17 @@ class FeedToPublish(Protocol):
         """The number of the live revision."""
 
     def profiles(self, revision: int, profile_ids: Sequence[bytes]) -> list[ProfileRead]:
-        """Those of the ids that live. Raises RevisionReplaced when the revision is not the live one (any more)."""
+        """The profiles among these ids that still exist. Raises RevisionReplaced if the revision is not live."""
 
     def settle(self) -> None:
-        """What was read survives a crash of the database. Raises ProgressConflict as `place` does."""
+        """Make sure that what was read survives a database crash. Raises ProgressConflict as `place` does."""
 
     def advance(self, place: Place) -> None:
-        """What lies up to a place is acknowledged. Raises ProgressConflict as `place` does."""
+        """Record that everything up to a place is acknowledged. Raises ProgressConflict as `place` does."""
 
 
 class TopicWriter(Protocol):
-    """Writes topics; one thread. Opening fences whoever wrote before: nothing of theirs is taken any more."""
+    """Writes topics; one thread. Opening fences the previous writer: the brokers refuse anything it still sends."""
 
     @property
     def is_open(self) -> bool: ...
@@ -60,9 +60,9 @@ class TopicWriter(Protocol):
         """Raises StoreUnavailable."""
 
     def publish(self, messages: Sequence[Message]) -> None:
-        """Write all in order; every one is acknowledged by the brokers when it returns.
+        """Write all messages in order; on return the brokers have acknowledged every one.
 
-        Raises StoreUnavailable (none, some or all may be there) or ProgressConflict (another one has opened since).
+        Raises StoreUnavailable (none, some or all may be there) or ProgressConflict (another writer has opened since).
         Either closes the writer.
         """
 

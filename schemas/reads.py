@@ -1,4 +1,4 @@
-"""What the reading side asks of the live tables: rows, and the port. Instants are microseconds, keys 16 raw bytes."""
+"""What queries read from the live tables: rows, and the port. Instants are microseconds, keys 16 raw bytes."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
@@ -8,7 +8,7 @@ from schemas.figures import Figures, Window
 
 
 class Deployment(NamedTuple):
-    """What is fixed at the first start, because stored answers depend on it."""
+    """Settings fixed at the first start, because stored results depend on them."""
 
     time_zone: str
     region: str
@@ -25,7 +25,7 @@ class RevisionRow(NamedTuple):
 
 
 class ProfileRead(NamedTuple):
-    """A profile as last decided, with the tokens it owns as (token, kind)."""
+    """A profile as last decided, with its tokens as (token, kind)."""
 
     profile_id: bytes
     version: int
@@ -41,7 +41,7 @@ class ProfileRead(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What a token leads to. `live`: the live revision at that moment; read again when it is not the one asked."""
+    """What a token leads to. `live`: the live revision at that moment; if it is not the one requested, read again."""
 
     live: int
     erased: bool
@@ -55,7 +55,7 @@ class MemberRow(NamedTuple):
 
 
 class ChangeRow(NamedTuple):
-    """A numbered row of the feed: (seq, idx) is its place."""
+    """A numbered row of the feed; (seq, idx) is its position."""
 
     seq: int
     idx: int
@@ -73,7 +73,7 @@ class ChangeRow(NamedTuple):
 
 
 class PartOf(NamedTuple):
-    """A joined profile, and between which instants a person was a part of it."""
+    """A merged profile, and the period in which a person was part of it."""
 
     profile_id: bytes
     since_us: int
@@ -81,16 +81,16 @@ class PartOf(NamedTuple):
 
 
 class RegisteredEvent(NamedTuple):
-    """The dedup index's row of an event, with the owner of its signature."""
+    """An event's row in the dedup index, with the owner of its identifier set."""
 
     event_key: bytes
     verdict: int
     profile_id: bytes | None
-    copies: int  # further copies in the log that are not applied
+    copies: int  # further copies in the log, not applied
 
 
 class FoundDeadLetter(NamedTuple):
-    """A dead letter, without what it seals."""
+    """A dead letter without its sealed content."""
 
     id: bytes
     stage: str
@@ -103,9 +103,9 @@ class FoundDeadLetter(NamedTuple):
 
 
 class Reads(Protocol):
-    """Reads of committed rows; any thread may call. Raises StoreUnavailable.
+    """Reads committed rows; callable from any thread. Raises StoreUnavailable.
 
-    A method that names a revision raises RevisionReplaced when its tables are gone: ask `live` again.
+    A method that takes a revision raises RevisionReplaced when its tables are gone: call `live` again.
     """
 
     def deployment(self) -> Deployment: ...
@@ -120,13 +120,13 @@ class Reads(Protocol):
     def profile(self, revision: int, token: bytes) -> Found: ...
 
     def profiles(self, revision: int, profile_ids: Sequence[bytes]) -> list[ProfileRead]:
-        """Those of the ids that live, in the order given."""
+        """The profiles among these ids that still exist, in the order given."""
 
     def owners(self, tokens: Sequence[bytes]) -> list[bytes]:
         """The profiles that own these tokens, each once, in the order of the tokens."""
 
     def search(self, revision: int, terms: Sequence[Sequence[int]], limit: int) -> list[bytes]:
-        """Profiles with one of the keyed terms of every part, seen last first; of more, the `limit` seen last."""
+        """At most `limit` profiles that match one of the keyed terms of every part, most recently seen first."""
 
     def segment_sizes(self, revision: int) -> dict[int, int]:
         """Members by segment index; empty segments are left out."""
@@ -134,16 +134,16 @@ class Reads(Protocol):
     def segment_versions(self) -> dict[str, int]: ...
 
     def segment_moves(self, day: date, segments: Sequence[str]) -> dict[str, tuple[int, int]]:
-        """(entered, left) of these segments on a local day; those nobody entered or left are left out."""
+        """(entered, left) of these segments on a local day; segments without either are left out."""
 
     def segment_days(self, since: date, segments: Sequence[str]) -> list[tuple[str, date, int, int]]:
-        """(segment, local day, entered, left) of these segments, of the days from `since` on."""
+        """(segment, local day, entered, left) of these segments, from the day `since` on."""
 
     def segments_before(self, day: date, segments: Sequence[str]) -> set[str]:
-        """Those of these segments that anybody entered or left on an earlier local day."""
+        """The segments among these that anybody entered or left on an earlier local day."""
 
     def figures(self, revision: int, now: Window, before: Window, days: Sequence[int]) -> Figures:
-        """What was counted in two windows. `days`: buckets where the days of `now` begin, and the end of the last."""
+        """The counts of two windows. `days`: the buckets where the days of `now` begin, and the end of the last day."""
 
     def watermark_us(self, revision: int) -> int:
         """The lowest watermark of all partitions; 0 before anything was folded."""
@@ -154,15 +154,15 @@ class Reads(Protocol):
     def listed(
         self, revision: int, after: bytes, stage: str | None, risk: str | None, limit: int
     ) -> tuple[list[bytes], bytes, bool]:
-        """At most `limit` profiles with an id greater than `after`, ascending, of a stage and a level of risk if given;
-        the last id looked at; and whether there may be more. Looks at a bounded number of profiles.
+        """At most `limit` profiles with an id greater than `after`, ascending, in a stage and at a risk level if given;
+        the last id examined; and whether there may be more. Examines a bounded number of profiles.
         """
 
     def memberships(self, revision: int, segment: int, profile_ids: Sequence[bytes]) -> list[MemberRow]:
-        """Those of the profiles that are members."""
+        """The memberships of those profiles that are members."""
 
     def changes(self, seq: int, idx: int, limit: int, types: Sequence[str]) -> tuple[list[ChangeRow], int]:
-        """At most `limit` numbered rows after (seq, idx), in order, and the highest seq of the same instant.
+        """At most `limit` numbered rows after (seq, idx), in order, and the highest seq at that instant.
 
         `types`: only these; empty for all.
         """
@@ -175,7 +175,7 @@ class Reads(Protocol):
     ) -> list[tuple[int, int]]:
         """(partition, offset) of the newest applied events of a profile by (occurred_us, event key), descending.
 
-        `before`: only older ones than this; `types`: only these.
+        `before`: only events older than this; `types`: only these types.
         """
 
     def next_offsets(self, revision: int) -> list[int]: ...
@@ -191,10 +191,10 @@ class Reads(Protocol):
 
 
 class FeedGrowth(Protocol):
-    """Tells that the change feed grew. `count` rises with every growth seen."""
+    """Notices when the change feed grows. `count` rises each time it does."""
 
     @property
     def count(self) -> int: ...
 
     def wait(self, seen: int, timeout_s: float) -> bool:
-        """Wait until `count` differs from `seen`; False when the time ran out first."""
+        """Wait until `count` differs from `seen`; False if the timeout came first."""

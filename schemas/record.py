@@ -1,6 +1,6 @@
 """The touchpoint record: one JSON object per log record (design C1). Encoding, decoding, hashes; no I/O.
 
-Times are aware UTC with microseconds. Tokens, keys and signatures are 128 bits: lower-case hex in JSON
+Times are aware UTC with microseconds. Tokens, keys and identifier sets are 128 bits: lower-case hex in JSON
 (`id` in UUID form), 16 raw bytes in code and PostgreSQL's uuid.
 """
 
@@ -19,11 +19,11 @@ VERSION: Final = 1
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND: Final = timedelta(microseconds=1)
 Instant = Annotated[datetime, msgspec.Meta(tz=True)]
-"""A time without a zone is none: what it means would depend on who reads it."""
+"""Refuse a time without a zone, because its meaning would depend on the reader."""
 
 
 class Reader(NamedTuple):
-    """Which records a build reads: those of `version` as they are, older ones through `steps`, newer ones not."""
+    """Which records a build reads: those of `version` as they are, older ones through `steps`, newer ones never."""
 
     version: int = VERSION
     steps: Mapping[tuple[str, int], Callable[[Payload], Payload]] = UPCASTERS
@@ -34,17 +34,17 @@ CURRENT: Final = Reader()
 
 
 class Identifier(msgspec.Struct, frozen=True):
-    """A token with its kind; the value it stands for is in the vault alone."""
+    """A token with its kind; only the vault holds the value it stands for."""
 
     kind: str
     token: str  # 32 hex digits
 
 
 class Sealed(msgspec.Struct, frozen=True):
-    """What only a holder of the key reads. `data`: base64 of nonce (12) + AES-256-GCM of a JSON object."""
+    """The part that only a key holder can read. `data`: base64 of nonce (12) + AES-256-GCM of a JSON object."""
 
     key: str  # the token (32 hex digits) whose key sealed it: the record's route_key
-    names: list[str]  # dotted names of what is inside, in clear: "traits.name", "context.ip"
+    names: list[str]  # dotted names of the contents, in clear: "traits.name", "context.ip"
     data: str
 
 
@@ -52,7 +52,7 @@ class Record(msgspec.Struct, kw_only=True, omit_defaults=True):
     """A touchpoint as the log keeps it. Unknown fields of newer minor writers are ignored when read.
 
     `sealed.data` opens to {"properties": {…}, "context": {…}, "traits": {…}} with only the sealed leaves;
-    where an identifier's value stood there is {"$token": "<hex>", "$kind": "<kind>"}.
+    an identifier's value is replaced by {"$token": "<hex>", "$kind": "<kind>"}.
     """
 
     v: int
@@ -84,7 +84,7 @@ class Pending(NamedTuple):
 
 
 class Stored(NamedTuple):
-    """A record where the log put it. Offsets rise inside a partition; gaps are allowed."""
+    """A record at its place in the log. Offsets rise inside a partition; gaps are allowed."""
 
     partition: int
     offset: int
@@ -97,7 +97,7 @@ _RAW_DECODER: Final = msgspec.json.Decoder(dict[str, Any])
 
 
 class _Version(msgspec.Struct):
-    """The version alone: a newer record may be of another shape."""
+    """Only the version: a newer record may have a different shape."""
 
     v: int = 0
 
@@ -117,7 +117,7 @@ def encode(record: Record) -> bytes:
 
 
 def decode(value: bytes, reader: Reader = CURRENT) -> Record:
-    """Read stored bytes, whoever wrote them: the one judgement of what is a record.
+    """Read stored bytes from any writer; the only place that decides what is a record.
 
     Raises RecordUnreadable, or ReaderTooOld for a record of a newer version; nothing else.
     """
@@ -134,14 +134,14 @@ def decode(value: bytes, reader: Reader = CURRENT) -> Record:
 
 
 def _other_version(value: bytes, reader: Reader) -> Record:
-    """A record of an older version lifted."""
+    """A record of an older version, lifted to the current one."""
     version = version_of(value)
     if version > reader.version:
         raise _too_old(value, reader)
     payload = _RAW_DECODER.decode(value)
     try:
         lifted = lift("touchpoint", version, reader.version, payload, reader.steps)
-    except (LookupError, TypeError, AttributeError, ArithmeticError) as err:  # of a payload that is none
+    except (LookupError, TypeError, AttributeError, ArithmeticError) as err:  # the payload is malformed
         raise RecordUnreadable(f"not a touchpoint record of version {version}: {type(err).__name__}") from err
     return msgspec.convert(lifted | {"v": reader.version}, Record)
 
@@ -151,7 +151,7 @@ def _too_old(value: bytes, reader: Reader) -> ReaderTooOld:
 
 
 def _check(record: Record) -> None:
-    """What JSON types do not say. Raises ValueError."""
+    """Check what the JSON types cannot express. Raises ValueError."""
     if not record.ids:
         raise ValueError("no identifier")
     names = [record.id.replace("-", ""), record.route_key, record.digest]
@@ -172,7 +172,7 @@ def sixteen(text: str) -> bytes:
 
 
 def version_of(value: bytes) -> int:
-    """The version a record says it has; 0 of what has none."""
+    """The version a record says it has; 0 if it has none."""
     try:
         return _VERSION_DECODER.decode(value).v
     except _NOT_JSON:
@@ -180,7 +180,7 @@ def version_of(value: bytes) -> int:
 
 
 def received_us(value: bytes) -> int | None:
-    """When a record was received, in microseconds, even where the rest cannot be read; None where it does not say."""
+    """When a record was received, in microseconds, even if the rest cannot be read; None if it does not say."""
     try:
         return to_us(_RECEIVED_DECODER.decode(value).received_at)
     except _NOT_JSON:
@@ -203,12 +203,12 @@ def event_key(secret: bytes, source: str, message_id: str) -> bytes:
 
 
 def identifier_set_of(tokens: Iterable[bytes]) -> bytes:
-    """The 128-bit name of a set of tokens, whatever their order."""
+    """The 128-bit name of a set of tokens, independent of their order."""
     return blake2b(b"".join(sorted(tokens)), digest_size=16, person=b"tf-signature").digest()
 
 
 def partition_of(key: bytes, partitions: int) -> int:
-    """Where a route key goes. Tokens are random, so four of their bytes spread evenly."""
+    """The partition of a route key. Tokens are random, so four of their bytes spread evenly."""
     return int.from_bytes(key[:4], "big") % partitions
 
 

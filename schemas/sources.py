@@ -1,4 +1,4 @@
-"""A source of touchpoints as the door sees it. Its write key is kept as a hash, and shown once."""
+"""A source of touchpoints as the door sees it. Its write key is shown once and stored only as a hash."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -16,10 +16,10 @@ _ORIGIN: Final = re.compile(r"https?://(?:[a-z0-9_-]+(?:\.[a-z0-9_-]+)*|\[[0-9a-
 
 
 class Source(NamedTuple):
-    """`trusted_clock`: a server whose times are not corrected. `events_per_s`: above it 429; None: no limit.
+    """`trusted_clock`: a server; its times are not corrected. `events_per_s`: beyond it, 429; None: no limit.
 
-    `burst`: events that may come at once; None: two seconds' worth. `origins`: browsers of other origins are refused;
-    empty: all may send.
+    `burst`: how many events may arrive together; None: two seconds' worth. `origins`: browsers from other origins are
+    refused; empty: all origins may send.
     """
 
     name: str
@@ -31,12 +31,12 @@ class Source(NamedTuple):
 
     @property
     def bucket(self) -> float:
-        """Events that may come at once where there is a rate."""
+        """How many events may arrive together if there is a rate."""
         return self.burst or 2 * (self.events_per_s or 0.0)
 
 
 def source_of(name: str, settings: Mapping[str, Any]) -> Source:
-    """A source from its stored settings; unknown keys are another version's."""
+    """A source from its stored settings; unknown keys belong to another version and are ignored."""
     limit, burst = settings.get("events_per_s"), settings.get("burst")
     return Source(
         name,
@@ -49,52 +49,52 @@ def source_of(name: str, settings: Mapping[str, Any]) -> Source:
 
 
 def changed_settings(stored: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Stored settings with some of them changed; None takes one back to its default.
+    """Stored settings with some of them changed; None resets a setting to its default.
 
-    Raises BadRequest with a problem for each setting that is none or has a value it cannot have.
+    Raises BadRequest with a problem for each unknown setting and each invalid value.
     """
     problems: list[Problem] = []
     settings = dict(stored)
     for name, value in changes.items():
         try:
             if name not in _READ:
-                raise ValueError(f"is no setting of a source: there are {', '.join(_READ)}")
+                raise ValueError(f"is not a setting of a source; the settings are {', '.join(_READ)}")
             settings[name] = None if value is None else _READ[name](value)
         except ValueError as err:
             problems.append(Problem(name, str(err)))
     settings = {name: value for name, value in settings.items() if value is not None}
     if not problems and "burst" in settings and "events_per_s" not in settings:
-        problems.append(Problem("burst", "needs a rate: give events_per_s too, or take burst back"))
+        problems.append(Problem("burst", "needs a rate: set events_per_s too, or unset burst"))
     if problems:
         told = "; ".join(f"{problem.path} {problem.reason}" for problem in problems)
-        raise BadRequest(f"not settings of a source: {told}", problems)
+        raise BadRequest(f"invalid source settings: {told}", problems)
     return settings
 
 
 def _number(value: Any, least: float, most: float) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
-        raise ValueError("is a number")
+        raise ValueError("must be a number")
     if not least <= value <= most:
-        raise ValueError(f"is from {least:g} to {most:,}")
+        raise ValueError(f"must be from {least:g} to {most:,}")
     return float(value)
 
 
 def _truth(value: Any) -> bool:
     if not isinstance(value, bool):
-        raise ValueError("is true or false")
+        raise ValueError("must be true or false")
     return value
 
 
 def _origins(value: Any) -> list[str]:
     if not isinstance(value, list | tuple) or not all(isinstance(each, str) for each in value):
-        raise ValueError("is a list of origins such as https://shop.example")
+        raise ValueError("must be a list of origins such as https://shop.example")
     if len(value) > MOST_ORIGINS:
         raise ValueError(f"has more than {MOST_ORIGINS} origins")
     found: dict[str, None] = {}
     for each in value:
         origin = each.strip().lower().removesuffix("/")
         if not _ORIGIN.fullmatch(origin):
-            raise ValueError(f"has {each[:100]!r}, which is no origin: scheme and host as in https://shop.example")
+            raise ValueError(f"has {each[:100]!r}, not an origin: write scheme and host, as in https://shop.example")
         found[_without_usual_port(origin)] = None
     return list(found)
 
@@ -121,10 +121,10 @@ def key_hash(write_key: str) -> bytes:
 
 
 class Sources(Protocol):
-    """Who may send, and what the definitions in force declare. Answers are less than a second old."""
+    """Which sources may send, and what the current definitions declare. Answers are less than a second old."""
 
     def find(self, write_key: str) -> Source | None:
-        """The source of a write key that is not revoked. Raises StoreUnavailable."""
+        """The source of a write key, unless it is revoked. Raises StoreUnavailable."""
 
     def declared(self) -> Declared:
         """Properties and traits declared by the newest definitions. Raises StoreUnavailable."""

@@ -1,6 +1,6 @@
-"""What FOLD and DECIDE keep: rows and the port of the projection store (design C7). Nouns are bytes and offsets.
+"""What FOLD and DECIDE store: rows and the port of the projection store (design C7).
 
-Keys, digests, tokens, signatures and profile ids are 16 raw bytes; instants are microseconds since 1970.
+Keys, digests, tokens, identifier sets and profile ids are 16 raw bytes; instants are microseconds since 1970.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -13,17 +13,17 @@ from schemas.dead_letters import DeadLetter
 from schemas.figures import Cells, FigureTx, KeeperTx
 
 NO_EVENT: Final = bytes(16)
-"""Stands where a work item has no event that caused it."""
+"""The event of a work item that no event caused."""
 
 NO_RECEIPT: Final = (2**63 - 1, b"\xff" * 16, -(2**63), bytes(16))
 """First and last receipt (instant, event) of a token that no resolved evidence holds yet."""
 
 SHARDS: Final = 8
-"""Shards of DECIDE; a work item goes to one by its route token. Where several workers fold, a partition is a shard."""
+"""Shards of DECIDE; a work item's route token picks its shard. When several workers fold, a partition is a shard."""
 
 
 class Verdict(IntEnum):
-    """What became of a copy of an event."""
+    """The outcome of a copy of an event."""
 
     APPLIED = 0
     DUPLICATE = 1
@@ -33,7 +33,7 @@ class Verdict(IntEnum):
 
 
 class DedupRow(NamedTuple):
-    """The copy of an event that counts, or none (verdict quarantined, erased)."""
+    """The copy of an event that counts, or none (verdicts quarantined and erased)."""
 
     event_key: bytes
     digest: bytes
@@ -44,7 +44,7 @@ class DedupRow(NamedTuple):
 
 
 class NotApplied(NamedTuple):
-    """A position of the log that does not count."""
+    """A position in the log that does not count."""
 
     partition: int
     offset: int
@@ -63,7 +63,7 @@ class Advance(NamedTuple):
 
 
 class EvidenceRow(NamedTuple):
-    """A signature with its first receipt and its owner, if decided. Erased tokens are left out of `tokens`."""
+    """An identifier set with its first receipt and its owner, if decided. `tokens` leaves out erased tokens."""
 
     identifier_set: bytes
     tokens: tuple[tuple[str, bytes], ...]  # (kind, token)
@@ -73,7 +73,7 @@ class EvidenceRow(NamedTuple):
 
 
 class TokenRow(NamedTuple):
-    """A token as it stands; (last_us, last_event): newest first receipt of the signatures that hold it."""
+    """A token's current row. (last_us, last_event): the newest first receipt among the identifier sets that hold it."""
 
     token: bytes
     kind: str
@@ -86,7 +86,7 @@ class TokenRow(NamedTuple):
 
 
 class WorkItem(NamedTuple):
-    """Signatures to decide again, with the newest event of each by stamp (NO_EVENT where none caused it)."""
+    """Identifier sets to decide again, with the newest event of each by stamp (NO_EVENT if no event caused it)."""
 
     id: int
     kind: str  # fold | refold | identity | decide
@@ -99,7 +99,7 @@ class NewWorkItem(NamedTuple):
     revision: int
     shard: int
     kind: str
-    newest: Mapping[bytes, tuple[int, bytes]]  # signature -> (occurred_us, event key)
+    newest: Mapping[bytes, tuple[int, bytes]]  # identifier set -> (occurred_us, event key)
 
 
 class ProfileRow(NamedTuple):
@@ -119,11 +119,11 @@ class ProfileRow(NamedTuple):
     risk: str
     points: int
     reasons: tuple[tuple[str, int], ...]
-    summed: int = 0  # another one each time the state was summed from its signatures' states; 0: where nobody asks
+    summed: int = 0  # changes each time the state is summed from its identifier sets' states; 0: not tracked
 
 
 class LaidOff(NamedTuple):
-    """Entries of maps over the cap, of one signature and partition; `id` rises in the order of commits there."""
+    """Entries of maps over the cap, of one identifier set and partition; `id` rises in commit order there."""
 
     identifier_set: bytes
     partition: int
@@ -132,7 +132,7 @@ class LaidOff(NamedTuple):
 
 
 class NodeRow(NamedTuple):
-    """A node of a profile's orders, packed. `maps`: a leaf's entries; of node 0: the last ids of `LaidOff` in it."""
+    """A node of a profile's orders, packed. `maps`: a leaf's entries; in node 0 the last `LaidOff` ids it includes."""
 
     node: int
     summary: bytes
@@ -156,74 +156,74 @@ class Change(NamedTuple):
 
 
 def change_id(profile_id: bytes, version: int, type_: str, name: str | None, old: Any, new: Any) -> bytes:
-    """The id of a change: a hash of its content, so that a repeat has the same."""
+    """The id of a change: a hash of its content, so that a repeat has the same id."""
     content = f"{version}|{type_}|{name}|{old!r}|{new!r}".encode()
     return blake2b(profile_id + content, digest_size=16, person=b"tf-change").digest()
 
 
 class FoldTx(FigureTx, Protocol):
-    """Open transaction of FOLD: only rows of the partitions of its batch."""
+    """An open FOLD transaction; it touches only rows of its batch's partitions."""
 
     def hold_erasures(self, *, live: bool) -> None:
-        """Until commit no erasure names new tokens: what is erased now stays the whole truth for this batch.
+        """Keep erasures from adding tokens until commit, so that `erased` stays complete for this batch.
 
-        `live`: the live revision is written, so nobody who halts it (see `Rebuilding.halted`) looks meanwhile.
+        `live`: this writes the live revision, so whoever halts it (see `Rebuilding.halted`) waits meanwhile.
         """
 
     def erased(self, tokens: Iterable[bytes]) -> set[bytes]: ...
 
     def advance(self, revision: int, batches: Sequence[Advance]) -> None:
-        """The first write: move progress. Raises ProgressConflict unless owner and start are as expected."""
+        """Move progress, as the first write. Raises ProgressConflict unless owner and start are as expected."""
 
     def hold_progress(self, revision: int) -> None:
-        """Until commit no other transaction folds for this revision, in any partition."""
+        """Keep other transactions from folding for this revision, in any partition, until commit."""
 
     def deduplicate(self, rows: Sequence[DedupRow]) -> list[DedupRow]:
-        """Insert rows whose event key is new (ascending); returns the present rows of the other keys."""
+        """Insert the rows whose event key is new (ascending); returns the existing rows of the other keys."""
 
     def replace_dedup(self, rows: Sequence[DedupRow]) -> None: ...
 
     def not_applied(self, rows: Sequence[NotApplied]) -> None: ...
 
     def is_set_aside(self, partition: int, offset: int) -> bool:
-        """Whether somebody has set this record aside by hand."""
+        """Whether this record was set aside by hand."""
 
     def restore(self, partition: int, offset: int) -> bool:
-        """A record that was set aside counts after all; False when it is not set aside (any more)."""
+        """Let a record that was set aside count after all; False if it is not (or no longer) set aside."""
 
     def delete_states(self, revision: int, identifier_sets: Iterable[bytes]) -> None:
-        """With what was laid off from them."""
+        """Delete states, with what was laid off from them."""
 
     def lay_off(self, revision: int, maps: Mapping[tuple[int, bytes], bytes]) -> None:
-        """Add entries of maps over the cap, by (partition, signature)."""
+        """Add entries of maps over the cap, by (partition, identifier set)."""
 
     def skipped(self, partition: int, start: int, end: int) -> set[int]:
         """Offsets in [start, end) that the live revision did not apply."""
 
     def load_states(self, revision: int, keys: Iterable[tuple[int, bytes]]) -> dict[tuple[int, bytes], bytes]:
-        """Packed states by (partition, signature), of those that are stored."""
+        """Packed states by (partition, identifier set); keys without a stored state are left out."""
 
     def save_states(self, revision: int, states: Mapping[tuple[int, bytes], bytes]) -> None: ...
 
     def take_refolds(self, revision: int, limit: int) -> list[bytes]:
-        """Signatures whose states must be made anew from the log, of so many work items; these go at the commit."""
+        """Identifier sets to fold again from the log, of up to `limit` work items, which are deleted at commit."""
 
     def count_applied(self, identifier_sets: Iterable[bytes]) -> dict[bytes, int]:
-        """How many applied events each signature has, of those that have any."""
+        """How many applied events each identifier set has; those without any are left out."""
 
     def positions(self, identifier_sets: Iterable[bytes]) -> list[tuple[int, int]]:
-        """(partition, offset) of the applied events of signatures."""
+        """(partition, offset) of the applied events of identifier sets."""
 
     def first_receipts(self, identifier_sets: Iterable[bytes]) -> dict[bytes, tuple[int, bytes]]: ...
 
     def save_evidence(self, rows: Sequence[EvidenceRow]) -> None:
-        """Insert, or lower the first receipt of what is there."""
+        """Insert evidence, or lower the first receipt of existing evidence."""
 
     def withdraw(self, revision: int, receipts: Mapping[bytes, tuple[int, bytes] | None]) -> list[bytes]:
-        """Evidence whose first receipt is later than was stored, or that no event gives any more (None: nobody's).
+        """Correct evidence whose first receipt is later than stored, or that no event supports any more (None).
 
-        Returns the signatures that identity must resolve anew; token rows start from nothing. Everybody who folds for
-        the revision must claim again, for what he knows of evidence is not true any more.
+        Returns the identifier sets to resolve again; their token rows start empty. Every worker that folds for the
+        revision must claim again, because its cached evidence is out of date.
         """
 
     def add_work(self, items: Sequence[NewWorkItem]) -> list[int]:
@@ -236,53 +236,53 @@ class FoldTx(FigureTx, Protocol):
 
 
 class DecideTx(KeeperTx, Protocol):
-    """Open transaction of DECIDE."""
+    """An open DECIDE transaction."""
 
     def join(self, revision: int) -> int:
-        """Until commit this revision is the live one; its lowest watermark. Raises ProgressConflict when it is not."""
+        """Keep this revision live until commit; returns its lowest watermark. Raises ProgressConflict if it is not."""
 
     def hold_shards(self, revision: int, own: Collection[int], others: int) -> list[int]:
-        """Have until commit those of our own shards that have work items, and at most `others` more that nobody has."""
+        """Take, until commit, those of our own shards that have work items, and at most `others` more that are free."""
 
     def take_work(self, revision: int, limit: int, shards: Collection[int] | None = None) -> list[WorkItem]:
-        """Take away the oldest but refolds, passing over what another worker takes; a rollback brings them back.
+        """Take the oldest work items except refolds, skipping those another worker takes; a rollback restores them.
 
-        Of these shards alone, where given.
+        `shards`: only from these, if given.
         """
 
     def add_work(self, items: Sequence[NewWorkItem]) -> list[int]:
         """Their ids, ascending."""
 
     def due(self, revision: int, until_us: int, limit: int, *, shared: bool = False) -> list[bytes]:
-        """Profiles whose timer is due, the earliest first; `shared`: locked, those another worker has passed over."""
+        """Profiles whose timer is due, earliest first. `shared`: lock them, skipping those another worker holds."""
 
     def lock_identity(self) -> None:
-        """Who changes who is whom does it alone, until commit."""
+        """Take the exclusive lock on identity, until commit."""
 
     def share_identity(self) -> None:
-        """Beside others who lock the tokens they change; not beside one who `lock_identity`. A savepoint."""
+        """Share identity with workers that lock the tokens they change, not with `lock_identity`. Sets a savepoint."""
 
     def lock_tokens(self, kinds: Mapping[bytes, str], tokens: Collection[bytes]) -> None:
-        """Lock the rows of `tokens` ascending, until commit; those in `kinds` are made before, where they are missing.
+        """Lock the rows of `tokens` in ascending order, until commit. Missing rows of `kinds` are created first.
 
-        A row that was made so has NO_RECEIPT and no profile.
+        A row created this way has NO_RECEIPT and no profile.
         """
 
     def unlock_tokens(self) -> None:
-        """Back to the savepoint of `share_identity`: to lock more, in order."""
+        """Return to the savepoint of `share_identity`, to lock more tokens in order."""
 
     def building(self) -> list[int]:
         """Revisions that are being built."""
 
     def owners(self, identifier_sets: Iterable[bytes]) -> dict[bytes, bytes]:
-        """Signature -> profile id, of those that have one."""
+        """Identifier set -> profile id, for those that have one."""
 
     def evidence(self, identifier_sets: Iterable[bytes]) -> list[EvidenceRow]: ...
 
     def evidence_of_tokens(self, tokens: Iterable[bytes]) -> list[EvidenceRow]: ...
 
     def evidence_of_profiles(self, profile_ids: Iterable[bytes]) -> list[tuple[bytes, bytes]]:
-        """(profile id, signature) pairs."""
+        """(profile id, identifier set) pairs."""
 
     def tokens(self, tokens: Iterable[bytes]) -> list[TokenRow]: ...
 
@@ -295,40 +295,40 @@ class DecideTx(KeeperTx, Protocol):
     def replace_refused(self, identifier_sets: Iterable[bytes], rows: Sequence[tuple[bytes, bytes, str]]) -> None: ...
 
     def lock_profiles(self, revision: int, profile_ids: Iterable[bytes]) -> dict[bytes, ProfileRow]:
-        """Lock rows ascending; ids without a row are left out."""
+        """Lock rows in ascending order; ids without a row are left out."""
 
     def try_profiles(self, revision: int, profile_ids: Iterable[bytes]) -> tuple[dict[bytes, ProfileRow], set[bytes]]:
-        """As `lock_profiles`, without waiting; beside them the ids whose rows another worker has."""
+        """As `lock_profiles`, but without waiting; also returns the ids whose rows another worker has locked."""
 
     def states(self, revision: int, identifier_sets: Iterable[bytes]) -> list[tuple[bytes, bytes]]: ...
 
     def positions(self, identifier_sets: Iterable[bytes]) -> list[tuple[int, int]]:
-        """(partition, offset) of the applied events of signatures."""
+        """(partition, offset) of the applied events of identifier sets."""
 
     def save_profiles(self, revision: int, rows: Sequence[ProfileRow]) -> None: ...
 
     def delete_profiles(self, revision: int, profile_ids: Iterable[bytes]) -> None:
-        """With their memberships and orders."""
+        """Delete profiles, with their memberships and orders."""
 
     def laid_off(
         self, revision: int, identifier_sets: Iterable[bytes], after: Mapping[int, int], joined: Iterable[bytes]
     ) -> list[LaidOff]:
-        """What was laid off from these signatures' states after the ids by partition, and all of the `joined` ones."""
+        """What was laid off from these identifier sets' states after these ids, and all of it for the `joined` ones."""
 
     def awaiting_refold(self, revision: int, identifier_sets: Iterable[bytes]) -> set[bytes]:
-        """Those of these signatures whose states are to be made again: of them not all may have been laid off."""
+        """Those identifier sets whose states are still to be folded again, so some entries may not be laid off yet."""
 
     def order_nodes(
         self, revision: int, profile_id: bytes, nodes: Collection[int], leaves: Collection[int]
     ) -> list[NodeRow]:
-        """Those of these nodes that are stored; `maps` of the root and of `leaves` alone."""
+        """Those of these nodes that are stored; with `maps` only for the root and `leaves`."""
 
     def save_order_nodes(self, revision: int, profile_id: bytes, rows: Sequence[NodeRow]) -> None: ...
 
     def delete_order_nodes(self, revision: int, profile_ids: Iterable[bytes]) -> None: ...
 
     def ended_versions(self, profile_ids: Iterable[bytes]) -> dict[bytes, int]:
-        """Last versions of those that ended once."""
+        """The last versions of profiles that once ended."""
 
     def save_ended(self, versions: Mapping[bytes, int]) -> None: ...
 
@@ -338,36 +338,36 @@ class DecideTx(KeeperTx, Protocol):
         entered: Sequence[tuple[int, bytes, int | None]],
         left: Sequence[tuple[int, bytes]],
     ) -> None:
-        """(segment index, profile id, since) to insert; (segment index, profile id) to delete."""
+        """Insert (segment index, profile id, since); delete (segment index, profile id)."""
 
     def add_changes(self, changes: Sequence[Change]) -> None: ...
 
     def mark_search(self, profile_ids: Iterable[bytes], acting: Collection[bytes] = ()) -> None:
-        """Names or identifiers of these changed, or they are no more: the indexer looks at them again.
+        """Queue profiles whose names or identifiers changed, or that are gone, for the search indexer.
 
-        `acting`: those of them that act now; they go before those of a history that is loaded.
+        `acting`: those that are active now; they go before those of a history being loaded.
         """
 
     def count_segment_days(self, counts: Mapping[tuple[str, str], tuple[int, int]]) -> None:
-        """(segment, ISO day) -> (entered, left), added to what is there."""
+        """Add (segment, ISO day) -> (entered, left) to the stored counts."""
 
 
 class ProjectionStore(Protocol):
-    """Opens the two transactions. Each commits when its block ends and rolls back when it raises."""
+    """Opens both kinds of transaction. Each commits when its block ends and rolls back when it raises."""
 
     def fold(self) -> AbstractContextManager[FoldTx]: ...
 
     def decide(self) -> AbstractContextManager[DecideTx]: ...
 
     def number_feed(self) -> int:
-        """Give committed feed batches without a number the next ones, in order; returns how many."""
+        """Number the committed feed batches that have no number yet, in order; returns how many."""
 
     def close(self) -> None:
-        """Give up the connection it works on."""
+        """Close its connection."""
 
 
 class SegmentPair(NamedTuple):
-    """A segment by name, with its bit in the old and the new revision (-1: not there)."""
+    """A segment by name, with its bit in the old and the new revision (-1: not in it)."""
 
     name: str
     old: int
@@ -375,48 +375,48 @@ class SegmentPair(NamedTuple):
 
 
 class SwapPlan(NamedTuple):
-    """What a swap needs to know beside the tables."""
+    """What a swap needs to know besides the tables."""
 
     old: int
     new: int
     cause: str  # definition | rebuild
     segments: Sequence[SegmentPair]
-    contents: Mapping[str, str]  # segment -> hash of its condition, of the new definitions
+    contents: Mapping[str, str]  # segment -> hash of its condition in the new definitions
     at_us: int
 
 
 class Rebuilding(Protocol):
-    """What building asks of the store beyond FOLD and DECIDE."""
+    """What building a revision needs from the store besides FOLD and DECIDE."""
 
     def next_profiles(self, after: bytes, limit: int) -> list[bytes]:
-        """Ids of profiles that own evidence, ascending, greater than `after`."""
+        """Ids of the profiles that own evidence, ascending, greater than `after`."""
 
     def await_folds(self) -> None:
-        """Until every FOLD that runs now has ended: those that begin later know of a revision that was there before."""
+        """Wait until every FOLD running now has ended; those that start later know about revisions created before."""
 
     def copy_states(self, old: int, new: int) -> None:
-        """Take the live revision's states, refold items and progress over: right when both fold alike."""
+        """Copy the live revision's states, refold items and progress; correct only if both fold the same way."""
 
     def lead(self) -> bool:
-        """Whether it is us who build; the first who asks does, until it resigns or its connection ends."""
+        """Whether this process builds: the first to ask does, until it resigns or loses its connection."""
 
     def resign(self) -> None:
-        """Let another build from now on."""
+        """Let another process build from now on."""
 
     def halted(self) -> AbstractContextManager[None]:
-        """Nobody folds for the live revision meanwhile: all have stopped at a batch boundary."""
+        """While this is held nobody folds for the live revision: all workers have stopped at a batch boundary."""
 
     def swap(self, plan: SwapPlan) -> int:
-        """Make the new revision live if both have folded the same and nothing is queued; returns changes emitted.
+        """Make the new revision live if both have folded equally far and nothing is queued; returns changes emitted.
 
-        Raises ProgressConflict otherwise. Versions and `since` of what stays are kept; new members' is NULL.
+        Raises ProgressConflict otherwise. Versions are kept, as is `since` of members that stay; new ones have NULL.
         """
 
 
 class Snapshot(Protocol):
     """One consistent view of the live revision at a batch boundary, work items drained (design C9).
 
-    Rows come in ascending order of their key, and again each time they are asked for; one reader at a time.
+    Rows come in ascending order of their key, and each call reads them afresh; one reader at a time.
     """
 
     @property
@@ -432,21 +432,21 @@ class Snapshot(Protocol):
     def erased(self) -> set[bytes]: ...
 
     def states(self) -> Iterator[tuple[bytes, int, bytes]]:
-        """(signature, partition, packed state)."""
+        """(identifier set, partition, packed state)."""
 
     def evidence(self) -> Iterator[EvidenceRow]: ...
 
     def profiles(self) -> Iterator[ProfileRow]: ...
 
     def figures(self) -> tuple[Cells, Cells] | None:
-        """The cells of the live revision, as stored and the deltas beside them; None while not all is counted."""
+        """The cells of the live revision, stored cells plus pending deltas; None until everything is counted."""
 
     def nobody(self) -> Iterable[bytes]:
-        """The packed orders of signatures that are nobody's."""
+        """The packed orders of identifier sets without an owner."""
 
 
 class Indexed(NamedTuple):
-    """A profile to index, as last decided. Its tokens are (token, kind)."""
+    """A profile to index, as last decided, with its tokens as (token, kind)."""
 
     profile_id: bytes
     state: bytes
@@ -454,18 +454,18 @@ class Indexed(NamedTuple):
 
 
 class SearchTx(Protocol):
-    """Open transaction: the profiles taken are locked against their erasure until commit."""
+    """An open transaction; the profiles taken cannot be erased until commit."""
 
     @property
     def taken(self) -> Sequence[bytes]: ...
 
     def profiles(self, revision: int) -> list[Indexed]:
-        """Those of the taken that live."""
+        """Those of the taken profiles that still exist."""
 
     def put(self, rows: Mapping[bytes, Sequence[int]]) -> None:
-        """Store the terms of each; the taken that are not in `rows` have none any more."""
+        """Store the terms of each; taken profiles that are not in `rows` lose theirs."""
 
 
 class SearchStore(Protocol):
     def take(self, limit: int) -> AbstractContextManager[SearchTx]:
-        """Take profiles that wait; they wait no more when the block commits."""
+        """Take waiting profiles; they leave the queue when the block commits."""

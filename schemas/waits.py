@@ -1,7 +1,7 @@
-"""Partitions that wait: at which record, since when, why, and what to do. And the one way records are taken apart.
+"""Partitions that wait: at which record, since when, why, and what to do; and the one place that sorts records.
 
-A record that nobody will ever read is set aside; at one that this build cannot read *yet* its partition waits, alone.
-Worker, archive, SQL, rebuild, check and refold all ask `isolate`, so that all come to the same.
+A record that no build will ever read is set aside. At a record that this build cannot read *yet*, its partition waits
+while the others go on. Worker, archive, SQL, rebuild, check and refold all use `isolate`, so their answers agree.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -14,17 +14,17 @@ from schemas.errors import Disposition, TouchfoldError
 from schemas.record import Stored
 
 T = TypeVar("T")
-WORKER: Final = "worker"  # readers: whose partition waits
+WORKER: Final = "worker"  # a reader: which process waits
 ARCHIVE: Final = "archive"
 REFOLD: Final = "refold"
-OPEN_TRANSACTION: Final = "open_transaction"  # the code of a wait for another producer
-UNREADABLE: Final = "record_unreadable"  # rules of the dead letters
+OPEN_TRANSACTION: Final = "open_transaction"  # the code of a wait for another producer's transaction
+UNREADABLE: Final = "record_unreadable"  # dead-letter rules
 SET_ASIDE: Final = "record_set_aside"
 _ODD: Final = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 
 
 class Wait(NamedTuple):
-    """A record at which a partition waits, with the code and the message of the error."""
+    """The record a partition waits at, with the code and the message of the error."""
 
     partition: int
     offset: int
@@ -37,7 +37,7 @@ class Wait(NamedTuple):
 
 
 class Waiting(NamedTuple):
-    """A wait as it is kept: whose, and since when; None where nobody knows."""
+    """A stored wait: which reader waits, and since when (None if unknown)."""
 
     reader: str
     wait: Wait
@@ -52,7 +52,7 @@ class Waiting(NamedTuple):
             )
         mend = "upgrade this build" if self.wait.code == "reader_too_old" else "restore what the reason names"
         if self.reader != WORKER:
-            return f"{mend}: the workers have applied this record"
+            return f"{mend}: the workers have already applied this record"
         return f"{mend}, or: touchfold record set-aside {self.wait.partition} {self.wait.offset}"
 
     def line(self) -> str:
@@ -61,21 +61,21 @@ class Waiting(NamedTuple):
         return f"partition {wait.partition} waits at offset {wait.offset} ({self.reader}): {wait.reason}"
 
     def answer(self) -> dict[str, object]:
-        """The JSON of contracts."""
+        """The JSON form that docs/contracts.md describes."""
         since = None if self.since is None else self.since.isoformat().replace("+00:00", "Z")
         return {**self.wait._asdict(), "reader": self.reader, "since": since, "remedy": self.remedy}
 
 
 def open_transaction(partition: int, first: int, end: int) -> Waiting:
-    """Records that another producer's open transaction keeps from being read: from `first`, up to `end`."""
-    reason = f"another producer's transaction is open: {end - first:,} offsets behind it cannot be read yet"
+    """Records from `first` up to `end` that cannot be read while another producer's transaction is open."""
+    reason = f"another producer's transaction is open: the {end - first:,} offsets from there on cannot be read yet"
     return Waiting(WORKER, Wait(partition, first, OPEN_TRANSACTION, reason), None)
 
 
 def applicable(ends: Sequence[int], applied: Sequence[int], waits: Iterable[Waiting]) -> int:
-    """How many accepted records the worker could apply now: of a partition that waits, those before its record.
+    """How many accepted records the worker could apply now; in a waiting partition, only those before the record.
 
-    `ends`, `applied`: offsets by partition; a partition that `applied` lacks was added just now.
+    `ends`, `applied`: offsets by partition; a partition missing from `applied` was just added.
     """
     stops = {each.wait.partition: each.wait.offset for each in waits if each.reader == WORKER}
     places = enumerate(zip_longest(ends, applied, fillvalue=0))
@@ -83,7 +83,7 @@ def applicable(ends: Sequence[int], applied: Sequence[int], waits: Iterable[Wait
 
 
 class Bad(NamedTuple):
-    """A record to be set aside: under which rule of dead letters, and why."""
+    """A record to set aside, with the dead-letter rule and the reason."""
 
     record: Stored
     rule: str
@@ -92,7 +92,7 @@ class Bad(NamedTuple):
 
 @dataclass
 class Isolated(Generic[T]):
-    """Records taken apart. `wait`: the first that cannot be read yet; nothing from it on was looked at."""
+    """Records sorted by whether they can be read. `wait`: the first that cannot be read yet; reading stops there."""
 
     read: list[T] = field(default_factory=list)
     bad: list[Bad] = field(default_factory=list)
@@ -104,10 +104,10 @@ def isolate(
     read: Callable[[Stored], T],
     set_aside: Callable[[Wait], bool] = lambda _wait: False,
 ) -> Isolated[T]:
-    """Read each record by itself. `set_aside`: whether somebody has set aside the record that we would wait for.
+    """Read each record by itself. `set_aside`: whether somebody has set aside the record we would wait at.
 
-    `read` may raise a TouchfoldError (DEAD_LETTER: unreadable; WAIT: not yet; others pass through), or whatever bytes
-    of another producer make it raise, which is unreadable too.
+    `read` may raise a TouchfoldError (DEAD_LETTER: unreadable; WAIT: not yet; others pass through). Any other
+    exception, caused by some other producer's bytes, also counts as unreadable.
     """
     found: Isolated[T] = Isolated()
     for record in records:

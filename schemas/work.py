@@ -1,4 +1,4 @@
-"""What drives a worker and what the worker does for it: the line between a runner or a feeder and the processors."""
+"""The interface between a worker and what drives it: a runner or a feeder."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple, Protocol
@@ -9,10 +9,10 @@ from schemas.record import Stored
 class Fetched(NamedTuple):
     """Consecutive records of one partition as they were fetched. Gaps inside are real (markers of transactions).
 
-    `start`: the offset that `claim` or the last `apply` said comes next, at or before the first record's.
+    `start`: the next offset according to `claim` or the last `apply`, at or before the first record's.
     `end`: the offset after the last record.
-    `caught_up_us`: when nothing more was there, the instant before the fetch that said so was sent; else None.
-    Without records, and `end` at `start`, it says only that.
+    `caught_up_us`: the instant just before the fetch that found nothing more was sent; None if there was more.
+    Without records, and with `end` equal to `start`, the batch says only that.
     """
 
     partition: int
@@ -23,26 +23,26 @@ class Fetched(NamedTuple):
 
 
 class PartitionWork(Protocol):
-    """What the processors do with the partitions that are theirs. One call at a time, from any one thread.
+    """What the processors do with the partitions they own. One call at a time, from any thread.
 
-    Every call may raise a TouchfoldError: RETRY (an outage: nothing is kept; try the same again, without an end),
-    STOP (end the process with its message).
+    Every call may raise a TouchfoldError: RETRY (an outage: nothing was kept; repeat the call for as long as it takes)
+    or STOP (end the process with the message).
     """
 
     def claim(self, partitions: Collection[int]) -> Mapping[int, int]:
-        """Own these from now on, whoever had them; the offset where each goes on. Fences the owner before."""
+        """Own these partitions from now on; returns the offset where each continues. Fences the previous owner."""
 
     def release(self, partitions: Collection[int]) -> None:
-        """Own these no more. Never fails: the next claim fences us anyway."""
+        """Release these partitions. Never fails: the next claim fences us anyway."""
 
     def apply(self, batches: Sequence[Fetched]) -> Mapping[int, int]:
-        """Fold all of them in one transaction, at most one a partition; then decide.
+        """Fold all batches in one transaction, at most one per partition; then decide.
 
-        Returns the partitions that wait, each with the offset of the record that cannot be read yet: it is folded up
-        to there, and what lies behind is to be brought again after a while.
+        Returns the partitions that wait, each with the offset of the record that cannot be read yet: everything before
+        it is folded, and the rest must be passed in again later.
 
-        Raises ProgressConflict when one of them is not ours any more or does not start where it stands (nothing is
-        kept: claim again), and any other exception when a record cannot be folded (nothing is kept).
+        Raises ProgressConflict if a partition is no longer ours or a batch does not start at its progress (nothing is
+        kept: claim again), and any other exception if a record cannot be folded (nothing is kept).
         """
 
     def isolate(self, batch: Fetched) -> Mapping[int, int]:

@@ -1,7 +1,7 @@
-"""From public items to records: tokens, clear and sealed parts, keys and digests; the bad ones to dead letters.
+"""Turns public items into records (tokens, clear and sealed parts, keys, digests), and bad items into dead letters.
 
-One vault look-up serves all items of all requests given. Nothing is stored here: the caller appends `pending` to
-the log and `dead` to the dead letters before it answers, for only then is an item accepted.
+One vault look-up serves all items of all the requests. Nothing is stored here: the caller appends `pending` to the log
+and `dead` to the dead letters before it answers, because only then is an item accepted.
 """
 
 import re
@@ -43,11 +43,11 @@ Normalise = Callable[[str, object], str | None]
 
 
 class Acceptor:
-    """Any thread, one at a time. `normalise(kind, value)`: the normal form or None (`schemas.identifiers`).
+    """Usable from any thread, one at a time. `normalise(kind, value)`: the normal form or None (`schemas.identifiers`).
 
-    `daily_token(day)`: the token whose key seals that day's dead letters without identifiers. `random_bytes(n)`:
-    for items without a message id. `version()`: of the records to write.
-    Raises what the vault raises: StoreUnavailable, KeyMissing.
+    `daily_token(day)`: the token whose key seals that day's dead letters without identifiers. `random_bytes(n)`: makes
+    ids for items without a message id. `version()`: the version of the records to write. Raises what the vault raises:
+    StoreUnavailable, KeyMissing.
     """
 
     def __init__(
@@ -84,11 +84,11 @@ class Acceptor:
         trusted_clock: bool = False,
         clock_received_at: datetime | None = None,
     ) -> Accepted:
-        """Segment-shaped items (or Unreadable ones) of one request; each becomes a record or a dead letter.
+        """Accept the Segment-shaped (or Unreadable) items of one request; each becomes a record or a dead letter.
 
-        `sent_at`: the request's, for items without their own. `defaults`: lie under each item; the contexts are
+        `sent_at`: the request's, for items without their own. `defaults`: fill in what an item lacks; the contexts are
         merged. `historical`: known_at = occurred_at. `trusted_clock`: no correction.
-        `clock_received_at`: when the request first came, where that is not `received_at`.
+        `clock_received_at`: when the request first arrived, if that is not `received_at`.
         """
         call = Call(items, source, received_at, sent_at, defaults, historical, trusted_clock, clock_received_at)
         return self.accept_many((call,))[0]
@@ -106,7 +106,7 @@ class Acceptor:
             suppressed = self._vault.suppressed(found)
         if self._digester is None:
             self._digester = blake2b(digest_size=16, key=self._vault.hash_key, person=b"tf-digest")
-        contexts: dict[bytes, ContextParts] = {}  # of these requests only: clear values are not kept for longer
+        contexts: dict[bytes, ContextParts] = {}  # for these requests only: clear values are kept no longer
         return [self._finish(call, own, tokens, suppressed, contexts) for call, own in zip(calls, drafts, strict=True)]
 
     # ---------------------------------------------------------------- first pass: no I/O
@@ -140,7 +140,7 @@ class Acceptor:
         return draft
 
     def _identify(self, draft: Draft, item: Mapping[str, Any]) -> None:
-        """The item's identifiers in rank order, and where their values stand in its open sections."""
+        """The item's identifiers in rank order, and the paths of their values in its open sections."""
         pairs = draft.pairs
         normalise = self._normalise
         for kind, value, path in extract(item):
@@ -149,7 +149,7 @@ class Acceptor:
                 pair = (kind, normal)
                 if pair not in pairs:
                     pairs.append(pair)
-                if len(path) > 1 and (path[0] != "traits" or item.get("type") == "identify"):  # others keep no traits
+                if len(path) > 1 and (path[0] != "traits" or item.get("type") == "identify"):  # others keep none
                     draft.spots.append((path, pair))
         if len(pairs) == 2:
             if self._rank(pairs[1]) < self._rank(pairs[0]):
@@ -192,7 +192,7 @@ class Acceptor:
                 id_ = uuid_text(key)
                 try:
                     accepted.pending.append(self._record(call, draft, own, tokens, contexts, key, id_))
-                except TouchfoldError:  # the vault's: the whole request is tried again
+                except TouchfoldError:  # from the vault: the whole request is tried again
                     raise
                 except Exception as err:
                     draft.refused = by_our_error(err)
@@ -206,7 +206,7 @@ class Acceptor:
         return accepted
 
     def _key(self, source: str, message_id: str | None) -> bytes:
-        """`schemas.record.event_key`, begun once for each source."""
+        """`schemas.record.event_key`, with the hash of the source computed once."""
         if message_id is None:
             message_id = str(UUID(bytes=self._random_bytes(16), version=4))
         keyer = self._keyers.get(source)
@@ -291,5 +291,5 @@ class Acceptor:
 
 
 def _kept(message_id: str | None) -> str | None:
-    """The message id where it can hold nothing but an id."""
+    """The message id, if it cannot hold anything but an id."""
     return message_id if message_id is not None and _MESSAGE_ID.fullmatch(message_id) else None

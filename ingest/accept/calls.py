@@ -1,4 +1,4 @@
-"""What accepting is given and what it answers: the items of a request, and what became of each."""
+"""The input and the result of accepting: the items of a request, and the outcome of each."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -16,14 +16,14 @@ STAGE: Final = "door"
 
 
 class SourceRules(NamedTuple):
-    """What accepting needs to know of a source: its name and what definitions declare clear."""
+    """What accepting needs to know about a source: its name and what the definitions declare clear."""
 
     name: str
     declared: Declared = NOTHING_DECLARED
 
 
 class ItemResult(NamedTuple):
-    """What became of one item. `id`: the record's id, or the dead letter's where the sender gave no message id.
+    """The outcome of one item. `id`: the record's id, or the dead letter's if the sender gave no message id.
 
     `code`: the rule of a dead letter, `over_32_kb`, or "".
     """
@@ -34,7 +34,7 @@ class ItemResult(NamedTuple):
 
 
 class Accepted(NamedTuple):
-    """The items of one request. `results` has one entry per item, in order; the others are for storing."""
+    """The outcome of one request. `results` has one entry per item, in order; the rest is for the caller to store."""
 
     pending: list[Pending]
     results: list[ItemResult]
@@ -43,7 +43,7 @@ class Accepted(NamedTuple):
 
 
 class Call(NamedTuple):
-    """The items of one request with what holds for all of them; see `Acceptor.accept`."""
+    """The items of one request, with what applies to all of them; see `Acceptor.accept`."""
 
     items: Sequence[object]
     source: SourceRules
@@ -53,4 +53,4 @@ class Call(NamedTuple):
     historical: bool = False
     trusted_clock: bool = False
     clock_received_at: datetime | None = None
-    staff: bool = False  # types of staff are taken
+    staff: bool = False  # whether staff-only types are accepted

@@ -1,7 +1,7 @@
-"""What JSON may come in, before and after it is parsed: sizes, depth, keys, strings; and the bytes of a digest. Pure.
+"""The limits on incoming JSON, before and after parsing (size, depth, keys, strings), and its canonical bytes. Pure.
 
-Of a key that stands twice in one object the last counts, as in every JSON reader of the SDKs; finding the first would
-cost a second parse.
+If a key occurs twice in one object the last one counts, as in every SDK's JSON reader; noticing the first would cost a
+second parse.
 """
 
 import re
@@ -20,14 +20,14 @@ MAX_KEYS: Final = 1_000
 MAX_STRING: Final = 8_192  # characters
 MAX_NAME: Final = 512  # characters of an event's name
 
-# Not of the content: an honest retry may differ in these (design C3).
+# Left out of the digest: an honest retry may differ in these (design C3).
 NOT_IN_DIGEST: Final = frozenset(
     {"messageId", "sentAt", "receivedAt", "writeKey", "_metadata", "integrations", "requestIP", "request_ip"}
 )
 
 
 class Refused(ValueError):  # never leaves `ingest`
-    """An item that cannot be an event; becomes a dead letter. The reason holds nobody's data."""
+    """An item that cannot be an event; becomes a dead letter. The reason contains no personal data."""
 
     def __init__(self, rule: str, path: str, reason: str) -> None:
         super().__init__(reason)
@@ -35,7 +35,7 @@ class Refused(ValueError):  # never leaves `ingest`
 
 
 class Unreadable(NamedTuple):
-    """Bytes of one item that are no JSON object, with the refusal they got."""
+    """Bytes of one item that are not a JSON object, with the reason."""
 
     raw: bytes
     refused: Refused
@@ -65,8 +65,8 @@ def depth_of(raw: bytes) -> int:
 def check_bytes(raw: bytes) -> None:
     """Size, depth and number of keys of one item, before it is parsed. Raises Refused.
 
-    The counts of brackets and colons are upper bounds that nearly every event keeps: 0.3 µs. Only others are
-    looked at exactly.
+    Counting brackets and colons gives upper bounds that nearly every event stays within (0.3 µs). Only the others are
+    measured exactly.
     """
     if len(raw) > MAX_EVENT_BYTES:
         raise Refused("too_large", "", f"larger than {MAX_EVENT_BYTES} bytes")
@@ -77,7 +77,7 @@ def check_bytes(raw: bytes) -> None:
 
 
 def mend_surrogates(raw: bytes) -> bytes:
-    """JSON bytes with U+FFFD for each half of a surrogate pair that stands alone (a cut emoji, mostly)."""
+    """JSON bytes with each lone surrogate (mostly a cut-off emoji) replaced by U+FFFD."""
     return _ESCAPES.sub(_mend, raw)
 
 
@@ -91,14 +91,14 @@ def decode_item(raw: bytes) -> Any:
     try:
         return _DECODER.decode(raw)
     except (msgspec.MsgspecError, UnicodeDecodeError) as err:
-        reason = "a number out of range" if "range" in str(err) else "no valid JSON, or no UTF-8"
+        reason = "has a number out of range" if "range" in str(err) else "is not valid JSON or not UTF-8"
         raise Refused("invalid_json", "", reason) from err
     except RecursionError as err:  # MAX_DEPTH is far below where the parser gives up
         raise Refused("too_deep", "", f"nested deeper than {MAX_DEPTH}") from err
 
 
 def read_item(raw: bytes) -> object:
-    """As `decode_item`; Unreadable where that refuses."""
+    """As `decode_item`, but gives Unreadable instead of raising Refused."""
     try:
         return decode_item(raw)
     except Refused as refused:
@@ -106,10 +106,10 @@ def read_item(raw: bytes) -> object:
 
 
 def canonical(item: Mapping[str, Any]) -> tuple[Mapping[str, Any], bytes]:
-    """The item made fit to be kept, and the canonical JSON its digest is made of. Raises Refused.
+    """The item cleaned for storage, and the canonical JSON its digest is made of. Raises Refused.
 
-    NUL and lone surrogates in strings become U+FFFD, a sender's own "$token" keys are renamed. All limits hold for
-    items that never were bytes, too.
+    NUL and lone surrogates in strings become U+FFFD, and a sender's own "$token" keys are renamed. All limits also
+    apply to items that never were bytes.
     """
     item, encoded, _ = canonical_parts(item)
     return item, encoded
@@ -125,7 +125,7 @@ def canonical_parts(item: Mapping[str, Any]) -> tuple[Mapping[str, Any], bytes, 
     try:
         if context and type(context) is dict:
             own = _ENCODER.encode(context)
-            content["context"] = msgspec.Raw(own)  # spares encoding it again
+            content["context"] = msgspec.Raw(own)  # saves encoding it again
         encoded = _ENCODER.encode(content)
     except (UnicodeEncodeError, TypeError, RecursionError):
         item, own = _mended(item), b""
@@ -134,7 +134,7 @@ def canonical_parts(item: Mapping[str, Any]) -> tuple[Mapping[str, Any], bytes, 
     check_bytes(encoded)
     if len(encoded) > MAX_STRING:
         check_strings(item, "")
-    # one byte is looked for in a fifth of the time of seven
+    # searching for one byte takes a fifth of the time of searching for seven
     if (b"\\" in encoded and b"\\u0000" in encoded) or (b"$" in encoded and b'"$token"' in encoded):
         item, own = _mended(item), b""
     return item, encoded, own
@@ -148,7 +148,7 @@ def check_strings(value: object, path: str) -> None:
     elif isinstance(value, Mapping):
         for key, each in value.items():
             if len(key) > MAX_STRING:
-                raise Refused("key_too_long", path, f"a key longer than {MAX_STRING} characters")
+                raise Refused("key_too_long", path, f"has a key longer than {MAX_STRING} characters")
             check_strings(each, f"{path}.{key}" if path else key)
     elif isinstance(value, list):
         for place, each in enumerate(value):
@@ -167,11 +167,11 @@ def _mended(value: Any, depth: int = 0) -> Any:
         return [_mended(each, depth + 1) for each in value]
     if value is None or isinstance(value, bool | int | float):
         return value
-    raise Refused("wrong_type", "", f"a value of type {type(value).__name__} is no JSON")
+    raise Refused("wrong_type", "", f"has a value of type {type(value).__name__}, which JSON cannot hold")
 
 
 def _key(key: object) -> str:
     if not isinstance(key, str):
-        raise Refused("wrong_type", "", "a key that is no string")
+        raise Refused("wrong_type", "", "has a key that is not a string")
     key = _LONE.sub("\ufffd", key)
     return "_" + key if key in ("$token", "$kind") else key

@@ -16,7 +16,7 @@ _ENCODE: Final = msgspec.json.Encoder().encode
 
 
 class DeadLetters:
-    """Makes them; one thread at a time. `daily_token(day)`: whose key seals those without identifiers."""
+    """Makes the dead letters; one thread at a time. `daily_token(day)`: its key seals those without identifiers."""
 
     def __init__(self, vault: Vault, sealer: Sealer, daily_token: Callable[[date], bytes]) -> None:
         self._vault = vault

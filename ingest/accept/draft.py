@@ -1,4 +1,4 @@
-"""One item on its way to a record: read in the first pass, finished when the tokens are known. Pure."""
+"""One item being made into a record: read in the first pass, finished once its tokens are known. Pure."""
 
 import logging
 from base64 import b64encode
@@ -20,14 +20,14 @@ _log = logging.getLogger("touchfold.accept")
 
 
 class Draft:
-    """One item on its way: read in the first pass, finished when the tokens are known."""
+    """One item being made into a record: read in the first pass, finished once its tokens are known."""
 
     __slots__ = ("context", "encoded", "fields", "item", "pairs", "refused", "spots")
 
     def __init__(self, item: object) -> None:
         self.item: Any = item
         self.encoded = b""
-        self.context = b""  # its context encoded, where equal bytes mean equal contexts
+        self.context = b""  # its encoded context; equal bytes mean equal contexts
         self.fields: Fields | None = None
         self.pairs: list[Pair] = []
         self.spots: list[tuple[Path, Pair]] = []
@@ -35,24 +35,22 @@ class Draft:
 
 
 def by_our_error(err: Exception) -> Refused:
-    """An item that a mistake of ours cannot take: it alone is set aside, whole, and `retry` sends it again."""
-    _log.error("an item was set aside by an error of ours", exc_info=err)
-    return Refused(
-        INTERNAL, "", "an error of ours kept it out: it is in the log of the process; retry it after an upgrade"
-    )
+    """Refuses an item that our own error keeps out: it alone is set aside, whole, and `retry` sends it again."""
+    _log.error("an item was set aside because of an internal error", exc_info=err)
+    return Refused(INTERNAL, "", "an internal error kept it out: see the process's log, and retry it after an upgrade")
 
 
 def without_identifier(item: Mapping[str, Any]) -> str:
     given = [f"{found.kind} in {'.'.join(map(str, found.path))}" for found in extract(item)]
     if not given:
-        return "has neither userId, anonymousId nor another identifier"
-    return f"no identifier can be used: {', '.join(given[:5])} (empty, blocked or malformed)"
+        return "has no userId, anonymousId or other identifier"
+    return f"none of its identifiers can be used: {', '.join(given[:5])} (empty, blocked or malformed)"
 
 
 def context_parts(
     draft: Draft, context: Mapping[str, Any], rules: Clear, known: dict[bytes, ContextParts]
 ) -> ContextParts:
-    """A context parted: events of one sender share theirs, and it is parted once (4 µs)."""
+    """A context split into clear and sealed; events of one sender share theirs, so it is split once (4 µs)."""
     encoded = draft.context
     if not encoded or context is not draft.item["context"]:  # changed for this event
         return split_context(context, rules)
@@ -69,7 +67,7 @@ def with_refs(
     traits: Mapping[str, Any],
     tokens: Mapping[Pair, bytes],
 ) -> tuple[Mapping[str, Any], Mapping[str, Any], Mapping[str, Any]]:
-    """The sections with a reference in the place of each identifier's value. Copies what it changes, once."""
+    """The sections with each identifier's value replaced by a reference. Copies only what it changes, once."""
     copied: set[int] = set()
     moved = bool(traits) and "traits" not in context and not draft.item.get("traits")  # see translate: rudder
     for path, pair in draft.spots:
@@ -77,7 +75,7 @@ def with_refs(
         if path[0] == "properties":
             properties = _replaced(properties, path[1:], stand_in, copied)
         elif path[0] == "traits":
-            if traits:  # only an identify keeps its own traits; those of other calls are in no part of the record
+            if traits:  # only an identify keeps its own traits; the record has none from other calls
                 traits = _replaced(traits, path[1:], stand_in, copied)
         elif moved and path[1] == "traits":
             traits = _replaced(traits, path[2:], stand_in, copied)
@@ -99,7 +97,7 @@ def _replaced(value: Any, path: Path, stand_in: Ref, copied: set[int]) -> Any:
 
 
 def bodies_of(draft: Draft) -> tuple[dict[str, Any], bytes]:
-    """What a dead letter keeps of an item, and the part of it that a retry repeats byte for byte."""
+    """What a dead letter keeps of an item, and the part that a retry repeats byte for byte."""
     item = draft.item
     if isinstance(item, Unreadable):
         return {"bytes": b64encode(item.raw).decode()}, item.raw
@@ -114,6 +112,6 @@ def bodies_of(draft: Draft) -> tuple[dict[str, Any], bytes]:
             stable = _ENCODE(content)
         _ENCODE(item)
         return {"item": item}, stable
-    except (TypeError, UnicodeEncodeError, RecursionError):  # came as Python data that JSON cannot hold
+    except (TypeError, UnicodeEncodeError, RecursionError):  # Python data that JSON cannot hold
         raw = repr(item).encode(errors="backslashreplace")
         return {"bytes": b64encode(raw).decode()}, raw

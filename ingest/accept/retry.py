@@ -1,4 +1,4 @@
-"""A dead letter of the door sent through acceptance again, as if its request came now with the clock of then."""
+"""Sends a dead letter of the door through acceptance again: received now, but with the original clock correction."""
 
 from base64 import b64decode
 from datetime import datetime
@@ -25,13 +25,13 @@ class _Body(msgspec.Struct):
 def accept_again(
     letter: DeadLetter, plain: bytes, acceptor: Acceptor, declared: Declared, received_at: datetime
 ) -> Accepted:
-    """One item, accepted or (again) a dead letter. `plain`: the letter's opened bytes.
+    """One item, either accepted or a dead letter again. `plain`: the dead letter's opened bytes.
 
-    An item without a message id gets one made of the letter's id: sent again twice, it still counts once. The caller
-    appends and commits before it marks the letter. Raises BadRequest for a letter of another stage.
+    An item without a message id gets one derived from the dead letter's id, so that two retries still count once. The
+    caller appends and commits before it marks the dead letter. Raises BadRequest for a dead letter of another stage.
     """
     if letter.stage != STAGE:
-        raise BadRequest(f"sending this dead letter again cannot help; {remedy(letter.stage, letter.rule)}")
+        raise BadRequest(f"retrying this dead letter cannot help; {remedy(letter.stage, letter.rule)}")
     body = msgspec.json.decode(plain, type=_Body)
     item = body.item if body.bytes is None else read_item(b64decode(body.bytes))
     if isinstance(item, dict) and item.get("messageId") in (None, ""):

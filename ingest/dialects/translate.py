@@ -1,6 +1,6 @@
-"""From a public item to the open fields of a record: type, name, properties, context, traits, times. Pure.
+"""Translates a public item into the open fields of a record: type, name, properties, context, traits, times. Pure.
 
-Identifiers and sealing are `accept`'s; what is personal is decided by `schemas.touchpoints`.
+`accept` handles identifiers and sealing; `schemas.touchpoints` decides what is personal.
 """
 
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ _NOTHING: Final[Mapping[str, Any]] = {}
 
 
 class Fields(NamedTuple):
-    """The open fields of an item, not yet parted into clear and sealed. Sections may be the item's own objects."""
+    """The open fields of an item, not yet split into clear and sealed. Sections may be the item's own objects."""
 
     type: str
     name: str | None
@@ -29,7 +29,7 @@ class Fields(NamedTuple):
 
 
 def merge_defaults(item: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """The item over its batch's defaults; of the two contexts the item's keys win, one by one."""
+    """The item with its batch's defaults filled in; the contexts are merged key by key, and the item's keys win."""
     merged = {**defaults, **item}
     context = item.get("context")
     if "context" in defaults and isinstance(context, Mapping):
@@ -40,7 +40,7 @@ def merge_defaults(item: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict
 
 
 def translate(item: Mapping[str, Any]) -> Fields:
-    """Raises Refused with rule and path for an item that is no event."""
+    """The open fields of a public item. Raises Refused with rule and path for an item that is not an event."""
     call = item.get("type")
     if type(call) is not str or call not in CALLS:
         if call is None:
@@ -78,9 +78,9 @@ def translate(item: Mapping[str, Any]) -> Fields:
 
 
 def of_staff(item: Mapping[str, Any], fields: Fields) -> Fields:
-    """Fields of an item that staff wrote: its event may be a type that no write key can send.
+    """Fields of an item written by staff: its event may be a type that no write key can send.
 
-    A `trait.corrected` is named by its trait; one whose traits lack it withdraws the correction.
+    A `trait.corrected` has the trait as its name; if its traits lack that one, it withdraws the correction.
     """
     event = item.get("event")
     if event == "trait.corrected":
@@ -111,7 +111,7 @@ def _event_name(item: Mapping[str, Any]) -> str:
 
 
 def _identify(item: Mapping[str, Any], context: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-    """(traits, context): rudder-sdk-python keeps the traits in the context alone."""
+    """(traits, context): rudder-sdk-python sends traits only inside the context."""
     traits = section(item, "traits")
     if traits or not isinstance(context.get("traits"), dict):
         return traits, context
@@ -119,7 +119,7 @@ def _identify(item: Mapping[str, Any], context: Mapping[str, Any]) -> tuple[Mapp
 
 
 def _group(item: Mapping[str, Any], properties: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A group's traits are the group's, never the person's: they are properties of the event."""
+    """A group's traits describe the group, never the person, so they become properties of the event."""
     group = item.get("groupId")
     if group in (None, "") or isinstance(group, dict | list):
         raise Refused("missing_field", "groupId", "a group needs its groupId")
@@ -150,7 +150,7 @@ def _message_id(item: Mapping[str, Any]) -> str | None:
 
 
 def _times(item: Mapping[str, Any]) -> tuple[datetime | None, datetime | None]:
-    """(original, sent) as the item gives them."""
+    """The item's (original, sent) times."""
     original = _time(item, "originalTimestamp")
     return original if original is not None else _time(item, "timestamp"), _time(item, "sentAt")
 

@@ -1,8 +1,8 @@
-"""Files to the log, through the door's own acceptance: batches of mapped rows, each durable before the next begins.
+"""Imports files into the log the way the door accepts events: batches of mapped rows, each durable before the next.
 
-Nothing is counted twice: an event's key is a function of the file, keys that the dedup index has are left out, and
-FOLD applies a key once. So an import that was stopped is finished by running it again. Its caller lets the worker
-apply what is in the log before (the dedup index is written by FOLD alone) and after.
+Nothing is counted twice: an event's key depends only on the file, keys already in the dedup index are left out, and
+FOLD applies a key once. So an interrupted import is finished by running it again. Its caller lets the worker apply
+everything in the log before the import (only FOLD writes the dedup index) and after it.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -29,30 +29,30 @@ from schemas.ports import Clock, EventLog, Sealer, Vault
 from schemas.record import Pending, event_key
 
 BATCH_EVENTS: Final = 2_000
-BATCH_LINES: Final = 20_000  # of orders with many lines; about 20 MB on their way
-HOPELESS: Final = 1_000  # refused events and no other
+BATCH_LINES: Final = 20_000  # for orders with many lines; about 20 MB in memory
+HOPELESS: Final = 1_000  # refused events without a single good one
 _ENCODE: Final = msgspec.json.Encoder(decimal_format="string").encode
 
 
 class ImportStore(Protocol):
-    """What an import asks of the store."""
+    """What an import needs from the store."""
 
     def begin(self, source: str, at: datetime) -> None:
-        """Make the source unless it is there; one import of a source at a time. Raises StoreUnavailable."""
+        """Create the source if it is missing; one import per source at a time. Raises StoreUnavailable."""
 
     def registered(self, keys: Sequence[bytes]) -> dict[bytes, bytes | None]:
-        """Those of the event keys that were applied or judged, with their digest; None: its person was erased."""
+        """The event keys that have already been applied or judged, with their digest; None: the person was erased."""
 
 
 class DeadLetterStore(Protocol):
-    """Where dead letters are kept; a repeat is one row."""
+    """Where dead letters are stored; a repeat adds no row."""
 
     def insert(self, letters: Sequence[DeadLetter], suppressed: Sequence[bytes], at: datetime) -> None: ...
 
 
 @dataclass
 class Result:
-    """What became of the events of the files: `events` = accepted + duplicates + refused."""
+    """The outcome of an import: `events` = accepted + duplicates + refused."""
 
     accepted: int = 0
     duplicates: int = 0
@@ -65,7 +65,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Services:
-    """What an import works with. `vault` and `sealer` may be one. `check_disk`: raises DiskFull."""
+    """What an import needs. `vault` and `sealer` may be the same object. `check_disk` raises DiskFull."""
 
     acceptor: Acceptor
     vault: Vault
@@ -83,7 +83,7 @@ class Services:
 
 
 class _Draft(NamedTuple):
-    """An event with its key. `natural`: whether its id is the file's own."""
+    """An event with its key. `natural`: whether its id comes from the file."""
 
     event: Shaped
     item: dict[str, Any]
@@ -99,7 +99,7 @@ _DIGEST_OF: Final = msgspec.json.Decoder(_Digest).decode
 
 
 class Importer:
-    """One import of some files. `run` may raise StoreUnavailable or DiskFull: what was accepted is in the log."""
+    """One import of some files. `run` may raise StoreUnavailable or DiskFull; what it had accepted is in the log."""
 
     def __init__(self, services: Services, source: Source) -> None:
         self._services = services
@@ -109,12 +109,12 @@ class Importer:
         self._rules = SourceRules(self._mapping.source, services.declared)
         self._digester = blake2b(digest_size=16, key=self._secret, person=b"tf-digest")
         self._seen = SpillMap[bytes]()  # natural ids of this import: key -> digest
-        self._times = SpillMap[int]()  # contents of this import -> how often
+        self._times = SpillMap[int]()  # contents of this import -> how often they occurred
         self._letters = SpillMap[int]()  # the same for refused lines
         self.result = Result()
 
     def run(self, progress: Callable[[Progress], None]) -> Result:
-        """All events of the source. `progress` is called after each batch. What was remembered is gone afterwards."""
+        """Import all events of the source. Calls `progress` after each batch; forgets its memory at the end."""
         self._services.store.begin(self._mapping.source, self._services.clock.now())
         with closing(self._seen), closing(self._times), closing(self._letters):
             for batch in _batches(self._source.events()):
@@ -155,22 +155,22 @@ class Importer:
         return _Draft(event, item, key, natural is not None)
 
     def _is_same(self, draft: _Draft, digest: bytes | None) -> bool:
-        """Whether what is there under this key is this event. Of a made id that is certain, even where the mapping
-        has changed since; of an erased person it is not asked.
+        """Whether the event stored under this key is this one. With a derived id it always is, even if the mapping has
+        changed since; for an erased person it counts as the same.
         """
         return digest is None or not draft.natural or digest == self._digest(draft.item)
 
     def _digest(self, item: Mapping[str, Any]) -> bytes:
-        """As `accept` makes it, without making tokens."""
+        """The digest as `accept` computes it, without creating tokens."""
         digester = self._digester.copy()
         try:
             digester.update(canonical(item)[1])
         except Refused:
-            return b""  # too large and the like: it was never accepted
+            return b""  # refused (too large, for example), so it was never accepted
         return digester.digest()
 
     def _send(self, drafts: Sequence[_Draft], letters: list[DeadLetter], now: datetime) -> None:
-        """Accept, set aside, append: in this order, so that a stop between them loses nothing."""
+        """Accept, store dead letters, append: in this order, so that an interruption loses nothing."""
         drafts = self._first_of(drafts, letters, now)
         services = self._services
         accepted = services.acceptor.accept(
@@ -203,7 +203,7 @@ class Importer:
         self.result.accepted += len(pending)
 
     def _first_of(self, drafts: Sequence[_Draft], letters: list[DeadLetter], now: datetime) -> list[_Draft]:
-        """Without those whose natural id an earlier batch of this import had."""
+        """The events without those whose natural id occurred in an earlier batch of this import."""
         fresh: list[_Draft] = []
         for draft in drafts:
             digest = self._seen.get(draft.key) if draft.natural else None
@@ -236,7 +236,7 @@ class Importer:
         if not accepted and self.result.events == len(refused) >= HOPELESS:
             line = next(iter(refused))
             raise DefinitionsInvalid(
-                f"the first {len(refused)} lines are all refused (line {line.line}: {line.reason}): the mapping does "
+                f"the first {len(refused)} lines were all refused (line {line.line}: {line.reason}): the mapping does "
                 "not fit the file; nothing was imported. Try --preview"
             )
 
@@ -252,19 +252,19 @@ class Importer:
         return self._letter(refused, event, values, None, now)
 
     def _reused(self, draft: _Draft, now: datetime) -> DeadLetter:
-        refused = Refused(REUSED, "id", "another event with this id and other content was imported before")
+        refused = Refused(REUSED, "id", "an event with this id and different content was imported before")
         self._tell(draft.event, f"id: {refused}")
         return self._letter(refused, draft.event, {"item": draft.item}, draft.key, now)
 
     def _letter(
         self, refused: Refused, event: Shaped, body: Mapping[str, Any], event_id: bytes | None, now: datetime
     ) -> DeadLetter:
-        """Sealed under the day's key: whose it is may not be readable. Erasure opens and searches these."""
+        """A dead letter under the day's key, because its person may be unknown. An erasure opens and searches these."""
         services, source = self._services, self._mapping.source
         place = {"file": Path(self._source.name(event.row.file)).name, "line": event.row.line}
         content = _ENCODE(body)
         if not event.row.values:
-            content += _ENCODE(place)  # nothing of the line could be read: its place is all there is
+            content += _ENCODE(place)  # nothing of the line could be read: its place is all we have
         times = self._letters.count(blake2b(content, digest_size=16, key=self._secret, person=b"tf-refused").digest())
         if times > 1:
             content += b"%d" % times
@@ -289,7 +289,7 @@ class Importer:
 
 
 def _batches(events: Iterable[Shaped]) -> Iterator[list[Shaped]]:
-    """Some events each, fewer of those with many lines."""
+    """Batches of events, smaller ones if the events have many lines."""
     batch: list[Shaped] = []
     lines = 0
     for event in events:

@@ -1,7 +1,7 @@
-"""From the lines of a file to public items, by a mapping. Pure: no file, no clock, no token.
+"""Turns the lines of a file into public items, as a mapping says. Pure: no file, no clock, no token.
 
-Amounts are exact: text and the shortest form of a double are read as decimals, rounded half-even beyond 4 places
-(the scale of `schemas.money`), and summed as decimals.
+Amounts are exact: text and the shortest form of a double are read as decimals, rounded half-even to 4 places (the
+scale of `schemas.money`), and summed as decimals.
 """
 
 import re
@@ -36,7 +36,7 @@ _TRAIT_KINDS: Final = frozenset(kind for _, kind in identifiers_in("traits"))
 class Row(NamedTuple):
     """A line of a file with the values of the mapping's columns, in the Shaper's order.
 
-    `content`: keyed hash of the whole row, or b"" where the mapping has an id.
+    `content`: keyed hash of the whole row, or b"" if the mapping has an id.
     """
 
     file: int
@@ -46,9 +46,9 @@ class Row(NamedTuple):
 
 
 class Shaped(NamedTuple):
-    """An event to be: a public item without messageId, or why there is none. `natural`: its id, where mapped."""
+    """An event to accept: a public item without messageId, or why there is none. `natural`: its id, if mapped."""
 
-    row: Row  # the first line; of a refused one, the line to look at
+    row: Row  # the first line; for a refused event, the line to look at
     item: dict[str, Any] | None
     natural: str | None
     content: bytes
@@ -59,12 +59,12 @@ class Shaped(NamedTuple):
 
 
 def is_missing(value: object) -> bool:
-    """Nothing there: null, no or blank text, NaN (what data frames write for nothing)."""
+    """Whether a value is missing: null, empty or blank text, NaN (which data frames write for missing values)."""
     return value is None or (type(value) is str and not value.strip()) or value != value  # noqa: PLR0124
 
 
 def plain_text(value: object) -> str:
-    """One text for one value, whether it comes from CSV, JSON or Parquet: "12.00", 12.0 and 12 are "12"."""
+    """The same text for the same value, whether from CSV, JSON or Parquet: "12.00", 12.0 and 12 are all "12"."""
     kind = type(value)
     if kind is str:
         text: str = value  # type: ignore[assignment]  # kind is str
@@ -94,10 +94,10 @@ def amount_of(value: object, path: str) -> Decimal | None:
     try:
         return _amount(value)
     except (InvalidOperation, TypeError):  # TypeError: a list or an object
-        raise Refused("bad_amount", path, "is no amount: write it like 1234.50") from None
+        raise Refused("bad_amount", path, "is not an amount: write it like 1234.50") from None
 
 
-@lru_cache(65_536, typed=True)  # amounts repeat: a tenth of the time, and no amount is personal
+@lru_cache(65_536, typed=True)  # amounts repeat, so this takes a tenth of the time; no amount is personal
 def _amount(value: object) -> Decimal | None:
     if is_missing(value):
         return None
@@ -119,8 +119,8 @@ def amount_text(amount: Decimal) -> str:
 
 
 def _money(name: str, amount: Decimal) -> str | int | float:
-    """An amount as the item carries it: text under the names of money, which the door keeps in clear; else a number,
-    for other text is sealed. Up to 15 digits a double's shortest form is this very decimal.
+    """An amount as the item carries it: text for the money fields, which the door keeps in clear; else a number, since
+    other text is sealed. Up to 15 digits, a double's shortest form is exactly this decimal.
     """
     if name in MONEY or len(amount.as_tuple().digits) > _EXACT_DIGITS:
         return amount_text(amount)
@@ -128,7 +128,7 @@ def _money(name: str, amount: Decimal) -> str | int | float:
 
 
 def id_text(value: object) -> str | None:
-    """An identifier or name as text; numbers as people write them: 12.0 is "12". None when missing."""
+    """An identifier or name as text, numbers the way people write them: 12.0 is "12". None when missing."""
     if is_missing(value):
         return None
     if type(value) is str:
@@ -137,7 +137,7 @@ def id_text(value: object) -> str | None:
 
 
 def json_value(value: object, *, untyped: bool, zone: tzinfo) -> Any:
-    """A value as JSON has it; None when missing. `untyped`: a CSV cell, whose numbers and booleans are text."""
+    """A value as JSON; None when missing. `untyped`: a CSV cell, where numbers and booleans come as text."""
     if is_missing(value):
         return None
     kind = type(value)
@@ -160,12 +160,12 @@ def json_value(value: object, *, untyped: bool, zone: tzinfo) -> Any:
 
 
 def _utc(at: datetime, zone: tzinfo) -> datetime:
-    """A time without a zone is local to the mapping's; of an hour that comes twice, the first."""
+    """A time without a zone is in the mapping's zone; if its hour occurs twice, it is the first."""
     return (at.replace(tzinfo=zone) if at.tzinfo is None else at).astimezone(UTC)
 
 
 def time_reader(pattern: str, zone: tzinfo) -> Callable[[object], datetime]:
-    """Reads the column of the time: aware UTC. Raises Refused; the same values are read once."""
+    """Reads the time column as aware UTC. Raises Refused; repeated values are parsed once."""
     known: dict[object, datetime] = {}
 
     def read(value: object) -> datetime:
@@ -178,7 +178,7 @@ def time_reader(pattern: str, zone: tzinfo) -> Callable[[object], datetime]:
             try:
                 found = _time(value, pattern, zone)
             except (ValueError, OverflowError, InvalidOperation, TypeError) as err:
-                raise Refused("bad_time", "occurred_at", f"is no time of the format {pattern}") from err
+                raise Refused("bad_time", "occurred_at", f"is not a time in the format {pattern}") from err
             if len(known) >= _TIMES_CACHED:
                 known.clear()
             known[value] = found
@@ -204,10 +204,10 @@ def _time(value: object, pattern: str, zone: tzinfo) -> datetime:
 
 
 def row_hasher(columns: Sequence[str], secret: bytes) -> Callable[[Sequence[Any]], bytes]:
-    """The keyed 128-bit hash of a whole row, whatever the order of its columns and the file's format.
+    """The keyed 128-bit hash of a whole row, independent of the column order and the file's format.
 
-    Missing values do not count: JSON leaves them out. Keyed, for a row may hold guessable personal values and ids
-    are clear.
+    Missing values do not count, because JSON leaves them out. Keyed, because a row may hold guessable personal values
+    and ids are stored in clear.
     """
     order = sorted(range(len(columns)), key=lambda place: columns[place])
     names = list(columns)
@@ -225,7 +225,7 @@ def row_hasher(columns: Sequence[str], secret: bytes) -> Callable[[Sequence[Any]
 
 
 class _Read(NamedTuple):
-    """One value of an item: where it goes, where it comes from, how it is read."""
+    """One value of an item: its path, its column, and how to read it."""
 
     name: str
     path: str
@@ -236,7 +236,7 @@ class _Read(NamedTuple):
 
 
 class Shaper:
-    """Makes items of rows whose values stand in the order of `columns`: those the mapping names, each once."""
+    """Turns rows into items. A row's values come in the order of `columns`: those the mapping names, each once."""
 
     def __init__(self, mapping: FileMapping) -> None:
         self._mapping = mapping
@@ -271,7 +271,7 @@ class Shaper:
         ]
 
     def group_of(self, row: Row) -> tuple[str, ...] | str:
-        """What lines of one order have in common. Raises Refused for a line without it."""
+        """The value that the lines of one order share. Raises Refused for a line without it."""
         values = row.values
         if len(self._group_places) == 1:
             value = values[self._group_places[0]]
@@ -284,7 +284,7 @@ class Shaper:
         raise Refused("no_group", "group_by", f"has no {' or '.join(self._mapping.group_by)}")
 
     def shape(self, rows: Sequence[Row]) -> Shaped:
-        """One event of its lines (one, without group_by). A line that is wrong refuses all: a part would be untrue."""
+        """One event from its lines (just one without group_by). One bad line refuses it: part of an order is wrong."""
         first = at = rows[0]
         lines: list[dict[str, Any]] = []
         totals: dict[str, Decimal] = {}
@@ -358,7 +358,7 @@ class Shaper:
         return line
 
     def _item(self, row: Row, occurred_at: datetime) -> dict[str, Any]:
-        """The item with its time, identifiers and traits; sections that differ from event to event are copies."""
+        """The item with its time, identifiers and traits; sections that vary between events are copied."""
         item = {**self._base, "timestamp": occurred_at.isoformat()}
         values = row.values
         traits = dict(item.get("traits", ()))
@@ -383,7 +383,7 @@ class Shaper:
 def _put_identifier(
     item: dict[str, Any], context: dict[str, Any], traits: dict[str, Any], kind: str, value: str
 ) -> None:
-    """Where Segment's SDKs put it."""
+    """Put an identifier where Segment's SDKs put it."""
     if kind == "user_id":
         item["userId"] = value
     elif kind == "anonymous_id":
@@ -399,7 +399,7 @@ def _put_identifier(
 
 
 def _base(mapping: FileMapping) -> dict[str, Any]:
-    """What all items have: call, name, constants, the currency of the amounts."""
+    """What all items share: call, name, constants, the currency of the amounts."""
     base: dict[str, Any] = (
         {"type": "identify"} if mapping.type == IDENTIFY else {"type": "track", "event": mapping.type}
     )
@@ -417,7 +417,7 @@ def _base(mapping: FileMapping) -> dict[str, Any]:
 
 
 def _merged(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
-    """The constants' context under an event's own; their objects (device) are merged."""
+    """The constants' context overlaid with the event's own; objects in both (device) are merged."""
     merged = {**base, **own}
     for name in base.keys() & own.keys():
         if isinstance(base[name], dict) and isinstance(own[name], dict):
@@ -431,6 +431,6 @@ def _set(section: dict[str, Any], name: str, value: Any) -> None:
 
 
 def _joined(rows: Iterable[Row]) -> bytes:
-    """The content of an event: of its one line, or of all, whatever their order."""
+    """The content hash of an event: of its one line, or of all its lines in any order."""
     contents = sorted([row.content for row in rows])
     return contents[0] if len(contents) == 1 else blake2b(b"".join(contents), digest_size=16).digest()

@@ -1,4 +1,4 @@
-"""The rows of an import's files as events, in the order of the files; rows of one order are put together."""
+"""The rows of an import's files as events, in file order; the rows of one order are combined."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -16,20 +16,20 @@ from ingest.files.table_files import Table, open_table
 from schemas.errors import BadRequest
 from schemas.mapping import FileMapping, check_columns
 
-HELD_LINES: Final = 200_000  # of orders not yet whole; about 100 MB
+HELD_LINES: Final = 200_000  # of incomplete orders; about 100 MB
 PREVIEW_LINES: Final = 20_000
 _ENCODE: Final = msgspec.json.Encoder(decimal_format="string").encode
 
 
 class Progress(NamedTuple):
-    """`done`: 0..1 of the reading; `events`: read so far."""
+    """`done`: the share read, 0..1; `events`: how many were read so far."""
 
     done: float
     events: int
 
 
 class Source:
-    """The files of one command as one data set: rows, orders, events. Equal lines are counted over all files."""
+    """The files of one command as one data set: rows, orders, events. Equal lines are counted across all files."""
 
     def __init__(
         self, files: Sequence[Path], mapping: FileMapping, secret: bytes, *, held_lines: int = HELD_LINES
@@ -50,7 +50,7 @@ class Source:
         self._current = 0
 
     def done(self) -> float:
-        """0..1; with group_by the first half is the counting of lines, and further passes stand at the end."""
+        """The share read, 0..1. With group_by, counting lines is the first half, and extra passes stay at the end."""
         read = float(sum(self._weights[: self._current]))
         if self._current < len(self.tables):
             read += self._weights[self._current] * self.tables[self._current].done()
@@ -63,7 +63,7 @@ class Source:
         return str(self.tables[file].path)
 
     def events(self, limit: int | None = None) -> Iterator[Shaped]:
-        """Every event of the files, refused ones too. `limit`: of the first so many lines alone."""
+        """Every event of the files, including refused ones. `limit`: read only this many lines."""
         if not self.mapping.group_by:
             for row in self._rows(limit):
                 yield row if isinstance(row, Shaped) else self.shaper.shape((row,))
@@ -71,7 +71,7 @@ class Source:
         yield from self._orders(limit)
 
     def _rows(self, limit: int | None = None) -> Iterator[Row | Shaped]:
-        """Rows of all files in order; a line that cannot be read is refused in its place."""
+        """Rows of all files in order; a line that cannot be read appears as refused in its place."""
         self._pass += 1
         for file, table in enumerate(self.tables):
             self._current = file
@@ -94,10 +94,10 @@ class Source:
                 yield Shaped(Row(file, number, (), b""), None, None, b"", refused)
 
     def _orders(self, limit: int | None) -> Iterator[Shaped]:
-        """Lines of one order together, wherever they stand, in passes over the files: the first counts lines.
+        """Groups the lines of each order, wherever they are, in passes over the files. The first pass counts lines.
 
-        Nothing is written aside (temporary files would hold personal values in clear). When the orders that wait for
-        lines exceed `held_lines`, the newest are left for another pass; one over a file in order of orders suffices.
+        Nothing is written to disk, because temporary files would hold personal values in clear. When the incomplete
+        orders exceed `held_lines`, the newest are left for another pass; a file sorted by order needs only one.
         """
         missing = self._count(limit)
         first = True
@@ -143,11 +143,11 @@ class Source:
                 try:
                     counts.count(self._group_of(row))
                 except Refused:
-                    continue  # told in the next pass, in its place
+                    continue  # reported in the next pass, in its place
         return counts
 
     def _group_of(self, row: Row) -> bytes:
-        """The keyed hash of what lines of one order have in common. Raises Refused."""
+        """The keyed hash of the value that the lines of one order share. Raises Refused."""
         group = self.shaper.group_of(row)
         return blake2b(_ENCODE(group), digest_size=16, key=self._secret, person=b"tf-import-order").digest()
 
@@ -157,14 +157,14 @@ def _refuse_repeated(files: Sequence[Path]) -> None:
     for path in files:
         real = os.path.realpath(path)
         if real in seen:
-            raise BadRequest(f"{path} is given twice: its lines would count twice")
+            raise BadRequest(f"{path} is listed twice: its lines would count twice")
         seen.add(real)
 
 
 def preview(files: Sequence[Path], mapping: FileMapping, count: int = 5) -> list[dict[str, Any]]:
-    """The first events as they would be sent (`item`), or why not (`refused`); stores nothing, asks nobody.
+    """The first events as they would be sent (`item`), or why they would not (`refused`). Stores nothing.
 
-    Ids made of rows are left out: they need the vault's key.
+    Ids derived from rows are left out, because they need the vault's key.
     """
     source = Source(files, mapping, bytes(32))
     shown: list[dict[str, Any]] = []

@@ -1,7 +1,7 @@
-"""What an import must remember of every row, without holding it in memory: a map by 16-byte key, a list of lines.
+"""What an import must remember about every row, without holding it all in memory: a map and a list.
 
-Both begin in memory and go on in a temporary file of the system, without a name and gone with the process. Neither
-holds a value of anybody: keys are keyed hashes, lines are a file, a number and a reason.
+Both begin in memory and continue in a nameless temporary file that disappears with the process. Neither holds
+personal data: keys are keyed hashes, and lines are a file, a number and a reason.
 """
 
 import sqlite3
@@ -17,7 +17,7 @@ V = TypeVar("V", int, bytes)
 
 
 class SpillMap(Generic[V]):
-    """Like a dict of 16-byte keys. One thread. Entries beyond `most` wait in SQLite, some 3 µs a look."""
+    """Like a dict of 16-byte keys. One thread. Entries beyond `most` are in SQLite, at about 3 µs a look-up."""
 
     def __init__(self, most: int = MOST) -> None:
         self._most = most
@@ -37,12 +37,12 @@ class SpillMap(Generic[V]):
             self._spill()
 
     def count(self: "SpillMap[int]", key: bytes) -> int:
-        """How often this key was counted, this time included."""
+        """How often this key has been counted, including this time."""
         times = self[key] = (self.get(key) or 0) + 1
         return times
 
     def remove(self, key: bytes) -> None:
-        """No error where it is not there."""
+        """Remove a key; no error if it is missing."""
         self._near.pop(key, None)
         if self._far is not None:
             self._far.execute("delete from entries where key = ?", (key,))
@@ -54,7 +54,7 @@ class SpillMap(Generic[V]):
 
     def _spill(self) -> None:
         if self._far is None:
-            self._far = sqlite3.connect("", isolation_level=None)  # "": a temporary file, removed by its closing
+            self._far = sqlite3.connect("", isolation_level=None)  # "": a temporary file, removed on close
             self._far.execute("pragma journal_mode = off")
             self._far.execute("pragma cache_size = -16384")  # KiB
             self._far.execute("create table entries (key blob primary key, value) without rowid")
@@ -71,7 +71,7 @@ class SpillMap(Generic[V]):
 
 
 class RefusedLine(NamedTuple):
-    """A line that became no event. `line`: of a grouped event the one that is wrong; `file`: as given."""
+    """A line that was refused. `line`: in a grouped event, the bad one; `file`: the path as given."""
 
     file: str
     line: int
@@ -79,14 +79,14 @@ class RefusedLine(NamedTuple):
 
 
 class RefusedLines:
-    """Lines in the order they were refused; the file is read from its start by each iteration."""
+    """Lines in the order they were refused; each iteration reads the file from its start."""
 
     def __init__(self, most_bytes: int = MOST_BYTES) -> None:
         self._file = SpooledTemporaryFile(most_bytes)  # noqa: SIM115  # closed by `close`
         self._count = 0
 
     def append(self, line: RefusedLine) -> None:
-        self._file.seek(0, 2)  # an iteration may have ended anywhere
+        self._file.seek(0, 2)  # an iteration may have stopped anywhere
         self._file.write(msgspec.json.encode(line) + b"\n")
         self._count += 1
 

@@ -1,6 +1,6 @@
-"""Files of rows: CSV (plain or gzip), JSON lines (plain or gzip), Parquet. Read in order, a little at a time.
+"""Reads files of rows in order, a little at a time: CSV (plain or gzip), JSON lines (plain or gzip), Parquet.
 
-A row that cannot be read is given as its refusal, in its place; a file that cannot be read raises BadRequest.
+A row that cannot be read is returned as a refusal in its place; a file that cannot be read raises BadRequest.
 """
 
 import csv
@@ -30,7 +30,7 @@ Values = tuple[Any, ...]
 
 
 class Line(NamedTuple):
-    """A row: its line number (Parquet: row number), from 1, and the wanted values in order, or why there are none."""
+    """A row: its line number (Parquet: row number) from 1, and the wanted values in order, or why there are none."""
 
     number: int
     values: Values
@@ -38,19 +38,19 @@ class Line(NamedTuple):
 
 
 class Table(Protocol):
-    """One file. `columns`: its columns in order. `done()`: the share of the file read by the newest `rows`, 0..1."""
+    """One file. `columns`: its columns in order. `done()`: the share of the file read by the latest `rows`, 0..1."""
 
     path: Path
     columns: tuple[str, ...]
 
     def rows(self, wanted: Sequence[str]) -> Iterator[Line]:
-        """All rows from the first on; each call reads the file again. Values absent from a row are None."""
+        """All rows from the first; each call reads the file again. Values missing from a row are None."""
 
     def done(self) -> float: ...
 
 
 def open_table(path: Path, form: str, delimiter: str = ",") -> Table:
-    """The file as a table. Raises BadRequest with the file's name when it is none of that form."""
+    """The file as a table. Raises BadRequest with the file's name if it does not have that format."""
     if not path.is_file():
         raise BadRequest(f"there is no file {path}")
     if form == "parquet":
@@ -70,7 +70,7 @@ def _selector(columns: Sequence[str], wanted: Sequence[str]) -> Callable[[Sequen
 
 
 class _Bytes:
-    """Reads a file, unpacked if gzip by its first bytes, and knows how far it is in the packed one."""
+    """Reads a file, unpacking it if its first bytes say gzip, and tracks the position in the packed file."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -93,7 +93,7 @@ class _Bytes:
                     yield raw
         except (EOFError, zlib.error, gzip.BadGzipFile) as err:
             raise _unreadable(
-                self.path, "the gzip file is cut off or damaged: get it again, then import it again"
+                self.path, "the gzip file is truncated or damaged: get it again, then import it again"
             ) from err
         except OSError as err:
             raise _unreadable(self.path, err.strerror or type(err).__name__) from err
@@ -119,7 +119,7 @@ class CsvTable:
     def _reader(self) -> Iterator[Any]:
         csv.field_size_limit(MAX_FIELD)
         with self._bytes.open() as raw:
-            # not UTF-8: kept as lone surrogates, by which the row is refused
+            # bytes that are not UTF-8 become lone surrogates, and these get the row refused
             text = TextIOWrapper(raw, encoding="utf-8-sig", errors="surrogateescape", newline="")
             try:
                 yield csv.reader(text, delimiter=self._delimiter)
@@ -131,12 +131,12 @@ class CsvTable:
             try:
                 names = tuple(name.strip() for name in next(reader, ()))
             except csv.Error as err:
-                raise _unreadable(self.path, f"its first line is no CSV header: {err}") from err
+                raise _unreadable(self.path, f"its first line is not a CSV header: {err}") from err
         if not any(names):
             raise _unreadable(self.path, "it has no header: the first line must name the columns")
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
-            raise _unreadable(self.path, f"the header names a column twice: {', '.join(twice)}")
+            raise _unreadable(self.path, f"the header has a column twice: {', '.join(twice)}")
         return names
 
     def rows(self, wanted: Sequence[str]) -> Iterator[Line]:
@@ -172,7 +172,7 @@ def _is_text(text: str) -> bool:
 
 
 class JsonLinesTable:
-    """One JSON object a line. Objects in it are columns of dotted names; columns are those of all lines."""
+    """One JSON object per line. Nested objects become columns with dotted names; all lines contribute columns."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -182,7 +182,7 @@ class JsonLinesTable:
             if row is not None and not row.keys() <= names.keys():
                 names.update(dict.fromkeys(row))
         if not names:
-            raise _unreadable(path, "it has no JSON object: write one a line")
+            raise _unreadable(path, "it has no JSON objects: write one per line")
         self.columns = tuple(names)
 
     def done(self) -> float:
@@ -197,12 +197,12 @@ class JsonLinesTable:
                 try:
                     row = _DECODE(line)
                 except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-                    yield number, None, "is no JSON, or no UTF-8"
+                    yield number, None, "is not JSON or not UTF-8"
                     continue
                 if isinstance(row, dict):
                     yield number, _flat(row), ""
                 else:
-                    yield number, None, "is no JSON object"
+                    yield number, None, "is not a JSON object"
 
     def rows(self, wanted: Sequence[str]) -> Iterator[Line]:
         names = list(wanted)
@@ -214,7 +214,7 @@ class JsonLinesTable:
 
 
 def _flat(row: dict[str, Any]) -> dict[str, Any]:
-    """Nested objects as dotted names; most rows have none and stay as they are."""
+    """Nested objects as dotted names; most rows have none and are returned unchanged."""
     if not any(type(each) is dict for each in row.values()):
         return row
     out: dict[str, Any] = {}
@@ -230,7 +230,7 @@ def _flat(row: dict[str, Any]) -> dict[str, Any]:
 
 
 class ParquetTable:
-    """Parquet, in slices of a row group: only the wanted columns are read."""
+    """Parquet, read in slices of a row group, and only the wanted columns."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -239,7 +239,7 @@ class ParquetTable:
                 self.columns = tuple(file.schema_arrow.names)
                 self._total = max(1, file.metadata.num_rows)
         except (pa.ArrowException, OSError) as err:
-            raise _unreadable(path, "it is no Parquet file, or damaged") from err
+            raise _unreadable(path, "it is not a Parquet file, or it is damaged") from err
         self._read = 0
 
     def done(self) -> float:
@@ -263,7 +263,7 @@ class ParquetTable:
 
 
 def _python(column: Any) -> list[Any]:
-    """A column as Python values; nanoseconds, which Python's times do not have, are cut."""
+    """A column as Python values; nanoseconds are cut off, because Python's times have none."""
     if pa.types.is_timestamp(column.type) and column.type.unit == "ns":
         column = column.cast(pa.timestamp("us", column.type.tz), safe=False)
     return cast("list[Any]", column.to_pylist())

@@ -1,7 +1,7 @@
-"""Public request bodies of the door and the paths they come by. Pure: bytes in, items out.
+"""The door's public request bodies and paths. Pure: bytes in, items out.
 
-The API may bend: paths, places of the write key and of sentAt are those of every SDK in use (Segment, RudderStack,
-Jitsu), with and without `/v1`.
+The API is lenient: it takes the paths, and the places for the write key and sentAt, of every SDK in use (Segment,
+RudderStack, Jitsu), with and without `/v1`.
 """
 
 import binascii
@@ -29,7 +29,7 @@ from ingest.requests.clock import BadTime, parse_time
 from schemas.errors import BadRequest, InvalidJson, Problem, TooLarge
 
 BATCH: Final = "batch"
-METRICS: Final = "metrics"  # analytics-next's own measurements: answered and thrown away
+METRICS: Final = "metrics"  # analytics-next's own measurements: answered and discarded
 _LETTERS: Final = {"t": "track", "i": "identify", "p": "page", "s": "screen", "g": "group", "a": "alias"}
 PATHS: Final[Mapping[str, str]] = {
     **{f"/v1/{letter}": call for letter, call in _LETTERS.items()},
@@ -39,7 +39,7 @@ PATHS: Final[Mapping[str, str]] = {
     ),
     "/v1/m": METRICS,
 }
-IMPORT_PATH: Final = "/v1/import"  # servers sending what happened: their clock is trusted
+IMPORT_PATH: Final = "/v1/import"  # for servers sending past events: their clock is trusted
 MAX_KEY: Final = 200  # characters of a write key
 GZIP: Final = b"\x1f\x8b"
 _BOM: Final = b"\xef\xbb\xbf"
@@ -54,7 +54,7 @@ class _Envelope(msgspec.Struct):
 
 
 class Body(NamedTuple):
-    """A decoded request. `defaults` lie under each item."""
+    """A decoded request. `defaults` fill in what an item lacks."""
 
     items: list[object]
     defaults: dict[str, Any] | None
@@ -66,7 +66,7 @@ _DECODER: Final = msgspec.json.Decoder(_Envelope)
 
 
 def call_of(path: str) -> str | None:
-    """What a path takes: one of the calls, `batch` or `metrics`; None for a path that is not the door's."""
+    """The call a path takes: one of the calls, `batch` or `metrics`; None if it is not a path of the door."""
     return PATHS.get(path) or (PATHS.get(path.rstrip("/")) if path.endswith("/") else None)
 
 
@@ -82,23 +82,23 @@ def inflate(body: bytes, limit: int = MAX_BODY_BYTES) -> bytes:
             try:
                 part = stream.decompress(data, _CHUNK)
             except zlib.error as err:
-                raise InvalidJson("the body is not the gzip it says it is") from err
+                raise InvalidJson("the body is declared as gzip but is not gzip") from err
             total += len(part)
             if total > bound:
                 raise TooLarge(f"the body unpacks to more than {bound} bytes")
             parts.append(part)
             data = stream.unconsumed_tail
         if not stream.eof:
-            raise InvalidJson("the gzip body ends too early")
+            raise InvalidJson("the gzip body is truncated")
         data = stream.unused_data.lstrip(b"\0")
     return b"".join(parts)
 
 
 def read_body(body: bytes, call: str | None, *, gzip: bool) -> Body:
-    """Decode a body for `call`. A `batch` in it makes it one, whatever the path. None: each item names its own type.
+    """Decode a body for `call`. A body with `batch` is a batch, whatever the path. None: each item names its own type.
 
-    Limits are checked before anything is built of the JSON: size, count, and per item size, depth and keys. An
-    item beyond them is Unreadable, the others go on. Raises InvalidJson, BadRequest or TooLarge for the whole.
+    Limits are checked before any object is built from the JSON: size, count, and per item size, depth and keys. An item
+    beyond them is Unreadable, and the others continue. Raises InvalidJson, BadRequest or TooLarge for the whole body.
     """
     if gzip or body.startswith(GZIP):
         body = inflate(body)
@@ -109,7 +109,7 @@ def read_body(body: bytes, call: str | None, *, gzip: bool) -> Body:
     defaults = _context(envelope.context) if envelope.batch is not None else None
     if envelope.batch is None:
         if call == BATCH:
-            raise BadRequest("a batch needs its items", [Problem("batch", "must be an array")])
+            raise BadRequest("a batch needs items", [Problem("batch", "must be an array")])
         items = [read_item(body)]
         if call is not None and isinstance(items[0], dict) and items[0].get("type") is None:
             items[0]["type"] = call
@@ -123,7 +123,7 @@ def read_body(body: bytes, call: str | None, *, gzip: bool) -> Body:
 
 
 def _envelope(body: bytes) -> tuple[_Envelope, bytes]:
-    """The outermost object with its items undecoded, and its bytes; of almost JSON what can be read of it."""
+    """The outermost object with its items undecoded, and its bytes; if the body is almost JSON, what can be read."""
     try:
         try:
             return _DECODER.decode(body), body
@@ -136,15 +136,15 @@ def _envelope(body: bytes) -> tuple[_Envelope, bytes]:
                 raise
             return found, mended
     except msgspec.ValidationError as err:
-        raise BadRequest("the body is not a request of this path", [_problem(str(err))]) from err
+        raise BadRequest("the body does not fit this path", [_problem(str(err))]) from err
     except (msgspec.DecodeError, UnicodeDecodeError) as err:
-        raise InvalidJson(f"the body is no JSON object: {_place(err)}") from err
+        raise InvalidJson(f"the body is not a JSON object: {_place(err)}") from err
     except RecursionError as err:
         raise InvalidJson("the body is nested too deeply") from err
 
 
 def _of_broken(body: bytes) -> _Envelope | None:
-    """A mended body, or else its batch cut into items, each on its own from then on; None: nothing can be read."""
+    """A repaired body, or else its batch cut into items that are then read one by one; None: nothing can be read."""
     try:
         return _DECODER.decode(body)
     except msgspec.ValidationError:
@@ -174,7 +174,7 @@ def _place(err: Exception) -> str:
 
 
 def _context(raw: msgspec.Raw) -> dict[str, Any] | None:
-    """The context of a batch. One that is beyond the limits would be so in each item."""
+    """The context of a batch. Raises BadRequest beyond the limits, since every item would exceed them."""
     data = bytes(raw)
     if not data or data == b"null":
         return None
@@ -193,7 +193,7 @@ def _text(value: object) -> str | None:
 
 
 def time_or_none(value: object) -> datetime | None:
-    """A request's sentAt. One that cannot be read is as good as none: it only serves to correct clocks."""
+    """A request's sentAt; None if it cannot be read, because it only serves to correct clocks."""
     if value is None:
         return None
     try:
@@ -221,11 +221,11 @@ def _read_basic_key(header: str) -> str | None:
     return _text(decoded.partition(":")[0])
 
 
-_basic_key: Final = lru_cache(maxsize=1_024)(_read_basic_key)  # a source sends the same header for ever: 0.1 for 4 µs
+_basic_key: Final = lru_cache(maxsize=1_024)(_read_basic_key)  # the same header every time: 0.1, not 4 µs
 
 
 def query_of(query: str) -> dict[str, str]:
-    """The first value of each name of a query string; broken parts are left out."""
+    """The first value of each name in a query string; malformed parts are left out."""
     if not query:
         return {}
     try:
@@ -235,7 +235,7 @@ def query_of(query: str) -> dict[str, str]:
 
 
 def write_key_of(headers: Mapping[str, str], body: Body | None, query: Mapping[str, str]) -> str | None:
-    """The write key from the first place that holds one: Basic, body, query, X-Write-Key."""
+    """The write key from the first place that has one: Basic, body, query, X-Write-Key."""
     return (
         header_key(headers)
         or (body.write_key if body else None)

@@ -1,7 +1,7 @@
-"""Bodies that are almost JSON: what can be read of them without guessing. Pure; comes after the strict parser.
+"""Reads what it can, without guessing, from bodies that are almost JSON. Pure; used after the strict parser fails.
 
-`NaN` and infinities, which Python's and other writers put out by default, stand for no number: null. A batch is cut
-into its items by brackets and commas outside of strings, so that a broken item is set aside alone.
+`NaN` and infinities, which Python's and other writers emit by default, become null. A batch is cut into items at the
+brackets and commas outside strings, so that only the broken item is set aside.
 """
 
 import re
@@ -23,7 +23,7 @@ class Cut(NamedTuple):
 
 
 def mend(body: bytes) -> bytes:
-    """The body with U+FFFD for halves of surrogate pairs and null for what is no number."""
+    """The body with lone surrogates replaced by U+FFFD, and NaN and infinities by null."""
     if b"\\u" in body:
         body = mend_surrogates(body)
     return _TOKEN.sub(_number, body) if b"NaN" in body or b"Infinity" in body else body
@@ -34,12 +34,12 @@ def _number(token: "re.Match[bytes]") -> bytes:
 
 
 def cut(body: bytes) -> Cut | None:
-    """The items of `{…, "batch": […], …}`; None where its brackets do not match or there is no such array.
+    """The items of `{…, "batch": […], …}`; None if its brackets do not match or it has no such array.
 
-    Linear in the body. What stands between two commas is an item, whatever it is.
+    Linear in the body. Whatever is between two commas is an item.
     """
     open_: list[int] = []
-    begins: list[int] = []  # where the batch's items begin; one more behind the last comma
+    begins: list[int] = []  # where the batch's items begin, plus the position after the last comma
     ends: list[int] = []
     key = b""
     expects = False  # the value of "batch" comes next

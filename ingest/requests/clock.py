@@ -1,7 +1,7 @@
-"""When an event happened, from the sender's clock and ours (design C4). Pure: `received_at` is given.
+"""Works out when an event happened, from the sender's clock and ours (design C4). Pure: `received_at` is passed in.
 
-The formula is Segment's: timestamp = receivedAt − (sentAt − originalTimestamp). It is applied only where the two
-clocks disagree by more than a minute, for it adds the time of transit to the time of the event.
+The formula is Segment's: timestamp = receivedAt − (sentAt − originalTimestamp). It is applied only if the clocks
+differ by more than a minute, because it adds the transit time to the time of the event.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -12,7 +12,7 @@ _BACK: Final = -TOLERANCE
 EARLIEST: Final = datetime(1900, 1, 1, tzinfo=UTC)
 CLAMPED: Final = "_clamped"
 RULES: Final = ("received", "original", "no_sent_at", "corrected", "trusted", "historical")
-"""Names of rules; each but `received` may end in `_clamped`."""
+"""Names of rules; all but `received` may end in `_clamped`."""
 
 
 class BadTime(ValueError):
@@ -20,7 +20,7 @@ class BadTime(ValueError):
 
 
 class Times(NamedTuple):
-    """The times of a record. `rule`: how `occurred_at` came about; it is part of the event."""
+    """The times of a record. `rule`: how `occurred_at` was determined; it is part of the event."""
 
     occurred_at: datetime
     known_at: datetime
@@ -30,9 +30,9 @@ class Times(NamedTuple):
 
 
 def parse_time(text: object) -> datetime:
-    """An aware UTC time of an ISO-8601 string; one without a zone is UTC. Raises BadTime.
+    """An ISO-8601 string as an aware UTC time; without a zone it is UTC. Raises BadTime.
 
-    Fractions beyond microseconds are cut. Years before 1900 are typing errors or sentinels, not events.
+    Fractions beyond microseconds are cut off. Years before 1900 are typing errors or sentinels, not events.
     """
     if type(text) is not str:
         raise BadTime("is not a string")
@@ -58,8 +58,8 @@ def settle(
 ) -> Times:
     """The times of one event; all arguments aware UTC. Never later than `received_at`.
 
-    `trusted`: a server's clock, never corrected. `historical`: an import of the past, known when it occurred.
-    `clock_received_at`: when the sender's request came, where that is not `received_at` (a dead letter sent again).
+    `trusted`: a server's clock, never corrected. `historical`: an import of past events, known when they occurred.
+    `clock_received_at`: when the sender's request arrived, if that is not `received_at` (a retried dead letter).
     """
     if original_at is None:
         at = clock_received_at or received_at

@@ -1,7 +1,7 @@
-"""Messages of the inbox topic: from a message to items for acceptance, or to what is set aside. Pure; owns no broker.
+"""Messages of the inbox topic: turns each into items for acceptance, or sets it aside. Pure; no connection to Kafka.
 
-A message is a request of the door that came by Kafka: the same body, under the same limits. Nobody waits for an
-answer, so what the door would answer with 4xx becomes a dead letter that holds the whole message.
+A message is a request to the door that came through Kafka: the same body, with the same limits. Nobody waits for an
+answer, so whatever the door would answer with 4xx becomes a dead letter that holds the whole message.
 """
 
 import zlib
@@ -21,12 +21,12 @@ from schemas.errors import InvalidWriteKey, NotFound, StoreUnavailable, Touchfol
 from schemas.ports import Sealer
 from schemas.sources import Source, Sources
 
-WRITE_KEY: Final = "writekey"  # the headers that are read, in small letters
+WRITE_KEY: Final = "writekey"  # the headers that are read, in lower case
 PATH: Final = "path"
 CALL: Final = "call"
-_LONGEST_STAY: Final = timedelta(days=7)  # in the topic; an older timestamp is a clock that was never set
-_SEARCHED: Final = 1_000_000  # bytes of a gzip that does not open whole, unpacked for erasures to look through
-_NOTHING_HERE: Final = "names no call: track, identify, page, screen, group, alias, batch, import or such a path"
+_LONGEST_STAY: Final = timedelta(days=7)  # in the topic; an older timestamp means a clock that was never set
+_SEARCHED: Final = 1_000_000  # bytes to unpack from a damaged gzip body, for erasures to search
+_NOTHING_HERE: Final = "must be track, identify, page, screen, group, alias, batch, import, or a path of one"
 
 
 class Message(NamedTuple):
@@ -35,26 +35,26 @@ class Message(NamedTuple):
     topic: str
     partition: int
     offset: int
-    timestamp_ms: int | None  # the broker's or the producer's; None: it has none
+    timestamp_ms: int | None  # the broker's or the producer's, if any
     value: bytes
     write_key: str | None = None  # headers; None: absent
     path: str | None = None
 
     @property
     def place(self) -> str:
-        """The same for each delivery, and for no other message, also of a topic made anew."""
+        """The same for each delivery of this message, and unique even if the topic is deleted and created again."""
         return f"{self.topic}:{self.partition}:{self.offset}:{self.timestamp_ms or 0}"
 
 
 class Opened(NamedTuple):
-    """A message whose items may be accepted."""
+    """A message with items to accept."""
 
     message: Message
     call: Call
 
 
 class Refusal(NamedTuple):
-    """A message that is set aside whole. `source`: whose it is, "" where nobody knows."""
+    """A message to set aside whole. `source`: the sender, "" if unknown."""
 
     message: Message
     source: str
@@ -64,9 +64,9 @@ class Refusal(NamedTuple):
 
 
 class _Kept(msgspec.Struct):
-    """What a dead letter of stage "inbox" holds: the body as JSON, else as text, else as base64 with its text.
+    """The content of a dead letter of stage "inbox": the body as JSON, else as text, else as base64 with its text.
 
-    The text beside the bytes is what an erasure looks through.
+    Erasures search the text that is stored with the bytes.
     """
 
     topic: str
@@ -88,7 +88,7 @@ def message_of(
     value: bytes | None,
     headers: Iterable[tuple[str, str | bytes | None]],
 ) -> Message:
-    """A message from what a client library gives. Header names in any case; of two the first that is not empty."""
+    """A message from a client library's values. Header names in any case; the first non-empty of a name counts."""
     found: dict[str, str] = {}
     for name, content in headers:
         small = name.lower()
@@ -107,15 +107,15 @@ def open_message(
     seen_at: datetime | None = None,
     source: Source | None = None,
 ) -> Opened | Refusal:
-    """The items of a message and whose they are, or why there are none.
+    """The items of a message and their source, or why there are none.
 
-    `received_at`: when the door takes it, which may be hours after the broker did. `seen_at`: when a door took it
-    first, where that is earlier. `source`: whose it is, whatever its write key says. Raises StoreUnavailable.
+    `received_at`: when the door reads it, possibly hours after the broker did. `seen_at`: when a door first read it, if
+    that was earlier. `source`: overrides the write key. Raises StoreUnavailable.
     """
     key = message.write_key
     try:
         call = None if message.path is None else _call(message.path)
-        body = read_body(message.value, call, gzip=False)  # a gzip body is known by its first bytes
+        body = read_body(message.value, call, gzip=False)  # a gzip body is recognised by its first bytes
         key = key or body.write_key
         owner = source or authenticate(_given(key), sources)
     except StoreUnavailable:
@@ -150,14 +150,14 @@ def _refused(message: Message, source: Source | None, err: TouchfoldError) -> Re
 
 
 def _name_items(message: Message, items: list[object]) -> None:
-    """A message id for each item without one: each delivery gives it the same, so that it counts once."""
+    """Give each item without a message id one that is the same for each delivery, so that it counts once."""
     for place, item in enumerate(items):
         if type(item) is dict and item.get("messageId") in (None, ""):
             item["messageId"] = f"{message.place}:{place}"
 
 
 def _came_at(message: Message, seen_at: datetime) -> datetime | None:
-    """When the broker got the message, for the clock's correction; None: as good as when it was seen."""
+    """When the broker got the message, for clock correction; None: use the time it was first seen."""
     if message.timestamp_ms is None:
         return None
     try:
@@ -173,7 +173,7 @@ def _came_at(message: Message, seen_at: datetime) -> datetime | None:
 def dead_letter_of(
     refusal: Refusal, sealer: Sealer, secret: bytes, daily_token: bytes, received_at: datetime
 ) -> DeadLetter:
-    """The dead letter of a whole message, sealed under the day's key. The same message makes the same row.
+    """The dead letter of a whole message, sealed under the day's key. A repeated message adds no row.
 
     `secret`: the vault's hash key. Raises what sealing raises.
     """
@@ -203,20 +203,20 @@ def _kept(message: Message) -> bytes:
             kept.body = msgspec.Raw(plain)
             return msgspec.json.encode(kept)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        pass  # no JSON: told apart below
+        pass  # not JSON: text or bytes, see below
     try:
         if plain is not None:
             kept.text = plain.decode()
             return msgspec.json.encode(kept)
     except UnicodeDecodeError:
-        pass  # no UTF-8 either
+        pass  # not UTF-8 either
     kept.bytes = b64encode(message.value).decode()
     kept.text = (_beginning(message.value) if plain is None else plain).decode(errors="replace")
     return msgspec.json.encode(kept)
 
 
 def _unpacked(value: bytes) -> bytes | None:
-    """The value, a gzip one unpacked; None for one that does not unpack within the door's limits."""
+    """The value, unpacked if it is gzip; None if it does not unpack within the door's limits."""
     if not value.startswith(GZIP):
         return value
     try:
@@ -233,7 +233,7 @@ def _beginning(value: bytes) -> bytes:
 
 
 def message_again(plain: bytes) -> Message:
-    """The message of an opened dead letter of stage "inbox"."""
+    """The message inside an opened dead letter of stage "inbox"."""
     kept: _Kept = msgspec.json.decode(plain, type=_Kept)
     if isinstance(kept.bytes, str):
         value = b64decode(kept.bytes)

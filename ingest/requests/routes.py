@@ -1,6 +1,6 @@
-"""The door's answers: from a request to items for acceptance, from what became of them to a reply. Owns no socket.
+"""The door's routes: turns a request into items for acceptance, and their outcome into a reply. Owns no socket.
 
-SDKs take exactly 200 for success, and error bodies must hold `code` and `message`.
+SDKs treat only 200 as success, and error bodies must contain `code` and `message`.
 """
 
 from collections.abc import Mapping
@@ -34,14 +34,14 @@ _ALLOWED: Final = (
 _PREFLIGHT: Final[Headers] = (
     (b"access-control-allow-methods", b"GET, POST, HEAD, OPTIONS"),
     (b"access-control-allow-headers", _ALLOWED),
-    (b"access-control-max-age", b"7200"),  # the most Chromium keeps
+    (b"access-control-max-age", b"7200"),  # the longest Chromium caches it
     (b"content-length", b"0"),
 )
 _RETRY_AFTER_S: Final = 1
 
 
 class HttpRequest(NamedTuple):
-    """One request, its body whole. Header names are lower case."""
+    """One complete request. Header names are lower case."""
 
     method: str
     path: str
@@ -57,7 +57,7 @@ class Reply(NamedTuple):
 
 
 class Job(NamedTuple):
-    """A request that may be accepted."""
+    """A request with items to accept."""
 
     call: Call
     source: Source
@@ -66,9 +66,9 @@ class Job(NamedTuple):
 
 
 def open_request(request: HttpRequest, sources: Sources, received_at: datetime) -> Job | Reply:
-    """The items of a request and whose they are, or the answer where there is nothing to accept.
+    """The items of a request and their source, or the answer if there is nothing to accept.
 
-    Raises a TouchfoldError for `error_reply`: what is wrong with the request, or StoreUnavailable.
+    Raises a TouchfoldError for `error_reply`: the fault in the request, or StoreUnavailable.
     """
     call = call_of(request.path)
     origin = request.headers.get("origin")
@@ -81,7 +81,7 @@ def open_request(request: HttpRequest, sources: Sources, received_at: datetime) 
     body = read_body(request.body, call, gzip=gzip)
     source = authenticate(write_key_of(request.headers, body, query), sources)
     if origin is not None and source.origins and origin not in source.origins:
-        raise Forbidden("this source takes no requests from pages of this origin", [Problem("Origin", "not listed")])
+        raise Forbidden("this source does not accept requests from this origin", [Problem("Origin", "not listed")])
     sent_at = body.sent_at or time_or_none(request.headers.get("sentat"))
     rules = SourceRules(source.name, sources.declared())
     trusted = source.trusted_clock or request.path.startswith(IMPORT_PATH)
@@ -95,13 +95,13 @@ def open_request(request: HttpRequest, sources: Sources, received_at: datetime) 
 
 def nothing_here(method: str) -> NotFound:
     return NotFound(
-        "nothing is here: POST to /v1/track, identify, page, screen, group, alias or batch",
+        "there is nothing at this path: POST to /v1/track, identify, page, screen, group, alias or batch",
         [Problem("", f"no {method} here")],
     )
 
 
 def authenticate(write_key: str | None, sources: Sources) -> Source:
-    """The source of a write key. Raises InvalidWriteKey, NotFound for one that is off, StoreUnavailable."""
+    """The source of a write key. Raises InvalidWriteKey, SourceOff, StoreUnavailable."""
     if write_key is None:
         raise InvalidWriteKey(
             "the request has no write key: send it as the user name of Basic authentication, as writeKey in the "
@@ -109,9 +109,9 @@ def authenticate(write_key: str | None, sources: Sources) -> Source:
         )
     source = sources.find(write_key)
     if source is None:
-        raise InvalidWriteKey("the write key is not one of ours, or was revoked: see touchfold source list")
+        raise InvalidWriteKey("the write key is unknown or was revoked: see touchfold source list")
     if not source.enabled:
-        raise SourceOff("this source is switched off: an admin switches it on (touchfold source set NAME --enable)")
+        raise SourceOff("this source is switched off: an admin can switch it on (touchfold source set NAME --enable)")
     return source
 
 
@@ -128,7 +128,7 @@ def success(origin: str | None) -> Reply:
 
 
 def error_reply(err: TouchfoldError, origin: str | None) -> Reply:
-    """The one error form, with Retry-After where trying again helps."""
+    """The standard error body, with Retry-After if trying again helps."""
     headers = _headers(origin)
     if isinstance(err, StoreUnavailable | TooMany) or err.status == 503:
         wait = str(err.retry_after_s or _RETRY_AFTER_S).encode()
@@ -137,7 +137,7 @@ def error_reply(err: TouchfoldError, origin: str | None) -> Reply:
 
 
 def preflight(headers: Mapping[str, str]) -> Reply:
-    """The answer to OPTIONS, the same for every path and source: a key is not known yet."""
+    """The answer to OPTIONS: the same for every path and source, because the write key is not known yet."""
     origin = headers.get("origin")
     return Reply(204, (*_cors(origin), *_PREFLIGHT), b"")
 

@@ -1,7 +1,7 @@
-"""The archiver: applied records leave the log for Parquet files. It writes no file a second and nothing unapplied.
+"""The archiver: copies applied records from the log into Parquet files, and never a record that is not applied.
 
-A file is written when a partition has `min_rows` offsets to archive, or its oldest record is older than `max_age_s`.
-Several archivers may run: each takes a partition's turn, looks where the others have come to, and writes what is due.
+It writes a file when a partition has `min_rows` offsets to archive, or its oldest record is older than `max_age_s`.
+Several archivers may run: each takes a partition's turn, checks how far the others have got, and writes what is due.
 """
 
 from collections.abc import Callable
@@ -17,12 +17,12 @@ from schemas.ports import Clock, EventLog
 from schemas.record import CURRENT, Reader, Stored, from_us, received_us
 from schemas.waits import Wait
 
-_READ: Final = 2_000  # records a read
+_READ: Final = 2_000  # records per read
 _MAX_BYTES: Final = 64 * 2**20  # of records in one file: bounds memory whatever their size
 
 
 class _Alone:
-    """Turns where nobody else writes."""
+    """Turns for a single writer."""
 
     def take(self, partition: int) -> bool:
         return True
@@ -36,9 +36,9 @@ class _Alone:
 
 @dataclass
 class Archiver:
-    """`applied_until()` gives by partition the live revision's next offset; no record beyond it is archived.
+    """`applied_until()`: the live revision's next offset by partition; no record beyond it is archived.
 
-    `currency`: the deployment's, for amounts without one. `stop()` ends a long run between two files.
+    `currency`: the deployment's, for amounts without one. `stop()` makes a long run end between two files.
     """
 
     log: EventLog
@@ -48,36 +48,36 @@ class Archiver:
     currency: str = "USD"
     min_rows: int = 20_000
     max_age_s: float = 60.0
-    gaps: bool = False  # whether offsets without a record are normal in this log, as in Kafka's
+    gaps: bool = False  # whether gaps between offsets are normal in this log, as in Kafka
     turns: Turns = field(default_factory=_Alone)
     stop: Callable[[], bool] = lambda: False
-    set_aside: Callable[[Wait], bool] = lambda _wait: False  # whether the record it would wait at does not count
-    waits: Callable[[Wait], None] = lambda _wait: None  # told of a partition that waits
-    goes_on: Callable[[int], None] = lambda _partition: None  # and of one that does no more
+    set_aside: Callable[[Wait], bool] = lambda _wait: False  # whether the record it would wait at was set aside
+    waits: Callable[[Wait], None] = lambda _wait: None  # called when a partition waits
+    goes_on: Callable[[int], None] = lambda _partition: None  # called when it no longer does
     reader: Reader = CURRENT
-    view: Callable[[], ClearView | None] = lambda: None  # what is clear by now, where that is not the records' own
-    _waits: dict[int, int] = field(default_factory=dict, init=False)  # by partition: at which offset it waits
-    check_room: Callable[[], None] = lambda: None  # raises DiskFull where no file may be written for now
+    view: Callable[[], ClearView | None] = lambda: None  # what is clear now, if that differs from the records
+    _waits: dict[int, int] = field(default_factory=dict, init=False)  # by partition: the offset it waits at
+    check_room: Callable[[], None] = lambda: None  # raises DiskFull while no file may be written
     _ready: bool = field(default=False, init=False)
     _oldest: dict[int, tuple[int, datetime]] = field(default_factory=dict, init=False)  # partition: offset, since
 
     def run_once(self) -> int:
-        """Write the files that are due; returns how many offsets were archived. Raises StoreUnavailable: try again.
+        """Write the files that are due; returns how many offsets were archived. On StoreUnavailable, try again.
 
         The first call recovers the archive from a crash (see ArchiveStore.recover).
         """
         return self._run(everything=False)
 
     def flush(self) -> int:
-        """Archive all that is applied, however little."""
+        """Archive everything that is applied, however little."""
         return self._run(everything=True)
 
     def forget(self) -> None:
-        """Before the next run, take up again what is stored: an archive that was damaged may have been mended."""
+        """Reload the stored state before the next run: a damaged archive may have been repaired."""
         self._ready = False
 
     def oldest_age_s(self) -> float:
-        """How old the oldest record is that no file holds, whether applied or not; 0 when there is none."""
+        """The age of the oldest record that is in no file, applied or not; 0 if there is none."""
         self._prepare()
         ages = [0.0]
         for partition in range(self.log.partitions):
@@ -110,8 +110,8 @@ class Archiver:
         for entry in self.store.files():
             if entry.generation != generation:
                 raise ArchiveDamaged(
-                    f"the archive is of log generation {entry.generation}, the log of {generation}: restore both from"
-                    " the same backup, or move the archive away to archive this log from its start"
+                    f"the archive belongs to log generation {entry.generation}, but the log is generation {generation}:"
+                    " restore both from the same backup, or move the archive away to archive this log from its start"
                 )
         self._ready = True
 
@@ -127,13 +127,13 @@ class Archiver:
     def _is_due(self, partition: int, until: int) -> bool:
         start = self.store.next_offset(partition)
         if self._waits.get(partition) == start:
-            return False  # this build will not read it: `flush` and the next process look again
+            return False  # this build cannot read it: `flush` and the next process try again
         if until - start >= self.min_rows:
             return True
         return start < until and (self.clock.now() - self._since(partition, start)).total_seconds() >= self.max_age_s
 
     def _since(self, partition: int, start: int) -> datetime:
-        """When the oldest record from `start` on was received; of none, or of an unreadable one, since when we know."""
+        """When the oldest record from `start` on was received; if there is none or it is unreadable, when we saw it."""
         known = self._oldest.get(partition)
         if known is None or known[0] != start:
             oldest = self.log.read(partition, start, 1)
@@ -142,7 +142,7 @@ class Archiver:
         return known[1]
 
     def _write(self, partition: int, until: int) -> int:
-        """One file; returns how many offsets it covers. Raises DiskFull before it reads."""
+        """Write one file; returns how many offsets it covers. Raises DiskFull before reading."""
         self.check_room()
         start = self.store.next_offset(partition)
         records, upto = self._read(partition, start, until)
@@ -172,7 +172,7 @@ class Archiver:
         return upto - start
 
     def _read(self, partition: int, start: int, until: int) -> tuple[list[Stored], int]:
-        """Records of one file, and the offset up to which nothing else is in the log, for good."""
+        """The records of one file, and the offset up to which the log has and will have no others."""
         records: list[Stored] = []
         size, at = 0, start
         while at < until and len(records) < self.min_rows and size < _MAX_BYTES:
@@ -181,17 +181,17 @@ class Archiver:
             records += wanted
             size += sum(len(record.value) for record in wanted)
             if len(wanted) < len(found):
-                return records, until  # a record behind it proves that all before was seen
+                return records, until  # a later record proves that all earlier ones were seen
             if not found:
                 return records, until if self._is_empty(partition, at, until) else at
             at = found[-1].offset + 1
         return records, at
 
     def _is_empty(self, partition: int, start: int, until: int) -> bool:
-        """Whether no record ever was or will be in [start, until), though none was seen behind it.
+        """Whether [start, until) has no records and never will, although no later record has been seen.
 
-        Nothing found proves it only where the log's end is behind it and there is still nothing: a broker that has
-        just become the leader shows less for a moment.
+        An empty read proves it only if the log's end is past the range and a second read is still empty: a broker that
+        has just become the leader briefly shows fewer records.
         """
         ends = self.log.ends()
         if partition >= len(ends) or ends[partition] < until:
@@ -201,6 +201,6 @@ class Archiver:
 
 
 def _received(record: Stored) -> datetime | None:
-    """None for a record that does not say."""
+    """When a record was received; None if it does not say."""
     at_us = received_us(record.value)
     return None if at_us is None else from_us(at_us)

@@ -1,6 +1,6 @@
-"""Merges the small files of an archive in the background, a step at a time, and removes what was replaced.
+"""Merges the small files of an archive in the background, one step at a time, and removes the replaced files.
 
-A damaged file stops its own merge with an alarm and is left alone; the files before and behind it go on.
+A damaged file raises an alarm and is left out; the files before and after it are still merged.
 """
 
 from collections import defaultdict
@@ -12,12 +12,12 @@ from schemas.archive import ArchiveFile, MergingStore, Turns
 from schemas.errors import ArchiveDamaged, ProgressConflict
 from schemas.merge_plan import due, waiting
 
-RETIRE_S: Final = 300.0  # between two looks for replaced files of a partition
-BAD_S: Final = 600.0  # after which a damaged file is tried again: it may have been mended
+RETIRE_S: Final = 300.0  # between checks for a partition's replaced files
+BAD_S: Final = 600.0  # until a damaged file is tried again: it may have been repaired
 
 
 class Step(NamedTuple):
-    """What one call of `run_once` did. `waiting`: files that are still to be merged, as far as known."""
+    """What one call of `run_once` did. `waiting`: files still to be merged, as far as known."""
 
     merged: int = 0
     waiting: int = 0
@@ -25,9 +25,9 @@ class Step(NamedTuple):
 
 @dataclass
 class Merger:
-    """`now`: seconds, monotonic. `alarm` is told once of each damaged file.
+    """`now`: seconds, monotonic. `alarm` is called once per damaged file.
 
-    `room(bytes)` raises DiskFull when the disk has no room for a file of that size beside what is kept free.
+    `room(bytes)` raises DiskFull if the disk has no room for a file of that size on top of the reserve.
     """
 
     store: MergingStore
@@ -36,13 +36,13 @@ class Merger:
     alarm: Callable[[str], None]
     room: Callable[[int], None] = lambda _size: None
     stop: Callable[[], bool] = lambda: False
-    bad: dict[str, float] = field(default_factory=dict, init=False)  # damaged files, until when they are left alone
+    bad: dict[str, float] = field(default_factory=dict, init=False)  # damaged files, and until when to skip them
     _retired_at: dict[int, float] = field(default_factory=dict, init=False)
 
     def run_once(self) -> Step:
-        """Do one merge, in the first partition where one is due and whose turn is free.
+        """Do one merge, in the first partition that has one due and whose turn is free.
 
-        Raises StoreUnavailable, DiskFull: try again later. Another writer's conflict is no error: it did the work.
+        On StoreUnavailable or DiskFull, try again later. A conflict with another writer is no error: it did the work.
         """
         entries = self.store.known()
         for partition, of_partition in _by_partition(entries):
@@ -59,7 +59,7 @@ class Merger:
         return Step(0, waiting(entries))
 
     def retire(self) -> int:
-        """Remove files that were replaced long enough ago, a partition each RETIRE_S; returns how many."""
+        """Remove files that were replaced long enough ago, each partition every RETIRE_S; returns how many."""
         removed = 0
         for partition in sorted({entry.partition for entry in self.store.known() if entry.replaces}):
             if self.now() - self._retired_at.get(partition, float("-inf")) < RETIRE_S or self.stop():

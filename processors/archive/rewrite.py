@@ -1,7 +1,7 @@
-"""Rewrites the files of an archive whose columns follow older declarations of what is clear, a file at a time.
+"""Rewrites archive files whose columns follow outdated declarations of what is clear, one file at a time.
 
-What was declared clear since comes out of the sealed parts, what is no longer clear leaves the columns, and the
-sealed parts of erased people go. The records stay, and so does the chain of digests over them (decision 0025).
+Fields declared clear since then move out of the sealed parts, fields no longer clear leave the columns, and the sealed
+parts of erased people are dropped. The records and the digest chain over them stay the same (decision 0025).
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -17,20 +17,20 @@ from schemas.errors import ArchiveDamaged, KeyMissing, ProgressConflict, ReaderT
 from schemas.event_columns import event_table, originals
 from schemas.record import CURRENT, Reader
 
-BAD_S: Final = 600.0  # after which a file that could not be rewritten is tried again
+BAD_S: Final = 600.0  # until a file that could not be rewritten is tried again
 
 
 def waiting(entries: Sequence[ArchiveFile], declared: Declared) -> list[ArchiveFile]:
-    """Files whose columns follow other declarations."""
+    """Files whose columns follow other declarations than the current ones."""
     now = hash_of(declared)
     return [entry for entry in entries if entry.clear != now]
 
 
 @dataclass
 class Rewriter:
-    """`declared()`: what is declared now. `open_`: see Sealer.open_many. `erased(tokens)`: those of erased people.
+    """`declared()`: the current declarations. `open_`: see Sealer.open_many. `erased(tokens)`: those of erased people.
 
-    `now`: seconds, monotonic. `alarm` is told once of a file that cannot be rewritten. `room(bytes)`: raises DiskFull.
+    `now`: seconds, monotonic. `alarm` is called once per file that cannot be rewritten. `room(bytes)` raises DiskFull.
     """
 
     store: MergingStore
@@ -44,12 +44,12 @@ class Rewriter:
     room: Callable[[int], None] = lambda _size: None
     stop: Callable[[], bool] = lambda: False
     reader: Reader = CURRENT
-    bad: dict[str, float] = field(default_factory=dict, init=False)  # files, until when they are left alone
+    bad: dict[str, float] = field(default_factory=dict, init=False)  # files, and until when to skip them
 
     def run_once(self) -> int:
-        """Rewrite one file; returns how many are left, itself included when it was. 0: there is nothing to do.
+        """Rewrite one file; returns how many were due, including this one. 0: there is nothing to do.
 
-        Raises StoreUnavailable, DiskFull: try again later.
+        On StoreUnavailable or DiskFull, try again later.
         """
         declared = self.declared()
         left = [entry for entry in waiting(self.store.known(), declared) if not self._is_bad(entry)]
@@ -74,13 +74,13 @@ class Rewriter:
             self.store.rewrite(entry, view.hash, lambda table: self._remade(table, view), self.turns.check)
         except ProgressConflict:
             return  # another writer has merged or rewritten it
-        except (ArchiveDamaged, KeyMissing, SealBroken, ReaderTooOld) as err:  # the others go on
+        except (ArchiveDamaged, KeyMissing, SealBroken, ReaderTooOld) as err:  # go on with the other files
             if entry.path not in self.bad:
                 self.alarm(f"{entry.path} is not rewritten: {err.message}")
             self.bad[entry.path] = self.now() + BAD_S
 
     def _remade(self, table: pa.Table, view: ClearView) -> pa.Table:
-        """The rows anew, without the sealed parts of erased people. What was set aside stays a row of bytes alone."""
+        """The rows made again without the sealed parts of erased people. Records set aside stay rows of plain bytes."""
         table = self._without_erased(table)
         ids, offsets = table.column("id").to_pylist(), table.column("offset").to_pylist()
         passed = {int(offset or 0) for id_, offset in zip(ids, offsets, strict=True) if id_ is None}

@@ -1,4 +1,4 @@
-"""Which dead letters name a person who is erased: values looked for in opened letters. Pure."""
+"""Finds the dead letters that name a person being erased, by searching opened letters for values. Pure."""
 
 import binascii
 import re
@@ -12,12 +12,12 @@ import msgspec
 from schemas.identifiers import PhoneForm, normalise
 from schemas.ports import OpenIdentifier
 
-_LONG_ENOUGH: Final = 5  # letters of a value that is looked for inside longer texts
+_LONG_ENOUGH: Final = 5  # characters a value must have to be searched for inside longer texts
 _WORD: Final = re.compile(r"\w+")
 
 
 class Names:
-    """The identifiers of one person or of thousands, to be found in texts: the time a text takes does not grow."""
+    """Searches texts for the identifiers of any number of people; the time per text does not grow with them."""
 
     def __init__(self, values: Iterable[OpenIdentifier], phone: PhoneForm) -> None:
         self._phone = phone
@@ -25,8 +25,8 @@ class Names:
         self._whole = {(each.kind, each.value) for each in values}
         self._kinds = {each.kind for each in values}
         texts = {each.value.casefold() for each in values if len(each.value) >= _LONG_ENOUGH}
-        texts |= {each.token.hex() for each in values}  # a whole record may be inside
-        self._by_word: dict[str, list[tuple[str, int]]] = defaultdict(list)  # -> (text, where this word is in it)
+        texts |= {each.token.hex() for each in values}  # a letter may contain a whole record
+        self._by_word: dict[str, list[tuple[str, int]]] = defaultdict(list)  # -> (text, position of this word in it)
         self._wordless: list[str] = []
         for text in sorted(texts):
             word = _WORD.search(text)
@@ -39,9 +39,9 @@ class Names:
         return bool(self._whole)
 
     def are_in(self, plain: bytes) -> bool:
-        """Whether a dead letter names one: as a whole field in its normal form, or inside a text as a word.
+        """Whether a dead letter names one of them: as a whole field in normal form, or as a word inside a text.
 
-        Values under 5 letters count as whole fields only: "42" stands in every other letter.
+        Values under 5 characters count only as whole fields: "42" occurs in every other letter.
         """
         fields = _fields(plain)
         phone = self._phone
@@ -68,13 +68,13 @@ def mentions(plain: bytes, values: Iterable[OpenIdentifier], phone: PhoneForm) -
 
 
 def _fields(plain: bytes) -> list[str | int | float]:
-    """Every scalar of a JSON text, keys included; the whole text where it is none, or holds bytes that are none."""
+    """Every scalar and key of a JSON text; the whole text if it is not JSON, or holds bytes that are not."""
     try:
         item = msgspec.json.decode(plain)
     except (msgspec.MsgspecError, RecursionError):
         return [plain.decode(errors="replace")]
     found: list[str | int | float] = []
-    if isinstance(item, dict) and isinstance(item.get("bytes"), str):  # of a body that is no JSON, beside its times
+    if isinstance(item, dict) and isinstance(item.get("bytes"), str):  # a body that is not JSON
         with suppress(binascii.Error):
             found.append(binascii.a2b_base64(item["bytes"]).decode(errors="replace"))
     stack = [item]

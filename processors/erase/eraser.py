@@ -1,10 +1,10 @@
-"""Erases people: everything the profiles of some identifiers hold, step by step, each step repeatable (design C12).
+"""Erases people: everything in the profiles of the given identifiers, in repeatable steps (design C12).
 
-The order is what makes it safe: the erased tokens are known to FOLD before any process forgets their keys, and no
-process remembers a key when its row is destroyed. What survives are events without owner, counted in totals.
+The order makes it safe: FOLD knows the erased tokens before any process forgets their keys, and no process remembers a
+key when its row is destroyed. What survives are events without an owner, which still count in totals.
 
-Many people take every step together: what costs the same for one and for a thousand (two epochs of the vault, a look
-into every dead letter, tables written anew) is paid once (decision 0027).
+Many people go through each step together, so that work that costs the same for one and for a thousand (two vault
+epochs, a search of every dead letter, rewritten tables) is done once (decision 0027).
 """
 
 import hmac
@@ -45,9 +45,9 @@ from schemas.identity_rules import DEFAULT_RULES, IdentityRules
 from schemas.ports import Sealer, Vault
 from schemas.record import to_us
 
-LEASES_S: Final = 15.0  # three times a lease: one that is still held then is a fault
+LEASES_S: Final = 15.0  # three times a lease: one still held after that is a fault
 LETTERS: Final = 500  # read at a time; a letter is at most 32 KiB
-TOGETHER: Final = 100  # people whose projections go in one transaction, which DECIDE waits for
+TOGETHER: Final = 100  # people whose projections are deleted in one transaction, which DECIDE waits for
 
 
 class Erased(NamedTuple):
@@ -63,7 +63,7 @@ NOT_FOUND: Final = Erased(False, 0, 0, None)
 
 
 class Taken(NamedTuple):
-    """What went, as receipts say it. `erased_on`: ISO date, UTC."""
+    """What was erased, as receipts state it. `erased_on`: ISO date, UTC."""
 
     erased_on: str
     identifiers: int
@@ -72,12 +72,12 @@ class Taken(NamedTuple):
 
 
 class Begun(NamedTuple):
-    """People whose erasure cannot be stopped any more, each by the first token that named them."""
+    """People whose erasure can no longer be stopped, each by the first token that named them."""
 
     jobs: list[Job]
     previews: dict[bytes, Preview]
-    refused: dict[bytes, tuple[Problem, ...]]  # who needs --force: nothing was done
-    same: dict[bytes, bytes]  # of every token that was asked for, the one that its person has here
+    refused: dict[bytes, tuple[Problem, ...]]  # people who need --force: nothing was done to them
+    same: dict[bytes, bytes]  # each requested token -> the token its person is listed under here
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ class Eraser:
     leases_s: float = LEASES_S
 
     def find(self, kind: str, value: str) -> bytes | None:
-        """The token of KIND:VALUE as people write it; `profile` takes a profile id, old ids included."""
+        """The token of KIND:VALUE as people write it; `profile` takes a profile id, including former ones."""
         if kind == "profile":
             try:
                 token = UUID(value).bytes
@@ -113,8 +113,8 @@ class Eraser:
             return plan(reads, token, self.rules, self._kinds_of([token])[token])
 
     def erase(self, kind: str, value: str, *, force: bool = False, suppress: bool = False) -> Erased:
-        """Do all steps. Raises ErasureRefused when it needs `force`, RightsMissing before anything is deleted; after
-        any other error `resume` goes on.
+        """Do all steps. Raises ErasureRefused if it needs `force`, and RightsMissing before anything is deleted; after
+        any other error `resume` continues.
         """
         self.check_rights()
         token = self.find(kind, value)
@@ -138,12 +138,12 @@ class Eraser:
         suppress: bool,
         before: Callable[[Mapping[bytes, Preview]], None] = lambda _taken: None,
     ) -> Begun:
-        """Plan and record the erasure of the people of these tokens; who needs `force` is left out without it.
+        """Plan and record the erasure of the people with these tokens; without `force`, those who need it are left out.
 
-        `before` is told whom it takes before it is recorded, when they can still be found again.
+        `before` is called with the people before they are recorded, while they can still be found.
 
-        With `suppress` their hashes are on the vault's list first: nothing that is kept says which of the tokens were
-        suppressed, so a crash before the record leaves people refused and not erased, to be erased again.
+        With `suppress`, their hashes go on the vault's list first. Nothing stored says which tokens were suppressed, so
+        after a crash before the record, people are refused but not erased, and must be erased again.
         """
         kinds = self._kinds_of(tokens)
         found: dict[bytes, Preview] = {}
@@ -174,7 +174,7 @@ class Eraser:
         return {token: found[token].kind if token in found else "unknown" for token in tokens}
 
     def advance(self, jobs: Sequence[Job]) -> None:
-        """Do the steps that are not done, but for the last one, which `finish` does for any number of jobs."""
+        """Do the remaining steps except the last, which `finish` does for any number of jobs."""
         steps: dict[str, Callable[[Sequence[Erasure]], None]] = {
             "tokens": self._name_tokens,
             "epoch": self._new_epoch,
@@ -189,20 +189,20 @@ class Eraser:
                 steps[step](due)
 
     def finish(self, jobs: Sequence[Job]) -> list[Remains]:
-        """The last step: deleted rows are written over where that can be. Returns where something is left."""
+        """The last step: overwrite deleted rows where possible. Returns where something is left."""
         self.store.clean()
-        self.vault_rows.clean()  # last: it also ends the WAL, into which reading a page may have copied it
+        self.vault_rows.clean()  # last: it also switches the WAL, into which reading a page may have copied rows
         failpoint("erase.after_clean")
         self.store.advance([job.erasure.id for job in jobs], "receipt", self._today())
         return self.vault_rows.remains()
 
     def check_rights(self) -> None:
-        """Raises RightsMissing where one of the steps is not allowed to our account."""
+        """Raise RightsMissing if our account may not do one of the steps."""
         self.store.check_rights()
         self.vault_rows.check_rights()
 
     def resume(self) -> int:
-        """Finish open jobs, and do again what the ledger knows and a restored database does not; returns how many."""
+        """Finish open jobs, and repeat erasures in the ledger that a restored database lacks; returns how many."""
         self._compare_suppressed()
         jobs = self.store.open_jobs()
         opened = {job.erasure.id for job in jobs}
@@ -217,17 +217,17 @@ class Eraser:
         return len(jobs)
 
     def _undone(self) -> list[Erasure]:
-        """What the ledger knows and the databases do not."""
+        """Erasures that are in the ledger but not in the databases."""
         known = self.ledger.read()
         tokens = {token for each in known for token in each.token_bytes()}
         back = self.store.not_named(tokens) | self.vault_rows.present(tokens) if tokens else set()
         return [each for each in known if not back.isdisjoint(each.token_bytes())]
 
     def receipt(self, taken: Taken, suppressed: bool, remains: Sequence[Remains]) -> dict[str, object]:
-        """What the person who asked may keep: proof without personal data, and what is still to go where.
+        """The receipt for the person who asked: proof without personal data, and where data is still to be deleted.
 
-        Nothing in it stands in the folder beside a token, so whoever has both cannot join them by an id or a time.
-        `sha256`: keyed hash of the rest, which nobody but this deployment can make.
+        None of it is stored in the folder next to a token, so nobody who has both can join them by an id or a time.
+        `sha256`: keyed hash of the rest, which only this deployment can make.
         """
         said: dict[str, object] = {
             "id": str(UUID(bytes=self.new_id())),
@@ -238,14 +238,14 @@ class Eraser:
         return said | {"sha256": self._proof(said)}
 
     def taken(self, preview: Preview) -> Taken:
-        """What a receipt says of a preview that is carried out now."""
+        """The receipt's summary of a preview that is carried out now."""
         return Taken(self._today().isoformat(), preview.identifiers, preview.kinds, preview.events)
 
     def _today(self) -> date:
         return self.now().astimezone(UTC).date()
 
     def is_ours(self, receipt: Mapping[str, object]) -> bool:
-        """Whether this deployment wrote a receipt, and nobody changed it."""
+        """Whether this deployment wrote a receipt and nobody has changed it."""
         said = {name: value for name, value in receipt.items() if name != "sha256"}
         return hmac.compare_digest(str(receipt.get("sha256", "")).encode(), self._proof(said).encode())
 
@@ -256,13 +256,13 @@ class Eraser:
     # --- the suppressed ----------------------------------------------------------------------------------------------
 
     def suppress_strangers(self, identifiers: Iterable[tuple[str, str]]) -> None:
-        """Refuse people whom nobody knows yet; each identifier is somebody else."""
+        """Suppress people who are not known yet; each identifier is a separate person."""
         normal = [(kind, normalise(kind, value, phone=self.phone)) for kind, value in identifiers]
         self._add_to_list([[self.hash_of(kind, value)] for kind, value in normal if value is not None])
         self.vault_rows.forget_everywhere(self.leases_s)
 
     def unsuppress(self, kind: str, value: str) -> bool:
-        """Let a person in again, by any identifier that was suppressed with them; False where it was not."""
+        """Lift a person's suppression, by any identifier that was suppressed with them; False if it was not."""
         normal = normalise(kind, value, phone=self.phone)
         if normal is None or not self.vault_rows.unsuppress(self.hash_of(kind, normal)):
             return False
@@ -280,7 +280,7 @@ class Eraser:
         self.ledger.keep_suppressed(self.vault_rows.suppressed())
 
     def _compare_suppressed(self) -> None:
-        """What a restore took from the vault's list comes back from the ledger's, and the other way round."""
+        """Restore entries missing from the vault's suppression list from the ledger's list, and the other way round."""
         kept, known = self.ledger.suppressed(), self.vault_rows.suppressed()
         lost = {hashed: mark for hashed, mark in kept.items() if hashed not in known}
         if lost:
@@ -301,7 +301,7 @@ class Eraser:
         failpoint("erase.after_epoch")
 
     def _delete_letters(self, erasures: Sequence[Erasure]) -> None:
-        """Letters without tokens are opened and searched: now, while the values can still be read."""
+        """Open and search dead letters without tokens, while the values can still be read."""
         names = Names(self.vault.open(_tokens(erasures)).values(), self.phone)
         after = bytes(16)
         while names and (letters := self.store.dead_letters_without_tokens(after, LETTERS)):
@@ -318,7 +318,7 @@ class Eraser:
             if len(letters) > 1:
                 for letter in letters:
                     yield from self._opened([letter])
-            return  # nobody can read it (its daily key has expired): nothing in it is left to erase
+            return  # nobody can read it any more (its daily key has expired), so there is nothing to erase
         for letter, opened in zip(letters, plain, strict=True):
             if opened is not None:
                 yield letter.id, opened
@@ -353,11 +353,11 @@ def _tokens(erasures: Iterable[Erasure]) -> list[bytes]:
 
 
 def delete_projections(writes: ErasureWrites, erasures: Iterable[Erasure], rules: IdentityRules, at_us: int) -> None:
-    """Delete what was computed of these people. Their signatures lose owner and evidence; signatures of others lose the
-    erased tokens alone, and are resolved again where that may change who is whom.
+    """Delete what was computed for these people. Their identifier sets lose owner and evidence; those of others lose
+    only the erased tokens, and are resolved again if that may change identities.
 
-    States go with the route key, as a rebuild has it: where that is a hub that stays, the state stays unowned, until
-    the hub is erased itself.
+    A state is deleted with its route key, as in a rebuild: if that is a shared identifier that stays, the state stays
+    without an owner until the shared identifier itself is erased.
     """
     erasures = list(erasures)
     erased = set(_tokens(erasures))
@@ -377,14 +377,14 @@ def delete_projections(writes: ErasureWrites, erasures: Iterable[Erasure], rules
     writes.strip_evidence(left)
     writes.delete_tokens(erased)
     kept = {token for each in (*left, *around) for _, token in each.tokens}
-    writes.delete_token_rows(stay - kept)  # of events that came after the plan: nothing is left that holds them
+    writes.delete_token_rows(stay - kept)  # of events that came after the plan: no evidence holds them now
     writes.set_receipts(_receipts([*left, *around], stay))
     writes.mark_identity([each.identifier_set for each in (*left, *around)])
     writes.add_erased_changes(published, at_us)
 
 
 def _uncount(writes: ErasureWrites, profile_ids: Collection[bytes]) -> None:
-    """Take the profiles out of the overview's figures. Their orders come back as nobody's, which the worker counts."""
+    """Take the profiles out of the overview's figures. The worker counts their orders again, without a customer."""
     days = LocalDays(writes.time_zone())
     for revision, rows in writes.counted(profile_ids).items():
         cells: Cells = {}
@@ -404,7 +404,7 @@ def _shared_that_stay(
     gone: AbstractSet[bytes],
     rules: IdentityRules,
 ) -> AbstractSet[bytes]:
-    """Of tokens seen with the person, those that are hubs without them too. Others are made hubs no more."""
+    """Of tokens seen with the person, those still shared without them. The others stop being shared identifiers."""
     shared = {row.token for row in writes.owners(beside) if row.is_shared}
     rest = [_without(each, erased) for each in writes.evidence_of(shared) if each.identifier_set not in gone]
     evidence = [Evidence(each.identifier_set, each.tokens, each.first_us, each.first_event) for each in rest]
@@ -414,7 +414,7 @@ def _shared_that_stay(
 
 
 def _receipts(evidence: Iterable[Seen], tokens: AbstractSet[bytes]) -> list[Receipt]:
-    """First and last receipt of tokens, from all that is left of their evidence."""
+    """First and last receipt of tokens, from their remaining evidence."""
     found: dict[bytes, list[tuple[int, bytes]]] = {}
     for each in evidence:
         for _, token in each.tokens:

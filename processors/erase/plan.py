@@ -1,7 +1,7 @@
-"""Whom an erasure takes: the tokens of the profiles of some tokens, and what goes with them. Reads, deletes nothing.
+"""Plans an erasure: finds the tokens of the profiles of the given tokens, and what goes with them. Only reads.
 
-Several people are planned together: what only they were seen with goes too, even where each alone would have left it
-to the other.
+Several people are planned together: anything seen only with them goes too, even if each of them alone would have left
+it to another.
 """
 
 from collections import Counter, defaultdict
@@ -16,7 +16,7 @@ from schemas.identity_rules import IdentityRules
 
 
 class Preview(NamedTuple):
-    """What an erasure would take."""
+    """What an erasure would delete."""
 
     tokens: frozenset[bytes]
     profiles: frozenset[bytes]
@@ -30,27 +30,27 @@ class Preview(NamedTuple):
 
 
 def route_key(tokens: Iterable[tuple[str, bytes]], rules: IdentityRules) -> bytes:
-    """The token whose key seals the events of a signature: the highest-ranked, ties to the smaller token."""
+    """The token whose key seals the events of an identifier set: the highest-ranked, ties to the smaller token."""
     return min((rules.rank(kind), token) for kind, token in tokens)[1]
 
 
 @dataclass
 class _Person:
-    """One of those who are erased together, while it is found out what is theirs."""
+    """One of the people erased together, while the plan collects what is theirs."""
 
     kinds: dict[bytes, str]  # of their tokens
     profiles: set[bytes]
-    seen: dict[bytes, Seen] = field(default_factory=dict)  # evidence that holds one of their tokens, by signature
-    gone: set[bytes] = field(default_factory=set)  # signatures that lose their owner
+    seen: dict[bytes, Seen] = field(default_factory=dict)  # evidence that holds one of their tokens
+    gone: set[bytes] = field(default_factory=set)  # identifier sets that lose their owner
     problems: tuple[Problem, ...] = ()
 
     def beside(self) -> dict[bytes, str]:
-        """Tokens of others in events of theirs."""
+        """Other people's tokens in their events."""
         return {t: kind for s in self.gone for kind, t in self.seen[s].tokens if t not in self.kinds}
 
 
 def plan(reads: ErasureReads, token: bytes, rules: IdentityRules, kind: str) -> Preview:
-    """What erasing one person takes. `kind`: of the token, if it was never folded."""
+    """What erasing one person would delete. `kind`: of the token, if it was never folded."""
     (found,) = plan_many(reads, {token: kind}, rules, force=True).values()
     return found
 
@@ -58,11 +58,10 @@ def plan(reads: ErasureReads, token: bytes, rules: IdentityRules, kind: str) -> 
 def plan_many(
     reads: ErasureReads, wanted: Mapping[bytes, str], rules: IdentityRules, *, force: bool
 ) -> dict[bytes, Preview]:
-    """What erasing these takes: a preview for each token, or for the first one of several that are one person's.
+    """What erasing these would delete: one preview per person, under the first token that names them.
 
-    A hub is shared with others: it goes only when it is the one named. A token that was seen in events of these
-    people alone goes too, even where its link was refused. Without `force` nobody whose preview has problems is
-    counted among these people.
+    A shared identifier goes only if it is itself named. A token seen only in these people's events goes too, even if
+    its link was refused. Without `force`, people whose preview has problems are not counted among them.
     """
     people = _people(reads, wanted)
     _see(reads, people.values(), rules)
@@ -80,7 +79,7 @@ def plan_many(
 
 
 def _people(reads: ErasureReads, wanted: Mapping[bytes, str]) -> dict[bytes, _Person]:
-    """By the first token that names each."""
+    """The people, by the first token that names each."""
     rows = {row.token: row for row in reads.owners(wanted)}
     whole = {row.profile_id for row in rows.values() if not row.is_shared and row.profile_id is not None}
     members: dict[bytes | None, list[TokenOwner]] = defaultdict(list)
@@ -104,7 +103,7 @@ def _people(reads: ErasureReads, wanted: Mapping[bytes, str]) -> dict[bytes, _Pe
 
 
 def _see(reads: ErasureReads, people: Iterable[_Person], rules: IdentityRules) -> None:
-    """Evidence of each, and what of it is theirs."""
+    """Load the evidence of each person, and note which of it is theirs."""
     owner = {token: each for each in people for token in each.kinds}
     for seen in reads.evidence_of(owner):
         for _, token in seen.tokens:
@@ -118,7 +117,7 @@ def _see(reads: ErasureReads, people: Iterable[_Person], rules: IdentityRules) -
 
 
 def _evidence_by_token(reads: ErasureReads, tokens: AbstractSet[bytes]) -> dict[bytes, set[bytes]]:
-    """The signatures that hold each of these tokens."""
+    """The identifier sets that hold each of these tokens."""
     found: dict[bytes, set[bytes]] = defaultdict(set)
     for each in reads.evidence_of(tokens):
         for _, token in each.tokens:
@@ -128,12 +127,12 @@ def _evidence_by_token(reads: ErasureReads, tokens: AbstractSet[bytes]) -> dict[
 
 
 def _alone(person: _Person, gone: AbstractSet[bytes], others: Mapping[bytes, AbstractSet[bytes]]) -> dict[bytes, str]:
-    """Of the tokens beside theirs those that nobody else was seen with."""
+    """The other tokens in their events that were seen with nobody else."""
     return {token: kind for token, kind in person.beside().items() if others[token] <= gone}
 
 
 def _judge(reads: ErasureReads, people: Iterable[_Person], others: Mapping[bytes, AbstractSet[bytes]]) -> None:
-    """Why each of them needs --force, looked at alone."""
+    """Why each person needs --force, considered alone."""
     people = list(people)
     tokens = [each.kinds | _alone(each, each.gone, others) for each in people]
     by_token: dict[bytes, set[tuple[bytes, bytes]]] = defaultdict(set)
@@ -150,14 +149,14 @@ def _problems(kinds: Mapping[bytes, str], refused: int) -> tuple[Problem, ...]:
     found = []
     user_ids = list(kinds.values()).count("user_id")
     if user_ids > 1:
-        found.append(Problem("user_id", f"the profile holds {user_ids} user_ids: these may be different people"))
+        found.append(Problem("user_id", f"the profile holds {user_ids} user_ids, which may be different people"))
     if refused:
-        found.append(Problem("", f"{refused} refused links touch it: whose these identifiers are is an open case"))
+        found.append(Problem("", f"{refused} refused links touch it: whose identifiers these are is an open case"))
     return tuple(found)
 
 
 def _add_profiles(reads: ErasureReads, people: Iterable[_Person]) -> None:
-    """Those of the tokens that go with somebody."""
+    """The tokens among these that are erased with somebody."""
     rows = reads.owners({token for each in people for token in each.kinds})
     profile_of = {row.token: row.profile_id for row in rows if row.profile_id is not None}
     for each in people:
@@ -177,6 +176,6 @@ def _previews(reads: ErasureReads, people: Mapping[bytes, _Person]) -> dict[byte
 
 
 def same_people(wanted: Sequence[bytes], found: Mapping[bytes, Preview]) -> dict[bytes, bytes]:
-    """For each token that was asked for, the one that its person has in `found`."""
+    """For each requested token, the token its person is listed under in `found`."""
     first = {t: token for token, preview in found.items() for t in preview.tokens}
     return {token: token if token in found else first[token] for token in wanted}

@@ -1,4 +1,4 @@
-"""Makes states anew from the log: the primitive behind lost copies and repairs (design C5)."""
+"""Folds states again from the log: the primitive behind lost copies and repairs (design C5)."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate, takewhile
@@ -10,17 +10,17 @@ from projections.fold.state import State
 from schemas.store import NO_EVENT, NO_RECEIPT, SHARDS, DecideTx, FoldTx, NewWorkItem
 
 CHUNK: Final = 5_000  # records fetched at a time
-ITEMS: Final = 64  # looked at in one transaction
-SIGNATURES: Final = 1_000  # made again in one transaction
-RECORDS: Final = 20_000  # of these signatures together, half a second; a single one may have more
+ITEMS: Final = 64  # work items in one transaction
+SIGNATURES: Final = 1_000  # identifier sets folded again in one transaction
+RECORDS: Final = 20_000  # of these sets together, half a second; a single one may have more
 _NO_RECEIPT: Final = NO_RECEIPT[:2]  # later than every receipt
 
 
 def refold_some(folder: Folder) -> int:
-    """Make some of the states anew that work items ask for, and queue their profiles; returns how many signatures.
+    """Fold again some of the states in refold items, and queue their profiles; returns how many identifier sets.
 
-    Of a revision that has folded all that is in the dedup index: the live one, or one that is about to take its place.
-    One bounded transaction: what is left of its work items is queued again, so a crash loses nothing.
+    For a revision that has folded everything in the dedup index: the live one, or one about to replace it. One bounded
+    transaction: the rest of its work items is queued again, so a crash loses nothing.
     """
     with folder.store.fold() as tx:
         tx.hold_erasures(live=folder.live)
@@ -29,13 +29,13 @@ def refold_some(folder: Folder) -> int:
             return 0
         now, later = _slice(tx, queued)
         tx.add_work([NewWorkItem(folder.revision, 0, "refold", dict.fromkeys(later, (0, NO_EVENT)))] if later else [])
-        tx.hold_progress(folder.revision)  # whoever folds for their partitions waits, and finds what is made here
+        tx.hold_progress(folder.revision)  # whoever folds their partitions waits, and then sees this result
         _refold(folder, tx, now)
     return len(now)
 
 
 def refold_all(folder: Folder) -> int:
-    """`refold_some` until no work item is left; returns how many signatures."""
+    """`refold_some` until no refold item is left; returns how many identifier sets."""
     total = 0
     while count := refold_some(folder):
         total += count
@@ -43,7 +43,7 @@ def refold_all(folder: Folder) -> int:
 
 
 def _slice(tx: FoldTx, queued: Sequence[bytes]) -> tuple[Sequence[bytes], Sequence[bytes]]:
-    """The signatures of one transaction, at least one, and the rest."""
+    """The identifier sets for one transaction, at least one, and the rest."""
     counts = tx.count_applied(queued[:SIGNATURES])
     sums = accumulate(counts.get(identifier_set, 0) for identifier_set in queued[:SIGNATURES])
     size = max(1, sum(1 for _ in takewhile(lambda total: total <= RECORDS, sums)))
@@ -74,7 +74,7 @@ def _refold(folder: Folder, tx: FoldTx, identifier_sets: Sequence[bytes]) -> Non
 
 
 def _apply(folder: Folder, chunk: Sequence[Applied], states: dict[tuple[int, bytes], State]) -> None:
-    """Fold decoded records into their states; what is sealed is opened for all of them at once."""
+    """Fold decoded records into their states; sealed parts are opened for all of them together."""
     opened = folder.opened(chunk)
     for each in chunk:
         place = (each.partition, each.identifier_set)
@@ -88,14 +88,14 @@ def _apply(folder: Folder, chunk: Sequence[Applied], states: dict[tuple[int, byt
 
 
 def chunks_at(folder: Folder, positions: Iterable[tuple[int, int]]) -> Iterator[list[Applied]]:
-    """The records at some positions, decoded, in the log's order, so many at a time."""
+    """The records at some positions, decoded, in log order, CHUNK at a time."""
     ordered = sorted(positions)
     for at in range(0, len(ordered), CHUNK):
         yield folder.again(folder.log.fetch(ordered[at : at + CHUNK]))
 
 
 def state_from_log(folder: Folder, positions: Iterable[tuple[int, int]]) -> State:
-    """All events at some positions in one state, none of it laid off."""
+    """All events at some positions in one state, with nothing laid off."""
     states: dict[tuple[int, bytes], State] = {}
     for chunk in chunks_at(folder, positions):
         _apply(folder, chunk, states)
@@ -103,5 +103,5 @@ def state_from_log(folder: Folder, positions: Iterable[tuple[int, int]]) -> Stat
 
 
 def uncapped_state(folder: Folder, tx: DecideTx, identifier_sets: Sequence[bytes]) -> State:
-    """All applied events of signatures in one state, none of it laid off."""
+    """All applied events of identifier sets in one state, with nothing laid off."""
     return state_from_log(folder, tx.positions(identifier_sets))

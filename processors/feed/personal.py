@@ -1,4 +1,4 @@
-"""Direct personal values for a topic that is granted them: opened as the profile holds them now, kept nowhere."""
+"""Adds direct personal values for topics granted them: opened as the profile holds them now, and stored nowhere."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ from schemas.topics import TOPIC_OF
 
 @dataclass(frozen=True)
 class PersonalValues:
-    """`granted`: short names of topics. One read of the log and two look-ups in the vault for a batch."""
+    """`granted`: short names of topics. Each batch takes one read of the log and two vault look-ups."""
 
     granted: frozenset[str]
     log: EventLog
@@ -24,9 +24,9 @@ class PersonalValues:
     rules: IdentityRules = field(default=DEFAULT_RULES)
 
     def open(self, compiled: Compiled, rows: Sequence[ChangeRow], living: Mapping[bytes, ProfileRead]) -> list[Any]:
-        """`new` of each row: beside `personal` stands `value` of a trait, or `identifiers` of the kinds that joined.
+        """`new` of each row, with `value` (a trait) or `identifiers` (the kinds that joined) next to `personal`.
 
-        Nothing stands there when the profile has ended, the trait is unset or its key was erased.
+        Neither is added if the profile has ended, the trait is unset or its key was erased.
         """
         wanted = [row for row in rows if self._is_personal(row) and row.profile_id in living]
         if not wanted:
@@ -51,7 +51,7 @@ class PersonalValues:
     def _traits(
         self, compiled: Compiled, rows: Sequence[ChangeRow], living: Mapping[bytes, ProfileRead]
     ) -> dict[bytes, dict[str, Any]]:
-        """Direct traits by profile that some change names; identifiers in them stand as tokens."""
+        """The direct traits named by changes, by profile; identifiers in them appear as tokens."""
         names = {row.name for row in rows if "kinds" not in row.new and row.name is not None}
         profiles = {row.profile_id: living[row.profile_id] for row in rows if row.name in names}
         states = {key: compiled.fold.unpack(profile.state) for key, profile in profiles.items()}

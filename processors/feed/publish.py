@@ -1,7 +1,7 @@
-"""Publishes the change feed to topics, in the sequencer's order, at least once and with stable ids (design C10).
+"""Publishes the change feed to topics: in the sequencer's order, at least once, with stable ids (design C10).
 
-A batch is read, written, acknowledged by the brokers, and only then is the place in the feed moved. One publisher at
-a time: a claim in the database, and the brokers refuse what an earlier one still sends.
+A batch is read, written and acknowledged by the brokers before the position in the feed moves. There is one publisher
+at a time: it holds a claim in the database, and the brokers refuse whatever an earlier one still sends.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -32,22 +32,22 @@ from schemas.topics import (
     VERSION_HEADER,
 )
 
-BATCH: Final = 5_000  # changes read, written and acknowledged at once
-_TRIES: Final = 4  # to read profiles while revisions are swapped
+BATCH: Final = 5_000  # changes read, written and acknowledged together
+_TRIES: Final = 4  # attempts to read profiles while revisions are swapped
 _encode: Final = msgspec.json.Encoder().encode
 _VERSION: Final = (VERSION_HEADER, str(SCHEMA_VERSION).encode())
 
 
 class Opened(Protocol):
-    """Puts direct personal values where changes say that there are some, for a topic that is granted them."""
+    """Adds direct personal values to the changes of topics that are granted them."""
 
     def open(self, compiled: Compiled, rows: Sequence[ChangeRow], living: Mapping[bytes, ProfileRead]) -> list[Any]:
-        """`new` of each row, with what the profile holds now; as it is where nothing is personal or left."""
+        """`new` of each row with the profile's current values; unchanged if nothing is personal or nothing is left."""
 
 
 @dataclass
 class Publisher:
-    """The loop's step. `compile`: the functions of a revision. `personal`: None where no topic is granted any."""
+    """One step of the loop. `compile`: the functions of a revision. `personal`: None if no topic is granted values."""
 
     feed: FeedToPublish
     topics: TopicWriter
@@ -59,18 +59,18 @@ class Publisher:
     _compiled: Compiled | None = field(default=None, init=False)
 
     def run_once(self) -> int | None:
-        """Publish what is new, at most a batch; returns how many changes. None: another publisher does it.
+        """Publish new changes, at most one batch; returns how many. None: another publisher is at work.
 
-        Raises StoreUnavailable or ProgressConflict: try again, nothing is lost.
+        On StoreUnavailable or ProgressConflict, try again; nothing is lost.
         """
         if not self.feed.claimed:
-            self.topics.close()  # what it was opened for is over
+            self.topics.close()  # the claim it was opened for has ended
             if not self.feed.claim():
                 return None
         if not self.topics.is_open:
-            self.feed.place()  # who lost the claim fences nobody; and while the brokers are away it stays alive
+            self.feed.place()  # fails if we lost the claim, so we fence nobody; keeps it alive in an outage
             self.topics.open()
-            self._place = self.feed.place()  # after the fence: whoever claims later also fences us later
+            self._place = self.feed.place()  # read after fencing: whoever claims later also fences us later
         try:
             return self._publish()
         except (StoreUnavailable, ProgressConflict):
@@ -91,7 +91,7 @@ class Publisher:
         return len(rows)
 
     def _living(self, profile_ids: Sequence[bytes]) -> tuple[Compiled, dict[bytes, ProfileRead]]:
-        """The profiles that live, as they are now, with the functions of their revision."""
+        """The profiles that still exist, as they are now, with the functions of their revision."""
         compiled = self._compiled
         for _ in range(_TRIES):
             if compiled is None:
@@ -124,7 +124,7 @@ class Publisher:
 
 
 def _touched(rows: Sequence[ChangeRow]) -> list[bytes]:
-    """The profiles that changes are of, and those that they moved into or out of; each once."""
+    """The profiles of these changes, and those they moved into or out of; each once."""
     found: dict[bytes, None] = {}
     for row in rows:
         found[row.profile_id] = None
@@ -134,7 +134,7 @@ def _touched(rows: Sequence[ChangeRow]) -> list[bytes]:
 
 
 def change_message(row: ChangeRow) -> Message:
-    """A change for its topic."""
+    """A change as a message for its topic."""
     headers: list[tuple[str, str | bytes | None]] = [
         (CHANGE_ID_HEADER, uuid_text(row.id)),
         (TYPE_HEADER, row.type),

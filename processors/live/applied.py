@@ -1,4 +1,4 @@
-"""What goes through FOLD: batches of the log, the events decoded from them, and what a batch came to."""
+"""The inputs and results of FOLD: batches of the log, the decoded events, and the counts of a batch."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,11 +18,11 @@ class Batch(NamedTuple):
     start: int
     end: int
     records: Sequence[Stored]
-    watermark_us: int  # received_at of the first record not in any batch yet, else the clock's (design C8)
+    watermark_us: int  # received_at of the first record not yet in a batch, else the clock's time (design C8)
 
 
 class Applied(NamedTuple):
-    """One event on its way into a state, decoded once."""
+    """One event to be folded into a state, decoded once."""
 
     event: FoldEvent
     key: bytes
@@ -41,12 +41,12 @@ class Applied(NamedTuple):
 
 
 DeadLetterMaker = Callable[[Stored, str, str, Applied | None], DeadLetter]
-"""(record, rule, reason, what was decoded of it) -> a sealed dead letter of stage "fold"."""
+"""(record, rule, reason, its decoded event if any) -> a sealed dead letter of stage "fold"."""
 
 
 @dataclass
 class Report:
-    """What a batch came to, for counters and tests."""
+    """The result of a batch, for counters and tests."""
 
     records: int = 0
     applied: int = 0
@@ -70,6 +70,6 @@ def dedup_row(each: Applied, gone: set[bytes]) -> DedupRow:
 
 
 def not_folded(each: Applied, err: Exception) -> FoldFailed:
-    """The error of a record that was applied once and that this fold cannot take."""
+    """The error for a record that was applied before but fails in this fold."""
     place = f"partition {each.partition} offset {each.offset}"
-    return FoldFailed(f"{place} was applied once and cannot be folded by these definitions ({type(err).__name__})")
+    return FoldFailed(f"{place} was applied before but cannot be folded with these definitions ({type(err).__name__})")

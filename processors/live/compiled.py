@@ -1,4 +1,4 @@
-"""A revision with its generated functions, and the FOLD and DECIDE that run them."""
+"""A revision's generated functions, and the FOLD and DECIDE that run them."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

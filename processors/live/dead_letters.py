@@ -1,4 +1,4 @@
-"""Dead letters of records that are in the log already: the record's own bytes, sealed under the day's key."""
+"""Dead letters of records already in the log: the record's own bytes, sealed under the day's key."""
 
 from collections.abc import Callable
 from hashlib import blake2b
@@ -17,7 +17,7 @@ def dead_letter_key(partition: int, offset: int) -> bytes:
 def dead_letter_maker(
     sealer: Sealer, daily_token: Callable[[], bytes], clock: Clock
 ) -> Callable[[Stored, str, str, Applied | None], DeadLetter]:
-    """The fold's maker of dead letters. The id is a hash of the position: a repeat of the batch makes the same row."""
+    """Makes the fold's dead letters. The id is a hash of the position, so repeating the batch adds no row."""
 
     def make(record: Stored, rule: str, reason: str, decoded: Applied | None) -> DeadLetter:
         key = dead_letter_key(record.partition, record.offset)

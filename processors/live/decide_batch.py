@@ -1,7 +1,7 @@
 """DECIDE: one transaction takes work items and due profiles, resolves identity, sums states and decides (design C7).
 
-A profile's state is made anew from its signatures' states each time, so a merge, a split and a late event are
-the same work. What differs from the last committed decision goes to the change feed.
+A profile's state is summed again from its identifier sets' states each time, so merges, splits and late events need no
+special handling. Differences from the last committed decision go to the change feed.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -23,14 +23,14 @@ from projections.orders.orders import order_slots, summed_up
 from schemas.store import NO_EVENT, SHARDS, Change, DecideTx, NewWorkItem, ProfileRow, ProjectionStore, WorkItem
 from schemas.touchpoints import ORDER_TYPES
 
-ACTS_US: Final = 600_000_000  # who was seen within ten minutes before the decision acts now, and is searched for
+ACTS_US: Final = 600_000_000  # a profile seen in the last ten minutes is active, so staff may search for it
 
 PersonalTraits = Callable[[Mapping[bytes, State], frozenset[str]], dict[bytes, dict[str, Any]]]
-"""Opens the direct traits that conditions need: states by profile id, names -> values by profile id."""
+"""Opens the direct traits that conditions need: (states by profile id, names) -> values by profile id."""
 
 
 class Outcome(NamedTuple):
-    """What one run of DECIDE did. `more`: there may be more, so look again."""
+    """The result of one run of DECIDE. `more`: there may be more to do, so run again."""
 
     items: int
     profiles: int
@@ -43,7 +43,7 @@ class Outcome(NamedTuple):
 
 
 class Sharing(NamedTuple):
-    """How a worker shares DECIDE with others: it takes its `own` shards, and so many `others` that nobody has."""
+    """How a worker shares DECIDE with others: it takes its `own` shards, and at most `others` free ones."""
 
     own: Collection[int]
     others: int
@@ -51,10 +51,10 @@ class Sharing(NamedTuple):
 
 @dataclass
 class Decider:
-    """Decides for one revision. A silent one (a building revision) writes no feed and no identity.
+    """Decides for one revision. For a building revision it is silent: no feed and no identity.
 
-    `sharing`: other workers decide for the same revision. Then a profile that another one has is left to a work item of
-    its own instead of being waited for: two workers on the same customers would go at one's pace.
+    `sharing`: other workers decide for the same revision. A profile that another one has locked then gets a new work
+    item instead of being waited for; otherwise two workers on the same customers would be no faster than one.
     """
 
     store: ProjectionStore
@@ -68,14 +68,14 @@ class Decider:
     silent: bool = False
     deltas: DeltaCache | None = None
     sharing: Sharing | None = None
-    all_counted: bool = False  # of the revision's profiles, by the figures; once they are they stay so
+    all_counted: bool = False  # whether the figures count all profiles of the revision; stays true once it is
 
     @cached_property
     def feed_view(self) -> FeedView:
         return FeedView(self.fold, self.evaluator, self.time_zone)
 
     def run(self, watermark_us: int, *, items: int = 64, due: int = 2_000, lagging: bool = False) -> Outcome:
-        """Decide what is queued or due at the lowest watermark, in one transaction; beside others, at least there."""
+        """Decide what is queued or due at the lowest watermark (or later, if sharing), in one transaction."""
         try:
             with self.store.decide() as tx:
                 if self.sharing is not None:
@@ -95,7 +95,7 @@ class Decider:
                     tx.add_changes(changes)
         except BaseException:
             if self.deltas is not None:
-                self.deltas.clear()  # whether it was committed may be unknown
+                self.deltas.clear()  # it may or may not have been committed
             raise
         if self.deltas is not None:
             self.deltas.decided(item.id for item in taken)
@@ -110,7 +110,7 @@ class Decider:
         return tx.take_work(self.revision, limit, shards) if shards else []
 
     def decide_all(self, profile_ids: Sequence[bytes], watermark_us: int, cause: str) -> None:
-        """Decide these whether queued or not; a building revision does so with all of them once."""
+        """Decide these, queued or not; a building revision does this once with all profiles."""
         with self.store.decide() as tx:
             causes = dict.fromkeys(profile_ids, Cause(cause))
             wanted = _Wanted(causes, Moves.none(), {}, {}, {}, set(), set(profile_ids))
@@ -119,7 +119,7 @@ class Decider:
                 tx.add_changes(changes)
 
     def _wanted(self, tx: DecideTx, taken: Sequence[WorkItem]) -> "_Wanted":
-        """The profiles to decide, each with its cause, after identity is resolved for all signatures queued."""
+        """The profiles to decide, each with its cause, after resolving identity for all queued identifier sets."""
         newest: dict[bytes, tuple[int, bytes]] = {}
         anew: set[bytes] = set()
         remade: set[bytes] = set()
@@ -138,7 +138,7 @@ class Decider:
         causes: dict[bytes, Cause] = {}
         for identifier_set, stamp in newest.items():
             owner = owners.get(identifier_set)
-            if owner is not None:  # none: all its tokens are erased
+            if owner is not None:  # None: all its tokens are erased
                 other = causes.get(owner, Cause("event"))
                 causes[owner] = Cause("event", max(stamp, other.stamp))
         for profile_id in moves.touched:
@@ -149,7 +149,7 @@ class Decider:
         return _Wanted(causes, moves, self._grown(taken, owners, moves), newest, owners, remade, shrunk)
 
     def _grown(self, taken: Sequence[WorkItem], owners: Mapping[bytes, bytes], moves: Moves) -> dict[bytes, list[Seen]]:
-        """Events by profile, of the profiles that lack these events and nothing else."""
+        """Events by profile, for the profiles that lack these events and nothing else."""
         if self.deltas is None:
             return {}
         grown: dict[bytes, list[Seen]] = {}
@@ -220,7 +220,7 @@ class Decider:
         return differences.changes
 
     def _count(self, tx: DecideTx, changed: FigureChanges) -> None:
-        """Tell the figures what changed of the profiles that are counted; once all are, nobody asks any more."""
+        """Report the changes of counted profiles to the figures; once all are counted, it no longer checks."""
         upto = None
         if changed and not self.all_counted:
             upto = tx.counted_up_to(self.revision)
@@ -228,14 +228,14 @@ class Decider:
         tx.add_figures(self.revision, changed.cells(upto))
 
     def _lock_beside_others(self, tx: DecideTx, wanted: "_Wanted") -> dict[bytes, ProfileRow]:
-        """Lock what identity changed, waiting for it, and of the rest what is free; the others are queued again."""
+        """Lock the profiles that identity changed, waiting if needed, and free ones of the rest; queue the others."""
         causes, moves = wanted.causes, wanted.moves
         moved = moves.touched | moves.ended.keys() | set(moves.ended.values())
         before = tx.lock_profiles(self.revision, moved)
         free, busy = tx.try_profiles(self.revision, causes.keys() - moved)
         for profile_id in busy:
             del causes[profile_id]
-        # Owners were read before the locks: a profile may have been merged away since, with a signature of ours.
+        # Owners were read before locking: since then a profile with one of our sets may have been merged away.
         still = [s for s, owner in wanted.owners.items() if owner not in moved]
         now = tx.owners(still) if still else {}
         later = {s: wanted.newest[s] for s in still if wanted.owners[s] in busy or now.get(s) != wanted.owners[s]}
@@ -252,10 +252,10 @@ class Decider:
     def _grown_states(
         self, tx: DecideTx, wanted: "_Wanted", before: Mapping[bytes, ProfileRow], watermark_us: int
     ) -> tuple[dict[bytes, State], set[bytes], set[bytes]]:
-        """The stored state of each profile with its new events folded in, which kept all that the feed tells, and
-        which have new events of orders.
+        """The stored state of each profile with its new events folded in; which of them still show the same published
+        values; and which have new order events.
 
-        Profiles that come over the cap are left out.
+        Profiles that exceed the cap are left out.
         """
         states: dict[bytes, State] = {}
         still: set[bytes] = set()
@@ -271,10 +271,10 @@ class Decider:
             if row is None or not deltas.knows(row):
                 continue
             state = unpack(row.state)
-            was = pack(list(slots(state)))  # folding changes lists in place
+            was = pack(list(slots(state)))  # before folding, which changes lists in place
             large = summed_up(state)
             if not large and self.fold.overflowed(state):
-                continue  # of a build that kept no tree: its entries are in the log alone
+                continue  # from a build that kept no tree: its entries are only in the log
             if large:
                 summary = summary_of(state)
                 self.fold.make_room(state)
@@ -302,7 +302,7 @@ class Decider:
         before: Mapping[bytes, ProfileRow],
         watermark_us: int,
     ) -> dict[bytes, State]:
-        """The merged state of each profile that owns any, from its signatures' states read under the lock."""
+        """The merged state of each profile that has states, from its identifier sets' states read under the lock."""
         if not profile_ids:
             return {}
         owned: dict[bytes, bytes] = {sig: owner for owner, sig in tx.evidence_of_profiles(profile_ids)}
@@ -340,11 +340,11 @@ class Decider:
         old: ProfileRow | None,
         today: int,
     ) -> None:
-        """The summary of a profile over the cap: its tree caught up, or made again where it may hold too much."""
+        """The summary of a profile over the cap: its tree brought up to date, or rebuilt if it may hold too much."""
         queued = None
         if old is not None and owner not in wanted.shrunk and self.fold.summed_up(self.fold.unpack(old.state)):
             queued = wanted.newest
-        if len(parts) == 1:  # its own state shares its lists with the merged one
+        if len(parts) == 1:  # its only state shares its lists with the merged one
             parts = [Part(parts[0].identifier_set, list(state))]
         self.large.sum_up(tx, owner, state, parts, queued, wanted.moves.moved, today)
 
@@ -358,7 +358,7 @@ class Decider:
         lagging: bool,
         summed: int | None,
     ) -> ProfileRow:
-        """`summed`: of a profile that grew; None: it was summed anew."""
+        """`summed`: of a profile that only grew; None: it was summed again."""
         packed = self.fold.pack(state)
         if summed is None:
             summed = 0 if self.sharing is None else _digest(packed)
@@ -382,10 +382,10 @@ class Decider:
 
 
 class _Wanted(NamedTuple):
-    """What one run decides. `grown`: the events that are all a stored profile lacks, by profile.
+    """What one run decides. `grown`: by profile, the events that are all its stored state lacks.
 
-    `newest` and `owners`: of the signatures that were queued; `remade`: those of them whose states may have been made
-    again from the log. `shrunk`: profiles that may have lost something.
+    `newest`, `owners`: of the queued identifier sets; `remade`: those whose states may have been folded again from the
+    log. `shrunk`: profiles that may have lost something.
     """
 
     causes: dict[bytes, Cause]
@@ -398,7 +398,7 @@ class _Wanted(NamedTuple):
 
 
 def _digest(packed: bytes) -> int:
-    """Equal for equal states alone: then the same events are in them."""
+    """Equal only for equal states, which then contain the same events."""
     return int.from_bytes(blake2b(packed, digest_size=8).digest(), "big", signed=True)
 
 

@@ -1,4 +1,4 @@
-"""When a worker decides: after each FOLD, when a timer is due, and when states were made anew for it."""
+"""When a worker decides: after each FOLD, when a timer is due, and when states were folded again."""
 
 import logging
 from collections.abc import Callable
@@ -18,31 +18,31 @@ from schemas.waits import REFOLD, Wait
 
 log = logging.getLogger("touchfold.worker")
 
-MAX_WAIT_US: Final = timedelta(minutes=1) // MICROSECOND  # how long a due profile waits for a partition that is behind
-ITEMS: Final = 64  # of one look of DECIDE
+MAX_WAIT_US: Final = timedelta(minutes=1) // MICROSECOND  # how long a due profile waits for a lagging partition
+ITEMS: Final = 64  # work items in one run of DECIDE
 DUE: Final = 2_000
 
 
 @dataclass
 class Deciding:
-    """`moved` is called where another revision turns out to be live; it may put other deciders and folders here."""
+    """`moved` is called when another revision turns out to be live; it may replace the decider and folder here."""
 
     services: Services
     claims: Claims
     moved: Callable[[], None]
     decider: Decider | None = None
     folder: Folder | None = None
-    broken: bool = False  # what the refold items ask for cannot be made: not until the next claim
+    broken: bool = False  # refold items cannot be processed; not tried again until the next claim
 
     def share(self, others: int) -> None:
-        """Decide what we folded ourselves, and of what others folded so many shards that wait. Alone: all there is."""
+        """Decide what we folded, and up to this many waiting shards of others. A worker alone decides everything."""
         if self.decider is not None and self.decider.sharing is not None:
             self.decider.sharing = Sharing(list(self.claims.epochs), others)
 
     def run(self, watermark_us: int, *, until_none: bool) -> bool:
-        """Look again while there may be more, then number the feed; True if there was work.
+        """Run while there may be more, then number the feed; True if there was work.
 
-        `until_none`: until a look finds nothing; else what one left for later is found by the next step.
+        `until_none`: run until nothing is found; otherwise the next step finds what a run left for later.
         """
         some = False
         while True:
@@ -63,10 +63,10 @@ class Deciding:
             return Outcome(0, 0, 0, more=True)
 
     def keep_up(self, beat: Beat, *, catching_up: bool) -> bool:
-        """Refolds, work items and timers; True if there was work.
+        """Process refolds, work items and timers; True if there was work.
 
-        `catching_up`: who owns everything has just folded, so a watermark in the past will soon be level. Among others
-        that says nothing: the partition behind may be one that nobody folds.
+        `catching_up`: the owner of all partitions has just folded, so a watermark in the past will soon catch up. With
+        several workers that is not certain: the lagging partition may be one that nobody folds.
         """
         worked = beat.refolds and self.refold()
         watermark_us = self.claims.lowest_us
@@ -80,14 +80,14 @@ class Deciding:
         return worked
 
     def refold(self) -> bool:
-        """Make some states anew; FOLD asks for it rarely, commands sometimes. An alarm where a record is in the way."""
+        """Fold some states again; FOLD rarely needs it, commands sometimes. Logs an error if a record prevents it."""
         if self.folder is None or self.broken:
             return False
         try:
             done = refold_some(self.folder)
         except FoldFailed as err:
             self.broken = True
-            log.error("states are not made anew: %s", err.message)
+            log.error("states could not be folded again: %s", err.message)
             self.services.control.note_wait(REFOLD, Wait(0, 0, err.code, err.message), self.services.clock.now())
             return False
         if done:

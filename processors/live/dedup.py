@@ -1,4 +1,4 @@
-"""Which copy of an event counts: exactly one of each key, in the transaction that applies it (design C3)."""
+"""Decides which copy of an event counts: exactly one per key, in the transaction that applies it (design C3)."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,14 +14,14 @@ from schemas.ports import EventLog
 from schemas.record import Stored
 from schemas.store import NO_EVENT, DedupRow, FoldTx, NewWorkItem, NotApplied, Verdict
 
-_REUSED: Final = "an event with this message id and other content was received before"
+_REUSED: Final = "an event with this message id and different content was received before"
 
 
 @dataclass
 class Dedup:
     """The dedup index of the live revision.
 
-    `again` and `decoded` read records that were applied before; `wait_at` makes an event's partition wait there.
+    `again` and `decoded` read records applied before; `wait_at` makes an event's partition wait at it.
     """
 
     log: EventLog
@@ -33,9 +33,9 @@ class Dedup:
     wait_at: Callable[[FoldTx, Applied, TouchfoldError], NoReturn]
 
     def choose(self, tx: FoldTx, decoded: Sequence[Applied], report: Report) -> list[Applied]:
-        """Which events count now. The rest becomes a row of not_applied, a conflict also a dead letter."""
+        """The events that count now. The rest become rows of not_applied, and conflicts also dead letters."""
         winners: dict[bytes, Applied] = {}
-        losers: list[tuple[Applied, bytes]] = []  # with the digest of the copy that counts
+        losers: list[tuple[Applied, bytes]] = []  # each with the digest of the copy that counts
         for each in decoded:
             other = winners.get(each.key)
             if other is None:
@@ -67,7 +67,7 @@ class Dedup:
         return [each for each in counted if not self._is_erased(each, gone, report)]
 
     def _count(self, tx: FoldTx, counted: Sequence[Applied], unseated: Sequence[Applied]) -> None:
-        """The events that count from now on, an erased person's too, and those that do not any more."""
+        """The events that count from now on, including erased people's, and those that no longer count."""
         cells: Cells = {}
         add_events(cells, [(each.event.type, each.occurred_us) for each in counted], self.fold.days)
         if unseated:
@@ -78,9 +78,9 @@ class Dedup:
     def _counted_elsewhere(
         self, tx: FoldTx, winners: Mapping[bytes, Applied], present: Mapping[bytes, DedupRow]
     ) -> dict[bytes, Applied]:
-        """Each indexed copy that may give way, by event key.
+        """The indexed copies that may be replaced, by event key.
 
-        Within a partition the lower offset counts, so what is indexed stays; across, the earlier receipt.
+        Within a partition the lower offset counts, so the indexed copy stays; across partitions, the earlier receipt.
         """
         rows = {
             (row.partition, row.offset): key
@@ -99,7 +99,7 @@ class Dedup:
         return others
 
     def _unseat(self, tx: FoldTx, replaced: Sequence[tuple[Applied, DedupRow]], report: Report) -> None:
-        """Copies that counted until now give way to earlier ones; their signatures' states are made again."""
+        """Replace copies that counted until now by earlier ones; their identifier sets' states are folded again."""
         if not replaced:
             return
         same = [row for mine, row in replaced if row.digest == mine.digest]

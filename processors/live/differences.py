@@ -1,4 +1,4 @@
-"""What differs from the last committed decision of each profile: changes for the feed, who enters and who leaves."""
+"""Compares each profile with its last committed decision: changes for the feed, segment entries and exits."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ NEVER_US: Final = -(2**63)
 
 
 class Cause(NamedTuple):
-    """Why a profile is decided: (occurred_us, event) of the newest event, or another kind."""
+    """Why a profile is decided: (occurred_us, event) of the newest event, or another cause."""
 
     kind: str
     stamp: tuple[int, bytes] = (NEVER_US, NO_EVENT)
@@ -43,7 +43,7 @@ class Cause(NamedTuple):
 
 @dataclass
 class FeedView:
-    """What of a profile goes to the feed, by a revision's definitions."""
+    """What a revision's definitions publish of a profile."""
 
     fold: Fold
     evaluator: Evaluator
@@ -56,14 +56,14 @@ class FeedView:
 
     @cached_property
     def published(self) -> Callable[[State], tuple[Any, ...]]:
-        """Reads the slots of published traits from a state: where these are equal, so are the values at one instant."""
+        """Reads the slots of published traits from a state; if these are equal, so are the values at one instant."""
         traits = self.fold.layout.traits
         own = {slot for name in self.evaluator.published_names for slot in traits[name].slots}
         return itemgetter(*sorted(own | {ORDERS, REFUNDS, CANCELS}))
 
     @cached_property
     def slots(self) -> Callable[[State], Sequence[Any]]:
-        """Reads the slots whose differences go to the feed."""
+        """Reads the slots with differences for the feed."""
         if not self.evaluator.published_names:
             return itemgetter(slice(TRAITS, TRAITS + 1))
         published = self.published
@@ -82,12 +82,12 @@ class Differences:
         self.entered: list[tuple[int, bytes, int | None]] = []
         self.left: list[tuple[int, bytes]] = []
         self._days: dict[tuple[int, int], list[int]] = {}  # (segment index, local day) -> [entered, left]
-        self.ended: dict[bytes, int] = {}  # last versions of profiles that end: one that comes back goes on from there
+        self.ended: dict[bytes, int] = {}  # profiles that end: their last version; if one returns, it continues from it
 
     def note(
         self, old: ProfileRow | None, row: ProfileRow, state: State | None, cause: Cause, at_us: int
     ) -> ProfileRow:
-        """Note all changes of one profile; returns the row with the version after them.
+        """Record all changes of one profile; returns the row with its version after them.
 
         `state`: None when nothing differs in the traits.
         """
@@ -112,12 +112,12 @@ class Differences:
         return row if row.version == notes.version else row._replace(version=notes.version)
 
     def memberships(self, before: int, row: ProfileRow, at_us: int) -> None:
-        """Note who enters and leaves, and no change: a swap compares what it replaces and gives versions."""
+        """Record only segment entries and exits; a swap compares the rest with what it replaces and sets versions."""
         self.entered += [(index, row.profile_id, at_us) for index in _bits(row.segments & ~before)]
         self.left += [(index, row.profile_id) for index in _bits(before & ~row.segments)]
 
     def end(self, old: ProfileRow, at_us: int, cause: Cause) -> None:
-        """A profile that owns nothing any more: merged into another, or erased elsewhere."""
+        """Record the end of a profile that owns nothing any more: merged into another, or erased elsewhere."""
         into = self._moves.ended.get(old.profile_id)
         notes = _Notes(old.profile_id, old.version, at_us, cause if cause.event else Cause("identity"))
         if into is not None:

@@ -1,4 +1,4 @@
-"""Feeds a worker from a log that it reads directly: all of the embedded worker that the one among others lacks.
+"""Feeds a worker from a log that it reads directly; this is all that the embedded worker has on top of a shared one.
 
 It owns every partition. A command on a cluster without workers uses it too.
 """
@@ -17,26 +17,26 @@ from schemas.work import Fetched
 
 log = logging.getLogger("touchfold.worker")
 
-AWAY_S: Final = 0.2  # between two tries in an outage
-FULL_S: Final = 1.0  # on a full disk
-WAITING_S: Final = 2.0  # between two looks at a record that cannot be read yet, as on Kafka (`Pace.waiting_s`)
+AWAY_S: Final = 0.2  # between attempts during an outage
+FULL_S: Final = 1.0  # between attempts on a full disk
+WAITING_S: Final = 2.0  # between attempts to read a record that cannot be read yet, as on Kafka (`Pace.waiting_s`)
 
 
 class LogFeeder:
-    """`batch`: records of a partition in one FOLD."""
+    """`batch`: records per partition in one FOLD."""
 
     def __init__(self, worker: Worker, monotonic: Callable[[], float] = time.monotonic) -> None:
         self.worker = worker
         self.batch = worker.services.batch
         self._monotonic = monotonic
-        self._next: dict[int, int] = {}  # by partition: the offset that comes next
-        self._ends: dict[int, int] = {}  # a broker that has just become the leader may show less than before
-        self._look_at = 0.0  # when those that wait are tried again
+        self._next: dict[int, int] = {}  # by partition: the next offset
+        self._ends: dict[int, int] = {}  # kept, because a broker that has just become the leader may show less
+        self._look_at = 0.0  # when to try waiting partitions again
 
     def step(self) -> bool:
-        """What the log has, then what idle finds; True if there was work. With none it is two small queries.
+        """Process what the log has, then idle work; True if there was any. Without any it costs two small queries.
 
-        Raises DiskFull before it begins with work for which there is no room.
+        Raises DiskFull before starting work that the disk has no room for.
         """
         try:
             return self._step()
@@ -46,11 +46,11 @@ class LogFeeder:
             return True
         except TouchfoldError as err:
             if not isinstance(err, DiskFull):
-                self._next.clear()  # what PostgreSQL has of it now is not known
+                self._next.clear()  # how much PostgreSQL has of it is unknown
             raise
 
     def run(self, stop: threading.Event) -> None:
-        """Until `stop`. An outage is waited out; an error of disposition STOP ends the process."""
+        """Run until `stop`. Waits out outages; an error of disposition STOP ends the process."""
         idle, said = 0, ""
         while not stop.is_set():
             try:
@@ -59,7 +59,7 @@ class LogFeeder:
             except TouchfoldError as err:
                 if err.disposition is not Disposition.RETRY:
                     raise
-                if err.code != said:  # once: a full disk may last for days
+                if err.code != said:  # logged once: a full disk may last for days
                     log.warning("waiting: %s", err.message)
                 said = err.code
                 stop.wait(FULL_S if isinstance(err, DiskFull) else AWAY_S)
@@ -67,7 +67,7 @@ class LogFeeder:
                 stop.wait(0.02 if idle < 250 else 0.1)  # an idle poll costs 0.3 ms: 1.5 % of a core, then 0.3 %
 
     def release(self) -> None:
-        """Give all partitions back."""
+        """Release all partitions."""
         self.worker.release(self._next)
         self._next.clear()
 
@@ -77,7 +77,7 @@ class LogFeeder:
         return self.worker.idle(dict.fromkeys(caught_up, before)) or moved
 
     def fold(self, before: int) -> tuple[set[int], bool]:
-        """What the log has now; which partitions have nothing more since `before`, and whether any moved on."""
+        """Apply what the log has now; returns which partitions had no more at `before`, and whether any advanced."""
         for partition, end in enumerate(self.worker.services.log.ends()):
             self._ends[partition] = max(end, self._ends.get(partition, 0))
         unclaimed = self._ends.keys() - self._next.keys()
@@ -89,7 +89,7 @@ class LogFeeder:
         return caught_up - self.worker.folding.waits.keys(), moved
 
     def _fetch(self, before: int) -> list[Fetched]:
-        """The next batch of each partition; an empty one says that nothing more was there at `before`."""
+        """The next batch of each partition; an empty batch means there was nothing more at `before`."""
         waits = self.worker.folding.waits
         looks = self._monotonic() >= self._look_at
         if waits and looks:
@@ -111,13 +111,13 @@ class LogFeeder:
         return next(records_between(self.worker.services.log, partition, start, end, limit), ())
 
     def _apply(self, batches: Sequence[Fetched]) -> bool:
-        """All in one transaction; each alone where that fails for a reason of the records. True if any moved on."""
+        """Apply all in one transaction, or each alone if the records make that fail. True if any advanced."""
         try:
             return self._advance(batches, self.worker.apply(batches))
         except TouchfoldError:
             raise
         except Exception:
-            log.exception("a fetch of %d partitions cannot be applied: each alone", len(batches))
+            log.exception("batches of %d partitions cannot be applied together: trying each alone", len(batches))
         moved = [self._alone(each) for each in batches if each.records]
         return any(moved)
 

@@ -1,4 +1,4 @@
-"""What one DECIDE changes of the overview's figures: the cells of its profiles after it less those before."""
+"""How one DECIDE changes the overview's figures: the cells of its profiles after it minus those before."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -19,14 +19,14 @@ _NONE = of_maps([])
 class _Change(NamedTuple):
     old: ProfileRow
     row: ProfileRow
-    before: State  # its order slots alone
+    before: State  # only its order slots
     after: State
 
 
 class FigureChanges:
-    """Collects; `cells` computes, for the profiles that are counted already.
+    """Collects changes; `cells` computes the deltas, for profiles that are already counted.
 
-    `touched`: what changed of the orders of profiles over the cap, by profile.
+    `touched`: by profile, the changed orders of profiles over the cap.
     """
 
     def __init__(self, fold: Fold, touched: Mapping[bytes, Touched]) -> None:
@@ -40,7 +40,7 @@ class FigureChanges:
         return bool(self._new or self._changed or self._ended)
 
     def note(self, old: ProfileRow | None, row: ProfileRow, state: State, *, bought: bool) -> None:
-        """A decided profile with its unpacked state. `bought` False: no event of an order came since `old`."""
+        """Add a decided profile with its unpacked state. `bought` False: no order event came since `old`."""
         if old is None:
             self._new.append((row, state))
             return
@@ -52,11 +52,11 @@ class FigureChanges:
             self._changed.append(_Change(old, row, before, state))
 
     def end(self, old: ProfileRow) -> None:
-        """A profile that is no more."""
+        """Add a profile that no longer exists."""
         self._ended.append(old)
 
     def cells(self, upto: bytes | None) -> Cells:
-        """The deltas of the profiles up to an id, None for all; the others will be counted as they are then."""
+        """The deltas of the profiles up to an id (None: all); the rest are counted later, as they are then."""
         cells: Cells = {}
         days, touched = self._fold.days, self._touched
         for row, state in self._new:
@@ -87,7 +87,7 @@ class FigureChanges:
         )
 
     def _orders(self, state: State, touched: State | None) -> State:
-        """The orders of one side, of a profile over the cap those of the leaves that were touched."""
+        """The orders before or after; for a profile over the cap, those of the touched leaves."""
         if state[st.REFUNDS] != st.OVERFLOW:
             return state
         return _NONE if touched is None or state[st.ORDERS] == st.OVERFLOW else touched

@@ -1,7 +1,7 @@
-"""Keeps the overview's figures whole in the worker's pauses (decision 0018).
+"""Keeps the overview's figures complete, in the worker's pauses (decision 0018).
 
-DECIDE and FOLD write what they change themselves. Here is what they cannot: profiles and events that were there before
-there were figures, the orders of those who were erased, and deltas added up into cells.
+DECIDE and FOLD write their own changes. This module does the rest: it counts profiles and events older than the
+figures, counts the orders of erased people, and adds deltas up into cells.
 """
 
 import time
@@ -22,25 +22,25 @@ from schemas.store import DecideTx
 PROFILES: Final = 5_000  # counted in one transaction: a tenth of a second
 RECORDS: Final = 10_000
 SIGNATURES: Final = 100
-DELTAS: Final = 500  # transactions, of some hundred cells each
+DELTAS: Final = 500  # transactions, with some hundred cells each
 COMPACT_S: Final = 5.0
 
 
 @dataclass
 class FigureKeeper:
-    """`step` does a slice; `compact` is cheap to call at any pause."""
+    """`step` does a slice; `compact` is cheap enough to call in any pause."""
 
     services: Services
     monotonic: Callable[[], float] = time.monotonic
     _compacted_at: float = float("-inf")
 
     def step(self, compiled: Compiled) -> bool:
-        """A slice of what waits to be counted of a revision; True if there was any."""
+        """Count a slice of what waits in a revision; True if there was any."""
         with self.services.store.decide() as tx:
             return self._nobody(tx, compiled) or self._profiles(tx, compiled) or self._events(tx, compiled)
 
     def compact(self, compiled: Compiled) -> bool:
-        """Add up what has gathered since the last time, at most every few seconds; True if there is more."""
+        """Add up the deltas gathered since the last time, at most every few seconds; True if there are more."""
         now = self.monotonic()
         if now - self._compacted_at < COMPACT_S:
             return False
@@ -51,7 +51,7 @@ class FigureKeeper:
         return more
 
     def _nobody(self, tx: DecideTx, compiled: Compiled) -> bool:
-        """Fold the orders of erased people anew from the log; each signature stands by itself."""
+        """Fold the orders of erased people from the log again, each identifier set by itself."""
         revision = compiled.revision.revision
         due = tx.take_nobody(revision, SIGNATURES)
         if not due:
@@ -70,13 +70,13 @@ class FigureKeeper:
     def _orders_of(
         self, tx: DecideTx, compiled: Compiled, identifier_sets: dict[bytes, bytes | None]
     ) -> dict[bytes, bytes]:
-        """The packed orders of each, empty where it has none."""
+        """The packed orders of each, empty if it has none."""
         services = self.services
         fold, folder = compiled.fold, folder_of(services, compiled, {})
         states = {identifier_set: fold.new_state() for identifier_set in identifier_sets}
         for chunk in chunks_at(folder, tx.positions_of_nobody(identifier_sets)):
             for each in chunk:  # nothing is laid off, whatever the cap
-                fold.apply(each.event, states[each.identifier_set], None)  # what was sealed cannot be opened any more
+                fold.apply(each.event, states[each.identifier_set], None)  # sealed parts can no longer be opened
         alone = {identifier_set: orders_alone(state) for identifier_set, state in states.items()}
         return {identifier_set: fold.pack(state) if any(state[4:6]) else b"" for identifier_set, state in alone.items()}
 

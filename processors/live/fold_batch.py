@@ -1,6 +1,6 @@
 """FOLD: one transaction folds batches of the log into states, dedup index, evidence and work items (design C7).
 
-The same code serves the live path, a building revision and a rebuild; only the live one writes the dedup index.
+The same code serves live work, building a revision and rebuilds; only live work writes the dedup index.
 """
 
 from binascii import a2b_base64
@@ -33,11 +33,11 @@ from schemas.store import (
 )
 from schemas.waits import SET_ASIDE, Bad, Wait, isolate
 
-_CACHE: Final = 100_000  # signatures whose evidence is known to be stored; about 40 MB with their tokens
+_CACHE: Final = 100_000  # identifier sets with evidence known to be stored; about 40 MB with their tokens
 
 
 class _Again(Exception):
-    """Fold the batches again: one of their records waits, or turned out to be set aside."""
+    """Signals that the batches must be folded again: one of their records waits, or turned out to be set aside."""
 
 
 @dataclass
@@ -50,17 +50,17 @@ class Folder:
     sealer: Sealer
     letter: DeadLetterMaker
     revision: int
-    epochs: Mapping[int, int]  # by partition: in which we own it
+    epochs: Mapping[int, int]  # by partition: the epoch in which we own it
     live: bool = True
-    adds_work: bool = True  # a revision that decides all its profiles at the end needs none
-    sharded: bool = False  # a shard of DECIDE for each partition, as its folder decides it too
-    deltas: DeltaCache | None = None  # learns what DECIDE may fold into stored profiles
-    poison: set[tuple[int, int]] = field(default_factory=set)  # positions whose fold failed again and again
-    waits: dict[int, Wait] = field(default_factory=dict)  # by partition: at which record it waits, as last seen
-    _by_hand: dict[tuple[int, int], str] = field(default_factory=dict)  # set aside, though they can be decoded: why
+    adds_work: bool = True  # False for a revision that decides all its profiles at the end
+    sharded: bool = False  # one shard of DECIDE per partition, because the worker that folds it also decides it
+    deltas: DeltaCache | None = None  # collects events that DECIDE may fold into stored profiles
+    poison: set[tuple[int, int]] = field(default_factory=set)  # positions that failed to fold repeatedly
+    waits: dict[int, Wait] = field(default_factory=dict)  # by partition: the record it waits at, as last seen
+    _by_hand: dict[tuple[int, int], str] = field(default_factory=dict)  # decodable records set aside by hand: why
     _identifier_sets: dict[tuple[str, ...], tuple[tuple[tuple[str, bytes], ...], bytes]] = field(default_factory=dict)
-    _first: dict[bytes, int] = field(default_factory=dict)  # by signature: a receipt that its stored evidence has
-    _learnt: dict[bytes, int] = field(default_factory=dict)  # the same, of the transaction that is open
+    _first: dict[bytes, int] = field(default_factory=dict)  # by identifier set: a receipt in its stored evidence
+    _learnt: dict[bytes, int] = field(default_factory=dict)  # the same, in the open transaction
 
     @cached_property
     def _dedup(self) -> Dedup:
@@ -68,9 +68,9 @@ class Folder:
         return Dedup(self.log, self.letter, self.fold, self.revision, *reading)
 
     def run(self, batches: Sequence[Batch], prune_us: int) -> Report:
-        """Fold the batches of some partitions in one transaction. `prune_us`: no later decision is before it.
+        """Fold the batches of some partitions in one transaction. `prune_us`: no later decision is earlier than this.
 
-        A partition one of whose records cannot be read yet is folded up to there: see `waits` and `end_of`.
+        A partition with a record that cannot be read yet is folded up to that record: see `waits` and `end_of`.
         Raises ProgressConflict, StoreUnavailable (nothing is kept) or an error of disposition STOP.
         """
         if not self.live:
@@ -101,7 +101,7 @@ class Folder:
         return self._done(report, chosen, deltas)
 
     def _run_beside(self, batches: Sequence[Batch], prune_us: int) -> Report:
-        """For a revision beside the live one: what that one applied."""
+        """For a revision being built: the event, as the live revision applied it."""
         report = Report(records=sum(len(batch.records) for batch in batches))
         self._learnt = {}
         with self.store.fold() as tx:
@@ -113,7 +113,7 @@ class Folder:
         return self._done(report, chosen, deltas)
 
     def late(self, tx: FoldTx, record: Stored) -> list[bytes]:
-        """Apply a record beside the batches; returns the signatures that it counts for. Raises why it cannot be."""
+        """Apply a record outside the batches; returns the identifier sets it counts for. Raises why it cannot."""
         decode(record.value, self.fold.reader)
         event = self.decoded(record)
         try:
@@ -135,7 +135,7 @@ class Folder:
     # ------------------------------------------------------------ decode
 
     def _judge(self, batches: Sequence[Batch], report: Report) -> tuple[list[Advance], list[Applied], list[Bad]]:
-        """How far each partition goes, what can be read of it, and what cannot be read for good."""
+        """How far each partition is folded, the records that can be read, and those that can never be read."""
         steps: list[Advance] = []
         decoded: list[Applied] = []
         bad: list[Bad] = []
@@ -155,15 +155,15 @@ class Folder:
         return steps, decoded, bad
 
     def _by_whom(self, bad: Bad) -> Bad:
-        """Under the rule of what somebody set aside, where nothing but a key or an older copy was missing."""
+        """The record under the rule SET_ASIDE, if it is unreadable only because somebody set it aside by hand."""
         place = (bad.record.partition, bad.record.offset)
         return bad._replace(rule=SET_ASIDE) if place in self._by_hand else bad
 
     def _judged(self, record: Stored) -> Applied:
-        """The event of a record. Here alone it is decided what counts as one, for all who read the log."""
+        """The event of a record. Only this place decides what counts as an event, for every reader of the log."""
         place = (record.partition, record.offset)
         if place in self.poison:
-            raise RecordUnreadable("folding it failed again and again")
+            raise RecordUnreadable("folding it failed repeatedly")
         if place in self._by_hand:
             raise RecordUnreadable(self._by_hand[place])
         decode(record.value, self.fold.reader)
@@ -174,7 +174,7 @@ class Folder:
             return tx.is_set_aside(wait.partition, wait.offset)
 
     def _wait_at(self, tx: FoldTx, each: Applied, err: TouchfoldError) -> NoReturn:
-        """What `each` needs cannot be had: its partition waits there, unless somebody has set it aside."""
+        """Make the partition wait at this event, because something it needs is missing, unless it was set aside."""
         if tx.is_set_aside(each.partition, each.offset):
             self._by_hand[each.partition, each.offset] = err.message
         else:
@@ -182,11 +182,11 @@ class Folder:
         raise _Again
 
     def again(self, records: Sequence[Stored]) -> list[Applied]:
-        """The events of records that were applied before. Raises FoldFailed with the place of one that is none now."""
+        """The events of records applied before. Raises FoldFailed with the place of one that is no longer readable."""
         found = isolate(records, self.decoded)
         if found.bad:
             partition, offset, _ = found.bad[0].record
-            raise FoldFailed(f"partition {partition} offset {offset} was applied once: {found.bad[0].reason}")
+            raise FoldFailed(f"partition {partition} offset {offset} was applied before: {found.bad[0].reason}")
         if found.wait is not None:
             raise FoldFailed(
                 f"{found.wait.place} was applied by a newer build: {found.wait.reason}: upgrade this build"
@@ -196,7 +196,7 @@ class Folder:
     def decoded(self, record: Stored) -> Applied:
         event = self.fold.decode(record.value)
         event.partition, event.offset = record.partition, record.offset
-        sixteen(event.route_key)  # who folds in bulk wants it as bytes
+        sixteen(event.route_key)  # the bulk fold needs it as bytes
         names = tuple([identifier.token for identifier in event.ids])
         known = self._identifier_sets.get(names)
         if known is None:
@@ -229,9 +229,9 @@ class Folder:
         report.quarantined += len(bad)
 
     def already_applied(self, tx: FoldTx, batches: Sequence[Batch]) -> list[Applied]:
-        """For a revision beside the live one: what the live one decided, by position. It never overtakes it.
+        """For a revision being built: what the live one decided, by position. It never overtakes the live one.
 
-        What was set aside is not even looked at. Raises FoldFailed where a record that was applied cannot be read.
+        Records set aside are skipped unread. Raises FoldFailed if an applied record cannot be read.
         """
         applied: list[Applied] = []
         for batch in batches:
@@ -243,7 +243,7 @@ class Folder:
     # ------------------------------------------------------------ apply
 
     def _apply(self, tx: FoldTx, chosen: Sequence[Applied], prune_us: int) -> list[tuple[int, dict[bytes, Seen]]]:
-        """Into states, evidence and work items; returns the events by work item and signature."""
+        """Apply events to states, evidence and work items; returns them by work item and identifier set."""
         return self._apply_all(tx, chosen, self._opened(tx, chosen), prune_us) if chosen else []
 
     def _apply_all(
@@ -274,7 +274,7 @@ class Folder:
             }
             for of in shards.values()
         ]
-        if earlier:  # an earlier receipt of known evidence may change who is whom
+        if earlier:  # an earlier receipt of known evidence may change identities
             items.append(NewWorkItem(self.revision, 0, "identity", dict.fromkeys(earlier, (0, NO_EVENT))))
         return list(zip(tx.add_work(items), seen, strict=False))
 
@@ -298,12 +298,12 @@ class Folder:
                 apply(each.event, state, opened.get(each.key) if opened else None)
             except Exception as err:
                 if self.live:
-                    raise  # it is tried again, and then set aside
+                    raise  # it is tried again, then set aside
                 raise not_folded(each, err) from err
         save_states(tx, fold, self.revision, states, lifted, prune_us)
 
     def _opened(self, tx: FoldTx, chosen: Sequence[Applied]) -> dict[bytes, dict[str, object]]:
-        """The same; the partition of a record that is sealed under what the vault does not have waits."""
+        """The opened sealed parts of events; if the vault lacks a key, the record's partition waits."""
         try:
             return self.opened(chosen)
         except (KeyMissing, SealBroken):
@@ -317,14 +317,14 @@ class Folder:
             raise
 
     def opened(self, chosen: Iterable[Applied]) -> dict[bytes, dict[str, object]]:
-        """The opened sealed parts of the events whose definitions ask for them; an erased one opens to nothing."""
+        """The opened sealed parts of events, where definitions need them; an erased one opens to nothing."""
         wanted = [each for each in chosen if self.fold.needs_sealed(each.event)]
         if not wanted:
             return {}
         triples = []
         for each in wanted:
             sealed = each.event.sealed
-            assert sealed is not None, "needs_sealed said there is something sealed"
+            assert sealed is not None, "needs_sealed found something sealed"
             triples.append((bytes.fromhex(sealed.key), a2b_base64(sealed.data), each.key))
         plain = self.sealer.open_many(triples)
         return {
@@ -332,11 +332,11 @@ class Folder:
         }
 
     def _save_evidence(self, tx: FoldTx, chosen: Sequence[Applied]) -> set[bytes]:
-        """Store first receipts of signatures; returns known ones whose first receipt became earlier."""
+        """Store first receipts of identifier sets; returns known ones with a first receipt earlier than before."""
         first: dict[bytes, Applied] = {}
         for each in chosen:
             if each.received_us > self._first.get(each.identifier_set, 2**63 - 1):
-                continue  # the rule: its evidence is stored, with an earlier receipt
+                continue  # usual case: its evidence is stored with an earlier receipt
             other = first.get(each.identifier_set)
             if other is None or (each.received_us, each.key) < (other.received_us, other.key):
                 first[each.identifier_set] = each
@@ -365,7 +365,7 @@ class Folder:
         return {identifier_set for identifier_set in lower if identifier_set in known}
 
     def _learn(self) -> None:
-        """What was committed is known from now on."""
+        """Remember what was committed."""
         if len(self._first) + len(self._learnt) > _CACHE:
             self._first.clear()
         self._first |= self._learnt
@@ -379,7 +379,7 @@ def save_states(
     lifted: Mapping[tuple[int, bytes], tuple[int, ...]],
     prune_us: int | None = None,
 ) -> None:
-    """Store states by (partition, signature), and beside them what is over the cap. `lifted`: see `Fold.lift`."""
+    """Store states by (partition, identifier set), and separately what is over the cap. `lifted`: see `Fold.lift`."""
     off: dict[tuple[int, bytes], bytes] = {}
     for place, state in states.items():
         maps = fold.lay_off(state, lifted.get(place, ()))
@@ -392,5 +392,5 @@ def save_states(
 
 
 def _received_at(records: Sequence[Stored], offset: int) -> int:
-    """When the record at an offset was received; 0 where it does not say: the watermark stays where it is."""
+    """When the record at an offset was received; 0 if it does not say, which leaves the watermark unchanged."""
     return next((received_us(each.value) or 0 for each in records if each.offset == offset), 0)

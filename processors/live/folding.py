@@ -1,4 +1,4 @@
-"""What a worker does with fetched records: FOLD, and where a record makes that fail, isolate it and fold the rest."""
+"""Folds fetched records for a worker; if a record makes that fail, isolates it and folds the rest."""
 
 import logging
 from collections.abc import Sequence
@@ -17,23 +17,23 @@ log = logging.getLogger("touchfold.worker")
 
 @dataclass
 class Folding:
-    """`folder`: of the live revision and of what is ours; None until that is known."""
+    """`folder`: for the live revision and our partitions; None until these are known."""
 
     services: Services
     claims: Claims
     folder: Folder | None = None
     totals: Report = field(default_factory=Report)
-    waits: dict[int, Wait] = field(default_factory=dict)  # by partition of ours: at which record it waits
-    _set_aside: int | None = None  # records set aside by hand when last looked
+    waits: dict[int, Wait] = field(default_factory=dict)  # by partition of ours: the record it waits at
+    _set_aside: int | None = None  # records set aside by hand when last checked
 
     def use(self, folder: Folder) -> None:
-        """Fold by this one from now on; what was found to be poison stays so."""
+        """Fold with this one from now on; records found to be poison stay so."""
         if self.folder is not None:
             folder.poison = self.folder.poison
         self.folder = folder
 
     def fold(self, batches: Sequence[Fetched]) -> dict[int, int]:
-        """All in one transaction. Returns the partitions that wait, with the offset of the record each waits at."""
+        """Fold all in one transaction. Returns the waiting partitions, with the offset of the record each waits at."""
         claims, folder = self.claims, self.folder
         unowned = [each.partition for each in batches if each.partition not in claims.epochs]
         if unowned or folder is None:
@@ -64,17 +64,17 @@ class Folding:
             self.claims.note(batch.partition, watermark_before(at[0], now) if at else batch.watermark_us)
 
     def _note_waits(self, folder: Folder, mine: set[int]) -> dict[int, int]:
-        """Raise the alarm for partitions that wait now."""
+        """Log an error for partitions that now wait."""
         found = {partition: wait for partition, wait in folder.waits.items() if partition in mine}
         for partition, wait in found.items():
             if self.waits.get(partition) != wait:
-                log.error("%s waits, the other partitions go on: %s", wait.place, wait.reason)
+                log.error("waiting at %s, the other partitions continue: %s", wait.place, wait.reason)
                 self.services.control.note_wait(WORKER, wait, self.services.clock.now())
         self.waits = {partition: wait for partition, wait in self.waits.items() if partition not in mine} | found
         return {partition: wait.offset for partition, wait in found.items()}
 
     def noticed(self, set_aside: int) -> bool:
-        """Whether records were set aside by hand since last asked: what waits is to be looked at again."""
+        """Whether records were set aside by hand since the last call, so that waiting partitions are tried again."""
         some = self._set_aside is not None and set_aside != self._set_aside and bool(self.waits)
         self._set_aside = set_aside
         if some:
@@ -82,7 +82,7 @@ class Folding:
         return some
 
     def isolate(self, batch: Fetched) -> dict[int, int]:
-        """Halve the batch until what fails is one record; that is set aside, the rest is folded. As `fold`."""
+        """Halve the batch until a single record fails; set that aside and fold the rest. Returns as `fold`."""
         left = [batch]
         stopped: dict[int, int] = {}
         while left and not stopped:
@@ -96,14 +96,14 @@ class Folding:
         return stopped
 
     def _halves(self, batch: Fetched) -> list[Fetched]:
-        """The two halves of a batch; of a single record itself, set aside."""
+        """The two halves of a batch; a single record is set aside instead."""
         records = batch.records
         if len(records) == 1:
             place = (batch.partition, records[0].offset)
             assert self.folder is not None, "it just failed"
             if place in self.folder.poison:
-                raise ProgressConflict(f"partition {place[0]} offset {place[1]} cannot even be set aside")
-            log.exception("partition %d offset %d is set aside", *place)
+                raise ProgressConflict(f"partition {place[0]} offset {place[1]} fails even though it is set aside")
+            log.exception("set aside the record at partition %d offset %d", *place)
             self.folder.poison.add(place)
             return [batch]
         half = len(records) // 2

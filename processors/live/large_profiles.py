@@ -1,8 +1,8 @@
-"""Profiles over the cap: their orders are a tree beside the profile's row, of which an event touches one path.
+"""Profiles over the cap: their orders are in a tree next to the profile's row, and an event touches one path of it.
 
-The profile's own state holds the root's summary, so deciding, pages and reports read a few KB whatever the history's
-length. A tree only gains entries: adding some twice changes nothing. Where some may have gone (a split, states made
-again from the log) it is made again from the signatures' states and what FOLD laid off from them.
+The profile's state holds the root's summary, so deciding, pages and reports read a few KB however long the history is.
+A tree only gains entries, and adding one twice changes nothing. If entries may have gone (a split, states folded again
+from the log), the tree is rebuilt from the identifier sets' states and what FOLD laid off from them.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -20,18 +20,18 @@ from projections.orders.tree import ROOT, Node
 from schemas.store import DecideTx, LaidOff, NodeRow
 
 FromLog = Callable[[DecideTx, Sequence[bytes]], State]
-"""The state of some signatures folded from the log, with all their orders."""
+"""The state of some identifier sets, folded from the log with all their orders."""
 
 
 class Part(NamedTuple):
-    """The state of one signature and partition."""
+    """The state of one identifier set in one partition."""
 
     identifier_set: bytes
     state: State
 
 
 class Touched:
-    """Order slots with the orders of the leaves that one run read and wrote, as they were and as they are."""
+    """Order slots with the orders of the leaves that one run touched, before and after."""
 
     def __init__(self) -> None:
         self._before: list[Maps] = []
@@ -54,9 +54,9 @@ class Touched:
 
 @dataclass
 class LargeProfiles:
-    """The trees of one revision's profiles, under the locks of the profiles' rows.
+    """The trees of one revision's profiles; the caller holds the locks of the profiles' rows.
 
-    `touched`: of the run, by profile, what it changed of the orders in trees.
+    `touched`: by profile, the orders in trees that the run changed.
     """
 
     fold: Fold
@@ -73,10 +73,10 @@ class LargeProfiles:
         joined: Collection[bytes],
         today: int,
     ) -> bool:
-        """Move what was folded into a state whose maps were empty into the tree; `summary`: of the stored state.
+        """Move entries folded into a state with empty maps to the tree. `summary`: of the stored state.
 
-        `joined`: signatures that the profile has now only; of them the tree must hold all that was laid off, for
-        others' later rows may be in it. False when there is no tree.
+        `joined`: identifier sets new to the profile; everything laid off from them must go into the tree, because it
+        may already hold later rows of others. False if there is no tree.
         """
         maps = self.fold.take_maps(state)
         if joined:
@@ -101,14 +101,14 @@ class LargeProfiles:
     ) -> None:
         """Put the summary of a profile's orders into its merged state.
 
-        `queued`: the signatures whose states may hold what the tree lacks; None: the tree may hold too much.
-        `joined`: those that the profile has now only.
+        `queued`: identifier sets whose states may hold entries the tree lacks; None: the tree may hold too much.
+        `joined`: identifier sets new to the profile.
         """
         root = None if queued is None else self._caught_up(tx, profile_id, parts, queued, joined, today)
         self._show(state, self._rebuilt(tx, profile_id, parts, today) if root is None else root, today)
 
     def end(self, tx: DecideTx, profile_id: bytes) -> None:
-        """The profile has no tree any more."""
+        """Note that the profile has no tree any more."""
         self._touched(profile_id).was(self._leaves(tx, profile_id))
         tx.delete_order_nodes(self.revision, [profile_id])
 
@@ -132,7 +132,7 @@ class LargeProfiles:
         joined: Collection[bytes],
         today: int,
     ) -> Summary | None:
-        """The root after what signatures hold themselves and what was laid off since; None when there is no tree."""
+        """The root after adding what identifier sets hold and what was laid off since; None if there is no tree."""
         rows = {row.node: row for row in tx.order_nodes(self.revision, profile_id, [ROOT], [])}
         if ROOT not in rows:
             return None
@@ -153,7 +153,7 @@ class LargeProfiles:
         laid = tx.laid_off(self.revision, [], {}, identifier_sets)
         own = [fold.maps(part.state) for part in parts]
         waiting = tx.awaiting_refold(self.revision, identifier_sets)
-        if waiting:  # such as states of a build that laid nothing off
+        if waiting:  # for example states of a build that laid nothing off
             own.append(fold.maps(self.from_log(tx, sorted(waiting))))
         maps = self._joined(own, laid)
         touched = self._touched(profile_id)
@@ -172,7 +172,7 @@ class LargeProfiles:
     def _add(
         self, tx: DecideTx, profile_id: bytes, maps: Maps, seen: Mapping[int, int] | None, today: int
     ) -> Summary | None:
-        """Add entries to a tree; the root's summary, None when there is no tree. `seen`: None leaves it as it is."""
+        """Add entries to a tree; returns the root's summary, None without a tree. `seen`: None leaves it unchanged."""
         added = order_tree.split(maps)
         wanted = order_tree.needed(added)
         rows = {row.node: row for row in tx.order_nodes(self.revision, profile_id, wanted, added)}
@@ -203,7 +203,7 @@ class LargeProfiles:
 
 
 def summary_of(state: State) -> Any:
-    """The summary in a state that holds one."""
+    """The summary in a state that has one."""
     return state[ORDERS]
 
 

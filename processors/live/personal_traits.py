@@ -1,4 +1,4 @@
-"""Opens direct traits where they lie: a state keeps the position of the event that set one, never its value."""
+"""Opens direct traits in the log: a state keeps the position of the event that set one, never its value."""
 
 from binascii import a2b_base64
 from collections.abc import Callable, Mapping
@@ -17,7 +17,7 @@ def open_personal(
 ) -> dict[bytes, dict[str, Any]]:
     """Values by name for each key of `states`; a trait whose key was erased is left out.
 
-    Raises StoreUnavailable where a newer build applied a record: without its values every decision would be wrong.
+    Raises StoreUnavailable if a newer build applied a record: decisions without its values would be wrong.
     """
     places: dict[tuple[int, int], list[tuple[bytes, str]]] = {}
     for key, state in states.items():
@@ -45,7 +45,7 @@ def _readable(record: Stored) -> Record:
 
 
 def _traits(sealer: Sealer, records: list[Stored]) -> list[dict[str, Any]]:
-    """The traits that each record sets: sealed ones opened, and those that were clear when it came."""
+    """The traits each record sets: opened sealed ones, and those that were clear when it arrived."""
     touchpoints = [_readable(record) for record in records]
     triples = []
     for touchpoint in touchpoints:

@@ -1,6 +1,6 @@
-"""Resolves who is whom inside DECIDE: the short way for evidence newer than all it touches, else its whole scope.
+"""Resolves identity inside DECIDE: a short cut for evidence newer than all it touches, else its whole scope.
 
-The rules are in `projections.identity`; here is only which rows they need and which they change.
+The rules are in `projections.identity`; this module only reads the rows they need and stores the changes.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,14 +18,14 @@ from schemas.store import NO_EVENT, NO_RECEIPT, DecideTx, EvidenceRow, NewWorkIt
 
 
 class Moves(NamedTuple):
-    """What identity changed, by profile id."""
+    """The changes of identity, by profile id."""
 
     ended: dict[bytes, bytes]  # merged away -> into
     split_off: dict[bytes, list[bytes]]  # profile -> parts that left it
-    joined: dict[bytes, set[str]]  # profile -> kinds of the tokens that are new to it
-    touched: set[bytes]  # profiles whose signatures changed
-    moved: AbstractSet[bytes] = frozenset()  # signatures whose owner changed or was found
-    only_found: AbstractSet[bytes] = frozenset()  # those of `touched` that gained signatures nobody had, and no other
+    joined: dict[bytes, set[str]]  # profile -> kinds of its new tokens
+    touched: set[bytes]  # profiles with changed identifier sets
+    moved: AbstractSet[bytes] = frozenset()  # identifier sets with a changed or newly found owner
+    only_found: AbstractSet[bytes] = frozenset()  # those of `touched` that only gained unowned sets
 
     @staticmethod
     def none() -> "Moves":
@@ -34,11 +34,11 @@ class Moves(NamedTuple):
 
 @dataclass
 class Identity:
-    """Applies the rules to stored evidence, for the live revision. `shadows`: revisions being built beside it.
+    """Applies the rules to stored evidence, for the live revision. `shadows`: revisions being built.
 
-    `shared`: other workers resolve at the same time. Then each locks the rows of the tokens it may change; else, and
-    for what must be resolved with all that is connected, one lock for all of identity costs less. `alive` is called
-    again and again meanwhile: much may be connected.
+    `shared`: other workers resolve at the same time, so each locks the rows of the tokens it may change. Otherwise, and
+    to resolve a whole scope, one lock on all of identity is cheaper. `alive` is called repeatedly meanwhile, because a
+    scope may be large.
     """
 
     rules: IdentityRules
@@ -55,7 +55,7 @@ class Identity:
         *,
         read_only: bool = False,
     ) -> tuple[dict[bytes, bytes], Moves]:
-        """Owner of each signature that has one, deciding those that have none; `anew` are resolved with their scope."""
+        """The owner of each identifier set, deciding those without one; `anew` are resolved with their scope."""
         identifier_sets = set(identifier_sets)
         owners = tx.owners(identifier_sets)
         if read_only or (not anew and len(owners) == len(identifier_sets)):
@@ -67,14 +67,14 @@ class Identity:
             tx.share_identity()
         locked: set[bytes] = set()
         while True:
-            # Read under the locks: another worker may have decided some of them meanwhile.
+            # Read under the locks: another worker may have decided some of them in the meantime.
             rows = {row.identifier_set: row for row in tx.evidence((identifier_sets - owners.keys()) | anew)}
             owners |= {s: row.profile_id for s, row in rows.items() if row.profile_id is not None}
             fresh = {s for s, row in rows.items() if row.profile_id is None and row.tokens}
             wanted = fresh | {s for s in anew if s in rows and rows[s].tokens}  # an erasure may have emptied some
             if not wanted:
                 if locked:
-                    tx.unlock_tokens()  # rows that were made to be locked go with that
+                    tx.unlock_tokens()  # also removes rows created only to be locked
                 return owners, Moves.none()
             work = _Work(
                 tx,
@@ -83,7 +83,7 @@ class Identity:
                 [_evidence(rows[identifier_set]) for identifier_set in wanted],
                 self.alive,
             )
-            # The first look is cheap and finds nearly all; what is decided under those locks may need more of them.
+            # The first guess is cheap and nearly always complete; deciding under those locks may need more of them.
             needed = work.plan(whole=bool(anew)) if alone or locked else work.near()
             if alone or needed <= locked:
                 moves = work.store()._replace(moved=work.moved)
@@ -98,7 +98,7 @@ class Identity:
 
 
 class _Work:
-    """One resolution: loads rows, asks the rules, stores what they say."""
+    """One resolution: loads rows, applies the rules, stores the result."""
 
     def __init__(
         self,
@@ -112,35 +112,35 @@ class _Work:
         self._alive = alive
         self._rules = rules
         self._revision = revision
-        self.moved: set[bytes] = set()  # signatures whose owner changed or was found
+        self.moved: set[bytes] = set()  # identifier sets whose owner changed or was found
         self._fresh = fresh
         self._rows = self._token_rows({token for each in fresh for _, token in each.tokens})
         self.owners: dict[bytes, bytes] = {}
-        self.kinds = {token: kind for each in fresh for kind, token in each.tokens}  # whose rows may have to be made
-        self.store: Callable[[], Moves] = Moves.none  # what `plan` found to do
+        self.kinds = {token: kind for each in fresh for kind, token in each.tokens}  # their rows may have to be created
+        self.store: Callable[[], Moves] = Moves.none  # set by `plan`
 
     def _token_rows(self, tokens: Iterable[bytes]) -> dict[bytes, TokenRow]:
-        """Token rows; those that are there only to be locked are as if they were not."""
+        """Token rows, ignoring those that exist only to be locked."""
         return {row.token: row for row in self._tx.tokens(tokens) if row.last_us != NO_RECEIPT[2]}
 
     def near(self) -> set[bytes]:
-        """The tokens that what is decided changes at least: the fresh ones and the profiles that these are in."""
+        """The tokens that the decision changes at least: the fresh ones and those of their profiles."""
         reached = {row.profile_id for row in self._rows.values() if not row.is_shared and row.profile_id is not None}
         return self.kinds.keys() | reached
 
     def plan(self, *, whole: bool) -> set[bytes]:
-        """Decide; `store` then stores it. Returns the tokens whose rows that changes or rests on."""
+        """Decide; `store` then stores the result. Returns the tokens with rows that it changes or depends on."""
         planned = None if whole else self._plan_short()
         return self._plan_whole() if planned is None else planned
 
     def _plan_short(self) -> set[bytes] | None:
-        """Decide the fresh evidence against the profiles it reaches; None when that would not be the whole truth."""
+        """Decide the fresh evidence against the profiles it reaches; None if that would not be enough."""
         known = {t: KnownToken(row.kind, row.is_shared, row.profile_id or t) for t, row in self._rows.items()}
         reached = {row.profile_id for row in known.values() if not row.is_shared}
         members = self._tx.tokens_of_profiles(reached) if reached else []
         profiles = _profiles(members)
         if reached - profiles.keys():
-            return None  # an erasure took the token that named one, and what is left is not resolved yet
+            return None  # an erasure took the token that named a profile, and the rest is not resolved yet
         extension = extend(known, profiles, self._fresh, self._rules, self._partners(known))
         if extension is None:
             return None
@@ -151,7 +151,7 @@ class _Work:
         return self.near() | moved | reached
 
     def _partners(self, known: Mapping[bytes, KnownToken]) -> dict[bytes, dict[str, set[bytes]]]:
-        """What earlier evidence saw the lower-ranked known tokens with; asked only where a hub could come of it."""
+        """What earlier evidence saw the lower-ranked known tokens with; read only if one could become shared."""
         rank = self._rules.rank
         wanted = {
             token
@@ -163,7 +163,7 @@ class _Work:
         }
         if not wanted:
             return {}
-        # FOLD has stored the fresh evidence already: left in, nothing would seem to grow and no hub be seen to come.
+        # FOLD has already stored the fresh evidence: with it included, no token would appear to gain partners.
         fresh = {each.identifier_set for each in self._fresh}
         earlier = [row for row in self._tx.evidence_of_tokens(wanted) if row.identifier_set not in fresh]
         found = partners_of(map(_evidence, earlier), self._rules)
@@ -182,7 +182,7 @@ class _Work:
         self._note_receipts(rows, self._fresh)
         changed = [row for token, row in rows.items() if self._rows.get(token) != row]
         self._finish(changed, extension.owner, extension.refused, {each.identifier_set for each in self._fresh})
-        if extension.merged:  # the signatures of the profiles that ended follow
+        if extension.merged:  # the identifier sets of the profiles that ended move along
             into = dict(extension.merged)
             pairs = self._tx.evidence_of_profiles(into)
             self._own({identifier_set: into[old] for old, identifier_set in pairs})
@@ -198,9 +198,9 @@ class _Work:
         return set(tokens)
 
     def _scope(self) -> tuple[dict[bytes, Evidence], frozenset[bytes]]:
-        """All evidence connected with the fresh by tokens that are no hubs. Hubs are not looked beyond.
+        """All evidence connected with the fresh evidence by tokens that are not shared identifiers.
 
-        Hubs found on the way are final: all evidence that holds a visited token is read when it is visited.
+        Shared identifiers found on the way are final: all evidence with a visited token is read when it is visited.
         """
         scope = {each.identifier_set: each for each in self._fresh}
         stored_shared = {token for token, row in self._rows.items() if row.is_shared}
@@ -218,7 +218,7 @@ class _Work:
             seen |= frontier | stored_shared
             found = [_evidence(row) for row in self._tx.evidence_of_tokens(frontier)]
             scope |= {each.identifier_set: each for each in found}
-            shared |= find_shared(found, self._rules) & frontier  # of a token beyond not all evidence may be here
+            shared |= find_shared(found, self._rules) & frontier  # of other tokens, some evidence may be missing here
 
     def _store_resolution(
         self, resolution: Resolution, scope: Mapping[bytes, Evidence], kinds: Mapping[bytes, str]
@@ -244,13 +244,13 @@ class _Work:
         return moves
 
     def _beyond_shared(self, shared: set[bytes], scope: Mapping[bytes, Evidence]) -> None:
-        """A new hub unlinks evidence that was connected through it: queue what the scope does not hold."""
+        """Queue evidence outside the scope that was connected only through a new shared identifier."""
         rest = {row.identifier_set for row in self._tx.evidence_of_tokens(shared)} - scope.keys()
         if rest:
             self._tx.add_work([NewWorkItem(self._revision, 0, "identity", dict.fromkeys(rest, (0, NO_EVENT)))])
 
     def _note_receipts(self, rows: dict[bytes, TokenRow], evidence: Iterable[Evidence]) -> None:
-        """First and last receipts of tokens, from the evidence that holds them."""
+        """First and last receipts of tokens, from their evidence."""
         for each in evidence:
             receipt = (each.received_us, each.event_key)
             for _, token in each.tokens:
@@ -290,7 +290,7 @@ def _moved(old: TokenRow | None, token: bytes, kind: str, profile_id: bytes, *, 
 
 
 def _profiles(members: Iterable[TokenRow]) -> dict[bytes, Profile]:
-    """Those whose naming token is among the members."""
+    """The profiles with their naming token among the members."""
     groups: dict[bytes, list[TokenRow]] = {}
     for row in members:
         if row.profile_id is not None and not row.is_shared:
@@ -310,7 +310,7 @@ def _profiles(members: Iterable[TokenRow]) -> dict[bytes, Profile]:
 
 
 def _moves(before: Mapping[bytes, bytes | None], resolution: Resolution, joined: dict[bytes, set[str]]) -> Moves:
-    """Compare owners of signatures: which profiles ended, which gave parts away."""
+    """Compare owners of identifier sets: which profiles ended, and which lost parts."""
     went: dict[bytes, set[bytes]] = {}
     touched: set[bytes] = set()
     for identifier_set, owner in resolution.owner.items():

@@ -1,4 +1,4 @@
-"""Keeps the search index: profiles that DECIDE named are opened and their keyed terms stored. Repeatable, in pauses."""
+"""Keeps the search index in the worker's pauses: opens profiles that DECIDE queued and stores their keyed terms."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -15,12 +15,12 @@ from schemas.search_words import UNSEARCHED, is_name, keyed, search_key, terms_o
 from schemas.store import SearchStore
 
 SHARE: Final = 0.25
-SLICE: Final = 40  # profiles of one transaction: 20 ms that events wait
+SLICE: Final = 40  # profiles per transaction: events wait 20 ms
 
 
 @dataclass
 class SearchIndexer:
-    """One loop's indexer."""
+    """The indexer of one worker loop."""
 
     store: SearchStore
     vault: Vault
@@ -32,9 +32,9 @@ class SearchIndexer:
         return search_key(self.vault.hash_key)
 
     def keep_up(self, revision: int, fold: Fold, evaluator: Evaluator, worked_s: float) -> int:
-        """A slice, and behind a backlog more of them, for a share of the time that went into events; returns how many.
+        """Index a slice, or with a backlog several, for a share of the time spent on events; returns how many profiles.
 
-        Forty between two batches of 20,000 events left new customers unfindable until the last event was folded.
+        With only forty between batches of 20,000 events, new customers were not found until the last event was folded.
         """
         began, indexed = time.monotonic(), 0
         while (some := self.step(revision, fold, evaluator, SLICE)) > 0:
@@ -44,7 +44,7 @@ class SearchIndexer:
         return indexed
 
     def step(self, revision: int, fold: Fold, evaluator: Evaluator, limit: int) -> int:
-        """Index some of what waits; returns how many."""
+        """Index some waiting profiles; returns how many."""
         with self.store.take(limit) as tx:
             if not tx.taken:
                 return 0
@@ -63,7 +63,7 @@ class SearchIndexer:
             return len(tx.taken)
 
     def _names(self, states: Mapping[bytes, State], evaluator: Evaluator) -> dict[bytes, list[Any]]:
-        """The values of each profile's name traits, sealed or not."""
+        """The values of each profile's name traits, clear or sealed."""
         personal = open_personal(self.log, self.sealer, states, is_name)
         return {
             key: [

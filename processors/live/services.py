@@ -1,4 +1,4 @@
-"""What the processors work with; put together in `infra.drivers.process.worker_role`."""
+"""What the processors work with; assembled in `infra.drivers.process.worker_role`."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,12 +11,12 @@ from schemas.ports import Clock, EventLog, Sealer
 from schemas.record import CURRENT, Reader
 from schemas.store import ProjectionStore
 
-BATCH: Final = 5_000  # records of a partition in one FOLD; four partitions make 20,000 when behind
+BATCH: Final = 5_000  # records per partition in one FOLD; with four partitions up to 20,000
 
 
 @dataclass(frozen=True)
 class Services:
-    """Ports and what a deployment was made with. Of one thread: `store` is one connection."""
+    """Ports and deployment settings. For one thread: `store` is one connection."""
 
     log: EventLog
     store: ProjectionStore
@@ -26,7 +26,7 @@ class Services:
     clock: Clock
     time_zone: str
     currency: str
-    order_cap: int | None = ORDER_CAP  # entries of a map that a state holds itself
+    order_cap: int | None = ORDER_CAP  # most entries of a map inside a state
     reader: Reader = CURRENT  # which records this build reads
-    check_room: Callable[[], None] = lambda: None  # raises DiskFull where nothing may be written for now
-    batch: int = BATCH  # less on a small disk, where a large transaction would take all that is kept free
+    check_room: Callable[[], None] = lambda: None  # raises DiskFull while nothing may be written
+    batch: int = BATCH  # less on a small disk, where a large transaction would use up the reserve

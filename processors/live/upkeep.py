@@ -1,4 +1,4 @@
-"""What a worker does in its pauses beside deciding: a building revision, the search index, the overview's figures."""
+"""What a worker does in its pauses besides deciding: building a revision, the search index, the overview's figures."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -13,15 +13,15 @@ class KeepsFigures(Protocol):
     """See `processors.live.figure_keeper`."""
 
     def step(self, compiled: Compiled) -> bool:
-        """A slice of what waits to be counted; True if there was any."""
+        """Count a slice of what waits; True if there was any."""
 
     def compact(self, compiled: Compiled) -> bool:
-        """True if there is more to add up."""
+        """Add up deltas; True if there are more."""
 
 
 @dataclass
 class Upkeep:
-    """A slice of each at a time."""
+    """Does a slice of each at a time."""
 
     builder: Builder
     index: SearchIndexer | None = None

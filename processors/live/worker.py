@@ -1,7 +1,7 @@
-"""The worker: FOLD for the partitions it owns, DECIDE, and in its pauses upkeep. The same alone and among others.
+"""The worker: FOLD for the partitions it owns, DECIDE, and upkeep in its pauses. The same alone and with others.
 
-It reads nothing by itself: a runner of Kafka or a `LogFeeder` hands it what was fetched (`schemas.work`). Progress,
-epoch and contiguity are in PostgreSQL, in the same transaction as the effect.
+It fetches nothing itself: a Kafka runner or a `LogFeeder` passes it the records (`schemas.work`). PostgreSQL keeps
+progress, epoch and contiguity, in the same transaction as the effect.
 """
 
 import time
@@ -24,14 +24,14 @@ from schemas.record import to_us
 from schemas.work import Fetched
 
 OTHERS: Final = 2  # shards of other workers that an idle one takes at a time
-LONGEST_US: Final = 600_000_000  # of one piece of work that goes on; longer, and the watchdog ends it
+LONGEST_US: Final = 600_000_000  # the longest one piece of work may take; after that the watchdog ends it
 
 
 class Worker:
-    """`PartitionWork` and the builder's `LiveView`. See decision 0029 for what `shared` turns on.
+    """Implements `PartitionWork` and the builder's `LiveView`. See decision 0029 for what `shared` turns on.
 
-    `owner` names it in the progress table; unique to the process. `check_in` is called before partitions are claimed;
-    it raises where this process may not have any.
+    `owner` names it in the progress table, unique to the process. `check_in` is called before partitions are claimed,
+    and raises if this process may not have any.
     """
 
     def __init__(
@@ -54,9 +54,9 @@ class Worker:
         self._check_in = check_in
         self._compiled: Compiled | None = None
         self._deltas = DeltaCache(shared=shared)
-        self._applied = False  # something, since the last idle turn
+        self._applied = False  # whether anything was applied since the last idle turn
         self._excuse: Callable[[], None] = lambda: None
-        self._since_us = 0  # when the piece of work at hand began
+        self._since_us = 0  # when the current piece of work began
 
     # ------------------------------------------------------------ partitions
 
@@ -122,13 +122,13 @@ class Worker:
         self._excuse = excuse
 
     def _alive(self) -> None:
-        """Called by what may take long: to resolve who is whom among thousands of connected identifiers."""
+        """Called during long work, such as resolving thousands of connected identifiers."""
         if to_us(self.services.clock.now()) - self._since_us < LONGEST_US:
             self._excuse()
 
     @contextmanager
     def _knowing(self) -> Iterator[None]:
-        """After an error what was committed is not known: DECIDE sums anew, and asks again what is counted."""
+        """After an error it is unknown what was committed: DECIDE sums in full, and reads again what is counted."""
         self._since_us = to_us(self.services.clock.now())
         try:
             _ = self.compiled
@@ -143,7 +143,7 @@ class Worker:
 
     @property
     def compiled(self) -> Compiled:
-        """Of the live revision as it was last seen; of one that is taken up now our partitions are claimed."""
+        """The live revision as last seen; when a new one is taken up, claims our partitions for it."""
         if self._compiled is None:
             compiled = compiled_for(self.services, self.services.control.live())
             if self.claims.epochs:
@@ -167,17 +167,17 @@ class Worker:
         return self.deciding.run(watermark_us, until_none=True)
 
     def forget(self) -> None:
-        """Take up again what is live, before the next work."""
+        """Reload the live revision before the next work."""
         self._compiled = self.deciding.decider = None
         self._deltas = DeltaCache(shared=self.shared)
 
     def _take_up_live(self) -> None:
-        """Another revision is live. It stands where the old one stood."""
+        """Switch to another live revision, which has the same progress as the old one."""
         self.forget()
         _ = self.compiled
 
     def _make(self, compiled: Compiled) -> None:
-        """The folder and decider of what is ours now."""
+        """Set the folder and decider for our current partitions."""
         self._deltas.clear()
         self.deciding.broken = False
         epochs = self.claims.epochs

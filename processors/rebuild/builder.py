@@ -1,7 +1,7 @@
-"""Builds a revision beside the live one and swaps it in: changed definitions and rebuilds alike (design C9, C11).
+"""Builds a revision next to the live one and swaps it in, for changed definitions and rebuilds (design C9, C11).
 
-In slices, in the worker's pauses: fold the log by the new definitions, decide every profile silently, catch up,
-and at a batch boundary swap in one transaction that emits only what differs.
+It works in slices, in the worker's pauses: fold the log with the new definitions, decide every profile silently, catch
+up, and at a batch boundary swap in one transaction that emits only the differences.
 """
 
 import logging
@@ -28,14 +28,14 @@ from schemas.store import Rebuilding, SegmentPair, SwapPlan
 
 log = logging.getLogger("touchfold.rebuild")
 
-SLICE: Final = 10_000  # records folded between two live steps: about a third of a second
-PROFILES: Final = 2_000  # decided between two live steps
-NEAR: Final = 2_000  # records behind at which the rest is folded at the boundary
-ROUNDS: Final = 50  # of waiting for what other workers decide, each as long as a decision takes
+SLICE: Final = 10_000  # records folded between live steps: about a third of a second
+PROFILES: Final = 2_000  # profiles decided between live steps
+NEAR: Final = 2_000  # once this few records behind, fold the rest at the boundary
+ROUNDS: Final = 50  # of waiting for other workers' decisions, each as long as a decision takes
 
 
 class LiveView(Protocol):
-    """What building needs of the worker that keeps the live revision, whoever folds for it."""
+    """What building needs from the worker of the live revision."""
 
     @property
     def compiled(self) -> Compiled: ...
@@ -47,10 +47,10 @@ class LiveView(Protocol):
     def lowest_watermark(self) -> int: ...
 
     def decide(self, watermark_us: int) -> bool:
-        """Decide what is queued or due until there is none; True if there was any."""
+        """Decide until nothing is queued or due; True if there was any work."""
 
     def forget(self) -> None:
-        """Take up again what is stored: another revision is live."""
+        """Reload the stored state: another revision is live."""
 
 
 @dataclass
@@ -65,10 +65,10 @@ class _Building:
 
 
 class Builder:
-    """The worker's `Build`: does one slice a call."""
+    """The worker's `Build`: does one slice per call."""
 
     def __init__(self, services: Services, store: Rebuilding, has_room: Callable[[], bool] = lambda: True) -> None:
-        """`has_room`: whether the disk has room for more than the live revision needs; without it, building waits."""
+        """`has_room`: whether the disk has room beyond what the live revision needs; if not, building waits."""
         self._services = services
         self._store = store
         self._has_room = has_room
@@ -79,9 +79,9 @@ class Builder:
         return () if self._building is None else (self._building.compiled.revision.revision,)
 
     def __call__(self, live: LiveView) -> bool:
-        """A slice; True if there was work. A definition that cannot be folded fails its revision, not the worker.
+        """Do a slice; True if there was work. A definition that cannot be folded fails its revision, not the worker.
 
-        Of several workers one builds, the others go on with the live revision.
+        Only one of several workers builds; the others continue with the live revision.
         """
         revision = self._services.control.building()
         if revision is None or not self._store.lead():
@@ -94,29 +94,29 @@ class Builder:
         try:
             self._slice(self._building, live)
         except ProgressConflict:
-            self._building = None  # not level yet, or taken over: look again at what is stored
+            self._building = None  # not caught up, or taken over: reload the stored state
         except TouchfoldError as err:
             if err.disposition is Disposition.RETRY:
-                self._building = None  # go on from what is stored
+                self._building = None  # continue from the stored state
                 raise
             self._fail(revision, err.message)
         return True
 
     def resign(self) -> None:
-        """Leave building to others: this process goes on without."""
+        """Leave building to other processes."""
         self._building = None
         self._store.resign()
 
     def _room(self, revision: Revision) -> bool:
-        """Building doubles what is stored: it stops before it takes the room of the live revision and of the door."""
+        """Building doubles the stored data, so it pauses before it takes the room of the live revision and the door."""
         room = self._has_room()
         if not room and not self._waits:
-            log.warning("revision %d waits until the disk has room", revision.revision)
+            log.warning("building revision %d waits until the disk has room", revision.revision)
         self._waits = not room
         return room
 
     def _fail(self, revision: Revision, message: str) -> None:
-        log.error("revision %d is given up: %s", revision.revision, message)
+        log.error("building revision %d failed: %s", revision.revision, message)
         self._services.control.fail(revision.revision, message)
         self._building = None
 
@@ -124,7 +124,7 @@ class Builder:
         services = self._services
         with services.store.decide() as tx:
             tx.lock_identity()  # whoever resolves identity after this sees that the revision is being built
-        self._store.await_folds()  # and who takes an event's place
+        self._store.await_folds()  # and so does whoever replaces a copy of an event
         compiled = compiled_for(services, revision)
         progress = services.control.progress(revision.revision)
         fresh = all(each.next_offset == 0 for each in progress)
@@ -138,7 +138,7 @@ class Builder:
         return _Building(compiled, folder, decider, starts, BulkFold(folder, starts))
 
     def _is_older(self, live: Revision) -> bool:
-        """Whether an earlier build folded these states, which may be other ones by now."""
+        """Whether an older build folded these states, so that they may differ from ours."""
         return live.revision < self._services.control.layout().since
 
     def _slice(self, building: _Building, live: LiveView) -> None:
@@ -152,7 +152,7 @@ class Builder:
                 )
                 return
             building.bulk.flush()
-            building.folder.adds_work = True  # from here on what changes is decided again
+            building.folder.adds_work = True  # from here on, changes are decided again
             building.decided_up_to = bytes(16)
         if any(behind):
             self._fold(building, behind, SLICE)
@@ -162,7 +162,7 @@ class Builder:
         self._finish(building, live)
 
     def _fold_past(self, building: _Building, behind: Sequence[int]) -> None:
-        """The next slice of the partition that is furthest behind, into states held in memory."""
+        """Fold the next slice of the partition furthest behind, into states held in memory."""
         partition = behind.index(max(behind))
         batch = self._batch(building, partition, min(behind[partition], SLICE))
         building.bulk.add(batch)
@@ -189,7 +189,7 @@ class Builder:
         if ids:
             building.decider.decide_all(ids, live.lowest_watermark(), building.compiled.revision.cause)
             building.decided_up_to = ids[-1]
-            place = int.from_bytes(ids[-1][:4], "big") / 2**32  # ids are random: their place is the progress
+            place = int.from_bytes(ids[-1][:4], "big") / 2**32  # ids are random, so their position shows the progress
             self._services.control.set_done(building.compiled.revision.revision, 0.8 + 0.19 * place)
         else:
             building.all_decided = True
@@ -211,7 +211,7 @@ class Builder:
                 try:
                     changes = self._store.swap(plan)
                 except ProgressConflict:
-                    continue  # another worker still decides what it has taken; nothing new comes while we halt FOLD
+                    continue  # another worker is still deciding; nothing new comes in while we halt FOLD
                 break
             else:
                 return
@@ -223,13 +223,13 @@ class Builder:
 
 
 def segment_hashes(definitions: Definitions) -> dict[str, str]:
-    """Segment -> hash of what it means by itself; a changed one raises the segment's version."""
+    """Segment -> hash of its own condition; a changed hash raises the segment's version."""
     encode = msgspec.json.Encoder(order="deterministic").encode
     return {name: sha256(encode(plain(each))).hexdigest()[:32] for name, each in definitions.segments.items()}
 
 
 def swap_plan(old: Compiled, new: Compiled, at_us: int) -> SwapPlan:
-    """Which bit of the old revision is which of the new."""
+    """The bit of each segment in the old and in the new revision."""
     was, is_ = old.evaluator.segment_names, new.evaluator.segment_names
     pairs = [
         SegmentPair(name, was.index(name) if name in was else -1, is_.index(name) if name in is_ else -1)
@@ -244,7 +244,7 @@ def swap_plan(old: Compiled, new: Compiled, at_us: int) -> SwapPlan:
 
 
 def _behind(building: _Building, live: LiveView) -> list[int]:
-    """By partition. Raises ProgressConflict when the log was given more: it is taken up again with these."""
+    """The log's ends by partition. Raises ProgressConflict if partitions were added, so that building starts over."""
     ends = live.next_offsets
     if len(ends) != len(building.next):
         raise ProgressConflict(f"the log has {len(ends)} partitions now, {len(building.next)} before")

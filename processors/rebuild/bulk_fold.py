@@ -1,7 +1,7 @@
-"""Folds the past of a building revision with its states in memory; states and progress are stored together.
+"""Folds the past for a revision being built, with its states in memory; states and progress are stored together.
 
-A batch of the live path reads and writes each state it touches; here a state is written once per flush, which makes
-the past about three times cheaper. Bounded: memory is flat as the log grows.
+Live work reads and writes each state that a batch touches; here a state is written once per flush, which makes the past
+about three times cheaper. Memory is bounded and does not grow with the log.
 """
 
 from typing import Final
@@ -15,7 +15,7 @@ HELD: Final = 50_000  # states in memory, about 2 KB each
 
 
 class BulkFold:
-    """For one folder that is not live. What was added is stored by `flush` alone; a crash goes back to the last one."""
+    """For a folder that is not live. Only `flush` stores what was added; a crash returns to the last flush."""
 
     def __init__(self, folder: Folder, starts: list[int], held: int = HELD) -> None:
         self._folder = folder
@@ -23,10 +23,10 @@ class BulkFold:
         self._stored = list(starts)
         self._ends = list(starts)
         self._states: dict[int, dict[bytes, State]] = {}
-        self._routes: dict[bytes, bytes] = {}  # signature -> token of its route key
+        self._routes: dict[bytes, bytes] = {}  # identifier set -> token of its route key
 
     def add(self, batch: Batch) -> None:
-        """Fold the next records of a partition into the states held."""
+        """Fold the next records of a partition into the states in memory."""
         folder = self._folder
         with folder.store.fold() as tx:
             chosen = folder.already_applied(tx, [batch])
@@ -47,7 +47,7 @@ class BulkFold:
             self.flush()
 
     def flush(self) -> None:
-        """Store states and progress in one transaction; who was erased meanwhile is left out. ProgressConflict."""
+        """Store states and progress in one transaction, without people erased meanwhile. Raises ProgressConflict."""
         folder, fold = self._folder, self._folder.fold
         steps = [
             Advance(partition, start, end, 0, folder.epochs[partition])

@@ -1,8 +1,8 @@
-"""`rebuild --check`: everything folded and decided anew from the log, compared with the live tables (design C9).
+"""`rebuild --check`: folds and decides everything again from the log and compares it with the live tables (design C9).
 
-Shares the generated fold and evaluator with the live path, and nothing of its bookkeeping: identity is resolved
-from all evidence at once, states are not read but made. Both sides are sorted and walked in step, so that memory
-stays flat as the log grows; what does not fit lies in temporary files.
+It shares the generated fold and evaluator with live work, but none of its bookkeeping: identity is resolved from all
+evidence together, and states are folded, not read. Both sides are sorted and walked in step, so that memory does not
+grow with the log; what does not fit is in temporary files.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -28,18 +28,18 @@ from schemas.record import Stored, uuid_text
 from schemas.store import ProfileRow, Snapshot
 
 CHUNK: Final = 10_000
-SHOWN: Final = 20  # differences listed; all are counted
+SHOWN: Final = 20  # differences listed; all of them are counted
 KEPT: Final = 1_000  # differences in a verdict
 HELD: Final = 20_000  # states in memory while folding, about 2 KB each
-HELD_EVENTS: Final = 200_000  # folded into them: one state may grow with each
+HELD_EVENTS: Final = 200_000  # events folded into them, since each may make a state grow
 _BATCH: Final = 500  # profiles whose direct traits are opened together
-_TOKENS, _STATE = b"\0", b"\1"  # of a profile's lines: its tokens come before its states
+_TOKENS, _STATE = b"\0", b"\1"  # kinds of a profile's lines: its tokens sort before its states
 _ENCODER: Final = msgspec.json.Encoder()
-Tell = Callable[[str, int, int], None]  # (what is done, how much of it, of how much; 0: unknown)
+Tell = Callable[[str, int, int], None]  # (current step, done, total; 0: unknown)
 
 
 class Difference(NamedTuple):
-    """One thing that is not as the log says: `what` names it, `live` and `log` are the two readings."""
+    """One difference: `what` names it, `live` and `log` are the two values."""
 
     what: str
     id: str
@@ -49,9 +49,9 @@ class Difference(NamedTuple):
 
 @dataclass
 class Verdict:
-    """The result of a check. `hash`: of the rebuilt side; equal runs over equal logs print the same.
+    """The result of a check. `hash`: of the rebuilt side; the same for equal runs over equal logs.
 
-    `differences`: the first 1,000 of `found`. `left_out`: what an erasure since the snapshot made different.
+    `differences`: the first 1,000 of `found`. `left_out`: differences due to an erasure since the snapshot.
     """
 
     profiles: int = 0
@@ -67,7 +67,7 @@ class Verdict:
 
 
 class _Line(NamedTuple):
-    """A profile as the log has it, beside its live row."""
+    """A profile according to the log, with its live row."""
 
     profile_id: bytes
     row: ProfileRow | None
@@ -82,7 +82,7 @@ def check(
     tell: Tell = lambda *_told: None,
     scratch: Scratch | None = None,
 ) -> Verdict:
-    """Compare the live tables of a snapshot with a rebuild of the log up to it.
+    """Compare the live tables of a snapshot with a rebuild of the log up to that snapshot.
 
     `scratch`: where it sorts. Raises DiskFull, StoreUnavailable and what the log's records raise.
     """
@@ -107,7 +107,7 @@ class _Check:
 
     def run(self) -> Verdict:
         self._fold_all()
-        self._tell("resolving who is who", 0, 0)
+        self._tell("resolving identity", 0, 0)
         owners = owners_of(self._evidence, DEFAULT_RULES, self._scratch)
         self._receipts.close()
         lines = self._scratch.sorter()
@@ -137,11 +137,11 @@ class _Check:
     # ------------------------------------------------------------ compare
 
     def _evidence(self) -> Iterator[Grouped]:
-        """What the log shows of who is who, but of signatures that are nobody's; with the live owner as its group."""
+        """The log's evidence, without identifier sets that have no owner; each with its live owner as its group."""
         live = ((row.identifier_set, row) for row in self._snapshot.evidence())
         for identifier_set, mine, row in joined(earliest(self._receipts), live):
             if mine is None or not mine.tokens or (row is not None and not row.tokens):
-                continue  # all its tokens are erased, or its route was a hub that stayed: it is nobody's
+                continue  # no owner: all its tokens are erased, or its route was a shared identifier that stayed
             yield mine, (row.profile_id if row is not None else None) or identifier_set
 
     def _compare_states(self, owners: Sorter, lines: Sorter) -> None:
@@ -161,14 +161,14 @@ class _Check:
                     self._differs("state", identifier_set.hex(), other.hex(), canonical.hex(), tokens)
 
     def _merged(self) -> Iterator[tuple[bytes, bytes]]:
-        """(signature and partition, packed state), of the runs that folding left."""
+        """(identifier set and partition, packed state), from the runs that folding left."""
         fold = self._compiled.fold
         for key, found in groupby(self._states, key=lambda pair: pair[0]):
             parts = [value for _, value in found]
             yield key, parts[0] if len(parts) == 1 else fold.pack(fold.merge_whole(list(map(fold.unpack, parts))))
 
     def _canonical(self, packed_state: bytes) -> bytes:
-        """A state as FOLD keeps it: here nothing was laid off, whatever the cap."""
+        """A state as FOLD stores it; here nothing was laid off, whatever the cap."""
         fold = self._compiled.fold
         state = fold.unpack(packed_state)
         fold.lay_off(state)
@@ -201,7 +201,7 @@ class _Check:
             self._tell("comparing profiles", self._verdict.profiles, 0)
 
     def _profiles(self, lines: Sorter) -> Iterator[tuple[bytes, tuple[State | None, list[bytes]]]]:
-        """By profile id: its state, summed from its signatures', and its tokens."""
+        """By profile id: its state, summed from its identifier sets', and its tokens."""
         fold = self._compiled.fold
         for profile_id, found in groupby(lines, key=lambda pair: pair[0][:16]):
             tokens: set[bytes] = set()
@@ -230,14 +230,14 @@ class _Check:
             self._differs("profile", uuid_text(profile_id), theirs.decode(), mine.decode(), tokens)
 
     def _compare_figures(self) -> None:
-        """Not while an earlier version's folder is counted, nor where an erasure has taken orders away meanwhile."""
+        """Compare the figures, unless they are still being counted or an erasure has removed orders meanwhile."""
         kept = self._snapshot.figures()
         if kept is not None and not self._verdict.left_out:
             for cell, live, log in self._figures.unequal(*kept, self._snapshot.nobody()):
                 self._differs("figure", cell, live, log, [])
 
     def _decided(self, state: State, row: ProfileRow, personal: dict[str, object] | None) -> bytes:
-        """The line of a profile as the log says, decided at the instant the live one was."""
+        """The line of a profile according to the log, decided at the same instant as the live one."""
         evaluator = self._compiled.evaluator
         decision = evaluator.decide(state, row.decided_us, personal)
         return _written(
@@ -253,7 +253,7 @@ class _Check:
         )
 
     def _differs(self, what: str, id_: str, live: str, log: str, tokens: Sequence[bytes]) -> None:
-        """Note a difference, unless an erasure since the snapshot explains it: its keys are gone, the log sealed."""
+        """Note a difference, unless an erasure since the snapshot explains it: keys are gone, records stay sealed."""
         verdict = self._verdict
         new = set(tokens) - self._erased
         if new:
@@ -267,7 +267,7 @@ class _Check:
 
 
 class _Applied:
-    """Which records count; asked in order of their positions."""
+    """Says which records count; must be asked in order of position."""
 
     def __init__(self, skipped: Iterator[tuple[int, int]]) -> None:
         self._skipped = skipped
@@ -281,7 +281,7 @@ class _Applied:
 
 
 class _Held:
-    """What folding has in memory; `flush` hands it to the sorters, packed."""
+    """The states and evidence in memory; `flush` passes them to the sorters, packed."""
 
     def __init__(self, folder: Folder, states: Sorter, receipts: Sorter, erased: set[bytes]) -> None:
         self._folder = folder
@@ -326,7 +326,7 @@ class _Held:
 
 
 class _Owned:
-    """Owner and tokens of signatures, asked in ascending order."""
+    """Owner and tokens of identifier sets; must be asked in ascending order."""
 
     def __init__(self, owners: Sorter) -> None:
         self._pairs = iter(owners)

@@ -1,4 +1,4 @@
-"""The part of `rebuild --check` for the overview's figures: every cell summed anew, from the log's own orders."""
+"""The part of `rebuild --check` for the overview's figures: sums every cell again from the log's orders."""
 
 from collections.abc import Iterable
 
@@ -8,23 +8,23 @@ from projections.fold.state import State
 from schemas.figures import Cells, Counted, Key, add
 from schemas.store import ProfileRow
 
-Unequal = tuple[str, str, str]  # which cell, what is kept, what was summed
+Unequal = tuple[str, str, str]  # cell, stored value, summed value
 
 
 class FigureSums:
-    """Sums up profiles one by one; memory is that of the cells."""
+    """Adds up profiles one by one; memory is only that of the cells."""
 
     def __init__(self, days: LocalDays) -> None:
         self._days = days
         self._cells: Cells = {}
 
     def add(self, row: ProfileRow, state: State) -> None:
-        """`state`: with all its orders, whatever the cap."""
+        """Add a profile. `state`: with all its orders, whatever the cap."""
         counted = Counted(row.profile_id, b"", row.first_us, row.risk, row.lifecycle)
         add_profile(self._cells, counted, self._days, state=state)
 
     def unequal(self, stored: Cells, deltas: Cells, nobody: Iterable[bytes]) -> list[Unequal]:
-        """The kept cells that are not the sum over profiles and over the orders that are nobody's."""
+        """The stored cells that differ from the sum over profiles and over orders without a customer."""
         for orders in nobody:
             add_nobody(self._cells, orders)
         found = []

@@ -1,7 +1,7 @@
-"""Who owns which signature, by the log alone and in bounded memory: `resolve` scope by scope, sorted on disk.
+"""Finds the owner of each identifier set from the log alone, in bounded memory: `resolve` by scope, sorted on disk.
 
-The live owners serve to keep together what probably belongs together. They decide nothing: groups that share a token
-which is no hub are joined before they are resolved, and a group that is larger than its scope resolves to the same.
+The live owners only serve to group what probably belongs together; they decide nothing. Groups that share a token are
+joined before they are resolved (unless it is a shared identifier), and a group larger than its scope resolves the same.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -30,16 +30,16 @@ def packed(received_us: int, event_key: bytes, tokens: Tokens) -> bytes:
 
 
 def earliest(evidence: Iterable[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, Evidence]]:
-    """Each signature once, by its first receipt. `evidence`: (signature, `packed`), ascending by signature."""
+    """Each identifier set once, by its first receipt. `evidence`: (identifier set, `packed`), ascending."""
     for identifier_set, found in groupby(evidence, key=itemgetter(0)):
         received_us, event_key, tokens = min(_RECEIPT(value) for _, value in found)
         yield identifier_set, Evidence(identifier_set, tokens, received_us, event_key)
 
 
 def owners_of(read: Callable[[], Iterator[Grouped]], rules: IdentityRules, scratch: Scratch) -> Sorter:
-    """(signature, owner and tokens, 16 bytes each) by signature. `read` is called twice and gives the same.
+    """(identifier set, owner and tokens, 16 bytes each), ascending. `read` is called twice and must give the same.
 
-    Memory: the hubs, the groups that share a token with another, and one scope at a time.
+    Memory: the shared identifiers, the groups that share a token with another, and one scope at a time.
     """
     shared, first_of = _ties(read(), rules, scratch)
     scopes = scratch.sorter()
@@ -59,7 +59,7 @@ def owners_of(read: Callable[[], Iterator[Grouped]], rules: IdentityRules, scrat
 
 
 def _ties(read: Iterator[Grouped], rules: IdentityRules, scratch: Scratch) -> tuple[set[bytes], dict[bytes, bytes]]:
-    """The hubs, and for groups that share a token which is none, another group of the same scope."""
+    """The shared identifiers, and for groups that share any other token, another group of the same scope."""
     by_token = scratch.sorter()
     for evidence, group in read:
         for kind, token in evidence.tokens:
@@ -80,7 +80,7 @@ def _ties(read: Iterator[Grouped], rules: IdentityRules, scratch: Scratch) -> tu
 
 
 def _groups(rows: Iterable[bytes], rules: IdentityRules) -> set[bytes] | None:
-    """The groups of one token's evidence; None of a hub, which is not read any further."""
+    """The groups of one token's evidence; None for a shared identifier, where reading stops."""
     groups: set[bytes] = set()
     partners: dict[str, set[bytes]] = {}
     for value in rows:
@@ -95,7 +95,7 @@ def _groups(rows: Iterable[bytes], rules: IdentityRules) -> set[bytes] | None:
 
 
 def _find(first_of: dict[bytes, bytes], group: bytes) -> bytes:
-    """The group that stands for all of a scope."""
+    """The group that represents a whole scope."""
     while (other := first_of.get(group)) is not None:
         further = first_of.get(other)
         if further is not None:

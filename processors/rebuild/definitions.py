@@ -1,4 +1,4 @@
-"""Applies files of definitions: validated, recorded as a fact, built as a revision beside the live one."""
+"""Applies definition files: validates them, records them as a fact and builds a revision next to the live one."""
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
@@ -16,20 +16,20 @@ from schemas.facts import DefinitionChanged
 
 
 class Applied(NamedTuple):
-    """What files of definitions came to. `revision`: the one being built, None when nothing changed."""
+    """The result of applying definitions. `revision`: the one being built, None if nothing changed."""
 
     summary: Summary
     warnings: Sequence[Problem]
     revision: int | None
 
 
-TRIES: Final = 50  # of a merge beside others that change definitions; each takes some milliseconds
+TRIES: Final = 50  # of a merge while others change definitions; each takes a few milliseconds
 
 
 def apply_files(control: Control, files: Sequence[tuple[str, str]], at: datetime) -> Applied:
-    """Merge (file name, YAML) pairs into what is defined; beside others, again into what they have made of it.
+    """Merge (file name, YAML) pairs into the definitions; if others change these meanwhile, merge again.
 
-    Raises DefinitionsInvalid with every problem; DefinitionsMoved when others change them without end.
+    Raises DefinitionsInvalid with every problem; DefinitionsMoved if others keep changing them.
     """
     for _ in range(TRIES - 1):
         try:
@@ -44,7 +44,7 @@ def _apply(control: Control, files: Sequence[tuple[str, str]], at: datetime) -> 
     patch = parse_documents(files, base)
     merged, summary = merge(base, patch)
     if merged.content_hash == base.content_hash:
-        building = current.revision if current.state == "building" else None  # somebody else's, with the same in it
+        building = current.revision if current.state == "building" else None  # somebody else's, with the same content
         return Applied(summary, warn(patch), building)
     definitions: Mapping[str, Any] = msgspec.json.decode(to_json(merged))
     fact = DefinitionChanged(content_hash=merged.content_hash, definitions=dict(definitions))
@@ -55,7 +55,7 @@ def _apply(control: Control, files: Sequence[tuple[str, str]], at: datetime) -> 
 
 
 def start_rebuild(control: Control, at: datetime) -> int:
-    """A revision folded again from the log, swapped in like any other: of the definitions that are about to be live."""
+    """Start a revision, folded again from the log, of the newest definitions; it is swapped in like any other."""
     for _ in range(TRIES - 1):
         try:
             return _rebuild(control, at)
@@ -77,9 +77,9 @@ def stored(revision: Revision) -> Definitions:
 def await_revision(
     control: Control, number: int, progress: Callable[[float], None], pause: Callable[[], None], tries: int
 ) -> int:
-    """Wait until a revision is live, or the one that took its definitions over; returns its number.
+    """Wait until a revision, or the one that superseded it, is live; returns its number.
 
-    StoreUnavailable when it failed, or after `tries` pauses without a change.
+    Raises StoreUnavailable if it failed, or after `tries` pauses without progress.
     """
     last, left = -1.0, tries
     while left:
@@ -96,4 +96,4 @@ def await_revision(
         last = max(last, revision.done)
         progress(revision.done)
         pause()
-    raise StoreUnavailable(f"revision {number} makes no progress: is the worker running? (touchfold status)")
+    raise StoreUnavailable(f"revision {number} is making no progress: is the worker running? (touchfold status)")

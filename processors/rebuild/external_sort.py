@@ -1,6 +1,6 @@
-"""Sorts more (key, value) pairs than memory holds: sorted runs in nameless temporary files, merged as they are read.
+"""Sorts more (key, value) pairs than fit in memory: sorted runs in nameless temporary files, merged while reading.
 
-A run has no name in the file system, so a process that is killed leaves nothing behind.
+A run has no name in the file system, so a killed process leaves nothing behind.
 """
 
 import errno
@@ -15,9 +15,9 @@ from typing import IO, Final, TypeVar
 
 from schemas.errors import DiskFull
 
-HELD_BYTES: Final = 32_000_000  # of keys and values in memory for each sorter, three times that with Python's own
-WIDTH: Final = 32  # runs merged at once: as many open files for each level, and a level more for 32 times the data
-_PAIR_BYTES: Final = 100  # what two bytes objects and their tuple cost beside their contents
+HELD_BYTES: Final = 32_000_000  # of keys and values in memory per sorter, three times that with Python's overhead
+WIDTH: Final = 32  # runs merged together: that many open files per level, and one more level per 32 times the data
+_PAIR_BYTES: Final = 100  # overhead of two bytes objects and their tuple
 _BUFFER: Final = 1 << 18
 _SIZES: Final = struct.Struct("<HI")
 Pair = tuple[bytes, bytes]
@@ -26,12 +26,12 @@ B = TypeVar("B")
 
 
 class Sorter:
-    """Pairs in ascending order of key, then of value. Filled first, then read any number of times; one thread."""
+    """Pairs in ascending order of key, then value. Fill first, then read any number of times; one thread."""
 
     def __init__(
         self, folder: Path | None = None, room: Callable[[], None] = lambda: None, held_bytes: int = HELD_BYTES
     ) -> None:
-        """`folder`: for the runs, else the system's. `room` is called before each run; it raises DiskFull."""
+        """`folder`: for the runs; None: the system's. `room` is called before each run and may raise DiskFull."""
         self._folder = folder
         self._room = room
         self._limit = held_bytes
@@ -52,7 +52,7 @@ class Sorter:
         return heapq.merge(*runs, self._held) if runs else iter(self._held)
 
     def close(self) -> None:
-        """Forget everything and free its disk."""
+        """Drop everything and free the disk."""
         self._held.clear()
         for level in self._levels:
             for run in level:
@@ -114,7 +114,7 @@ class Scratch:
 
 
 def _pairs(run: IO[bytes]) -> Iterator[Pair]:
-    """The pairs of a run. Reads by position, so that several readers of one run do not disturb each other."""
+    """The pairs of a run. Reads by position, so that several readers of one run do not interfere."""
     file, at, data, position = run.fileno(), 0, b"", 0
     sizes_at, head = _SIZES.unpack_from, _SIZES.size
     while True:
@@ -137,7 +137,7 @@ def _pairs(run: IO[bytes]) -> Iterator[Pair]:
 def joined(
     left: Iterable[tuple[bytes, A]], right: Iterable[tuple[bytes, B]]
 ) -> Iterator[tuple[bytes, A | None, B | None]]:
-    """A full outer merge join of two ascending sides; each side has a key once."""
+    """A full outer merge join of two ascending sides, each with unique keys."""
     ones, twos = iter(left), iter(right)
     one, two = next(ones, None), next(twos, None)
     while one is not None or two is not None:

@@ -1,6 +1,6 @@
-"""What an aggregate is: the slots it needs, the check of its definition, how its value is read, and what it says. Pure.
+"""Defines an aggregate: the slots it needs, the check of its definition, how to read its value, its wording. Pure.
 
-One module an aggregate; `registry` finds it. Steps, merges and pruning belong to the kinds of slots.
+One module per aggregate; `registry` finds it. Steps, merges and pruning belong to the kinds of slots.
 """
 
 from abc import ABC, abstractmethod
@@ -19,9 +19,9 @@ from schemas.errors import Problem
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """One trait, as generated code reads it.
+    """One trait as generated code reads it.
 
-    `due`: whether somebody asks when it may change; `marks`: the numbers of full days at which a condition on it does.
+    `due`: whether to compute when the trait may change; `marks`: the full-day counts at which a condition changes.
     """
 
     src: Source
@@ -32,10 +32,10 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a slot is: the expression of it, and its kind.
+    """Where a slot is: its expression and its kind.
 
-    `stamped`: first and last hold their stamp beside the value. `leaving`: counts by day of all that may leave the
-    window, where the slot itself does not tell; None: it does.
+    `stamped`: first and last hold their stamp with the value. `leaving`: counts by day of everything that may leave the
+    window, if the slot itself does not show it; None: it does.
     """
 
     at: str
@@ -45,7 +45,7 @@ class Place:
 
 
 class Aggregate(ABC):
-    """An aggregate. Most have one slot, and need to say no more than which, and their words.
+    """An aggregate. Most have one slot and only define which one, and their wording.
 
     `meaning`: for the schema of definitions and the docs. `slot`: the kind over a lifetime. `of_nothing`: the value of
     no events. `takes_value`: it is of a property; `numeric`: which is read as a number; `takes_times`: which may be
@@ -66,7 +66,7 @@ class Aggregate(ABC):
 
     @abstractmethod
     def kind(self, spec: ComputedTrait) -> Kind:
-        """What its values are."""
+        """The kind of its values."""
 
     def unit(self, spec: ComputedTrait) -> str:
         """How its values are shown: money, days, time, number or any."""
@@ -77,12 +77,12 @@ class Aggregate(ABC):
 
     @abstractmethod
     def words(self, spec: ComputedTrait) -> str:
-        """What it is in plain English: "number of orders in the last 30 days"."""
+        """Its description in plain English: "number of orders in the last 30 days"."""
 
     # -- definition
 
     def check(self, path: str, spec: ComputedTrait) -> Iterator[Problem]:
-        """What is wrong with a definition of it, beyond what any computed trait may get wrong."""
+        """Problems with a definition of it, beyond those of any computed trait."""
         yield from self._check_events(path, spec)
         yield from self._check_value(path, spec)
         if spec.window_days is not None:
@@ -96,32 +96,32 @@ class Aggregate(ABC):
             yield Problem(f"{path}.events", 'is missing; list event types, or ["*"] for every event')
         for key in ("key", "opens", "closes"):
             if getattr(spec, key):
-                yield Problem(f"{path}.{key}", "only an open_count has it; remove it")
+                yield Problem(f"{path}.{key}", "belongs only to an open_count; remove it")
 
     def _check_value(self, path: str, spec: ComputedTrait) -> Iterator[Problem]:
         if not self.takes_value:
             if spec.of is not None:
                 yield Problem(f"{path}.of", f"{self.name} has no value to take; remove it")
         elif spec.of is None:
-            yield Problem(f"{path}.of", f"is missing; {self.name} of which property? (revenue, occurred_at, …)")
+            yield Problem(f"{path}.of", f"is missing; say which property {self.name} is of (revenue, occurred_at, …)")
         elif spec.of == "occurred_at" and not self.takes_times:
-            yield Problem(f"{path}.of", f"times have no {self.name}; use min, max, first or last")
+            yield Problem(f"{path}.of", f"{self.name} does not work on times; use min, max, first or last")
 
     # -- state
 
     def slots(self, spec: ComputedTrait) -> list[SlotNeed]:
-        """What it needs of a state, over events that are no orders."""
+        """The slots it needs in a state, over events that are not orders."""
         return [SlotNeed(self.slot if spec.window_days is None else self.slot.windowed, spec.of)]
 
     def order_slot(self, spec: ComputedTrait) -> SlotNeed:
-        """What it needs of a summary of many orders (`orders.summary`)."""
+        """The slots it needs in a summary of many orders (`orders.summary`)."""
         (need,) = self.slots(spec)
         return need
 
     # -- value, as generated lines
 
     def read(self, code: Reading, places: Sequence[Place], var: str) -> list[str]:
-        """Lines that make a local of its value, and lower `due` (µs) or `due_day` to when it may change by time."""
+        """Lines that put its value in a local, and lower `due` (µs) or `due_day` to when it may change with time."""
         (place,) = places
         days = code.spec.window_days
         if days is None:
@@ -140,12 +140,12 @@ class Aggregate(ABC):
         return self.finish(code, place.at, var, stamped=place.stamped)
 
     def finish(self, code: Reading, raw: str, var: str, *, stamped: bool = True) -> list[str]:
-        """From what a slot or a window holds to the value."""
+        """Lines that turn the content of a slot or window into the value."""
         return [f"{var} = {raw}"] if var != raw else []
 
     @abstractmethod
     def over_orders(self, code: OrderTrait, var: str) -> None:
-        """Add its part to the pass over the order map, of which each order is seen once."""
+        """Add its part to the pass over the order map, which visits each order once."""
 
 
 def _window(code: Reading, place: Place, days: int) -> str:

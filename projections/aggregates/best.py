@@ -1,4 +1,4 @@
-"""What min and max, and first and last share: the best of what was seen, by a sign. Pure."""
+"""What min and max, and first and last, share: the best value seen, by a comparison sign. Pure."""
 
 from typing import ClassVar
 
@@ -13,7 +13,7 @@ from schemas.definitions import ComputedTrait
 
 
 class BestNumber(Aggregate):
-    """The least (`<`) or greatest (`>`) of numbers or times. `adjectives`: of a number, of a time."""
+    """The least (`<`) or greatest (`>`) number or time. `adjectives`: for a number, for a time."""
 
     sign: ClassVar[str]
     adjectives: ClassVar[tuple[str, str]]
@@ -31,7 +31,7 @@ class BestNumber(Aggregate):
 
 
 class BestStamped(Aggregate):
-    """The first (`<`) or last (`>`) value by stamp. `of_times`: the kind of slot that the times of orders need."""
+    """The first (`<`) or last (`>`) value by stamp. `of_times`: the kind of slot for the times of orders."""
 
     sign: ClassVar[str]
     of_times: ClassVar[SlotKind]

@@ -38,7 +38,7 @@ class DistinctCount(Aggregate):
 
 
 def value_count(entries: Any) -> int | None:
-    """How many values there are; a profile over the cap has the number itself, which its tree knows."""
+    """How many values there are; a profile over the cap stores the number, taken from its tree."""
     if entries == OVERFLOW:
         return None
     return entries[0] if len(entries) == 1 and type(entries[0]) is int else len(entries)

@@ -31,12 +31,12 @@ class OpenCount(Aggregate):
     def _check_events(self, path: str, spec: ComputedTrait) -> Iterator[Problem]:
         for key in ("key", "opens", "closes"):
             if not getattr(spec, key):
-                yield Problem(f"{path}.{key}", "is missing; an open_count has key, opens and closes")
+                yield Problem(f"{path}.{key}", "is missing; an open_count needs key, opens and closes")
         if spec.events:
             yield Problem(f"{path}.events", "an open_count has opens and closes instead; remove it")
         both = sorted(set(spec.opens) & set(spec.closes))
         if both:
-            yield Problem(f"{path}.closes", f"{both[0]} opens as well; keep it in one of the two")
+            yield Problem(f"{path}.closes", f"{both[0]} is in `opens` as well; keep it in one of the two")
 
     def slots(self, spec: ComputedTrait) -> list[SlotNeed]:
         return [SlotNeed(self.slot, key=spec.key, opens=spec.opens)]
@@ -45,11 +45,11 @@ class OpenCount(Aggregate):
         return [f"{var} = {code.src.use(open_number)}({place.at})"]
 
     def over_orders(self, code: OrderTrait, var: str) -> None:
-        raise AssertionError("an open_count names no events, so it is over none that are orders")
+        raise AssertionError("an open_count names no events, so it is never over orders")
 
 
 def open_number(entries: Any) -> int | None:
-    """How many keys are open; a summary has the number itself."""
+    """How many keys are open; a summary stores the number."""
     if entries == OVERFLOW:
         return None
     return sum(each if type(each) is int else each[3] for each in entries)

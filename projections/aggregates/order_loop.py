@@ -1,4 +1,4 @@
-"""The pass over a state's orders: accumulators that traits add to, each order being looked at once. Pure."""
+"""The pass over a state's orders: accumulators that traits add to, visiting each order once. Pure."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ Steps = dict[tuple[int, int], dict[str, None]]
 
 @dataclass(slots=True)
 class OrderLoop:
-    """What the traits of a function asked of the pass. `inits`: accumulators with their first values."""
+    """What a function's traits need from the pass. `inits`: accumulators with their initial values."""
 
     inits: dict[str, str] = field(default_factory=dict)
     bases: Steps = field(default_factory=dict)
@@ -39,7 +39,7 @@ class OrderTrait:
         self._leaving(self._steps)
 
     def start(self, name: str, empty: str) -> str:
-        """An accumulator; traits that name it alike share it."""
+        """An accumulator; traits that use the same name share it."""
         self._loop.inits[name] = empty
         return name
 
@@ -54,7 +54,7 @@ class OrderTrait:
         steps.update(dict.fromkeys(lines))
 
     def after(self, *lines: str) -> None:
-        """Statements behind the pass."""
+        """Statements after the pass."""
         self._loop.after += lines
 
     @property
@@ -64,11 +64,11 @@ class OrderTrait:
 
     @property
     def money(self) -> bool:
-        """Whether the value is what the order amounts to."""
+        """Whether the value is the amount of the order."""
         return self.spec.of == "revenue"
 
     def amount_of_refund(self) -> str:
-        """The expression of what a refund amounts to."""
+        """The expression of a refund's amount."""
         return f"o[{st.R_OWN if self.pinned else st.R_BASE}]"
 
     def value(self, *, numeric: bool) -> tuple[str, str]:
@@ -80,7 +80,7 @@ class OrderTrait:
         return (f"{self.src.use(kept_number)}({kept})" if numeric else kept), f"e{j}"
 
     def _leaving(self, steps: dict[str, None]) -> None:
-        """The oldest stamp inside a window: when its day leaves, values may change."""
+        """The oldest stamp inside a window; when its day leaves, values may change."""
         window = self.spec.window_days
         if not window or not self.due:
             return

@@ -1,4 +1,4 @@
-"""Plain English of what a computed trait looks at: "orders whose channel is store in the last 30 days". Pure."""
+"""What a computed trait covers, in plain English: "orders whose channel is store in the last 30 days". Pure."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ from schemas.definitions import ANY_EVENT, ComputedTrait
 
 
 def chosen(spec: ComputedTrait, *, one: bool = False) -> str:
-    """The events or orders, their condition and the window. `one`: of one of them, as after "the last"."""
+    """The events or orders, their condition and the window. `one`: singular, as after "the last"."""
     return f"{_events(spec, '' if one else 's')}{where(spec)}{window(spec)}"
 
 
@@ -32,7 +32,7 @@ def window(spec: ComputedTrait) -> str:
 
 
 def value(spec: ComputedTrait) -> str:
-    """The value that is taken: `revenue`, `time`, `net promoter score`."""
+    """The value it takes: `revenue`, `time`, `net promoter score`."""
     return "time" if spec.of == "occurred_at" else spaced(spec.of)
 
 

@@ -1,4 +1,4 @@
-"""Every aggregate by name: whatever the modules of this package define."""
+"""Every aggregate that the modules of this package define, by name."""
 
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType, ModuleType
@@ -12,14 +12,14 @@ from schemas.definitions import ComputedTrait
 
 
 def gathered(modules: Iterable[ModuleType]) -> dict[str, Aggregate]:
-    """The aggregates that modules define, by name. ValueError for two of one name, or one that does not say enough."""
+    """The aggregates that modules define, by name. ValueError for a name used twice or an incomplete aggregate."""
     found: dict[str, Aggregate] = {}
     for module, each in defined_in(modules, Aggregate):  # type: ignore[type-abstract]  # to find those that are not
         for needed in ("name", "meaning", "slot"):
             if not getattr(each, needed, None):
                 raise ValueError(f"{module}: {type(each).__name__} has no {needed}")
         if found.setdefault(each.name, each) is not each:
-            raise ValueError(f"{module}: there is another aggregate {each.name}")
+            raise ValueError(f"{module}: another aggregate is named {each.name}")
     return dict(sorted(found.items()))
 
 
@@ -27,10 +27,10 @@ AGGREGATES: Final[Mapping[str, Aggregate]] = MappingProxyType(gathered(modules_o
 
 
 def aggregate_of(spec: ComputedTrait) -> Aggregate:
-    """The aggregate of a checked definition. KeyError for a name that there is not."""
+    """The aggregate of a checked definition. KeyError for an unknown name."""
     return AGGREGATES[spec.aggregate]
 
 
 def value_kind(spec: ComputedTrait) -> Kind:
-    """What the values of a checked definition are."""
+    """The kind of a checked definition's values."""
     return aggregate_of(spec).kind(spec)

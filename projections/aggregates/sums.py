@@ -1,10 +1,10 @@
-"""What sum and avg share over orders: the count and the total of a value, less refunds. Pure."""
+"""What sum and avg share over orders: the count and the total of a value, minus refunds. Pure."""
 
 from projections.aggregates.order_loop import OrderTrait
 
 
 def summed(code: OrderTrait) -> tuple[str, str]:
-    """The accumulators of how many values, and of their sum."""
+    """The accumulators for the number of values and their sum."""
     value, what = code.value(numeric=True)
     amount, tag = f"a{what}", f"{code.tag}_{what}"
     count, total = code.start(f"m{tag}", "0"), code.start(f"q{tag}", "0")

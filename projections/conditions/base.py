@@ -1,6 +1,6 @@
-"""What a kind of condition is: its test in generated code, the check of its definition, and its words. Pure.
+"""Defines a kind of condition: its generated test, the check of its definition, and its wording. Pure.
 
-One module a kind; `registry` finds it by the model of its leaf (`schemas.conditions`), which is its shape.
+One module per kind; `registry` finds it by the model of its leaf (`schemas.conditions`).
 """
 
 from abc import ABC, abstractmethod
@@ -19,9 +19,9 @@ Leaf = TypeVar("Leaf")
 
 @dataclass(frozen=True, slots=True)
 class Defined:
-    """What conditions may refer to.
+    """The names that conditions may refer to.
 
-    `kind`: of a trait's values. `gone`: names just removed. `broken`: names that are not there, but not missed either.
+    `kind`: of a trait's values. `gone`: names just removed. `broken`: undefined names not to report as missing.
     """
 
     defs: Definitions
@@ -30,7 +30,7 @@ class Defined:
     broken: Collection[str] = ()
 
     def unknown(self, path: str, what: str, name: str, known: Iterable[str]) -> Iterator[Problem]:
-        """The problem of a name that nothing has; none of one that is `broken`."""
+        """The problem with an undefined name; none if it is `broken`."""
         if name in known or name in self.broken:
             return
         if name in self.gone:
@@ -46,10 +46,10 @@ class DecisionCode(Protocol):
     src: Source
 
     def trait(self, name: str) -> tuple[str, str]:
-        """The local of a trait, and which kind of value it holds (`predicates`)."""
+        """The local variable of a trait, and the kind of its value (`predicates`)."""
 
     def segment(self, name: str) -> int:
-        """The bit of a segment, decided before."""
+        """The bit of a segment that is decided earlier."""
 
 
 class EventCode(Protocol):
@@ -74,12 +74,12 @@ class ConditionKind(ABC, Generic[Leaf]):
         """`whose revenue is at least 500`"""
 
     def words_not(self, leaf: Leaf) -> str | None:
-        """The same turned round; None: `not (…)`."""
+        """The same negated; None: `not (…)`."""
         return None
 
     @abstractmethod
     def check(self, path: str, leaf: Leaf, defined: Defined) -> Iterator[Problem]:
-        """What is wrong with it."""
+        """Problems with it."""
 
 
 class OfCustomer(ConditionKind[Leaf]):
@@ -87,10 +87,10 @@ class OfCustomer(ConditionKind[Leaf]):
 
     @abstractmethod
     def test(self, leaf: Leaf, code: DecisionCode) -> str:
-        """The expression that is true where it holds."""
+        """An expression that is true when it holds."""
 
     def needs(self, leaf: Leaf) -> str | None:
-        """What has to be decided before it: `segments.NAME`, `lifecycle`, or nothing."""
+        """What must be decided before it: `segments.NAME`, `lifecycle`, or nothing."""
         return None
 
 
@@ -99,4 +99,4 @@ class OfEvent(ConditionKind[Leaf]):
 
     @abstractmethod
     def test(self, leaf: Leaf, code: EventCode, pinned: bool) -> str:
-        """The expression that is true where it holds. `pinned`: money in the one currency of the stream."""
+        """An expression that is true when it holds. `pinned`: money in the single currency of the stream."""

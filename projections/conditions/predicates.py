@@ -1,6 +1,6 @@
-"""Comparisons as generated source: one leaf against one local variable, for `fold` (where) and `evaluate` (when).
+"""Generates comparisons: one leaf against one local variable, for `fold` (where) and `evaluate` (when).
 
-Literals of users enter generated code as named constants of its namespace, never as text.
+Users' literals enter generated code as named constants of its namespace, never as text.
 """
 
 from datetime import datetime
@@ -20,7 +20,7 @@ _SIGNS: Final = {"lt": "<", "lte": "<=", "gt": ">", "gte": ">="}
 
 
 class Span(NamedTuple):
-    """The integers a literal stands for: equal means low <= v <= high. 2.5 among integers is the empty (3, 2)."""
+    """The integers equal to a literal: low <= v <= high. For 2.5 this is the empty range (3, 2)."""
 
     low: int
     high: int
@@ -30,14 +30,14 @@ class Span(NamedTuple):
 
 
 def has(value: Any, item: Any) -> bool:
-    """`contains`: a part of a text, or an element of a list."""
+    """`contains`: a substring of a text, or an element of a list."""
     if type(value) is str:
         return type(item) is str and item in value
     return isinstance(value, list | tuple) and any(same(element, item) for element in value)
 
 
 def same(value: Any, item: Any) -> bool:
-    """Equal as a condition means it: numbers by value (also as decimal text), text and booleans exactly."""
+    """Equality in conditions: numbers by value (also as decimal text), text and booleans exactly."""
     if isinstance(item, bool | str):
         return type(value) is type(item) and bool(value == item)
     number = scaled(value)
@@ -60,7 +60,7 @@ def span_of_time(value: object, days: LocalDays) -> Span:
     """A date is its whole local day; a time without zone is local."""
     parsed = parse_time(value)
     if parsed is None:
-        raise DefinitionsInvalid(f"{value!r} is no date or time")
+        raise DefinitionsInvalid(f"{value!r} is not a date or time")
     if not isinstance(parsed, datetime):
         day = parsed.toordinal() - EPOCH.toordinal()
         return Span(days.start(day), days.start(day + 1) - 1)
@@ -83,7 +83,7 @@ def span_of(value: Any, kind: str, days: LocalDays) -> Span:
 
 
 def tree(node: Any, leaf: Any) -> str:
-    """A condition tree as an expression; `leaf(node)` gives that of a leaf."""
+    """A condition tree as an expression; `leaf(node)` gives a leaf's expression."""
     if isinstance(node, All):
         return "(" + " and ".join(tree(item, leaf) for item in node.all) + ")"
     if isinstance(node, AnyOf):
@@ -94,7 +94,7 @@ def tree(node: Any, leaf: Any) -> str:
 
 
 def compare(src: Source, var: str, kind: str, op: str, value: Value) -> str:
-    """The expression of one comparison. `var` may be None, which is false but for missing, ne and not_in."""
+    """The expression of one comparison. For a `var` of None it is false, except for missing, ne and not_in."""
     if op == "exists":
         return f"({var} is not None)"
     if op == "missing":
@@ -143,7 +143,7 @@ def _dynamic(src: Source, var: str, op: str, items: tuple[Any, ...]) -> str:
 
 
 def flips(op: str, value: Value, kind: str, days: LocalDays) -> set[int]:
-    """The integers at which a growing value changes the truth of a comparison."""
+    """The integers at which a growing value changes the result of a comparison."""
     if op in ("exists", "missing"):
         return set()
     items: tuple[Any, ...] = value if isinstance(value, tuple) else (value,)

@@ -1,4 +1,4 @@
-"""A property of the event against a value; `revenue` is what it amounts to, `currency` the effective one."""
+"""Compares a property of the event with a value; `revenue` is its derived revenue, `currency` the effective one."""
 
 from collections.abc import Iterator
 from typing import Final

@@ -1,7 +1,7 @@
-"""Decisions as one generated function over a state: segments, stage, risk and the instant they may next change.
+"""Generates one function that decides a state: segments, stage, risk and when they may next change.
 
-The same evaluator serves live work, sweeps, rebuilds and any past day. Decisions are functions of (state,
-definitions, instant), never of earlier decisions. No I/O, no clock.
+The same evaluator serves live work, sweeps, rebuilds and any past day. Decisions depend only on (state, definitions,
+instant), never on earlier decisions. No I/O, no clock.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -44,10 +44,10 @@ TraitValue = int | Decimal | str | bool | datetime | None
 
 
 class Decision(NamedTuple):
-    """What holds of a profile at an instant.
+    """The decision about a profile at an instant.
 
     `segments`: bit i is `evaluator.segment_names[i]`. `reasons`: (code, points), most points first.
-    `due_at_us`: no decision changes by time alone before it; None when none ever will.
+    `due_at_us`: before it, no decision changes with time alone; None if none ever will.
     """
 
     segments: int
@@ -61,7 +61,7 @@ class Decision(NamedTuple):
 class Evaluator:
     """A compiled evaluator. `decide(state, at_us, direct)`: `personal` holds opened direct traits by name, or None.
 
-    An instant before the state's last event counts as that event's: a state cannot be asked about its past.
+    An instant before the state's last event is moved up to it: a state cannot be asked about its past.
     Traits over an overflowed order map are missing here: ask `fold.overflowed` first.
     """
 
@@ -76,7 +76,7 @@ class Evaluator:
         self.published_names = tuple(n for n in self.trait_names if definitions.computed_traits[n].publish)
         used = used_traits(condition for _, condition in definitions.conditions())
         self.condition_traits = frozenset(used & definitions.traits.keys())
-        # An attribute may have been sealed before it was declared, so any of them may have to be opened.
+        # An attribute may have been sealed before it was declared, so any attribute may need opening.
         self.needs_personal = self.condition_traits
         source = _generate(self, sorted(used & definitions.computed_traits.keys()))
         self.source = "\n".join(source.lines)
@@ -88,11 +88,11 @@ class Evaluator:
         self._published_readers = [_reader(value_kind(definitions.computed_traits[n])) for n in self.published_names]
 
     def names_of(self, segments: int) -> list[str]:
-        """The names of a bit mask of segments, sorted."""
+        """The names of the segments in a bit mask, sorted."""
         return [name for i, name in enumerate(self.segment_names) if segments >> i & 1]
 
     def ages(self, name: str) -> bool:
-        """Whether a computed trait changes by time alone."""
+        """Whether a computed trait changes with time alone."""
         spec = self.definitions.computed_traits[name]
         return spec.window_days is not None or aggregate_of(spec).ages
 
@@ -122,11 +122,11 @@ class Evaluator:
         }
 
     def personal_names(self, state: State) -> list[str]:
-        """The names of sealed traits that are set."""
+        """The names of the sealed traits that are set."""
         return [entry[st.NAME] for entry in st.shown(state[st.TRAITS]) if entry[st.FORM] == st.DIRECT]
 
     def personal_positions(self, state: State, names: frozenset[str] | None = None) -> dict[str, tuple[int, int]]:
-        """Where direct traits are: name → (partition, offset) of their record; by default those conditions use."""
+        """Where direct traits are: name → (partition, offset) of the record; by default those that conditions use."""
         wanted = self.condition_traits if names is None else names
         return {
             entry[st.NAME]: (entry[st.PARTITION], entry[st.OFFSET])
@@ -160,7 +160,7 @@ class Evaluator:
         return [(currency, to_decimal(found[currency])) for currency in sorted(found)]
 
     def missing_rate(self, state: State) -> int:
-        """How many amounts have no rate into the base currency, and so are in no sum."""
+        """How many amounts are in no sum because they have no rate into the base currency."""
         if self.fold.summed_up(state):
             return self.fold.summaries.amounts(state[st.ORDERS])[1]
         return sum(base is None for _, _, base, _ in _amounts(state))
@@ -178,7 +178,7 @@ def compile_evaluator(definitions: Definitions, fold: Fold, *, time_zone: str) -
 
 
 def _amounts(state: State) -> list[tuple[str, int, int | None, int]]:
-    """(currency, own, base, sign) of every base and refund that counts and has an amount."""
+    """(currency, own, base, sign) of every counting base and refund with an amount."""
     if state[st.ORDERS] == OVERFLOW:
         return []
     bases, refunds = counted(state)
@@ -191,7 +191,7 @@ def _amounts(state: State) -> list[tuple[str, int, int | None, int]]:
 
 
 def declared(entry: list[Any] | None, personal: Mapping[str, Any] | None) -> Any:
-    """The value of a declared trait's entry; a direct one only where the caller opened it."""
+    """The value of a declared trait's entry; for a direct trait only if the caller opened it."""
     if entry is None or entry[st.FORM] == st.UNSET:
         return None
     if entry[st.FORM] == st.DIRECT:
@@ -203,7 +203,7 @@ _JSON: Final = msgspec.json.Decoder(float_hook=Decimal)
 
 
 def _reader(kind: str) -> Callable[[Any], TraitValue]:
-    """From a raw value to what `values` gives."""
+    """A raw value in the form that `values` returns."""
     if kind == "decimal":
         return lambda raw: None if raw is None else to_decimal(raw)
     if kind == "time":
@@ -232,7 +232,7 @@ def _generate(evaluator: Evaluator, used: Sequence[str]) -> Source:
 
 
 def _thresholds(defs: Definitions, days: LocalDays) -> dict[str, set[int]]:
-    """Traits that conditions compare → the numbers of full days at which one changes, of those that age."""
+    """Traits in conditions → for those that age, the numbers of full days at which a condition changes."""
     found: dict[str, set[int]] = {}
     for _, condition in defs.conditions():
         for _, leaf in leaves(condition):

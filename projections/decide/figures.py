@@ -1,6 +1,6 @@
-"""What profiles and events add to the figures of the overview (decision 0018). Pure.
+"""What profiles and events contribute to the overview's figures (decision 0018). Pure.
 
-The cells of a profile are a function of its state, so what a decision changes is the cells after it less those before.
+The cells of a profile depend only on its state, so a decision changes them by the cells after it minus those before.
 """
 
 from collections import Counter
@@ -25,7 +25,7 @@ def same_orders(before: State, after: State) -> bool:
 
 
 def spent_of(state: State, days: LocalDays) -> Spent:
-    """Of a state with all its orders."""
+    """The totals of a state that holds all its orders."""
     bases, refunds = counted(state)
     known, day = days.cache.get, days.day
     net = lacking = 0
@@ -49,7 +49,7 @@ def spent_of(state: State, days: LocalDays) -> Spent:
 
 
 def add_profile(cells: Cells, row: Counted, days: LocalDays, sign: int = 1, state: State | None = None) -> None:
-    """The cells of a profile, or with `sign` -1 what takes them away. `state`: of the row with all orders, unpacked."""
+    """The cells of a profile; with `sign` -1 their negation. `state`: unpacked, with all orders."""
     if state is None:
         state = whole(order_slots(row.state), row.leaves)
     _add_row(cells, row, sign)
@@ -76,16 +76,16 @@ def _add_spent(cells: Cells, risk: str, spent: Spent, sign: int) -> None:
 
 
 class Side(NamedTuple):
-    """A profile before or after a decision. `spent`: of all its orders; None: they are not at hand."""
+    """A profile before or after a decision. `spent`: over all its orders; None: these are not available."""
 
     row: Counted
     spent: Spent | None
 
 
 def add_change(cells: Cells, old: Side, new: Side, orders: tuple[State, State] | None) -> None:
-    """What takes the cells of a profile from one row to the next.
+    """The change of a profile's cells from one row to the next.
 
-    `orders`: order slots that hold at least all orders that differ; None: none do.
+    `orders`: order slots with at least all orders that differ; None: none differ.
     """
     if (old.row.first_us, old.row.risk, old.row.lifecycle) != (new.row.first_us, new.row.risk, new.row.lifecycle):
         _add_row(cells, old.row, -1)
@@ -125,7 +125,7 @@ def roll_up(cells: Cells, days: LocalDays) -> Cells:
 
 
 def add_nobody(cells: Cells, packed: bytes, sign: int = 1) -> None:
-    """The orders of a signature that is nobody's: they count, and no customer does."""
+    """The orders of an identifier set without an owner: they count, but no customer does."""
     _amounts(cells, *orders_of(order_slots(packed)), sign)
 
 
@@ -137,7 +137,7 @@ def add_events(cells: Cells, events: Iterable[tuple[str, int]], days: LocalDays,
 
 
 def _amounts(cells: Cells, orders: Iterable[Order], refunds: Iterable[Refund], sign: int) -> None:
-    """Orders at their stamp, net of their refunds, and refunds of no order at their own."""
+    """Orders at their stamp, net of refunds, and refunds without an order at their own stamp."""
     stamps: dict[str | None, int] = {}
     for order in orders:
         bucket = order.occurred_us // BUCKET_US
@@ -155,10 +155,10 @@ def _amounts(cells: Cells, orders: Iterable[Order], refunds: Iterable[Refund], s
 
 
 def _buyer(spent: Spent) -> set[Key]:
-    """The cells of the days a customer ordered on, by the days since the one before.
+    """The cells for the days a customer ordered on, by the days since the previous one.
 
-    Whoever orders inside a period of days counts there once: on the day whose gap reaches back before its beginning.
-    Gaps end at LONGEST_DAYS, which also stands for none: no period is longer.
+    A customer who orders within a period counts once: on the day with a gap that reaches back before its beginning.
+    Gaps are capped at LONGEST_DAYS, which also means "none before", because no period is longer.
     """
     each = spent.days
     if not each:

@@ -1,7 +1,7 @@
-"""Computed traits as generated code: their values over a state, and when these change by time alone. No I/O, no clock.
+"""Generates the code of computed traits: their values over a state and when time alone changes them. No I/O, no clock.
 
-What an aggregate reads it says itself (`projections.aggregates`); here is which traits a function reads, and the one
-pass over the orders that serves all of them.
+Each aggregate defines what it reads (`projections.aggregates`); this module selects the traits of a function, and
+builds the single pass over the orders that serves them all.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ from projections.slots.keyed import OVERFLOW
 
 
 class TraitCode:
-    """The statements that make a local of each trait, and `due`. `thresholds` is empty where nothing falls due."""
+    """The statements that put each trait in a local, and set `due`. `thresholds` is empty if nothing falls due."""
 
     def __init__(
         self, src: Source, fold: Fold, traits: Sequence[TraitPlace], thresholds: Mapping[str, set[int]]
@@ -74,7 +74,7 @@ class TraitCode:
         )  # fmt: skip
 
     def _summed(self, trait: TraitPlace) -> list[str]:
-        """The value from a summary: the same as from the orders it sums up."""
+        """The value from a summary, the same as from the orders themselves."""
         places = self.fold.summaries.places[trait.name]
         leaving = tuple(_place(cell) for cell in places.expiry)
         place = Place(f"m[{places.cell.index}]", places.cell.kind, places.cell.kind.stamped, leaving)

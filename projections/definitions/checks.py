@@ -1,6 +1,6 @@
-"""What must hold between definitions, beyond their shape: names, references, cycles, operators. Pure.
+"""Checks definitions beyond their shape: names, references, cycles, operators. Pure.
 
-Every function yields problems (path, reason that says the fix); nothing is raised here.
+Every function yields problems (path, reason with the fix); nothing is raised here.
 """
 
 import re
@@ -28,7 +28,7 @@ OPENING_COSTS: Final = "some 12 µs of CPU an event instead of 5"  # python -m t
 def check(defs: Definitions, deleted: Iterable[str] = (), broken: Collection[str] = ()) -> list[Problem]:
     """Everything wrong with a complete set of definitions.
 
-    `deleted`: qualified names just removed. `broken`: bare names that are not there, but not missed either.
+    `deleted`: qualified names just removed. `broken`: undefined bare names not to report as missing.
     """
     gone = {path.partition(".")[2] for path in deleted}
     defined = Defined(defs, partial(kind_of, defs), gone, broken)
@@ -72,14 +72,14 @@ def _computed(path: str, trait: ComputedTrait, defined: Defined) -> Iterator[Pro
             if not _OPEN_NAME.fullmatch(name):
                 yield Problem(f"{path}.{key}[{i}]", "an event's name has 1 to 100 printable characters")
     if ANY_EVENT in trait.events and len(trait.events) > 1:
-        yield Problem(f"{path}.events", '"*" is every event already; let it stand alone')
+        yield Problem(f"{path}.events", '"*" already means every event; remove the others')
     yield from aggregate.check(path, trait)
     if trait.where is not None:
         yield from _where(f"{path}.where", trait, defined)
 
 
 def unknown_aggregate(name: object) -> str:
-    """Why a name is no aggregate."""
+    """Why a name is not an aggregate."""
     return f"must be one of {', '.join(AGGREGATES)}{did_you_mean(str(name), AGGREGATES)}"
 
 
@@ -104,7 +104,7 @@ def _conditions(defined: Defined) -> Iterator[Problem]:
 
 
 def kind_of(defs: Definitions, trait: str) -> Kind:
-    """What values a declared or computed trait has."""
+    """The kind of values a declared or computed trait has."""
     if trait in defs.computed_traits:
         spec = defs.computed_traits[trait]
         return value_kind(spec) if spec.aggregate in AGGREGATES else "any"
@@ -112,14 +112,16 @@ def kind_of(defs: Definitions, trait: str) -> Kind:
 
 
 def check_lists(patch: Definitions) -> Iterator[Problem]:
-    """Stages, rules and rates of a patch that merging by name would drop in silence: those that are there twice."""
+    """Duplicate stages, rules and rates in a patch, which merging by name would silently drop."""
     stages = [stage.name for stage in patch.lifecycle.stages] if patch.lifecycle else []
     rules = [rule.code for rule in patch.risk.rules] if patch.risk else []
     rates = [(rate.currency, rate.date) for rate in patch.rates]
     for i in _repeated(stages):
-        yield Problem(f"lifecycle.stages[{i}].name", f"{stages[i]} is there twice; the first match wins, join them")
+        yield Problem(
+            f"lifecycle.stages[{i}].name", f"{stages[i]} is defined twice; the first match wins, combine them"
+        )
     for i in _repeated(rules):
-        yield Problem(f"risk.rules[{i}].code", f"{rules[i]} is there twice; join the rules with `any`")
+        yield Problem(f"risk.rules[{i}].code", f"{rules[i]} is defined twice; combine the rules with `any`")
     if "levels" in rules:
         yield Problem(f"risk.rules[{rules.index('levels')}].code", "`risk.levels` are the levels; choose another code")
     for i in _repeated(rates):
@@ -166,7 +168,7 @@ def _rates(defs: Definitions) -> Iterator[Problem]:
 
 
 def dependencies(defs: Definitions) -> dict[str, list[str]]:
-    """Which segment needs which: `segments.NAME` and `lifecycle` → the same."""
+    """Dependencies between segments: `segments.NAME` or `lifecycle` → what it needs."""
     graph: dict[str, list[str]] = {"lifecycle": []}
     graph.update({f"segments.{name}": [] for name in defs.segments})
     for root, tree in defs.conditions():
@@ -182,7 +184,7 @@ def dependencies(defs: Definitions) -> dict[str, list[str]]:
 
 
 def evaluation_order(graph: Mapping[str, Sequence[str]]) -> tuple[list[str], list[str]]:
-    """Nodes with what they need before them, and the first cycle found ([] when there is none)."""
+    """Nodes ordered after what they need, and the first cycle found ([] if there is none)."""
     done: dict[str, bool] = {}
     order: list[str] = []
     for start in sorted(graph):
@@ -209,20 +211,20 @@ def _cycles(defs: Definitions) -> Iterator[Problem]:
     if cycle:
         names = " → ".join(name.removeprefix("segments.") for name in cycle)
         path = "lifecycle" if cycle[0] == "lifecycle" else f"{cycle[0]}.when"
-        yield Problem(path, f"refers to itself: {names}; break the circle")
+        yield Problem(path, f"refers to itself: {names}; break the cycle")
 
 
 # ---------------------------------------------------------------- warnings
 
 
 def warn(defs: Definitions) -> list[Problem]:
-    """What a definition does with properties that are sealed, or that become clear because of it."""
+    """Warnings about properties that are sealed, or that become clear because of a definition."""
     found: list[Problem] = []
     for name, trait in defs.computed_traits.items():
         path = f"computed_traits.{name}"
         for event in trait.all_events:
             if _DOTTED.fullmatch(event) and event not in TYPES:
-                found.append(Problem(path, f"{event} is no touchpoint; only a custom event of that name counts"
+                found.append(Problem(path, f"{event} is not a touchpoint; only a custom event with that name counts"
                                      f"{did_you_mean(event, TYPES)}"))  # fmt: skip
             found += _compared(defs, path, trait, event)
             found += _kept(defs, path, trait, event)
@@ -233,7 +235,7 @@ _DECLARE: Final = "declare `properties: {{{event}: {{{prop}: {{personal: {person
 
 
 def _compared(defs: Definitions, path: str, trait: ComputedTrait, event: str) -> Iterator[Problem]:
-    """Properties that a `where` compares, and that only the fold sees."""
+    """Sealed properties that a `where` compares, so that the fold must open them."""
     used = used_properties(trait.where)
     clear = clear_rules(declared_of(plain(defs)), event, event).names
     for prop in sorted(used - clear - {"revenue", "currency"}):
@@ -246,7 +248,7 @@ def _compared(defs: Definitions, path: str, trait: ComputedTrait, event: str) ->
 
 
 def _kept(defs: Definitions, path: str, trait: ComputedTrait, event: str) -> Iterator[Problem]:
-    """Properties whose value the trait keeps: what that makes of them."""
+    """What happens to the properties whose value a trait keeps."""
     declared = declared_of(plain(defs))
     before = clear_rules(declared._replace(read={}), event, event)
     for key in ("of", "key"):
@@ -257,13 +259,13 @@ def _kept(defs: Definitions, path: str, trait: ComputedTrait, event: str) -> Ite
             declare = _DECLARE.format(event=event, prop=prop, personal="false")
             yield Problem(
                 f"{path}.{key}",
-                f"{prop} of {event} counts as missing: it is personal, and a trait's value is clear;"
+                f"{prop} of {event} counts as missing: it is personal, but a trait's value is in clear;"
                 f" {declare} if it is not",
             )
         else:
             no, yes = (_DECLARE.format(event=event, prop=prop, personal=each) for each in ("false", "true"))
             yield Problem(
                 f"{path}.{key}",
-                f"{prop} of {event} becomes clear, in SQL and in the archive, as this trait keeps its value:"
-                f" {no} to say that it is not personal, or {yes[8:]} to leave it sealed (the trait is missing then)",
+                f"{prop} of {event} becomes clear in SQL and in the archive, because this trait keeps its value:"
+                f" {no} to say that it is not personal, or {yes[8:]} to keep it sealed (the trait is then missing)",
             )

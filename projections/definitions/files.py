@@ -1,4 +1,4 @@
-"""Definitions as people write them: YAML files (and stored JSON) in, checked models out, every problem named."""
+"""Reads definitions: YAML files (and stored JSON) in, checked models out, every problem named."""
 
 import json
 import re
@@ -33,10 +33,10 @@ MAX_TEXT: Final = 1_000_000  # characters of a file
 
 
 def parse_documents(files: Iterable[tuple[str, str]], base: Definitions | None = None) -> Definitions:
-    """Read (file name, YAML text) pairs as one patch, checked together with what is defined already.
+    """Read (file name, YAML text) pairs as one patch, checked together with the existing definitions.
 
-    Raises DefinitionsInvalid with every problem found: what has a wrong shape is left out, and the rest looked at
-    with it. Where a file cannot be read at all, references are not, as most would miss what that file defines.
+    Raises DefinitionsInvalid with every problem found: parts with a wrong shape are left out, and the rest is checked
+    without them. If a file cannot be read at all, references are not checked: most would miss what it defines.
     """
     problems: list[Problem] = []
     raw = _join(list(files), problems)
@@ -49,7 +49,7 @@ def parse_documents(files: Iterable[tuple[str, str]], base: Definitions | None =
     except DefinitionsInvalid as err:
         problems += err.problems
         broken |= _prune(raw, err.problems)
-        with suppress(DefinitionsInvalid):  # an unknown section, which is told of already
+        with suppress(DefinitionsInvalid):  # an unknown section, already reported
             patch = _validate({section: raw[section] for section in raw if section in (*SECTIONS, "delete")})
     if not unread:
         try:
@@ -96,7 +96,7 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[object, object]:
         key = loader.construct_object(key_node, deep=True)
         if not isinstance(key, str | int | float | bool | None) or key in seen:
             raise yaml.constructor.ConstructorError(
-                None, None, f"the key {key!r} appears twice or is no name", key_node.start_mark
+                None, None, f"the key {key!r} appears twice or is not a name", key_node.start_mark
             )
         seen.add(key)
     loader.flatten_mapping(node)
@@ -112,8 +112,8 @@ def _text(loader: _Loader, node: yaml.ScalarNode) -> str:
     return str(loader.construct_scalar(node))
 
 
-# Of plain words only true and false are booleans and only decimal digits numbers: NO is a country, 010 a shop,
-# 12:30 a time of day (YAML 1.1 makes False, 8 and 750 of them).
+# Only true and false are booleans, and only decimal digits are numbers: NO is a country, 010 a shop, 12:30 a time
+# of day (YAML 1.1 reads them as False, 8 and 750).
 _TAG: Final = "tag:yaml.org,2002:"
 _Loader.yaml_implicit_resolvers = {
     letter: [(tag, form) for tag, form in forms if tag not in (f"{_TAG}bool", f"{_TAG}int", f"{_TAG}float")]
@@ -132,7 +132,7 @@ _Loader.add_constructor("tag:yaml.org,2002:timestamp", _text)
 
 
 def _load(file_name: str, text: str, problems: list[Problem]) -> dict[str, Any]:
-    """One file as raw data; a problem and {} when it is no mapping of sections."""
+    """One file as raw data; a problem and {} if it is not a mapping of sections."""
     if len(text) > MAX_TEXT:
         problems.append(Problem(file_name, f"larger than {MAX_TEXT} characters; split it"))
         return {}
@@ -180,7 +180,7 @@ def _claim(path: str, file_name: str, owner: dict[str, str], problems: list[Prob
 
 
 def _refuse_oversize(raw: Mapping[str, Any], problems: list[Problem]) -> None:
-    """Look at the raw trees before anything recursive does."""
+    """Check the raw trees' size before anything recursive reads them."""
     stack: list[tuple[str, Any, int]] = [("", raw, 0)]
     while stack:
         path, node, depth = stack.pop()
@@ -249,7 +249,7 @@ def _problems_of(err: ValidationError) -> list[Problem]:
 
 
 def _known_keys(loc: Sequence[int | str]) -> list[str]:
-    """Names a misspelt key may have meant, from where it stands."""
+    """Names that a misspelt key may have meant, given where it is."""
     if len(loc) == 1:
         return [*SECTIONS, "delete"]
     models: dict[str, type[BaseModel]] = {
@@ -261,7 +261,7 @@ def _known_keys(loc: Sequence[int | str]) -> list[str]:
 
 
 def _prune(raw: dict[str, Any], problems: Sequence[Problem]) -> set[str]:
-    """Take what has a problem out of a raw document; returns the names that are not defined now though written."""
+    """Remove parts with problems from a raw document; returns the names that are therefore not defined."""
 
     def bad(path: str) -> bool:
         return any(re.match(rf"{re.escape(path)}(?:[.\[]|$)", problem.path) for problem in problems)

@@ -12,12 +12,12 @@ Summary = dict[str, list[str]]
 
 
 def merge(base: Definitions, patch: Definitions, broken: Collection[str] = ()) -> tuple[Definitions, Summary]:
-    """`base` with the patch applied, and lists of qualified names `added, changed, unchanged, deleted`.
+    """`base` with the patch applied, and lists of the qualified names `added, changed, unchanged, deleted`.
 
-    What the patch does not name stays. A stage or risk rule takes the place of the one of its name, a new one comes
-    last; a patch that names all of them sets their order. Deleting what is not there is no error (a second apply
-    changes nothing); deleting what is still used is. `broken`: names that may be referred to though they are not
-    there, as their definition is refused already. Raises DefinitionsInvalid.
+    What the patch does not name stays. A stage or risk rule replaces the one with its name, a new one comes last; a
+    patch that names all of them sets their order. Deleting something that does not exist is not an error (a second
+    apply changes nothing); deleting something still in use is. `broken`: undefined names that may be referred to,
+    because their definition has already been refused. Raises DefinitionsInvalid.
     """
     new = _entries(patch, levels=patch.risk is not None and "levels" in patch.risk.model_fields_set)
     own_levels = base.risk is not None and base.risk.levels != Levels()
@@ -43,7 +43,7 @@ def merge(base: Definitions, patch: Definitions, broken: Collection[str] = ()) -
 def _entries(defs: Definitions, *, levels: bool) -> dict[str, Any]:
     """Every named thing: `segments.vip`, `properties.signed_up.plan`, `lifecycle.at_risk`, `rates.EUR@2024-01-01`, …
 
-    `levels`: whether the levels of risk are one of them.
+    `levels`: whether to include the levels of risk.
     """
     named: dict[str, Any] = {
         f"properties.{type_}.{name}": (type_, name, value)
@@ -94,7 +94,7 @@ def _assemble(entries: Mapping[str, Any]) -> Definitions:
 
 
 def _reorder(section: str, together: dict[str, Any], old: Mapping[str, Any], new: Mapping[str, Any]) -> set[str]:
-    """Give a section the patch's order if it names all that stays; returns the names that stay and have moved."""
+    """Give a section the patch's order if the patch names everything in it; returns the names that moved."""
     stay = [name for name in old if name.startswith(f"{section}.") and name in together and name != "risk.levels"]
     wanted = [name for name in new if name.startswith(f"{section}.") and name != "risk.levels"]
     if not stay or not set(stay) <= set(wanted):
@@ -109,7 +109,7 @@ _LISTED: Final = re.compile(r"(lifecycle\.stages|risk\.rules|rates)\[(\d+)\](.*)
 
 
 def _in_patch(problem: Problem, merged: Definitions, patch: Definitions) -> Problem:
-    """A problem at a place in the merged lists, as a place in the patch; by name when it is not from there."""
+    """A problem's path in the merged lists, as a path in the patch, or by name if it is not from the patch."""
     found = _LISTED.fullmatch(problem.path)
     if found is None:
         return problem
@@ -131,7 +131,7 @@ def _listed(defs: Definitions, path: str) -> list[str]:
 
 
 def _deletions(names: Sequence[str], old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[set[str], list[Problem]]:
-    """Qualified names to delete, from bare (`vip`) or qualified (`segments.vip`) ones; `risk` is all of its rules."""
+    """Qualified names to delete, from bare (`vip`) or qualified (`segments.vip`) ones; `risk` means all its rules."""
     deleted: set[str] = set()
     problems: list[Problem] = []
     for i, name in enumerate(names):

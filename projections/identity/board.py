@@ -91,9 +91,9 @@ class Board:
 
 
 def decide(board: Board, each: Evidence, shared: AbstractSet[bytes], refused: list[Refused]) -> bytes:
-    """Make or refuse the links of one signature; returns the token that owns it. All its live tokens are seated.
+    """Make or refuse the links of one identifier set; returns the token that owns it. All its live tokens are seated.
 
-    Signatures come in order of receipt, so that each is the newest to touch the groups it is left with.
+    Identifier sets come in order of receipt, so that each is the newest to touch the groups it is left with.
     """
     rank = board.rules.rank
     live = [(rank(kind), token, kind) for kind, token in each.tokens if token not in shared]

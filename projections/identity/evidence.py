@@ -1,6 +1,6 @@
 """What identity is resolved from, and what it comes to: evidence, links, profiles. Pure values (design C6).
 
-Tokens, signatures, event keys and profile ids are 16 raw bytes; a profile id is one of the profile's own tokens.
+Tokens, identifier sets, event keys and profile ids are 16 raw bytes; a profile id is one of the profile's own tokens.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -18,7 +18,7 @@ NEVER: Final[Receipt] = (-1, b"")  # before every receipt
 
 
 class Evidence(NamedTuple):
-    """A signature with the receipt of its first event."""
+    """An identifier set with the receipt of its first event."""
 
     identifier_set: bytes
     tokens: tuple[tuple[str, bytes], ...]  # (kind, token); never empty, in any order
@@ -31,7 +31,7 @@ class Evidence(NamedTuple):
 
 
 class Refused(NamedTuple):
-    """A link that was not made: `token` did not join the profile of the signature's base."""
+    """A link that was not made: `token` did not join the profile of the identifier set's base."""
 
     identifier_set: bytes  # b"" for a manual edge
     token: bytes
@@ -44,11 +44,11 @@ class Profile:
     """Tokens joined by accepted links, with what is needed to go on without the evidence.
 
     `first_receipt`: first receipt of the token that names it. `last_receipt`: newest first receipt of all
-    signatures that hold one of its tokens, refused links included.
+    identifier sets that hold one of its tokens, refused links included.
     """
 
     profile_id: bytes
-    tokens: Mapping[bytes, str]  # token -> kind; never a hub
+    tokens: Mapping[bytes, str]  # token -> kind; never a shared identifier
     first_receipt: Receipt
     last_receipt: Receipt
 
@@ -58,19 +58,19 @@ class KnownToken(NamedTuple):
 
     kind: str
     is_shared: bool
-    profile_id: bytes  # a hub's is the token itself
+    profile_id: bytes  # a shared identifier's is the token itself
 
 
 def base_token(tokens: Iterable[tuple[str, bytes]], shared: Collection[bytes], rules: IdentityRules) -> bytes:
-    """The token whose profile owns the signature: its highest-ranked one that is no hub, else its highest hub.
+    """The token whose profile owns the identifier set: its highest-ranked unshared one, else the highest shared one.
 
-    Ties inside a kind go to the smaller token. It changes only when one of the tokens becomes a hub or is erased.
+    Ties inside a kind go to the smaller token. It changes only when a token becomes shared or is erased.
     """
     return min((token in shared, rules.rank(kind), token) for kind, token in tokens)[2]
 
 
 def ordered_by_receipt(evidence: Iterable[Evidence]) -> list[Evidence]:
-    """By first receipt, each signature once. Ties (no two applied events have one receipt) go by signature."""
+    """By first receipt, each identifier set once. Ties (no two applied events share a receipt) go by set."""
     earliest: dict[bytes, Evidence] = {}
     for each in sorted(evidence, key=lambda e: (e.received_us, e.event_key, e.identifier_set)):
         earliest.setdefault(each.identifier_set, each)

@@ -22,7 +22,7 @@ from schemas.identity_rules import IdentityRules
 class Extension(NamedTuple):
     """What fresh evidence changed; see `extend` for what the caller stores."""
 
-    owner: dict[bytes, bytes]  # fresh signature -> profile id
+    owner: dict[bytes, bytes]  # fresh identifier set -> profile id
     profiles: dict[bytes, Profile]  # every profile reached, made or merged into, as it stands now
     tokens: dict[bytes, KnownToken]  # tokens that are new or now in another profile
     merged: tuple[tuple[bytes, bytes], ...]  # (profile id that ended, profile id it went into)
@@ -40,18 +40,18 @@ def extend(
     manual: Sequence[Link] = (),
     cannot: Sequence[Split] = (),
 ) -> Extension | None:
-    """Decide fresh signatures against the present profiles alone: exactly what `resolve` of all evidence would say.
+    """Decide fresh identifier sets against the present profiles only, with exactly the result of a full `resolve`.
 
-    `fresh`: signatures not decided before. `known`: every token of theirs that is known. `profiles`: by id, the
-    profile of each of these that is no hub. `partners`: for each known token that is no hub, what earlier evidence
+    `fresh`: identifier sets not decided before. `known`: every token of theirs that is known. `profiles`: by id, the
+    profile of each of these that is not shared. `partners`: for each known token that is not, what earlier evidence
     saw it with (nothing is kept for a token without partners). `manual`, `cannot`: at least the edges that name a
     token of theirs or of these profiles.
 
-    None when the short way does not hold and the caller resolves the scope: a signature was received no later
-    than the last one that touches a profile it reaches; a token becomes a hub; a new token has a manual edge.
+    None when the short way does not hold and the caller resolves the scope: an identifier set was received no later
+    than the last one that touches a profile it reaches; a token becomes shared; a new token has a manual edge.
     Raises KeyError when the profile of a known token is missing.
 
-    To store: the owner (or base token) of each fresh signature; each of `profiles` with its receipts; each of
+    To store: the owner (or base token) of each fresh identifier set; each of `profiles` with its receipts; each of
     `tokens`; the ends of `merged`; `refused` as cases; `partners`, if not asked of the evidence each time.
     """
     ordered = ordered_by_receipt(fresh)
@@ -101,7 +101,7 @@ def _extension(
     refused: Iterable[Refused],
     grown: Mapping[bytes, Mapping[str, AbstractSet[bytes]]],
 ) -> Extension:
-    """What the board says that was not so before. A base that is not seated is a hub and its own profile."""
+    """What is new on the board. A base that is not seated is a shared identifier and its own profile."""
     now = board.profiles()
     tokens: dict[bytes, KnownToken] = {}
     merged: list[tuple[bytes, bytes]] = []

@@ -11,20 +11,20 @@ from schemas.identity_rules import IdentityRules
 
 
 class Resolution(NamedTuple):
-    """What the evidence means. Every token given is in exactly one profile of `members`, a hub in its own alone."""
+    """What the evidence means. Every given token is in exactly one profile of `members`, a shared one in its own."""
 
-    owner: dict[bytes, bytes]  # signature -> profile id
-    members: dict[bytes, tuple[bytes, ...]]  # profile id -> tokens, sorted; hubs' own profiles included
+    owner: dict[bytes, bytes]  # identifier set -> profile id
+    members: dict[bytes, tuple[bytes, ...]]  # profile id -> tokens, sorted; shared identifiers' own profiles included
     refused: tuple[Refused, ...]  # manual edges first, then in order of receipt
     shared: frozenset[bytes]  # of the tokens given
-    profiles: dict[bytes, Profile]  # the same without hubs' own profiles, as `extend` takes them
+    profiles: dict[bytes, Profile]  # the same without shared identifiers' own profiles, as `extend` takes them
 
 
 class IdentityChange(NamedTuple):
     """One change of a profile id's life, as the change feed names it (contracts)."""
 
     profile_id: bytes
-    name: str  # "moved" (new: tokens that became hubs), "split_off" (new: ids its parts have now), "merged_into"
+    name: str  # "moved" (new: tokens that became shared), "split_off" (new: ids its parts have now), "merged_into"
     new: tuple[bytes, ...]
 
 
@@ -39,9 +39,9 @@ def resolve(
     """Decide everything anew, in order of receipt; the order and repetition of the input do not matter.
 
     `shared`: who they are, when the evidence is only a scope; else found here. `manual`: + edges in their order,
-    decided before any signature, by the same limits; an edge waits until both its tokens are in evidence,
-    and while one is a hub.
-    Repeats of a signature count once, with their earliest receipt.
+    decided before any identifier set, by the same limits; an edge waits until both its tokens are in evidence,
+    and while one is a shared identifier.
+    Repeats of an identifier set count once, with their earliest receipt.
     """
     ordered = ordered_by_receipt(evidence)
     shared = find_shared(ordered, rules) if shared is None else shared
@@ -78,10 +78,10 @@ def _link_by_hand(board: Board, manual: Sequence[Link]) -> list[Refused]:
 def scopes(
     evidence: Iterable[Evidence], shared: AbstractSet[bytes], manual: Sequence[Link] = ()
 ) -> list[list[Evidence]]:
-    """Connected evidence: what may be resolved apart, given the hubs of all of it.
+    """Connected evidence: what may be resolved apart, given the shared identifiers of all of it.
 
-    Two signatures are connected by a token that is no hub, whether its link was accepted or refused, and by a
-    manual edge. A hubs-only signature is a scope of its own. Scopes and their contents are in order of receipt.
+    Two identifier sets are connected by a token that is not shared, whether its link was accepted or refused, and by a
+    manual edge. A shared-only identifier set is a scope of its own. Scopes and their contents are in order of receipt.
     """
     ordered = ordered_by_receipt(evidence)
     root: dict[bytes, bytes] = {}

@@ -1,4 +1,4 @@
-"""Hubs: tokens that too many people share to say who somebody is. Pure."""
+"""Shared identifiers: tokens that too many people share to say who somebody is. Pure."""
 
 from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
@@ -40,7 +40,7 @@ def _note_partners(
     rules: IdentityRules,
     wanted: AbstractSet[bytes],
 ) -> None:
-    """Add what one signature shows of the tokens wanted."""
+    """Add what one identifier set shows of the tokens wanted."""
     if len(each.tokens) < 2:
         return
     for kind, token in each.tokens:
@@ -59,7 +59,7 @@ def is_shared(kinds: Mapping[str, AbstractSet[bytes]], rules: IdentityRules) -> 
 def grown_partners(
     ordered: Iterable[Evidence], known: Mapping[bytes, KnownToken], rules: IdentityRules, partners: Partners
 ) -> dict[bytes, dict[str, set[bytes]]]:
-    """The partners of tokens that fresh evidence adds to, old ones included; tokens that are hubs are left out."""
+    """All partners, including old ones, of the tokens that fresh evidence adds to; shared tokens are left out."""
     new: dict[bytes, dict[str, set[bytes]]] = {}
     for each in ordered:
         wanted = {token for _, token in each.tokens if token not in known or not known[token].is_shared}

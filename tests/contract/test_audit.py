@@ -287,7 +287,7 @@ def test_an_end_that_was_cut_off_is_missed_by_the_ledger_and_numbers_are_not_giv
 ) -> None:
     cut(databases, audit, 17)
     (problem,) = audit.verify()
-    assert problem.startswith("entry 20 is missing: the ledger knows it since 2026-05-04")
+    assert problem.startswith("entry 20 is missing: the ledger recorded it at 2026-05-04")
     with closing(audit_log(databases, tmp_path)) as later:  # another process, after a restore perhaps
         later.note("bob", "staff", "profile.viewed")
         assert [(row.seq, row.action) for row in later.page(limit=2)] == [

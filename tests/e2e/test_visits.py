@@ -247,7 +247,7 @@ def test_a_source_is_made_and_its_snippet_works(visit: Visit, shop: Shop, screen
     page.get_by_label("Events a second, at most").fill("100")
     page.get_by_label("Pages that may send").fill("shop.example")
     page.get_by_role("button", name="Save").click()
-    expect(page.get_by_text("is no origin")).to_be_visible()
+    expect(page.get_by_text("not an origin")).to_be_visible()
     row.get_by_role("button", name="Settings").click()
     page.get_by_label("Events a second, at most").fill("100")
     page.get_by_text("Takes events").click()

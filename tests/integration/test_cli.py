@@ -157,7 +157,7 @@ def test_an_event_under_an_id_that_is_taken_counts_under_one_of_its_own(up: Up) 
     result("status", "--wait", *_at(up))
     (letter,) = [each for each in result("dead-letters", "list", *_at(up)) if each["source"] == "twice"]
     assert (letter["stage"], letter["rule"]) == ("fold", "id_reused")
-    assert "give it an id of its own" in letter["remedy"]
+    assert "give it its own id" in letter["remedy"]
     assert f"what to do about id_reused (fold): {letter['remedy']}" in command("dead-letters", "list", *_at(up)).stdout
     refused = command("dead-letters", "retry", letter["id"], *_at(up))
     assert refused.returncode == 2

@@ -165,9 +165,9 @@ def test_refused_lines_are_told_with_their_number_and_kept_as_dead_letters(tmp_p
     assert counts(found) == (8, 2, 1, 5)
     told = {each["line"]: each["reason"] for each in found["refused"]}
     assert sorted(told) == [3, 4, 5, 7, 8]
-    assert told[3] == "occurred_at: is no time of the format %Y-%m-%d"
+    assert told[3] == "occurred_at: is not a time in the format %Y-%m-%d"
     assert "identifier" in told[4]
-    assert "other content" in told[7]
+    assert "different content" in told[7]
     letters = result("dead-letters", "list", "--data", str(data))
     assert [letter["stage"] for letter in letters] == ["import"] * 5
     assert {letter["rule"] for letter in letters} == {"bad_time", "no_identifier", "bad_amount", "id_reused", "bad_csv"}
@@ -205,7 +205,7 @@ def test_a_wrong_format_of_the_time_stops_before_a_thousand_dead_letters(tmp_pat
     wrong.write_text(CDNOW.read_text().replace("%Y-%m-%d", "%d.%m.%Y"))
     done = command("import", str(PURCHASES), "--mapping", str(wrong), "--data", str(data))
     assert done.returncode == 1
-    assert "line 2: occurred_at: is no time of the format" in done.stderr
+    assert "line 2: occurred_at: is not a time in the format" in done.stderr
     assert result("dead-letters", "list", "--data", str(data)) == []
 
 

@@ -34,7 +34,7 @@ def test_two_aggregates_of_one_name_are_refused() -> None:
     class Other(Count):
         pass
 
-    with pytest.raises(ValueError, match="planted: there is another aggregate count"):
+    with pytest.raises(ValueError, match="planted: another aggregate is named count"):
         gathered([module(Count()), module(Other())])
     one = Count()
     assert gathered([module(one), module(one)]) == {"count": one}, "imported by another module, it is still one"

@@ -20,7 +20,7 @@ def test_every_leaf_has_a_kind() -> None:
 def test_two_kinds_of_one_leaf_are_refused() -> None:
     planted = ModuleType("planted")
     planted.__dict__.update(one=Segment(), two=Segment())
-    with pytest.raises(ValueError, match="planted: there is another condition of SegmentLeaf"):
+    with pytest.raises(ValueError, match="planted: another condition uses SegmentLeaf"):
         gathered([planted])
 
 

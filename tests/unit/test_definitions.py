@@ -66,7 +66,7 @@ def refusal(text: str) -> list[tuple[str, str]]:
         ("segmentz: {}", "segmentz", "unknown key; did you mean segments?"),
         ("segments: {BigSpender: {when: {segment: vip}}}", "segments.BigSpender", "write big_spender"),
         ("computed_traits: {x: {aggregate: summ, events: [a]}}", "computed_traits.x.aggregate", "did you mean sum?"),
-        ("computed_traits: {x: {aggregate: sum, events: [a]}}", "computed_traits.x.of", "sum of which property"),
+        ("computed_traits: {x: {aggregate: sum, events: [a]}}", "computed_traits.x.of", "say which property sum is of"),
         ("computed_traits: {x: {aggregate: count, of: revenue, events: [a]}}", "computed_traits.x.of", "remove it"),
         ("computed_traits: {x: {aggregate: count}}", "computed_traits.x.events", "is missing"),
         ("computed_traits: {x: {aggregate: days_since, events: [a], window_days: 3}}",
@@ -76,7 +76,7 @@ def refusal(text: str) -> list[tuple[str, str]]:
         ("computed_traits: {x: {aggregate: count, events: [a], where: {segment: vip}}}",
          "computed_traits.x.where", "use {property, op, value}"),
         ("computed_traits: {x: {aggregate: open_count, opens: [a], closes: [a], key: k}}",
-         "computed_traits.x.closes", "a opens as well"),
+         "computed_traits.x.closes", "a is in `opens` as well"),
         ("computed_traits: {city: {aggregate: count, events: [a]}}", "computed_traits.city", "declared trait too"),
         ("risk: {rules: [{code: a, points: 0, when: {segment: vip}}]}", "risk.rules[0].points", "1 to 1000"),
         ("risk: {rules: [], levels: {medium: 5, high: 4}}", "risk.levels", "medium <= high"),
@@ -111,7 +111,7 @@ def test_a_cycle_is_refused_with_its_whole_way() -> None:
       b: {when: {not: {segment: c}}}
       c: {when: {any: [{segment: a}]}}
     """
-    assert refusal(text) == [("segments.a.when", "refers to itself: a → b → c → a; break the circle")]
+    assert refusal(text) == [("segments.a.when", "refers to itself: a → b → c → a; break the cycle")]
 
 
 def test_a_stage_may_not_lean_on_a_segment_that_leans_on_the_stage() -> None:
@@ -119,7 +119,7 @@ def test_a_stage_may_not_lean_on_a_segment_that_leans_on_the_stage() -> None:
     segments: {a: {when: {lifecycle: active}}}
     lifecycle: {stages: [{name: active, when: {segment: a}}]}
     """
-    assert refusal(text) == [("lifecycle", "refers to itself: lifecycle → a → lifecycle; break the circle")]
+    assert refusal(text) == [("lifecycle", "refers to itself: lifecycle → a → lifecycle; break the cycle")]
 
 
 def test_deep_and_wide_trees_are_refused_before_anything_recursive_sees_them() -> None:
@@ -160,7 +160,10 @@ def test_merging_says_what_is_added_changed_and_unchanged_and_keeps_the_rest() -
 
 def test_delete_removes_what_is_unused_and_says_where_a_name_is_still_used() -> None:
     assert refusal("delete: [staff]") == [
-        ("segments.vip.when.all[1].not.segment", "uses the segment staff, which `delete` removes; change this first")
+        (
+            "segments.vip.when.all[1].not.segment",
+            "uses the segment staff, which `delete` removes; change this first",
+        )
     ]
     patch = parse_documents([("d.yaml", "delete: [vip, segments.staff, gone_already]")], base())
     merged, summary = merge(base(), patch)

@@ -106,8 +106,8 @@ def test_default_ranks_put_external_types_between_phone_and_device() -> None:
         ({"above": ("anonymous_id",)}, "anonymous_id"),
         ({"limits": {"email": 0}}, "email"),
         ({"limits": {"email": 11}}, "email"),
-        ({"hub_limits": {"crm_id": 4}}, "crm_id"),
-        ({"default_hub_limit": 4}, "(other kinds)"),
+        ({"sharing_limits": {"crm_id": 4}}, "crm_id"),
+        ({"default_sharing_limit": 4}, "(other kinds)"),
     ],
 )
 def test_rules_that_cannot_hold_are_refused_by_kind(wrong: dict[str, Any], kind: str) -> None:

@@ -239,7 +239,7 @@ def test_files_of_one_command_are_one_data_set(tmp_path: Path) -> None:
     two = write(tmp_path / "b.csv", as_csv([dict(reversed(row.items())) for row in LINES[2:]]))
     found = events([one, two], mapping(**ORDERS))
     assert {e.item["properties"]["revenue"] for e in found if e.item} == {"5.00", "0.50"}
-    with pytest.raises(BadRequest, match="given twice"):
+    with pytest.raises(BadRequest, match="listed twice"):
         events([one, two, one], mapping(**ORDERS))
 
 
@@ -265,11 +265,11 @@ def test_what_cannot_be_read_is_refused_with_its_line(tmp_path: Path) -> None:
     )
     path = write(tmp_path / "a.csv", text + b"\xff\xfe,2024-01-31,5,1\n" + b"a1,2024-01-31,5,1\n")
     assert refusals(path, mapping()) == [
-        (2, "properties.revenue", "is no amount: write it like 1234.50"),
-        (3, "occurred_at", "is no time of the format iso"),
+        (2, "properties.revenue", "is not an amount: write it like 1234.50"),
+        (3, "occurred_at", "is not a time in the format iso"),
         (4, "occurred_at", "has no time"),
         (7, "", "has 3 fields where the header has 4"),
-        (9, "properties.revenue", "is no amount: write it like 1234.50"),
+        (9, "properties.revenue", "is not an amount: write it like 1234.50"),
         (10, "", "is not UTF-8: save the file as UTF-8"),
     ]
     assert len(events([path], mapping())) == 8
@@ -326,8 +326,8 @@ def test_csv_numbers_become_numbers_and_codes_stay_text(tmp_path: Path) -> None:
     [
         (b"", "csv", "no header"),
         (b"a,b,a\n", "csv", "twice: a"),
-        (gzip.compress(as_csv(ROWS).encode() * 2_000)[:-500], "csv", "cut off or damaged"),
-        (b"not parquet", "parquet", "no Parquet file"),
+        (gzip.compress(as_csv(ROWS).encode() * 2_000)[:-500], "csv", "truncated or damaged"),
+        (b"not parquet", "parquet", "not a Parquet file"),
         (b"", "jsonl", "no JSON object"),
     ],
 )
@@ -347,7 +347,7 @@ def test_an_unknown_column_and_an_absent_file_are_refused_before_reading(tmp_pat
 def test_a_preview_shows_the_first_items_and_refusals(tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", as_csv([{**ROWS[0], "paid": "?"}, *ROWS]))
     shown = preview([path], mapping(id="customer"), 2)
-    assert shown[0] == {"line": 2, "refused": "is no amount: write it like 1234.50"}
+    assert shown[0] == {"line": 2, "refused": "is not an amount: write it like 1234.50"}
     assert shown[1]["line"] == 3
     assert shown[1]["item"]["messageId"] == "a1"
 

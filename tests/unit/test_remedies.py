@@ -103,8 +103,8 @@ def test_a_bad_item_is_refused_again_and_taken_when_it_is_corrected(
     acceptor: Acceptor, vault: PlainVault, rule: str
 ) -> None:
     said = remedy("door", rule)
-    assert "A retry sends it as it came, which this build refuses again" in said
-    assert "send it again from there, also under the same message id" in said
+    assert "A retry sends it unchanged, and this build would refuse it again" in said
+    assert "send it again from there; the same message id is fine" in said
     (letter,) = acceptor.accept([_item(BAD[rule])], SourceRules("web"), NOW).dead
     assert (letter.stage, letter.rule) == ("door", rule)
     again = accept_again(letter, _plain(vault, letter), acceptor, NOTHING_DECLARED, NOW)
@@ -140,7 +140,7 @@ def test_a_message_of_the_inbox_is_taken_again_where_that_is_said_and_nowhere_el
     again = inbox.open_message(message, Senders(on=True), NOW, source=owner)
     assert isinstance(again, inbox.Opened) == (rule in MENDED_HERE)
     assert (RETRY in remedy(INBOX, rule)) == (rule in MENDED_HERE)
-    assert ("refuses again" in remedy(INBOX, rule)) != (rule in MENDED_HERE)
+    assert ("refuse it again" in remedy(INBOX, rule)) != (rule in MENDED_HERE)
 
 
 @pytest.mark.parametrize("stage", ["door", INBOX])
@@ -161,12 +161,12 @@ def test_what_cannot_be_sent_again_is_refused_with_what_can_be_done(acceptor: Ac
         assert "import the file again" in said or "import it again" in said
     if rule == REUSED:
         assert "neither a retry nor a rebuild can change that" in said
-        assert "give it an id of its own" in said
+        assert "give it its own id" in said
 
 
 @pytest.mark.parametrize("rule", [UNREADABLE, SET_ASIDE])
 def test_a_record_set_aside_is_applied_by_a_retry_of_a_build_that_can_read_it(rule: str) -> None:
-    assert remedy(FOLD, rule).endswith(f"applied by: {RETRY}" if rule == SET_ASIDE else f"applies it by: {RETRY}")
+    assert remedy(FOLD, rule).endswith(f"apply it with: {RETRY}" if rule == SET_ASIDE else f"apply them with: {RETRY}")
 
 
 def test_each_kind_of_letter_is_told_once() -> None:

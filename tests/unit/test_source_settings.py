@@ -29,13 +29,13 @@ def test_what_is_given_changes_and_the_rest_stays() -> None:
         ({"events_per_s": 10, "burst": 0.5}, "burst", "from 1"),
         ({"burst": 10}, "burst", "needs a rate"),
         ({"origins": "https://shop.example"}, "origins", "a list"),
-        ({"origins": ["shop.example"]}, "origins", "no origin"),
-        ({"origins": ["https://shop.example/path"]}, "origins", "no origin"),
-        ({"origins": ["*"]}, "origins", "no origin"),
+        ({"origins": ["shop.example"]}, "origins", "not an origin"),
+        ({"origins": ["https://shop.example/path"]}, "origins", "not an origin"),
+        ({"origins": ["*"]}, "origins", "not an origin"),
         ({"origins": ["https://a.example"] * 101}, "origins", "more than 100"),
         ({"enabled": "no"}, "enabled", "true or false"),
         ({"trusted_clock": 1}, "trusted_clock", "true or false"),
-        ({"rate": 1}, "rate", "no setting"),
+        ({"rate": 1}, "rate", "not a setting"),
     ],
 )
 def test_a_value_it_cannot_have_is_named(changes: dict[str, Any], path: str, said: str) -> None:

@@ -205,7 +205,7 @@ LETTER: Final = {
     "source": "web",
     "received_at": "2026-05-01T10:00:01Z",
     "event_id": None,
-    "remedy": "correct what the reason names where it is sent from, and send it again from there",
+    "remedy": "fix what the reason names at the sender and send it again from there",
 }
 LETTER_SHOWN: Final = {**LETTER, "state": "open"}
 RECORD: Final = {
