@@ -149,7 +149,7 @@ def test_what_was_fixed_at_the_first_start_is_not_changed_by_a_later_one(tmp_pat
     assert command("status", "--data", str(tmp_path), TIME_ZONE="Europe/Vienna").returncode == 0
     changed = command("status", "--data", str(tmp_path), TIME_ZONE="Europe/Berlin")
     assert changed.returncode == 1
-    assert "TOUCHFOLD_TIME_ZONE is Europe/Berlin, but this data was made with Europe/Vienna" in changed.stderr
+    assert "TOUCHFOLD_TIME_ZONE is Europe/Berlin, but this data was created with Europe/Vienna" in changed.stderr
     assert command("status", "--data", str(tmp_path)).returncode == 0  # unset: what is stored holds
 
     key = (tmp_path / "master.key").rename(tmp_path / "aside")
