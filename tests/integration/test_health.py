@@ -141,7 +141,7 @@ def test_health_and_doctor_tell_when_no_connection_is_left(up: Up, data: Path) -
         assert up.get("/health").status == 503
         assert "restart touchfold up" in _problems(up)["connections"]["fix"]
         found = _doctor(data)
-        assert "no connection left" in found["start"]["detail"]
+        assert "no free connections" in found["start"]["detail"]
     until(lambda: up.get("/health").status == 200, "all to be well again")
 
 
