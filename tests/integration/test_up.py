@@ -113,7 +113,7 @@ def test_no_password_is_in_the_note_nor_in_any_process_s_arguments_or_environmen
 
 def test_up_is_stopped_by_ctrl_c_before_it_is_ready(tmp_path: Path, ups: Callable[..., Up]) -> None:
     up = ups(tmp_path)
-    until(lambda: "making a new database" in up.log, "the start of PostgreSQL")
+    until(lambda: "creating a new database" in up.log, "the start of PostgreSQL")
     assert up.stop(signal.SIGINT) == 0
     assert "Traceback" not in up.log
 

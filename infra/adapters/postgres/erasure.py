@@ -54,7 +54,7 @@ class PostgresErasures:
 
     @contextmanager
     def writing(self) -> Iterator["PostgresErasure"]:
-        """Exclusive access to identity and to every revision's profiles: DECIDE locks profiles before it reads evidence,
+        """Exclusive access to identity and all revisions' profiles: DECIDE locks profiles before it reads evidence,
         so no overlapping decision can write back a profile deleted here.
         """
         with self._database.transaction() as cursor:

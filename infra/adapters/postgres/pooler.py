@@ -15,7 +15,7 @@ def shares_backends(dsn: str) -> bool:
     """Whether two of our connections share a backend, or one of them moves between backends.
 
     If so, whatever a session holds (advisory locks, temporary tables, LISTEN, settings) belongs to somebody else as
-    soon as a transaction ends. Between the transactions of one connection another holds one open, so that the pooler has to
+    soon as a transaction ends. Between the transactions of one connection another holds one open, so the pooler has to
     use another backend for one of them. Raises StoreUnavailable.
     """
     with closing(connect(dsn, "touchfold check")) as one, closing(connect(dsn, "touchfold check")) as other:
