@@ -158,7 +158,7 @@ def test_what_was_fixed_at_the_first_start_is_not_changed_by_a_later_one(tmp_pat
     assert "the master key is lost" in lost.stderr
     other = command("status", "--data", str(tmp_path), MASTER_KEY="ab" * 32)
     assert other.returncode == 1
-    assert "not the one this vault was made with" in other.stderr
+    assert "not the one this vault was created with" in other.stderr
     key.rename(tmp_path / "master.key")
 
     server.start()
