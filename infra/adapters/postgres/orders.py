@@ -36,7 +36,7 @@ class OrderTreeRows(PostgresTx):
     def laid_off(
         self, revision: int, identifier_sets: Iterable[bytes], after: Mapping[int, int], joined: Iterable[bytes]
     ) -> list[LaidOff]:
-        # By partition, so that each is a range of the key and rows read before cost nothing. A single statement sees each
+        # By partition, so that each is a range of the key and rows read before cost nothing. One statement sees each
         # partition completely up to the last id it sees there.
         seen = "".join([f" when {int(partition)} then {int(last)}" for partition, last in sorted(after.items())])
         newer = f" and l.id > case p.partition{seen} else 0 end" if seen else ""
