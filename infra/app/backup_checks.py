@@ -30,7 +30,7 @@ def backups(vault: "Database", settings: "Settings", time_zone: str, now: dateti
         if problem is not None:
             return problem
     if not notes:
-        return Finding("backups", True, "none yet; set TOUCHFOLD_BACKUP_TO to make one every day")
+        return Finding("backups", True, "none yet; TOUCHFOLD_BACKUP_TO makes one every day")
     newest = notes[0]
     last = "never" if newest.last_at is None else f"{newest.last_at:%Y-%m-%d %H:%M}"
     return Finding("backups", True, f"newest: {last}, {newest.destination}")
