@@ -1,4 +1,4 @@
-"""Values as answers hold them, under the name that this room knows them by: what topics hold too is in `schemas`."""
+"""Values as answers contain them, under the name used in this package; `schemas` has what topics contain too."""
 
 from schemas.answers import computed, iso, iso_us, sent
 

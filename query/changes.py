@@ -1,4 +1,4 @@
-"""The change feed for its readers: numbered changes in order, by an opaque cursor, with a wait for new ones."""
+"""The change feed for its readers: numbered changes in order, by an opaque cursor, with a way to wait for new ones."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ Answer = dict[str, Any]
 
 
 class Page(NamedTuple):
-    """`next` goes on after this page; it moves on even when a page is empty, so that nothing is looked at twice."""
+    """`next` continues after this page; it advances even if the page is empty, so that nothing is read twice."""
 
     items: list[Answer]
     next: str
@@ -30,20 +30,20 @@ class Changes:
     reads: Reads
 
     def page(self, after: str | None, limit: int, types: Sequence[str] = ()) -> Page:
-        """At most `limit` changes after a cursor, at once. Raises BadRequest for a cursor or type that is none."""
+        """Up to `limit` changes after a cursor, without waiting. Raises BadRequest for an invalid cursor or type."""
         place = feed_place(after)
         for type_ in types:
             if type_ not in TYPES:
                 raise BadRequest("not a type of change", [Problem("type", f"must be one of {', '.join(TYPES)}")])
         rows, top = self.reads.changes(place.seq, place.idx, limit, types)
-        # A number is given to committed batches alone, so a page that is not full has seen all up to `top`.
+        # Only committed batches are numbered, so a page that is not full has seen everything up to `top`.
         end = FeedPlace(rows[-1].seq, rows[-1].idx) if len(rows) == limit else FeedPlace(top, END_OF_BATCH)
         return Page([change(row) for row in rows], feed_cursor(max(place, end)))
 
     def follow(
         self, notifier: FeedGrowth, after: str | None, types: Sequence[str] = (), limit: int = 1_000
     ) -> Iterator[Page]:
-        """Pages without end, each when there is something new. Blocks its thread meanwhile."""
+        """Endless pages, each as soon as there is something new. Blocks its thread while waiting."""
         while True:
             seen = notifier.count
             page = self.page(after, limit, types)
@@ -55,7 +55,7 @@ class Changes:
 
 
 def change(row: ChangeRow) -> Answer:
-    """A change as the contract has it: as on the topics, and where to go on after it."""
+    """A change in the form the contract defines: the same as on the topics, with the place to continue from."""
     answer = change_body(row)
     cause = answer.pop("cause")
     return answer | {"cursor": feed_cursor(FeedPlace(row.seq, row.idx)), "cause": cause}

@@ -9,17 +9,17 @@ from schemas.errors import BadRequest, Problem
 _FEED: Final = struct.Struct("!cQI")
 _EVENT: Final = struct.Struct("!cq16s")
 _MEMBER: Final = struct.Struct("!c16s")
-END_OF_BATCH: Final = 2**31 - 1  # after every change of a batch: idx is a PostgreSQL integer
+END_OF_BATCH: Final = 2**31 - 1  # after every change in a batch: idx is a PostgreSQL integer
 
 
 class FeedPlace(NamedTuple):
-    """After the change `idx` of the numbered batch `seq`."""
+    """After the change `idx` of the batch numbered `seq`."""
 
     seq: int
     idx: int
 
 
-START_OF_FEED: Final = FeedPlace(0, END_OF_BATCH)  # numbers begin at 1
+START_OF_FEED: Final = FeedPlace(0, END_OF_BATCH)  # numbering starts at 1
 
 
 def feed_cursor(place: FeedPlace) -> str:
@@ -73,5 +73,5 @@ def _read(cursor: str, form: struct.Struct, kind: bytes, path: str) -> tuple[Any
 
 
 def _not_ours(path: str) -> BadRequest:
-    reason = "is no cursor of this list: give `next` or `cursor` of an earlier answer, or leave it out"
+    reason = "is not a cursor of this list: use `next` or `cursor` from an earlier response, or leave it out"
     return BadRequest("not a cursor", [Problem(path, reason)])

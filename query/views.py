@@ -44,15 +44,15 @@ class Views:
         return self._deployment
 
     def current(self) -> View:
-        """The live revision, as asked just now."""
+        """The live revision, as just read from the database."""
         return self.of(self.reads.live())
 
     def recent(self) -> View:
-        """The live revision as last seen: for who finds out otherwise when it is not any more."""
+        """The live revision as last seen, for callers that will notice if it has been replaced."""
         return self._last or self.current()
 
     def of(self, revision: int) -> View:
-        """A revision by number; the last one asked for is kept."""
+        """A revision by number; the last one requested is kept."""
         last = self._last
         if last is not None and last.revision == revision:
             return last
@@ -62,7 +62,7 @@ class Views:
             return self._last
 
     def read(self, question: Callable[[View], T]) -> T:
-        """The answer to a question about the live revision; asked again when it was replaced meanwhile."""
+        """The answer to a question about the live revision, repeated if the revision was replaced in the meantime."""
         for _ in range(_TRIES - 1):
             try:
                 return question(self.current())

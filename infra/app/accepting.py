@@ -1,4 +1,4 @@
-"""Puts an acceptor together, for the door, the inbox and commands that accept items."""
+"""Builds an acceptor, for the door, the inbox and commands that accept items."""
 
 from functools import partial
 from typing import TYPE_CHECKING
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def acceptor_of(session: "Session") -> Acceptor:
-    """An acceptor on the session's vault, whose lease is held from now on."""
+    """An acceptor on the session's vault, holding the vault's lease from now on."""
     vault = vault_of(session)
     vault.hold_lease()
     phones = partial(normalise, phone=Phones(session.region))

@@ -1,4 +1,4 @@
-"""Which adapters the settings choose. Opens nothing."""
+"""Which adapters the settings select. Opens nothing."""
 
 from dataclasses import dataclass
 
@@ -17,18 +17,18 @@ Server = EmbeddedPostgres | OwnPostgres
 
 @dataclass(frozen=True)
 class Adapters:
-    """What the settings chose. `server` is not started."""
+    """The selected adapters. `server` is not started."""
 
     server: Server
     folder: DataFolder
-    clock: Clock  # of decisions: shifted in tests
-    door_clock: Clock  # of receipts: never shifted
+    clock: Clock  # for decisions: shifted in tests
+    door_clock: Clock  # for receipts: never shifted
     disk: Disk
     kafka: KafkaAccess | None = None  # where the log is Kafka
 
 
 def build(settings: Settings) -> Adapters:
-    """Choose the adapters. Opens nothing."""
+    """Select the adapters. Opens nothing."""
     server: Server
     own: tuple[str, str] | None = None
     if settings.database is None:
@@ -48,10 +48,10 @@ def build(settings: Settings) -> Adapters:
 
 
 def kafka_access(settings: Settings) -> KafkaAccess | None:
-    """How Kafka is reached; None where the log is PostgreSQL's."""
+    """How to reach Kafka; None when the log is in PostgreSQL."""
     if settings.log != "kafka":
         return None
-    assert settings.kafka_bootstrap is not None, "the settings say that these belong together"
+    assert settings.kafka_bootstrap is not None, "the settings require both together"
     return KafkaAccess(
         settings.kafka_bootstrap,
         prefix=settings.kafka_prefix,

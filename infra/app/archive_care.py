@@ -1,4 +1,4 @@
-"""What people do to the archive by hand: merge its small files at once, and prove every file of it."""
+"""Manual maintenance of the archive: merge its small files now, and verify every file."""
 
 import time
 from collections.abc import Callable
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from infra.adapters.archive.store import ParquetArchive
     from infra.app.session import Session
 
-Tell = Callable[[str, int, int], None]  # (what is done, how much of it, of how much)
+Tell = Callable[[str, int, int], None]  # (current task, amount done, total)
 
 
 class Merged(NamedTuple):
-    """What merging did. `waiting`: files still due, because of a damaged one or another process's turn."""
+    """What merging did. `waiting`: files still due, because one is damaged or another process is merging."""
 
     files_before: int
     files: int
@@ -42,14 +42,14 @@ class Verified(NamedTuple):
 
 
 def merge(session: "Session", tell: Tell) -> Merged:
-    """Merge until nothing is due. Raises FolderLocked beside another writer of the archive's folder, and DiskFull."""
+    """Merge until nothing is due. Raises FolderLocked if another process is writing the archive, and DiskFull."""
     disk = disk_of(session)
     with closing(archive_of(session)) as archive, closing(PostgresTurns(session.dsn)) as turns:
         try:
             archive.recover()
         except FolderLocked as err:
-            text = "another process writes this archive and merges it in the background (touchfold status: files that"
-            raise FolderLocked(f"{text} wait); stop it to merge by hand") from err
+            text = "another process is writing this archive and merges it in the background (touchfold status: files"
+            raise FolderLocked(f"{text} waiting); stop it to merge by hand") from err
         before = len(archive.known())
         reasons: list[str] = []
         merger = Merger(archive, turns, time.monotonic, reasons.append, lambda size: disk.check(DOOR, size))
@@ -59,7 +59,7 @@ def merge(session: "Session", tell: Tell) -> Merged:
 
 
 def _merge(merger: Merger, disk: Disk, tell: Tell) -> tuple[int, Step]:
-    """(how many merges were done, the last look)."""
+    """(number of merges done, the last look)."""
     merges = done = 0
     while True:
         known_bad = len(merger.bad)
@@ -68,17 +68,17 @@ def _merge(merger: Merger, disk: Disk, tell: Tell) -> tuple[int, Step]:
         if step.merged:
             merges, done = merges + 1, done + step.merged
             tell("merging small files", done, done + step.waiting)
-        elif len(merger.bad) == known_bad:  # else the files before and behind a damaged one are still to be merged
+        elif len(merger.bad) == known_bad:  # else the files before and after a damaged one still need merging
             return merges, step
 
 
 def verify(session: "Session", tell: Tell) -> Verified:
-    """Prove each file by the manifest, the chain over them, their ends by the log and by the archiver's note."""
+    """Verify each file against the manifest and its hash chain, and the files' ends against log and archiver's note."""
     archive = archive_of(session)
     problems = archive.verify(lambda done, total: tell("reading files", done, total))
     try:
         entries = archive.files()
-    except ArchiveDamaged:  # `problems` says so
+    except ArchiveDamaged:  # already in `problems`
         return Verified(0, 0, 0, [], problems)
     problems += _ends(session, archive)
     records, size = sum(entry.rows for entry in entries), sum(entry.bytes for entry in entries)
@@ -91,12 +91,12 @@ def _ends(session: "Session", archive: "ParquetArchive") -> list[Problem]:
     held = dict(enumerate(archive.next_offsets()))
     ends = dict(enumerate(log_of(session).ends()))
     lost = [
-        Problem("", f"partition {partition}: offsets [{held.get(partition, 0)}, {at}) were archived and are in no file")
+        Problem("", f"partition {partition}: offsets [{held.get(partition, 0)}, {at}) were archived but are in no file")
         for partition, at in noted.items()
         if held.get(partition, 0) < at
     ]
     ahead = [
-        Problem("", f"partition {partition}: the files reach offset {at}, the log ends at {ends.get(partition, 0)}")
+        Problem("", f"partition {partition}: the files reach offset {at}, but the log ends at {ends.get(partition, 0)}")
         for partition, at in held.items()
         if at > ends.get(partition, 0)
     ]

@@ -1,4 +1,4 @@
-"""The audit log of a session, and what commands write into it: whoever can read the data folder is admin, nameless."""
+"""A session's audit log, and entries by commands: whoever can read the data folder counts as a nameless admin."""
 
 from collections.abc import Mapping
 from contextlib import closing
@@ -26,9 +26,9 @@ def audit_of(here: "Session") -> PostgresAudit:
 def coded(here: "Session", text: str) -> list[str]:
     """The words of a search as the audit log has them: hashes under the day's key.
 
-    It is destroyed after 30 days, and by each erasure.
+    The key is destroyed after 30 days, and by each erasure.
 
-    Never beside the profile that was found: a hash and a name to guess would lead to it.
+    Never stored with the profile that was found: a hash and a guessed name would identify it.
     """
     day = here.door_clock.now().date()
     return vault_of(here).daily_codes(searched(text), day)[day]
@@ -37,13 +37,13 @@ def coded(here: "Session", text: str) -> list[str]:
 def searches_for(
     here: "Session", audit: PostgresAudit, text: str, before: int | None = None, limit: int = 100
 ) -> list[AuditRow]:
-    """Entries of searches that had one of these words, of the days whose key still is there; the newest first."""
+    """Entries of searches for one of these words, on days whose key still exists; newest first."""
     codes = vault_of(here).daily_codes(searched(text))
     return audit.page(before, limit, words=sorted({code for each in codes.values() for code in each}))
 
 
 def listed_detail(wanted: "Wanted", found: Mapping[str, Any]) -> dict[str, object]:
-    """By what customers were listed. Attributes are not personal."""
+    """The criteria customers were listed by. Attributes are not personal."""
     names = {"segment": wanted.segment, "stage": wanted.stage, "risk": wanted.risk}
     detail: dict[str, object] = {name: value for name, value in names.items() if value is not None}
     if wanted.attributes:
@@ -52,6 +52,6 @@ def listed_detail(wanted: "Wanted", found: Mapping[str, Any]) -> dict[str, objec
 
 
 def note_command(here: "Session", action: str, profile_id: bytes | None = None, /, **detail: object) -> None:
-    """Committed when it returns: call it before anything is printed. `detail` holds no personal value."""
+    """Committed when it returns: call it before printing anything. `detail` holds no personal value."""
     with closing(audit_of(here)) as audit:
         audit.note(WHO, "admin", action, profile_id, detail)

@@ -1,7 +1,7 @@
-"""Makes backups of a data folder that may be in use, keeps their WAL flowing, and removes what is too old.
+"""Backs up a data folder, even while it is in use, keeps shipping its WAL, and removes expired backups.
 
-Log, projections and vault are one cluster with one WAL, so a base and its WAL are all three at one instant. The archive
-is copied before, by its manifest: what it lists is in the log of the base.
+Log, projections and vault are one cluster with one WAL, so a base and its WAL capture all three at the same instant.
+The archive is copied first, following its manifest: everything the manifest lists is in the base's log.
 """
 
 import re
@@ -44,15 +44,15 @@ if TYPE_CHECKING:
     from infra.app.settings import Settings
 
 Say = Callable[[str], None]
-Tell = Callable[[str, int, int], None]  # (what is done, how much of it, of how much; 0: unknown)
-LOCK_S: Final = 600.0  # another backup of this folder
-SHIP_S: Final = 5.0  # while a base is copied, WAL is sent so often
-_MAKING: Final = "making"  # in DATA/backup: the base that is under way
+Tell = Callable[[str, int, int], None]  # (current task, amount done, total; 0: unknown)
+LOCK_S: Final = 600.0  # wait for another backup of this folder
+SHIP_S: Final = 5.0  # how often WAL is shipped while a base is being copied
+_MAKING: Final = "making"  # in DATA/backup: the base in progress
 _SECRET_LINE: Final = re.compile(rf"^\s*[\"']?({'|'.join(SECRETS)})[\"']?\s*=.*$", re.MULTILINE)
 
 
 class Made(NamedTuple):
-    """What a backup came to. `bytes`: of the base in the destination; `archive`: files copied, of all."""
+    """The result of a backup. `bytes`: size of the base at the destination; `archive`: files copied, files in all."""
 
     base: Base
     bytes: int
@@ -63,7 +63,7 @@ class Made(NamedTuple):
 
 
 def open_store(settings: "Settings", destination: str, *, key: bytes | None = None) -> BackupStore:
-    """A destination under the key there is. Opens nothing but the key's file. Raises BackupKeyWrong."""
+    """A destination with the existing backup key. Opens only the key file. Raises BackupKeyWrong."""
     if key is None:
         key = backup_key(settings.data, configured_key(settings))
     return BackupStore(objects_at(place_text(destination), settings.s3_endpoint), key)
@@ -74,33 +74,33 @@ def configured_key(settings: "Settings") -> str | None:
 
 
 def destination_of(settings: "Settings", given: str | None) -> str:
-    """DEST, else the setting's, else the one that is followed. Raises BackupRefused where there is none."""
+    """DEST, else the setting, else the destination WAL is shipped to. Raises BackupRefused if there is none."""
     following = Spool(settings.data).following()
     found = given or settings.backup_to or (following.to if following else None)
     if found is None:
-        raise BackupRefused("where to? Give a folder or s3://bucket/prefix, or set TOUCHFOLD_BACKUP_TO")
+        raise BackupRefused("no destination: give a folder or s3://bucket/prefix, or set TOUCHFOLD_BACKUP_TO")
     return place_text(found)
 
 
 def refuse_other_servers(here: "Session") -> None:
-    """Only the cluster in the data folder can be copied by us. Raises BackupRefused."""
+    """We can only copy the cluster in the data folder. Raises BackupRefused."""
     if not isinstance(here.adapters.server, EmbeddedPostgres):
         raise BackupRefused(
-            "touchfold backup copies the PostgreSQL of a data folder; this one works with your own "
-            "(TOUCHFOLD_DATABASE): back that up with its own tools, as docs/operating.md shows step by step"
+            "touchfold backup copies the PostgreSQL in a data folder, but this one uses your own "
+            "(TOUCHFOLD_DATABASE): back that up with PostgreSQL's tools; docs/operating.md shows the steps"
         )
 
 
 def back_up(here: "Session", destination: str, tell: Tell, say: Say, *, wait_s: float = LOCK_S) -> Made:
-    """A whole backup at the destination, which WAL flows to from then on. While `up` runs, or without.
+    """A full backup at the destination; WAL is shipped there from then on. Works with or without a running `up`.
 
-    Raises BackupRefused, BackupKeyWrong, StoreUnavailable, ArchiveDamaged, DatabaseDamaged; what was begun is removed
-    by the next backup. FolderLocked: another one of this folder goes on after `wait_s`.
+    Raises BackupRefused, BackupKeyWrong, StoreUnavailable, ArchiveDamaged, DatabaseDamaged; the next backup removes
+    whatever was left unfinished. FolderLocked: another backup of this folder is still running after `wait_s`.
     """
     refuse_other_servers(here)
     to = place_text(destination)
     if "://" not in to and Path(to).is_relative_to(here.data.resolve()):
-        raise BackupRefused(f"{to} is in the data folder, with which it would be lost: give a place on another disk")
+        raise BackupRefused(f"{to} is inside the data folder and would be lost with it: choose a place on another disk")
     key = backup_key_or_new(here.data, configured_key(here.settings), say)
     store = BackupStore(objects_at(to, here.settings.s3_endpoint), key)
     spool = Spool(here.data)
@@ -125,7 +125,7 @@ class _Backup:
         self._store.begin()
         if isinstance(self._store.objects, FolderObjects):
             self._store.objects.clear_asides()
-        self._notes.write(self._to, self._days)  # from here on a receipt counts this place
+        self._notes.write(self._to, self._days)  # from here on, receipts count this destination
         self._following = self._follow()
         with self._making() as id_:
             entries, copied = self._copy_archive()
@@ -151,7 +151,7 @@ class _Backup:
         return self._here.door_clock.now()
 
     def _follow(self) -> Following | None:
-        """Where WAL goes while this base is copied. None: elsewhere, by the settings; this one stays alone."""
+        """Where WAL goes while this base is copied. None: the settings send it elsewhere, so this base stands alone."""
         found, by_itself = self._spool.keep_days(self._days), self._here.settings.backup_to
         if found is None or found.to != self._to:
             if by_itself is not None and place_text(by_itself) != self._to:
@@ -161,7 +161,7 @@ class _Backup:
 
     @contextmanager
     def _making(self) -> Iterator[str]:
-        """A base's id; one that a killed process left is removed first."""
+        """A new base's id; one left by a killed process is removed first."""
         note = self._here.data / "backup" / _MAKING
         if note.exists():
             left = note.read_text()
@@ -174,7 +174,7 @@ class _Backup:
         note.unlink()
 
     def _copy_archive(self) -> tuple[list[ArchiveFile], int]:
-        """Copy what the place lacks, until all that the manifest lists at one look is there."""
+        """Copy what the destination lacks, until one look at the manifest finds it all there."""
         archive = archive_of(self._here)
         there = self._store.archive_names()
         copied = 0
@@ -184,10 +184,10 @@ class _Backup:
             if not missing:
                 return entries, copied
             for done, entry in enumerate(missing):
-                self._tell("files of the archive copied", done, len(missing))
+                self._tell("archive files copied", done, len(missing))
                 data = _read_whole(archive, entry)
                 if data is None:
-                    break  # it was merged with others meanwhile: look again
+                    break  # it was merged with others in the meantime: look again
                 self._store.put_archive(entry, data)
                 there.add(entry.sha256)
                 copied += 1
@@ -226,19 +226,19 @@ class _Backup:
         )
 
     def _ship(self) -> None:
-        """WAL goes on flowing while a base is copied; an outage of the place will end the copy by itself."""
+        """Keep WAL flowing while a base is copied; if the destination goes down, the copy itself fails."""
         if self._following is not None and time.monotonic() - self._shipped_at > SHIP_S:
             self._spool.take(self._following, self._store.key)
             self._spool.send(self._store)
             self._shipped_at = time.monotonic()
 
     def _migrations(self) -> dict[str, int]:
-        """How far both databases are."""
+        """The migration each of the two databases is at."""
         return {"main": migration(database_of(self._here, "touchfold backup")), "vault": migration(self._vault)}
 
 
 def _read_whole(archive: "ParquetArchive", entry: ArchiveFile) -> bytes | None:
-    """None: the manifest does not list it any more. Raises ArchiveDamaged."""
+    """None: the manifest no longer lists it. Raises ArchiveDamaged."""
     try:
         data = archive.store.read(entry, copies=False)
     except ArchiveDamaged:
@@ -246,12 +246,12 @@ def _read_whole(archive: "ParquetArchive", entry: ArchiveFile) -> bytes | None:
             raise
         return None
     if sha256(data).hexdigest() != entry.sha256:
-        raise ArchiveDamaged(f"{entry.path} differs from its manifest, so it is not backed up")
+        raise ArchiveDamaged(f"{entry.path} does not match its manifest, so it is not backed up")
     return data
 
 
 def _files(data: Path) -> dict[str, bytes]:
-    """Small files of the data folder."""
+    """Small files from the data folder."""
     found = {SECRET_FILE: (data / SECRET_FILE).read_bytes()}
     if (data / FILE_NAME).exists():
         found[FILE_NAME] = without_secrets((data / FILE_NAME).read_text(encoding="utf-8")).encode()
@@ -259,27 +259,27 @@ def _files(data: Path) -> dict[str, bytes]:
 
 
 def without_secrets(text: str) -> str:
-    """A settings file as a backup may hold it: no backup holds a key. One that hides a secret is left out whole."""
-    text = _SECRET_LINE.sub(r"# \1 = … was left out of the backup: give it again", text)
+    """A settings file without its keys: no backup may hold one. A file that hides a secret is left out whole."""
+    text = _SECRET_LINE.sub(r"# \1 = … was left out of the backup: set it again", text)
     try:
-        hidden = set(SECRETS) & tomllib.loads(text).keys()  # a value over several lines, or a key of several parts
+        hidden = set(SECRETS) & tomllib.loads(text).keys()  # a value over several lines, or a dotted key
     except tomllib.TOMLDecodeError:
         hidden = set(SECRETS)
-    return "# left out of the backup: it held secrets\n" if hidden else text
+    return "# left out of the backup because it held secrets\n" if hidden else text
 
 
 def put_ledger(here: "Session", store: BackupStore) -> None:
-    """The newest copy of the ledger beside the bases, for a restore that has no other."""
+    """The newest copy of the ledger, kept beside the bases for a restore that has no other."""
     store.put_ledger(here.door_clock.now(), ledger_copy(here.ledger_folder))
 
 
 def send_wal(here: "Session", destination: str) -> datetime:
-    """Send what was written since, now; returns up to when all is there. Raises BackupRefused: WAL goes elsewhere."""
+    """Ship everything written so far; returns the time it reaches up to. Raises BackupRefused: WAL goes elsewhere."""
     refuse_other_servers(here)
     spool = Spool(here.data)
     following = spool.following()
     if following is None or following.to != destination:
-        raise BackupRefused(f"WAL does not go to {destination}: make a backup there first (touchfold backup DEST)")
+        raise BackupRefused(f"WAL is not sent to {destination}: make a backup there first (touchfold backup DEST)")
     store = open_store(here.settings, destination)
     with spool.lock(wait_s=LOCK_S):
         until = spool.flush(vault_database_of(here, "touchfold backup"), store, following)
@@ -290,9 +290,9 @@ def send_wal(here: "Session", destination: str) -> datetime:
 
 
 def seal_rest(settings: "Settings") -> None:
-    """When PostgreSQL has stopped: seal the WAL it has finished, so that none of it stays readable in the folder.
+    """After PostgreSQL has stopped, seal the WAL it finished, so that none stays readable in the folder.
 
-    It is sent by who comes next. Raises BackupKeyWrong.
+    The next process to start ships it. Raises BackupKeyWrong.
     """
     spool = Spool(settings.data)
     following = spool.following()
@@ -305,9 +305,9 @@ def seal_rest(settings: "Settings") -> None:
 
 
 def prune_all(here: "Session") -> list[Note]:
-    """Remove what is too old from every place this vault was ever copied to; returns the notes as they are then.
+    """Remove expired backups from every place this vault was ever copied to; returns the notes afterwards.
 
-    A place that is away is noted as trouble and does not hold up the others.
+    A place that cannot be reached is noted as trouble and does not hold up the others.
     """
     notes, now, days = (
         BackupNotes(vault_database_of(here, "touchfold backup")),
@@ -320,7 +320,7 @@ def prune_all(here: "Session") -> list[Note]:
         try:
             store = open_store(here.settings, note.destination)
             if not store.exists():
-                raise StoreUnavailable(f"{store.url} holds no backup any more, or is not mounted", retry_after_s=60)
+                raise StoreUnavailable(f"{store.url} no longer holds a backup, or is not mounted", retry_after_s=60)
             pruned = store.prune(now, days, growing=growing)
         except TouchfoldError as err:
             notes.write(note.destination, days, trouble=err.message)
@@ -330,7 +330,7 @@ def prune_all(here: "Session") -> list[Note]:
 
 
 def next_at(last: datetime | None, at: str, time_zone: str, now: datetime) -> datetime:
-    """When the next backup by itself is due: at a time of day, once after the last one; at once where there is none."""
+    """When the next automatic backup is due: the first set time of day after the last one, or now if there is none."""
     if last is None:
         return now
     zone = ZoneInfo(time_zone)

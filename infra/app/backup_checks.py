@@ -1,4 +1,4 @@
-"""Whether there are backups, new enough and none too old: for /health, the Health page and `touchfold doctor`."""
+"""Whether backups exist, are recent and have not outlived their limit: for /health, the Health page and the doctor."""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -17,41 +17,41 @@ if TYPE_CHECKING:
     from infra.app.session import Session
     from infra.app.settings import Settings
 
-LATE: Final = timedelta(hours=6)  # after it was due
-WAL_LATE: Final = timedelta(minutes=15)  # of a minute
-_REMOVE: Final = "run touchfold backup DEST --prune; if the place was deleted, touchfold backup DEST --forget"
+LATE: Final = timedelta(hours=6)  # past the due time
+WAL_LATE: Final = timedelta(minutes=15)  # WAL should be a minute old
+_REMOVE: Final = "run touchfold backup DEST --prune; if the destination was deleted, touchfold backup DEST --forget"
 
 
 def backups(vault: "Database", settings: "Settings", time_zone: str, now: datetime, *, runs: bool) -> Finding:
-    """As far as the notes tell; asks no destination. `runs`: an `up` is there, which should send WAL."""
+    """As far as the notes go; no destination is contacted. `runs`: an `up` is running, which should be shipping WAL."""
     notes = BackupNotes(vault).read()
     to = place_text(settings.backup_to) if settings.backup_to is not None else None
     for problem in (_overdue(notes, now), _troubled(notes), _late(notes, settings, to, time_zone, now, runs=runs)):
         if problem is not None:
             return problem
     if not notes:
-        return Finding("backups", True, "none was made; TOUCHFOLD_BACKUP_TO makes one a day")
+        return Finding("backups", True, "none yet; TOUCHFOLD_BACKUP_TO makes one every day")
     newest = notes[0]
     last = "never" if newest.last_at is None else f"{newest.last_at:%Y-%m-%d %H:%M}"
-    return Finding("backups", True, f"the newest: {last}, {newest.destination}")
+    return Finding("backups", True, f"newest: {last}, {newest.destination}")
 
 
 def _overdue(notes: Sequence[Note], now: datetime) -> Finding | None:
     old = [
-        f"{each.destination} has one of {each.oldest_at:%Y-%m-%d}, kept for {each.days} days at most"
+        f"{each.destination} has one from {each.oldest_at:%Y-%m-%d}, but the limit is {each.days} days"
         for each in notes
         if each.oldest_at is not None and now >= ends_at(each.oldest_at, each.days, each.days)
     ]
     if not old:
         return None
-    return Finding("backups", False, "copies are older than they may be: " + "; ".join(old), _REMOVE)
+    return Finding("backups", False, "backups past their age limit: " + "; ".join(old), _REMOVE)
 
 
 def _troubled(notes: Sequence[Note]) -> Finding | None:
     trouble = [f"{each.destination}: {each.trouble}" for each in notes if each.trouble is not None]
     if not trouble:
         return None
-    fix = "see that the place is mounted or can be reached; it goes on by itself"
+    fix = "check that the destination is mounted and can be reached; backups then resume by themselves"
     return Finding("backups", False, "; ".join(trouble), fix)
 
 
@@ -64,16 +64,16 @@ def _late(
     if note is None or note.last_at is None:
         return None  # it is being made
     if now > next_at(note.last_at, settings.backup_at, time_zone, now) + LATE:
-        detail = f"the newest backup at {to} is of {note.last_at:%Y-%m-%d %H:%M}"
+        detail = f"the newest backup at {to} is from {note.last_at:%Y-%m-%d %H:%M}"
         return Finding("backups", False, detail, "read the backup process's lines in the log of touchfold up")
     if note.until_at is not None and now > note.until_at + WAL_LATE:
-        detail = f"{to} has WAL up to {note.until_at:%Y-%m-%d %H:%M}, and should have that of a minute ago"
+        detail = f"{to} has WAL only up to {note.until_at:%Y-%m-%d %H:%M}; it should be at most a minute behind"
         return Finding("backups", False, detail, "read the backup process's lines in the log of touchfold up")
     return None
 
 
 def copies(here: "Session", now: datetime) -> Finding:
-    """For the doctor: looks into every destination for what is too old."""
+    """For the doctor: looks in every destination for expired backups."""
     notes = BackupNotes(vault_database_of(here, "touchfold doctor")).read()
     old, away = [], []
     for note in notes:
@@ -86,10 +86,10 @@ def copies(here: "Session", now: datetime) -> Finding:
             old += [f"{note.destination}/{name}" for name in found]
     if old:
         more = f", and {len(old) - SHOWN} more" if len(old) > SHOWN else ""
-        detail = f"{len(old)} copies are older than they may be: {', '.join(old[:SHOWN])}{more}"
+        detail = f"{len(old)} backups are past their age limit: {', '.join(old[:SHOWN])}{more}"
         return Finding("copies", False, detail, _REMOVE)
     if away:
         return Finding(
-            "copies", False, "; ".join(away), "see that the place is there; whether copies are too old is not known"
+            "copies", False, "; ".join(away), "check that the destination is there; expired backups cannot be ruled out"
         )
-    return Finding("copies", True, f"none of {len(notes)} places has one that is too old")
+    return Finding("copies", True, f"no expired backups in {len(notes)} destinations")

@@ -1,4 +1,4 @@
-"""Sessions: what every command and every role works with. Joins a running `touchfold up`, or starts PostgreSQL."""
+"""Sessions: what every command and role works with. Joins a running `touchfold up`, or starts PostgreSQL."""
 
 import logging
 import os
@@ -21,11 +21,11 @@ from schemas import failpoints
 from schemas.errors import FolderLocked, StoreUnavailable, TouchfoldError
 
 _log = logging.getLogger("touchfold.bootstrap")
-LOCK_WAIT_S: Final = 30.0  # a command waits so long for another command; a running `up` is joined at once
+LOCK_WAIT_S: Final = 30.0  # how long a command waits for another command; a running `up` is joined immediately
 
 
 def arm_failpoint(settings: Settings, role: str) -> None:
-    """Arm TOUCHFOLD_FAILPOINT in this process, if it is meant for this role."""
+    """Arm TOUCHFOLD_FAILPOINT in this process if it applies to this role."""
     point = settings.failpoint
     if point is not None and point.role in {None, role}:
         failpoints.arm(point.name, point.hits)
@@ -35,7 +35,7 @@ def arm_failpoint(settings: Settings, role: str) -> None:
 def session(data: Path | str | None = None, *, role: str = "cli", say: Say = quiet) -> Iterator[Session]:
     """The services on a data folder: joins its running `up`, else starts PostgreSQL and stops it at the end.
 
-    `data`: else TOUCHFOLD_DATA, else ./touchfold-data. Raises SettingsInvalid, FolderLocked, ServiceFailed,
+    `data` defaults to TOUCHFOLD_DATA, then ./touchfold-data. Raises SettingsInvalid, FolderLocked, ServiceFailed,
     SchemaNewer, MasterKeyWrong.
     """
     settings = reading.load(os.environ, data=None if data is None else Path(data))
@@ -65,26 +65,26 @@ def session(data: Path | str | None = None, *, role: str = "cli", say: Say = qui
 
 
 def seal_wal(settings: Settings) -> None:
-    """After the server has stopped: no WAL that waits for a backup stays readable in the folder."""
+    """After the server has stopped, seal WAL still waiting for a backup so that none stays readable in the folder."""
     if (settings.data / "backup" / "following.json").exists():
         from infra.app.backing_up import seal_rest  # noqa: PLC0415  # pyarrow's 60 MB
 
         try:
             seal_rest(settings)
-        except TouchfoldError as err:  # the folder stays whole; it is sealed by who comes next
-            _log.warning("WAL for the backup was not sealed: %s", err.message)
+        except TouchfoldError as err:  # the folder is intact; the next process to start seals it
+            _log.warning("WAL waiting for the backup was not sealed: %s", err.message)
 
 
 @contextmanager
 def role_session(data: Path, role: str, *, armed: bool = True) -> Iterator[Session]:
-    """The services of a child of `up`: never starts PostgreSQL. Raises StoreUnavailable when no `up` runs."""
+    """The services for a child of `up`: never starts PostgreSQL. Raises StoreUnavailable when no `up` is running."""
     settings = reading.load(os.environ, data=data)
     if armed:
         arm_failpoint(settings, role)
     adapters = build(settings)
     running = adapters.folder.running()
     if running is None:
-        raise StoreUnavailable(f"no touchfold up runs on {data}")
+        raise StoreUnavailable(f"no touchfold up is running on {data}")
     with closing(_joined(settings, adapters, running, role)) as joined:
         yield joined
 
@@ -95,13 +95,13 @@ def _joined(settings: Settings, adapters: Adapters, running: Running, role: str)
         with closing(Database(running.dsn, "touchfold session")) as database:
             deployment = ensure_deployment(database, settings)
     except StoreUnavailable:
-        adapters.disk.check(WORKER)  # raises the reason, where `up` waits for room to start PostgreSQL
+        adapters.disk.check(WORKER)  # raises the reason if `up` is waiting for disk space to start PostgreSQL
         raise
     return Session(settings, adapters, running.dsn, running.vault_dsn, running.url, deployment, running)
 
 
 def claim(adapters: Adapters, wait_s: float, say: Say = quiet) -> Running | None:
-    """Lock the data folder and return None, or the `up` that has it. Raises FolderLocked after `wait_s`."""
+    """Lock the data folder and return None, or return the `up` that holds it. Raises FolderLocked after `wait_s`."""
     folder, server = adapters.folder, adapters.server
     folder.make()
     deadline = time.monotonic() + wait_s
@@ -120,6 +120,6 @@ def claim(adapters: Adapters, wait_s: float, say: Say = quiet) -> Running | None
                 said = True
             time.sleep(0.05)
         else:
-            folder.clear_running()  # of an `up` that was killed
+            folder.clear_running()  # left by an `up` that was killed
             folder.close_to_others()
             return None

@@ -1,7 +1,7 @@
 """What can be wrong with a deployment, each check one function with a small plain result.
 
 `/health`, the Health page and `touchfold doctor` show these. A check answers in milliseconds unless it says that it is
-for the doctor alone. No text holds a secret or a person's data: `/health` is open.
+only for the doctor. No text holds a secret or personal data: `/health` is public.
 """
 
 import logging
@@ -31,20 +31,20 @@ if TYPE_CHECKING:
     from infra.adapters.postgres.tokens import TokenRow
     from schemas.waits import Waiting
 
-STANDS_S: Final = 20.0  # nothing applied for so long although something waits; the longest batch takes three
-AS_TOLD: Final = "do what the message says"  # the detail holds the remedy: to people this is not shown
+STANDS_S: Final = 20.0  # without progress although something is waiting; the longest batch takes three seconds
+AS_TOLD: Final = "do what the message says"  # the detail already contains the fix, so this is not shown to people
 SHOWN: Final = 5  # files or tables of one kind named in a finding
 _log = logging.getLogger("touchfold.checks")
 
 
 UNKNOWN_CLEAR: Final = (
-    "TOUCHFOLD_UNKNOWN=clear: numbers, booleans and times that no definition names stay in clear, so that birth dates "
-    "and positions may be in SQL and in the archive"
+    "TOUCHFOLD_UNKNOWN=clear: numbers, booleans and times that no definition names stay in clear, so birth dates "
+    "and locations may be visible in SQL and in the archive"
 )
 
 
 class Finding(NamedTuple):
-    """What a check found. `fix`: what to do, empty where all is well."""
+    """What a check found. `fix`: what to do, empty if all is well."""
 
     check: str
     ok: bool
@@ -53,21 +53,21 @@ class Finding(NamedTuple):
 
 
 def guarded(name: str, check: Callable[[], Finding]) -> Finding:
-    """The finding of a check; whatever the check raises is its finding, so that the others go on."""
+    """The finding of a check; whatever the check raises becomes its finding, so that the others still run."""
     try:
         return check()
     except TouchfoldError as err:
         return Finding(name, False, err.message, AS_TOLD)
-    except Exception as err:  # nobody foresaw it: its text may hold anything, its class and place do not
+    except Exception as err:  # unexpected: its text may hold anything, its class and location do not
         _log.error("the check %s failed: %s", name, described(err, err.__traceback__))
         detail = f"the check itself failed ({described(err, err.__traceback__)})"
         return Finding(name, False, detail, "read the log, and report this if it does not explain itself")
 
 
 def records(waits: "Sequence[Waiting]") -> Finding:
-    """No partition waits at a record that cannot be read yet."""
+    """No partition is blocked by a record that cannot be read yet."""
     if not waits:
-        return Finding("records", True, "no partition waits at one that cannot be read yet")
+        return Finding("records", True, "no partition is waiting at a record that cannot be read yet")
     detail = "; ".join(
         each.line() + (f" (since {each.since:%Y-%m-%d %H:%M:%S})" if each.since is not None else "") for each in waits
     )
@@ -78,13 +78,13 @@ def records(waits: "Sequence[Waiting]") -> Finding:
 
 
 def disk(found: Disk) -> Finding:
-    """Room, and who has stopped for want of it."""
+    """Free space, and who has stopped for lack of it."""
     free, total = found.space()
     detail = f"{free // MIB:,} MiB of {total // MIB:,} are free; {reserve_bytes(total) // MIB:,} MiB are kept free"
     if found.has_room(DOOR):
-        return Finding("disk", True, detail if found.has_room(BUILDING) else f"{detail}: new revisions wait")
-    stopped = "the door, imports and the archive wait" if found.has_room(WORKER) else "nothing is applied any more"
-    fix = "make room, or move the data folder to a larger disk: it goes on by itself when there is room"
+        return Finding("disk", True, detail if found.has_room(BUILDING) else f"{detail}: new revisions are on hold")
+    stopped = "the door, imports and the archive are on hold" if found.has_room(WORKER) else "nothing is being applied"
+    fix = "free some space, or move the data folder to a larger disk: work resumes by itself when there is space"
     return Finding("disk", False, f"{detail}: {stopped}", fix)
 
 
@@ -92,20 +92,20 @@ def disk(found: Disk) -> Finding:
 
 
 def connections(dsn: str) -> Finding:
-    """Whether one more connection can be had: the only question whose answer holds for every limit."""
+    """Whether one more connection can be opened: the only check that covers every limit."""
     try:
         connect(dsn, "touchfold health new").close()
     except ConnectionsInUse as err:
         fix = (
-            "restart touchfold up, which gives back what its processes hold; end what else is connected; with your own "
+            "restart touchfold up to free the connections its processes hold; close other clients; with your own "
             "PostgreSQL raise max_connections or the role's limit"
         )
         return Finding("connections", False, err.message, fix)
-    return Finding("connections", True, "a new connection was had")
+    return Finding("connections", True, "a new connection could be opened")
 
 
 def checksums(database: Database) -> Finding:
-    """Pages whose checksum was wrong when they were read, by whomever. PostgreSQL counts them."""
+    """Pages that had a wrong checksum when any session read them. PostgreSQL counts them."""
     rows = checksum_failures(database)
     if rows:
         where = ", ".join(f"{count} in {name or 'shared tables'}" for name, count in rows)
@@ -114,13 +114,13 @@ def checksums(database: Database) -> Finding:
 
 
 PAGES_FIX: Final = (
-    "the disk has altered PostgreSQL's files: stop touchfold, look at the disk, restore the data folder from a backup "
-    "(touchfold doctor names the tables; what was repaired by hand is forgotten with: select pg_stat_reset())"
+    "the disk has altered PostgreSQL's files: stop touchfold, check the disk, restore the data folder from a backup "
+    "(touchfold doctor names the tables; after a manual repair, reset the count with: select pg_stat_reset())"
 )
 
 
 class Advance:
-    """Whether what waits is applied. Remembers when something last was; one thread at a time."""
+    """Whether waiting records get applied. Remembers when one last was; one thread at a time."""
 
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._monotonic = monotonic
@@ -129,38 +129,38 @@ class Advance:
         self._waited = False  # at the last look
 
     def look(self, waiting: int, applied: int) -> Finding:
-        """By records of the log. `waiting`: those that could be applied; where a partition waits, `records` says so."""
+        """Counted in log records. `waiting`: those that could be applied; `records` reports blocked partitions."""
         now = self._monotonic()
         if applied != self._applied or not (waiting and self._waited):
             self._since = now
         self._applied, self._waited = applied, waiting > 0
         stood_s = now - self._since
         if stood_s < STANDS_S:
-            return Finding("work", True, f"{waiting:,} records wait" if waiting else NOTHING_WAITS)
-        detail = f"{waiting:,} records wait, and nothing was applied for {stood_s:.0f} s"
+            return Finding("work", True, f"{waiting:,} records are waiting" if waiting else NOTHING_WAITS)
+        detail = f"{waiting:,} records are waiting, and nothing was applied for {stood_s:.0f} s"
         return Finding("work", False, detail, WORK_FIX)
 
 
-NOTHING_WAITS: Final = "all that can be read is applied"
+NOTHING_WAITS: Final = "everything that can be read is applied"
 WORK_FIX: Final = (
-    "the worker is dead, stuck or waits: read its lines in the log of touchfold up (or of the worker role), then "
-    "restart that process; nothing is lost, what waits is applied then"
+    "the worker is dead, stuck or waiting: read its lines in the log of touchfold up (or of the worker role), then "
+    "restart that process; nothing is lost, and waiting records are applied then"
 )
 
 
 def states(dsn: str) -> Finding:
-    """The live states are of this build's layout, or a revision that folds them again is being built."""
+    """The live states have this build's layout, or a revision that folds them again is being built."""
     from infra.adapters.postgres.control import PostgresControl  # noqa: PLC0415
 
     with closing(PostgresControl(dsn, "touchfold check")) as control:
         since, live, newest = control.layout().since, control.live().revision, control.newest_of_all()
     if live >= since:
-        return Finding("states", True, f"revision {live} is of this build's layout")
+        return Finding("states", True, f"revision {live} has this build's layout")
     older = f"an earlier build folded revision {live}"
     if newest.state == "building":
         return Finding("states", True, f"{older}; revision {newest.revision} folds the log again: {newest.done:.0%}")
     why = f"revision {newest.revision}, which folds the log again, has failed: {newest.message}"
-    fix = "touchfold rebuild; until then some traits are as that build computed them"
+    fix = "run touchfold rebuild; until then some traits are as that build computed them"
     return Finding("states", False, f"{older}, and {why}", fix)
 
 
@@ -170,8 +170,8 @@ SOON: Final = timedelta(days=7)
 
 
 def tokens(rows: "Iterable[TokenRow]", now: datetime) -> Finding:
-    """No token expires within a week: whoever uses it is told nothing before it is refused. Not for /health: the
-    platform is well.
+    """No token expires within a week, as its user gets no warning before it is refused. Not for /health: the platform
+    itself is well.
     """
     soon = sorted(
         (row.expires_at, row.id, row.role)
@@ -181,7 +181,7 @@ def tokens(rows: "Iterable[TokenRow]", now: datetime) -> Finding:
     if not soon:
         return Finding("tokens", True, f"none expires within {SOON.days} days")
     shown = ", ".join(f"{name} ({role}, {at:%Y-%m-%d %H:%M} UTC)" for at, name, role in soon[:SHOWN])
-    fix = "make new ones (touchfold token create --role ROLE --expires 90d), give them out, revoke the old ones"
+    fix = "create new ones (touchfold token create --role ROLE --expires 90d), hand them out, revoke the old ones"
     return Finding("tokens", False, f"{len(soon)} expire within {SOON.days} days: {shown}", fix)
 
 
@@ -189,14 +189,14 @@ def tokens(rows: "Iterable[TokenRow]", now: datetime) -> Finding:
 
 
 def vault(main: Database, vault_database: Database, key: Callable[[], bytes] | None) -> Finding:
-    """The vault is there, its master key opens it, and it is not empty beside a database that is in use.
+    """The vault exists, its master key opens it, and it is not empty while the database is in use.
 
-    `key` reads the key that a start would read; None where the settings hold it, which no file can lose.
+    `key` reads the key that a start would read; None if it is in the settings, where no lost file can affect it.
     """
     from infra.adapters.vault.proof import holds_anyone  # noqa: PLC0415  # cryptography
 
     if not holds_anyone(vault_database, key() if key is not None else None) and knows_identifiers(main):
-        detail = "it is empty, but the database knows identifiers"
+        detail = "it is empty, but the database has identifiers"
         return Finding("vault", False, detail, "restore the vault's database from its backup")
     return Finding("vault", True, "the master key opens it")
 
@@ -205,18 +205,18 @@ def ledger(database: Database, file: "LedgerFile") -> Finding:
     """Every finished erasure is in the ledger: after a restore nothing else knows whom to erase again."""
     finished, known = finished_erasures(database), file.count()
     if known < finished:
-        detail = f"{finished} persons were erased, and the ledger has {known} of them"
+        detail = f"{finished} people were erased, but the ledger has only {known} of them"
         fix = (
-            "put the folder ledger/ back from its backup, before anything is restored: a restored database would bring "
-            "erased persons back"
+            "put the folder ledger/ back from its backup before restoring anything: a restored database would bring "
+            "erased people back"
         )
         return Finding("ledger", False, detail, fix)
     return Finding("ledger", True, f"{known} erasures")
 
 
 def archive(store: "ParquetArchive", database: Database) -> Finding:
-    """The manifest can be read, its files are there in their sizes, and none that was written is missing."""
-    fix = "restore the archive from its backup; touchfold doctor reads every file and names each that is damaged"
+    """The manifest is readable, its files exist in the right sizes, and no file that was written is missing."""
+    fix = "restore the archive from its backup; touchfold doctor reads every file and names each damaged one"
     try:
         entries = store.files()
         missing = _not_there(store, ((entry.path, entry.bytes) for entry in entries))
@@ -233,13 +233,13 @@ def archive(store: "ParquetArchive", database: Database) -> Finding:
 
 
 ARCHIVE_LOST: Final = (
-    "mount or restore the archive's folder; where the log is PostgreSQL's, it still holds them all and a restart of "
+    "mount or restore the archive's folder; if the log is in PostgreSQL, it still has all events and restarting "
     "touchfold up writes them again"
 )
 
 
 def _not_there(store: "ParquetArchive", files: Iterable[tuple[str, int]]) -> list[str]:
-    """The first few files of a folder that are not there in full; an object store is not asked."""
+    """The first few files of a folder that are missing or incomplete; object stores are not checked."""
     from infra.adapters.archive.files import FolderFiles  # noqa: PLC0415  # pyarrow's 60 MB
 
     if not isinstance(store.store, FolderFiles):
@@ -260,7 +260,7 @@ def _size(path: Path) -> int:
         return -1
 
 
-# --- for the doctor alone: they read everything ------------------------------------------------------------------
+# --- for the doctor only: these read everything ------------------------------------------------------------------
 
 
 def pages(name: str, database: Database) -> Finding:
@@ -271,7 +271,7 @@ def pages(name: str, database: Database) -> Finding:
     if wrong:
         more = f"; and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
         return Finding(check, False, "; ".join(wrong[:SHOWN]) + more, PAGES_FIX)
-    return Finding(check, True, f"{len(tables)} tables can be read")
+    return Finding(check, True, f"all {len(tables)} tables can be read")
 
 
 def whole_archive(store: "ParquetArchive", ends: Sequence[int], database: Database) -> Finding:
@@ -279,8 +279,8 @@ def whole_archive(store: "ParquetArchive", ends: Sequence[int], database: Databa
     wrong = store.verify()
     if wrong:
         detail = "; ".join(f"{problem.path}: {problem.reason}" for problem in wrong[:SHOWN])
-        return Finding("archive", False, detail, "restore these files from the backup of the archive")
+        return Finding("archive", False, detail, "restore these files from the archive's backup")
     if any(at > end for at, end in zip(store.next_offsets(), ends, strict=False)):
         return Finding("archive", False, "it is ahead of the log", "restore log and archive from the same backup")
     found = archive(store, database)
-    return found._replace(detail=f"{found.detail}, all as the manifest says") if found.ok else found
+    return found._replace(detail=f"{found.detail}, all matching the manifest") if found.ok else found

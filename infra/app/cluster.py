@@ -1,4 +1,4 @@
-"""The log in Kafka: what a start checks and writes down of its topic, and how a session reads and appends."""
+"""The log in Kafka: what startup checks and records about its topic, and how a session reads and appends."""
 
 from collections.abc import Callable
 from contextlib import closing
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 
 def ensure_kafka_log(database: Database, access: KafkaAccess, settings: Settings, say: Callable[[str], None]) -> None:
-    """Check the topics, and give every partition of the events topic its progress.
+    """Check the topics, and record progress for every partition of the events topic.
 
-    Raises ServiceFailed: unsafe or missing topics, a topic that was deleted and created again; SettingsInvalid: this
-    data's log is in PostgreSQL.
+    Raises ServiceFailed if topics are unsafe, missing, or were deleted and recreated; SettingsInvalid if the log of
+    this data is in PostgreSQL.
     """
     known = known_partitions(database)
     kafka_topics.ensure(access, settings, known, say)
@@ -32,14 +32,14 @@ def ensure_kafka_log(database: Database, access: KafkaAccess, settings: Settings
 
 
 def retention_s(access: KafkaAccess) -> float | None:
-    """How long the events topic keeps a record; None: for ever."""
+    """How long the events topic keeps a record; None: forever."""
     return kafka_topics.retention_s(access, access.topic(EVENTS))
 
 
 def open_kafka_log(session: "Session") -> ArchivedLog:
-    """The log of a session for all its threads, the archive before the topic."""
+    """A session's log, shared by all its threads; reads the archive before the topic."""
     access, settings = session.adapters.kafka, session.settings
-    assert access is not None, "called where the log is Kafka"
+    assert access is not None, "only called when the log is Kafka"
     database = Database(session.dsn, "touchfold log of the session")
     with closing(database):
         partitions, generation = known_partitions(database), log_generation(database)
@@ -54,5 +54,5 @@ def open_kafka_log(session: "Session") -> ArchivedLog:
         buffer_mib=settings.kafka_buffer_mib,
         grown=grown,
     )
-    # the archive when it is first read: a door that only appends need not load what reads Parquet and S3
+    # open the archive on first read: a door that only appends need not load the Parquet and S3 libraries
     return ArchivedLog(kafka, ArchiveReader(lambda: archive_of(session, partitions)))

@@ -1,4 +1,4 @@
-"""The two databases of a session, given up with it."""
+"""The two databases of a session, closed with it."""
 
 from infra.adapters.postgres.connection_pool import Lane
 from infra.adapters.postgres.database import Database
@@ -6,7 +6,7 @@ from infra.app.session import Session
 
 
 def database_of(session: Session, name: str, lane: Lane = Lane.READ) -> Database:
-    """The main database; `name` is shown by pg_stat_activity."""
+    """The main database; `name` appears in pg_stat_activity."""
     return session.resources.keep(Database(session.dsn, name, lane))
 
 

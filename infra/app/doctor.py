@@ -1,4 +1,4 @@
-"""What `touchfold doctor` looks at: the installation, the data folder, the databases, the vault, log and archive."""
+"""What `touchfold doctor` checks: installation, data folder, databases, vault, log and archive."""
 
 import sys
 import time
@@ -46,13 +46,13 @@ from schemas.merge_plan import waiting as waiting_files
 from schemas.waits import applicable
 
 CLOCK_OFF_S: Final = 5.0
-MERGES_LEFT: Final = 256  # files; a partition has some due for a moment
+MERGES_LEFT: Final = 256  # files; a partition may briefly have a few due
 MERGED_S: Final = 3_600.0
-WORK_S: Final = 5.0  # for one batch to be applied; the longest takes three
+WORK_S: Final = 5.0  # time for one batch to be applied; the longest takes three seconds
 
 
 def examine(settings: "Settings") -> Iterator[Finding]:
-    """Every check, as it is done. Makes no data folder. What needs a database is not done where none starts."""
+    """Every check, as it is done. Creates no data folder. Database checks are skipped if no database starts."""
     yield _python()
     folder = DataFolder(settings.data, ledger=settings.ledger)
     found = guarded("data folder", lambda: _folder(folder, own_database=settings.database is not None))
@@ -65,26 +65,26 @@ def examine(settings: "Settings") -> Iterator[Finding]:
         with session(settings.data) as here:
             yield from on_session(here)
     except TouchfoldError as err:
-        yield Finding("start", False, err.message, "do what the message says; the checks of a database were not done")
+        yield Finding("start", False, err.message, "do what the message says; the database checks were skipped")
     except Exception as err:
-        detail = f"it failed unforeseen ({described(err, err.__traceback__)})"
-        yield Finding("start", False, detail, "read logs/postgres.log in the data folder; report this")
+        detail = f"it failed unexpectedly ({described(err, err.__traceback__)})"
+        yield Finding("start", False, detail, "read logs/postgres.log in the data folder, and report this")
 
 
 def _folder(folder: "DataFolder", *, own_database: bool) -> Finding:
     path = folder.path
-    name, fix = "data folder", "touchfold up makes one; or give another with --data"
+    name, fix = "data folder", "touchfold up creates one; or give another with --data"
     if not path.exists():
-        return Finding(name, False, f"{path} is not there", fix)
+        return Finding(name, False, f"{path} does not exist", fix)
     if not path.is_dir():
-        return Finding(name, False, f"{path} is no folder", fix)
+        return Finding(name, False, f"{path} is not a folder", fix)
     if not folder.is_one() and not own_database:
-        return Finding(name, False, f"{path} holds nothing of touchfold", fix)
+        return Finding(name, False, f"{path} contains no Touchfold data", fix)
     return Finding(name, True, str(path))
 
 
 def _of_files(settings: "Settings", folder: "DataFolder") -> list[tuple[str, Callable[[], Finding]]]:
-    """What is known without a database."""
+    """What can be checked without a database."""
     found: list[tuple[str, Callable[[], Finding]]] = [
         ("private files", lambda: _private(settings)),
         ("unknown fields", lambda: Finding("unknown fields", True, _unknown(settings))),
@@ -98,7 +98,7 @@ def _of_files(settings: "Settings", folder: "DataFolder") -> list[tuple[str, Cal
 
 
 def _private(settings: "Settings") -> Finding:
-    """Whether only the account that runs us may read its files; an archive elsewhere too."""
+    """Whether only the account we run as may read its files, including an archive elsewhere."""
     roots = [settings.data]
     if settings.archive is not None and "://" not in settings.archive:
         roots.append(Path(settings.archive))
@@ -106,51 +106,51 @@ def _private(settings: "Settings") -> Finding:
     if found:
         shown = ", ".join(map(str, found[:SHOWN])) + (f" and {len(found) - SHOWN} more" if len(found) > SHOWN else "")
         fix = f"start touchfold up once, or: chmod -R go= {' '.join(map(str, roots))}"
-        return Finding("private files", False, f"other accounts may read or enter {shown}", fix)
+        return Finding("private files", False, f"other accounts can read or enter {shown}", fix)
     return Finding("private files", True, "folders are 0700, files 0600")
 
 
 def _unknown(settings: "Settings") -> str:
-    return UNKNOWN_CLEAR if settings.unknown == "clear" else "what neither a list nor a definition names is sealed"
+    return UNKNOWN_CLEAR if settings.unknown == "clear" else "fields that no list or definition names are sealed"
 
 
 def _master_key(folder: "DataFolder") -> Finding:
     if not folder.master_key_file.exists() and not (folder.path / "postgres" / "cluster").exists():
-        return Finding("master key", True, "not made yet")
+        return Finding("master key", True, "not created yet")
     read_key(folder.path)
-    return Finding("master key", True, "the file can be read")
+    return Finding("master key", True, "the file is readable")
 
 
 def _ledger_file(folder: "DataFolder") -> Finding:
     if not folder.ledger.is_dir():
-        fix = "put it back from its backup: a restored database would bring erased persons back"
+        fix = "put it back from its backup: a restored database would bring erased people back"
         return Finding("ledger file", False, f"the folder {folder.ledger} is missing", fix)
     return Finding("ledger file", True, f"{len(LedgerFile.of(folder.ledger).read())} erasures")
 
 
 def _pages_on_disk(data: "Path") -> Finding:
-    """Every page of every file, indexes too, where no server runs; else the tables are read through the server."""
+    """Every page of every file, indexes included, if no server is running; else tables are read through the server."""
     server = EmbeddedPostgres(data)
     try:
         server.lock()
     except FolderLocked:
-        return Finding("pages on disk", True, "PostgreSQL runs: its tables are read below")
+        return Finding("pages on disk", True, "PostgreSQL is running: its tables are read below")
     try:
         wrong = server.damaged_pages()
     finally:
         server.stop()
     if wrong is None:
-        return Finding("pages on disk", True, "not looked at: PostgreSQL was not stopped in order, or is not there yet")
+        return Finding("pages on disk", True, "not checked: PostgreSQL was not stopped cleanly, or does not exist yet")
     if wrong:
         return Finding("pages on disk", False, f"{len(wrong)} are damaged: {'; '.join(wrong[:SHOWN])}", PAGES_FIX)
-    return Finding("pages on disk", True, "every checksum is right")
+    return Finding("pages on disk", True, "every checksum is correct")
 
 
 def on_session(here: "Session") -> Iterator[Finding]:
-    holder = "no touchfold up runs; taken by this command"
+    holder = "no touchfold up is running; locked by this command"
     if here.joined:
         command = "up" if here.running is None else here.running.role
-        holder = f"touchfold {command} runs at {here.url}" if here.url else f"touchfold {command} runs"
+        holder = f"touchfold {command} is running at {here.url}" if here.url else f"touchfold {command} is running"
     yield Finding("lock", True, holder)
     told: set[str] = set()
     if here.joined and here.url:
@@ -186,11 +186,11 @@ def on_session(here: "Session") -> Iterator[Finding]:
         runs = here.running is not None and here.running.role == "up"
         each.append(("backups", lambda: backups(vault_database, here.settings, here.time_zone, now, runs=runs)))
         each.append(("copies", lambda: copies(here, now)))
-    if here.adapters.kafka is None:  # else each machine has the ledger of what it erased
+    if here.adapters.kafka is None:  # in a cluster each machine has the ledger of its own erasures
         each.append(("ledger", lambda: checks.ledger(database, LedgerFile.of(here.ledger_folder))))
     for name, check in each:
         found = guarded(name, check)
-        if found.ok or found.check not in told:  # else /health said it already
+        if found.ok or found.check not in told:  # else /health has already reported it
             yield found
     if here.adapters.kafka is not None:
         yield from _roles(here, database)
@@ -201,17 +201,17 @@ def _python() -> Finding:
     missing = [name for name in ("venv", "ensurepip") if find_spec(name) is None]
     if missing:
         return Finding(
-            "python", False, f"{version} without {', '.join(missing)}: make install cannot make .venv",
+            "python", False, f"{version} without {', '.join(missing)}: make install cannot create .venv",
             "install python3-venv (Debian: apt-get install python3-venv)",
         )  # fmt: skip
-    return Finding("python", True, f"{version}, python3-venv is there")
+    return Finding("python", True, f"{version}, python3-venv is installed")
 
 
 def _answers(url: str) -> Iterator[Finding]:
-    """Whether /health is answered, and each problem that it tells."""
+    """Whether /health answers, and each problem it reports."""
     found = health_of(url)
     if found is None:
-        yield Finding("http", False, f"{url}/health does not answer", "read the lines of touchfold up; restart it")
+        yield Finding("http", False, f"{url}/health does not answer", "read the log of touchfold up; restart it")
         return
     yield Finding("http", True, f"{url}/health is {found['status']}")
     for each in found.get("problems", []):
@@ -222,15 +222,15 @@ def _readiness(running: "Running") -> Finding:
     """What the role's own probe says."""
     found = readiness_of(running.probe)
     if found is None:
-        return Finding("ready", False, f"{running.probe}/ready does not answer", "read the role's lines; restart it")
+        return Finding("ready", False, f"{running.probe}/ready does not answer", "read the role's log; restart it")
     lacks = "; ".join(f"{need}: {why}" for need, why in found.get("problems", {}).items())
     if lacks:
-        return Finding("ready", False, lacks, "see that what it needs runs and can be reached from here")
-    return Finding("ready", True, f"{running.probe}/ready says so")
+        return Finding("ready", False, lacks, "check that what it needs is running and reachable from here")
+    return Finding("ready", True, f"{running.probe}/ready says it is ready")
 
 
 def _roles(here: "Session", database: "Database") -> Iterator[Finding]:
-    """Which role of a cluster something waits for although no process of it lives."""
+    """Which roles of a cluster have work waiting but no live process."""
     lags: list[Lags] = []
 
     def ask() -> Finding:
@@ -245,7 +245,7 @@ def _roles(here: "Session", database: "Database") -> Iterator[Finding]:
 
 
 def _work(here: "Session", database: "Database") -> Finding:
-    """Beside a running `up`: whether what can be applied is. Looks as long as it takes."""
+    """With a running `up`: whether everything that can be applied is. Looks for as long as it takes."""
     deadline = time.monotonic() + WORK_S
     first = applied_offsets(database)
     while True:
@@ -254,11 +254,13 @@ def _work(here: "Session", database: "Database") -> Finding:
         if not waiting:
             return Finding("work", True, NOTHING_WAITS)
         if not here.joined:
-            return Finding("work", True, f"{waiting:,} records wait for touchfold up")
+            return Finding("work", True, f"{waiting:,} records are waiting for touchfold up")
         if applied != first:
-            return Finding("work", True, f"{waiting:,} records wait, and some were applied while we looked")
+            return Finding("work", True, f"{waiting:,} records are waiting, and some were applied while we watched")
         if time.monotonic() > deadline:
-            return Finding("work", False, f"{waiting:,} records wait, and none was applied in {WORK_S:.0f} s", WORK_FIX)
+            return Finding(
+                "work", False, f"{waiting:,} records are waiting; none was applied in {WORK_S:.0f} s", WORK_FIX
+            )
         time.sleep(0.1)
 
 
@@ -276,36 +278,36 @@ def _migrations(here: "Session") -> Finding:
             at = migration(database)
         found.append(f"{which} {at} of {newest}")
         if at != newest:
-            fix = "start this build's touchfold up once" if at < newest else "use the newer build that migrated it"
+            fix = "start touchfold up from this build once" if at < newest else "use the newer build that migrated it"
             return Finding("migrations", False, f"{which} is at {at}, this build at {newest}", fix)
     return Finding("migrations", True, ", ".join(found))
 
 
 def _vault(here: "Session", database: "Database", vault_database: "Database") -> Finding:
-    """As /health looks, and some values opened."""
+    """As /health checks it, plus opening some values."""
 
     key = None if here.settings.master_key else partial(read_key, here.data)
     found = checks.vault(database, vault_database, key)
     if not found.ok:
         return found
     vault = vault_of(here)
-    _ = vault.hash_key  # raises MasterKeyWrong for a key of the settings
+    _ = vault.hash_key  # raises MasterKeyWrong if the settings hold the wrong key
     count, tokens = sample_of(vault_database)
     if len(vault.open(tokens)) != len(tokens):
-        return Finding("vault", False, "some rows do not open", "restore the vault from its backup")
+        return Finding("vault", False, "some rows cannot be opened", "restore the vault from its backup")
     return Finding("vault", True, f"the master key opens it; {count} identifiers")
 
 
 def _clock(here: "Session", database: "Database") -> Finding:
     off = abs((datetime.now(UTC) - server_time(database)).total_seconds())
-    detail = f"{off:.1f} s from the database's; decisions in {here.time_zone}"
+    detail = f"{off:.1f} s off the database's clock; decisions in {here.time_zone}"
     if off > CLOCK_OFF_S:
-        return Finding("clock", False, detail, "let both machines follow a time server (chrony, systemd-timesyncd)")
+        return Finding("clock", False, detail, "sync both machines with a time server (chrony, systemd-timesyncd)")
     return Finding("clock", True, detail)
 
 
 def _log(database: "Database") -> Finding:
-    """Gapless, and as many rows as the heads say."""
+    """No gaps, and as many rows as the heads say."""
     rows = heads(database)
     wrong = [
         f"partition {partition}: head {head}, {count} rows up to {end}"
@@ -313,16 +315,16 @@ def _log(database: "Database") -> Finding:
         if not head == count == end
     ]
     if wrong:
-        return Finding("log", False, "; ".join(wrong), "records are missing: restore the last backup")
-    return Finding("log", True, f"{sum(row[1] for row in rows):,} records, no gap")
+        return Finding("log", False, "; ".join(wrong), "records are missing: restore the latest backup")
+    return Finding("log", True, f"{sum(row[1] for row in rows):,} records, no gaps")
 
 
 def _topic(here: "Session") -> Finding:
-    """Its topics are as safe as they must be, and it answers."""
-    from infra.adapters.kafka.topics import check  # noqa: PLC0415  # of a cluster alone
+    """Its topics are as safe as required, and it answers."""
+    from infra.adapters.kafka.topics import check  # noqa: PLC0415  # clusters only
 
     access = here.adapters.kafka
-    assert access is not None, "asked only where the log is Kafka"
+    assert access is not None, "only called when the log is Kafka"
     grave = [each for each in check(access) if not (each.forgiven and access.insecure)]
     if grave:
         detail = "; ".join(f"{each.topic}: {each.reason}" for each in grave)
@@ -333,7 +335,7 @@ def _topic(here: "Session") -> Finding:
 
 
 def _progress(here: "Session", database: "Database") -> Finding:
-    """Read before the log's ends, it is behind them."""
+    """Read before the log's ends, so it cannot be ahead of them."""
     rows, live = progress_rows(database), live_revisions(database)
     ends = dict(enumerate(log_of(here).ends()))
     ahead = [
@@ -344,10 +346,10 @@ def _progress(here: "Session", database: "Database") -> Finding:
     if ahead:
         return Finding("progress", False, "ahead of the log: " + "; ".join(ahead), "restore log and states together")
     if len(live) != 1:
-        return Finding("progress", False, "no live revision", "restore the last backup")
+        return Finding("progress", False, "no live revision", "restore the latest backup")
     lacking = ends.keys() - {partition for revision, partition, _ in rows if revision == live[0]}
     if lacking:
-        detail = f"nothing is folded of partition {', '.join(map(str, sorted(lacking)))}"
+        detail = f"nothing has been folded in partition {', '.join(map(str, sorted(lacking)))}"
         return Finding("progress", False, detail, "partitions were added to the topic: start touchfold up once")
     return Finding("progress", True, f"revision {live[0]} is live and not ahead of the log")
 
@@ -355,8 +357,8 @@ def _progress(here: "Session", database: "Database") -> Finding:
 def _erasures(database: "Database") -> Finding:
     count = unfinished_jobs(database)
     if count:
-        return Finding("erasures", False, f"{count} are unfinished", "start touchfold up: it finishes them")
-    return Finding("erasures", True, "none is unfinished")
+        return Finding("erasures", False, f"{count} are unfinished", "start touchfold up, which finishes them")
+    return Finding("erasures", True, "all are finished")
 
 
 def _archive(here: "Session", database: "Database") -> Finding:
@@ -364,18 +366,18 @@ def _archive(here: "Session", database: "Database") -> Finding:
 
 
 def _tokens(here: "Session") -> Finding:
-    from infra.adapters.postgres.tokens import PostgresTokens  # noqa: PLC0415  # for this one question
+    from infra.adapters.postgres.tokens import PostgresTokens  # noqa: PLC0415  # only needed here
 
     with closing(PostgresTokens(here.dsn)) as store:
         return checks.tokens(store.overview(), here.door_clock.now())
 
 
 def _merging(here: "Session") -> Finding:
-    """The archive's small files become larger ones; else each statement opens them all."""
+    """Small archive files get merged; otherwise every statement has to open them all."""
     entries = archive_of(here).files()
     left = waiting_files(entries)
     last = max((entry.replaced_at for entry in entries), default=0)
     if here.joined and left > MERGES_LEFT and time.time() - last > MERGED_S:
-        detail = f"{left:,} small files of the archive wait, and none was merged for an hour"
-        return Finding("merging", False, detail, "read what up says of the archive: a damaged file, or no room")
-    return Finding("merging", True, f"{len(entries):,} files of the archive, {left:,} wait to be merged")
+        detail = f"{left:,} small archive files are waiting, and none has been merged for an hour"
+        return Finding("merging", False, detail, "read what up logs about the archive: a damaged file, or a full disk")
+    return Finding("merging", True, f"{len(entries):,} archive files, {left:,} waiting to be merged")

@@ -1,4 +1,4 @@
-"""Wait until all that was accepted is applied and decided, or do it here. For commands; no loop of the worker's."""
+"""Waits until everything accepted is applied and decided, or does that work here. For commands, not the worker loop."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -22,28 +22,28 @@ if TYPE_CHECKING:
     from processors.live.feeder import LogFeeder
 
 LOOK_S: Final = 0.03
-PATIENCE_S: Final = 120.0  # without any advance: the worker is not there or cannot go on
-FULL_S: Final = 2.0  # without any advance on a full disk: the worker stands, and says so
-ROUNDS: Final = 3  # a decision may leave work items (a new shared identifier unlinks others); these are waited for too
+PATIENCE_S: Final = 120.0  # without progress: the worker is missing or stuck
+FULL_S: Final = 2.0  # without progress on a full disk: the worker has stopped, and says so
+ROUNDS: Final = 3  # a decision may add work items (a new shared identifier unlinks others); these are waited for too
 _ALL: Final = 2**62
 
 
 def quiet(_line: str) -> None:
-    """Progress that nobody reads."""
+    """Progress output that is discarded."""
 
 
 def drain(session: "Session", progress: Callable[[str], None] = quiet) -> list[Waiting]:
-    """Return when all accepted before the call is applied and decided, and no revision is being built.
+    """Return when everything accepted before the call is applied and decided, and no revision is being built.
 
-    Runs the worker here, or waits for the one of the running `up` or of the cluster. Partitions that wait at a record
-    that cannot be read yet are not waited for: they are told as progress, and returned. Raises StoreUnavailable when
-    nothing moves for two minutes, DiskFull when that is why.
+    Runs the worker here, or waits for the one of the running `up` or of the cluster. Partitions blocked by a record
+    that cannot be read yet are not waited for: they are reported as progress, and returned. Raises StoreUnavailable
+    after two minutes without progress, DiskFull if that is the cause.
     """
     _drain(session, progress)
     with closing(Database(session.dsn, "touchfold drain")) as database:
         found = waiting_now(database)
     for each in found:
-        progress(f"{each.line()}. Do: {each.remedy}")
+        progress(f"{each.line()}. To fix it: {each.remedy}")
     return found
 
 
@@ -56,11 +56,11 @@ def _drain(session: "Session", progress: Callable[[str], None]) -> None:
 
 @contextmanager
 def _feeder(session: "Session") -> "Iterator[LogFeeder]":
-    """The next to work in this process is another worker: this one leaves no lock and no connection of its own."""
-    from infra.app.worker import worker_of  # noqa: PLC0415  # 0.5 s that a joined session need not wait
+    """Another worker may run in this process next, so this one leaves no lock or connection behind."""
+    from infra.app.worker import worker_of  # noqa: PLC0415  # 0.5 s that a joined session can skip
     from processors.live.feeder import LogFeeder  # noqa: PLC0415  # the same
 
-    vault_of(session).hold_lease()  # else every key is read again
+    vault_of(session).hold_lease()  # otherwise every key is read again
     feeder = LogFeeder(worker_of(session))
     try:
         yield feeder
@@ -71,15 +71,15 @@ def _feeder(session: "Session") -> "Iterator[LogFeeder]":
 
 
 def _a_worker_lives(session: "Session") -> bool:
-    """Whether a worker of the cluster runs, on whatever machine."""
-    from infra.adapters.postgres.presence import present  # noqa: PLC0415  # of a cluster alone
+    """Whether a worker of the cluster is running on any machine."""
+    from infra.adapters.postgres.presence import present  # noqa: PLC0415  # clusters only
 
     with closing(Database(session.dsn, "touchfold drain", Lane.WORK)) as database:
         return any(each.role == "worker" for each in present(database))
 
 
 def _work_here(session: "Session", progress: Callable[[str], None]) -> None:
-    """As the only worker: every partition is ours until all is applied and decided."""
+    """As the only worker: every partition is ours until everything is applied and decided."""
     with closing(Database(session.dsn, "touchfold drain", Lane.WORK)) as database, _feeder(session) as feeder:
         log = feeder.worker.services.log
 
@@ -101,7 +101,7 @@ def _work_here(session: "Session", progress: Callable[[str], None]) -> None:
 
 
 def _await(session: "Session", progress: Callable[[str], None]) -> None:
-    """Positions first, then the work items they left: one statement sees both as of one instant."""
+    """Positions first, then the work items they left: one statement sees both at the same instant."""
     with closing(Database(session.dsn, "touchfold drain", Lane.WORK)) as database:
         log = log_of(session)
         ends = accepted_ends(log)
@@ -112,7 +112,7 @@ def _await(session: "Session", progress: Callable[[str], None]) -> None:
             if state.building is not None:
                 return False
             wanted = ends if tails is None else tails.cut(ends, state.folded)
-            # a topic may be given partitions meanwhile: whoever looked first knows fewer, and those were empty
+            # a topic may gain partitions meanwhile: an earlier look covers fewer, and the added ones were empty then
             places = enumerate(zip_longest(state.folded, wanted, fillvalue=0))
             return all(at >= end or partition in state.waits for partition, (at, end) in places)
 
@@ -150,9 +150,9 @@ def _until(
         if time.monotonic() - since > PATIENCE_S:
             held = () if tails is None else sorted(tails.held.items())
             waits = [open_transaction(partition, *place) for partition, place in held]
-            why = "; ".join(f"{each.line()}. Do: {each.remedy}" for each in waits)
+            why = "; ".join(f"{each.line()}. To fix it: {each.remedy}" for each in waits)
             raise StoreUnavailable(
                 f"nothing was applied for {PATIENCE_S:.0f} s: "
-                + (why or "look at the worker's lines in the log of touchfold up")
+                + (why or "check the worker's lines in the log of touchfold up")
             )
         time.sleep(LOOK_S)

@@ -1,4 +1,4 @@
-"""`touchfold doctor --drill`: restores the newest backup aside, folds its log again and compares, and says how long."""
+"""`touchfold doctor --drill`: restores the newest backup to a temporary folder, refolds its log and compares."""
 
 import os
 import subprocess
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def drill(settings: "Settings", say: "Callable[[str], None]") -> Finding:
-    """Restore into a temporary folder beside the data folder, `rebuild --check` there, and remove it."""
+    """Restore into a temporary folder beside the data folder, run `rebuild --check` there, and remove it."""
     from infra.app.restoring import restore  # noqa: PLC0415
 
     source = destination_of(settings, None)
@@ -37,12 +37,12 @@ def drill(settings: "Settings", say: "Callable[[str], None]") -> Finding:
     checked_s = time.monotonic() - begun - restored_s
     detail = f"{done.reach.base.id} restored in {restored_s:.1f} s: {done.events:,} events"
     if not equal:
-        return Finding("drill", False, f"{detail}; rebuild --check: {told}", "make a new backup, and look at its log")
-    return Finding("drill", True, f"{detail}; rebuild --check says equal after {checked_s:.1f} s")
+        return Finding("drill", False, f"{detail}; rebuild --check: {told}", "make a new backup, and check its log")
+    return Finding("drill", True, f"{detail}; rebuild --check found no difference after {checked_s:.1f} s")
 
 
 def _aside(settings: "Settings", data: Path) -> "Settings":
-    """The same settings for another folder, whose ledger is its own: a drill changes nothing outside of it."""
+    """The same settings for another folder with its own ledger: a drill changes nothing outside it."""
     return settings.model_copy(update={"data": data, "ledger": None, "backup_to": None, "archive": None})
 
 

@@ -1,4 +1,4 @@
-"""Puts an eraser together, for the command, the API and `up`, which finishes what a crash or a restore left undone."""
+"""Builds an eraser, for the command, the API and `up`, which finishes what a crash or a restore left undone."""
 
 import secrets
 from collections.abc import Callable, Iterator, Mapping
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from infra.app.session import Session
 
 UNSETTLED: Final = (
-    "the disk is full, so the newest events were not looked at, and may name further identifiers of this person: erase "
-    "again when there is room"
+    "the disk is full, so the newest events were not checked and may name further identifiers of this person: erase "
+    "again once there is space"
 )
 
 
@@ -30,7 +30,7 @@ UNSETTLED: Final = (
 def eraser(
     dsn: str, vault_dsn: str, vault: PostgresVault, ledger_folder: Path, region: str, now: Callable[[], datetime]
 ) -> Iterator[Eraser]:
-    """An eraser with connections of its own, closed at the end. `now`: the clock of receipts."""
+    """An eraser with its own connections, closed at the end. `now`: the clock of receipts."""
     store, rows = PostgresErasures(dsn), PostgresVaultRows(vault_dsn)
     with closing(store), closing(rows):
         yield Eraser(
@@ -51,20 +51,20 @@ def erase_person(
 ) -> dict[str, Any]:
     """Erase by any identifier, or by `profile` and an id; the JSON of contracts. Takes some seconds.
 
-    On a full disk it erases what is known so far, and `note` says so: a right to be forgotten does not wait for a
-    larger disk. `waiting`, where partitions wait at a record: what was seen of the person only behind it is not
-    known; erase again when they go on. Raises BadRequest, ErasureRefused.
+    On a full disk it erases what is known so far, and `note` says so: the right to be forgotten does not wait for a
+    larger disk. `waiting` is set when a record blocks a partition: identifiers that appear only after it are not known
+    yet, so erase again once it is unblocked. Raises BadRequest, ErasureRefused.
     """
     parts = (session.dsn, session.vault_dsn, vault_of(session), session.ledger_folder, session.region)
     note = settle_or_note(session)
     with eraser(*parts, session.door_clock.now) as erase:
         done = erase.erase(kind, value, force=force, suppress=suppress)
-    note |= settle_or_note(session)  # what a full disk leaves is to count segments without the person
+    note |= settle_or_note(session)  # what a full disk leaves undone is recounting segments without the person
     return done._asdict() | note
 
 
 def settle_or_note(session: "Session") -> dict[str, Any]:
-    """Settle; what to tell whoever erases: `note` on a full disk, `waiting` for partitions that wait at a record."""
+    """Drain; what to tell whoever erases: `note` on a full disk, `waiting` for partitions blocked by a record."""
     try:
         waiting = drain(session)
     except DiskFull:
@@ -76,8 +76,8 @@ def told(note: Mapping[str, Any]) -> list[str]:
     """The same as lines for people."""
     lines = [str(note["note"])] if "note" in note else []
     return lines + [
-        f"partition {each['partition']} waits at offset {each['offset']}: identifiers seen only behind it are not "
-        "known; erase again when it goes on"
+        f"partition {each['partition']} is waiting at offset {each['offset']}: identifiers seen only after it are not "
+        "known yet; erase again once it moves on"
         for each in note.get("waiting", ())
     ]
 
@@ -85,9 +85,9 @@ def told(note: Mapping[str, Any]) -> list[str]:
 def resume_jobs(
     dsn: str, vault_dsn: str, vault: PostgresVault, ledger_folder: Path, region: str, now: Callable[[], datetime]
 ) -> int:
-    """Finish erasures that were begun, and do again what a restore has undone; before anything is served.
+    """Finish erasures that were begun, and repeat those that a restore has undone, before anything is served.
 
-    Returns how many. Raises StoreUnavailable, or KeyMissing where the vault was lost.
+    Returns how many. Raises StoreUnavailable, or KeyMissing if the vault was lost.
     """
     with eraser(dsn, vault_dsn, vault, ledger_folder, region, now) as erase:
         return erase.resume()

@@ -1,8 +1,8 @@
-"""Erases many people at once, with a receipt for each, and goes on where a killed run stopped.
+"""Erases many people in one run, with a receipt for each, and resumes where a killed run stopped.
 
-What is done stands in one file: a JSON line for each person, by the number of their line in the list that was given.
-The file names nobody, and nothing in it stands beside a token anywhere: who has the list finds in it what was done,
-who has the folder finds nobody. It is drained in the order of their tokens, which is nobody's (decision 0027).
+Progress is kept in one file: a JSON line for each person, keyed by their line number in the given list. The file names
+nobody, and nothing in it links to a token anywhere: with the list you can see what was done, with only the folder you
+can find nobody. People are processed in the order of their tokens, which reveals nothing (decision 0027).
 """
 
 import contextlib
@@ -26,14 +26,14 @@ from schemas.failpoints import failpoint
 if TYPE_CHECKING:
     from infra.app.session import Session
 
-CHUNK: Final = 500  # people who take each step together: two epochs of the vault, 3 s, are waited for once
+CHUNK: Final = 500  # people per step: the wait for two vault epochs, 3 s, is shared by all of them
 FIND: Final = 1_000  # identifiers looked up in one query
-Tell = Callable[[str, int, int], None]  # (what is done, how much of it, of how much)
+Tell = Callable[[str, int, int], None]  # (current task, amount done, total)
 Line = dict[str, Any]
 
 
 class Summary(NamedTuple):
-    """What became of a list. `same`: lines that name a person of an earlier line."""
+    """What became of a list. `same`: lines that name the same person as an earlier line."""
 
     lines: int
     erased: int
@@ -45,10 +45,10 @@ class Summary(NamedTuple):
 
 
 class Results:
-    """The file of a run: appended while it works, written in the order of the list at the end."""
+    """A run's file: appended to while it works, rewritten in the list's order at the end."""
 
     def __init__(self, path: Path, size: int) -> None:
-        """`size`: lines of the list. Raises BadRequest where the file is of another list."""
+        """`size`: lines in the list. Raises BadRequest if the file belongs to another list."""
         self.path = path
         self.lines: dict[int, Line] = {}
         self.done = False
@@ -56,9 +56,9 @@ class Results:
             if "list" in each:
                 if each["list"] != size:
                     raise BadRequest(
-                        f"{path} has the receipts of a list of {each['list']} lines, this one has {size}: give another "
-                        "file for the receipts",
-                        [Problem("receipts", "is of another list")],
+                        f"{path} has the receipts of a list of {each['list']} lines, but this one has {size}: give "
+                        "another file for the receipts",
+                        [Problem("receipts", "belongs to another list")],
                     )
                 self.done = each["done"]
             else:
@@ -82,23 +82,23 @@ class Results:
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
-        """Raises ErasureRefused where another process works the same list off."""
+        """Raises ErasureRefused if another process is working through the same list."""
         with self.path.open("rb") as held:
             try:
                 fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as err:
-                raise ErasureRefused(f"another process works this list off: {self.path}") from err
+                raise ErasureRefused(f"another process is already working through this list: {self.path}") from err
             yield
 
     def finish(self) -> None:
-        """Everything in order, and that it is all."""
+        """Write everything in order, and mark the list as complete."""
         kept = [{"list": self._size, "done": True}, *(self.lines[number] for number in sorted(self.lines))]
         replace_file(self.path, b"".join(json.dumps(each).encode() + b"\n" for each in kept))
         self.done = True
 
 
 def read_results(path: Path) -> Iterator[Line]:
-    """The lines of a file of results; of several for one person the last counts. A torn one is left out."""
+    """The lines of a results file; the last line counts if a person has several. A torn one is left out."""
     with contextlib.suppress(FileNotFoundError), path.open("rb") as lines:
         for line in lines:
             with contextlib.suppress(ValueError):
@@ -117,10 +117,10 @@ def erase_many(
     force: bool = False,
     suppress: bool = False,
 ) -> Summary:
-    """Erase everybody of a list; `results` has the receipts when it returns. Raises RightsMissing, StoreUnavailable.
+    """Erase everybody in a list; `results` has the receipts when it returns. Raises RightsMissing, StoreUnavailable.
 
-    After a crash the same call goes on: who is erased is found no more, and their receipt is made of what was written
-    down before their erasure began.
+    After a crash the same call resumes: erased people can no longer be found, so their receipts are made from what was
+    written down before their erasure began.
     """
     note = settle_or_note(session)
     parts = (session.dsn, session.vault_dsn, vault_of(session), session.ledger_folder, session.region)
@@ -141,7 +141,7 @@ def erase_list(
     suppress: bool = False,
     chunk: int = CHUNK,
 ) -> None:
-    """`erase_many` of people about whom nothing waits to be applied."""
+    """`erase_many` for people with no events waiting to be applied."""
     with results.alone():
         work.check_rights()
         work.resume()
@@ -177,7 +177,7 @@ class _Run:
             order = self._of_others(begun, gone, order, lines_of)
             done += len(chunk)
             self._tell("erasing", done, done + len(order))
-        self._tell("writing over what was deleted", 0, 0)
+        self._tell("overwriting deleted data", 0, 0)
         self._receipts()
 
     def _find(self, people: Sequence[Person]) -> dict[int, bytes]:
@@ -192,7 +192,7 @@ class _Run:
         return found
 
     def _of_strangers(self, strangers: Sequence[Person]) -> None:
-        """Nobody has these identifiers: any more, where an earlier run prepared their receipt."""
+        """Identifiers that belong to nobody, or no longer do and an earlier run prepared the receipt."""
         known = self._results.lines
         new = [each for each in strangers if "identifiers" not in known.get(each.line, {}) and not _same(known, each)]
         if self._suppress and new:
@@ -200,7 +200,7 @@ class _Run:
         self._results.add([{"line": each.line, "found": False} for each in new])
 
     def _prepare(self, lines_of: Mapping[bytes, Sequence[int]]) -> Callable[[Mapping[bytes, Preview]], None]:
-        """What receipts will say, written down before the erasures that they are of begin."""
+        """Write down what the receipts will say before those erasures begin."""
 
         def prepare(taken: Mapping[bytes, Preview]) -> None:
             lines: list[Line] = []
@@ -214,7 +214,7 @@ class _Run:
     def _of_others(
         self, begun: Begun, gone: set[bytes], order: Sequence[bytes], lines_of: Mapping[bytes, Sequence[int]]
     ) -> list[bytes]:
-        """Lines of the refused, and those that name a person of another line; returns who is still to come."""
+        """Record the refused lines and the duplicates; returns the people still to be erased."""
         reasons = {token: [each.reason for each in problems] for token, problems in begun.refused.items()}
         of = {t: token for token, each in begun.previews.items() for t in each.tokens} | begun.same
         lines: list[Line] = []
@@ -246,7 +246,7 @@ def _same(known: Mapping[int, Line], person: Person) -> bool:
 
 
 def summary_of(results: Results, note: dict[str, Any]) -> Summary:
-    """What a file of results comes to."""
+    """Totals of a results file."""
     lines = results.lines.values()
     return Summary(
         lines=len(lines),

@@ -1,4 +1,4 @@
-"""Puts an export of one person together, for the command, the API and the pages; each is in the audit log first."""
+"""Builds the export of one person, for the command, the API and the pages; each is in the audit log first."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +18,7 @@ ACTION = "profile.exported"
 
 @contextmanager
 def person_export(session: "Session", reading: "Reading") -> Iterator[PersonExport]:
-    """Closed at the end, when its last chunk was taken."""
+    """Closed at the end, once its last chunk has been taken."""
     rows = PostgresPerson(session.dsn)
     try:
         vault = vault_of(session)

@@ -1,4 +1,4 @@
-"""Brings databases to this build: at the first start of a deployment, and at every later one."""
+"""Brings databases up to this build, at the first start of a deployment and every later one."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -39,13 +39,13 @@ Say = Callable[[str], None]
 
 
 def quiet(_line: str) -> None:
-    """Progress that nobody reads."""
+    """Progress output that is discarded."""
 
 
 def prepare(settings: Settings, adapters: Adapters, say: Say = quiet) -> Deployment:
-    """Bring a started server to this build: migrations, master key, deployment facts, the log, first revision.
+    """Bring a started server up to this build: migrations, master key, deployment facts, the log, first revision.
 
-    Any number of roles may do it at once. Raises DatabaseLost, SchemaNewer, MasterKeyWrong, SettingsInvalid
+    Any number of roles may do it at the same time. Raises DatabaseLost, SchemaNewer, MasterKeyWrong, SettingsInvalid
     (a deployment fact was changed), ServiceFailed (the brokers' topics are not safe).
     """
     server = adapters.server
@@ -55,14 +55,14 @@ def prepare(settings: Settings, adapters: Adapters, say: Say = quiet) -> Deploym
     migrate(server.dsn, "main")
     migrate(server.vault_dsn, "vault")
     with closing(open_vault(settings, server.dsn, server.vault_dsn)) as vault:
-        _ = vault.hash_key  # makes it, or proves that the master key is the right one
+        _ = vault.hash_key  # creates it, or proves that the master key is right
     part_hashes_from_tokens(server.dsn, server.vault_dsn, adapters.folder.ledger / LEDGER)
     with closing(Database(server.dsn, "touchfold start")) as database:
         deployment = ensure_deployment(database, settings)
         if adapters.kafka is None:
             check_log_is_postgres(database)
         else:
-            from infra.app.cluster import ensure_kafka_log  # noqa: PLC0415  # Kafka's clients take 0.5 s to import
+            from infra.app.cluster import ensure_kafka_log  # noqa: PLC0415  # importing Kafka's clients takes 0.5 s
 
             ensure_kafka_log(database, adapters.kafka, settings, say)
         _first_revision(database, adapters.clock.now())
@@ -71,21 +71,21 @@ def prepare(settings: Settings, adapters: Adapters, say: Say = quiet) -> Deploym
 
 
 def refuse_loss(adapters: Adapters, dsn: str, vault_dsn: str) -> None:
-    """Raises DatabaseLost where one of the two databases, or the folder beside them, is of a deployment that is gone.
+    """Raises DatabaseLost if a database is missing although the other, or the folder, shows a deployment in use.
 
-    The first start makes the main tables, then the vault's with its keys, then writes the deployment down: so a
-    deployment without keys, and keys without main tables, can only be losses.
+    The first start creates the main tables, then the vault's with its keys, then writes down the deployment facts. So a
+    deployment without keys, or keys without main tables, can only mean a loss.
     """
     with closing(Database(dsn, "touchfold start")) as main:
-        # in this order: another role may make it all in the meantime
+        # in this order: another role may be creating all of it in the meantime
         used = is_made(main) and is_used(main)
         new_vault = vault_is_new(vault_dsn)
         fresh = not is_made(main)
     if used and new_vault:
         raise DatabaseLost(
-            "the vault is lost: its database is missing or empty, but the main database is in use, and personal values "
-            "open with the vault's keys alone. Restore the vault's database from a backup made together with the main "
-            "one. Nothing was changed"
+            "the vault is lost: its database is missing or empty, but the main database is in use, and only the "
+            "vault's keys can open personal values. Restore the vault's database from a backup made together with the "
+            "main one. Nothing was changed"
         )
     if fresh and not new_vault:
         raise DatabaseLost(
@@ -98,25 +98,25 @@ def refuse_loss(adapters: Adapters, dsn: str, vault_dsn: str) -> None:
 
 
 def check_log_is_postgres(database: Database) -> None:
-    """Raises SettingsInvalid where this data's log is in Kafka."""
+    """Raises SettingsInvalid if this data's log is in Kafka."""
     topic = kafka_topic(database)
     if topic is not None:
         raise SettingsInvalid(
             f"this data's log is the Kafka topic {topic}: set TOUCHFOLD_LOG=kafka and TOUCHFOLD_KAFKA_BOOTSTRAP, or "
-            "start a new data folder",
+            "start with a new data folder",
             [Problem("TOUCHFOLD_LOG", "must be kafka")],
         )
 
 
 def ensure_deployment(database: Database, settings: Settings) -> Deployment:
-    """Write the deployment facts at the first start; later they hold, and a setting that differs is an error."""
+    """Write down the deployment facts at the first start; from then on a setting that differs is an error."""
     wanted = settings.deployment._asdict()
     stored = Deployment(**note_once(database, wanted))
     for name, value in stored._asdict().items():
         if name in settings.model_fields_set and wanted[name] != value:
             raise SettingsInvalid(
-                f"{reading.PREFIX}{name.upper()} is {wanted[name]}, but this data was made with {value}, and stored "
-                f"answers depend on it: set it back to {value} (or unset it), or start a new data folder"
+                f"{reading.PREFIX}{name.upper()} is {wanted[name]}, but this data was created with {value}, and stored "
+                f"results depend on it: set it back to {value} (or unset it), or start with a new data folder"
             )
     return stored
 
@@ -134,9 +134,9 @@ def _first_revision(database: Database, at: datetime) -> None:
 
 
 def fold_older_states(database: Database, clock: Clock, say: Say = quiet) -> None:
-    """Where an earlier build folded the live states, and by this one's layout they may be others: begin a rebuild.
+    """If an earlier build folded the live states, this build's layout may give others: begin a rebuild.
 
-    It is built beside the live revision like any other, by whoever works; begun once, whatever becomes of it.
+    It is built beside the live revision like any other, by any worker; begun only once, whatever becomes of it.
     """
     if is_folded_by(database, LAYOUT_VERSION):
         return
@@ -148,7 +148,7 @@ def fold_older_states(database: Database, clock: Clock, say: Say = quiet) -> Non
         since = live if empty else _begin_rebuild(control, clock.now())
         control.note_layout(Layout(LAYOUT_VERSION, since))
     if not empty:
-        say(f"an earlier build folded what is here: revision {since} folds the log again in the background")
+        say(f"an earlier build folded this data: revision {since} folds the log again in the background")
 
 
 def _begin_rebuild(control: PostgresControl, at: datetime) -> int:
@@ -164,6 +164,6 @@ def ensure_first_revision(
     at: datetime,
     segment_hashes: Mapping[str, str] | None = None,
 ) -> bool:
-    """Insert revision 1, live, with its tables and progress at 0; False when there is a revision already."""
+    """Insert revision 1, live, with its tables and progress at 0; False if there already is a revision."""
     parsed = json.loads(definitions_json)
     return insert_first_revision(database, parsed, content_hash, at, segment_hashes or {})

@@ -1,4 +1,4 @@
-"""KIND:VALUE as people type it to a token; for commands."""
+"""Turns KIND:VALUE, as people type it in commands, into a token."""
 
 from uuid import UUID
 
@@ -9,7 +9,7 @@ from schemas.ports import Vault
 
 
 def token_of(identifier: str, region: str, vault: Vault) -> bytes | None:
-    """The token of an identifier, None when there is none. A profile's id is its own token. Raises BadRequest."""
+    """The token of an identifier, None if there is none. A profile id is its own token. Raises BadRequest."""
     kind, raw = parse_selector(identifier)
     if kind == "profile":
         try:

@@ -1,4 +1,4 @@
-"""Puts an importer's services together from a session."""
+"""Builds an importer's services from a session."""
 
 import json
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def services_of(session: "Session") -> Iterator[Services]:
-    """Connections of their own, closed at the end; with them goes the import's lock."""
+    """Separate connections, closed at the end; the import's lock is released with them."""
     vault = vault_of(session)
     with (
         closing(PostgresImports(session.dsn)) as store,
@@ -46,9 +46,9 @@ def services_of(session: "Session") -> Iterator[Services]:
 
 
 def declare(session: "Session", mapping: FileMapping, name: str) -> bool:
-    """Declare what a mapping says of fields being personal or not; True where that was not defined before.
+    """Declare which fields a mapping says are personal; True if that was not defined before.
 
-    Raises DefinitionsInvalid where definitions say otherwise: a person decides, not the last file.
+    Raises DefinitionsInvalid if definitions disagree: a person decides, not the most recent file.
     """
     patch = mapping.declared()
     if not patch:
@@ -61,7 +61,7 @@ def declare(session: "Session", mapping: FileMapping, name: str) -> bool:
 
 
 def _contradictions(defs: Definitions, patch: dict[str, dict[str, Any]]) -> list[Problem]:
-    """What a mapping declares and definitions declare otherwise."""
+    """Where a mapping and the definitions disagree."""
     found: list[Problem] = []
     for event, own in patch.get("properties", {}).items():
         known = defs.properties.get(event, {})
@@ -75,4 +75,4 @@ def _contradictions(defs: Definitions, patch: dict[str, dict[str, Any]]) -> list
 
 def _other(path: str, personal: bool) -> Problem:
     said = "personal" if personal else "not personal"
-    return Problem(path, f"is defined to be {said}: correct the mapping, or apply another definition first")
+    return Problem(path, f"is already defined as {said}: correct the mapping, or change the definition first")

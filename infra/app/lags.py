@@ -1,4 +1,4 @@
-"""How far each role is behind, and which is missing: for `/metrics` and the doctor. What cannot be known is None."""
+"""How far behind each role is, and which are missing: for `/metrics` and the doctor. Unknown values are None."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
@@ -17,12 +17,12 @@ from schemas.record import received_us, to_us
 if TYPE_CHECKING:
     from infra.app.session import Session
 
-ARCHIVE_LATE_S: Final = 300.0  # a file is written after a minute
-PUBLISH_LATE_S: Final = 30.0  # for a moment some always wait
+ARCHIVE_LATE_S: Final = 300.0  # a file is normally written within a minute
+PUBLISH_LATE_S: Final = 30.0  # a few always wait for a moment
 
 
 class Lags(NamedTuple):
-    """`inbox`: records; `archive_s`: age of the oldest record that no file holds; `folded`: accepted, not applied."""
+    """`inbox`: records; `archive_s`: age of the oldest record not in any file; `folded`: accepted, not applied."""
 
     roles: Mapping[str, Role]
     unpublished: Unpublished
@@ -32,7 +32,7 @@ class Lags(NamedTuple):
 
 
 def oldest_unarchived_s(log: EventLog, archived: Sequence[int], now: datetime) -> float:
-    """How old the oldest record is that no file holds; 0 when there is none. Raises StoreUnavailable."""
+    """Age of the oldest record not in any file; 0 if there is none. Raises StoreUnavailable."""
     ages = [0.0]
     for partition in range(log.partitions):
         found = log.read(partition, archived[partition] if partition < len(archived) else 0, 1)
@@ -43,12 +43,12 @@ def oldest_unarchived_s(log: EventLog, archived: Sequence[int], now: datetime) -
 
 
 def lags_of(here: "Session", database: Database) -> Lags:
-    """Of a cluster, for a command: each question may take as long as it takes. Raises StoreUnavailable."""
+    """For a cluster, from a command: each question may take as long as it needs. Raises StoreUnavailable."""
     from infra.adapters.archive.reading_log import Tails, accepted_ends  # noqa: PLC0415
-    from infra.adapters.kafka.inbox_lag import InboxLag  # noqa: PLC0415  # of a cluster alone
+    from infra.adapters.kafka.inbox_lag import InboxLag  # noqa: PLC0415  # clusters only
     from infra.app.archive import archive_of  # noqa: PLC0415  # pyarrow's 60 MB
 
-    assert here.adapters.kafka is not None, "asked of a cluster alone"
+    assert here.adapters.kafka is not None, "clusters only"
     log = log_of(here)
     applied = applied_offsets(database)
     ends = Tails(log).cut(accepted_ends(log), applied)
@@ -65,29 +65,29 @@ def lags_of(here: "Session", database: Database) -> Lags:
 
 
 def missing(lags: Lags) -> Iterator[Finding]:
-    """A finding for each role that something waits for and nobody does. No `serve` is fine: nothing waits for it."""
+    """A finding for each role that has work waiting but no process. A missing `serve` is fine: nothing waits for it."""
     alive = {name: each.alive for name, each in lags.roles.items()}
     wants = (
-        ("inbox", "ingest", bool(lags.inbox), f"{lags.inbox or 0:,} records of the inbox topic wait"),
-        ("worker", "worker", bool(lags.folded) or any(alive.values()), f"{lags.folded or 0:,} events wait"),
+        ("inbox", "ingest", bool(lags.inbox), f"{lags.inbox or 0:,} records of the inbox topic are waiting"),
+        ("worker", "worker", bool(lags.folded) or any(alive.values()), f"{lags.folded or 0:,} events are waiting"),
         (
             *("archive", "archive", (lags.archive_s or 0) > ARCHIVE_LATE_S),
-            f"the oldest event that no file holds is {lags.archive_s or 0:,.0f} s old",
+            f"the oldest event not in any file is {lags.archive_s or 0:,.0f} s old",
         ),
         (
             *("publish", "publish", (lags.unpublished.oldest_s or 0) > PUBLISH_LATE_S),
-            f"{lags.unpublished.changes:,} changes wait to be published",
+            f"{lags.unpublished.changes:,} changes are waiting to be published",
         ),
     )
     for role, command, wanted, what in wants:
         if wanted and not alive.get(role):
-            fix = f"start touchfold {command} on a machine, and read its lines when it ends"
-            yield Finding(f"role {role}", False, f"{what}, and no {role} process lives", fix)
+            fix = f"start touchfold {command} on a machine, and read its log if it ends"
+            yield Finding(f"role {role}", False, f"{what}, but no {role} process is running", fix)
     silent = {name: each.silent for name, each in lags.roles.items() if each.silent}
-    told = ", ".join(f"{count} {name}" for name, count in alive.items() if count) or "none lives"
+    told = ", ".join(f"{count} {name}" for name, count in alive.items() if count) or "none is running"
     if silent:
         names = ", ".join(f"{count} {name}" for name, count in silent.items())
-        fix = "read the lines of the machine that it ran on; what is not started again is forgotten after a day"
-        yield Finding("roles", False, f"{told}; ended without a word, and not started again: {names}", fix)
+        fix = "read the log of the machine it ran on; a process that is not restarted is forgotten after a day"
+        yield Finding("roles", False, f"{told}; ended without notice and not restarted: {names}", fix)
     else:
         yield Finding("roles", True, told)

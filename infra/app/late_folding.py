@@ -1,4 +1,4 @@
-"""Puts together what applies records late: for dead letters of records that can be read after an upgrade."""
+"""Builds what applies records late, for dead-lettered records that an upgrade has made readable."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class LateFolding:
-    """For many letters one after another: a revision is compiled once. Of one thread; `late_folding` makes one."""
+    """For a series of dead letters: a revision is compiled once. Single-threaded; created by `late_folding`."""
 
     def __init__(self, session: "Session", services: Services, reader: Reader) -> None:
         self._records = PostgresRecords(database_of(session, "touchfold record"))
@@ -27,18 +27,18 @@ class LateFolding:
         self._reader = reader
         self._sharded = session.adapters.kafka is not None
         self._compiled: Compiled | None = None
-        self._places: Mapping[bytes, tuple[int, int]] = {}  # by letter, where what was set aside lies
+        self._places: Mapping[bytes, tuple[int, int]] = {}  # by dead letter, the place of the record that was set aside
 
     def fold(self, letter: bytes) -> bool:
-        """Apply the record whose dead letter has this id; False when it still cannot be read.
+        """Apply the record this dead letter is about; False if it still cannot be read.
 
         Raises StoreUnavailable.
         """
-        if letter not in self._places:  # the first one, or one that was set aside since
+        if letter not in self._places:  # the first one, or one set aside since
             self._places = {dead_letter_key(*place): place for place in self._records.quarantined()}
         place = self._places.get(letter)
         if place is None:
-            return True  # it was applied meanwhile
+            return True  # applied in the meantime
         folder = folder_of(self._services, self._live(), {}, sharded=self._sharded)
         found = self._services.log.fetch([place])
         try:
@@ -49,7 +49,7 @@ class LateFolding:
         return bool(found)
 
     def _live(self) -> Compiled:
-        """Asked for each letter: another revision may have gone live since the last one."""
+        """Checked for each dead letter: another revision may have gone live since the last one."""
         live, services = self._services.control.live(), self._services
         if self._compiled is None or self._compiled.revision.revision != live.revision:
             self._compiled = Compiled.of(live, services.time_zone, services.currency, services.order_cap, self._reader)
@@ -58,7 +58,7 @@ class LateFolding:
 
 @contextmanager
 def late_folding(session: "Session", reader: Reader = CURRENT) -> Iterator[LateFolding]:
-    """Its store has a connection of its own, which is closed at the end."""
+    """The store has its own connection, which is closed at the end."""
     services = services_of(session)
     with closing(services.store):
         yield LateFolding(session, services, reader)

@@ -11,14 +11,14 @@ if TYPE_CHECKING:
 
 
 def log_of(session: Session) -> EventLog:
-    """A log for one thread: PostgreSQL's with a connection of its own; Kafka's is one for all threads."""
+    """A log for one thread: PostgreSQL's has its own connection; Kafka's is shared by all threads."""
     if session.adapters.kafka is None:
         return session.resources.keep(PostgresLog(session.dsn))
     return _kafka_log(session)
 
 
 def warm_up(session: Session) -> None:
-    """Make the log ready for appends: the first of a process takes 0.5 to 1 s more on Kafka."""
+    """Make the log ready for appends: on Kafka a process's first append takes 0.5 to 1 s longer."""
     if session.adapters.kafka is not None:
         _kafka_log(session).warm_up()
 

@@ -1,7 +1,7 @@
-"""Log lines on stderr: one line each, with the role's name. Never the text of an unforeseen exception.
+"""Log lines on stderr, one line each with the role's name. Never contains the text of an unexpected exception.
 
-Such a text may hold a customer's value (`ValueError: 'ada@…'`); its class and places in the code do not. The text
-of our own errors is written to be read.
+That text may hold a customer's value (`ValueError: 'ada@…'`); the class and code locations do not. The text of our own
+errors is safe to log.
 """
 
 import logging
@@ -19,7 +19,7 @@ CHATTY: Final = (
     *("uvicorn", "httpx", "httpcore", "websockets", "nicegui", "engineio", "socketio"),
     *("kafka", "aiokafka", "faust", "mode", "abc", "infra.drivers.stream.faust_runner", "botocore", "boto3"),
 )
-"""Libraries (Faust logs under the module of its subclasses too) whose INFO is for their authors."""
+"""Libraries whose INFO lines are only for their authors (Faust also logs under its subclasses' modules)."""
 
 
 class OneLine(logging.Formatter):
@@ -38,7 +38,7 @@ class OneLine(logging.Formatter):
 
 
 def described(err: BaseException | None, trace: TracebackType | None) -> str:
-    """Class and places of an error and the class of what it came from; their texts only when they are ours."""
+    """An error's class and code locations, and the class of its cause; texts only for our own errors."""
     cause = None if err is None else err.__cause__
     message = (f": {err.message}" if isinstance(err, TouchfoldError) else "") + (
         f" from {type(cause).__name__}: {cause.message}" if isinstance(cause, TouchfoldError) else ""

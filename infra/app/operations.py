@@ -1,4 +1,4 @@
-"""What operators look at, on a session."""
+"""The operators' view of a session."""
 
 from functools import partial
 from typing import TYPE_CHECKING
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def operations_of(session: Session, archive: "ParquetArchive", ends_s: float = ENDS_S) -> Operations:
-    """`ends_s`: how long the ends of a log in Kafka are waited for. Close it before the session ends."""
+    """`ends_s`: how long to wait for the ends of a Kafka log. Close it before the session ends."""
     open_log = partial(log_of, session)
     ends = None if session.adapters.kafka is None else TimelyEnds(open_log, ends_s)
     folder, vault = session.adapters.folder, vault_of(session)

@@ -1,4 +1,4 @@
-"""Lists of people as files: a line a person, and what was wrong with which line. Reads a file, opens nothing else."""
+"""Lists of people as files: one person per line, and what was wrong with each bad line. Only reads the file."""
 
 import csv
 from collections.abc import Iterable
@@ -9,7 +9,7 @@ from schemas.errors import BadRequest, Problem
 from schemas.identifiers import PhoneForm, check_kind, examine
 
 HEADERS: Final = (["identifier"], ["kind", "value"])
-LONGEST: Final = 10_000  # bytes of a line
+LONGEST: Final = 10_000  # bytes per line
 
 
 class Person(NamedTuple):
@@ -21,27 +21,27 @@ class Person(NamedTuple):
 
 
 class Wrong(NamedTuple):
-    """A line that names nobody. The reason holds nobody's data."""
+    """A line that does not name anybody. The reason holds no personal data."""
 
     line: int
     reason: str
 
 
 def read_people(path: Path, phone: PhoneForm) -> tuple[list[Person], list[Wrong]]:
-    """Lines of a CSV file: `KIND:VALUE`, or kind and value in two columns; a header may say so. Empty lines count
-    for nothing, and a bad one for itself alone: a cell ends with its line.
+    """Lines of a CSV file: `KIND:VALUE`, or kind and value in two columns, with an optional header.
 
-    Raises BadRequest where there is no such file.
+    Empty lines are skipped; a bad line does not affect others, because a cell always ends with its line.
+    Raises BadRequest if the file cannot be read.
     """
     try:
         with path.open("rb") as lines:
             return sort_out(enumerate(lines, 1), phone)
     except OSError as err:
-        raise BadRequest(f"{path} cannot be read: {err.strerror}", [Problem("file", "is no readable file")]) from err
+        raise BadRequest(f"{path} cannot be read: {err.strerror}", [Problem("file", "cannot be read")]) from err
 
 
 def sort_out(lines: Iterable[tuple[int, bytes]], phone: PhoneForm) -> tuple[list[Person], list[Wrong]]:
-    """Those of numbered lines that name somebody, and the others."""
+    """The numbered lines that name somebody, and the rest."""
     people: list[Person] = []
     wrong: list[Wrong] = []
     for number, raw in lines:
@@ -61,27 +61,27 @@ def _cells(raw: bytes) -> list[str]:
     try:
         text = raw.decode("utf-8-sig").strip()
     except UnicodeDecodeError:
-        raise ValueError("is no UTF-8") from None
+        raise ValueError("is not UTF-8") from None
     try:
         return next(csv.reader([text], strict=True)) if text else []
     except csv.Error:
-        raise ValueError("has a quotation mark that does not end") from None
+        raise ValueError("has an unclosed quotation mark") from None
 
 
 def _named(cells: list[str], phone: PhoneForm) -> tuple[str, str]:
     if len(cells) == 1:
         kind, colon, value = cells[0].partition(":")
         if not colon:
-            raise ValueError("is not KIND:VALUE, such as email:ada@example.com, nor kind and value in two columns")
+            raise ValueError("is neither KIND:VALUE, such as email:ada@example.com, nor kind and value in two columns")
     elif len(cells) == 2:
         kind, value = cells
     else:
-        raise ValueError(f"has {len(cells)} columns: KIND:VALUE, or kind and value")
+        raise ValueError(f"has {len(cells)} columns: give KIND:VALUE, or kind and value")
     return named(kind.strip(), value.strip(), phone)
 
 
 def named(kind: str, value: str, phone: PhoneForm) -> tuple[str, str]:
-    """Kind and normal form. Raises ValueError with what is wrong."""
+    """Kind and normal form. Raises ValueError saying what is wrong."""
     if kind == "profile":
         return kind, value
     reason = check_kind(kind)

@@ -1,4 +1,4 @@
-"""The reading side put together on a session: what the API, the commands and the UI call. Opens nothing itself."""
+"""Builds the reading side from a session: what the API, the commands and the UI call. Opens nothing itself."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ from schemas.ports import Clock, EventLog, Sealer, Vault
 
 @dataclass(frozen=True)
 class Reading:
-    """Any thread may call any of these. `close` when none does any more."""
+    """Any thread may call any of these. Call `close` when none does any more."""
 
     profiles: Profiles
     segments: Segments
@@ -58,9 +58,9 @@ def make_reading(
     *,
     remote: bool = False,
 ) -> Reading:
-    """The reading side of a main database and its vault. `log`: a new one for each thread; who gives it closes them.
+    """The reading side of a main database and its vault. `log`: makes a new one per thread; its maker closes them.
 
-    `remote`: the log is elsewhere than the database, so records are kept at hand and ordered here.
+    `remote`: the log is not in the database, so records are cached and ordered here.
     """
     shared = PerThreadLog(log)
     cached = CachedLog(shared) if remote else None

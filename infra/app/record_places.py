@@ -1,4 +1,4 @@
-"""One record of the log by its place, for the command and the API: shown without personal data, or set aside."""
+"""One log record by its place, for the command and the API: shown without personal data, or set aside."""
 
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,7 +20,7 @@ def stored_at(session: "Session", partition: int, offset: int) -> Stored:
     """Raises NotFound."""
     log = log_of(session)
     if not 0 <= partition < log.partitions:
-        raise NotFound(f"there is no partition {partition}: the log has {log.partitions}, from 0")
+        raise NotFound(f"there is no partition {partition}: the log has {log.partitions}, numbered from 0")
     found = log.fetch([(partition, offset)])
     if not found:
         raise NotFound(f"partition {partition} has no record at offset {offset}; it ends at {log.ends()[partition]}")
@@ -28,7 +28,7 @@ def stored_at(session: "Session", partition: int, offset: int) -> Stored:
 
 
 def shown(session: "Session", partition: int, offset: int, reader: Reader = CURRENT) -> dict[str, Any]:
-    """What is known of a record, without its content: the JSON of contracts. Raises NotFound."""
+    """What is known about a record, without its content: the JSON of contracts. Raises NotFound."""
     record = stored_at(session, partition, offset)
     place = PostgresRecords(database_of(session, "touchfold record")).place(partition, offset)
     error = _error(record, reader)
@@ -48,24 +48,24 @@ def shown(session: "Session", partition: int, offset: int, reader: Reader = CURR
 
 
 def set_aside(session: "Session", partition: int, offset: int, who: str, reader: Reader = CURRENT) -> Wait:
-    """Let the partition pass a record that it waits at. Raises NotFound, SetAsideRefused."""
+    """Let the partition skip a record that is blocking it. Raises NotFound, SetAsideRefused."""
     record = stored_at(session, partition, offset)
     records = PostgresRecords(database_of(session, "touchfold record"))
     place = records.place(partition, offset)
     where = f"partition {partition} offset {offset}"
     if place.set_aside or place.verdict is not None:
-        raise SetAsideRefused(f"{where} is set aside or not applied already: see touchfold record show")
+        raise SetAsideRefused(f"{where} has already been set aside or was not applied: see touchfold record show")
     if place.next_offset is not None and offset < place.next_offset:
-        raise SetAsideRefused(f"{where} is applied already: to forget a person, touchfold erase")
+        raise SetAsideRefused(f"{where} has already been applied: to forget a person, use touchfold erase")
     error = _error(record, reader)
     if error is not None and error.disposition is Disposition.WAIT:
         wait = place.wait or Wait(partition, offset, error.code, error.message)
     elif place.wait is not None:
         wait = place.wait
     elif error is not None:
-        raise SetAsideRefused(f"{where} is set aside by itself when its turn comes: {error.message}")
+        raise SetAsideRefused(f"{where} will be set aside automatically when its turn comes: {error.message}")
     else:
-        raise SetAsideRefused(f"{where} can be read: it is applied when its turn comes")
+        raise SetAsideRefused(f"{where} can be read: it will be applied when its turn comes")
     records.set_aside(wait, who, session.door_clock.now())
     return wait
 

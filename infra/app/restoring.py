@@ -1,4 +1,4 @@
-"""Restores a backup into an empty folder, to its end or to an instant, and erases again who was erased since."""
+"""Restores a backup into an empty folder, up to its end or an instant, and repeats erasures made since then."""
 
 import json
 import shutil
@@ -42,17 +42,17 @@ if TYPE_CHECKING:
 Say = Callable[[str], None]
 Tell = Callable[[str, int, int], None]
 MAY_BE_THERE: Final = frozenset({MASTER_KEY, BACKUP_KEY, FILE_NAME})
-"""What an empty folder may hold: put there for the restore."""
+"""What an empty folder may hold: files put there for the restore."""
 _WRITTEN_AGAIN: Final = {
-    "postgres": "the archive is at {place}: up writes it again from the restored log",
+    "postgres": "the archive is at {place}: up rewrites it from the restored log",
     "kafka": "the archive is at {place} and stays as it is",
 }
 _WROTE: Final = ("postgres", "archive", "logs", "backup", "postgres.secret", "touchfold.lock", "run.json")
 
 
 class Restored(NamedTuple):
-    """What was restored. `at`: the instant; `again`: erasures that were done again; `ledger_until`: what the newest
-    ledger at hand knows of, None where none is at hand.
+    """What was restored. `at`: the instant; `again`: erasures that were repeated; `ledger_until`: how recent the newest
+    ledger at hand is, None if there is none.
     """
 
     reach: Reach
@@ -65,7 +65,7 @@ class Restored(NamedTuple):
 
 def restore(settings: Settings, source: str, at: datetime | None, tell: Tell, say: Say) -> Restored:
     """Raises BackupRefused (folder not empty, no such instant), BackupKeyWrong, MasterKeyWrong, SchemaNewer before
-    anything is written; BackupDamaged naming the object. A restore that was killed is begun again by the same command.
+    anything is written; BackupDamaged naming the object. Repeat the same command to redo a restore that was killed.
     """
     data = settings.data
     _refuse_full(data)
@@ -99,14 +99,14 @@ def _refuse_full(data: Path) -> None:
     if not data.exists():
         return
     if not data.is_dir():
-        raise BackupRefused(f"{data} is no folder: give an empty one, or one that is not there yet")
+        raise BackupRefused(f"{data} is not a folder: give an empty one, or one that does not exist yet")
     if (data / RESTORING).exists():
-        return  # of a restore that was killed
+        return  # left by a restore that was killed
     found = sorted(each.name for each in data.iterdir() if each.name not in MAY_BE_THERE)
     if found:
         raise BackupRefused(
-            f"{data} is not empty ({', '.join(found[:3])}{', …' if len(found) > 3 else ''} is in it): restore into an "
-            f"empty folder, in which only {', '.join(sorted(MAY_BE_THERE))} may be"
+            f"{data} is not empty (it contains {', '.join(found[:3])}{', …' if len(found) > 3 else ''}): restore into "
+            f"an empty folder, which may only contain {', '.join(sorted(MAY_BE_THERE))}"
         )
 
 
@@ -128,11 +128,11 @@ def _chosen(store: BackupStore, at: datetime | None) -> Reach:
     if found is not None:
         return found
     if not reaches:
-        raise BackupRefused(f"there is no whole backup at {store.url}")
+        raise BackupRefused(f"there is no complete backup at {store.url}")
     spans = "; ".join(f"{each.since.isoformat()} to {each.until.isoformat()}" for each in reaches[-5:])
     raise BackupRefused(
         f"{at.isoformat() if at else ''} cannot be restored from {store.url}, which has: {spans}. WAL of the last "
-        "minute may be on its way yet; touchfold backup sends it at once"
+        "minute may still be on its way; touchfold backup sends it now"
     )
 
 
@@ -142,8 +142,8 @@ def _refuse_newer(reach: Reach) -> None:
         newest = max(int(path.name[:4]) for path in FOLDER.glob(f"[0-9]*_{which}.sql"))
         if number > newest:
             raise SchemaNewer(
-                f"the backup's {which} database is at migration {number}, this build knows {newest}: restore it with "
-                f"the build that made it (touchfold {base.product}) or a newer one"
+                f"the backup's {which} database is at migration {number}, but this build knows {newest}: restore it "
+                f"with the build that made it (touchfold {base.product}) or a newer one"
             )
 
 
@@ -152,13 +152,13 @@ def _refuse_without_room(data: Path, reach: Reach) -> None:
     disk = Disk(data)
     if not disk.has_room(DOOR, needed):
         raise BackupRefused(
-            f"the disk of {data} has {disk.space().free // MIB:,} MiB free, and what is restored takes "
-            f"{needed // MIB:,} beside what is kept free: restore into a folder on a larger disk"
+            f"the disk of {data} has {disk.space().free // MIB:,} MiB free, but the restored data takes "
+            f"{needed // MIB:,} on top of the reserve: restore into a folder on a larger disk"
         )
 
 
 def _archive_elsewhere(settings: Settings, reach: Reach) -> str | None:
-    """Where the restored folder's archive lies, if not in it: by a setting of now, or by the restored settings file."""
+    """Where the restored folder's archive is, if outside it: from a current setting, or the restored settings file."""
     content = None if (settings.data / FILE_NAME).exists() else reach.base.files.get(FILE_NAME)
     kept = {} if content is None else tomllib.loads(content.decode())
     found = settings.archive or kept.get("archive")
@@ -166,9 +166,9 @@ def _archive_elsewhere(settings: Settings, reach: Reach) -> str | None:
 
 
 def _refuse_other_archive(settings: Settings, place: str) -> None:
-    """What an archive holds beyond the restored log would stand for other events that come at the same offsets.
+    """Archived events beyond the restored log would be mistaken for other events that later get the same offsets.
 
-    Behind a log in Kafka it stays: that log was not set back.
+    With a log in Kafka the archive stays: that log was not set back.
     """
     if settings.log == "kafka":
         return
@@ -177,26 +177,27 @@ def _refuse_other_archive(settings: Settings, place: str) -> None:
         found = len(archive.store.every_entry())
     if found:
         raise BackupRefused(
-            f"TOUCHFOLD_ARCHIVE is {place}, where {found} files are already, perhaps those of the folder that the "
-            "backup is of. Set it to an empty folder or prefix (up writes it again from the log), or unset it to have "
-            "the archive in the restored folder. Nothing was changed"
+            f"TOUCHFOLD_ARCHIVE is {place}, which already has {found} files, perhaps those of the folder that the "
+            "backup was made from. Set it to an empty folder or prefix (up rewrites it from the log), or unset it to "
+            "keep the archive in the restored folder. Nothing was changed"
         )
 
 
 def _prove_master_key(settings: Settings, reach: Reach) -> None:
-    """The master key is in no backup: it must be at hand. Raises MasterKeyWrong."""
+    """The master key is not in any backup, so it must be supplied. Raises MasterKeyWrong."""
     if settings.master_key is not None:
         key = parse(settings.master_key.get_secret_value(), "TOUCHFOLD_MASTER_KEY")
     elif (settings.data / MASTER_KEY).exists():
         key = read_key(settings.data)
     else:
         raise MasterKeyWrong(
-            "a backup does not hold the master key, and without it no personal value opens: set TOUCHFOLD_MASTER_KEY "
-            f"(or TOUCHFOLD_MASTER_KEY_FILE), or put {MASTER_KEY} into {settings.data}, then restore again"
+            "a backup does not hold the master key, without which no personal value can be opened: set "
+            f"TOUCHFOLD_MASTER_KEY (or TOUCHFOLD_MASTER_KEY_FILE), or put {MASTER_KEY} into {settings.data}, then "
+            "restore again"
         )
     if not any(opens(key, check) for check in reach.base.master_checks):
         raise MasterKeyWrong(
-            f"the master key is not the one of this backup ({reach.base.id}): give the one that was in use on "
+            f"the master key is not the one for this backup ({reach.base.id}): use the one that was in use on "
             f"{reach.base.ended_at:%Y-%m-%d}. Nothing was changed"
         )
 
@@ -208,7 +209,7 @@ def _write_files(data: Path, reach: Reach) -> None:
     for name, content in reach.base.files.items():
         path = data / name
         if name in MAY_BE_THERE and path.exists():
-            continue  # what was put there for the restore counts
+            continue  # files put there for the restore take precedence
         path.touch(mode=0o600)
         path.write_bytes(content)
 
@@ -216,7 +217,7 @@ def _write_files(data: Path, reach: Reach) -> None:
 def _write_archive(data: Path, store: BackupStore, reach: Reach, tell: Tell) -> None:
     folder, entries = data / "archive", reach.base.archive
     for done, entry in enumerate(entries):
-        tell("files of the archive restored", done, len(entries))
+        tell("archive files restored", done, len(entries))
         path = folder / entry.path
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, store.read_archive(entry))
@@ -247,19 +248,19 @@ def _write_cluster(data: Path, store: BackupStore, reach: Reach, at: datetime | 
 
 
 def merge_ledgers(folder: Path, store: BackupStore) -> None:
-    """The ledger at hand, with the lines of the backup's newest copy that it lacks."""
+    """The ledger at hand, completed with lines from the backup's newest copy."""
     copy = store.ledger()
     if copy is not None:
         add_copy(folder, copy[1])
 
 
-# ---------------------------------------------------------------- when the databases are there
+# ---------------------------------------------------------------- once the databases are running
 
 
 def _finish(
     data: Path, settings: Settings, store: BackupStore, reach: Reach, at: datetime | None, say: Say
 ) -> Restored:
-    from infra.app.erasing import resume_jobs  # noqa: PLC0415  # phone numbers' tables take 0.1 s to import
+    from infra.app.erasing import resume_jobs  # noqa: PLC0415  # loading phone number tables takes 0.1 s
 
     known = LedgerFile.of(DataFolder(data, ledger=settings.ledger).ledger).read()
     with session(data, say=say) as here:
@@ -275,7 +276,7 @@ def _finish(
 
 
 def _note_archive(here: "Session", reach: Reach) -> None:
-    """How far the archive was written, as it is now: files of after the base are written again by the next `up`."""
+    """How far the archive is written now: files newer than the base are rewritten by the next `up`."""
     if here.settings.archive is not None:
         return
     ends: dict[int, int] = {}

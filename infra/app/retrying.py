@@ -1,4 +1,4 @@
-"""Dead letters sent again, for the command and the API: each goes through acceptance as if it came now."""
+"""Retries dead letters, for the command and the API: each goes through acceptance as if it had just arrived."""
 
 import threading
 from collections.abc import Collection, Iterable, Iterator
@@ -33,7 +33,7 @@ FOLDED_LATE: Final = (UNREADABLE, SET_ASIDE)
 
 
 class Retrying:
-    """Any thread may call. A letter is appended before it is marked, so a crash repeats and loses nothing."""
+    """Any thread may call. A retry is appended before its dead letter is marked: a crash repeats it, losing nothing."""
 
     def __init__(self, here: "Session") -> None:
         self._vault = vault_of(here)
@@ -47,18 +47,18 @@ class Retrying:
         self._check_disk = here.disk.check
 
     def list(self, state: str, limit: int) -> list[DeadLetter]:
-        """The newest letters of a state, without their sealed bytes."""
+        """The newest dead letters in a state, without their sealed bytes."""
         with self._lock:
             return self._store.list(state, limit)
 
     def every(self, stages: Collection[str], rule: str) -> Iterator[DeadLetter]:
-        """All open letters of these stages, or by this rule, with their content, a page in memory at a time."""
+        """All open dead letters of these stages, or by this rule, with their content, one page in memory at a time."""
         for each in self._store.each("open"):
             if (each.stage in stages or each.rule == rule) and (found := self._store.get(each.id)) is not None:
                 yield found[0]
 
     def get(self, letter: str) -> tuple[DeadLetter, str]:
-        """A letter and its state. Raises NotFound."""
+        """A dead letter and its state. Raises NotFound."""
         try:
             key = UUID(letter).bytes
         except ValueError:
@@ -72,8 +72,8 @@ class Retrying:
     def run(self, rows: Iterable[DeadLetter], source: str | None = None) -> dict[str, Any]:
         """{"accepted": n, "refused": [ids], "gone": n, "remedies": [what to do about the refused]}.
 
-        Raises BadRequest, with what to do, for letters that nothing can send again: they are in the log, or in a file.
-        `source`: whose the messages of the inbox are, whatever their write keys say. Raises NotFound for no source.
+        Raises BadRequest, saying what to do, for dead letters that cannot be retried: they are in the log or in a file.
+        `source`: which source the inbox messages belong to, whatever their write keys say; NotFound if unknown.
         """
         accepted, gone = 0, 0
         refused: dict[str, _Rules] = {}  # by letter: what is refused of it now
@@ -109,7 +109,7 @@ class Retrying:
         raise NotFound(f"there is no source {name!r}: see source list")
 
     def _again(self, row: DeadLetter, plain: bytes, owner: Source | None) -> "_Rules":
-        """What is refused again; nothing when all of it is in the log now, or its person is suppressed."""
+        """What is refused again; nothing if everything is in the log now or its person is suppressed."""
         self._check_disk()
         now = self._now()
         if row.stage == INBOX:
@@ -123,11 +123,11 @@ class Retrying:
             self._log.append(result.pending)
         self._store.insert(result.dead, result.suppressed, now)
         same = any(letter.id == row.id for letter in result.dead)
-        self._store.mark(row.id, "open" if same else "retried")  # else new letters stand for what was refused
+        self._store.mark(row.id, "open" if same else "retried")  # else new dead letters cover what was refused
         return [(letter.stage, letter.rule) for letter in result.dead]
 
     def _fold_late(self, row: DeadLetter, late: "LateFolding") -> bool:
-        """A record of the log that was set aside, applied where it lies; False when it still cannot be read."""
+        """Apply a log record that was set aside, without moving it; False if it still cannot be read."""
         done = late.fold(row.id)
         self._store.mark(row.id, "retried" if done else "open")
         return done
@@ -135,7 +135,7 @@ class Retrying:
     def _message_again(
         self, row: DeadLetter, plain: bytes, owner: Source | None, now: datetime
     ) -> Accepted | inbox.Refusal:
-        """The items of a message of the inbox, or why the message is refused as a whole again."""
+        """The items of an inbox message, or why the whole message is refused again."""
         message = inbox.message_again(plain)
         opened = inbox.open_message(message, self._sources, now, seen_at=row.received_at, source=owner)
         return self._acceptor.accept_many([opened.call])[0] if isinstance(opened, inbox.Opened) else opened
@@ -152,7 +152,7 @@ def _late_folding(here: "Session") -> "AbstractContextManager[LateFolding]":
 
 
 def described(letter: DeadLetter) -> dict[str, Any]:
-    """The JSON of contracts: a letter without its content, and what to do about it."""
+    """The JSON of contracts: a dead letter without its content, and what to do about it."""
     return {
         "id": uuid_text(letter.id),
         "stage": letter.stage,

@@ -1,6 +1,6 @@
-"""`touchfold key rotate`: begins a new master key, and wraps by it what the old one wraps, while everything runs.
+"""`touchfold key rotate`: creates a new master key and rewraps all keys with it, while everything keeps running.
 
-A rotation that was begun goes on by whoever comes: the command again, or the archive process of `up`.
+An interrupted rotation is continued by whichever comes first: the command again, or the archive process of `up`.
 """
 
 import secrets
@@ -25,7 +25,7 @@ NEXT: Final = "TOUCHFOLD_MASTER_KEY_NEXT"
 
 
 class Rotated(NamedTuple):
-    """`keys`: how many were looked at. `resumed`: it had been begun before. `file`: where the new key is, or None."""
+    """`keys`: how many were looked at. `resumed`: it had been started before. `file`: where the new key is, or None."""
 
     keys: int
     resumed: bool
@@ -33,22 +33,22 @@ class Rotated(NamedTuple):
 
 
 def present_key(settings: "Settings") -> bytes:
-    """The master key as it is given now. Raises MasterKeyWrong."""
+    """The master key as configured now. Raises MasterKeyWrong."""
     if settings.master_key is not None:
         return parse(settings.master_key.get_secret_value(), "TOUCHFOLD_MASTER_KEY")
     return read_key(settings.data)
 
 
 def rotate(here: "Session", tell: Tell) -> Rotated:
-    """All of it; returns when the old key is refused. Killed at any point, either key opens everything.
+    """A complete rotation; returns when the old key is refused. Killed at any point, either key opens everything.
 
-    Raises SettingsInvalid where the new key must be given and is not, MasterKeyWrong.
+    Raises SettingsInvalid if the new key must be given and is not, MasterKeyWrong.
     """
-    _ = vault_of(here).hash_key  # the present key is the right one
+    _ = vault_of(here).hash_key  # proves that the present key is right
     with closing(KeyRotation(here.vault_dsn, present_key(here.settings))) as work:
         resumed = work.under_way() is not None
         if resumed:
-            work.spread()  # it may have been killed before all knew
+            work.spread()  # it may have been killed before every process knew
         else:
             work.begin(_new_key(here.settings), here.door_clock.now())
         file = _write_file(here.settings, work.newest())
@@ -61,11 +61,11 @@ def rotate(here: "Session", tell: Tell) -> Rotated:
 
 
 class LeftRotation:
-    """Goes on with a rotation whose command has ended in its middle. `turn` does one step at most."""
+    """Continues a rotation whose command ended halfway. `turn` does at most one step."""
 
     def __init__(self, here: "Session") -> None:
         self._here = here
-        self._looked_at = time.monotonic()  # the command that begins one goes on with it itself
+        self._looked_at = time.monotonic()  # a command that has just begun one is still working on it
 
     def turn(self) -> None:
         if time.monotonic() - self._looked_at > LOOK_S and carry_on(self._here) is None:
@@ -73,7 +73,7 @@ class LeftRotation:
 
 
 def carry_on(here: "Session") -> Progress | None:
-    """One step of a rotation that was begun and left; None where there is nothing to do."""
+    """One step of an abandoned rotation; None if there is nothing to do."""
     with closing(KeyRotation(here.vault_dsn, present_key(here.settings))) as work:
         if work.under_way() is None:
             return None
@@ -92,15 +92,15 @@ def _new_key(settings: "Settings") -> bytes:
         return new
     if settings.master_key is not None:
         raise SettingsInvalid(
-            f"the master key is in a setting, so the new one must be given too: set {NEXT} (or {NEXT}_FILE) to what "
-            "`openssl rand -hex 32` prints, and keep it",
+            f"the master key is in a setting, so the new one must be given too: set {NEXT} (or {NEXT}_FILE) to the "
+            "output of `openssl rand -hex 32`, and keep it",
             [Problem(NEXT, "is missing")],
         )
     return secrets.token_bytes(BYTES)
 
 
 def _write_file(settings: "Settings", newest: bytes) -> str | None:
-    """Where the key is a file, the new one takes its place: from `begin` on it opens everything."""
+    """If the key is a file, the new one replaces it: from `begin` on it opens everything."""
     if settings.master_key is not None:
         return None
     if read_key(settings.data) != newest:
@@ -109,7 +109,7 @@ def _write_file(settings: "Settings", newest: bytes) -> str | None:
 
 
 def _purge(here: "Session") -> None:
-    """Every process forgets, and rows under the old key leave the table, its indexes and the WAL of a data folder."""
+    """Every process forgets the old key; rows under it leave the table, its indexes and a data folder's WAL."""
     with closing(PostgresVaultRows(here.vault_dsn)) as rows:
         rows.destroy([])
         rows.clean()

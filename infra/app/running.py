@@ -1,4 +1,4 @@
-"""Asks a running `up` or role how it is, past any proxy of the environment."""
+"""Asks a running `up` or role for its state, bypassing any proxy in the environment."""
 
 import json
 import ssl
@@ -10,7 +10,7 @@ TIMEOUT_S: Final = 5.0
 
 
 def health_of(url: str) -> dict[str, Any] | None:
-    """The body of URL/health, whatever its HTTP status; None when nobody answers with one."""
+    """The body of URL/health, whatever its HTTP status; None if there is no answer with a body."""
     return _body_of(f"{url}/health")
 
 
@@ -20,7 +20,7 @@ def readiness_of(probe: str) -> dict[str, Any] | None:
 
 
 def _body_of(url: str) -> dict[str, Any] | None:
-    # Our own process on this machine, under a name that its certificate need not have; nothing secret is sent.
+    # Our own process on this machine, under a name its certificate may not have; nothing secret is sent.
     own = ssl.create_default_context()
     own.check_hostname, own.verify_mode = False, ssl.CERT_NONE
     handlers = (urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=own))

@@ -1,4 +1,4 @@
-"""What the platform holds of all customers, for `touchfold demo-score`: owners, stages, and since when they hold."""
+"""The platform's view of all customers, for `touchfold demo-score`: owners, stages, and since when they hold."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -32,7 +32,7 @@ class Scoring:
             self._view = Views(reads).current()
 
     def normal(self, kind: str, value: str) -> str:
-        """An identifier in the form the door keeps."""
+        """An identifier in the form in which the door stores it."""
         return normalise(kind, value, phone=self._phones) or value
 
     def owners(self) -> dict[tuple[str, str], bytes]:
@@ -46,13 +46,13 @@ class Scoring:
         return standings.standings(self._database, self._view.revision)
 
     def held_since(self, profiles: Collection[bytes], flag: Flag) -> Iterator[tuple[bytes, int | None]]:
-        """Of some profiles: since when (µs) the flag holds without a break; None where it does not."""
+        """For some profiles: since when (µs) the flag has held without a break; None if it does not hold."""
         now_us = to_us(self._session.clock.now())
         for profile, events in self._events(profiles).items():
             yield profile, held_since(self._view, events, now_us, flag)
 
     def _events(self, profiles: Collection[bytes]) -> Mapping[bytes, list[FoldEvent]]:
-        """Their applied events, decoded; sealed parts stay closed, the retail pack needs none."""
+        """Their applied events, decoded; sealed parts stay sealed, as the retail pack needs none."""
         where = standings.places_of(self._database, set(profiles))
         found: dict[bytes, list[FoldEvent]] = {}
         log, places = log_of(self._session), sorted(where)
@@ -64,7 +64,7 @@ class Scoring:
 
 
 def held_since(view: View, events: Sequence[FoldEvent], now_us: int, flag: Flag) -> int | None:
-    """Decides once a day as the events come; since when the flag holds without a break."""
+    """Decides once a day as events come in; since when the flag has held without a break."""
     fold, evaluator = view.fold, view.evaluator
     waiting = sorted(events, key=lambda event: (event.occurred_us, event.key))
     state, place, since = fold.new_state(), 0, None

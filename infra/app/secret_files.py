@@ -1,4 +1,4 @@
-"""Settings whose value stands in a file: `TOUCHFOLD_<KEY>_FILE`, as orchestrators mount secrets."""
+"""Settings read from a file: `TOUCHFOLD_<KEY>_FILE`, the way orchestrators mount secrets."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,15 +8,15 @@ from schemas.errors import Problem, SettingsInvalid
 
 SECRETS: Final = ("database", "vault", "kafka_password", "master_key", "master_key_next", "backup_key")
 FILE_FIELDS: Final = {f"{field}_file": field for field in SECRETS}
-_MOST: Final = 65_536  # bytes; a connection string has some hundreds
+_MOST: Final = 65_536  # bytes; a connection string has a few hundred
 
 Found = Mapping[str, tuple[Any, str]]  # field -> (value, the name it was given under)
 
 
 def with_files_read(found: Found) -> dict[str, tuple[Any, str]]:
-    """Of one source of settings (environment or file): each `…_file` replaced by what the file holds, trimmed.
+    """One source of settings (environment or file) with each `…_file` replaced by the file's content, trimmed.
 
-    Raises SettingsInvalid: both are given, or the file gives no value. Never shows what a file holds.
+    Raises SettingsInvalid if both are given or the file holds no value. Never shows what a file holds.
     """
     read = {field: given for field, given in found.items() if field not in FILE_FIELDS}
     for field, (path, origin) in found.items():
@@ -24,7 +24,7 @@ def with_files_read(found: Found) -> dict[str, tuple[Any, str]]:
             continue
         secret = FILE_FIELDS[field]
         if secret in read:
-            raise _bad(origin, f"and {read[secret][1]} are both given: leave one out")
+            raise _bad(origin, f"and {read[secret][1]} are both given: remove one of them")
         read[secret] = (_content(path, origin), origin)
     return read
 
@@ -36,13 +36,13 @@ def _content(path: object, origin: str) -> str:
         with Path(path).expanduser().open("rb") as file:
             text = file.read(_MOST + 1).decode().strip()
     except OSError as err:
-        raise _bad(origin, f"= {path} cannot be read ({err.strerror}): put the file there, readable for us") from err
+        raise _bad(origin, f"= {path} cannot be read ({err.strerror}): create the file and let us read it") from err
     except UnicodeDecodeError:
-        raise _bad(origin, f"= {path} is not UTF-8 text: write the value as text into it") from None
+        raise _bad(origin, f"= {path} is not UTF-8 text: write the value into it as text") from None
     if not text:
         raise _bad(origin, f"= {path} is empty: write the value into it")
     if len(text) > _MOST or len(text.splitlines()) > 1:
-        raise _bad(origin, f"= {path} holds more than one line: write the value alone into it")
+        raise _bad(origin, f"= {path} has more than one line: it must contain only the value")
     return text
 
 

@@ -1,4 +1,4 @@
-"""What one command or role works on: settings, adapters, addresses. Data alone; functions of this room open things."""
+"""What one command or role works with: settings, adapters, addresses. Data only; other modules here open things."""
 
 import threading
 from collections.abc import Callable
@@ -23,7 +23,7 @@ Opened = TypeVar("Opened", bound=Closes)
 
 
 class Resources:
-    """What was opened for a session: closed with it, the last first. Any thread."""
+    """Resources opened for a session: closed with it, last first. Any thread."""
 
     def __init__(self) -> None:
         self._stack = ExitStack()
@@ -37,7 +37,7 @@ class Resources:
         return opened
 
     def once(self, name: str, make: Callable[[], Opened]) -> Opened:
-        """The one of this name: made when it is first asked for."""
+        """The resource of this name, made when first requested."""
         with self._lock:
             if name not in self._once:
                 self._once[name] = self.keep(make())
@@ -56,24 +56,24 @@ class Session:
     adapters: Adapters
     dsn: str
     vault_dsn: str
-    url: str | None  # where the running `up` answers, "" for a role without HTTP; None when none runs
+    url: str | None  # where the running `up` answers, "" for a role without HTTP; None when none is running
     deployment: Deployment
-    running: Running | None = None  # the `up` or role that is joined
+    running: Running | None = None  # the `up` or role that was joined
     resources: Resources = field(default_factory=Resources)
 
     @property
     def joined(self) -> bool:
-        """Whether an `up` runs, whose worker folds and decides; else `drain` does it here."""
+        """Whether an `up` is running, whose worker folds and decides; else `drain` does it here."""
         return self.url is not None
 
     @property
     def clock(self) -> Clock:
-        """The clock of decisions and of readers."""
+        """The clock for decisions and readers."""
         return self.adapters.clock
 
     @property
     def door_clock(self) -> Clock:
-        """The clock of receipts."""
+        """The clock for receipts."""
         return self.adapters.door_clock
 
     @property
@@ -90,7 +90,7 @@ class Session:
 
     @property
     def ledger_folder(self) -> Path:
-        """Erasures, appended; no restore overwrites it."""
+        """Erasures, append-only; no restore overwrites it."""
         return self.adapters.folder.ledger
 
     @property
@@ -107,7 +107,7 @@ class Session:
 
     @property
     def unknown_clear(self) -> bool:
-        """Whether numbers, booleans and times that nothing names stay in clear."""
+        """Whether undeclared numbers, booleans and times stay in clear."""
         return self.settings.unknown == "clear"
 
     def close(self) -> None:

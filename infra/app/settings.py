@@ -1,7 +1,7 @@
 """The settings: one frozen tree, read once from `TOUCHFOLD_…` and a TOML file. Nothing below bootstrap sees it.
 
-The environment wins over the file. An unknown key or a bad value is an error that names the key, what is wrong
-with it and what to do.
+The environment overrides the file. An unknown key or a bad value is an error that names the key, says what is wrong
+with it and how to fix it.
 """
 
 import re
@@ -25,10 +25,10 @@ PREFIX: Final = "TOUCHFOLD_"
 FILE_NAME: Final = "touchfold.toml"
 ROLES: Final = ("http", "worker", "archive", "ui", "up", "cli", "publish", "inbox", "backup")
 _TEST_ONLY: Final = frozenset({"CLOCK_OFFSET_S", "FAILPOINT"})
-_NOT_SETTINGS: Final = frozenset({"CONFIG", "TEST"})  # of the environment alone: they say how the rest is read
+_NOT_SETTINGS: Final = frozenset({"CONFIG", "TEST"})  # environment only: they control how the rest is read
 _OF_THE_TESTS: Final = frozenset({"SHARED", "TEST_KAFKA"})  # where the test suite finds large data sets and a broker
 _FAILPOINT: Final = re.compile(r"(?:(?P<role>[a-z]+)@)?(?P<name>[a-z_.]+)(?::(?P<hits>[1-9][0-9]{0,6}))?")
-_TEXTS: Final = frozenset(  # numbers and switches, as text
+_TEXTS: Final = frozenset(  # numbers and booleans, as text
     {
         *("port", "probe_port", "doors", "ui", "workers", "clock_offset_s", "backup_days"),
         *("connections", "api_rate", "search_rate", "sign_in_rate"),
@@ -38,7 +38,7 @@ _TEXTS: Final = frozenset(  # numbers and switches, as text
 
 
 class Failpoint(NamedTuple):
-    """Where a process ends itself in a kill test: at the `hits`-th passage; None: in every role."""
+    """Where a kill test makes a process end itself: at the `hits`-th pass; None: in every role."""
 
     role: str | None
     name: str
@@ -46,7 +46,7 @@ class Failpoint(NamedTuple):
 
 
 class Settings(BaseModel):
-    """Every setting with its default; the descriptions are those of docs/settings.md."""
+    """Every setting with its default; docs/settings.md describes them in full."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
@@ -56,21 +56,21 @@ class Settings(BaseModel):
     probe_port: int = Field(0, ge=0, le=65535, description="the port of /live, /ready and /metrics of a role; 0: none")
     doors: int = Field(1, ge=1, le=16, description="HTTP processes that share the port")
     ui: bool = Field(True, description="whether the pages are served")
-    tls_cert: Path | None = Field(None, description="PEM file of our certificate and who signed it; with it HTTPS")
+    tls_cert: Path | None = Field(None, description="PEM file of our certificate and its signers; turns on HTTPS")
     tls_key: Path | None = Field(None, description="PEM file of its key, without a password")
-    connections: int = Field(4096, ge=8, le=1_000_000, description="of one HTTP process; fewer where descriptors are")
-    trusted_proxies: str | None = Field(None, description="proxies whose X-Forwarded-For counts, by commas")
-    api_rate: float = Field(300.0, ge=0, le=1e6, description="requests a second of one caller of the API; 0: any")
-    search_rate: float = Field(50.0, ge=0, le=1e6, description="searches a second of one caller; 0: any")
-    sign_in_rate: float = Field(60.0, ge=0, le=1e6, description="tries to sign in a minute of one address; 0: any")
+    connections: int = Field(4096, ge=8, le=1_000_000, description="per HTTP process; fewer if descriptors run short")
+    trusted_proxies: str | None = Field(None, description="proxies whose X-Forwarded-For is trusted, comma-separated")
+    api_rate: float = Field(300.0, ge=0, le=1e6, description="API requests per second and caller; 0: no limit")
+    search_rate: float = Field(50.0, ge=0, le=1e6, description="searches per second and caller; 0: no limit")
+    sign_in_rate: float = Field(60.0, ge=0, le=1e6, description="sign-in attempts per minute and address; 0: no limit")
     database: SecretStr | None = Field(None, description="your own PostgreSQL, instead of the one in the data folder")
     vault: SecretStr | None = Field(None, description="the vault's database; by default DATABASE's name + _vault")
     log: Literal["postgres", "kafka"] = Field("postgres", description="where the log lives")
     kafka_bootstrap: str | None = Field(None, description="brokers, host:port separated by commas")
     kafka_insecure: bool = Field(False, description="allow brokers without TLS, and topics with one replica")
-    kafka_prefix: str = Field("touchfold", description="what the names of our topics begin with")
-    kafka_partitions: int = Field(12, ge=1, le=1024, description="of the events topic when `topics apply` makes it")
-    kafka_replication: int = Field(3, ge=1, le=9, description="replicas of topics that `topics apply` makes")
+    kafka_prefix: str = Field("touchfold", description="prefix of our topics' names")
+    kafka_partitions: int = Field(12, ge=1, le=1024, description="of the events topic when `topics apply` creates it")
+    kafka_replication: int = Field(3, ge=1, le=9, description="replicas of topics that `topics apply` creates")
     kafka_tls_ca: Path | None = Field(None, description="PEM file of the brokers' authority; else the system's")
     kafka_tls_cert: Path | None = Field(None, description="PEM file of our certificate, for mutual TLS")
     kafka_tls_key: Path | None = Field(None, description="PEM file of its key")
@@ -80,25 +80,25 @@ class Settings(BaseModel):
     kafka_ack_s: float = Field(
         8.0, gt=0, le=300, description="how long the door waits for the brokers' acknowledgement"
     )
-    kafka_buffer_mib: int = Field(64, ge=1, le=4096, description="memory for records the brokers have not taken yet")
-    kafka_personal: str | None = Field(None, description="topics that are given direct personal values, by commas")
+    kafka_buffer_mib: int = Field(64, ge=1, le=4096, description="memory for records not yet taken by the brokers")
+    kafka_personal: str | None = Field(None, description="topics that may carry personal values, comma-separated")
     worker_runner: Literal["faust", "aiokafka"] = Field("faust", description="what drives the workers on Kafka")
-    workers: int = Field(1, ge=0, le=64, description="worker processes of this machine; more than one only with kafka")
-    worker_id: str | None = Field(None, description="name of this machine's workers in their group; else the host's")
+    workers: int = Field(1, ge=0, le=64, description="worker processes on this machine; more than one only with kafka")
+    worker_id: str | None = Field(None, description="name of this machine's workers in their group; else the host name")
     archive: str | None = Field(None, description="another folder for the archive, or s3://bucket/prefix")
     s3_endpoint: str | None = Field(None, description="URL of an S3-compatible store; else Amazon's")
-    unknown: Literal["seal", "clear"] = Field("seal", description="numbers, booleans, times that nothing names")
-    time_zone: str = Field("UTC", description="whose days and midnights definitions count")
-    region: str = Field("US", description="whose phone numbers are meant when they have no country code")
-    currency: str = Field("USD", description="of amounts that name none, and of sums")
+    unknown: Literal["seal", "clear"] = Field("seal", description="for undeclared numbers, booleans and times")
+    time_zone: str = Field("UTC", description="the zone in which definitions count days")
+    region: str = Field("US", description="country of phone numbers without a country code")
+    currency: str = Field("USD", description="for amounts without a currency, and for totals")
     master_key: SecretStr | None = Field(None, description="64 hex digits or base64; else the file master.key")
     master_key_next: SecretStr | None = Field(None, description="the new one, for `key rotate`")
     ledger: Path | None = Field(None, description="the folder of the ledger of erasures, best outside the data folder")
-    backup_to: str | None = Field(None, description="where backups go by themselves: a folder, or s3://bucket/prefix")
-    backup_at: str = Field("03:00", description="when a day, in TIME_ZONE")
-    backup_days: int = Field(14, ge=1, le=MOST_DAYS, description="for how long a copy is kept at most")
+    backup_to: str | None = Field(None, description="where automatic backups go: a folder, or s3://bucket/prefix")
+    backup_at: str = Field("03:00", description="time of the daily backup, in TIME_ZONE")
+    backup_days: int = Field(14, ge=1, le=MOST_DAYS, description="days a backup is kept")
     backup_key: SecretStr | None = Field(None, description="64 hex digits or base64; else the file backup.key")
-    clock_offset_s: float = Field(0.0, description="shifts the clock of decisions; only with TOUCHFOLD_TEST=1")
+    clock_offset_s: float = Field(0.0, description="shifts the decision clock; only with TOUCHFOLD_TEST=1")
     failpoint: Failpoint | None = Field(None, description="ends a process there; only with TOUCHFOLD_TEST=1")
 
     @property
@@ -118,7 +118,7 @@ class Settings(BaseModel):
             try:
                 ip_network(part, strict=False)
             except ValueError:
-                raise ValueError(f"names {part}, which is no address or network such as 10.0.0.0/8") from None
+                raise ValueError(f"names {part}, which is not an address or a network such as 10.0.0.0/8") from None
         return value
 
     @field_validator("data", mode="after")
@@ -135,37 +135,37 @@ class Settings(BaseModel):
     @classmethod
     def _time_of_day(cls, value: str) -> str:
         if re.fullmatch("([01][0-9]|2[0-3]):[0-5][0-9]", value) is None:
-            raise ValueError("is a time of day, such as 03:00")
+            raise ValueError("must be a time of day, such as 03:00")
         return value
 
     @field_validator("host", mode="after")
     @classmethod
     def _address(cls, value: str) -> str:
         if "/" in value or any(letter.isspace() for letter in value):
-            raise ValueError("is a host name or an address, such as 127.0.0.1 or 0.0.0.0")
+            raise ValueError("must be a host name or an address, such as 127.0.0.1 or 0.0.0.0")
         return value
 
     @field_validator("worker_id", mode="after")
     @classmethod
     def _member_name(cls, value: str | None) -> str | None:
         if value is not None and re.fullmatch("[a-zA-Z0-9._-]{1,200}", value) is None:
-            raise ValueError("is letters, digits, ., _ and -, such as worker-1")
+            raise ValueError("may contain only letters, digits, ., _ and -, such as worker-1")
         return value
 
     @field_validator("kafka_prefix", mode="after")
     @classmethod
     def _topic_name(cls, value: str) -> str:
         if re.fullmatch("[a-zA-Z0-9_-]{1,100}", value) is None:
-            raise ValueError("is letters, digits, _ and -, such as touchfold")
+            raise ValueError("may contain only letters, digits, _ and -, such as touchfold")
         return value
 
     @model_validator(mode="after")
     def _fit_together(self) -> "Settings":
-        """Settings that need each other. The message names the one to give."""
+        """Settings that depend on each other. The message names the one to set."""
         if self.log == "kafka" and self.kafka_bootstrap is None:
             raise ValueError(f"{PREFIX}KAFKA_BOOTSTRAP is missing: TOUCHFOLD_LOG=kafka needs it, such as host:9092")
         if self.probe_port and self.probe_port == self.port:
-            raise ValueError(f"{PREFIX}PROBE_PORT is the same as {PREFIX}PORT: give another one")
+            raise ValueError(f"{PREFIX}PROBE_PORT is the same as {PREFIX}PORT: choose another port")
         if (self.tls_cert is None) != (self.tls_key is None):
             raise ValueError(f"{PREFIX}TLS_CERT and {PREFIX}TLS_KEY belong together: give both, or neither")
         if self.log == "postgres" and self.workers > 1:
@@ -179,24 +179,24 @@ class Settings(BaseModel):
     def _known_zone(cls, value: str) -> str:
         try:
             return ZoneInfo(value).key
-        except (KeyError, ValueError, OSError):  # unknown; not a relative path; a folder of zones
+        except (KeyError, ValueError, OSError):  # unknown; not a relative path; a directory of zones
             close = {zone.lower(): zone for zone in available_timezones()}
             near = get_close_matches(value.lower(), close, 1)
-            hint = f"did you mean {close[near[0]]}?" if near else "give one such as Europe/Berlin"
-            raise ValueError(f"is no time zone: {hint}") from None
+            hint = f"did you mean {close[near[0]]}?" if near else "use a name such as Europe/Berlin"
+            raise ValueError(f"is not a time zone: {hint}") from None
 
     @field_validator("region", mode="after")
     @classmethod
     def _two_letters(cls, value: str) -> str:
         if re.fullmatch("[A-Z]{2}", value) is None:
-            raise ValueError("is the two capital letters of a country, such as US or DE")
+            raise ValueError("must be the two capital letters of a country, such as US or DE")
         return value
 
     @field_validator("currency", mode="after")
     @classmethod
     def _three_letters(cls, value: str) -> str:
         if re.fullmatch("[A-Z]{3}", value) is None:
-            raise ValueError("is the three capital letters of ISO 4217, such as USD or EUR")
+            raise ValueError("must be the three capital letters of an ISO 4217 currency, such as USD or EUR")
         return value
 
     @field_validator("failpoint", mode="before")
@@ -206,27 +206,27 @@ class Settings(BaseModel):
             return value
         match = _FAILPOINT.fullmatch(value)
         if match is None:
-            raise ValueError("is name, name:hits or role@name:hits")
+            raise ValueError("must be name, name:hits or role@name:hits")
         role, name = match["role"], match["name"]
         if name not in NAMES:
-            raise ValueError(f"is no failpoint; there are {', '.join(sorted(NAMES))}")
+            raise ValueError(f"is not a failpoint; the failpoints are {', '.join(sorted(NAMES))}")
         if role is not None and role not in ROLES:
-            raise ValueError(f"names no role; there are {', '.join(ROLES)}")
+            raise ValueError(f"does not name a role; the roles are {', '.join(ROLES)}")
         return Failpoint(role, name, int(match["hits"] or 1))
 
 
 KEYS: Final = tuple(name.upper() for name in Settings.model_fields)
-"""Every key, as in the environment behind TOUCHFOLD_; the file has them in small letters."""
+"""Every key, as it follows TOUCHFOLD_ in the environment; the file has them in lower case."""
 
 FILE_KEYS: Final = tuple(name.upper() for name in FILE_FIELDS)
-"""Names a file that holds the value, for each key that is a secret."""
+"""For each secret key, the key that names a file holding its value."""
 _NAMES: Final = frozenset({*KEYS, *FILE_KEYS})
 
 
 def load(environ: Mapping[str, str], *, data: Path | None = None, port: int | None = None) -> Settings:
-    """Settings from the environment and the TOML file; `data` and `port` (of the command line) win over both.
+    """Settings from the environment and the TOML file; `data` and `port` from the command line override both.
 
-    The file is TOUCHFOLD_CONFIG, else touchfold.toml in the data folder when it is there. Raises SettingsInvalid.
+    The file is TOUCHFOLD_CONFIG, else touchfold.toml in the data folder if it exists. Raises SettingsInvalid.
     """
     env = _from_environment(environ)
     folder = data or Path(env.get("data", (Settings.model_fields["data"].default, ""))[0])
@@ -268,10 +268,10 @@ def _from_file(configured: str | None, folder: Path) -> dict[str, tuple[Any, str
     except (OSError, UnicodeDecodeError) as err:
         reason = err.strerror if isinstance(err, OSError) else "it is not UTF-8"
         raise SettingsInvalid(
-            f"the settings file {path} cannot be read: {reason}. Put it there, or change TOUCHFOLD_CONFIG"
+            f"the settings file {path} cannot be read: {reason}. Create it, or change TOUCHFOLD_CONFIG"
         ) from err
     except tomllib.TOMLDecodeError as err:
-        raise SettingsInvalid(f"the settings file {path} is not TOML: {err}") from err
+        raise SettingsInvalid(f"the settings file {path} is not valid TOML: {err}") from err
     found: dict[str, tuple[Any, str]] = {}
     for key, value in entries.items():
         origin = f"{key} in {path}"
@@ -290,8 +290,8 @@ def _unknown(origin: str, key: str, *, small: bool = False) -> SettingsInvalid:
         near, names = [each.lower() for each in near], [each.lower() for each in KEYS]
     elif near:
         near = [PREFIX + near[0]]
-    hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(names)}"
-    return SettingsInvalid(f"unknown setting {origin}: {hint}", [Problem(origin, "is no setting")])
+    hint = f"did you mean {near[0]}?" if near else f"the settings are {', '.join(names)}"
+    return SettingsInvalid(f"unknown setting {origin}: {hint}", [Problem(origin, "is not a setting")])
 
 
 def _refuse_test_only(found: Mapping[str, tuple[Any, str]]) -> None:
@@ -299,7 +299,7 @@ def _refuse_test_only(found: Mapping[str, tuple[Any, str]]) -> None:
         if key.lower() in found:
             origin = found[key.lower()][1]
             raise SettingsInvalid(
-                f"{origin} is for tests: unset it, or set TOUCHFOLD_TEST=1 beside it",
+                f"{origin} is for tests: unset it, or set TOUCHFOLD_TEST=1 as well",
                 [Problem(origin, "only with TOUCHFOLD_TEST=1")],
             )
 
@@ -319,7 +319,7 @@ def _validate(found: Mapping[str, tuple[Any, str]]) -> Settings:
 
 
 def _problem(entry: Mapping[str, Any], found: Mapping[str, tuple[Any, str]]) -> Problem:
-    if not entry["loc"]:  # of several settings together: the message names them
+    if not entry["loc"]:  # about several settings together: the message names them
         path, _, reason = str(entry["msg"]).removeprefix("Value error, ").partition(" ")
         return Problem(path, reason)
     field = str(entry["loc"][0])

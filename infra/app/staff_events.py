@@ -1,6 +1,6 @@
-"""What staff write about a customer: notes, calls, complaints, corrections. Each is an event of the source `staff`.
+"""What staff record about a customer: notes, calls, complaints, corrections. Each is an event from the source `staff`.
 
-They go through acceptance and into the log as a sender's do, and are committed when a call returns.
+They go through acceptance into the log like any sender's events, and are committed when a call returns.
 """
 
 import threading
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     from infra.app.session import Session
 
 SOURCE: Final = STAFF_SOURCE
-LONGEST: Final = 4_000  # letters of a note
+LONGEST: Final = 4_000  # characters in a note
 LONGEST_VALUE: Final = 500
 
 
 class Acting:
-    """Any thread may call. `profile_id`: 16 bytes, as the profile is known now; `who`: the sign-in name."""
+    """Any thread may call. `profile_id`: 16 bytes, the profile's present id; `who`: the sign-in name."""
 
     def __init__(self, session: "Session") -> None:
         self._now = session.door_clock.now
@@ -57,7 +57,7 @@ class Acting:
         return self._track(profile_id, who, event, properties)
 
     def complaint(self, profile_id: bytes, who: str, *, topic: str, text: str = "") -> str:
-        """Open a complaint; it is open until it is resolved by its id, which is in the event."""
+        """Open a complaint; it stays open until it is resolved by its id, which is in the event."""
         properties = {"complaint_id": f"staff-{uuid4().hex[:12]}", "topic": _text("topic", topic, 200)}
         if text.strip():
             properties["text"] = _text("text", text)
@@ -71,14 +71,14 @@ class Acting:
         return self._track(profile_id, who, "complaint.resolved", properties)
 
     def correct_trait(self, profile_id: bytes, who: str, name: str, value: str | int | float | bool | None) -> str:
-        """Say what a trait really is; it outranks every source until a newer correction or its withdrawal."""
+        """Correct a trait; the correction outranks every source until it is withdrawn or replaced by a newer one."""
         name = _text("name", name, 100)
         if isinstance(value, str):
             value = _text("value", value, LONGEST_VALUE)
         return self._send(profile_id, who, "trait.corrected", {}, {name: value}, name)
 
     def withdraw_correction(self, profile_id: bytes, who: str, name: str) -> str:
-        """Let the sources speak again of a trait."""
+        """Withdraw a correction, so that the trait comes from the sources again."""
         return self._send(profile_id, who, "trait.corrected", {}, {}, _text("name", name, 100))
 
     def close(self) -> None:
@@ -112,7 +112,7 @@ class Acting:
         return self._append(item, best.token)
 
     def _best(self, profile_id: bytes) -> OpenIdentifier:
-        """The profile's identifier of the highest rank; what is written goes where it leads."""
+        """The profile's highest-ranked identifier; the event goes to whichever profile owns it."""
         live = self._reads.live()
         found = self._reads.profile(live, profile_id)
         if found.erased:
@@ -125,7 +125,7 @@ class Acting:
         return min(opened.values(), key=lambda each: (DEFAULT_RULES.rank(each.kind), each.value))
 
     def _append(self, item: Mapping[str, Any], token: bytes) -> str:
-        """Accept the item and append it. `token`: of the identifier it goes by, as it was just now."""
+        """Accept the item and append it. `token`: of the identifier used, as it was a moment ago."""
         self._check_disk()
         with self._lock:
             self._make_source()
@@ -136,14 +136,14 @@ class Acting:
             if accepted.dead:
                 raise BadRequest(f"not recorded: {accepted.dead[0].reason}", [Problem("", accepted.dead[0].reason)])
             if accepted.suppressed:
-                raise Erased("this person is erased and refuses new data")
+                raise Erased("this person was erased and new data about them is refused")
             if token not in {bytes.fromhex(each.token) for each in decode(accepted.pending[0].value).ids}:
-                raise Erased("this person's data was erased")  # between the look and the writing
+                raise Erased("this person's data was erased")  # between the look-up and the write
             self._log.append(accepted.pending)
             return result.id
 
     def _make_source(self) -> None:
-        """The source `staff`, at its first event. Its key is forgotten: nobody else writes as staff."""
+        """The source `staff`, created at its first event. Its key is discarded, so nobody else can write as staff."""
         if not self._known:
             if SOURCE not in self._reads.sources():
                 self._sources.create(SOURCE, self._now())
@@ -152,7 +152,7 @@ class Acting:
 
 
 def _identified(best: OpenIdentifier) -> dict[str, Any]:
-    """The part of an item that says whose it is."""
+    """The part of an item that identifies the person."""
     if best.kind == "user_id":
         return {"userId": best.value}
     if best.kind == "anonymous_id":

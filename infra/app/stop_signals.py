@@ -1,4 +1,4 @@
-"""A stop that signals ask for."""
+"""Stopping on signals."""
 
 import _thread
 import signal
@@ -10,11 +10,11 @@ ENDING: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 def stop_at(*numbers: signal.Signals, stop: threading.Event | None = None) -> threading.Event:
-    """An event (`stop`, else a new one) that any of these signals sets. To be called in the main thread.
+    """An event (`stop`, else a new one) that any of these signals sets. Call it in the main thread.
 
-    A handler runs in the main thread, between two of its instructions: also where that is inside `Event.wait` and
-    holds the event's lock. Setting the event there would wait for itself for ever (seen: a SIGTERM that never ended a
-    worker). So a thread of its own sets it; the low-level call takes no lock of Python's.
+    A handler runs in the main thread between two of its instructions, perhaps inside `Event.wait` while that holds the
+    event's lock. Setting the event there would deadlock (seen: a SIGTERM that never ended a worker). So a separate
+    thread sets it; the low-level call takes no Python lock.
     """
     event = threading.Event() if stop is None else stop
 

@@ -1,4 +1,4 @@
-"""Deciding about fields that came sealed, and the undecided ones of a session."""
+"""Fields that were sealed because nothing declares them: listing them, and declaring one."""
 
 from collections.abc import Callable, Mapping
 from contextlib import closing
@@ -14,14 +14,14 @@ from schemas.errors import BadRequest, Problem
 
 
 def declare(control: Control, event: str, field: str, now: Any, *, personal: bool) -> Applied:
-    """Decide about a field. Raises BadRequest, DefinitionsInvalid."""
+    """Declare a field. Raises BadRequest, DefinitionsInvalid."""
     if not event or not field:
         raise BadRequest("not a field", [Problem("field", "give an event and a field, such as quiz points")])
     return apply_files(control, [("field", yaml_line(event, field, personal=personal))], now)
 
 
 def of_session(here: Session, run_sql: Callable[[str, int], Mapping[str, Any]]) -> list[Undeclared]:
-    """The same of a session."""
+    """The undeclared fields of a session."""
     from infra.adapters.postgres.control import PostgresControl  # noqa: PLC0415
 
     with closing(PostgresControl(here.dsn)) as control:

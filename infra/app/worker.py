@@ -1,4 +1,4 @@
-"""The processors' services and the worker, put together from a session."""
+"""Builds the processors' services and the worker from a session."""
 
 import os
 import secrets
@@ -24,18 +24,16 @@ from processors.live.worker import Worker
 from processors.rebuild.builder import Builder
 from schemas.errors import ServiceFailed
 
-RECORD_BYTES: Final = 4_096  # what folding and deciding a record writes, WAL included; about 2,500 of new customers
-SHARED_IDLE_S: Final = 10.0  # a worker stopped inside a transaction holds its locks so long, as its group session
+RECORD_BYTES: Final = 4_096  # written to fold and decide one record, WAL included; about 2,500 for new customers
+SHARED_IDLE_S: Final = 10.0  # how long a worker stopped inside a transaction keeps its locks, as with its group session
 
 
 def services_of(session: Session, *, shared: bool = False) -> Services:
-    """Connections of their own for everything the loop touches. `shared`: other workers wait for our locks."""
+    """Separate connections for everything the loop touches. `shared`: other workers wait for our locks."""
     vault = vault_of(session)
-    receipts = session.door_clock  # the keys of letters are kept for 30 days of real time
+    receipts = session.door_clock  # dead letters' keys are kept for 30 days of real time
     return Services(
-        log=CachedLog(log_of(session))
-        if shared
-        else log_of(session),  # records that hold direct traits are asked for often
+        log=CachedLog(log_of(session)) if shared else log_of(session),  # records that hold direct traits are read often
         store=PostgresStore(session.dsn, idle_s=SHARED_IDLE_S if shared else None),
         control=PostgresControl(session.dsn, "touchfold worker control"),
         sealer=vault,
@@ -49,12 +47,12 @@ def services_of(session: Session, *, shared: bool = False) -> Services:
 
 
 def _shares_the_disk(session: Session) -> bool:
-    """Whether what PostgreSQL writes goes to the data folder's disk: its own server's, and not one of yours."""
+    """Whether PostgreSQL writes to the data folder's disk: true for our own server, false for yours."""
     return isinstance(session.adapters.server, EmbeddedPostgres)
 
 
 def _batch(disk: int) -> int:
-    """Records of a partition in one transaction: what all four write fits into a quarter of the reserve."""
+    """Records of a partition in one transaction: what all four write must fit in a quarter of the reserve."""
     return max(100, min(BATCH, reserve_bytes(disk) // 4 // (4 * RECORD_BYTES)))
 
 
@@ -64,9 +62,9 @@ def _builder_of(session: Session, services: Services) -> Builder:
 
 
 def worker_of(session: Session, member: str | None = None) -> Worker:
-    """A worker with its builder of revisions: among others where the log is Kafka, else alone.
+    """A worker with its revision builder: one of several when the log is Kafka, otherwise the only one.
 
-    `member`: its name in the group, which it alone may have.
+    `member`: its name in the group, which must be unique.
     """
     shared = session.adapters.kafka is not None
     services = services_of(session, shared=shared)
@@ -84,9 +82,9 @@ def worker_of(session: Session, member: str | None = None) -> Worker:
 
 
 def check_name(store: PostgresStore, member: str) -> None:
-    """Raises ServiceFailed when another process has this name: the brokers would take turns between the two."""
+    """Raises ServiceFailed if another process has this name: the brokers would keep switching between the two."""
     if not store.hold(f"touchfold worker {member}"):
         raise ServiceFailed(
-            f"another worker runs under the name {member}, and the brokers know workers by it: give each machine its "
-            "own TOUCHFOLD_WORKER_ID, or unset it"
+            f"another worker is already running under the name {member}, and the brokers identify workers by name: "
+            "give each machine its own TOUCHFOLD_WORKER_ID, or unset it"
         )

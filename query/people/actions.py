@@ -1,4 +1,4 @@
-"""What staff type in, made ready for the events it becomes; and what is still open. Pure."""
+"""Turns what staff type into the events it becomes; and finds what is still open. Pure."""
 
 from collections.abc import Iterable, Mapping
 from decimal import Decimal, InvalidOperation
@@ -13,7 +13,7 @@ COMPLAINTS: Final = frozenset({"complaint.opened", "complaint.escalated", "compl
 
 
 class OpenComplaint(NamedTuple):
-    """A complaint that no later event resolves. `opened_at`: ISO; `topic`: "" where none was sent or it is sealed."""
+    """A complaint that no later event resolves. `opened_at`: ISO; `topic`: "" if none was sent or it is sealed."""
 
     complaint_id: str
     topic: str
@@ -22,7 +22,7 @@ class OpenComplaint(NamedTuple):
 
 
 def open_complaints(items: Iterable[Mapping[str, Any]]) -> list[OpenComplaint]:
-    """Of a timeline's items, oldest complaint first. Those without a number are left out: nothing can name them."""
+    """From a timeline's items, oldest complaint first. Those without a number are left out: nothing can name them."""
     found: dict[str, OpenComplaint] = {}
     for item in sorted(items, key=lambda each: (str(each["occurred_at"]), str(each["id"]))):
         number = (item.get("properties") or {}).get("complaint_id")
@@ -44,9 +44,9 @@ def open_complaints(items: Iterable[Mapping[str, Any]]) -> list[OpenComplaint]:
 
 
 def trait_value(text: str, type_: str | None, now: object = None) -> str | int | float | bool:
-    """A corrected value as the trait's declared type has it; text where none is declared, or a number as it was.
+    """A corrected value in the trait's declared type; if none is declared, text, or a number where it was one.
 
-    `now`: the trait's present value. Raises BadRequest with what is expected.
+    `now`: the trait's present value. Raises BadRequest saying what is expected.
     """
     text = text.strip()
     if not text:
@@ -63,12 +63,12 @@ def trait_value(text: str, type_: str | None, now: object = None) -> str | int |
         try:
             return _number(text)
         except BadRequest:
-            return text  # nothing says that it has to stay a number
+            return text  # nothing requires it to stay a number
     return text
 
 
 def confirms(typed: str, name: str, profile_id: str) -> bool:
-    """Whether what was typed names the person: the name in any case, the id, or its first eight digits."""
+    """Whether the typed text names the person: the name in any case, the id, or its first eight digits."""
     said = " ".join(typed.split()).casefold()
     names = {" ".join(name.split()).casefold(), profile_id.casefold(), profile_id[:8].casefold()}
     return bool(said) and said in names

@@ -1,4 +1,4 @@
-"""Customers as lists show them: name, phone, e-mail, last purchase, stage, risk. Opened many at a time."""
+"""Customers as lists show them: name, phone, e-mail, last purchase, stage, risk. Many are opened at a time."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ _FULL = ("name", "fullname", "displayname")
 
 
 class Opened(NamedTuple):
-    """What is personal of a profile: values of traits by name, and its identifiers, highest rank first."""
+    """A profile's personal data: values of traits by name, and its identifiers, highest rank first."""
 
     traits: Mapping[str, Any]
     identifiers: Sequence[OpenIdentifier]
@@ -38,7 +38,7 @@ class Cards:
     def of(self, view: View, profiles: Sequence[ProfileRead], *, personal: bool) -> list[Card]:
         """[{"id", "name", "phone", "email", "last_purchase_at", "lifecycle", "risk", "last_seen_at"}].
 
-        Without `personal` the personal ones are None.
+        Without `personal`, the personal ones are None.
         """
         states = [view.fold.unpack(profile.state) for profile in profiles]
         opened = self.opened(view, profiles, states) if personal else [Opened({}, ())] * len(profiles)
@@ -49,7 +49,7 @@ class Cards:
         ]
 
     def opened(self, view: View, profiles: Sequence[ProfileRead], states: Sequence[State]) -> list[Opened]:
-        """Names and identifiers of each, by one read of the log and one look into the vault."""
+        """Names and identifiers of each, with one read of the log and one vault look-up."""
         personal = self._direct(view, states)
         tokens = {token for profile in profiles for token, _ in profile.tokens}
         values = open_tokens(self.vault, tokens.union(*(tokens_in(each) for each in personal)))
@@ -61,7 +61,7 @@ class Cards:
         return found
 
     def _direct(self, view: View, states: Sequence[State]) -> list[dict[str, Any]]:
-        """Sealed name traits of each state; clear ones beside them."""
+        """Sealed name traits of each state, with the clear ones added."""
         evaluator = view.evaluator
         places = [
             evaluator.personal_positions(state, frozenset(filter(is_name, evaluator.personal_names(state))))
@@ -90,7 +90,7 @@ def card(view: View, profile: ProfileRead, state: State, opened: Opened, now_us:
 
 
 def name_of(traits: Mapping[str, Any]) -> str | None:
-    """A person's name from their traits: the full one, else first and last."""
+    """A person's name from their traits: the full name, else first and last name."""
     plain = {
         "".join(letter for letter in name.lower() if letter.isalpha()): str(value)
         for name, value in traits.items()

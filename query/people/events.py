@@ -39,16 +39,16 @@ class Events:
     def status(self, text: str, *, personal: bool = True) -> Answer:
         """{"id", "status", "reason", "profile_id", "duplicates"} of an event id or of a message id of any source.
 
-        `duplicates`: further copies in the log that count for nothing. Without `personal` only ids that stand in the
-        tables are looked for: any other may be made of a person's address. Raises NotFound, Erased, Forbidden.
+        `duplicates`: further copies in the log, which do not count. Without `personal` only ids that are in the tables
+        are looked for, since others may be derived from a person's address. Raises NotFound, Erased, Forbidden.
         """
         if not personal and SHOWN_ID.fullmatch(text) is None:
             raise Forbidden(
-                "this message id is in no table, and may name a person: to look for it needs a role that sees personal "
-                "values; an event's own id does not"
+                "this message id is in no table and may identify a person: looking it up needs a role that sees "
+                "personal values; looking up an event's own id does not"
             )
         keys = self._keys(text)
-        # before the dedup index is asked: what is folded meanwhile is in both
+        # before asking the dedup index: anything folded meanwhile is in both
         starts = self.reads.next_offsets(self.reads.live())
         registered = {row.event_key: row for row in self.reads.registered(keys)}
         letters = {row.event_id: row for row in reversed(self.reads.letters(keys))}
@@ -75,7 +75,7 @@ class Events:
         return keys + [event_key(secret, source, text) for source in self.reads.sources()]
 
     def _in_tail(self, keys: set[bytes], starts: list[int]) -> bytes | None:
-        """The key that is in the log beyond what is folded; the newest records are looked at first."""
+        """The key if it is in the log beyond what is folded; the newest records are checked first."""
         needles = [(key, uuid_text(key)) for key in keys]
         for value in self._tail(starts):
             for key, text in needles:

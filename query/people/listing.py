@@ -1,4 +1,4 @@
-"""Customers listed by what is not personal: segment, stage, risk and attributes. By id, so the order tells nothing."""
+"""Customers filtered by data that is not personal: segment, stage, risk, attributes. By id, which reveals nothing."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,7 +22,7 @@ RISKS: Final = ("low", "medium", "high")
 
 @dataclass(frozen=True)
 class Wanted:
-    """All of these hold; None: any. `attributes`: by name, values as text."""
+    """All of these must hold; None: any. `attributes`: by name, values as text."""
 
     segment: str | None = None
     stage: str | None = None
@@ -38,9 +38,9 @@ class Listing:
     cards: Cards
 
     def page(self, wanted: Wanted, cursor: str | None, limit: int, *, personal: bool) -> Answer:
-        """{"items": [card], "next"}. A page may be short, or empty, and `next` still go on.
+        """{"items": [card], "next"}. A page may be short or empty and still have a `next`.
 
-        Raises BadRequest for a cursor, stage, risk or attribute that is none, NotFound for a segment.
+        Raises BadRequest for an invalid cursor, stage, risk or attribute, NotFound for an unknown segment.
         """
         after = member_place(cursor)
         return self.views.read(lambda view: self._page(view, wanted, after, limit, personal))
@@ -52,7 +52,7 @@ class Listing:
         while more and len(found) < limit and looked < LOOKED_AT:
             ids, after, more = self._candidates(view, wanted, after)
             fitting = [each for each in self.views.reads.profiles(view.revision, ids) if _fits(view, wanted, each)]
-            looked += max(len(ids), CHUNK)  # where few are of the stage, many were passed over
+            looked += max(len(ids), CHUNK)  # if few have the stage, many were skipped
             room = limit - len(found)
             found += fitting[:room]
             if len(fitting) > room:
@@ -61,7 +61,7 @@ class Listing:
         return {"items": items, "next": member_cursor(after) if more else None}
 
     def _candidates(self, view: View, wanted: Wanted, after: bytes) -> tuple[list[bytes], bytes, bool]:
-        """(ids, the last one that was looked at, whether there are more)."""
+        """(ids, the last id looked at, whether there are more)."""
         reads = self.views.reads
         if wanted.segment is None:
             return reads.listed(view.revision, after, wanted.stage, wanted.risk, CHUNK)
@@ -71,14 +71,14 @@ class Listing:
 
 
 def attribute_names(view: View) -> list[str]:
-    """The traits that are declared not to be personal."""
+    """The traits declared not to be personal."""
     return sorted(name for name, trait in view.definitions.traits.items() if not trait.personal)
 
 
 def _check(view: View, wanted: Wanted) -> None:
     if wanted.segment is not None and wanted.segment not in view.definitions.segments:
         hint = did_you_mean(wanted.segment, list(view.definitions.segments))
-        raise NotFound(f"there is no segment of this name{hint}", [Problem("segment", f"no such segment{hint}")])
+        raise NotFound(f"there is no segment with this name{hint}", [Problem("segment", f"no such segment{hint}")])
     _check_word("stage", wanted.stage, view.definitions.stage_names)
     _check_word("risk", wanted.risk, RISKS)
     for name in wanted.attributes:
@@ -87,7 +87,7 @@ def _check(view: View, wanted: Wanted) -> None:
 
 def _check_word(path: str, word: str | None, words: Sequence[str]) -> None:
     if word is not None and word not in words:
-        there = f"there are {', '.join(words)}" if words else "none is declared `personal: false`"
+        there = f"must be one of {', '.join(words)}" if words else "no attribute is declared `personal: false`"
         raise BadRequest(f"not a known {path}", [Problem(path, there)])
 
 
@@ -101,6 +101,6 @@ def _fits(view: View, wanted: Wanted, profile: ProfileRead) -> bool:
 
 
 def _text(value: Any) -> str:
-    """An attribute's value as one writes it: true, 3, 2.5, gold."""
+    """An attribute's value as people write it: true, 3, 2.5, gold."""
     plain = sent(value)
     return plain if isinstance(plain, str) else msgspec.json.encode(plain).decode()

@@ -1,4 +1,4 @@
-"""Opens what records seal, and puts identifiers' values back where their tokens stand. Keeps nothing."""
+"""Opens what records seal, and replaces tokens with identifiers' values. Keeps nothing."""
 
 from binascii import a2b_base64
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,7 +15,7 @@ __all__ = ["joined", "key_of", "open_records", "open_tokens", "personal_values",
 
 
 def open_records(sealer: Sealer, stored: Sequence[Stored]) -> list[tuple[Record, dict[str, Any]]]:
-    """Each record with its opened sealed object; {} when it seals nothing or its key was erased."""
+    """Each record with its opened sealed object; {} if it seals nothing or its key was erased."""
     records = [decode(each.value) for each in stored]
     triples = [
         (bytes.fromhex(record.sealed.key), a2b_base64(record.sealed.data), key_of(record))
@@ -33,9 +33,9 @@ def open_records(sealer: Sealer, stored: Sequence[Stored]) -> list[tuple[Record,
 def personal_values(
     log: EventLog, sealer: Sealer, places: Sequence[Mapping[str, tuple[int, int]]]
 ) -> list[dict[str, Any]]:
-    """Direct traits by name, for each mapping of names to the position that holds them; erased ones are left out.
+    """Direct traits by name, for each mapping of names to the positions that hold them; erased ones are left out.
 
-    One read of the log for all. Identifiers stand as their tokens: `with_values`.
+    One read of the log for all. Identifiers remain as tokens: see `with_values`.
     """
     wanted = {place for each in places for place in each.values()}
     stored = log.fetch(wanted) if wanted else []

@@ -1,8 +1,8 @@
-"""Leaves out of what is given to a person what is other people's: their identifiers, addresses and numbers. Pure.
+"""Removes other people's data from what a person is given: their identifiers, addresses and numbers. Pure.
 
-What belongs to somebody else is known where the log knows it (a token of another profile). An address or a number that
-is none of the person's own, and what stands under a word for somebody else (recipient, friend, …), is taken for
-another's: rather too much is left out than a friend's address given away.
+Data is known to be somebody else's if the log says so (a token of another profile). An address or number that is not
+the person's own, and anything under a word for somebody else (recipient, friend, …), is assumed to be another
+person's: better to leave out too much than to give away a friend's address.
 """
 
 import re
@@ -14,12 +14,12 @@ from schemas.ports import OpenIdentifier
 
 OTHERS: Final = "[another person's]"
 _EMAIL: Final = re.compile(r"[^\s@<>()\[\],;:\"']+@[^\s@<>()\[\],;:\"']+\.[^\s@<>()\[\],;:\"']+")
-# Not a part of an id such as W007-0007-4001: what is joined by a hyphen to letters or digits is no number to call.
+# Not a part of an id such as W007-0007-4001: digits joined to others by a hyphen are not a phone number.
 _NUMBER: Final = re.compile(r"(?<![\w.])(?<!\w-)(?:\+|00)\d[\d\s()./-]{5,18}\d(?!-?\w)")
 _PHONE_NAMES: Final = re.compile(r"phone|mobile|telephone|\btel\b|fax", re.IGNORECASE)
 _IDS: Final = re.compile(
     r"(^|_)(id|ids|sku|code|number|ref|reference)$|[a-z]Ids?$"
-)  # an order's number, never a phone's
+)  # an order's number, never a phone number
 _OTHERS_NAMES: Final = re.compile(
     r"^(gift|recipient|receiver|giftee|friend|referee|referred|invitee|invited|beneficiary|companion|emergency_contact)"
     r"s?(_?(name|first_?name|last_?name|email|e_?mail|phone|mobile|address|street|city|zip|postcode|to|person|details))?$",
@@ -28,7 +28,7 @@ _OTHERS_NAMES: Final = re.compile(
 
 
 class Own(NamedTuple):
-    """What is the person's: their tokens, opened, and how their numbers are read."""
+    """What belongs to the person: their tokens, opened, and how to read their numbers."""
 
     opened: Mapping[bytes, OpenIdentifier]
     values: frozenset[tuple[str, str]]  # (kind, normal form)
@@ -43,7 +43,7 @@ class Own(NamedTuple):
 
 
 def own_values(value: Any, own: Own) -> Any:
-    """An opened object with the person's identifiers in place of their tokens, and nobody else's."""
+    """An opened object with the person's own identifiers in place of their tokens, and nobody else's."""
     if isinstance(value, dict):
         token = value.get("$token")
         if isinstance(token, str):
@@ -54,7 +54,7 @@ def own_values(value: Any, own: Own) -> Any:
 
 
 def without_others(value: Any, own: Own, name: str = "", *, others: bool = False) -> Any:
-    """The same value with OTHERS for what is somebody else's. `name`: of the field it stands in."""
+    """The same value with OTHERS in place of what is somebody else's. `name`: the field it is in."""
     if isinstance(value, Mapping):
         return {
             key: without_others(each, own, str(key), others=others or _is_others(str(key)))

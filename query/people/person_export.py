@@ -1,8 +1,8 @@
-"""Everything that is kept of one person, as an archive: JSON for machines, a page to read. Made while it is sent.
+"""All data kept about one person, as an archive: JSON for machines, a page for people. Built while it is sent.
 
 A ZIP of index.html, profile.json, events.json, consents.json, decisions.json and views.json. Events are read from the
-log twice, for the page and for the JSON, a few hundred at a time; nothing is kept in memory or on disk. What is other
-people's is left out (query.people.other_people).
+log twice, for the page and for the JSON, a few hundred at a time; nothing is kept in memory or on disk. Other people's
+data is left out (query.people.other_people).
 """
 
 import json
@@ -24,7 +24,7 @@ from schemas.ports import Clock, EventLog, Sealer, Vault
 from schemas.reads import ChangeRow, PartOf, Reads
 from schemas.record import Record, Stored, decode, to_us, uuid_text
 
-PAGE: Final = 5_000  # places asked for at once: putting them in order reads all of the person's events
+PAGE: Final = 5_000  # places requested at a time: ordering them reads all of the person's events
 SLICE: Final = 200  # records in memory; each is at most 64 KiB
 CONSENTS: Final = frozenset({"consent.updated"})
 _BYTES: Final = 64_000  # a chunk of the answer, about
@@ -33,18 +33,18 @@ Tell = Callable[[int, int], None]  # (events written, of how many)
 
 
 class PersonRows(Protocol):
-    """What else is kept of the ids that a profile ever had, in order."""
+    """What else is kept about the ids that a profile ever had, in order."""
 
     def changes(self, ids: Sequence[bytes]) -> Iterator[ChangeRow]: ...
 
     def views(self, ids: Sequence[bytes], parts: Sequence[PartOf] = ()) -> Iterator[dict[str, Any]]:
-        """When their profile was looked at, and what was done with it; `parts`: or those they were a part of."""
+        """When their profile was looked at, and what was done with it; `parts`: also profiles they were part of."""
 
     def joined(self, ids: Sequence[bytes]) -> Sequence[PartOf]:
-        """Where one of these was somebody else's, too, and from when until when at most."""
+        """Where one of these also belonged to somebody else, and between which times at most."""
 
     def part_of(self, tokens: Sequence[bytes], profile_id: bytes) -> Sequence[PartOf]:
-        """Profiles that were joined from several, and that this one has left; its tokens are these."""
+        """Profiles that joined several and that this one has left; its tokens are these."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class PersonExport:
         return self.profiles.owner(self.profiles.token(kind, value))
 
     def chunks(self, profile_id: bytes, tell: Tell = lambda _done, _total: None) -> Iterator[bytes]:
-        """The archive. Raises NotFound or Erased before its first chunk; where it cannot end, it has no directory,
+        """The archive. Raises NotFound or Erased before its first chunk; if it breaks off, the ZIP directory is missing
         and no program opens it.
         """
         made = _Person.of(self, profile_id)
@@ -75,7 +75,7 @@ class PersonExport:
 
 
 class _Person:
-    """One export: who it is of, and as of when."""
+    """One export: whom it is about, and as of when."""
 
     def __init__(self, export: PersonExport, profile_id: bytes, details: Answer, own: Own, at_us: int) -> None:
         self._export, self._id, self._details, self._own, self._at_us = export, profile_id, details, own, at_us
@@ -110,7 +110,7 @@ class _Person:
         tell(total, total)
 
     def _events(self, types: frozenset[str] | None = None) -> Iterator[Answer]:
-        """What the person did, newest first; what comes while we read is left out."""
+        """What the person did, newest first; events that arrive while we read are left out."""
         before = (self._at_us + 1, bytes(16))
         while True:
             places = self._export.reads.newest(self._id, before, PAGE, types)
@@ -148,7 +148,7 @@ class _Person:
             }
 
     def _changes(self) -> Iterator[Answer]:
-        """Decisions in order. What was decided of a joined profile came of somebody else's events, too."""
+        """Decisions in order. Decisions about a joined profile may also stem from somebody else's events."""
         ids = [*self._own.opened, self._id]
         joined = self._export.rows.joined(ids)
         for row in self._export.rows.changes(ids):
@@ -158,7 +158,7 @@ class _Person:
             yield self._of_others(row) if shared and row.type != "identity" else self._own_ids(change_body(row))
 
     def _own_ids(self, body: Answer) -> Answer:
-        """Where profiles were joined or parted: without the ids of whoever it was with."""
+        """Where profiles were joined or split: without the ids of the other people."""
         if body["type"] != "identity" or not isinstance(body["new"], list):
             return body
         own = {uuid_text(token) for token in (*self._own.opened, self._id)}
@@ -179,7 +179,7 @@ class _Person:
 
 
 class _Sink(RawIOBase):
-    """What the archive is written to: keeps what nobody has taken. Not seekable, so that sizes follow each file."""
+    """What the archive is written to: keeps what has not been taken. Not seekable, so that sizes follow each file."""
 
     def __init__(self) -> None:
         self._parts: list[bytes] = []
@@ -234,12 +234,12 @@ Rows = Callable[[], Iterator[Answer]]
 
 
 def _page(details: Answer, consents: Rows, changes: Rows, views: Rows, events: Iterator[Answer]) -> Iterator[str]:
-    """All of it to be read, a row at a time; no script, nothing from elsewhere."""
+    """Everything in readable form, a row at a time; no scripts, nothing loaded from elsewhere."""
     yield (
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Your data</title>'
         f"<style>{_STYLE}</style></head><body><h1>Your data</h1>"
-        f"<p>Everything that is kept of you, as of {escape(details['exported_at'])}. The same is in the JSON files"
-        f" beside this page. {escape(OTHERS)} stands for what belongs to somebody else.</p>"
+        f"<p>All the data we keep about you, as of {escape(details['exported_at'])}. The JSON files beside this page"
+        f" contain the same data. {escape(OTHERS)} replaces anything that belongs to somebody else.</p>"
     )
     yield from _table(
         "Who you are", ("What", "Value"), [(each["kind"], each["value"]) for each in details["identifiers"]]
@@ -272,7 +272,7 @@ def _page(details: Answer, consents: Rows, changes: Rows, views: Rows, events: I
         ("When", "What was done", "Role"),
         ((v["at"], v["action"], v["role"]) for v in views()),
     )
-    yield from _table("What you did, the newest first", ("When", "What", "From", "Details"), map(_event_row, events))
+    yield from _table("What you did, newest first", ("When", "What", "From", "Details"), map(_event_row, events))
     yield "</body></html>"
 
 
@@ -295,5 +295,5 @@ def _shown(value: object) -> str:
 
 
 def name_of_file(profile_id: bytes) -> str:
-    """Of the archive; names nobody."""
+    """The archive's file name; identifies nobody."""
     return f"person-{uuid_text(profile_id)[:8]}.zip"

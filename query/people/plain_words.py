@@ -1,4 +1,4 @@
-"""An event of the timeline in plain words: "Bought 3 items, €42.10, till 2". Pure; texts are as senders wrote them."""
+"""An event of the timeline in plain words: "Bought 3 items, €42.10, till 2". Pure; senders' texts stay as written."""
 
 from collections.abc import Callable, Mapping
 from decimal import Decimal, InvalidOperation
@@ -7,13 +7,13 @@ from typing import Any, Final, NamedTuple
 Item = Mapping[str, Any]
 Words = Callable[[Item, Item, str], str]  # (properties, item, currency)
 SYMBOLS: Final[Mapping[str, str]] = {"USD": "$", "EUR": "€", "GBP": "£", "JPY": "¥"}
-MOST: Final = 160  # letters of somebody's text
-# Marks that turn the direction of all that follows: they would turn our words around theirs.
+MOST: Final = 160  # characters of somebody's text
+# Characters that change the direction of all text that follows: they would also reverse our words.
 _TURNING: Final = dict.fromkeys((*range(0x202A, 0x202F), *range(0x2066, 0x206A)))
 
 
 class Told(NamedTuple):
-    """An event in words. `icon`: a Material icon; `channel`: what filters go by."""
+    """An event in words. `icon`: a Material icon; `channel`: used by filters."""
 
     words: str
     icon: str
@@ -55,7 +55,7 @@ _BY_FAMILY: Final[Mapping[str, tuple[str, str]]] = {
 
 
 def in_words(item: Item, *, currency: str = "USD") -> Told:
-    """What happened, for people. `item`: as `Timeline.page` gives it; sealed values may be missing."""
+    """What happened, for people. `item`: as `Timeline.page` returns it; sealed values may be missing."""
     type_ = str(item.get("type") or "custom")
     icon, channel = _BY_FAMILY.get(type_.partition(".")[0], ("radio_button_checked", "other"))
     properties = item.get("properties") or {}
@@ -108,7 +108,7 @@ def _amount(properties: Item, currency: str) -> str:
 
 
 def _items(properties: Item) -> int:
-    """How many pieces an order has."""
+    """How many items an order has."""
     lines = properties.get("products")
     if not isinstance(lines, list):
         return 0
@@ -141,7 +141,7 @@ def _product(properties: Item) -> str:
 
 
 def _code(value: Any) -> str:
-    """A value that systems write: late_delivery as late delivery. What people wrote stays as it is."""
+    """A value written by a system: late_delivery as late delivery. What people wrote stays as it is."""
     text = _text(value)
     return text.replace("_", " ") if text and " " not in text else text
 
@@ -167,7 +167,7 @@ def _bought(verb: str) -> Words:
 
 
 def _order(words: str, unnumbered: str) -> Words:
-    """About an order that is there already."""
+    """About an existing order."""
 
     def told(properties: Item, _item: Item, currency: str) -> str:
         number, reason = _text(properties.get("order_id"), 40), _code(_first(properties, "reason", "status"))
@@ -187,7 +187,7 @@ def _mail(verb: str, unnamed: str) -> Words:
 
 
 def _plain(words: str, *names: str) -> Words:
-    """Fixed words; the first property of these names that is there, in brackets of commas."""
+    """Fixed words; the first of these properties that is present follows after a comma."""
 
     def told(properties: Item, _item: Item, _currency: str) -> str:
         return _listed(words, _code(_first(properties, *names)) if names else "")
@@ -196,7 +196,7 @@ def _plain(words: str, *names: str) -> Words:
 
 
 def _named(words: str, unnamed: str, *names: str) -> Words:
-    """Words with a quoted name, or others where there is none."""
+    """Words with a quoted name, or other words if there is none."""
 
     def told(properties: Item, _item: Item, _currency: str) -> str:
         name = _quoted(_first(properties, *names))
@@ -316,7 +316,7 @@ def _joined(properties: Item, item: Item, _currency: str) -> str:
 
 
 def _fallback(type_: str, properties: Item, item: Item) -> str:
-    """The event's own name with its first plain properties."""
+    """The event's own name with its first few plain properties."""
     own = item.get("name") if type_ == "custom" else None
     name = _text(own or type_, 80).replace("_", " ").replace(".", " ").strip() or "Something else"
     told = [
@@ -344,13 +344,13 @@ _WORDS: Final[Mapping[str, Callable[[Item, Item, str], str]]] = {
     "cart.item_removed": _about("Took {} out of the cart"),
     "cart.viewed": _plain("Looked at the cart"),
     "cart.shared": _plain("Shared the cart"),
-    "checkout.started": _plain("Began the checkout"),
-    "checkout.step_viewed": _plain("Went on in the checkout", "step_name", "status"),
-    "checkout.step_completed": _plain("Completed a step of the checkout", "step_name", "shipping_method"),
+    "checkout.started": _plain("Started checkout"),
+    "checkout.step_viewed": _plain("Continued checkout", "step_name", "status"),
+    "checkout.step_completed": _plain("Completed a checkout step", "step_name", "shipping_method"),
     "checkout.payment_entered": _plain("Entered payment details", "payment_method"),
     "coupon.entered": _named("Entered the coupon", "Entered a coupon", *_COUPON),
     "coupon.applied": _named("Used the coupon", "Used a coupon", *_COUPON),
-    "coupon.denied": _named("Was refused the coupon", "Was refused a coupon", *_COUPON),
+    "coupon.denied": _named("Coupon rejected:", "Coupon rejected", *_COUPON),
     "coupon.removed": _named("Removed the coupon", "Removed a coupon", *_COUPON),
     "delivery.updated": _plain("Delivery updated", "status", "state"),
     "product.viewed": _about("Looked at {}"),
@@ -366,25 +366,25 @@ _WORDS: Final[Mapping[str, Callable[[Item, Item, str], str]]] = {
     "search.performed": _named("Searched for", "Searched the shop", "query", "search"),
     "web.page_viewed": _page,
     "app.screen_viewed": _screen,
-    "session.started": _plain("Visit began"),
+    "session.started": _plain("Visit started"),
     "session.ended": _plain("Visit ended"),
     "email.sent": _mail("Was sent the e-mail", "Was sent an e-mail"),
     "email.delivered": _mail("Received the e-mail", "Received an e-mail"),
     "email.opened": _mail("Opened the e-mail", "Opened an e-mail"),
     "email.clicked": _mail("Clicked a link in the e-mail", "Clicked a link in an e-mail"),
-    "email.bounced": _mail("E-mail came back:", "E-mail came back"),
+    "email.bounced": _mail("E-mail bounced:", "E-mail bounced"),
     "email.spam": _mail("Reported as spam the e-mail", "Reported an e-mail as spam"),
     "email.unsubscribed": _mail("Unsubscribed after the e-mail", "Unsubscribed from e-mails"),
     "push.received": _mail("Received the notification", "Received a notification"),
     "push.tapped": _mail("Tapped the notification", "Tapped a notification"),
-    "push.bounced": _mail("Notification came back:", "Notification came back"),
+    "push.bounced": _mail("Notification not delivered:", "Notification not delivered"),
     "call.received": _call("Called"),
     "call.completed": _call("Call ended"),
     "call.missed": _call("Called, and nobody answered"),
-    "chat.started": _topic("Chat began"),
+    "chat.started": _topic("Chat started"),
     "chat.ended": _topic("Chat ended"),
     "chat.message_sent": _topic("Wrote in the chat"),
-    "chat.message_received": _topic("Was written to in the chat"),
+    "chat.message_received": _topic("Received a chat message"),
     "complaint.opened": _topic("Complaint opened"),
     "complaint.escalated": _topic("Complaint escalated"),
     "complaint.resolved": _topic("Complaint resolved"),
@@ -393,7 +393,7 @@ _WORDS: Final[Mapping[str, Callable[[Item, Item, str], str]]] = {
     "account.signed_in": _plain("Signed in"),
     "account.signed_out": _plain("Signed out"),
     "account.deleted": _plain("Deleted the account"),
-    "trial.started": _plain("Trial began", "plan", "plan_name"),
+    "trial.started": _plain("Trial started", "plan", "plan_name"),
     "trial.ended": _plain("Trial ended", "plan", "plan_name"),
     "app.installed": _plain("Installed the app"),
     "app.opened": _plain("Opened the app"),
@@ -402,14 +402,14 @@ _WORDS: Final[Mapping[str, Callable[[Item, Item, str], str]]] = {
     "app.updated": _plain("Updated the app", "version"),
     "app.uninstalled": _plain("Uninstalled the app"),
     "app.crashed": _plain("The app crashed"),
-    "app.install_attributed": _plain("The app came by a campaign"),
+    "app.install_attributed": _plain("App install came from a campaign"),
     "app.deep_link_opened": _plain("Opened a link in the app"),
     "app.deep_link_clicked": _plain("Clicked a link to the app"),
     "experiment.viewed": _named(
         "Took part in the experiment", "Took part in an experiment", "experiment_name", "experiment_id"
     ),
     "consent.updated": _consent,
-    "loyalty.card_added": _plain("Took a loyalty card", "tier"),
+    "loyalty.card_added": _plain("Got a loyalty card", "tier"),
     "loyalty.card_removed": _plain("Gave up the loyalty card"),
     "profile.identified": _identified,
     "group.joined": _joined,

@@ -1,4 +1,4 @@
-"""One profile, found by any identifier or any id it was ever known by: what is known of it now."""
+"""One profile, found by any identifier or any id it ever had: what is known about it now."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ _TRIES: Final = 4
 
 @dataclass(frozen=True)
 class Profiles:
-    """Reads profiles; any thread may call. `phone`: E.164 of a number as written (`schemas.identifiers`)."""
+    """Reads profiles; any thread may call. `phone`: a number as written to E.164 (`schemas.identifiers`)."""
 
     views: Views
     vault: Vault
@@ -37,14 +37,14 @@ class Profiles:
     rules: IdentityRules = DEFAULT_RULES
 
     def by_selector(self, text: str, *, personal: bool = True) -> Answer:
-        """The profile of KIND:VALUE, as commands write it."""
+        """The profile of KIND:VALUE, as written in commands."""
         kind, value = parse_selector(text)
         return self.by_identifier(kind, value, personal=personal)
 
     def by_identifier(self, kind: str, value: object, *, personal: bool = True) -> Answer:
-        """The profile that owns an identifier. Without `personal` values are masked: kinds and attributes only.
+        """The profile that owns an identifier. Without `personal`, values are masked: kinds and attributes only.
 
-        Raises BadRequest for what can be no identifier, NotFound, Erased.
+        Raises BadRequest for what cannot be an identifier, NotFound, Erased.
         """
         view, profile = self._profile(self.token(kind, value))
         return self._answer(view, profile, personal)
@@ -61,14 +61,14 @@ class Profiles:
             raise BadRequest(f"this {kind} has no usable form: {normal.reason}", [Problem("value", normal.reason)])
         token = self.vault.find(kind, normal.value)
         if token is None:
-            raise NotFound(f"no event with this {kind} was ever accepted, or it was erased")
+            raise NotFound(f"no event with this {kind} was ever accepted, or it has been erased")
         return token
 
     def details(self, profile_id: bytes, *, personal: bool) -> Answer:
-        """`by_identifier`'s answer with where each trait comes from, and why: what the customer's page shows.
+        """`by_identifier`'s answer plus where each trait comes from, and why: what the customer's page shows.
 
         Adds "version", "trait_details" {name: {"source", "at", "corrected", "by", "type"}}, "reasons" [{"code",
-        "points", "description"}], "explained" [{"name", "description", "sentence", "values"}] of the segments they
+        "points", "description"}], "explained" [{"name", "description", "sentence", "values"}] for the segments they
         are in, "stage" (its description), "measures" {computed trait: {"unit", "description"}}.
         """
         view, profile = self._profile(profile_id)
@@ -89,7 +89,7 @@ class Profiles:
         }
 
     def _origins(self, view: View, state: State) -> dict[str, Answer]:
-        """The source and time of each trait that is set, and who of staff corrected it."""
+        """The source and time of each trait that is set, and which member of staff corrected it."""
         entries = {entry[NAME]: entry for entry in shown(state[TRAITS]) if entry[FORM] != UNSET}
         stored = self.log.fetch({(entry[PARTITION], entry[OFFSET]) for entry in entries.values()}) if entries else []
         records = {(each.partition, each.offset): decode(each.value) for each in stored}
@@ -108,7 +108,7 @@ class Profiles:
         return found
 
     def standing(self, profile_id: bytes) -> tuple[bytes, int, int]:
-        """(living id, version, events): equal answers mean that nothing of the profile changed between them.
+        """(living id, version, events): equal answers mean that nothing about the profile changed in between.
 
         Raises NotFound, Erased.
         """
@@ -130,7 +130,7 @@ class Profiles:
             if found is not None and found.live == view.revision:
                 return view, _existing(found)
             view = self.views.current()
-        raise StoreUnavailable("the definitions change faster than they can be read", retry_after_s=1)
+        raise StoreUnavailable("the definitions are changing faster than they can be read", retry_after_s=1)
 
     def _found(self, view: View, token: bytes) -> Found | None:
         try:
@@ -168,7 +168,7 @@ class Profiles:
         return answer
 
     def _open(self, answer: Answer, profile: ProfileRead, evaluator: Evaluator, state: State) -> None:
-        """Identifiers and direct traits, by one look into the vault for both."""
+        """Identifiers and direct traits, with one vault look-up for both."""
         personal = self._direct(evaluator, state)
         opened = open_tokens(self.vault, [*(token for token, _ in profile.tokens), *tokens_in(personal)])
         answer["identifiers"] = identifiers(profile, opened, self.rules)
@@ -176,14 +176,14 @@ class Profiles:
         answer["traits"].update({name: value for name, value in values.items() if value is not None})
 
     def _direct(self, evaluator: Evaluator, state: State) -> dict[str, Any]:
-        """Direct traits by name, from the events that set them; left out where the key was erased."""
+        """Direct traits by name, from the events that set them; left out if the key was erased."""
         names = frozenset(evaluator.personal_names(state))
         (found,) = personal_values(self.log, self.sealer, [evaluator.personal_positions(state, names) if names else {}])
         return found
 
 
 def _explained(view: View, name: str, values: Mapping[str, Any]) -> Answer:
-    """A segment's meaning, with the values of the traits that decide it, through other segments too."""
+    """A segment's meaning, with the values of the traits that decide it, including through other segments."""
     segment = view.definitions.segments[name]
     return {
         "name": name,
@@ -194,7 +194,7 @@ def _explained(view: View, name: str, values: Mapping[str, Any]) -> Answer:
 
 
 def _deciding(view: View, name: str) -> list[str]:
-    """The traits a segment looks at, and "lifecycle" where it looks at the stage; sorted."""
+    """The traits a segment uses, plus "lifecycle" if it uses the stage; sorted."""
     found: set[str] = set()
     todo, seen = [name], {name}
     while todo:
@@ -220,7 +220,7 @@ def profile_token(text: str) -> bytes:
     try:
         return UUID(text).bytes
     except ValueError as err:
-        raise BadRequest("not a profile id", [Problem("value", "is no UUID; profile ids are UUIDs")]) from err
+        raise BadRequest("not a profile id", [Problem("value", "must be a UUID")]) from err
 
 
 def identifiers(

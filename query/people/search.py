@@ -1,4 +1,4 @@
-"""Customers found as one types: keyed terms of names, addresses and numbers, and any identifier written whole."""
+"""Finds customers by what is typed: keyed terms of names, addresses and numbers, or any identifier in full."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,9 +16,9 @@ from schemas.record import to_us, uuid_text
 from schemas.search_words import MAX_QUERY, keyed, meets, query_terms, search_key
 
 Answer = dict[str, Any]
-CANDIDATES: Final = 2_000  # seen last, of those that match; who wants more than 2,000 hits types another letter
-FIRST: Final = 5  # pages of candidates asked for at first: the index knows a long word by its beginning alone
-_MOST_PAGES: Final = 500  # a cursor is a number of hits passed over
+CANDIDATES: Final = 2_000  # last-seen matches; with more than 2,000 hits, people type another letter
+FIRST: Final = 5  # pages of candidates requested at first: the index only knows the beginning of long words
+_MOST_PAGES: Final = 500  # a cursor is the number of hits skipped
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,9 @@ class Search:
         return search_key(self.vault.hash_key)
 
     def find(self, text: str, *, limit: int = 20, cursor: str | None = None) -> Answer:
-        """{"items": [card], "next"}: customers seen last come first; one written whole comes before all.
+        """{"items": [card], "next"}: most recently seen customers first, after any identified in full.
 
-        For roles that see personal values: whom a text finds tells whose an id is. Raises BadRequest for a bad cursor.
+        Only for roles that see personal values: a hit reveals whose id it is. Raises BadRequest for an invalid cursor.
         """
         passed = _passed(cursor)
         return self.views.read(lambda view: self._find(view, text, limit, passed))
@@ -63,12 +63,12 @@ class Search:
         return {"items": page, "next": str(at) if more else None}
 
     def _ordered(self, view: View, exact: Sequence[bytes], terms: Sequence[Sequence[int]], most: int) -> list[bytes]:
-        """One written whole first, then at most `most` hits, those seen last first."""
+        """One identified in full first, then up to `most` hits, most recently seen first."""
         ids = self.views.reads.search(view.revision, terms, most) if terms else []
         return list(dict.fromkeys([*exact, *ids]))
 
     def _kept(self, view: View, text: str, ids: Sequence[bytes], exact: Sequence[bytes]) -> list[Answer]:
-        """Cards of those that are what was typed: long words are known to the index by their beginning alone."""
+        """Cards that really match what was typed: the index only knows the beginning of long words."""
         profiles = self.views.reads.profiles(view.revision, ids)
         states: list[State] = [view.fold.unpack(profile.state) for profile in profiles]
         opened = self.cards.opened(view, profiles, states)
@@ -94,7 +94,7 @@ class Search:
         return self.views.reads.owners(tokens) if tokens else []
 
     def cards_of(self, ids: Sequence[bytes], *, personal: bool) -> list[Answer]:
-        """Cards of known profiles, in this order; those that are no more are left out."""
+        """Cards of known profiles, in this order; profiles that no longer exist are left out."""
 
         def read(view: View) -> list[Answer]:
             profiles: Sequence[ProfileRead] = self.views.reads.profiles(view.revision, ids)
@@ -108,5 +108,5 @@ def _passed(cursor: str | None) -> int:
     if cursor is None:
         return 0
     if not cursor.isdecimal() or len(cursor) > 9:
-        raise BadRequest("not a cursor of this search", [Problem("cursor", "must be the `next` of the page before")])
+        raise BadRequest("not a cursor of this search", [Problem("cursor", "must be the `next` of the previous page")])
     return int(cursor)

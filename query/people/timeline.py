@@ -1,4 +1,4 @@
-"""A profile's events, newest first, read from the log itself: the last records where these suffice."""
+"""A profile's events, newest first, read from the log itself: only the last records if these suffice."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,15 +15,15 @@ from schemas.ports import EventLog, OpenIdentifier, Sealer, Vault
 from schemas.reads import Reads
 from schemas.record import Record, Stored, decode, to_us
 
-SHORT: Final = 1_000  # events that the database puts in order within 10 ms
-DEPTH: Final = 256  # newest records of each partition that are looked at first
-WAIT: Final = timedelta(hours=1)  # no request waits longer between its receipt and its commit
+SHORT: Final = 1_000  # events that the database can sort within 10 ms
+DEPTH: Final = 256  # newest records of each partition, looked at first
+WAIT: Final = timedelta(hours=1)  # no request takes longer from its receipt to its commit
 Answer = dict[str, Any]
 Stamp = tuple[int, bytes]  # (occurred_us, event key)
 
 
 class _Head(msgspec.Struct):
-    """What orders an event; decoding no more takes half a microsecond."""
+    """What is needed to order an event; decoding no more than this takes half a microsecond."""
 
     id: str
     occurred_at: datetime
@@ -50,9 +50,9 @@ class Timeline:
     def page(
         self, profile_id: bytes, cursor: str | None, limit: int, *, personal: bool, types: frozenset[str] | None = None
     ) -> Answer:
-        """{"items", "next"}: applied events of the profile's signatures by occurred_at, newest first.
+        """{"items", "next"}: applied events of the profile's identifier sets by occurred_at, newest first.
 
-        With `personal` what was sealed is opened and in its place; else only what is clear is there. `types`: these.
+        With `personal`, sealed values are opened and put in place; otherwise only clear ones show. `types`: only these.
         """
         newest = self._newest(profile_id, event_place(cursor), limit + 1, types)
         page = newest[:limit]
@@ -63,7 +63,7 @@ class Timeline:
     def _newest(
         self, profile_id: bytes, before: Stamp | None, limit: int, types: frozenset[str] | None
     ) -> list[Stored]:
-        count, last = self.reads.last_positions(profile_id, DEPTH + 1)  # one more tells that there are earlier ones
+        count, last = self.reads.last_positions(profile_id, DEPTH + 1)  # one extra shows that there are earlier ones
         found = self._recent(last, before, limit, types) if count > SHORT else None
         if found is None:
             stored = self.log.fetch(self.reads.newest(profile_id, before, limit, types))
@@ -73,10 +73,10 @@ class Timeline:
     def _recent(
         self, positions: Iterable[tuple[int, int]], before: Stamp | None, limit: int, types: frozenset[str] | None
     ) -> list[Stored] | None:
-        """The page, from the last records of each partition; None where an earlier record might be on it, too.
+        """The page, from the last records of each partition; None if an earlier record might belong on it, too.
 
-        Nothing occurs after it was received, and what lies before a record was committed before it, hence received
-        no more than WAIT after it. So all that occurred later than that is among the records looked at.
+        Nothing occurs after it was received, and whatever lies before a record was committed earlier, so it was
+        received at most WAIT after it. So everything that occurred later than that is among the records looked at.
         """
         offsets: dict[int, list[int]] = {}
         for partition, offset in positions:
@@ -105,7 +105,7 @@ class Timeline:
 
 
 def clear_answer(record: Record) -> Answer:
-    """What of an event is not personal."""
+    """The parts of an event that are not personal."""
     return {
         "id": record.id,
         "message_id": record.message_id,

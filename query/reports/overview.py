@@ -1,7 +1,7 @@
-"""The overview's figures: orders, revenue, customers and channels of a period beside the one before it.
+"""The overview's figures: orders, revenue, customers and channels of a period, compared with the period before it.
 
-They are read from cells that FOLD and DECIDE keep (decision 0018): one statement, no evaluation, whatever the size.
-Money is in the base currency; amounts without a rate into it are in no sum and named beside it.
+Read from cells that FOLD and DECIDE maintain (decision 0018): one statement, no evaluation, whatever the size.
+Money is in the base currency; amounts without a rate into it are left out of the totals and listed beside them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,8 +25,8 @@ _EPOCH_DAY: Final = date(1970, 1, 1).toordinal()
 class Period(NamedTuple):
     """Local days [first, last], and the instants where they begin and end.
 
-    `before` begins as many days earlier, and ends `days` days before now by the clock on the wall: today is not over
-    yet, so that it would always look worse than a whole day.
+    `before` begins the same number of days earlier, and ends `days` days before now by the wall clock: today is not
+    over yet, and would always look worse than a whole day.
     """
 
     first: date
@@ -36,17 +36,17 @@ class Period(NamedTuple):
     before_end: datetime
     start: datetime
     end: datetime
-    midnights: tuple[datetime, ...]  # where each day of the period begins, and the end of the last
+    midnights: tuple[datetime, ...]  # where each day of the period begins, and where the last ends
 
 
 def period_of(days: int, now: datetime, zone: ZoneInfo) -> Period:
-    """The last `days` local days, today included."""
+    """The last `days` local days, including today."""
     local = now.astimezone(zone).replace(microsecond=0)
     last = local.date()
     first = last - timedelta(days=days - 1)
     starts = [_midnight(first + timedelta(days=i), zone) for i in range(days + 1)]
     before = _midnight(first - timedelta(days=days), zone)
-    before_end = local - timedelta(days=days)  # same zone: the arithmetic is the wall's
+    before_end = local - timedelta(days=days)  # same zone: wall-clock arithmetic
     before_last_start = _midnight(first - timedelta(days=1), zone)
     return Period(first, last, before, before_last_start, before_end, starts[0], starts[-1], tuple(starts))
 
@@ -72,12 +72,12 @@ def windows_of(period: Period) -> tuple[Window, Window, list[int]]:
 
 
 def change(now: Decimal | float, before: Decimal | float) -> float | None:
-    """The relative change, 0.1 for ten per cent more; None where there was nothing before."""
+    """The relative change, 0.1 for ten per cent more; None if there was nothing before."""
     return None if not before else float(now) / float(before) - 1
 
 
 class Figure(NamedTuple):
-    """A number and the same of the period before."""
+    """A number, and the same for the period before."""
 
     now: Decimal
     before: Decimal
@@ -88,36 +88,36 @@ class Figure(NamedTuple):
 
 
 class MissingRate(NamedTuple):
-    """Amounts of the period and the one before that are in no sum: nothing says what they are worth."""
+    """Amounts of both periods that are in no total because they have no rate."""
 
     currency: str
     orders: int
     refunds: int
-    amount: Decimal  # of the orders less the refunds, in that currency
+    amount: Decimal  # orders less refunds, in that currency
 
 
 class Overview(NamedTuple):
-    """What the page shows. Money is in the base currency, net of refunds; an order's refunds count at its day."""
+    """What the page shows. Money is in the base currency, net of refunds; refunds count on the day of their order."""
 
     days: int
     period: Period
     made_at: datetime
-    as_of: datetime  # what was received before it is in the figures
+    as_of: datetime  # the figures include everything received before this
     currency: str  # the base currency
-    customers: int  # all there are
+    customers: int  # in total
     new_customers: Figure
     orders: Figure
     revenue: Figure
-    average_order: Figure  # of the orders whose amount has a rate
-    repeat_rate: Figure  # of the customers who ordered, those who had ordered before or ordered twice; by whole days
+    average_order: Figure  # of orders with an amount that has a rate
+    repeat_rate: Figure  # share of ordering customers who had ordered before or ordered twice; by whole days
     events: Figure
-    at_risk_value: Decimal  # all that customers at medium or high risk spent so far
-    at_risk_missing: int  # their amounts without a rate, which are not in it
-    missing_rates: Sequence[MissingRate]  # by currency; empty: every amount counts
+    at_risk_value: Decimal  # total spent so far by customers at medium or high risk
+    at_risk_missing: int  # their amounts without a rate, which are not included
+    missing_rates: Sequence[MissingRate]  # by currency; empty: every amount is included
     stages: Sequence[tuple[str, str, int]]  # (stage, risk level, customers)
-    unknown_customers: int  # whose orders are not at hand, and in no figure
+    unknown_customers: int  # with orders that are not available and so not in any figure
     by_day: Sequence[tuple[date, int, Decimal]]  # day, orders, revenue
-    by_family: Sequence[tuple[str, int]]  # events by the first word of their type, most first
+    by_family: Sequence[tuple[str, int]]  # events by the first word of their type, most frequent first
 
 
 @dataclass(frozen=True)
@@ -128,9 +128,9 @@ class Reports:
     clock: Clock
 
     def overview(self, days: int) -> Overview:
-        """The figures of the last `days` local days, as they are now.
+        """The figures of the last `days` local days, as of now.
 
-        Raises FiguresPreparing while what was there before the figures is counted, and StoreUnavailable.
+        Raises FiguresPreparing while existing data is still being counted, and StoreUnavailable.
         """
         return self.views.read(lambda view: self._make(view, days))
 
@@ -140,7 +140,7 @@ class Reports:
         found = self.views.reads.figures(view.revision, *windows_of(period))
         if found.done < 1:
             raise FiguresPreparing(
-                f"the figures are being prepared from what is there already: {found.done:.0%} done; ask again soon",
+                f"the figures are being prepared from existing data: {found.done:.0%} done; try again soon",
                 retry_after_s=5,
             )
         return _overview(days, period, now, found, self.views.deployment.currency)
@@ -190,7 +190,7 @@ def _unrated_orders(unrated: Mapping[tuple[str, int], Amounts]) -> int:
 
 
 def _missing_rates(windows: Sequence[Mapping[tuple[str, int], Amounts]]) -> list[MissingRate]:
-    """Both windows together: whoever compares them must know of both."""
+    """Both periods together: a comparison needs the missing amounts of both."""
     found: dict[str, list[int]] = {}
     for unrated in windows:
         for (currency, refund), each in unrated.items():

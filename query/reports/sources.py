@@ -1,11 +1,11 @@
-"""What came from each source, as SQL over the log. Pure."""
+"""What arrived from each source, as SQL over the log. Pure."""
 
 from datetime import datetime, time
 from zoneinfo import ZoneInfo
 
 
 def since_midnight(now: datetime, zone: ZoneInfo) -> tuple[datetime, str]:
-    """The midnight before, and a statement of (source, events received since, newest receipt)."""
+    """The last midnight, and a statement giving (source, events received since then, newest receipt)."""
     midnight = datetime.combine(now.astimezone(zone).date(), time.min, zone)
     return midnight, (
         f"select source, count(*) filter (where received_at >= to_timestamp({midnight.timestamp():.0f})),"

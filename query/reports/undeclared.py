@@ -1,4 +1,4 @@
-"""Fields that came sealed and that nobody has decided about: what they are, and how often they came."""
+"""Fields that were sealed because nothing declares them: what they are, and how often they came."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -13,9 +13,9 @@ from schemas.ports import EventLog, Sealer
 from schemas.record import Stored, decode
 from schemas.touchpoint_fields import personal_traits
 
-TRAITS: Final = "traits"  # stands for an event, of traits
+TRAITS: Final = "traits"  # used in place of an event, for traits
 MOST: Final = 200
-_SAMPLE: Final = 250  # newest records of each partition, that are opened to see what kind of value it is
+_SAMPLE: Final = 250  # newest records of each partition, opened to see what kinds of values there are
 _COUNTS: Final = r"""
 with e as (
     select id, case when type = 'custom' then name else type end as event, sealed_names from events
@@ -47,7 +47,7 @@ class Undeclared(NamedTuple):
 
     @property
     def share(self) -> float:
-        """How many of the events have it, 0 to 1."""
+        """The share of events that have it, 0 to 1."""
         return min(1.0, self.filled / self.events) if self.events else 0.0
 
     def answer(self) -> dict[str, Any]:
@@ -56,7 +56,7 @@ class Undeclared(NamedTuple):
 
     @property
     def line(self) -> str:
-        """What declares it not personal, as a line of YAML."""
+        """A line of YAML that declares it not personal."""
         return yaml_line(self.event, self.field, personal=False)
 
 
@@ -73,7 +73,7 @@ def undeclared(
 
 
 def _is_open(each: Undeclared, definitions: Mapping[str, Any]) -> bool:
-    """Whether neither the table of fields nor a definition says what it is."""
+    """Whether neither the table of fields nor any definition covers it."""
     if each.kind == _IDENTIFIER:
         return False
     if each.event == TRAITS:
@@ -85,7 +85,7 @@ def _is_open(each: Undeclared, definitions: Mapping[str, Any]) -> bool:
 
 
 def yaml_line(event: str, field: str, *, personal: bool) -> str:
-    """JSON, which is YAML whatever the names are."""
+    """JSON, which is valid YAML whatever the names are."""
     said: dict[str, Any] = {field: {"personal": personal}}
     return json.dumps({TRAITS: said} if event == TRAITS else {"properties": {event: said}}, ensure_ascii=False)
 
@@ -94,7 +94,7 @@ _IDENTIFIER: Final = "identifier"
 
 
 def _kinds(log: EventLog, sealer: Sealer) -> dict[tuple[str, str], str]:
-    """By event and field: what kinds of value the newest records hold. No value leaves this."""
+    """By event and field: the kinds of values in the newest records. No value leaves this function."""
     seen: dict[tuple[str, str], set[str]] = {}
     for record, opened in open_records(sealer, _newest(log)):
         event = (record.name or "") if record.type == "custom" else record.type
@@ -111,7 +111,7 @@ def _kinds(log: EventLog, sealer: Sealer) -> dict[tuple[str, str], str]:
 
 
 def _newest(log: EventLog) -> list[Stored]:
-    """The newest records of each partition that this build reads."""
+    """The newest records of each partition, as far as this build can read them."""
     found: list[Stored] = []
     for partition, end in enumerate(log.ends()):
         for record in log.read(partition, max(0, end - _SAMPLE), _SAMPLE):

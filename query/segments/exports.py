@@ -1,4 +1,4 @@
-"""Members of a segment as a file: CSV guarded against formulas, or Parquet. Read and given page by page."""
+"""A segment's members as a file: CSV guarded against formulas, or Parquet. Read and sent page by page."""
 
 import csv
 from codecs import BOM_UTF8
@@ -25,7 +25,7 @@ Row = Mapping[str, Any]
 
 
 def guarded(value: object) -> str:
-    """A value that no spreadsheet takes for a formula (OWASP, "CSV injection"); phone numbers lose nothing to it."""
+    """A value that no spreadsheet treats as a formula (OWASP, "CSV injection"); phone numbers are unchanged."""
     text = "" if value is None else str(value)
     return f"'{text}" if text.startswith(_FORMULA) else text
 
@@ -38,7 +38,7 @@ class Exports:
     search: Search
 
     def rows(self, name: str, *, personal: bool) -> Iterator[Row]:
-        """Each member: COLUMNS, and the personal ones where they may be seen. Raises NotFound."""
+        """Each member: COLUMNS, plus the personal ones if they may be seen. Raises NotFound."""
         cursor: str | None = None
         while True:
             page = self.segments.members(name, cursor, PAGE)
@@ -51,10 +51,10 @@ class Exports:
                 return
 
     def chunks(self, name: str, format_: str, *, personal: bool) -> Iterator[bytes]:
-        """The file as it is read, a page of members at a time. Raises NotFound before the first chunk.
+        """The file while it is being read, a page of members at a time. Raises NotFound before the first chunk.
 
-        An error on the way is raised between two chunks: who sends them must then break off, so that what was
-        received does not look whole. A Parquet file without its last chunk is none; CSV has nothing of the kind.
+        A later error is raised between two chunks: the sender must then abort, so that the partial file does not look
+        complete. A Parquet file without its last chunk cannot be opened; CSV has no such protection.
         """
         columns = (*COLUMNS[:1], *(PERSONAL_COLUMNS if personal else ()), *COLUMNS[1:])
         rows = self.rows(name, personal=personal)
@@ -62,7 +62,7 @@ class Exports:
 
 
 def _csv(columns: Sequence[str], rows: Iterator[Row]) -> Iterator[bytes]:
-    mark = BOM_UTF8  # so that spreadsheets see that it is UTF-8
+    mark = BOM_UTF8  # so that spreadsheets recognise UTF-8
     for page in chain(_pages(rows, PAGE), [()]):
         out = StringIO(newline="")
         writer = csv.writer(out)
@@ -74,7 +74,7 @@ def _csv(columns: Sequence[str], rows: Iterator[Row]) -> Iterator[bytes]:
 
 
 def _parquet(columns: Sequence[str], rows: Iterator[Row]) -> Iterator[bytes]:
-    """Row groups as they fill; the end, without which nothing can be read, comes last."""
+    """Row groups as they fill; the footer, without which the file cannot be read, comes last."""
     schema = pa.schema([(column, pa.string()) for column in columns])
     out = _Sink()
     with pq.ParquetWriter(pa.PythonFile(out, "w"), schema) as writer:
@@ -86,7 +86,7 @@ def _parquet(columns: Sequence[str], rows: Iterator[Row]) -> Iterator[bytes]:
 
 
 class _Sink(RawIOBase):
-    """The file that Arrow writes to; knows how much that was, and keeps what nobody has taken."""
+    """The file that Arrow writes to; tracks its size, and keeps what has not been taken yet."""
 
     def __init__(self) -> None:
         self._written = 0

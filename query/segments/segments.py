@@ -21,8 +21,8 @@ from schemas.record import to_us, uuid_text
 
 Answer = dict[str, Any]
 LIVE = "live"
-_LOOKED_BACK: Final = (50, 400, 3_200)  # batches of the change feed; each step is taken when the one before found few
-_LOOKED_AT: Final = 20_000  # changes of segments at a time
+_LOOKED_BACK: Final = (50, 400, 3_200)  # change feed batches; each step is tried if the one before found too few
+_LOOKED_AT: Final = 20_000  # segment changes read at a time
 
 
 @dataclass(frozen=True)
@@ -33,17 +33,17 @@ class Segments:
     clock: Clock
 
     def overview(self) -> list[Answer]:
-        """Every segment by name, also those that only a revision being built knows."""
+        """Every segment by name, including those known only to a revision being built."""
         return self.views.read(self._overview)
 
     def show(self, name: str) -> Answer:
-        """One, with its condition and today's movement. Raises NotFound."""
+        """One segment, with its condition and today's movement. Raises NotFound."""
         return self.views.read(lambda view: self._show(view, name))
 
     def listed(self, start: int = 0, limit: int = 50) -> tuple[list[Answer], int]:
-        """Some of them by name, each with today's movement and its size at the end of the last 30 days; and how many.
+        """Some segments by name, each with today's movement and sizes at the end of the last 30 days; and the total.
 
-        As `show`, without `when`; "trend": sizes, oldest first.
+        Like `show`, without `when`; "trend": sizes, oldest first.
         """
 
         def read(view: View) -> tuple[list[Answer], int]:
@@ -61,10 +61,10 @@ class Segments:
         return self.views.read(read)
 
     def trends(self, days: int = 30, names: Sequence[str] | None = None) -> dict[str, list[tuple[str, int]]]:
-        """(ISO day, size at its end) of these live segments, or all, backwards from its size now.
+        """(ISO day, size at its end) of these live segments, or all, counted back from the present size.
 
-        Begins when it was first seen. Members found at the first load were never counted as entered: before the first
-        day anybody moved there is no size.
+        Starts when the segment was first seen. Members found at the first load were never counted as entering, so there
+        is no size before the first day anybody moved.
         """
         return self.views.read(lambda view: self._trends(view, names, days))
 
@@ -74,7 +74,7 @@ class Segments:
         wanted = [name for name in (indexes if names is None else names) if name in indexes]
         since = today - timedelta(days=days - 1)
         moved: dict[str, dict[date, int]] = {}
-        for segment, day, entered, left in reads.segment_days(since, wanted):  # a row a segment and day
+        for segment, day, entered, left in reads.segment_days(since, wanted):  # one row per segment and day
             moved.setdefault(segment, {})[day] = entered - left
         older = reads.segments_before(since, wanted)
         sizes = reads.segment_sizes(view.revision)
@@ -111,9 +111,9 @@ class Segments:
         return {uuid_text(row.profile_id): iso_us(row.since_us) for row in self.views.read(read)}
 
     def moves(self, name: str, limit: int = 20) -> list[Answer]:
-        """The newest entries and exits of today, newest first: {"id", "at", "entered"}.
+        """Today's newest entries and exits, newest first: {"id", "at", "entered"}.
 
-        Looks at the end of the change feed alone: in the rush of a load the list may be short or empty.
+        Looks only at the end of the change feed: during a large load the list may be short or empty.
         """
         reads, today = self.views.reads, self._today()
         midnight = datetime.combine(today, datetime.min.time(), ZoneInfo(self.views.deployment.time_zone))
@@ -122,7 +122,7 @@ class Segments:
         for back in _LOOKED_BACK:
             rows, _ = reads.changes(max(0, top - back), END_OF_BATCH, _LOOKED_AT, ("segment",))
             if len(rows) == _LOOKED_AT:
-                break  # the newest are beyond them: what the shorter look found stands
+                break  # the newest are beyond the limit: keep what the shorter look found
             found = [
                 {"id": uuid_text(row.profile_id), "at": iso_us(row.at_us), "entered": bool(row.new)}
                 for row in reversed(rows)
@@ -138,7 +138,7 @@ class Segments:
         return [describe(name, segment) for name, segment in sorted(known.items())]
 
     def _describer(self, view: View, states: Mapping[str, str]) -> Callable[[str, Segment], Answer]:
-        """Makes a segment's answer; sizes and versions of all are read once."""
+        """Builds segments' answers; sizes and versions of all are read once."""
         reads = self.views.reads
         sizes, versions = reads.segment_sizes(view.revision), reads.segment_versions()
         indexes = {segment: index for index, segment in enumerate(view.evaluator.segment_names)}
@@ -173,11 +173,11 @@ class Segments:
             known, _ = self._known(view)
             if name not in known:
                 raise _unknown(name, known)
-            return []  # still being built: nobody is in it yet
+            return []  # still being built: it has no members yet
         return self.views.reads.members(view.revision, view.evaluator.segment_names.index(name), after, limit)
 
     def _known(self, view: View) -> tuple[dict[str, Segment], dict[str, str]]:
-        """Segments by name, live ones as they are live; and the state of those that are being built."""
+        """Segments by name, live ones as they are live; and the state of those being built."""
         row = self.views.reads.building()
         if row is None or row.cause != "definition":
             return dict(view.definitions.segments), {}
@@ -192,7 +192,7 @@ class Segments:
 
 
 def meaning(defs: Definitions, name: str) -> Any:
-    """All that decides who is in a segment: its condition and every segment, stage and trait it rests on."""
+    """Everything that decides who is in a segment: its condition and each segment, stage and trait it depends on."""
     graph = dependencies(defs)
     reached: set[str] = set()
     todo = [f"segments.{name}"]
@@ -213,4 +213,4 @@ def meaning(defs: Definitions, name: str) -> Any:
 
 def _unknown(name: str, known: dict[str, Segment]) -> NotFound:
     hint = did_you_mean(name, list(known))
-    return NotFound(f"there is no segment of this name{hint}", [Problem("name", f"no such segment{hint}")])
+    return NotFound(f"there is no segment with this name{hint}", [Problem("name", f"no such segment{hint}")])

@@ -1,4 +1,4 @@
-"""What SQL does not show yet: fields that were declared clear, in what was received sealed. Pure."""
+"""What SQL does not show yet: fields declared clear that were sealed when received. Pure."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
@@ -10,11 +10,11 @@ from schemas.clear_rules import Declared, declared_of
 from schemas.clear_view import declared_from, hash_of, named_since
 
 READERS: Final = frozenset({"properties", "order_id", "revenue", "currency", "campaign_id", "product_ids"})
-"""Columns of `events` that are made of properties; only of these a field may be missing."""
+"""Columns of `events` built from properties; only these can lack a field."""
 
 
 class Rules(NamedTuple):
-    """A row of clear_rules: what was declared, since when."""
+    """A row of clear_rules: what was declared, and when."""
 
     hash: str
     declared: Mapping[str, Any]
@@ -29,10 +29,10 @@ def warnings(
     applied_at: datetime,
     rules: Sequence[Rules],
 ) -> list[str]:
-    """One line a field that is sealed yet in some of the archive's files: of those that the statement names, else of
-    all that its `properties` lack.
+    """One line for each field that is still sealed in some archive files: fields the statement names, or if it names
+    none, all that its `properties` lack.
 
-    `columns`: what it names, None: maybe all. `definitions`: those in force, applied at `applied_at`. `rules`: the
+    `columns`: those it names; None: possibly all. `definitions`: those in force, applied at `applied_at`. `rules`:
     newest first.
     """
     if not rules or not (columns is None or columns & READERS):
@@ -49,15 +49,15 @@ def warnings(
     if columns is not None and "properties" not in columns:
         lines = {field: lines[field] for field in named}
     return [
-        f"{field} was sealed before {iso(since)}: {count} of the archive's {len(entries)} files do not have it yet,"
-        " and are rewritten in the background (touchfold status)"
+        f"{field} was sealed before {iso(since)}: {count} of the archive's {len(entries)} files do not have it yet"
+        " and are being rewritten in the background (touchfold status)"
         for field, count in sorted(lines.items())
         if not named or field in named
     ]
 
 
 def _fields(now: Declared, before: Declared | None) -> Iterable[str]:
-    """EVENT.FIELD of what became clear. Of a file of an earlier build nothing is known."""
+    """EVENT.FIELD of what became clear. Unknown for a file written by an earlier build."""
     if before is None:
         return ()
     return [f"{event}.{name}" for event, names in named_since(now, before).items() for name in names]

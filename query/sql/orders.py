@@ -1,4 +1,4 @@
-"""`orders` and `refunds` of SQL as Arrow: what the fold made of each profile's order events, and nothing else. Pure."""
+"""`orders` and `refunds` of SQL as Arrow, built only from what the fold made of each profile's order events. Pure."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import attrgetter
@@ -18,10 +18,10 @@ PART: Final = 20_000
 
 
 def _none(_row: object) -> None:
-    """Of a column that is made otherwise."""
+    """For a column that is built separately."""
 
 
-# Column -> its type, and its value of an order or refund; `profile_id` is of neither.
+# Column -> its type, and its value from an order or refund; `profile_id` comes from neither.
 _ORDERS: Final[dict[str, tuple[Any, Callable[[Any], Any]]]] = {
     "event_id": (UUID, lambda order: uuid_text(order.event)),
     "order_id": (pa.string(), attrgetter("order_id")),
@@ -53,8 +53,8 @@ def order_tables(
 ) -> tuple[pa.Table, pa.Table]:
     """The two tables from (profile id or None for nobody, packed state), and the leaves of profiles over the cap.
 
-    `columns`: those that are asked for, None for all; the others are null. Raises SqlRefused while an earlier
-    version's profile over the cap waits to be folded again.
+    `columns`: the requested ones, None for all; the others are null. Raises SqlRefused while a profile over the cap
+    from an earlier version is waiting to be folded again.
     """
     orders, refunds = _Rows(_ORDERS, columns), _Rows(_REFUNDS, columns)
     for profile_id, packed in states:
@@ -62,7 +62,7 @@ def order_tables(
         if summed_up(state):
             state = whole(state, leaves.get(profile_id or b"", ()))
         if state[ORDERS] == OVERFLOW:
-            raise SqlRefused("a customer with very many orders is being read again after the upgrade: ask again soon")
+            raise SqlRefused("a customer with very many orders is being read again after the upgrade: try again soon")
         if state[ORDERS] or state[REFUNDS]:
             mine, theirs = orders_of(state)
             orders.add(profile_id, mine)
@@ -71,7 +71,7 @@ def order_tables(
 
 
 class _Rows:
-    """Gathers rows; they become columns a part at a time, for as objects they take ten times the memory."""
+    """Collects rows; a part at a time becomes columns, because as objects they take ten times the memory."""
 
     def __init__(self, columns: Mapping[str, tuple[Any, Callable[[Any], Any]]], wanted: frozenset[str] | None) -> None:
         self._columns = columns
@@ -106,5 +106,5 @@ class _Rows:
 
 
 def _told(amount: int | None) -> int | None:
-    """A sum beyond what the column holds is not told: absurd amounts must not stop a statement."""
+    """A sum too large for the column is left out: absurd amounts must not stop a statement."""
     return None if amount is None or abs(amount) >= LIMIT else amount

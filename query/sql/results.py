@@ -25,8 +25,8 @@ _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
 class SqlResult:
     """`columns`: (name, DuckDB type), names unique. `truncated`: there were more rows than `limit`.
 
-    `left_out`: records that are applied and that this build cannot read; they and all behind them in their partition
-    are not in the rows. `warnings`: what else to know of them.
+    `left_out`: applied records that this build cannot read; the rows include neither them nor anything after them
+    in their partition. `warnings`: anything else to know about the rows.
     """
 
     columns: list[tuple[str, str]]
@@ -63,7 +63,7 @@ def _converter(type_: str) -> Callable[[Any], Any]:
 
 
 def _json(value: Any) -> Any:
-    """A JSON column holds text; numbers in it stay as they were written, where they can."""
+    """A JSON column holds text; numbers in it stay as written where possible."""
     if value is None:
         return None
     try:
@@ -81,7 +81,7 @@ def _safe(value: Any) -> Any:
 
 
 def plain(value: Any) -> Any:
-    """A value of Arrow as JSON."""
+    """An Arrow value as JSON."""
     kind = type(value)
     if value is None or kind is str or kind is bool:
         return value
@@ -105,7 +105,7 @@ def plain(value: Any) -> Any:
 
 
 def iso(at: datetime) -> str:
-    """ISO-8601; with Z when it is an instant, without when it is a local time."""
+    """ISO-8601; with Z for an instant, without for a local time."""
     if at.tzinfo is None:
         return at.isoformat()
     return at.astimezone(UTC).replace(tzinfo=None).isoformat() + "Z"
@@ -131,7 +131,7 @@ _WIDTH: Final = 60
 
 
 def text_table(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """Columns aligned, long cells cut at 60 letters; control characters shown as spaces."""
+    """Aligned columns, long cells cut at 60 characters; control characters shown as spaces."""
     cells = [[_shown(cell(value)) for value in row] for row in rows]
     widths = [max([len(name), *(len(row[i]) for row in cells)]) for i, name in enumerate(names)]
     right = [bool(rows) and all(_is_number(row[i]) for row in rows) for i in range(len(names))]

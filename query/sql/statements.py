@@ -1,7 +1,7 @@
-"""SQL over the log, the pure part: which statements are run, the tables as views, results as JSON. Opens nothing.
+"""SQL over the log, the pure part: which statements are allowed, the tables as views, results as JSON. Opens nothing.
 
-The gate judges the tree DuckDB's own parser makes of the text (`json_serialize_sql`), node by node against allowlists.
-It is one wall of several: the process that runs the statement can open no file and no socket
+The gate checks the tree that DuckDB's own parser makes of the text (`json_serialize_sql`), node by node against
+allowlists. It is one of several barriers: the process that runs the statement can open no file and no socket
 (infra.drivers.sql.child).
 """
 
@@ -15,11 +15,11 @@ from query.sql.functions import ALLOWED, ALLOWED_TABLE
 from schemas.errors import SqlRefused
 
 MAX_TEXT_BYTES: Final = 64 * 1024
-MAX_DEPTH: Final = 200  # brackets inside each other
+MAX_DEPTH: Final = 200  # nested brackets
 SERIALISE: Final = "select json_serialize_sql($1::varchar, skip_default := true, skip_empty := true, skip_null := true)"
-"""Of a statement: what `check` reads."""
+"""Applied to a statement, gives the tree that `check` reads."""
 _EXPLAIN: Final = re.compile(r"\s*explain(\s+analyze)?\s+(?=[^\s(])", re.IGNORECASE)
-_ONLY_READS: Final = "only one SELECT, FROM, WITH, VALUES, DESCRIBE, SUMMARIZE or EXPLAIN is run here"
+_ONLY_READS: Final = "only a single SELECT, FROM, WITH, VALUES, DESCRIBE, SUMMARIZE or EXPLAIN can be run here"
 
 
 class Column(NamedTuple):
@@ -33,26 +33,26 @@ TABLES: Final[Mapping[str, tuple[Column, ...]]] = {
         Column("id", "VARCHAR", "the event"),
         Column("message_id", "VARCHAR", "the sender's id"),
         Column("type", "VARCHAR", "what happened: purchase.completed, call.received, …; custom for the rest"),
-        Column("name", "VARCHAR", "the sender's own name"),
+        Column("name", "VARCHAR", "the sender's own name for it"),
         Column("occurred_at", "TIMESTAMP WITH TIME ZONE", "when it happened"),
-        Column("received_at", "TIMESTAMP WITH TIME ZONE", "when it came in"),
+        Column("received_at", "TIMESTAMP WITH TIME ZONE", "when we received it"),
         Column("source", "VARCHAR", "who sent it"),
-        Column("profile_id", "VARCHAR", "whose it is; NULL when nobody's (any more)"),
-        Column("signature", "VARCHAR", "the set of identifiers it carried; NULL where profile_id is"),
+        Column("profile_id", "VARCHAR", "the customer it belongs to; NULL if none (any more)"),
+        Column("signature", "VARCHAR", "the set of identifiers it carried; NULL when profile_id is"),
         Column("order_id", "VARCHAR", "properties.order_id"),
         Column("revenue", "DECIMAL(18,4)", "revenue, else total, else the sum of its lines"),
-        Column("currency", "VARCHAR", "of the revenue; the deployment's when none was given"),
+        Column("currency", "VARCHAR", "of the revenue; the deployment's if none was given"),
         Column("campaign_id", "VARCHAR", "properties.campaign_id, else context.campaign.id"),
-        Column("product_ids", "VARCHAR[]", "of the event and of its lines"),
-        Column("properties", "JSON", "what is not personal"),
-        Column("context", "JSON", "what is not personal"),
-        Column("sealed_names", "VARCHAR[]", "names of what is sealed"),
+        Column("product_ids", "VARCHAR[]", "from the event and its lines"),
+        Column("properties", "JSON", "those that are not personal"),
+        Column("context", "JSON", "the parts that are not personal"),
+        Column("sealed_names", "VARCHAR[]", "names of the sealed fields"),
     ),
     "profiles": (
         Column("profile_id", "VARCHAR", "the customer"),
         Column("first_seen_at", "TIMESTAMP WITH TIME ZONE", "first event"),
         Column("last_seen_at", "TIMESTAMP WITH TIME ZONE", "last event"),
-        Column("event_count", "BIGINT", "how many events"),
+        Column("event_count", "BIGINT", "number of events"),
         Column("lifecycle", "VARCHAR", "stage"),
         Column("risk", "VARCHAR", "low, medium, high"),
         Column("risk_reasons", "STRUCT(code VARCHAR, points INTEGER)[]", "why"),
@@ -71,28 +71,28 @@ TABLES: Final[Mapping[str, tuple[Column, ...]]] = {
         Column("since", "TIMESTAMP WITH TIME ZONE", "NULL: since the segment was first computed"),
     ),
     "orders": (
-        Column("order_id", "VARCHAR", "the order; the event's id when it has none"),
-        Column("profile_id", "VARCHAR", "whose it is"),
-        Column("source", "VARCHAR", "the source whose amounts hold"),
-        Column("occurred_at", "TIMESTAMP WITH TIME ZONE", "of the order's base"),
-        Column("revenue", "DECIMAL(18,4)", "of the base, before refunds, in its currency"),
-        Column("refunded", "DECIMAL(18,4)", "sum of its refunds in that currency"),
-        Column("currency", "VARCHAR", "of the base"),
+        Column("order_id", "VARCHAR", "the order; the event's id if it has none"),
+        Column("profile_id", "VARCHAR", "the customer"),
+        Column("source", "VARCHAR", "the source whose amounts count"),
+        Column("occurred_at", "TIMESTAMP WITH TIME ZONE", "when the base event occurred"),
+        Column("revenue", "DECIMAL(18,4)", "from the base event, before refunds, in its currency"),
+        Column("refunded", "DECIMAL(18,4)", "total of its refunds in that currency"),
+        Column("currency", "VARCHAR", "of the base event"),
         Column("base_revenue", "DECIMAL(18,4)", "revenue in the deployment's currency; NULL without a rate"),
-        Column("base_refunded", "DECIMAL(18,4)", "its refunds in it; NULL where none of them has a rate"),
+        Column("base_refunded", "DECIMAL(18,4)", "its refunds in that currency; NULL if none of them has a rate"),
         Column("missing_rate", "BIGINT", "how many of its amounts have no rate"),
-        Column("items", "BIGINT", "number of its lines"),
-        Column("coupon", "VARCHAR", "of the base"),
+        Column("items", "BIGINT", "number of lines"),
+        Column("coupon", "VARCHAR", "from the base event"),
     ),
     "refunds": (
         Column("refund_id", "VARCHAR", "the event"),
-        Column("order_id", "VARCHAR", "the order it names; perhaps one that never came"),
-        Column("profile_id", "VARCHAR", "whose it is"),
+        Column("order_id", "VARCHAR", "the order it names, which may never have arrived"),
+        Column("profile_id", "VARCHAR", "the customer"),
         Column("occurred_at", "TIMESTAMP WITH TIME ZONE", "when it was refunded"),
-        Column("amount", "DECIMAL(18,4)", "what was refunded, in its currency"),
+        Column("amount", "DECIMAL(18,4)", "the amount refunded, in its currency"),
         Column("currency", "VARCHAR", "of the refund"),
         Column("base_amount", "DECIMAL(18,4)", "in the deployment's currency; NULL without a rate"),
-        Column("of_order", "BOOLEAN", "whether its order is in orders, whose refunds it then is in"),
+        Column("of_order", "BOOLEAN", "whether its order is in orders, and so includes this refund"),
     ),
     "order_lines": (
         Column("order_id", "VARCHAR", "the order"),
@@ -102,8 +102,8 @@ TABLES: Final[Mapping[str, tuple[Column, ...]]] = {
         Column("name", "VARCHAR", ""),
         Column("category", "VARCHAR", ""),
         Column("brand", "VARCHAR", ""),
-        Column("price", "DECIMAL(18,4)", "of one"),
-        Column("quantity", "DECIMAL(18,4)", "1 when it was not given"),
+        Column("price", "DECIMAL(18,4)", "for one"),
+        Column("quantity", "DECIMAL(18,4)", "1 if not given"),
         Column("amount", "DECIMAL(18,4)", "of the line: as given, else price × quantity"),
     ),
 }
@@ -113,22 +113,22 @@ TABLES: Final[Mapping[str, tuple[Column, ...]]] = {
 
 
 class Statement(NamedTuple):
-    """A statement that is run: `prefix` (EXPLAIN …) + `body`."""
+    """A statement to run: `prefix` (EXPLAIN …) + `body`."""
 
     prefix: str
     body: str
 
 
 def statement_of(text: str) -> Statement:
-    """Look at the text before any parser does. Raises SqlRefused."""
+    """Check the text before any parser sees it. Raises SqlRefused."""
     if len(text.encode("utf-8", "surrogatepass")) > MAX_TEXT_BYTES:
         raise SqlRefused(f"the statement is longer than {MAX_TEXT_BYTES // 1024} KiB")
     if re.search("[\0\ud800-\udfff]", text):
-        raise SqlRefused("the statement holds a character that no SQL text has")
+        raise SqlRefused("the statement contains a character that SQL text cannot have")
     if not text.strip():
         raise SqlRefused("the statement is empty; try: select count(*) from events")
     if _depth(text) > MAX_DEPTH:
-        raise SqlRefused(f"the statement has more than {MAX_DEPTH} brackets inside each other")
+        raise SqlRefused(f"the statement has more than {MAX_DEPTH} nested brackets")
     found = _EXPLAIN.match(text)
     if found is None:
         return Statement("", text)
@@ -136,9 +136,9 @@ def statement_of(text: str) -> Statement:
 
 
 def _depth(text: str) -> int:
-    """The most brackets open at once. Those in strings count too: nobody writes so many of either.
+    """The greatest nesting of brackets. Brackets in strings count too: nobody writes that many of either.
 
-    DuckDB's parser takes memory by the power of the depth: 30,000 open brackets ended at 20 GB.
+    DuckDB's parser needs memory exponential in the depth: 30,000 open brackets ended at 20 GB.
     """
     depth = most = 0
     for letter in text:
@@ -169,14 +169,14 @@ _WRITES: Final = {"DELETE_QUERY_NODE": "DELETE", "INSERT_QUERY_NODE": "INSERT", 
 
 
 class Use(NamedTuple):
-    """What a statement reads: tables, and the columns it names in lower case; None: maybe all."""
+    """What a statement reads: tables, and the columns it names in lower case; None: possibly all."""
 
     tables: frozenset[str]
     columns: frozenset[str] | None
 
 
 def check(serialized: str) -> Use:
-    """Judge `json_serialize_sql` of a statement's body; what it reads. Raises SqlRefused."""
+    """Check `json_serialize_sql` of a statement's body; returns what it reads. Raises SqlRefused."""
     try:
         tree = msgspec.json.decode(serialized)
     except RecursionError:
@@ -203,7 +203,7 @@ def _parse_problem(tree: Mapping[str, Any]) -> str:
 
 
 def _nodes(tree: Any) -> Iterable[dict[str, Any]]:
-    """Every object of the tree."""
+    """Every object in the tree."""
     stack: list[Any] = [tree]
     while stack:
         each = stack.pop()
@@ -215,13 +215,13 @@ def _nodes(tree: Any) -> Iterable[dict[str, Any]]:
 
 
 def _cte_names(node: Mapping[str, Any]) -> Iterable[str]:
-    """Names a WITH gives. None may stand for a catalogue view where the name is out of scope."""
+    """Names defined by WITH. None may have a catalogue view's name, which it would stand for when out of scope."""
     cte_map = node.get("cte_map")
     entries = cte_map.get("map", ()) if isinstance(cte_map, dict) else ()
     for entry in entries:
         name = str(entry.get("key", "")).lower()
         if name.startswith(_CATALOGUE):
-            raise SqlRefused(f"WITH {name}: a name that begins like the catalogue's; choose another")
+            raise SqlRefused(f"WITH {name}: the name starts like a catalogue name; choose another")
         yield name
 
 
@@ -238,19 +238,19 @@ def _tables(node: Mapping[str, Any], named: set[str]) -> Iterable[str]:
         return
     path = _path(node)
     if kind == "SHOW_REF" and not path:
-        return  # DESCRIBE or SUMMARIZE of a query, which is judged as every other
+        return  # DESCRIBE or SUMMARIZE of a query, which is checked like any other
     if kind == "SHOW_REF" and node.get("show_type") == "SHOW_SPECIAL":
         raise SqlRefused("list the tables with `touchfold sql --tables`, or DESCRIBE one")
     if len(path) == 2 and path[0] == "main":
         path = path[1:]
     if len(path) == 1 and path[0] in TABLES:
-        yield path[0]  # also when a WITH gives the name: inside it the name still means the table
+        yield path[0]  # even if WITH defines the name: inside the WITH it still means the table
     elif len(path) != 1 or path[0] not in named:
-        raise SqlRefused(f"no table {'.'.join(path)!r}; there are {', '.join(TABLES)}")
+        raise SqlRefused(f"no table {'.'.join(path)!r}; the tables are {', '.join(TABLES)}")
 
 
 def _columns(nodes: Iterable[Mapping[str, Any]], named: set[str]) -> frozenset[str] | None:
-    """Every column named, or None where a star, DESCRIBE, a natural join, a row or another name may be any."""
+    """Every column named, or None when a star, DESCRIBE, a natural join, a row or a renaming may read any."""
     found: set[str] = set()
     rows = set(named) | set(TABLES)
     for node in nodes:
@@ -258,7 +258,7 @@ def _columns(nodes: Iterable[Mapping[str, Any]], named: set[str]) -> frozenset[s
         if kind in ("STAR", "SHOW_REF", "PIVOT") or node.get("ref_type") == "NATURAL":
             return None
         if kind == "BASE_TABLE" and node.get("column_name_alias"):
-            return None  # FROM orders AS o(a, b): they are named by other names
+            return None  # FROM orders AS o(a, b): the columns have other names
         rows.add(str(node.get("alias", "")).lower())
         found.update(str(name).lower() for name in node.get("using_columns", ()))
         if kind == "COLUMN_REF":
@@ -270,7 +270,7 @@ def _columns(nodes: Iterable[Mapping[str, Any]], named: set[str]) -> frozenset[s
 def _check_kind(node: Mapping[str, Any]) -> None:
     kind, group = node.get("type"), node.get("class")
     if group == "PARAMETER":
-        raise SqlRefused("parameters (? and $1) have no value here; write the value itself")
+        raise SqlRefused("parameters (? and $1) have no values here; write the value itself")
     if group is not None:
         if group not in _EXPRESSIONS:
             raise SqlRefused(f"{group} is not supported here")
@@ -285,7 +285,7 @@ def _check_function(node: Mapping[str, Any]) -> None:
         function = node.get("function")
         name = str(function.get("function_name", "")).lower() if isinstance(function, dict) else ""
         if name not in ALLOWED_TABLE:
-            raise SqlRefused(f"{name}() cannot stand in FROM here; {', '.join(sorted(ALLOWED_TABLE))} can")
+            raise SqlRefused(f"{name}() cannot be used in FROM here; {', '.join(sorted(ALLOWED_TABLE))} can")
     elif "function_name" in node:
         name = str(node["function_name"]).lower()
         if name not in _CALLABLE:
@@ -302,8 +302,8 @@ BASES: Final = (
 )
 """Arrow tables that the process registers; `_archive` and `_tail` have the columns of event_columns.EVENT_SCHEMA."""
 
-# Events that are nobody's (any more) have no set of identifiers: who knows one event of an erased person would find all
-# others by it (decision 0027).
+# Events that belong to nobody (any more) show no identifier set: anyone who knows one event of an erased person could
+# find all the others by it (decision 0027).
 _EVENTS: Final = """
 create view events as
 select e.id, e.message_id, e.type, e.name, e.occurred_at, e.received_at, e.source, o.profile_id,
@@ -324,7 +324,7 @@ left join _owners o on o.signature = e.signature
 where e.id is not null
 """
 
-# Which event is an order's base, and what it comes to, is the fold's word (projections.orders); the event adds some.
+# The fold decides which event is the base of an order, and what the order amounts to (projections.orders).
 _OF_EVENT: Final = frozenset({"source", "items", "coupon"})
 _ORDERS: Final = """
 create view orders as
@@ -379,18 +379,18 @@ _NEEDS: Final[Mapping[str, frozenset[str]]] = {
 
 
 def bases_of(use: Use) -> frozenset[str]:
-    """The Arrow tables that a statement's tables are made of."""
+    """The Arrow tables that a statement's tables are built from."""
     made = frozenset[str]().union(*(_NEEDS[table] for table in use.tables))
     return made | _LOG if _joins_events(use) else made
 
 
 def _joins_events(use: Use) -> bool:
-    """Whether `orders` needs each base event: much of what is asked of orders needs no event at all."""
+    """Whether `orders` needs each base event: many questions about orders need no event at all."""
     return "orders" in use.tables and (use.columns is None or not use.columns.isdisjoint(_OF_EVENT))
 
 
 def order_columns(use: Use) -> frozenset[str] | None:
-    """The columns of `orders` and `refunds` that a statement needs; None: maybe all."""
+    """The columns of `orders` and `refunds` that a statement needs; None: possibly all."""
     if use.columns is None or "order_lines" in use.tables:
         return None
     return use.columns | {"event_id"} if _joins_events(use) else use.columns

@@ -1,6 +1,6 @@
 """The tables of people and segments as Arrow: what the live revision decided, traits at the reader's clock. Pure.
 
-Direct traits are in none of them: the state of a profile holds only where their sealed values are.
+Direct traits are in none of them: a profile's state only holds the places of their sealed values.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -45,7 +45,7 @@ MEMBERSHIPS: Final = _schema(("profile_id", UUID), ("segment", pa.string()), ("v
 
 
 class StoredProfile(NamedTuple):
-    """A row of profiles_rN as it is read; `reasons`: JSON [[code, points], …]."""
+    """A row of profiles_rN as read; `reasons`: JSON [[code, points], …]."""
 
     profile_id: bytes
     state: bytes
@@ -67,7 +67,7 @@ class Reader:
 
 
 def compile_reader(definitions: str | bytes, *, time_zone: str, currency: str) -> Reader:
-    """`definitions`: as they stand in `revisions`."""
+    """`definitions`: as stored in `revisions`."""
     parsed = from_json(definitions)
     fold = compile_fold(parsed, time_zone=time_zone, currency=currency)
     return Reader(parsed, fold, compile_evaluator(parsed, fold, time_zone=time_zone))
@@ -78,7 +78,7 @@ def profiles_table(
 ) -> pa.Table:
     """`profiles`: PROFILES plus one column for each computed trait.
 
-    `columns`: the names used; when no computed trait is among them none is computed (20 µs a profile).
+    `columns`: the names used; if no computed trait is among them, none is computed (20 µs per profile).
     """
     known = reader.evaluator.trait_names if reader else ()
     trait_names = known if columns is None or not columns.isdisjoint(known) else ()
@@ -125,7 +125,7 @@ def _trait_array(values: list[Any], kind: str) -> Any:
 
 
 def _text(value: object) -> str | None:
-    """A first or last value, which may be anything, as text."""
+    """A first or last value, which may have any type, as text."""
     if value is None or isinstance(value, str):
         return value
     if isinstance(value, bool):
@@ -134,7 +134,7 @@ def _text(value: object) -> str | None:
 
 
 def segments_table(reader: Reader | None, sizes: Mapping[int, int], versions: Mapping[str, int]) -> pa.Table:
-    """`segments`; `sizes` by index in the evaluator's order, a segment without a member has none."""
+    """`segments`; `sizes` by index in the evaluator's order, without an entry for empty segments."""
     names = reader.evaluator.segment_names if reader else ()
     rows = [
         {

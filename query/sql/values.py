@@ -1,7 +1,7 @@
-"""Columns of Arrow as Python values whose times are text, whatever their range. Pure.
+"""Arrow columns as Python values, with times as text so that any range fits. Pure.
 
-Python's dates end at the years 1 and 9999, its times before 24:00 and at microseconds; DuckDB's do not, and a column
-of them must come back as what it is. Years beyond, infinities and BC are written as DuckDB writes them.
+Python's dates end at years 1 and 9999, its times stop before 24:00 and at microseconds; DuckDB's do not, and must come
+back unchanged. Years outside that range, infinities and BC are written the way DuckDB writes them.
 """
 
 from collections.abc import Callable, Iterator
@@ -19,7 +19,7 @@ _FIRST_DAY, _LAST_DAY = -719_162, 2_932_896  # 0001-01-01 and 9999-12-31, from 1
 
 
 def values(column: Any) -> list[Any]:
-    """An Arrow array as `to_pylist`, with dates and times as ISO-8601 text; nested ones stay nested."""
+    """An Arrow array as `to_pylist`, with dates and times as ISO-8601 text; nested values stay nested."""
     type_ = column.type
     if not _holds_times(type_):
         return list(column.to_pylist())
@@ -55,7 +55,7 @@ def _pairs(entries: Any) -> Iterator[tuple[Any, Any]]:
 
 
 def _words(type_: Any) -> Callable[[int], str]:
-    """Text of a number of this type: days, or units since 1970 or midnight."""
+    """Text for a number of this type: days, or units since 1970 or midnight."""
     if pa.types.is_date32(type_):
         return _date
     if pa.types.is_date64(type_):
@@ -83,11 +83,11 @@ def _instant(number: int, per_s: int, zone: str) -> str:
 
 
 def _day(days: int) -> tuple[str, str]:
-    """Of days since 1970 the proleptic Gregorian date, and " (BC)" before year 1."""
+    """The proleptic Gregorian date for days since 1970, and " (BC)" before year 1."""
     if _FIRST_DAY <= days <= _LAST_DAY:
         return datetime.fromordinal(days - _FIRST_DAY + 1).date().isoformat(), ""
-    eras, of_era = divmod(days + 719_468, 146_097)  # 400 years from a first of March
-    leap = datetime.fromordinal(730_180 + of_era)  # the same day in the era that begins on 2000-03-01
+    eras, of_era = divmod(days + 719_468, 146_097)  # periods of 400 years that start on March 1
+    leap = datetime.fromordinal(730_180 + of_era)  # the same day in the period that starts on 2000-03-01
     year = leap.year - 2_000 + eras * 400
     if year > 0:
         return f"{year:04d}-{leap.month:02d}-{leap.day:02d}", ""

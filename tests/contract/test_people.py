@@ -46,7 +46,7 @@ def test_the_first_admins_link_works_once_and_is_given_until_somebody_has_a_pass
     session = people.accept(link, PASSWORD, NOW)
     assert people.who(session, NOW) == ("admin", "admin")
     assert people.first_admin_link(NOW) is None
-    with pytest.raises(NotFound, match="used already"):
+    with pytest.raises(NotFound, match="already been used"):
         people.accept(link, PASSWORD, NOW)
 
 
@@ -155,7 +155,7 @@ def test_the_name_of_somebody_who_signs_in_is_taken_and_a_disabled_one_comes_aga
     people.invite("ada", "staff", NOW)
     first = people.invite("ada", "marketer", NOW)  # not accepted yet: another role, another link
     people.accept(first, PASSWORD, NOW)
-    with pytest.raises(BadRequest, match="of this name already"):
+    with pytest.raises(BadRequest, match="already somebody with this name"):
         people.invite("Ada", "admin", NOW)
     assert [row.role for row in people.overview() if row.name == "ada"] == ["marketer"]
     people.disable("ada", NOW)

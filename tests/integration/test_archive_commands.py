@@ -97,7 +97,7 @@ def test_a_damaged_file_is_named_left_alone_and_all_others_are_merged(data: Path
     people = command("archive", "--data", str(data), "verify")
     assert people.returncode == 1
     assert f"  {bad}: " in people.stdout
-    assert "restore these files from the backup" in people.stderr
+    assert "restore these files from the archive's backup" in people.stderr
 
 
 def test_an_end_that_was_archived_and_is_gone_and_a_manifest_that_is_none_are_told(data: Path, answer: Answer) -> None:
@@ -106,7 +106,7 @@ def test_an_end_that_was_archived_and_is_gone_and_a_manifest_that_is_none_are_to
     last = read_manifest(data / "archive")[0][-1]
     manifest.write_bytes(b"".join(whole.splitlines(keepends=True)[:-1]))
     status, found = answer("archive", "verify")
-    told = f"partition {last.partition}: offsets [{last.start}, {last.next}) were archived and are in no file"
+    told = f"partition {last.partition}: offsets [{last.start}, {last.next}) were archived but are in no file"
     assert (status, found["problems"]) == (1, [{"path": "", "reason": told}])
     manifest.write_bytes(b"not a line of ours\n{}\n")
     status, found = answer("archive", "verify")

@@ -128,7 +128,7 @@ def test_where_the_archive_lies_elsewhere_it_is_written_again_and_a_used_one_is_
     data = put_keys(shop.data, tmp_path / "restored")
     done = command("restore", str(backups), "--data", str(data), **elsewhere)
     assert done.returncode == 0, done.stderr
-    assert f"the archive is at {elsewhere['ARCHIVE']}: up writes it again" in done.stderr
+    assert f"the archive is at {elsewhere['ARCHIVE']}: up rewrites it" in done.stderr
     assert not list((data / "archive").iterdir())
     with session_of(data, elsewhere) as here:
         archiver_of(here).flush()
@@ -217,7 +217,7 @@ def test_what_cannot_be_restored_is_refused_before_anything_is_written(
         (full, (), {}, "precious"),
         (good, ("--at", late), {}, "cannot be restored"),
         (only_backup, (), {}, "does not hold the master key"),
-        (good, (), {"MASTER_KEY": "00" * 32}, "not the one of this backup"),
+        (good, (), {"MASTER_KEY": "00" * 32}, "not the one for this backup"),
         (good, (), {"BACKUP_KEY": "00" * 32}, "another backup key"),
     ]
     for data, more, settings, says in cases:
@@ -236,7 +236,7 @@ def test_a_backup_beside_the_one_of_the_settings_stands_alone_and_moves_no_wal(s
     assert told["at"] == told["until"]
     assert (shop.data / "backup" / "following.json").read_bytes() == before
     inside = command("backup", str(shop.data / "copies"), "--data", str(shop.data))
-    assert "is in the data folder" in inside.stderr
+    assert "is inside the data folder" in inside.stderr
 
 
 def test_a_backup_killed_in_its_middle_is_none_and_the_next_one_is_whole(shop: Shop, tmp_path: Path) -> None:
@@ -267,7 +267,7 @@ def test_a_drill_restores_aside_compares_and_leaves_nothing(shop: Shop) -> None:
     before = sorted(shop.data.parent.iterdir())
     done = command("doctor", "--drill", "--json", "--data", str(shop.data))
     found = {each["check"]: each for each in json.loads(done.stdout)}
-    assert (found["drill"]["ok"], "says equal" in found["drill"]["detail"]) == (True, True), found["drill"]
+    assert (found["drill"]["ok"], "found no difference" in found["drill"]["detail"]) == (True, True), found["drill"]
     assert (found["backups"]["ok"], found["copies"]["ok"]) == (True, True)
     assert sorted(shop.data.parent.iterdir()) == before
 

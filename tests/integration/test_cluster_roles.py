@@ -115,7 +115,7 @@ def test_every_role_can_be_asked(cluster: tuple[dict[str, Up], dict[str, str], K
         assert told[role].returncode == 0, (role, told[role].stderr)
         assert json.loads(told[role].stdout)["ready"] is True, role
         findings = {each["check"]: each for each in json.loads(examined[role].stdout)}
-        assert f"touchfold {role} runs" in findings["lock"]["detail"]
+        assert f"touchfold {role} is running" in findings["lock"]["detail"]
         assert [each for each in findings.values() if not each["ok"]] == [], role
         assert examined[role].returncode == 0, role
         assert ("ready" in findings) == (role in PROBED)

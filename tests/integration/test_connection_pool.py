@@ -182,7 +182,7 @@ def test_a_restart_of_the_server_is_no_error_afterwards(tmp_path: Path) -> None:
             with Holding(database, 3):
                 pass
             server.stop(immediate=True)
-            with pytest.raises(StoreUnavailable, match="is away"):
+            with pytest.raises(StoreUnavailable, match="is unavailable"):
                 statements.rows("select 1")
             server.start()
             assert [statements.rows("select 1") for _ in range(5)] == [[(1,)]] * 5
@@ -269,9 +269,9 @@ def test_a_full_server_is_waited_for_and_then_said_to_be_full(few: EmbeddedPostg
             except psycopg2.OperationalError:
                 break
         assert taken
-        with pytest.raises(ConnectionsInUse, match="PostgreSQL has no connection left"):
+        with pytest.raises(ConnectionsInUse, match="PostgreSQL has no free connections"):
             pid(database)
-        with pytest.raises(ConnectionsInUse, match="PostgreSQL has no connection left"):
+        with pytest.raises(ConnectionsInUse, match="PostgreSQL has no free connections"):
             Dedicated(few.dsn, "of its own").connection()
         pool_of(few.dsn).limit(Limits(4, 2, 30), "main", NAME)
         with ThreadPoolExecutor(1) as thread:

@@ -141,7 +141,7 @@ def test_health_and_doctor_tell_when_no_connection_is_left(up: Up, data: Path) -
         assert up.get("/health").status == 503
         assert "restart touchfold up" in _problems(up)["connections"]["fix"]
         found = _doctor(data)
-        assert "no connection left" in found["start"]["detail"]
+        assert "no free connections" in found["start"]["detail"]
     until(lambda: up.get("/health").status == 200, "all to be well again")
 
 
@@ -166,7 +166,7 @@ def test_doctor_tells_when_nothing_is_applied_and_not_for_what_lies_behind_a_rec
     finally:
         assert up.stop() == 0
     assert set(found) == {"records", "work"}
-    assert "records wait, and none was applied" in found["work"]["detail"]
+    assert "records are waiting; none was applied" in found["work"]["detail"]
     assert "worker" in found["work"]["fix"]
     assert int(found["work"]["detail"].split()[0]) < len(items), "what lies behind the record is not the worker's"
 
@@ -180,7 +180,7 @@ def test_work_stands_when_what_waits_is_not_applied_for_a_while() -> None:
     now[0] = STANDS_S
     stands = advance.look(8, 4)
     assert not stands.ok
-    assert "8 records wait, and nothing was applied for 20 s" in stands.detail
+    assert "8 records are waiting, and nothing was applied for 20 s" in stands.detail
     assert advance.look(7, 5).ok  # one was
     now[0] = 10 * STANDS_S
     assert not advance.look(7, 5).ok
@@ -226,7 +226,11 @@ def test_a_damaged_page_sets_no_event_aside_and_health_tells(data: Path) -> None
 def test_doctor_makes_nothing_in_a_folder_that_is_none_of_ours(tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     (tmp_path / "file").write_text("x")
-    for name, says in (("photos", "holds nothing of touchfold"), ("file", "is no folder"), ("none", "is not there")):
+    for name, says in (
+        ("photos", "contains no Touchfold data"),
+        ("file", "is not a folder"),
+        ("none", "does not exist"),
+    ):
         assert says in _doctor(tmp_path / name)["data folder"]["detail"]
     assert not list((tmp_path / "photos").iterdir())
     assert not (tmp_path / "none").exists()

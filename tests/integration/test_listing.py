@@ -68,14 +68,14 @@ def test_an_analyst_lists_by_segment_stage_risk_and_attributes_and_sees_ids(
     ("query", "status", "path", "reason"),
     [
         ("segment=new_customer", 404, "segment", "did you mean new_customers"),
-        ("stage=newest", 400, "stage", "there are prospect, "),
-        ("risk=none", 400, "risk", "there are low, medium, high"),
+        ("stage=newest", 400, "stage", "must be one of prospect, "),
+        ("risk=none", 400, "risk", "must be one of low, medium, high"),
         ("attribute=city", 400, "attribute", "must be NAME:VALUE"),
         ("attribute=city:a&attribute=city:b", 400, "attribute", "each name once"),
-        ("attribute=hobby:chess", 400, "attribute", "there are "),  # personal: as one that nobody declared
-        ("attribute=name:Person", 400, "attribute", "there are "),
+        ("attribute=hobby:chess", 400, "attribute", "must be one of"),  # personal: as if undeclared
+        ("attribute=name:Person", 400, "attribute", "must be one of"),
         ("search=u1&stage=new", 400, "search", "leave it out"),
-        ("cursor=x", 400, "cursor", "is no cursor"),
+        ("cursor=x", 400, "cursor", "is not a cursor"),
     ],
 )
 def test_what_cannot_be_listed_by_says_what_can(

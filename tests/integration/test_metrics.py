@@ -63,7 +63,7 @@ def test_the_text_is_prometheus_and_tells_lag_sizes_and_counts(world: ReadingWor
     assert (len(lags), sum(lags)) == (4, 1)
     assert found["touchfold_archive_lag_events"] == 2
     assert "touchfold_archive_lag_seconds" in found
-    assert "touchfold_role_processes" not in text, "of a cluster alone"
+    assert "touchfold_role_processes" not in text, "clusters only"
     assert found["touchfold_worker_heartbeat_age_seconds"] >= 0
     assert found["touchfold_database_bytes"] > 1_000_000
     assert 0 < found["touchfold_database_backends"] <= found["touchfold_database_backends_most"]

@@ -99,7 +99,7 @@ def test_a_pooler_by_sessions_works(pooled: Pooled, tmp_path: Path) -> None:
 
 
 def test_a_pooler_that_refuses_our_options_is_named_with_the_way_out(pooled: Pooled, tmp_path: Path) -> None:
-    with pytest.raises(ServiceFailed, match=r"a pooler stands there.*pool_mode = session"):
+    with pytest.raises(ServiceFailed, match=r"there is a pooler in front of it.*pool_mode = session"):
         OwnPostgres(tmp_path / "data", *pooled("session")).start()
 
 

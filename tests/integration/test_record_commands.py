@@ -59,7 +59,7 @@ def test_a_partition_that_waits_is_told_everywhere_and_let_by(
         assert not finding.ok
         assert "partition 2 waits at offset 1" in finding.detail
         assert "set-aside 2 1" in finding.fix
-        for place, reason in (((2, 0), "applied already"), ((2, 2), "by itself"), ((2, 3), "can be read")):
+        for place, reason in (((2, 0), "already been applied"), ((2, 2), "automatically"), ((2, 3), "can be read")):
             with pytest.raises(SetAsideRefused, match=reason):
                 set_aside(here, *place, "test")
         with pytest.raises(NotFound, match="it ends at 4"):
@@ -102,7 +102,7 @@ def test_work_complains_of_what_could_be_applied_and_not_of_what_lies_behind_a_w
         put(here, good, partition=1)  # and no worker works
         found = complaints_after_a_while()
         assert found.keys() == {"records", "work"}
-        assert found["work"].startswith("1 records wait")
+        assert found["work"].startswith("1 records are waiting")
 
 
 def test_many_letters_are_folded_late_with_one_compiling_also_those_set_aside_meanwhile(

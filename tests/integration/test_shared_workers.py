@@ -401,7 +401,7 @@ def test_a_second_worker_under_one_name_refuses_and_may_have_it_when_the_first_i
         for _ in range(2):  # at the start, and again with each claim
             check_name(one, "w-0")
         check_name(two, "w-1")
-        with pytest.raises(ServiceFailed, match=r"another worker runs under the name w-0.*TOUCHFOLD_WORKER_ID"):
+        with pytest.raises(ServiceFailed, match=r"is already running under the name w-0.*TOUCHFOLD_WORKER_ID"):
             check_name(two, "w-0")
         one.close()
         await_name(two, "w-0", threading.Event())

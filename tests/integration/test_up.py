@@ -113,7 +113,7 @@ def test_no_password_is_in_the_note_nor_in_any_process_s_arguments_or_environmen
 
 def test_up_is_stopped_by_ctrl_c_before_it_is_ready(tmp_path: Path, ups: Callable[..., Up]) -> None:
     up = ups(tmp_path)
-    until(lambda: "making a new database" in up.log, "the start of PostgreSQL")
+    until(lambda: "creating a new database" in up.log, "the start of PostgreSQL")
     assert up.stop(signal.SIGINT) == 0
     assert "Traceback" not in up.log
 
@@ -149,7 +149,7 @@ def test_what_was_fixed_at_the_first_start_is_not_changed_by_a_later_one(tmp_pat
     assert command("status", "--data", str(tmp_path), TIME_ZONE="Europe/Vienna").returncode == 0
     changed = command("status", "--data", str(tmp_path), TIME_ZONE="Europe/Berlin")
     assert changed.returncode == 1
-    assert "TOUCHFOLD_TIME_ZONE is Europe/Berlin, but this data was made with Europe/Vienna" in changed.stderr
+    assert "TOUCHFOLD_TIME_ZONE is Europe/Berlin, but this data was created with Europe/Vienna" in changed.stderr
     assert command("status", "--data", str(tmp_path)).returncode == 0  # unset: what is stored holds
 
     key = (tmp_path / "master.key").rename(tmp_path / "aside")
@@ -158,7 +158,7 @@ def test_what_was_fixed_at_the_first_start_is_not_changed_by_a_later_one(tmp_pat
     assert "the master key is lost" in lost.stderr
     other = command("status", "--data", str(tmp_path), MASTER_KEY="ab" * 32)
     assert other.returncode == 1
-    assert "not the one this vault was made with" in other.stderr
+    assert "not the one this vault was created with" in other.stderr
     key.rename(tmp_path / "master.key")
 
     server.start()

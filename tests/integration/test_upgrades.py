@@ -69,7 +69,7 @@ def test_data_of_an_earlier_build_is_what_its_log_says_after_the_upgrade(
     settings = deployment(server, version)
     at = ("--data", str(tmp_path / "data"))
     begun = command("status", "--json", *at, **settings)
-    assert "an earlier build folded what is here: revision 2 folds the log again" in begun.stderr
+    assert "an earlier build folded this data: revision 2 folds the log again" in begun.stderr
     assert revisions(settings) == [(1, "live", "initial"), (2, "building", "rebuild")]
     again = command("status", "--json", *at, **settings)
     assert "an earlier build" not in again.stderr, "begun once"

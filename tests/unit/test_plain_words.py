@@ -63,7 +63,7 @@ def test_every_type_has_words_an_icon_and_a_channel(type_: str) -> None:
         ({"type": "email.opened", "properties": {}}, "Opened an e-mail"),
         (
             {"type": "email.bounced", "properties": {"campaign_name": "Spring", "bounce_type": "hard"}},
-            "E-mail came back: “Spring”, hard",
+            "E-mail bounced: “Spring”, hard",
         ),
         ({"type": "consent.updated", "properties": {"purpose": "marketing", "granted": False}}, "Refused marketing"),
         (

@@ -59,13 +59,13 @@ def test_a_file_in_the_data_folder_cannot_move_it(tmp_path: Path) -> None:
     [
         ("TOUCHFOLD_TIMEZONE", "UTC", "did you mean TOUCHFOLD_TIME_ZONE?"),
         ("TOUCHFOLD_DATABSE", "x", "did you mean TOUCHFOLD_DATABASE?"),
-        ("TOUCHFOLD_XQZ", "1", "there are TOUCHFOLD_DATA"),
+        ("TOUCHFOLD_XQZ", "1", "the settings are TOUCHFOLD_DATA"),
         ("TOUCHFOLD_PORT", "eighty", "TOUCHFOLD_PORT = eighty"),
         ("TOUCHFOLD_PORT", "70000", "less than or equal to 65535"),
         ("TOUCHFOLD_PORT", "", "TOUCHFOLD_PORT is empty: give it a value, or unset it"),
         ("TOUCHFOLD_DOORS", "0", "greater than or equal to 1"),
         ("TOUCHFOLD_HOST", "http://me", "a host name or an address"),
-        ("TOUCHFOLD_TRUSTED_PROXIES", "10.0.0.0/8, proxy.internal", "names proxy.internal, which is no address"),
+        ("TOUCHFOLD_TRUSTED_PROXIES", "10.0.0.0/8, proxy.internal", "names proxy.internal, which is not an address"),
         ("TOUCHFOLD_CONNECTIONS", "1", "greater than or equal to 8"),
         ("TOUCHFOLD_API_RATE", "-1", "greater than or equal to 0"),
         ("TOUCHFOLD_TIME_ZONE", "Europe/Viena", "did you mean Europe/Vienna?"),
@@ -93,7 +93,7 @@ def test_a_wrong_setting_is_an_error_that_names_the_key_and_the_way_out(
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("port = 87 00", "is not TOML"),
+        ("port = 87 00", "is not valid TOML"),
         ("prot = 8700", "did you mean port?"),
         ("PORT = 8700", "did you mean port?"),
         ("time_zone = 7", "must be text in quotes"),

@@ -105,14 +105,14 @@ class ArchivedLog(LogBefore):
             found = self._log.read(partition, at, limit)
         except LogTruncated:
             raise err from None
-        _log.error("the log is read instead of the archive: %s", err.message)
+        _log.error("reading the log instead of the archive: %s", err.message)
         return found
 
     def _fetch_instead(self, err: TouchfoldError, partition: int, offsets: Collection[int]) -> list[Stored]:
         found = self._log.fetch([(partition, offset) for offset in offsets])
         if self._log_starts and min(offsets) < _start(self._log_starts(), partition):
             raise err from None
-        _log.error("the log is read instead of the archive: %s", err.message)
+        _log.error("reading the log instead of the archive: %s", err.message)
         return found
 
     def _holds(self, partition: int, offset: int) -> bool:
@@ -142,7 +142,7 @@ class ArchivedLog(LogBefore):
             else:
                 files.setdefault(piece, []).append(offset)
         if gap is not None:
-            _log.error("the log is read instead of the archive: %s", gap.message)
+            _log.error("reading the log instead of the archive: %s", gap.message)
         return files, rest
 
     def _from_files(self, files: Mapping[Piece, list[int]]) -> list[Stored]:

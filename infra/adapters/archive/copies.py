@@ -101,8 +101,8 @@ class Copies:
         size = sum(entry.bytes for entry in entries)
         if size > self._most:
             raise SqlLimit(
-                f"the archive has {_gib(size)} GiB, and copies here may have {_gib(self._most)}: query its"
-                " Parquet files in the object store with an engine that is made for such sizes"
+                f"the archive has {_gib(size)} GiB, but copies here may only take {_gib(self._most)}: query its"
+                " Parquet files in the object store with an engine made for such sizes"
             )
         make_folder(self.folder)
         with self._locked(deadline):
@@ -115,7 +115,7 @@ class Copies:
             if left:
                 raise SqlLimit(
                     f"the archive's files are being copied to this machine, {len(entries) - left} of {len(entries)} are"
-                    " here: ask again to go on"
+                    " here: ask again to continue"
                 )
             write_whole(self.folder / MANIFEST, manifest_of(entries))
             self._forget({entry.path for entry in entries})
@@ -155,7 +155,7 @@ class Copies:
     def _check_disk(self, needed: int) -> None:
         disk = space(self.folder)
         if needed > disk.free - reserve_bytes(disk.total):
-            raise DiskFull(f"copies of the archive need {_gib(needed)} GiB more in {self.folder}: there is no room")
+            raise DiskFull(f"copies of the archive need {_gib(needed)} GiB more in {self.folder}: there is no space")
 
     def _fetch(self, missing: Sequence[ArchiveFile], read: Read, deadline: float) -> int:
         """Several at once, until the deadline; how many are left."""
@@ -175,7 +175,7 @@ class Copies:
     def _copy(self, entry: ArchiveFile, read: Read) -> None:
         data = read(entry)
         if sha256(data).hexdigest() != entry.sha256:
-            raise ArchiveDamaged(f"{entry.path} differs from its manifest: restore it from a backup")
+            raise ArchiveDamaged(f"{entry.path} does not match its manifest: restore it from a backup")
         path = self.folder / entry.path
         make_folder(path.parent)
         write_whole(path, data)

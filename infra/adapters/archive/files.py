@@ -373,7 +373,7 @@ class FolderFiles:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as err:
             os.close(handle)
-            raise FolderLocked(f"another process writes the archive in {self.folder}") from err
+            raise FolderLocked(f"another process is writing the archive in {self.folder}") from err
         return handle
 
 

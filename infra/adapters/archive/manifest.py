@@ -92,7 +92,7 @@ def entry_of(line: bytes, where: str) -> ArchiveFile:
     except msgspec.MsgspecError as err:
         raise ArchiveDamaged(f"{where} is not an entry this build reads") from err
     if _PATH.fullmatch(entry.path) is None:
-        raise ArchiveDamaged(f"{where} names a file outside of the archive")
+        raise ArchiveDamaged(f"{where} names a file outside the archive")
     return entry
 
 
@@ -127,7 +127,7 @@ def manifest_bytes(folder: Path) -> bytes | None:
         return manifest.read_bytes()
     except FileNotFoundError:
         if any(folder.glob("p*/*.parquet")):
-            raise ArchiveDamaged(f"{manifest} is missing, its files are there: restore it from a backup") from None
+            raise ArchiveDamaged(f"{manifest} is missing, but its files exist: restore it from a backup") from None
         return None
 
 

@@ -139,7 +139,7 @@ def _rows_of(run: Sequence[ArchiveFile], read: Callable[[ArchiveFile], bytes]) -
 
 
 def damaged(entry: ArchiveFile) -> ArchiveDamaged:
-    text = f"{entry.path} differs from its manifest: restore it from a backup"
+    text = f"{entry.path} does not match its manifest: restore it from a backup"
     return ArchiveDamaged(text, [Problem(entry.path, text)])
 
 

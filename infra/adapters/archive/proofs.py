@@ -177,4 +177,4 @@ def _is_torn(path: Path) -> bool:
 
 
 def _damaged(path: str) -> Problem:
-    return Problem(path, f"{path} differs from its manifest: restore it from a backup")
+    return Problem(path, f"{path} does not match its manifest: restore it from a backup")

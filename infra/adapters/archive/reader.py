@@ -138,7 +138,7 @@ class ArchiveReader:
             try:
                 entries = self._archive.store.entries(0.0)
             except _AMISS as err:  # the log is asked, and when that has it no more `refresh` says so
-                _log.error("the log is read instead of the archive: %s", err.message)
+                _log.error("reading the log instead of the archive: %s", err.message)
             else:
                 self._load(entries)
                 self._loaded = True
@@ -212,8 +212,8 @@ class ArchiveReader:
         for entry in entries:
             if self._generation is not None and entry.generation != self._generation:
                 raise ArchiveDamaged(
-                    f"the archive is of log generation {entry.generation}, the log of {self._generation}: restore both"
-                    " from the same backup"
+                    f"the archive belongs to log generation {entry.generation}, the log to {self._generation}: restore"
+                    " both from the same backup"
                 )
             covered = by_partition[entry.partition]
             for piece in pieces_of(entry):

@@ -130,7 +130,7 @@ class S3Files(S3Place):
         header = self._get(_HEADER)
         if header is None:
             if self._known or self._list("p", most=1):
-                raise ArchiveDamaged(f"{self._url(_HEADER)} is missing, its files are there: restore it from a backup")
+                raise ArchiveDamaged(f"{self._url(_HEADER)} is missing, but its files exist: restore it from a backup")
             return
         _header(header, self._url(_HEADER))
         if header != self._id:
@@ -168,7 +168,7 @@ class S3Files(S3Place):
                     self._unsaved += len(more) + len(added)
                     return known
             self._known.pop(partition)  # one was replaced and removed since it was listed
-        raise ArchiveDamaged(f"{self._url(f'manifest/p{partition}/')} changes while it is read: try again")
+        raise ArchiveDamaged(f"{self._url(f'manifest/p{partition}/')} keeps changing while it is read: try again")
 
     def _entries(self, names: list[str]) -> list[ArchiveFile] | None:
         """None: one of them is gone."""
@@ -184,7 +184,7 @@ class S3Files(S3Place):
             return None
         entry = entry_of(line.rstrip(b"\n"), self._url(name))
         if name != _place(entry):
-            raise ArchiveDamaged(f"{self._url(name)} is the entry of another place: restore the manifest from a backup")
+            raise ArchiveDamaged(f"{self._url(name)} is an entry for another place: restore the manifest from a backup")
         return entry
 
     def _written_down(self) -> dict[int, Partition]:
@@ -220,8 +220,8 @@ class S3Files(S3Place):
         self._copies.forget_scratch(_ABANDONED_S)
         if self._put(_HEADER, self._id):
             raise SettingsInvalid(
-                f"{self._url('')}: this store replaces objects although If-None-Match: * forbids it, so two archivers"
-                " could spoil the archive: use a store with conditional puts, or a folder"
+                f"{self._url('')}: this store replaces objects even though If-None-Match: * forbids it, so two"
+                " archivers could corrupt the archive: use a store with conditional puts, or a folder"
             )
         return entries, self._sweep(entries)
 
@@ -237,7 +237,7 @@ class S3Files(S3Place):
     def append(self, entry: ArchiveFile) -> None:
         if not self._put_new(_entry_name(entry.partition, entry.start), line_of(msgspec.json.encode(entry))):
             raise ProgressConflict(
-                f"another process archives partition {entry.partition} as well: it was first at offset {entry.start}"
+                f"another process is also archiving partition {entry.partition}: it was first at offset {entry.start}"
             )
         self._take(entry)
 
@@ -265,7 +265,7 @@ class S3Files(S3Place):
     def replace(self, entry: ArchiveFile) -> None:
         self._refuse_older_builds()
         if not self._put_new(_place(entry), line_of(msgspec.json.encode(entry))):
-            raise ProgressConflict(f"another process merges partition {entry.partition} of the archive as well")
+            raise ProgressConflict(f"another process is also merging partition {entry.partition} of the archive")
         self._grace.began(entry)
         self._take(entry)
 

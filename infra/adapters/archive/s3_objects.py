@@ -126,8 +126,8 @@ class S3Place:
             yield
         except (NoCredentialsError, PartialCredentialsError) as err:
             raise SettingsInvalid(
-                f"{self._url('')}: there are no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or what"
-                " else boto3 looks for"
+                f"{self._url('')}: no credentials found: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or another"
+                " source that boto3 supports"
             ) from err
         except ClientError as err:
             code = _code(err)
@@ -139,7 +139,7 @@ class S3Place:
             raise StoreUnavailable(f"the {self._of} object store answers {code}", retry_after_s=1) from err
         except BotoCoreError as err:
             raise StoreUnavailable(
-                f"the {self._of} object store is away ({type(err).__name__})", retry_after_s=1
+                f"the {self._of} object store is unavailable ({type(err).__name__})", retry_after_s=1
             ) from err
 
 

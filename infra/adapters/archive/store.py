@@ -200,10 +200,10 @@ class ParquetArchive:
         if len(offsets) != entry.rows or bounds != (entry.first_offset, entry.last_offset):
             yield "its rows are not the ones its manifest entry counts"
         if any(b <= a for a, b in pairwise(offsets)):
-            yield "its offsets do not rise"
+            yield "its offsets are not ascending"
         digest = chained(bytes.fromhex(entry.digest_before), zip(offsets, records, strict=True))
         if digest.hex() != entry.digest:
-            yield "the digest over its records differs from its manifest entry"
+            yield "the digest of its records does not match its manifest entry"
 
     # ------------------------------------------------------------ writing
 
@@ -226,9 +226,7 @@ class ParquetArchive:
         start = before.next if before else 0
         offsets, records = columns_of(rows)
         if next_offset <= start or (offsets and (offsets[0] < start or offsets[-1] >= next_offset)):
-            raise ArchiveDamaged(
-                f"these records are not the ones of partition {partition} from {start} to {next_offset}"
-            )
+            raise ArchiveDamaged(f"these records do not match partition {partition} from {start} to {next_offset}")
         data = parquet_of(rows)
         digest = sha256(data).hexdigest()
         digest_before = before.digest if before else NO_DIGEST.hex()
@@ -309,7 +307,7 @@ class ParquetArchive:
         if len(run) < 2 or any(
             one.next != other.start or one.digest != other.digest_before for one, other in pairwise(run)
         ):
-            text = f"{first.path} and the files behind it do not follow each other"
+            text = f"{first.path} and the files after it are not contiguous"
             raise ArchiveDamaged(text, [Problem(first.path, text)])
         made_at = self.store.scratch()
         try:
@@ -328,7 +326,7 @@ class ParquetArchive:
         """Raises ArchiveDamaged when the file is not of the same records as the run."""
         first, last = run[0], run[-1]
         if made.digest.hex() != last.digest or made.rows != sum(entry.rows for entry in run):
-            text = f"what was merged from {first.path} to {last.path} is not what these files hold"
+            text = f"what was merged from {first.path} to {last.path} does not match these files"
             raise ArchiveDamaged(text, [Problem(first.path, text)])
         seq = self.store.next_seq(first.partition)
         return ArchiveFile(

@@ -103,7 +103,7 @@ def _compress(source: IO[bytes], sink: "_Parts", passed: Callable[[int], None]) 
 def _failed(told: str) -> Exception:
     last = told[-1_000:]
     if "checksum" in told:
-        return DatabaseDamaged(f"PostgreSQL's files are damaged, so they are not backed up: {last}")
+        return DatabaseDamaged(f"PostgreSQL's files are damaged and were not backed up: {last}")
     return ServiceFailed(f"pg_basebackup failed: {last}")
 
 
@@ -173,7 +173,7 @@ def unpack_base(parts: Sequence[Part], read: Callable[[str], bytes], into: Path,
         for part in parts:
             data = read(part.name)
             if sha256(data).hexdigest() != part.sha256:
-                raise BackupDamaged(f"{part.name} is not what its base says")
+                raise BackupDamaged(f"{part.name} does not match its base")
             done += len(data)
             yield data
             passed(done)

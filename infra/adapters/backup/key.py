@@ -14,7 +14,7 @@ ID_BYTES: Final = 8
 
 
 def backup_key(folder: Path, configured: str | None) -> bytes:
-    """The key there is. `configured`: TOUCHFOLD_BACKUP_KEY. Raises BackupKeyWrong: there is none, or it is no key."""
+    """The existing key. `configured`: TOUCHFOLD_BACKUP_KEY. Raises BackupKeyWrong if it is missing or not a key."""
     if configured:
         return _parsed(configured, "TOUCHFOLD_BACKUP_KEY")
     path = folder / NAME
@@ -23,26 +23,26 @@ def backup_key(folder: Path, configured: str | None) -> bytes:
     except FileNotFoundError as err:
         raise BackupKeyWrong(
             f"there is no backup key: set TOUCHFOLD_BACKUP_KEY (or TOUCHFOLD_BACKUP_KEY_FILE), or put {NAME} into "
-            f"{folder}; what it has sealed cannot be opened without it"
+            f"{folder}; what it sealed cannot be opened without it"
         ) from err
     except OSError as err:
         raise BackupKeyWrong(f"the backup key {path} cannot be read ({err.strerror})") from err
 
 
 def backup_key_or_new(folder: Path, configured: str | None, say: Callable[[str], None]) -> bytes:
-    """The same; made where there is none, and said loudly."""
+    """The same; created if there is none, with a prominent notice."""
     if configured or os.path.lexists(folder / NAME):
         return backup_key(folder, configured)
     key = make_key(folder / NAME)
     say(
-        f"a backup key was made: {folder / NAME}. Copy it to another place NOW, away from this machine and from the "
-        "backups: whoever loses it has no backup, and whoever finds it beside a backup can read that"
+        f"a backup key was created: {folder / NAME}. Copy it to another place NOW, away from this machine and from the "
+        "backups: without it the backups are useless, and with it anybody who has a backup can read it"
     )
     return key
 
 
 def key_id(key: bytes) -> bytes:
-    """By which a key is recognised; tells nothing of it."""
+    """Identifies the key without revealing anything about it."""
     return sha256(b"touchfold backup key" + key).digest()[:ID_BYTES]
 
 

@@ -101,7 +101,7 @@ class FolderObjects:
             folder = folder.parent
 
     def _away(self, err: OSError) -> StoreUnavailable:
-        what = "is full" if err.errno == errno.ENOSPC else f"does not answer ({err.strerror})"
+        what = "is full" if err.errno == errno.ENOSPC else f"does not respond ({err.strerror})"
         return StoreUnavailable(f"the backup destination {self.folder} {what}", retry_after_s=60)
 
 

@@ -39,10 +39,10 @@ def open_object(key: bytes, name: str, data: bytes) -> bytes:
     except InvalidTag as err:
         if data.startswith(MAGIC) and id_ != key_id(key):
             raise BackupKeyWrong(
-                f"{name} was sealed by another backup key ({id_.hex()}; this one is {key_id(key).hex()}), or its first "
-                "bytes are altered: give the right key in TOUCHFOLD_BACKUP_KEY"
+                f"{name} was sealed with another backup key ({id_.hex()}; this one is {key_id(key).hex()}), or its "
+                "first bytes were altered: give the right key in TOUCHFOLD_BACKUP_KEY"
             ) from err
-        raise BackupDamaged(f"{name} is damaged: it does not open") from err
+        raise BackupDamaged(f"{name} is damaged: it cannot be opened") from err
 
 
 def _cipher(key: bytes, salt: bytes) -> AESGCM:

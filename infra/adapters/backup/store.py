@@ -70,8 +70,8 @@ class BackupStore:
         if self.objects.get(HEADER) is None:
             if strangers := sorted(self.objects.names())[:1]:
                 raise BackupRefused(
-                    f"{self.url} is not empty and no backup destination ({strangers[0]} is in it): give a folder or "
-                    "prefix of its own"
+                    f"{self.url} is not empty and is not a backup destination (it contains {strangers[0]}): give a "
+                    "folder or prefix of its own"
                 )
             header = {"touchfold_backup": FORMAT, "key": key_id(self.key).hex()}
             self.objects.put(HEADER, msgspec.json.encode(header))
@@ -84,16 +84,16 @@ class BackupStore:
         """Raises BackupRefused where there is no backup, BackupKeyWrong where it is under another key."""
         data = self.objects.get(HEADER)
         if data is None:
-            raise BackupRefused(f"there is no backup at {self.url}: {HEADER} is not there")
+            raise BackupRefused(f"there is no backup at {self.url}: {HEADER} is missing")
         try:
             header = msgspec.json.decode(data, type=dict[str, int | str])
         except msgspec.MsgspecError as err:
-            raise BackupDamaged(f"{HEADER} of {self.url} is damaged: it is no JSON") from err
+            raise BackupDamaged(f"{HEADER} of {self.url} is damaged: it is not JSON") from err
         if header.get("touchfold_backup") != FORMAT:
-            raise BackupRefused(f"{HEADER} of {self.url} is damaged, or of a newer build")
+            raise BackupRefused(f"{HEADER} of {self.url} is damaged, or from a newer build")
         if self._key is not None and header.get("key") != key_id(self._key).hex():
             raise BackupKeyWrong(
-                f"{HEADER} says that {self.url} is sealed by another backup key ({header.get('key')}; this one is "
+                f"{HEADER} says that {self.url} is sealed with another backup key ({header.get('key')}; this one is "
                 f"{key_id(self._key).hex()}): give the right one in TOUCHFOLD_BACKUP_KEY, or another destination"
             )
 
@@ -247,7 +247,7 @@ class BackupStore:
             wanted |= {f"archive/{entry.sha256}": entry.sha256 for entry in base.archive}
         yield from (f"{name} is missing from {self.url}" for name in sorted(wanted.keys() - set(names)))
         for done, name in enumerate(names):
-            tell("objects proved", done, len(names))
+            tell("objects verified", done, len(names))
             if name == HEADER or (name.startswith("bases/") and (name.endswith("/base") or name not in wanted)):
                 continue
             try:
@@ -256,7 +256,7 @@ class BackupStore:
                 yield err.message
             else:
                 if name in wanted and sha256(plain).hexdigest() != wanted[name]:
-                    yield f"{name} is not what its base says"
+                    yield f"{name} does not match its base"
         yield from self._gaps(bases)
 
     def _gaps(self, bases: Sequence[Base]) -> Iterator[str]:
@@ -264,7 +264,7 @@ class BackupStore:
         for chain in dict.fromkeys(base.chain for base in bases):
             newest = max((base for base in bases if base.chain == chain), key=lambda base: base.first_segment)
             if gap := reach_of(newest, wal, None).gap_after:
-                yield f"wal/{chain} has a gap behind {gap}: nothing later can be restored from it"
+                yield f"wal/{chain} has a gap after {gap}: nothing later can be restored from it"
 
 
 def decompressed(data: bytes) -> bytes:

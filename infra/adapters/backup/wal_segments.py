@@ -25,7 +25,7 @@ def end_segment(cursor: Cursor) -> str:
     while not _is_taken(cursor, segment):
         if time.monotonic() > deadline:
             raise StoreUnavailable(
-                "PostgreSQL's archiver does not take finished WAL, so it stays: read logs/postgres.log",
+                "PostgreSQL's archiver is not taking finished WAL, so it piles up: read logs/postgres.log",
                 retry_after_s=60,
             )
         time.sleep(_LOOK_S)

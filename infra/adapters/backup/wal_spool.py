@@ -54,7 +54,7 @@ class Spool:
 
     @contextmanager
     def lock(self, *, wait_s: float = 0.0) -> Iterator[None]:
-        """Raises FolderLocked: another process backs up."""
+        """Raises FolderLocked if another process is making a backup."""
         self._folder.mkdir(mode=0o700, exist_ok=True)
         handle = os.open(self._folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         deadline = time.monotonic() + wait_s
@@ -65,7 +65,7 @@ class Spool:
                     break
                 except BlockingIOError as err:
                     if time.monotonic() >= deadline:
-                        raise FolderLocked("another process makes a backup of this data folder: wait for it") from err
+                        raise FolderLocked("another process is backing up this data folder: wait for it") from err
                     time.sleep(0.05)
             yield
         finally:
@@ -101,7 +101,7 @@ class Spool:
         return found
 
     def end(self) -> None:
-        """Keep no WAL any more; what was not sent is dropped."""
+        """Stop keeping WAL; what was not sent is dropped."""
         (self._out / "on").unlink(missing_ok=True)
         self._note.unlink(missing_ok=True)
         for path in self._raw():
@@ -116,7 +116,7 @@ class Spool:
         return sorted(path for path in self._out.iterdir() if _TAKES.fullmatch(path.name))
 
     def take(self, following: Following, key: bytes) -> int:
-        """Seal what PostgreSQL has finished; returns how many. Nothing of it stays readable in the folder."""
+        """Seal what PostgreSQL has finished; returns how many segments. None stays readable in the folder."""
         raw = self._raw()
         for path in raw:
             at = datetime.fromtimestamp(path.stat().st_mtime, UTC)
@@ -131,11 +131,11 @@ class Spool:
         return len(raw)
 
     def waiting(self) -> list[Path]:
-        """Sealed and not sent, the oldest first."""
+        """Sealed but not sent, oldest first."""
         return sorted(path for path in self._waiting.glob("*/*") if not path.name.endswith(".tmp"))
 
     def send(self, store: BackupStore) -> int:
-        """Raises StoreUnavailable: what was not sent waits."""
+        """Raises StoreUnavailable: the rest stays queued."""
         sent = self.waiting()
         for path in sent:
             store.objects.put(f"wal/{path.parent.name}/{path.name}", path.read_bytes())

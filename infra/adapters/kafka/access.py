@@ -1,4 +1,4 @@
-"""How Kafka is reached, in the words of each of its three client libraries. Imports none of them, opens nothing."""
+"""How to reach Kafka, in the terms of each of its three client libraries. Imports none of them, opens nothing."""
 
 import ssl
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from schemas.topics import EVENTS as EVENTS  # noqa: PLC0414  # the worker takes
 
 @dataclass(frozen=True)
 class KafkaAccess:
-    """The brokers and who we are to them. TLS unless `insecure` is set and no authority is given."""
+    """The brokers, and our credentials for them. TLS unless `insecure` is set and no authority is given."""
 
     bootstrap: str  # host:port, separated by commas
     prefix: str = "touchfold"

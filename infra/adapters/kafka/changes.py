@@ -1,7 +1,7 @@
-"""`TopicWriter` on Kafka: one transaction a batch, by a name that only the newest publisher may use.
+"""`TopicWriter` on Kafka: one transaction per batch, under a name that only the newest publisher may use.
 
-A transaction costs some 10 ms a batch. It buys the fence: the brokers refuse what a publisher still sends that was
-thought dead, else its old state of a profile could come after the tombstone of that profile and stay for ever.
+A transaction costs some 10 ms per batch. It buys fencing: the brokers refuse late messages of a publisher thought dead.
+Otherwise its old state of a profile could arrive after that profile's tombstone and stay forever.
 """
 
 import logging
@@ -31,7 +31,7 @@ _log = logging.getLogger("touchfold.publish")
 
 
 class KafkaChanges:
-    """One thread. A producer that failed in any way is thrown away, and what it had not finished is aborted."""
+    """One thread. A producer that failed in any way is discarded, and its unfinished transaction aborted."""
 
     def __init__(self, access: KafkaAccess, deadline_s: float = DEADLINE_S) -> None:
         self._access = access
@@ -68,9 +68,9 @@ class KafkaChanges:
             try:
                 producer.produce(topic, message.value, message.key, headers=message.headers)
                 return
-            except BufferError as err:  # 64 MiB wait for the brokers already
+            except BufferError as err:  # 64 MiB are already waiting for the brokers
                 if time.monotonic() > deadline:
-                    raise StoreUnavailable("Kafka takes no messages", retry_after_s=1) from err
+                    raise StoreUnavailable("Kafka is not accepting messages", retry_after_s=1) from err
                 producer.poll(0.05)
 
     def close(self) -> None:
@@ -87,8 +87,8 @@ class KafkaChanges:
             self.close()
             error: KafkaError = err.args[0]
             if error.code() in _FENCED:
-                raise ProgressConflict("another publisher writes the topics") from err
-            raise StoreUnavailable(f"Kafka does not acknowledge ({error.name()})", retry_after_s=1) from err
+                raise ProgressConflict("another publisher is writing to the topics") from err
+            raise StoreUnavailable(f"Kafka did not acknowledge ({error.name()})", retry_after_s=1) from err
         except BaseException:
             self.close()
             raise
@@ -120,24 +120,24 @@ def _missing(topics: Sequence[str]) -> StoreUnavailable:
 def check_granted(access: KafkaAccess, granted: Collection[str]) -> None:
     """Refuse personal values in topics that keep them for 7 days or longer. `granted`: short names.
 
-    Raises SettingsInvalid, or StoreUnavailable while the brokers are away.
+    Raises SettingsInvalid, or StoreUnavailable while the brokers are unavailable.
     """
     refused = sorted(set(granted) - GRANTABLE)
     if refused:
         raise SettingsInvalid(
-            f"{', '.join(refused)} cannot be granted personal values: only {', '.join(sorted(GRANTABLE))} can (profiles"
+            f"{', '.join(refused)} cannot carry personal values: only {', '.join(sorted(GRANTABLE))} can (profiles"
             " is compacted and would keep them; the others hold none)"
         )
     for topic, config in _configs(access, sorted(granted)).items():
         retention_ms, segment_ms = int(config["retention.ms"]), int(config["segment.ms"])
         if "compact" in config["cleanup.policy"] or not 0 <= retention_ms < WEEK_MS:
             raise SettingsInvalid(
-                f"{topic} is granted personal values but keeps its messages for {_days(retention_ms)}: set its"
-                " cleanup.policy to delete and its retention.ms under 7 days, or take the grant away"
+                f"{topic} may carry personal values but keeps its messages for {_days(retention_ms)}: set its"
+                " cleanup.policy to delete and its retention.ms under 7 days, or remove it from the setting"
             )
         if retention_ms + segment_ms >= WEEK_MS:
             _log.warning(
-                "%s: brokers may delete a message only %s after it came, for segment.ms is %s; set that lower too",
+                "%s: brokers may delete a message only %s after it came, because segment.ms is %s; lower that too",
                 *(topic, _days(retention_ms + segment_ms), _days(segment_ms)),
             )
 
@@ -164,7 +164,7 @@ def _configs(access: KafkaAccess, names: Sequence[str]) -> dict[str, dict[str, s
             admin.close()
     except AdminError as err:
         raise StoreUnavailable(
-            f"Kafka does not say how topics are kept ({type(err).__name__})", retry_after_s=1
+            f"Kafka did not report the topics' retention ({type(err).__name__})", retry_after_s=1
         ) from err
     absent = [topic for topic in topics if not answers.get(topic)]
     if absent:

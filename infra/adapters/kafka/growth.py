@@ -1,4 +1,4 @@
-"""How many partitions a topic has: it may be given more while we run. Never fewer: Kafka takes none away."""
+"""How many partitions a topic has: it may gain some while we run. Never fewer, as Kafka cannot remove any."""
 
 import logging
 import threading
@@ -8,14 +8,14 @@ from typing import Final
 
 from schemas.errors import TouchfoldError
 
-LOOK_S: Final = 10.0  # between two questions: with the clients' own looks, all use new partitions within a minute
+LOOK_S: Final = 10.0  # between two checks: with the clients' own checks, all use new partitions within a minute
 _log = logging.getLogger("touchfold.kafka")
 
 
 class PartitionCount:
-    """Any thread. `ask` the brokers; `grown(count)` makes ready for more of them, before anybody is told.
+    """Any thread. `ask` queries the brokers; `grown(count)` prepares for more partitions before anybody is told.
 
-    Both may raise a TouchfoldError: then the count stays what it was, until the next look.
+    Both may raise a TouchfoldError: then the count stays as it was until the next check.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class PartitionCount:
         self._looking = threading.Lock()
 
     def known(self) -> int:
-        """Waits for nobody but the first time; asks in the background when it is time to."""
+        """Only waits the first time; after that it asks in the background when a check is due."""
         if self._known is None:
             return self.fresh()
         if self._is_due() and self._looking.acquire(blocking=False):
@@ -45,7 +45,7 @@ class PartitionCount:
         with self._looking:
             if self._known is None or self._is_due():
                 self._look()
-            assert self._known is not None, "a look that does not raise leaves a count"
+            assert self._known is not None, "a check that does not raise sets a count"
             return self._known
 
     def _is_due(self) -> bool:
@@ -63,6 +63,6 @@ class PartitionCount:
         try:
             self._look()
         except TouchfoldError as err:
-            _log.info("whether the topic has more partitions is not known: %s", err.message)
+            _log.info("cannot check whether the topic has gained partitions: %s", err.message)
         finally:
             self._looking.release()

@@ -1,4 +1,4 @@
-"""How many records of the inbox topic nobody has taken yet. Joins no group."""
+"""How many records of the inbox topic are still unread. Joins no group."""
 
 from typing import Final
 
@@ -23,7 +23,7 @@ class InboxLag:
         self._consumer: Consumer | None = None
 
     def __call__(self) -> int:
-        """Raises StoreUnavailable. Where the group committed nothing yet, all that the topic keeps waits."""
+        """Raises StoreUnavailable. If the group has committed nothing yet, everything the topic holds counts."""
         partitions = range(self._offsets.count())
         starts, ends = self._offsets.starts(partitions), self._offsets.high_watermarks(partitions)
         taken = self._committed(partitions)

@@ -15,9 +15,9 @@ from schemas.topics import EVENTS
 class KafkaLog:
     """Any thread may call any method. Opens nothing before it is needed: a reader has no producer.
 
-    partitions: as the database knows them; None asks the brokers. Either way they are asked again, and `grown(count)`
-    is called before the first use of a partition that the topic was given meanwhile. generation: see the port.
-    ack_s: how long an append waits for the brokers. buffer_mib: what records they have not taken may take.
+    partitions: as the database knows them; None asks the brokers. Either way they are checked again, and `grown(count)`
+    is called before the first use of a partition that the topic has gained. generation: see the port.
+    ack_s: how long an append waits for the brokers. buffer_mib: memory for records that they have not taken.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class KafkaLog:
         return positions
 
     def read(self, partition: int, start: int, limit: int) -> list[Stored]:
-        """See the port. Raises LogTruncated when retention has removed `start`."""
+        """See the port. Raises LogTruncated if retention has removed `start`."""
         return self._reader.read(partition, start, limit)
 
     def fetch(self, positions: Iterable[tuple[int, int]]) -> list[Stored]:
@@ -75,7 +75,7 @@ class KafkaLog:
         return self._reader.fetch(groups)
 
     def starts(self) -> list[int]:
-        """By partition the first offset that retention has left."""
+        """By partition, the first offset that retention has left."""
         partitions = range(self._count.fresh())
         found = self._offsets.starts(partitions)
         return [found[partition] for partition in partitions]
@@ -87,16 +87,16 @@ class KafkaLog:
         return [found[partition] for partition in partitions]
 
     def high_ends(self) -> list[int]:
-        """The high watermarks: `ends` and what another producer's open transaction keeps from being read."""
+        """The high watermarks: `ends` plus what another producer's open transaction keeps from being read."""
         found = self._offsets.high_watermarks(range(self.partitions))
         return [found[partition] for partition in range(self.partitions)]
 
     def warm_up(self) -> None:
-        """Begin to connect the producer, so that the first append need not wait half a second. Waits for nothing."""
+        """Start connecting the producer, to save the first append half a second. Does not wait."""
         self._producer.open()
 
     def waiting_bytes(self) -> int:
-        """What records that the brokers have not acknowledged take in memory."""
+        """Memory used by records that the brokers have not acknowledged."""
         return self._producer.waiting_bytes()
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Where a topic's partitions begin and end, asked of the brokers that lead them."""
+"""Where a topic's partitions begin and end, according to the brokers that lead them."""
 
 import threading
 import time
@@ -14,8 +14,8 @@ from infra.adapters.kafka.trouble import NO_TOPIC, Trouble, shared_config, unava
 OffsetSpec: Final[Any] = _OffsetSpec  # its methods have no types
 OFFSETS_S: Final = 5.0
 _RETRY_S: Final = 0.05
-_NEW_S: Final = 1.0  # until every broker knows a topic that was just made
-_SOON: Final = frozenset(  # what passes by itself while leaders change
+_NEW_S: Final = 1.0  # until every broker knows a newly created topic
+_SOON: Final = frozenset(  # errors that pass by themselves while leaders change
     {
         KafkaError.LEADER_NOT_AVAILABLE,
         KafkaError.NOT_LEADER_FOR_PARTITION,
@@ -37,7 +37,7 @@ _SOON: Final = frozenset(  # what passes by itself while leaders change
 
 
 class Offsets:
-    """Where partitions begin and end. Any thread; opens nothing before the first question."""
+    """Where partitions begin and end. Any thread; opens nothing before first use."""
 
     def __init__(self, config: Mapping[str, Any], topic: str) -> None:
         self._config = config
@@ -47,15 +47,15 @@ class Offsets:
         self._trouble = Trouble()
 
     def starts(self, partitions: Sequence[int]) -> dict[int, int]:
-        """The first offset that is kept, of each."""
+        """The first retained offset of each."""
         return self._ask(partitions, OffsetSpec.earliest())
 
     def ends(self, partitions: Sequence[int]) -> dict[int, int]:
-        """The last stable offset of each: behind the last record that can be read, before any open transaction."""
+        """The last stable offset of each: after the last readable record, before any open transaction."""
         return self._ask(partitions, OffsetSpec.latest())
 
     def high_watermarks(self, partitions: Sequence[int]) -> dict[int, int]:
-        """The end of each with what open transactions hold back: nothing behind the first of them can be read yet."""
+        """The end of each, including what open transactions hold back, which cannot be read yet."""
         return self._ask(partitions, OffsetSpec.latest(), IsolationLevel.READ_UNCOMMITTED)
 
     def count(self) -> int:
@@ -85,7 +85,7 @@ class Offsets:
     def _ask(
         self, partitions: Sequence[int], spec: Any, isolation: IsolationLevel = IsolationLevel.READ_COMMITTED
     ) -> dict[int, int]:
-        """One request to each leader. Waits a little while leaders change."""
+        """One request to each leader. Waits briefly while leaders change."""
         wanted = {TopicPartition(self._topic, partition): spec for partition in partitions}
         found: dict[int, int] = {}
         began = time.monotonic()
@@ -113,7 +113,7 @@ class Offsets:
         found: dict[int, int],
         isolation: IsolationLevel,
     ) -> list[KafkaError]:
-        """Add to `found` what is answered; the errors of the rest."""
+        """Add the answers to `found`; returns the errors of the rest."""
         errors: list[KafkaError] = []
         try:
             futures = client.list_offsets(wanted, isolation_level=isolation, request_timeout=left_s)

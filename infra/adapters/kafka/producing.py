@@ -1,7 +1,7 @@
-"""Records to explicit partitions of one topic, acknowledged by all in-sync replicas; memory and waiting are bounded.
+"""Appends records to given partitions of one topic, acknowledged by all in-sync replicas; memory and waits are bounded.
 
-librdkafka does the work in its own threads. Here are: one object of reports for an append (no future per record), the
-room that waiting records may take, a deadline, and the replacement of a producer that is broken.
+librdkafka does the work in its own threads. This module adds one report object per append (no future per record), a
+memory limit for waiting records, a deadline, and the replacement of a broken producer.
 """
 
 import logging
@@ -19,7 +19,7 @@ from schemas.failpoints import failpoint
 
 MAX_RECORD_BYTES: Final = 4_000_000  # below the topic's max.message.bytes, which counts the batch around it
 RECORD_OVERHEAD: Final = 256  # bytes that librdkafka and our callback keep for a waiting record, beside its own
-RETIRED_LIMIT: Final = 2  # broken producers whose threads have not ended: more than that, and we take no records
+RETIRED_LIMIT: Final = 2  # broken producers with threads still running; with more, we accept no records
 _POLL_S: Final = 0.25
 _LEARN_S: Final = 5.0
 _log = logging.getLogger("touchfold.kafka")
@@ -104,7 +104,7 @@ class _Line:
         reports.done.set()
 
     def oldest_s(self) -> float:
-        """How long the oldest append has waited for its reports."""
+        """How long the oldest append has been waiting for its reports."""
         with self._lock:
             first = next(iter(self._open), None)
         return 0.0 if first is None else time.monotonic() - first.since
@@ -114,7 +114,7 @@ class _Line:
         return self._bytes
 
     def retire(self, reason: str) -> threading.Thread:
-        """Fail what waits, drop what is queued, end the threads; a thread does it, for it may hang."""
+        """Fail what is waiting, drop the queue, end the threads; done in a thread, because it may hang."""
         with self._lock:
             left = list(self._open)
         for reports in left:
@@ -247,7 +247,7 @@ class AckedProducer:
         with self._lock:
             self._retired = [thread for thread in self._retired if thread.is_alive()]
             if len(self._retired) > RETIRED_LIMIT:
-                raise StoreUnavailable("Kafka's client hangs again and again: start the process anew", retry_after_s=5)
+                raise StoreUnavailable("Kafka's client keeps hanging: restart the process", retry_after_s=5)
             if self._line is None:
                 self._line = _Line(self._config)
             return self._line
@@ -258,7 +258,7 @@ class AckedProducer:
                 return
             self._line = None
             self._retired.append(line.retire(reason))
-        _log.error("the Kafka producer is replaced: %s", reason)
+        _log.error("replacing the Kafka producer: %s", reason)
 
 
 def producer_config(ack_s: float, room_bytes: int) -> dict[str, Any]:
@@ -291,7 +291,7 @@ def _check(records: Sequence[Placed]) -> None:
         if not isinstance(value, bytes) or not isinstance(key, bytes):
             raise TypeError(f"key and value are bytes, not {type(key).__name__} and {type(value).__name__}")
         if len(value) > MAX_RECORD_BYTES:
-            raise TooLarge(f"a record of {len(value)} bytes: Kafka's topic takes {MAX_RECORD_BYTES}")
+            raise TooLarge(f"a record of {len(value)} bytes: Kafka's topic accepts up to {MAX_RECORD_BYTES}")
 
 
 def _parts(records: Sequence[Placed], most_bytes: int) -> Iterator[Sequence[Placed]]:

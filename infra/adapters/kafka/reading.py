@@ -1,7 +1,7 @@
-"""Reading a topic by position: a few consumers, each assigned to one partition at a time. No group, no commits.
+"""Reads a topic by position: a few consumers, each assigned to one partition at a time. No group, no commits.
 
-Assigning anew costs 0.4–3 ms; a consumer that stands where the next read begins has fetched ahead meanwhile. So one
-that was read from stays with its partition until another partition needs it, or the end was reached.
+Reassigning costs 0.4–3 ms, while a consumer already at the next position has prefetched. So after a read a consumer
+stays with its partition until another partition needs it, or the end was reached.
 """
 
 import logging
@@ -19,7 +19,7 @@ from infra.adapters.kafka.trouble import Trouble, shared_config, unavailable
 from schemas.errors import LogTruncated, StoreUnavailable
 from schemas.record import Stored
 
-READ_S: Final = 10.0  # a read without one record for so long is an outage
+READ_S: Final = 10.0  # a read without a single record for this long is an outage
 _RANDOM_READERS: Final = 4
 _IDLE_S: Final = 5.0  # a reader with a full queue looks 200 times a second whether there is room: 0.4 % of a core
 _ALONE: Final = 4  # so few places are gone to one after the other
@@ -57,7 +57,7 @@ class _Reader:
             self.partition, self.next = partition, start
 
     def leave(self) -> None:
-        """Fetch nothing ahead any more."""
+        """Stop prefetching."""
         self._consumer.unassign()
         self.partition, self.next = None, -1
 
@@ -107,11 +107,11 @@ _Run = tuple[int, list[int], int]  # partition, offsets, the partition's end
 
 
 class _OutOfRange(Exception):
-    """The log does not have the offset: below its start, or beyond its end."""
+    """The log does not have the offset: it is before its start or beyond its end."""
 
 
 class _Pool:
-    """At most `most` consumers; who finds none free waits."""
+    """At most `most` consumers; callers wait for a free one."""
 
     def __init__(self, config: Mapping[str, Any], topic: str, most: int) -> None:
         self._config = config
@@ -159,7 +159,7 @@ class _Pool:
             self._sweep_later()
 
     def close(self) -> None:
-        """Close what is free; what is in use is closed by who gives it back."""
+        """Close the free ones; those in use are closed when they are returned."""
         with self._changed:
             self._closed = True
             free, self._free = self._free, []
@@ -183,7 +183,7 @@ class _Pool:
                     self._count += 1
                     break
                 if not self._changed.wait(max(deadline - time.monotonic(), 0)):
-                    raise StoreUnavailable("too many read Kafka's log at once", retry_after_s=1)
+                    raise StoreUnavailable("too many concurrent reads of Kafka's log", retry_after_s=1)
         try:
             return _Reader(self._config, self._topic)
         except BaseException as err:
@@ -225,7 +225,7 @@ class TopicReader:
         self._gaps: dict[int, tuple[int, int]] = {}  # partition: nothing to read from … up to …
 
     def read(self, partition: int, start: int, limit: int) -> list[Stored]:
-        """At most `limit` from `start` on; [] at the end. Raises LogTruncated below the log's start."""
+        """At most `limit` from `start` on; [] at the end. Raises LogTruncated before the log's start."""
         start = self._behind_gap(partition, start)
         end = self._ends.get(partition, 0)
         if start >= end:
@@ -267,7 +267,7 @@ class TopicReader:
         return [record for part in parts for record in part]
 
     def _run(self, partition: int, run: Sequence[int], end: int) -> list[Stored]:
-        """The records at ascending offsets near each other; below the log's start there is none."""
+        """The records at ascending offsets close together; before the log's start there are none."""
         asked = set(run)
         found: list[Stored] = []
         try:
@@ -312,7 +312,7 @@ class TopicReader:
     def _check_start(self, partition: int, start: int) -> None:
         log_start = self._offsets.starts([partition])[partition]
         if start < log_start:
-            raise LogTruncated(f"partition {partition} of the log begins at {log_start}: {start} is not kept any more")
+            raise LogTruncated(f"partition {partition} of the log begins at {log_start}: {start} has been removed")
 
 
 def _dealt(runs: Sequence[_Run]) -> list[Sequence[_Run]]:

@@ -1,6 +1,6 @@
-"""Our topics: what they should be, what they are, what is done about it. With kafka-python's admin client.
+"""Our topics: what they should be, what they are, and what to do about it. Uses kafka-python's admin client.
 
-`plan` and `apply` are the command's; `ensure` is every start's. No topic is made or changed but by `apply`.
+`plan` and `apply` are for the command; `ensure` runs at every start. Only `apply` creates or changes topics.
 """
 
 import logging
@@ -21,13 +21,13 @@ HOUR_MS: Final = 3_600_000
 DAY_MS: Final = 24 * HOUR_MS
 SAFE_REPLICAS: Final = 3
 SAFE_INSYNC: Final = 2
-MESSAGE_BYTES: Final = MAX_RECORD_BYTES + 200_000  # a batch of one record, with what is around it
+MESSAGE_BYTES: Final = MAX_RECORD_BYTES + 200_000  # a batch of one record, with its overhead
 _APPLY: Final = "run touchfold topics apply"
 Rule = Literal["exactly", "at least", "at most", "when made"]
 
 
 class Settings(Protocol):
-    """What the settings say of topics."""
+    """What the settings require of topics."""
 
     @property
     def kafka_partitions(self) -> int: ...
@@ -44,7 +44,7 @@ class Wish(NamedTuple):
     value: str
     rule: Rule
     why: str
-    low: int | None = None  # below it (and not -1, which is for ever), the value differs
+    low: int | None = None  # below it (and not -1, which means forever), the value differs
     high: int | None = None
 
     def is_met(self, has: str) -> bool:
@@ -62,7 +62,7 @@ class Wish(NamedTuple):
 
 
 class Change(NamedTuple):
-    """One thing that is not as it should be. `by_hand`: what to do where `apply` can do nothing."""
+    """One thing that is not as it should be. `by_hand`: what to do if `apply` cannot fix it."""
 
     what: str
     has: str
@@ -72,13 +72,13 @@ class Change(NamedTuple):
 
 
 class Step(NamedTuple):
-    """A topic and what `apply` would do with it."""
+    """A topic, and what `apply` would do with it."""
 
     topic: str
     state: Literal["missing", "differing", "ok"]
-    partitions: int  # as it is; of a missing one as it would be made
+    partitions: int  # present number; for a missing topic, the number it would be created with
     replication: int
-    changes: tuple[Change, ...]  # of a missing one: the settings it would be made with
+    changes: tuple[Change, ...]  # for a missing topic: the settings it would be created with
 
     @property
     def by_hand(self) -> bool:
@@ -87,7 +87,7 @@ class Step(NamedTuple):
 
 
 class Found(NamedTuple):
-    """A topic as the brokers have it."""
+    """A topic as the brokers report it."""
 
     topic_id: str
     partitions: int
@@ -96,7 +96,7 @@ class Found(NamedTuple):
 
 
 class Finding(NamedTuple):
-    """Something unsafe. `forgiven`: a deployment that is told to be insecure may run with it."""
+    """Something unsafe. `forgiven`: allowed in a deployment that is set to be insecure."""
 
     topic: str
     reason: str
@@ -110,16 +110,16 @@ class Finding(NamedTuple):
 
 _NO_UNCLEAN: Final = Wish(
     *("unclean.leader.election.enable", "false", "exactly"),
-    why="a replica that lags never becomes leader: it would forget what was acknowledged",
+    why="a replica that lags must never become leader: it would lose acknowledged records",
 )
 _SIZE: Final = Wish("max.message.bytes", str(MESSAGE_BYTES), "at least", "the largest record that a door can make")
-_AS_SENT: Final = Wish("compression.type", "producer", "exactly", "brokers keep batches as they come: no work for them")
+_AS_SENT: Final = Wish("compression.type", "producer", "exactly", "brokers keep batches as sent: no work for them")
 _BROKER_TIME: Final = Wish(
     *("message.timestamp.type", "LogAppendTime", "exactly"),
     why="retention counts by the brokers' clock, whatever a producer says",
 )
 _NO_SIZE_LIMIT: Final = Wish(
-    *("retention.bytes", "-1", "exactly"), why="nothing goes before its time because others sent much"
+    *("retention.bytes", "-1", "exactly"), why="nothing is removed early because others sent a lot"
 )
 _DELETE: Final = Wish("cleanup.policy", "delete", "exactly", "every record counts, not the last of a key")
 
@@ -129,25 +129,25 @@ def _retention(days: float, why: str, low: int | None, high: int | None = None) 
 
 
 def _segment(hours: int) -> Wish:
-    return Wish("segment.ms", str(hours * HOUR_MS), "when made", "brokers delete whole segments: they end in time")
+    return Wish("segment.ms", str(hours * HOUR_MS), "when made", "brokers delete whole segments: end them in time")
 
 
 _CHANGES: Final = (
     _DELETE,
-    _retention(6, "subscribers may be away so long; with a segment's 12 hours it stays under 7 days", HOUR_MS),
+    _retention(6, "subscribers may be offline that long; with a segment's 12 hours it stays under 7 days", HOUR_MS),
     _segment(12),
 )
 WISHES: Final[Mapping[str, tuple[Wish, ...]]] = {
     EVENTS: (
         _DELETE,
-        _retention(30, "the log until the archive has it, and some weeks beside it; -1 keeps it for ever", DAY_MS),
+        _retention(30, "the log until the archive has it, plus some weeks; -1 keeps it forever", DAY_MS),
         _NO_SIZE_LIMIT,
         _BROKER_TIME,
         _AS_SENT,
     ),
     INBOX: (
         _DELETE,
-        _retention(0.25, "clear text: only as long as a door may be away", None, DAY_MS),
+        _retention(0.25, "clear text: only as long as a door may be down", None, DAY_MS),
         _segment(1),
         _BROKER_TIME,
     ),
@@ -155,14 +155,14 @@ WISHES: Final[Mapping[str, tuple[Wish, ...]]] = {
     SEGMENT_CHANGES: _CHANGES,
     RISK_CHANGES: _CHANGES,
     PROFILES: (
-        Wish("cleanup.policy", "compact", "exactly", "the latest state of each profile, for ever"),
+        Wish("cleanup.policy", "compact", "exactly", "the latest state of each profile, forever"),
         Wish("max.compaction.lag.ms", str(DAY_MS), "at most", "an erased profile's states go within about two days"),
         Wish("min.cleanable.dirty.ratio", "0.1", "exactly", "reading all of it stays short"),
     ),
 }
-"""What each topic has beside what all have (`_wishes`)."""
+"""Each topic's own settings, besides those common to all (`_wishes`)."""
 GROWING: Final = frozenset({EVENTS, INBOX})
-"""Topics that `apply` gives more partitions. In the others a profile would change its partition, and lose its order."""
+"""Topics that `apply` gives more partitions. In the others a profile would change partitions and lose its order."""
 
 
 def plan(access: KafkaAccess, settings: Settings) -> list[Step]:
@@ -172,7 +172,7 @@ def plan(access: KafkaAccess, settings: Settings) -> list[Step]:
 
 
 def apply(access: KafkaAccess, settings: Settings) -> list[Step]:
-    """Make what is missing, change what differs; returns the plan that was carried out. Any number may at once."""
+    """Create what is missing, change what differs; returns the plan carried out. Any number may run it in parallel."""
     from kafka.errors import TopicAlreadyExistsError  # noqa: PLC0415  # see `_admin`
 
     with _admin(access) as admin:
@@ -181,7 +181,7 @@ def apply(access: KafkaAccess, settings: Settings) -> list[Step]:
         for topic, wanted in missing.items():
             try:
                 admin.create_topics({topic: wanted}, timeout_ms=ANSWER_MS)
-            except TopicAlreadyExistsError:  # another apply was first
+            except TopicAlreadyExistsError:  # another apply was faster
                 continue
         if missing:
             admin.wait_for_topics(list(missing), timeout_ms=ANSWER_MS)
@@ -192,7 +192,7 @@ def apply(access: KafkaAccess, settings: Settings) -> list[Step]:
 
 
 def check(access: KafkaAccess, *, known_partitions: int = 0, names: Sequence[str] = TOPICS) -> list[Finding]:
-    """What is unsafe about our topics. known_partitions: of the events topic, as the database has them."""
+    """What is unsafe about our topics. known_partitions: of the events topic, according to the database."""
     with _admin(access) as admin:
         found = _describe(admin, [access.topic(name) for name in names])
     findings: list[Finding] = []
@@ -202,9 +202,9 @@ def check(access: KafkaAccess, *, known_partitions: int = 0, names: Sequence[str
 
 
 def ensure(access: KafkaAccess, settings: Settings, known_partitions: int, say: Callable[[str], None]) -> None:
-    """Every start's check. Raises ServiceFailed with every problem and what to do; says what it forgives.
+    """The check at every start. Raises ServiceFailed with every problem and what to do; says what it tolerates.
 
-    TOUCHFOLD_KAFKA_INSECURE forgives few replicas, and nothing else: the rest is one `touchfold topics apply` away.
+    TOUCHFOLD_KAFKA_INSECURE tolerates too few replicas, and nothing else: `touchfold topics apply` fixes the rest.
     """
     findings = check(access, known_partitions=known_partitions)
     grave = [each for each in findings if not (each.forgiven and settings.kafka_insecure)]
@@ -214,16 +214,16 @@ def ensure(access: KafkaAccess, settings: Settings, known_partitions: int, say: 
         raise ServiceFailed(f"the topics in Kafka are not safe to run on:\n{fixes}{hint}", [f.problem for f in grave])
     for topic in dict.fromkeys(each.topic for each in findings):
         reasons = ", ".join(each.reason for each in findings if each.topic == topic)
-        say(f"insecure, as told: {topic} has {reasons}")
+        say(f"insecure, as configured: {topic} has {reasons}")
 
 
-_INSECURE: Final = "\n(TOUCHFOLD_KAFKA_INSECURE=1 allows it where losing the broker may lose the events)"
+_INSECURE: Final = "\n(TOUCHFOLD_KAFKA_INSECURE=1 allows this if losing a broker may lose events)"
 
 
 def describe(access: KafkaAccess, topic: str) -> tuple[str, int]:
-    """The id of a topic by its full name (another one after it was deleted and made again), and its partitions.
+    """The id of a topic by its full name (a recreated topic has another one), and its number of partitions.
 
-    Raises ServiceFailed when it is not there.
+    Raises ServiceFailed if it does not exist.
     """
     with _admin(access) as admin:
         found = _describe(admin, [topic]).get(topic)
@@ -233,7 +233,7 @@ def describe(access: KafkaAccess, topic: str) -> tuple[str, int]:
 
 
 def retention_s(access: KafkaAccess, topic: str) -> float | None:
-    """How long a topic keeps a record, in seconds; None: for ever. Raises ServiceFailed when it is not there."""
+    """How long a topic keeps a record, in seconds; None: forever. Raises ServiceFailed if it does not exist."""
     with _admin(access) as admin:
         found = _describe(admin, [topic]).get(topic)
     if found is None:
@@ -246,11 +246,11 @@ def retention_s(access: KafkaAccess, topic: str) -> float | None:
 
 
 def _wishes(name: str, replication: int) -> tuple[Wish, ...]:
-    """Every setting of a topic with so many replicas."""
+    """Every setting of a topic with this many replicas."""
     insync = SAFE_INSYNC if replication >= SAFE_REPLICAS else 1
     acknowledged = Wish(
         *("min.insync.replicas", str(insync), "at least"),
-        why="what is acknowledged is on two brokers" if insync > 1 else "more would stop all with one broker away",
+        why="acknowledged records are on two brokers" if insync > 1 else "more would stop all with one broker down",
     )
     return (acknowledged, _NO_UNCLEAN, _SIZE, *WISHES[name])
 
@@ -282,7 +282,7 @@ def _step(name: str, topic: str, found: Found | None, settings: Settings) -> Ste
 
 
 def _unsafe(name: str, topic: str, found: Found | None, known_partitions: int) -> Iterator[Finding]:
-    """Of a topic, what can lose records or stop us."""
+    """What about a topic can lose records or stop us."""
     if found is None:
         yield Finding(topic, "it is missing", _APPLY, False)
         return
@@ -292,7 +292,7 @@ def _unsafe(name: str, topic: str, found: Found | None, known_partitions: int) -
     elif (insync := int(found.config["min.insync.replicas"])) < SAFE_INSYNC:
         yield Finding(topic, f"min.insync.replicas {insync}", _APPLY, True)
     if name == EVENTS and found.partitions < known_partitions:
-        fix = f"this data knows {known_partitions}; it is another topic: check TOUCHFOLD_KAFKA_BOOTSTRAP and _PREFIX"
+        fix = f"this data has {known_partitions}; it is a different topic: check TOUCHFOLD_KAFKA_BOOTSTRAP and _PREFIX"
         yield Finding(topic, f"{found.partitions} partitions", fix, False)
     for wish in (_NO_UNCLEAN, *WISHES[name]):
         grave = wish.key in {"unclean.leader.election.enable", "cleanup.policy", "retention.ms"}
@@ -307,9 +307,9 @@ def _unsafe(name: str, topic: str, found: Found | None, known_partitions: int) -
 
 @contextmanager
 def _admin(access: KafkaAccess) -> Iterator[Any]:
-    """kafka-python's admin client, its errors in our words. Importing it takes 0.3 s, so only who needs it does.
+    """kafka-python's admin client, with its errors in our words. Imported lazily, because that takes 0.3 s.
 
-    librdkafka looks whether the brokers answer: it says why not, and kafka-python then leaves sockets open.
+    librdkafka first checks that the brokers answer: it says why not, while kafka-python leaves sockets open.
     """
     import warnings  # noqa: PLC0415
 
@@ -318,11 +318,11 @@ def _admin(access: KafkaAccess) -> Iterator[Any]:
     if trouble is not None:
         text = f"{where} cannot be used: {trouble.text() or 'it does not answer'}"
         raise ServiceFailed(text) if trouble.code in REFUSED else StoreUnavailable(text, retry_after_s=2)
-    with warnings.catch_warnings():  # it loads its message schemas by an old call
+    with warnings.catch_warnings():  # it loads its message schemas by a deprecated call
         warnings.simplefilter("ignore", DeprecationWarning)
         from kafka import KafkaAdminClient, errors  # noqa: PLC0415
 
-    logging.getLogger("kafka").setLevel(logging.CRITICAL)  # four lines for every try; what is wrong, we raise
+    logging.getLogger("kafka").setLevel(logging.CRITICAL)  # four lines per attempt; we raise what is wrong
     config = access.kafka_python() | {"request_timeout_ms": ANSWER_MS, "bootstrap_timeout_ms": ANSWER_MS}
     try:
         admin = KafkaAdminClient(**config, reconnect_backoff_max_ms=1_000)
@@ -331,7 +331,7 @@ def _admin(access: KafkaAccess) -> Iterator[Any]:
         finally:
             admin.close()
     except errors.AuthorizationError as err:
-        told = f"{where} does not let us do this ({type(err).__name__}): give our account the rights"
+        told = f"{where} does not allow us to do this ({type(err).__name__}): grant our account the rights"
         raise ServiceFailed(told) from err
     except errors.KafkaError as err:
         if isinstance(err, errors.RetriableError | errors.KafkaConnectionError | errors.NodeNotReadyError):
@@ -340,13 +340,13 @@ def _admin(access: KafkaAccess) -> Iterator[Any]:
 
 
 def _short(err: Exception) -> str:
-    """The brokers' own words in an error that quotes request and response."""
+    """The brokers' own words, from an error that quotes request and response."""
     told = re.search(r"error_message=(['\"])(.*?)\1", str(err))
     return f"{type(err).__name__}: {told[2]}" if told else f"{type(err).__name__}: {err}"
 
 
 def _describe(admin: Any, topics: Sequence[str]) -> dict[str, Found]:
-    """By name those of these topics that exist."""
+    """The existing ones of these topics, by name."""
     from kafka.admin import ConfigResource, ConfigResourceType  # noqa: PLC0415  # see `_admin`
 
     there = {each["name"]: each for each in admin.describe_topics(list(topics)) if each["partitions"]}

@@ -1,4 +1,4 @@
-"""What goes wrong between a client of librdkafka and the brokers, in words that say what to do."""
+"""Problems between a librdkafka client and the brokers, in words that say what to do."""
 
 import logging
 import threading
@@ -11,7 +11,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 from schemas.errors import StoreUnavailable
 
 _RECENT_S: Final = 30.0
-_REPEAT_S: Final = 30.0  # the same trouble is logged so often: librdkafka reports it at every try, 20 times a second
+_REPEAT_S: Final = 30.0  # how often the same problem is logged: librdkafka reports it 20 times a second
 _ASK_S: Final = 0.5
 NO_TOPIC: Final = frozenset(
     {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION, KafkaError._NOENT}
@@ -22,7 +22,7 @@ _HINTS: Final[Mapping[int, str]] = {
     KafkaError.SASL_AUTHENTICATION_FAILED: (
         "the brokers refuse our login: check TOUCHFOLD_KAFKA_USERNAME and _PASSWORD"
     ),
-    KafkaError.UNSUPPORTED_SASL_MECHANISM: "the brokers know no such login: check TOUCHFOLD_KAFKA_SASL",
+    KafkaError.UNSUPPORTED_SASL_MECHANISM: "the brokers do not support this login method: check TOUCHFOLD_KAFKA_SASL",
     KafkaError._SSL: _TLS,
     KafkaError._RESOLVE: "no such host: check TOUCHFOLD_KAFKA_BOOTSTRAP",
     KafkaError._ALL_BROKERS_DOWN: (
@@ -60,7 +60,7 @@ class Trouble:
                 self.fatal = error.str()
             known = now - self._at < _RECENT_S
             if known and (code == KafkaError._ALL_BROKERS_DOWN or (self._hinted and not hint)):
-                return  # says less than the error before it
+                return  # less informative than the error before it
             told = code != KafkaError._ALL_BROKERS_DOWN
             text = (f"{hint} ({error.str()})" if told else hint) if hint else error.str()
             self._text, self._at, self._hinted = text, now, hint is not None and told
@@ -72,7 +72,7 @@ class Trouble:
             _log.warning("Kafka: %s", text)
 
     def text(self) -> str:
-        """The trouble of the last half minute; "" when there was none."""
+        """The problem of the last half minute; "" if there was none."""
         with self._lock:
             return self._text if time.monotonic() - self._at < _RECENT_S else ""
 
@@ -82,14 +82,14 @@ class Trouble:
 
 
 def unavailable(error: KafkaError, topic: str, trouble: Trouble) -> StoreUnavailable:
-    """What a client reports, with what to do."""
+    """What a client reports, with what to do about it."""
     code = error.code()
     if code in NO_TOPIC:
         return StoreUnavailable(
-            f"{topic} is not there, or lacks partitions: run touchfold topics apply", retry_after_s=5
+            f"{topic} does not exist, or lacks partitions: run touchfold topics apply", retry_after_s=5
         )
     if code in _REFUSED:
-        text = f"we may not use {topic} ({error.name()}): give our account the rights (docs/kafka.md)"
+        text = f"we may not use {topic} ({error.name()}): grant our account the rights (docs/kafka.md)"
         return StoreUnavailable(text, retry_after_s=5)
     if code in {KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LARGE}:
         return StoreUnavailable(f"max.message.bytes of {topic} is too low: run touchfold topics apply", retry_after_s=5)
@@ -97,7 +97,7 @@ def unavailable(error: KafkaError, topic: str, trouble: Trouble) -> StoreUnavail
 
 
 def shared_config() -> dict[str, Any]:
-    """librdkafka's settings for any client of ours: quick to connect anew, quiet (`Trouble` has what matters)."""
+    """librdkafka's settings for any of our clients: quick to reconnect, quiet (`Trouble` reports what matters)."""
     return {
         "socket.keepalive.enable": True,
         "socket.connection.setup.timeout.ms": 5_000,
@@ -110,11 +110,11 @@ def shared_config() -> dict[str, Any]:
 
 
 REFUSED: Final = frozenset({KafkaError._AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED, KafkaError._SSL})
-"""Troubles of the settings: waiting does not help."""
+"""Problems with the settings: waiting does not help."""
 
 
 def reach(config: Mapping[str, Any], wait_s: float) -> Trouble | None:
-    """Ask the brokers anything. None when they answer, else why not; at once when they refuse us."""
+    """Ask the brokers anything. None if they answer, else why not; immediately if they refuse us."""
     trouble = Trouble()
     producer = Producer({**shared_config(), **config, "error_cb": trouble, "logger": _log})
     deadline = time.monotonic() + wait_s
@@ -123,6 +123,6 @@ def reach(config: Mapping[str, Any], wait_s: float) -> Trouble | None:
             producer.list_topics(timeout=_ASK_S)
             return None
         except KafkaException:
-            producer.poll(0)  # calls `trouble` with what happened meanwhile
+            producer.poll(0)  # calls `trouble` with what has happened meanwhile
         if trouble.code in REFUSED or time.monotonic() > deadline:
             return trouble

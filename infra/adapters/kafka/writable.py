@@ -1,4 +1,4 @@
-"""Whether topics can be written or read now, as the brokers' metadata tells: leaders, and enough replicas in sync."""
+"""Whether topics can be written or read now, by the brokers' metadata: leaders, and enough replicas in sync."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
@@ -54,10 +54,10 @@ class Topics:
             if each.leader < 0 or (each.error is not None and each.error.code() not in _PASSES):
                 yield f"partition {number} has no leader"
             elif len(each.isrs) < least:
-                yield f"partition {number} has {len(each.isrs)} replicas in sync of at least {least}"
+                yield f"partition {number} has {len(each.isrs)} replicas in sync, but needs at least {least}"
 
     def _least_replicas(self, client: AdminClient, topic: str) -> int:
-        """The topic's min.insync.replicas, asked once."""
+        """The topic's min.insync.replicas, fetched once."""
         if topic not in self._least:
             resource = ConfigResource(ConfigResource.Type.TOPIC, topic)
             try:

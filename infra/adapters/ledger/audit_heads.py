@@ -1,7 +1,7 @@
-"""The audit log's ends in the ledger's folder, outside of every database: entries cut off at the end are missed there.
+"""The audit log's ends in the ledger's folder, outside every database: they reveal entries cut off at the end.
 
-A line an hour: the newest is written over by each commit of entries, older ones stay. Lines have one width, so that a
-crash in the middle of one spoils no other. A line that we did not write shows by its code.
+One line per hour: each commit of entries overwrites the newest, older ones stay. Lines have a fixed width, so a crash
+in the middle of one spoils no other. The code in a line shows whether we wrote it.
 """
 
 import fcntl
@@ -18,11 +18,11 @@ from infra.adapters.machine.private_files import make_folder
 from schemas.audit import HEAD, Head, head_code
 
 NAME: Final = "audit_heads.jsonl"
-WIDTH: Final = 320  # bytes of a line with its end; one that is written takes 240
+WIDTH: Final = 320  # bytes of a line including its end; content takes about 240
 
 
 class Noted(NamedTuple):
-    """What the file holds: heads that we wrote, ascending, and the numbers (from 1) of lines that nobody did."""
+    """The file's content: heads that we wrote, ascending, and the numbers (from 1) of lines that we did not."""
 
     heads: list[Head]
     wrong: list[int]
@@ -31,7 +31,7 @@ class Noted(NamedTuple):
 class AuditHeads:
     """Any number of processes write. Nothing is opened before the first call.
 
-    `alone`: whoever writes entries writes here; False where each machine of a cluster has a ledger of its own.
+    `alone`: everything that writes entries writes here; False if each machine of a cluster has its own ledger.
     """
 
     def __init__(self, path: Path, *, alone: bool = True) -> None:
@@ -40,20 +40,20 @@ class AuditHeads:
 
     @classmethod
     def of(cls, folder: Path, *, alone: bool = True) -> "AuditHeads":
-        """Those of a ledger in its folder."""
+        """The heads of a ledger in its folder."""
         return cls(folder / NAME, alone=alone)
 
     def put(self, key: bytes, head: Head) -> None:
-        """Durable when it returns; one that is older than the newest changes nothing. Raises OSError."""
+        """Durable when it returns; a head older than the newest changes nothing. Raises OSError."""
         make_folder(self._path.parent)
         is_new = not self._path.exists()
         with self._locked() as handle:
             size = os.fstat(handle).st_size
-            end = size - size % WIDTH  # what is beyond was torn by a crash
+            end = size - size % WIDTH  # anything beyond was torn by a crash
             newest = _read(key, os.pread(handle, WIDTH, end - WIDTH)) if end else None
             if newest is not None and newest.seq >= head.seq:
                 return
-            if end and (newest is None or _hour(newest.at) == _hour(head.at)):  # None: torn while it was written over
+            if end and (newest is None or _hour(newest.at) == _hour(head.at)):  # None: torn while being overwritten
                 end -= WIDTH
             os.pwrite(handle, _line(key, head), end)
             os.ftruncate(handle, end + WIDTH)
@@ -62,7 +62,7 @@ class AuditHeads:
             sync_folder(self._path.parent)
 
     def read(self, key: bytes) -> Noted:
-        """Everything it holds; nothing where there is no file. A torn end is left out."""
+        """Everything it holds; nothing if there is no file. A torn end is skipped."""
         try:
             data = self._path.read_bytes()
         except FileNotFoundError:
@@ -93,7 +93,7 @@ def _line(key: bytes, head: Head) -> bytes:
 
 
 def _read(key: bytes, line: bytes) -> Head | None:
-    """The head in a line; None for a line that was not written under this key."""
+    """The head in a line; None if the line was not written under this key."""
     try:
         told = json.loads(line)
         head = Head(int(told["seq"]), bytes.fromhex(told["hash"]), datetime.fromisoformat(told["at"]))

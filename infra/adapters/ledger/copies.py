@@ -1,7 +1,7 @@
-"""Copies of the ledger's folder: of a backup, and of before the ledger had a place outside of the data folder.
+"""Copies of the ledger's folder: in a backup, and from before the ledger could be outside the data folder.
 
-Erasures are merged line by line, for a line says whose it is by itself; of the suppressed a hash that both have keeps
-its mark. The ends of the audit log are taken where there are none.
+Erasures are merged line by line, because each line says whose it is; suppressed hashes found in both keep their mark.
+The ends of the audit log are taken if there are none.
 """
 
 from collections.abc import Iterable
@@ -17,24 +17,24 @@ _FILES: Final = (LEDGER, SUPPRESSED, HEADS)
 
 
 def ledger_copy(folder: Path) -> bytes:
-    """What `add_copy` takes."""
+    """What `add_copy` accepts."""
     return msgspec.msgpack.encode({name: (folder / name).read_bytes() for name in _FILES if (folder / name).exists()})
 
 
 def ledger_state(folder: Path) -> str:
-    """Another text when an erasure or a suppression came."""
+    """A text that changes when an erasure or a suppression is added."""
     found = [path.stat() for path in (folder / LEDGER, folder / SUPPRESSED) if path.exists()]
     return " ".join(f"{each.st_size} {each.st_mtime_ns}" for each in found) or "none"
 
 
 def add_copy(folder: Path, copy: bytes) -> None:
-    """Durable; nothing that is there is lost."""
+    """Durable; nothing already there is lost."""
     if copy:
         _add(folder, msgspec.msgpack.decode(copy, type=dict[str, bytes]))
 
 
 def bring_ledger(inside: Path, outside: Path) -> None:
-    """What was written into the data folder before the ledger had a place outside of it goes there."""
+    """Moves what was written into the data folder before the ledger could be elsewhere."""
     if inside == outside:
         return
     found = {name: (inside / name).read_bytes() for name in _FILES if (inside / name).exists()}

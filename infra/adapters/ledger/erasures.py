@@ -1,8 +1,8 @@
 """The ledger of erasures: files beside the databases, which no restore overwrites.
 
-Two files that share nothing (decision 0027). erasures.jsonl: a line for each erased person with their tokens, the ids
-of their profiles and the day; a restore destroys these tokens again. suppressed.txt: the keyed hashes of those whose
-events are refused, sorted, each with the mark of its person. Lines of others in erasures.jsonl are left alone.
+Two files with nothing in common (decision 0027). erasures.jsonl: a line for each erased person with their tokens, the
+ids of their profiles and the day; a restore destroys these tokens again. suppressed.txt: the keyed hashes of people
+whose events are refused, sorted, each with its person's mark. Unknown lines in erasures.jsonl are left alone.
 """
 
 import os
@@ -22,7 +22,7 @@ SUPPRESSED: Final = "suppressed.txt"
 
 
 class LedgerFile:
-    """`Ledger` in two files. `path`: the first; the other stands beside it."""
+    """`Ledger` in two files. `path`: the first; the other is next to it."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -34,7 +34,7 @@ class LedgerFile:
         return cls(folder / LEDGER)
 
     def count(self) -> int:
-        """How many erasures it has; reads the file when it has changed. 0 where there is none."""
+        """The number of erasures; rereads the file if it has changed. 0 if there is none."""
         try:
             found = self._path.stat()
         except FileNotFoundError:
@@ -54,7 +54,7 @@ class LedgerFile:
         try:
             size = os.fstat(handle).st_size
             if size and os.pread(handle, 1, size - 1) != b"\n":
-                new = b"\n" + new  # a line torn by a crash stays alone, and is left out when read
+                new = b"\n" + new  # a line torn by a crash stays on its own, and is skipped when reading
             while new:
                 new = new[os.write(handle, new) :]
             os.fsync(handle)
@@ -66,9 +66,9 @@ class LedgerFile:
         return list(self.erasures())
 
     def erasures(self) -> Iterator[Erasure]:
-        """What a restore has to do again, in order: for each erased person their tokens, and the day.
+        """What a restore has to repeat, in order: for each erased person their tokens, and the day.
 
-        A line torn by a crash is left out: its erasure was not acknowledged, and its job is open.
+        A line torn by a crash is skipped: its erasure was not acknowledged, and its job is open.
         """
         with suppress(FileNotFoundError), self._path.open("rb") as lines:
             for line in lines:
@@ -80,7 +80,7 @@ class LedgerFile:
         replace_file(self._path.with_name(SUPPRESSED), lines.encode())
 
     def suppressed(self) -> dict[bytes, bytes]:
-        """Keyed hash -> the mark of its person."""
+        """Keyed hash -> its person's mark."""
         try:
             return suppressed_in(self._path.with_name(SUPPRESSED).read_text())
         except FileNotFoundError:
@@ -88,12 +88,12 @@ class LedgerFile:
 
 
 def suppressed_in(text: str) -> dict[bytes, bytes]:
-    """Keyed hash -> mark, of the content of the file."""
+    """Keyed hash -> mark, from the file's content."""
     pairs = (line.split() for line in text.splitlines())
     return {bytes.fromhex(hashed): bytes.fromhex(mark) for hashed, mark in pairs}
 
 
 def replace_file(path: Path, data: bytes) -> None:
-    """The new content or the old one, whatever happens meanwhile; readable by us alone, durable when it returns."""
+    """The new content or the old, whatever happens meanwhile; private to us, durable when it returns."""
     make_folder(path.parent)
     write_whole(path, data)

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 
 class SystemClock:
-    """Aware UTC. A clock set back by the system stands still here until it has caught up. Any thread."""
+    """Aware UTC. If the system sets its clock back, this one stands still until it has caught up. Any thread."""
 
     def __init__(self, offset_s: float = 0.0) -> None:
         self._offset = timedelta(seconds=offset_s)

@@ -1,7 +1,7 @@
 """The layout of the data folder, and the note by which commands find a running `touchfold up`.
 
-DATA/touchfold.lock (flock of who owns the folder) · run.json (of a running `up`, 0600) · master.key ·
-postgres/ · postgres.secret · archive/ · ledger/ (erasures, outside every restore) · logs/ · touchfold.toml.
+DATA/touchfold.lock (flock of the folder's owner) · run.json (of a running `up`, 0600) · master.key ·
+postgres/ · postgres.secret · archive/ · ledger/ (erasures, never restored) · logs/ · touchfold.toml.
 """
 
 import contextlib
@@ -15,30 +15,30 @@ from infra.adapters.machine.private_files import close_to_others, make_folder
 from infra.adapters.postgres.addresses import with_password, with_secrets_of, without_secrets
 from schemas.errors import Problem, SettingsInvalid
 
-RESTORING: Final = "restoring.json"  # there while a restore fills the folder
-SECRET_FILE: Final = "postgres.secret"  # of the embedded server, whose account has this password
+RESTORING: Final = "restoring.json"  # present while a restore fills the folder
+SECRET_FILE: Final = "postgres.secret"  # the password of the embedded server's account
 
 
 class Running(NamedTuple):
     """A running `up` or role: its process, where it answers, and the connection strings with passwords
-    (in memory alone).
+    (in memory only).
 
-    `url` is empty for a role that serves no HTTP edge.
+    `url` is empty for a role that serves no HTTP.
     """
 
     pid: int
     url: str
     dsn: str
     vault_dsn: str
-    role: str = "up"  # the command that runs
-    probe: str = ""  # where its probes answer; empty where there are none
+    role: str = "up"  # the command that is running
+    probe: str = ""  # where its probes answer; empty if there are none
 
 
 class DataFolder:
-    """Paths only; nothing is made before `make`.
+    """Paths only; nothing is created before `make`.
 
-    `ledger`: its folder, where that is elsewhere. `own`: the connection strings that the settings give, main and vault;
-    None where the server is in the folder.
+    `ledger`: its folder, if elsewhere. `own`: the connection strings from the settings, main and vault; None if the
+    server is in the folder.
     """
 
     def __init__(self, path: Path, own: tuple[str, str] | None = None, ledger: Path | None = None) -> None:
@@ -52,20 +52,20 @@ class DataFolder:
         self.logs = path / "logs"
 
     def make(self) -> None:
-        """Make the folders that are missing. Raises SettingsInvalid when DATA cannot be a folder of ours."""
+        """Create the missing folders. Raises SettingsInvalid if DATA cannot be our folder."""
         try:
             for folder in (self.path, self.archive, self.ledger, self.logs):
                 make_folder(folder)
         except OSError as err:
             if err.errno in {errno.ENOSPC, errno.EDQUOT}:
-                raise  # the folder is right, and there will be room
+                raise  # the folder is fine; retry when there is space
             raise SettingsInvalid(
-                f"the data folder {self.path} cannot be made: {err.strerror}. Give another with --data or "
+                f"the data folder {self.path} cannot be created: {err.strerror}. Give another with --data or "
                 "TOUCHFOLD_DATA"
             ) from err
 
     def close_to_others(self) -> None:
-        """Mend the rights of what earlier builds made. Only by who owns the folder."""
+        """Fix the permissions of files made by earlier builds. Only for the folder's owner."""
         close_to_others(self.path)
 
     def is_one(self) -> bool:
@@ -74,28 +74,28 @@ class DataFolder:
         return any(each.exists() for each in ours) or self.has_archive() or self.has_erasures()
 
     def has_archive(self) -> bool:
-        """Whether files were archived here."""
+        """Whether files have been archived here."""
         return any(self.archive.glob("p*/*.parquet"))
 
     def has_erasures(self) -> bool:
         return any(each.stat().st_size for each in self.ledger.glob("*"))
 
     def traces(self) -> list[str]:
-        """What only a database that was in use leaves behind; a key alone may have been put there for a first start."""
+        """Traces that only a database in use leaves behind; a key alone may have been supplied for a first start."""
         found = ["archive/"] if self.has_archive() else []
         found += ["ledger/"] if self.has_erasures() else []
         started = any((self.path / each).exists() for each in ("postgres.secret", "run.json", "logs/postgres.log"))
         return found + (["master.key"] if self.master_key_file.exists() and (found or started) else [])
 
     def owner(self) -> int | None:
-        """The process of the `up` that owns the folder now, or None; a note that a killed one left does not count."""
+        """The process of the `up` that owns the folder now, or None; a note left by a killed one is ignored."""
         note = self._note()
         return None if note is None else int(note["pid"])
 
     def running(self) -> Running | None:
         """That `up`, with how to reach its databases.
 
-        Raises SettingsInvalid when it works with a PostgreSQL whose password is in its settings, and not in ours.
+        Raises SettingsInvalid if it uses a PostgreSQL whose password is in its settings but not in ours.
         """
         note = self._note()
         if note is None:
@@ -128,14 +128,14 @@ class DataFolder:
             )
         else:
             raise SettingsInvalid(
-                f"process {found.pid} runs on {self.path} with a PostgreSQL of your own, whose password is in its "
-                "settings alone: give this command the same TOUCHFOLD_DATABASE (or TOUCHFOLD_DATABASE_FILE)",
+                f"process {found.pid} is running on {self.path} with your own PostgreSQL; the password is only in its "
+                "settings: give this command the same TOUCHFOLD_DATABASE (or TOUCHFOLD_DATABASE_FILE)",
                 [Problem("TOUCHFOLD_DATABASE", "is missing")],
             )
         return found._replace(dsn=main, vault_dsn=vault)
 
     def write_running(self, running: Running) -> None:
-        """Leave the note: whole or not at all, readable by us alone, and without a password all the same."""
+        """Write the note atomically, readable only by us, and without a password all the same."""
         note = running._asdict() | {
             "dsn": without_secrets(running.dsn),
             "vault_dsn": without_secrets(running.vault_dsn),
@@ -159,5 +159,5 @@ def _alive(pid: int) -> bool:
     except ProcessLookupError:
         return False
     except PermissionError:
-        return True  # another account's process is a process
+        return True  # a process of another account also counts
     return True

@@ -1,4 +1,4 @@
-"""A question that is answered in time or not at all, for who must answer though a backend is away."""
+"""Asks a question with a deadline, for callers that must answer even if a backend is unavailable."""
 
 import logging
 import threading
@@ -14,7 +14,7 @@ _log = logging.getLogger("touchfold.timely")
 
 
 class Timely(Generic[T]):
-    """Any thread. One daemon thread asks at a time; who comes meanwhile gets the same answer."""
+    """Any thread. One daemon thread asks at a time; callers that arrive meanwhile share its answer."""
 
     def __init__(self, ask: Callable[[], T], deadline_s: float = DEADLINE_S) -> None:
         self._ask = ask
@@ -23,7 +23,7 @@ class Timely(Generic[T]):
         self._asked: Future[T] | None = None
 
     def get(self) -> T | None:
-        """None when there is no answer in time, or a backend is away: unknown, which is not 0."""
+        """None if there is no answer in time or a backend is unavailable: unknown, which is not 0."""
         with self._lock:
             asked = self._asked
             if asked is None or asked.done():
@@ -40,5 +40,5 @@ class Timely(Generic[T]):
     def _run(self, asked: "Future[T]") -> None:
         try:
             asked.set_result(self._ask())
-        except BaseException as err:  # whoever waits for the answer raises it
+        except BaseException as err:  # the caller waiting for the answer raises it
             asked.set_exception(err)

@@ -1,11 +1,11 @@
-"""How much of a disk is left, and who stops where, so that PostgreSQL itself never finds the disk full.
+"""How much of a disk is left, and who stops when, so that PostgreSQL itself never finds the disk full.
 
-The reserve is 5 % of the disk, at least 64 MiB and at most 5 GiB, and never more than a quarter of it. At 64 MiB the
-largest commits in flight (32 MB of requests, with their WAL) still fit; 5 GiB are five full WALs, and 5 % of a disk
-of 10 TB would be 500 GB that nobody can use. Who adds most stops first: a revision that is being built at twice the
-reserve, or a rebuild would close the door; the door, imports and the archive at the reserve; the worker at half of
-it, so that what the door has accepted is still applied. The last half is for what goes on: erasures, sign-in, audit
-entries, and PostgreSQL's WAL, which is sized to fit (`wal_bytes`).
+The reserve is 5 % of the disk, at least 64 MiB and at most 5 GiB, and never more than a quarter of it. 64 MiB still fit
+the largest commits in flight (32 MB of requests, with their WAL); 5 GiB are five full WALs, and 5 % of a 10 TB disk
+would waste 500 GB. Whatever adds most stops first: a revision being built at twice the reserve, so that a rebuild does
+not close the door; the door, imports and the archive at the reserve; the worker at half of it, so that what the door
+has accepted is still applied. The last half is for what must continue: erasures, sign-in, audit entries, and
+PostgreSQL's WAL, which is sized to fit (`wal_bytes`).
 """
 
 import errno
@@ -23,7 +23,7 @@ SHARE: Final = 0.05
 LEAST: Final = 64 * MIB
 MOST: Final = 5 * 2**30
 LARGEST_SHARE: Final = 0.25
-BUILDING: Final = 2.0  # times the reserve: where building revisions stop
+BUILDING: Final = 2.0  # multiples of the reserve: below this, building revisions stops
 DOOR: Final = 1.0  # the door, the inbox, imports, the archive
 WORKER: Final = 0.5
 LOOK_EVERY_S: Final = 0.1  # statvfs costs 2 µs, but a thousand requests a second need not ask
@@ -31,7 +31,7 @@ _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 class Space(NamedTuple):
-    """Bytes of a disk. `free`: as an ordinary user may use it."""
+    """Bytes of a disk. `free`: available to an ordinary user."""
 
     free: int
     total: int
@@ -42,35 +42,35 @@ class Space(NamedTuple):
 
 
 def space(path: Path) -> Space:
-    """Of the disk that holds `path`."""
+    """For the disk that holds `path`."""
     found = os.statvfs(path)
     return Space(found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize)
 
 
 def reserve_bytes(total: int) -> int:
-    """What is kept free of a disk of `total` bytes."""
+    """What is kept free on a disk of `total` bytes."""
     return int(min(max(SHARE * total, LEAST), MOST, LARGEST_SHARE * total))
 
 
 def wal_bytes(total: int) -> int:
-    """The WAL that PostgreSQL may keep on such a disk: half of the reserve, 32 MiB (two segments) to 1 GiB."""
+    """The WAL that PostgreSQL may keep on such a disk: half the reserve, 32 MiB (two segments) to 1 GiB."""
     return min(max(reserve_bytes(total) // 2, 32 * MIB), 1024 * MIB) // (16 * MIB) * (16 * MIB)
 
 
 def disk_full(path: Path, found: Space, times: float = DOOR) -> DiskFull:
-    """The error of a disk that has less than so many times its reserve."""
+    """The error for a disk with less than this multiple of its reserve left."""
     kept = int(reserve_bytes(found.total) * times)
     return DiskFull(
         f"the disk of {path} has {found.free // MIB:,} MiB left of {found.total // MIB:,}, and the last "
-        f"{kept // MIB:,} MiB are kept free: make room, or move the data folder to a larger disk. It goes on by "
-        "itself when there is room",
+        f"{kept // MIB:,} MiB are kept free: make room, or move the data folder to a larger disk. Work resumes "
+        "by itself when there is space",
         retry_after_s=30,
     )
 
 
 @contextmanager
 def room_needed(path: Path) -> Iterator[None]:
-    """Turn an OSError of a disk without room into DiskFull."""
+    """Turn a disk-full OSError into DiskFull."""
     try:
         yield
     except OSError as err:
@@ -84,7 +84,7 @@ def _existing(path: Path) -> Path:
 
 
 class Disk:
-    """The disk of a folder. Any thread; two that ask at once may both look."""
+    """The disk of a folder. Any thread; two callers may both look at the same moment."""
 
     def __init__(
         self,
@@ -110,11 +110,11 @@ class Disk:
         return self.space().share
 
     def has_room(self, times: float = DOOR, needed: int = 0) -> bool:
-        """Whether more than so many times the reserve is free, beside `needed` bytes that are to be written."""
+        """Whether more than this multiple of the reserve is free, on top of `needed` bytes about to be written."""
         found = self.space()
         return found.free - needed >= reserve_bytes(found.total) * times
 
     def check(self, times: float = DOOR, needed: int = 0) -> None:
-        """Raises DiskFull (503, Retry-After) when no more than so many times the reserve is left, beside `needed`."""
+        """Raises DiskFull (503, Retry-After) unless more than this multiple of the reserve is left besides `needed`."""
         if not self.has_room(times, needed):
             raise disk_full(self.path, self.space(), times)

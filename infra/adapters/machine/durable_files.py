@@ -1,4 +1,4 @@
-"""Files and names that outlast a power failure."""
+"""Files and names that survive a power failure."""
 
 import os
 from pathlib import Path
@@ -8,7 +8,7 @@ from schemas.failpoints import failpoint
 
 
 def write_whole(path: Path, data: bytes, point: str | None = None) -> None:
-    """Durably, and never seen in part: aside, then renamed. `point`: a failpoint between the two."""
+    """Durable and atomic: written to a temporary file, then renamed. `point`: a failpoint between the two."""
     aside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     with open_private(aside) as file:
         file.write(data)

@@ -1,10 +1,10 @@
-"""A bounded memory of what was looked up last."""
+"""A bounded cache of recent look-ups."""
 
 from collections import OrderedDict
 
 
 class Recent:
-    """The last `entries` used. One thread at a time."""
+    """The `entries` used most recently. One thread at a time."""
 
     __slots__ = ("_entries", "_most")
 

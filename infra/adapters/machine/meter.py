@@ -1,7 +1,7 @@
-"""Counters that many HTTP processes keep and any of them tells: whole numbers in a small file each, mapped to memory.
+"""Counters kept by many HTTP processes and readable by any of them: one small memory-mapped file of integers each.
 
-A process claims a file by its lock and counts on where the one before it ended, so that no total ever falls. An
-addition costs what one on a list costs; nothing is written out by us.
+A process claims a file by its lock and counts on from its predecessor's totals, so no total ever falls. An addition
+costs the same as on a list; we never write the file out ourselves.
 """
 
 import errno
@@ -17,26 +17,26 @@ from infra.adapters.machine.private_files import make_folder
 from schemas.errors import ServiceFailed
 
 DOOR: Final = ("requests", "accepted", "dead_letters", "suppressed", "refused", "unavailable")
-STATUSES: Final = (400, 401, 403, 404, 405, 408, 409, 410, 413, 415, 429, 500, 503)  # others count as the last but one
+STATUSES: Final = (400, 401, 403, 404, 405, 408, 409, 410, 413, 415, 429, 500, 503)  # others count as 500
 EDGES: Final = ("door", "api")
 BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)  # seconds
 MOST: Final = 256  # processes
-_WIDTH: Final = len(STATUSES) + len(BUCKETS) + 2  # of an edge: refusals, buckets and the one above, microseconds
+_WIDTH: Final = len(STATUSES) + len(BUCKETS) + 2  # per edge: refusals, buckets and overflow, microseconds
 _COUNTS: Final = len(DOOR) + len(EDGES) * _WIDTH
 _SIZE: Final = 8 * _COUNTS
-_PREFIX: Final = f"meter-1-{_COUNTS}-"  # another layout is another file
+_PREFIX: Final = f"meter-1-{_COUNTS}-"  # a different layout uses different files
 _STATUS_AT: Final = {status: place for place, status in enumerate(STATUSES)}
 
 
 class Latency(NamedTuple):
-    """Requests of an edge: how many took at most each of BUCKETS (not summed up), and longer; seconds in all."""
+    """Requests of an edge: how many fell into each of BUCKETS (not cumulative), and above; seconds in total."""
 
     counts: Sequence[int]
     seconds: float
 
 
 class Totals(NamedTuple):
-    """Of all processes, and of those before them."""
+    """Totals of all processes, including earlier ones."""
 
     door: dict[str, int]
     refused: dict[tuple[str, int], int]  # (edge, status) -> requests
@@ -44,7 +44,7 @@ class Totals(NamedTuple):
 
 
 class Meter:
-    """One process's counters. Each is counted by one thread, as the door does it; `observe` by the event loop."""
+    """One process's counters. Each is updated by one thread, as the door does; `observe` by the event loop."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -52,20 +52,20 @@ class Meter:
         self._handle = _claim(folder)
         self._map = _mapped(self._handle)
         self._counts = memoryview(self._map).cast("Q")
-        self.door: MutableSequence[int] = self._counts[: len(DOOR)]  # type: ignore[assignment]  # a view is one
+        self.door: MutableSequence[int] = self._counts[: len(DOOR)]  # type: ignore[assignment]  # a memoryview is one
 
     def refuse(self, edge: int, status: int) -> None:
         """Count a refusal; `edge`: its place in EDGES."""
         self._counts[_base(edge) + _STATUS_AT.get(status, len(STATUSES) - 2)] += 1
 
     def observe(self, edge: int, seconds: float) -> None:
-        """Count how long a request took."""
+        """Record how long a request took."""
         base = _base(edge) + len(STATUSES)
         self._counts[base + bisect_left(BUCKETS, seconds)] += 1
         self._counts[base + len(BUCKETS) + 1] += int(seconds * 1e6)
 
     def totals(self) -> Totals:
-        """Of every process's file."""
+        """Totals over every process's file."""
         sums = [0] * _COUNTS
         for path in self._folder.glob(f"{_PREFIX}*"):
             raw = path.read_bytes()
@@ -82,17 +82,17 @@ class Meter:
         return Totals(dict(zip(DOOR, sums, strict=False)), refused, latency)
 
     def close(self) -> None:
-        """Give the file to whoever comes next."""
+        """Release the file to the next process."""
         self.door = list(self.door)
         self._counts = memoryview(bytearray(_SIZE)).cast("Q")  # a late answer may still count
-        fcntl.flock(self._handle, fcntl.LOCK_UN)  # closing would not do: the map has a handle of its own
+        fcntl.flock(self._handle, fcntl.LOCK_UN)  # closing would not release it: the map has its own handle
         os.close(self._handle)
 
 
 def _mapped(handle: int) -> mmap.mmap:
-    """The file in memory, its blocks taken first: on a full disk the first count would end the process (SIGBUS).
+    """The file in memory, its blocks allocated first: on a full disk the first count would be fatal (SIGBUS).
 
-    Where there is no room for them, memory alone: these counts end with the process.
+    If there is no space for them, plain memory: those counts end with the process.
     """
     try:
         os.posix_fallocate(handle, 0, _SIZE)
@@ -108,7 +108,7 @@ def _base(edge: int) -> int:
 
 
 def _claim(folder: Path) -> int:
-    """The handle of the first file that no process has."""
+    """The handle of the first file that no process holds."""
     for number in range(MOST):
         handle = os.open(folder / f"{_PREFIX}{number}", os.O_RDWR | os.O_CREAT, 0o600)
         try:
@@ -118,4 +118,4 @@ def _claim(folder: Path) -> int:
             continue
         os.ftruncate(handle, _SIZE)
         return handle
-    raise ServiceFailed(f"more than {MOST} processes count in {folder}")
+    raise ServiceFailed(f"more than {MOST} processes are counting in {folder}")

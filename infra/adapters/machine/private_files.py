@@ -1,4 +1,4 @@
-"""Who may read our files: their owner alone. Folders are 0700, files 0600, whatever the process's umask was."""
+"""Keeps our files readable only by their owner: folders 0700, files 0600, whatever the process's umask was."""
 
 import os
 import stat
@@ -12,25 +12,25 @@ _OTHERS: Final = 0o077
 
 
 def keep_private() -> None:
-    """From here on, what this process and its children make is their owner's alone."""
+    """From here on, everything this process and its children create is private to their owner."""
     os.umask(UMASK)
 
 
 def make_folder(path: Path) -> None:
-    """A folder of ours, with those above that are missing; one that is there is closed to others."""
+    """One of our folders, with missing parents; an existing one is closed to others."""
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     _close(path, path.stat())
 
 
 def open_private(path: Path, how: int = os.O_TRUNC) -> IO[bytes]:
-    """A file to write bytes to, which is 0600 from its first moment. `how`: O_TRUNC or O_APPEND."""
+    """A file to write bytes to, 0600 from the moment it exists. `how`: O_TRUNC or O_APPEND."""
     return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | how, 0o600), "wb")
 
 
 def open_to_others(*roots: Path) -> Iterator[Path]:
-    """Files and folders below (and with) these that others may read, write or enter. Links are not followed.
+    """Files and folders in (and including) these that others may read, write or enter. Links are not followed.
 
-    What belongs to another account is left out: only that account may change it (a volume's mount point).
+    Other accounts' files are left out: only those accounts may change them (a volume's mount point).
     """
     for path, found in _below(roots):
         if found.st_mode & _OTHERS and found.st_uid in (os.geteuid(), 0) and os.access(path, os.F_OK):
@@ -38,7 +38,7 @@ def open_to_others(*roots: Path) -> Iterator[Path]:
 
 
 def close_to_others(*roots: Path) -> int:
-    """Make folders 0700 and files 0600, as earlier builds did not; returns how many were changed."""
+    """Make folders 0700 and files 0600, which earlier builds did not; returns how many were changed."""
     return sum(_close(path, found) for path, found in _below(roots))
 
 

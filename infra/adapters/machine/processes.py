@@ -1,4 +1,4 @@
-"""The processes of a running `touchfold up`, as Linux tells them in /proc."""
+"""The processes of a running `touchfold up`, from Linux's /proc."""
 
 import os
 from contextlib import suppress
@@ -10,7 +10,7 @@ _UP: Final = "up"
 
 
 class Process(NamedTuple):
-    """With its own children: `cpu_s`: of both kinds since its start; `memory`: bytes resident, what is shared once."""
+    """Including its own children: `cpu_s`: since its start; `memory`: resident bytes, counting shared pages once."""
 
     role: str
     pid: int
@@ -20,7 +20,7 @@ class Process(NamedTuple):
 
 
 def processes_of(supervisor: int) -> list[Process]:
-    """The supervisor and its children, itself first; empty where there is no /proc."""
+    """The supervisor and its children, itself first; empty if there is no /proc."""
     if not (_PROC / "uptime").exists():
         return []
     found = [_process(supervisor, _UP)]
@@ -30,7 +30,7 @@ def processes_of(supervisor: int) -> list[Process]:
 
 
 def _with_children(process: Process | None) -> Process | None:
-    """PostgreSQL works in its children, and SQL runs in a child of ours."""
+    """PostgreSQL works in child processes, and SQL runs in one of ours."""
     if process is None:
         return None
     below = [each for child in _children(process.pid) if (each := _process(child, "", shared=False)) is not None]
@@ -58,14 +58,14 @@ def _role(pid: int) -> str:
 
 
 def _process(pid: int, role: str, *, shared: bool = True) -> Process | None:
-    """None when it has ended meanwhile. `shared`: count memory that others may have too."""
+    """None if it has ended meanwhile. `shared`: include memory that others may share."""
     with suppress(OSError, ValueError, IndexError):
         fields = (_PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()  # from field 3, the state
         ticks = os.sysconf("SC_CLK_TCK")
         uptime = float((_PROC / "uptime").read_text().split()[0])
         pages = [int(word) for word in (_PROC / str(pid) / "statm").read_text().split()]
         resident = (pages[1] if shared else pages[1] - pages[2]) * os.sysconf("SC_PAGE_SIZE")
-        # With those of children that have ended, so that the sum never falls; the supervisor's are shown on their own.
+        # Including children that have ended, so that the sum never falls; the supervisor's are shown separately.
         cpu = sum(int(field) for field in fields[11 : 13 if role == _UP else 15]) / ticks
         return Process(role, pid, resident, cpu, max(0.0, uptime - int(fields[19]) / ticks))
     return None

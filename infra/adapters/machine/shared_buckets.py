@@ -1,8 +1,8 @@
-"""Rates that many processes of a folder keep together: token buckets in a small file that each maps to memory.
+"""Rate limits shared by all processes of a folder: token buckets in a small file that each maps into memory.
 
-A bucket is one number, the time at which it would be full again (GCRA), beside a hash of its name. The table has a
-fixed size: where a new bucket finds its eight places taken, the fullest one is forgotten, which is the one that
-matters least. Taking costs some microseconds; nothing is written out by us.
+A bucket is one number, the time at which it will be full again (GCRA), next to a hash of its name. The table has a
+fixed size: if a new bucket finds its eight places taken, it replaces the fullest one, which matters least. Taking costs
+a few microseconds; we never write the file out ourselves.
 """
 
 import fcntl
@@ -22,15 +22,15 @@ from infra.adapters.machine.private_files import make_folder
 SETS: Final = 2_048
 WAYS: Final = 8
 LOCK_S: Final = 0.2  # it is held for microseconds
-_SEED: Final = 16  # bytes at the front: what names are hashed with, so that nobody chooses which bucket to push out
+_SEED: Final = 16  # bytes at the front, mixed into the hash so that nobody can choose which bucket to push out
 _SIZE: Final = _SEED + SETS * WAYS * 16
 _log = logging.getLogger("touchfold.rates")
 
 
 class SharedBuckets:
-    """Any thread and any process may take. `path`: the file; it is made when it is missing.
+    """Any thread and any process may take. `path`: the file, created if missing.
 
-    `monotonic` is the same clock for all processes of a machine, and begins anew when that does.
+    `monotonic` is the same clock for all processes of a machine; it restarts when the machine does.
     """
 
     def __init__(self, path: Path, *, monotonic: Callable[[], float] = time.monotonic) -> None:
@@ -45,14 +45,14 @@ class SharedBuckets:
             self._seed = bytes(self._map[:_SEED])
 
     def take(self, name: str, rate: float, burst: float, cost: float = 1.0) -> float:
-        """Take `cost` from a bucket of `burst` that gains `rate` a second: 0.0, or the seconds to wait.
+        """Take `cost` from a bucket of `burst` that gains `rate` per second: 0.0, or the seconds to wait.
 
-        More than the bucket holds is given when it is full.
+        A cost greater than the bucket is granted when the bucket is full.
         """
         return self._ask(name, rate, burst, cost, spend=True)
 
     def wait_s(self, name: str, rate: float, burst: float) -> float:
-        """What `take` of one would answer; nothing is taken."""
+        """What `take` with a cost of one would return; nothing is taken."""
         return self._ask(name, rate, burst, 1.0, spend=False)
 
     def _ask(self, name: str, rate: float, burst: float, cost: float, *, spend: bool) -> float:
@@ -62,7 +62,7 @@ class SharedBuckets:
             now, holds_s = self._monotonic(), burst / rate
             place, full_at = self._find(first, hashed, now)
             if full_at > now + holds_s + 1e-6:
-                full_at = now  # of another rate, or from before the machine started again
+                full_at = now  # a bucket of another rate, or from before the machine restarted
             full_at = max(full_at, now) + min(cost, burst) / rate
             wait_s = full_at - now - holds_s
             if wait_s > 1e-6:
@@ -72,7 +72,7 @@ class SharedBuckets:
             return 0.0
 
     def _find(self, first: int, hashed: int, now: float) -> tuple[int, float]:
-        """(its place, when it is full); a new bucket is full now."""
+        """(its place, when it will be full); a new bucket is full now."""
         fullest = first
         for place in range(first, first + 2 * WAYS, 2):
             if self._names[place] == hashed:
@@ -83,7 +83,7 @@ class SharedBuckets:
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        """No other thread or process. One that is killed here lets go; one that stands still is not waited for."""
+        """Excludes other threads and processes. A killed holder releases it; a suspended one is not waited for."""
         with self._lock:
             locked = self._handle >= 0 and _locked(self._handle)
             try:
@@ -100,7 +100,7 @@ class SharedBuckets:
 
 
 def _locked(handle: int) -> bool:
-    """False after `LOCK_S`: a count that is off by one is better than an event loop that waits for a stopped one."""
+    """False after `LOCK_S`: a count that is off by one is better than an event loop waiting for a suspended process."""
     until = time.monotonic() + LOCK_S
     while True:
         try:
@@ -113,13 +113,13 @@ def _locked(handle: int) -> bool:
 
 
 def _mapped(path: Path) -> tuple[int, mmap.mmap]:
-    """The file's handle and map; (-1, memory of our own) where the disk has no room for it."""
+    """The file's handle and map; (-1, private memory) if the disk has no space for it."""
     make_folder(path.parent)
     handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
-        os.posix_fallocate(handle, 0, _SIZE)  # a page that the disk cannot hold would end us when it is written
+        os.posix_fallocate(handle, 0, _SIZE)  # writing to a page that the disk cannot hold would kill the process
         return handle, mmap.mmap(handle, _SIZE)
     except OSError as err:
         os.close(handle)
-        _log.warning("rates are kept by each process alone: %s: %s", path, err.strerror)
+        _log.warning("rate limits are kept per process, not shared: %s: %s", path, err.strerror)
         return -1, mmap.mmap(-1, _SIZE)

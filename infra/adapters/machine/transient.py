@@ -1,4 +1,4 @@
-"""A check that may fail for a moment: elections, restarts and failovers pass by themselves."""
+"""A check that may fail briefly: elections, restarts and failovers pass by themselves."""
 
 import time
 from collections.abc import Callable
@@ -10,9 +10,9 @@ GRACE_S: Final = 15.0  # KRaft notices a dead broker after 9 s (broker.session.t
 
 
 class Steady:
-    """`check` raises a TouchfoldError while what it looks at is away. One thread at a time.
+    """`check` raises a TouchfoldError while its target is unavailable. One thread at a time.
 
-    It must succeed once first; from then on a failure counts when it has lasted for `grace_s`.
+    It must succeed once first; after that a failure only counts once it has lasted `grace_s`.
     """
 
     def __init__(
@@ -23,10 +23,10 @@ class Steady:
         self._monotonic = monotonic
         self._was_good = False
         self._failing_since: float | None = None
-        self.error: TouchfoldError | None = None  # of the last look, be it forgiven or not
+        self.error: TouchfoldError | None = None  # from the last look, forgiven or not
 
     def problem(self) -> str | None:
-        """Look now. None: it is good, or has not failed for long."""
+        """Look now. None: it is fine, or has not been failing for long."""
         try:
             self._check()
         except TouchfoldError as err:

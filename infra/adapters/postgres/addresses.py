@@ -1,4 +1,4 @@
-"""Connection strings: with and without what is secret in them."""
+"""Connection strings, with and without their secrets."""
 
 from typing import Final
 
@@ -8,7 +8,7 @@ _SECRET: Final = frozenset({"password", "sslpassword"})
 
 
 def without_secrets(dsn: str) -> str:
-    """A connection string that may be shown."""
+    """A connection string that is safe to show."""
     return str(make_dsn(**{word: value for word, value in parse_dsn(dsn).items() if word not in _SECRET}))
 
 

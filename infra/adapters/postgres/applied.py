@@ -1,4 +1,4 @@
-"""How far the live revision is: for who waits until all that was accepted is applied and decided."""
+"""How far the live revision is, for callers waiting until everything accepted is applied and decided."""
 
 from collections.abc import Sequence
 from typing import Final, NamedTuple
@@ -25,36 +25,36 @@ from revisions live where state = 'live'
 
 
 class Applied(NamedTuple):
-    """One look: `waiting` work items up to the asked id, `newest` item's id, (revision, share done) being built."""
+    """One look: `waiting` work items up to the given id, the `newest` item's id, (revision, share done) being built."""
 
     folded: list[int]
     waiting: int
     newest: int
     building: tuple[float, float] | None
-    waits: frozenset[int] = frozenset()  # partitions that stand at a record that cannot be read yet
+    waits: frozenset[int] = frozenset()  # partitions blocked by a record that cannot be read yet
     refolds_wait: bool = False
 
     def line(self, total: int) -> str:
-        """For people; `total`: records that were accepted."""
+        """For people; `total`: accepted records."""
         if self.building is not None:
             return f"building revision {self.building[0]:.0f}: {self.building[1]:.0%}"
         return f"applied {min(sum(self.folded), total):,} of {total:,}"
 
 
 def applied_offsets(database: Database) -> list[int]:
-    """By partition; empty where nothing is live."""
+    """By partition; empty if nothing is live."""
     row = database.one(_APPLIED)
     return [int(at) for at in row[0]] if row else []
 
 
 def waiting_now(database: Database) -> list[Waiting]:
-    """The partitions that wait at a record that cannot be read yet, and what else waits for an upgrade."""
+    """The partitions blocked by a record that cannot be read yet, and what else is waiting for an upgrade."""
     with database.reading() as cursor:
         return waiting(cursor)
 
 
 def look(database: Database, up_to: int) -> Applied:
-    """All of it as of one instant. `up_to`: an id of a work item."""
+    """Everything at the same instant. `up_to`: the id of a work item."""
     row = database.one(_STATE, (up_to,))
     if row is None:
         raise StoreUnavailable("there is no live revision: see touchfold doctor")

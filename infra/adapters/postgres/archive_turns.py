@@ -1,4 +1,4 @@
-"""`Turns` of the archivers: session advisory locks of PostgreSQL, held by one connection of its own."""
+"""`Turns` of the archivers: PostgreSQL session advisory locks, held by a dedicated connection."""
 
 from contextlib import suppress
 from typing import Final
@@ -10,7 +10,7 @@ ARCHIVE_LOCKS: Final = 0x617263  # two keys: this and the partition
 
 
 class PostgresTurns:
-    """Any number of processes. When the connection is lost so are all turns, and `check` says it. One thread."""
+    """Any number of processes. If the connection is lost, all turns are lost, and `check` reports it. One thread."""
 
     def __init__(self, dsn: str) -> None:
         self._session = Dedicated(dsn, "touchfold archive turns")
@@ -24,7 +24,7 @@ class PostgresTurns:
         self._ask("select true", ())
 
     def give(self, partition: int) -> None:
-        with suppress(StoreUnavailable):  # the turn went with the connection
+        with suppress(StoreUnavailable):  # the turn was lost with the connection
             if self._session.is_open:
                 self._ask("select pg_advisory_unlock(%s, %s)", (ARCHIVE_LOCKS, partition))
 

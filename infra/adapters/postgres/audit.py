@@ -1,8 +1,8 @@
-"""The audit log: who looked at whom and who did what. Each row is hashed under a key over the one before it.
+"""The audit log: who looked at whom and who did what. Each row is hashed under a key together with the one before it.
 
-An entry is durable before anything is answered that it is about: `note` returns when it is committed, and raises where
-it cannot be. A thread writes all that wait in one transaction, so that many who look at once wait for one disk write.
-The end of the chain goes into the ledger's folder too (`audit_heads`).
+An entry is durable before anything it is about is answered: `note` returns once it is committed, and raises if it
+cannot be. One thread writes all waiting entries in one transaction, so that simultaneous readers share one disk write.
+The end of the chain also goes into the ledger's folder (`audit_heads`).
 """
 
 import asyncio
@@ -30,9 +30,9 @@ from schemas.record import uuid_text
 _LOCK: Final = 0x617564
 _MOST: Final = 500  # entries in one transaction
 _CHUNK: Final = 5_000
-WAIT_S: Final = 5.0  # for an entry to be durable; then what was asked is refused
+WAIT_S: Final = 5.0  # for an entry to become durable; after that the request is refused
 AGAIN_S: Final = 0.2
-_TRIES: Final = 3  # of what fails for no known reason
+_TRIES: Final = 3  # for failures of unknown cause
 SET_BACK: Final = "audit.set_back"
 _log = logging.getLogger("touchfold.audit")
 
@@ -55,7 +55,7 @@ class _Waiting(NamedTuple):
 
 
 class PostgresAudit:
-    """Any thread may call. `now` stamps the entries; `key`: of the chain, asked when first needed."""
+    """Any thread may call. `now` stamps the entries; `key`: of the chain, fetched when first needed."""
 
     def __init__(self, dsn: str, now: Callable[[], datetime], key: Callable[[], bytes], heads: AuditHeads) -> None:
         self._connections = PerThread(lambda: Database(dsn, "touchfold audit"))
@@ -64,8 +64,8 @@ class PostgresAudit:
         self._key = key
         self._heads = heads
         self._ledger_well = True
-        self._compared = False  # with the ledger, once in a process's life
-        self._unsure: tuple[int, bytes] | None = None  # (seq, hash) of a commit that broke off: perhaps it was made
+        self._compared = False  # with the ledger, once per process
+        self._unsure: tuple[int, bytes] | None = None  # (seq, hash) of an interrupted commit, which may have succeeded
         self._queue: queue.Queue[_Waiting | None] = queue.Queue(maxsize=100_000)
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
@@ -81,7 +81,7 @@ class PostgresAudit:
         profile_id: bytes | None = None,
         detail: Mapping[str, Any] | None = None,
     ) -> None:
-        """Durable when it returns. Raises StoreUnavailable: then answer nothing that it is about."""
+        """Durable when it returns. Raises StoreUnavailable: then nothing the entry is about may be answered."""
         settled(self.begin(who, role, action, profile_id, detail))
 
     def begin(
@@ -92,13 +92,13 @@ class PostgresAudit:
         profile_id: bytes | None = None,
         detail: Mapping[str, Any] | None = None,
     ) -> "Future[None]":
-        """As `note`, without the wait: done when it is durable. One that is given up may be written all the same.
+        """Like `note`, without waiting: done once durable. An entry that is given up may still be written.
 
-        `detail` holds no personal value: texts, whole numbers, truths, lists of texts.
+        `detail` holds no personal value: only texts, whole numbers, booleans, lists of texts.
         """
         text = detail_text({name: storable(value) for name, value in (detail or {}).items()})
         waiting = _Waiting(Entry(self._now(), who, role, action, profile_id, text), Future())
-        waiting.done.set_running_or_notify_cancel()  # nobody takes it back: who gives up waiting does only that
+        waiting.done.set_running_or_notify_cancel()  # never cancelled: callers that give up just stop waiting
         with self._lock:
             if self._thread is None:
                 self._closing.clear()
@@ -123,12 +123,12 @@ class PostgresAudit:
                 return
 
     def _write(self, batch: Sequence[_Waiting]) -> None:
-        """Until it is durable, or can never be; whatever happens, everybody is told and the thread goes on."""
+        """Until it is durable or can never be; whatever happens, everybody is told and the thread goes on."""
         tries = 0
         while True:
             try:
                 head = self._commit([waiting.entry for waiting in batch])
-            except StoreUnavailable as err:  # what was seen is told later, not forgotten
+            except StoreUnavailable as err:  # entries about what was seen are written later, not dropped
                 self._database.close()
                 if self._closing.wait(AGAIN_S):
                     _fail(batch, err)
@@ -142,10 +142,10 @@ class PostgresAudit:
                 if tries < _TRIES:
                     continue
                 if len(batch) == 1:
-                    _log.exception("an entry of the audit log cannot be written")
+                    _log.exception("an audit log entry cannot be written")
                     _fail(batch, StoreUnavailable(f"{_CANNOT} ({type(err).__name__})", retry_after_s=5))
                     return
-                for each in batch:  # one of them is why: the others are written
+                for each in batch:  # one of them is the cause: write the others
                     self._write([each])
                 return
             else:
@@ -186,10 +186,10 @@ class PostgresAudit:
         return Head(seq, last, entries[-1].at)
 
     def _after_ledger(self, key: bytes, seq: int, entries: Sequence[Entry]) -> tuple[int, Sequence[Entry]]:
-        """Numbers that the ledger knows are not given twice: where the log was set back, an entry says so."""
+        """Never reuse numbers known to the ledger: if the log was set back, an entry says so."""
         try:
             newest = self._heads.newest(key)
-        except OSError:  # told of when the end is written
+        except OSError:  # reported when the end is written
             newest = None
         if newest is None or newest.seq <= seq:
             return seq, entries
@@ -197,12 +197,12 @@ class PostgresAudit:
         return newest.seq, [Entry(entries[0].at, "touchfold", "admin", SET_BACK, None, detail), *entries]
 
     def _tell_ledger(self, head: Head) -> None:
-        """The entries are durable; a ledger that cannot be written is told of, and holds nobody up."""
+        """The entries are durable; a ledger that cannot be written is reported, but delays nobody."""
         try:
             self._heads.put(self._key(), head)
         except (OSError, TouchfoldError) as err:
             if self._ledger_well:
-                _log.error("the ledger does not take the end of the audit log (%s): %s", type(err).__name__, err)
+                _log.error("cannot write the end of the audit log to the ledger (%s): %s", type(err).__name__, err)
             self._ledger_well = False
         else:
             self._ledger_well = True
@@ -216,7 +216,7 @@ class PostgresAudit:
         profile_id: bytes | None = None,
         words: Sequence[str] | None = None,
     ) -> list[AuditRow]:
-        """Entries, newest first, with a seq below `before`; if given of one profile, with one of the hashed words."""
+        """Entries, newest first, with a seq below `before`; optionally of one profile, or with one of the words."""
         rows = self._connections.rows(
             "select seq, at, who, role, action, profile_id, detail from audit_log"
             " where (%(before)s::bigint is null or seq < %(before)s) and"
@@ -235,13 +235,13 @@ class PostgresAudit:
         ]
 
     def verify(self) -> list[str]:
-        """What is wrong, in words; empty when every entry is as it was written, none is missing, and the ledger agrees.
+        """What is wrong, in words; empty if every entry is as written, none is missing, and the ledger agrees.
 
-        Who has the vault's key too can make another chain: then the ledger tells, if it lies elsewhere.
+        Somebody who also has the vault's key can forge another chain: the ledger reveals that, if it is elsewhere.
         """
         key = self._key()
         try:
-            noted = self._heads.read(key)  # before the log is read: what is written meanwhile is in both
+            noted = self._heads.read(key)  # before reading the log: entries written meanwhile are then in both
         except OSError as err:
             return [f"the ledger's file audit_heads.jsonl cannot be read: {err.strerror}"]
         head = self._connections.rows("select value from meta where key = 'audit_head'")
@@ -258,10 +258,10 @@ class PostgresAudit:
                 break
         problems = chain.problems + _at_the_end(head[0][0] if head else None, chain.seq, chain.last)
         if chain.seq and not chain.keyed:
-            problems.append("no entry is under our key: all are of an older build, or somebody else's")
+            problems.append("no entry is under our key: all come from an older build or from somebody else")
         if chain.keyed and not noted.heads and self._heads.alone:
             problems.append("the ledger knows nothing of the audit log: its file audit_heads.jsonl was removed")
-        problems += [f"line {number} of the ledger's audit_heads.jsonl is not ours" for number in noted.wrong]
+        problems += [f"line {number} of the ledger's audit_heads.jsonl was not written by us" for number in noted.wrong]
         beyond = [each for each in noted.heads if each.seq > chain.seq or each.seq in chain.found]
         return problems + compared(beyond, chain.found)
 
@@ -275,14 +275,14 @@ class PostgresAudit:
         with self._lock:
             thread, self._thread = self._thread, None
         if thread is not None:
-            self._closing.set()  # an outage is not waited for any more
+            self._closing.set()  # stop waiting for an outage to end
             self._queue.put(None)
             thread.join(10)
         self._database.close()
         self._connections.close()
 
 
-_CANNOT: Final = "the audit log cannot be written, so nothing that belongs in it is shown or done: try again"
+_CANNOT: Final = "the audit log cannot be written, so nothing that must be logged can be shown or done: try again"
 
 
 def settled(done: "Future[None]") -> None:
@@ -307,7 +307,7 @@ def _fail(batch: Sequence[_Waiting], err: TouchfoldError) -> None:
 
 
 def _end(cursor: Cursor) -> tuple[int, bytes]:
-    """(seq, hash) of the last entry: of the note of it, or of the row where somebody set the note back."""
+    """(seq, hash) of the last entry: from the note of it, or from the row if somebody set the note back."""
     cursor.execute("select value from meta where key = 'audit_head'")
     noted = cursor.fetchone()
     cursor.execute("select seq, hash from audit_log order by seq desc limit 1")
@@ -322,12 +322,12 @@ def _has(cursor: Cursor, seq: int, hashed: bytes) -> bool:
 
 
 class _Chain:
-    """Follows the rows in order. `found`: hashes of the entries that the ledger knows."""
+    """Checks the rows in order. `found`: hashes of the entries that the ledger knows."""
 
     def __init__(self, key: bytes, known: set[int]) -> None:
         self._key = key
         self._known = known
-        self.keyed = False  # from the first keyed hash on no other counts
+        self.keyed = False  # from the first keyed hash on, only keyed hashes count
         self.problems: list[str] = []
         self.found: dict[int, bytes] = {}
         self.seq, self.last = 0, FIRST
@@ -354,7 +354,7 @@ class _Chain:
 
 
 def _at_the_end(head: Mapping[str, Any] | None, after: int, last: bytes) -> list[str]:
-    """Problems of the noted end: rows that came after it was read are none."""
+    """Problems with the noted end; rows added after it was read are not problems."""
     if head is None:
         return ["the note of the last entry is missing"] if after else []
     if head["seq"] > after:

@@ -1,4 +1,4 @@
-"""Which declarations of what is clear there were, and since when (migration 0013)."""
+"""Which fields were declared clear, and since when (migration 0013)."""
 
 from typing import Final
 
@@ -24,7 +24,7 @@ class PostgresClearRules:
         self._noted = ""
 
     def note(self, declared: Declared) -> None:
-        """These are in force now."""
+        """Note that these declarations are now in force."""
         now = hash_of(declared)
         if now == self._noted:
             return
@@ -36,7 +36,7 @@ class PostgresClearRules:
         self._noted = now
 
     def newest(self) -> str | None:
-        """The hash of those in force; None: the archive process has not said yet."""
+        """The hash of those in force; None: the archive process has not noted any yet."""
         with self._database.reading() as cursor:
             cursor.execute(_NEWEST)
             row = cursor.fetchone()

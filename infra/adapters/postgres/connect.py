@@ -1,4 +1,4 @@
-"""One connection to PostgreSQL and what its errors mean. Who shares connections is in connection_pool.py."""
+"""One connection to PostgreSQL, and what its errors mean. Pooling is in connection_pool.py."""
 
 import re
 import select
@@ -12,22 +12,22 @@ from schemas.errors import BadRequest, ConnectionsInUse, DatabaseDamaged, DiskFu
 
 _DISK_FULL: Final = "53100"
 _TOO_MANY_CONNECTIONS: Final = "53300"
-_IDLE: Final = "25P03"  # the server ended a transaction that asked nothing for two minutes
-_DAMAGED: Final = frozenset({"XX001", "XX002", "58030", "58P01"})  # a page, an index, an I/O error, a file that is gone
+_IDLE: Final = "25P03"  # the server ended a transaction that was idle for two minutes
+_DAMAGED: Final = frozenset({"XX001", "XX002", "58030", "58P01"})  # a page, an index, an I/O error, a missing file
 _OPTIONS: Final = "-c TimeZone=UTC -c standard_conforming_strings=on"
-# libpq gives no SQLSTATE for a refused connection, so that its words must do; in English where the server's are.
+# libpq gives no SQLSTATE for a refused connection, so its message must do; it is English if the server's messages are.
 _REFUSED: Final = re.compile(r"too many clients already|remaining connection slots are reserved|too many connections")
 _OUTAGES: Final = frozenset({"40", "53", "57", "08"})  # serialisation and deadlock, resources, shutdown, connection
 
 
 def translated(err: BaseException | None) -> TouchfoldError | None:
-    """What an error of the driver means where it is an outage, or a cause of one with an error of its own.
+    """What a driver error means if it is an outage, or the cause of one with an error of its own.
 
-    Text that PostgreSQL cannot hold (NUL, half a surrogate pair) is BadRequest: nothing can be stored or found by it.
-    None for everything else: integrity, SQL and our own errors stay what they are.
+    Text that PostgreSQL cannot hold (NUL, half a surrogate pair) is BadRequest: it can be neither stored nor found.
+    None for everything else: integrity, SQL and our own errors stay as they are.
     """
     if isinstance(err, UnicodeEncodeError) or (isinstance(err, ValueError) and "NUL (0x00)" in str(err)):
-        return BadRequest("a text holds a character that cannot be kept (NUL, or half a pair): leave it out")
+        return BadRequest("a text contains a character that cannot be stored (NUL, or a lone surrogate): remove it")
     if not isinstance(err, psycopg2.Error):
         return None
     code = err.pgcode or ""
@@ -38,19 +38,19 @@ def translated(err: BaseException | None) -> TouchfoldError | None:
         return DatabaseDamaged(f"PostgreSQL cannot read its own data: {reason}", retry_after_s=60)
     if code == _TOO_MANY_CONNECTIONS or (not code and _REFUSED.search(str(err))):
         return ConnectionsInUse(
-            "PostgreSQL has no connection left: end other programs that use it, or raise its max_connections "
+            "PostgreSQL has no free connections: close other programs that use it, or raise its max_connections "
             "(docs/decisions/0014-connections.md has the number)",
             retry_after_s=2,
         )
-    # no code: the socket is gone (a server that crashes in the middle of an answer leaves a bare DatabaseError)
+    # no code: the socket is gone (a server that crashes while answering leaves a bare DatabaseError)
     gone = (type(err) is psycopg2.DatabaseError and not code) or code == _IDLE
     if gone or isinstance(err, psycopg2.OperationalError | psycopg2.InterfaceError) or code[:2] in _OUTAGES:
-        return StoreUnavailable(f"PostgreSQL is away ({type(err).__name__})", retry_after_s=1)
+        return StoreUnavailable(f"PostgreSQL is unavailable ({type(err).__name__})", retry_after_s=1)
     return None
 
 
-class mapped:  # noqa: N801  # used like a function of contextlib's
-    """A context that raises what its error is `translated` to."""
+class mapped:  # noqa: N801  # used like a contextlib function
+    """A context that raises what `translated` makes of its error."""
 
     __slots__ = ()
 
@@ -64,26 +64,26 @@ class mapped:  # noqa: N801  # used like a function of contextlib's
 
 
 class PooledConnection(Connection):
-    """A connection and what its pool knows of it."""
+    """A connection and what its pool knows about it."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self.prepared: set[str] = set()  # names of statements that were prepared here
+        self.prepared: set[str] = set()  # names of statements prepared on it
         self.made_at = 0.0  # monotonic seconds, as `idle_at`
         self.idle_at = 0.0
         self._poll = select.poll()
         self._poll.register(self.fileno(), select.POLLIN)
 
     def is_quiet(self) -> bool:
-        """Whether an idle connection has nothing to read: the server says something unasked only as it ends it.
+        """Whether an idle connection has nothing to read: the server only speaks unasked when it ends the connection.
 
-        (Or after a reload of its configuration; then another connection is made for nothing.) Takes 1 µs.
+        (Or after a configuration reload; then a new connection is made unnecessarily.) Takes 1 µs.
         """
         return not self._poll.poll(0)
 
 
 def connect(dsn: str, name: str = "touchfold") -> PooledConnection:
-    """A new connection in UTC, `name` shown in pg_stat_activity. Raises StoreUnavailable, ConnectionsInUse."""
+    """A new connection in UTC, with `name` shown in pg_stat_activity. Raises StoreUnavailable, ConnectionsInUse."""
     with mapped():
         connection: PooledConnection = psycopg2.connect(
             dsn,

@@ -1,8 +1,8 @@
-"""The connections of this process: one pool a database, bounded, which waits instead of opening more.
+"""This process's connections: one bounded pool per database, which waits instead of opening more.
 
-`Database` borrows from it for a transaction or a statement. Who needs a session of its own (LISTEN, a lock or a
-setting that outlives a transaction, temporary tables, a snapshot) has a `Dedicated` connection beside the pool, which
-is counted here. Why and how many: docs/decisions/0014-connections.md.
+`Database` borrows from it for a transaction or a statement. Whatever needs its own session (LISTEN, a lock or a setting
+that outlives a transaction, temporary tables, a snapshot) has a `Dedicated` connection beside the pool, which is
+counted here. Why and how many: docs/decisions/0014-connections.md.
 """
 
 import os
@@ -18,24 +18,24 @@ from psycopg2.extensions import TRANSACTION_STATUS_IDLE
 from infra.adapters.postgres.connect import PooledConnection, connect
 from schemas.errors import ConnectionsInUse
 
-IDLE_S: Final = 60.0  # a connection nobody needed for so long is closed; its backend holds 5 to 15 MB
+IDLE_S: Final = 60.0  # a connection idle for this long is closed; its backend holds 5 to 15 MB
 OLDEST_S: Final = 1_800.0  # a backend's caches grow with every table and plan it has seen
-RETRY_S: Final = 0.1  # between two tries while PostgreSQL itself has no connection left
+RETRY_S: Final = 0.1  # between two attempts while PostgreSQL itself has no connection left
 
 
 class Lane(IntEnum):
-    """Who borrows. When a connection comes free the lowest goes first."""
+    """Who borrows. When a connection becomes free, the lowest goes first."""
 
-    NESTED = 0  # a thread that holds one already: whoever made it wait would never get that one back
-    WORK = 1  # what was accepted or decided and must be written: log, vault, dead letters, progress, erasure
+    NESTED = 0  # a thread that already holds one: making it wait could mean that one is never returned
+    WORK = 1  # accepted or decided data that must be written: log, vault, dead letters, progress, erasure
     READ = 2
 
 
-_NESTED: Final = Lane.NESTED  # a class's member takes longer to look up, and every statement passes here
+_NESTED: Final = Lane.NESTED  # an enum member is slower to look up, and every statement comes through here
 
 
 class Limits(NamedTuple):
-    """Of one pool. `kept`: of `size`, how many READ may never have; one of them is NESTED's alone."""
+    """For one pool. `kept`: how many of `size` READ may never have; one of them is reserved for NESTED."""
 
     size: int = 8
     kept: int = 3
@@ -43,7 +43,7 @@ class Limits(NamedTuple):
 
 
 class Figures(NamedTuple):
-    """One pool now; `refused`: how often nobody gave back in time, since the start."""
+    """One pool now; `refused`: how often no connection became free in time, since the start."""
 
     database: str
     size: int
@@ -63,7 +63,7 @@ class _Waiter:
 
 
 class _Held(threading.local):
-    """How many pooled connections this thread holds, of whatever pool: a wait in a circle may go through two."""
+    """How many pooled connections this thread holds, from any pool: a circular wait may span two."""
 
     count = 0
 
@@ -72,7 +72,7 @@ _held: Final = _Held()
 
 
 class Pool:
-    """Any thread. A permit is taken first (`size` bounds them), then an idle connection, or a new one."""
+    """Any thread. A permit is taken first (`size` limits them), then an idle connection, or a new one."""
 
     def __init__(self, dsn: str, limits: Limits = Limits()) -> None:  # noqa: B008  # a tuple of constants
         self._dsn = dsn
@@ -82,12 +82,12 @@ class Pool:
         self.start_anew()
 
     def start_anew(self) -> None:
-        """Forget everything, close nothing: in a child after a fork the sockets are the parent's."""
+        """Forget everything, close nothing: in a child after a fork the sockets belong to the parent."""
         self._lock = threading.Lock()
         self._sweep_at = threading.Condition(self._lock)
         self._in_use = [0, 0, 0]  # by lane
         self._lent = 0  # their sum
-        self._idle: list[PooledConnection] = []  # the one given back last is taken first
+        self._idle: list[PooledConnection] = []  # the most recently returned is taken first
         self._waiting: tuple[deque[_Waiter], ...] = (deque(), deque(), deque())
         self._queued = 0  # the sum of their lengths
         self._users: WeakSet[object] = WeakSet()
@@ -96,7 +96,7 @@ class Pool:
         self._sweeper: threading.Thread | None = None
 
     def limit(self, limits: Limits, label: str, name: str) -> None:
-        """Set the bounds; `label`: the database in figures and errors, `name`: shown in pg_stat_activity."""
+        """Set the limits; `label`: the database in figures and errors, `name`: shown in pg_stat_activity."""
         with self._lock:
             self._limits, self._label, self._name = limits, label, name
 
@@ -106,19 +106,19 @@ class Pool:
             in_use, idle = self._lent, len(self._idle)
             return Figures(self._label, self._limits.size, in_use, idle, self._queued, open_now, self._refused)
 
-    # --- who uses it -----------------------------------------------------------------------------------------------
+    # --- users -----------------------------------------------------------------------------------------------------
 
     def attach(self, user: object) -> None:
         with self._lock:
             self._users.add(user)
 
     def attach_dedicated(self, user: object) -> None:
-        """Of the class `Dedicated`, for the figures."""
+        """A `Dedicated` connection, for the figures."""
         with self._lock:
             self._dedicated.add(user)
 
     def detach(self, user: object) -> None:
-        """With the last user the idle connections go: a command that ended leaves none behind."""
+        """Idle connections close with the last user: a finished command leaves none behind."""
         with self._lock:
             self._users.discard(user)
             gone = [] if len(self._users) else self._take_idle()
@@ -132,9 +132,9 @@ class Pool:
     # --- borrowing -------------------------------------------------------------------------------------------------
 
     def lend(self, lane: Lane) -> tuple[PooledConnection, Lane]:
-        """A connection between two transactions, and the lane it was lent in; both for `take_back`, in this thread.
+        """A connection between two transactions, and the lane it was lent in; pass both to `take_back` in this thread.
 
-        Raises ConnectionsInUse when none came free within `wait_s`, StoreUnavailable.
+        Raises ConnectionsInUse if none became free within `wait_s`, StoreUnavailable.
         """
         if _held.count:
             lane = _NESTED
@@ -143,13 +143,13 @@ class Pool:
         return connection, lane
 
     def take_back(self, connection: PooledConnection, lane: Lane) -> None:
-        """What it is left in decides whether it is kept."""
+        """Whether it is kept depends on the state it is in."""
         _held.count -= 1
         now = time.monotonic()
         broken = bool(connection.closed) or connection.get_transaction_status() != TRANSACTION_STATUS_IDLE
         gone: list[PooledConnection] = []
         with self._lock:
-            if broken:  # most likely the others are too, and each would fail somebody once
+            if broken:  # most likely the others are broken too, and each would fail somebody once
                 gone = [connection, *self._take_idle()]
             elif not self._users or now - connection.made_at > OLDEST_S:
                 gone = [connection]
@@ -163,7 +163,7 @@ class Pool:
             _close(gone)
 
     def _at_once(self, lane: Lane) -> PooledConnection | None:
-        """An idle connection where nobody waits: what nearly every block gets. None: see `_borrow`."""
+        """An idle connection if nobody is waiting: what nearly every block gets. None: see `_borrow`."""
         with self._lock:
             if self._queued or not self._idle or not self._is_room(lane) or not self._idle[-1].is_quiet():
                 return None
@@ -211,9 +211,9 @@ class Pool:
             self._refused += 1
             limits, label = self._limits, self._label
         raise ConnectionsInUse(
-            f"all {limits.size} connections of this process to the {label} database are in use, and none came free "
-            f"within {limits.wait_s:g} s: send again; if it lasts, spread the load over more processes "
-            "(TOUCHFOLD_DOORS) or look for what is slow",
+            f"all {limits.size} connections of this process to the {label} database are in use, and none became free "
+            f"within {limits.wait_s:g} s: try again; if it persists, spread the load over more processes "
+            "(TOUCHFOLD_DOORS) or look for slow requests",
             retry_after_s=1,
         )
 
@@ -234,7 +234,7 @@ class Pool:
         return lane is Lane.WORK or self._in_use[lane] < size - kept
 
     def _connect(self, deadline: float) -> PooledConnection:
-        """PostgreSQL without a free connection is waited for like our own."""
+        """Waits for PostgreSQL to have a free connection, as for one of our own."""
         while True:
             try:
                 connection = connect(self._dsn, self._name)
@@ -249,7 +249,7 @@ class Pool:
         return connection
 
     def _release(self, lane: Lane) -> None:
-        """Pass the permit on: to who waits longest in the first lane that has room. Locked."""
+        """Pass the permit on to whoever has waited longest in the first lane that has room. Locked."""
         self._count(lane, -1)
         if not self._queued:
             return
@@ -269,7 +269,7 @@ class Pool:
         self._sweeper.start()
 
     def _sweep(self) -> None:
-        """Close what nobody needed for `IDLE_S`; ends with the last of them."""
+        """Close connections idle for `IDLE_S`; ends when none are left."""
         while True:
             with self._lock:
                 if not self._idle:
@@ -284,7 +284,7 @@ class Pool:
 
 def _close(connections: list[PooledConnection]) -> None:
     for each in connections:
-        each.close()  # says good-bye to the server; never raises, whatever became of the socket
+        each.close()  # takes leave of the server; never raises, whatever the state of the socket
 
 
 _pools: Final[dict[str, Pool]] = {}
@@ -301,14 +301,14 @@ def pool_of(dsn: str) -> Pool:
 
 
 def pool_figures() -> list[Figures]:
-    """Of every pool of this process."""
+    """Figures of every pool of this process."""
     with _pools_lock:
         pools = list(_pools.values())
     return [pool.figures() for pool in pools]
 
 
 def _after_fork() -> None:
-    global _pools_lock  # noqa: PLW0603  # the parent's may be locked for ever
+    global _pools_lock  # noqa: PLW0603  # the parent's may be locked forever
     _pools_lock = threading.Lock()
     for pool in _pools.values():
         pool.start_anew()

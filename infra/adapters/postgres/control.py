@@ -62,7 +62,7 @@ class PostgresControl:
         return found
 
     def newest_of_all(self) -> Revision:
-        """Whatever became of it; `newest` leaves out what has failed."""
+        """Whatever became of it; `newest` leaves out failed ones."""
         return self._revisions("order by revision desc limit 1")[0]
 
     def _revisions(self, where: str) -> list[Revision]:
@@ -77,7 +77,7 @@ class PostgresControl:
         return Layout(0, 0) if row is None else Layout(**row[0])
 
     def note_layout(self, layout: Layout) -> None:
-        """States of revisions from `layout.since` on are by this layout."""
+        """States of revisions from `layout.since` on have this layout."""
         with self._database.transaction() as cursor:
             cursor.execute(
                 "insert into meta values ('layout', %s) on conflict (key) do update set value = excluded.value",
@@ -167,7 +167,7 @@ class PostgresControl:
             cursor.execute(f"{_REVISION} where state in ('building', 'live') order by revision desc")
             standing = [Revision(*row) for row in cursor.fetchall()]
             if standing[0].content_hash != base:
-                raise DefinitionsMoved("the definitions were changed meanwhile by somebody else: apply again")
+                raise DefinitionsMoved("somebody else changed the definitions in the meantime: apply again")
             for older in standing:
                 if older.state == "building":
                     _drop(cursor, older.revision, "failed", SUPERSEDED)
@@ -248,13 +248,13 @@ class PostgresControl:
 
 
 def waiting(cursor: Cursor) -> list[Waiting]:
-    """What waits now: see `Control.waiting`. For everybody who tells of it."""
+    """What is waiting now: see `Control.waiting`. For everything that reports it."""
     cursor.execute(WAITING)
     return [Waiting(reader, Wait(*wait), since) for reader, since, *wait in cursor.fetchall()]
 
 
 def insert_fact(cursor: Cursor, fact: Fact, at: datetime) -> None:
-    """A system fact, in the order of its commit's place in the table."""
+    """A system fact, in the order of its commit."""
     cursor.execute(
         "insert into facts (type, version, at, payload) values (%s, %s, %s, %s)",
         (fact.type, fact.version, at, Json(fact.payload())),
@@ -262,10 +262,10 @@ def insert_fact(cursor: Cursor, fact: Fact, at: datetime) -> None:
 
 
 def add_partitions(cursor: Cursor, count: int) -> None:
-    """Rows for partitions below `count` that the log was given; those that are there stay. Any number may do it.
+    """Rows for partitions below `count` that the log has gained; existing rows stay. Any number may do it.
 
-    What comes there was received after what was decided by now, so a new partition's watermark is the lowest of the
-    others: it holds nobody back before somebody reads it.
+    Records arriving there were received after everything decided so far, so a new partition's watermark is the lowest
+    of the others: it holds nobody back before somebody reads it.
     """
     cursor.execute("select pg_advisory_xact_lock(%s)", (PARTITIONS_LOCK,))
     cursor.execute(
@@ -288,7 +288,7 @@ def insert_revision(
     content_hash: str,
     at: datetime,
 ) -> None:
-    """A revision with its tables and its progress at the beginning of every partition."""
+    """A revision with its tables, and its progress at the start of every partition."""
     cursor.execute("select pg_advisory_xact_lock(%s)", (PARTITIONS_LOCK,))
     cursor.execute(
         "insert into revisions (revision, state, cause, definitions, content_hash, created_at)"
@@ -311,7 +311,7 @@ def _drop(cursor: Cursor, revision: int, state: str, message: str) -> None:
 
 
 def _forget(cursor: Cursor, revision: int) -> None:
-    """All that is kept by revision, but for its row and the feed."""
+    """Everything kept per revision, except its row and the feed."""
     cursor.execute("select drop_revision_tables(%s)", (revision,))
     postgres_members.forget(cursor, revision)
     cursor.execute("delete from progress where revision = %s", (revision,))

@@ -1,4 +1,4 @@
-"""Transactions in PostgreSQL and binary COPY. Knows no table of ours."""
+"""Transactions in PostgreSQL and binary COPY. Knows none of our tables."""
 
 import struct
 from collections.abc import Iterable, Iterator, Sequence
@@ -73,18 +73,18 @@ def _abandon(connection: Connection) -> None:
     try:
         connection.rollback()
     except psycopg2.Error:
-        connection.close()  # a broken connection is made anew by the next transaction
+        connection.close()  # the next transaction replaces a broken connection
 
 
 class Database:
-    """A database, by whatever connection of the process's pool is free. Any thread.
+    """A database, over whichever connection of the process's pool is free. Any thread.
 
-    A connection is anybody's again when a block ends: nothing that outlives a transaction (SET without LOCAL, LISTEN,
-    a session's lock, a temporary table) belongs in here; see `Dedicated`. `lane`: work has connections in reserve.
+    A connection goes back to the pool when a block ends: nothing that outlives a transaction (SET without LOCAL,
+    LISTEN, a session lock, a temporary table) belongs here; see `Dedicated`. `lane`: work has connections in reserve.
     """
 
     def __init__(self, dsn: str, name: str = "touchfold", lane: Lane = Lane.READ) -> None:
-        """`name`: what it is for; shown by who has a connection of its own, here for the reader."""
+        """`name`: what it is for; shown in pg_stat_activity by dedicated connections, otherwise for the reader."""
         self.dsn = dsn
         self.name = name
         self._lane = lane
@@ -92,15 +92,15 @@ class Database:
         self._attached = False
 
     def transaction(self) -> "_Lent":
-        """Commits when the block ends, rolls back when it raises. Outages become StoreUnavailable."""
+        """Commits when the block ends, rolls back if it raises. Outages become StoreUnavailable."""
         return _Lent(self, autocommit=False)
 
     def reading(self) -> "_Lent":
-        """A cursor whose statements commit by themselves: one round trip each where a transaction takes three."""
+        """A cursor with autocommit: one round trip per statement, where a transaction takes three."""
         return _Lent(self, autocommit=True)
 
     def one(self, query: str, params: Sequence[object] = ()) -> tuple[Any, ...] | None:
-        """The first row of one statement that commits by itself."""
+        """The first row of one autocommit statement."""
         with self.reading() as cursor:
             cursor.execute(query, params)
             return cursor.fetchone()
@@ -112,13 +112,13 @@ class Database:
         return self.pool.lend(self._lane)
 
     def close(self) -> None:
-        """Not used any more; the last one of the process closes what is idle. Used again, it counts again."""
+        """No longer used; the last user in the process closes idle connections. If used again, it counts again."""
         self._attached = False
         self.pool.detach(self)
 
 
 class _Lent:
-    """The block of a transaction or of statements: a context with a cursor. A class, for every statement passes it."""
+    """The block of a transaction or of statements: a context with a cursor. A class, as every statement uses it."""
 
     __slots__ = ("_autocommit", "_connection", "_cursor", "_database", "_lane")
 
@@ -142,7 +142,7 @@ class _Lent:
         self._end(err)
 
     def _end(self, err: BaseException | None) -> None:
-        """Raises what the block's error, or one of the commit, is translated to."""
+        """Raises what the block's error, or one from the commit, is translated to."""
         connection = self._connection
         try:
             if err is None and not self._autocommit:
@@ -163,9 +163,9 @@ class _Lent:
 
 
 class Dedicated:
-    """One connection of its own, for what a session holds. Made when first needed and anew after an outage.
+    """A dedicated connection, for what belongs to a session. Opened when first needed and again after an outage.
 
-    One thread at a time. Each is one more than the pool's: they are few and counted (decision 0014).
+    One thread at a time. Each comes on top of the pool, so they are few and counted (decision 0014).
     """
 
     def __init__(self, dsn: str, name: str) -> None:
@@ -185,13 +185,13 @@ class Dedicated:
 
     @contextmanager
     def transaction(self) -> Iterator[Cursor]:
-        """As a Database's."""
+        """As in Database."""
         with mapped(), _transaction(self.connection()) as cursor:
             yield cursor
 
     @contextmanager
     def reading(self) -> Iterator[Cursor]:
-        """As a Database's."""
+        """As in Database."""
         with mapped(), _reading(self.connection()) as cursor:
             yield cursor
 
@@ -264,16 +264,16 @@ _FIELD_COUNT: Final = struct.Struct("!h")
 
 
 def copy_raw(cursor: Cursor, query: str) -> bytes:
-    """The bytes of a query's binary COPY, header and end included, for parsers that know their columns."""
+    """The bytes of a query's binary COPY, including header and end, for parsers that know their columns."""
     buffer = BytesIO()
     cursor.copy_expert(f"COPY ({query}) TO STDOUT BINARY", buffer)
     return buffer.getvalue()
 
 
 def copy_out(cursor: Cursor, query: str) -> list[tuple[bytes | None, ...]]:
-    """The rows of a query by binary COPY, each field raw: uuid 16 bytes, integers big-endian, bytea as it is.
+    """The rows of a query by binary COPY, each field raw: uuid 16 bytes, integers big-endian, bytea unchanged.
 
-    1 µs a row where the text protocol takes 7. `query` holds no parameters: build it from our own literals
+    1 µs per row where the text protocol takes 7. `query` takes no parameters: build it from our own literals
     (`array_literal`, integers).
     """
     data = copy_raw(cursor, query)
@@ -301,7 +301,7 @@ _PAIR: Final = struct.Struct("!hi16si")  # field count, length and bytes of a uu
 
 
 def copy_pairs(cursor: Cursor, query: str) -> list[tuple[bytes, bytes]]:
-    """`copy_out` of two fields, a uuid and a bytea or uuid, neither NULL: half its cost."""
+    """`copy_out` for two fields, a uuid and a bytea or uuid, neither NULL: half its cost."""
     data = copy_raw(cursor, query)
     rows: list[tuple[bytes, bytes]] = []
     position, end = len(COPY_HEADER), len(data) - len(COPY_END)
@@ -314,7 +314,7 @@ def copy_pairs(cursor: Cursor, query: str) -> list[tuple[bytes, bytes]]:
 
 
 def array_literal(raws: Iterable[bytes]) -> str:
-    """A uuid[] literal of 16-byte values, safe to stand in a query: hexadecimal digits only."""
+    """A uuid[] literal of 16-byte values, safe to put into a query: hexadecimal digits only."""
     return "'{" + ",".join([raw.hex() for raw in raws]) + "}'::uuid[]"
 
 

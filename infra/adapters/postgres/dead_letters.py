@@ -1,4 +1,4 @@
-"""Dead letters in PostgreSQL: durable when `insert` returns, a repeat is one row."""
+"""Dead letters in PostgreSQL: durable when `insert` returns; a repeated one is still one row."""
 
 from collections.abc import Iterator, Sequence
 from datetime import date, datetime
@@ -22,15 +22,15 @@ class PostgresDeadLetters:
         self._database = Database(dsn, "touchfold dead letters", Lane.WORK)
 
     def insert(self, letters: Sequence[DeadLetter], suppressed: Sequence[bytes], at: datetime) -> None:
-        """Store letters and the event keys refused for a suppressed person; one commit. Raises StoreUnavailable.
+        """Store dead letters and the event keys refused for a suppressed person; one commit. Raises StoreUnavailable.
 
-        A letter that is there already is left as it is, and open again if it had been sent again.
+        An existing dead letter is left as it is, but opened again if it had been retried.
         """
         if not letters and not suppressed:
             return
         with self._database.transaction() as cursor:
             if letters:
-                rows = {letter.id: letter for letter in letters}  # a repeat in one statement would be an error
+                rows = {letter.id: letter for letter in letters}  # duplicates in one statement would be an error
                 execute_values(
                     cursor,
                     f"insert into dead_letters ({_COLUMNS}) values %s"
@@ -45,7 +45,7 @@ class PostgresDeadLetters:
                 )
 
     def list(self, state: str = "open", limit: int = 1_000, after: DeadLetter | None = None) -> list[DeadLetter]:
-        """The newest letters of a state, without their sealed bytes; `after`: those that follow this one."""
+        """The newest dead letters in a state, without their sealed bytes; `after`: those that follow this one."""
         columns = _COLUMNS.replace(", sealed", ", ''::bytea")
         place: tuple[Any, ...] = ()
         if after is not None:
@@ -59,7 +59,7 @@ class PostgresDeadLetters:
             return [_letter(row) for row in cursor.fetchall()]
 
     def each(self, state: str = "open", limit: int | None = None) -> Iterator[DeadLetter]:
-        """All of a state (or `limit`), the newest first, read a page at a time: there may be millions."""
+        """All in a state (or `limit`), newest first, read a page at a time: there may be millions."""
         last: DeadLetter | None = None
         left = limit
         while left is None or left > 0:
@@ -71,14 +71,14 @@ class PostgresDeadLetters:
             left = None if left is None else left - len(page)
 
     def get(self, id_: bytes) -> tuple[DeadLetter, str] | None:
-        """A letter with its state."""
+        """A dead letter with its state."""
         with self._database.transaction() as cursor:
             cursor.execute(f"select {_COLUMNS}, state from dead_letters where id = %s", (Uuid(id_),))
             row = cursor.fetchone()
         return None if row is None else (_letter(row[:-1]), str(row[-1]))
 
     def find_event(self, event_id: bytes) -> DeadLetter | None:
-        """The newest open letter of an event."""
+        """The newest open dead letter of an event."""
         with self._database.transaction() as cursor:
             cursor.execute(
                 f"select {_COLUMNS} from dead_letters where event_id = %s and state = 'open'"
@@ -89,14 +89,14 @@ class PostgresDeadLetters:
         return None if row is None else _letter(row)
 
     def mark(self, id_: bytes, state: str) -> None:
-        """Record what became of a letter (one of STATES) and count the attempt."""
+        """Record what became of a dead letter (one of STATES) and count the attempt."""
         with self._database.transaction() as cursor:
             cursor.execute(
                 "update dead_letters set state = %s, attempts = attempts + 1 where id = %s", (state, Uuid(id_))
             )
 
     def delete_without_tokens(self, before: date) -> int:
-        """Delete letters under a daily key that were received before a day; returns how many."""
+        """Delete dead letters under a daily key that were received before a day; returns how many."""
         with self._database.transaction() as cursor:
             cursor.execute("delete from dead_letters where received_at < %s and seal_key <> all(tokens)", (before,))
             return cursor.rowcount

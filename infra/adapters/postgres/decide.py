@@ -47,12 +47,12 @@ class PostgresDecide(OrderTreeRows):
         )
         row = self._cursor.fetchone()
         if row is None:
-            raise ProgressConflict(f"revision {revision} is not the live one any more")
+            raise ProgressConflict(f"revision {revision} is no longer the live one")
         return int(row[0] or 0)
 
     def hold_shards(self, revision: int, own: Collection[int], others: int) -> list[int]:
         mine = sorted(own)
-        # the sorted list is made first (offset 0), then locked row by row until the limit is reached
+        # first build the sorted list (offset 0), then lock row by row until the limit is reached
         self._cursor.execute(
             "select shard from (select shard from marks where revision = %(revision)s and kind <> 'refold'"
             " group by shard having shard = any(%(mine)s::int[]) or %(others)s > 0"
@@ -92,7 +92,7 @@ class PostgresDecide(OrderTreeRows):
         self._cursor.execute(f"select pg_advisory_xact_lock_shared({IDENTITY_LOCK}); savepoint identity")
 
     def lock_tokens(self, kinds: Mapping[bytes, str], tokens: Collection[bytes]) -> None:
-        # Ascending in both statements. The insert waits for who makes the same row, so that the lock then finds it.
+        # Ascending in both statements. The insert waits for anyone creating the same row, so the lock then finds it.
         made = ""
         if kinds:
             packed = [pack_token(TokenRow(token, kind, *NO_RECEIPT, False, None)) for token, kind in kinds.items()]
@@ -119,7 +119,7 @@ class PostgresDecide(OrderTreeRows):
 
     def evidence_of_tokens(self, tokens: Iterable[bytes]) -> list[EvidenceRow]:
         held = f"select signature from evidence_tokens where token = any({array_literal(tokens)})"
-        return self._evidence(f"signature in ({held}) and tokens <> '{{}}'")  # not what an erasure made nobody's
+        return self._evidence(f"signature in ({held}) and tokens <> '{{}}'")  # not what an erasure has emptied
 
     def _evidence(self, condition: str) -> list[EvidenceRow]:
         rows = copy_out(self._cursor, f"select {EVIDENCE.names} from evidence where {condition}")
@@ -165,7 +165,7 @@ class PostgresDecide(OrderTreeRows):
         copy_rows(self._cursor, "refused_links", ("signature", "token", "reason"), packed)
 
     def lock_profiles(self, revision: int, profile_ids: Iterable[bytes]) -> dict[bytes, ProfileRow]:
-        # A locked row is read again after the wait, so what comes is what the lock protects.
+        # A locked row is read again after the wait, so the result is what the lock protects.
         listed = sorted(profile_ids)
         if not listed:
             return {}

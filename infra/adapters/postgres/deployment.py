@@ -1,4 +1,4 @@
-"""What a deployment wrote down about itself in `meta` at its first start, and the revision it begins with."""
+"""What a deployment recorded about itself in `meta` at its first start, and its first revision."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,23 +11,23 @@ from infra.adapters.postgres.database import Database
 from infra.adapters.postgres.locks import LAYOUT_LOCK
 from schemas.errors import Problem, ServiceFailed, SettingsInvalid
 
-ARCHIVED: Final = "archived"  # the row of meta that says how far files were written
+ARCHIVED: Final = "archived"  # the row of meta that says how far files have been written
 
 
 def is_made(database: Database) -> bool:
-    """Whether the tables are there."""
+    """Whether the tables exist."""
     row = database.one("select to_regclass('meta') is not null")
     return bool(row and row[0])
 
 
 def is_used(database: Database) -> bool:
-    """Whether a first start came to its end. The tables must be there."""
+    """Whether a first start has completed. The tables must exist."""
     row = database.one("select exists (select from meta where key = 'deployment')")
     return bool(row and row[0])
 
 
 def note_once(database: Database, facts: Mapping[str, str]) -> dict[str, str]:
-    """Write the deployment's facts down unless there are some already; what is written now."""
+    """Record the deployment facts unless there are some already; returns what is recorded now."""
     with database.transaction() as cursor:
         cursor.execute("insert into meta values ('deployment', %s) on conflict (key) do nothing", (json.dumps(facts),))
         cursor.execute("select value from meta where key = 'deployment'")
@@ -40,28 +40,28 @@ def note_once(database: Database, facts: Mapping[str, str]) -> dict[str, str]:
 
 
 def kafka_topic(database: Database) -> str | None:
-    """The topic that is this data's log; None where that is PostgreSQL's."""
+    """The topic that is this data's log; None if the log is in PostgreSQL."""
     row = database.one("select value ->> 'topic' from meta where key = 'kafka_topic'")
     return None if row is None else str(row[0])
 
 
 def known_partitions(database: Database) -> int:
-    """Of the topic when last seen; 0 before the first start with Kafka."""
+    """The topic's partition count when last seen; 0 before the first start with Kafka."""
     row = database.one("select count(*) from log_head where exists (select from meta where key = 'kafka_topic')")
     return int(row[0]) if row else 0
 
 
 def log_generation(database: Database) -> int:
-    """Rises with each log that took the place of another."""
+    """Rises each time one log replaces another."""
     row = database.one("select value from meta where key = 'log_generation'")
     return int(row[0]) if row else 1
 
 
 def note_topic(database: Database, topic: str, topic_id: str, partitions: int) -> None:
-    """Write down once which topic is this data's log; partitions that it was given later join.
+    """Record once which topic is this data's log; partitions added later are included.
 
-    Any number of roles may do it at once. Raises SettingsInvalid (another log), ServiceFailed (another topic of that
-    name).
+    Any number of roles may do it at the same time. Raises SettingsInvalid (another log), ServiceFailed (another topic
+    of the same name).
     """
     with database.transaction() as cursor:
         cursor.execute("lock table log_head in share row exclusive mode")
@@ -87,14 +87,14 @@ def note_topic(database: Database, topic: str, topic_id: str, partitions: int) -
             )
         elif row[1] != topic_id:
             raise ServiceFailed(
-                f"the topic {topic} was deleted and created again (its id was {row[1]}, is {topic_id}): offsets of the "
+                f"the topic {topic} was deleted and recreated (its id was {row[1]}, now {topic_id}): offsets in the "
                 "new one mean other events. Bring the old topic back, or restore database and archive from a backup"
             )
         add_partitions(cursor, partitions)
 
 
 def grow(database: Database, partitions: int) -> None:
-    """The topic has so many partitions now."""
+    """Record that the topic now has this many partitions."""
     with database.transaction() as cursor:
         add_partitions(cursor, partitions)
 
@@ -113,7 +113,7 @@ def insert_first_revision(
     at: datetime,
     segment_hashes: Mapping[str, str],
 ) -> bool:
-    """Insert revision 1, live, with its tables and progress at 0; False when there is a revision already."""
+    """Insert revision 1, live, with its tables and progress at 0; False if there already is a revision."""
     with database.transaction() as cursor:
         cursor.execute("lock table revisions in share row exclusive mode")
         cursor.execute("select 1 from revisions limit 1")
@@ -127,14 +127,14 @@ def insert_first_revision(
 
 @contextmanager
 def layout_lock(database: Database) -> Iterator[None]:
-    """One process at a time looks which layout states have: roles of a cluster start together."""
+    """One process at a time checks the states' layout, because a cluster's roles start together."""
     with database.transaction() as cursor:
         cursor.execute("select pg_advisory_xact_lock(%s)", (LAYOUT_LOCK,))
         yield
 
 
 def is_folded_by(database: Database, version: int) -> bool:
-    """Whether the live states were folded by this layout or a later one; or nothing is live."""
+    """Whether the live states were folded with this layout or a later one, or nothing is live."""
     row = database.one(
         "select exists (select from revisions where state = 'live') and not exists ("
         "select from meta where key = 'layout' and (value ->> 'version')::integer >= %s)",
@@ -147,13 +147,13 @@ def is_folded_by(database: Database, version: int) -> bool:
 
 
 def archived_offsets(database: Database) -> list[tuple[int, int]]:
-    """(partition, offset) up to which the archiver wrote files, as it noted."""
+    """(partition, offset) up to which the archiver has written files, as it noted."""
     row = database.one("select value from meta where key = %s", (ARCHIVED,))
     return list(enumerate(int(at) for at in row[0])) if row else []
 
 
 def note_archived(database: Database, offsets: Sequence[int]) -> None:
-    """Write down how far files were written, so that their loss is seen."""
+    """Record how far files have been written, so that their loss is noticed."""
     with database.transaction() as cursor:
         cursor.execute(
             "insert into meta values (%s, %s) on conflict (key) do update set value = excluded.value",

@@ -1,6 +1,6 @@
 """PostgreSQL from the Python wheel, in the data folder: own initdb, start, stop and lock.
 
-As root the server runs under an unprivileged account that owns only its part of the data folder; nothing
+When started by root, the server runs under an unprivileged account that owns only its part of the data folder; nothing
 outside the data folder is changed. Access is by scram with a random secret (0600).
 """
 
@@ -31,13 +31,13 @@ from schemas.errors import DatabaseLost, FolderLocked, ServiceFailed
 START_TIMEOUT_S: Final = 120  # crash recovery of a large WAL takes longer than pg_ctl's default of 60 s
 SOCKET_PATH_MAX: Final = 107  # bytes of sun_path on Linux, less the terminating zero
 LOG_MAX_BYTES: Final = 10_000_000
-SEGMENT: Final = 16 * MIB  # of WAL; with less free a start cannot finish recovery
-TEMPORARY: Final = 10  # a tenth of the disk at most for what one process sorts aside, and at least 64 MB
+SEGMENT: Final = 16 * MIB  # of WAL; with less space, a start cannot finish recovery
+TEMPORARY: Final = 10  # one process may use at most a tenth of the disk for sorting, and at least 64 MB
 USER: Final = "touchfold"
 DATABASES: Final = ("touchfold", "touchfold_vault")
-CONNECTIONS: Final = 100  # where nobody says how many processes there will be
-CLUSTER_NAME: Final = "touchfold data folder"  # by which an erasure knows that the server is ours alone
-WAL_OUT: Final = "wal-out"  # beside the cluster: finished WAL segments that a backup takes from there
+CONNECTIONS: Final = 100  # if the number of processes is not given
+CLUSTER_NAME: Final = "touchfold data folder"  # tells an erasure that the server is ours alone
+WAL_OUT: Final = "wal-out"  # beside the cluster: finished WAL segments for a backup to take
 # A segment is linked, not copied: wal_recycle is off, so the server removes its own name and never writes it again.
 # Without the file `on` no backup follows the WAL, and nothing is kept.
 ARCHIVE: Final = f"test ! -e ../{WAL_OUT}/on || {{ ln -f %p ../{WAL_OUT}/%f && sync ../{WAL_OUT}; }}"
@@ -87,11 +87,11 @@ def binaries() -> Path:
 
 
 class EmbeddedPostgres:
-    """The server of one data folder. `start` and `stop` from the process's main thread: it dies with its parent."""
+    """The server of one data folder. Call `start` and `stop` in the process's main thread: it dies with its parent."""
 
     def __init__(self, data: Path, extra: str = "", connections: int = CONNECTIONS, *, restoring: bool = False) -> None:
-        """`extra`: lines for postgresql.conf after ours; for a restore, and for tests, which need no disk to survive a
-        power cut. `restoring`: the folder may be half restored.
+        """`extra`: lines for postgresql.conf after ours; for restores, and for tests that need not survive a power cut.
+        `restoring`: the folder may be only half restored.
         """
         self.data = data.resolve()
         self._extra = extra
@@ -102,12 +102,12 @@ class EmbeddedPostgres:
         self.secret_file = self.data / "postgres.secret"
         self._process: subprocess.Popen[bytes] | None = None
         self._lock: IO[str] | None = None
-        self._log_start = 0  # where the lines of this start begin
+        self._log_start = 0  # where this start's log lines begin
         self.dsn = ""
         self.vault_dsn = ""
 
     def lock(self) -> None:
-        """Take the data folder for this process. Raises FolderLocked, naming who has it."""
+        """Take the data folder for this process. Raises FolderLocked, naming the holder."""
         make_folder(self.data)
         handle = os.fdopen(os.open(self.data / "touchfold.lock", os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600), "a+")
         try:
@@ -123,23 +123,23 @@ class EmbeddedPostgres:
             handle.truncate(0)
             handle.write(f"process {os.getpid()}")
             handle.flush()
-        except OSError:  # a full disk: who tries again locks again
+        except OSError:  # a full disk: a retry locks again
             with contextlib.suppress(OSError):
                 handle.close()
             raise
         self._lock = handle
 
     def start(self, progress: Callable[[str], None] = lambda _line: None, *, wait_s: float = START_TIMEOUT_S) -> None:
-        """Make the cluster if it is new, start the server, make the databases; sets `dsn` and `vault_dsn`.
+        """Create the cluster if it is new, start the server, create the databases; sets `dsn` and `vault_dsn`.
 
-        Raises FolderLocked, DatabaseLost where the folder is half restored, or ServiceFailed with the end of the
-        server's log.
+        Raises FolderLocked, DatabaseLost if the folder is half restored, or ServiceFailed with the end of the server's
+        log.
         """
         if self._lock is None:
             self.lock()
         if not self._restoring and (self.data / RESTORING).exists():
             raise DatabaseLost(
-                f"{self.data} is half restored: a restore into it did not end. Run the same touchfold restore again"
+                f"{self.data} is half restored: a restore into it did not finish. Run the same touchfold restore again"
             )
         account = server_account()
         new = not (self.cluster / "PG_VERSION").exists()
@@ -150,7 +150,7 @@ class EmbeddedPostgres:
         if account is not None:
             os.chown(self.folder, account.pw_uid, account.pw_gid)
         if new:
-            progress("making a new database cluster")
+            progress("creating a new database cluster")
             self._init(account)
         self._clear_stale()
         self._cut_log()
@@ -184,7 +184,7 @@ class EmbeddedPostgres:
             stdout=log,
             stderr=log,
             cwd=self.cluster,
-            start_new_session=True,  # Ctrl-C reaches the supervisor alone, which stops us in order
+            start_new_session=True,  # Ctrl-C reaches only the supervisor, which shuts us down cleanly
             env={"PATH": os.environ.get("PATH", ""), "LC_ALL": "C.UTF-8", "TZ": "UTC"},
         )
         log.close()
@@ -192,7 +192,7 @@ class EmbeddedPostgres:
         self.dsn, self.vault_dsn = (f"{base} dbname={name}" for name in DATABASES)
 
     def _refuse_loss(self) -> None:
-        """There is no database. Raises DatabaseLost where there was one: an empty one in its place would hide that."""
+        """There is no database. Raises DatabaseLost if there was one: creating an empty one would hide the loss."""
         if self.cluster.is_dir() and any(self.cluster.iterdir()):
             raise DatabaseLost(
                 f"{self.cluster} has no PG_VERSION, so it is damaged or half restored: restore {self.folder} from a "
@@ -204,9 +204,9 @@ class EmbeddedPostgres:
             raise DatabaseLost(lost(self.data, "postgres/ is missing or empty", traces))
 
     def damaged_pages(self) -> list[str] | None:
-        """What pg_checksums says of every page of a server that does not run; None where it cannot be asked.
+        """What pg_checksums says about every page while the server is stopped; None if it cannot be run.
 
-        The folder must be locked. Not asked: a server that was killed, whose recovery mends torn pages first.
+        The folder must be locked. Not run after a server was killed: its recovery repairs torn pages first.
         """
         if self._process is not None or not (self.cluster / "PG_VERSION").exists():
             return None
@@ -223,7 +223,7 @@ class EmbeddedPostgres:
         return failed if done.returncode == 0 or failed else None
 
     def _cut_log(self) -> None:
-        """Keep the end of the server's log: it grows by a few lines an hour, for years."""
+        """Keep the end of the server's log, which grows by a few lines an hour for years."""
         log = self.data / "logs" / "postgres.log"
         if log.exists() and log.stat().st_size > LOG_MAX_BYTES:
             kept = log.read_bytes()[-LOG_MAX_BYTES // 10 :]
@@ -231,7 +231,7 @@ class EmbeddedPostgres:
 
     def _init(self, account: pwd.struct_passwd | None) -> None:
         if self.cluster.exists():
-            self.cluster.rmdir()  # empty: what is in use was refused
+            self.cluster.rmdir()  # empty: a folder in use was refused
         password = secrets.token_hex(24)
         _write_secret(self.secret_file, password)
         password_file = self.folder / "initial.secret"
@@ -260,7 +260,7 @@ class EmbeddedPostgres:
         making.rename(self.cluster)
 
     def _address(self) -> tuple[str, int, str]:
-        """listen_addresses, port, socket folder: a Unix socket where its path fits, else loopback."""
+        """listen_addresses, port, socket folder: a Unix socket if its path is short enough, else loopback."""
         sockets = self.folder
         if len(os.fsencode(sockets / ".s.PGSQL.5432")) <= SOCKET_PATH_MAX:
             return "", 5432, str(sockets)
@@ -274,21 +274,21 @@ class EmbeddedPostgres:
             os.chown(path, account.pw_uid, account.pw_gid)
 
     def _clear_stale(self) -> None:
-        """We hold the folder's lock, so a postmaster here is one that outlived its parent: end it."""
-        end_backends(self.cluster)  # of a server that was killed: they must not outlive its lock file
+        """We hold the folder's lock, so a postmaster here has outlived its parent: end it."""
+        end_backends(self.cluster)  # of a killed server: they must not outlive its lock file
         pid_file = self.cluster / "postmaster.pid"
         deadline = time.monotonic() + START_TIMEOUT_S
         while pid_file.exists():
             pid = int(pid_file.read_text().split("\n", 1)[0] or 0)
             if not _runs_in(pid, self.cluster):
-                pid_file.unlink(missing_ok=True)  # a number used again by a stranger would block the start
+                pid_file.unlink(missing_ok=True)  # an unrelated process with the same pid would block the start
                 break
             if time.monotonic() > deadline:
-                raise ServiceFailed(f"PostgreSQL (process {pid}) of {self.cluster} does not stop: end it by hand")
+                raise ServiceFailed(f"PostgreSQL (process {pid}) in {self.cluster} does not stop: end it by hand")
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGINT)
             time.sleep(0.05)
-        for name in (".s.PGSQL.5432", ".s.PGSQL.5432.lock"):  # a killed server not yet reaped still has its number
+        for name in (".s.PGSQL.5432", ".s.PGSQL.5432.lock"):  # a killed server not yet reaped still has its pid
             (self.folder / name).unlink(missing_ok=True)
 
     def _wait(self, base: str, progress: Callable[[str], None], wait_s: float) -> None:
@@ -302,7 +302,7 @@ class EmbeddedPostgres:
                 now = time.monotonic()
                 if self._process is None or self._process.poll() is not None:
                     self._check_room(self._log_of_this_start())
-                    raise ServiceFailed(f"PostgreSQL ended at its start: {self._log_end()}") from err
+                    raise ServiceFailed(f"PostgreSQL ended while starting: {self._log_end()}") from err
                 if now - started > wait_s:
                     raise ServiceFailed(f"PostgreSQL is not up after {wait_s:.0f} s: {self._log_end()}") from err
                 if now - said > 2:
@@ -318,7 +318,7 @@ class EmbeddedPostgres:
                     cursor.execute(f"create database {name}")
 
     def _check_room(self, told: str) -> None:
-        """Raises DiskFull when that is why PostgreSQL ended; on a full disk it may not even have said so."""
+        """Raises DiskFull if that is why PostgreSQL ended; on a full disk it may not have been able to log it."""
         found = space(self.folder)
         if "No space left on device" in told or "Disk quota exceeded" in told or found.free < SEGMENT:
             raise disk_full(self.data, found)
@@ -355,22 +355,22 @@ class EmbeddedPostgres:
 
 
 def lost(data: Path, what: str, traces: Sequence[str]) -> str:
-    """What to say of a data folder whose database is gone."""
+    """The message about a data folder whose database is gone."""
     there = ", ".join(traces)
     return (
-        f"the database of {data} is lost: {what}, but {there} of it are there. Restore it from a backup made together "
-        f"with them. To begin anew and give up what was in it, move {there} away first. Nothing was changed"
+        f"the database of {data} is lost: {what}, but {there} still exist. Restore it from a backup made together "
+        f"with them. To start over and give up the old data, move {there} away first. Nothing was changed"
     )
 
 
 def server_account() -> pwd.struct_passwd | None:
-    """Whom the server runs as: nobody special unless we are root, whom PostgreSQL refuses."""
+    """The account the server runs as: no special one unless we are root, which PostgreSQL refuses."""
     if os.geteuid() != 0:
         return None
     for name in ("postgres", "nobody"):
         with contextlib.suppress(KeyError):
             return pwd.getpwnam(name)
-    raise ServiceFailed("run as an ordinary user: PostgreSQL refuses root, and there is no account nobody to lend it")
+    raise ServiceFailed("run as an ordinary user: PostgreSQL refuses root, and there is no account nobody to use")
 
 
 def _as_account(
@@ -387,7 +387,7 @@ def _as_account(
         raise ServiceFailed("setpriv (package util-linux) is missing: install it, or run as an ordinary user")
     options = [f"--reuid={account.pw_uid}", f"--regid={account.pw_gid}", "--clear-groups"]
     if not all(_reachable(path) for path in [*paths, Path(command[0])]):
-        # Below a folder closed to others (such as /root): the right to pass through, and no other.
+        # Inside a folder closed to others (such as /root): grant the right to pass through, and nothing else.
         options += ["--inh-caps=-all,+dac_read_search", "--ambient-caps=-all,+dac_read_search"]
     if dies_with_parent:
         options += ["--pdeathsig", "INT"]

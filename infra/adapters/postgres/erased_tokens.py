@@ -1,4 +1,4 @@
-"""Which tokens are erased, for who has to tell an erased key from a lost one."""
+"""Which tokens are erased, for callers that must tell an erased key from a lost one."""
 
 import threading
 from collections.abc import Collection
@@ -7,7 +7,7 @@ from infra.adapters.postgres.database import Database, Uuids
 
 
 class ErasedTokens:
-    """Which of some tokens are erased, by the main database. Connects when first asked; any thread."""
+    """Looks up which of some tokens are erased, in the main database. Connects when first used; any thread."""
 
     def __init__(self, main_dsn: str) -> None:
         self._database = Database(main_dsn, "touchfold erased tokens")

@@ -37,7 +37,7 @@ _EVIDENCE: Final = "e.signature, e.tokens, e.kinds, e.first_us, e.first_event, e
 
 
 class PostgresErasures:
-    """One connection; one erasure at a time through it, several at once through several."""
+    """One connection; one erasure at a time through it, several in parallel through several."""
 
     def __init__(self, dsn: str) -> None:
         self._dsn = dsn
@@ -54,8 +54,8 @@ class PostgresErasures:
 
     @contextmanager
     def writing(self) -> Iterator["PostgresErasure"]:
-        """Alone with who is whom, and with every revision's profiles: DECIDE reads evidence only after it has
-        locked profiles, so none that overlaps can write back a profile deleted here.
+        """Exclusive access to identity and all revisions' profiles: DECIDE locks profiles before it reads evidence,
+        so no overlapping decision can write back a profile deleted here.
         """
         with self._database.transaction() as cursor:
             cursor.execute("select pg_advisory_xact_lock(%s)", (IDENTITY_LOCK,))
@@ -148,7 +148,7 @@ def _insert_jobs(cursor: Cursor, erasures: Iterable[Erasure]) -> None:
 
 
 def _morning(day: date) -> datetime:
-    """For columns with a time, where the moment is nobody's business."""
+    """For time columns whose exact moment must not be stored."""
     return datetime.combine(day, time(), UTC)
 
 
@@ -159,7 +159,7 @@ class PostgresErasure(PostgresFigureTx):
         self._cursor = cursor
 
     def revisions(self) -> list[int]:
-        """Those that have tables."""
+        """Revisions that have tables."""
         self._cursor.execute(
             "select revision from revisions where to_regclass('profiles_r' || revision) is not null order by 1"
         )
@@ -254,10 +254,10 @@ class PostgresErasure(PostgresFigureTx):
             for profile_id, version in self._cursor.fetchall():
                 if revision == live:
                     versions[profile_id] = max(versions.get(profile_id, 0), int(version))
-        # After the profiles' rows, whose locks an indexer holds until it has written.
+        # After the profile rows, whose locks an indexer holds until it has written.
         self._cursor.execute("delete from search where profile_id = any(%s)", (ids,))
         self._cursor.execute("delete from search_due where profile_id = any(%s)", (ids,))
-        self._cursor.execute(  # what was said of the person's traits is unsaid; that something was, stays
+        self._cursor.execute(  # the person's trait values are removed; the fact that something changed stays
             "update changes set old = null, new = null where profile_id = any(%s) and type = 'profile'", (ids,)
         )
         return [(profile_id, version + 1) for profile_id, version in sorted(versions.items())]

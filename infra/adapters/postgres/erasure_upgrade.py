@@ -1,7 +1,7 @@
-"""Parts what earlier builds kept together of an erasure: hashes of identifiers beside the tokens of the log.
+"""Separates what earlier builds stored together about an erasure: hashes of identifiers next to tokens of the log.
 
-Ledger lines and jobs had both (until decision 0027). Each part is written where it belongs before it is taken from
-where it stood, so a crash on the way loses nothing: the next start does it again.
+Ledger lines and jobs had both (until decision 0027). Each part is written to its new place before it is removed from
+the old one, so a crash in between loses nothing: the next start repeats it.
 """
 
 import json
@@ -35,9 +35,9 @@ Old = Mapping[str, Any]
 
 
 def part_hashes_from_tokens(dsn: str, vault_dsn: str, ledger: Path) -> int:
-    """Bring a ledger and the jobs of an earlier build to this one; returns how many erasures were changed.
+    """Upgrade an earlier build's ledger and jobs; returns how many erasures were changed.
 
-    `ledger`: the file of the erasures. For every start: where there is nothing to do it is a look.
+    `ledger`: the file of erasures. Runs at every start: if there is nothing to do, it only looks.
     """
     with closing(Database(dsn, "touchfold upgrade", Lane.WORK)) as database:
         with database.reading() as cursor:
@@ -66,7 +66,7 @@ def _old_lines(ledger: Path) -> list[Old]:
 
 
 def _old(line: bytes) -> Old | None:
-    """A line of an earlier build; None for every other, torn ones too."""
+    """A line from an earlier build; None for any other, including torn ones."""
     if _MARK in line:
         with suppress(ValueError):
             found = json.loads(line)
@@ -85,7 +85,7 @@ def _new_line(line: bytes) -> bytes:
 
 
 def _group_suppressed(vault_dsn: str, ledger: LedgerFile, erasures: Iterable[Old], begun: Sequence[Old]) -> None:
-    """Who was suppressed together keeps a mark together. `begun`: whom an open job was yet to suppress."""
+    """People suppressed together keep a mark together. `begun`: whom an open job was yet to suppress."""
     with closing(SuppressedList(vault_dsn)) as listed:
         listed.add([_hashes(old) for old in begun])
         listed.group([_hashes(old) for old in erasures])
@@ -97,7 +97,7 @@ def _hashes(old: Old) -> list[bytes]:
 
 
 def _rewrite_jobs(database: Database) -> None:
-    """Into new files: what a row had stays in the pages of its table otherwise."""
+    """Into new files: otherwise the old content of a row stays in its table's pages."""
     with database.transaction() as cursor:
         cursor.execute("lock table jobs in exclusive mode")
         cursor.execute("create temporary table kept on commit drop as select * from jobs")

@@ -1,4 +1,4 @@
-"""Tells readers of the change feed when it has grown: `FeedGrowth` over LISTEN."""
+"""Notifies readers of the change feed when it has grown: `FeedGrowth` over LISTEN."""
 
 import logging
 import select
@@ -14,13 +14,13 @@ from schemas.errors import StoreUnavailable
 
 log = logging.getLogger("touchfold.reads")
 CHANNEL: Final = "touchfold_changes"
-POLL_S: Final = 0.2  # how late readers hear of it when a notification is lost
+POLL_S: Final = 0.2  # how late readers notice if a notification is lost
 
 
 class FeedNotifier:
-    """`FeedGrowth` by LISTEN on the sequencer's channel, and a look at the highest number every 0.2 s.
+    """`FeedGrowth` by LISTEN on the sequencer's channel, plus a look at the highest number every 0.2 s.
 
-    One thread serves all who wait; it starts with the first of them. An outage only delays it.
+    One thread serves all waiting readers; it starts with the first. An outage only delays it.
     """
 
     def __init__(self, dsn: str) -> None:
@@ -42,7 +42,7 @@ class FeedNotifier:
             return self._changed.wait_for(lambda: self._count != seen or self._stop.is_set(), timeout_s)
 
     def subscribe(self, ring: Callable[[], None]) -> None:
-        """Call `ring` from the bell's thread at every growth."""
+        """Call `ring` from the notifier's thread whenever the feed grows."""
         self._start()
         with self._changed:
             self._listeners.add(ring)
@@ -52,7 +52,7 @@ class FeedNotifier:
             self._listeners.discard(ring)
 
     def close(self) -> None:
-        """End the thread and wake all who wait."""
+        """End the thread and wake all waiting readers."""
         self._stop.set()
         self._notify()
         if self._thread is not None:
@@ -106,7 +106,7 @@ def _highest(connection: Connection) -> int:
 
 
 def _await_notice(connection: Connection, timeout_s: float) -> None:
-    """Until a notification came, or the time is up."""
+    """Until a notification arrives or the time is up."""
     deadline = time.monotonic() + timeout_s
     while not connection.notifies:
         left = deadline - time.monotonic()

@@ -30,7 +30,7 @@ _Found = tuple[int, int, str, int, int, int]
 
 
 def counted_rows(cursor: Cursor, revision: int, condition: str, rest: str = "") -> list[Counted]:
-    """Profiles of a revision as the figures count them."""
+    """A revision's profiles as the figures count them."""
     rows = copy_out(
         cursor,
         f"select profile_id, state, first_us, risk, lifecycle from profiles_r{int(revision)} where {condition} {rest}",
@@ -46,7 +46,7 @@ def counted_rows(cursor: Cursor, revision: int, condition: str, rest: str = "") 
 
 
 def leaves_of(cursor: Cursor, revision: int, condition: str = "true") -> dict[bytes, list[bytes]]:
-    """By profile, the leaves of the trees of those over the cap (decision 0020)."""
+    """By profile, the leaves of the trees of profiles over the cap (decision 0020)."""
     leaves: dict[bytes, list[bytes]] = {}
     query = (
         f"select profile_id, maps from order_nodes_r{int(revision)} where node > 0 and maps is not null and {condition}"
@@ -57,7 +57,7 @@ def leaves_of(cursor: Cursor, revision: int, condition: str = "true") -> dict[by
 
 
 class PostgresFigureTx:
-    """A part of transactions: needs `_cursor`."""
+    """Mixed into transactions: needs `_cursor`."""
 
     _cursor: Cursor
 
@@ -83,7 +83,7 @@ class PostgresFigureTx:
             )
 
     def events_counted_before(self, partition: int, offset: int) -> bool:
-        """Whether an event at this position is in the figures; holds until commit."""
+        """Whether an event at this position is included in the figures; holds until commit."""
         self._cursor.execute(
             f"select pg_advisory_xact_lock_shared({FIGURES_LOCK});"
             " select exists (select from figure_event_fills"
@@ -189,7 +189,7 @@ class PostgresFigureTx:
 
 
 def _packed(cells: Mapping[Key, Sequence[int]]) -> bytes:
-    """Those that are not zero, flat; b"" when there are none. An amount may be larger than an integer can be there."""
+    """The non-zero cells, flat; b"" if there are none. An amount may exceed the integer range there."""
     flat: list[int | str] = []
     for key, (n, amount) in cells.items():
         if n or amount:
@@ -205,13 +205,13 @@ def add_packed(cells: Cells, packed: bytes) -> None:
 
 
 def forget_figures(cursor: Cursor, revision: int) -> None:
-    """Of a revision whose tables are dropped."""
+    """For a revision whose tables are dropped."""
     for table in ("figures", "figure_deltas", "figure_profile_fills", "nobody", "nobody_due"):
         cursor.execute(f"delete from {table} where revision = %s", (revision,))
 
 
 def count_anew(cursor: Cursor, revision: int) -> None:
-    """Forget what is counted of a revision; the worker counts it again from its profiles."""
+    """Drop a revision's counts; the worker counts it again from its profiles."""
     cursor.execute("select pg_advisory_xact_lock(%s)", (FIGURES_LOCK,))
     forget_figures(cursor, revision)
     cursor.execute("insert into figure_profile_fills values (%s, %s)", (revision, Uuid(_FIRST)))
@@ -219,7 +219,7 @@ def count_anew(cursor: Cursor, revision: int) -> None:
 
 
 def make_nobody_due(cursor: Cursor, revision: int) -> None:
-    """The orders of those who are erased are counted for a revision, beside those of its profiles."""
+    """Also count erased people's orders for a revision, besides its profiles' orders."""
     cursor.execute(
         "insert into nobody_due select %s, signature from (select signature from register where verdict = 4"
         " union select signature from evidence where tokens = '{}') s on conflict do nothing",
@@ -231,7 +231,7 @@ def make_nobody_due(cursor: Cursor, revision: int) -> None:
 
 
 def all_cells(cursor: Cursor, revision: int) -> tuple[Cells, Cells] | None:
-    """The cells of a revision and the deltas beside them; None while not all of its profiles are counted."""
+    """A revision's cells and the deltas not yet added; None until all of its profiles are counted."""
     cursor.execute("select exists (select from figure_profile_fills where revision = %s)", (revision,))
     row = cursor.fetchone()
     if row is None or row[0]:
@@ -244,8 +244,8 @@ def all_cells(cursor: Cursor, revision: int) -> tuple[Cells, Cells] | None:
     return stored, deltas
 
 
-# The first row: the smaller of the shares of profiles (ids are random: their place is the share) and of events that are
-# counted, and whether all are.
+# The first row: the smaller of the counted shares of profiles (ids are random, so their place is the share) and of
+# events, and whether all are counted.
 _READ: Final = """
 with fills as (
     select ('x' || substr(place::text, 1, 8))::bit(32)::bigint / 4294967296.0 as done
@@ -295,7 +295,7 @@ def _statement(revision: int, now: Window, before: Window) -> str:
 
 
 def _in_deltas(packed: Iterable[bytes], now: Window, before: Window, days: Sequence[int]) -> Iterator[_Found]:
-    """(what, at, label, side, n, amount) of what is not among the cells yet."""
+    """(what, at, label, side, n, amount) of deltas not yet among the cells."""
     cells: Cells = {}
     for each in packed:
         add_packed(cells, each)
@@ -318,7 +318,7 @@ def _in_deltas(packed: Iterable[bytes], now: Window, before: Window, days: Seque
 def read_figures(
     rows: Callable[[str], list[tuple[Any, ...]]], revision: int, now: Window, before: Window, days: Sequence[int]
 ) -> Figures:
-    """`rows`: runs a statement and gives its rows."""
+    """`rows`: runs a statement and returns its rows."""
     found: dict[tuple[int, int], list[tuple[int, str, Amounts]]] = {}
     done, watermark_us = 1.0, 0
     packed: list[bytes] = []

@@ -43,10 +43,10 @@ class PostgresFold(LaidOffRows):
 
     def __init__(self, cursor: Cursor) -> None:
         super().__init__(cursor)
-        self._some_erased: bool | None = None  # nothing is erased at all; no erasure names new tokens until commit
+        self._some_erased: bool | None = None  # False: nothing is erased; no erasure names new tokens until commit
 
     def hold_erasures(self, *, live: bool) -> None:
-        # the gate first: who halts FOLD lets a building revision go on, which holds erasures off too
+        # the gate first: pausing FOLD lets a building revision go on, which also holds erasures off
         gate = f"pg_advisory_xact_lock_shared({FOLD_GATE})," if live else ""
         self._some_erased = self._look(f"select {gate} pg_advisory_xact_lock_shared({ERASURE_LOCK}); {_SOME_ERASED}")
 
@@ -68,7 +68,7 @@ class PostgresFold(LaidOffRows):
             return
         rows = ",".join([f"({b.partition}::smallint,{b.epoch},{b.start},{b.end},{b.watermark_us})" for b in batches])
         listed = ",".join([str(int(batch.partition)) for batch in batches])
-        self._cursor.execute(  # in order, as who claims partitions locks them
+        self._cursor.execute(  # in order, like claims, which also lock partitions
             f"select from progress where revision = {int(revision)} and partition in ({listed})"
             " order by partition for update;"
             ' update progress p set next_offset = v."end", watermark_us = greatest(p.watermark_us, v.watermark_us)'
@@ -103,8 +103,8 @@ class PostgresFold(LaidOffRows):
         return self._indexed([row for row in rows if row.event_key not in stored])
 
     def _deduplicate_many(self, rows: Sequence[DedupRow]) -> list[DedupRow]:
-        # New keys are the rule: COPY first inside a savepoint, look only when a key was there (2.7-4.1 us a row).
-        # Again, since another worker may commit one of them between the look and the second COPY.
+        # New keys are the rule: COPY first inside a savepoint, look only if a key existed (2.7-4.1 us a row).
+        # Repeated, because another worker may commit one of them between the look and the second COPY.
         present: list[DedupRow] = []
         while True:
             self._cursor.execute("savepoint register")
@@ -184,7 +184,7 @@ class PostgresFold(LaidOffRows):
         wanted = set(keys)
         if not wanted:
             return {}
-        # A signature is nearly always in one partition alone, so what is read beside the wanted rows is little.
+        # An identifier set is nearly always in a single partition, so little is read besides the wanted rows.
         data = copy_raw(
             self._cursor,
             f"select signature, partition, state from states_r{int(revision)}"
@@ -241,13 +241,13 @@ class PostgresFold(LaidOffRows):
             f" tokens = case when evidence.first_us = {NO_RECEIPT[0]} then excluded.tokens else evidence.tokens end,"
             f" kinds = case when evidence.first_us = {NO_RECEIPT[0]} then excluded.kinds else evidence.kinds end"
             " where (excluded.first_us, excluded.first_event) < (evidence.first_us, evidence.first_event)"
-            " returning tokens, signature)"  # as stored: an emptied one stays nobody's
+            " returning tokens, signature)"  # as stored: an emptied one stays without an owner
             " insert into evidence_tokens select unnest(tokens), signature from saved"
             " order by 1, 2 on conflict do nothing"
         )
 
     def withdraw(self, revision: int, receipts: Mapping[bytes, tuple[int, bytes] | None]) -> list[bytes]:
-        # An evidence without tokens is an erased person's, or was withdrawn before: nothing of it is left to correct.
+        # Evidence without tokens belongs to an erased person, or was withdrawn before: nothing is left to correct.
         rows = ",".join(
             [
                 f"('{identifier_set.hex()}'::uuid,{at_us}::bigint,'{event.hex()}'::uuid,{receipt is None})"

@@ -1,7 +1,7 @@
-"""The hits of a search in the order of when customers were last seen: all hits compete, however many there are.
+"""Orders search hits by when customers were last seen: all hits compete, however many there are.
 
-Few hits are sorted. A word of many is met soon on a walk through the customers seen last, along their index. Only where
-the many were all seen long ago everything is put in order.
+A few hits are sorted. A common word is soon found by walking through the most recently seen customers along their
+index. Only if the many hits were all seen long ago is everything sorted.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,13 +10,13 @@ from typing import Any, Final
 
 from infra.adapters.postgres.database import Uuids
 
-FEW: Final = 5_000  # hits that are sorted at once: 10 ms
-STEPS: Final = (0, 500, 2_500, 10_000, 30_000)  # of the walk: customers looked at, about 3 µs each
+FEW: Final = 5_000  # hits sorted directly: 10 ms
+STEPS: Final = (0, 500, 2_500, 10_000, 30_000)  # of the walk: customers examined, about 3 µs each
 
 _ORDER: Final = "order by p.last_us desc nulls last, p.profile_id"
 _SOME: Final = "select profile_id from search where {conditions} limit %s"
 _SORTED: Final = f"select p.profile_id from profiles_r{{revision}} p where p.profile_id = any(%s) {_ORDER} limit %s"
-# A look into the index of words for each customer, in this order: never a hash of one whole table or the other.
+# Look up each customer's words through the index, in this order; never hash either whole table.
 _WALK: Final = f"""
 select p.profile_id from (
     select profile_id, last_us from profiles_r{{{{revision}}}} order by last_us desc nulls last, profile_id
@@ -33,7 +33,7 @@ Ask = Callable[[str, Sequence[Any]], list[bytes]]  # (query with {revision}, par
 
 
 def search_newest(ask: Ask, terms: Sequence[Sequence[int]], limit: int) -> list[bytes]:
-    """The `limit` hits seen last, newest first. `terms`: of each part a customer needs one."""
+    """The `limit` most recently seen hits, newest first. `terms`: a customer must have one from each part."""
     parts = [list(part) for part in terms]
     conditions = " and ".join(["words && %s::bigint[]"] * len(parts))
     some = ask(_SOME.format(conditions=conditions), (*parts, FEW + 1))

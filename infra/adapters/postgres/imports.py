@@ -1,4 +1,4 @@
-"""What an import asks of the main database: which events are in it, its source, and that it imports alone."""
+"""What an import needs from the main database: which events it already has, its source, and an exclusive lock."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -8,7 +8,7 @@ from typing import Final
 from infra.adapters.postgres.database import Dedicated, array_literal, copy_out
 from schemas.errors import StoreUnavailable
 
-WAIT_S: Final = 20.0  # a killed import's connection is gone within a second; more is another import
+WAIT_S: Final = 20.0  # a killed import's connection is gone within a second; longer means another import
 _ERASED: Final = 4
 
 
@@ -27,11 +27,11 @@ class PostgresImports:
         self._monotonic = monotonic
 
     def begin(self, source: str, at: datetime) -> None:
-        """Make the source unless it is there, and lock it. Raises StoreUnavailable while another import has it."""
+        """Create the source unless it exists, and lock it. Raises StoreUnavailable while another import holds it."""
         deadline = self._monotonic() + WAIT_S
         while not self._lock(source):
             if self._monotonic() > deadline:
-                raise StoreUnavailable(f"another import of source {source!r} is running: wait until it is done")
+                raise StoreUnavailable(f"another import of source {source!r} is running: wait until it has finished")
             self._sleep(0.1)
         with self._database.transaction() as cursor:
             cursor.execute(
@@ -45,7 +45,7 @@ class PostgresImports:
             return bool(row and row[0])
 
     def registered(self, keys: Sequence[bytes]) -> dict[bytes, bytes | None]:
-        """Those of the event keys that the dedup index has, each with its digest; None where the person was erased."""
+        """The event keys already in the dedup index, each with its digest; None if the person was erased."""
         if not keys:
             return {}
         query = f"select event_key, digest, verdict from register where event_key = any({array_literal(keys)})"

@@ -1,4 +1,4 @@
-"""What `touchfold doctor` and /health look at in PostgreSQL itself: pages, clock, sizes, and that rows add up."""
+"""What `touchfold doctor` and /health check in PostgreSQL itself: pages, clock, sizes, and that rows add up."""
 
 from collections.abc import Iterator
 from datetime import datetime
@@ -27,7 +27,7 @@ _DROPPED: Final = "42P01"  # undefined_table
 
 
 class Head(NamedTuple):
-    """A partition of the log: the next offset by its head; how many rows there are, and the offset after the last."""
+    """A log partition: the next offset according to its head; how many rows it has, and the offset after the last."""
 
     partition: int
     next_offset: int
@@ -36,12 +36,12 @@ class Head(NamedTuple):
 
 
 def answers(database: Database) -> None:
-    """Raises StoreUnavailable where it does not."""
+    """Raises StoreUnavailable if it does not answer."""
     database.one("select 1")
 
 
 def server(database: Database) -> tuple[str, str]:
-    """PostgreSQL's version, and the database's size for people."""
+    """PostgreSQL's version, and the database's size in readable form."""
     row = database.one("select current_setting('server_version'), pg_size_pretty(pg_database_size(current_database()))")
     assert row is not None, "a select of settings gave no row"
     return str(row[0]), str(row[1])
@@ -55,13 +55,13 @@ def server_time(database: Database) -> datetime:
 
 
 def cluster_bytes(database: Database) -> int:
-    """Of all databases of the server."""
+    """Of all databases on the server."""
     row = database.one("select coalesce(sum(pg_database_size(oid)), 0)::bigint from pg_database")
     return int(row[0]) if row else 0
 
 
 def migration(database: Database) -> int:
-    """The number of the newest migration; 0 where there is none."""
+    """The number of the newest migration; 0 if there is none."""
     row = database.one("select coalesce(max(number), 0) from migrations")
     return int(row[0]) if row else 0
 
@@ -70,7 +70,7 @@ def migration(database: Database) -> int:
 
 
 def checksum_failures(database: Database) -> list[tuple[str | None, int]]:
-    """(database, pages) whose checksum was wrong when they were read, by whomever. PostgreSQL counts them."""
+    """(database, pages) that had a wrong checksum when any session read them. PostgreSQL counts them."""
     query = "select datname, checksum_failures from pg_stat_database where checksum_failures > 0"
     with database.reading() as cursor:
         cursor.execute(query)
@@ -78,14 +78,14 @@ def checksum_failures(database: Database) -> list[tuple[str | None, int]]:
 
 
 def readable_tables(database: Database) -> list[str]:
-    """Every table that we may read, the smallest first."""
+    """Every table that we may read, smallest first."""
     with database.reading() as cursor:
         cursor.execute(_TABLES)
         return [str(row[0]) for row in cursor.fetchall()]
 
 
 def damaged(database: Database, tables: list[str]) -> Iterator[tuple[str, str]]:
-    """Reads every page of these tables; (table, message) for each that has a damaged one."""
+    """Reads every page of these tables; (table, message) for each with a damaged page."""
     for table in tables:
         try:
             with database.transaction() as cursor:
@@ -104,7 +104,7 @@ def damaged(database: Database, tables: list[str]) -> Iterator[tuple[str, str]]:
 
 
 def heads(database: Database) -> list[Head]:
-    """One statement: one snapshot, also while `up` appends."""
+    """One statement, so one snapshot, even while `up` appends."""
     with database.reading() as cursor:
         cursor.execute(_HEADS)
         return [Head(*(int(value) for value in row)) for row in cursor.fetchall()]
@@ -118,7 +118,7 @@ def progress_rows(database: Database) -> list[tuple[int, int, int]]:
 
 
 def live_revisions(database: Database) -> list[int]:
-    """One, where all is well."""
+    """Exactly one, if all is well."""
     with database.reading() as cursor:
         cursor.execute("select revision from revisions where state = 'live'")
         return [int(row[0]) for row in cursor.fetchall()]

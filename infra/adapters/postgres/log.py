@@ -13,7 +13,7 @@ from schemas.record import Pending, Stored, partition_of
 
 PARTITIONS: Final = 4
 _COLUMNS: Final = ("partition", "offset", "value")
-_row_head: Final = Struct("!ihiqi").pack  # each field behind its length, as binary COPY wants it
+_row_head: Final = Struct("!ihiqi").pack  # each field preceded by its length, as binary COPY expects
 
 
 class PostgresLog:
@@ -93,8 +93,8 @@ class PostgresLog:
 def _reserve(cursor: Cursor, counts: Mapping[int, int]) -> dict[int, int]:
     """The first offset for each partition's `counts`; one round trip.
 
-    Rows are locked by their number first, so that two writers never deadlock, and moved by a second statement, which
-    sees what the lock waited for.
+    Rows are first locked in order of their number, so that two writers never deadlock, then advanced by a second
+    statement, which sees what the lock waited for.
     """
     values = ",".join([f"({int(partition)}::smallint,{int(count)}::bigint)" for partition, count in counts.items()])
     cursor.execute(

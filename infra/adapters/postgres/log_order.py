@@ -1,4 +1,4 @@
-"""A profile's events by time where the events lie outside PostgreSQL: their places by SQL, their times from the log."""
+"""Orders a profile's events by time when they are outside PostgreSQL: places from SQL, times from the log."""
 
 import sys
 import threading
@@ -28,9 +28,9 @@ _DECODER: Final = msgspec.json.Decoder(_Head)
 
 
 class LogOrder:
-    """Puts places in the order of their events. Any thread, where `log` allows it.
+    """Puts places in the order of their events. Any thread, if `log` allows it.
 
-    What it costs: each record that is not known yet is read from the log once; of a record only time and type stay.
+    Cost: each record not yet known is read from the log once; only its time and type are kept.
     """
 
     def __init__(self, log: EventLog, limit: int = HEADS) -> None:
@@ -46,7 +46,7 @@ class LogOrder:
         limit: int,
         types: frozenset[str] | None,
     ) -> list[Place]:
-        """As `Reads.newest`, of (partition, offset, event key)."""
+        """As `Reads.newest`, for (partition, offset, event key)."""
         keys = {(partition, offset): key for partition, offset, key in events}
         stamped = (
             ((at_us, keys[place]), place)

@@ -1,4 +1,4 @@
-"""Memberships as DECIDE, a swap and an erasure change them, and how many there are: counted with each change."""
+"""Membership changes by DECIDE, a swap and an erasure, and the number of members, updated with each change."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -10,11 +10,11 @@ from infra.adapters.postgres.database import copy_rows, f_int8
 from infra.adapters.postgres.rows import LEFT, MEMBER_ROW
 from infra.adapters.postgres.staging import Stage
 
-PARTS: Final = 64  # rows a segment's count is spread over, by backend: hardly two transactions want the same
+PARTS: Final = 64  # rows a segment's count is spread over, by backend: transactions rarely need the same one
 
 
 def remove(cursor: Cursor, revision: int, those: str) -> None:
-    """Delete the memberships `m` that `those` chooses: `using …` and `where …`."""
+    """Delete the memberships `m` selected by `those`: `using …` and `where …`."""
     cursor.execute(_counted(revision, f"delete from memberships_r{revision} m {those} returning m.segment", {}))
 
 
@@ -25,7 +25,7 @@ def change(
     entered: Sequence[tuple[int, bytes, int | None]],
     left: Sequence[tuple[int, bytes]],
 ) -> None:
-    """(segment index, profile id, since) to insert; (segment index, profile id) to delete, where it is there."""
+    """(segment index, profile id, since) to insert; (segment index, profile id) to delete, if present."""
     came = Counter(segment for segment, _, _ in entered)
     if left:
         packed = [MEMBER_ROW(2, segment, 16, profile_id) for segment, profile_id in sorted(left)]
@@ -47,12 +47,12 @@ def change(
 
 
 def forget(cursor: Cursor, revision: int) -> None:
-    """The counts of a revision whose tables are gone."""
+    """Drop the counts of a revision whose tables are gone."""
     cursor.execute("delete from segment_counts where revision = %s", (revision,))
 
 
 def _counted(revision: int, gone: str | None, came: "Counter[int] | dict[int, int]") -> str:
-    """A statement that deletes memberships and counts them, and those that came, in ascending order of segment."""
+    """A statement that deletes memberships and counts them, along with new ones, in ascending order of segment."""
     parts = [f"values {','.join(f'({int(s)}::smallint, {int(n)}::bigint)' for s, n in came.items())}"] if came else []
     parts += [] if gone is None else ["select segment, -1 from gone"]
     return (

@@ -13,7 +13,7 @@ _LOCK: Final = 0x746F756368  # "touch"
 def migrate(dsn: str, which: str, folder: Path = FOLDER) -> list[str]:
     """Bring a database ('main' or 'vault') to this build's version; returns the files applied.
 
-    Raises SchemaNewer when a newer build has migrated it already.
+    Raises SchemaNewer if a newer build has already migrated it.
     """
     files = {int(path.name[:4]): path for path in sorted(folder.glob(f"[0-9]*_{which}.sql"))}
     database = Database(dsn, f"touchfold migrate {which}")
@@ -27,7 +27,7 @@ def migrate(dsn: str, which: str, folder: Path = FOLDER) -> list[str]:
             done = int(row[0]) if row else 0
             if done > max(files):
                 raise SchemaNewer(
-                    f"the {which} database is at migration {done}, this build knows {max(files)}: "
+                    f"the {which} database is at migration {done}, but this build only knows {max(files)}: "
                     "start the newer build, or restore a backup taken before the upgrade"
                 )
             for number in sorted(number for number in files if number > done):

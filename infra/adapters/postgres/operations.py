@@ -1,4 +1,4 @@
-"""What operators look at: arriving events, lag, letters, timers, sizes. Small questions to PostgreSQL; any thread."""
+"""The operators' view: arriving events, lag, dead letters, timers, sizes. Small PostgreSQL queries; any thread."""
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
@@ -54,7 +54,7 @@ where state = 'open' order by received_at desc limit %s
 
 
 class Arrived(NamedTuple):
-    """An event as it lies in the log, without what is personal."""
+    """An event as stored in the log, without personal data."""
 
     partition: int
     offset: int
@@ -65,26 +65,26 @@ class Arrived(NamedTuple):
     name: str | None
     received_at: datetime
     occurred_at: datetime
-    applied: bool  # folded already
+    applied: bool  # already folded
     sealed: Sequence[str]
     properties: Mapping[str, Any]
     context: Mapping[str, Any]
-    verdict: int = 0  # of the fold, schemas/store.Verdict; 0 too where it is still to come
+    verdict: int = 0  # of the fold, schemas/store.Verdict; also 0 if still to come
 
 
 def _unread(partition: int, offset: int, value: bytes, err: TouchfoldError, *, applied: bool) -> Arrived:
-    """A record that cannot be read, or not yet: its code stands for its type."""
+    """A record that cannot be read, or not yet: its code is shown as its type."""
     at = from_us(received_us(value) or 0)
     verdict = Verdict.QUARANTINED if applied else Verdict.APPLIED
     return Arrived(partition, offset, "", None, "", err.code, None, at, at, applied, (), {}, {}, verdict)
 
 
 DAY_US: Final = 86_400_000_000
-EXACT_UP_TO: Final = 20_000  # profiles; beyond, PostgreSQL's estimate says it without reading them
+EXACT_UP_TO: Final = 20_000  # profiles; above that, PostgreSQL's estimate is used, which reads none of them
 
 
 class Counts(NamedTuple):
-    """What PostgreSQL counts beside the projections. `worker_quiet_s`: since it heard of the worker; None: never."""
+    """Counts from PostgreSQL other than projections. `worker_quiet_s`: since the worker's last query; None: never."""
 
     erasures: int
     audit_entries: int
@@ -96,7 +96,7 @@ class Counts(NamedTuple):
 
 
 class Operations:
-    """Any thread may call. `ends`: of a log that may be slow to answer; else `open_log`'s are asked."""
+    """Any thread may call. `ends`: for a log that may be slow to answer; else `open_log`'s are used."""
 
     def __init__(
         self,
@@ -118,14 +118,14 @@ class Operations:
         self._folder = folder
 
     def ends(self) -> list[int]:
-        """The offset after the last record of each partition. Raises StoreUnavailable, soon where it is Kafka."""
+        """The offset after the last record of each partition. Raises StoreUnavailable, quickly if the log is Kafka."""
         return self._ends()
 
     def _ends(self, applied: Sequence[int] = ()) -> list[int]:
         return self._log.ends() if self._timely is None else self._timely.ends(applied)
 
     def arrived(self, starts: Sequence[int], limit: int = 100) -> list[Arrived]:
-        """Events at or after these offsets, about `limit` a partition (the newest), newest receipt first."""
+        """Events at or after these offsets, about `limit` per partition (the newest), newest receipt first."""
         folded = self._rows(
             "select next_offset from progress where revision = (select revision from revisions where state = 'live')"
             " order by partition"
@@ -161,7 +161,7 @@ class Operations:
         return sorted(found, key=lambda each: each.received_at, reverse=True)
 
     def letters(self, limit: int = 50) -> list[dict[str, Any]]:
-        """Open dead letters, the newest first."""
+        """Open dead letters, newest first."""
         names = ("id", "stage", "rule", "path", "reason", "source", "received_at", "state")
         return [{**dict(zip(names, row, strict=True)), "id": row[0].hex()} for row in self._rows(_LETTERS, (limit,))]
 
@@ -171,15 +171,15 @@ class Operations:
         return {source: int(number) for source, number in rows}
 
     def processes(self) -> list[Process]:
-        """The processes of the running `up`; none where there is none, or where the system has no /proc."""
+        """The processes of the running `up`; none if none is running or the system has no /proc."""
         owner = self._folder.owner()
         return [] if owner is None else processes_of(owner)
 
     def state(self, now: datetime) -> dict[str, Any]:
         """{"accepted", "applied", "waiting", "dead_letters", "erased", "watermark_age_s", "building", …}.
 
-        "archived" and "archive_…" are None where the archive cannot be read; "archive_trouble" says why, or which file
-        of it is damaged.
+        "archived" and "archive_…" are None if the archive cannot be read; "archive_trouble" says why, or names its
+        damaged file.
         """
         row = self._rows(_STATE)[0]
         progress, waiting, dead, erased, watermark_us, building, unindexed, size, live = row
@@ -208,7 +208,7 @@ class Operations:
         }
 
     def waiting(self) -> list[Waiting]:
-        """Partitions that wait at a record that cannot be read yet, or, when last looked at, for another producer."""
+        """Partitions blocked by a record that cannot be read yet or, when last checked, by another producer."""
         waits = [Waiting(reader, Wait(*wait), since) for reader, since, *wait in self._rows(WAITING)]
         held = {} if self._timely is None else self._timely.held
         return waits + [open_transaction(partition, *place) for partition, place in sorted(held.items())]
@@ -224,7 +224,7 @@ class Operations:
         return {stage: int(count) for stage, count in self._rows(_BY_STAGE)}
 
     def _archived(self) -> dict[str, Any]:
-        """Records, bytes and files of the archive, how many files wait for a merge, and what is wrong."""
+        """Records, bytes and files of the archive, how many files are waiting for a merge, and what is wrong."""
         found: dict[str, Any] = dict.fromkeys(
             ("archived", "archived_offsets", "archive_bytes", "archive_files", "archive_merging", "archive_rewriting")
         )
@@ -258,7 +258,7 @@ class Operations:
         return due, estimate if estimate > EXACT_UP_TO else self.profiles()
 
     def profiles(self) -> int:
-        """How many profiles there are now."""
+        """The current number of profiles."""
         live = self._rows("select revision from revisions where state = 'live'")
         return int(self._rows(f"select count(*) from profiles_r{int(live[0][0])}")[0][0]) if live else 0
 

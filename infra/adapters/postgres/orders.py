@@ -1,4 +1,4 @@
-"""Orders over the cap in PostgreSQL: what FOLD lays off, and the nodes of profiles' trees (decision 0020)."""
+"""Orders over the cap in PostgreSQL: what FOLD moves out of states, and nodes of profiles' trees (decision 0020)."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Final
@@ -31,13 +31,13 @@ class LaidOffRows(PostgresTx):
 
 
 class OrderTreeRows(PostgresTx):
-    """DECIDE's side: under the lock of the profile's row."""
+    """DECIDE's side: under the lock on the profile's row."""
 
     def laid_off(
         self, revision: int, identifier_sets: Iterable[bytes], after: Mapping[int, int], joined: Iterable[bytes]
     ) -> list[LaidOff]:
-        # By partition, so that each is a range of the key and what was read before costs nothing. One statement: what
-        # it sees of a partition is complete up to the last id it sees there.
+        # By partition, so that each is a range of the key and rows read before cost nothing. One statement sees each
+        # partition completely up to the last id it sees there.
         seen = "".join([f" when {int(partition)} then {int(last)}" for partition, last in sorted(after.items())])
         newer = f" and l.id > case p.partition{seen} else 0 end" if seen else ""
         rows = copy_out(

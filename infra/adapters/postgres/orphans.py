@@ -1,4 +1,4 @@
-"""PostgreSQL backends that outlived their killed server: they must be gone before a new one recovers their files."""
+"""PostgreSQL backends that outlived their killed server: they must end before a new one recovers their files."""
 
 import contextlib
 import os
@@ -9,13 +9,13 @@ from typing import Final
 
 from schemas.errors import ServiceFailed
 
-GRACE_S: Final = 5.0  # an idle backend sees the server's death at once, a busy one at its next wait
+GRACE_S: Final = 5.0  # an idle backend notices the server's death immediately, a busy one at its next wait
 
 
 def end_backends(cluster: Path) -> None:
-    """Wait for the processes that work in a data folder of PostgreSQL, then end them. We hold the folder's lock.
+    """Wait for the processes working in a PostgreSQL data folder, then end them. We hold the folder's lock.
 
-    Does nothing while the server itself runs: it is stopped in order by who starts anew. Raises ServiceFailed.
+    Does nothing while the server itself is running: the new start shuts it down cleanly. Raises ServiceFailed.
     """
     if _server_runs(cluster):
         return
@@ -23,7 +23,7 @@ def end_backends(cluster: Path) -> None:
     while left := _working_in(cluster):
         waited = time.monotonic() - started
         if waited > 2 * GRACE_S:
-            raise ServiceFailed(f"processes {left} still work in {cluster} after their server ended: end them by hand")
+            raise ServiceFailed(f"processes {left} still run in {cluster} after their server ended: end them by hand")
         if waited > GRACE_S:
             for pid in left:
                 with contextlib.suppress(ProcessLookupError):

@@ -1,4 +1,4 @@
-"""People who sign in: argon2id passwords, sessions, one-time links. Secrets are kept as hashes alone."""
+"""People who sign in: argon2id passwords, sessions, one-time links. Secrets are only stored as hashes."""
 
 import re
 import secrets
@@ -23,25 +23,25 @@ from schemas.roles import ROLES
 IDLE: Final = timedelta(hours=12)
 LONGEST: Final = timedelta(days=7)
 LINK_LIVES: Final = timedelta(hours=24)
-SEEN_EVERY: Final = timedelta(minutes=1)  # how exactly `seen_at` is kept: a write a minute and session
+SEEN_EVERY: Final = timedelta(minutes=1)  # precision of `seen_at`: one write per minute and session
 SHORTEST_PASSWORD: Final = 10
 LONGEST_PASSWORD: Final = 256  # argon2 takes any length; a megabyte would be an attack
-TRIES: Final = 5  # failed sign-ins of an address for one name before it must wait; other addresses need not
-TRIES_OF_ADDRESS: Final = 20  # for all names together: a shop's people often share one
+TRIES: Final = 5  # failed sign-ins from an address for one name before it must wait; other addresses need not
+TRIES_OF_ADDRESS: Final = 20  # for all names together: people in a shop often share one
 WAIT_S: Final = 30.0
-FORGET_S: Final = 3_600.0  # failures are a row no more after such a pause
+FORGET_S: Final = 3_600.0  # after this pause, failures are no longer consecutive
 REMEMBERED: Final = 10_000  # (address, name) that failed lately; the oldest go first
-HASHERS: Final = 2  # passwords looked at at once: each takes 64 MiB and two cores
+HASHERS: Final = 2  # passwords checked at the same time: each takes 64 MiB and two cores
 ADMIN: Final = "admin"
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9._@+-]{0,63}")
 
 
 Tries = tuple[str, str | None]
-"""(address, name) that tries to sign in; None: all names of the address together."""
+"""(address, name) that tries to sign in; None: all names from the address together."""
 
 
 class Person(NamedTuple):
-    """Who is signed in. `name` of a token's session is `token:ID`."""
+    """Who is signed in. For a token's session `name` is `token:ID`."""
 
     name: str
     role: str
@@ -65,8 +65,8 @@ class PostgresPeople:
         self._connections = PerThread(lambda: Database(dsn, "touchfold people"))
         self._monotonic = monotonic
         self._lock = threading.Lock()
-        self._failed: dict[Tries, tuple[int, float]] = {}  # -> (how many in a row, the last)
-        self._signed_in: dict[Tries, None] = {}  # from there they did
+        self._failed: dict[Tries, tuple[int, float]] = {}  # -> (consecutive failures, time of the last)
+        self._signed_in: dict[Tries, None] = {}  # successful sign-ins from these
         self._hashers = threading.BoundedSemaphore(HASHERS)
 
     @cached_property
@@ -75,9 +75,9 @@ class PostgresPeople:
 
     @cached_property
     def _nobody(self) -> str:
-        """What to verify against where there is no person, so that both cases take as long: no password has it.
+        """What to verify against if there is no such person, so that both cases take equally long: nothing matches.
 
-        It is put together and not computed: that would make the first unknown name take twice as long.
+        Assembled rather than computed: otherwise the first unknown name would take twice as long.
         """
         hasher = self._hasher
         cost = f"m={hasher.memory_cost},t={hasher.time_cost},p={hasher.parallelism}"
@@ -89,9 +89,9 @@ class PostgresPeople:
     # --- people ----------------------------------------------------------------------------------------------------
 
     def invite(self, name: str, role: str, at: datetime) -> str:
-        """Make a person; returns the secret of a link that sets the password. Whoever is disabled may come again.
+        """Create a person; returns the secret of a link that sets the password. A disabled person can be invited again.
 
-        Raises BadRequest for a bad name or role, and for the name of somebody who signs in already.
+        Raises BadRequest for a bad name or role, and if somebody with this name can already sign in.
         """
         name = _checked(name)
         _check_role(role)
@@ -103,11 +103,11 @@ class PostgresPeople:
         )
         if not made:
             reason = "is taken: give them a new link or another role instead"
-            raise BadRequest("there is somebody of this name already", [Problem("name", reason)])
+            raise BadRequest("there is already somebody with this name", [Problem("name", reason)])
         return self.link(name, at)
 
     def link(self, name: str, at: datetime) -> str:
-        """A new one-time link of a person; earlier ones end. Raises NotFound."""
+        """A new one-time link for a person; earlier ones stop working. Raises NotFound."""
         person = self._id(name)
         secret = secrets.token_urlsafe(24)
         self._connections.rows(
@@ -118,13 +118,13 @@ class PostgresPeople:
         return secret
 
     def first_admin_link(self, at: datetime) -> str | None:
-        """A link for the first admin; None as soon as somebody has a password."""
+        """A link for the first admin; None once anybody has a password."""
         if self._connections.rows("select 1 from people where password_hash is not null limit 1"):
             return None
         return self.invite(ADMIN, "admin", at)
 
     def invited(self, secret: str, at: datetime) -> str | None:
-        """The name that a link is for; None when it is used, replaced or older than 24 hours."""
+        """The name that a link is for; None if it was used, replaced or is older than 24 hours."""
         rows = self._connections.rows(
             "select p.name from invitations i join people p on p.id = i.person"
             " where i.token_hash = %s and i.used_at is null and i.expires_at > %s and p.disabled_at is null",
@@ -133,7 +133,7 @@ class PostgresPeople:
         return str(rows[0][0]) if rows else None
 
     def accept(self, secret: str, password: str, at: datetime) -> str:
-        """Set the password by a link, which is used up; returns a session's secret. Raises BadRequest, NotFound."""
+        """Set the password with a link, which uses it up; returns a session's secret. Raises BadRequest, NotFound."""
         hashed = self._hashed(password)
         rows = self._connections.rows(
             "with used as (update invitations i set used_at = %s from people p where i.token_hash = %s"
@@ -143,7 +143,7 @@ class PostgresPeople:
             (at, _hash(secret), at, hashed),
         )
         if not rows:
-            raise NotFound("this link was used already or is too old: ask an admin for a new one")
+            raise NotFound("this link has already been used or is too old: ask an admin for a new one")
         self._end_sessions(str(rows[0][0]), at)
         return self._open_session(at, person=str(rows[0][0]))
 
@@ -156,7 +156,7 @@ class PostgresPeople:
         return [PersonRow(*row) for row in rows]
 
     def set_role(self, name: str, role: str) -> None:
-        """Raises NotFound, BadRequest (the last admin stays one)."""
+        """Raises NotFound, BadRequest (the last admin must remain one)."""
         _check_role(role)
         person = self._id(name)
         if role != "admin":
@@ -164,7 +164,7 @@ class PostgresPeople:
         self._connections.rows("update people set role = %s where id = %s", (role, person))
 
     def disable(self, name: str, at: datetime) -> None:
-        """Nobody signs in by this name any more; sessions end at once. Raises NotFound, BadRequest."""
+        """Nobody can sign in with this name any more; sessions end immediately. Raises NotFound, BadRequest."""
         person = self._id(name)
         self._keep_an_admin(person)
         self._connections.rows("update people set disabled_at = coalesce(disabled_at, %s) where id = %s", (at, person))
@@ -176,12 +176,14 @@ class PostgresPeople:
         )
         mine = self._connections.rows("select role = 'admin' from people where id = %s", (person,))
         if mine[0][0] and not others:
-            raise BadRequest("this is the last admin: make another one first", [Problem("name", "is the last admin")])
+            raise BadRequest(
+                "this is the last admin: appoint another one first", [Problem("name", "is the last admin")]
+            )
 
     def _id(self, name: str) -> str:
         rows = self._connections.rows("select id from people where name = %s", (name.strip().lower(),))
         if not rows:
-            raise NotFound("there is nobody of this name: `touchfold user list` has the names")
+            raise NotFound("there is nobody with this name: `touchfold user list` shows the names")
         return str(rows[0][0])
 
     # --- passwords and sessions ------------------------------------------------------------------------------------
@@ -194,12 +196,12 @@ class PostgresPeople:
             return self._hasher.hash(password)
 
     def sign_in(self, name: str, password: str, at: datetime, address: str = "") -> str | None:
-        """A session's secret; None for a wrong name or password. Takes as long for a name that nobody has.
+        """A session's secret; None for a wrong name or password. Takes equally long for an unknown name.
 
-        Raises TooMany after five failures in a row of an address for this name, or twenty of an address; whoever
+        Raises TooMany after five failures in a row from an address for this name, or twenty from an address; whoever
         signs in from another address need not wait.
         """
-        name = name.strip().lower()[:LONGEST_PASSWORD].replace("\0", "\ufffd")  # PostgreSQL's texts have no NUL
+        name = name.strip().lower()[:LONGEST_PASSWORD].replace("\0", "\ufffd")  # PostgreSQL's text has no NUL
         self._count_try(address, name)
         rows = self._connections.rows(
             "select id, password_hash from people where name = %s and disabled_at is null", (name,)
@@ -218,9 +220,9 @@ class PostgresPeople:
             return False
 
     def _count_try(self, address: str, name: str | None) -> None:
-        """Count a try before its password is looked at, so that many at once are no more than five.
+        """Count an attempt before its password is checked, so that simultaneous attempts cannot exceed the limit.
 
-        Whoever signed in from there before is not held up by what others there try.
+        Whoever signed in from there before is not affected by other people's attempts there.
         """
         whose: list[tuple[Tries, int]] = [((address, name), TRIES)] if name is not None else []
         with self._lock:
@@ -238,7 +240,7 @@ class PostgresPeople:
             _keep_newest(self._failed)
 
     def _forget_tries(self, address: str, name: str | None) -> None:
-        """It was right, and none of the failures."""
+        """It was correct, so it does not count as a failure."""
         with self._lock:
             tries, last = self._failed.get((address, None), (0, 0.0))
             if tries and (address, name) not in self._signed_in:
@@ -250,9 +252,9 @@ class PostgresPeople:
                 _keep_newest(self._signed_in)
 
     def sign_in_with_token(self, token: str, at: datetime, address: str = "") -> str | None:
-        """A session's secret for an API token; None when it is unknown, revoked or expired.
+        """A session's secret for an API token; None if it is unknown, revoked or expired.
 
-        Raises TooMany after twenty failures of an address.
+        Raises TooMany after twenty failures from an address.
         """
         self._count_try(address, None)
         rows = self._connections.rows(
@@ -275,7 +277,7 @@ class PostgresPeople:
         return secret
 
     def who(self, secret: str, at: datetime, *, used: bool = True) -> Person | None:
-        """Who has this session; None when it ended, idled for 12 hours or is a week old. `used`: it counts as use."""
+        """Whose session this is; None if it ended, idled for 12 hours or is a week old. `used`: counts as activity."""
         rows = self._connections.rows(
             "select coalesce(p.name, 'token:' || t.id), coalesce(p.role, t.role), s.seen_at from sessions s"
             " left join people p on p.id = s.person left join api_tokens t on t.id = s.token"

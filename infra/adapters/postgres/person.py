@@ -15,7 +15,7 @@ where (a.profile_id = any(%s) or exists (
         where p.id = a.profile_id and a.at between p.since and p.until))
     and a.seq > %s order by a.seq limit %s
 """
-# A profile that a hub named ends when its parts do without it: it goes into one of them, from which the others part.
+# A profile named by a shared identifier ends when its parts need it no more: it merges into one, the others split off.
 _PART_OF: Final = """
 with ended as (
     select c.profile_id, c.new ->> 0 into_, c.at_us from changes c join tokens t on t.token = c.profile_id and t.hub
@@ -29,7 +29,7 @@ left join ended e on e.into_ = p.profile_id::text and e.at_us = p.at_us
 cross join (select min(first_us) since_us from tokens where token = any(%(tokens)s)) f
 where coalesce(e.profile_id, p.profile_id) <> %(id)s and f.since_us is not null
 """
-# From the first event of one who parted: where they are gone or part of others by now, it is not known any more.
+# From the first event of a person who split off: if that profile is gone or merged by now, it is no longer known.
 _JOINED: Final = """
 select c.profile_id, coalesce(min(e.first_us), 0), c.at_us
 from changes c cross join lateral jsonb_array_elements_text(c.new) part
@@ -39,7 +39,7 @@ where c.type = 'identity' and c.name = 'split_off' and c.profile_id = any(%s) gr
 
 
 class PostgresPerson:
-    """Any thread may call. Ids: every id that the person's profile ever had."""
+    """Any thread may call. Ids: every id that the person's profile has ever had."""
 
     def __init__(self, dsn: str) -> None:
         self._database = Database(dsn, "touchfold export person")
@@ -63,7 +63,7 @@ class PostgresPerson:
             seq, idx = rows[-1].seq, rows[-1].idx
 
     def views(self, ids: Collection[bytes], parts: Sequence[PartOf] = ()) -> Iterator[dict[str, Any]]:
-        """Entries of the audit log about these profiles, in order: when, what, and in which role; not by whom."""
+        """Audit log entries about these profiles, in order: when, what, and in which role; not by whom."""
         seq = 0
         joined = [Uuids([each.profile_id for each in parts])]
         times = [[from_us(each.since_us) for each in parts], [from_us(each.until_us) for each in parts]]
@@ -84,7 +84,7 @@ class PostgresPerson:
             return [PartOf(*row) for row in cursor.fetchall()]
 
     def part_of(self, tokens: Collection[bytes], profile_id: bytes) -> list[PartOf]:
-        """See PersonRows. From the first receipt of one of the tokens until the profiles were parted."""
+        """See PersonRows. From the first receipt of one of the tokens until the profiles were split."""
         with self._database.reading() as cursor:
             cursor.execute(_PART_OF, {"tokens": Uuids(list(tokens)), "id": Uuid(profile_id)})
             return [PartOf(*row) for row in cursor.fetchall()]

@@ -1,4 +1,4 @@
-"""Whether a pooler by transactions stands before PostgreSQL: found out by use, for none of them says what it is."""
+"""Whether a transaction pooler sits in front of PostgreSQL: found by trying, since none of them says what it is."""
 
 from contextlib import closing
 from typing import Final
@@ -7,16 +7,16 @@ import psycopg2
 
 from infra.adapters.postgres.connect import PooledConnection, connect, mapped
 
-TRIES: Final = 3  # one finds it where a pool gives the connection used last, two where it goes round
+TRIES: Final = 3  # one is enough if a pool hands out the last used connection, two if it rotates
 _PID: Final = "select pg_backend_pid()"
 
 
 def shares_backends(dsn: str) -> bool:
-    """Whether two of our connections are given one backend, or one of them different backends in turn.
+    """Whether two of our connections share a backend, or one of them moves between backends.
 
-    Then what a session keeps (advisory locks, temporary tables, LISTEN, settings) is somebody else's the moment a
-    transaction ends. Between the transactions of one connection another one holds a transaction open, so that the
-    pooler has to give either of them another backend. Raises StoreUnavailable.
+    If so, whatever a session holds (advisory locks, temporary tables, LISTEN, settings) belongs to somebody else as
+    soon as a transaction ends. Between the transactions of one connection another holds one open, so the pooler has to
+    use another backend for one of them. Raises StoreUnavailable.
     """
     with closing(connect(dsn, "touchfold check")) as one, closing(connect(dsn, "touchfold check")) as other:
         one.autocommit = True
@@ -25,7 +25,7 @@ def shares_backends(dsn: str) -> bool:
         for _ in range(TRIES):
             try:
                 held = _pid(other)
-            except psycopg2.Error:  # a pooler by statements ends who begins a transaction, and nobody else
+            except psycopg2.Error:  # a statement pooler refuses to begin a transaction, and nothing else does
                 with mapped():
                     return _pid(one) > 0
             with mapped():

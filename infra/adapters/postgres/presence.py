@@ -1,4 +1,4 @@
-"""Who lives: each process of a cluster's roles renews a row in the database that all of them share."""
+"""Which processes are alive: each process of a cluster's roles renews a row in the shared database."""
 
 import os
 import secrets
@@ -13,12 +13,12 @@ from schemas.errors import StoreUnavailable
 from schemas.record import VERSION
 
 RENEW_S: Final = 3.0
-ALIVE_S: Final = 10.0  # a row that is older is of a process that died
+ALIVE_S: Final = 10.0  # an older row belongs to a process that died
 FORGET_S: Final = 86_400.0
 
 
 class Present(NamedTuple):
-    """A process that lives."""
+    """A live process."""
 
     role: str
     host: str
@@ -27,7 +27,7 @@ class Present(NamedTuple):
 
 
 class Presence:
-    """A context: the row is there from its begin, renewed by a thread, and gone after its end."""
+    """A context: the row exists from the start, a thread renews it, and it is gone at the end."""
 
     def __init__(self, dsn: str, role: str, reads: int = VERSION) -> None:
         self._database = Database(dsn, "touchfold presence", Lane.WORK)
@@ -49,7 +49,7 @@ class Presence:
             with self._database.transaction() as cursor:
                 cursor.execute("delete from processes where id = %s", (self._id,))
         except StoreUnavailable:
-            return  # the row grows old by itself
+            return  # the row expires by itself
         finally:
             self._database.close()
 
@@ -72,7 +72,7 @@ class Presence:
 
 
 def present(database: Database) -> list[Present]:
-    """The processes that live, by role."""
+    """The live processes, by role."""
     with database.reading() as cursor:
         cursor.execute(
             "select role, host, pid, coalesce((detail ->> 'reads')::int, 1) from processes"

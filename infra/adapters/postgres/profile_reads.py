@@ -1,4 +1,4 @@
-"""A profile as readers ask for it: the columns of a statement, and a row of them as `ProfileRead`."""
+"""A profile as readers need it: the columns of a statement, and a row of them as `ProfileRead`."""
 
 from collections.abc import Sequence
 from typing import Any, Final
@@ -7,7 +7,7 @@ from schemas.reads import ProfileRead
 
 DECIDED: Final = """p.version, p.state, p.segments, p.lifecycle, p.risk, p.reasons, p.first_us, p.last_us,
     p.event_count, m.tokens, m.kinds"""
-"""What follows the profile's id. `p` is a row of its revision's profiles, `m` what it owns."""
+"""What follows the profile's id. `p` is a row of its revision's profiles, `m` the identifiers it owns."""
 
 OWNED: Final = """left join lateral (
     select array_agg(o.token order by o.first_us, o.token) tokens,
@@ -16,7 +16,7 @@ OWNED: Final = """left join lateral (
 
 
 def profile_read(row: Sequence[Any]) -> ProfileRead:
-    """Of the profile's id and DECIDED."""
+    """From the profile's id and DECIDED."""
     owner, version, state, mask, stage, risk, reasons, first, last, count, tokens, kinds = row
     return ProfileRead(
         *(owner, version, bytes(state), int.from_bytes(bytes(mask), "little"), stage, risk),

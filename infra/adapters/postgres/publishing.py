@@ -1,7 +1,7 @@
 """`FeedToPublish` in PostgreSQL: the claim, the place and the feed over one connection.
 
-The claim is a session's advisory lock and a raised epoch. The server ends a session that is silent for `SILENCE_S`, so
-a publisher that hangs, or whose machine is gone, loses the claim; it finds out by its epoch.
+The claim is a session advisory lock plus a raised epoch. The server ends a session that is silent for `SILENCE_S`, so a
+publisher that hangs, or whose machine is gone, loses the claim; it finds out by its epoch.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,7 +18,7 @@ from schemas.publishing import Place
 from schemas.reads import ChangeRow, ProfileRead
 
 PUBLISH_LOCK: Final = 0x707562
-SILENCE_S: Final = 20  # twice what the brokers are waited for
+SILENCE_S: Final = 20  # twice the time we wait for the brokers
 FEED: Final = "changes"  # the row of `publishers`
 
 _CHANGES: Final = """
@@ -93,11 +93,11 @@ class PostgresPublishing:
                 raise RevisionReplaced(f"revision {revision} is gone", retry_after_s=1) from err
             rows = cursor.fetchall()
         if rows[0][0] != revision:
-            raise RevisionReplaced(f"revision {revision} is not live any more", retry_after_s=1)
+            raise RevisionReplaced(f"revision {revision} is no longer live", retry_after_s=1)
         return [profile_read(row[1:]) for row in rows if row[1] is not None]
 
     def settle(self) -> None:
-        with self._asking() as cursor:  # a commit that waits for the disk, and so for all that was committed before
+        with self._asking() as cursor:  # a commit that waits for the disk, and so for everything committed before it
             cursor.execute("update publishers set seq = seq where name = %s and epoch = %s", (FEED, self._epoch))
             if cursor.rowcount != 1:
                 raise self._taken()
@@ -117,7 +117,7 @@ class PostgresPublishing:
 
     @contextmanager
     def _asking(self) -> Iterator[Cursor]:
-        """Statements that commit by themselves. After an outage the claim is gone, and its lock with the connection."""
+        """Autocommit statements. After an outage the claim is gone, because its lock went with the connection."""
         try:
             with self._database.reading() as cursor:
                 yield cursor
@@ -128,7 +128,7 @@ class PostgresPublishing:
             raise
 
     def close(self) -> None:
-        """Give the claim back."""
+        """Release the claim."""
         self._epoch = None
         self._database.close()
 

@@ -1,6 +1,6 @@
 """The reading side's SQL over the live tables: `Reads`.
 
-A connection for one question, one round trip a question: statements commit by themselves, nothing is locked.
+One connection and one round trip per question: statements autocommit, nothing is locked.
 """
 
 import logging
@@ -72,7 +72,7 @@ hits as (
 select (select count(*) from looked), (select profile_id from looked order by profile_id desc limit 1),
     array(select profile_id from hits order by profile_id)
 """
-LOOKED_AT: Final = 20_000  # rows looked at for a page of a stage: 15 ms; however rare the stage, no scan of them all
+LOOKED_AT: Final = 20_000  # rows examined for a page of a stage: 15 ms; however rare the stage, never a full scan
 _REGISTERED: Final = """
 select r.event_key, r.verdict, e.profile_id,
     (select count(*) from not_applied n where n.event_key = r.event_key)
@@ -82,7 +82,7 @@ _PLACES: Final = """
 select r.partition, r."offset", r.event_key from evidence e join register r on r.signature = e.signature
 where e.profile_id = %s and r.verdict = 0
 """
-# 100,000 places are not sent to be looked at here: the database finds the last ones of each partition.
+# 100,000 places are not fetched to be examined here: the database finds the last ones of each partition.
 _LAST_PLACES: Final = """
 select partition, "offset", total from (
     select r.partition, r."offset", count(*) over () total,
@@ -91,9 +91,9 @@ select partition, "offset", total from (
     where e.profile_id = %s and r.verdict = 0) own
 where place <= %s
 """
-# What orders an event is read where it lies: sending 50,000 records to sort them here takes 1.2 s, this 0.2 to 0.4 s.
-# No sender's text comes before `type` and `occurred_at` with its quotes unescaped. Cut bytes may end inside a letter:
-# LATIN1 takes any.
+# The sort key is read inside the database: fetching 50,000 records to sort them here takes 1.2 s, this 0.2 to 0.4 s.
+# No sender's text precedes `type` and `occurred_at` with unescaped quotes. The cut may end inside a character: LATIN1
+# accepts any bytes.
 _NEWEST: Final = """
 select partition, "offset" from (
     select r.partition, r."offset", r.event_key,
@@ -113,7 +113,7 @@ order by at desc, event_key desc limit %(limit)s
 
 @contextmanager
 def _of_revision(revision: int) -> Iterator[None]:
-    """Tell that a revision's tables are gone."""
+    """Report that a revision's tables are gone."""
     try:
         yield
     except psycopg2.errors.UndefinedTable as err:
@@ -121,7 +121,7 @@ def _of_revision(revision: int) -> Iterator[None]:
 
 
 class PostgresReads:
-    """`Reads` in PostgreSQL; any thread may call. `order`: of events, where they lie outside PostgreSQL."""
+    """`Reads` in PostgreSQL; any thread may call. `order`: sorts events that are outside PostgreSQL."""
 
     def __init__(self, dsn: str, name: str = "touchfold reads", order: LogOrder | None = None) -> None:
         self._connections = PerThread(lambda: Database(dsn, name))
@@ -129,14 +129,14 @@ class PostgresReads:
         self._order = order
 
     def _revision_rows(self, revision: int, query: str, params: Params = ()) -> Rows:
-        """Rows of a query over the tables of a revision, named by `{revision}`."""
+        """Rows of a query over a revision's tables, named with `{revision}`."""
         with _of_revision(revision):
             return self._rows(query.format(revision=int(revision)), params)
 
     def deployment(self) -> Deployment:
         rows = self._rows("select value from meta where key = 'deployment'")
         if not rows:
-            raise StoreUnavailable("the deployment was never started: run touchfold up first", retry_after_s=5)
+            raise StoreUnavailable("the deployment has never been started: run touchfold up first", retry_after_s=5)
         value = rows[0][0]
         return Deployment(value["time_zone"], value["region"], value["currency"])
 
@@ -296,5 +296,5 @@ class PostgresReads:
         return {row[0] for row in rows}
 
     def close(self) -> None:
-        """Close the connections of all threads; call when none is reading any more."""
+        """Close the connections of all threads; call it when no thread is reading any more."""
         self._connections.close()

@@ -22,7 +22,7 @@ _CHUNK: Final = 10_000  # changes in memory at a swap
 
 
 class PostgresRebuild:
-    """Used by the worker that builds, and by who compares. One thread."""
+    """Used by the worker that builds, and by comparisons. One thread."""
 
     def __init__(self, dsn: str) -> None:
         self._database = Database(dsn, "touchfold rebuild", Lane.WORK)
@@ -72,13 +72,13 @@ class PostgresRebuild:
         return leads
 
     def resign(self) -> None:
-        # By a word: of a connection that is closed the server learns a moment later, and whoever comes next waits.
+        # Unlock explicitly: the server notices a closed connection a moment later, and the next builder would wait.
         try:
             if self._leading.is_open:
                 with self._leading.reading() as cursor:
                     cursor.execute("select pg_advisory_unlock(%s)", (BUILD_LOCK,))
         except StoreUnavailable:
-            pass  # it ended with its connection
+            pass  # the lock ended with its connection
         finally:
             self._leading.close()
 
@@ -149,7 +149,7 @@ class PostgresRebuild:
 
 
 def _find_differences(cursor: Cursor, plan: SwapPlan) -> None:
-    """What subscribers must learn, into a table: memberships, stages and risks that are not what they were."""
+    """Put into a table what subscribers must learn: memberships, stages and risks that have changed."""
     old, new = plan.old, plan.new
     values = ", ".join("(%s, %s::smallint, %s::smallint)" for _ in plan.segments) or "(null, null, null)"
     cursor.execute("create temporary table pairs (name text, was smallint, is_ smallint) on commit drop")
@@ -159,7 +159,7 @@ def _find_differences(cursor: Cursor, plan: SwapPlan) -> None:
         f"update memberships_r{new} n set since_us = o.since_us from pairs p, memberships_r{old} o"
         " where n.segment = p.is_ and o.segment = p.was and o.profile_id = n.profile_id"
     )
-    cursor.execute(  # who is a member now and was not is one "since load"
+    cursor.execute(  # someone who is a member now and was not before is one "since load"
         f"update memberships_r{new} n set since_us = null from pairs p where n.segment = p.is_ and not exists"
         f" (select from memberships_r{old} o where o.segment = p.was and o.profile_id = n.profile_id)"
     )
@@ -192,7 +192,7 @@ def _find_differences(cursor: Cursor, plan: SwapPlan) -> None:
 
 
 def _tell_differences(cursor: Cursor, plan: SwapPlan) -> int:
-    """Into the change feed, some thousands at a time: a definition may change every profile. Returns how many."""
+    """Add them to the change feed, thousands at a time: a definition may change every profile. Returns the number."""
     told = 0
     cursor.execute("create temporary table raised (profile_id uuid, version bigint) on commit drop")
     with cursor.connection.cursor("differing") as found:
@@ -234,7 +234,7 @@ def _note_raised(cursor: Cursor, changes: Sequence[Change]) -> None:
 
 
 def _note_versions(cursor: Cursor, plan: SwapPlan) -> None:
-    """A segment's version rises when its own meaning changed; one that is gone is forgotten."""
+    """A segment's version rises when its own meaning changed; removed segments are forgotten."""
     for name, content in plan.contents.items():
         cursor.execute(
             "insert into segment_versions as v (segment, version, content_hash) values (%s, 1, %s)"

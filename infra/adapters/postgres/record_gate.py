@@ -1,4 +1,4 @@
-"""The record gate over PostgreSQL: what lives and reads less, and the floor. See `schemas.record_gate`."""
+"""The record gate in PostgreSQL: what live processes can read, and the floor. See `schemas.record_gate`."""
 
 import threading
 import time
@@ -15,7 +15,7 @@ _FLOOR: Final = "record_floor"
 
 
 def floor_of(database: Database) -> int:
-    """What every reader of this log is known to read."""
+    """The version that every reader of this log is known to read."""
     with database.reading() as cursor:
         cursor.execute("select value from meta where key = %s", (_FLOOR,))
         row = cursor.fetchone()
@@ -23,7 +23,7 @@ def floor_of(database: Database) -> int:
 
 
 def raise_floor(database: Database, wanted: int, own: int = VERSION) -> int:
-    """Allow records of a version; returns the floor before. Raises BadRequest while a process that lives reads less."""
+    """Allow records of a version; returns the previous floor. Raises BadRequest while a live process reads less."""
     if not FIRST <= wanted <= own:
         raise BadRequest(f"this build reads records up to version {own}")
     old = [(f"{each.role} on {each.host} (process {each.pid})", each.reads) for each in present(database)]
@@ -40,7 +40,7 @@ def raise_floor(database: Database, wanted: int, own: int = VERSION) -> int:
 
 
 class RecordGate:
-    """Any thread. What was found holds for as long as a row of presence is renewed."""
+    """Any thread. A result stays valid for as long as a presence row is renewed."""
 
     def __init__(self, database: Database, own: int = VERSION, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._database = database
@@ -51,9 +51,9 @@ class RecordGate:
         self._until = 0.0
 
     def version(self) -> int:
-        """The version to write now; the first while PostgreSQL does not say."""
+        """The version to write now; the first version while PostgreSQL is unavailable."""
         if self._own == FIRST:
-            return FIRST  # there is nothing to ask
+            return FIRST  # no need to ask
         with self._lock:
             if self._monotonic() >= self._until:
                 try:

@@ -1,4 +1,4 @@
-"""Records by their place: what was set aside by hand, and where the live revision is."""
+"""Records by their place: what was set aside by hand, and how far the live revision is."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -11,7 +11,7 @@ from schemas.waits import WORKER, Wait
 
 
 class Place(NamedTuple):
-    """What is known of a place in the log. `verdict`: of not_applied; `wait`: of the worker that waits there."""
+    """What is known about a place in the log. `verdict`: from not_applied; `wait`: of the worker blocked there."""
 
     next_offset: int | None
     verdict: int | None
@@ -41,7 +41,7 @@ class PostgresRecords:
         return Place(row[0], row[1], here[0] if here else None, bool(row[2]))
 
     def set_aside(self, wait: Wait, who: str, at: datetime) -> None:
-        """Whoever folds the partition passes this record from now on. Committed when it returns; once is enough."""
+        """From now on, folding the partition skips this record. Committed on return; repeating it changes nothing."""
         fact = RecordSetAside(partition=wait.partition, offset=wait.offset, code=wait.code, reason=wait.reason)
         with self._database.transaction() as cursor:
             cursor.execute(
@@ -53,7 +53,7 @@ class PostgresRecords:
                 insert_fact(cursor, fact, at)
 
     def quarantined(self) -> Sequence[tuple[int, int]]:
-        """(partition, offset) of records that were set aside, by hand or because nobody can read them."""
+        """(partition, offset) of records set aside, by hand or because they can never be read."""
         with self._database.reading() as cursor:
             cursor.execute('select partition, "offset" from not_applied where verdict = 3 and event_key is null')
             return [(int(partition), int(offset)) for partition, offset in cursor.fetchall()]

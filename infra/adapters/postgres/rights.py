@@ -1,4 +1,4 @@
-"""What an account may do in a database, asked before anything is done: who may not is told the GRANT to run."""
+"""What an account may do in a database, checked before anything is done; the error lists the GRANTs to run."""
 
 from collections.abc import Sequence
 from typing import Final, NamedTuple
@@ -7,18 +7,18 @@ from psycopg2.extensions import cursor as Cursor
 
 from schemas.errors import Problem, RightsMissing
 
-MAINTAIN_SINCE: Final = 170_000  # older servers know no such right: only an owner may VACUUM
+MAINTAIN_SINCE: Final = 170_000  # older servers lack this right: only an owner may VACUUM
 
 
 class Need(NamedTuple):
-    """Rights on tables of the schema `public`. `pattern`: a regular expression of the whole name."""
+    """Rights on tables of the schema `public`. `pattern`: a regular expression for the whole name."""
 
     pattern: str
     rights: Sequence[str]  # select, insert, update, delete; maintain: VACUUM; own: ALTER, DROP
 
 
 def check_rights(cursor: Cursor, needs: Sequence[Need], what: str) -> None:
-    """Raises RightsMissing with the statements to run, one a problem; `what`: what is refused without them."""
+    """Raises RightsMissing with the statements to run, one per problem; `what`: what is refused without them."""
     cursor.execute(
         "select current_user, current_database(), current_setting('server_version_num')::int,"
         " current_setting('transaction_read_only')::bool"
@@ -28,7 +28,7 @@ def check_rights(cursor: Cursor, needs: Sequence[Need], what: str) -> None:
     user, database, version, read_only = row
     if read_only:
         raise RightsMissing(
-            f"{what} was refused before anything was done: the database {database} takes no writes here (a replica, or "
+            f"{what} was refused before anything was done: the database {database} is read-only here (a replica, or "
             "default_transaction_read_only): give the address of the primary"
         )
     missing = [each for need in needs for each in _missing(cursor, need, str(user), int(version))]

@@ -1,4 +1,4 @@
-"""Who lives of each role, who fell silent, and how far the publisher is: what PostgreSQL knows of a cluster."""
+"""Which processes of each role are alive or silent, and how far the publisher is, as far as PostgreSQL knows."""
 
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
@@ -7,7 +7,7 @@ from infra.adapters.postgres.database import Database
 from infra.adapters.postgres.presence import ALIVE_S
 
 ROLES: Final = ("http", "inbox", "worker", "archive", "publish", "ui")
-COUNTED: Final = 100_000  # changes that wait to be published are counted so far: each costs a look into an index
+COUNTED: Final = 100_000  # unpublished changes are counted up to this number: each costs an index look-up
 _PROCESSES: Final = """
 select role, extract(epoch from now() - seen_at)::float8, extract(epoch from now() - started_at)::float8 from processes
 """
@@ -21,9 +21,9 @@ select count(*), extract(epoch from now())::float8 - min(at_us) / 1e6 from (
 
 
 class Role(NamedTuple):
-    """`alive`: processes that renewed their row; `silent`: that neither did nor said that they end.
+    """`alive`: processes that renewed their row; `silent`: those that stopped doing so without signing off.
 
-    `oldest_s`: age of the oldest sign of life among both; None where there is none.
+    `oldest_s`: age of the oldest sign of life among both; None if there is none.
     """
 
     alive: int
@@ -32,14 +32,14 @@ class Role(NamedTuple):
 
 
 class Unpublished(NamedTuple):
-    """Changes of the feed that no topic has, counted up to COUNTED, and the age of the oldest."""
+    """Changes of the feed not yet on any topic, counted up to COUNTED, and the age of the oldest."""
 
     changes: int
     oldest_s: float | None
 
 
 def roles(database: Database) -> dict[str, Role]:
-    """By role of a process. One that fell silent counts until another of its role was started after it."""
+    """By process role. A silent process counts until another of its role is started after it."""
     with database.reading() as cursor:
         cursor.execute(_PROCESSES)
         rows = cursor.fetchall()
@@ -47,9 +47,9 @@ def roles(database: Database) -> dict[str, Role]:
 
 
 def _role(rows: Sequence[tuple[float, float]]) -> Role:
-    """(seconds since it was seen, since it started) of each process."""
+    """(seconds since it was last seen, seconds since it started) of each process."""
     alive = [row for row in rows if row[0] <= ALIVE_S]
-    silent = sorted(seen for seen, _ in rows if seen > ALIVE_S)  # the newest first
+    silent = sorted(seen for seen, _ in rows if seen > ALIVE_S)  # most recent first
     for started in sorted((started for _, started in alive), reverse=True):
         replaced = next((seen for seen in silent if started <= seen), None)
         if replaced is not None:

@@ -1,4 +1,4 @@
-"""Rows of the projections as PostgreSQL's binary COPY holds them: packed for it, and read from it."""
+"""Rows of the projections in PostgreSQL's binary COPY format: packed for it, and read from it."""
 
 import struct
 from collections.abc import Iterator
@@ -61,9 +61,9 @@ PROFILES: Final = Staging(
     },
 )
 LEFT: Final = Staging("old_memberships", {"segment": "smallint", "profile_id": "uuid"})
-ALL: Final = (STATES, EVIDENCE, TOKENS, OWNERS, PROFILES, LEFT)  # REGISTER is staged while few alone
+ALL: Final = (STATES, EVIDENCE, TOKENS, OWNERS, PROFILES, LEFT)  # REGISTER is staged only while it has few rows
 
-# Rows written by the thousand are packed by one Struct each: field lengths stand as constants before the values.
+# Rows written by the thousand are packed by one Struct each, with field lengths as constants before the values.
 STATE_ROW: Final = struct.Struct("!i16sihi").pack  # signature, partition, length of the state
 _REGISTER_ROW: Final = struct.Struct("!i16si16sihiqi16sih").pack
 _PROFILE_HEAD: Final = struct.Struct("!i16siqi").pack  # profile id, version, length of the state
@@ -158,7 +158,7 @@ def pack_profile(row: ProfileRow) -> bytes:
 
 @lru_cache(maxsize=10_000)
 def _word(word: str | None) -> bytes:
-    """The field of a word from a small vocabulary."""
+    """The field for a word from a small vocabulary."""
     return f_text(word)
 
 
@@ -174,7 +174,7 @@ def evidence_row(row: tuple[bytes | None, ...]) -> EvidenceRow:
 
 
 _NO_TIME: Final = -(2**63)
-LOCKED_PROFILE: Final = (  # no fixed field is NULL, so that two Structs read a row
+LOCKED_PROFILE: Final = (  # no fixed-size field is NULL, so two Structs can read a row
     f"profile_id, version, state, decided_us, coalesce(due_us, {_NO_TIME}), lagging, coalesce(first_us, {_NO_TIME}),"
     f" coalesce(last_us, {_NO_TIME}), event_count, segments, lifecycle, risk, points, reasons, summed"
 )
@@ -231,7 +231,7 @@ def read_profiles(data: bytes) -> dict[bytes, ProfileRow]:
 
 @lru_cache(maxsize=10_000)
 def _decoded(word: bytes) -> str:
-    """A word of a small vocabulary."""
+    """A word from a small vocabulary."""
     return word.decode()
 
 

@@ -14,7 +14,7 @@ _INT8 = 20
 
 
 class PostgresSearch:
-    """One connection: one indexer."""
+    """One connection: for one indexer."""
 
     def __init__(self, dsn: str) -> None:
         self._database = Database(dsn, "touchfold search index", Lane.WORK)
@@ -29,7 +29,7 @@ class PostgresSearch:
 
 
 def _taken(cursor: Cursor, limit: int) -> list[bytes]:
-    """The newest of those who act now, then the oldest that waits, who has a quarter at least."""
+    """The newest profiles that are active now, then the longest waiting, which get at least a quarter."""
     taken: list[bytes] = []
     for most, which in ((limit - limit // 4, "where acting order by id desc"), (limit, "order by id")):
         cursor.execute(
@@ -47,7 +47,7 @@ class _Tx:
         self.taken = taken
 
     def profiles(self, revision: int) -> list[Indexed]:
-        # The lock keeps an erasure from deleting a profile between our look and our commit: it deletes both after.
+        # The lock keeps an erasure from deleting a profile between our read and our commit: it deletes both afterwards.
         self._cursor.execute(
             f"select profile_id, state from profiles_r{int(revision)}"
             f" where profile_id = any({array_literal(sorted(self.taken))}) order by profile_id for key share"
@@ -70,10 +70,10 @@ class _Tx:
 
 
 def clean(database: Database) -> None:
-    """Write the index anew, so that no deleted row is left in its pages: keyed words beside the id of a profile.
+    """Rewrite the index so that no deleted row remains in its pages: it has keyed words next to a profile's id.
 
-    On the server of the data folder alone; elsewhere VACUUM gives the space back (decision 0022). Readers go on until
-    the swap; the indexer waits, at 100,000 customers for seconds.
+    Only on the data folder's own server; elsewhere VACUUM frees the space (decision 0022). Readers continue until
+    the swap; the indexer waits, for seconds at 100,000 customers.
     """
     with database.reading() as cursor:
         if not is_ours(cursor):

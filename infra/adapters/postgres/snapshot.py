@@ -1,7 +1,7 @@
-"""`Snapshot` of the live revision: copied out of one short transaction into nameless files, and read from there.
+"""`Snapshot` of the live revision: copied out of one short transaction into unnamed files, and read from there.
 
-So the transaction lives as long as the copy takes (seconds; at two million events about half a minute), and not as
-long as what is done with it. A process that is killed leaves neither a file nor a lock.
+So the transaction lasts as long as the copy (seconds; at two million events about half a minute), and not as long as
+what is done with it. A killed process leaves neither a file nor a lock behind.
 """
 
 import errno
@@ -25,10 +25,10 @@ from schemas.errors import DiskFull, StoreUnavailable
 from schemas.figures import Cells
 from schemas.store import EvidenceRow, ProfileRow
 
-Tell = Callable[[str, int, int], None]  # (what is done, how much of it, of how much; 0: unknown)
+Tell = Callable[[str, int, int], None]  # (current task, amount done, total; 0: unknown)
 
-GATE_S: Final = 5  # how long FOLD is halted at most, before it goes on for a while and we try again
-IDLE_S: Final = 15  # our sessions end so long after a process that was stopped asked its last question
+GATE_S: Final = 5  # FOLD is paused for at most this long before it goes on for a while and we try again
+IDLE_S: Final = 15  # our sessions end this long after the last query of a process that was suspended
 _PART_BYTES: Final = 64_000_000  # of a table; larger ones are sorted and copied in parts
 _PARTS: Final = 256
 _BUFFER: Final = 1 << 20
@@ -38,10 +38,10 @@ Row = tuple[bytes | None, ...]
 
 
 class PostgresSnapshot:
-    """`Snapshot` in files. One thread; of each kind of row one reader at a time."""
+    """`Snapshot` in files. One thread; one reader at a time for each kind of row."""
 
     def __init__(self, cursor: Cursor, revision: int, folder: Path | None, tell: Tell, open_: ExitStack) -> None:
-        """Copies everything; `cursor`: of a repeatable-read transaction. The files live as long as `open_`."""
+        """Copies everything; `cursor`: in a repeatable-read transaction. The files last as long as `open_`."""
         self._cursor = cursor
         self._folder = folder
         self._tell = tell
@@ -110,7 +110,7 @@ class PostgresSnapshot:
 
 
 class _Sink:
-    """Where COPY writes. In Python, so that Ctrl-C is heard between two rows."""
+    """The target of COPY. In Python, so that Ctrl-C works between two rows."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
@@ -135,7 +135,7 @@ def _room() -> Iterator[None]:
 
 
 def _rows(file: IO[bytes]) -> Iterator[Row]:
-    """The rows of one binary COPY after another."""
+    """The rows of several binary COPYs in sequence."""
     file.seek(0)
     read, count_of, length_of = file.read, _COUNT.unpack, _LENGTH.unpack
     while read(len(COPY_HEADER)):
@@ -145,10 +145,10 @@ def _rows(file: IO[bytes]) -> Iterator[Row]:
 
 @contextmanager
 def snapshot(dsn: str, revision: int, timeout_s: float, folder: Path | None, tell: Tell) -> Iterator[PostgresSnapshot]:
-    """Halt FOLD at a batch boundary, wait until work items and open timers are drained, look, copy, and go on.
+    """Pause FOLD at a batch boundary, wait until work items and timers are drained, take the view, resume it, copy.
 
-    Someone else (the worker) works them off. FOLD is halted for 5 s at most at a time, and not while we copy.
-    Raises StoreUnavailable after `timeout_s` without a moment at which nothing waits, and DiskFull.
+    Somebody else (the worker) drains them. FOLD is paused for at most 5 s at a time, and not while we copy.
+    Raises StoreUnavailable if something is still waiting after `timeout_s`, and DiskFull.
     """
     with ExitStack() as files:
         with mapped(), closing(_session(dsn, "touchfold snapshot")) as session:
@@ -162,7 +162,7 @@ def snapshot(dsn: str, revision: int, timeout_s: float, folder: Path | None, tel
 
 
 def _session(dsn: str, name: str) -> Dedicated:
-    """A connection of its own. The server looks whether we are still there while it sorts for us."""
+    """A dedicated connection. The server checks whether we are still there while it sorts for us."""
     session = Dedicated(dsn, name)
     with session.reading() as cursor:
         cursor.execute(
@@ -172,13 +172,13 @@ def _session(dsn: str, name: str) -> Dedicated:
 
 
 def _begin(dsn: str, revision: int, view: Cursor, timeout_s: float) -> None:
-    """Take the view at a moment at which nothing is queued or due."""
+    """Take the view at a moment when nothing is queued or due."""
     deadline = time.monotonic() + timeout_s
     with closing(_session(dsn, "touchfold snapshot gate")) as gate:
         while True:
             with gate.transaction() as cursor:
                 if _halted(cursor) and _drained(cursor, revision, deadline):
-                    view.execute("select 1")  # the view is of this moment; FOLD may go on
+                    view.execute("select 1")  # the view is fixed at this moment; FOLD may go on
                     return
             if time.monotonic() > deadline:
                 raise StoreUnavailable(f"the worker did not decide everything within {timeout_s:.0f} s: is it running?")
@@ -186,7 +186,7 @@ def _begin(dsn: str, revision: int, view: Cursor, timeout_s: float) -> None:
 
 
 def _halted(cursor: Cursor) -> bool:
-    """Have FOLD wait at its next batch boundary; False where its batch takes too long, so that it is not held up."""
+    """Make FOLD wait at its next batch boundary; False if its batch takes too long, so that it is not held up."""
     cursor.execute(f"set local lock_timeout = '{GATE_S}s'")
     try:
         cursor.execute("select pg_advisory_xact_lock(%s)", (ERASURE_LOCK,))
@@ -197,7 +197,7 @@ def _halted(cursor: Cursor) -> bool:
 
 
 def _drained(cursor: Cursor, revision: int, deadline: float) -> bool:
-    """While FOLD is halted, give DECIDE a while to drain what is queued or due."""
+    """While FOLD is paused, give DECIDE time to drain what is queued or due."""
     until = min(deadline, time.monotonic() + GATE_S)
     while True:
         cursor.execute(

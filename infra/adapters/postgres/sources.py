@@ -1,4 +1,4 @@
-"""`Sources` in PostgreSQL, with the commands that make, rotate and revoke them."""
+"""`Sources` in PostgreSQL, with the commands that create, rotate and revoke them."""
 
 import secrets
 import threading
@@ -16,7 +16,7 @@ from schemas.clear_rules import NOTHING_DECLARED, Declared, declared_of
 from schemas.errors import BadRequest, NotFound, Problem
 from schemas.sources import Source, changed_settings, key_hash, source_of
 
-STALE_S: Final = 0.5  # a changed setting acts within a second; two small queries then, and only while events come
+STALE_S: Final = 0.5  # a changed setting takes effect within a second; two small queries, only while events come
 MAX_NAME: Final = 64
 _PREFIX: Final = "wk_"
 _LIVE_KEYS: Final = (
@@ -26,7 +26,7 @@ _LIVE_KEYS: Final = (
 
 
 class SourceRow(NamedTuple):
-    """One source as listed; `keys`: how many write keys work."""
+    """One source as listed; `keys`: how many write keys are valid."""
 
     name: str
     created_at: datetime
@@ -35,9 +35,9 @@ class SourceRow(NamedTuple):
 
 
 class PostgresSources:
-    """One connection, any thread. Keys and declarations are read anew when older than `stale_s`.
+    """One connection, any thread. Keys and declarations are reloaded when older than `stale_s`.
 
-    A key that is not known is looked up at once: one just made works with its first request.
+    An unknown key is looked up immediately, so a new one works with its first request.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class PostgresSources:
     # ---------------------------------------------------------------- commands
 
     def create(self, name: str, at: datetime, settings: Mapping[str, Any] | None = None) -> str:
-        """Make a source; returns its write key, which nobody can read again. Raises BadRequest."""
+        """Create a source; returns its write key, which cannot be read again. Raises BadRequest."""
         if not name or len(name) > MAX_NAME or not name.isprintable() or name != name.strip():
             reason = f"must have 1 to {MAX_NAME} printable characters"
             raise BadRequest("not a name for a source", [Problem("name", reason)])
@@ -117,25 +117,25 @@ class PostgresSources:
             )
             if cursor.rowcount == 0:
                 raise BadRequest(
-                    f"there is a source {name!r} already: use rotate for a new key", [Problem("name", "is taken")]
+                    f"there already is a source {name!r}: use rotate for a new key", [Problem("name", "is taken")]
                 )
             return _new_key(cursor, name, at)
 
     def rotate(self, name: str, at: datetime) -> str:
-        """A new write key; the old ones end within a second. Raises NotFound."""
+        """A new write key; the old ones stop working within a second. Raises NotFound."""
         with self._lock, self._database.transaction() as cursor:
             _must_exist(cursor, name)
             _revoke(cursor, name, at)
             return _new_key(cursor, name, at)
 
     def revoke(self, name: str, at: datetime) -> int:
-        """End all write keys of a source, within a second; its events stay. Returns how many. Raises NotFound."""
+        """Revoke all write keys of a source, within a second; its events stay. Returns how many. Raises NotFound."""
         with self._lock, self._database.transaction() as cursor:
             _must_exist(cursor, name)
             return _revoke(cursor, name, at)
 
     def change(self, name: str, changes: Mapping[str, Any]) -> dict[str, Any]:
-        """Change some settings, within a second at every door, and return all (`schemas.sources.changed_settings`).
+        """Change some settings, within a second at every door; returns all (`schemas.sources.changed_settings`).
 
         Raises NotFound, BadRequest.
         """

@@ -1,6 +1,6 @@
 """PostgreSQL → Arrow for one SQL statement: one read-only snapshot, then the connection is closed.
 
-Rows are read by binary COPY; owners (one a signature) as two concatenated columns, 20 times cheaper than rows.
+Rows are read by binary COPY; owners (one per identifier set) as two concatenated columns, 20 times cheaper than rows.
 """
 
 from array import array
@@ -26,7 +26,7 @@ _NEWEST: Final = (
     "select definitions::text, created_at from revisions where state in ('live', 'building')"
     " order by revision desc limit 1"
 )
-_CHUNK: Final = 5_000  # records of the tail turned into columns at a time
+_CHUNK: Final = 5_000  # records of the tail converted to columns at a time
 
 
 _COLUMNS: Final[Mapping[str, pa.DataType]] = {
@@ -41,33 +41,33 @@ OWNERS, NOT_APPLIED = (
 
 @dataclass
 class Snapshot:
-    """What was read; parts that were not asked for are empty."""
+    """What was read; parts that were not requested are empty."""
 
     time_zone: str = "UTC"
     currency: str = "USD"
     definitions: str | None = None
     progress: list[int] = field(default_factory=list)
-    left_out: list[Wait] = field(default_factory=list)  # of the tail: what this build cannot read; with all behind it
-    passed: frozenset[tuple[int, int]] = frozenset()  # positions that count for nothing
-    restored: list[tuple[int, int]] = field(default_factory=list)  # positions that were set aside once, and count now
+    left_out: list[Wait] = field(default_factory=list)  # of the tail: what this build cannot read, and all after it
+    passed: frozenset[tuple[int, int]] = frozenset()  # positions that do not count
+    restored: list[tuple[int, int]] = field(default_factory=list)  # positions once set aside that count now
     tail: pa.Table = field(default_factory=EVENT_SCHEMA.empty_table)
     owners: pa.Table = field(default_factory=OWNERS.empty_table)
     not_applied: pa.Table = field(default_factory=NOT_APPLIED.empty_table)
     profiles: list[tuple[Any, ...]] = field(default_factory=list)  # fields of query.sql.tables.StoredProfile
     orders: list[tuple[bytes | None, bytes]] = field(default_factory=list)  # (profile or nobody, state)
-    leaves: dict[bytes, list[bytes]] = field(default_factory=dict)  # by profile, where the state has but a summary
+    leaves: dict[bytes, list[bytes]] = field(default_factory=dict)  # by profile, if the state only has a summary
     memberships: list[tuple[int, bytes, int | None]] = field(default_factory=list)
     sizes: dict[int, int] = field(default_factory=dict)
     versions: dict[str, int] = field(default_factory=dict)
-    newest: tuple[str, datetime] | None = None  # definitions that doors follow, and when they were applied
+    newest: tuple[str, datetime] | None = None  # the definitions that doors use, and when they were applied
     clear_rules: list[tuple[str, Any, datetime]] = field(default_factory=list)  # (hash, declared, since), newest first
 
 
 def load(dsn: str, bases: frozenset[str], archived: Sequence[int], log: EventLog | None = None) -> Snapshot:
     """Read what these base tables (query.sql.statements.BASES) need. `archived`: by partition, where the tail begins.
 
-    The manifest must have been read before: what is archived later is in the tail as well, never in neither.
-    `log`: where records lie that are not in these tables; they are read after the snapshot, up to its progress.
+    The manifest must have been read before: records archived later are then in the tail as well, never in neither.
+    `log`: where records are if not in these tables; they are read after the snapshot, up to its progress.
     Raises StoreUnavailable.
     """
     connection = connect(dsn, "touchfold sql")
@@ -133,7 +133,7 @@ def _load(cursor: Cursor, bases: frozenset[str], archived: Sequence[int], *, in_
 
 
 def _tail(cursor: Cursor, snapshot: Snapshot, archived: Sequence[int]) -> pa.Table:
-    """The applied records that no archive file holds, from the log's tables."""
+    """The applied records not in any archive file, from the log's tables."""
     tables = [snapshot.tail]
     for partition, (start, until) in enumerate(zip_longest(archived, snapshot.progress, fillvalue=0)):
         for at in range(start, until, _CHUNK):
@@ -149,7 +149,7 @@ def _tail(cursor: Cursor, snapshot: Snapshot, archived: Sequence[int]) -> pa.Tab
 
 
 def _add(tables: list[pa.Table], records: Sequence[Stored], snapshot: Snapshot) -> bool:
-    """False where a record cannot be read yet, so that nothing behind it is given."""
+    """False if a record cannot be read yet, so that nothing after it is returned."""
     table, wait = readable_table(
         records, snapshot.currency, lambda wait: (wait.partition, wait.offset) in snapshot.passed, originals=False
     )
@@ -160,7 +160,7 @@ def _add(tables: list[pa.Table], records: Sequence[Stored], snapshot: Snapshot) 
 
 
 def _tail_of(log: EventLog, snapshot: Snapshot, archived: Sequence[int]) -> pa.Table:
-    """The same from a log anywhere. Its offsets may have gaps, also right before where it is applied up to."""
+    """The same from a log elsewhere. Its offsets may have gaps, even just before the end of what is applied."""
     tables = [snapshot.tail]
     for partition, (start, until) in enumerate(zip_longest(archived, snapshot.progress, fillvalue=0)):
         for records in records_between(log, partition, start, until, _CHUNK):
@@ -170,7 +170,7 @@ def _tail_of(log: EventLog, snapshot: Snapshot, archived: Sequence[int]) -> pa.T
 
 
 def _owners(cursor: Cursor) -> pa.Table:
-    """Each column comes as one long text of UUIDs, in the same order."""
+    """Each column arrives as one long text of UUIDs, in the same order."""
     rows = copy_out(
         cursor,
         "select string_agg(signature::text, ''), string_agg(profile_id::text, '')"
@@ -180,7 +180,7 @@ def _owners(cursor: Cursor) -> pa.Table:
 
 
 def _uuid_texts(data: bytes) -> "pa.Array[Any]":
-    """A column from concatenated texts of 36 letters."""
+    """A column from concatenated 36-character texts."""
     offsets = array("i", range(0, len(data) + 1, 36))
     return pa.Array.from_buffers(UUID, len(data) // 36, [None, pa.py_buffer(offsets), pa.py_buffer(data)])
 
@@ -201,7 +201,7 @@ def _profiles(cursor: Cursor, revision: int) -> list[tuple[Any, ...]]:
 
 
 def _orders(cursor: Cursor, revision: int) -> list[tuple[bytes | None, bytes]]:
-    """The states that orders are read from: of every profile, and of signatures that are nobody's."""
+    """The states from which orders are read: every profile's, and those of identifier sets without an owner."""
     rows = copy_out(
         cursor,
         f"select profile_id, state from profiles_r{revision}"

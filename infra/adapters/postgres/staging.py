@@ -1,7 +1,7 @@
-"""Rows on their way into a statement: written into it while they are few, else in a temporary table by binary COPY.
+"""Rows on their way into a statement: inlined while they are few, else in a temporary table by binary COPY.
 
-Twenty rows as a list of values take a third of the time of COPY, insert and the temporary table's truncation at
-commit (0.7 against 1.9 ms); four thousand take two and a half times as much (17 against 7 µs a row).
+Twenty rows as a list of values take a third of the time of COPY, insert and truncating the temporary table at commit
+(0.7 against 1.9 ms); four thousand take two and a half times as long (17 against 7 µs per row).
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -31,16 +31,16 @@ class Staging(NamedTuple):
 
 
 class Stage:
-    """What one transaction stages."""
+    """Rows staged by one transaction."""
 
     def __init__(self, cursor: Cursor) -> None:
         self._cursor = cursor
         self._filled: set[str] = set()
 
     def rows(self, staging: Staging, packed: Sequence[bytes]) -> str:
-        """What a FROM says to read these rows (each: its packed fields joined), under the name of the staging.
+        """A FROM item with these rows (each: its packed fields joined), under the staging's name.
 
-        Holds until the next call for the same staging.
+        Valid until the next call for the same staging.
         """
         if len(packed) <= FEW:
             return f"(values {_values(staging, packed)}) {staging.name} ({staging.names})"
@@ -52,7 +52,7 @@ class Stage:
 
 
 def _values(staging: Staging, packed: Sequence[bytes]) -> str:
-    """Rows of literals; the first row names the types, the others follow it."""
+    """Rows of literals; the first row sets the types for all others."""
     kinds = list(staging.columns.values())
     literals = [_LITERALS[kind] for kind in kinds]
     rows = [

@@ -1,4 +1,4 @@
-"""Who owns which identifier and where every profile stands, all at once: for scores against a known truth."""
+"""Who owns which identifier, and every profile's stage and risk, in full: for scoring against a known truth."""
 
 from collections.abc import Collection
 
@@ -6,7 +6,7 @@ from infra.adapters.postgres.database import Database
 
 
 def owners(database: Database) -> dict[bytes, bytes]:
-    """By token of an identifier: its profile. Shared identifiers are left out."""
+    """The profile of each identifier's token. Shared identifiers are left out."""
     with database.reading() as cursor:
         cursor.execute("select token, profile_id from tokens where profile_id is not null and not hub")
         return {bytes(token): bytes(profile) for token, profile in cursor.fetchall()}
@@ -20,7 +20,7 @@ def standings(database: Database, revision: int) -> dict[bytes, tuple[str, str]]
 
 
 def places_of(database: Database, profiles: Collection[bytes]) -> dict[tuple[int, int], bytes]:
-    """(partition, offset) of the applied events of some profiles, each with its profile."""
+    """(partition, offset) of some profiles' applied events, each with its profile."""
     found: dict[tuple[int, int], bytes] = {}
     with database.reading() as cursor:
         cursor.execute(

@@ -1,4 +1,4 @@
-"""Single statements of readers, by whatever connection of the pool is free; tried again after an outage."""
+"""Single statements for readers, on whichever pooled connection is free; retried after an outage."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -20,15 +20,15 @@ class PerThread:
         self._database = make()
 
     def rows(self, query: str, params: Params = ()) -> Rows:
-        """The rows of one statement that commits by itself. After an outage it is tried once more."""
+        """The rows of one autocommit statement. Retried once after an outage."""
         return self._twice(lambda: self._rows(query, params))
 
     def prepared(self, name: str, query: str, token: bytes) -> Rows:
-        """`rows` of a query over one token ($1), planned once a connection: planning takes 1.2 ms, running 0.1."""
+        """`rows` of a query over one token ($1), planned once per connection: planning takes 1.2 ms, running 0.1."""
         return self._twice(lambda: self._rows(query, (Uuid(token),), name))
 
     def _twice(self, ask: Callable[[], Rows]) -> Rows:
-        """A restart between two statements is noticed before the second; this is for one in the middle of it."""
+        """A restart between two statements is noticed before the second; this handles one in mid-statement."""
         try:
             return ask()
         except (DiskFull, ConnectionsInUse):
@@ -50,9 +50,9 @@ class PerThread:
 
 
 def _prepare(cursor: Cursor, name: str, query: str) -> None:
-    """Once a connection; whoever uses the connection later finds it prepared. `name` belongs to one query for ever."""
+    """Once per connection; later users of the connection find it prepared. `name` always belongs to the same query."""
     connection = cursor.connection
-    assert isinstance(connection, PooledConnection), "connect makes no others"
+    assert isinstance(connection, PooledConnection), "connect makes no other kind"
     if name not in connection.prepared:
         cursor.execute(f"prepare {name} (uuid) as {query}")
         connection.prepared.add(name)

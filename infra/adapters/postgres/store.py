@@ -19,7 +19,7 @@ from schemas.failpoints import failpoint
 from schemas.store import DecideTx, FoldTx
 
 CHANGES_CHANNEL: Final = "touchfold_changes"
-# The lock in a statement of its own: what numbers is younger than it. All of it is one transaction and one round trip.
+# The lock is a separate statement: the numbering's snapshot is then younger. All in one transaction and one round trip.
 _NUMBER: Final = f"""
 set local synchronous_commit to default;
 select pg_advisory_xact_lock({FEED_LOCK});
@@ -33,13 +33,13 @@ select count(*), case when count(*) > 0 then pg_notify('{CHANGES_CHANNEL}', '') 
 
 
 class PostgresStore:
-    """One connection: one FOLD and DECIDE loop.
+    """One connection: for one FOLD and DECIDE loop.
 
-    Neither waits for the disk: a crash of PostgreSQL may take their last commits, whole and in order, and the log has
-    it all. `number_feed` waits, and with it all that was committed before is on disk: what the feed tells is durable
-    (decision 0008).
+    Neither waits for the disk: a crash of PostgreSQL may lose their last commits, whole and in order, and the log still
+    has everything. `number_feed` waits, and with it everything committed before is on disk: what the feed publishes is
+    durable (decision 0008).
 
-    `idle_s`: how long its transaction may stand still before PostgreSQL ends it, where others wait for its locks.
+    `idle_s`: how long its transaction may be idle before PostgreSQL ends it, when others wait for its locks.
     """
 
     def __init__(self, dsn: str, name: str = "touchfold worker", *, idle_s: float | None = None) -> None:
@@ -87,7 +87,7 @@ class PostgresStore:
         return int(row[0])
 
     def hold(self, name: str) -> bool:
-        """Whether `name` is ours among all sessions of the database: until this connection ends, and not longer."""
+        """Whether `name` is ours among all sessions of the database, for exactly as long as this connection lasts."""
         with self._database.reading() as cursor:
             cursor.execute("select pg_try_advisory_lock(hashtextextended(%s, 0))", (name,))
             row = cursor.fetchone()

@@ -1,4 +1,4 @@
-"""API tokens: random, shown once, kept as SHA-256. 256 random bits need no salt and no slow hash."""
+"""API tokens: random, shown once, stored as SHA-256. 256 random bits need no salt and no slow hash."""
 
 import re
 import secrets
@@ -11,7 +11,7 @@ from infra.adapters.postgres.statements import PerThread
 from schemas.errors import BadRequest, NotFound, Problem
 from schemas.roles import ROLES
 
-PREFIX: Final = "tf_"  # so that scanners of leaked secrets know one
+PREFIX: Final = "tf_"  # so that scanners for leaked secrets recognise one
 
 
 class TokenRow(NamedTuple):
@@ -31,15 +31,15 @@ class TokenRow(NamedTuple):
 
 
 class PostgresTokens:
-    """Any thread may call. Nothing is remembered here."""
+    """Any thread may call. Nothing is cached here."""
 
     def __init__(self, dsn: str) -> None:
         self._connections = PerThread(lambda: Database(dsn, "touchfold tokens"))
 
     def create(self, role: str, at: datetime, lives: timedelta | None = None) -> tuple[str, str]:
-        """(id, token) of a new token; the token is nowhere else. `lives`: until it expires; None: for ever.
+        """(id, token) of a new token; the token is stored nowhere else. `lives`: until it expires; None: forever.
 
-        Raises BadRequest for a role that is none.
+        Raises BadRequest for an unknown role.
         """
         if role not in ROLES:
             raise BadRequest("not a role", [Problem("role", f"must be one of {', '.join(ROLES)}")])
@@ -52,14 +52,14 @@ class PostgresTokens:
         return name, token
 
     def overview(self) -> list[TokenRow]:
-        """Every token, revoked and expired ones too, oldest first."""
+        """Every token, including revoked and expired ones, oldest first."""
         rows = self._connections.rows(
             "select id, role, created_at, revoked_at, expires_at from api_tokens order by created_at, id"
         )
         return [TokenRow(*row) for row in rows]
 
     def revoke(self, name: str, at: datetime) -> str:
-        """Refuse a token from now on and return its id; a repeat changes nothing. `name`: the id, or the token itself.
+        """Refuse a token from now on and return its id; repeating it changes nothing. `name`: id or token.
 
         Raises NotFound.
         """
@@ -68,11 +68,11 @@ class PostgresTokens:
             (at, name, _hash(name)),
         )
         if not rows:
-            raise NotFound("there is no such token: `touchfold token list` has the ids")
+            raise NotFound("there is no such token: `touchfold token list` shows the ids")
         return str(rows[0][0])
 
     def find(self, token: str, at: datetime) -> tuple[str, str] | None:
-        """(id, role) of a token; None when there is none, it was revoked or has expired."""
+        """(id, role) of a token; None if it does not exist, was revoked or has expired."""
         rows = self._connections.rows(
             "select id, role from api_tokens where token_hash = %s and revoked_at is null"
             " and (expires_at is null or expires_at > %s)",
@@ -94,12 +94,12 @@ LONGEST: Final = timedelta(days=3_660)
 
 
 def lifetime(text: str) -> timedelta:
-    """90d, 12h or 4w as a time to live: an hour to ten years. Raises BadRequest."""
+    """90d, 12h or 4w as a lifetime: an hour to ten years. Raises BadRequest."""
     match = re.fullmatch(r"([1-9][0-9]{0,4})([hdw])", text.strip())
     lives = timedelta(**{_UNITS[match[2]]: int(match[1])}) if match else timedelta()
     if not timedelta(hours=1) <= lives <= LONGEST:
         reason = "must be hours, days or weeks, such as 12h, 90d or 4w: an hour to ten years"
-        raise BadRequest(f"not a time to live: it {reason}", [Problem("expires", reason)])
+        raise BadRequest(f"not a lifetime: it {reason}", [Problem("expires", reason)])
     return lives
 
 

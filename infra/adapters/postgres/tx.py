@@ -1,4 +1,4 @@
-"""What FOLD's and DECIDE's transactions share: an open cursor, rows on their way into it, work items and positions."""
+"""What FOLD's and DECIDE's transactions share: an open cursor, staged rows, work items and positions."""
 
 from collections.abc import Iterable, Sequence
 

@@ -1,4 +1,4 @@
-"""Epochs of the vault, for whoever must be sure that no process remembers a row any more (design C2, C12)."""
+"""Vault epochs, for callers that must be sure that no process remembers a row any more (design C2, C12)."""
 
 import time
 from contextlib import closing
@@ -12,7 +12,7 @@ _LOOK_S: Final = 0.05
 
 
 def bump_epoch(vault_dsn: str) -> int:
-    """Begin a new epoch; returns it. Every holder forgets at its next renewal. Raises StoreUnavailable."""
+    """Begin a new epoch; returns it. Every holder clears its memory at its next renewal. Raises StoreUnavailable."""
     with closing(Database(vault_dsn, "touchfold vault epoch", Lane.WORK)) as database, database.transaction() as cursor:
         cursor.execute("update vault_meta set epoch = epoch + 1 returning epoch")
         row = cursor.fetchone()
@@ -22,9 +22,9 @@ def bump_epoch(vault_dsn: str) -> int:
 
 
 def wait_for_leases(vault_dsn: str, epoch: int, deadline_s: float) -> None:
-    """Return when every lease was renewed in this epoch or has expired by the database's clock.
+    """Return when every lease has been renewed in this epoch or has expired by the database's clock.
 
-    Raises StoreUnavailable when one still holds after `deadline_s`; leases last 5 s unrenewed.
+    Raises StoreUnavailable if one still holds after `deadline_s`; leases last 5 s unless renewed.
     """
     end = time.monotonic() + deadline_s
     with closing(Database(vault_dsn, "touchfold vault epoch", Lane.WORK)) as database:
@@ -38,5 +38,5 @@ def wait_for_leases(vault_dsn: str, epoch: int, deadline_s: float) -> None:
             if row[0] == 0:
                 return
             if time.monotonic() > end:
-                raise StoreUnavailable(f"{row[0]} vault leases of before are still held", retry_after_s=5)
+                raise StoreUnavailable(f"{row[0]} earlier vault leases are still held", retry_after_s=5)
             time.sleep(_LOOK_S)

@@ -17,7 +17,7 @@ from infra.adapters.vault.rewrite import end_wal, is_ours, rewrite
 from infra.adapters.vault.suppressed import SuppressedList
 from schemas.erasures import Remains
 
-LEASES_S: Final = 60.0  # a door renews its lease within seconds, or it has ended
+LEASES_S: Final = 60.0  # a running door renews its lease within seconds
 _NEEDS: Final = (
     Need("identifiers", ("select", "delete", "maintain")),
     Need("suppressed", ("select", "insert", "delete", "maintain")),
@@ -26,7 +26,7 @@ _NEEDS: Final = (
     Need("vault_meta", ("select", "update")),
 )
 _BACKUPS: Final = Remains("backups", "you delete the backups that were made before the erasure")
-_SPACE: Final = Remains("vault_table", "PostgreSQL writes other rows over the space of the deleted ones")
+_SPACE: Final = Remains("vault_table", "PostgreSQL overwrites the space of the deleted rows with others")
 
 
 class PostgresVaultRows:
@@ -72,23 +72,23 @@ class PostgresVaultRows:
             check_rights(cursor, _NEEDS, "erasing")
 
     def destroy(self, tokens: Collection[bytes]) -> None:
-        """A door that serves one of them may have read the rows again since the epoch before: after one more nobody
-        can, and who returns is a new customer. Without it such a door hands out the erased tokens for ever.
+        """A door that serves one of them may have read the rows again since the epoch before. After one more epoch none
+        can, and a returning person is a new customer. Without it such a door would go on handing out the erased tokens.
         """
         with closing(Dedicated(self._dsn, "touchfold vault erase")) as session, mapped():
             connection = session.connection()
             connection.autocommit = True
             with connection.cursor() as cursor:
-                cursor.execute("select pg_advisory_lock(%s)", (DESTROY_LOCK,))  # given back with the connection
+                cursor.execute("select pg_advisory_lock(%s)", (DESTROY_LOCK,))  # released with the connection
                 cursor.execute("delete from identifiers where token = any(%s)", (Uuids(list(tokens)),))
-                if tokens:  # hashes of searched words tell nothing from here on: one may be followed by a view of them
+                if tokens:  # make hashes of searched words meaningless: a view of these people may follow a search
                     cursor.execute("delete from word_keys")
                 self.forget_everywhere(LEASES_S)
 
     def clean(self) -> None:
-        """DELETE leaves the bytes in the page and plain VACUUM too. On the server of the data folder the table is
-        written anew, a checkpoint removes the old file and, WAL recycling being off, all WAL of before. On a server
-        that others run VACUUM gives the space back, and `remains` says what is left where, and until when.
+        """Neither DELETE nor plain VACUUM removes the bytes from the page. On the data folder's server the table is
+        rewritten, a checkpoint removes the old file and, as WAL recycling is off, all earlier WAL. On other servers
+        VACUUM frees the space, and `remains` says what is left where, and until when.
         """
         with closing(Dedicated(self._dsn, "touchfold vault erase")) as session, mapped():
             connection = session.connection()
@@ -99,7 +99,7 @@ class PostgresVaultRows:
                     cursor.execute("vacuum (truncate false, index_cleanup on) identifiers, word_keys")
                     return
                 cursor.execute("set lock_timeout = '60s'")
-                cursor.execute("truncate word_keys")  # what came since was for the log of some seconds
+                cursor.execute("truncate word_keys")  # keys made since then were used in the log for a few seconds
                 cursor.execute("reset lock_timeout")
             rewrite(connection)
             with connection.cursor() as cursor:
@@ -117,19 +117,19 @@ class PostgresVaultRows:
 
 
 def _of_our_backups(notes: Sequence[Note], now: datetime) -> Remains:
-    """The day when no copy that we made holds the rows any more: bases and WAL are removed by then."""
+    """The day from which no copy made by us holds the rows any more: bases and WAL are removed by then."""
     at = gone_at(notes, now)
     if at is None:
         return _BACKUPS
     return Remains(
         "backups",
-        f"{at:%Y-%m-%d}: by then touchfold has removed every backup and all WAL of before the erasure; copies that you"
-        " made in other ways when you delete them",
+        f"{at:%Y-%m-%d}: by then touchfold has removed every backup and all WAL from before the erasure; copies you"
+        " made in other ways remain until you delete them",
     )
 
 
 def _of_the_wal(cursor: Cursor) -> list[Remains]:
-    """What a plain account can know: how much WAL the server keeps, not when it will have written as much."""
+    """What an ordinary account can know: how much WAL the server keeps, not when it will have written as much."""
     cursor.execute(
         "select name, setting from pg_settings where name in"
         " ('max_wal_size', 'wal_keep_size', 'checkpoint_timeout', 'archive_mode')"
@@ -142,8 +142,8 @@ def _of_the_wal(cursor: Cursor) -> list[Remains]:
     found = [
         Remains(
             "wal",
-            f"the server has written over the WAL that it keeps ({kept}, a checkpoint at least every"
-            f" {told['checkpoint_timeout']} s); when that is, is not known",
+            f"the server has overwritten the WAL that it keeps ({kept}, a checkpoint at least every"
+            f" {told['checkpoint_timeout']} s); when that happens is not known",
         )
     ]
     if slots or replicas:
@@ -151,5 +151,5 @@ def _of_the_wal(cursor: Cursor) -> list[Remains]:
             Remains("replicas", f"they have done the same ({replicas} connected, {slots} replication slots keep WAL)")
         )
     if told["archive_mode"] != "off":
-        found.append(Remains("wal_archive", "you delete the archived WAL of before the erasure"))
+        found.append(Remains("wal_archive", "you delete the archived WAL from before the erasure"))
     return found

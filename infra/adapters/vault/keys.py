@@ -1,8 +1,8 @@
-"""The vault's master key, which becomes another one while everything runs.
+"""The vault's master key, and its replacement by another one while everything runs.
 
 What it wraps: the hash key and the check in `vault_meta`, and a key in each row of `_TABLES`. Nothing is derived from
-it. While these are wrapped anew, either key opens the other (`key_rotation`), so a process may start with either, and
-one that runs learns the new key with the next epoch of its lease.
+it. During the rewrapping either key opens the other (`key_rotation`), so a process may start with either, and a running
+one learns the new key with the next epoch of its lease.
 """
 
 from collections.abc import Sequence
@@ -23,20 +23,20 @@ from schemas.failpoints import failpoint
 CHECKED: Final = b"touchfold vault"
 CHECK_AAD: Final = b"master_check"
 HASH_KEY_AAD: Final = b"hash_key"
-DESTROY_LOCK: Final = 0x64657374  # who deletes or changes rows holds it: a copy of the table must miss neither
+DESTROY_LOCK: Final = 0x64657374  # held to delete or change rows: a copy of the table must not miss either
 BATCH: Final = 2_000  # rows: some 20 ms
 _NEXT_AAD: Final = b"next master key"
 _PREVIOUS_AAD: Final = b"previous master key"
 _LEASES_S: Final = 60.0
 _TABLES: Final = ("identifiers", "daily_keys", "word_keys")
-_PASSES: Final = (*_TABLES, *_TABLES)  # the second round meets what was added under the old key during the first
+_PASSES: Final = (*_TABLES, *_TABLES)  # the second round catches what was added under the old key during the first
 _DAY: Final = "convert_to(day::text, 'UTF8')"
 _PLACE: Final = {"identifiers": "hash", "daily_keys": _DAY, "word_keys": _DAY}
 META: Final = "select hash_key_wrapped, master_check from vault_meta"
 
 
 class MasterKeys(NamedTuple):
-    """`newest`: raw, what new rows are wrapped by. `ciphers`: what may open a row, the newest first."""
+    """`newest`: raw, wraps new rows. `ciphers`: what may open a row, newest first."""
 
     newest: bytes
     ciphers: tuple[AESGCM, ...]
@@ -59,14 +59,14 @@ class MasterKeys(NamedTuple):
 
 
 class Progress(NamedTuple):
-    """Of a rotation. `total` as it was at the beginning."""
+    """Of a rotation. `total` as it was at the start."""
 
     done: int
     total: int
 
 
 def master_keys(cursor: Cursor, key: bytes) -> MasterKeys:
-    """The keys that hold now, where `key` is one of them. The vault has its own row. Raises MasterKeyWrong."""
+    """The keys valid now, if `key` is one of them. The vault has its own row. Raises MasterKeyWrong."""
     given = AESGCM(key)
     cursor.execute("select next_wrapped, previous_wrapped from key_rotation")
     row = cursor.fetchone()
@@ -95,13 +95,13 @@ def opened(keys: MasterKeys, row: Sequence[bytes]) -> bytes:
 
 def _wrong() -> MasterKeyWrong:
     return MasterKeyWrong(
-        "the master key is not the one this vault was made with, or it was replaced by touchfold key rotate: put back "
+        "the master key is not the one this vault was created with, or touchfold key rotate has replaced it: put back "
         "the right file master.key, or the right TOUCHFOLD_MASTER_KEY. Nothing was changed"
     )
 
 
 class KeyRotation:
-    """Of one vault. `key`: either of the two. Any number of processes may do steps; each step commits."""
+    """For one vault. `key`: either of the two. Any number of processes may do steps; each step commits."""
 
     def __init__(self, vault_dsn: str, key: bytes) -> None:
         self._dsn = vault_dsn
@@ -115,12 +115,12 @@ class KeyRotation:
         return None if row is None else Progress(int(row[0]), int(row[1]))
 
     def newest(self) -> bytes:
-        """The key that holds from now on. Raises MasterKeyWrong."""
+        """The key valid from now on. Raises MasterKeyWrong."""
         with self._database.transaction() as cursor:
             return master_keys(cursor, self._key).newest
 
     def begin(self, new: bytes, at: datetime) -> None:
-        """From here on both keys open everything, and new rows are wrapped by the new one; returns when all know it."""
+        """From here on both keys open everything, and the new one wraps new rows; returns when all know it."""
         with self._database.transaction() as cursor:
             cursor.execute(f"{META} for update")
             row = cursor.fetchone()
@@ -140,7 +140,7 @@ class KeyRotation:
         wait_for_leases(self._dsn, bump_epoch(self._dsn), _LEASES_S)
 
     def step(self) -> Progress | None:
-        """Wrap the next rows; None: all are done and the old key is refused, or no rotation is under way."""
+        """Rewrap the next rows; None: all are done and the old key is refused, or no rotation is in progress."""
         with self._database.transaction() as cursor:
             cursor.execute("select pg_advisory_xact_lock(%s)", (DESTROY_LOCK,))
             cursor.execute("select position, done, total, pass from key_rotation for update")
@@ -163,10 +163,10 @@ class KeyRotation:
         return Progress(min(done + count, total), total)
 
     def _finish(self, cursor: Cursor, keys: MasterKeys) -> None:
-        """Alone with who adds rows: those that were added under the old key meanwhile, then the vault's own row."""
+        """With additions locked out: rows added under the old key meanwhile, then the vault's own row."""
         for table in _TABLES:
             cursor.execute(f"lock table {table} in share row exclusive mode")
-        for table in _TABLES:  # what the last pass may not have seen
+        for table in _TABLES:  # rows that the last pass may have missed
             cursor.execute(
                 f"select token, key_wrapped from {table} where age(xmin) <="
                 " (select age((seen_from %% 4294967296)::text::xid) from key_rotation)",
@@ -188,7 +188,7 @@ class KeyRotation:
 
 
 def _rewrap(cursor: Cursor, keys: MasterKeys, table: str, after: bytes) -> tuple[bytes | None, int]:
-    """Wrap the next rows of a table by the newest key; (where they end, how many), None: there are no more."""
+    """Rewrap the next rows of a table with the newest key; (where they end, how many), None: no more rows."""
     place = _PLACE[table]
     cursor.execute(
         f"select token, key_wrapped, {place} from {table} where {place} > %s order by {place} limit %s", (after, BATCH)
@@ -199,7 +199,7 @@ def _rewrap(cursor: Cursor, keys: MasterKeys, table: str, after: bytes) -> tuple
 
 
 def _wrap(cursor: Cursor, keys: MasterKeys, table: str, rows: Sequence[Sequence[Any]]) -> None:
-    """(token, wrapped key, …) rows. Raises SealBroken for one that neither key opens: nothing is given up for it."""
+    """(token, wrapped key, …) rows. Raises SealBroken for one that neither key opens: it is never discarded."""
     newest = MasterKeys.of(keys.newest)
     changed: list[tuple[bytes, bytes]] = []
     for token, wrapped, *_ in rows:
@@ -209,7 +209,7 @@ def _wrap(cursor: Cursor, keys: MasterKeys, table: str, rows: Sequence[Sequence[
             try:
                 changed.append((token, keys.wrap(keys.unwrap(bytes(wrapped), token), token)))
             except InvalidTag as err:
-                raise SealBroken(f"the key of vault row {token.hex()} opens by neither master key") from err
+                raise SealBroken(f"neither master key opens the key of vault row {token.hex()}") from err
     if changed:
         cursor.execute(
             f"update {table} set key_wrapped = new.wrapped from unnest(%s, %s) as new (token, wrapped)"
@@ -219,7 +219,7 @@ def _wrap(cursor: Cursor, keys: MasterKeys, table: str, rows: Sequence[Sequence[
 
 
 def opens(master_key: bytes, master_check: bytes) -> bool:
-    """Whether a check is of this key."""
+    """Whether a check was made with this key."""
     try:
         open_sealed(AESGCM(master_key), master_check, CHECK_AAD)
     except InvalidTag:

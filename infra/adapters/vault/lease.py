@@ -1,6 +1,6 @@
-"""The lease of a process that holds vault rows in memory: renewed by a thread, so that an erasure can wait it out.
+"""The lease of a process that caches vault rows: a thread renews it, so that an erasure can wait for it to end.
 
-A new epoch empties the holder's memory before the renewal that says so is written (design C2, C12).
+A new epoch clears the holder's cache before the renewal that reports it is written (design C2, C12).
 """
 
 import secrets
@@ -20,10 +20,10 @@ RENEW_S: Final = 1.5
 
 
 class Lease:
-    """`valid()` by the monotonic clock of this process, the row by the clock of the database.
+    """`valid()` uses this process's monotonic clock, the row uses the database's clock.
 
-    The row can only outlive `valid()`: our time is read before the statement that sets the row's.
-    `prepare` runs before each renewal; `on_epoch(cursor)` inside each renewal whose epoch is new to us, before the
+    The row never expires before `valid()` ends: our time is read before the statement that sets the row's.
+    `prepare` runs before each renewal; `on_epoch(cursor)` inside each renewal that finds a new epoch, before the
     row is written.
     """
 
@@ -54,14 +54,14 @@ class Lease:
         return self._monotonic() < self._expires
 
     def start(self) -> None:
-        """Take the lease and keep it. With the vault away it is taken as soon as the vault is back."""
+        """Take the lease and keep it. If the vault is unavailable, it is taken as soon as the vault is back."""
         if self._thread is None:
             self._try_renew()
             self._thread = threading.Thread(target=self._run, name="vault lease", daemon=True)
             self._thread.start()
 
     def renew(self) -> None:
-        """One renewal. Raises StoreUnavailable; the lease then runs out by itself."""
+        """One renewal. Raises StoreUnavailable; the lease then expires by itself."""
         self._prepare()
         asked = self._monotonic()
         with self._database.transaction() as cursor:
@@ -86,7 +86,7 @@ class Lease:
         try:
             self.renew()
         except (StoreUnavailable, MasterKeyWrong):
-            # Answered by the vault: when the lease has run out, its callers get the error, each time they ask.
+            # Nothing to do here: once the lease has expired, each caller gets the error when it asks.
             self._database.close()
 
     def _run(self) -> None:
@@ -95,7 +95,7 @@ class Lease:
         self._database.close()
 
     def close(self) -> None:
-        """End the thread; the row is removed, so that no erasure waits for us."""
+        """End the thread; the row is removed, so that no erasure has to wait for us."""
         self._expires = float("-inf")
         if self._thread is None:
             return

@@ -1,4 +1,4 @@
-"""The master key: from the environment, or a file of the data folder made at the first start. Never made twice."""
+"""The master key: from the environment, or a file in the data folder created at first start. Never created twice."""
 
 import base64
 import binascii
@@ -19,7 +19,7 @@ BYTES: Final = 32
 def master_key(folder: Path, configured: str | None, vault_is_new: Callable[[], bool]) -> bytes:
     """The 32 bytes that unlock the vault. `configured`: TOUCHFOLD_MASTER_KEY, 64 hex digits or base64.
 
-    Without it, the file `master.key` of the data folder; made only when there is none and `vault_is_new()`.
+    Without it, the file `master.key` in the data folder; created only if there is none and `vault_is_new()`.
     Raises MasterKeyWrong for an unreadable key, or a lost one (a vault with data, and no key).
     """
     if configured:
@@ -29,14 +29,14 @@ def master_key(folder: Path, configured: str | None, vault_is_new: Callable[[], 
         return read_key(folder)
     if not vault_is_new():
         raise MasterKeyWrong(
-            f"the master key is lost: {path} is not there and TOUCHFOLD_MASTER_KEY is not set, but the vault holds "
-            "data that only that key opens. Put the file back from its backup; a new key is never made for old data"
+            f"the master key is lost: {path} does not exist and TOUCHFOLD_MASTER_KEY is not set, but the vault holds "
+            "data that only that key opens. Put the file back from its backup; a new key is never created for old data"
         )
     return make_key(path)
 
 
 def read_key(folder: Path) -> bytes:
-    """The key in the file `master.key`. Raises MasterKeyWrong when it is gone, unreadable or no key."""
+    """The key in the file `master.key`. Raises MasterKeyWrong if it is missing, unreadable or not a key."""
     path = folder / NAME
     try:
         text = path.read_text(encoding="ascii", errors="replace")
@@ -57,7 +57,7 @@ def parse(text: str, where: str) -> bytes:
 
 
 def key_of(text: str) -> bytes | None:
-    """32 bytes from 64 hex digits or base64; None: it is neither."""
+    """32 bytes from 64 hex digits or base64; None if it is neither."""
     text = text.strip()
     try:
         key = bytes.fromhex(text) if len(text) == 2 * BYTES else _base64(text)
@@ -67,7 +67,7 @@ def key_of(text: str) -> bytes | None:
 
 
 def replace_key(path: Path, key: bytes) -> None:
-    """Put a key in the place of another: 0600, whole or not at all, durable when it returns."""
+    """Replace a key by another: 0600, atomic, durable when it returns."""
     making = path.with_name(f"{path.name}.{os.getpid()}.making")
     making.unlink(missing_ok=True)
     _write(making, key)
@@ -81,13 +81,13 @@ def _base64(text: str) -> bytes:
 
 
 def make_key(path: Path) -> bytes:
-    """Write a new key, 0600, durable before its name exists; of two makers the first one's key counts."""
+    """Write a new key, 0600, durable before its name exists; if two processes do so, the first one's key counts."""
     make_folder(path.parent)
     key = secrets.token_bytes(BYTES)
     making = path.with_name(f"{path.name}.{os.getpid()}.making")
     _write(making, key)
     try:
-        os.link(making, path)  # fails when it exists, unlike rename
+        os.link(making, path)  # unlike rename, fails if it exists
     except FileExistsError:
         key = parse(path.read_text(encoding="ascii"), str(path))
     making.unlink()

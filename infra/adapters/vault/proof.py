@@ -1,4 +1,4 @@
-"""Whether a vault has its own row, and which master key opens it: looked at without making anything."""
+"""Whether a vault has its own row, and which master key opens it: read-only."""
 
 from contextlib import closing
 
@@ -11,9 +11,9 @@ from schemas.errors import KeyMissing
 
 
 def prove(cursor: Cursor, master_key: bytes | None) -> None:
-    """Prove that the vault has its own row, and that the master key opens it; makes nothing.
+    """Prove that the vault has its own row, and that the master key opens it; creates nothing.
 
-    Raises MasterKeyWrong, KeyMissing for a vault that is empty or has no tables.
+    Raises MasterKeyWrong, or KeyMissing for a vault that is empty or has no tables.
     """
     try:
         cursor.execute(META)
@@ -21,13 +21,13 @@ def prove(cursor: Cursor, master_key: bytes | None) -> None:
         raise KeyMissing("the vault has no tables: restore its database from a backup") from err
     row = cursor.fetchone()
     if row is None:
-        raise KeyMissing("the vault lost its keys: restore its database from a backup")
+        raise KeyMissing("the vault has lost its keys: restore its database from a backup")
     if master_key is not None:
         opened(master_keys(cursor, master_key), row)
 
 
 def holds_anyone(database: Database, master_key: bytes | None) -> bool:
-    """`prove`, and whether there are identifiers, or suppressed ones. Raises as `prove`."""
+    """`prove`, and whether there are identifiers or suppressed people. Raises as `prove`."""
     with database.reading() as cursor:
         prove(cursor, master_key)
         cursor.execute("select exists (select from identifiers) or exists (select from suppressed)")
@@ -45,7 +45,7 @@ def sample_of(database: Database, size: int = 20) -> tuple[int, list[bytes]]:
 
 
 def vault_is_new(vault_dsn: str) -> bool:
-    """Whether no master key was ever used on this vault (migrated or not). Raises StoreUnavailable."""
+    """Whether no master key has ever been used on this vault (migrated or not). Raises StoreUnavailable."""
     with closing(Database(vault_dsn, "touchfold vault")) as database:
         try:
             with database.transaction() as cursor:

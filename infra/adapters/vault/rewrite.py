@@ -1,6 +1,6 @@
-"""Writes the vault's table into new files, so that deleted rows are in none: readers and writers go on meanwhile.
+"""Writes the vault's table into new files without the deleted rows, while readers and writers go on.
 
-For the server in the data folder, which is ours alone. On a server that others run, PostgreSQL's own VACUUM has to do
+For the server in the data folder, which is ours alone. On a server run by others, PostgreSQL's own VACUUM must do
 (decision 0022).
 """
 
@@ -15,13 +15,13 @@ from infra.adapters.postgres.connect import PooledConnection
 from infra.adapters.postgres.embedded import CLUSTER_NAME
 from schemas.errors import StoreUnavailable
 
-COLUMNS: Final = ("hash", "token", "key_wrapped", "value_sealed")  # what an erasure must leave nowhere
-LOCK_TRY_S: Final = 0.3  # who asks for the table meanwhile waits behind us: give up soon and try again
-LOCKED_S: Final = 60.0  # a dump of the vault holds its lock so long
+COLUMNS: Final = ("hash", "token", "key_wrapped", "value_sealed")  # an erasure must leave none of these anywhere
+LOCK_TRY_S: Final = 0.3  # other requests for the table queue behind us: give up soon and try again
+LOCKED_S: Final = 60.0  # how long a dump of the vault may hold its lock
 
 
 def is_ours(cursor: Cursor) -> bool:
-    """Whether this is the server of a data folder: its settings are ours, and nobody else's rows are in its WAL."""
+    """Whether this is a data folder's server: its settings are ours, and its WAL has nobody else's rows."""
     cursor.execute(
         "select r.rolsuper and current_setting('cluster_name') = %s and current_setting('wal_recycle') = 'off'"
         " from pg_roles r where r.rolname = current_user",
@@ -32,16 +32,16 @@ def is_ours(cursor: Cursor) -> bool:
 
 
 def keep_statistics_empty(cursor: Cursor, table: str) -> None:
-    """Else ANALYZE copies rows into pg_statistic, where no erasure looks."""
+    """Otherwise ANALYZE copies rows into pg_statistic, where no erasure looks."""
     for column in COLUMNS:
         cursor.execute(f"alter table {table} alter column {column} set statistics 0")
 
 
 def rewrite(connection: PooledConnection) -> None:
-    """Copy all rows while others read and write, then what was added meanwhile and the swap, alone.
+    """Copy all rows while others read and write, then, under an exclusive lock, copy later additions and swap.
 
-    Who deletes or changes rows holds the lock that the caller has; all others only add some. Alone is one
-    scan for new rows, without an index to build. Raises StoreUnavailable: somebody's lock lasts.
+    Deleting or changing rows requires the lock that the caller holds; everybody else only adds rows. The exclusive
+    part is one scan for new rows, without building an index. Raises StoreUnavailable if a lock is held too long.
     """
     connection.autocommit = False
     with connection.cursor() as cursor:
@@ -49,7 +49,7 @@ def rewrite(connection: PooledConnection) -> None:
         cursor.execute("select pg_snapshot_xmin(pg_current_snapshot())::text::bigint")
         row = cursor.fetchone()
         assert row is not None, "a function returns a row"
-        cursor.execute("drop table if exists identifiers_next")  # of a process that ended here
+        cursor.execute("drop table if exists identifiers_next")  # left by a process that ended here
         cursor.execute("create table identifiers_next (like identifiers including all)")
         keep_statistics_empty(cursor, "identifiers_next")
         cursor.execute("insert into identifiers_next select * from identifiers")
@@ -69,7 +69,7 @@ def _swap(connection: PooledConnection, cursor: Cursor, copied_before: int) -> N
             connection.rollback()
             if time.monotonic() > deadline:
                 raise StoreUnavailable(
-                    "a long transaction in the vault, such as a dump, keeps its table: erasing goes on when it ends",
+                    "a long transaction in the vault, such as a dump, holds its table: erasing continues when it ends",
                     retry_after_s=60,
                 ) from err
             time.sleep(LOCK_TRY_S)
@@ -86,6 +86,6 @@ def _swap(connection: PooledConnection, cursor: Cursor, copied_before: int) -> N
 
 
 def end_wal(cursor: Cursor) -> None:
-    """Leave no WAL of before on the disk. On an autocommitting connection. Raises StoreUnavailable."""
+    """Leave no earlier WAL on the disk. On an autocommitting connection. Raises StoreUnavailable."""
     end_segment(cursor)
     cursor.execute("checkpoint")

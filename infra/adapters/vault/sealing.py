@@ -1,4 +1,4 @@
-"""Sealing of short secrets: AES-GCM under a nonce of its own, which stands before the sealed bytes."""
+"""Seals short secrets: AES-GCM under a fresh nonce, which precedes the sealed bytes."""
 
 import os
 from typing import Final
@@ -6,10 +6,10 @@ from typing import Final
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 NONCE_BYTES: Final = 12
-_DRAWN: Final = 256  # nonces of one draw
+_DRAWN: Final = 256  # nonces per draw
 
-_nonces: list[bytes] = []  # drawn and not yet used; `pop` gives each to one thread only
-os.register_at_fork(after_in_child=_nonces.clear)  # else parent and child would use the same
+_nonces: list[bytes] = []  # drawn and not yet used; `pop` gives each to only one thread
+os.register_at_fork(after_in_child=_nonces.clear)  # otherwise parent and child would use the same ones
 
 
 def _nonce() -> bytes:
@@ -31,5 +31,5 @@ def seal(cipher: AESGCM, plain: bytes, aad: bytes) -> bytes:
 
 
 def open_sealed(cipher: AESGCM, sealed: bytes, aad: bytes) -> bytes:
-    """The inverse. Raises InvalidTag where key, bytes or `aad` are not those of the sealing."""
+    """The inverse. Raises InvalidTag if key, bytes or `aad` are not those used for sealing."""
     return cipher.decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], aad)

@@ -1,9 +1,9 @@
-"""The vault's list of the suppressed: keyed hashes, and nothing by which a row can be joined to an erased token.
+"""The vault's list of suppressed people: keyed hashes, with nothing that links a row to an erased token.
 
-A row has neither a time nor a place that tells when it came: each change writes the whole list anew, sorted by hash, in
-one transaction. A mark is random; the hashes of one person share it, so that any of them lets the person in again. How
-many these are would pick a person out among the erased, so every person has 8, 16, 32, … of them: random values, which
-are nobody's, make up the number (decision 0027).
+A row has no time, and no position that shows when it came: each change rewrites the whole list, sorted by hash, in one
+transaction. A mark is random; one person's hashes share it, so that any of them lets the person in again. Their number
+could single out a person among the erased, so every person has 8, 16, 32, … of them, filled up with random values that
+belong to nobody (decision 0027).
 """
 
 import secrets
@@ -17,7 +17,7 @@ from infra.adapters.postgres.connection_pool import Lane
 from infra.adapters.postgres.database import Database, Uuids
 from infra.adapters.vault.rewrite import is_ours
 
-FEWEST: Final = 8  # hashes of a person; few customers have more identifiers
+FEWEST: Final = 8  # hashes per person; few customers have more identifiers
 _HASH_BYTES: Final = 16
 
 
@@ -32,7 +32,7 @@ class SuppressedList:
             return _read(cursor)
 
     def add(self, people: Iterable[Collection[bytes]]) -> None:
-        """Who is on it stays as they are; of the others every identifier joins the person it came with."""
+        """People on the list stay as they are; each new identifier joins the person it came with."""
 
         def change(known: dict[bytes, bytes]) -> dict[bytes, bytes]:
             for hashes in people:
@@ -49,7 +49,7 @@ class SuppressedList:
         return True
 
     def group(self, people: Iterable[Collection[bytes]]) -> None:
-        """Of each person give those hashes that are on it one mark, as if they had come together."""
+        """Give each person's hashes on the list one mark, as if they had come together."""
 
         def change(known: dict[bytes, bytes]) -> dict[bytes, bytes]:
             for hashes in people:
@@ -63,7 +63,7 @@ class SuppressedList:
         self._change(change)
 
     def restore(self, marks: Mapping[bytes, bytes]) -> None:
-        """Add rows as they were elsewhere."""
+        """Add rows copied from elsewhere."""
         self._change(lambda known: {**marks, **known})
 
     def _change(self, change: Callable[[dict[bytes, bytes]], dict[bytes, bytes]]) -> None:
@@ -89,7 +89,7 @@ class SuppressedList:
 
 
 def filled(rows: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
-    """The rows, with as many hashes of nobody as make the number of each person's a round one."""
+    """The rows, filled up with hashes of nobody so that each person has a round number."""
     found = dict(rows)
     for mark, count in Counter(rows.values()).items():
         size = FEWEST

@@ -1,7 +1,7 @@
 """`Vault` and `Sealer` in a PostgreSQL database of its own: identifier -> token, key, sealed value (design C2).
 
-Clear values leave this process sealed only. Rows and keys are remembered while a lease holds, and forgotten with
-a new epoch, so that an erasure can wait until nobody remembers.
+Clear values only leave this process sealed. Rows and keys are cached while a lease holds, and dropped with a new
+epoch, so that an erasure can wait until nobody remembers them.
 """
 
 import hmac
@@ -39,11 +39,11 @@ Erased = Callable[[Collection[bytes]], set[bytes]]
 
 
 class PostgresVault:
-    """Any thread may call. Connects when first used, and anew after an outage; hits never wait for the database.
+    """Any thread may call. Connects when first used, and again after an outage; cache hits never wait for the database.
 
     `erased`: which of some tokens were erased (`ErasedTokens` asks the main database); without it every absent key
-    is KeyMissing. `entries`: identifiers remembered. `tokens` needs `hold_lease`; readers may do without, and then
-    remember nothing.
+    is KeyMissing. `entries`: cached identifiers. `tokens` needs `hold_lease`; readers may do without, and then cache
+    nothing.
     """
 
     def __init__(
@@ -61,15 +61,15 @@ class PostgresVault:
         self._given = master_key
         self._masters = MasterKeys.of(master_key)
         self._erased = erased
-        self._lock = threading.Lock()  # of what is remembered; held for microseconds
+        self._lock = threading.Lock()  # for the cache; held for microseconds
         self._database_lock = threading.RLock()
         self._reader = Database(dsn, "touchfold vault reads")
-        self._drops = 0  # how often all was forgotten: what was read before is not remembered after
+        self._drops = 0  # how often the cache was cleared: what was read before that is not cached afterwards
         self._hash_key: bytes | None = None
         self._hasher = blake2b(digest_size=HASH_BYTES)
         self._token_of: Recent = Recent(entries)
         self._key_of: Recent = Recent(entries)
-        self._today: tuple[date | None, bytes] = (None, b"")  # the last day whose words were hashed, its key's token
+        self._today: tuple[date | None, bytes] = (None, b"")  # last day whose words were hashed, its key's token
         self._letters_day: tuple[date, bytes] | None = None  # the last day's token for dead letters
         self._stand_in: dict[bytes, bytes] = {}  # suppressed hash -> the token it answers with
         self._stand_ins: frozenset[bytes] = frozenset()
@@ -79,7 +79,7 @@ class PostgresVault:
 
     @property
     def hash_key(self) -> bytes:
-        """See the port. Raises MasterKeyWrong when the master key is not the one this vault was made with."""
+        """See the port. Raises MasterKeyWrong if the master key is not the one this vault was created with."""
         if self._hash_key is None:
             key = self._retry(self._prepare)
             self._hasher = blake2b(digest_size=HASH_BYTES, key=key, person=b"tf-identifier")
@@ -87,7 +87,7 @@ class PostgresVault:
         return self._hash_key
 
     def _prepare(self, cursor: Cursor) -> bytes:
-        """Read the vault's own row, or make it: of two makers the first one's counts."""
+        """Read the vault's own row, or create it: if two processes do so, the first one's counts."""
         query = "select hash_key_wrapped, master_check from vault_meta"
         cursor.execute(query)
         row = cursor.fetchone()
@@ -103,12 +103,12 @@ class PostgresVault:
         return opened(self._masters, row)
 
     def key_checks(self) -> list[bytes]:
-        """What proves a master key to be one that opens this vault now: one, or two while it is replaced."""
+        """What proves that a master key opens this vault now: one check, or two while the key is being replaced."""
         keys = self._retry(self._learnt)
         return [seal(cipher, CHECKED, CHECK_AAD) for cipher in keys.ciphers]
 
     def _retry(self, work: Callable[[Cursor], T]) -> T:
-        """Run in a transaction; once more after an outage, which may be a connection of before a restart."""
+        """Run in a transaction; retried once after an outage, which may only be a connection from before a restart."""
         with self._database_lock:
             try:
                 with self._database.transaction() as cursor:
@@ -120,7 +120,7 @@ class PostgresVault:
                     return work(cursor)
 
     def _read(self, work: Callable[[Cursor], T]) -> T:
-        """Run one statement that only reads; once more after an outage."""
+        """Run one read-only statement; retried once after an outage."""
         try:
             with self._reader.reading() as cursor:
                 return work(cursor)
@@ -131,9 +131,9 @@ class PostgresVault:
                 return work(cursor)
 
     def hold_lease(self) -> None:
-        """Take the lease and keep it until `close`: from then on `tokens` works, and rows are remembered.
+        """Take the lease and keep it until `close`: from then on `tokens` works, and rows are cached.
 
-        Does not raise: with the vault away `tokens` answers StoreUnavailable until it is back.
+        Does not raise: while the vault is unavailable, `tokens` raises StoreUnavailable.
         """
         self._lease.start()
 
@@ -156,7 +156,7 @@ class PostgresVault:
         self._key_of.clear()
 
     def _forget(self, cursor: Cursor) -> None:
-        """A new epoch: remember nothing of before, and learn who is suppressed now, and the master key that holds."""
+        """A new epoch: clear the cache, and learn who is suppressed now and which master key is valid."""
         self._masters = self._learnt(cursor)
         cursor.execute("select hash from suppressed")
         hashes = [bytes(row[0]) for row in cursor.fetchall()]
@@ -169,7 +169,7 @@ class PostgresVault:
             self._stand_ins = frozenset(self._stand_in.values())
 
     def _learnt(self, cursor: Cursor) -> MasterKeys:
-        """The master keys that hold now; what was learnt of a new one stays. Raises MasterKeyWrong: ours is refused."""
+        """The master keys valid now; a new one already learnt is kept. Raises MasterKeyWrong: ours is refused."""
         keys = master_keys(cursor, self._given)
         cursor.execute(META)
         row = cursor.fetchone()
@@ -188,7 +188,7 @@ class PostgresVault:
         return hasher.digest()
 
     def tokens(self, identifiers: Sequence[tuple[str, str]]) -> list[bytes]:
-        """See the port. Suppressed ones get no row, but a stand-in that `suppressed` knows and nothing opens."""
+        """See the port. Suppressed identifiers get no row, but a stand-in that `suppressed` knows and nothing opens."""
         if self._hash_key is None:
             _ = self.hash_key
         for _ in range(_TRIES):
@@ -205,13 +205,13 @@ class PostgresVault:
             }
             made = self._resolve(missing, drops)
             with self._lock:
-                self._need_lease()  # the look-up may have taken longer than the lease had left
+                self._need_lease()  # the look-up may have taken longer than the rest of the lease
                 if drops == self._drops:
                     return [token or made[hashed] for token, hashed in zip(found, hashes, strict=True)]
-        raise StoreUnavailable("the vault forgets faster than it can be read", retry_after_s=1)
+        raise StoreUnavailable("the vault's cache is being cleared faster than it can be read", retry_after_s=1)
 
     def _recall(self, identifiers: Sequence[tuple[str, str]]) -> tuple[list[bytes], list[bytes | None]]:
-        """The hash of each, and its token where it is remembered."""
+        """The hash of each, and its token if cached."""
         blank, recent = self._hasher.copy, self._token_of.get
         hashes: list[bytes] = []
         found: list[bytes | None] = []
@@ -225,10 +225,10 @@ class PostgresVault:
 
     def _need_lease(self) -> None:
         if not self._lease.valid():
-            raise StoreUnavailable("the vault lease has run out: the vault is away or slow", retry_after_s=1)
+            raise StoreUnavailable("the vault lease has expired: the vault is unavailable or slow", retry_after_s=1)
 
     def _resolve(self, missing: dict[bytes, tuple[str, str]], drops: int) -> dict[bytes, bytes]:
-        """Tokens by hash, rows made where there are none. Remembered after the commit only."""
+        """Tokens by hash, with new rows if there are none. Cached only after the commit."""
         stand_in = self._stand_in
         made = {hashed: stand_in[hashed] for hashed in missing if hashed in stand_in}
         wanted = [hashed for hashed in missing if hashed not in made]
@@ -241,13 +241,13 @@ class PostgresVault:
             rows = [(hashed, token, self._unwrap(wrapped, token)) for hashed, token, wrapped in found] + new
             made |= {hashed: token for hashed, token, _ in rows}
             self._remember(rows, drops)
-            wanted = [hashed for hashed in wanted if hashed not in made]  # another door was first: read it
-        raise StoreUnavailable("vault rows are made and erased faster than they can be read", retry_after_s=1)
+            wanted = [hashed for hashed in wanted if hashed not in made]  # another door was first: read its row
+        raise StoreUnavailable("vault rows are created and erased faster than they can be read", retry_after_s=1)
 
     def _find_or_insert(
         self, wanted: Sequence[bytes], missing: dict[bytes, tuple[str, str]], cursor: Cursor
     ) -> tuple[list[tuple[bytes, bytes, bytes]], list[tuple[bytes, bytes, bytes]]]:
-        """(hash, token, wrapped key) of the rows there are, (hash, token, key) of those made."""
+        """(hash, token, wrapped key) of existing rows, (hash, token, key) of new ones."""
         found = _select(cursor, wanted)
         absent = sorted(set(wanted).difference([hashed for hashed, _, _ in found]))
         return found, self._insert(cursor, absent, missing) if absent else []
@@ -255,7 +255,7 @@ class PostgresVault:
     def _insert(
         self, cursor: Cursor, wanted: Sequence[bytes], missing: dict[bytes, tuple[str, str]]
     ) -> list[tuple[bytes, bytes, bytes]]:
-        """Make the rows, hashes ascending (two doors then never deadlock); those of other doors are left out."""
+        """Create the rows in ascending order of hash (so two doors never deadlock); other doors' rows are left out."""
         drawn = secrets.token_bytes(48 * len(wanted))
         made: dict[bytes, tuple[bytes, bytes, bytes]] = {}
         wrapped: list[bytes] = []
@@ -282,7 +282,7 @@ class PostgresVault:
         return done
 
     def _remember(self, rows: Iterable[tuple[bytes, bytes, bytes]], drops: int) -> None:
-        """(hash, token, key) rows; `drops`: what it was before they were read."""
+        """(hash, token, key) rows; `drops`: its value before they were read."""
         with self._lock:
             if drops == self._drops and self._lease.valid():
                 for hashed, token, key in rows:
@@ -303,7 +303,7 @@ class PostgresVault:
         wanted = list(tokens)
         if not wanted:
             return {}
-        _ = self.hash_key  # a wrong master key says so, rather than "broken"
+        _ = self.hash_key  # so that a wrong master key is reported as such, rather than as "broken"
 
         def select(cursor: Cursor) -> list[tuple[bytes, str, bytes, bytes]]:
             cursor.execute(
@@ -318,7 +318,7 @@ class PostgresVault:
             try:
                 plain = open_sealed(AESGCM(self._unwrap(wrapped, token)), value, token + _VALUE_AAD)
             except InvalidTag as err:
-                raise SealBroken(f"the value of vault row {token.hex()} does not open") from err
+                raise SealBroken(f"the value of vault row {token.hex()} cannot be opened") from err
             opened[token] = OpenIdentifier(token, kind, plain.decode())
         return opened
 
@@ -330,7 +330,7 @@ class PostgresVault:
         try:
             return self._masters.unwrap(wrapped, token)
         except InvalidTag as err:
-            raise SealBroken(f"the key of vault row {token.hex()} does not open") from err
+            raise SealBroken(f"the key of vault row {token.hex()} cannot be opened") from err
 
     # --- Sealer ------------------------------------------------------------------------------------------------
 
@@ -347,7 +347,7 @@ class PostgresVault:
         return seal(AESGCM(key), plain, aad)
 
     def open_many(self, sealed: Sequence[tuple[bytes, bytes, bytes]]) -> list[bytes | None]:
-        """See the port. One look-up for all keys not remembered."""
+        """See the port. One look-up for all keys not cached."""
         keys: dict[bytes, AESGCM] = {}
         for token, key in self._keys({token for token, _, _ in sealed}).items():
             keys[token] = AESGCM(key)
@@ -360,7 +360,7 @@ class PostgresVault:
             try:
                 opened.append(open_sealed(cipher, data, aad))
             except (InvalidTag, ValueError) as err:
-                raise SealBroken(f"sealed bytes do not open under the key of token {token.hex()}") from err
+                raise SealBroken(f"sealed bytes cannot be opened with the key of token {token.hex()}") from err
         return opened
 
     def _keys(self, tokens: set[bytes]) -> dict[bytes, bytes]:
@@ -374,13 +374,13 @@ class PostgresVault:
                 lost -= self._erased(lost)
             if lost:
                 raise KeyMissing(
-                    f"{len(lost)} keys are not in the vault and no erasure explains it (first: token "
+                    f"{len(lost)} keys are missing from the vault and were not erased (first: token "
                     f"{min(lost).hex()}): the vault was lost or is older than the log. Restore its newest backup"
                 )
         return keys
 
     def _recall_keys(self, tokens: Iterable[bytes]) -> dict[bytes, bytes]:
-        """Those remembered; none without a lease."""
+        """The cached ones; none without a lease."""
         if not self._lease.valid():
             return {}
         with self._lock:
@@ -408,9 +408,9 @@ class PostgresVault:
         return keys
 
     def daily_token(self, day: date) -> bytes:
-        """The token of the key that seals a day's dead letters without identifiers. Made when first asked for.
+        """The token of the key that seals a day's dead letters without identifiers. Created when first needed.
 
-        Remembered under the lease: an import may refuse a million lines, and each question is three statements.
+        Cached under the lease: an import may refuse a million lines, and each look-up is three statements.
         """
         with self._lock:
             known, drops = self._letters_day, self._drops
@@ -440,10 +440,10 @@ class PostgresVault:
         return self._retry(take)
 
     def daily_codes(self, words: Sequence[str], day: date | None = None) -> dict[date, list[str]]:
-        """By day, 16 hex digits for each word: its hash under the day's key, which tells nothing once that is gone:
-        after 30 days, or with the next erasure.
+        """By day, 16 hex digits for each word: its hash under the day's key, meaningless once the key is gone: after
+        30 days, or with the next erasure.
 
-        Of `day`, whose key is made when first asked for; without it of every day that still has a key.
+        For `day`, whose key is created when first needed; without it, for every day that still has a key.
         """
         if day is None:
             days = self._read(_word_tokens)
@@ -462,7 +462,7 @@ class PostgresVault:
         }
 
     def expire_daily_keys(self, before: date) -> int:
-        """Destroy the keys of days before `before`; what they sealed opens no more. Returns how many seal letters."""
+        """Destroy the keys of days before `before`, and so what they sealed. Returns how many sealed dead letters."""
 
         def delete(cursor: Cursor) -> int:
             cursor.execute("delete from word_keys where day < %s", (before,))
