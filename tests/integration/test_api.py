@@ -113,7 +113,7 @@ def test_what_can_be_no_identifier_says_why(client: ApiServer) -> None:
     cases = {
         "/profiles/email/nonsense": "not_an_email",
         "/profiles/user_id/null": "blocked",
-        "/profiles/profile/12": "is no UUID; profile ids are UUIDs",
+        "/profiles/profile/12": "is not a UUID; profile ids are UUIDs",
     }
     for path, reason in cases.items():
         errors = error_of(client.get(path), 400, "bad_request").body["errors"]

@@ -71,10 +71,10 @@ def test_an_analyst_lists_by_segment_stage_risk_and_attributes_and_sees_ids(
         ("stage=newest", 400, "stage", "there are prospect, "),
         ("risk=none", 400, "risk", "there are low, medium, high"),
         ("attribute=city", 400, "attribute", "must be NAME:VALUE"),
-        ("attribute=city:a&attribute=city:b", 400, "attribute", "each name once"),
+        ("attribute=city:a&attribute=city:b", 400, "attribute", "each name only once"),
         ("attribute=hobby:chess", 400, "attribute", "there are "),  # personal: as one that nobody declared
         ("attribute=name:Person", 400, "attribute", "there are "),
-        ("search=u1&stage=new", 400, "search", "leave it out"),
+        ("search=u1&stage=new", 400, "search", "leave out either"),
         ("cursor=x", 400, "cursor", "is no cursor"),
     ],
 )
