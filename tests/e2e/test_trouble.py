@@ -63,7 +63,7 @@ def page(browser: Browser, up: Up, token: str) -> Iterator[Page]:
 
 
 def test_a_partition_that_waits_is_told_once_with_what_to_do_and_measured(up: Up, token: str, page: Page) -> None:
-    expect(page.get_by_text("Something needs you")).to_be_visible()
+    expect(page.get_by_text("Needs attention")).to_be_visible()
     told = page.locator(".tf-how", has_text="set-aside 2 1")
     expect(told).to_have_count(1)
     expect(told).to_contain_text("partition 2 waits at offset 1 (worker): touchpoint v2; this build reads v1")
