@@ -131,7 +131,7 @@ def test_a_port_in_use_is_named_with_the_way_out(tmp_path: Path, ups: Callable[.
     ("settings", "says"),
     [
         ({"TIMEZONE": "UTC"}, "did you mean TOUCHFOLD_TIME_ZONE?"),
-        ({"HOST": "no.such.host.invalid"}, "no address of this machine"),
+        ({"HOST": "no.such.host.invalid"}, "not an address of this machine"),
         ({"DATABASE": "postgresql://nobody@127.0.0.1:1/x"}, "TOUCHFOLD_DATABASE does not answer"),
     ],
 )

@@ -101,7 +101,7 @@ def _as_of(services: Services, found: list[dict[str, Any]]) -> str:
 def _how_to() -> None:
     with panel("Add a segment"):
         ui.label("Write it as YAML and apply the folder. It is checked, built from all past events while the current"
-                 " segments stay live, then swapped in whole. The command shows progress.").classes("tf-muted")  # fmt: skip
+                 " segments stay live, then swapped in. The command shows progress.").classes("tf-muted")  # fmt: skip
         code(_EXAMPLE)
         code("touchfold apply definitions/")
 

@@ -13,7 +13,8 @@ from schemas.errors import TouchfoldError
 from schemas.roles import PEOPLE, ROLES
 
 _MEANS: Final = {
-    "admin": "everything", "marketer": "segments, exports, customers", "analyst": "SQL, lists, figures; sees only ids, no search",
+    "admin": "everything", "marketer": "segments, exports, customers",
+    "analyst": "SQL, lists and figures; sees only ids and cannot search for people",
     "staff": "looks customers up and writes notes, calls, complaints, corrections",
     "privacy": "erasure and the audit log", "service": "other systems, by token",
 }  # fmt: skip
