@@ -223,7 +223,7 @@ def test_a_damaged_archive_stops_neither_door_nor_worker(tmp_path: Path, ups: Ca
     whole = manifest.read_bytes()
     manifest.write_bytes(b"this is not a manifest\n")
     up.kill("archive")  # the one that begins anew reads it
-    until(lambda: "nothing is archived until this is mended" in up.log, "the archiver to see it")
+    until(lambda: "nothing is archived until this is repaired" in up.log, "the archiver to see it")
     assert up.send(key, "track", _order(1)).status == 200
     until(lambda: _orders(tmp_path) == 1, "the worker to go on")
     told = result("status", "--data", data)
