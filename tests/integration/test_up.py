@@ -242,7 +242,9 @@ def test_a_lost_key_ends_the_archive_process_at_most(tmp_path: Path, ups: Callab
     key = result("source", "create", "web", "--data", data)["write_key"]
     (tmp_path / "data" / "master.key").rename(tmp_path / "elsewhere")
     up.kill("archive")
-    until(lambda: "nothing is archived, so the log keeps all of it" in up.log, "the archive to be given up for a while")
+    until(
+        lambda: "nothing is archived, so the log keeps everything" in up.log, "the archive to be given up for a while"
+    )
     assert up.send(key, "track", _order(1)).status == 200
     assert up.process.poll() is None
     (tmp_path / "elsewhere").rename(tmp_path / "data" / "master.key")
