@@ -103,8 +103,8 @@ def connection(memory_bytes: int) -> duckdb.DuckDBPyConnection:
             "allow_persistent_secrets": "false",
             "python_enable_replacements": "false",
             "temp_directory": "",
-            # Arrow tells DuckDB no row counts: it would take the archive for the smaller side and keep all of it in
-            # memory to join it with owners. Without this the right side of a join is what is kept.
+            # Arrow gives DuckDB no row counts: it would take the archive for the smaller side and hold all of it in
+            # memory to join it with owners. With this, the right side of a join is the one held.
             "disabled_optimizers": "build_side_probe_side",
             "memory_limit": f"{memory_bytes // 2**20}MiB",
             "threads": str(min(4, os.cpu_count() or 1)),
