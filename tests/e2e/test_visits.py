@@ -25,7 +25,7 @@ def test_the_first_admin_sets_a_password_once_and_signs_in_with_it(visit: Visit,
     page.fill("input[name=again]", "other words")
     visit.complaints.clear()
     page.click("button[type=submit]")
-    expect(page.get_by_role("alert")).to_contain_text("differ")
+    expect(page.get_by_role("alert")).to_contain_text("do not match")
     page.fill("input[name=password]", "correct horse battery")
     page.fill("input[name=again]", "correct horse battery")
     page.click("button[type=submit]")

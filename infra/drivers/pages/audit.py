@@ -80,7 +80,7 @@ class _Audit:
         self._add(found)
         if not found:
             with self._table:
-                empty("policy", "No entries", "The audit log has no entries of this kind.")
+                empty("policy", "No entries", "Nothing in the audit log matches.")
 
     async def _older(self) -> None:
         found = await self._read(self._last)
