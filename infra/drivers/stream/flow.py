@@ -281,7 +281,9 @@ class BatchFlow:
                     "records that were never folded, and there is no archive to read them from"
                 )
             else:
-                _log.warning("partition %d goes on at %d, the log begins at %d: archive", partition, start, low)
+                _log.warning(
+                    "partition %d continues at %d, but the log begins at %d: reading the archive", partition, start, low
+                )
                 self._kafka.pause({partition})
                 self._behind[partition] = low
                 await self._thread.lasting(partial(self._kafka.seek, {partition: low}))  # a position that it has

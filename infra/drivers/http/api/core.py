@@ -149,7 +149,7 @@ class Api:
         """The door's clock, used for sessions, notes and keys."""
         return self.session.door_clock.now()
 
-    # --- who asks --------------------------------------------------------------------------------------------------
+    # --- the caller ------------------------------------------------------------------------------------------------
 
     async def caller(self, request: Request, bearer: str | None, cookie: str | None, right: str) -> Caller:
         """The caller, if allowed. A token takes precedence over a cookie. Raises Unauthorized, Forbidden, TooMany."""
