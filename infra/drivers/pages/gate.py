@@ -151,7 +151,7 @@ class Gate:
             await _answer(send, err.status, _sign_in_page(wanted, err.message), err.retry_after_s)
             return
         if secret is None:
-            said = "This token is unknown, revoked or expired." if token else "Wrong name or password."
+            said = "This token is unknown, revoked or expired." if token else "The name or password is wrong."
             await _answer(send, 401, _sign_in_page(wanted, said, token=bool(token)))
             return
         try:
