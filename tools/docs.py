@@ -1,4 +1,4 @@
-"""Writes what is generated of docs/ and schemas/: `python tools/docs.py`. `tests/unit/test_docs.py` compares it."""
+"""Writes the generated files of docs/ and schemas/: `python tools/docs.py`. `tests/unit/test_docs.py` compares them."""
 
 import inspect
 import json
@@ -25,7 +25,7 @@ MEANING = {
 
 
 def errors_page() -> str:
-    """Every error code with its HTTP status and what becomes of it."""
+    """Every error code with its HTTP status and disposition."""
     lines = [
         "# Error codes",
         "",

@@ -1,10 +1,10 @@
-"""Screenshots of the pages, for people who change them; says what the console and the network complained of.
+"""Screenshots of the pages, for people who change them; reports errors of the console and the network.
 
 python tools/look.py --page /customers --out /tmp/customers.png [--role staff] [--dark] [--phone]
 python tools/look.py --url http://127.0.0.1:8700 --token tf_… --out /tmp/shots          every page, into a folder
 
-Without --url a `touchfold up` on --data (default ./touchfold-data, as `make demo` fills it) is joined or started for as
-long as it takes, and a token of the role is made by the command.
+Without --url, uses the `touchfold up` running on --data (default ./touchfold-data, as filled by `make demo`) or starts
+one meanwhile, and creates a token of the role.
 """
 
 import argparse
@@ -34,17 +34,17 @@ BIN = Path(sys.executable).parent / "touchfold"
 
 
 def main() -> int:
-    """Sign in by token and write a picture of each page; 1 when a page complained."""
+    """Sign in with a token and write a picture of each page; returns 1 if a page reported errors."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--url", help="of a running touchfold")
-    parser.add_argument("--token", help="to sign in with at --url; made where --data is known")
+    parser.add_argument("--token", help="token to sign in with at --url (created if --data is used)")
     parser.add_argument("--data", type=Path, default=Path("touchfold-data"))
     parser.add_argument("--role", default="admin")
     parser.add_argument("--out", type=Path, required=True, help="a folder, or FILE.png for one page")
     parser.add_argument("--dark", action="store_true")
     parser.add_argument("--phone", action="store_true")
-    parser.add_argument("--wait", type=float, default=1.0, help="seconds after the page is quiet")
-    parser.add_argument("--page", action="append", dest="pages", metavar="PATH", help="again for more")
+    parser.add_argument("--wait", type=float, default=1.0, help="seconds to wait once the page is quiet")
+    parser.add_argument("--page", action="append", dest="pages", metavar="PATH", help="repeat for more")
     parser.add_argument("paths", nargs="*", metavar="PATH")
     given = parser.parse_args()
     paths = [*(given.pages or ()), *given.paths] or list(PATHS)
@@ -57,7 +57,7 @@ def main() -> int:
 
 @contextmanager
 def running(url: str | None, data: Path) -> Iterator[str]:
-    """The address of a touchfold; one is started, and ended, where none runs on the folder."""
+    """The address of a touchfold; if none is running on the folder, one is started and stopped afterwards."""
     note = data / "run.json"
     if url or note.exists():
         yield url or json.loads(note.read_text())["url"]
@@ -72,13 +72,13 @@ def running(url: str | None, data: Path) -> Iterator[str]:
 
 
 def command(data: Path, *words: str) -> Any:
-    """A command's JSON."""
+    """The JSON output of a command."""
     done = subprocess.run([str(BIN), *words, "--data", str(data), "--json"], capture_output=True, text=True, check=True)
     return json.loads(done.stdout)
 
 
 def shoot(url: str, token: str, paths: list[str], given: argparse.Namespace) -> int:
-    """The pictures. Returns 1 when something was complained of."""
+    """Take the pictures. Returns 1 if there were errors."""
     folder = given.out.parent if given.out.suffix == ".png" else given.out
     folder.mkdir(parents=True, exist_ok=True)
     size = {"width": 390, "height": 844} if given.phone else {"width": 1280, "height": 860}
@@ -104,7 +104,7 @@ def shoot(url: str, token: str, paths: list[str], given: argparse.Namespace) -> 
 
 
 def sign_in(page: Page, url: str, token: str) -> None:
-    """By the form, as an admin with a token does."""
+    """Sign in through the form, as an admin with a token would."""
     page.goto(f"{url}/sign-in")
     page.click("summary")
     page.fill("input[name=token]", token)
@@ -113,7 +113,7 @@ def sign_in(page: Page, url: str, token: str) -> None:
 
 
 def listen(page: Page, url: str, said: list[str]) -> None:
-    """Collect what the page complains of, and what it asks of others."""
+    """Collect the page's errors and its requests to other hosts."""
     page.on("console", lambda each: said.append(f"console: {each.text[:300]}") if each.type != "log" else None)
     page.on("pageerror", lambda err: said.append(f"error: {str(err)[:300]}"))
     page.on("response", lambda got: said.append(f"answer: {got.status} {got.url}") if got.status >= 400 else None)

@@ -16,7 +16,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 CHROMIUM = "/usr/bin/chromium"
 BIN = Path(sys.executable).parent / "touchfold"
 ROOT = Path(__file__).parents[1]
-MOST = 150_000  # bytes of a picture
+MOST = 150_000  # bytes per picture
 SIZE = {"width": 1280, "height": 800}
 PHONE = {"width": 390, "height": 780}
 ENCODE = """async ([png, quality]) => {
@@ -31,9 +31,9 @@ ENCODE = """async ([png, quality]) => {
 
 
 def main() -> int:
-    """Sign in, take each picture, and write it small enough."""
+    """Sign in, take each picture, and save it within the size limit."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=Path("touchfold-data"), help="a folder whose demo runs")
+    parser.add_argument("--data", type=Path, default=Path("touchfold-data"), help="the data folder of a running demo")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "pictures")
     given = parser.parse_args()
     url = json.loads((given.data / "run.json").read_text())["url"]
@@ -48,13 +48,13 @@ def main() -> int:
 
 
 def command(data: Path, *words: str) -> Any:
-    """A command's JSON."""
+    """The JSON output of a command."""
     done = subprocess.run([str(BIN), *words, "--data", str(data), "--json"], capture_output=True, text=True, check=True)
     return json.loads(done.stdout)
 
 
 def shots(browser: Browser, url: str, token: str) -> list[tuple[str, bytes]]:
-    """PNGs by name."""
+    """The pictures as PNG, by name."""
     found = []
     page = signed_in(browser, url, token, SIZE, "light")
     page.wait_for_selector("canvas", timeout=60_000)
@@ -81,7 +81,7 @@ def shots(browser: Browser, url: str, token: str) -> list[tuple[str, bytes]]:
 
 
 def signed_in(browser: Browser, url: str, token: str, size: dict[str, int], scheme: Any) -> Page:
-    """A page of the overview."""
+    """A picture of the overview."""
     page = browser.new_context(viewport=size, color_scheme=scheme).new_page()
     page.goto(f"{url}/sign-in")
     page.click("summary")
@@ -103,15 +103,15 @@ def risky(page: Page, url: str) -> str:
 
 
 def shot(page: Page) -> bytes:
-    """What is in view, when it is quiet."""
+    """The visible part of the page, once it is quiet."""
     page.wait_for_selector(".tf-main")
     page.wait_for_load_state("networkidle")
-    page.wait_for_timeout(700)  # what moves has come to rest
+    page.wait_for_timeout(700)  # animations have finished
     return page.screenshot()
 
 
 def write(browser: Browser, file: Path, png: bytes) -> None:
-    """As WebP, with the best quality that is small enough."""
+    """Convert to WebP with the best quality that is small enough."""
     page = browser.new_page()
     for quality in (0.92, 0.85, 0.75, 0.6):
         made = base64.b64decode(page.evaluate(ENCODE, [base64.b64encode(png).decode(), quality]))

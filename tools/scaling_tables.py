@@ -1,4 +1,4 @@
-"""Compute the tables of docs/scaling.md anew: `python tools/scaling_tables.py`, after a change of the figures."""
+"""Recompute the tables of docs/scaling.md: `python tools/scaling_tables.py`, after changing the figures."""
 
 import sys
 from pathlib import Path
@@ -8,7 +8,7 @@ PAGE = ROOT / "docs" / "scaling.md"
 
 
 def main() -> None:
-    """Write the page if its tables are not the model's."""
+    """Update the page if its tables differ from the model's."""
     sys.path.insert(0, str(ROOT))
     from infra.cli.capacity_model import read_figures  # noqa: PLC0415  # after the path
     from infra.cli.capacity_tables import with_tables  # noqa: PLC0415

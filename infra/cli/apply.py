@@ -1,4 +1,4 @@
-"""`touchfold apply DIR`: definitions into a new revision, built beside the live one and swapped in."""
+"""`touchfold apply DIR`: apply definitions as a new revision, built alongside the live one and then swapped in."""
 
 import json
 from pathlib import Path
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from infra.app.session import Session
     from processors.rebuild.definitions import Applied
 
-SHOWN: Final = 10  # fields that came sealed
+SHOWN: Final = 10  # undeclared sealed fields
 
 
 def register(app: typer.Typer) -> None:
@@ -29,8 +29,8 @@ def apply(
 ) -> None:
     """Apply definitions: properties, traits, computed traits, segments, lifecycle, risk.
 
-    The new revision is folded from the log beside the live one and swapped in whole; removing a file deletes
-    nothing (write `delete: [name]`).
+    The new revision is folded from the log alongside the live one and swapped in when complete. Removing a file
+    deletes nothing; write `delete: [name]` instead.
 
     Example: touchfold apply definitions/
     """
@@ -60,17 +60,17 @@ def apply(
 
 
 def _tell_what_is_sealed(here: "Session") -> None:
-    """What a person has to decide once."""
+    """List the undeclared sealed fields, which need a decision."""
     from schemas.errors import TouchfoldError
 
     try:
         found = sealed_fields(here)
-    except TouchfoldError as err:  # the definitions are applied all the same
-        typer.echo(f"what came sealed is not known now: {err.message}", err=True)
+    except TouchfoldError as err:  # the definitions have been applied all the same
+        typer.echo(f"cannot tell which fields arrived sealed: {err.message}", err=True)
         return
     if found:
         typer.echo(
-            "came sealed, and nothing says whether it is personal (touchfold fields clear|personal EVENT FIELD):",
+            "arrived sealed, not yet declared personal or not (touchfold fields clear|personal EVENT FIELD):",
             err=True,
         )
         typer.echo("\n".join(lines_of(found[:SHOWN])), err=True)

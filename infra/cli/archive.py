@@ -1,4 +1,4 @@
-"""`touchfold archive`: the role of a cluster; `archive merge|verify`: the archive's files by hand."""
+"""`touchfold archive`: a cluster role; `archive merge|verify`: maintain the archive's files by hand."""
 
 import json
 from typing import TYPE_CHECKING
@@ -23,9 +23,9 @@ def register(app: typer.Typer) -> None:
 
 
 def archive(context: typer.Context, data: DATA = None) -> None:
-    """Role of a cluster: moves applied events from the log to Parquet files. One writes, others wait for its turn.
+    """Cluster role: moves applied events from the log to Parquet files. One process writes, the others stand by.
 
-    Also, by hand, on the archive of any deployment: merge its small files, verify all.
+    Its subcommands work on the archive of any deployment: merge small files, verify all files.
 
     Examples: TOUCHFOLD_LOG=kafka … TOUCHFOLD_ARCHIVE=s3://bucket/touchfold touchfold archive     touchfold archive
     verify
@@ -37,9 +37,9 @@ def archive(context: typer.Context, data: DATA = None) -> None:
 
 
 def merge(context: typer.Context, data: DATA = None, as_json: JSON = False) -> None:
-    """Merge the archive's small files now, until none is due; a running `touchfold up` does it in the background.
+    """Merge the archive's small files now. A running `touchfold up` does this in the background.
 
-    Exit status 1 where a damaged file was left alone. Nothing is lost when it is stopped.
+    Exits with status 1 if it had to skip a damaged file. It is safe to interrupt.
 
     Example: touchfold archive merge
     """
@@ -52,15 +52,15 @@ def merge(context: typer.Context, data: DATA = None, as_json: JSON = False) -> N
     if as_json:
         typer.echo(json.dumps(described(found)))
     else:
-        waits = f"; {found.waiting:,} files still wait" if found.waiting else ""
+        waits = f"; {found.waiting:,} files still to merge" if found.waiting else ""
         typer.echo(f"{found.merges:,} merges: {found.files_before:,} files became {found.files:,}{waits}")
     _end(found, as_json)
 
 
 def verify(context: typer.Context, data: DATA = None, as_json: JSON = False) -> None:
-    """Prove the archive: each file by its hash, the chain over them, their ends by the log. Reads every file.
+    """Verify the archive: every file's hash, the hash chain, and where it meets the log. Reads every file.
 
-    Also beside a running `touchfold up`. Exit status 1 when something is wrong; each line then names a file.
+    Can run alongside `touchfold up`. Exits with status 1 if anything is wrong; each line then names a file.
 
     Example: touchfold archive verify
     """
@@ -73,13 +73,13 @@ def verify(context: typer.Context, data: DATA = None, as_json: JSON = False) -> 
     if as_json:
         typer.echo(json.dumps(described(found)))
     else:
-        end = "" if found.problems else ", all as the manifest says"
+        end = "" if found.problems else ", all matching the manifest"
         typer.echo(f"{found.files:,} files, {found.records:,} records, {found.bytes:,} bytes{end}")
     _end(found, as_json)
 
 
 def _data_before(context: typer.Context) -> "Path | None":
-    """Of `touchfold archive --data DIR merge`."""
+    """The --data given before the subcommand: `touchfold archive --data DIR merge`."""
     before: Path | None = context.parent.params["data"] if context.parent is not None else None
     return before
 
@@ -88,5 +88,5 @@ def _end(found: "Merged | Verified", as_json: bool) -> None:
     for each in () if as_json else found.problems:
         typer.echo(f"  {each.path}: {each.reason}" if each.path else f"  {each.reason}")
     if found.problems:
-        say("restore these files from the backup of the archive")
+        say("restore these files from a backup of the archive")
         raise typer.Exit(1)

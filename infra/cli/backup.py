@@ -1,4 +1,4 @@
-"""`touchfold backup` and `touchfold restore`: copies of a data folder, sealed, and a folder made of one."""
+"""`touchfold backup` and `touchfold restore`: encrypted copies of a data folder, and a folder restored from one."""
 
 import json
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from infra.app.settings import Settings
 
 DESTINATION = Annotated[
-    str | None, typer.Argument(metavar="DEST", help="a folder or s3://bucket/prefix; else TOUCHFOLD_BACKUP_TO")
+    str | None, typer.Argument(metavar="DEST", help="a folder or s3://bucket/prefix (default: TOUCHFOLD_BACKUP_TO)")
 ]
 
 
@@ -26,18 +26,18 @@ def register(app: typer.Typer) -> None:
 
 def backup(
     destination: DESTINATION = None,
-    list_: Annotated[bool, typer.Option("--list", help="what is there, and what it can be restored to")] = False,
-    verify: Annotated[bool, typer.Option("--verify", help="read and open every object")] = False,
-    prune: Annotated[bool, typer.Option("--prune", help="remove what is too old")] = False,
-    wal: Annotated[bool, typer.Option("--wal", help="send the WAL of the last minute now, and no more")] = False,
-    forget: Annotated[bool, typer.Option("--forget", help="this destination was deleted: ask it no more")] = False,
+    list_: Annotated[bool, typer.Option("--list", help="list the backups and the times they can restore")] = False,
+    verify: Annotated[bool, typer.Option("--verify", help="read and decrypt every object")] = False,
+    prune: Annotated[bool, typer.Option("--prune", help="remove expired backups")] = False,
+    wal: Annotated[bool, typer.Option("--wal", help="only send the latest WAL, now")] = False,
+    forget: Annotated[bool, typer.Option("--forget", help="stop using this destination: it was deleted")] = False,
     data: DATA = None,
     as_json: JSON = False,
 ) -> None:
-    """Back up everything, also while touchfold up runs; from then on its WAL goes there too.
+    """Back up everything, even while touchfold up is running; its WAL is then sent there continuously.
 
-    Sealed under the backup key (TOUCHFOLD_BACKUP_KEY, else the file backup.key), which is not the master key. Neither
-    key is in the backup: keep copies of both elsewhere. A copy is kept for TOUCHFOLD_BACKUP_DAYS at most.
+    Encrypted with the backup key (TOUCHFOLD_BACKUP_KEY, or the file backup.key), which is not the master key. Neither
+    key is in the backup: keep copies of both elsewhere. Backups are kept for at most TOUCHFOLD_BACKUP_DAYS days.
 
     Examples: touchfold backup /mnt/backups/touchfold     touchfold backup s3://bucket/touchfold --list
     """
@@ -47,7 +47,7 @@ def backup(
 
     chosen = [name for name, given in _flags(list_, verify, prune, wal, forget) if given]
     if len(chosen) > 1:
-        raise typer.BadParameter(f"give one of {' and '.join(chosen)}")
+        raise typer.BadParameter(f"give only one of {' and '.join(chosen)}")
     settings = load(os.environ, data=data)
     if list_:
         _list(settings, destination, as_json)
@@ -87,9 +87,9 @@ def _make(settings: "Settings", destination: str | None, as_json: bool) -> None:
         typer.echo(json.dumps(found))
         return
     typer.echo(
-        f"backed up to {to}: {made.base.id}, everything to {_text(made.base.ended_at)}\n"
-        f"{made.bytes:,} bytes of {made.base.plain_bytes:,}, {made.archive} of {len(made.base.archive)} files of the "
-        f"archive copied, in {made.took_s:.1f} s; {made.pruned.bases} older ones removed"
+        f"backed up to {to}: {made.base.id}, everything up to {_text(made.base.ended_at)}\n"
+        f"{made.bytes:,} bytes for {made.base.plain_bytes:,} bytes of data; {made.archive} of {len(made.base.archive)} "
+        f"archive files copied, in {made.took_s:.1f} s; {made.pruned.bases} old backups removed"
     )
 
 
@@ -116,7 +116,7 @@ def _list(settings: "Settings", destination: str | None, as_json: bool) -> None:
         gap = f"; its WAL has a gap after {each['gap_after']}" if each["gap_after"] else ""
         typer.echo(f"{each['base']}  {each['from']} to {each['until']}  {each['bytes']:,} bytes{gap}")
     if not found:
-        typer.echo("there is no whole backup")
+        typer.echo("no complete backup found")
 
 
 def _verify(settings: "Settings", destination: str | None, as_json: bool) -> None:
@@ -129,7 +129,7 @@ def _verify(settings: "Settings", destination: str | None, as_json: bool) -> Non
     if as_json:
         typer.echo(json.dumps({"whole": not problems, "problems": problems}))
     else:
-        typer.echo("\n".join(problems) or "whole: every object is there and opens")
+        typer.echo("\n".join(problems) or "complete: every object is present and readable")
     if problems:
         raise typer.Exit(1)
 
@@ -149,7 +149,7 @@ def _prune(settings: "Settings", destination: str | None, as_json: bool) -> None
     if as_json:
         typer.echo(json.dumps({"bases": pruned.bases, "wal": pruned.wal, "archive_files": pruned.archive}))
     else:
-        typer.echo(f"removed {pruned.bases} bases, {pruned.wal} files of WAL, {pruned.archive} files of the archive")
+        typer.echo(f"removed {pruned.bases} base backups, {pruned.wal} WAL files, {pruned.archive} archive files")
 
 
 def _wal(settings: "Settings", destination: str | None, as_json: bool) -> None:
@@ -159,7 +159,7 @@ def _wal(settings: "Settings", destination: str | None, as_json: bool) -> None:
     to = destination_of(settings, destination)
     with session(settings.data, say=say) as here:
         until = send_wal(here, to)
-    typer.echo(json.dumps({"until": _text(until)}) if as_json else f"{to} has everything to {_text(until)}")
+    typer.echo(json.dumps({"until": _text(until)}) if as_json else f"{to} has everything up to {_text(until)}")
 
 
 def _forget(settings: "Settings", destination: str | None, as_json: bool) -> None:
@@ -178,14 +178,14 @@ def _forget(settings: "Settings", destination: str | None, as_json: bool) -> Non
 
 def restore(
     source: Annotated[str, typer.Argument(metavar="SRC", help="a folder or s3://bucket/prefix")],
-    at: Annotated[str | None, typer.Option(help="the instant, such as 2026-11-30T10:15:00Z; else the newest")] = None,
+    at: Annotated[str | None, typer.Option(help="a time such as 2026-11-30T10:15:00Z (default: the latest)")] = None,
     data: DATA = None,
     as_json: JSON = False,
 ) -> None:
-    """Make a data folder of a backup: an empty one, as of an instant; erasures are done again from the ledger.
+    """Restore a backup into an empty data folder, as of a point in time, and replay later erasures from the ledger.
 
-    Needs the backup key, and the master key of then: in the environment, or put into the folder before. Nothing of the
-    backup is changed. TOUCHFOLD_LEDGER names the newest ledger of erasures, if it lies elsewhere.
+    Needs the backup key and the master key in use at that time, from the environment or already in the folder. The
+    backup itself is not changed. Set TOUCHFOLD_LEDGER if the newest erasure ledger is kept elsewhere.
 
     Example: touchfold restore /mnt/backups/touchfold --at 2026-11-30T10:15:00Z --data /srv/touchfold
     """
@@ -211,23 +211,23 @@ def restore(
     else:
         typer.echo(
             f"restored {settings.data} as of {found['at']} from {done.reach.base.id}: {done.events:,} events; "
-            f"{done.erasures} erasures are known, {done.again} of them were done again"
+            f"{done.erasures} erasures in the ledger, {done.again} of them replayed"
         )
     say(unknown_erasures(settings.ledger, known))
-    say("tokens, sessions and write keys that were revoked after that instant are valid again: revoke them anew")
+    say("tokens, sessions and write keys revoked after that time are valid again: revoke them again")
 
 
 def unknown_erasures(ledger: "Path | None", known: str | None) -> str:
-    """Which erasures a restore cannot know."""
+    """A warning about erasures that the restore cannot know of."""
     if ledger is not None:
         return (
-            f"erasures are known as far as {ledger} has them: if a newer ledger exists elsewhere, put it there and "
-            "start touchfold up, which erases again who is in it"
+            f"only the erasures in {ledger} are known: if there is a newer ledger elsewhere, copy it there and "
+            "start touchfold up, which repeats the erasures in it"
         )
-    after = f"after {known}" if known else "at all: the backup has no ledger"
+    after = f"after {known}" if known else "(the backup has no ledger)"
     return (
-        f"erasures {after} are not known here: if people were erased then, put the newest ledger into ledger/ (or set "
-        "TOUCHFOLD_LEDGER to it) and start touchfold up, which erases again who is in it"
+        f"erasures {after} are not known here: if anyone was erased, put the newest ledger into ledger/ (or set "
+        "TOUCHFOLD_LEDGER to it) and start touchfold up, which repeats the erasures in it"
     )
 
 
@@ -237,7 +237,7 @@ def _instant(text: str) -> "datetime":
     try:
         found = datetime.fromisoformat(text)
     except ValueError:
-        raise typer.BadParameter(f"--at {text} is no time such as 2026-11-30T10:15:00Z") from None
+        raise typer.BadParameter(f"--at {text} is not a time such as 2026-11-30T10:15:00Z") from None
     return found.replace(tzinfo=UTC) if found.tzinfo is None else found
 
 

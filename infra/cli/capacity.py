@@ -1,4 +1,4 @@
-"""`touchfold capacity`: what a rate of events needs, from figures that were measured."""
+"""`touchfold capacity`: the hardware that an event rate needs, computed from measured figures."""
 
 import json
 from typing import Annotated
@@ -14,21 +14,20 @@ def register(app: typer.Typer) -> None:
 
 
 def capacity(
-    events_per_second: Annotated[
-        float, typer.Option("--events-per-second", help="the highest rate that must be kept up")
-    ],
+    events_per_second: Annotated[float, typer.Option("--events-per-second", help="the peak rate to sustain")],
     customers: Annotated[
-        int | None, typer.Option(help="how many there are; else 1,000 for each event a second", show_default=False)
+        int | None, typer.Option(help="number of customers (default: 1,000 per event/s)", show_default=False)
     ] = None,
-    retention_days: Annotated[float, typer.Option(help="days that Kafka keeps the log; the archive keeps all")] = 7,
+    retention_days: Annotated[float, typer.Option(help="days Kafka keeps the log; the archive keeps everything")] = 7,
     event_bytes: Annotated[
-        float | None, typer.Option(help="of an event in Kafka, compressed; else as measured", show_default=False)
+        float | None,
+        typer.Option(help="compressed size of an event in Kafka (default: as measured)", show_default=False),
     ] = None,
     as_json: JSON = False,
 ) -> None:
-    """Compute doors, workers, partitions, brokers, PostgreSQL and archive for a rate of events.
+    """Size the doors, workers, partitions, brokers, PostgreSQL and archive for an event rate.
 
-    Needs no data folder and opens nothing. docs/scaling.md explains the parts; --json has every figure with its source.
+    Needs no data folder and connects to nothing. docs/scaling.md explains the parts; --json gives each figure's source.
 
     \b
     Examples:

@@ -1,8 +1,8 @@
-"""What a rate of events needs, computed from measured figures: cores, processes, partitions, disks, network.
+"""What an event rate needs, computed from measured figures: cores, processes, partitions, disks, network.
 
-A straight-line model: twice the events, twice the work. What grows faster than that (contention on one PostgreSQL, a
-customer with a large share of all events) is not in it; docs/scaling.md says where that matters. Pure but for
-`read_figures`, which reads the table that is part of the package.
+A linear model: twice the events, twice the work. It leaves out what grows faster (contention on one PostgreSQL, a
+customer with a large share of all events); docs/scaling.md says where that matters. Pure except for `read_figures`,
+which reads a table in the package.
 """
 
 import math
@@ -24,11 +24,11 @@ MOST_DAYS: Final = 36_500
 LEAST_BYTES: Final = 100
 MOST_BYTES: Final = 1 << 20
 CUSTOMERS_AN_EVENT_A_SECOND: Final = 1_000
-"""Customers when none are given, for each event a second: 86 events a day of each, so few for the rate."""
+"""Default number of customers per event/s: 86 events a day each, so few for the rate."""
 
 
 class Figure(NamedTuple):
-    """One measured or assumed number, and where it is from."""
+    """One measured or assumed number, and its source."""
 
     name: str
     value: float
@@ -39,7 +39,7 @@ class Figure(NamedTuple):
 
 
 class Figures:
-    """The frozen table; `figures["fold_cpu"]` is a value."""
+    """The immutable table of figures; `figures["fold_cpu"]` is a value."""
 
     def __init__(self, listed: Sequence[Figure]) -> None:
         self.listed = tuple(listed)
@@ -50,7 +50,7 @@ class Figures:
 
 
 def parse_figures(text: str) -> Figures:
-    """The table from its TOML. Raises ValueError at a figure that is not whole or not positive."""
+    """The table from its TOML. Raises ValueError for a figure that is incomplete or not positive."""
     entries: Mapping[str, Any] = tomllib.loads(text)
     listed = []
     for name, entry in entries.items():
@@ -58,7 +58,7 @@ def parse_figures(text: str) -> Figures:
             continue
         figure = Figure(name, entry["value"], entry["unit"], entry["from"], entry["date"], entry["bench"])
         if not (figure.value > 0 and figure.source in SOURCES and figure.unit and figure.bench):
-            raise ValueError(f"figure {name} is not whole: {entry}")
+            raise ValueError(f"figure {name} is incomplete: {entry}")
         listed.append(figure)
     return Figures(listed)
 
@@ -69,7 +69,7 @@ def read_figures() -> Figures:
 
 
 class Ask(NamedTuple):
-    """What is to be carried. `events_per_second`: the highest rate that must be kept up, not the mean of a day."""
+    """The load to plan for. `events_per_second`: the peak rate to sustain, not a daily mean."""
 
     events_per_second: float
     customers: int
@@ -84,7 +84,7 @@ def ask_of(
     retention_days: float = 7,
     event_bytes: float | None = None,
 ) -> Ask:
-    """With what is not given filled in. Raises ValueError with a sentence for values that make no sense."""
+    """The load with defaults filled in. Raises ValueError with a sentence for values that make no sense."""
     _check("events per second", events_per_second, 0.001, MOST_EVENTS)
     if customers is None:
         customers = max(1, round(events_per_second * CUSTOMERS_AN_EVENT_A_SECOND))
@@ -112,7 +112,7 @@ class Need(NamedTuple):
 
 
 class Limit(NamedTuple):
-    """The rate at which one of something is full, and what then. `grows`: more of it is all that is needed."""
+    """The rate at which one of a resource is saturated, and what to do then. `grows`: adding more is enough."""
 
     name: str
     what: str
@@ -123,7 +123,7 @@ class Limit(NamedTuple):
 
 @dataclass(frozen=True)
 class Plan:
-    """The answer. `limits` ascend; those up to the asked rate are `reached`."""
+    """The plan. `limits` are ascending; those up to the requested rate are `reached`."""
 
     ask: Ask
     needs: tuple[Need, ...]
@@ -143,7 +143,7 @@ class Plan:
 
 
 class _Costs(NamedTuple):
-    """Microseconds of CPU an event, by who pays; bytes an event."""
+    """Microseconds of CPU per event, by component; bytes per event."""
 
     door: float
     broker: float
@@ -163,7 +163,7 @@ def _costs(figures: Figures, ask: Ask) -> _Costs:
     written = ask.event_bytes + changes * figures["message_bytes"]
     worker = figures["runner_cpu"] + figures["fold_cpu"] + figures["decide_cpu"]
     in_postgres = figures["fold_postgres_cpu"] + figures["decide_postgres_cpu"]
-    # A follower costs the leader a read and itself a write, which is taken to cost what a read does.
+    # A follower costs the leader a read, and itself a write, which is assumed to cost as much as a read.
     produced = (1 + changes) * (figures["broker_produce_cpu"] + (replicas - 1) * 2 * consume)
     return _Costs(
         door=figures["door_cpu"],
@@ -186,17 +186,17 @@ def plan(figures: Figures, ask: Ask) -> Plan:
 
 
 def _cores(figures: Figures, ask: Ask, us: float) -> float:
-    """Cores to plan for work of `us` an event."""
+    """Cores to plan for, at `us` microseconds per event."""
     return ask.events_per_second * us / 1e6 / figures["core_use"]
 
 
 def _partitions(workers: int) -> int:
-    """Two for each worker, so that one more worker takes some from everybody."""
+    """Two per worker, so that an extra worker can take some from each."""
     return max(PARTITION_STEP, math.ceil(2 * workers / PARTITION_STEP) * PARTITION_STEP)
 
 
 def _processes(figures: Figures, ask: Ask, costs: _Costs) -> list[Need]:
-    """Of our own roles. A process is one core at most."""
+    """Needs of our own roles. A process uses one core at most."""
     workers = math.ceil(_cores(figures, ask, costs.worker_busy))
     return [
         Need("door", "doors", "processes", math.ceil(_cores(figures, ask, costs.door)), ""),
@@ -211,7 +211,7 @@ def _processes(figures: Figures, ask: Ask, costs: _Costs) -> list[Need]:
 
 
 def _stores(figures: Figures, ask: Ask, costs: _Costs) -> list[Need]:
-    """Of brokers, PostgreSQL and the archive. A day is one at the asked rate throughout."""
+    """Needs of brokers, PostgreSQL and the archive. A day means a whole day at the requested rate."""
     rate, use = ask.events_per_second, figures["core_use"]
     day = rate * DAY_S
     network, kept = rate * costs.network / 1e6, day * costs.broker_disk * ask.retention_days / 1e12
@@ -254,7 +254,7 @@ def _archive_bytes(figures: Figures, ask: Ask) -> float:
 
 
 def _limits(figures: Figures, ask: Ask, costs: _Costs) -> tuple[Limit, ...]:
-    """Where one of each is full, ascending."""
+    """The rates at which one of each is saturated, ascending."""
     use = figures["core_use"]
 
     def of_cores(us: float, cores: float = 1) -> float:

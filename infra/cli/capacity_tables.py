@@ -1,4 +1,4 @@
-"""How a capacity plan is shown: as lines for a terminal, as JSON, as the tables of docs/scaling.md. Pure."""
+"""Formats a capacity plan: as lines for a terminal, as JSON, and as the tables of docs/scaling.md. Pure."""
 
 from collections.abc import Sequence
 from typing import Any, Final
@@ -10,7 +10,7 @@ RATES: Final = (1_000, 10_000, 100_000, 1_000_000)
 
 
 def amount_text(need: Need) -> str:
-    """Counts whole; amounts with three figures at most, and their unit."""
+    """Counts as integers; amounts with at most three significant figures and their unit."""
     return f"{rounded(need.amount)} {need.unit}".rstrip()
 
 
@@ -67,7 +67,7 @@ def as_json(made: Plan, figures: Figures) -> dict[str, Any]:
 
 
 def figure_table(figures: Figures) -> list[str]:
-    """Markdown: every figure and where it is from."""
+    """Markdown: every figure and its source."""
     rows = [
         f"| {each.name} | {each.value:,g} | {each.unit} | {each.source} | {each.bench} |" for each in figures.listed
     ]
@@ -75,7 +75,7 @@ def figure_table(figures: Figures) -> list[str]:
 
 
 def need_table(figures: Figures, rates: Sequence[int] = RATES) -> list[str]:
-    """Markdown: what each rate needs, with the customers and days that are taken when none are given."""
+    """Markdown: what each rate needs, with the default numbers of customers and days."""
     plans = [plan(figures, ask_of(figures, rate)) for rate in rates]
     head = [f"{rate:,} events/s" for rate in rates]
     rows = [f"| | customers | {' | '.join(f'{each.ask.customers:,}' for each in plans)} |"]
@@ -88,7 +88,7 @@ def need_table(figures: Figures, rates: Sequence[int] = RATES) -> list[str]:
 
 
 def limit_table(figures: Figures) -> list[str]:
-    """Markdown: the rates at which one of each is full."""
+    """Markdown: the rates at which one of each resource is saturated."""
     ask: Ask = ask_of(figures, RATES[0])
     limits: Sequence[Limit] = plan(figures, ask).limits
     rows = [
@@ -105,7 +105,7 @@ def tables(figures: Figures) -> dict[str, list[str]]:
 
 
 def with_tables(page: str, figures: Figures) -> str:
-    """The page with its tables computed anew: what lies between `<!-- NAME -->` and `<!-- /NAME -->`.
+    """The page with its tables recomputed, each between `<!-- NAME -->` and `<!-- /NAME -->`.
 
     Raises ValueError when a place is missing.
     """

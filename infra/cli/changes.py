@@ -18,17 +18,17 @@ def register(app: typer.Typer) -> None:
 
 def changes(
     after: Annotated[
-        str | None, typer.Option("--after", metavar="CURSOR", help="go on after this change", show_default=False)
+        str | None, typer.Option("--after", metavar="CURSOR", help="start after this change", show_default=False)
     ] = None,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="wait for more; end with Ctrl-C")] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="keep printing new changes until Ctrl-C")] = False,
     type_: Annotated[
         list[str] | None,
         typer.Option("--type", help="only these: profile, segment, lifecycle, risk, identity, erased"),
     ] = None,
     data: DATA = None,
-    as_json: Annotated[bool, typer.Option("--json", help="it is JSON lines anyway")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="no effect: the output is always JSON lines")] = False,
 ) -> None:
-    """Print changes in order, one JSON object a line; the `cursor` of each says where to go on.
+    """Print changes in order, one JSON object per line; pass a change's `cursor` to --after to continue from there.
 
     Example: touchfold changes --type segment --follow
     """

@@ -1,4 +1,4 @@
-"""`touchfold dead-letters list|show|retry`: what was set aside, why, and sending it again."""
+"""`touchfold dead-letters list|show|retry`: what was set aside and why, and sending it again."""
 
 import json
 from collections.abc import Iterable
@@ -8,8 +8,8 @@ import typer
 
 from infra.cli.options import DATA, JSON, print_array, say
 
-SENT_AGAIN = ("door", "inbox")  # stages; what others set aside was in the log already, or is in a file
-BY_HAND = "record_set_aside"  # rule of records of the log that --all tries again too
+SENT_AGAIN = ("door", "inbox")  # stages; dead letters of other stages are in the log already, or in a file
+BY_HAND = "record_set_aside"  # the rule of log records that --all also retries
 STATE = Annotated[str, typer.Option("--state", help="open, retried or erased")]
 
 
@@ -24,11 +24,11 @@ def register(app: typer.Typer) -> None:
 
 def list_letters(
     state: STATE = "open",
-    limit: Annotated[int | None, typer.Option(min=1, help="at most so many, the newest; else all")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="show only this many, newest first (default: all)")] = None,
     data: DATA = None,
     as_json: JSON = False,
 ) -> None:
-    """List dead letters, the newest first.
+    """List dead letters, newest first.
 
     Example: touchfold dead-letters list
     """
@@ -41,7 +41,7 @@ def list_letters(
     from schemas.errors import BadRequest
 
     if state not in STATES:
-        raise BadRequest(f"no state {state}: there are {', '.join(STATES)}")
+        raise BadRequest(f"unknown state {state}: use one of {', '.join(STATES)}")
     with session(data, say=say) as here, closing(PostgresDeadLetters(here.dsn)) as store:
         found = map(described, store.each(state, limit))
         if as_json:
@@ -62,7 +62,7 @@ def show(
     data: DATA = None,
     as_json: JSON = False,
 ) -> None:
-    """Show one dead letter with its content, opened.
+    """Show one dead letter with its content, decrypted.
 
     Example: touchfold dead-letters show 0d2c9f0e-…
     """
@@ -82,18 +82,16 @@ def show(
 
 
 def retry(
-    letters: Annotated[list[str] | None, typer.Argument(help="ids; else --all", show_default=False)] = None,
-    every: Annotated[bool, typer.Option("--all", help="all open ones of the door and of the inbox")] = False,
-    source: Annotated[
-        str | None, typer.Option(help="whose messages of the inbox are, where their write keys are none of ours")
-    ] = None,
+    letters: Annotated[list[str] | None, typer.Argument(help="ids, or --all", show_default=False)] = None,
+    every: Annotated[bool, typer.Option("--all", help="all open dead letters of the door and the inbox")] = False,
+    source: Annotated[str | None, typer.Option(help="the source of inbox messages whose write key is unknown")] = None,
     data: DATA = None,
     as_json: JSON = False,
 ) -> None:
-    """Send dead letters of the door and of the inbox again, as if they came now; those still refused stay open.
+    """Send dead letters of the door and the inbox again, as if they arrived now. Those still refused stay open.
 
-    They are sent as they came: what is wrong with an event is corrected where it is sent from. A record of the log
-    that was set aside is applied where it lies, once this build can read it.
+    They are resent unchanged: fix a faulty event in the system that sends it. A log record that was set aside is
+    applied in place once this build can read it.
 
     Example: touchfold dead-letters retry --all
     """
@@ -105,7 +103,7 @@ def retry(
     from schemas.errors import BadRequest
 
     if bool(letters) == every:
-        raise BadRequest("which dead letters? Give ids, or --all")
+        raise BadRequest("which dead letters? Give their ids, or --all")
     with session(data, say=say) as here, closing(Retrying(here)) as retrying:
         if every:
             outcome = retrying.run(retrying.every(SENT_AGAIN, BY_HAND), source)

@@ -1,4 +1,4 @@
-"""`touchfold demo`, `touchfold demo-score`: a small made-up shop, loaded and then live; how well it is understood."""
+"""`touchfold demo`: a small made-up shop, loaded, then live. `touchfold demo-score`: how well it was understood."""
 
 import json
 import sys
@@ -28,21 +28,24 @@ def register(app: typer.Typer) -> None:
 
 def demo(
     seed: Annotated[
-        int | None, typer.Option("--seed", help="another number, other customers", show_default="7")
+        int | None, typer.Option("--seed", help="a different number makes different customers", show_default="7")
     ] = None,
     until: Annotated[
-        str | None, typer.Option("--until", metavar="DATE", help="history ends at its midnight", show_default="today")
+        str | None,
+        typer.Option("--until", metavar="DATE", help="the history ends at midnight of this day", show_default="today"),
     ] = None,
-    rate: Annotated[float, typer.Option("--rate", min=0, max=1_000, help="events a second afterwards")] = 2.0,
+    rate: Annotated[
+        float, typer.Option("--rate", min=0, max=1_000, help="live events per second after the history")
+    ] = 2.0,
     customers: Annotated[int | None, typer.Option("--customers", min=1, max=9_000, hidden=True)] = None,
-    port: Annotated[int | None, typer.Option(help="the port to listen on; 0 takes a free one")] = None,
-    yes: Annotated[bool, typer.Option("--yes", help="also into a folder that holds other data")] = False,
+    port: Annotated[int | None, typer.Option(help="the port to listen on; 0 picks a free one")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="load even into a folder that holds other data")] = False,
     data: DATA = None,
 ) -> None:
     """Run the platform with a small made-up shop: 18 months of history, then a live trickle until Ctrl-C.
 
-    A second start goes on where the first one ended. A folder that holds other data is refused without --yes. If
-    `touchfold up` runs on the folder already, the shop plays into that.
+    A second run continues where the first one stopped. A folder that holds other data is refused without --yes. If
+    `touchfold up` is already running on the folder, the shop's events go to it.
 
     Examples: touchfold demo     touchfold demo --data /tmp/shop --port 8800 --rate 5
     """
@@ -80,7 +83,7 @@ def _date(text: "str | None") -> "date | None":
 
 
 def _with_own_up(settings: "Settings", player: "_Player", stop: "threading.Event") -> None:
-    """The supervisor keeps this thread, for its children are tied to it; the shop plays in another."""
+    """Runs the supervisor in this thread, because its children are tied to it, and the shop in another."""
     import threading
 
     from infra.drivers.process.supervisor import Supervisor
@@ -109,7 +112,7 @@ class _Player:
         except Stopped:
             return
         except Exception as err:
-            if not self._stop.is_set():  # an error of what ends by Ctrl-C is no news
+            if not self._stop.is_set():  # an error caused by Ctrl-C is not worth reporting
                 self.error = err
         finally:
             self._stop.set()
@@ -120,21 +123,21 @@ class _Player:
         from infra.demo.folder import DemoFolder
 
         with session(self._settings.data, say=say) as here:
-            assert here.url, "the demo plays into a running `up`"
+            assert here.url, "the demo sends its events to a running `up`"
             folder, now = DemoFolder(here.data), here.door_clock.now
             shop = driver.Shop(here.url, _token(here, folder), here.time_zone, here.currency, now)
         plan = driver.plan_of(shop, folder, self._wanted)
         keys = driver.ensure_keys(shop, folder)
         with _Bar() as bar:
             sent = driver.load(shop, folder, plan, keys, self._stop, bar.show)
-        say(f"loaded {sent:,} events in {bar.elapsed_s:.0f} s" if sent else "the history is loaded already")
+        say(f"loaded {sent:,} events in {bar.elapsed_s:.0f} s" if sent else "the history is already loaded")
         typer.echo(_welcome(shop.url, shop.token, self._settings.data, self._rate))
         sys.stdout.flush()
         driver.trickle(shop, plan, keys, self._rate, self._stop, say)
 
 
 def _token(here: "Session", folder: "DemoFolder") -> str:
-    """The demo's API token (role admin), made once; made again when it was revoked or lost."""
+    """The demo's API token (role admin), created once, and again if it was revoked or lost."""
     from contextlib import closing
 
     from infra.adapters.postgres.tokens import PostgresTokens
@@ -163,7 +166,7 @@ def _welcome(url: str, token: str, data: "Path", rate: float) -> str:
         f"  touchfold profile user_id:{_SOMEBODY}{where}",
         f'  curl -sS {url}/api/v1/segments -H "Authorization: Bearer {token}"',
         "",
-        f"{rate:g} events a second from now on; Ctrl-C ends." if rate else "No live events (--rate 0); Ctrl-C ends.",
+        f"{rate:g} events a second from now on; Ctrl-C stops." if rate else "No live events (--rate 0); Ctrl-C stops.",
     ]
     return "\n".join(lines)
 
@@ -172,7 +175,7 @@ _SOMEBODY = "u-10014"
 
 
 class _Bar:
-    """Progress on stderr: a bar on a terminal, else a line for each tenth."""
+    """Progress on stderr: a bar on a terminal, otherwise a line every 10 %."""
 
     def __init__(self) -> None:
         from rich.console import Console
@@ -200,7 +203,7 @@ class _Bar:
         self._bar.stop()
 
     def show(self, what: str, done: int, total: int) -> None:
-        """`total` 0: not known."""
+        """`total` 0: unknown."""
         if self._plain is not None:
             tenth = done * 10 // total if total else 0
             if self._told.get(what) != tenth:
@@ -213,9 +216,9 @@ class _Bar:
 
 
 def demo_score(data: DATA = None, as_json: JSON = False) -> None:
-    """Score identity and the churn flag of the demo's customers, as they are now, against who they really are.
+    """Score identity resolution and the churn flag of the demo's customers, as of now, against the truth.
 
-    The truth is of the history's last midnight: days without the demo running are silence of all its customers.
+    The truth is as of the last midnight of the history: on days when the demo does not run, all customers are silent.
 
     Example: touchfold demo-score
     """
@@ -227,7 +230,7 @@ def demo_score(data: DATA = None, as_json: JSON = False) -> None:
 
     with session(data, say=say) as here:
         folder = DemoFolder(here.data)
-        truths, _shared = folder.truth()  # before waiting: without a demo there is nothing to wait for
+        truths, _shared = folder.truth()  # first, because without a demo there is nothing to wait for
         drain(here)
         found = score(Scoring(here), truths)
     if as_json:
@@ -236,8 +239,8 @@ def demo_score(data: DATA = None, as_json: JSON = False) -> None:
     identity, churn = found["identity"], found["churn"]
     lead = churn["lead_days"]
     typer.echo(
-        f"identity: of the pairs of identifiers put together {_percent(identity['precision'])} are one person's "
-        f"(precision), of one person's pairs {_percent(identity['recall'])} are together (recall); "
+        f"identity: {_percent(identity['precision'])} of the linked identifier pairs belong to one person "
+        f"(precision), {_percent(identity['recall'])} of each person's pairs are linked (recall); "
         f"{identity['people']:,} people, {identity['profiles']:,} profiles"
     )
     typer.echo(

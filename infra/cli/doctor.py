@@ -1,4 +1,4 @@
-"""`touchfold doctor`: every check on one line, with what to do when it fails."""
+"""`touchfold doctor`: one line per check, with what to do when it fails."""
 
 import json
 from collections.abc import Iterator
@@ -20,16 +20,18 @@ def register(app: typer.Typer) -> None:
 
 
 def doctor(
-    drill: Annotated[bool, typer.Option("--drill", help="restore the newest backup aside and compare")] = False,
+    drill: Annotated[
+        bool, typer.Option("--drill", help="restore the newest backup to a temporary folder and compare")
+    ] = False,
     data: DATA = None,
     as_json: JSON = False,
 ) -> None:
     """Check the installation, the data folder, the databases, the vault, the log and the archive.
 
-    With --drill the newest backup is restored into a temporary folder beside the data folder, its log is folded again
-    and compared, and it says how long that took.
+    With --drill, the newest backup is restored into a temporary folder next to the data folder, its log is folded
+    again and compared, and the time this took is printed.
 
-    Exit status 1 when a check fails; each line then says what to do. Example: touchfold doctor
+    Exits with status 1 if a check fails, and says what to do about it. Example: touchfold doctor
     """
     import os
 

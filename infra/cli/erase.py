@@ -1,4 +1,4 @@
-"""`touchfold erase` and `touchfold unsuppress`: forgetting a person, and letting them in again."""
+"""`touchfold erase` and `touchfold unsuppress`: forget a person, and accept their events again."""
 
 import json
 from pathlib import Path
@@ -23,26 +23,28 @@ def register(app: typer.Typer) -> None:
 
 def erase(
     identifier: Annotated[str, typer.Argument(help="KIND:VALUE, such as email:ada@example.com")] = "",
-    file: Annotated[Path | None, typer.Option("--file", help="many people: KIND:VALUE or kind,value a line")] = None,
-    receipts: Annotated[
-        Path | None, typer.Option("--receipts", help="where their receipts go; else beside the file")
+    file: Annotated[
+        Path | None, typer.Option("--file", help="erase a list of people, one KIND:VALUE or kind,value per line")
     ] = None,
-    check: Annotated[Path | None, typer.Option("--check", help="only say whether a receipt is one of ours")] = None,
+    receipts: Annotated[
+        Path | None, typer.Option("--receipts", help="where to write the receipts (default: next to the file)")
+    ] = None,
+    check: Annotated[Path | None, typer.Option("--check", help="only check whether a receipt is genuine")] = None,
     yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False,
-    force: Annotated[bool, typer.Option("--force", help="even if it may be more than one person")] = False,
+    force: Annotated[bool, typer.Option("--force", help="erase even if this may be more than one person")] = False,
     suppress: Annotated[bool, typer.Option("--suppress", help="refuse the person's events from now on")] = False,
     data: DATA = None,
     as_json: JSON = False,
 ) -> None:
     """Erase the customer an identifier belongs to: identifiers, personal values, profile. Cannot be undone.
 
-    Events stay in the totals, without an owner and unreadable. Example: touchfold erase email:ada@example.com.
-    With --file everybody of a list; run it again after a crash, and it goes on.
+    Their events still count in totals, but belong to nobody and cannot be read. With --file, erase everybody on a
+    list; after a crash, run the same command again and it continues. Example: touchfold erase email:ada@example.com
     """
     from schemas.errors import BadRequest
 
     if [bool(identifier), file is not None, check is not None].count(True) != 1:
-        raise BadRequest("give one of KIND:VALUE, --file FILE (a list of people) and --check FILE (a receipt)")
+        raise BadRequest("give exactly one of KIND:VALUE, --file FILE (a list of people) and --check FILE (a receipt)")
     if file is not None:
         _erase_file(file, receipts, yes=yes, force=force, suppress=suppress, data=data, as_json=as_json)
     elif check is not None:
@@ -63,7 +65,7 @@ def _erase_file(
         for each in wrong:
             typer.echo(f"line {each.line} {each.reason}", err=True)
         if not yes:
-            typer.echo(f"lines that name people: {len(people):,}; that cannot be used: {len(wrong):,}.", err=True)
+            typer.echo(f"usable lines: {len(people):,}; unusable lines: {len(wrong):,}.", err=True)
             typer.confirm("This cannot be undone. Erase?", abort=True, err=True)
         path = receipts or file.with_name(f"{file.name}.receipts.jsonl")
         summary = _run_file(here, people, wrong, path, force=force, suppress=suppress)
@@ -83,9 +85,7 @@ def _run_file(
         with progress() as tell:
             summary = erase_many(here, people, wrong, results, tell, force=force, suppress=suppress)
     except TouchfoldError:
-        typer.echo(
-            "stopped before the end: receipts come at the end; the same command goes on where it stopped", err=True
-        )
+        typer.echo("stopped early: run the same command again to continue; receipts are written at the end", err=True)
         raise
     counts = {name: count for name, count in summary._asdict().items() if name != "note"}
     note_command(here, "profiles.erased", suppress=suppress, **counts)
@@ -104,9 +104,9 @@ def _tell_of_many(summary: "Summary", path: Path, *, as_json: bool) -> None:
         people = "1 person" if summary.erased == 1 else f"{summary.erased:,} people"
         typer.echo(f"erased {people}; the receipts are in {path}")
         for count, what in (
-            (summary.same, "naming one of them again"),
+            (summary.same, "naming the same person again"),
             (summary.unknown, "naming nobody"),
-            (summary.refused, "needing --force: that may be more than one person"),
+            (summary.refused, "that may be more than one person: use --force"),
             (summary.malformed, "that cannot be used"),
         ):
             if count:
@@ -116,7 +116,7 @@ def _tell_of_many(summary: "Summary", path: Path, *, as_json: bool) -> None:
 
 
 def _nobody(identifier: str, region: str, *, suppress: bool) -> str:
-    """What to say where nobody was found: a typing error should not pass for somebody who was never here."""
+    """The message when nobody was found: a typo must not pass for somebody who was never here."""
     from infra.adapters.phones import Phones
     from schemas.identifiers import examine, parse_selector
 
@@ -124,7 +124,7 @@ def _nobody(identifier: str, region: str, *, suppress: bool) -> str:
     reason = "" if kind == "profile" else examine(kind, value, phone=Phones(region)).reason
     if reason:
         return f"nobody can have this {kind} ({reason.replace('_', ' ')}): is it mistyped?"
-    return "nobody has this identifier" + ("; it is refused from now on" if suppress else "")
+    return "nobody has this identifier" + ("; events with it are refused from now on" if suppress else "")
 
 
 def _check(file: Path, data: Path | None, *, as_json: bool) -> None:
@@ -136,7 +136,7 @@ def _check(file: Path, data: Path | None, *, as_json: bool) -> None:
     try:
         receipt = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as err:
-        raise BadRequest(f"{file} is no receipt: it must be a JSON object in a file") from err
+        raise BadRequest(f"{file} is not a receipt: it must be a file with one JSON object") from err
     with session(data) as here:
         vault, now = vault_of(here), here.door_clock.now
         with eraser(here.dsn, here.vault_dsn, vault, here.ledger_folder, here.region, now) as work:
@@ -144,7 +144,7 @@ def _check(file: Path, data: Path | None, *, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps({"ours": ours}))
     else:
-        typer.echo("this receipt is ours, as it was written" if ours else "this receipt is not ours, or was changed")
+        typer.echo("this receipt is genuine and unchanged" if ours else "this receipt is not genuine, or was changed")
     if not ours:
         raise typer.Exit(1)
 
@@ -166,11 +166,14 @@ def _erase_one(identifier: str, *, yes: bool, force: bool, suppress: bool, data:
             if token is not None:
                 preview = work.preview(token)
                 if preview.problems and not force:
-                    raise ErasureRefused("this may be more than one person: look, then use --force", preview.problems)
+                    raise ErasureRefused("this may be more than one person: check, then use --force", preview.problems)
                 if not yes:
                     kinds = ", ".join(f"{count} {name}" for name, count in preview.kinds.items())
-                    typer.echo(f"{preview.identifiers} identifiers ({kinds}) are erased.", err=True)
-                    typer.echo(f"{preview.events} events lose their owner and cannot be read again.", err=True)
+                    typer.echo(f"{preview.identifiers} identifiers ({kinds}) will be erased.", err=True)
+                    typer.echo(
+                        f"{preview.events} events will no longer belong to anyone and can never be read again.",
+                        err=True,
+                    )
                     typer.confirm("This cannot be undone. Erase?", abort=True, err=True)
             done = work.erase(kind, value, force=force, suppress=suppress)
             counts = {"found": done.found, "identifiers": done.identifiers, "events": done.events}
@@ -183,12 +186,12 @@ def _erase_one(identifier: str, *, yes: bool, force: bool, suppress: bool, data:
     elif not done.found:
         typer.echo(_nobody(identifier, here.region, suppress=suppress))
     else:
-        typer.echo(f"erased {done.identifiers} identifiers; {done.events} events have no owner now")
+        typer.echo(f"erased {done.identifiers} identifiers; {done.events} events no longer belong to anyone")
         typer.echo(f"receipt {json.dumps(done.receipt)}")
 
 
 def unsuppress(identifier: IDENTIFIER, data: DATA = None, as_json: JSON = False) -> None:
-    """Take events of an erased and suppressed customer again, as those of a new one.
+    """Accept events from an erased and suppressed customer again, as a new customer.
 
     Example: touchfold unsuppress email:ada@example.com
     """
@@ -207,4 +210,4 @@ def unsuppress(identifier: IDENTIFIER, data: DATA = None, as_json: JSON = False)
     if as_json:
         typer.echo(json.dumps({"found": found}))
     else:
-        typer.echo("this person's events are taken again" if found else "this identifier is not suppressed")
+        typer.echo("this person's events are accepted again" if found else "this identifier is not suppressed")

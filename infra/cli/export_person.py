@@ -1,4 +1,4 @@
-"""`touchfold export-person`: everything that is kept of one person, for them."""
+"""`touchfold export-person`: everything that is stored about one person, for them."""
 
 import json
 import os
@@ -18,11 +18,13 @@ def register(app: typer.Typer) -> None:
 
 def export_person(
     identifier: Annotated[str, typer.Argument(metavar="KIND:VALUE", help="such as email:ada@example.com")],
-    out: Annotated[Path | None, typer.Option("--out", help="the archive; else person-ID.zip here")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="the file to write (default: person-ID.zip in this folder)")
+    ] = None,
     data: DATA = None,
     as_json: JSON = False,
 ) -> None:
-    """Write an archive of everything that is kept of one person: a page to read, and the same as JSON.
+    """Write a ZIP of everything stored about one person: a page to read, and the same data as JSON.
 
     Example: touchfold export-person email:ada@example.com
     """
@@ -46,11 +48,11 @@ def export_person(
     if as_json:
         typer.echo(json.dumps({"file": str(path), "bytes": size}))
     else:
-        typer.echo(f"written {path} ({size:,} bytes). It is personal: give it to nobody else, and delete it after.")
+        typer.echo(f"wrote {path} ({size:,} bytes). It is personal: give it to nobody else, and delete it afterwards.")
 
 
 def _write(path: Path, chunks: Iterable[bytes]) -> int:
-    """Whole or not at all, and readable by us alone. Raises BadRequest where it cannot be written."""
+    """All or nothing, readable only by the current user. Raises BadRequest when it cannot be written."""
     from schemas.errors import BadRequest, Problem
 
     making = path.with_name(f"{path.name}.making")

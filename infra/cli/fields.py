@@ -1,4 +1,4 @@
-"""`touchfold fields`: what came sealed and undeclared, and deciding about it."""
+"""`touchfold fields`: fields that arrived sealed and undeclared, and deciding what they are."""
 
 import json
 from contextlib import closing
@@ -15,13 +15,17 @@ if TYPE_CHECKING:
     from infra.app.session import Session
     from query.reports.undeclared import Undeclared
 
-EVENT = Annotated[str, typer.Argument(help="the event's type or name; traits for a trait", show_default=False)]
-FIELD = Annotated[str, typer.Argument(help="the field; products.NAME for one of the lines", show_default=False)]
+EVENT = Annotated[str, typer.Argument(help="the event's type or name; `traits` for a trait", show_default=False)]
+FIELD = Annotated[
+    str, typer.Argument(help="the field; products.NAME for a field of the order lines", show_default=False)
+]
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this module."""
-    group = typer.Typer(help="Fields that came sealed and undeclared; decide once what they are.", no_args_is_help=True)
+    group = typer.Typer(
+        help="Fields that arrived sealed and undeclared: decide once whether they are personal.", no_args_is_help=True
+    )
     group.command("list")(list_fields)
     group.command("clear")(clear)
     group.command("personal")(personal)
@@ -29,7 +33,7 @@ def register(app: typer.Typer) -> None:
 
 
 def list_fields(data: DATA = None, as_json: JSON = False) -> None:
-    """List what came sealed and that neither a list nor a definition names, the most frequent first.
+    """List the sealed fields that no built-in list and no definition names, most frequent first.
 
     Example: touchfold fields list
     """
@@ -40,11 +44,11 @@ def list_fields(data: DATA = None, as_json: JSON = False) -> None:
     if as_json:
         typer.echo(json.dumps([each.answer() for each in found], ensure_ascii=False))
         return
-    typer.echo("\n".join(lines_of(found)) if found else "nothing came sealed that is not declared")
+    typer.echo("\n".join(lines_of(found)) if found else "every field that arrived sealed is declared")
 
 
 def clear(event: EVENT, field: FIELD, data: DATA = None) -> None:
-    """Declare that a field is not personal: it becomes clear, also in what came before.
+    """Declare that a field is not personal: it becomes readable, in past events too.
 
     Example: touchfold fields clear "Plan Upgraded" seats
     """
@@ -52,7 +56,7 @@ def clear(event: EVENT, field: FIELD, data: DATA = None) -> None:
 
 
 def personal(event: EVENT, field: FIELD, data: DATA = None) -> None:
-    """Declare that a field is personal: it stays sealed, and is not listed again.
+    """Declare that a field is personal: it stays sealed and is no longer listed.
 
     Example: touchfold fields personal call.received remark
     """
@@ -71,7 +75,9 @@ def _declare(event: str, field: str, data: DATA, *, is_personal: bool) -> None:
         if applied.revision is not None:
             await_revision_of(here, control, applied.revision)
     said = (
-        "personal: it is sealed" if is_personal else "not personal: it is clear, in the archive as soon as status says"
+        "personal: it is sealed"
+        if is_personal
+        else "not personal: it is readable now, and in the archive once `touchfold status` says so"
     )
     typer.echo(f"{field} of {event} is {said}")
 
@@ -86,7 +92,7 @@ def sealed_fields(here: "Session") -> "list[Undeclared]":
 
 
 def lines_of(found: "Sequence[Undeclared]") -> list[str]:
-    """A table for people."""
+    """A table for the terminal."""
     rows = [("EVENT", "FIELD", "KIND", "EVENTS", "FILLED")]
     rows += [(each.event, each.field, each.kind or "-", f"{each.filled:,}", f"{each.share:.0%}") for each in found]
     widths = [max(len(row[place]) for row in rows) for place in range(5)]

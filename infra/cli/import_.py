@@ -1,4 +1,4 @@
-"""`touchfold import FILE… --mapping MAP`: files of past touchpoints into the log, exactly once."""
+"""`touchfold import FILE… --mapping MAP`: bring files of past touchpoints into the log, exactly once."""
 
 import json
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ingest.files.importer import Importer, Result
     from ingest.files.rows import Source
 
-SHOWN = 20  # refused lines in the report for people; --json has all
+SHOWN = 20  # refused lines shown in the terminal; --json has all
 
 
 def register(app: typer.Typer) -> None:
@@ -26,22 +26,22 @@ def register(app: typer.Typer) -> None:
 
 def import_files(
     files: Annotated[list[Path], typer.Argument(help="CSV or JSON lines (plain or gzip), or Parquet")],
-    mapping: Annotated[Path, typer.Option("--mapping", "-m", help="YAML: which columns are what")],
+    mapping: Annotated[Path, typer.Option("--mapping", "-m", help="YAML file that says what each column is")],
     preview: Annotated[bool, typer.Option("--preview", help="show the first events; store nothing")] = False,
     data: DATA = None,
     as_json: JSON = False,
 ) -> None:
-    """Import files by a mapping. Run it again at will: an event that is in is a duplicate and counts once.
+    """Import files with a mapping. Safe to run again: an event that is already stored is skipped as a duplicate.
 
-    The files of one command are one data set. Lines that cannot be taken are told with their number and kept as
-    dead letters; the rest goes on. A mapping looks like this (more in examples/):
+    The files of one command are one data set. Lines that cannot be imported are reported by number and kept as
+    dead letters; the rest is imported. A mapping looks like this (more in examples/):
 
     \b
       source: till_export
       format: csv                                # csv | jsonl | parquet
       time_zone: America/New_York
       type: pos.purchase
-      id: transaction_id                         # leave out where no column names the event
+      id: transaction_id                         # leave out if no column identifies the event
       identifiers: {loyalty_card: card}
       occurred_at: {column: date, format: "%Y%m%d"}
       group_by: [basket]                         # lines of one order
@@ -49,7 +49,7 @@ def import_files(
       properties:
         order_id: basket
         revenue: {sum: price, money: USD}
-        week: {column: week, personal: false}    # without it what is no commerce field is sealed
+        week: {column: week, personal: false}    # else sealed, unless a commerce field
       historical: true
 
     Examples: touchfold import tills.csv --mapping tills.yaml --preview
@@ -76,7 +76,7 @@ def import_files(
     with session(data, say=say) as here:
         secret = vault_of(here).hash_key
         source = Source(files, read, secret)
-        _settle(here, "applying what came before")
+        _settle(here, "applying earlier events")
         here.disk.check()
         declare(here, read, mapping.name)  # counts for what comes; nobody waits here for the past to follow
         with services_of(here) as services:
@@ -117,7 +117,9 @@ def _run(importer: "Importer", source: "Source") -> "Result":
         except BaseException:
             result = importer.result
             if result.accepted:
-                say(f"stopped: {result.accepted:,} events are in. Run the same command again: none will count twice")
+                say(
+                    f"stopped: {result.accepted:,} events are stored. Run the same command again: none will count twice"
+                )
             raise
 
 

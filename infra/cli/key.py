@@ -1,4 +1,4 @@
-"""`touchfold key`: a new master key."""
+"""`touchfold key`: replace the master key."""
 
 import json
 
@@ -15,11 +15,11 @@ def register(app: typer.Typer) -> None:
 
 
 def rotate(data: DATA = None, as_json: JSON = False) -> None:
-    """Replace the master key while everything runs; the old one is refused when this ends.
+    """Replace the master key while everything runs; afterwards the old key is refused.
 
-    A key in the file master.key is made anew there. One that is in a setting: give the new one in
-    TOUCHFOLD_MASTER_KEY_NEXT (or TOUCHFOLD_MASTER_KEY_NEXT_FILE), and put it into TOUCHFOLD_MASTER_KEY afterwards. What
-    was interrupted goes on with the same command, or by touchfold up.
+    A key in the file master.key is replaced there. For a key in a setting, give the new one in
+    TOUCHFOLD_MASTER_KEY_NEXT (or TOUCHFOLD_MASTER_KEY_NEXT_FILE) and move it to TOUCHFOLD_MASTER_KEY afterwards. If
+    interrupted, run the same command again or start touchfold up to finish.
 
     Example: touchfold key rotate
     """
@@ -37,9 +37,9 @@ def rotate(data: DATA = None, as_json: JSON = False) -> None:
         typer.echo(json.dumps(done._asdict()))
     else:
         typer.echo(
-            f"the master key was replaced: {done.keys:,} keys are wrapped by the new one, the old one is refused"
+            f"the master key was replaced: {done.keys:,} keys are now wrapped with the new one; the old one is refused"
         )
-    where = "put it into TOUCHFOLD_MASTER_KEY of every process before its next start, and unset the other setting"
+    where = "set it as TOUCHFOLD_MASTER_KEY for every process before its next start, and unset the _NEXT setting"
     if done.file is not None:
-        where = f"it is in {done.file}: copy it to another place NOW"
-    say(f"the new key: {where}. Keep the old one for {days} days more: backups of before open with it alone")
+        where = f"it is in {done.file}: copy it to a safe place NOW"
+    say(f"the new key: {where}. Keep the old one for {days} more days: older backups can only be opened with it")

@@ -1,6 +1,6 @@
-"""The `touchfold` command: finds the module of a command, runs it, turns errors into messages and exit status.
+"""The `touchfold` command: imports a command's module, runs it, and turns errors into messages and an exit status.
 
-0 done, 1 failed, 2 misused, 130 interrupted. Results go to stdout, logs and errors to stderr.
+0 done, 1 failed, 2 wrong usage, 130 interrupted. Results go to stdout, logs and errors to stderr.
 """
 
 import json
@@ -44,14 +44,14 @@ MODULES: Final = {
     "demo": "demo",
     "demo-score": "demo",
 }
-"""Command -> module of infra.cli, in the order of a first day's work."""
+"""Command -> module of infra.cli, in the order a newcomer needs them."""
 
 _HELP: Final = """Touchfold: every customer touchpoint in one log, every answer a fold of it.
 
 \b
-Begin:
-  touchfold up                                 the whole platform on one machine
-  touchfold source create web                  a write key, and a curl line to try it
+Start:
+  touchfold up                                 run the whole platform on one machine
+  touchfold source create web                  get a write key and a curl command to try it
 
 \b
 Ask:
@@ -63,14 +63,14 @@ Ask:
 Feed and change:
   touchfold import tills.csv --mapping tills.yaml
   touchfold apply definitions/                 traits, segments, lifecycle, risk
-  touchfold doctor                             what is wrong, and what to do
+  touchfold doctor                             what is wrong, and what to do about it
 
-Every command takes --data DIR (else TOUCHFOLD_DATA, else ./touchfold-data).
+Every command takes --data DIR (default: TOUCHFOLD_DATA, or ./touchfold-data).
 """
 
 
 def build_app(arguments: Sequence[str]) -> typer.Typer:
-    """The application with the modules that these arguments need: all of them cost 0.1 s more than one."""
+    """The application with only the modules these arguments need: importing all of them takes 0.1 s longer."""
     app = typer.Typer(
         help=_HELP,
         no_args_is_help=True,
@@ -102,7 +102,7 @@ def _version(
 
 
 def main() -> None:
-    """Entry of the console script."""
+    """Entry point of the console script."""
     from infra.adapters.machine.private_files import keep_private
 
     keep_private()
@@ -110,7 +110,7 @@ def main() -> None:
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run a command; returns the exit status, errors told on stderr."""
+    """Run a command and return its exit status; errors go to stderr."""
     from schemas.errors import TouchfoldError
 
     command = typer.main.get_command(build_app(arguments))
@@ -118,10 +118,10 @@ def run(arguments: Sequence[str]) -> int:
         status = command.main(args=list(arguments), prog_name="touchfold", standalone_mode=False)
     except TouchfoldError as err:
         return _failed(err, arguments)
-    except typer.Abort as err:  # Ctrl-C too arrives as one
+    except typer.Abort as err:  # Ctrl-C arrives as one too
         typer.echo("not done", err=True)
         return 130 if isinstance(err.__cause__, KeyboardInterrupt) else 1
-    except BrokenPipeError:  # `| head` has seen enough; what we would still flush goes nowhere
+    except BrokenPipeError:  # the reader, such as `| head`, is gone; discard what is left to flush
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except typer.TyperException as err:
@@ -133,7 +133,7 @@ def _failed(err: "Exception", arguments: Sequence[str]) -> int:
     from schemas.errors import BadRequest, TouchfoldError
 
     assert isinstance(err, TouchfoldError), "called for our own errors"
-    status = 2 if type(err) is BadRequest else 1  # the words of the command itself; its subclasses are of content
+    status = 2 if type(err) is BadRequest else 1  # wrong usage of the command itself; subclasses concern content
     if "--json" in arguments:
         typer.echo(json.dumps(err.body(), ensure_ascii=False), err=True)
         return status

@@ -12,7 +12,7 @@ JSON = Annotated[bool, typer.Option("--json", help="print the result as JSON")]
 
 
 def print_array(items: Iterable[Any]) -> None:
-    """A JSON array on stdout as it comes, an object a line."""
+    """A JSON array on stdout, written as the rows arrive, one object per line."""
     typer.echo("[", nl=False)
     for number, each in enumerate(items):
         typer.echo((",\n" if number else "") + json.dumps(each), nl=False)

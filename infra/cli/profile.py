@@ -33,7 +33,7 @@ def profile(
     from schemas.errors import Erased, NotFound
     from schemas.identifiers import parse_selector
 
-    kind, value = parse_selector(identifier)  # before anything is opened
+    kind, value = parse_selector(identifier)  # before opening anything
     with session(data) as here, closing(reading_of(here)) as reading:
         try:
             answer = reading.profiles.by_selector(identifier)
@@ -63,7 +63,9 @@ def _show(answer: dict[str, Any]) -> None:
         "events": f"{answer['event_count']}, from {_time(answer['first_seen_at'])} to {_time(answer['last_seen_at'])}",
     }
     if "missing_rate" in answer:
-        facts["missing rate"] = f"{answer['missing_rate']} amounts have no rate into the base currency, and so no sum"
+        facts["missing rate"] = (
+            f"{answer['missing_rate']} amounts have no exchange rate to the base currency and are not in any total"
+        )
     parts = {
         "": facts,
         "identifiers": [(each["kind"], each["value"]) for each in answer["identifiers"]],
@@ -86,7 +88,7 @@ def _time(iso: str | None) -> str:
 
 
 def _text(value: Any) -> str:
-    """A value for people: money without needless zeros, times to the minute."""
+    """A value for display: money without trailing zeros, times to the minute."""
     if isinstance(value, dict | list):
         return json.dumps(value, ensure_ascii=False)
     if isinstance(value, bool):

@@ -1,4 +1,4 @@
-"""How far a long command is: a bar on a terminal, a line now and then elsewhere. On stderr."""
+"""Progress of a long command on stderr: a bar on a terminal, otherwise a line now and then."""
 
 import sys
 import time
@@ -8,13 +8,13 @@ from typing import Final
 
 from infra.cli.options import say
 
-SAY_EVERY_S: Final = 5.0  # where no terminal shows a bar
+SAY_EVERY_S: Final = 5.0  # without a terminal
 Tell = Callable[[str, int, int], None]  # (what is done, how much of it, of how much; 0: unknown)
 
 
 @contextmanager
 def progress(*, at_once: bool = True) -> Iterator[Tell]:
-    """A bar on a terminal, else lines; on stderr. Not `at_once`: no line where it takes less than five seconds."""
+    """A bar on a terminal, otherwise lines, on stderr. Without `at_once`, no line for the first five seconds."""
     if not sys.stderr.isatty():
         tell = seldom(say, at_once=at_once)
         yield lambda what, done, total: tell(_line(what, done, total))
@@ -34,7 +34,7 @@ def _line(what: str, done: int, total: int) -> str:
 
 
 def seldom(tell: Callable[[str], None], *, at_once: bool = True) -> Callable[[str], None]:
-    """Pass on the first line, and then one every five seconds; not `at_once`: none before."""
+    """Pass on the first line, then one every five seconds. Without `at_once`, none for the first five seconds."""
     told_at = float("-inf") if at_once else time.monotonic()
 
     def passed(line: str) -> None:

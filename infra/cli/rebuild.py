@@ -1,4 +1,4 @@
-"""`touchfold rebuild [--check]` and `touchfold refold KIND:VALUE`: the log folded again."""
+"""`touchfold rebuild [--check]` and `touchfold refold KIND:VALUE`: fold the log again."""
 
 import json
 import time
@@ -24,7 +24,7 @@ def rebuild(
     data: DATA = None,
     as_json: JSON = False,
 ) -> None:
-    """Fold the whole log again into a new revision and swap it in; or prove that the live one equals it.
+    """Fold the whole log into a new revision and swap it in; or check that the live revision equals it.
 
     Examples: touchfold rebuild --check     touchfold rebuild
     """
@@ -44,7 +44,7 @@ def rebuild(
 
 
 def _await_refold(control: "PostgresControl", revision: int, total: int) -> None:
-    """Until a worker has made the states again and decided what it marked for that; new events keep nobody waiting."""
+    """Wait until a worker has refolded these states and decided them; later events do not extend the wait."""
     from rich.console import Console
     from rich.progress import Progress
 
@@ -52,11 +52,11 @@ def _await_refold(control: "PostgresControl", revision: int, total: int) -> None
     from schemas.waits import REFOLD
 
     with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("folding signatures again", total=total)
+        task = bar.add_task("refolding identifier sets", total=total)
         while left := control.open_refolds(revision):
             stuck = [each for each in control.waiting() if each.reader == REFOLD]
             if stuck:
-                raise FoldFailed(f"nothing is refolded: {stuck[0].wait.reason}")
+                raise FoldFailed(f"cannot refold: {stuck[0].wait.reason}")
             bar.update(task, completed=max(0, total - left))
             time.sleep(0.05)
         bar.update(task, completed=total)
@@ -70,7 +70,7 @@ def refold(
     data: DATA = None,
     as_json: JSON = False,
 ) -> None:
-    """Make one customer's states anew from the log and decide again.
+    """Rebuild one customer's state from the log and decide it again.
 
     Example: touchfold refold user_id:4711
     """
@@ -99,5 +99,7 @@ def refold(
         else:
             drain(here, lambda _text: None)
         typer.echo(
-            json.dumps({"signatures": len(identifier_sets)}) if as_json else f"{len(identifier_sets)} signatures folded"
+            json.dumps({"signatures": len(identifier_sets)})
+            if as_json
+            else f"{len(identifier_sets)} identifier sets refolded"
         )

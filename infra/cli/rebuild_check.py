@@ -1,4 +1,4 @@
-"""`touchfold rebuild --check`: runs the comparison, tells its progress and answers, whatever happens."""
+"""`touchfold rebuild --check`: runs the comparison, reports progress, and always prints an answer."""
 
 import json
 import signal
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 
 def run(data: Path | None, as_json: bool) -> None:
-    """Compare and answer. Exit status 0: equal; 1: not equal or not known; 130: interrupted.
+    """Compare and print the answer. Exit status 0: equal; 1: not equal or unknown; 130: interrupted.
 
-    With `as_json` one JSON object is printed in every case: `equal` is null where the comparison did not end.
+    With `as_json`, one JSON object is always printed; `equal` is null if the comparison did not finish.
     """
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # stopped as by Ctrl-C: with an answer
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # handled like Ctrl-C, so that it still prints an answer
     from infra.app.bootstrap import session
     from schemas.errors import ServiceFailed, TouchfoldError
 
@@ -56,7 +56,7 @@ def _compare(here: "Session") -> "Verdict":
     services = services_of(here)
     live = services.control.live()
     compiled = Compiled.of(live, services.time_zone, services.currency, services.order_cap, services.reader)
-    folder = here.data  # its disk has room for what is made of it; the files have no names
+    folder = here.data  # its disk has the room; the files are unnamed
     with (
         progress() as tell,
         closing(PostgresRebuild(here.dsn)) as rebuild,
@@ -78,7 +78,7 @@ def _answer(verdict: "Verdict", as_json: bool) -> None:
     elif verdict.equal:
         typer.echo(f"equal: {verdict.profiles} profiles as of {as_of}\nsha256 {verdict.hash}")
         if verdict.left_out:
-            typer.echo(f"left out: {verdict.left_out} readings of people who were erased meanwhile")
+            typer.echo(f"left out: {verdict.left_out} readings of people erased during the check")
     else:
         typer.echo(f"NOT equal: {verdict.found} differences")
         for each in shown:

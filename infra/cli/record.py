@@ -1,4 +1,4 @@
-"""`touchfold record show|set-aside PARTITION OFFSET`: one record of the log, and letting a partition pass it."""
+"""`touchfold record show|set-aside PARTITION OFFSET`: inspect a log record, or set it aside to unblock a partition."""
 
 import json
 import sys
@@ -8,13 +8,13 @@ import typer
 
 from infra.cli.options import DATA, JSON, say
 
-PARTITION = Annotated[int, typer.Argument(min=0, show_default=False, help="as status and doctor name it")]
+PARTITION = Annotated[int, typer.Argument(min=0, show_default=False, help="as shown by status and doctor")]
 OFFSET = Annotated[int, typer.Argument(min=0, show_default=False)]
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this module."""
-    group = typer.Typer(help="Look at a record of the log; set aside one that cannot be read.", no_args_is_help=True)
+    group = typer.Typer(help="Inspect a record of the log; set aside one that cannot be read.", no_args_is_help=True)
     group.command("show")(show)
     group.command("set-aside")(set_aside)
     group.command("versions")(versions)
@@ -25,12 +25,12 @@ def show(
     partition: PARTITION,
     offset: OFFSET,
     raw: Annotated[
-        bool, typer.Option("--raw", help="write its bytes to stdout: personal data in it is sealed")
+        bool, typer.Option("--raw", help="write its bytes to stdout; personal data in it stays encrypted")
     ] = False,
     data: DATA = None,
     as_json: JSON = False,
 ) -> None:
-    """Show what is known of a record: version, size, why it cannot be read. Its content only with --raw.
+    """Show what is known about a record: version, size, why it cannot be read. Its content only with --raw.
 
     Example: touchfold record show 2 17
     """
@@ -60,7 +60,7 @@ def set_aside(
     data: DATA = None,
     as_json: JSON = False,
 ) -> None:
-    """Let a partition pass a record that it waits at: it becomes a dead letter, all that lies behind is applied.
+    """Set aside the record a partition waits at: it becomes a dead letter, and the records after it are applied.
 
     After an upgrade that can read it, `touchfold dead-letters retry` applies it.
 
@@ -80,17 +80,19 @@ def set_aside(
         wait = pass_over(here, partition, offset, "command")
         note_command(here, "record.set_aside", partition=partition, offset=offset, code=wait.code)
         drain(here, say)
-    typer.echo(json.dumps(wait._asdict()) if as_json else f"{wait.place} is set aside: it is a dead letter now")
+    typer.echo(json.dumps(wait._asdict()) if as_json else f"{wait.place} has been set aside as a dead letter")
 
 
 def versions(
-    allow: Annotated[int | None, typer.Option("--allow", min=1, help="let records of this version be written")] = None,
+    allow: Annotated[
+        int | None, typer.Option("--allow", min=1, help="allow records of this version to be written")
+    ] = None,
     data: DATA = None,
     as_json: JSON = False,
 ) -> None:
-    """Show which record version may be written, and what each process that lives can read.
+    """Show which record version may be written, and which version each running process can read.
 
-    After a rolling upgrade, when everything that reads the log is upgraded, --allow lets the new version be written.
+    After a rolling upgrade, once everything that reads the log is upgraded, --allow permits writing the new version.
 
     Example: touchfold record versions --allow 2
     """

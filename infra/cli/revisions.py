@@ -1,4 +1,4 @@
-"""Waiting for a revision that a command has asked for."""
+"""Wait for the revision that a command requested."""
 
 import time
 from typing import TYPE_CHECKING, Final
@@ -13,7 +13,7 @@ TRIES: Final = 3_000  # tenths of a second without progress: a swap of 400,000 p
 
 
 def await_revision_of(here: "Session", control: "PostgresControl", revision: int) -> int:
-    """Build it here, or wait for the worker that runs; progress is on stderr. The revision that is live then."""
+    """Build it here, or wait for the running worker, with progress on stderr. The revision that is live afterwards."""
     from infra.app.drain import drain
     from processors.rebuild.definitions import await_revision
 

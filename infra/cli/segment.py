@@ -78,9 +78,11 @@ def members(
     name: NAME,
     data: DATA = None,
     as_json: JSON = False,
-    limit: Annotated[int | None, typer.Option("--limit", min=1, help="at most so many", show_default=False)] = None,
+    limit: Annotated[
+        int | None, typer.Option("--limit", min=1, help="list at most this many", show_default=False)
+    ] = None,
 ) -> None:
-    """List who is in a segment, by profile id, with since when (empty: since the first load).
+    """List a segment's members by profile id, with when they entered (empty: since the first load).
 
     Example: touchfold segment members vip --json
     """
@@ -99,7 +101,7 @@ def members(
 
 
 def _members(segments: "Segments", name: str, limit: int | None) -> Iterator[dict[str, Any]]:
-    """All members, page by page; a segment of a million is never held whole."""
+    """All members, page by page, so that a segment of a million is never held in memory."""
     cursor, left = None, limit
     while left is None or left > 0:
         page = segments.members(name, cursor, PAGE if left is None else min(PAGE, left))

@@ -20,7 +20,7 @@ _EXAMPLE: Final = (
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this module."""
-    group = typer.Typer(help="Make and end the write keys of those who send touchpoints.", no_args_is_help=True)
+    group = typer.Typer(help="Sources that send touchpoints, and their write keys.", no_args_is_help=True)
     group.command("create")(create)
     group.command("list")(list_sources)
     group.command("set")(set_source)
@@ -30,7 +30,7 @@ def register(app: typer.Typer) -> None:
 
 
 def create(name: NAME, data: DATA = None, as_json: JSON = False) -> None:
-    """Make a source; its write key is shown this once.
+    """Create a source. Its write key is shown only once.
 
     Example: touchfold source create web
     """
@@ -39,21 +39,21 @@ def create(name: NAME, data: DATA = None, as_json: JSON = False) -> None:
 
 def set_source(
     name: NAME,
-    rate: Annotated[float | None, typer.Option(help="events a second, over all doors of the folder")] = None,
+    rate: Annotated[float | None, typer.Option(help="events per second, over all doors together")] = None,
     burst: Annotated[
-        float | None, typer.Option(help="events that may come at once; two seconds' worth unless given")
+        float | None, typer.Option(help="events accepted in one burst (default: two seconds' worth)")
     ] = None,
-    no_rate: Annotated[bool, typer.Option("--no-rate", help="take rate and burst away")] = False,
-    origin: Annotated[list[str] | None, typer.Option(help="pages that may send; once for each")] = None,
-    any_origin: Annotated[bool, typer.Option("--any-origin", help="pages of every origin may send")] = False,
+    no_rate: Annotated[bool, typer.Option("--no-rate", help="remove rate and burst")] = False,
+    origin: Annotated[list[str] | None, typer.Option(help="an origin whose pages may send; repeat for more")] = None,
+    any_origin: Annotated[bool, typer.Option("--any-origin", help="let pages of any origin send")] = False,
     trusted_clock: Annotated[
-        bool | None, typer.Option("--trusted-clock/--no-trusted-clock", help="its times are not corrected")
+        bool | None, typer.Option("--trusted-clock/--no-trusted-clock", help="do not correct its timestamps")
     ] = None,
-    enabled: Annotated[bool | None, typer.Option("--enable/--disable", help="whether its events are taken")] = None,
+    enabled: Annotated[bool | None, typer.Option("--enable/--disable", help="accept or refuse its events")] = None,
     data: DATA = None,
     as_json: JSON = False,
 ) -> None:
-    """Change a source's settings; every door keeps to them within a second. What is not given stays.
+    """Change a source's settings; they take effect within a second. Options not given stay as they are.
 
     Example: touchfold source set web --rate 100 --origin https://shop.example
     """
@@ -63,7 +63,9 @@ def set_source(
     changes |= {"events_per_s": None, "burst": None} if no_rate else {}
     changes |= {"origins": None} if any_origin else {}
     if not changes or (no_rate and (rate or burst)) or (any_origin and origin):
-        raise typer.BadParameter("give at least one setting, and none together with what takes it away: see --help")
+        raise typer.BadParameter(
+            "give at least one setting, and no setting together with the option that removes it: see --help"
+        )
     from contextlib import closing
 
     from infra.adapters.postgres.sources import PostgresSources
@@ -77,11 +79,11 @@ def set_source(
 
 
 def _told(settings: Mapping[str, object]) -> str:
-    return ", ".join(f"{key} {json.dumps(value)}" for key, value in settings.items()) or "every setting as by default"
+    return ", ".join(f"{key} {json.dumps(value)}" for key, value in settings.items()) or "default settings"
 
 
 def rotate(name: NAME, data: DATA = None, as_json: JSON = False) -> None:
-    """Give a source a new write key; the old ones end within a second.
+    """Give a source a new write key; the old ones stop working within a second.
 
     Example: touchfold source rotate web
     """
@@ -107,7 +109,7 @@ def _key_command(name: str, data: DATA, as_json: bool, *, rotating: bool) -> Non
 
 
 def curl_line(here: "Session", key: str) -> str:
-    """A shell command that sends one touchpoint. `touchfold up` need not run yet."""
+    """A shell command that sends one touchpoint. `touchfold up` need not be running yet."""
     url = (
         here.url
         or f"{'http' if here.settings.tls_cert is None else 'https'}://{here.settings.host}:{here.settings.port}"
@@ -116,7 +118,7 @@ def curl_line(here: "Session", key: str) -> str:
 
 
 def list_sources(data: DATA = None, as_json: JSON = False) -> None:
-    """List the sources and how many write keys of each work.
+    """List the sources and how many valid write keys each has.
 
     Example: touchfold source list
     """
@@ -149,7 +151,7 @@ def list_sources(data: DATA = None, as_json: JSON = False) -> None:
 
 
 def revoke(name: NAME, data: DATA = None, as_json: JSON = False) -> None:
-    """End all write keys of a source within a second; what it sent stays.
+    """Revoke all write keys of a source, within a second. What it has sent stays.
 
     Example: touchfold source revoke old-shop
     """
@@ -162,4 +164,8 @@ def revoke(name: NAME, data: DATA = None, as_json: JSON = False) -> None:
     with session(data, say=say) as here, closing(PostgresSources(here.dsn)) as sources:
         count = sources.revoke(name, here.door_clock.now())
         note_command(here, "source.revoked", source=name)
-    typer.echo(json.dumps({"name": name, "revoked": count}) if as_json else f"{count} write keys of {name} ended")
+    typer.echo(
+        json.dumps({"name": name, "revoked": count})
+        if as_json
+        else f"revoked {count} write key{'' if count == 1 else 's'} of {name}"
+    )

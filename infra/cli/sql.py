@@ -1,4 +1,4 @@
-"""`touchfold sql`: questions to the whole log, in a process that can do no harm."""
+"""`touchfold sql`: query the whole log, in a sandboxed process."""
 
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -10,9 +10,9 @@ if TYPE_CHECKING:
     from query.sql.results import SqlResult
 
 FORMAT = Annotated[Literal["table", "json", "csv", "parquet"], typer.Option("--format", help="how to print the rows")]
-LIMIT = Annotated[int | None, typer.Option("--limit", min=1, help="print at most so many rows", show_default=False)]
+LIMIT = Annotated[int | None, typer.Option("--limit", min=1, help="print at most this many rows", show_default=False)]
 
-_HELP = """One reading statement (DuckDB's SQL) over the log and what is folded from it.
+_HELP = """Run one read-only statement (DuckDB SQL) over the log and the tables folded from it.
 
 Examples:
 
@@ -22,7 +22,7 @@ Examples:
 
   touchfold sql "select m.segment, avg(p.revenue_90d) from memberships m join profiles p using (profile_id) group by 1"
 
-`touchfold sql --tables` lists the tables and their columns. Times are UTC; nothing personal is in any table.
+`touchfold sql --tables` lists the tables and their columns. Times are UTC; no table holds personal data.
 """
 
 
@@ -68,7 +68,7 @@ def sql(
         note_command(here, "sql.run", rows=result.table.num_rows)
     _print(result, "json" if as_json else form)
     for wait in result.left_out:
-        typer.echo(f"left out: all from {wait.place} on: {wait.reason}: upgrade this build", err=True)
+        typer.echo(f"left out: everything from {wait.place} on: {wait.reason}: upgrade this build", err=True)
     for warning in result.warnings:
         typer.echo(f"warning: {warning}", err=True)
     if result.truncated:
@@ -97,7 +97,7 @@ def _print_tables(profile_columns: list[tuple[str, str]], as_json: bool) -> None
 
 
 def _print(result: "SqlResult", form: str) -> None:
-    """To stdout; nothing else goes there."""
+    """Write the rows, and nothing else, to stdout."""
     import csv
     import sys
 
@@ -132,6 +132,6 @@ def _print_parquet(result: "SqlResult") -> None:
     from schemas.errors import BadRequest
 
     if sys.stdout.isatty():
-        raise BadRequest("Parquet is no text: send it to a file, … --format parquet > rows.parquet")
+        raise BadRequest("Parquet is binary: redirect it to a file, … --format parquet > rows.parquet")
     pq.write_table(result.table, sys.stdout.buffer, compression="zstd")
     sys.stdout.buffer.flush()

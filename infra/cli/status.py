@@ -1,4 +1,4 @@
-"""`touchfold status [--wait]`: how far acceptance, folding, decisions and the archive are."""
+"""`touchfold status [--wait]`: progress of acceptance, folding, decisions and the archive."""
 
 import json
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -10,7 +10,7 @@ from infra.cli.options import DATA, JSON, say
 if TYPE_CHECKING:
     from infra.app.session import Session
 
-PATIENCE_S: Final = 15.0  # with brokers that are busy or just starting
+PATIENCE_S: Final = 15.0  # enough for brokers that are busy or just starting
 
 
 def register(app: typer.Typer) -> None:
@@ -19,14 +19,16 @@ def register(app: typer.Typer) -> None:
 
 
 def status(
-    wait: Annotated[bool, typer.Option("--wait", help="until all accepted by now is applied and decided")] = False,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="wait until everything accepted so far is applied and decided")
+    ] = False,
     data: DATA = None,
     as_json: JSON = False,
 ) -> None:
-    """Tell how far the platform is; with --wait, return when it has caught up.
+    """Show how far processing has come; with --wait, return once it has caught up.
 
-    With --wait the exit status is 1 where a partition waits at a record that cannot be read yet: what lies behind is
-    not applied. Examples: touchfold status     touchfold status --wait --json
+    With --wait, exits with status 1 if a partition is stuck at a record that cannot be read yet: the records after it
+    are not applied. Examples: touchfold status     touchfold status --wait --json
     """
     from infra.app.bootstrap import session
     from infra.app.drain import drain
@@ -46,14 +48,14 @@ def status(
 
 
 def _not_ready(here: "Session") -> str:
-    """What keeps it from taking and answering what comes, each with its remedy."""
+    """Print what keeps it from accepting and answering requests, each with its remedy."""
     if here.running is None:
         return "not running: start touchfold up"
     from infra.app.running import health_of
 
     problems = ((health_of(here.url) if here.url else None) or {}).get("problems", [])
     told = [f"{each['check']}: {each['detail']}\n    do: {each['fix']}" for each in problems]
-    return "\n".join(["running, and not ready" + ("" if told else ": see touchfold doctor"), *told])
+    return "\n".join(["running, but not ready" + ("" if told else ": see touchfold doctor"), *told])
 
 
 def _tell(found: dict[str, Any]) -> None:
@@ -61,10 +63,10 @@ def _tell(found: dict[str, Any]) -> None:
         number = "unknown" if found[name] is None else f"{found[name]:,}"
         typer.echo(f"{name.replace('_', ' '):13}{number:>14}")
     if found["archive_rewrites_waiting"]:
-        files = f"{found['archive_rewrites_waiting']:,} of {found['archive_files']:,} files wait"
-        typer.echo(f"what was declared clear or personal is written into the archive: {files}")
+        files = f"{found['archive_rewrites_waiting']:,} of {found['archive_files']:,} files left"
+        typer.echo(f"rewriting the archive for newly declared fields: {files}")
     if found["archive_merges_waiting"]:
-        typer.echo(f"the archive merges its small files: {found['archive_merges_waiting']:,} wait")
+        typer.echo(f"merging small files of the archive: {found['archive_merges_waiting']:,} left")
     for each in found["waiting"]:
         typer.echo(
             f"partition {each['partition']} waits at offset {each['offset']}"
@@ -74,11 +76,11 @@ def _tell(found: dict[str, Any]) -> None:
 
 
 def measure(here: "Session") -> dict[str, Any]:
-    """The JSON of contracts. Counts are records of the log; `ready`: an `up` runs and answers healthy.
+    """The JSON documented in docs/contracts.md. Counts are log records; `ready`: an `up` runs and reports healthy.
 
-    `decided` leaves out one record for each signature that waits for its decision; it equals `applied` when
-    nothing waits. `lag`: accepted and not yet decided. `archived`: None where the archive cannot be read. `waiting`:
-    partitions that wait at a record that cannot be read yet.
+    `decided` is `applied` minus one record per identifier set whose decision is pending. `lag`: accepted but not yet
+    decided. `archived`: None if the archive cannot be read. `waiting`: partitions stuck at a record that cannot be
+    read yet.
     """
     from contextlib import closing
 
@@ -105,9 +107,9 @@ def measure(here: "Session") -> dict[str, Any]:
 
 
 def is_ready(here: "Session") -> bool:
-    """Whether the joined `up` or role does its work; False where none runs.
+    """Whether the `up` or role on this folder is working; False if none runs.
 
-    A role without HTTP says so by its probe, and without that by the sign of life of its processes.
+    A role without HTTP reports this through its probe, or failing that through its processes' heartbeats.
     """
     running = here.running
     if here.url:
@@ -130,7 +132,7 @@ def is_ready(here: "Session") -> bool:
 
 
 def answers(url: str) -> bool:
-    """Whether what comes is taken and answered, as /health says."""
+    """Whether requests are accepted and answered, according to /health."""
     from infra.app.running import health_of
 
     found = health_of(url)

@@ -1,4 +1,4 @@
-"""`touchfold token create|list|revoke`: tokens of the API."""
+"""`touchfold token create|list|revoke`: API tokens."""
 
 import json
 from typing import Annotated
@@ -11,7 +11,7 @@ from schemas.roles import Role
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this module."""
-    group = typer.Typer(help="Tokens of the API, each with a role.", no_args_is_help=True)
+    group = typer.Typer(help="API tokens, each with a role.", no_args_is_help=True)
     group.command("create")(create)
     group.command("list")(list_tokens)
     group.command("revoke")(revoke)
@@ -21,12 +21,13 @@ def register(app: typer.Typer) -> None:
 def create(
     role: Annotated[Role, typer.Option("--role", help="what it may do")],
     expires: Annotated[
-        str | None, typer.Option("--expires", metavar="TIME", help="after so long: 90d, 12h, 4w; else never")
+        str | None,
+        typer.Option("--expires", metavar="TIME", help="lifetime such as 90d, 12h or 4w (default: never expires)"),
     ] = None,
     data: DATA = None,
     as_json: JSON = False,
 ) -> None:
-    """Make a token. It is shown once and stored as its hash alone.
+    """Create a token. It is shown only once; only its hash is stored.
 
     Example: touchfold token create --role analyst --expires 90d
     """
@@ -88,7 +89,7 @@ def revoke(
     data: DATA = None,
     as_json: JSON = False,
 ) -> None:
-    """Refuse a token from now on (a running `up` may take a second).
+    """Revoke a token (a running `up` may take a second to notice).
 
     Example: touchfold token revoke 3f9a01bc
     """
@@ -101,4 +102,4 @@ def revoke(
     with session(data) as here, closing(PostgresTokens(here.dsn)) as tokens:
         name = tokens.revoke(token, here.door_clock.now())
         note_command(here, "token.revoked", token=name)
-    typer.echo(json.dumps({"id": name, "revoked": True}) if as_json else f"token {name} is revoked")
+    typer.echo(json.dumps({"id": name, "revoked": True}) if as_json else f"token {name} has been revoked")

@@ -1,4 +1,4 @@
-"""`touchfold topics plan|apply`: the topics in Kafka, as they are and as they should be. Needs no database."""
+"""`touchfold topics plan|apply`: compare the Kafka topics with what they should be, and fix them. No database."""
 
 import json
 from typing import TYPE_CHECKING, Any
@@ -17,9 +17,7 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this module."""
-    group = typer.Typer(
-        help="The topics in Kafka: what is missing, what differs, what is unsafe.", no_args_is_help=True
-    )
+    group = typer.Typer(help="The Kafka topics: what is missing, what differs, what is unsafe.", no_args_is_help=True)
     group.command("plan")(plan)
     group.command("apply")(apply)
     app.add_typer(group, name="topics")
@@ -46,14 +44,14 @@ def plan(data: DATA = None, as_json: JSON = False) -> None:
     for each in unsafe:
         typer.echo(f"unsafe: {each.topic}: {each.reason}: {each.fix}")
     if any(step.state != "ok" for step in steps):
-        typer.echo("touchfold topics apply does it", err=True)
+        typer.echo("run touchfold topics apply to make these changes", err=True)
 
 
 def apply(data: DATA = None, as_json: JSON = False) -> None:
-    """Make the topics that are missing and change settings that differ. Can be repeated.
+    """Create missing topics and change settings that differ. Can be repeated.
 
-    Never takes away partitions or records, but where a topic keeps longer than it may (inbox). Replicas of a topic
-    that exists are moved with Kafka's own tools.
+    Never removes partitions, nor records, except from a topic that keeps them for too long (inbox). To change the
+    replicas of an existing topic, use Kafka's own tools.
 
     \b
     Examples:
@@ -85,7 +83,7 @@ def _kafka(data: "Path | None") -> "tuple[Settings, KafkaAccess]":
     access = kafka_access(settings)
     if access is None:
         raise BadRequest(
-            "topics are Kafka's: set TOUCHFOLD_LOG=kafka and TOUCHFOLD_KAFKA_BOOTSTRAP=host:port",
+            "only Kafka has topics: set TOUCHFOLD_LOG=kafka and TOUCHFOLD_KAFKA_BOOTSTRAP=host:port",
             [Problem("TOUCHFOLD_LOG", "is postgres")],
         )
     return settings, access

@@ -9,7 +9,7 @@ from infra.cli.options import DATA, say
 if TYPE_CHECKING:
     from pathlib import Path
 
-PORT = Annotated[int | None, typer.Option(help="the port to listen on; 0 takes a free one")]
+PORT = Annotated[int | None, typer.Option(help="the port to listen on; 0 picks a free one")]
 
 
 def register(app: typer.Typer) -> None:
@@ -25,9 +25,9 @@ def up(
     data: DATA = None,
     port: PORT = None,
 ) -> None:
-    """Run PostgreSQL, the door, the worker and the archiver; prints `ready http://HOST:PORT` when all answer.
+    """Run PostgreSQL, the door, the worker and the archiver; prints `ready http://HOST:PORT` when all are ready.
 
-    With TOUCHFOLD_LOG=kafka all roles of a cluster on one machine, against your brokers.
+    With TOUCHFOLD_LOG=kafka, runs all cluster roles on one machine, against your brokers.
 
     Examples: touchfold up     touchfold up --data /srv/touchfold --port 8800
     """
@@ -35,7 +35,7 @@ def up(
 
 
 def ingest(data: DATA = None, port: PORT = None) -> None:
-    """Role of a cluster: the door, and the inbox topic. Any number of them, behind a load balancer.
+    """Cluster role: the door and the inbox topic. Run any number of them behind a load balancer.
 
     Example: TOUCHFOLD_LOG=kafka TOUCHFOLD_KAFKA_BOOTSTRAP=broker:9093 TOUCHFOLD_DATABASE=… touchfold ingest --port 8700
     """
@@ -44,9 +44,9 @@ def ingest(data: DATA = None, port: PORT = None) -> None:
 
 def worker(
     data: DATA = None,
-    processes: Annotated[int | None, typer.Option(min=1, max=64, help="worker processes of this machine")] = None,
+    processes: Annotated[int | None, typer.Option(min=1, max=64, help="worker processes on this machine")] = None,
 ) -> None:
-    """Role of a cluster: folds events into profiles and decides. Partitions are shared out among all that run.
+    """Cluster role: folds events into profiles and decides. Partitions are shared among all running workers.
 
     Example: TOUCHFOLD_LOG=kafka TOUCHFOLD_KAFKA_BOOTSTRAP=… TOUCHFOLD_DATABASE=… touchfold worker --processes 2
     """
@@ -54,7 +54,7 @@ def worker(
 
 
 def publish(data: DATA = None) -> None:
-    """Role of a cluster: publishes changes of profiles, segments and risk to their topics. One writes, others wait.
+    """Cluster role: publishes changes of profiles, segments and risk to topics. One publishes, the others stand by.
 
     Example: TOUCHFOLD_LOG=kafka TOUCHFOLD_KAFKA_BOOTSTRAP=… TOUCHFOLD_DATABASE=… touchfold publish
     """
@@ -62,7 +62,7 @@ def publish(data: DATA = None) -> None:
 
 
 def serve(data: DATA = None, port: PORT = None) -> None:
-    """Role of a cluster: the API and the pages. Any number of them, behind a load balancer with sticky sessions.
+    """Cluster role: the API and the pages. Run any number of them behind a load balancer with sticky sessions.
 
     Example: TOUCHFOLD_LOG=kafka TOUCHFOLD_KAFKA_BOOTSTRAP=… TOUCHFOLD_DATABASE=… touchfold serve --port 8700
     """

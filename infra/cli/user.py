@@ -30,11 +30,11 @@ def _say_link(url: str | None, name: str, role: str | None, secret: str, as_json
         typer.echo(json.dumps({"name": name, "role": role, "link": address}))
         return
     typer.echo(address)
-    typer.echo(f"{name} sets a password there; it works once, for 24 hours. It is not shown again", err=True)
+    typer.echo(f"{name} sets a password there. The link works once, within 24 hours, and is not shown again", err=True)
 
 
 def create(name: NAME, role: ROLE, data: DATA = None, as_json: JSON = False) -> None:
-    """Make somebody who may sign in, and print the link that sets their password.
+    """Create a user, and print the link with which they set their password.
 
     Example: touchfold user create ada --role marketer
     """
@@ -52,7 +52,7 @@ def create(name: NAME, role: ROLE, data: DATA = None, as_json: JSON = False) -> 
 
 
 def link(name: NAME, data: DATA = None, as_json: JSON = False) -> None:
-    """Print a new link for somebody who lost theirs, or their password.
+    """Print a new link for somebody who lost theirs or forgot their password.
 
     Example: touchfold user link ada
     """
@@ -69,7 +69,7 @@ def link(name: NAME, data: DATA = None, as_json: JSON = False) -> None:
 
 
 def list_people(data: DATA = None, as_json: JSON = False) -> None:
-    """List the people, with their roles and when they were last seen.
+    """List the users, with their roles and when they were last seen.
 
     Example: touchfold user list
     """
@@ -97,7 +97,7 @@ def list_people(data: DATA = None, as_json: JSON = False) -> None:
 
 
 def set_role(name: NAME, role: ROLE, data: DATA = None) -> None:
-    """Give somebody another role, from their next request on.
+    """Change a user's role, effective from their next request.
 
     Example: touchfold user role ada --role admin
     """
@@ -110,11 +110,11 @@ def set_role(name: NAME, role: ROLE, data: DATA = None) -> None:
     with session(data) as here, closing(PostgresPeople(here.dsn)) as people:
         people.set_role(name, role)
         note_command(here, "person.role_set", person=name, to=role)
-    typer.echo(f"{name} has the role {role}")
+    typer.echo(f"{name} now has the role {role}")
 
 
 def disable(name: NAME, data: DATA = None) -> None:
-    """Let somebody sign in no more; what they have open ends.
+    """Stop a user from signing in, and end their sessions.
 
     Example: touchfold user disable ada
     """
@@ -132,21 +132,21 @@ def disable(name: NAME, data: DATA = None) -> None:
 
 def audit(
     verify: Annotated[bool, typer.Option("--verify", help="check that no entry was altered or removed")] = False,
-    limit: Annotated[int, typer.Option("--limit", min=1, help="so many entries, the newest first")] = 50,
+    limit: Annotated[int, typer.Option("--limit", min=1, help="show at most this many, newest first")] = 50,
     words: Annotated[
         str | None,
         typer.Option(
             "--searched",
             metavar="WORDS",
-            help="only searches for these, of the last 30 days and since the last erasure",
+            help="only searches for these words, within 30 days and since the last erasure",
         ),
     ] = None,
     data: DATA = None,
     as_json: JSON = False,
 ) -> None:
-    """Show who looked at whom and who did what, or check that the list is whole: also against the ledger.
+    """Show who looked at whom and who did what, or verify the list, also against the ledger.
 
-    Searches hold hashes of their words under a key of the day, which is destroyed after 30 days and by each erasure.
+    Search words are stored as hashes under a daily key, which is destroyed after 30 days and by each erasure.
 
     Example: touchfold audit --verify
     """

@@ -1,4 +1,4 @@
-"""What the demo asks of the product besides its door: sources and their keys, and how far what was sent is."""
+"""The demo's client for the product's API: sources and their keys, and processing progress."""
 
 import json
 import threading
@@ -16,23 +16,25 @@ _TIMEOUT_S: Final = 30.0
 
 
 class Client:
-    """The API of a running product at `url`, as an admin with `token`. Any thread."""
+    """The API of a running product at `url`, as an admin with `token`. Thread-safe."""
 
     def __init__(self, url: str, token: str) -> None:
         self._url = f"{url}/api/v1/"
         self._token = token
-        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # past any proxy: it is ours
+        self._opener = urllib.request.build_opener(
+            urllib.request.ProxyHandler({})
+        )  # bypass proxies: the server is local
 
     def sources(self) -> set[str]:
-        """The names of those there are."""
+        """The names of the existing sources."""
         return {str(each["name"]) for each in self._ask("sources")}
 
     def create_source(self, name: str) -> str:
-        """Its write key."""
+        """Create a source and return its write key."""
         return str(self._ask("sources", {"name": name})["write_key"])
 
     def rotate_source(self, name: str) -> str:
-        """A new write key; the old ones end."""
+        """Get a new write key; the old ones stop working."""
         return str(self._ask(f"sources/{name}/rotate", {})["write_key"])
 
     def status(self) -> dict[str, int]:
@@ -41,9 +43,9 @@ class Client:
         return {name: int(found[name]) for name in ("accepted", "applied", "decided")}
 
     def await_decided(self, stop: threading.Event, tell: Callable[[int], None]) -> None:
-        """Return when all that is accepted by now is decided; `tell` says how many are applied.
+        """Return once everything accepted so far is decided; `tell` is called with the number applied.
 
-        Raises Stopped, and StoreUnavailable where nothing moves for a minute.
+        Raises Stopped, and StoreUnavailable if there is no progress for a minute.
         """
         wanted = self.status()["accepted"]
         last, since = (-1, -1), time.monotonic()
@@ -57,7 +59,7 @@ class Client:
                 last, since = place, time.monotonic()
             elif time.monotonic() - since > PATIENCE_S:
                 raise StoreUnavailable(
-                    f"nothing was applied for {PATIENCE_S:.0f} s: look at the worker's lines of touchfold up"
+                    f"nothing was applied for {PATIENCE_S:.0f} s: check the worker's log lines of touchfold up"
                 )
             if stop.wait(_LOOK_S):
                 raise Stopped
@@ -71,6 +73,6 @@ class Client:
                 return json.load(answer)
         except urllib.error.HTTPError as err:
             text = err.read().decode(errors="replace")
-            raise ServiceFailed(f"the API answers {path} with {err.code}: {text[:200]}") from err
+            raise ServiceFailed(f"the API answered {path} with {err.code}: {text[:200]}") from err
         except OSError as err:
             raise StoreUnavailable(f"the API does not answer: {type(err).__name__}") from err

@@ -1,4 +1,4 @@
-"""Plays the demo shop into the door of a running `up`: keys, history, then what happens now. Prints nothing itself."""
+"""Sends the demo shop to the door of a running `up`: keys, history, then live events. Prints nothing itself."""
 
 import threading
 import time
@@ -18,21 +18,21 @@ from infra.demo.sender import MOST, Batch, Sender, batches, body_of, send_all
 from schemas.errors import SettingsInvalid, StoreUnavailable
 
 Progress = Callable[[str, int, int], None]
-"""(what is done, how much of it, how much there is)."""
+"""(what is being done, how much is done, how much there is)."""
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What the command was asked for; None takes the default, or what the first start took."""
+    """The command's options; None means the default, or the value of the first run."""
 
     seed: int | None = None
     until: date | None = None
     customers: int | None = None
-    mixed: bool = False  # into data that is not the demo's
+    mixed: bool = False  # load into a folder with other data
 
 
 def planned(folder: DemoFolder, wanted: Wanted) -> Plan | None:
-    """The plan of the first start, if there was one. Raises SettingsInvalid when another one is asked for."""
+    """The plan of the first run, if there was one. Raises SettingsInvalid if the options ask for a different one."""
     found = folder.plan()
     if found is None:
         return None
@@ -40,14 +40,14 @@ def planned(folder: DemoFolder, wanted: Wanted) -> Plan | None:
         asked, had = getattr(wanted, name), getattr(found, name)
         if asked is not None and asked != had:
             raise SettingsInvalid(
-                f"this demo was made with --{name} {had}: leave --{name} away to go on with it, or take another "
+                f"this demo was created with --{name} {had}: omit --{name} to continue it, or use another "
                 "data folder with --data"
             )
     return found
 
 
 class Shop(NamedTuple):
-    """Where the demo plays, and by which clock, zone and currency."""
+    """Where the demo runs, and with which clock, time zone and currency."""
 
     url: str
     token: str  # of an admin
@@ -57,20 +57,20 @@ class Shop(NamedTuple):
 
 
 def plan_of(shop: Shop, folder: DemoFolder, wanted: Wanted) -> Plan:
-    """The plan of the first start, else a new one, written down. Raises SettingsInvalid."""
+    """The plan of the first run, or a new one, which is saved. Raises SettingsInvalid."""
     found = planned(folder, wanted)
     if found is not None:
         return found
     events = Client(shop.url, shop.token).status()["accepted"]
     if events and not wanted.mixed:
         raise SettingsInvalid(
-            f"{folder.path.parent} holds {events:,} events that are not the demo's, and its invented customers could "
-            "not be told from yours: take another folder with --data, or say --yes"
+            f"{folder.path.parent} holds {events:,} events that are not the demo's; you could not tell its invented "
+            "customers from yours: use another folder with --data, or confirm with --yes"
         )
     today = shop.now().astimezone(ZoneInfo(shop.time_zone)).date()
     until = wanted.until or today
     if until > today:
-        raise SettingsInvalid(f"--until {until} is in the future: the history ends at a midnight that has passed")
+        raise SettingsInvalid(f"--until {until} is in the future: the history must end at a past midnight")
     plan = Plan(
         seed=SEED if wanted.seed is None else wanted.seed,
         until=until,
@@ -83,7 +83,7 @@ def plan_of(shop: Shop, folder: DemoFolder, wanted: Wanted) -> Plan:
 
 
 def ensure_keys(shop: Shop, folder: DemoFolder) -> dict[str, str]:
-    """A write key for each of the demo's sources, made once. A source whose key was never written gets a new one."""
+    """A write key for each of the demo's sources, created once. A source whose key was not saved gets a new one."""
     keys = folder.keys()
     client = Client(shop.url, shop.token)
     known = client.sources()
@@ -99,7 +99,7 @@ def ensure_keys(shop: Shop, folder: DemoFolder) -> dict[str, str]:
 def load(
     shop: Shop, folder: DemoFolder, plan: Plan, keys: dict[str, str], stop: threading.Event, progress: Progress
 ) -> int:
-    """Send what was not acknowledged yet, and wait until all is applied and decided. Returns the events sent now.
+    """Send what has not been acknowledged, and wait until all is applied and decided. Returns the events sent now.
 
     Raises Stopped, StoreUnavailable, ServiceFailed.
     """
@@ -152,7 +152,7 @@ def trickle(
     stop: threading.Event,
     tell: Callable[[str], None],
 ) -> None:
-    """`rate` events a second, happening now, until `stop`. A door that is away is waited for."""
+    """Send `rate` live events a second until `stop`. Waits while the door is unreachable."""
     if rate <= 0:
         stop.wait()
         return
@@ -162,7 +162,7 @@ def trickle(
     with closing(Sender(shop.url, keys, stop)) as sender:
         while not stop.wait(max(0.02, started + (sent + 1) / rate - time.monotonic())):
             due = max(1, int((time.monotonic() - started) * rate) - sent)
-            if due > MOST:  # the door was away for long: what nobody saw is not made up for
+            if due > MOST:  # after a long outage of the door, skip the events of the meantime
                 started, sent, due = time.monotonic(), 0, 1
             by_source: dict[str, list[bytes]] = {}
             for _ in range(due):

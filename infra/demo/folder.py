@@ -1,4 +1,4 @@
-"""What the demo keeps in DATA/demo: its plan, how far it is loaded, the truth, and its keys (0600)."""
+"""What the demo keeps in DATA/demo: its plan, its loading progress, the truth, and its keys (0600)."""
 
 import json
 import os
@@ -10,11 +10,11 @@ from typing import Any, Final
 from infra.demo.history import Plan, Truth
 from schemas.errors import NotFound, SettingsInvalid
 
-VERSION: Final = 1  # of the simulator: another one gives other events for the same plan
+VERSION: Final = 1  # of the simulator: a different version makes different events from the same plan
 
 
 class DemoFolder:
-    """Each file is whole or absent. Made by the first start."""
+    """Each file is complete or absent. Created by the first run."""
 
     def __init__(self, data: Path) -> None:
         self.path = data / "demo"
@@ -25,14 +25,14 @@ class DemoFolder:
         self._sent_file = self.path / "sent.json"
 
     def plan(self) -> Plan | None:
-        """The plan of the first start, which later ones go on with."""
+        """The plan of the first run, which later runs continue."""
         found = self._read(self._plan_file)
         if found is None:
             return None
         version = found.pop("version")
         if version != VERSION and not self.loaded():
             raise SettingsInvalid(
-                f"{self.path} was begun by another version of the demo and is not loaded whole: take a new data folder"
+                f"{self.path} was started by another version of the demo and only partly loaded: use a new data folder"
             )
         return Plan(**{**found, "until": date.fromisoformat(found["until"])})
 
@@ -40,17 +40,17 @@ class DemoFolder:
         self._write(self._plan_file, {**plan._asdict(), "until": plan.until.isoformat(), "version": VERSION})
 
     def sent(self) -> int:
-        """How many batches, from the first on, the door has acknowledged."""
+        """How many batches the door has acknowledged, counting from the first without gaps."""
         found = self._read(self._sent_file)
         return 0 if found is None else int(found["batches"])
 
     def loaded(self) -> bool:
-        """Whether the whole history was acknowledged."""
+        """Whether the whole history has been acknowledged."""
         found = self._read(self._sent_file)
         return found is not None and bool(found["whole"])
 
     def write_sent(self, batches: int, *, whole: bool = False) -> None:
-        """Not synced to the disk: after a power cut some batches are sent again, and are duplicates then."""
+        """Not synced to disk: after a power cut some batches are sent again and count as duplicates."""
         self._write(self._sent_file, {"batches": batches, "whole": whole})
 
     def keys(self) -> dict[str, str]:
@@ -75,7 +75,7 @@ class DemoFolder:
         self._write(self.truth_file, {**about, "shared": list(shared), "people": people})
 
     def truth(self) -> tuple[list[Truth], list[tuple[str, str]]]:
-        """(people, shared identifiers). Raises NotFound where no demo was started."""
+        """(people, shared identifiers). Raises NotFound if no demo was started."""
         found = self._read(self.truth_file)
         if found is None:
             raise NotFound(f"there is no demo in {self.path.parent}: start touchfold demo first")
@@ -91,7 +91,7 @@ class DemoFolder:
         except FileNotFoundError:
             return None
         except ValueError as err:
-            raise SettingsInvalid(f"{file} is damaged: take a new data folder for the demo") from err
+            raise SettingsInvalid(f"{file} is damaged: use a new data folder for the demo") from err
         return found
 
     def _write(self, file: Path, content: dict[str, Any]) -> None:

@@ -1,6 +1,6 @@
-"""The 18 months of the demo shop: every touch of every customer, in order of time, and the truth beside it. Pure.
+"""The 18 months of the demo shop: every touch of every customer, in order of time, along with the truth. Pure.
 
-The same plan gives the same bytes. Rhythm: weekdays, opening hours, seasons; customers who stay, fade, leave, return.
+The same plan gives the same bytes. It has weekdays, opening hours, seasons; customers stay, fade, leave and return.
 """
 
 from bisect import bisect_left
@@ -35,7 +35,7 @@ class Plan(NamedTuple):
 
 
 class Event(NamedTuple):
-    """One item for the door: `body` is its JSON, message id and time included."""
+    """One item for the door: `body` is its JSON, including message id and time."""
 
     at_ms: int
     source: str
@@ -44,7 +44,7 @@ class Event(NamedTuple):
 
 
 class Truth(NamedTuple):
-    """Of one person: all that was sent of them alone, and when they left for good."""
+    """The truth about one person: every identifier that is theirs alone, and when they left for good."""
 
     person: str
     name: str | None
@@ -56,7 +56,7 @@ class Truth(NamedTuple):
 
 @dataclass
 class History:
-    """`events` ascending by time; `truths` by person; `shared`: identifiers that are nobody's alone."""
+    """`events` in order of time; `truths` by person; `shared`: identifiers that belong to several people."""
 
     events: list[Event]
     truths: list[Truth]
@@ -78,14 +78,14 @@ class Calendar:
         self._months = [(self.first + timedelta(days=number)).month for number in range(DAYS + 1)]
 
     def at(self, day: float, hour: float) -> int:
-        """Milliseconds of an hour of a local day; days beyond the end count on."""
+        """The time of an hour of a local day, in milliseconds; days may lie beyond the end."""
         whole = int(day)
         if whole <= DAYS:
             return self._midnights[whole] + int(hour * 3_600_000)
         return self.end_ms + (whole - DAYS) * _DAY_MS + int(hour * 3_600_000)
 
     def day_of(self, at_ms: int) -> int:
-        """The number of the local day that holds an instant."""
+        """The number of the local day that contains an instant."""
         return bisect_left(self._midnights, at_ms + 1) - 1
 
     def weekday(self, day: int) -> int:
@@ -93,7 +93,7 @@ class Calendar:
         return (self._weekday + day) % 7
 
     def season(self, day: float) -> float:
-        """How much more than usual people buy."""
+        """How much more people buy than usual, as a factor."""
         return _SEASON[self._months[min(int(day), DAYS)] - 1]
 
 
@@ -121,7 +121,7 @@ def _journey(plan: Plan, person: Person, what: str) -> Journey:
 
 
 def _close(plan: Plan, calendar: Calendar, history: History, journey: Journey, name: str, short: str) -> None:
-    """Number and encode a journey's touches up to the end of the history; write its truth."""
+    """Number and encode a journey's touches up to the end of the history; record its truth."""
     last_own, orders = 0, set()
     for count, touch in enumerate(journey.touches):
         if touch.at_ms >= calendar.end_ms:
@@ -150,7 +150,7 @@ def _close(plan: Plan, calendar: Calendar, history: History, journey: Journey, n
 
 
 def _sent(journey: Journey, end_ms: int) -> list[tuple[str, str]]:
-    """The identifiers without those of touches that the end of the history cut off."""
+    """The identifiers, without those of touches cut off by the end of the history."""
     if all(touch.at_ms < end_ms for touch in journey.touches):
         return journey.identifiers
     sent = {value for touch in journey.touches if touch.at_ms < end_ms for value in _texts(touch.item)}
@@ -166,7 +166,7 @@ def _texts(item: Any) -> Iterator[str]:
 
 
 def _visitor(plan: Plan, calendar: Calendar, base: Person, number: int) -> Journey:
-    """Somebody who looks once and is never known."""
+    """Somebody who visits once and stays anonymous."""
     journey = _journey(plan, base, f"v{number}")
     rng = journey.rng
     ids = {"anonymous_id": f"{rng.getrandbits(64):016x}-visitor-{plan.seed}-{number}"}
@@ -185,7 +185,7 @@ def _web_hour(rng: Random) -> float:
 
 
 class _Life:
-    """One customer's 18 months, day numbers from the first of the history."""
+    """One customer's 18 months; day numbers count from the first day of the history."""
 
     def __init__(self, journey: Journey, calendar: Calendar) -> None:
         self._to = journey
@@ -197,7 +197,7 @@ class _Life:
         self._quits_mail = self._rng.random() < (0.3 if self._person.kind in {"churner", "won_back"} else 0.05)
 
     def live(self) -> None:
-        """Everything, in no order of time."""
+        """Everything they do, in no particular order."""
         person, rng = self._person, self._rng
         self._to.join(self._calendar.at(person.join_day, rng.uniform(10, 21)))
         if person.kind == "prospect":
@@ -221,7 +221,7 @@ class _Life:
         return [first] if person.return_day is None else [first, (person.return_day, DAYS, False)]
 
     def _active(self, start: float, end: float, *, leaves: bool) -> None:
-        """Orders and visits from start to end; one who leaves fades over the last 70 days, most with a reason."""
+        """Orders and visits from start to end; customers who leave fade over their last 70 days, most for a reason."""
         person, rng = self._person, self._rng
         fade = end - 70 if leaves else end + 1
         day = start + rng.uniform(0, min(20.0, person.gap_days))
@@ -237,7 +237,7 @@ class _Life:
             self._grievance(rng.uniform(start, end), fair=True)
 
     def _signs(self, end: float) -> None:
-        """Why they go: told to those who listen."""
+        """Why they leave, as events that hint at it."""
         rng, to, at = self._rng, self._to, self._calendar.at
         if rng.random() < 0.7:
             self._grievance(end - rng.uniform(6, 40), fair=rng.random() < 0.3)
@@ -249,7 +249,7 @@ class _Life:
             to.give_back(at(end - rng.uniform(1, 20), rng.uniform(10, 18)), *self._sold[-1])
 
     def _grievance(self, day: float, *, fair: bool) -> None:
-        """A complaint; `fair`: it is looked after."""
+        """A complaint; `fair`: it is dealt with."""
         rng = self._rng
         resolved = rng.uniform(0.5, 6) if fair or rng.random() < 0.15 else None
         at_ms = self._calendar.at(max(day, self._person.join_day + 1), rng.uniform(9, 17.5))
@@ -278,7 +278,7 @@ class _Life:
             )
 
     def _shop_time(self, day: float) -> int:
-        """In opening hours, more on Saturdays, never on Sundays."""
+        """A time during opening hours, more often on Saturdays, never on Sundays."""
         rng, whole = self._rng, int(day)
         weekday = self._calendar.weekday(whole)
         if weekday == 6 or (weekday in {1, 2} and rng.random() < 0.3):
@@ -318,7 +318,7 @@ class _Life:
             to.mail(at_ms, "cmp-back", "We miss you", result="clicked")
 
     def _reaction(self, day: int) -> str:
-        """What they do with an e-mail: those who are away read none."""
+        """What they do with an e-mail; those who have left read none."""
         person, rng = self._person, self._rng
         gone = person.leave_day is not None and day > person.leave_day - 10
         gone = gone and (person.return_day is None or day < person.return_day)

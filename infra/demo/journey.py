@@ -1,6 +1,6 @@
 """What one customer does, as the items that shop, tills, call centre, e-mail tool and loyalty app would send. Pure.
 
-A journey only collects touches; when they happen and how often is decided by `infra.demo.history` and `live`.
+A journey only collects touches; `infra.demo.history` and `live` decide when and how often they happen.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,11 +21,11 @@ SOURCES: Final = (WEB, TILL, CALLS, MAIL, CARD)
 
 Ids = Mapping[str, str]
 _LIBRARY: Final = {"name": "analytics.js", "version": "2.1.0"}
-_SHARED: Final = ("device_id", "phone")  # kinds of which a value may be everybody's
+_SHARED: Final = ("device_id", "phone")  # kinds with values that many people may share
 
 
 class Touch(NamedTuple):
-    """One item for the door, without message id and time. `own`: the customer did it, not we."""
+    """One item for the door, without message id and time. `own`: done by the customer, not by the shop."""
 
     at_ms: int
     source: str
@@ -63,17 +63,17 @@ class Journey:
         *,
         own: bool = True,
     ) -> None:
-        """A `track` with its identifiers where that source puts them."""
+        """A `track` call with identifiers where that source puts them."""
         item: dict[str, Any] = {"type": "track", "event": event}
         self._add(at_ms, source, item, ids, properties or {}, own)
 
     def page(self, at_ms: int, ids: Ids, path: str, title: str) -> None:
-        """A page of the web shop."""
+        """A page view in the web shop."""
         item: dict[str, Any] = {"type": "page", "name": title}
         self._add(at_ms, WEB, item, ids, {"path": path}, own=True)
 
     def identify(self, at_ms: int, source: str, ids: Ids) -> None:
-        """Who they are, as a form collects it."""
+        """Their details, as collected by a form."""
         person = self.person
         traits: dict[str, Any] = {"name": person.name, "first_name": person.given, "last_name": person.family}
         traits |= {"city": person.city, "country": person.country, "age_band": person.age_band}
@@ -112,16 +112,16 @@ class Journey:
 
     @property
     def identifiers(self) -> list[tuple[str, str]]:
-        """Every (kind, value) that was sent and is this person's alone, in order of first use."""
+        """Every (kind, value) that was sent and belongs only to this person, in order of first use."""
         return list(self._seen)
 
     def number(self, letter: str) -> str:
-        """A new number of an order, a complaint, a call."""
+        """A new order, complaint or call number."""
         self.numbers += 1
         return f"{letter}{self.orders}-{self.numbers:03d}"
 
     def card_ids(self, at_till: bool = False) -> dict[str, str]:
-        """How a till or the call centre knows them."""
+        """The identifiers a till or the call centre has."""
         person = self.person
         ids: dict[str, str] = {}
         if person.card is not None:
@@ -135,7 +135,7 @@ class Journey:
         return ids
 
     def contact_ids(self) -> dict[str, str]:
-        """How a caller is known: by number, with e-mail or card where they are asked for it."""
+        """A caller's identifiers: the number, plus e-mail or card if they are asked for it."""
         person = self.person
         if person.phone is None:
             return {"email": self.email}
@@ -145,7 +145,7 @@ class Journey:
         return ids
 
     def web_ids(self, device: Device) -> dict[str, str]:
-        """What a browser sends: the user only while signed in."""
+        """What a browser sends: the user id only while signed in."""
         ids = {"anonymous_id": device.anonymous_id}
         if device.app_id is not None:
             ids["device_id"] = device.app_id
@@ -180,7 +180,7 @@ class Journey:
             self.mailable = False
 
     def consent(self, at_ms: int, *, granted: bool) -> None:
-        """Their choice about advertising by e-mail."""
+        """Their choice about marketing e-mails."""
         properties = {"purpose": "marketing", "granted": granted, "method": "form"}
         source, ids = (
             (CARD, self.card_ids()) if self.person.user_id is None else (WEB, {"user_id": self.person.user_id})
@@ -188,13 +188,13 @@ class Journey:
         self.track(at_ms, source, "consent.updated", ids, properties)
 
     def new_email(self, at_ms: int) -> None:
-        """They tell us another address; the old one stays theirs."""
+        """They give another address; the old one stays theirs."""
         self.email = self.person.emails[-1]
         ids = self.card_ids() if self.person.user_id is None else {"user_id": self.person.user_id}
         self.identify(at_ms, WEB if "user_id" in ids else CARD, {**ids, "email": self.email})
 
     def visit(self, at_ms: int, device: Device, views: int, *, cart: bool = False) -> tuple[int, list[Product]]:
-        """Look around in the web shop; returns when it ends and what they looked at."""
+        """Browse the web shop; returns when the visit ends and what they viewed."""
         rng = self.rng
         self.page(at_ms, self.web_ids(device), "/", "Home")
         at_ms += rng.randrange(4_000, 40_000)
@@ -217,7 +217,7 @@ class Journey:
         return at_ms, looked
 
     def web_order(self, at_ms: int, device: Device, size: float, *, collected: bool) -> str:
-        """Visit, cart, checkout, order; `collected`: handed over at a till, which books the same order."""
+        """Visit, cart, checkout, order; `collected`: picked up at a till, which records the same order."""
         rng = self.rng
         at_ms, looked = self.visit(at_ms, device, rng.choice((1, 1, 1, 2)), cart=True)
         ids: dict[str, str] = self.web_ids(device)
@@ -246,7 +246,7 @@ class Journey:
         return order_id
 
     def order(self, size: float, products: Sequence[Product]) -> dict[str, Any]:
-        """Lines and their sum; `size` about 1."""
+        """Order lines and their total; `size` is about 1."""
         rng = self.rng
         count = 1 + min(6, int(rng.expovariate(0.7) * size))
         chosen = [*products, *(rng.choice(PRODUCTS) for _ in range(count - len(products)))]
@@ -264,7 +264,7 @@ class Journey:
         self.track(at_ms, WEB, "Order Refunded", ids, properties, own=False)
 
     def call(self, at_ms: int, topic: str, *, missed: bool = False) -> None:
-        """They ring; somebody answers, or nobody."""
+        """They call; it may be answered or missed."""
         ids, call_id = self.contact_ids(), self.number("K")
         if missed:
             self.track(at_ms, CALLS, "call.missed", ids, {"call_id": call_id})
@@ -275,7 +275,7 @@ class Journey:
         self.track(at_ms + seconds * 1_000, CALLS, "call.completed", ids, done)
 
     def complain(self, at_ms: int, *, escalated: bool, resolved_after_days: float | None) -> None:
-        """A complaint, and what becomes of it."""
+        """A complaint and its outcome."""
         topic, ids, complaint_id = self.rng.choice(COMPLAINT_TOPICS), self.contact_ids(), self.number("C")
         opened = {"complaint_id": complaint_id, "topic": topic, "text": COMPLAINT_TEXTS[topic]}
         self.track(at_ms, CALLS, "complaint.opened", ids, opened)
@@ -312,16 +312,16 @@ class Journey:
             self.mailable = False
 
     def kiosk(self, at_ms: int) -> None:
-        """They sign in at the shop's own screen, as many others do."""
+        """They sign in at the shop's kiosk, as many others do."""
         assert self.person.user_id is not None, "only members use the kiosk"
         ids = {"user_id": self.person.user_id, "device_id": KIOSK}
         self.track(at_ms, CARD, "Signed In", ids, {"method": "card"})
         self.track(at_ms + 30_000, CARD, "Product Viewed", ids, line(self.rng.choice(PRODUCTS)))
 
     def tablet(self, at_ms: int) -> None:
-        """They sign in on the tablet that two of a household use."""
+        """They sign in on a tablet shared by two people in a household."""
         assert self.person.user_id is not None, "only members share a tablet"
-        assert self.person.shared_device is not None, "asked for people who have one"
+        assert self.person.shared_device is not None, "called only for people who have one"
         ids = {"user_id": self.person.user_id, "device_id": self.person.shared_device}
         self.track(at_ms, CARD, "Signed In", ids, {"method": "password"})
         self.track(at_ms + 45_000, CARD, "Product Viewed", ids, line(self.rng.choice(PRODUCTS)))

@@ -1,4 +1,4 @@
-"""What the demo's customers do now: an endless trickle of the same people, one touch at a time. Pure: time is given."""
+"""What the demo's customers do live: an endless trickle, one touch at a time. Pure: time is an argument."""
 
 from random import Random
 from typing import Final, NamedTuple
@@ -10,7 +10,7 @@ from infra.demo.journey import Journey, Touch, stamp
 from infra.demo.names import CALL_TOPICS, CAMPAIGNS
 from infra.demo.people import DAYS, Person, cast
 
-STORIES: Final = 6  # that go on side by side
+STORIES: Final = 6  # stories running in parallel
 _SCENES: Final = {"visit": 50, "web_order": 14, "till_order": 16, "mail": 12, "call": 5, "complaint": 1, "survey": 2}
 
 
@@ -22,7 +22,7 @@ class LiveEvent(NamedTuple):
 
 
 class Trickle:
-    """Gives the next event at each call. `run`: tells this start from others, in message and order ids."""
+    """Returns the next event on each call. `run`: distinguishes this run in message and order ids."""
 
     def __init__(self, plan: Plan, run: int) -> None:
         self._plan = plan
@@ -34,7 +34,7 @@ class Trickle:
         self._sent = 0
 
     def next(self, now_ms: int) -> LiveEvent:
-        """The next touch of one of the stories under way."""
+        """The next touch of one of the running stories."""
         while len(self._stories) < STORIES:
             self._stories.append(self._story())
         story = self._rng.choice(self._stories)

@@ -1,14 +1,14 @@
-"""Names, places, products and texts of the demo's made-up people. Data only; every value is invented or reserved.
+"""Names, places, products and texts for the demo's made-up people. Data only; every value is invented or reserved.
 
-Telephone numbers lie in ranges that regulators keep for fiction (NANPA 555-01XX, Ofcom 07700 900XXX, Arcep 06 39 98
-XX XX); e-mail domains in those of RFC 2606.
+Telephone numbers are from ranges that regulators reserve for fiction (NANPA 555-01XX, Ofcom 07700 900XXX, Arcep
+06 39 98 XX XX); e-mail domains are those of RFC 2606.
 """
 
 from typing import Final, NamedTuple
 
 
 class Place(NamedTuple):
-    """A city and its country (ISO 3166), with how many customers live there, relative to the others."""
+    """A city and its country (ISO 3166), and how many customers live there relative to the others."""
 
     city: str
     country: str
@@ -26,7 +26,7 @@ class Product(NamedTuple):
 
 
 def _words(text: str) -> tuple[str, ...]:
-    """Parted at spaces; "_" stands for a space inside a name."""
+    """Split at spaces; "_" stands for a space within a name."""
     return tuple(word.replace("_", " ") for word in text.split())
 
 
@@ -115,7 +115,7 @@ def _products() -> tuple[Product, ...]:
 
 
 def _split_goods(text: str) -> list[str]:
-    """Parts "name:price": a space after a number ends one."""
+    """Parse "name:price" entries; a space after a number ends an entry."""
     parts, words = [], []
     for word in text.split(" "):
         words.append(word)

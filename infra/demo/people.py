@@ -1,6 +1,6 @@
-"""The cast of the demo shop: who its customers are, what they are like, and by what they can be known. Pure.
+"""The cast of the demo shop: its customers, their traits, and their identifiers. Pure.
 
-Nothing happens here; `infra.demo.history` lets them act.
+Nothing happens here; `infra.demo.history` makes them act.
 """
 
 import unicodedata
@@ -10,8 +10,8 @@ from typing import Final, NamedTuple
 
 from infra.demo.names import AREA_CODES, EMAIL_DOMAINS, FAMILY_NAMES, GIVEN_NAMES, PLACES
 
-KIOSK: Final = "kiosk-entrance-1"  # a device in the shop that many sign in on
-CLERK_PHONE: Final = "+1 (510) 555-0100"  # what a clerk types where a customer gives no number
+KIOSK: Final = "kiosk-entrance-1"  # a device in the shop on which many sign in
+CLERK_PHONE: Final = "+1 (510) 555-0100"  # what a clerk types if a customer gives no number
 KINDS: Final = (
     ("loyal", 24),
     ("occasional", 30),
@@ -35,7 +35,7 @@ class Device(NamedTuple):
 
 @dataclass(slots=True)
 class Person:
-    """One made-up customer. Days count from the first of the history; `gap_days`: between two orders, on average."""
+    """One made-up customer. Days count from the start of the history; `gap_days`: mean days between orders."""
 
     number: int
     kind: str
@@ -60,7 +60,7 @@ class Person:
     join_day: int
     leave_day: int | None
     return_day: int | None = None
-    identifiers: list[tuple[str, str]] = field(default_factory=list)  # filled by what they really sent
+    identifiers: list[tuple[str, str]] = field(default_factory=list)  # filled with what they actually sent
 
     @property
     def keen(self) -> bool:
@@ -114,7 +114,7 @@ def _person(rng: Random, seed: int, number: int) -> Person:
 
 
 def _days(rng: Random, kind: str) -> tuple[int, int | None, int | None]:
-    """(join, leave, come back): the shop grows, so later days have somewhat more joiners."""
+    """(join, leave, come back); the shop grows, so somewhat more people join on later days."""
     if kind == "won_back":
         join = rng.randrange(0, 90)
         leave = join + rng.randrange(70, 150)
@@ -132,7 +132,7 @@ def _emails(rng: Random, given: str, family: str, number: int) -> list[str]:
     first, last = ascii_of(given), ascii_of(family)
     forms = (f"{first}.{last}", f"{first[0]}{last}", f"{first}{last}", f"{last}.{first}")
     found = [f"{rng.choice(forms)}{number}@{rng.choice(EMAIL_DOMAINS)}"]
-    if rng.random() < 0.05:  # a new address, some day
+    if rng.random() < 0.05:  # a later address
         found.append(f"{last}{first[0]}.{number}@{rng.choice(EMAIL_DOMAINS)}")
     return found
 
@@ -149,7 +149,7 @@ def _devices(rng: Random, seed: int, number: int, account: bool) -> list[Device]
 
 
 def phone_of(number: int, country: str) -> str:
-    """A number of a range kept for fiction, another for each person: written in several ways."""
+    """A number from a range reserved for fiction, different for each person, in various formats."""
     if country == "FR":
         digits = f"{number % 10_000:04d}"
         return (f"+33 6 39 98 {digits[:2]} {digits[2:]}", f"+336 3998 {digits}")[number % 2]
@@ -162,7 +162,7 @@ def phone_of(number: int, country: str) -> str:
 
 
 def ascii_of(text: str) -> str:
-    """Lower-case letters of a name, as people choose their addresses."""
+    """A name in lower-case letters, as people use it in e-mail addresses."""
     plain = unicodedata.normalize("NFD", text.lower().translate(_FOLDED))
     return "".join(letter for letter in plain if "a" <= letter <= "z")
 

@@ -1,6 +1,6 @@
 """How well the platform knows the demo's customers: identity and the churn flag against the truth.
 
-Pure: the truth is given, and what the platform holds (`Platform`).
+Pure: the truth and the platform's data (`Platform`) are arguments.
 """
 
 from collections import Counter
@@ -18,7 +18,7 @@ Identifier = tuple[str, str]
 
 
 class Platform(Protocol):
-    """What the platform holds of all customers; a profile is its id."""
+    """What the platform knows about all customers; profiles are represented by their ids."""
 
     def normal(self, kind: str, value: str) -> str: ...
     def owners(self) -> Mapping[Identifier, bytes]: ...
@@ -34,17 +34,17 @@ def is_flagged(stage: str, risk: str) -> bool:
 
 
 def pairs(count: int) -> int:
-    """How many pairs so many things make."""
+    """The number of pairs among `n` things."""
     return count * (count - 1) // 2
 
 
 def ratio(part: int, whole: int) -> float | None:
-    """Four places; None of nothing."""
+    """The ratio to four decimal places; None if the denominator is 0."""
     return None if whole == 0 else round(part / whole, 4)
 
 
 def identity_score(owner: Mapping[Identifier, bytes], truths: Sequence[Truth]) -> dict[str, Any]:
-    """Pairs of identifiers in one profile against pairs of one person; shared identifiers are in neither."""
+    """Compare identifier pairs within a profile with pairs of the same person; shared identifiers are excluded."""
     together: Counter[tuple[bytes, int]] = Counter()
     profiles: Counter[bytes] = Counter()
     right = 0
@@ -69,13 +69,13 @@ def identity_score(owner: Mapping[Identifier, bytes], truths: Sequence[Truth]) -
 
 
 def profile_of(truth: Truth, owner: Mapping[Identifier, bytes]) -> bytes | None:
-    """The profile that holds most of a person's identifiers."""
+    """The profile with most of a person's identifiers."""
     votes = Counter(owner[each] for each in truth.identifiers if each in owner)
     return min(votes, key=lambda profile: (-votes[profile], profile)) if votes else None
 
 
 def churn_score(flags: Iterable[tuple[bool, bool]]) -> dict[str, Any]:
-    """Of (flagged, left) for each customer who ever ordered."""
+    """Precision and recall from (flagged, left) for each customer who ever ordered."""
     count = Counter(flags)
     right = count[True, True]
     flagged, left = right + count[True, False], right + count[False, True]
@@ -113,13 +113,13 @@ def score(platform: Platform, truths: Sequence[Truth]) -> dict[str, Any]:
 
 
 def _normal(truth: Truth, platform: Platform) -> Truth:
-    """A truth with its identifiers in the form the door keeps."""
+    """A truth with its identifiers normalised as the door does."""
     normal = [(kind, platform.normal(kind, value)) for kind, value in truth.identifiers]
     return truth._replace(identifiers=list(dict.fromkeys(normal)))
 
 
 def _leads(platform: Platform, left: Mapping[bytes, str]) -> Iterator[float]:
-    """For each of those who left and are flagged: days from the start of the present flag to their last own touch."""
+    """For each customer who left and is flagged: days from the start of the current flag to their last own touch."""
     for profile, since_us in platform.held_since(left.keys(), is_flagged):
         if since_us is not None:
             left_us = round(datetime.fromisoformat(left[profile]).timestamp() * 1e6)

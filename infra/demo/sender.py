@@ -1,4 +1,4 @@
-"""Sends batches to a door over several connections, as SDKs do: again with the same ids until it is acknowledged."""
+"""Sends batches to a door over several connections, as SDKs do: repeated with the same ids until acknowledged."""
 
 import http.client
 import json
@@ -12,15 +12,15 @@ from urllib.parse import urlsplit
 from infra.demo.history import Event
 from schemas.errors import ServiceFailed, StoreUnavailable
 
-WINDOW: Final = 1_500  # events in order of time that are sorted by source, so that no source runs far ahead
+WINDOW: Final = 1_500  # consecutive events that are grouped by source, so that no source gets far ahead
 MOST: Final = 400  # events of one batch
-CONNECTIONS: Final = 3  # two cores serve and fold at the same time; more only wait
+CONNECTIONS: Final = 3  # two cores both serve and fold; more connections would only wait
 PATIENCE_S: Final = 60.0
 _TIMEOUT_S: Final = 30.0
 
 
 class Batch(NamedTuple):
-    """`body`: what POST /v1/batch takes."""
+    """`body`: for POST /v1/batch."""
 
     source: str
     body: bytes
@@ -28,11 +28,11 @@ class Batch(NamedTuple):
 
 
 class Stopped(Exception):
-    """Asked to stop in the middle."""
+    """Stopped before the end."""
 
 
 def batches(events: Sequence[Event]) -> list[Batch]:
-    """The same events give the same batches in the same order: a second start can go on by their number."""
+    """The same events give the same batches in the same order, so a second run can continue by number."""
     made = []
     for start in range(0, len(events), WINDOW):
         by_source: dict[str, list[bytes]] = {}
@@ -47,12 +47,12 @@ def batches(events: Sequence[Event]) -> list[Batch]:
 
 
 def body_of(items: Iterable[bytes]) -> bytes:
-    """A request of encoded items; without sentAt, so that the door keeps their times as they are."""
+    """A request with encoded items; without sentAt, so that the door does not correct their times."""
     return b'{"batch":[' + b",".join(items) + b"]}"
 
 
 class Sender:
-    """Posts to one door. One instance a thread: it holds a connection."""
+    """Posts to one door. One instance per thread: it holds a connection."""
 
     def __init__(self, url: str, keys: dict[str, str], stop: threading.Event) -> None:
         parts = urlsplit(url)
@@ -68,10 +68,10 @@ class Sender:
         self._connection: http.client.HTTPConnection | None = None
 
     def post(self, source: str, body: bytes) -> None:
-        """Return when the door has the batch on disk.
+        """Return once the door has the batch on disk.
 
-        Raises Stopped; StoreUnavailable after a minute without an answer; ServiceFailed for a refusal, which
-        would come again.
+        Raises Stopped; StoreUnavailable after a minute without success; ServiceFailed for a refusal, which would
+        only be repeated.
         """
         deadline = time.monotonic() + PATIENCE_S
         wait_s = 0.05
@@ -88,7 +88,7 @@ class Sender:
                 if status != 429 and status < 500:
                     raise ServiceFailed(f"the door refused a batch of {source} with {status}: {_code(text)}")
                 if time.monotonic() > deadline:
-                    raise StoreUnavailable(f"the door answers {status} for a minute: {_code(text)}")
+                    raise StoreUnavailable(f"the door has answered {status} for a minute: {_code(text)}")
             self._stop.wait(wait_s)
             wait_s = min(2.0, wait_s * 2)
         raise Stopped
@@ -120,9 +120,9 @@ def send_all(
     acknowledged: Callable[[int, int], None],
     connections: int = CONNECTIONS,
 ) -> None:
-    """Send the batches from number `start` on. `acknowledged(batches, events)`: how many from the first, in order.
+    """Send the batches from number `start` on. `acknowledged(batches, events)`: how many so far, without gaps.
 
-    Raises what `Sender.post` raises; what was not acknowledged is sent again by the next start.
+    Raises what `Sender.post` raises; the next run resends whatever was not acknowledged.
     """
     loading = _Loading(work, start, acknowledged)
     threads = [threading.Thread(target=loading.run, args=(make(),), daemon=True) for _ in range(connections)]
@@ -135,7 +135,7 @@ def send_all(
 
 
 class _Loading:
-    """What the connections of `send_all` share."""
+    """The state shared by the connections of `send_all`."""
 
     def __init__(self, work: Sequence[Batch], start: int, acknowledged: Callable[[int, int], None]) -> None:
         self._work = work
@@ -147,7 +147,7 @@ class _Loading:
         self.error: Exception | None = None
 
     def run(self, sender: Sender) -> None:
-        """Take the next batch until there is none, or one of the threads failed."""
+        """Send batch after batch until none is left or one of the threads fails."""
         try:
             while (number := self._take()) is not None:
                 sender.post(self._work[number].source, self._work[number].body)

@@ -529,7 +529,7 @@ def test_workers_that_come_go_freeze_and_are_killed_lose_nothing_and_repeat_noth
         waiting = stage.child(leave_s=1.0)
         until(lambda: b"(Re-)joining group" in waiting.log.read_bytes(), "a join that the frozen one holds up")
         assert waiting.end() == 0
-        assert b"left without the group" in waiting.log.read_bytes(), "SIGTERM does not wait for the group"
+        assert b"left the group without" in waiting.log.read_bytes(), "SIGTERM does not wait for the group"
         stage.child()
         until(lambda: all(epoch > epochs[p] for p, epoch in stage.epochs().items()), "others have taken over")
         frozen.tell(signal.SIGCONT)
@@ -632,7 +632,7 @@ def test_a_worker_that_stands_still_while_the_log_grows_ends_with_a_reason(stage
     until(lambda: len(stage.epochs()) == 4, "it has claimed")
     stage.send(2, STUCK)
     assert stuck.process.wait(DEADLINE_S) == STATUS_STUCK
-    assert b"partition 2 stands at offset 0, lag 1" in stuck.log.read_bytes()
+    assert b"partition 2 stuck at offset 0, lag 1" in stuck.log.read_bytes()
     stage.query("select pg_terminate_backend(pid) from pg_stat_activity where wait_event = 'PgSleep'")
 
 
@@ -691,7 +691,7 @@ def test_the_watchdog_fires_for_what_stands_still_behind_the_end_and_for_nothing
         return bool(stands.left and unclaimed.left) and all(guard.asked > 5 for guard in (caught_up, away))
 
     until(done, "both are ended, the others were looked at again and again")
-    assert "partition 1 stands at offset 200, lag 50" in stands.fired[0].message
+    assert "partition 1 stuck at offset 200, lag 50" in stands.fired[0].message
     assert "partition 1 not claimed, lag 250" in unclaimed.fired[0].message
     assert stands.left == unclaimed.left == [STATUS_STUCK]
     assert not any(guard.fired for guard in quiet)

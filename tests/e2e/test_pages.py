@@ -91,7 +91,7 @@ def test_dark_is_chosen_by_a_button_and_stays(visit: Visit) -> None:
 def test_each_role_sees_its_pages_and_buttons_and_no_other(visit: Visit, shop: Shop, role: str) -> None:
     page = visit.sign_in(role)
     for name, path in PAGES.items():
-        assert ("Not for your role" in visit.whole(path)) == (name not in MAY[role]), (role, name)
+        assert ("Your role cannot see this page" in visit.whole(path)) == (name not in MAY[role]), (role, name)
     visit.open(f"/customers/{shop.id_of('u31')}")
     links = {link.get_attribute("href") for link in page.locator(".tf-nav a").all()}
     assert links == {PAGES[name] for name in MAY[role] if name != "segment"}

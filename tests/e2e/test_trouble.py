@@ -63,11 +63,11 @@ def page(browser: Browser, up: Up, token: str) -> Iterator[Page]:
 
 
 def test_a_partition_that_waits_is_told_once_with_what_to_do_and_measured(up: Up, token: str, page: Page) -> None:
-    expect(page.get_by_text("Something needs you")).to_be_visible()
+    expect(page.get_by_text("Needs attention")).to_be_visible()
     told = page.locator(".tf-how", has_text="set-aside 2 1")
     expect(told).to_have_count(1)
     expect(told).to_contain_text("partition 2 waits at offset 1 (worker): touchpoint v2; this build reads v1")
-    card = page.locator(".tf-card.tf-bad", has_text="waits at 1")
+    card = page.locator(".tf-card.tf-bad", has_text="stuck at 1")
     expect(card).to_contain_text(re.compile(r"Partition 2.*since \d+ \w+ \d{4}, \d\d:\d\d$", re.DOTALL))
     asked = urllib.request.Request(f"{up.url}/metrics", headers={"Authorization": f"Bearer {token}"})
     with urllib.request.urlopen(asked, timeout=30) as answer:

@@ -25,7 +25,7 @@ def test_the_first_admin_sets_a_password_once_and_signs_in_with_it(visit: Visit,
     page.fill("input[name=again]", "other words")
     visit.complaints.clear()
     page.click("button[type=submit]")
-    expect(page.get_by_role("alert")).to_contain_text("differ")
+    expect(page.get_by_role("alert")).to_contain_text("do not match")
     page.fill("input[name=password]", "correct horse battery")
     page.fill("input[name=again]", "correct horse battery")
     page.click("button[type=submit]")
@@ -38,7 +38,7 @@ def test_the_first_admin_sets_a_password_once_and_signs_in_with_it(visit: Visit,
     page.goto(shop.url)
     page.wait_for_url("**/sign-in")
     page.goto(shop.welcome)
-    expect(page.get_by_role("heading")).to_contain_text("used already")
+    expect(page.get_by_role("heading")).to_contain_text("already been used")
     page.goto(f"{shop.url}/sign-in?next=/segments")
     page.fill("input[name=name]", "admin")
     page.fill("input[name=password]", "wrong")
@@ -84,7 +84,7 @@ def test_typing_finds_and_enter_opens(visit: Visit, shop: Shop, screens: Path) -
     expect(page.locator(".tf-event").filter(has_text="Bought 2 items, $37.00").first).to_be_visible()
     page.screenshot(path=screens / "customer.png", full_page=True)
     visit.open("/customers")
-    expect(page.get_by_text("Looked at lately")).to_be_visible()
+    expect(page.get_by_text("Recently viewed")).to_be_visible()
 
 
 def test_an_analyst_sees_no_personal_value(visit: Visit, shop: Shop) -> None:
@@ -142,11 +142,11 @@ def test_a_correction_holds_until_it_is_withdrawn(visit: Visit, shop: Shop) -> N
     page = visit.sign_in("staff")
     visit.open(f"/customers/{shop.id_of('u5')}")
     page.get_by_label("Correct", exact=True).nth(2).click()  # e-mail, first name, last name, phone
-    page.get_by_label("Right value").fill("Byron")
+    page.get_by_label("Correct value").fill("Byron")
     page.get_by_role("button", name="Save", exact=True).click()
     expect(page.get_by_role("heading", level=2).first).to_contain_text("Grace5 Byron")
-    page.get_by_label("Withdraw the correction").click()
-    page.get_by_role("button", name="Withdraw", exact=True).click()
+    page.get_by_label("Undo the correction").click()
+    page.get_by_role("button", name="Undo", exact=True).click()
     expect(page.get_by_role("heading", level=2).first).to_contain_text("Grace5 Lovelace")
 
 
@@ -164,7 +164,7 @@ def test_the_privacy_officer_erases_a_customer(visit: Visit, shop: Shop) -> None
     page.get_by_role("button", name="Erase for good").click()
     expect(page.get_by_text("receipt", exact=False).first).to_be_visible()
     visit.open(f"/customers/{found}")
-    expect(page.get_by_text("This person's data was erased")).to_be_visible()
+    expect(page.get_by_text("This person's data has been erased")).to_be_visible()
 
 
 def test_the_privacy_officer_exports_a_customer(visit: Visit, shop: Shop, tmp_path: Path) -> None:
@@ -176,7 +176,7 @@ def test_the_privacy_officer_exports_a_customer(visit: Visit, shop: Shop, tmp_pa
     with page.expect_download() as taken:
         page.get_by_role("button", name="Export", exact=True).click()
     taken.value.save_as(tmp_path / "person.zip")
-    expect(page.get_by_text("Done. The file is among your downloads.")).to_be_visible()
+    expect(page.get_by_text("Done. The file is in your downloads.")).to_be_visible()
     with zipfile.ZipFile(tmp_path / "person.zip") as archive:
         assert "Asks" in archive.read("index.html").decode()
         assert len(json.loads(archive.read("events.json"))) == 1
@@ -244,13 +244,13 @@ def test_a_source_is_made_and_its_snippet_works(visit: Visit, shop: Shop, screen
     assert json.loads(done.stdout) == {"success": True}
     row = page.locator(".tf-source", has_text="tills")
     row.get_by_role("button", name="Settings").click()
-    page.get_by_label("Events a second, at most").fill("100")
+    page.get_by_label("Most events per second").fill("100")
     page.get_by_label("Pages that may send").fill("shop.example")
     page.get_by_role("button", name="Save").click()
     expect(page.get_by_text("not an origin")).to_be_visible()
     row.get_by_role("button", name="Settings").click()
-    page.get_by_label("Events a second, at most").fill("100")
-    page.get_by_text("Takes events").click()
+    page.get_by_label("Most events per second").fill("100")
+    page.get_by_text("Accept events").click()
     page.screenshot(path=screens / "sources-settings.png")
     page.get_by_role("button", name="Save").click()
     expect(row.get_by_text("off", exact=True)).to_be_visible()
@@ -305,7 +305,7 @@ def test_an_undeclared_field_is_shown_and_decided_once(visit: Visit, shop: Shop,
     remark.get_by_role("button", name="Personal", exact=True).click()
     expect(remark).to_have_count(0)
     kilos.get_by_role("button", name="Not personal").click()
-    page.get_by_role("button", name="It is not personal").click()
+    page.get_by_role("button", name="Declare not personal").click()
     expect(kilos).to_have_count(0)
 
 
@@ -317,11 +317,11 @@ def test_a_privacy_officer_reads_the_audit_log_checks_it_and_finds_who_searched(
     page = visit.sign_in("privacy")
     visit.open("/audit")
     page.get_by_role("button", name="Check now").click()
-    expect(page.get_by_text("It is whole.")).to_be_visible()
-    page.get_by_label("Words that somebody searched for").fill("Grace17")
+    expect(page.get_by_text("The audit log is intact.")).to_be_visible()
+    page.get_by_label("Search words used by anybody").fill("Grace17")
     expect(page.locator(".tf-audit").filter(has_text="Customers Searched")).to_have_count(1)
-    page.get_by_label("Words that somebody searched for").fill("nobody at all")
-    expect(page.get_by_text("No entry")).to_be_visible()
+    page.get_by_label("Search words used by anybody").fill("nobody at all")
+    expect(page.get_by_text("No entries")).to_be_visible()
 
 
 def test_an_open_page_is_gone_when_its_token_is_revoked(visit: Visit, shop: Shop) -> None:

@@ -179,7 +179,7 @@ def test_a_topic_that_was_made_anew_is_another_log(kafka: Kafka, databases: Data
     until(lambda: "missing" in command("topics", "plan", **settings).stdout, "the topic to be gone")
     access_of(settings)
     told = command("status", "--data", str(tmp_path / "one"), **settings)
-    assert (told.returncode, "was deleted and created again" in told.stderr) == (1, True), told.stderr
+    assert (told.returncode, "was deleted and recreated" in told.stderr) == (1, True), told.stderr
     kept = {name: settings[name] for name in ("DATABASE", "VAULT", "MASTER_KEY")}
     back = command("status", "--data", str(tmp_path / "one"), **kept)
     assert (back.returncode, "set TOUCHFOLD_LOG=kafka" in back.stderr) == (1, True), back.stderr

@@ -49,7 +49,7 @@ class Demo:
         return self._err.read_text()
 
     def wait_ready(self) -> None:
-        until(lambda: "Ctrl-C ends" in self.out or self.process.poll() is not None, "the welcome of the demo")
+        until(lambda: "Ctrl-C stops" in self.out or self.process.poll() is not None, "the welcome of the demo")
         assert self.process.poll() is None, self.err
 
     def word(self, name: str) -> str:
@@ -137,7 +137,7 @@ def test_a_demo_is_live_ends_cleanly_and_goes_on_with_the_same_plan(tmp_path: Pa
     assert "Traceback" not in first.err
     with demo(data, "--rate", "0") as second:
         second.wait_ready()
-        assert "the history is loaded already" in second.err
+        assert "the history is already loaded" in second.err
         assert second.word("token") == first.word("token")
         assert second.stop() == 0, second.err
     with demo(data, "--seed", "6") as third:

@@ -99,7 +99,7 @@ def test_tries_to_sign_in_have_a_rate_by_address(up: Up) -> None:
         last = post("192.0.2.7")
     assert (last.status_code, last.json()["code"]) == (429, "too_many_requests")
     assert int(last.headers["retry-after"]) >= 1
-    assert "Too many tries" in post("192.0.2.7", Accept="text/html").text
+    assert "Too many attempts" in post("192.0.2.7", Accept="text/html").text
     assert post("192.0.2.8").status_code == 401
 
 

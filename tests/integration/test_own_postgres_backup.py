@@ -84,7 +84,7 @@ def test_the_commands_of_the_docs_restore_to_an_instant_and_the_erased_stay_eras
         new = tmp_path / "data-of-restored"
         up = Up(new, **settings)
         up.wait_ready()
-        assert "erasures that were interrupted are finished" in up.log
+        assert "interrupted erasures" in up.log
         found = [
             command("profile", f"user_id:{name}", "--data", str(new), "--json", **settings).returncode
             for name in ("eve", "ada", "bob")

@@ -106,7 +106,7 @@ def test_all_writers_stop_at_the_reserve_and_go_on_when_there_is_room(small: Pat
         assert "make room" in problem["fix"]
         assert result("status", "--data", str(data))["accepted"] == sender.acknowledged
         shown = command("status", "--data", str(data)).stdout
-        assert "running, and not ready\ndisk: " in shown, "it said: not running"
+        assert "running, but not ready\ndisk: " in shown, "it said: not running"
         assert "do: make room" in shown
         assert result("profile", "user_id:u-1", "--data", str(data))["event_count"] >= 2
         assert result("erase", "user_id:u-2", "--yes", "--data", str(data))["found"]

@@ -126,7 +126,7 @@ def test_a_renewed_certificate_is_served_without_a_restart_and_a_broken_one_is_n
     renewed = served(up)
     assert "renewed" in renewed.subject.rfc4514_string()
     (up.data.parent / "cert.pem").write_text("no certificate")
-    until(lambda: "the one before is served" in up.log, "word of the broken one")
+    until(lambda: "the previous one stays in use" in up.log, "word of the broken one")
     assert served(up) == renewed
     assert up.pids("http") == pids
 
@@ -135,9 +135,9 @@ def test_a_renewed_certificate_is_served_without_a_restart_and_a_broken_one_is_n
     ("damage", "setting", "reason"),
     [
         ("missing", "TOUCHFOLD_TLS_CERT", "cannot be read (No such file or directory)"),
-        ("no certificate", "TOUCHFOLD_TLS_CERT", "is no PEM file of a certificate"),
-        ("no key", "TOUCHFOLD_TLS_KEY", "is no PEM file of a private key"),
-        ("another key", "TOUCHFOLD_TLS_KEY", "give the two that belong together"),
+        ("no certificate", "TOUCHFOLD_TLS_CERT", "is not a PEM file with a certificate"),
+        ("no key", "TOUCHFOLD_TLS_KEY", "is not a PEM file with a private key"),
+        ("another key", "TOUCHFOLD_TLS_KEY", "use two that belong together"),
         ("password", "TOUCHFOLD_TLS_KEY", "is encrypted"),
     ],
 )
@@ -167,7 +167,7 @@ def test_a_start_with_such_files_ends_with_the_reason(tmp_path: Path) -> None:
     up = Up(tmp_path / "data", TLS_CERT=str(cert), TLS_KEY=str(key))
     assert up.wait_end() == 1
     assert "TOUCHFOLD_TLS_CERT" in up.log
-    assert "is no PEM file of a certificate" in up.log
+    assert "is not a PEM file with a certificate" in up.log
     alone = Up(tmp_path / "data", TLS_CERT=str(cert))
     assert alone.wait_end() == 1
     assert "TOUCHFOLD_TLS_CERT and TOUCHFOLD_TLS_KEY belong together" in alone.log

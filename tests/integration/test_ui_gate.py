@@ -88,7 +88,7 @@ def test_a_write_comes_from_our_own_pages(up: Up, token: str) -> None:
 
 def test_what_is_not_there_or_breaks_is_said_without_details(up: Up, token: str) -> None:
     answer = httpx.get(f"{up.url}/nowhere/<b>", headers={"Cookie": _session(up, token)})
-    assert (answer.status_code, "There is no such page" in answer.text) == (404, True)
+    assert (answer.status_code, "Page not found" in answer.text) == (404, True)
     assert "HTTPException" not in answer.text
 
 

@@ -131,7 +131,7 @@ def test_a_port_in_use_is_named_with_the_way_out(tmp_path: Path, ups: Callable[.
     ("settings", "says"),
     [
         ({"TIMEZONE": "UTC"}, "did you mean TOUCHFOLD_TIME_ZONE?"),
-        ({"HOST": "no.such.host.invalid"}, "no address of this machine"),
+        ({"HOST": "no.such.host.invalid"}, "not an address of this machine"),
         ({"DATABASE": "postgresql://nobody@127.0.0.1:1/x"}, "TOUCHFOLD_DATABASE does not answer"),
     ],
 )
@@ -223,7 +223,7 @@ def test_a_damaged_archive_stops_neither_door_nor_worker(tmp_path: Path, ups: Ca
     whole = manifest.read_bytes()
     manifest.write_bytes(b"this is not a manifest\n")
     up.kill("archive")  # the one that begins anew reads it
-    until(lambda: "nothing is archived until this is mended" in up.log, "the archiver to see it")
+    until(lambda: "nothing is archived until this is repaired" in up.log, "the archiver to see it")
     assert up.send(key, "track", _order(1)).status == 200
     until(lambda: _orders(tmp_path) == 1, "the worker to go on")
     told = result("status", "--data", data)
@@ -242,7 +242,9 @@ def test_a_lost_key_ends_the_archive_process_at_most(tmp_path: Path, ups: Callab
     key = result("source", "create", "web", "--data", data)["write_key"]
     (tmp_path / "data" / "master.key").rename(tmp_path / "elsewhere")
     up.kill("archive")
-    until(lambda: "nothing is archived, so the log keeps all of it" in up.log, "the archive to be given up for a while")
+    until(
+        lambda: "nothing is archived, so the log keeps everything" in up.log, "the archive to be given up for a while"
+    )
     assert up.send(key, "track", _order(1)).status == 200
     assert up.process.poll() is None
     (tmp_path / "elsewhere").rename(tmp_path / "data" / "master.key")

@@ -64,7 +64,7 @@ def test_one_persons_many_are_refused_and_anothers_one_is_not() -> None:
         with pytest.raises(TooMany, match="3 of your statements"):
             await queue.run("a", "a4", bench.work("a4"))
         tasks += await enter(queue, bench, "b1")
-        with pytest.raises(QueueFull, match="3 statements wait"):
+        with pytest.raises(QueueFull, match="3 statements are already waiting"):
             await queue.run("c", "c1", bench.work("c1"))
         for each in tasks:
             each.cancel()

@@ -1,7 +1,7 @@
-"""Whose address a request comes from: the connection's, or what trusted proxies say in front of it.
+"""The client address of a request: the connection's, or what trusted proxies in front of us report.
 
-Each proxy adds who asked it to the end of `X-Forwarded-For` (or `Forwarded`, RFC 7239). So it is read from the end, and
-only as far as those who wrote it are trusted: what a stranger puts at its front is never reached.
+Each proxy appends its client to `X-Forwarded-For` (or `Forwarded`, RFC 7239). So the header is read from the end, and
+only as far as the proxies that wrote it are trusted: forged entries at the front are never reached.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -11,11 +11,11 @@ from typing import Any, Final
 
 Network = IPv4Network | IPv6Network
 Address = IPv4Address | IPv6Address
-MOST_HOPS: Final = 20  # of proxies that are looked through
+MOST_HOPS: Final = 20  # proxies to look through at most
 
 
 class Proxies:
-    """The proxies whose word is taken."""
+    """The trusted proxies."""
 
     def __init__(self, networks: Iterable[Network] = ()) -> None:
         self._networks = tuple(networks)
@@ -30,7 +30,7 @@ class Proxies:
         return address is not None and any(address in network for network in self._networks)
 
     def client(self, scope: Mapping[str, Any]) -> str:
-        """The address that a request comes from; "" where it came by a Unix socket."""
+        """The address a request comes from; "" if it came over a Unix socket."""
         peer = scope.get("client")
         nearest = str(peer[0]) if peer else ""
         if not self.trusts(nearest):
@@ -46,7 +46,7 @@ class Proxies:
 
 
 def _said(headers: Sequence[tuple[bytes, bytes]]) -> Iterator[str]:
-    """What proxies said who asked them, the nearest first. X-Forwarded-For counts before Forwarded."""
+    """The clients the proxies report, nearest first. X-Forwarded-For takes precedence over Forwarded."""
     plain = [value for name, value in headers if name == b"x-forwarded-for"]
     for line in reversed(plain):
         yield from (part.decode("latin-1") for part in reversed(line.split(b",")))
@@ -59,7 +59,7 @@ def _said(headers: Sequence[tuple[bytes, bytes]]) -> Iterator[str]:
 
 
 def _parsed(text: str) -> Address | None:
-    """`192.0.2.7`, `192.0.2.7:4711`, `[2001:db8::1]:4711`, in quotes or not; None for what is none of them."""
+    """Parses `192.0.2.7`, `192.0.2.7:4711` or `[2001:db8::1]:4711`, quoted or not; None for anything else."""
     text = text.strip().strip('"').strip()
     if text.startswith("["):
         text = text[1:].partition("]")[0]
@@ -75,7 +75,7 @@ def _parsed(text: str) -> Address | None:
 
 @lru_cache(4_096)
 def network_of(address: str) -> str:
-    """What counts as one sender: an IPv4 address, or the /64 that an IPv6 connection usually is given."""
+    """What counts as one sender: an IPv4 address, or a /64, which is what an IPv6 subscriber usually gets."""
     found = _parsed(address)
     if isinstance(found, IPv6Address):
         return str(ip_network((int(found), 64), strict=False))

@@ -1,8 +1,8 @@
-"""The door over HTTP: raw ASGI in front, two threads behind it, one commit for all requests that wait.
+"""The door over HTTP: raw ASGI in front, two threads behind it, one commit for all waiting requests.
 
-The event loop reads bodies and answers. The accept thread decodes, asks the vault once for all waiting requests and
-seals. The commit thread writes everything that is ready in one COPY. An answer of 200 leaves after that commit; an
-error of it is a 503 for every request of the group.
+The event loop reads bodies and answers. The accept thread decodes, queries the vault once for all waiting requests and
+seals. The commit thread writes everything that is ready with one COPY. A 200 is sent only after that commit; if the
+commit fails, every request of the group gets a 503.
 """
 
 import asyncio
@@ -50,18 +50,18 @@ _READ: Final = {
     name.encode(): name
     for name in ("authorization", "content-encoding", "content-length", "origin", "sentat", "x-write-key")
 }
-"""The request headers that somebody reads."""
+"""The request headers that are used."""
 _log = logging.getLogger("touchfold.door")
 
 
 class Door:
-    """An ASGI application. `check_disk` raises DiskFull; cheap, it is asked for each request.
+    """An ASGI application. `check_disk` raises DiskFull and must be cheap: it is called for each request.
 
-    `counts`: where `Counters` are kept, which may be shared memory; `refused` hears the status of each refusal. `take`
-    keeps the rates of sources, as `SharedBuckets.take` does.
+    `counts`: where `Counters` are kept, possibly in shared memory; `refused` is called with the status of each refusal.
+    `take` enforces the rates of sources, like `SharedBuckets.take`.
 
-    `log` and `letters` are used by the commit thread alone, `acceptor` and `sources` by the accept thread. Threads
-    start with the first request and end with `close`.
+    `log` and `letters` are used only by the commit thread, `acceptor` and `sources` only by the accept thread. The
+    threads start with the first request and end with `close`.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class Door:
         return Counters(*self._counts)
 
     def close(self) -> None:
-        """Answer what waits, end the threads."""
+        """Answer the waiting requests and end the threads."""
         self._to_accept.close()
         for thread in self._threads:
             thread.join(self._limits.deadline_s)
@@ -143,10 +143,10 @@ class Door:
             raise TooLarge(f"the body is larger than {MAX_BODY_BYTES} bytes")
         limits = self._limits
         if self._waiting_requests >= limits.waiting_requests or self._waiting_bytes + size > limits.waiting_bytes:
-            raise Busy("more waits than is taken at once: send again", retry_after_s=1)
+            raise Busy("too many requests are waiting: send again", retry_after_s=1)
 
     async def _body(self, receive: Receive) -> bytes:
-        """The whole body, in time. What has come of it counts as waiting, so that slow senders are bounded too."""
+        """The complete body, within the time limit. Bytes received so far count as waiting, to bound slow senders."""
         parts: list[bytes] = []
         size = 0
         try:
@@ -167,7 +167,7 @@ class Door:
                     if not message.get("more_body", False):
                         return b"".join(parts)
         except TimeoutError as err:
-            raise TooSlow(f"the body did not come within {self._limits.body_s:.0f} s") from err
+            raise TooSlow(f"the body did not arrive within {self._limits.body_s:.0f} s") from err
         finally:
             self._waiting_bytes -= size
 
@@ -187,26 +187,26 @@ class Door:
             timer.cancel()
 
     def _expire(self, future: "asyncio.Future[Reply]", origin: str | None) -> None:
-        """Too late: the sender may send again. What is stored after this is stored twice, and counts once."""
+        """Too late: the sender may send again. What is still stored after this is stored twice but counts once."""
         if not future.done():
             self._count(503)
             late = StoreUnavailable(f"not stored within {self._limits.deadline_s:.0f} s: send again", retry_after_s=2)
             future.set_result(error_reply(late, origin))
 
     def _count(self, status: int) -> None:
-        """A request is answered; in the loop. One that waits too long is answered once, by `_expire`."""
+        """Answer a request, in the loop. One that timed out has already been answered by `_expire`."""
         self._counts[0] += 1
         if status >= 400:
             self._counts[5 if status == 503 else 4] += 1
             self._refused(status)
 
     def _settle(self, group: Sequence[Waiting]) -> None:
-        """In the loop: hand out the replies of a group, one wake-up for all of them."""
+        """In the loop: deliver the replies of a group, with one wake-up for all of them."""
         for waiting in group:
             self._waiting_bytes -= waiting.size
             self._waiting_requests -= 1
             reply = waiting.reply
-            assert reply is not None, "a request is settled with its reply"
+            assert reply is not None, "a settled request has its reply"
             if not waiting.future.done():
                 self._count(reply.status)
                 waiting.future.set_result(reply)
@@ -227,7 +227,7 @@ class Door:
                     thread.start()
 
     def _accept_group(self, waiting: list[Waiting]) -> None:
-        """Work through what waits, in parts of about `group_bytes`."""
+        """Process the waiting requests, in groups of about `group_bytes`."""
         part: list[Waiting] = []
         size = 0
         for each in waiting:
@@ -247,7 +247,7 @@ class Door:
             if waiting.job is not None:
                 jobs.append(waiting)
         if jobs and not self._guard(jobs, partial(self._accept_all, jobs), again=len(jobs) > 1):
-            for waiting in jobs:  # one of them makes acceptance fail: find it, and take the others
+            for waiting in jobs:  # one of them makes acceptance fail: find it, and accept the others
                 if waiting.reply is None:
                     self._guard([waiting], partial(self._accept_all, [waiting]))
         self._to_commit.put(*group)
@@ -264,7 +264,7 @@ class Door:
             waiting.job = opened
 
     def _check_rate(self, source: Source, events: int) -> None:
-        """Raises TooMany. A request larger than the bucket passes when the bucket is full."""
+        """Raises TooMany. A request larger than the bucket passes if the bucket is full."""
         if source.events_per_s is None:
             return
         wait_s = self._take(f"source {source.name}", source.events_per_s, source.bucket, events)
@@ -278,7 +278,7 @@ class Door:
             waiting.accepted = accepted
 
     def _commit_group(self, waiting: list[Waiting]) -> None:
-        """Commit what waits, in parts of about `group_events`."""
+        """Commit what is waiting, in groups of about `group_events`."""
         part: list[Waiting] = []
         events = 0
         for each in waiting:
@@ -300,8 +300,8 @@ class Door:
         for loop, own in by_loop.items():
             try:
                 loop.call_soon_threadsafe(self._settle, own)
-            except RuntimeError:  # the loop was closed: nobody waits for these answers any more
-                _log.info("the server stopped before %d answers left; what they say is stored", len(own))
+            except RuntimeError:  # the loop is closed: nobody is waiting for these answers any more
+                _log.info("the server stopped before sending %d answers; their events are stored", len(own))
 
     def _store(self, ready: list[Waiting]) -> None:
         pending: list[Pending] = []
@@ -313,8 +313,8 @@ class Door:
             dead += waiting.accepted.dead
             suppressed += waiting.accepted.suppressed
         failpoint("door.before_append")
-        self._check_disk()  # again: what waited meanwhile may be 32 MB
-        if dead or suppressed:  # first: should the append fail, the repeat finds them there and adds none
+        self._check_disk()  # check again: up to 32 MB may have queued meanwhile
+        if dead or suppressed:  # first: if the append fails, the retry finds them there and adds none
             self._letters.insert(dead, suppressed, self._now())
         if pending:
             self._log.append(pending)
@@ -323,30 +323,30 @@ class Door:
         self._counts[2] += len(dead)
         self._counts[3] += len(suppressed)
         for waiting in ready:
-            assert waiting.job is not None, "what was accepted came of a job"
+            assert waiting.job is not None, "an accepted result belongs to a job"
             assert waiting.accepted is not None, "only accepted requests are stored"
             waiting.reply = answer(waiting.job, waiting.accepted)
 
     def _guard(self, group: list[Waiting], work: Callable[[], None], *, again: bool = False) -> bool:
-        """Run a step; its error becomes the reply of each of the group. False: it failed and may be tried `again`."""
+        """Run a step; its error becomes the reply to each of the group. False: it failed and may be tried `again`."""
         try:
             work()
             return True
         except TouchfoldError as err:
             failed: TouchfoldError = err
-            if isinstance(err, KeyMissing):  # erased between its look-up and its seal: the repeat finds it gone
+            if isinstance(err, KeyMissing):  # erased between look-up and sealing: the retry finds it gone
                 failed = StoreUnavailable("an identifier was just erased: send again", retry_after_s=1)
         except Exception:
             _log.exception("the door failed on a request")
             if again:
                 return False
-            failed = InternalError("an error of ours; it is in the log", retry_after_s=5)
+            failed = InternalError("internal error; see the log", retry_after_s=5)
         for waiting in group:
             waiting.reply = error_reply(failed, waiting.origin)
         return True
 
 
-class _Gone(Exception):  # the sender left before its body was whole: nobody to answer
+class _Gone(Exception):  # the sender left before its body was complete: nobody to answer
     pass
 
 
@@ -358,7 +358,7 @@ async def _send(send: Send, reply: Reply) -> None:
 
 
 def build_door(session: "Session", meter: "Meter", buckets: "SharedBuckets") -> Door:
-    """The door on a session's vault, whose lease is held from now on, log and databases."""
+    """The door for a session's vault, log and databases. Holds the vault's lease from now on."""
     from infra.adapters.machine.meter import EDGES  # noqa: PLC0415
     from infra.adapters.postgres.dead_letters import PostgresDeadLetters  # noqa: PLC0415
     from infra.adapters.postgres.sources import PostgresSources  # noqa: PLC0415

@@ -1,4 +1,4 @@
-"""What the door is made of: its limits, what waits for it, and the queue of each of its threads."""
+"""Parts of the door: its limits, waiting requests, and the queue of each of its threads."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -13,24 +13,24 @@ from schemas.dead_letters import DeadLetter
 from schemas.errors import BadRequest, StoreUnavailable, TouchfoldError
 
 Take = Callable[[str, float, float, float], float]
-"""(bucket, its rate, its size, what is taken) -> seconds to wait; 0.0: it is taken."""
+"""(bucket, its rate, its size, amount) -> seconds to wait; 0.0: the amount was taken."""
 
 
 class DeadLetterStore(Protocol):
-    """Where dead letters and refused event keys are kept; durable when `insert` returns."""
+    """Stores dead letters and refused event keys; durable when `insert` returns."""
 
     def insert(self, letters: Sequence[DeadLetter], suppressed: Sequence[bytes], at: datetime) -> None: ...
 
 
 class Limits(NamedTuple):
-    """Back-pressure. What waits is bounded, so memory is: about 6 times `waiting_bytes` at the worst."""
+    """Back-pressure. The queue is bounded, and so is memory: about 6 times `waiting_bytes` at worst."""
 
     waiting_bytes: int = 32_000_000
     waiting_requests: int = 2_000
-    group_events: int = 5_000  # of one commit; COPY costs 10 µs a row from 100 rows on
-    group_bytes: int = 4_000_000  # of bodies taken into one acceptance
-    deadline_s: float = 10.0  # from the whole body to the answer
-    body_s: float = 20.0  # for the whole body to come
+    group_events: int = 5_000  # per commit; from 100 rows on, COPY costs 10 µs a row
+    group_bytes: int = 4_000_000  # of bodies accepted together
+    deadline_s: float = 10.0  # from the complete body to the answer
+    body_s: float = 20.0  # for the complete body to arrive
 
 
 class Counters(NamedTuple):
@@ -45,20 +45,20 @@ class Counters(NamedTuple):
 
 
 class Busy(StoreUnavailable):
-    """Too much waits already."""
+    """Too many requests are waiting already."""
 
     code = "busy"
 
 
 class TooSlow(BadRequest):
-    """The body did not come in time."""
+    """The body did not arrive in time."""
 
     code = "body_too_slow"
     status = 408
 
 
 class InternalError(TouchfoldError):
-    """A mistake of ours, logged with its place; the sender may try again."""
+    """An internal error, logged with its traceback; the sender may try again."""
 
     code = "internal"
     status = 500
@@ -68,7 +68,7 @@ class InternalError(TouchfoldError):
 class Waiting:
     """A request between its body and its answer."""
 
-    request: HttpRequest | None  # None once it was opened: its body is not kept
+    request: HttpRequest | None  # None once decoded: the body is not kept
     origin: str | None
     future: "asyncio.Future[Reply]"
     loop: asyncio.AbstractEventLoop
@@ -79,7 +79,7 @@ class Waiting:
 
 
 class Queue:
-    """What waits for one thread; it takes all at once. The queue is the interpreter's own: a tenth of a Condition."""
+    """The queue of one thread, which takes everything in one go. SimpleQueue costs a tenth of a Condition."""
 
     def __init__(self) -> None:
         self._items: SimpleQueue[Waiting | None] = SimpleQueue()  # None: closed
@@ -90,7 +90,7 @@ class Queue:
             self._items.put(item)
 
     def take(self) -> list[Waiting] | None:
-        """All that waits, or None once closed and empty."""
+        """Everything waiting, or None once closed and empty."""
         taken: list[Waiting] = []
         while True:
             try:

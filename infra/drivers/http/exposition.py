@@ -1,4 +1,4 @@
-"""Figures as Prometheus' text format 0.0.4, which every scraper reads; prometheus_client writes it (decision 0030)."""
+"""Metrics in Prometheus' text format 0.0.4, which every scraper reads; written by prometheus_client (decision 0030)."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
@@ -11,11 +11,11 @@ CONTENT_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
 PREFIX: Final = "touchfold_"
 Labels = tuple[str, ...]
 Values = float | Mapping[Labels, float] | None
-"""One number, or one for each tuple of label values; None: not known."""
+"""One number, or one per tuple of label values; None: unknown."""
 
 
 class Told(NamedTuple):
-    """What a metric is: counter, gauge or histogram; what its HELP line says; the names of its labels."""
+    """A metric's type (counter, gauge or histogram), HELP text and label names."""
 
     kind: str
     about: str
@@ -27,7 +27,7 @@ counter: Final = partial(Told, "counter")
 
 
 def families(told: Mapping[str, Told], found: Mapping[str, Values]) -> Iterator[Metric]:
-    """Counters and gauges, by their names in `told`. What is not known, or has no member, is left out."""
+    """Counters and gauges, by their names in `told`. Unknown or empty ones are left out."""
     for name, values in found.items():
         if values is None or values == {}:
             continue
@@ -40,7 +40,7 @@ def families(told: Mapping[str, Told], found: Mapping[str, Values]) -> Iterator[
 
 
 def histogram(name: str, told: Told, found: Mapping[Labels, tuple[dict[str, int], float]]) -> Metric:
-    """`found`: how many lie at or below each bound, the last of which is +Inf, and their sum."""
+    """`found`: how many values are at or below each bound (the last is +Inf), and their sum."""
     metric = HistogramMetricFamily(PREFIX + name, told.about, labels=told.labels)
     for given, (buckets, total) in found.items():
         metric.add_metric(given, list(buckets.items()), total)
@@ -48,7 +48,7 @@ def histogram(name: str, told: Told, found: Mapping[Labels, tuple[dict[str, int]
 
 
 class _Collected:
-    """What `generate_latest` asks for."""
+    """The collector interface that `generate_latest` expects."""
 
     def __init__(self, metrics: Iterable[Metric]) -> None:
         self._metrics = metrics

@@ -1,4 +1,4 @@
-"""What /health says: database, log, vault, disk, work, archive. Open, so it names no secret and no person."""
+"""What /health reports: database, log, vault, disk, work, archive. Public, so it reveals no secret and no person."""
 
 import threading
 import time
@@ -23,15 +23,15 @@ from schemas.waits import Waiting, applicable, open_transaction
 if TYPE_CHECKING:
     from infra.app.session import Session
 
-FRESH_S: Final = 0.25  # a probe a second costs nothing, a thousand a second cost four queries
-SLOWLY_S: Final = 3.0  # between two looks at what changes rarely: files, keys, a new connection
-AGAIN_S: Final = 1.0  # the same where something was wrong
-_BROKERS: Final = "see that the brokers run: touchfold doctor"
-_NO_LEASE: Final = "the vault's database does not answer, or was restored: see touchfold doctor"
+FRESH_S: Final = 0.25  # so that even a thousand probes a second cost only four queries
+SLOWLY_S: Final = 3.0  # between checks of what changes rarely: files, keys, a new connection
+AGAIN_S: Final = 1.0  # the same, after a check found a problem
+_BROKERS: Final = "check that the brokers are running: touchfold doctor"
+_NO_LEASE: Final = "the vault's database does not answer, or was restored: run touchfold doctor"
 
 
 class Health:
-    """Any thread; one looks, the others take what it found. `edges`: what the process serves."""
+    """Callable from any thread; one checks, the others use its result. `edges`: what the process serves."""
 
     def __init__(
         self,
@@ -42,7 +42,7 @@ class Health:
     ) -> None:
         self._session = session
         self._edges = edges
-        self._database = database_of(session, "touchfold health", Lane.WORK)  # told even while reads wait
+        self._database = database_of(session, "touchfold health", Lane.WORK)  # reported even while reads wait
         self._slow_database = database_of(session, "touchfold health slow")
         self._vault_database = vault_database_of(session, "touchfold health vault")
         self._timely = None if session.adapters.kafka is None else TimelyEnds(partial(log_of, session))
@@ -60,10 +60,10 @@ class Health:
         """{"status", "ready", "database", "log", "vault", "disk_free", "accepted", "applied", "lag", "problems",
         "waiting"}.
 
-        `accepted` and `lag` are None where the log does not tell.
+        `accepted` and `lag` are None if the log does not answer.
 
-        `status`: ok; degraded: what comes is taken and answered, but something needs somebody; unavailable. `ready`:
-        whether requests are answered at all. `problems`: [{"check", "detail", "fix"}].
+        `status`: ok; degraded: requests are accepted and answered, but something needs attention; unavailable.
+        `ready`: whether requests are answered at all. `problems`: [{"check", "detail", "fix"}].
         """
         with self._lock:
             if self._seen is None or self._monotonic() - self._seen[0] > FRESH_S:
@@ -72,7 +72,7 @@ class Health:
             return self._seen[1]
 
     def answer(self) -> tuple[int, dict[str, Any]]:
-        """The HTTP status and body. A cluster's door does not leave its balancer for what another role lacks."""
+        """The HTTP status and body. A cluster's door stays in its load balancer when another role has a problem."""
         found = self.look()
         alone = self._session.adapters.kafka is None or self._edges == "door,api"
         good = found["status"] == "ok" or (found["status"] == "degraded" and not alone)
@@ -88,7 +88,9 @@ class Health:
         except TouchfoldError as err:
             self._database.close()
             database = err.code
-            problems.append(Finding("database", False, err.message, "see that PostgreSQL runs: touchfold doctor"))
+            problems.append(
+                Finding("database", False, err.message, "check that PostgreSQL is running: touchfold doctor")
+            )
         applied = sum(progress)
         ends: list[int] | None = None
         held: dict[int, tuple[int, int]] = {}
@@ -104,17 +106,19 @@ class Health:
             log_problem = Finding("log", False, err.message, _BROKERS)
         waits += [open_transaction(partition, *place) for partition, place in sorted(held.items())]
         if self._session.adapters.kafka is not None and "door" in self._edges:
-            cannot = self._writable.problem()  # a moment without is a change of leaders, and the door stays
+            cannot = self._writable.problem()  # a short outage is a leader election: the door stays up
             log_problem = None if cannot is None else Finding("log", False, cannot, _BROKERS)
             log = log if cannot is None else StoreUnavailable.code
             problems += [] if log_problem is None else [log_problem]
         vault = "ok" if vault_of(self._session).has_lease() else "no lease"
         if vault != "ok":
-            problems.append(Finding("vault", False, "no lease: nothing personal can be kept or read", _NO_LEASE))
+            problems.append(
+                Finding("vault", False, "no lease: personal data can be neither stored nor read", _NO_LEASE)
+            )
         disk = checks.disk(self._session.disk)
         serves = not problems
         if log_problem is not None and log_problem not in problems:
-            problems.append(log_problem)  # the API goes on without
+            problems.append(log_problem)  # the API works without it
         if database == "ok":
             could = None if ends is None else applicable(ends, progress, waits)
             problems += [each for each in (checks.records(waits), *self._others(could, applied)) if not each.ok]
@@ -155,7 +159,7 @@ class Health:
             yield "backups", self._look_at_backups
         if "api" in self._edges:  # a cluster's door has neither
             yield "archive", self._look_at_archive
-            if session.adapters.kafka is None:  # else each machine has the ledger of what it erased
+            if session.adapters.kafka is None:  # otherwise each machine has a ledger of what it erased
                 yield "ledger", partial(checks.ledger, database, LedgerFile.of(session.ledger_folder))
 
     def _look_at_backups(self) -> Finding:
@@ -174,7 +178,7 @@ class Health:
 
 
 def _twice(check: Callable[[], Finding]) -> Finding:
-    """Again after an outage, which may be a connection of before a restart of PostgreSQL."""
+    """Try again after a failure: the connection may date from before a restart of PostgreSQL."""
     try:
         return check()
     except StoreUnavailable:
@@ -190,6 +194,6 @@ def _writable(session: "Session") -> Callable[[], None]:
 
 
 def _ends(session: "Session") -> Callable[[Sequence[int]], list[int]]:
-    """Where a log in PostgreSQL ends, by a query of its own connection."""
+    """The end of a log in PostgreSQL, read over a separate connection."""
     log = log_of(session)
     return lambda _applied: ends_of(log)

@@ -1,6 +1,6 @@
-"""`/metrics` in Prometheus' text format: the edges' counters, lag, letters, sizes, erasures, the worker's heartbeat.
+"""`/metrics` in Prometheus' text format: request counters, lag, dead letters, sizes, erasures, worker heartbeat.
 
-A token of any role may read it: it names no person. What PostgreSQL knows is asked at most once a second.
+Readable with a token of any role: it names no person. PostgreSQL is queried at most once a second.
 """
 
 import json
@@ -38,65 +38,67 @@ if TYPE_CHECKING:
 FRESH_S: Final = 1.0
 DOOR_EDGE: Final = EDGES.index("door")
 API_EDGE: Final = EDGES.index("api")
-_WAITS: Final = "/api/v1/changes"  # as long as the asker likes; they tell nothing of our speed
+_WAITS: Final = "/api/v1/changes"  # last as long as the client asks; they say nothing about our speed
 HELP: Final[Mapping[str, Told]] = {
     "events_accepted_total": counter("Records in the log: accepted and durable"),
-    "events_applied_total": counter("Records of the log that are folded"),
-    "events_decided_total": counter("Records of the log that are decided"),
-    "events_archived_total": counter("Records of the log that are in the archive"),
-    "lag_events": gauge("Records accepted and not yet decided"),
-    "partition_lag_events": gauge("Records accepted and not yet applied, by partition", ("partition",)),
-    "archive_lag_events": gauge("Records accepted that no file of the archive holds; absent: not known"),
-    "archive_lag_seconds": gauge("Age of the oldest record that no file of the archive holds; absent: not known"),
-    "inbox_lag_records": gauge("Records of the inbox topic that nobody has taken; absent: not known, or no Kafka"),
-    "unpublished_changes": gauge("Changes that no topic has yet, counted to 100,000; absent: no Kafka"),
-    "unpublished_age_seconds": gauge("Age of the oldest change that no topic has yet; absent: none waits"),
-    "role_processes": gauge("Processes of a cluster that live, by role", ("role",)),
+    "events_applied_total": counter("Log records folded"),
+    "events_decided_total": counter("Log records decided"),
+    "events_archived_total": counter("Log records in the archive"),
+    "lag_events": gauge("Records accepted but not yet decided"),
+    "partition_lag_events": gauge("Records accepted but not yet applied, by partition", ("partition",)),
+    "archive_lag_events": gauge("Records accepted but not yet archived; absent: unknown"),
+    "archive_lag_seconds": gauge("Age of the oldest record not yet archived; absent: unknown"),
+    "inbox_lag_records": gauge("Records of the inbox topic not yet consumed; absent: unknown, or no Kafka"),
+    "unpublished_changes": gauge("Changes not yet published to a topic, counted up to 100,000; absent: no Kafka"),
+    "unpublished_age_seconds": gauge("Age of the oldest change not yet published; absent: none is waiting"),
+    "role_processes": gauge("Live processes of the cluster, by role", ("role",)),
     "role_processes_silent": gauge(
-        "Processes that ended without a word and were not started again, by role", ("role",)
+        "Processes that died without signing off and were not restarted, by role", ("role",)
     ),
     "role_heartbeat_age_seconds": gauge(
-        "The oldest sign of life of a process that should be there, by role", ("role",)
+        "Age of the oldest heartbeat among processes that should be running, by role", ("role",)
     ),
     "watermark_age_seconds": gauge("How far the oldest partition's watermark is behind the clock"),
-    "worker_heartbeat_age_seconds": gauge("Since the worker last spoke to PostgreSQL; absent: it is not there"),
+    "worker_heartbeat_age_seconds": gauge("Time since the worker last contacted PostgreSQL; absent: no worker"),
     "partition_waiting_offset": gauge(
-        "Where a partition waits at a record that cannot be read yet, by partition", ("partition", "reader")
+        "Offset of the unreadable record at which a partition is stuck, by partition", ("partition", "reader")
     ),
-    "partition_waiting_seconds": gauge("For how long it has been waiting, by partition", ("partition", "reader")),
-    "dead_letters_open": gauge("Dead letters that wait for somebody, by stage", ("stage",)),
+    "partition_waiting_seconds": gauge("How long the partition has been stuck, by partition", ("partition", "reader")),
+    "dead_letters_open": gauge("Open dead letters, by stage", ("stage",)),
     "erasures_total": counter("Persons erased"),
-    "erased_identifiers": gauge("Identifiers that are refused or read as erased"),
+    "erased_identifiers": gauge("Identifiers that are suppressed or erased"),
     "changes_total": counter("Numbered transactions of the change feed"),
     "audit_entries_total": counter("Entries of the audit log"),
     "sessions_open": gauge("Sessions of the pages that are not ended"),
     "profiles": gauge("Profiles, as PostgreSQL estimates them"),
     "timers_due": gauge("Profiles whose next decision is due within a day"),
-    "search_waiting": gauge("Profiles that the search index has yet to take"),
-    "revision_building_ratio": gauge("Share done of the revision that is being built; absent: none is"),
-    "database_backends": gauge("Connections that PostgreSQL serves now, whoever's"),
-    "database_backends_most": gauge("Connections that PostgreSQL takes at most: max_connections"),
-    "connections_in_use": gauge("Connections of the answering HTTP process in use, by database", ("database",)),
-    "connections_most": gauge("Connections that this process may have in its pool, by database", ("database",)),
-    "connections_waiting": gauge("Threads of this process that wait for a connection, by database", ("database",)),
-    "connections_refused_total": counter("Times that none came free within the deadline, by database", ("database",)),
+    "search_waiting": gauge("Profiles not yet in the search index"),
+    "revision_building_ratio": gauge("Share done of the revision being built; absent: none"),
+    "database_backends": gauge("Connections to PostgreSQL in use, by anybody"),
+    "database_backends_most": gauge("Most connections PostgreSQL accepts: max_connections"),
+    "connections_in_use": gauge("Pool connections of the responding HTTP process in use, by database", ("database",)),
+    "connections_most": gauge("Pool size of this process, by database", ("database",)),
+    "connections_waiting": gauge("Threads of this process waiting for a connection, by database", ("database",)),
+    "connections_refused_total": counter(
+        "Times no connection became free within the deadline, by database", ("database",)
+    ),
     "database_bytes": gauge("Size of the main database"),
     "archive_bytes": gauge("Size of the archive's Parquet files"),
-    "archive_files": gauge("Parquet files of the archive; absent: it cannot be read"),
-    "archive_merges_waiting": gauge("Files of the archive that wait to be merged"),
-    "backup_age_seconds": gauge("Since the newest whole backup was begun; absent: there is none"),
-    "backup_wal_age_seconds": gauge("Since the instant up to which WAL is in the backup; absent: there is none"),
-    "backup_oldest_age_seconds": gauge("Age of the oldest copy that is kept; absent: there is none"),
-    "backup_last_seconds": gauge("How long the newest backup took; absent: there is none"),
-    "backup_last_bytes": gauge("Size of the newest backup; absent: there is none"),
-    "archive_rewrites_waiting": gauge("Files of the archive whose columns follow older declarations"),
-    "disk_free_ratio": gauge("Free share of the disk; the door stops at its reserve, 0.05 of most disks"),
+    "archive_files": gauge("Parquet files in the archive; absent: it cannot be read"),
+    "archive_merges_waiting": gauge("Archive files waiting to be merged"),
+    "backup_age_seconds": gauge("Time since the newest complete backup was started; absent: none"),
+    "backup_wal_age_seconds": gauge("Age of the newest WAL in the backup; absent: none"),
+    "backup_oldest_age_seconds": gauge("Age of the oldest backup kept; absent: none"),
+    "backup_last_seconds": gauge("How long the newest backup took; absent: none"),
+    "backup_last_bytes": gauge("Size of the newest backup; absent: none"),
+    "archive_rewrites_waiting": gauge("Archive files whose columns follow older field declarations"),
+    "disk_free_ratio": gauge("Free share of the disk; the door refuses events below its reserve, 0.05 of most disks"),
     "vault_lease": gauge("1 when this process holds the vault's lease"),
     "up": gauge("1 when PostgreSQL and the log answer"),
-    "door_requests_total": counter("Requests of the door that were answered"),
-    "door_events_total": counter("Events of the door, by what became of them", ("result",)),
+    "door_requests_total": counter("Requests answered by the door"),
+    "door_events_total": counter("Events received by the door, by outcome", ("result",)),
     "refused_requests_total": counter("Requests answered with an error, by edge and status", ("edge", "status")),
-    "request_seconds": Told("histogram", "Time to the answer, by edge; waiting for changes left out", ("edge",)),
+    "request_seconds": Told("histogram", "Response time, by edge; long polls for changes excluded", ("edge",)),
 }
 
 
@@ -117,7 +119,7 @@ class Metrics:
     # --- counting --------------------------------------------------------------------------------------------------
 
     def timed_door(self, door: ASGIApp) -> ASGIApp:
-        """The door with its times; it counts its refusals itself."""
+        """The door, timed; it counts its refusals itself."""
         observe, clock = self._meter.observe, time.perf_counter
 
         async def timed(scope: Scope, receive: Receive, send: Send) -> None:
@@ -130,7 +132,7 @@ class Metrics:
         return timed
 
     def timed_api(self, api: ASGIApp) -> ASGIApp:
-        """The API with its times and refusals."""
+        """The API, timed, with its refusals counted."""
         meter, clock = self._meter, time.perf_counter
 
         async def timed(scope: Scope, receive: Receive, send: Send) -> None:
@@ -174,7 +176,7 @@ class Metrics:
             raise Unauthorized("send the header Authorization: Bearer TOKEN (`touchfold token create --role service`)")
 
     def text(self) -> bytes:
-        """All of it."""
+        """All metrics as text."""
         return text_of((*families(HELP, self._look()), *_counted(self._meter.totals())))
 
     def _look(self) -> dict[str, Any]:
@@ -234,7 +236,7 @@ class Metrics:
         }
 
     def _archive_lag(self, state: Mapping[str, Any]) -> dict[str, Any]:
-        """Absent where the archive, or the log, does not answer."""
+        """Absent if the archive or the log does not answer."""
         if state["archived"] is None:
             return {}
         self._archived = state["archived_offsets"]
@@ -250,7 +252,7 @@ class Metrics:
             return round(oldest_unarchived_s(log, self._archived, self._api.session.door_clock.now()), 1)
 
     def _of_backups(self) -> dict[str, Any]:
-        """Of the server in the data folder; the ages by the real clock."""
+        """Backups of the server in the data folder; ages by the real clock."""
         if self._api.session.settings.database is not None:
             return {}
         with closing(Database(self._api.session.vault_dsn, "touchfold metrics")) as database:
@@ -270,7 +272,7 @@ class Metrics:
         }
 
     def _of_cluster(self) -> dict[str, Any]:
-        """The roles on all machines. The newest sign of life alone would hide the dead."""
+        """The roles on all machines. The newest heartbeat alone would hide dead processes."""
         if self._inbox is None:
             return {}
         with closing(Database(self._api.session.dsn, "touchfold metrics")) as database:
@@ -293,7 +295,7 @@ def _inbox_lag(access: "KafkaAccess") -> Callable[[], int]:
 
 
 def _pools() -> dict[str, Any]:
-    """The pools of this process; told also when PostgreSQL cannot be asked."""
+    """The pools of this process; reported even if PostgreSQL does not answer."""
     pools = pool_figures()
     told = {
         "connections_in_use": [each.in_use for each in pools],

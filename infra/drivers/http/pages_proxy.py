@@ -1,6 +1,6 @@
-"""Hands requests for pages to the UI process: HTTP and WebSocket over its Unix socket. Owns no meaning.
+"""Forwards requests for pages to the UI process: HTTP and WebSocket over its Unix socket. No logic of its own.
 
-A slow page thus never holds the door, and any number of door processes serves the same UI.
+So a slow page never blocks the door, and any number of door processes can serve the same UI.
 """
 
 import asyncio
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 
 TIMEOUT_S: Final = 60.0
-CONNECT_S: Final = 10.0  # the supervisor listens, so a connection waits while the UI starts again
+CONNECT_S: Final = 10.0  # the supervisor is listening, so a connection waits while the UI restarts
 CONNECTIONS: Final = 200
-KEPT_S: Final = 30.0  # an idle connection to the UI, which keeps it longer (`UI_KEEPS_S`): it is we who end it
+KEPT_S: Final = 30.0  # for an idle connection; the UI keeps it longer (`UI_KEEPS_S`), so that we close it first
 UI_KEEPS_S: Final = 75
 MAX_BODY: Final = 1 << 20  # bytes of a request
 MAX_MESSAGE: Final = 1 << 20  # of a WebSocket; NiceGUI's own are a few kB
@@ -35,7 +35,7 @@ _HANDSHAKE: Final = frozenset(
 _AWAY: Final = (
     b'<!doctype html><html lang="en"><meta charset="utf-8"><meta http-equiv="refresh" content="2">'
     b"<title>Touchfold</title><body style='font:16px system-ui;margin:4rem auto;max-width:30rem;padding:0 1rem'>"
-    b"<h1>The pages are starting</h1><p>This page loads again by itself. Events and the API are served all the while."
+    b"<h1>The pages are starting</h1><p>This page reloads by itself. Events and the API are not affected."
     b"</p></body></html>"
 )
 _log = logging.getLogger("touchfold.ui")
@@ -47,7 +47,7 @@ class UiProxy:
     """An ASGI application in front of the UI's socket at `path`."""
 
     def __init__(self, path: str, proxies: Proxies | None = None) -> None:
-        """`proxies`: whose word is taken for who asks."""
+        """`proxies`: whom to trust about the client's address."""
         self._path = path
         self._proxies = proxies or Proxies()
         self._transport: httpx.AsyncHTTPTransport | None = None
@@ -59,7 +59,7 @@ class UiProxy:
             await self._http(scope, receive, send)
 
     async def close(self) -> None:
-        """End the connections that are kept; in the event loop of the requests."""
+        """Close the kept connections; in the event loop of the requests."""
         if self._transport is not None:
             await self._transport.aclose()
             self._transport = None
@@ -69,8 +69,8 @@ class UiProxy:
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         import httpx  # noqa: PLC0415  # 40 ms that a door without pages need not pay
 
-        # A transport, not a client: a client keeps the cookies of one visitor and sends them with the next one's
-        # requests, adds headers of its own and follows redirects.
+        # A transport, not a client: a client would send one visitor's cookies with the next visitor's requests, add
+        # its own headers and follow redirects.
         if self._transport is None:
             limits = httpx.Limits(max_connections=CONNECTIONS, keepalive_expiry=KEPT_S)
             self._transport = httpx.AsyncHTTPTransport(uds=self._path, limits=limits)
@@ -98,20 +98,20 @@ class UiProxy:
         try:
             kept = [(name.lower(), value) for name, value in found.headers.raw if name.lower() not in _HOP]
             await send({"type": "http.response.start", "status": found.status_code, "headers": kept})
-            # The UI going away in the middle raises here, and the client sees that its answer broke off.
+            # If the UI goes away midway this raises, and the client sees an incomplete response.
             async for part in found.stream:  # type: ignore[union-attr]  # of an async transport
                 await send({"type": "http.response.body", "body": part, "more_body": True})
             await send({"type": "http.response.body", "body": b""})
         except httpx.HTTPError as err:
-            raise ConnectionAbortedError("the UI went away in the middle of an answer") from err
+            raise ConnectionAbortedError("the UI went away in the middle of a response") from err
         finally:
             await found.aclose()
 
     async def _ask(self, request: "httpx.Request", *, again: bool) -> "httpx.Response":
-        """Once more where the UI ended a kept connection just then. Raises httpx.HTTPError, _TooLarge."""
+        """Retries once if the UI has just closed a kept connection. Raises httpx.HTTPError, _TooLarge."""
         import httpx  # noqa: PLC0415
 
-        assert self._transport is not None, "made with the first request"
+        assert self._transport is not None, "created with the first request"
         try:
             return await self._transport.handle_async_request(request)
         except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
@@ -158,14 +158,14 @@ class UiProxy:
             ends = await asyncio.gather(down, up, return_exceptions=True)
             for end in ends:
                 if isinstance(end, Exception) and not isinstance(end, OSError):  # OSError: the client is gone
-                    _log.error("a WebSocket broke: %s", type(end).__name__)
+                    _log.error("a WebSocket failed: %s", type(end).__name__)
             if down in done:
                 with suppress(RuntimeError, OSError):  # the client was first
                     await send({"type": "websocket.close", "code": 1001})
 
 
 async def _down(upstream: Any, send: Send) -> None:
-    """A slow browser holds `send`, which holds the reading here, which holds the UI's writing: nothing piles up."""
+    """A slow browser blocks `send`, which blocks reading here, which blocks the UI's writing: nothing piles up."""
     from websockets.exceptions import ConnectionClosed  # noqa: PLC0415
 
     with suppress(ConnectionClosed):
@@ -187,11 +187,11 @@ async def _up(upstream: Any, receive: Receive) -> None:
 
 
 def _forwarded(scope: Scope, proxies: Proxies) -> list[tuple[bytes, bytes]]:
-    """The request's headers without those of the hop; who asked, and how, as the UI should know."""
+    """The request's headers without hop-by-hop ones, and with the client's address and scheme for the UI."""
     headers: Iterable[tuple[bytes, bytes]] = scope["headers"]
     named = {each.strip() for name, value in headers if name == b"connection" for each in value.lower().split(b",")}
     kept = [(name, value) for name, value in headers if name not in _HOP and name not in named]
-    if scope.get("scheme") in {"https", "wss"}:  # our own TLS; else what a proxy before us says
+    if scope.get("scheme") in {"https", "wss"}:  # our own TLS, or what a proxy in front of us says
         kept = [(name, value) for name, value in kept if name != b"x-forwarded-proto"]
         kept.append((b"x-forwarded-proto", b"https"))
     client = proxies.client(scope)
@@ -207,17 +207,17 @@ def _target(scope: Scope) -> str:
 
 
 class _TooLarge(Exception):
-    """A body past MAX_BODY."""
+    """The body exceeds MAX_BODY."""
 
 
 class _Gone(Exception):
-    """The client left before its body was whole."""
+    """The client left before its body was complete."""
 
 
 async def _body(receive: Receive) -> bytes:
-    """The whole body, before the UI is asked: a slow sender holds none of the connections to it.
+    """The complete body, read before contacting the UI, so that a slow sender holds none of its connections.
 
-    Raises _TooLarge, _Gone. The pages' forms are small, and their files come from us.
+    Raises _TooLarge, _Gone. Forms on the pages are small, and there are no uploads.
     """
     parts: list[bytes] = []
     size = 0

@@ -1,7 +1,7 @@
 """The probe port of a role: GET /live, /ready and /metrics. Answers from memory, so no outage makes it wait.
 
-Every answer closes its connection. A sender has SEND_S for a request of at most MOST_BYTES; beyond MOST connections
-the one that has waited longest is closed, so slow or endless senders cost each other alone.
+Every response closes its connection. A client has SEND_S for a request of at most MOST_BYTES; beyond MOST connections
+the one waiting longest is closed, so slow or endless senders only harm each other.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from contextlib import suppress
 from http import HTTPStatus
 from typing import Final, NamedTuple
 
-SEND_S: Final = 5.0  # for a whole request, and for a whole answer to be taken
+SEND_S: Final = 5.0  # for a complete request, and for a complete response to be read
 MOST: Final = 64
 MOST_BYTES: Final = 8_192
 START_S: Final = 10.0
@@ -31,12 +31,12 @@ Pages = Mapping[str, Callable[[], Reply]]
 
 
 def json_reply(good: bool, body: Mapping[str, object]) -> Reply:
-    """200 when it is good, else 503."""
+    """200 if `good`, otherwise 503."""
     return Reply(200 if good else 503, json.dumps(body).encode())
 
 
 class ProbeServer:
-    """A thread of its own with one event loop. `pages`: by path what to answer, at once and from memory."""
+    """Its own thread with one event loop. `pages`: by path, a function that answers immediately from memory."""
 
     def __init__(self, listener: socket.socket, pages: Pages) -> None:
         self._listener = listener
@@ -52,7 +52,7 @@ class ProbeServer:
         self._started.wait(START_S)
 
     def close(self) -> None:
-        """Idempotent; what is being answered is cut off."""
+        """Idempotent; responses in progress are cut off."""
         if self._loop is not None and self._thread.is_alive():
             with suppress(RuntimeError):  # the loop has ended meanwhile
                 self._loop.call_soon_threadsafe(self._stop.set)
@@ -83,7 +83,7 @@ class ProbeServer:
             async with asyncio.timeout(SEND_S):
                 await self._answer(reader, writer)
         except (TimeoutError, OSError, asyncio.CancelledError):
-            writer.transport.abort()  # it was too slow, went away, or made room for others
+            writer.transport.abort()  # it was too slow, went away, or had to make room
         finally:
             self._open.pop(task, None)
             writer.close()

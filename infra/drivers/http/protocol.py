@@ -1,8 +1,8 @@
-"""uvicorn's HTTP and WebSocket protocols with bounds: on a header's size, on time, on what is sent for nothing.
+"""uvicorn's HTTP and WebSocket protocols with limits on header size, on time, and on overhead bytes.
 
-uvicorn has no option for any of these: `h11_max_incomplete_event_size` is of its other parser, `limit_concurrency`
-counts idle connections and answers everybody 503, `timeout_keep_alive` begins with the first answer and begins again
-with each byte (decision 0015). How long and how many is `infra.drivers.http.connections`'.
+uvicorn has no option for any of these: `h11_max_incomplete_event_size` belongs to its other parser, `limit_concurrency`
+counts idle connections and answers everybody with 503, `timeout_keep_alive` starts with the first response and restarts
+with each byte (decision 0015). Times and numbers of connections are up to `infra.drivers.http.connections`.
 """
 
 import json
@@ -16,8 +16,8 @@ from infra.drivers.http.client_address import network_of
 from infra.drivers.http.connections import Connections, Phase, cut_off
 from schemas.errors import BadRequest, HeaderTooLarge, TooManyConnections, TouchfoldError
 
-PIPELINED: Final = 256  # requests that wait behind one that is being answered: each takes 3 kB, and 20 bytes to send
-OVERHEAD: Final = 8  # bytes that may come for a byte of body in chunks: chunks of one byte have 5
+PIPELINED: Final = 256  # requests queued behind one being answered: each takes 3 kB here, but only 20 bytes to send
+OVERHEAD: Final = 8  # bytes received per byte of chunked body at most: one-byte chunks have 5
 
 
 class BoundedHttp(HttpToolsProtocol):
@@ -33,11 +33,11 @@ class BoundedHttp(HttpToolsProtocol):
         self.address = ""
         self.unread_since: float | None = None
         self.flushing_since: float | None = None
-        self._raw = 0  # bytes of the header that is being read, then of the body with its chunks
-        self._fed = 0  # bytes that are being parsed now
-        self._whole = False  # a request ended among them
-        self._body = 0  # bytes of the body that is being read
-        self.held = 0  # bytes of bodies that wait for their answer
+        self._raw = 0  # bytes of the header being read, then of the body with its chunk framing
+        self._fed = 0  # bytes being parsed now
+        self._whole = False  # a request ended within them
+        self._body = 0  # bytes of the body being read
+        self.held = 0  # bytes of unanswered bodies
         self._refusal: TouchfoldError | None = None
 
     # --- the connection --------------------------------------------------------------------------------------------
@@ -55,11 +55,11 @@ class BoundedHttp(HttpToolsProtocol):
         self.book.leave(self)
         self._let_go()
         super().connection_lost(exc)
-        self._unset_keepalive_if_required()  # uvicorn leaves it after an error, and with it all of this
+        self._unset_keepalive_if_required()  # after an error uvicorn drops it, and all of this with it
 
     def shutdown(self) -> None:
         if self.phase is Phase.ENDING:
-            self.transport.close()  # it has its answer; uvicorn would wait for one of the application
+            self.transport.close()  # it has its response; uvicorn would wait for one from the application
         else:
             super().shutdown()
 
@@ -99,11 +99,11 @@ class BoundedHttp(HttpToolsProtocol):
                 self.handle_websocket_upgrade()
             return
         except httptools.HttpParserError:
-            self.refuse(self._refusal or BadRequest("this is no HTTP request"))
+            self.refuse(self._refusal or BadRequest("this is not an HTTP request"))
             return
         if self.phase is Phase.BODY:
             self._count_body(size)
-        elif not self._whole:  # all of it is of one header, which is not complete
+        elif not self._whole:  # all of it belongs to one incomplete header
             self._raw += size
             if self._raw > self.book.limits.header_bytes:
                 self.refuse(self._header_too_large())
@@ -113,7 +113,7 @@ class BoundedHttp(HttpToolsProtocol):
         if self.cycle is not None and self.cycle.response_complete and self._raw > self.book.limits.ignored_bytes:
             cut_off(self.transport)
         elif self._raw - self._body > self.book.limits.header_bytes + OVERHEAD * self._body:
-            self.refuse(BadRequest("the body has more between its chunks than in them"))
+            self.refuse(BadRequest("the body has more chunk framing than content"))
         elif self.book.held > self.book.limits.bodies_bytes:
             self.book.shed()
 
@@ -122,7 +122,7 @@ class BoundedHttp(HttpToolsProtocol):
         self.phase, self.since = Phase.HEAD, self.loop.time()
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self.phase is Phase.HEAD:  # else a trailer: nobody reads these, and a request has its headers already
+        if self.phase is Phase.HEAD:  # otherwise a trailer, which nobody reads: the headers are complete already
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
@@ -164,15 +164,15 @@ class BoundedHttp(HttpToolsProtocol):
     # --- refusals --------------------------------------------------------------------------------------------------
 
     def refuse(self, err: TouchfoldError) -> None:
-        """Answer with an error where that can still be told, and end; what still comes is thrown away for a while."""
+        """Answer with an error if still possible, and close; further input is discarded for a while."""
         before, self.phase, self.since = self.phase, Phase.ENDING, self.loop.time()
         cycle = self.cycle
         if before is Phase.BODY and not self.answering:
-            self.transport.close()  # it has its answer, and goes on sending
+            self.transport.close()  # it has its response and keeps sending
             return
         if cycle is not None and self.answering:
             if before is not Phase.BODY or cycle.response_started or self.pipeline:
-                cut_off(self.transport)  # an earlier request's answer is under way
+                cut_off(self.transport)  # an earlier request's response is being sent
                 return
             cycle.disconnected = True
             cycle.body.clear()
@@ -189,7 +189,7 @@ class BoundedHttp(HttpToolsProtocol):
 
 
 class BoundedWebSocket(WebSocketsSansIOProtocol):
-    """A WebSocket; its pings find who is gone, and `Connections` who does not read."""
+    """A WebSocket; pings detect dead clients, and `Connections` those that do not read."""
 
     book: ClassVar[Connections]
     phase: Phase = Phase.SOCKET
@@ -224,20 +224,20 @@ class BoundedWebSocket(WebSocketsSansIOProtocol):
         self.unread_since = None
 
     def refuse(self, err: TouchfoldError) -> None:
-        """Nothing can be told in the middle of a WebSocket."""
+        """No error response is possible in the middle of a WebSocket."""
         del err
         cut_off(self.transport)
 
 
 def bounded(book: Connections) -> tuple[type[BoundedHttp], type[BoundedWebSocket]]:
-    """The two protocols, with their connections kept in this book."""
+    """The two protocols, with their connections tracked in `book`."""
     http = type("BoundedHttp", (BoundedHttp,), {"book": book})
     socket = type("BoundedWebSocket", (BoundedWebSocket,), {"book": book})
     return http, socket
 
 
 def _answer(err: TouchfoldError) -> bytes:
-    """A whole response: no application is asked for it."""
+    """A complete response, sent without calling the application."""
     body = json.dumps(err.body()).encode()
     again = b"" if err.retry_after_s is None else b"retry-after: %d\r\n" % err.retry_after_s
     head = b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n" % len(body)

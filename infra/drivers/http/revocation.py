@@ -1,8 +1,8 @@
-"""Whether those who are served for long still may be: streams, long answers and open pages end when their token is
-revoked or expires, their session ends, or their role changes.
+"""Rechecks access during long requests: streams, long responses and open pages end when their token is revoked or
+expires, their session ends, or their role changes.
 
-One look every 0.4 s at all of them together, in a thread of its own: a busy pool of readers holds it up no more than
-much traffic does. An event loop's; nothing runs while nobody is watched.
+All of them are checked together every 0.4 s, in a separate thread, so neither a busy reader pool nor heavy traffic
+delays it. One per event loop; nothing runs while nobody is watched.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ _log = logging.getLogger("touchfold.standing")
 
 
 class Watched(Generic[K]):
-    """One that is served. `over` once it may not be any more; `end` takes it off the list."""
+    """One long request. `over` once access is lost; `end` stops watching it."""
 
     def __init__(self, standing: "Standing[K]", key: K, who: object) -> None:
         self._standing = standing
@@ -35,12 +35,12 @@ class Watched(Generic[K]):
         return self._over.is_set()
 
     def check(self) -> None:
-        """Raises Unauthorized when it is over."""
+        """Raises Unauthorized once it is over."""
         if self.over:
-            raise Unauthorized("this token was revoked or has expired, this session has ended, or its role was changed")
+            raise Unauthorized("this token was revoked or has expired, this session has ended, or its role has changed")
 
     async def wait(self) -> None:
-        """Until it is over."""
+        """Wait until it is over."""
         await self._over.wait()
 
     def when_over(self, call: Callable[[], None]) -> None:
@@ -65,7 +65,7 @@ class Watched(Generic[K]):
 
 
 class Standing(Generic[K]):
-    """`look`: who a key stands for now, as `watch` was told; None for nobody. Called in a thread."""
+    """`look`: whom a key passed to `watch` currently belongs to; None for nobody. Called in a thread."""
 
     def __init__(self, look: Callable[[K], object]) -> None:
         self._look = look
@@ -74,7 +74,7 @@ class Standing(Generic[K]):
         self._pool = ThreadPoolExecutor(1, "standing")
 
     def watch(self, key: K, who: object) -> Watched[K]:
-        """From now on; in the loop. `end` it, or use it in a `with`."""
+        """Start watching; in the loop. Call `end` on the result, or use it in a `with`."""
         watched = Watched(self, key, who)
         self._watched.add(watched)
         if self._task is None or self._task.done():
@@ -97,7 +97,7 @@ class Standing(Generic[K]):
             await asyncio.sleep(EVERY_S)
 
     def _found(self, keys: set[K]) -> dict[K, object]:
-        """Of those that could be looked up: while the database is away nothing is shown, and nobody is sent off."""
+        """Only keys that could be looked up: while the database is away, nothing is shown and nobody is logged out."""
         found: dict[K, object] = {}
         for key in keys:
             try:

@@ -1,6 +1,6 @@
 """The HTTP process: one ASGI application in front of the door, the API and the health page, served by uvicorn.
 
-`/v1/*` and the SDKs' other paths go to `door`, `/api/v1/*` to `api.application`. Owns no meaning.
+`/v1/*` and the SDKs' other paths go to `door`, `/api/v1/*` to `api.application`. No logic of its own.
 """
 
 import asyncio
@@ -33,13 +33,13 @@ if TYPE_CHECKING:
 
 Closing = Callable[[], Awaitable[None]]
 
-GRACE_S: Final = 3  # of requests in flight when we stop; long polls end then
+GRACE_S: Final = 3  # for requests in flight at shutdown; long polls are ended then
 _API: Final = "/api/v1"
 _log = logging.getLogger("touchfold.http")
 
 
 class Router:
-    """Sends a request to who answers it; all but `health` are ASGI applications, `ui` is None where it is off."""
+    """Routes a request to its handler. All but `health` are ASGI applications; `ui` is None if it is off."""
 
     def __init__(
         self,
@@ -84,11 +84,11 @@ class Router:
         elif self._ui is not None and (scope["method"] in {"GET", "HEAD"} or path.startswith(_PAGE_POSTS)):
             await self._ui(scope, receive, send)
         else:
-            error = NotFound("nothing here: the door is /v1/…, the API /api/v1/…, the state /health")
+            error = NotFound("nothing here: the door is at /v1/…, the API at /api/v1/…, the state at /health")
             await answer(send, error.status, json.dumps(error.body()).encode(), b"application/json")
 
     def _slow_down(self, throttle: Throttle, scope: Scope, path: str) -> None:
-        """Raises TooMany: for tries to sign in, and for what asks the API without saying who it is."""
+        """Raises TooMany: for sign-in attempts, and for API requests without credentials."""
         if path.startswith((_API, "/metrics")):
             if path in _OPEN or not any(name in (b"authorization", b"cookie") for name, _ in scope["headers"]):
                 throttle.stranger(scope)
@@ -98,18 +98,18 @@ class Router:
 
 _OPEN: Final = (f"{_API}/openapi.json", f"{_API}/docs")
 _PAGE_POSTS: Final = ("/sign-in", "/sign-out", "/welcome/", "/_nicegui")
-"""Where pages send to; a sender with a mistyped path is told so, and not shown a page."""
+"""Paths that browsers post to. A sender that mistyped a path gets an error rather than a page."""
 _DOOR_PATHS: Final = ("/b", "/batch", "/projects/", "/sourceConfig", "/beacon/", "/pixel/", "/analytics.js/")
-"""What SDKs call outside /v1; http-surface 2.1. The door answers 404 for those it does not serve."""
+"""Paths that SDKs call outside /v1. The door answers 404 for those it does not serve."""
 
 
 _WAIT_PAGE: Final = """<!doctype html><html lang="en"><meta charset="utf-8"><title>Touchfold</title>
-<body style="font:16px system-ui;margin:4rem auto;max-width:30rem;padding:0 1rem"><h1>Too many tries</h1>
+<body style="font:16px system-ui;margin:4rem auto;max-width:30rem;padding:0 1rem"><h1>Too many attempts</h1>
 <p>Wait {wait} seconds, then <a href="/sign-in">try again</a>.</p></body></html>"""
 
 
 async def _refuse(scope: Scope, send: Send, err: TooMany) -> None:
-    """429 in the one error form, or as a page for a browser that asks for one."""
+    """429 in the common error format, or as a page for a browser."""
     again = (b"retry-after", str(err.retry_after_s).encode())
     if any(name == b"accept" and b"text/html" in value for name, value in scope["headers"]):
         page = _WAIT_PAGE.format(wait=err.retry_after_s).encode()
@@ -119,11 +119,11 @@ async def _refuse(scope: Scope, send: Send, err: TooMany) -> None:
 
 
 async def _no_door(_scope: Scope, _receive: Receive, send: Send) -> None:
-    await _elsewhere(send, "this process serves the API and the pages: the door is what touchfold ingest serves")
+    await _elsewhere(send, "this process serves the API and the pages; touchfold ingest serves the door")
 
 
 async def _no_api(_scope: Scope, _receive: Receive, send: Send) -> None:
-    await _elsewhere(send, "this process is a door: the API is what touchfold serve serves")
+    await _elsewhere(send, "this process is a door; touchfold serve serves the API")
 
 
 async def _elsewhere(send: Send, message: str) -> None:
@@ -137,7 +137,7 @@ async def _no_websocket(_scope: Scope, receive: Receive, send: Send) -> None:
 
 
 class StoppableServer(uvicorn.Server):
-    """uvicorn without its own signal handlers, and with word of its start."""
+    """uvicorn without its own signal handlers, and with a callback when it has started."""
 
     def __init__(
         self,
@@ -152,7 +152,7 @@ class StoppableServer(uvicorn.Server):
         super().__init__(config)
         self._stop = stop
         self._ready = ready
-        self._stopping = stopping  # ends what waits for long
+        self._stopping = stopping  # ends long-waiting requests
         self._closing = closing  # after the last request
         self._book = book
         self._certificate = certificate
@@ -170,7 +170,7 @@ class StoppableServer(uvicorn.Server):
         self._ready()
 
     async def _listen(self, sockets: list[socket.socket], certificate: Certificate) -> None:
-        """As uvicorn does, which has no option for how long a handshake may take: a minute, held for nothing."""
+        """As in uvicorn, which has no option for the handshake timeout; its default is a minute, far too long."""
 
         def protocol() -> asyncio.Protocol:
             made = self.config.http_protocol_class(  # type: ignore[call-arg]
@@ -195,7 +195,7 @@ class StoppableServer(uvicorn.Server):
         await super().shutdown(sockets)
         if self._book is not None:
             self._book.cut_off_all()
-            await asyncio.sleep(0)  # the loop ends them before it ends itself
+            await asyncio.sleep(0)  # the loop ends them before itself
         if self._closing is not None:
             await self._closing()
 
@@ -222,9 +222,9 @@ def serve(
     proxies: Proxies | None = None,
     certificate: Certificate | None = None,
 ) -> None:
-    """Serve on a socket that listens already, until `stop`; then `stopping` is called, what runs may end, `closing`.
+    """Serve on a listening socket until `stop`; then call `stopping`, let running requests end, and call `closing`.
 
-    `proxies`: connections of these are not counted by address. `certificate`: of TLS; none: plain HTTP.
+    `proxies`: their connections are not counted by address. `certificate`: for TLS; None: plain HTTP.
     """
     shared = (proxies or Proxies()).trusts
     book = Connections(time.monotonic, limits, shared=shared, room=HandleRoom())
@@ -241,7 +241,7 @@ def serve(
         log_config=None,
         access_log=False,
         server_header=False,
-        proxy_headers=False,  # a request's own word for its address is not taken
+        proxy_headers=False,  # do not believe a request about its own address
         backlog=BACKLOG,
         timeout_keep_alive=int(limits.keep_alive_s),
         timeout_graceful_shutdown=GRACE_S,
@@ -257,7 +257,7 @@ def run(
     ui_path: str | None = None,
     edges: str = "door,api",
 ) -> None:
-    """The role: put the application together, serve until `stop`, answer what waits and close."""
+    """The role: assemble the application, serve until `stop`, answer waiting requests and close."""
     from infra.adapters.machine.meter import Meter  # noqa: PLC0415
     from infra.adapters.machine.shared_buckets import SharedBuckets  # noqa: PLC0415
     from infra.drivers.http.api.application import build_api  # noqa: PLC0415  # FastAPI takes 0.5 s to import

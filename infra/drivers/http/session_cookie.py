@@ -1,6 +1,6 @@
-"""The cookie of a session of the pages: its name, its attributes, and which requests were meant with it.
+"""The session cookie of the pages: its name, its attributes, and CSRF protection.
 
-Strict and HttpOnly: no other site's link or script sends or reads it. Secure where the browser came by HTTPS.
+Strict and HttpOnly: no other site's link or script can send or read it. Secure if the browser came over HTTPS.
 """
 
 import hmac
@@ -15,7 +15,7 @@ CSRF_HEADER: Final = "X-CSRF-Token"
 
 
 def secret_in(header: str) -> str:
-    """Of a Cookie header; empty where there is none."""
+    """The session secret in a Cookie header; empty if there is none."""
     try:
         found = SimpleCookie(header).get(COOKIE)
     except CookieError:
@@ -24,23 +24,23 @@ def secret_in(header: str) -> str:
 
 
 def set_cookie(secret: str, age_s: int, *, secure: bool) -> str:
-    """The Set-Cookie header; an age of 0 takes the cookie away."""
+    """The Set-Cookie header; an age of 0 deletes the cookie."""
     ending = "; Secure" if secure else ""
     return f"{COOKIE}={secret}; Path=/; Max-Age={age_s}; HttpOnly; SameSite=Strict{ending}"
 
 
 def csrf_token(secret: str) -> str:
-    """What a page sends in X-CSRF-Token: bound to its session, and no way back to the session's secret."""
+    """The value for X-CSRF-Token: bound to the session, but does not reveal its secret."""
     return sha256(b"touchfold csrf " + secret.encode()).hexdigest()[:32]
 
 
 def is_ours(origin: str, host: str) -> bool:
-    """Whether an Origin header names the host that was asked; `null`, of a page without an origin, names none."""
+    """Whether an Origin header names the requested host; `null`, from a page without an origin, does not."""
     return bool(host) and urlsplit(origin).netloc == host
 
 
 def from_our_pages(headers: Mapping[str, str], secret: str) -> bool:
-    """Whether a request with this cookie was meant: it has the session's token, or the browser says it is ours."""
+    """Whether a request with this cookie is intentional: it has the CSRF token, or the browser says it is ours."""
     given = headers.get(CSRF_HEADER.lower())
     if given is not None:
         return hmac.compare_digest(given.encode(), csrf_token(secret).encode())

@@ -1,4 +1,4 @@
-"""How often a caller or an address may ask. Above it: 429 with Retry-After. Kept by all HTTP processes together."""
+"""Rate limits per caller and per address: above them, 429 with Retry-After. Shared by all HTTP processes."""
 
 from collections.abc import Mapping
 from math import ceil
@@ -11,17 +11,17 @@ from schemas.errors import TooMany
 if TYPE_CHECKING:
     from infra.app.session import Session
 
-BURST_S: Final = 20.0  # so many seconds' worth may come at once
-STRANGERS: Final = 0.1  # of the API's rate: what an address may ask without a token, or with a wrong one
+BURST_S: Final = 20.0  # seconds' worth allowed in one burst
+STRANGERS: Final = 0.1  # of the API's rate, for an address without a valid token
 SIGN_IN_BURST_S: Final = 60.0
 
 
 class Rates(NamedTuple):
-    """Requests a second; 0: without a limit."""
+    """Requests per second; 0: unlimited."""
 
-    api: float = 300.0  # of one caller
-    search: float = 50.0  # of one caller, beside `api`
-    sign_in: float = 1.0  # of one address
+    api: float = 300.0  # per caller
+    search: float = 50.0  # per caller, in addition to `api`
+    sign_in: float = 1.0  # per address
 
 
 class Throttle:
@@ -33,26 +33,26 @@ class Throttle:
         self._rates = rates
 
     def caller(self, name: str) -> None:
-        """Somebody who showed who they are."""
+        """A request from an authenticated caller."""
         self._take(f"api {name}", self._rates.api, BURST_S, "requests")
 
     def search(self, name: str) -> None:
         self._take(f"search {name}", self._rates.search, BURST_S, "searches")
 
     def stranger(self, scope: Mapping[str, Any]) -> None:
-        """A request that shows nobody, or somebody we do not know."""
+        """A request without credentials, or with unknown ones."""
         self._take(self._stranger(scope), self._rates.api * STRANGERS, BURST_S, "requests without a valid token")
 
     def check_stranger(self, scope: Mapping[str, Any]) -> None:
-        """As `stranger`, and takes nothing: who asks may turn out to be known."""
+        """As `stranger`, but takes nothing: the caller may turn out to be known."""
         rate = self._rates.api * STRANGERS
         if rate:
             _tell(self._buckets.wait_s(self._stranger(scope), rate, rate * BURST_S), rate, "requests without a token")
 
     def sign_in(self, scope: Mapping[str, Any]) -> None:
-        """A try to sign in, right or wrong: a password costs 64 MiB and a tenth of a second."""
+        """A sign-in attempt, right or wrong: checking a password costs 64 MiB and 0.1 s."""
         name = f"sign-in {network_of(self._proxies.client(scope))}"
-        self._take(name, self._rates.sign_in, SIGN_IN_BURST_S, "tries to sign in")
+        self._take(name, self._rates.sign_in, SIGN_IN_BURST_S, "attempts to sign in")
 
     def _stranger(self, scope: Mapping[str, Any]) -> str:
         return f"stranger {network_of(self._proxies.client(scope))}"
@@ -68,7 +68,7 @@ def _tell(wait_s: float, rate: float, what: str) -> None:
 
 
 def throttle_of(session: "Session", buckets: SharedBuckets) -> Throttle:
-    """By the settings."""
+    """From the settings."""
     settings = session.settings
     rates = Rates(settings.api_rate, settings.search_rate, settings.sign_in_rate / 60)
     return Throttle(buckets, Proxies(settings.proxies), rates)

@@ -1,4 +1,4 @@
-"""TLS of the edges, from two PEM files: read at the start, and again when they change, so that a renewed certificate
+"""TLS for the servers, from two PEM files: read at start, and again when they change, so that renewing a certificate
 needs no restart."""
 
 import logging
@@ -32,7 +32,7 @@ class Certificate:
         self.context = loaded(cert, key)
 
     def look(self) -> None:
-        """Take what the files hold now, if they have changed; what is no certificate is told of, and not taken."""
+        """Reload the files if they have changed; a bad certificate is logged and not used."""
         now = self._monotonic()
         if now - self._looked_at < LOOK_S:
             return
@@ -42,45 +42,45 @@ class Certificate:
             return
         self._stamps = stamps
         try:
-            loaded(self._cert, self._key)  # both or neither: a context that took half of them would serve nobody
+            loaded(self._cert, self._key)  # both or neither: a context with only one of them could serve nobody
             self.context.load_cert_chain(self._cert, self._key, password=_no_password)
         except (SettingsInvalid, OSError, ValueError) as err:
-            _log.error("the certificate was changed and cannot be used, so the one before is served: %s", err)
+            _log.error("the certificate has changed but cannot be used, so the previous one stays in use: %s", err)
         else:
-            _log.info("the certificate was changed: new connections get it")
+            _log.info("the certificate has changed: new connections use it")
 
     def _stamped(self) -> list[tuple[int, int] | None]:
         return [_stamp(path) for path in (self._cert, self._key)]
 
 
 def certificate_of(settings: "Settings") -> Certificate | None:
-    """None where the edges speak plain HTTP. Raises SettingsInvalid."""
+    """None if the servers use plain HTTP. Raises SettingsInvalid."""
     if settings.tls_cert is None or settings.tls_key is None:
         return None
     return Certificate(settings.tls_cert, settings.tls_key)
 
 
 def loaded(cert: Path, key: Path) -> ssl.SSLContext:
-    """A server's context. Raises SettingsInvalid that names the file and what is wrong with it."""
+    """A server context. Raises SettingsInvalid, naming the file and what is wrong with it."""
     for path, setting in ((cert, _CERT), (key, _KEY)):
         try:
             path.read_bytes()
         except OSError as err:
-            raise _bad(setting, path, f"cannot be read ({err.strerror}): put it there, readable for us") from err
+            raise _bad(
+                setting, path, f"cannot be read ({err.strerror}): put it there, readable by this account"
+            ) from err
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:
         context.load_cert_chain(cert, key, password=_no_password)
     except ssl.SSLError as err:
         if err.reason == "KEY_VALUES_MISMATCH":
-            raise _bad(
-                _KEY, key, f"is not the key of the certificate {cert}: give the two that belong together"
-            ) from err
+            raise _bad(_KEY, key, f"is not the key of the certificate {cert}: use two that belong together") from err
         at = (_KEY, key) if _holds_certificate(cert) else (_CERT, cert)
-        what = "a private key" if at[0] == _KEY else "a certificate, then those that signed it"
-        raise _bad(*at, f"is no PEM file of {what}") from err
+        what = "a private key" if at[0] == _KEY else "a certificate, followed by its chain"
+        raise _bad(*at, f"is not a PEM file with {what}") from err
     except ValueError as err:  # asked for a password
-        raise _bad(_KEY, key, "is encrypted: write it without a password, readable for us alone (0600)") from err
+        raise _bad(_KEY, key, "is encrypted: save it without a password, readable only by this account (0600)") from err
     return context
 
 
@@ -101,7 +101,7 @@ def _bad(setting: str, path: Path, reason: str) -> SettingsInvalid:
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:
-    """What changes with a file; None while it is not there."""
+    """A value that changes with the file; None while it is missing."""
     try:
         found = path.stat()
     except OSError:

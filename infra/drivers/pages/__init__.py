@@ -1,1 +1,1 @@
-"""The pages for people: NiceGUI in a process of its own. Calls the same functions as the API and the commands."""
+"""The web pages: NiceGUI in its own process, calling the same functions as the API and the commands."""

@@ -1,4 +1,4 @@
-"""Puts the pages together and serves them on a socket: the role `ui`."""
+"""Assembles the pages and serves them on a socket: the role `ui`."""
 
 import logging
 import os
@@ -28,7 +28,7 @@ _log = logging.getLogger("touchfold.ui")
 
 
 def build(session: "Session") -> tuple["uvicorn._types.ASGIApplication", Callable[[], None]]:
-    """The ASGI application on a session, and what closes it."""
+    """The ASGI application for a session, and the function that closes it."""
     # NiceGUI makes its folder of stored data when it is imported; we store nothing there.
     os.environ["NICEGUI_STORAGE_PATH"] = str(session.data / "ui")
     from nicegui import ui  # noqa: PLC0415
@@ -49,7 +49,7 @@ def build(session: "Session") -> tuple["uvicorn._types.ASGIApplication", Callabl
         favicon=ASSETS / "favicon.svg",
         language="en-US",
         tailwind=False,
-        binding_refresh_interval=None,  # nothing is bound, so nothing is looked at when nobody is here
+        binding_refresh_interval=None,  # nothing is bound, so there is nothing to poll while nobody is here
         reconnect_timeout=10.0,
         show_welcome_message=False,
     )
@@ -58,7 +58,7 @@ def build(session: "Session") -> tuple["uvicorn._types.ASGIApplication", Callabl
 
 
 def _own_errors() -> None:
-    """NiceGUI's own pages for errors show the exception's text."""
+    """Replace NiceGUI's error pages, which show the exception's text."""
     from nicegui import app as pages  # noqa: PLC0415
 
     from infra.drivers.pages.gate import broken_page, missing_page  # noqa: PLC0415
@@ -69,7 +69,7 @@ def _own_errors() -> None:
 
     @pages.exception_handler(Exception)
     async def broken(_request: Request, err: Exception) -> Response:
-        _log.error("a page broke", exc_info=err)
+        _log.error("a page failed", exc_info=err)
         return HTMLResponse(broken_page(), 500, {"Cache-Control": "no-store"})
 
 
@@ -87,7 +87,7 @@ def _assets(app: FastAPI) -> None:
 def run(session: "Session", stop: threading.Event, ready: Callable[[], None], listener: socket.socket) -> None:
     """The role: serve until `stop`."""
 
-    vault_of(session).hold_lease()  # staff's events are sealed here
+    vault_of(session).hold_lease()  # events from staff are sealed here
     application, close = build(session)
     config = uvicorn.Config(
         application,

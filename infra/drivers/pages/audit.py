@@ -1,4 +1,4 @@
-"""Audit: who signed in, looked at whom and did what, for admins and privacy officers; and whether the log is whole."""
+"""Audit: who signed in, looked at whom and did what, for admins and privacy officers; and whether the log is intact."""
 
 from typing import Final
 from uuid import UUID
@@ -14,7 +14,7 @@ from schemas.errors import TouchfoldError
 from schemas.roles import AUDIT
 
 PAGE: Final = 50
-_HINT: Final = "Words that somebody searched for"
+_HINT: Final = "Search words used by anybody"
 
 
 def register(services: Services) -> None:
@@ -34,12 +34,12 @@ class _Audit:
         self._last = 0
 
     async def build(self) -> None:
-        with panel("Is it whole?", note="no entry altered or removed, compared with the ledger"):
+        with panel("Integrity", note="checks that no entry was altered or removed, also against the ledger"):
             with ui.element("div").classes("tf-form"):
                 self._check = ui.button("Check now", icon="policy", on_click=self._verify)
                 self._check.props("no-caps unelevated")
             self._said = ui.element("div").classes("tf-stack")
-        with panel("Entries", note="the newest first"):
+        with panel("Entries", note="newest first"):
             with ui.element("div").classes("tf-form"):
                 self._profile = ui.input(placeholder="Profile id", on_change=self._draw)
                 self._profile.props('dense outlined clearable debounce=300 aria-label="Profile id"')
@@ -63,7 +63,7 @@ class _Audit:
             if not problems:
                 with ui.element("div").classes("tf-line"):
                     ui.icon("check_circle")
-                    ui.label("It is whole.").classes("tf-strong")
+                    ui.label("The audit log is intact.").classes("tf-strong")
             for problem in problems[:20]:
                 with ui.element("div").classes("tf-line").props("role=alert"):
                     ui.icon("warning")
@@ -75,12 +75,12 @@ class _Audit:
             return
         self._table.clear()
         with self._table, ui.element("div").classes("tf-row tf-head tf-audit"):
-            for label in ("When", "Who", "Role", "Did", "To whom"):
+            for label in ("When", "Who", "Role", "Did", "Customer"):
                 ui.label(label)
         self._add(found)
         if not found:
             with self._table:
-                empty("policy", "No entry", "Nothing of this kind is in the audit log.")
+                empty("policy", "No entries", "Nothing in the audit log matches.")
 
     async def _older(self) -> None:
         found = await self._read(self._last)
@@ -88,7 +88,7 @@ class _Audit:
             self._add(found)
 
     async def _read(self, before: int | None) -> list[AuditRow] | None:
-        """Entries; None where they cannot be read, which is said."""
+        """Entries; None if they cannot be read, in which case the page says so."""
         services, sought = self._services, (self._words.value or "").strip()
         try:
             profile = UUID(self._profile.value.strip()).bytes if (self._profile.value or "").strip() else None
@@ -96,7 +96,7 @@ class _Audit:
                 return await services.run(lambda: searches_for(services.session, services.audit, sought, before, PAGE))
             return await services.run(lambda: services.audit.page(before, PAGE, profile))
         except ValueError:
-            ui.notify("This is no profile id: ids are UUIDs.", type="negative")
+            ui.notify("That is not a profile id: profile ids are UUIDs.", type="negative")
         except TouchfoldError as err:
             ui.notify(err.message, type="negative")
         return None

@@ -1,4 +1,4 @@
-"""Customer: who they are, what they did, why they are at risk; and what staff write about them."""
+"""Customer: who they are, what they did, why they are at risk; and what staff record about them."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -21,7 +21,7 @@ from schemas.record import uuid_text
 from schemas.roles import ACT, DISCLOSE, ERASE, PERSONAL
 
 NOTED_S: Final = 60.0
-RECORDED_S: Final = 10.0  # an event that staff wrote is shown by then, or when it comes
+RECORDED_S: Final = 10.0  # an event written by staff is shown within this time, or later when it arrives
 HEADLINES: Final = ("lifetime_revenue", "lifetime_orders", "average_order", "last_order_at", "revenue_365d")
 _KINDS: Final = {
     "user_id": "person", "email": "mail", "phone": "phone", "loyalty_card": "card_membership", "device_id": "devices",
@@ -40,14 +40,14 @@ def register(services: Services) -> None:
         try:
             key = UUID(profile_id).bytes
         except ValueError:
-            empty("person_off", "No such customer", "This address holds no customer's id.")
+            empty("person_off", "No such customer", "There is no customer id in this address.")
             return
         try:
             living, _, _ = await services.run(lambda: services.reading.profiles.standing(key))
         except (Erased, NotFound) as err:
             _gone(err)
             return
-        if living != key:  # merged: every id that was ever given out leads to the living one
+        if living != key:  # merged: every id ever given out leads to the current profile
             ui.navigate.to(f"/customers/{uuid_text(living)}")
             return
         await _Customer(services, viewer, key).build()
@@ -64,7 +64,7 @@ class _Customer:
         self._details: Answer = {}
         self._complaints: list[OpenComplaint] = []
         self._standing: tuple[bytes, int, int] = (key, 0, 0)
-        self._whole: set[str] = set()  # lists that are shown whole
+        self._whole: set[str] = set()  # lists that are expanded
         self._ended = False
         self._noted_at: float | None = None
         self._place = ui.element("div").style("display: contents")
@@ -89,7 +89,7 @@ class _Customer:
             await on_changes(self._services, self._changed)
 
     async def _load(self) -> None:
-        """Read all and show it."""
+        """Read and show everything."""
         profiles, key = self._services.reading.profiles, self._key
         details, page_ = await asyncio.gather(
             self._services.run(lambda: (profiles.standing(key), profiles.details(key, personal=self._personal))),
@@ -107,7 +107,7 @@ class _Customer:
         self._draw_side()
 
     async def _note_view(self) -> None:
-        """Before anything is drawn; of a page that stands open and draws again whatever comes, once a minute."""
+        """Audit the view before anything is drawn; at most once a minute while the page stays open and redraws."""
         now = asyncio.get_running_loop().time()
         if self._noted_at is None or now - self._noted_at > NOTED_S:
             await self._services.note(self._viewer, "profile.viewed", self._key)
@@ -119,7 +119,7 @@ class _Customer:
         return open_complaints(found["items"])
 
     async def _changed(self) -> None:
-        """The change feed grew: read again if it was about this customer."""
+        """The change feed grew: reread if it concerns this customer."""
         if self._ended:
             return
         profiles, key = self._services.reading.profiles, self._key
@@ -132,10 +132,10 @@ class _Customer:
         except (Erased, NotFound) as err:
             self._end(err)
         except StoreUnavailable:
-            return  # what is shown stays; the next change asks again
+            return  # keep what is shown; the next change tries again
 
     async def _recorded(self, event_id: str) -> None:
-        """Show what staff wrote as soon as it is decided; no other change needs to ring for it."""
+        """Show what staff wrote as soon as it is decided, without waiting for any other change."""
         reads, profiles, key = self._services.reading.reads, self._services.reading.profiles, self._key
         before, event_key = self._standing, UUID(event_id).bytes
 
@@ -161,7 +161,7 @@ class _Customer:
         finally:
             notice.dismiss()
         if not done:
-            ui.notify("It is stored, and shown here as soon as the worker comes to it.", type="warning")
+            ui.notify("Saved. It will appear here once it has been processed.", type="warning")
             return
         ui.notify("Recorded", type="positive", position="bottom", timeout=2_000, group=False)
 
@@ -174,7 +174,7 @@ class _Customer:
             _gone(err)
 
     def _erased(self, done: Answer) -> None:
-        """Show the receipt; nothing of the person is left on the page."""
+        """Show the receipt and remove everything about the person from the page."""
         self._ended = True
         RECENT.forget(self._key)
         self._details, self._complaints = {}, []
@@ -182,8 +182,8 @@ class _Customer:
         receipt = done["receipt"] or {}
         with self._body, panel("Erased"):
             ui.label(f"{words.count(done['identifiers'])} identifiers were destroyed;"
-                     f" {words.count(done['events'])} events have no owner now.")  # fmt: skip
-            ui.label("Keep this receipt: it names nobody.").classes("tf-muted")
+                     f" {words.count(done['events'])} events no longer belong to anyone.")  # fmt: skip
+            ui.label("Keep this receipt. It contains no personal data.").classes("tf-muted")
             with ui.element("div").classes("tf-receipt tf-detail"):
                 for name, value in receipt.items():
                     ui.label(words.title(name)).classes("tf-muted")
@@ -274,7 +274,7 @@ class _Customer:
             if not details["reasons"]:
                 with ui.element("div").classes("tf-item"):
                     ui.icon("check_circle")
-                    ui.label("Nothing points to it.").classes("tf-item-text")
+                    ui.label("No sign of it.").classes("tf-item-text")
             for complaint in self._complaints:
                 self._complaint(complaint)
 
@@ -308,7 +308,7 @@ class _Customer:
                 self._trait(name, origins[name])
             self._rest("traits", sorted(origins))
             if not origins:
-                ui.label("No source has told any.").classes("tf-muted")
+                ui.label("No details yet.").classes("tf-muted")
             if self._viewer.may(ACT):
                 add = ui.button("Add a detail", icon="add", on_click=lambda: self._acts.correct("", None, None))
                 add.props("flat no-caps dense").classes("self-start")
@@ -330,7 +330,7 @@ class _Customer:
             if self._viewer.may(ACT):
                 if origin["corrected"]:
                     undo = ui.button(icon="undo", on_click=lambda: self._acts.withdraw(name))
-                    undo.props('flat round dense size=sm aria-label="Withdraw the correction"').tooltip("Withdraw")
+                    undo.props('flat round dense size=sm aria-label="Undo the correction"').tooltip("Undo")
                 edit = ui.button(icon="edit", on_click=lambda: self._acts.correct(name, value, origin["type"]))
                 edit.props('flat round dense size=sm aria-label="Correct"').tooltip("Correct")
 
@@ -348,7 +348,7 @@ class _Customer:
                             chip(f"{words.title(name)}: {shown}"[:200])
             self._rest("segments", found)
             if not found:
-                ui.label("In none.").classes("tf-muted")
+                ui.label("In no segment.").classes("tf-muted")
 
     def _measures(self) -> None:
         details = self._details
@@ -366,10 +366,10 @@ class _Customer:
                     ui.label(words.title(name)).classes("tf-break").tooltip(about or name)
                     ui.label(self._measured(name, details["computed"][name])).classes("tf-number tf-strong tf-right")
             if len(shown) < len(known):
-                self._show_all("measures", f"Show {len(known) - len(shown)} that are zero")
+                self._show_all("measures", f"Show {len(known) - len(shown)} with value zero")
 
     def _measured(self, name: str, value: Any, *, short: bool = False) -> str:
-        """A value with its unit; `short`: times as days alone."""
+        """A value with its unit; `short` shows only the day of a time."""
         zone, currency = self._services.time_zone, self._services.currency
         unit = self._details["measures"].get(name, {}).get("unit")
         if value is None:
@@ -385,11 +385,11 @@ class _Customer:
         return words.value(value, zone=zone)
 
     def _few(self, key: str, items: Sequence[Any]) -> Sequence[Any]:
-        """The first ones of a long list, unless it was asked for whole."""
+        """The first items of a long list, unless it is expanded."""
         return items if key in self._whole or len(items) <= _FEW + 1 else items[:_FEW]
 
     def _rest(self, key: str, items: Sequence[Any]) -> None:
-        """After `_few` of them: a button for the others."""
+        """After the `_few`: a button that shows all."""
         if len(self._few(key, items)) < len(items):
             self._show_all(key, f"Show all {len(items)}")
 
@@ -403,9 +403,9 @@ class _Customer:
 
 def _gone(err: Erased | NotFound) -> None:
     if isinstance(err, Erased):
-        empty("no_accounts", "Erased", "This person's data was erased. Nothing of them is kept here.")
+        empty("no_accounts", "Erased", "This person's data has been erased. Nothing about them is stored any more.")
     else:
-        empty("person_off", "No such customer", "No customer has, or ever had, this id.")
+        empty("person_off", "No such customer", "No customer has this id, or ever had it.")
 
 
 def _many(number: int, word: str) -> str:

@@ -1,4 +1,4 @@
-"""What staff do on a customer's page: notes, calls, complaints, corrections, and the erasure. Each asks in a dialog."""
+"""Staff actions on a customer's page: notes, calls, complaints, corrections and erasure, each with a dialog."""
 
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -21,9 +21,9 @@ _GONE: Final = "Your session has ended, or your role may not do this any more. S
 
 
 class Acts:
-    """`recorded` is told the id of each event that was written; `erased` the answer of an erasure.
+    """Calls `recorded` with the id of each event written, and `erased` with the result of an erasure.
 
-    `place` holds the dialogs: what is drawn again meanwhile does not take them away.
+    `place` holds the dialogs, so that redrawing the page does not remove them.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class Acts:
         acting, key, who = self._services.acting, self._id, self._viewer.name
         with self._dialog("Resolve the complaint") as dialog:
             ui.label(words.title(complaint.topic) or complaint.complaint_id).classes("tf-lines").props("dir=auto")
-            said = _area("How was it settled? (optional)").props("autofocus")
+            said = _area("How was it resolved? (optional)").props("autofocus")
             self._ends(
                 dialog,
                 "Resolve",
@@ -88,15 +88,15 @@ class Acts:
             )
 
     def correct(self, name: str, now: object, type_: str | None) -> None:
-        """Of a trait that is there; `name` "" asks for one."""
+        """Correct a trait; with `name` "" the dialog asks for its name."""
         acting, key, who = self._services.acting, self._id, self._viewer.name
         with self._dialog(f"Correct {words.title(name).lower()}"[:120] if name else "Add a detail") as dialog:
             asked = None if name else _line("Name, such as city", 100).props("autofocus")
-            value = _line("Right value", 500)
+            value = _line("Correct value", 500)
             if name:
                 value.props("autofocus")
                 value.value = "" if now is None else words.value(now) if isinstance(now, bool) else str(now)
-            ui.label("It holds against every source until it is corrected again or withdrawn.").classes("tf-muted")
+            ui.label("This overrides every source until you correct it again or undo it.").classes("tf-muted")
 
             def work() -> str:
                 of = name or str(asked.value if asked else "").strip().lower().replace(" ", "_")
@@ -106,17 +106,17 @@ class Acts:
 
     def withdraw(self, name: str) -> None:
         acting, key, who = self._services.acting, self._id, self._viewer.name
-        with self._dialog("Withdraw the correction") as dialog:
-            ui.label(f"What the sources say of {words.title(name).lower()} is shown again.").props("dir=auto")
-            self._ends(dialog, "Withdraw", "correction.withdrawn", lambda: acting.withdraw_correction(key, who, name))
+        with self._dialog("Undo the correction") as dialog:
+            ui.label(f"{words.title(name)} will again show what the sources say.").props("dir=auto")
+            self._ends(dialog, "Undo", "correction.withdrawn", lambda: acting.withdraw_correction(key, who, name))
 
     def export(self) -> None:
-        """Have everything that is kept of the person made into an archive while the browser takes it."""
+        """Stream everything stored about the person to the browser as a ZIP."""
         services, key, viewer = self._services, self._id, self._viewer
         with self._dialog("Export this person's data") as dialog:
             ui.label(
-                "A ZIP with a page to read and the same as JSON: for this person, and for nobody else. That it was made"
-                " is in the audit log."
+                "A ZIP with a page to read and the same data as JSON. Give it only to this person. The export is"
+                " recorded in the audit log."
             )
             bar = ui.linear_progress(0.0, show_value=False).props("rounded aria-label=Progress")
             told = ui.label("").classes("tf-muted").props("role=status")
@@ -145,25 +145,25 @@ class Acts:
                 button = ui.button("Export", on_click=begin).props("no-caps unelevated")
 
     def erase(self, name: str) -> None:
-        """Ask for the name or the id, then forget the person."""
+        """Ask for the name or the id, then erase the person."""
         short = uuid_text(self._id)[:8]
         with self._dialog("Erase this person") as dialog:
             with ui.element("div").classes("tf-warn").props("role=alert"):
                 ui.icon("warning").classes("text-xl")
                 ui.label(
-                    "Identifiers, personal values and profile are destroyed for good. Events stay in the totals,"
-                    " without an owner. This cannot be undone."
+                    "Their identifiers, personal values and profile are destroyed for good. Events still count in"
+                    " totals, but belong to nobody. This cannot be undone."
                 )
             ask = f"Type {short} to confirm" if not name else f"Type the full name, or {short}, to confirm"
             typed = _line(ask, 300).props("autofocus")
-            refuse = ui.checkbox("Refuse new events of this person from now on").props("dense")
-            force = ui.checkbox("Erase although it may be more than one person").props("dense")
+            refuse = ui.checkbox("Refuse new events from this person from now on").props("dense")
+            force = ui.checkbox("Erase even though this may be more than one person").props("dense")
             force.set_visibility(False)
             said = _problem()
 
             async def erase() -> None:
                 if not confirms(typed.value or "", name, uuid_text(self._id)):
-                    said("This is neither the name nor the id.")
+                    said("That is neither the name nor the id.")
                     return
                 button.props("loading")
                 try:
@@ -194,7 +194,7 @@ class Acts:
 
     @contextmanager
     def _dialog(self, heading: str) -> Iterator[ui.dialog]:
-        """A dialog that is open when it is filled, and gone when it is closed."""
+        """A dialog that opens once filled and is removed when closed."""
         with self._place, ui.dialog() as dialog, ui.card().classes("tf-dialog"):
             ui.label(heading).classes("tf-panel-title").props("role=heading aria-level=2 dir=auto")
             yield dialog
@@ -220,7 +220,7 @@ class Acts:
             finally:
                 button.props(remove="loading")
             dialog.close()
-            with self._place:  # the button is gone with its dialog
+            with self._place:  # the dialog is gone, and its button with it
                 await self._recorded(event_id)
 
         with ui.element("div").classes("tf-ends"):
@@ -237,7 +237,7 @@ def _area(label: str) -> ui.textarea:
 
 
 def _problem() -> Callable[[str], None]:
-    """A line that says what is wrong."""
+    """A line for an error message."""
     label = ui.label("").classes("tf-down tf-break").props("role=alert")
     label.set_visibility(False)
 

@@ -1,6 +1,6 @@
-"""Customers for roles that see no personal values: by segment, stage, risk and attribute, in the order of their ids.
+"""Customers for roles that see no personal values: by segment, stage, risk and attribute, ordered by id.
 
-There is no field for a name, a number or an address here: what such a search finds would tell whose an id is.
+There is no search by name, number or address: its results would reveal who is behind an id.
 """
 
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ class CustomerList:
     def __init__(self, services: Services, viewer: Viewer) -> None:
         self._services = services
         self._viewer = viewer
-        self._asked = 0  # rises with every change of what is wanted; answers to older ones are dropped
+        self._asked = 0  # incremented with every change of the filters; answers to older ones are dropped
         self._next: str | None = None
 
     async def build(self) -> None:
@@ -36,8 +36,8 @@ class CustomerList:
         with ui.element("div").classes("tf-line tf-muted"):
             ui.icon("visibility_off")
             ui.label(
-                f"The role {self._viewer.role} sees no names, numbers or addresses, and finds nobody by them: choose by"
-                " segment, stage, risk or an attribute."
+                f"The role {self._viewer.role} cannot see or search for names, numbers or addresses. Filter by"
+                " segment, stage, risk or attribute."
             )
         with panel(), ui.element("div").classes("tf-form"):
             self._segment = self._picker("Any segment", "Segment", sorted(view.definitions.segments))
@@ -46,13 +46,13 @@ class CustomerList:
             names = attribute_names(view)
             self._attribute = self._picker("Any attribute", "Attribute", names)
             self._attribute.set_visibility(bool(names))
-            self._value = ui.input(placeholder="its value", on_change=self._changed)
+            self._value = ui.input(placeholder="Value", on_change=self._changed)
             self._value.props('dense outlined debounce=300 aria-label="Value of the attribute"')
             self._value.set_visibility(bool(names))
             self._wanted = ui.input(placeholder="Profile id").classes("tf-push")
             self._wanted.props('dense outlined autocomplete=off aria-label="Profile id"')
             self._wanted.on("keydown.enter", self._open, args=[])
-        with panel("Customers", note="in the order of their ids"):
+        with panel("Customers", note="ordered by id"):
             self._table = ui.element("div").classes("tf-table")
             self._button = ui.button("Show more", on_click=self._more).props("flat no-caps").classes("self-center")
         await self._changed()
@@ -71,14 +71,14 @@ class CustomerList:
         try:
             key = UUID((self._wanted.value or "").strip())
         except ValueError:
-            ui.notify("This is no profile id: ids are UUIDs.", type="negative")
+            ui.notify("That is not a profile id: profile ids are UUIDs.", type="negative")
             return
         ui.navigate.to(f"/customers/{key}")
 
     # --- the list ----------------------------------------------------------------------------------------------------
 
     async def _changed(self) -> None:
-        """Begin anew with what is wanted now."""
+        """Start over with the current filters."""
         self._asked += 1
         found = await self._read(None)
         if found is None:
@@ -90,7 +90,7 @@ class CustomerList:
         self._add(found)
         if not found["items"] and found["next"] is None:
             with self._table:
-                empty("group_off", "Nobody", "No customer is of this kind.")
+                empty("group_off", "Nobody", "No customers match these filters.")
 
     async def _more(self) -> None:
         found = await self._read(self._next)
@@ -98,7 +98,7 @@ class CustomerList:
             self._add(found)
 
     async def _read(self, cursor: str | None) -> dict[str, Any] | None:
-        """A page; None where more was chosen meanwhile, or where it cannot be read, which is said."""
+        """A page; None if the filters have changed meanwhile, or if it cannot be read (the page then says so)."""
         asked, wanted, page = self._asked, self._wanted_now(), self._services.reading.listing.page
         try:
             found = await self._services.run(lambda: page(wanted, cursor, PAGE, personal=False))

@@ -1,4 +1,4 @@
-"""The timeline of a customer's page: events of all channels in plain words, by local day, filtered, a page at a time."""
+"""The timeline on a customer's page: events of all channels in plain words, by local day, filtered, page by page."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -17,7 +17,7 @@ from schemas.roles import PERSONAL
 from schemas.touchpoints import TYPES
 
 PAGE: Final = 30
-MOST: Final = 60  # fields of an event that are shown
+MOST: Final = 60  # fields of an event shown at most
 _LABELS: Final = {
     "e-mail": "E-mail and push",
     "phone and chat": "Phone and chat",
@@ -28,7 +28,7 @@ Item = dict[str, Any]
 
 
 class Timeline:
-    """Drawn where it is made. `read` reads, in a thread; `draw` shows. `place`: holds the dialogs."""
+    """Drawn where it is constructed. `read` reads, in a thread; `draw` shows. `place` holds the dialogs."""
 
     def __init__(self, services: Services, viewer: Viewer, profile_id: bytes, place: ui.element) -> None:
         self._services = services
@@ -52,7 +52,7 @@ class Timeline:
         self._more = ui.button("Show more", on_click=self._show_more).props("flat no-caps").classes("self-center")
 
     def read(self) -> Item:
-        """The newest events; as many as are shown now."""
+        """The newest events, as many as are shown now."""
         return self._page(None, max(PAGE, len(self._items)))
 
     def _page(self, cursor: str | None, limit: int) -> Item:
@@ -74,9 +74,9 @@ class Timeline:
 
     def _nothing(self) -> None:
         if self._channel is None:
-            empty("history", "No events", "Nothing that was received is this customer's alone.")
+            empty("history", "No events", "No event received so far is this customer's alone.")
         else:
-            empty("filter_list_off", "Nothing of this kind", "Choose another kind, or all.")
+            empty("filter_list_off", "No events of this kind", "Choose another kind, or all of them.")
 
     def _button(self, channel: str | None, label: str) -> None:
         button = ui.button(label, on_click=lambda: self._filter(channel)).props("flat dense no-caps")
@@ -94,7 +94,7 @@ class Timeline:
             self.draw(page)
 
     async def _noted(self, read: Callable[[], Item]) -> Item | None:
-        """What is read, once it is in the audit log; None where it cannot be, which is said."""
+        """Audit, then read; None if that fails, in which case the page says so."""
         try:
             page = await self._services.run(read)
             await self._services.note(self._viewer, "timeline.viewed", self._profile_id)
@@ -140,7 +140,7 @@ class Timeline:
         return f"{name}{day:%A} {day.day} {day:%B}" + (f" {day.year}" if day.year != today.year else "")
 
     def _show(self, item: Item) -> None:
-        """All that is known of an event."""
+        """Show everything known about an event."""
         told = in_words(item, currency=self._services.currency)
         zone = self._services.time_zone
         with self._place, ui.dialog() as dialog, ui.card().classes("tf-sheet"):
@@ -171,7 +171,7 @@ class Timeline:
                     ui.label(heading).classes("tf-panel-title")
                     _pairs(fields)
             if item["sealed_names"] and not self._personal:
-                ui.label(f"{len(item['sealed_names'])} personal values are masked.").classes("tf-muted")
+                ui.label(f"{len(item['sealed_names'])} personal values are hidden.").classes("tf-muted")
             _pairs({"Event id": item["id"], "Message id": item["message_id"]})
         dialog.on("hide", dialog.delete)
         dialog.open()

@@ -1,4 +1,4 @@
-"""Customers: a search that answers as one types; a list (`customer_list`) for roles that see no personal values."""
+"""Customers: search as you type, or a list (`customer_list`) for roles that see no personal values."""
 
 import asyncio
 from collections.abc import Sequence
@@ -15,10 +15,10 @@ from infra.drivers.pages.shell import empty, page, panel, risk_chip, stage_chip
 from schemas.errors import TouchfoldError
 from schemas.roles import PERSONAL
 
-PAUSE_S: Final = 0.15  # after the last key
+PAUSE_S: Final = 0.15  # after the last keystroke
 PAGE: Final = 25
 STYLES: Final = '<link rel="stylesheet" href="/assets/customers.css">'
-_HINT: Final = "Two letters of a name or e-mail are enough, or four digits of a phone or card number."
+_HINT: Final = "Type at least two letters of a name or e-mail address, or four digits of a phone or card number."
 Card = dict[str, Any]
 
 
@@ -32,12 +32,12 @@ def register(services: Services) -> None:
 
 
 class _Customers:
-    """One open page. What is typed stays here: it is in no address and in no log."""
+    """One open page. What is typed stays here, never in an address or a log."""
 
     def __init__(self, services: Services, viewer: Viewer) -> None:
         self._services = services
         self._viewer = viewer
-        self._asked = 0  # rises with every change of the text; answers to older ones are dropped
+        self._asked = 0  # incremented with every change of the text; answers to older ones are dropped
         self._answered = 0
         self._text = ""
         self._items: list[Card] = []
@@ -59,7 +59,7 @@ class _Customers:
         await self._start()
 
     async def _start(self) -> None:
-        """Before anything is typed: whom this session looked at last."""
+        """Before anything is typed: the customers this session viewed last."""
         asked, ids = self._asked, RECENT.of(self._viewer.secret)
         items: list[Card] = []
         if ids:
@@ -68,17 +68,17 @@ class _Customers:
             await self._services.note(self._viewer, "customers.listed", lately=True, shown=len(items))
         if asked == self._asked:
             self._answered, self._next = asked, None
-            self._show(items, "Looked at lately", ("person_search", "Find a customer", _HINT))
+            self._show(items, "Recently viewed", ("person_search", "Find a customer", _HINT))
 
     async def _typed(self, text: str) -> None:
         self._asked += 1
         asked, self._text = self._asked, text.strip()
         await asyncio.sleep(PAUSE_S)
-        if asked == self._asked:  # else more was typed meanwhile
+        if asked == self._asked:  # otherwise more was typed meanwhile
             await self._answer()
 
     async def _answer(self) -> None:
-        """Search for what stands there now."""
+        """Search for the current text."""
         asked, text = self._asked, self._text
         if not text:
             await self._start()
@@ -90,7 +90,7 @@ class _Customers:
         again = "Try fewer letters, another spelling, or the last four digits." if len(text) > 1 else _HINT
         many = len(found["items"])
         heading = f"{many}{'+' if self._next else ''} {'customer' if many == 1 else 'customers'}"
-        self._show(found["items"], heading, ("search_off", "Nobody found", again))
+        self._show(found["items"], heading, ("search_off", "No customer found", again))
 
     async def _search(self, text: str, cursor: str | None) -> dict[str, Any] | None:
         find, session = self._services.reading.search.find, self._services.session
@@ -154,9 +154,9 @@ class _Customers:
     # --- keys --------------------------------------------------------------------------------------------------------
 
     async def _enter(self, _event: events.GenericEventArguments) -> None:
-        """Open the chosen one, or the single hit; what was typed last is looked up first."""
+        """Open the selected hit, or the only one, after looking up what was typed last."""
         if self._answered != self._asked:
-            self._asked += 1  # the answer that waits for the pause is not needed any more
+            self._asked += 1  # the delayed search is no longer needed
             await self._answer()
         if self._chosen >= 0 or (self._text and len(self._items) == 1):
             ui.navigate.to(f"/customers/{self._items[max(0, self._chosen)]['id']}")

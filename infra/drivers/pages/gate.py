@@ -1,7 +1,7 @@
-"""Who comes in: sessions by cookie, the sign-in and welcome pages, security headers, the WebSocket's origin.
+"""Access control: cookie sessions, the sign-in and welcome pages, security headers, the WebSocket's origin check.
 
-The forms are plain HTML, so that signing in needs no script. A write is taken only from our own pages: the cookie is
-SameSite=Strict, a POST or a WebSocket must name our own origin, and one that names none must bring no cookie.
+The forms are plain HTML, so that signing in needs no script. Writes are accepted only from our own pages: the cookie is
+SameSite=Strict, a POST or WebSocket must name our own origin, and one without an origin must not carry a cookie.
 """
 
 import asyncio
@@ -46,31 +46,31 @@ _SIGN_IN: Final = """<form method="post" action="/sign-in"><div class="tf-line">
 <details{opened}><summary>Use an API token instead</summary>
 <label>Token<input name="token" type="password" autocomplete="off"></label></details>
 <button type="submit">Sign in</button>
-<p>No account? An admin makes one on the Team page, or with <code>touchfold user create</code>.</p></form>"""
+<p>No account? Ask an admin to create one on the Team page or with <code>touchfold user create</code>.</p></form>"""
 _WELCOME: Final = """<form method="post"><div class="tf-line"><div class="tf-mark"></div><h1>Welcome, {name}</h1></div>
 {error}<p>Choose a password of at least 10 characters. This link works once.</p>
 <input type="hidden" name="username" value="{name}" autocomplete="username">
 <label>New password<input name="password" type="password" autocomplete="new-password" autofocus minlength="10"></label>
 <label>Once more<input name="again" type="password" autocomplete="new-password" minlength="10"></label>
 <button type="submit">Set the password and sign in</button></form>"""
-_USED: Final = """<div class="tf-box"><h1>This link was used already</h1>
-<p>Or it is older than 24 hours. Ask an admin for a new one (<code>touchfold user link NAME</code>), or sign in.</p>
+_USED: Final = """<div class="tf-box"><h1>This link has already been used</h1>
+<p>Or it is more than 24 hours old. Ask an admin for a new one (<code>touchfold user link NAME</code>), or sign in.</p>
 <p><a href="/sign-in">Sign in</a></p></div>"""
 
 
-_MISSING: Final = """<div class="tf-box"><h1>There is no such page</h1><p>The address may be mistyped, or old.</p>
+_MISSING: Final = """<div class="tf-box"><h1>Page not found</h1><p>The address may be mistyped or out of date.</p>
 <p><a href="/">To the overview</a></p></div>"""
-_BROKEN: Final = """<div class="tf-box"><h1>This page cannot be shown now</h1>
-<p>Why is in the log. Events and the API are served all the while.</p><p><a href="/">To the overview</a></p></div>"""
+_BROKEN: Final = """<div class="tf-box"><h1>This page cannot be shown right now</h1>
+<p>The log says why. Events and the API are not affected.</p><p><a href="/">To the overview</a></p></div>"""
 
 
 def missing_page() -> bytes:
-    """What a path without a page answers."""
+    """The response for a path without a page."""
     return _page("No such page", _MISSING)
 
 
 def broken_page() -> bytes:
-    """What an error of ours answers; it says nothing of what went wrong."""
+    """The response for an internal error, without details of what went wrong."""
     return _page("Error", _BROKEN)
 
 
@@ -151,7 +151,7 @@ class Gate:
             await _answer(send, err.status, _sign_in_page(wanted, err.message), err.retry_after_s)
             return
         if secret is None:
-            said = "This token is unknown, revoked or expired." if token else "The name or the password is wrong."
+            said = "This token is unknown, revoked or expired." if token else "The name or password is wrong."
             await _answer(send, 401, _sign_in_page(wanted, said, token=bool(token)))
             return
         try:
@@ -181,7 +181,7 @@ class Gate:
         password = form.get("password", "")
         try:
             if password != form.get("again", ""):
-                raise TouchfoldError("the two passwords differ")
+                raise TouchfoldError("the two passwords do not match")
             secret = await self._services.run_password(lambda: people.accept(link, password, now))
             await self._note(secret, "password.set")
         except TouchfoldError as err:
@@ -195,7 +195,9 @@ class Gate:
         if viewer is not None:
             now = self._services.session.door_clock.now()
             await self._services.run(lambda: self._services.people.sign_out(viewer.secret, now))
-            with suppress(StoreUnavailable):  # it waits to be written; the session has ended all the same
+            with suppress(
+                StoreUnavailable
+            ):  # the audit entry is still to be written; the session has ended all the same
                 await self._services.note(viewer, "signed.out")
         await _redirect(send, "/sign-in", _cookie(scope, ""))
 
@@ -205,7 +207,7 @@ class Gate:
 
 
 class _Socket:
-    """A WebSocket that ends with its session: a moment after, so that the page can still be told to load anew."""
+    """A WebSocket that ends shortly after its session, so that the page can still be told to reload."""
 
     def __init__(self, receive: Receive, send: Send, watched: Watched[str]) -> None:
         self._receive = receive
@@ -245,26 +247,26 @@ def _secret(scope: Scope) -> str:
 
 
 def _cookie(scope: Scope, secret: str) -> str:
-    """Of a session; without a secret it ends one."""
+    """The session cookie; without a secret, one that ends the session."""
     secure = dict(scope["headers"]).get(b"x-forwarded-proto") == b"https"
     return set_cookie(secret, int(LONGEST.total_seconds()) if secret else 0, secure=secure)
 
 
 def _from_us(scope: Scope) -> bool:
-    """Browsers name the origin of every POST and WebSocket; who names none is no browser, and is known by no cookie."""
+    """Browsers name the origin of every POST and WebSocket; a client that names none may not use a cookie."""
     headers = dict(scope["headers"])
     origin, host = headers.get(b"origin", b"").decode("latin-1"), headers.get(b"host", b"").decode("latin-1")
     return is_ours(origin, host) if origin else not _secret(scope)
 
 
 def _address(scope: Scope) -> str:
-    """Of who asks, as the door saw it (`pages_proxy`); nobody else reaches our socket."""
+    """The client's address as the door saw it (`pages_proxy`); nothing else can reach our socket."""
     headers: dict[bytes, bytes] = dict(scope["headers"])
     return headers.get(b"x-forwarded-for", b"").decode("latin-1")[:100]
 
 
 def _inside(target: str) -> str:
-    """A path of ours, never another site: browsers leave out tabs and line ends, and read `/<tab>/host` as `//host`."""
+    """A path of ours, never another site: browsers drop tabs and newlines, and read `/<tab>/host` as `//host`."""
     ours = target.startswith("/") and not target.startswith(("//", "/\\")) and target.isprintable()
     return target if ours else "/"
 

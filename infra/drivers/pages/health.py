@@ -1,4 +1,4 @@
-"""Health: what needs somebody, then lag, rates, letters, timers, archive, disk and processes."""
+"""Health: what needs attention, then lag, rates, dead letters, timers, archive, disk and processes."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -30,13 +30,13 @@ _DOCS: Final = (
     ("Figures as JSON", "/api/v1/operations"), ("OpenAPI", "/api/v1/openapi.json"),
 )  # fmt: skip
 _COMMANDS: Final = (
-    ("touchfold doctor", "checks folder, database, vault, ports"), ("touchfold status", "how far everything is"),
+    ("touchfold doctor", "checks folder, database, vault, ports"), ("touchfold status", "how far processing has come"),
     ("touchfold dead-letters list", "all that was set aside"), ("touchfold rebuild --check", "fold again and compare"),
 )  # fmt: skip
 
 
 class _Look(NamedTuple):
-    """What one look found. `at`: of a clock that only rises, in seconds."""
+    """One reading. `at`: monotonic time in seconds."""
 
     at: float
     state: Mapping[str, Any]
@@ -51,8 +51,8 @@ class _Card(NamedTuple):
     name: str
     value: str
     note: str
-    wrong: str = ""  # what to do; empty where all is well
-    checks: tuple[str, ...] = ()  # of /health, which say what is wrong with it
+    wrong: str = ""  # what to do; empty if all is well
+    checks: tuple[str, ...] = ()  # problems of /health that this card is about
 
 
 def register(services: Services) -> None:
@@ -89,7 +89,7 @@ class _Health:
             every(self._services, EVERY_S, self._look)
 
     def _backups(self) -> Sequence[Note]:
-        """None where PostgreSQL is not ours to copy."""
+        """None if PostgreSQL is not ours to back up."""
         session = self._services.session
         if session.settings.database is not None:
             return ()
@@ -114,7 +114,7 @@ class _Health:
 
         try:
             found = await services.run(read)
-        except StoreUnavailable as err:  # the figures are away: what is wrong is known all the same
+        except StoreUnavailable as err:  # there are no figures, but what is wrong is known all the same
             wrong = await services.run(problems)
             self._draw([], wrong or [{"check": "figures", "detail": err.message, "fix": "run touchfold doctor"}])
             return
@@ -134,7 +134,7 @@ class _Health:
             with ui.element("div").classes("tf-line"):
                 bad = bool(wrong or problems)
                 ui.icon("warning_amber" if bad else "check_circle", color="warning" if bad else "positive")
-                ui.label("Something needs you" if bad else "Everything runs").classes("tf-panel-title")
+                ui.label("Needs attention" if bad else "Everything is running").classes("tf-panel-title")
             for each in problems:
                 remedy = "" if each["fix"] == AS_TOLD else f" Do: {each['fix']}."
                 text = f"{each['check'].capitalize()}: {each['detail']}.{remedy}"
@@ -159,7 +159,7 @@ class _Health:
         passed = found.at - before.at if before else 0.0
         with self._processes, panel("Processes"), ui.element("div").classes("tf-table"):
             with ui.element("div").classes("tf-row tf-head tf-process"):
-                for label in ("Role", "CPU", "Memory", "Process", "Runs for"):
+                for label in ("Role", "CPU", "Memory", "Process", "Uptime"):
                     ui.label(label)
             for each in found.processes:
                 with ui.element("div").classes("tf-row tf-process"):
@@ -172,10 +172,10 @@ class _Health:
 
     def _draw_letters(self, letters: list[dict[str, Any]]) -> None:
         self._panel.clear()
-        note = "what was refused, why, and what to do about each kind" if letters else ""
+        note = "what was refused, why, and what to do about it" if letters else ""
         with self._panel, panel("Dead letters", note=note):
             if not letters:
-                empty("mark_email_read", "None", "Everything that came was understood.")
+                empty("mark_email_read", "None", "Nothing has been refused.")
                 return
             with ui.element("div").classes("tf-table"):
                 with ui.element("div").classes("tf-row tf-head tf-letter"):
@@ -199,7 +199,7 @@ class _Health:
 
 
 def _cards(found: _Look, before: _Look | None, time_zone: str, *, unknown_clear: bool) -> list[_Card]:
-    """The figures, with what to do where one is bad."""
+    """The figures, with what to do about the bad ones."""
     state, totals = found.state, found.totals
     lag, age = state["accepted"] - state["applied"], state["watermark_age_s"]
     stand = {each["partition"] for each in state["partitions_waiting"] if each["reader"] == WORKER}  # they have cards
@@ -211,23 +211,23 @@ def _cards(found: _Look, before: _Look | None, time_zone: str, *, unknown_clear:
         _Card("Arriving", "…" if rate is None else f"{rate:,.1f}/s", f"{words.count(state['accepted'])} in all"),
         _Card(
             "Lag", words.count(lag), "events accepted, not yet applied",
-            "The worker is slower than what arrives: it catches up by itself, or has ended (see Processes)."
+            "Events arrive faster than they are applied. The worker catches up, unless it has stopped (see Processes)."
             if lag_of_others > MUCH_LAG else "",
             ("work",),
         ),
         _Card("To be decided", words.count(state["waiting"]), f"of {words.count(state['profiles'])} profiles, about"),
         _Card(
             "Watermark", "–" if age is None else f"{age:,.0f} s", "behind the clock",
-            "Timers stand still: look whether the worker runs." if (age or 0) > LATE_S and not stand else "",
+            "Timers have stopped: check whether the worker is running." if (age or 0) > LATE_S and not stand else "",
         ),
         _Card("Requests refused", words.count(refused), _refusals(totals)),
         _Card("Door, 99 of 100", _quantile(totals.latency["door"]), "answered within"),
         _Card("API, 99 of 100", _quantile(totals.latency["api"]), "answered within"),
         _Card(
             "Dead letters", words.count(state["dead_letters"]), "open",
-            "Below is why, and what to do about each kind." if state["dead_letters"] else "",
+            "See below for the reasons and what to do." if state["dead_letters"] else "",
         ),
-        _Card("Timers", words.count(state["due"]), "profiles that time changes within a day"),
+        _Card("Timers", words.count(state["due"]), "profiles due to change within a day"),
         _archive_card(state),
         *([_backup_card(found.backups, datetime.now(UTC))] if found.backups else []),
         _Card("Database", words.size(state["database_bytes"]), f"revision {state['revision']}",
@@ -235,24 +235,26 @@ def _cards(found: _Look, before: _Look | None, time_zone: str, *, unknown_clear:
         _Card("Disk", words.percent(state["disk_free"], 0), "free", checks=("disk",)),
         _Card(
             "Vault", "open" if state["vault_lease"] else "closed", f"{words.count(state['erased'])} identifiers erased",
-            "" if state["vault_lease"] else "Nothing personal can be kept or read: run touchfold doctor.",
+            "" if state["vault_lease"] else "Personal data can be neither stored nor read: run touchfold doctor.",
             ("vault",),
         ),
     ]  # fmt: skip
     for waits in state["partitions_waiting"]:
         cards.append(
-            _Card(f"Partition {waits['partition']}", f"waits at {waits['offset']}",
-                  f"since {words.moment(waits['since'], time_zone)}" if waits["since"] else "nobody knows since when",
+            _Card(f"Partition {waits['partition']}", f"stuck at {waits['offset']}",
+                  f"since {words.moment(waits['since'], time_zone)}" if waits["since"] else "since when is unknown",
                   f"{waits['reason']}. {waits['remedy'].capitalize()}", ("records",))
         )  # fmt: skip
     if state["archive_rewriting"]:
         cards.append(
-            _Card("What is clear", words.count(state["archive_rewriting"]), "files of the archive follow soon")
+            _Card("Declared fields", words.count(state["archive_rewriting"]), "files of the archive still to rewrite")
         )
     if unknown_clear:
-        cards.append(_Card("Unknown fields", "clear", "TOUCHFOLD_UNKNOWN=clear: numbers, booleans, times unsealed"))
+        cards.append(
+            _Card("Unknown fields", "clear", "TOUCHFOLD_UNKNOWN=clear: numbers, booleans and times are not sealed")
+        )
     if state["unindexed"]:
-        cards.append(_Card("Search", words.count(state["unindexed"]), "profiles wait for their words"))
+        cards.append(_Card("Search", words.count(state["unindexed"]), "profiles still to index"))
     if state["building"] is not None:
         done = f"{state['building']['done'] * 100:.0f} %"
         cards.append(_Card("Building", done, f"revision {state['building']['revision']}"))
@@ -263,10 +265,10 @@ def _archive_card(state: Mapping[str, Any]) -> _Card:
     trouble = state["archive_trouble"]
     if trouble is not None:
         what = "cannot be read" if state["archived"] is None else "is damaged"
-        return _Card("Archived", what, "the log keeps what no file holds", f"{trouble}.", ("archive",))
+        return _Card("Archived", what, "the log keeps what is not in any file", f"{trouble}.", ("archive",))
     held = f"events in {words.count(state['archive_files'])} files, {words.size(state['archive_bytes'])} of Parquet"
     waits = state["archive_merging"]
-    note = f"{held}; {words.count(waits)} wait to be merged" if waits else held
+    note = f"{held}; {words.count(waits)} to be merged" if waits else held
     return _Card("Archived", words.count(state["archived"]), note, checks=("archive",))
 
 
@@ -279,7 +281,7 @@ def _backup_card(notes: Sequence[Note], now: datetime) -> _Card:
 
 
 def _refusals(totals: Totals) -> str:
-    """The commonest statuses: `401: 12, 400: 3`."""
+    """The most common statuses: `401: 12, 400: 3`."""
     by_status: dict[int, int] = {}
     for (_, status), number in totals.refused.items():
         by_status[status] = by_status.get(status, 0) + number
@@ -288,7 +290,7 @@ def _refusals(totals: Totals) -> str:
 
 
 def _quantile(latency: Latency, share: float = 0.99) -> str:
-    """The bound under which this share of all requests lay."""
+    """The upper bound on the latency of this share of all requests."""
     left = share * sum(latency.counts)
     if not left:
         return "–"

@@ -1,4 +1,4 @@
-"""Live: events as they arrive, without what is personal; look one up by its id."""
+"""Live: events as they arrive, without personal values; look one up by its id."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -18,7 +18,7 @@ from schemas.store import Verdict
 
 EVERY_S: Final = 1.0
 SHOWN: Final = 40
-LOOKED_AT: Final = 300  # of each partition, where a filter leaves few
+LOOKED_AT: Final = 300  # per partition, when a filter leaves few
 LETTERS: Final = 20
 RESULTS: Final[Mapping[str, str]] = {
     "applied": "green", "pending": "blue", "duplicate": "grey", "conflict": "orange", "set aside": "red",
@@ -31,9 +31,9 @@ _VERDICTS: Final = {
 
 
 class _Row(NamedTuple):
-    """One line: an event of the log, or a dead letter of the door."""
+    """One row: an event of the log, or a dead letter of the door."""
 
-    key: tuple[str, ...]  # changes with the result, so that the line is drawn again
+    key: tuple[str, ...]  # changes with the result, so that the row is redrawn
     at: datetime
     source: str
     kind: str
@@ -53,7 +53,7 @@ def register(services: Services) -> None:
 
 
 class _Live:
-    """One open page. It looks once a second, and does nothing while nothing came."""
+    """One open page. It polls once a second, and does nothing while nothing arrives."""
 
     def __init__(self, services: Services, viewer: Viewer) -> None:
         self._services = services
@@ -102,7 +102,7 @@ class _Live:
             await self._read()
 
     async def _read(self) -> None:
-        """Look at the newest and draw what differs."""
+        """Read the newest events and draw what changed."""
         operations, source, kind, result = (
             self._services.operations, self._sources.value, self._kinds.value, self._results.value
         )  # fmt: skip
@@ -125,7 +125,7 @@ class _Live:
         self._draw(filtered=bool(source or kind or result))
 
     def _offer(self, sources: set[str], kinds: set[str]) -> None:
-        """What was seen can be chosen, and stays to be chosen."""
+        """Add sources and types seen so far to the filters, and keep them there."""
         for picker, seen, found, everything in (
             (self._sources, self._shown_sources, sources, "All sources"),
             (self._kinds, self._shown_kinds, kinds, "All types"),
@@ -165,9 +165,9 @@ class _Live:
         if not self._rows:
             with self._nothing:
                 if filtered:
-                    empty("filter_alt_off", "Nothing of this kind lately", "Events that fit appear here as they come.")
+                    empty("filter_alt_off", "No such events lately", "Matching events appear here as they arrive.")
                 else:
-                    empty("bolt", "Nothing yet", "Events appear here a moment after they were accepted.")
+                    empty("bolt", "Nothing yet", "Events appear here shortly after they are accepted.")
 
     def _line(self, row: _Row) -> ui.element:
         line = ui.element("div").classes("tf-row tf-click tf-live").props("tabindex=0 role=button")
@@ -194,7 +194,7 @@ class _Live:
             "What": row.what, "Source": event.source, "Name": event.name or "–", "Event id": event.id,
             "Message id": event.message_id or "–", "Occurred": words.moment(event.occurred_at, zone, seconds=True),
             "Received": words.moment(event.received_at, zone, seconds=True),
-            "Place in the log": f"partition {event.partition}, offset {event.offset}",
+            "Position in the log": f"partition {event.partition}, offset {event.offset}",
             "Sealed": ", ".join(event.sealed) or "nothing",
         }  # fmt: skip
         became = await self._became(event.id)
@@ -203,7 +203,7 @@ class _Live:
         _dialog(event.type, about, parts, became.get("profile_id"))
 
     async def _became(self, wanted: str) -> dict[str, Any]:
-        """What is known of an event; empty when nothing is, which is said."""
+        """What is known about an event; empty if nothing is, in which case the page says so."""
         try:
             return await self._services.run(
                 lambda: self._services.reading.events.status(wanted, personal=self._personal)
@@ -253,7 +253,7 @@ def _fields(values: Mapping[str, Any]) -> None:
 
 
 def _plain(value: Any) -> str:
-    """A value of an event; what is nested as `name: analytics.js, version: 2.1.0`."""
+    """A value of an event; a nested one reads `name: analytics.js, version: 2.1.0`."""
     if isinstance(value, Mapping):
         return ", ".join(f"{key}: {_plain(each)}" for key, each in list(value.items())[:40])
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""Overview: figures of a period beside the one before, charts, stages, segments with their trend."""
+"""Overview: figures of a period compared with the previous one, charts, stages, segments with their trend."""
 
 from collections.abc import Sequence
 from decimal import Decimal
@@ -64,7 +64,7 @@ class _Overview:
             self._note.text = f"{err.message[:1].upper()}{err.message[1:]}."
             return
         except TouchfoldError as err:
-            self._note.text = f"The figures cannot be had now: {err.message}"
+            self._note.text = f"The figures are not available right now: {err.message}"
             return
         self._preparing = False
         if days == self._days:
@@ -76,8 +76,9 @@ class _Overview:
         with self._figures:
             zone = self._services.time_zone
             first = f"{found.period.first.day} {found.period.first:%b}"
-            self._note.text = f"{first} until now, against the same {found.days} days earlier · as of " + words.moment(
-                found.as_of, zone
+            self._note.text = (
+                f"{first} until now, compared with the previous {found.days} days · as of "
+                + words.moment(found.as_of, zone)
             )
             self._missing.text = _left_out(found)
             if not found.customers and not found.events.now:
@@ -97,21 +98,21 @@ class _Overview:
             _card("Revenue", words.money(found.revenue.now, currency), found.revenue, "net of refunds")
             _card("Orders", words.count(found.orders.now), found.orders)
             _card("Average order", words.money(found.average_order.now, currency), found.average_order)
-            _card("Repeat rate", words.percent(found.repeat_rate.now), found.repeat_rate, "of those who ordered")
+            _card("Repeat rate", words.percent(found.repeat_rate.now), found.repeat_rate, "of customers who ordered")
             _card(
                 "New customers",
                 words.count(found.new_customers.now),
                 found.new_customers,
                 f"{words.count(found.customers)} in all",
             )
-            _card("Events a minute", f"{float(found.events.now) / minutes:,.2f}", found.events)
+            _card("Events per minute", f"{float(found.events.now) / minutes:,.2f}", found.events)
             with ui.element("div").classes("tf-card"):
                 ui.label("Value at risk").classes("tf-muted")
                 ui.label(words.money(found.at_risk_value, currency)).classes("tf-big tf-number")
                 ui.label("spent so far by customers at risk").classes("tf-muted")
 
     async def _fill_now(self, stages: Sequence[tuple[str, str, int]]) -> None:
-        """What is so now, whatever the period: stages, risk, segments."""
+        """The current state, whatever the period: stages, risk, segments."""
         services = self._services
 
         def look() -> tuple[list[dict[str, Any]], dict[str, list[tuple[str, int]]]]:
@@ -135,7 +136,7 @@ class _Overview:
 
 
 def _left_out(found: Overview) -> str:
-    """What is in no sum, why, and what to do about it; empty where all is."""
+    """What the sums leave out, why, and what to do about it; empty if they are complete."""
     said = []
     for each in found.missing_rates:
         parts = [_number_of(each.orders, "order"), _number_of(each.refunds, "refund")]
@@ -143,11 +144,11 @@ def _left_out(found: Overview) -> str:
     text = ""
     if said:
         text = (
-            f"{', '.join(said)} have no rate into {found.currency}: not counted in the amounts. Add dated rates to the "
-            "definitions (rates: [{currency, date, rate}]) and apply them."
+            f"{', '.join(said)} have no exchange rate to {found.currency} and are left out of the amounts. Add dated "
+            "rates to the definitions (rates: [{currency, date, rate}]) and apply them."
         )
     if found.unknown_customers:
-        text += f" The orders of {_number_of(found.unknown_customers, 'customer')} are not at hand, and in no figure."
+        text += f" The orders of {_number_of(found.unknown_customers, 'customer')} are missing from all figures."
     return text.strip()
 
 
@@ -162,7 +163,7 @@ def _card(name: str, value: str, figure: Figure, note: str = "") -> None:
         with ui.element("div").classes("tf-line"):
             change = figure.change
             if change is None:
-                ui.label("nothing before" if figure.now else "–").classes("tf-muted")
+                ui.label("no earlier data" if figure.now else "–").classes("tf-muted")
             else:
                 arrow, colour = ("▲", "tf-up") if change > 0 else ("▼", "tf-down") if change < 0 else ("=", "tf-muted")
                 ui.label(f"{arrow} {abs(change) * 100:.1f} %").classes(f"{colour} tf-strong tf-number")
@@ -230,12 +231,12 @@ def _bars(rows: list[tuple[str, int]], colours: list[str] | None = None) -> None
 
 def _first_steps() -> None:
     with panel():
-        empty("waving_hand", "Nothing has arrived yet", "Send the first event, and this page begins to move.")
+        empty("waving_hand", "Nothing has arrived yet", "This page comes to life with your first event.")
         with ui.element("div").classes("tf-cards"):
             for icon, target, name, note in (
                 ("input", "/sources", "Connect a source", "a write key, and snippets to paste"),
                 ("upload_file", "/sources", "Import a file", "touchfold import tills.csv --mapping tills.yaml"),
-                ("storefront", "/live", "Try the demo shop", "touchfold demo fills a folder with customers"),
+                ("storefront", "/live", "Try the demo shop", "touchfold demo fills a folder with made-up customers"),
             ):
                 with ui.link(target=target).classes("tf-card").style("color: inherit; text-decoration: none"):
                     ui.icon(icon).style("font-size: 24px")

@@ -1,6 +1,6 @@
-"""The archive of one person for the browser that asked for it on their page, and how far it is.
+"""Downloads one person's data export, started on their page, and reports its progress.
 
-Made in the process of the pages, so that the page can say how far it is, and sent as it is made: it is nowhere else.
+The pages' own process produces it, so that the page can show progress. It is streamed and stored nowhere.
 """
 
 from collections.abc import AsyncIterator, Iterator
@@ -25,31 +25,31 @@ if TYPE_CHECKING:
 
 
 def address(profile_id: bytes, number: str) -> str:
-    """Where the browser takes an export that was begun."""
+    """The address from which the browser downloads a started export."""
     return f"/customers/{uuid_text(profile_id)}/export/{number}"
 
 
 def done_of(exports: PersonExports, number: str) -> tuple[float, str]:
-    """(share that is done, in words); 1.0 when it has ended."""
+    """(share done, progress in words); 1.0 once it has ended."""
     found = exports.get(number)
     if found is None:
-        return 1.0, "This export is no longer known: begin it again."
+        return 1.0, "This export has expired. Start it again."
     if found.error:
-        return 1.0, f"Not exported: {found.error}"
+        return 1.0, f"Export failed: {found.error}"
     if found.ended:
-        return 1.0, "Done. The file is among your downloads."
+        return 1.0, "Done. The file is in your downloads."
     share = found.done / found.total if found.total else 0.0
     return min(share, 0.99), f"{words.count(found.done // 2)} of {words.count(found.total // 2)} events"
 
 
 def mount(app: FastAPI, services: "Services") -> None:
-    """Add the address."""
+    """Add the route."""
 
     @app.get("/customers/{profile_id}/export/{number}")
     async def download(request: Request, profile_id: UUID, number: str) -> Response:
         viewer, found = request.scope[VIEWER], services.exports.get(number)
         if found is None or found.viewer != viewer.name or not viewer.may(DISCLOSE):
-            return Response("Begin the export on the customer's page.", 404, media_type="text/plain")
+            return Response("Start the export on the customer's page.", 404, media_type="text/plain")
         try:
             owner = await services.run(lambda: services.reading.profiles.owner(profile_id.bytes))
             await services.note(viewer, ACTION, owner)
@@ -74,7 +74,7 @@ def _told(services: "Services", owner: bytes, progress: Progress) -> Iterator[by
 async def _watched(
     services: "Services", viewer: "Viewer", chunks: Iterator[bytes], progress: Progress
 ) -> AsyncIterator[bytes]:
-    """The chunks; how it ended is said on the page."""
+    """The chunks; the outcome is shown on the page."""
     try:
         async for chunk in streamed(chunks, services.run, lambda: services.watch_session(viewer)):
             yield chunk
@@ -84,4 +84,4 @@ async def _watched(
         raise
     finally:
         if not progress.ended and not progress.error:
-            progress.error = "it was broken off"
+            progress.error = "it was interrupted"

@@ -1,15 +1,15 @@
-"""How far the exports are that pages began. Knows nothing of what is in them."""
+"""Progress of the exports started on pages. Knows nothing about their content."""
 
 import secrets
 from dataclasses import dataclass
 from typing import Final
 
-KEPT: Final = 100  # exports whose progress is known
+KEPT: Final = 100  # exports to keep the progress of
 
 
 @dataclass
 class Progress:
-    """Of one export. `viewer`: who may take it."""
+    """Progress of one export. `viewer`: who may download it."""
 
     viewer: str
     done: int = 0
@@ -19,7 +19,7 @@ class Progress:
 
 
 class PersonExports:
-    """The exports that pages began, by a random number in their address. Used in the loop and by one thread each."""
+    """The exports started on pages, by the random number in their address. Used in the loop and by one thread each."""
 
     def __init__(self) -> None:
         self._known: dict[str, Progress] = {}

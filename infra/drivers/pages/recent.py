@@ -1,4 +1,4 @@
-"""Whom a session looked at last: in memory alone, gone with the process."""
+"""The customers a session viewed last: only in memory, gone with the process."""
 
 from collections import OrderedDict
 from typing import Final
@@ -23,7 +23,7 @@ class Recent:
         return list(self._seen.get(session, ()))
 
     def forget(self, profile_id: bytes) -> None:
-        """Leave a person out everywhere: they were erased."""
+        """Remove a person from all sessions, because they were erased."""
         for session, kept in self._seen.items():
             self._seen[session] = [each for each in kept if each != profile_id]
 

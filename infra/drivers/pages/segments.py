@@ -1,4 +1,4 @@
-"""Segments: what they mean, how many are in them and how that moves; members, export, how to add one."""
+"""Segments: what they mean, their size and trend; members, export, how to add one."""
 
 import asyncio
 from typing import Any, Final
@@ -15,7 +15,7 @@ from schemas.errors import TouchfoldError
 from schemas.roles import EXPORT, PERSONAL
 
 PAGE: Final = 50
-LISTED: Final = 50  # segments of the list at a time: a row costs the pages 1.5 ms of CPU
+LISTED: Final = 50  # segments listed at a time: a row costs 1.5 ms of CPU
 PAUSE_S: Final = 0.2
 PAGES_SEARCHED: Final = 8  # of a hundred hits each
 _EXAMPLE: Final = """segments:
@@ -50,7 +50,7 @@ async def _list(services: Services) -> None:
     found, total = await services.run(lambda: services.reading.segments.listed(0, LISTED))
     with panel("All segments", note=_as_of(services, found)):
         if not found:
-            empty("donut_small", "No segments yet", "Write one below; it is built over all of the past at once.")
+            empty("donut_small", "No segments yet", "Define one below. It covers all past events from the start.")
         table = ui.element("div").classes("tf-table")
         with table, ui.element("div").classes("tf-row tf-head tf-listed").style(_LIST):
             for name, side in (("Segment", ""), ("30 days", ""), ("Members", "tf-right"), ("Today", "tf-right")):
@@ -60,7 +60,7 @@ async def _list(services: Services) -> None:
 
 
 def _rows_of(services: Services, table: ui.element, found: list[dict[str, Any]], shown: int, total: int) -> None:
-    """Add rows to the list, and where there are more segments, a button for the next of them."""
+    """Add rows to the list, and a button for the next ones if there are more."""
     with table:
         for each in found:
             _row(each)
@@ -100,8 +100,8 @@ def _as_of(services: Services, found: list[dict[str, Any]]) -> str:
 
 def _how_to() -> None:
     with panel("Add a segment"):
-        ui.label("Write it as YAML and apply the folder. It is checked, built over all of the past beside the live ones,"
-                 " and taken over at once; until then it says how far it is.").classes("tf-muted")  # fmt: skip
+        ui.label("Write it as YAML and apply the folder. It is checked, built from all past events while the current"
+                 " segments stay live, then swapped in. The command shows progress.").classes("tf-muted")  # fmt: skip
         code(_EXAMPLE)
         code("touchfold apply definitions/")
 
@@ -134,14 +134,14 @@ class _Segment:
             await self._note_view()
         self._head(found)
         with ui.element("div").classes("tf-halves"):
-            with panel("Members over time", note="begins when it was loaded"):
+            with panel("Members over time", note="since it was first loaded"):
                 _trend_chart(trend)
             with panel("Condition"):
                 ui.label(found["sentence"]).classes("tf-wrap").props("dir=auto")
                 with ui.element("div").classes("tf-code"):
                     ui.label("\n".join(_tree(found["when"]))).classes("tf-pre").props("dir=auto")
         if moves:
-            with panel("Entered and left today", note="the latest"):
+            with panel("Entered and left today", note="latest first"):
                 self._moves(moves, cards)
         with panel("Members"):
             if self._viewer.may(EXPORT):
@@ -151,7 +151,7 @@ class _Segment:
                             f"Export {label}", icon="download", on_click=lambda format_=format_: self._export(format_)
                         )
                         button.props("outline no-caps dense padding='4px 12px'")
-            if personal:  # else a name that is typed would tell whose id it is
+            if personal:  # otherwise searching for a name would reveal whose id it is
                 field = ui.input(placeholder="Search the members").props(
                     'dense outlined clearable autocomplete=off aria-label="Search the members"'
                 )
@@ -161,7 +161,7 @@ class _Segment:
 
     def _moves(self, moves: list[dict[str, Any]], cards: dict[str, dict[str, Any]]) -> None:
         for each in moves:
-            card = cards.get(each["id"])  # none: merged into another or erased since
+            card = cards.get(each["id"])  # None: merged into another or erased since
             with ui.element("div").classes("tf-line").style("flex-wrap: nowrap"):
                 arrow, word, colour = ("▲", "entered", "tf-up") if each["entered"] else ("▼", "left", "tf-down")
                 ui.label(f"{arrow} {word}").classes(f"{colour} tf-strong").style("width: 84px; flex: none")
@@ -201,15 +201,15 @@ class _Segment:
                 if cards:
                     self._rows(cards, since)
                 else:
-                    empty("search_off", "No member found", "Try fewer letters, or look among all customers.")
+                    empty("search_off", "No member found", "Try fewer letters, or search all customers.")
 
     async def _note_view(self) -> None:
-        """Who sees members by name is written down before, as who looks at one of them is."""
+        """Audit first who sees members by name, as for viewing a single customer."""
         if self._viewer.may(PERSONAL):
             await self._services.note(self._viewer, "segment.members_viewed", segment=self._name)
 
     def _found(self, text: str) -> tuple[list[dict[str, Any]], dict[str, str | None]]:
-        """Members among the customers that a text finds; of very many hits, the first."""
+        """Members among the customers found by a text; if there are very many hits, only the first are checked."""
         search, segments = self._services.reading.search, self._services.reading.segments
         cursor = None
         cards: list[dict[str, Any]] = []
@@ -259,7 +259,7 @@ class _Segment:
             await self._note_view()
         with self._table:
             if cursor is None and not cards:
-                empty("group_off", "Nobody is in it", "Customers enter as soon as the condition holds for them.")
+                empty("group_off", "No members", "Customers enter as soon as they meet the condition.")
                 return
             self._rows(cards, since, headed=cursor is None)
             if self._next:
@@ -293,7 +293,7 @@ class _Segment:
         if not await self._services.still(self._viewer, EXPORT):
             ui.notify("Your session has ended, or your role may not do this any more.", type="negative")
             return
-        # The API streams it, under the same session, and writes down who took it.
+        # The API streams it, under the same session, and audits who downloaded it.
         ui.download.from_url(f"/api/v1/segments/{quote(self._name)}/export?format={format_}")
 
 
@@ -320,7 +320,7 @@ def _tree(node: Any, depth: int = 0) -> list[str]:
 
 def _trend_chart(trend: list[tuple[str, int]]) -> None:
     if len(trend) < 2:
-        ui.label("The trend begins with the second day.").classes("tf-muted")
+        ui.label("The trend starts on the second day.").classes("tf-muted")
         return
     axis = {"color": "#7b8794"}
     ui.echart(

@@ -1,4 +1,4 @@
-"""What the pages work with: the reading side, people, audit, and a small pool of threads for all that waits."""
+"""What the pages work with: the read side, people, audit, and a small thread pool for everything that blocks."""
 
 import asyncio
 import logging
@@ -32,12 +32,12 @@ log = logging.getLogger("touchfold.ui")
 
 T = TypeVar("T")
 THREADS: Final = 6
-WAITING_PASSWORDS: Final = 20  # each takes a tenth of a second of both cores
+WAITING_PASSWORDS: Final = 20  # each check takes 0.1 s of both cores
 
 
 @dataclass(frozen=True)
 class Viewer:
-    """Who looks at a page."""
+    """The person looking at a page."""
 
     name: str
     role: str
@@ -49,7 +49,7 @@ class Viewer:
 
 @dataclass
 class Services:
-    """Made once; `close` ends its threads and connections."""
+    """Created once; `close` ends its threads and connections."""
 
     session: Session
     reading: Reading
@@ -58,7 +58,7 @@ class Services:
     tokens: PostgresTokens
     sources: PostgresSources
     operations: Operations
-    meter: Meter  # of the doors; read here, and counts nothing of ours
+    meter: Meter  # the doors' metrics; only read here
     reports: Reports
     acting: Acting
     run_sql: Callable[[str, int], Mapping[str, Any]]
@@ -105,20 +105,20 @@ class Services:
         return self.session.time_zone
 
     async def run(self, work: Callable[[], T]) -> T:
-        """The answer of something that waits for a database, from a thread."""
+        """The result of a function that blocks on a database, run in a thread."""
         return await asyncio.get_running_loop().run_in_executor(self._pool, work)
 
     async def note(self, viewer: Viewer, action: str, profile_id: bytes | None = None, /, **detail: object) -> None:
-        """Write down what somebody sees or did; durable when it returns. Raises StoreUnavailable: then show nothing."""
+        """Audit what somebody sees or did; durable on return. Raises StoreUnavailable: then show nothing."""
         await durable(self.audit.begin(viewer.name, viewer.role, action, profile_id, detail))
 
     async def run_password(self, work: Callable[[], T]) -> T:
-        """The same for what looks at a password: in threads of its own, so that guessing holds no page up.
+        """The same, for password checks: in separate threads, so that guessing attempts do not hold up pages.
 
-        Raises TooMany where too much of it waits.
+        Raises TooMany if too many are waiting.
         """
         if self._passwords_waiting >= WAITING_PASSWORDS:
-            raise TooMany("too many people sign in at once: try again", retry_after_s=2)
+            raise TooMany("too many people are signing in right now: try again", retry_after_s=2)
         self._passwords_waiting += 1
         try:
             return await asyncio.get_running_loop().run_in_executor(self._passwords, work)
@@ -132,16 +132,16 @@ class Services:
         return None if person is None else Viewer(person.name, person.role, secret)
 
     def _stands_for(self, secret: str) -> Viewer | None:
-        """As `who`, for a page that stands open: it does not count as use."""
+        """As `who`, for a page that is still open: it does not count as activity."""
         person = self.people.who(secret, self.session.door_clock.now(), used=False)
         return None if person is None else Viewer(person.name, person.role, secret)
 
     def watch_session(self, viewer: Viewer) -> Watched[str]:
-        """Whether a viewer may still be shown what is open: over when their session ends or their role changes."""
+        """Whether a viewer may still see an open page: not once their session ends or their role changes."""
         return self.standing.watch(viewer.secret, viewer)
 
     async def still(self, viewer: Viewer, right: str) -> bool:
-        """Whether a viewer may do something now: their session may have ended since the page was opened."""
+        """Whether a viewer may do something now; their session may have ended since the page was opened."""
         found = await self.who(viewer.secret)
         return found is not None and found.may(right)
 
@@ -159,7 +159,7 @@ class Services:
 
     def _grew(self) -> None:
         assert self._loop is not None, "subscribed with a loop"
-        with suppress(RuntimeError):  # the loop has ended: nobody looks
+        with suppress(RuntimeError):  # the loop has ended: nobody is looking
             self._loop.call_soon_threadsafe(self._notify)
 
     def _notify(self) -> None:

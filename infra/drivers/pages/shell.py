@@ -1,4 +1,4 @@
-"""The frame of every page: navigation, search, who is signed in. And the small parts that pages share."""
+"""The frame of every page: navigation, search, the signed-in user. And small parts that pages share."""
 
 import asyncio
 import logging
@@ -27,20 +27,20 @@ NAVIGATION: Final = (
 )
 _HEAD: Final = '<link rel="stylesheet" href="/assets/touchfold.css"><script src="/assets/touchfold.js"></script>'
 STYLES_OF_OPERATORS: Final = '<link rel="stylesheet" href="/assets/operate.css">'
-FAREWELL_S: Final = 0.2  # for an open page to hear that its session has ended
+FAREWELL_S: Final = 0.2  # until an open page notices that its session has ended
 log = logging.getLogger("touchfold.ui")
-ANSWER_S: Final = 50.0  # to build a page, before it is a 500; the proxy before us waits 60 s
+ANSWER_S: Final = 50.0  # to build a page, else 500; the proxy in front waits 60 s
 
 
 def viewer_now() -> Viewer:
-    """Who this page is built for."""
+    """The person this page is built for."""
     found = context.client.request.scope[VIEWER]
-    assert isinstance(found, Viewer), "the gate lets nobody else in"
+    assert isinstance(found, Viewer), "the gate lets only signed-in people in"
     return found
 
 
 def our_url() -> str:
-    """Under which the viewer's browser found us, as the door saw it."""
+    """The base URL by which the viewer's browser reached us, as the door saw it."""
     headers = context.client.request.headers
     return f"{headers.get('x-forwarded-proto', 'http')}://{headers.get('host', '127.0.0.1:8700')}"
 
@@ -55,7 +55,11 @@ def page(services: Services, path: str, *, title: str, right: str = READ) -> Cal
             _end_with_client(client)
             with frame(viewer, path, title):
                 if not viewer.may(right):
-                    empty("lock", "Not for your role", f"The role {viewer.role} does not see this page.")
+                    empty(
+                        "lock",
+                        "Your role cannot see this page",
+                        f"This page is not available to the role {viewer.role}.",
+                    )
                     return
                 try:
                     await build(viewer, **parameters)
@@ -63,9 +67,9 @@ def page(services: Services, path: str, *, title: str, right: str = READ) -> Cal
                     empty("error_outline", title, err.message)
                 except Exception:
                     if client.is_deleted:
-                        return  # who looked is gone, and the page with them
-                    log.exception("the page %s broke", path)
-                    empty("error_outline", "This page cannot be shown now", "Why is in the log.")
+                        return  # the viewer is gone, and the page with them
+                    log.exception("the page %s failed", path)
+                    empty("error_outline", "This page cannot be shown right now", "The log says why.")
 
         framed.__annotations__ = dict.fromkeys(_parameters(path), str) | {"return": None}
         framed.__signature__ = _signature(path)  # type: ignore[attr-defined]
@@ -76,7 +80,7 @@ def page(services: Services, path: str, *, title: str, right: str = READ) -> Cal
 
 
 def _end_with_session(services: Services, viewer: Viewer, client: Client) -> None:
-    """An open page is told to load anew, and is shown nothing more, once its session ended or its role changed."""
+    """Reload an open page, and show nothing more on it, once its session has ended or its role has changed."""
     watched = services.watch_session(viewer)
     client.on_delete(watched.end)
 
@@ -88,9 +92,9 @@ def _end_with_session(services: Services, viewer: Viewer, client: Client) -> Non
 
 
 def _end_with_client(client: Client) -> None:
-    """What builds the page goes on after the browser has it: it ends when that has gone, and draws for nobody."""
+    """The task that builds the page keeps running after the browser has it; end it once the browser has left."""
     task = asyncio.current_task()
-    assert task is not None, "pages are built in a task of theirs"
+    assert task is not None, "each page is built in its own task"
     client.on_delete(task.cancel)
 
 
@@ -196,7 +200,7 @@ def risk_chip(level: str) -> ui.label:
 
 
 def text(value: str, classes: str = "") -> ui.label:
-    """A label of somebody's words: cut where too long, whole on hover, in its own direction."""
+    """A label for text that people wrote: truncated if too long, in full on hover, in its own direction."""
     found = ui.label(value[:2_000]).classes(f"tf-cut {classes}").props("dir=auto")
     if len(value) > 40:
         found.tooltip(value[:500])
@@ -204,7 +208,7 @@ def text(value: str, classes: str = "") -> ui.label:
 
 
 def empty(icon: str, heading: str, words: str) -> None:
-    """What a page says where there is nothing."""
+    """The text shown where there is nothing."""
     with ui.element("div").classes("tf-empty"):
         ui.icon(icon)
         ui.label(heading).classes("tf-strong")
@@ -212,8 +216,8 @@ def empty(icon: str, heading: str, words: str) -> None:
 
 
 async def ask(heading: str, words: str, act: str) -> bool:
-    """Whether somebody really means it."""
-    # Of the page, not of the row with the button: a list that is drawn anew takes its rows' elements away.
+    """Ask for confirmation."""
+    # In the page, not in the row with the button: redrawing a list removes its rows' elements.
     with context.client.content, ui.dialog() as dialog, ui.card().classes("tf-dialog"):
         ui.label(heading).classes("tf-panel-title tf-wrap").props("dir=auto")
         ui.label(words).classes("tf-muted")
@@ -222,13 +226,13 @@ async def ask(heading: str, words: str, act: str) -> bool:
             ui.button(act, color="negative", on_click=lambda: dialog.submit(act)).props("no-caps unelevated")
     meant = await dialog
     if dialog.is_deleted or dialog.client.is_deleted:
-        return False  # the page was left with the question open
+        return False  # the page was left while the dialog was open
     dialog.delete()
     return bool(meant == act)
 
 
 def code(content: str) -> None:
-    """A block to copy."""
+    """A code block with a copy button."""
     with ui.element("div").classes("tf-code"):
         ui.label(content).classes("tf-pre")
         button = ui.button(icon="content_copy").props('flat round dense size=sm aria-label="Copy"')
@@ -237,7 +241,7 @@ def code(content: str) -> None:
 
 
 def sparkline(values: list[int], width: int = 120, height: int = 28) -> None:
-    """A line of sizes; numbers alone, so nothing of anybody is in the markup."""
+    """A sparkline; the markup holds only numbers, never personal data."""
     if len(values) < 2:
         ui.label("–").classes("tf-muted")
         return
@@ -255,7 +259,7 @@ def sparkline(values: list[int], width: int = 120, height: int = 28) -> None:
 
 
 async def connected() -> bool:
-    """Wait until the browser shows the page; False when it has gone."""
+    """Wait until the browser shows the page; False if it has gone."""
     try:
         await context.client.connected(timeout=20)
     except TimeoutError:
@@ -264,9 +268,9 @@ async def connected() -> bool:
 
 
 def every(services: Services, seconds: float, work: Callable[[], Awaitable[None]]) -> None:
-    """Do something now and then while this page is looked at; nothing when it is not."""
+    """Run something periodically, only while this page is open."""
     if context.client.is_deleted:
-        return  # it went while what asks for this was at work
+        return  # it left while the caller was at work
 
     async def guarded() -> None:
         try:
@@ -278,7 +282,7 @@ def every(services: Services, seconds: float, work: Callable[[], Awaitable[None]
 
 
 async def on_changes(services: Services, work: Callable[[], Awaitable[None]], pause_s: float = 0.5) -> None:
-    """Run `work` whenever the change feed grew, while this page is open; at most twice a second."""
+    """Run `work` whenever the change feed grows while this page is open; at most twice a second."""
     event = services.watch()
     client = context.client
 

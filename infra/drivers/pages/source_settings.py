@@ -1,4 +1,4 @@
-"""The dialog of a source's settings, on the sources page. Checks nothing: who stores them does."""
+"""The dialog for a source's settings, on the sources page. Settings are checked where they are stored."""
 
 from typing import Any
 
@@ -9,17 +9,17 @@ from infra.drivers.pages import words
 
 
 async def ask_settings(row: SourceRow) -> dict[str, Any] | None:
-    """What is to change of a source's settings; None where nobody meant it."""
+    """The changes to a source's settings; None if cancelled."""
     stored = row.settings
     with context.client.content, ui.dialog() as dialog, ui.card().classes("tf-dialog"):
         ui.label(f"Settings of {words.shortened(row.name, 60)}").classes("tf-panel-title tf-wrap").props("dir=auto")
-        enabled = ui.switch("Takes events", value=bool(stored.get("enabled", True)))
-        trusted = ui.switch("A server whose clock is right", value=bool(stored.get("trusted_clock", False)))
-        rate = ui.number("Events a second, at most", value=stored.get("events_per_s"), min=0.001)
-        burst = ui.number("Events at once, at most", value=stored.get("burst"), min=1)
+        enabled = ui.switch("Accept events", value=bool(stored.get("enabled", True)))
+        trusted = ui.switch("A server with a correct clock", value=bool(stored.get("trusted_clock", False)))
+        rate = ui.number("Most events per second", value=stored.get("events_per_s"), min=0.001)
+        burst = ui.number("Most events in one burst", value=stored.get("burst"), min=1)
         for each, hint in ((rate, "empty: no limit"), (burst, "empty: two seconds' worth")):
             each.props(f'dense outlined clearable hint="{hint}"').classes("full-width")
-        origins = ui.textarea("Pages that may send, one origin a line", value="\n".join(stored.get("origins", ())))
+        origins = ui.textarea("Pages that may send, one origin per line", value="\n".join(stored.get("origins", ())))
         origins.props('dense outlined autogrow hint="such as https://shop.example; empty: all"').classes("full-width")
         with ui.element("div").classes("tf-line").style("justify-content: flex-end; width: 100%"):
             ui.button("Cancel", on_click=lambda: dialog.submit(None)).props("flat no-caps autofocus")

@@ -1,4 +1,4 @@
-"""Sources: who may send. Write keys, snippets to paste, what came from each."""
+"""Sources: who may send. Write keys, snippets to paste, what each has sent."""
 
 from contextlib import closing
 from typing import Any, Final
@@ -66,11 +66,11 @@ class _Sources:
         self._services = services
         self._viewer = viewer
         self._counts: dict[str, Counts] = {}
-        self._figures: dict[str, tuple[ui.label, ui.element, ui.label]] = {}  # of the rows that are shown
+        self._figures: dict[str, tuple[ui.label, ui.element, ui.label]] = {}  # for the rows shown
         self._url = our_url()
 
     async def build(self) -> None:
-        with panel("Sources", note="a source is one system that sends: a shop, a till, a call centre"):
+        with panel("Sources", note="a source is a system that sends events: a shop, a till, a call centre"):
             with ui.element("div").classes("tf-form"):
                 self._name = ui.input(placeholder="Name of a new source, such as web")
                 self._name.props('dense outlined maxlength=64 aria-label="Name of a new source"')
@@ -78,7 +78,7 @@ class _Sources:
                 ui.button("Create", icon="add", on_click=self._create).props("no-caps unelevated")
             self._list = ui.element("div").classes("tf-table")
         self._shown = ui.element("div").classes("tf-stack")
-        with self._shown, panel("Send an event", note="put your write key where WRITE_KEY stands"):
+        with self._shown, panel("Send an event", note="replace WRITE_KEY with your write key"):
             self._snippets("WRITE_KEY")
         self._fields = ui.element("div").classes("tf-stack")
         await self._draw()
@@ -92,7 +92,7 @@ class _Sources:
         self._figures.clear()
         with self._list:
             if not rows:
-                empty("input", "No sources yet", "Create one; it has a write key of its own, shown once.")
+                empty("input", "No sources yet", "Create one. Its write key is shown only once.")
                 return
             with ui.element("div").classes("tf-row tf-head tf-source"):
                 for label in ("Name", "Keys", "Today", "Refused", "Last event", ""):
@@ -118,7 +118,7 @@ class _Sources:
                 revoke.set_enabled(row.keys > 0)
 
     def _figure(self, name: str) -> None:
-        """Write a source's counters into its row."""
+        """Show a source's counters in its row."""
         count, number, last = self._counts.get(name, (None, 0, None))
         today, refused, newest = self._figures[name]
         today.text = "…" if count is None else words.count(count)
@@ -128,14 +128,14 @@ class _Sources:
             chip(words.count(number), "orange") if number else ui.label("0").classes("tf-number tf-muted")
 
     async def _count(self) -> None:
-        """Events of each source today, by SQL over the log; and what was refused of them."""
+        """Today's events of each source, by SQL over the log, and how many were refused."""
         zone = ZoneInfo(self._services.time_zone)
         midnight, statement = since_midnight(self._services.session.clock.now(), zone)
         operations = self._services.operations
         try:
             found = await self._services.run(lambda: self._services.run_sql(statement, 10_000))
         except TouchfoldError as err:
-            ui.notify(f"The counters are not there: {err.message}", type="warning", position="bottom")
+            ui.notify(f"The counters are not available: {err.message}", type="warning", position="bottom")
             return
         rows, refused = await self._services.run(
             lambda: (self._services.sources.list(), operations.refused_since(midnight))
@@ -147,7 +147,7 @@ class _Sources:
             self._figure(name)
 
     async def _draw_fields(self) -> None:
-        """What came sealed and nobody has decided about, each with its two answers."""
+        """Undeclared sealed fields, each with two buttons to decide what it is."""
         services = self._services
 
         def read() -> list[Undeclared]:
@@ -156,13 +156,13 @@ class _Sources:
         try:
             found = await services.run(read)
         except TouchfoldError as err:
-            ui.notify(f"What came sealed is not known: {err.message}", type="warning", position="bottom")
+            ui.notify(f"Undeclared fields are not available: {err.message}", type="warning", position="bottom")
             return
         self._fields.clear()
-        note = "nothing says whether they are personal: until it does they are sealed, and in no SQL"
+        note = "not declared personal or not: until you decide, they are sealed and not in SQL"
         with self._fields, panel("Undeclared fields", note=note), ui.element("div").classes("tf-table"):
             if not found:
-                empty("lock", "None", "Everything that came is named by a list or a definition.")
+                empty("lock", "None", "Every field received so far is declared.")
                 return
             with ui.element("div").classes("tf-row tf-head tf-undeclared"):
                 for label in ("Event", "Field", "Kind", "Events", "Filled", ""):
@@ -184,12 +184,12 @@ class _Sources:
                     button.props("flat no-caps dense")
 
     async def _decide(self, each: Undeclared, *, personal: bool) -> None:
-        """Declare a field, after a question where it becomes readable."""
+        """Declare a field; ask for confirmation if it becomes readable."""
         name = f"{words.shortened(each.field, 60)} of {words.shortened(each.event, 60)}"
         if not personal and not await ask(
-            f"Is {name} not personal?",
-            "It becomes clear in SQL and in the archive, also in what came before; analysts see it.",
-            "It is not personal",
+            f"Declare {name} as not personal?",
+            "It becomes readable in SQL and in the archive, in past events too, and analysts can see it.",
+            "Declare not personal",
         ):
             return
         now = self._services.session.clock.now()
@@ -206,7 +206,7 @@ class _Sources:
         except TouchfoldError as err:
             ui.notify(err.message, type="negative", position="bottom")
             return
-        ui.notify(f"{name} is {'personal' if personal else 'clear from now on'}", position="bottom")
+        ui.notify(f"{name} is {'personal' if personal else 'readable from now on'}", position="bottom")
         await self._draw_fields()
 
     async def _create(self) -> None:
@@ -216,9 +216,9 @@ class _Sources:
     async def _rotate(self, row: SourceRow) -> None:
         name = row.name
         if row.keys and not await ask(
-            f"Make a new key for {words.shortened(name, 60)}?",
-            "The key it has now ends within a second: give the new one to what sends with it.",
-            "Make a new key",
+            f"Create a new key for {words.shortened(name, 60)}?",
+            "The current key stops working within a second. Put the new one into the system that uses it.",
+            "Create a new key",
         ):
             return
         await self._keyed(name, lambda now: self._services.sources.rotate(name, now), "source.rotated")
@@ -243,9 +243,9 @@ class _Sources:
         name = row.name
         if not await ask(
             f"Revoke {'the key' if row.keys == 1 else f'all {row.keys} keys'} of {words.shortened(name, 60)}?",
-            "What still sends with it is refused from then on. A new key can be made at any time."
+            "Anything still sent with it will be refused. You can create a new key at any time."
             if row.keys == 1
-            else "What still sends with one of them is refused from then on. A new key can be made at any time.",
+            else "Anything still sent with one of them will be refused. You can create a new key at any time.",
             "Revoke for good",
         ):
             return
@@ -257,11 +257,11 @@ class _Sources:
         except TouchfoldError as err:
             ui.notify(err.message, type="negative", position="bottom")
             return
-        ui.notify(f"The keys of {words.shortened(name, 60)} end within a second", position="bottom")
+        ui.notify(f"The keys of {words.shortened(name, 60)} stop working within a second", position="bottom")
         await self._draw()
 
     async def _settings(self, row: SourceRow) -> None:
-        """Ask for a source's settings, and change them where somebody means it."""
+        """Show a source's settings in a dialog, and change them unless cancelled."""
         if (changes := await ask_settings(row)) is None:
             return
         try:
@@ -271,7 +271,7 @@ class _Sources:
         except TouchfoldError as err:
             ui.notify(err.message, type="negative", position="bottom")
             return
-        ui.notify(f"The settings of {words.shortened(row.name, 60)} are in force within a second", position="bottom")
+        ui.notify(f"The settings of {words.shortened(row.name, 60)} take effect within a second", position="bottom")
         await self._draw()
 
     async def _allowed(self) -> None:

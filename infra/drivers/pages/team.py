@@ -13,7 +13,8 @@ from schemas.errors import TouchfoldError
 from schemas.roles import PEOPLE, ROLES
 
 _MEANS: Final = {
-    "admin": "everything", "marketer": "segments, exports, customers", "analyst": "SQL, lists and figures; sees ids alone and finds nobody",
+    "admin": "everything", "marketer": "segments, exports, customers",
+    "analyst": "SQL, lists and figures; sees only ids and cannot search for people",
     "staff": "looks customers up and writes notes, calls, complaints, corrections",
     "privacy": "erasure and the audit log", "service": "other systems, by token",
 }  # fmt: skip
@@ -59,7 +60,7 @@ class _Team:
         self._list.clear()
         with self._list:
             with ui.element("div").classes("tf-row tf-head tf-person"):
-                for label in ("Name", "Role", "State", "Last here", ""):
+                for label in ("Name", "Role", "State", "Last seen", ""):
                     ui.label(label)
             for row in people:
                 self._person(row, now)
@@ -109,7 +110,7 @@ class _Team:
     def _show_link(self, name: str, secret: str) -> None:
         self._link.clear()
         with self._link:
-            ui.label(f"Give this link to {name}: it sets their password, works once, for 24 hours.").classes("tf-muted")
+            ui.label(f"Give this link to {name} to set a password. It works once, within 24 hours.").classes("tf-muted")
             code(f"{self._url}/welcome/{secret}")
 
     async def _set_role(self, name: str, role: str) -> None:
@@ -117,7 +118,7 @@ class _Team:
         await self._draw()
 
     async def _disable(self, name: str) -> None:
-        if await ask(f"Disable {name}?", "Their sessions end at once and they cannot sign in any more.", "Disable"):
+        if await ask(f"Disable {name}?", "Their sessions end immediately and they can no longer sign in.", "Disable"):
             now = self._services.session.door_clock.now()
             await self._try("person.disabled", name, lambda: self._services.people.disable(name, now))
             await self._draw()

@@ -1,4 +1,4 @@
-"""Values as people read them: money, counts, local times, names of traits. Pure."""
+"""Values formatted for people: money, counts, local times, names of traits. Pure."""
 
 from collections.abc import Mapping
 from datetime import datetime

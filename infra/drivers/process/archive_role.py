@@ -1,4 +1,4 @@
-"""The archive process: what is applied leaves the log for Parquet files, in the background."""
+"""The archive process: moves applied records from the log to Parquet files in the background."""
 
 import logging
 import threading
@@ -36,16 +36,16 @@ if TYPE_CHECKING:
     from infra.app.session import Session
 
 PAUSE_S: Final = 1.0
-DAMAGED_S: Final = 10.0  # between two looks whether a damaged archive was mended
-LAG_S: Final = 60.0  # between two looks at how far the archive is behind
-KEEP_LETTERS: Final = timedelta(days=30)  # what is sealed under a daily key opens no longer than this (design C12)
+DAMAGED_S: Final = 10.0  # between checks whether a damaged archive has been repaired
+LAG_S: Final = 60.0  # between checks how far the archive is behind
+KEEP_LETTERS: Final = timedelta(days=30)  # what is sealed under a daily key can be opened for this long
 _log = logging.getLogger("touchfold.archive")
 
 
 def archiver_of(
     session: "Session", stop: Callable[[], bool] = lambda: False, archive: "ParquetArchive | None" = None
 ) -> Archiver:
-    """The archiver of a session's log and archive. `archive`: the session's, where it is open already."""
+    """The archiver of a session's log and archive. `archive`: the session's, if it is already open."""
     control = PostgresControl(session.dsn, "touchfold archive")
     log = log_of(session)
 
@@ -58,11 +58,11 @@ def archiver_of(
     declared = declared_of(session)
 
     def waits(wait: Wait) -> None:
-        _log.error("%s waits, the other partitions are archived: %s", wait.place, wait.reason)
+        _log.error("%s is waiting; the other partitions are being archived: %s", wait.place, wait.reason)
         control.note_wait(ARCHIVE, wait, session.door_clock.now())
 
     for partition in range(log.partitions):
-        control.end_wait(ARCHIVE, partition)  # of a process before; where it waits still, it is told anew
+        control.end_wait(ARCHIVE, partition)  # from an earlier process; recorded again if it is still waiting
     return Archiver(
         log,
         archive or archive_of(session),
@@ -81,7 +81,7 @@ def archiver_of(
 
 
 def declared_of(session: "Session") -> Callable[[], Declared]:
-    """What is declared now, less than a second old; noted once for who reads the archive."""
+    """The current declarations, less than a second old; stored once for readers of the archive."""
     sources = PostgresSources(session.dsn, unknown=session.unknown_clear)
     rules = PostgresClearRules(database_of(session, "touchfold archive rules"))
 
@@ -94,15 +94,15 @@ def declared_of(session: "Session") -> Callable[[], Declared]:
 
 
 def rewriting_of(session: "Session") -> Rewriting:
-    """What rewriting files needs of a session."""
+    """What rewriting files needs from a session."""
     return Rewriting(declared_of(session), vault_of(session).open_many, ErasedTokens(session.dsn), session.currency)
 
 
 @contextmanager
 def _writable(path: Path) -> Iterator[None]:
-    """Turn what a full, read-only or absent disk answers into an error that is waited out.
+    """Turn errors of a full, read-only or missing disk into an error that is waited out.
 
-    The log keeps what no file holds, and a process that ended would only be started again.
+    The log keeps what is in no file yet, and a process that exited would only be restarted.
     """
     try:
         with room_needed(path):
@@ -112,7 +112,7 @@ def _writable(path: Path) -> Iterator[None]:
 
 
 def forget_old_dead_letters(session: "Session", today: date) -> None:
-    """Once a day: dead letters under daily keys of 30 days ago go, and their keys after them."""
+    """Once a day, delete dead letters under daily keys older than 30 days, and then these keys."""
     before = today - KEEP_LETTERS
     letters = PostgresDeadLetters(session.dsn)
     try:
@@ -123,13 +123,13 @@ def forget_old_dead_letters(session: "Session", today: date) -> None:
 
 
 def run(session: "Session", stop: threading.Event, ready: Callable[[], None], retention_s: float | None = None) -> None:
-    """Until `stop`: write the files that are due. An outage is waited out, and so is a damaged archive.
+    """Until `stop`, write the files that are due. Outages and a damaged archive are waited out.
 
-    All else goes on meanwhile: the log keeps what no file holds, and gives what files do not (ArchivedLog).
+    Everything else continues meanwhile: the log keeps and serves what is in no file yet (ArchivedLog).
 
-    `retention_s`: how long the log keeps a record; a warning is logged when half of it has gone by.
+    `retention_s`: how long the log keeps a record; a warning is logged when half of that has passed.
     """
-    vault_of(session)  # reads the master key now: a file that is lost later costs nothing until the next start
+    vault_of(session)  # reads the master key now: losing the file later does not matter until the next start
     archive = archive_of(session)
     archiver = archiver_of(session, stop.is_set, archive)
     notes, rotation = database_of(session, "touchfold archive notes"), LeftRotation(session)
@@ -167,7 +167,7 @@ def run(session: "Session", stop: threading.Event, ready: Callable[[], None], re
             waits = True
         except ArchiveDamaged as err:
             archiver.forget()
-            _log.error("nothing is archived until this is mended (touchfold doctor says more): %s", err.message)
+            _log.error("nothing is archived until this is repaired (see touchfold doctor): %s", err.message)
             stop.wait(DAMAGED_S)
         except TouchfoldError as err:
             if err.disposition is not Disposition.RETRY:
@@ -175,17 +175,17 @@ def run(session: "Session", stop: threading.Event, ready: Callable[[], None], re
             if err.code != told:  # once: a full disk may last for days
                 _log.warning("waiting: %s", err.message)
             told = err.code
-            archiver.forget()  # a file may have been left half written
+            archiver.forget()  # a file may be left half-written
         stop.wait(PAUSE_S)
 
 
 def warn_of_lag(archiver: Archiver, retention_s: float) -> None:
-    """Say it before retention removes what no file holds yet."""
+    """Warn before retention removes records that are in no file yet."""
     age_s = archiver.oldest_age_s()
     if age_s > retention_s / 2:
         _log.warning(
             "the oldest record that is not archived is %.0f minutes old, and the log keeps records for %.0f: start more"
-            " archive processes, look why workers do not apply, or raise the topic's retention",
+            " archive processes, check why workers do not apply records, or raise the topic's retention",
             age_s / 60,
             retention_s / 60,
         )

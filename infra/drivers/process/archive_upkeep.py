@@ -1,4 +1,4 @@
-"""What the archive process does when nothing is to be archived: merges, removes what was replaced, proves files."""
+"""What the archive process does when there is nothing to archive: merge, remove replaced files, verify files."""
 
 import logging
 import time
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from infra.adapters.machine.disk import Disk
 
 PROVED_BYTES: Final = 64 * 2**20  # read at a time: a tenth of a second; a day's round over 1 TB is 12 MB/s
-LOOK_S: Final = 5.0  # between two looks at which files are to be proved
-FULL_S: Final = 30.0  # after a full disk, until merging is tried again
-SAY_S: Final = 10.0  # between two lines about merges that go on
+LOOK_S: Final = 5.0  # between checks which files to verify
+FULL_S: Final = 30.0  # after a full disk, before merging is tried again
+SAY_S: Final = 10.0  # between log lines about merging
 _log = logging.getLogger("touchfold.archive")
 
 
@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 
 class Rewriting(NamedTuple):
-    """What is declared now, how sealed parts are opened, whose are erased, the deployment's currency."""
+    """The current declarations, how to open sealed parts, which people are erased, the deployment's currency."""
 
     declared: Callable[[], Declared]
     open: Open
@@ -38,7 +38,7 @@ class Rewriting(NamedTuple):
 
 
 class Upkeep:
-    """One step at a time, so that archiving never waits long."""
+    """Works one step at a time, so that archiving never waits long."""
 
     def __init__(
         self,
@@ -48,7 +48,7 @@ class Upkeep:
         stop: Callable[[], bool] = lambda: False,
         rewrite: "Rewriting | None" = None,
     ) -> None:
-        """`rewrite`: what rewriting files needs of the deployment; None: none is rewritten."""
+        """`rewrite`: what rewriting files needs from the deployment; None: files are not rewritten."""
         self._archive = archive
 
         def room(size: int) -> None:
@@ -70,17 +70,17 @@ class Upkeep:
         self._said_at = float("-inf")
 
     def run_once(self) -> bool:
-        """Whether something was done, so that there may be more. Raises what Merger does; a full disk is waited out."""
-        removed = self._merger.retire()  # first: it makes room where a merge finds none
+        """Whether something was done, so there may be more to do. Raises what Merger does; waits out a full disk."""
+        removed = self._merger.retire()  # first, because it frees space that a merge may need
         return bool(removed or self._rewrite() or self._merge()) or self._prove()
 
     def _rewrite(self) -> int:
-        """One file whose columns follow older declarations; how many there were."""
+        """Rewrite one file whose columns follow older declarations; returns how many there were."""
         rewriter = self._rewriter
         left = 0 if rewriter is None else self._where_there_is_room(rewriter.run_once, 0, "rewritten")
         if left and time.monotonic() - self._said_at >= SAY_S:
             self._said_at = time.monotonic()
-            _log.info("what is clear was declared anew: %d files of the archive are to be rewritten", left)
+            _log.info("field declarations have changed: %d files of the archive need rewriting", left)
         return left
 
     def _merge(self) -> int:
@@ -109,10 +109,10 @@ class Upkeep:
     def _say(self, merged: int, waiting: int) -> None:
         if waiting and time.monotonic() - self._said_at >= SAY_S:
             self._said_at = time.monotonic()
-            _log.info("merging the archive's small files: %d put together just now, %d wait", merged, waiting)
+            _log.info("merging the archive's small files: %d merged just now, %d waiting", merged, waiting)
 
     def _prove(self) -> bool:
-        """Read some files whole: new ones, changed ones, and each one again after a day."""
+        """Read some files completely: new ones, changed ones, and every file again after a day."""
         if self._proofs is None or time.monotonic() - self._looked_at < LOOK_S:
             return False
         due = self._proofs.due(self._archive.files())
@@ -125,4 +125,4 @@ class Upkeep:
 
 
 def _alarm(text: str) -> None:
-    _log.error("a file of the archive is damaged (touchfold doctor names all): %s", text)
+    _log.error("a file of the archive is damaged (touchfold doctor lists all): %s", text)

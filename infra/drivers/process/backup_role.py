@@ -1,4 +1,4 @@
-"""The backup process of `touchfold up`: WAL on its way all the time, a base once a day, and nothing kept too long."""
+"""The backup process of `touchfold up`: sends WAL continuously, makes a daily base, and removes expired backups."""
 
 import logging
 import threading
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from infra.app.session import Session
 
 LOOK_S: Final = 1.0
-FLUSH_S: Final = 60.0  # what a lost machine loses at most
+FLUSH_S: Final = 60.0  # at most this much is lost with the machine
 PRUNE_S: Final = 3_600.0
 AGAIN: Final = timedelta(minutes=10)  # after a backup that failed
 _log = logging.getLogger("touchfold.backup")
 
 
 def run(session: "Session", stop: threading.Event, ready: Callable[[], None]) -> None:
-    """Until `stop`. While a destination is away, WAL is sealed and kept, as far as there is room."""
+    """Run until `stop`. While a destination is unreachable, WAL is sealed and kept as long as there is space."""
     role = _Role(session, stop)
     ready()
     while not stop.is_set():
@@ -50,7 +50,7 @@ class _Role:
         self._told = ""
 
     def turn(self) -> None:
-        """One look at everything that may be due."""
+        """Check everything that may be due, once."""
         try:
             if self._is_due():
                 self._back_up()
@@ -60,12 +60,12 @@ class _Role:
                 self._pruned_at = time.monotonic()
                 prune_all(self._session)
         except FolderLocked:
-            return  # a command makes a backup, and sends WAL meanwhile
+            return  # a command is making a backup, and sends WAL meanwhile
         except TouchfoldError as err:
             self._tell(err)
 
     def flush(self) -> None:
-        """At the end: what was written until now."""
+        """At the end: send what has been written so far."""
         try:
             with self._spool.lock():
                 self._ship(flush=True)
@@ -73,7 +73,7 @@ class _Role:
             self._tell(err)
 
     def _tell(self, err: TouchfoldError) -> None:
-        if err.message != self._told:  # once: a place may be away for days
+        if err.message != self._told:  # once: a destination may be unreachable for days
             _log.warning("%s", err.message)
         self._told = err.message
         following = self._spool.following()
@@ -93,10 +93,10 @@ class _Role:
 
     def _back_up(self) -> None:
         self._tried_at = self._session.door_clock.now()
-        assert self._session.settings.backup_to is not None, "asked only where there is a destination"
+        assert self._session.settings.backup_to is not None, "called only if there is a destination"
 
         def tell(_what: str, _done: int, _of: int) -> None:
-            self._stop.is_set()  # who asks it says that the process turns
+            self._stop.is_set()  # calling it also reports that the process is alive
 
         made = back_up(self._session, self._session.settings.backup_to, tell, _log.warning, wait_s=0.0)
         _log.info("backed up: %s, %d bytes in %.0f s", made.base.id, made.bytes, made.took_s)
@@ -125,14 +125,14 @@ class _Role:
             self._ledger = ledger
 
     def _gives_up(self, following: Following) -> bool:
-        """WAL that no place takes must neither fill the disk nor outlive what a receipt says."""
+        """WAL that cannot be sent must neither fill the disk nor be kept longer than erasure receipts promise."""
         no_room = not self._session.disk.has_room(BUILDING) and self._spool.waiting_bytes() > 0
         if not no_room and not self._spool.is_overdue(self._session.door_clock.now()):
             return False
         self._spool.end()
         text = (
-            f"{following.to} was away for so long that WAL for it was dropped: from now on nothing newer can be "
-            "restored until there is a new backup, which is made when it is back"
+            f"{following.to} was unreachable for so long that WAL for it was dropped: nothing newer can be "
+            "restored until there is a new backup, which is made once it is back"
         )
         self._notes.write(following.to, following.days, trouble=text)
         _log.error("%s", text)

@@ -1,7 +1,7 @@
-"""Whether the loops of a supervisor and its processes turn: what liveness means. No clock, socket or process here.
+"""Liveness: whether the loops of a supervisor and its processes are running. No clock, socket or process here.
 
-An outage of PostgreSQL or Kafka never makes a role not live: while one is away, a loop may stand in a call to it. What
-is not live is a process that hangs although they answer, and one that ends again and again.
+An outage of PostgreSQL or Kafka never makes a role not live: meanwhile a loop may block in a call to it. A process is
+not live if it hangs although they answer, or if it keeps exiting.
 """
 
 import threading
@@ -26,7 +26,7 @@ class _Loop:
 
 
 class Vitals:
-    """What was heard of each loop. Any thread. `hangs_s`: silence after which a loop counts as hung."""
+    """The last sign of life of each loop. Thread-safe. `hangs_s`: silence after which a loop counts as hung."""
 
     def __init__(self, monotonic: Callable[[], float] = time.monotonic, hangs_s: float = HANGS_S) -> None:
         self._monotonic = monotonic
@@ -36,7 +36,7 @@ class Vitals:
         self._excused_at = float("-inf")
 
     def started(self, name: str) -> None:
-        """A process was started; until its loop turns first, its start is what may hang."""
+        """A process was started; until the first turn of its loop, it is the start that may hang."""
         with self._lock:
             loop = self._loops.get(name)
             if loop is None:
@@ -52,7 +52,7 @@ class Vitals:
             loop.turned_at = self._monotonic()
 
     def ended(self, name: str, *, unexpected: bool = True) -> None:
-        """A process ended. Expected: it was asked to, or a backend is away."""
+        """A process ended. Expected: it was asked to, or a backend is unavailable."""
         with self._lock:
             loop = self._loops.setdefault(name, _Loop(self._monotonic()))
             loop.runs = False
@@ -60,7 +60,7 @@ class Vitals:
                 loop.ends.append(self._monotonic())
 
     def excuse(self) -> None:
-        """A backend is away just now."""
+        """A backend is unavailable at the moment."""
         with self._lock:
             self._excused_at = self._monotonic()
 
@@ -80,7 +80,7 @@ class Vitals:
         return found
 
     def figures(self) -> dict[str, tuple[bool, float, int]]:
-        """By loop: whether it runs, seconds since it turned last, starts."""
+        """By loop: whether it is running, seconds since its last turn, starts."""
         with self._lock:
             now = self._monotonic()
             return {

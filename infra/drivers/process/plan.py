@@ -1,4 +1,4 @@
-"""Which processes a command runs, and the history of each."""
+"""Which processes a command runs, and the state of each."""
 
 import subprocess
 from collections import deque
@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 from infra.app.settings import Settings
 from schemas.errors import Problem, SettingsInvalid
 
-TOO_OFTEN: Final = 5  # ends of one role that are remembered
+TOO_OFTEN: Final = 5  # exits to remember per role
 
 
 @dataclass
@@ -22,12 +22,12 @@ class Child:
     report: int = -1
     heard: bytes = b""
     ready: bool = False
-    came_up: bool = False  # was ready once
+    came_up: bool = False  # has been ready
     starts: int = 0
     started_at: float = 0.0
     start_after: float = 0.0
     reason: str = ""
-    idle: bool = False  # nothing is to be backed up: it is not started
+    idle: bool = False  # nothing to back up: it is not started
     ends: "deque[float]" = field(default_factory=lambda: deque(maxlen=TOO_OFTEN))
 
     @property
@@ -36,16 +36,16 @@ class Child:
 
 
 class Plan(NamedTuple):
-    """Which processes a command runs. One that listens serves the edges: the door, the API and the pages."""
+    """Which processes a command runs. A listening one serves HTTP: the door, the API and the pages."""
 
     command: str
     roles: Sequence[tuple[str, int]]
-    edges: str = ""  # of its HTTP processes: door, api, or both; none where it does not listen
+    edges: str = ""  # served by its HTTP processes: door, api, or both; empty if it does not listen
     pages: bool = False
 
 
 def plan_of(command: str, settings: Settings) -> Plan:
-    """What `touchfold COMMAND` runs by these settings. Raises SettingsInvalid for a role that needs Kafka."""
+    """What `touchfold COMMAND` runs with these settings. Raises SettingsInvalid for a role that needs Kafka."""
     kafka = settings.log == "kafka"
     if command == "up":
         roles = [("http", settings.doors), ("worker", settings.workers), ("archive", 1)]

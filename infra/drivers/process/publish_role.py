@@ -1,4 +1,4 @@
-"""The publish process: the change feed to Kafka's topics. Any number of them may run: one works, the others wait."""
+"""The publish process: the change feed to Kafka topics. Any number may run: one publishes, the others stand by."""
 
 import logging
 import threading
@@ -21,15 +21,17 @@ from schemas.errors import Disposition, TouchfoldError
 if TYPE_CHECKING:
     from infra.app.session import Session
 
-STANDBY_S: Final = 0.5  # how often one that waits asks whether the other is gone
-IDLE_S: Final = 1.0  # how late a stop is noticed; a new change rings the bell
-GATHER_S: Final = 0.25  # what comes meanwhile is one transaction: each costs the brokers a marker a partition
+STANDBY_S: Final = 0.5  # how often a standby checks whether the active one is gone
+IDLE_S: Final = 1.0  # most delay in noticing a stop; a new change wakes it up
+GATHER_S: Final = (
+    0.25  # changes arriving within this time share a transaction: each costs the brokers a marker per partition
+)
 PAUSE_S: Final = 1.0  # after an outage
 _log = logging.getLogger("touchfold.publish")
 
 
 def publisher_of(session: "Session", feed: PostgresPublishing, granted: frozenset[str] = frozenset()) -> Publisher:
-    """The publisher of a session's feed. `granted`: short names of topics that may hold direct personal values."""
+    """The publisher of a session's feed. `granted`: short names of topics that may contain direct personal values."""
 
     def compile_(revision: int) -> Compiled:
         with closing(PostgresControl(session.dsn, "touchfold publish definitions")) as control:
@@ -55,9 +57,9 @@ def run(
     ready: Callable[[], None],
     granted: frozenset[str] = frozenset(),
 ) -> None:
-    """Until `stop`: publish what is new, as soon as it is numbered. An outage is waited out.
+    """Until `stop`, publish new changes as soon as they are numbered. Outages are waited out.
 
-    Raises SettingsInvalid when a topic is granted personal values that it would keep for 7 days or longer.
+    Raises SettingsInvalid if a topic that may contain personal values would keep them for 7 days or longer.
     """
     feed, notifier = PostgresPublishing(session.dsn), FeedNotifier(session.dsn)
     publisher: Publisher | None = None
@@ -79,7 +81,7 @@ def run(
                 continue
             if (done is None) != waits:
                 waits = done is None
-                _log.info("another process publishes: waiting for its end" if waits else "publishing")
+                _log.info("another process is publishing: standing by" if waits else "publishing")
             if done is None:
                 stop.wait(STANDBY_S)
             elif done == 0:

@@ -1,7 +1,7 @@
-"""Whether a role can do its work, looked at by its supervisor every second: what readiness means.
+"""Readiness: whether a role can do its work, checked by its supervisor every second.
 
-A backend that fails for less than GRACE_S is an election or a restart: to leave the load balancer for it would close
-every door at once, since all share the backend. A role that stands by for another is ready.
+A backend failing for less than GRACE_S is electing a leader or restarting: leaving the load balancer for that would
+close all doors at the same time, since they share the backend. A role that stands by for another is ready.
 """
 
 import threading
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from infra.adapters.kafka.access import KafkaAccess
 
 LOOK_S: Final = 1.0
-STALE_S: Final = 10.0  # a look that takes longer waits for a backend that does not answer
-NEEDS: Final[Mapping[str, tuple[str, ...]]] = {  # by command; docs/cluster.md has them in words
+STALE_S: Final = 10.0  # a check that takes longer is waiting for a backend that does not answer
+NEEDS: Final[Mapping[str, tuple[str, ...]]] = {  # by command; described in docs/cluster.md
     "up": ("http", "database"),
     "ingest": ("http", "database"),
     "serve": ("http", "database"),
@@ -32,7 +32,7 @@ NEEDS: Final[Mapping[str, tuple[str, ...]]] = {  # by command; docs/cluster.md h
 
 
 class Places(NamedTuple):
-    """Where a supervisor's backends are. The connection strings of its own server change when it starts anew."""
+    """Where a supervisor's backends are. The connection strings of its own server change when it restarts."""
 
     url: str
     dsn: Callable[[], str]
@@ -41,7 +41,7 @@ class Places(NamedTuple):
 
 
 def checks_of(command: str, places: Places) -> dict[str, Steady]:
-    """By need of a command, whether it is met. An HTTP process answers for itself, with a grace of its own."""
+    """For each need of a command, whether it is met. An HTTP process answers for itself, with its own grace period."""
     return {need: Steady(_check(need, places), 0.0 if need == "http" else GRACE_S) for need in NEEDS[command]}
 
 
@@ -60,7 +60,7 @@ def _check(need: str, places: Places) -> Callable[[], None]:
 def _answers(url: str) -> None:
     found = health_of(url)
     if found is None:
-        raise ServiceFailed(f"{url}/health does not answer")  # no backend's outage: it answers in any
+        raise ServiceFailed(f"{url}/health does not answer")  # not a backend outage: it answers during any
     if not found.get("ready"):
         told = "; ".join(str(each.get("detail")) for each in found.get("problems", []))
         raise StoreUnavailable(told or f"{url}/health says {found.get('status')}")
@@ -72,7 +72,7 @@ def _database_answers(dsn: str) -> None:
 
 
 class Readiness:
-    """Looks in a thread of its own. `excuse` is called while a backend is away or slow to answer."""
+    """Checks in its own thread. `excuse` is called while a backend is unavailable or slow to answer."""
 
     def __init__(
         self,
@@ -85,7 +85,7 @@ class Readiness:
         self._monotonic = monotonic
         self._stop = threading.Event()
         self._looked_at = monotonic()
-        self._found: dict[str, str | None] = dict.fromkeys(needs, "not looked at yet")
+        self._found: dict[str, str | None] = dict.fromkeys(needs, "not checked yet")
         self._thread = threading.Thread(target=self._run, name="readiness", daemon=True)
 
     def start(self) -> None:
@@ -94,10 +94,10 @@ class Readiness:
     def close(self) -> None:
         self._stop.set()
         if self._thread.is_alive():
-            self._thread.join(LOOK_S)  # one that waits for a backend ends with the process
+            self._thread.join(LOOK_S)  # a thread waiting for a backend ends with the process
 
     def problems(self) -> dict[str, str]:
-        """What the role lacks, by need; empty when it is ready."""
+        """The unmet needs of the role, with reasons; empty when it is ready."""
         waits_s = self._monotonic() - self._looked_at
         self.excuse_a_wait()
         if waits_s > GRACE_S:
@@ -105,7 +105,7 @@ class Readiness:
         return {need: problem for need, problem in self._found.items() if problem is not None}
 
     def excuse_a_wait(self) -> None:
-        """Before liveness is told: a look that has not come back stands in a call to a backend."""
+        """Call before reporting liveness: a check that has not returned is blocked in a call to a backend."""
         if self._monotonic() - self._looked_at > STALE_S:
             self._excuse()
 
@@ -115,7 +115,7 @@ class Readiness:
             self._stop.wait(LOOK_S)
 
     def look(self) -> None:
-        """Ask all of them once."""
+        """Check all of them once."""
         found: dict[str, str | None] = {}
         for need, check in self._needs.items():
             found[need] = check.problem()

@@ -1,4 +1,4 @@
-"""What a role tells on its probe port: whether it is live, whether it is ready, and figures of its processes."""
+"""What a role reports on its probe port: whether it is live and ready, and metrics of its processes."""
 
 import os
 import socket
@@ -15,21 +15,23 @@ from infra.drivers.process.liveness import Vitals
 from infra.drivers.process.readiness import Readiness
 
 HELP: Final[Mapping[str, Told]] = {
-    "role_live": gauge("1 when the loops of this role's processes turn", ("command",)),
+    "role_live": gauge("1 when the loops of this role's processes are running", ("command",)),
     "role_ready": gauge("1 when this role can do its work", ("command",)),
-    "role_process_running": gauge("1 when the process runs, by process", ("command", "process")),
-    "role_process_starts": gauge("Starts of the process since its supervisor's, by process", ("command", "process")),
+    "role_process_running": gauge("1 when the process is running, by process", ("command", "process")),
+    "role_process_starts": gauge(
+        "Starts of the process since the supervisor started, by process", ("command", "process")
+    ),
     "role_process_turned_seconds": gauge(
-        "Since the loop of the process turned last, by process", ("command", "process")
+        "Time since the last turn of the process's loop, by process", ("command", "process")
     ),
     "role_process_memory_bytes": gauge(
-        "Resident memory of the role's processes, by role; absent where there is no /proc", ("command", "role")
+        "Resident memory of the role's processes, by role; absent without /proc", ("command", "role")
     ),
 }
 
 
 class RoleProbes:
-    """Serves from its making until `close`. Not ready before `look_at` was told what to look at."""
+    """Serves from construction until `close`. Not ready until `look_at` has been called."""
 
     def __init__(self, command: str, vitals: Vitals, listener: socket.socket, stop: threading.Event) -> None:
         self._command = command
@@ -53,7 +55,7 @@ class RoleProbes:
         return json_reply(not problems, {"live": not problems, "role": self._command, "problems": problems})
 
     def ready(self) -> Reply:
-        """{"ready", "role", "problems"}, `problems` by what is lacking."""
+        """{"ready", "role", "problems"}, `problems` by unmet need."""
         problems = self._lacks()
         return json_reply(not problems, {"ready": not problems, "role": self._command, "problems": problems})
 
@@ -64,7 +66,7 @@ class RoleProbes:
 
     def _lacks(self) -> dict[str, str]:
         if self._stop.is_set():
-            return {"stop": "it stops"}
+            return {"stop": "it is stopping"}
         if self._readiness is None or not self._up():
             return {"start": "its processes are starting"}
         return self._readiness.problems()

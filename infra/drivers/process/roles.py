@@ -1,6 +1,6 @@
 """`python -m infra.drivers.process.roles ROLE`: a child of `touchfold up`. Each role imports only what it needs.
 
-The child tells its parent over a pipe: `ready`, or `fatal TEXT` before it ends. SIGTERM stops it in order.
+The child reports to its parent over a pipe: `ready`, or `fatal TEXT` before it exits. SIGTERM stops it cleanly.
 """
 
 import argparse
@@ -26,12 +26,12 @@ from infra.app.vault import vault_of
 from infra.drivers.process.parent import die_with
 from schemas.errors import Disposition, TouchfoldError
 
-FATAL: Final = 70  # our error: a restart will most likely end the same way
-AWAY: Final = 75  # a backend is away: try again
-TURN_S: Final = 1.0  # how often a loop says that it turns
-UI_SOCKET: Final = "_TOUCHFOLD_UI_SOCKET"  # where the UI answers, from the supervisor to its doors
-NUMBER: Final = "_TOUCHFOLD_NUMBER"  # of a process among those of its role
-EDGES: Final = "_TOUCHFOLD_EDGES"  # what the doors serve: door, api, or both
+FATAL: Final = 70  # internal error: a restart will most likely fail the same way
+AWAY: Final = 75  # a backend is unavailable: try again
+TURN_S: Final = 1.0  # how often a loop reports that it is running
+UI_SOCKET: Final = "_TOUCHFOLD_UI_SOCKET"  # the UI's socket, passed by the supervisor to its doors
+NUMBER: Final = "_TOUCHFOLD_NUMBER"  # the process's number within its role
+EDGES: Final = "_TOUCHFOLD_EDGES"  # what the HTTP processes serve: door, api, or both
 _log = logging.getLogger("touchfold.roles")
 
 
@@ -46,7 +46,7 @@ class Report:
         os.write(self._handle, b"ready\n")
 
     def turned(self) -> None:
-        """The role's loop turns: told once a second. A parent that does not read must not hold us up."""
+        """Report once a second that the role's loop is running. A parent that does not read must not block us."""
         now = time.monotonic()
         if now - self._turned_at >= TURN_S:
             self._turned_at = now
@@ -58,7 +58,7 @@ class Report:
 
 
 class TurningStop(threading.Event):
-    """The stop of a role. Every loop asks it at each turn, so who asks it turns. One thread asks."""
+    """The stop event of a role. Its loop checks it at every turn, which also reports liveness. One thread checks."""
 
     def __init__(self, turned: Callable[[], None]) -> None:
         super().__init__()
@@ -79,14 +79,14 @@ Role = Callable[[Session, threading.Event, Report, socket.socket | None], None]
 def _http(session: Session, stop: threading.Event, report: Report, listener: socket.socket | None) -> None:
     from infra.drivers.http import server as http_server  # noqa: PLC0415  # the worker needs no HTTP
 
-    assert listener is not None, "the supervisor gives the HTTP role its socket"
+    assert listener is not None, "the supervisor passes the HTTP role its socket"
     http_server.run(session, stop, report.ready, listener, os.environ.get(UI_SOCKET), os.environ[EDGES])
 
 
 def _worker(session: Session, stop: threading.Event, report: Report, _listener: socket.socket | None) -> None:
     from infra.drivers.process import worker_role  # noqa: PLC0415  # the doors need no folds
 
-    vault_of(session).hold_lease()  # keys are remembered only under a lease
+    vault_of(session).hold_lease()  # keys are cached only under a lease
     report.ready()
     worker_role.run(session, stop, int(os.environ.get(NUMBER, "0")))
 
@@ -98,7 +98,7 @@ def _archive(session: Session, stop: threading.Event, report: Report, _listener:
 
 
 def _retention_s(session: Session) -> float | None:
-    """How long the log keeps a record: PostgreSQL's for ever."""
+    """How long the log keeps a record; PostgreSQL keeps it for ever."""
     if session.adapters.kafka is None:
         return None
     from infra.app.cluster import retention_s  # noqa: PLC0415  # of a cluster alone
@@ -109,7 +109,7 @@ def _retention_s(session: Session) -> float | None:
 def _ui(session: Session, stop: threading.Event, report: Report, listener: socket.socket | None) -> None:
     from infra.drivers.pages import app  # noqa: PLC0415  # NiceGUI's 60 MB are for this role
 
-    assert listener is not None, "the supervisor gives the UI its socket"
+    assert listener is not None, "the supervisor passes the UI its socket"
     app.run(session, stop, report.ready, listener)
 
 
@@ -140,7 +140,7 @@ ROLES: Final[Mapping[str, Role]] = {
 
 
 def presence_of(session: Session, role: str) -> AbstractContextManager[object]:
-    """In a cluster every process says that it lives; in one folder the supervisor knows."""
+    """In a cluster every process sends heartbeats; in a single folder the supervisor knows."""
     if session.adapters.kafka is None:
         return nullcontext()
     from infra.adapters.postgres.presence import Presence  # noqa: PLC0415  # of a cluster alone
@@ -149,35 +149,35 @@ def presence_of(session: Session, role: str) -> AbstractContextManager[object]:
 
 
 def main(arguments: list[str]) -> int:
-    """Run a role until SIGTERM; the exit status tells the supervisor what to think of it."""
+    """Run a role until SIGTERM; the exit status tells the supervisor why it ended."""
     parser = argparse.ArgumentParser(prog="infra.drivers.process.roles", description=__doc__)
     parser.add_argument("role", choices=sorted(ROLES))
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--parent", type=int, required=True)
     parser.add_argument("--report", type=int, required=True)
     parser.add_argument("--socket", type=int)
-    parser.add_argument("--again", action="store_true", help="a restart: failpoints are not armed any more")
+    parser.add_argument("--again", action="store_true", help="this is a restart: failpoints are no longer armed")
     given = parser.parse_args(arguments)
     die_with(given.parent)
     keep_private()
     log_lines.configure(given.role)
     report = Report(given.report)
     stop = stop_at(signal.SIGTERM, stop=TurningStop(report.turned))
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the supervisor's, which stops us in order
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the supervisor, which stops us cleanly
     listener = None if given.socket is None else socket.socket(fileno=given.socket)
     try:
         armed = not given.again
         with role_session(given.data, given.role, armed=armed) as session, presence_of(session, given.role):
             ROLES[given.role](session, stop, report, listener)
     except TouchfoldError as err:
-        _log.error("%s ends: %s", given.role, err.message)
+        _log.error("%s is stopping: %s", given.role, err.message)
         if err.disposition is Disposition.RETRY:
             return AWAY
         report.fatal(err.message)
         return FATAL
     except Exception as err:
-        _log.exception("%s ends by an error of ours", given.role)
-        report.fatal(f"an error of ours: {log_lines.described(err, err.__traceback__)}")
+        _log.exception("%s is stopping because of an internal error", given.role)
+        report.fatal(f"internal error: {log_lines.described(err, err.__traceback__)}")
         return FATAL
     return 0
 

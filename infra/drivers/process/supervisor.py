@@ -1,6 +1,6 @@
 """`touchfold up`: PostgreSQL, the doors, the worker and the archiver, started, watched, restarted, stopped in order.
 
-One thread: children are tied to the thread that starts them. It serves nothing itself.
+Single-threaded, because children are tied to the thread that starts them. It serves nothing itself.
 """
 
 import logging
@@ -46,28 +46,30 @@ from schemas.errors import (
 from schemas.reads import Deployment
 
 LOOK_S: Final = 0.05
-LOCK_WAIT_S: Final = 10.0  # for a command that is just ending; another `up` is an error at once
-WITHIN_S: Final = 30.0  # TOO_OFTEN ends of one role in this time: it will not come up
+LOCK_WAIT_S: Final = 10.0  # for a command that is just ending; another `up` is an immediate error
+WITHIN_S: Final = 30.0  # a role that exits TOO_OFTEN times within this time will not come up
 BACKOFF_S: Final = (0.0, 0.2, 0.5, 1.0, 2.0, 5.0)
-STOP_S: Final = 4.0  # of a role after SIGTERM; then SIGKILL, which loses nothing: progress is committed with effect
-CLUSTER_STOP_S: Final = 9.0  # with Kafka: a worker commits the batch in flight and leaves its group
+STOP_S: Final = (
+    4.0  # for a role after SIGTERM; then SIGKILL, which loses nothing: progress is committed with its effects
+)
+CLUSTER_STOP_S: Final = 9.0  # with Kafka: a worker commits its current batch and leaves the group
 ORDER: Final = (("http", "inbox"), ("ui", "worker", "archive", "publish"), ("backup",))
 SPARE: Final[Mapping[str, str]] = {
     "ui": "the pages cannot be served",
     "backup": "no backups can be made",
-    "archive": "nothing is archived, so the log keeps all of it",
+    "archive": "nothing is archived, so the log keeps everything",
 }
-"""Roles without which the others go on, and what is lacking then."""
-LONGEST_SOCKET: Final = 100  # letters of a Unix socket's path; the system takes 107
-ROOM_S: Final = 2.0  # between two tries on a full disk
+"""Roles the others can run without, and what is missing then."""
+LONGEST_SOCKET: Final = 100  # bytes of a Unix socket's path; the system allows 107
+ROOM_S: Final = 2.0  # between attempts on a full disk
 T = TypeVar("T")
 _log = logging.getLogger("touchfold.up")
 
 
 class Supervisor:
-    """Runs until `stop` is set, or something that a restart does not mend. `ready(url)` is called once.
+    """Runs until `stop` is set, or until something fails that a restart cannot fix. `ready(url)` is called once.
 
-    The URL is empty where nothing listens.
+    The URL is empty if nothing listens.
     """
 
     def __init__(
@@ -90,7 +92,7 @@ class Supervisor:
         self._ui_path = ""
         self._folder_of_socket: tempfile.TemporaryDirectory[str] | None = None
         self._server_ends: deque[float] = deque(maxlen=TOO_OFTEN)
-        self._room_at = 0.0  # when PostgreSQL, which ended on a full disk, is tried again; 0 while it runs
+        self._room_at = 0.0  # when to restart PostgreSQL after it ended on a full disk; 0 while it is running
         self._vitals = Vitals() if vitals is None else vitals
         self._probes: RoleProbes | None = None
         self.url = ""
@@ -99,7 +101,7 @@ class Supervisor:
         """Raises FolderLocked, PortInUse, ServiceFailed, SettingsInvalid, SchemaNewer, MasterKeyWrong."""
         try:
             if self._plan.edges:
-                certificate_of(self._settings)  # read by each HTTP process; what is wrong is told here
+                certificate_of(self._settings)  # read by each HTTP process; errors are reported here
             self._when_there_is_room(self._claim)
             self._open_probes()
             port = self._bind() if self._plan.edges else 0
@@ -125,7 +127,7 @@ class Supervisor:
     # --- start -----------------------------------------------------------------------------------------------------
 
     def _open_probes(self) -> None:
-        """Live from here on; ready when all children are."""
+        """Live from here on; ready once all children are."""
         if self._settings.probe_port:
             listener = listen_on(self._settings.host, self._settings.probe_port, "TOUCHFOLD_PROBE_PORT")
             start_listening(listener, "TOUCHFOLD_PROBE_PORT")
@@ -142,7 +144,7 @@ class Supervisor:
         if running is not None:
             raise FolderLocked(
                 f"touchfold already runs on {self._settings.data} (process {running.pid}, {running.url}): "
-                "stop it first, or give another folder with --data"
+                "stop it first, or choose another folder with --data"
             )
 
     def _prepare(self) -> Deployment:
@@ -151,9 +153,9 @@ class Supervisor:
         return prepare(self._settings, self._adapters, self._progress)
 
     def _when_there_is_room(self, step: Callable[[], T]) -> T:
-        """Do a step of the start, again and again while the disk is full: it needs somebody, and then no restart.
+        """Run a step of the start, retrying while the disk is full: once somebody frees space, no restart is needed.
 
-        A full disk may show as PostgreSQL's end. Raises what the step raises otherwise, and _Stopped.
+        A full disk may show as PostgreSQL exiting. Raises whatever else the step raises, and _Stopped.
         """
         waits = False
         while True:
@@ -175,7 +177,7 @@ class Supervisor:
         take_share("up", self._server.dsn, self._server.vault_dsn)
 
     def _progress(self, line: str) -> None:
-        """Recovery after a crash may take minutes; a stop is not kept waiting for it."""
+        """Recovery after a crash may take minutes; a stop does not wait for it."""
         if self._stop.is_set():
             raise _Stopped
         self._vitals.turned()
@@ -195,11 +197,11 @@ class Supervisor:
         return self._settings.backup_to is not None or (self._settings.data / "backup" / "following.json").exists()
 
     def _tell_about_copies(self) -> None:
-        """What a lost disk would take with it."""
+        """Warn about what losing the disk would take with it."""
         folder = self._adapters.folder
         if folder.ledger.is_relative_to(folder.path) and "api" in self._plan.edges:
             self._say(
-                f"the ledger of erasures is in the data folder ({folder.ledger}), so it is lost with it: set "
+                f"the erasure ledger is in the data folder ({folder.ledger}) and would be lost with it: set "
                 "TOUCHFOLD_LEDGER to a folder on another disk, or a restore may bring erased persons back"
             )
         if self._settings.database is None and not self._backs_up():
@@ -210,7 +212,7 @@ class Supervisor:
             self._say(UNKNOWN_CLEAR)
 
     def _tell_about_the_first_admin(self) -> None:
-        """No credentials come with the product: until somebody has a password, each start shows a link to set one."""
+        """There are no default credentials: until somebody has a password, each start shows a link to set one."""
         from infra.adapters.postgres.people import PostgresPeople  # noqa: PLC0415  # argon2 takes 50 ms
 
         with closing(PostgresPeople(self._server.dsn)) as people:
@@ -228,7 +230,7 @@ class Supervisor:
             vault, now = vault_of(session), session.door_clock.now
             count = resume_jobs(server.dsn, server.vault_dsn, vault, folder.ledger, session.region, now)
         if count:
-            self._say(f"{count} erasures that were interrupted are finished")
+            self._say(f"finished {count} interrupted erasures")
 
     def _note(self, port: int) -> None:
         url = url_of(self._own_host, port, self._scheme) if self._plan.edges else ""
@@ -237,7 +239,7 @@ class Supervisor:
         self._adapters.folder.write_running(running)
 
     def _listen_for_ui(self) -> None:
-        """The UI's socket is ours: while the UI starts again, its requests wait and none is refused."""
+        """The supervisor owns the UI's socket: while the UI restarts, its requests wait and none is refused."""
         path = self._settings.data.resolve() / "ui.sock"
         if len(str(path)) > LONGEST_SOCKET:
             self._folder_of_socket = tempfile.TemporaryDirectory(prefix="touchfold-")
@@ -281,12 +283,12 @@ class Supervisor:
             self._server_ends.append(time.monotonic())
             if _too_often(self._server_ends):
                 log = self._adapters.folder.logs / "postgres.log"
-                raise ServiceFailed(f"PostgreSQL ends again and again: read {log}")
+                raise ServiceFailed(f"PostgreSQL keeps exiting: read {log}")
             _log.warning("PostgreSQL ended (status %s): starting it again", status)
         before = self._server.dsn
         try:
             with room_needed(self._settings.data):
-                self._start_server()  # raises when it cannot: that ends `up` with PostgreSQL's own reason
+                self._start_server()  # raises if it cannot: `up` then ends with PostgreSQL's own reason
         except DiskFull as err:
             if not self._room_at:
                 self._say(f"waiting for room: {err.message}")
@@ -296,7 +298,7 @@ class Supervisor:
             self._say("there is room again: PostgreSQL runs")
             self._room_at = 0.0
             self._server_ends.clear()
-        if self._server.dsn != before:  # on loopback the port may be another one
+        if self._server.dsn != before:  # on loopback the port may have changed
             self._note(port)
             for child in self._children:
                 _signal(child, signal.SIGTERM)
@@ -329,12 +331,12 @@ class Supervisor:
         _log.warning("the %s process ended (%s): starting it again", child.role, _ended(status))
 
     def _is_spare(self, child: Child) -> bool:
-        """Whether the others go on without it. An archive that never came up is a wrong setting: all ends with it."""
+        """Whether the others can run without it. An archive that never came up means a wrong setting: all end."""
         needed = child.role == "archive" and not child.came_up
         return child.role in SPARE and not needed and len(self._plan.roles) > 1
 
     def _is_up(self, child: Child) -> bool:
-        """Ready; or one that will not come up and holds nobody else."""
+        """Ready, or not coming up but not holding up the others."""
         return child.ready or child.idle or (self._is_spare(child) and len(child.ends) == TOO_OFTEN)
 
     def _start(self, child: Child) -> None:
@@ -392,7 +394,7 @@ class Supervisor:
 
     @property
     def _own_host(self) -> str:
-        """Where this machine reaches what we listen on."""
+        """The address at which this machine reaches our listener."""
         return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self._settings.host, self._settings.host)
 
     def _answers(self, port: int) -> bool:
@@ -402,7 +404,7 @@ class Supervisor:
     # --- end -------------------------------------------------------------------------------------------------------
 
     def _end(self) -> None:
-        """Doors first, so that nothing comes in; then worker and archiver; then PostgreSQL."""
+        """Stop the doors first, so that nothing comes in; then worker and archiver; then PostgreSQL."""
         for roles in ORDER:
             group = [child for child in self._children if child.role in roles and child.process is not None]
             for child in group:

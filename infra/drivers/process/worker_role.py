@@ -26,7 +26,7 @@ NAME_S: Final = 20.0
 
 
 def member_name(session: "Session", number: int) -> str:
-    """Of a worker process in the group: the same after a restart on this machine and data folder."""
+    """The name of a worker process in the group: the same after a restart on this machine and data folder."""
     name = session.settings.worker_id
     if name is None:
         folder = blake2b(str(session.data.resolve()).encode(), digest_size=4).hexdigest()
@@ -35,7 +35,7 @@ def member_name(session: "Session", number: int) -> str:
 
 
 def await_name(store: PostgresStore, member: str, stop: threading.Event) -> None:
-    """Before the group is joined. A process that was killed has its name until PostgreSQL noticed: wait for that."""
+    """Call before joining the group. A killed process keeps its name until PostgreSQL notices: wait for that."""
     deadline = time.monotonic() + NAME_S
     while not stop.is_set():
         try:
@@ -50,9 +50,9 @@ def await_name(store: PostgresStore, member: str, stop: threading.Event) -> None
 
 
 def run(session: "Session", stop: threading.Event, number: int = 0) -> None:
-    """Until `stop`. `number`: of this process among the workers of its supervisor.
+    """Run until `stop`. `number`: of this process among the workers of its supervisor.
 
-    What is alive after the first step stays alive: the collector need not look at it again.
+    Objects alive after the first step stay alive: the garbage collector need not look at them again.
     """
     if session.adapters.kafka is None:
         feeder = LogFeeder(worker_of(session))

@@ -1,10 +1,10 @@
 """The disposable process of one SQL statement: `python -m infra.drivers.sql.child`. sql_process starts it.
 
-Walls, outermost first: killed by its parent at the deadline and with it (PDEATHSIG); address space, CPU and written
-bytes limited; the statement judged against allowlists before anything is loaded; the data handed to DuckDB as Arrow
-from files opened beforehand, the connections to PostgreSQL and Kafka closed; DuckDB locked without external access;
-and from then on no file or socket can be opened at all (RLIMIT_NOFILE 0). It spills nothing to disk: out of memory is
-an error.
+Safeguards, outermost first: killed by its parent at the deadline, or when the parent dies (PDEATHSIG); address space,
+CPU and written bytes limited; the statement checked against allowlists before anything is loaded; the data passed to
+DuckDB as Arrow from files opened beforehand, the connections to PostgreSQL and Kafka closed; DuckDB locked, without
+external access; and from then on no file or socket can be opened at all (RLIMIT_NOFILE 0). Nothing spills to disk:
+running out of memory is an error.
 """
 
 import gc
@@ -37,22 +37,22 @@ from schemas.ports import EventLog
 from schemas.record import CURRENT, Reader
 from schemas.waits import Wait
 
-FAILED: Final = 3  # exit status; stderr ends in a line of JSON {"code", "message"}
-_NICE: Final = 10  # analytics take what worker and doors leave: a tenth of the processor where these want all
-_BATCH: Final = 10_000  # rows a record batch
-_LOADING_BYTES: Final = 1536 * 2**20  # address space for Arrow's buffers, stacks and arenas beside DuckDB's limit
+FAILED: Final = 3  # exit status; the last line of stderr is JSON {"code", "message"}
+_NICE: Final = 10  # analytics yield to worker and doors: a tenth of the CPU when those want all of it
+_BATCH: Final = 10_000  # rows per record batch
+_LOADING_BYTES: Final = 1536 * 2**20  # address space for Arrow's buffers, stacks and arenas, on top of DuckDB's limit
 _ODD: Final = ("INTERVAL", "BIT", "TIME WITH TIME ZONE", "UNION", "VARIANT", "GEOMETRY", "BIGNUM", "VARINT", "UHUGEINT")
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
-    """What the parent asks, one JSON object on stdin."""
+    """The parent's request, one JSON object on stdin."""
 
     parent: int
     dsn: str
     archive: str
-    files: list[ArchiveFile] | None = None  # what the archive's manifest lists; None: read it
+    files: list[ArchiveFile] | None = None  # the files in the archive's manifest; None: read it
     proved: dict[str, tuple[int, int, int]] = msgspec.field(default_factory=dict)  # as archive_proofs.Proofs.good
-    kafka: KafkaAccess | None = None  # where the log is Kafka
+    kafka: KafkaAccess | None = None  # if the log is in Kafka
     statement: str
     limit: int | None
     at_us: int
@@ -65,7 +65,7 @@ def main() -> None:
     request = msgspec.json.decode(sys.stdin.buffer.read(), type=Request, dec_hook=lambda path, text: path(text))
     die_with(request.parent)
     os.nice(_NICE)
-    gc.disable()  # too short a life for it: it costs half as much again while 100,000 states are read
+    gc.disable()  # not worth it in a short-lived process: reading 100,000 states would take half as long again
     try:
         _limit(request)
         _answer(request, sys.stdout.buffer)
@@ -75,11 +75,11 @@ def main() -> None:
         sys.stderr.flush()
         os._exit(FAILED)
     sys.stdout.buffer.flush()
-    os._exit(0)  # nothing is left to tidy up, and no destructor may need a file
+    os._exit(0)  # nothing to clean up, and no destructor that may need a file
 
 
 def _limit(request: Request) -> None:
-    """Limits that hold from the start; open files are needed a little longer."""
+    """Limits that apply from the start; open files are still needed for a little longer."""
     with Path("/proc/self/statm").open() as file:
         used = int(file.read().split()[0]) * resource.getpagesize()
     space = used + request.memory_bytes + _LOADING_BYTES
@@ -103,8 +103,8 @@ def connection(memory_bytes: int) -> duckdb.DuckDBPyConnection:
             "allow_persistent_secrets": "false",
             "python_enable_replacements": "false",
             "temp_directory": "",
-            # Arrow tells DuckDB no row counts: it would take the archive for the smaller side and keep all of it in
-            # memory to join it with owners. Without this the right side of a join is what is kept.
+            # Arrow gives DuckDB no row counts: it would take the archive for the smaller side and hold all of it in
+            # memory to join it with owners. With this, the right side of a join is the one held.
             "disabled_optimizers": "build_side_probe_side",
             "memory_limit": f"{memory_bytes // 2**20}MiB",
             "threads": str(min(4, os.cpu_count() or 1)),
@@ -129,15 +129,15 @@ def _answer(request: Request, out: IO[bytes]) -> None:
 
 
 def judged(database: duckdb.DuckDBPyConnection, statement: sql.Statement) -> sql.Use:
-    """What a statement reads. Raises SqlRefused."""
+    """The tables a statement reads. Raises SqlRefused."""
     found = database.execute(sql.SERIALISE, [statement.body]).fetchall()
     return sql.check(str(found[0][0]))
 
 
 def _bases(request: Request, use: sql.Use) -> tuple[dict[str, Any], list[Wait], list[str]]:
-    """The Arrow tables it is made of, where records are left out that this build cannot read, and what else to say.
+    """Its Arrow tables, the places from which records are left out as unreadable by this build, and warnings.
 
-    The manifest is read before the snapshot: then no row falls in between.
+    The manifest is read before the snapshot, so that no row falls in between.
     """
     wanted = sql.bases_of(use)
     if not wanted:
@@ -161,7 +161,7 @@ def _bases(request: Request, use: sql.Use) -> tuple[dict[str, Any], list[Wait], 
 def _warnings(
     request: Request, use: sql.Use, snapshot: sql_snapshot.Snapshot, entries: Sequence[ArchiveFile]
 ) -> list[str]:
-    """Of fields that were declared clear and are sealed yet in some of the files."""
+    """Warnings about fields declared clear that are still sealed in some files."""
     if snapshot.newest is None or not entries:
         return []
     definitions, applied_at = snapshot.newest
@@ -172,7 +172,7 @@ def _warnings(
 def restored_rows(
     archived: ds.FileSystemDataset | None, snapshot: sql_snapshot.Snapshot, reader: Reader = CURRENT
 ) -> list[pa.Table]:
-    """Rows of records that count now and had been set aside when their file was written: it has their bytes alone."""
+    """Rows for records that count now but were set aside when their file was written, which has only their bytes."""
     found: list[pa.Table] = []
     if archived is None:
         return found
@@ -191,7 +191,7 @@ def restored_rows(
 def _consistent(
     request: Request, folder: Path, wanted: frozenset[str], log: EventLog | None
 ) -> tuple[ds.FileSystemDataset | None, sql_snapshot.Snapshot, Sequence[ArchiveFile]]:
-    """The archive's files, opened, a snapshot that begins where they end, and their entries."""
+    """The archive's files, opened, a snapshot that starts where they end, and their entries."""
     tries = 3
     listed = request.files
     while True:
@@ -202,7 +202,7 @@ def _consistent(
             archived = dataset(folder, entries, request.proved) if entries else None
             return archived, sql_snapshot.load(request.dsn, wanted, next_offsets_of(entries), log), entries
         except (LogTruncated, ArchiveDamaged) as err:
-            # since the manifest was read retention removed what a file has got, or a replaced file was removed
+            # since the manifest was read, retention removed newly archived records, or a replaced file was removed
             tries -= 1
             listed = None
             if not tries or (isinstance(err, ArchiveDamaged) and read_manifest(folder)[0] == entries):
@@ -211,7 +211,7 @@ def _consistent(
 
 @contextmanager
 def _log(request: Request, wanted: frozenset[str]) -> Iterator[EventLog | None]:
-    """The log, where it is Kafka and its tail is asked for. Its sockets are closed before the statement runs."""
+    """The log, if it is in Kafka and its tail is needed. Its sockets are closed before the statement runs."""
     if request.kafka is None or "_tail" not in wanted:
         yield None
         return
@@ -251,11 +251,13 @@ def _stream(
     left_out: Sequence[Wait],
     warnings: Sequence[str],
 ) -> None:
-    """The columns, then the rows: at most one more than `limit`, by which the parent knows there are more."""
+    """Write the columns, then the rows: at most one more than `limit`, which tells the parent that there are more."""
     names = _unique(relation.columns)
     types = [str(type_) for type_ in relation.types]
     odd = [type_.startswith(_ODD) for type_ in types]
-    if any(odd) and len(set(relation.columns)) == len(names):  # what Arrow or JSON have no word for goes as text
+    if any(odd) and len(set(relation.columns)) == len(
+        names
+    ):  # types that Arrow or JSON cannot represent are sent as text
         quoted = ['"' + name.replace('"', '""') + '"' for name in relation.columns]
         relation = relation.project(
             ", ".join(
@@ -280,7 +282,7 @@ def _stream(
 
 
 def _unique(names: list[str]) -> list[str]:
-    """Names as JSON keys: a second `a` becomes `a_1`."""
+    """Unique names for JSON keys: a second `a` becomes `a_1`."""
     made: list[str] = []
     for name in names:
         number, free = 0, name
@@ -301,7 +303,7 @@ def _known(err: BaseException) -> TouchfoldError:
     if "registered as '_archive' failed" in text and "NotImplemented" not in text:
         told = text.splitlines()[0][:200]
         return ArchiveDamaged(f"a file of the archive cannot be read ({told}): run touchfold doctor")
-    return SqlRefused(text)  # the statement's own error; while rows are streamed it comes as an OSError of Arrow
+    return SqlRefused(text)  # the statement's own error; while streaming rows it arrives as an OSError of Arrow
 
 
 _TOO_LARGE: Final = re.compile("^Out of Memory|Arrow Appender|std::bad_alloc|^malloc of size")

@@ -1,4 +1,4 @@
-"""Runs SQL statements, each in a process of its own, and ends it at its deadline. For the API and the CLI."""
+"""Runs each SQL statement in its own process, and kills it at the deadline. For the API and the CLI."""
 
 import json
 import os
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 CHILD: Final = ("-m", "infra.drivers.sql.child")
 DEADLINE_S: Final = 60.0
 API_DEADLINE_S: Final = 30.0
-MEMORY_BYTES: Final = 2**30  # DuckDB's own limit; the process may have 1.5 GiB of address space more
+MEMORY_BYTES: Final = 2**30  # DuckDB's own limit; the process may use 1.5 GiB of address space on top
 RESULT_BYTES: Final = 2**30
 API_RESULT_BYTES: Final = 64 * 2**20
 _ROOT: Final = Path(__file__).resolve().parents[3]
@@ -54,14 +54,14 @@ def run_sql(
     memory_bytes: int = MEMORY_BYTES,
     result_bytes: int = RESULT_BYTES,
 ) -> SqlResult:
-    """The rows of one reading statement over `query.sql.statements.TABLES`. `now`: the clock of computed traits.
+    """The rows of one read-only statement over `query.sql.statements.TABLES`. `now`: the time for computed traits.
 
-    The archive is a folder, or an archive whose files are brought to a folder first (keep the object: it remembers).
+    The archive is a folder, or an archive whose files are fetched to a folder first (keep the object: it caches).
     `kafka`: where the log is, if it is not in PostgreSQL.
-    Raises SqlRefused (not a statement we run, or its own error), SqlLimit (time, memory, size), ArchiveDamaged,
+    Raises SqlRefused (not allowed, or an error in the statement), SqlLimit (time, memory, size), ArchiveDamaged,
     StoreUnavailable. Blocks; call it from a thread that outlives the call: the process dies with the thread.
     """
-    statement_of(statement)  # the cheap refusals need no process
+    statement_of(statement)  # cheap checks need no process
     deadline = time.monotonic() + deadline_s
     listed: list[ArchiveFile] | None = None
     proved: Mapping[str, tuple[int, int, int]] = {}
@@ -69,11 +69,11 @@ def run_sql(
         files = archive.local(deadline_s)
         archive_folder = files.folder
         try:
-            listed = files.entries()  # parsed once, not by each statement
+            listed = files.entries()  # parsed once instead of by each statement
             proved = archive.proved(files, listed)
         except ArchiveDamaged:
-            listed = None  # the process says so, if the statement reads events
-    assert archive_folder is not None, "the folder or the archive is given"
+            listed = None  # the process reports it if the statement reads events
+    assert archive_folder is not None, "either the folder or the archive is given"
     request = {
         "parent": os.getpid(),
         "dsn": dsn,
@@ -110,7 +110,7 @@ def run_sql(
 
 
 def _environment() -> dict[str, str]:
-    """Nothing of ours: no DSN, no master key. Few arenas, since each reserves address space."""
+    """An environment without DSN or master key. Few malloc arenas, since each reserves address space."""
     return {
         "PATH": os.defpath,
         "PYTHONPATH": str(_ROOT),
@@ -123,7 +123,7 @@ def _environment() -> dict[str, str]:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """Kill what still runs of its session, and reap it."""
+    """Kill whatever is still running in its session, and reap it."""
     if process.poll() is None:
         try:
             os.killpg(process.pid, signal.SIGKILL)
@@ -138,7 +138,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 def _exchange(
     process: subprocess.Popen[bytes], request: bytes, deadline: float, most_bytes: int
 ) -> tuple[bytearray, bytearray]:
-    """Write the request, read stdout and stderr to their ends. Raises TimeoutError or SqlLimit."""
+    """Write the request, then read stdout and stderr to the end. Raises TimeoutError or SqlLimit."""
     assert process.stdin is not None, "a pipe"
     assert process.stdout is not None, "a pipe"
     assert process.stderr is not None, "a pipe"
@@ -179,12 +179,12 @@ def _write(process: subprocess.Popen[bytes], pending: memoryview) -> memoryview:
     assert process.stdin is not None, "a pipe"
     try:
         return pending[os.write(process.stdin.fileno(), pending[:_CHUNK]) :]
-    except BrokenPipeError:  # it ended already; its exit status tells why
+    except BrokenPipeError:  # it has already ended; its exit status tells why
         return pending[:0]
 
 
 def _failure(status: int, err: bytearray) -> TouchfoldError:
-    """What a process that did not answer died of."""
+    """Why a process died without answering."""
     lines = bytes(err).decode(errors="replace").strip().splitlines()
     if status == _FAILED and lines:
         try:

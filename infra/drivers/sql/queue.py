@@ -1,7 +1,6 @@
-"""Who runs a SQL statement next: one of each person in turn, so that nobody's many keep another's one waiting.
+"""A fair queue for SQL statements: people take turns, so that one person's many statements do not hold up the others.
 
-Bounded: so many of a person, so many in all, and so long. In the event loop of one HTTP process; it runs nothing
-itself.
+Bounded per person, in total, and in waiting time. Lives in the event loop of one HTTP process; runs nothing itself.
 """
 
 import asyncio
@@ -14,21 +13,21 @@ from typing import Final, NamedTuple, TypeVar
 
 from schemas.errors import StoreUnavailable, TooMany
 
-SLOTS: Final = 2  # statements at once: each may take a gigabyte and both cores
-PER_PERSON: Final = 10  # waiting or running
-MOST: Final = 200  # waiting, of everybody
+SLOTS: Final = 2  # statements running at a time: each may take 1 GB and both cores
+PER_PERSON: Final = 10  # waiting or running, per person
+MOST: Final = 200  # waiting, in total
 WAIT_S: Final = 120.0
 T = TypeVar("T")
 
 
 class QueueFull(StoreUnavailable):
-    """Too many statements wait, or one has waited too long. The message names its place."""
+    """Too many statements are waiting, or this one has waited too long. The message names its place."""
 
     code = "busy"
 
 
 class Place(NamedTuple):
-    """A statement of somebody. `place`: 0 runs, 1 is next; `for_s`: how long it waits or runs."""
+    """A person's statement. `place`: 0 is running, 1 is next; `for_s`: how long it has been waiting or running."""
 
     id: int
     statement: str
@@ -46,7 +45,7 @@ class _Entry:
 
 
 class SqlQueue:
-    """Call `run` in the loop; `monotonic` is the clock of waiting times."""
+    """Call `run` in the loop; `monotonic` is the clock for waiting times."""
 
     def __init__(
         self,
@@ -59,7 +58,7 @@ class SqlQueue:
     ) -> None:
         self._slots, self._per_person, self._most, self._wait_s = slots, per_person, most, wait_s
         self._monotonic = monotonic
-        self._waiting: OrderedDict[str, deque[_Entry]] = OrderedDict()  # whose turn comes first stands first
+        self._waiting: OrderedDict[str, deque[_Entry]] = OrderedDict()  # in the order of their turns
         self._running: list[_Entry] = []
         self._numbers = count(1)
 
@@ -72,7 +71,7 @@ class SqlQueue:
         return sum(len(each) for each in self._waiting.values())
 
     async def run(self, person: str, statement: str, work: Callable[[], Awaitable[T]]) -> T:
-        """Wait for this person's turn, then do the work. Raises TooMany, QueueFull, and what the work raises."""
+        """Wait for this person's turn, then do the work. Raises TooMany, QueueFull, and whatever the work raises."""
         entry = self._enter(person, statement)
         try:
             await self._turn(entry)
@@ -81,7 +80,7 @@ class SqlQueue:
             self._leave(entry)
 
     def places(self, person: str) -> list[Place]:
-        """This person's statements, those that run first."""
+        """This person's statements, running ones first."""
         now = self._monotonic()
         entries = [(each, 0) for each in self._running] + [(each, i) for i, each in enumerate(self._order(), 1)]
         return [
@@ -93,9 +92,11 @@ class SqlQueue:
     def _enter(self, person: str, statement: str) -> _Entry:
         own = len(self._waiting.get(person, ())) + sum(each.person == person for each in self._running)
         if own >= self._per_person:
-            raise TooMany(f"{own} of your statements run or wait already: wait for one of them", retry_after_s=5)
+            raise TooMany(
+                f"{own} of your statements are already running or waiting: wait for one to finish", retry_after_s=5
+            )
         if self.waiting >= self._most:
-            raise QueueFull(f"{self.waiting} statements wait already: try again later", retry_after_s=15)
+            raise QueueFull(f"{self.waiting} statements are already waiting: try again later", retry_after_s=15)
         entry = _Entry(next(self._numbers), person, statement, self._monotonic())
         self._waiting.setdefault(person, deque()).append(entry)
         self._start()
@@ -109,11 +110,11 @@ class SqlQueue:
             if entry.turn.is_set():  # in the same moment
                 return
             place = self._order().index(entry) + 1
-            message = f"place {place} of {self.waiting} after {self._wait_s:.0f} s: too much waits, try again later"
+            message = f"still in place {place} of {self.waiting} after {self._wait_s:.0f} s: try again later"
             raise QueueFull(message, retry_after_s=15) from None
 
     def _order(self) -> list[_Entry]:
-        """Those that wait, in the order of their turns."""
+        """The waiting statements, in the order of their turns."""
         lines = [list(each) for each in self._waiting.values()]
         longest = max(map(len, lines), default=0)
         return [line[i] for i in range(longest) for line in lines if i < len(line)]

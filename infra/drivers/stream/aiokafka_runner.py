@@ -1,4 +1,4 @@
-"""Feeds a worker from Kafka through a plain aiokafka consumer. `run` is the whole of it."""
+"""Feeds a worker from Kafka through a plain aiokafka consumer. `run` is the only entry point."""
 
 import asyncio
 import logging
@@ -33,11 +33,11 @@ from schemas.work import PartitionWork
 MAX_RECORDS: Final = 20_000  # a call of `apply`
 PARTITION_BYTES: Final = 3 << 20  # 5,000 records of 600 bytes
 FETCH_BYTES: Final = 16 << 20
-# The brokers answer one connection in order, so a question for ends waits behind a fetch that waits for records.
+# Brokers answer a connection's requests in order, so a request for end offsets waits behind a fetch for records.
 FETCH_WAIT_MS: Final = 250
 REQUEST_S: Final = 10.0
-SESSION_MS: Final = 10_000  # without a heartbeat; then a worker's partitions go to others
-STATIC_SESSION_MS: Final = 30_000  # of one that has a name: a stop takes up to 9 s, a start up to 10 s
+SESSION_MS: Final = 10_000  # without a heartbeat; then a worker's partitions are reassigned
+STATIC_SESSION_MS: Final = 30_000  # of a named member: a stop takes up to 9 s, a start up to 10 s
 _HINT_S: Final = 2.0
 REBUILD_S: Final = 1.0
 
@@ -53,7 +53,7 @@ T = TypeVar("T")
 
 
 def consumer_settings(access: KafkaAccess, group: str, member: str | None = None) -> dict[str, Any]:
-    """Of the consumer of both runners. Offsets come from PostgreSQL alone: nothing is reset, nothing committed."""
+    """Consumer options of both runners. Offsets come only from PostgreSQL: nothing is reset, nothing committed."""
     return access.aiokafka() | {
         "group_instance_id": member,
         "group_id": group,
@@ -66,7 +66,7 @@ def consumer_settings(access: KafkaAccess, group: str, member: str | None = None
         "rebalance_timeout_ms": 60_000,
         "max_poll_interval_ms": 300_000,
         "request_timeout_ms": 40_000,
-        "metadata_max_age_ms": 10_000,  # so old may be what it knows of partitions that the topic was given
+        "metadata_max_age_ms": 10_000,  # longest delay in noticing partitions added to the topic
         "fetch_min_bytes": 1,
         "fetch_max_wait_ms": FETCH_WAIT_MS,
         "fetch_max_bytes": FETCH_BYTES,
@@ -76,7 +76,7 @@ def consumer_settings(access: KafkaAccess, group: str, member: str | None = None
 
 
 class ConsumerCalls:
-    """A flow's `Client` over a consumer, called in the consumer's own loop."""
+    """A flow's `Client` on top of a consumer, called in the consumer's own loop."""
 
     def __init__(self, consumer: AIOKafkaConsumer, topic: str) -> None:
         self._consumer = consumer
@@ -84,7 +84,7 @@ class ConsumerCalls:
 
     async def seek(self, offsets: Mapping[int, int]) -> None:
         for partition, offset in offsets.items():
-            with suppress(IllegalStateError):  # a rebalance took it: the next claim tells where it goes on
+            with suppress(IllegalStateError):  # taken away by a rebalance: the next claim tells where to continue
                 self._consumer.seek(self._tp(partition), offset)
 
     async def starts(self, partitions: Collection[int]) -> Mapping[int, int]:
@@ -122,7 +122,7 @@ class ConsumerCalls:
 
 
 def positions(consumer: AIOKafkaConsumer) -> dict[int, int]:
-    """Where the next fetch of each partition starts; from any thread. aiokafka's own waits where there is none."""
+    """Where the next fetch of each partition starts; thread-safe. aiokafka's own method blocks if there is none."""
     subscription = consumer._subscription.subscription
     assignment = None if subscription is None else subscription.assignment
     if assignment is None or not assignment.active:
@@ -132,7 +132,7 @@ def positions(consumer: AIOKafkaConsumer) -> dict[int, int]:
 
 
 async def answered(question: Coroutine[Any, Any, T], timeout_s: float) -> T:
-    """What the brokers say. Raises StoreUnavailable for whatever they do not."""
+    """The brokers' answer. Raises StoreUnavailable if there is none."""
     try:
         return await asyncio.wait_for(question, timeout_s)
     except (KafkaError, TimeoutError, OSError) as err:
@@ -140,37 +140,37 @@ async def answered(question: Coroutine[Any, Any, T], timeout_s: float) -> T:
 
 
 async def leave(consumer: AIOKafkaConsumer, timeout_s: float) -> None:
-    """Leave the group and close. While a join is pending aiokafka waits for its answer, up to a minute: give up."""
+    """Leave the group and close. With a join pending, aiokafka would wait up to a minute for it: give up earlier."""
     try:
         await asyncio.wait_for(consumer.stop(), timeout_s)
     except TimeoutError:
-        _log.warning("left without the group's answer")
+        _log.warning("left the group without waiting for its answer")
         consumer._closed = False  # its coordinator is closed; the second call closes the rest
         with suppress(TimeoutError, KafkaError):
             await asyncio.wait_for(consumer.stop(), 1)
     except KafkaError as err:
-        _log.warning("left without the group's answer (%s)", type(err).__name__)
+        _log.warning("left the group without waiting for its answer (%s)", type(err).__name__)
 
 
 def fetch_failed(flow: BatchFlow, err: KafkaError) -> None:
-    """What a failed fetch means to the flow. Raises ServiceFailed, or the error where the consumer is lost."""
+    """What a failed fetch means for the flow. Raises ServiceFailed, or the error itself if the consumer is lost."""
     if isinstance(err, OffsetOutOfRangeError):
         flow.out_of_range({tp.partition for tp in err.args[0]})
     elif isinstance(err, NoOffsetForPartitionError):
-        pass  # a fetch before our seek; the group's offsets are not ours
+        pass  # a fetch from before our seek; we do not use the group's offsets
     elif isinstance(err, RecordTooLargeError):
         raise ServiceFailed(f"a record is larger than a fetch: {err}") from err
     elif isinstance(err, _REFUSED):
-        raise ServiceFailed(f"the brokers refuse us: {type(err).__name__}: {err}") from err
+        raise ServiceFailed(f"the brokers refuse access: {type(err).__name__}: {err}") from err
     elif isinstance(err, CorruptRecordException):
-        _log.error("%s: fetched again", err)
-        flow.rewind()  # what it took before the bad batch is lost
+        _log.error("%s: fetching again", err)
+        flow.rewind()  # what it fetched before the bad batch is lost
     else:
         raise err
 
 
 class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has no types
-    """aiokafka swallows what a listener raises, and sends no heartbeat while one runs: claims come later."""
+    """aiokafka swallows a listener's exceptions and sends no heartbeats while it runs, so claiming happens later."""
 
     def __init__(self, flow: BatchFlow) -> None:
         self._flow = flow
@@ -216,14 +216,14 @@ async def _main(work: PartitionWork, reads: Subscription, stop: threading.Event)
             except ConsumerStoppedError:
                 raise
             except KafkaError as err:
-                _log.warning("a new consumer in %g s: %s", REBUILD_S, type(err).__name__)
+                _log.warning("starting a new consumer in %g s: %s", REBUILD_S, type(err).__name__)
                 with suppress(TimeoutError):
                     await asyncio.wait_for(flow.ended(), REBUILD_S)
 
 
 def run(work: PartitionWork, reads: Subscription, stop: threading.Event) -> None:
-    """Until `stop` is set. Raises the STOP errors of `work`, ServiceFailed with a reason, or what is unforeseen.
+    """Run until `stop` is set. Raises the STOP errors of `work`, ServiceFailed with a reason, or unforeseen errors.
 
-    Installs no signal handler; `work` is called in one thread of its own.
+    Installs no signal handlers; `work` is called in a single separate thread.
     """
     complete(_main(work, reads, stop))

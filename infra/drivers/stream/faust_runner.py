@@ -1,7 +1,7 @@
-"""Feeds a worker from Kafka through a Faust app whose consumer hands over whole fetched batches. `run` is all of it.
+"""Feeds a worker from Kafka through a Faust app that passes on whole fetched batches. `run` is the only entry point.
 
-No agents, tables, web server or leader; Faust brings the group membership in a thread of its own and the order of a
-rebalance. It leans on private names of Faust: the version is pinned, and tests/contract/test_runners.py pins the names.
+No agents, tables, web server or leader; Faust contributes group membership in its own thread and orderly rebalances.
+Uses private names of Faust: the version is pinned, and tests/contract/test_runners.py checks the names.
 """
 
 import asyncio
@@ -50,7 +50,7 @@ T = TypeVar("T")
 
 
 class _Thread(driver.AIOKafkaConsumerThread):
-    """The thread of aiokafka's consumer: made with our settings, and left in bounded time."""
+    """The thread of aiokafka's consumer: created with our settings, and left within bounded time."""
 
     shutdown_timeout = _STOP_S + 2  # Faust's own is a minute
 
@@ -66,7 +66,7 @@ class _Thread(driver.AIOKafkaConsumerThread):
 
 
 class BatchConsumer(driver.Consumer):
-    """Faust's consumer with the flow in the place of streams. `_app` sets the members."""
+    """Faust's consumer with the flow instead of streams. `_app` sets its attributes."""
 
     flow: ClassVar[BatchFlow]
     topic: ClassVar[str]
@@ -77,16 +77,16 @@ class BatchConsumer(driver.Consumer):
         return _Thread(self, loop=self.loop, beacon=self.beacon)
 
     async def perform_seek(self) -> None:
-        """After each assignment, before fetches go on. The flow claims and seeks at its next step."""
+        """After each assignment, before fetching resumes. The flow claims and seeks at its next step."""
         self.flow.attach(_Calls(self, self.topic))
         self.flow.assign({tp.partition for tp in self.assignment() if tp.topic == self.topic})
 
     async def wait_empty(self) -> None:
-        """At revocation and at the end, after fetches stopped: waits for the batch in flight."""
+        """At revocation and at the end, after fetching has stopped: wait for the batch in flight."""
         await self.flow.revoke()
 
     def verify_event_path(self, now: float, tp: TP) -> None:
-        """Alarms meant for agents; ours is the watchdog."""
+        """Faust's checks are meant for agents; we have the watchdog."""
 
     async def _drain_messages(self, fetcher: ServiceT) -> None:
         try:
@@ -105,7 +105,7 @@ class BatchConsumer(driver.Consumer):
         try:
             records, _ = await self._wait_next_records(wait_s)
         except asyncio.CancelledError:
-            self.flow.rewind()  # the thread may have taken records for nobody
+            self.flow.rewind()  # the thread may have fetched records that nobody processes
             raise
         except KafkaError as err:
             fetch_failed(self.flow, err)
@@ -114,7 +114,7 @@ class BatchConsumer(driver.Consumer):
 
 
 class _Calls:
-    """A flow's `Client` over Faust's consumer: asked in the thread and loop of aiokafka."""
+    """A flow's `Client` on top of Faust's consumer, called in aiokafka's thread and loop."""
 
     def __init__(self, consumer: BatchConsumer, topic: str) -> None:
         self._consumer = consumer
@@ -163,7 +163,7 @@ class _Calls:
         except asyncio.CancelledError as err:
             if not future.cancelled():
                 raise
-            raise StoreUnavailable("Faust's consumer ends") from err
+            raise StoreUnavailable("Faust's consumer is stopping") from err
 
 
 class _Boot(BootStrategy):
@@ -200,14 +200,14 @@ def _app(flow: BatchFlow, reads: Subscription, folder: str) -> faust.App:
 
 
 async def _reachable(flow: BatchFlow, access: KafkaAccess) -> None:
-    """Until the brokers answer: a Faust app that starts without them crashes."""
+    """Wait until the brokers answer: a Faust app that starts without them crashes."""
     while not flow.ending:
         probe = AIOKafkaConsumer(**access.aiokafka())
         try:
             await answered(probe.start(), REQUEST_S)
             return
         except StoreUnavailable as err:
-            _log.warning("a new try in %g s: %s", REBUILD_S, err.message)
+            _log.warning("trying again in %g s: %s", REBUILD_S, err.message)
         finally:
             await leave(probe, 1)
         with suppress(TimeoutError):
@@ -230,7 +230,7 @@ async def _supervise(app: faust.App, flow: BatchFlow) -> None:
         try:
             await asyncio.wait_for(app.stop(), _STOP_S + 3)
         except TimeoutError:
-            _log.warning("Faust does not stop: left as it is")
+            _log.warning("Faust does not stop: abandoning it")
     finally:
         for task in (starting, ending, crashed):
             task.cancel()

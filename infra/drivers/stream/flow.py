@@ -1,8 +1,8 @@
-"""From fetched records to `PartitionWork`: what both runners of Kafka share. Knows no client library.
+"""From fetched records to `PartitionWork`: what both Kafka runners share. Knows no client library.
 
-A runner brings records (`step`) and tells of assignments (`assign`, `revoke`); the flow claims, checks that nothing is
-missing, applies whole fetches in one call, waits out outages, sets poison aside, and keeps watermarks. All coroutines
-run in one loop; the work runs in one thread of its own, one call at a time.
+A runner supplies records (`step`) and reports assignments (`assign`, `revoke`); the flow claims partitions, checks
+that nothing is missing, applies whole fetches in one call, waits out outages, sets poison records aside, and keeps
+watermarks. All coroutines run in one loop; the work runs in one separate thread, one call at a time.
 """
 
 import asyncio
@@ -23,34 +23,36 @@ from schemas.ports import Clock
 from schemas.record import Stored, to_us
 from schemas.work import Fetched, PartitionWork
 
-OLDER_LIMIT: Final = 5_000  # records of the archive a slice
-_BEYOND_TRIES: Final = 5  # a new leader may not yet know how far its followers are
+OLDER_LIMIT: Final = 5_000  # records per slice read from the archive
+_BEYOND_TRIES: Final = 5  # a new leader may not know its followers' progress yet
 
 _log = logging.getLogger("touchfold.runner")
 _OFFSET, _VALUE = attrgetter("offset"), attrgetter("value")
-_stored: Callable[[Iterable[Any]], Stored] = partial(tuple.__new__, Stored)  # a quarter less than calling Stored
+_stored: Callable[[Iterable[Any]], Stored] = partial(
+    tuple.__new__, Stored
+)  # takes a quarter less time than calling Stored
 
 Older = Callable[[int, int, int], Sequence[Stored]]
 Fetch = Callable[[float], Awaitable[Mapping[int, Sequence[Any]]]]
 
 
 class Client(Protocol):
-    """What a flow asks of the Kafka client. Every call may raise StoreUnavailable."""
+    """What a flow needs from the Kafka client. Every call may raise StoreUnavailable."""
 
     async def seek(self, offsets: Mapping[int, int]) -> None:
-        """Fetch from here next; partitions no longer assigned are left out."""
+        """Fetch from here next; partitions no longer assigned are ignored."""
 
     async def starts(self, partitions: Collection[int]) -> Mapping[int, int]:
-        """The first offset the log still has."""
+        """The first offset still in the log."""
 
     async def ends(self, partitions: Collection[int]) -> Mapping[int, int]:
         """The last stable offset."""
 
     async def hint(self, offsets: Mapping[int, int]) -> None:
-        """Commit to the group, for lag tools alone."""
+        """Commit to the group, only for lag monitoring tools."""
 
     async def rejoin(self) -> None:
-        """Ask the group to share the partitions out again, which it does where we lead it."""
+        """Ask the group to rebalance, which it does if we lead it."""
 
     def positions(self) -> Mapping[int, int]:
         """Where the next fetch starts: after what was delivered and the markers behind it."""
@@ -61,7 +63,7 @@ class Client(Protocol):
 
 
 class _Held(NamedTuple):
-    """A batch that failed alone, or that begins with a record that cannot be read yet, waiting for its next try."""
+    """A batch waiting for a retry: it failed on its own, or starts with a record that cannot be read yet."""
 
     batch: Fetched
     tries: int
@@ -69,9 +71,9 @@ class _Held(NamedTuple):
 
 
 class BatchFlow:
-    """One worker's partitions. `step` again and again while not `ending`; then `close`.
+    """One worker's partitions. Call `step` repeatedly while not `ending`, then `close`.
 
-    `older(partition, start, limit)` reads what retention took from the topic; what it leaves out never existed.
+    `older(partition, start, limit)` reads what retention removed from the topic; what it leaves out never existed.
     """
 
     def __init__(
@@ -91,11 +93,11 @@ class BatchFlow:
         self._thread = WorkThread(watchdog.excuse, self._pace)
         self._client: Client | None = None
         self._busy = asyncio.Lock()
-        self._asks = asyncio.Event()  # it became quiet: learn the ends now
+        self._asks = asyncio.Event()  # it became idle: refresh the end offsets now
         self._generation = 0
         self._new: set[int] = set()  # assigned, not claimed
-        self._next: dict[int, int] = {}  # owned: the offset that comes next
-        self._known: dict[int, int] = {}  # up to here nothing is missing, though no record said so
+        self._next: dict[int, int] = {}  # owned: the next offset
+        self._known: dict[int, int] = {}  # nothing is missing up to here, even without a record as proof
         self._probe: dict[int, tuple[int, int]] = {}  # (next, first) of a gap seen once
         self._seek: set[int] = set()
         self._doubt: set[int] = set()
@@ -118,29 +120,29 @@ class BatchFlow:
         await self._thread.ended()
 
     def attach(self, client: Client) -> None:
-        """The client to ask from now on."""
+        """Set the client to use from now on."""
         self._client = client
 
     def stop(self) -> None:
-        """Take no more; what is being applied is finished."""
+        """Accept no more records; finish what is being applied."""
         self._thread.stop()
 
     def fail(self, error: BaseException) -> None:
-        """End with this error, the first one counts."""
+        """End with this error; the first one counts."""
         self.failure = self.failure or error
         self.stop()
 
     # --- assignments
 
     def assign(self, partitions: Collection[int]) -> None:
-        """These are ours from now on; claimed at the next step."""
+        """These partitions are ours from now on; they are claimed at the next step."""
         self._generation += 1
         self._new = set(partitions)
         for partition in partitions:
             self._watchdog.mark(partition, None)
 
     async def revoke(self) -> None:
-        """Give everything back: waits for the batch in flight, releases, hints."""
+        """Give all partitions back: wait for the batch in flight, release, commit hints."""
         self._generation += 1
         with self._thread.revoking():
             async with self._busy:
@@ -152,7 +154,7 @@ class BatchFlow:
                     await self._hint(offsets)
 
     async def close(self) -> None:
-        """After `stop`: gives everything back; the work's thread ends."""
+        """After `stop`: give all partitions back and end the work thread."""
         self.stop()
         await self.revoke()
         self._thread.close()
@@ -162,13 +164,13 @@ class BatchFlow:
         self._doubt |= self._next.keys() & set(partitions)
 
     def rewind(self) -> None:
-        """A fetch failed half-way: what it took is fetched again."""
+        """A fetch failed midway: what it took is fetched again."""
         self._seek |= self._next.keys()
 
     # --- the loop
 
     async def step(self, fetch: Fetch) -> None:
-        """Claim what is new, fetch once, apply; or an idle turn. Raises what must end the worker."""
+        """Claim new partitions, fetch once and apply; or take an idle turn. Raises errors that must end the worker."""
         with suppress(GivenUp):
             async with self._busy:
                 await self._ready()
@@ -215,7 +217,7 @@ class BatchFlow:
         return max(self._next[partition], self._known.get(partition, 0))
 
     def _checked(self, partition: int, records: Sequence[Any]) -> Fetched | None:
-        """The batch, if it is the next one. Else it is fetched again; a gap seen twice is real."""
+        """The batch, if it is the next one. Otherwise it is fetched again; a gap seen twice is real."""
         if partition not in self._next or partition in self._held or partition in self._behind or not records:
             return None
         expected, first = self._expected(partition), records[0].offset
@@ -225,7 +227,7 @@ class BatchFlow:
             self._seek.add(partition)
             return None
         values = [*map(_VALUE, records)]
-        if None in values:  # a tombstone is no record, but it has its place
+        if None in values:  # a tombstone is not a record, but it has an offset
             values = [value or b"" for value in values]
         stored = list(map(_stored, zip(repeat(partition), map(_OFFSET, records), values, strict=False)))
         return self._batch(partition, stored, self._position(partition))
@@ -237,7 +239,7 @@ class BatchFlow:
         return Fetched(partition, self._next[partition], end, stored, caught_up_us)
 
     async def _from_archive(self, partition: int) -> list[Fetched]:
-        """A slice of what the topic no longer has; none when the topic's start is reached."""
+        """A slice of what the topic no longer has; None once the topic's start is reached."""
         start, low = self._next[partition], self._behind[partition]
         assert self._older is not None, "only a flow with an archive is behind"
         stored: Sequence[Stored] = ()
@@ -265,7 +267,7 @@ class BatchFlow:
         await self._place(starts.keys())
 
     async def _place(self, partitions: Collection[int]) -> None:
-        """Seek to where each goes on, or to the archive where the log begins later."""
+        """Seek to where each partition continues, or switch to the archive if the log starts later."""
         lows = await self._thread.lasting(partial(self._kafka.starts, partitions))
         for partition in partitions:
             low, start = lows[partition], self._expected(partition)
@@ -275,17 +277,19 @@ class BatchFlow:
                 self._seek.add(partition)
             elif self._older is None:
                 raise ServiceFailed(
-                    f"partition {partition} goes on at offset {start}, but the log begins at {low}: retention removed "
-                    "records that were never folded, and no archive is there to read them from"
+                    f"partition {partition} continues at offset {start}, but the log begins at {low}: retention took "
+                    "records that were never folded, and there is no archive to read them from"
                 )
             else:
-                _log.warning("partition %d goes on at %d, the log begins at %d: archive", partition, start, low)
+                _log.warning(
+                    "partition %d continues at %d, but the log begins at %d: reading the archive", partition, start, low
+                )
                 self._kafka.pause({partition})
                 self._behind[partition] = low
                 await self._thread.lasting(partial(self._kafka.seek, {partition: low}))  # a position that it has
 
     async def _not_beyond(self, partitions: Collection[int]) -> None:
-        """A log that ends before us was replaced; a new leader may say so for a moment."""
+        """A log that ends before our offset was replaced, although a new leader may report that for a moment."""
         ends = await self._thread.lasting(partial(self._kafka.ends, partitions))
         for partition in partitions:
             if self._next[partition] <= ends[partition]:
@@ -294,7 +298,7 @@ class BatchFlow:
             self._beyond[partition] = self._beyond.get(partition, 0) + 1
             if self._beyond[partition] >= _BEYOND_TRIES:
                 raise ServiceFailed(
-                    f"partition {partition} goes on at offset {self._next[partition]}, but the log ends at "
+                    f"partition {partition} continues at offset {self._next[partition]}, but the log ends at "
                     f"{ends[partition]}: it was replaced. Start a new log generation"
                 )
             await self._thread.pause(self._pace.ends_s)
@@ -310,7 +314,7 @@ class BatchFlow:
     # --- apply
 
     async def _apply(self, batches: Sequence[Fetched]) -> None:
-        """All in one transaction; each alone where that fails for a reason of the records."""
+        """All in one transaction; each on its own if that fails because of the records."""
         try:
             waits = await self._thread.do(partial(self._work.apply, batches))
         except ProgressConflict as err:
@@ -351,19 +355,19 @@ class BatchFlow:
             self._conflicted([batch.partition], err)
         except Exception as err:
             _raise_stop(err)
-            raise ServiceFailed(f"{place} cannot be folded, nor set aside ({type(err).__name__})") from err
+            raise ServiceFailed(f"{place} can be neither folded nor set aside ({type(err).__name__})") from err
         else:
             self._advance(batch, waits)
 
     def _hold(self, batch: Fetched, tries: int) -> None:
-        """The partition waits, the others go on."""
+        """The partition waits while the others continue."""
         self._kafka.pause({batch.partition})
         self._watchdog.mark(batch.partition, batch.start)  # it waits for a reason that is known and logged
         due = time.monotonic() + self._pace.poison_s * 2.0 ** (tries - 1)
         self._held[batch.partition] = _Held(batch, tries, due)
 
     def _advance(self, batch: Fetched, waits: Mapping[int, int]) -> None:
-        """The batch is applied; where its partition waits, up to there."""
+        """The batch is applied; if its partition waits at a record, up to there."""
         partition = batch.partition
         reached = waits.get(partition, batch.end)
         self._next[partition] = reached
@@ -393,7 +397,7 @@ class BatchFlow:
     # --- idle turns, watermarks, hints
 
     async def _idle(self) -> None:
-        """`caught_up` holds the clock before the end was asked for: a later one could hide records."""
+        """`caught_up` holds the time before the end offset was requested: a later one could hide records."""
         reached = self._reached()
         caught_up = {p: since for p, (end, since) in self._ends.items() if p in reached and reached[p] >= end}
         for partition in caught_up:
@@ -410,13 +414,13 @@ class BatchFlow:
         return self._kafka.positions().get(partition, 0)
 
     def _reached(self) -> dict[int, int]:
-        """Per owned partition how far it is, markers behind the last record included. Not while a batch is out."""
+        """Progress per owned partition, including markers after the last record. Not while a batch is in flight."""
         positions = {} if self._client is None else self._client.positions()
         apart = self._held.keys() | self._behind.keys() | self._seek | self._doubt
         return {p: at if p in apart else max(at, positions.get(p, 0)) for p, at in self._next.items()}
 
     async def mind_ends(self) -> None:
-        """Learns the ends of the log again and again. Runs beside the steps."""
+        """Refreshes the log's end offsets periodically. Runs alongside the steps."""
         while True:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._asks.wait(), self._pace.ends_s)
@@ -434,16 +438,16 @@ class BatchFlow:
                 self._ends.update({p: (end, since) for p, end in ends.items() if p in self._next})
 
     async def mind_hints(self) -> None:
-        """Tells the group how far we are. Runs beside the steps."""
+        """Commits our progress to the group. Runs alongside the steps."""
         while True:
             await asyncio.sleep(self._pace.hint_s)
             await self._hint(self._next if self._busy.locked() else self._reached())
 
     async def mind_unclaimed(self, unclaimed: Callable[[], bool]) -> None:
-        """Joins anew when a partition is nobody's for two looks. Runs beside the steps.
+        """Rejoins the group when a partition is unassigned in two checks in a row. Runs alongside the steps.
 
-        A member with a name that comes back is not told that it leads, so it does not see that the topic was given
-        partitions; the brokers know, and share out again when it joins (KIP-814, which aiokafka 0.14 lacks).
+        A returning static member is not told that it leads, so it does not notice new partitions of the topic; the
+        brokers do, and rebalance when it rejoins (KIP-814, which aiokafka 0.14 lacks).
         """
         before = False
         while True:
@@ -451,10 +455,10 @@ class BatchFlow:
             try:
                 found = self._client is not None and await asyncio.to_thread(unclaimed)
                 if found and before and self._client is not None:
-                    _log.info("a partition is nobody's: the group is joined anew")
+                    _log.info("a partition is unassigned: rejoining the group")
                     await self._client.rejoin()
             except StoreUnavailable as err:
-                _log.info("whether all partitions are somebody's is not known: %s", err.message)
+                _log.info("cannot tell whether all partitions are assigned: %s", err.message)
                 found = False
             before = found and not before
 

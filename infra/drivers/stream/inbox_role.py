@@ -1,7 +1,8 @@
-"""The inbox: a consumer of the inbox topic that takes messages as the door takes requests, and commits after the log.
+"""The inbox: a consumer of the inbox topic that accepts messages as the door accepts requests, and commits after the
+log does.
 
-What is in the log or in the dead letters is durable before the broker hears of it; a message delivered again makes
-the same ids and counts once. Any number of these processes share the topic's partitions as one consumer group.
+Events and dead letters are durable before the offset is committed; a message delivered again gets the same ids and
+counts once. Any number of these processes share the topic's partitions as one consumer group.
 """
 
 import logging
@@ -31,14 +32,14 @@ from schemas.topics import INBOX
 if TYPE_CHECKING:
     from infra.app.session import Session
 
-BATCH: Final = 1_000  # messages of one append
-BATCH_BYTES: Final = 4_000_000  # of their values: what the door takes into one acceptance
+BATCH: Final = 1_000  # messages per append
+BATCH_BYTES: Final = 4_000_000  # of their values: as much as the door accepts together
 WAIT_S: Final = 0.2  # for the first message of a batch
-ASK_S: Final = 5.0  # for an answer of the broker about offsets
-CLOSE_S: Final = 3.0  # for leaving the group; the library would wait 10 s for a broker that is gone
+ASK_S: Final = 5.0  # for the broker's answer about offsets
+CLOSE_S: Final = 3.0  # for leaving the group; the library would wait 10 s for an unreachable broker
 BACKOFF_S: Final = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 KEY_TRIES: Final = 5  # an erasure explains one missing key, or two in a row; not five
-SAID_AGAIN_S: Final = 60.0  # the same trouble with the broker is logged no more often
+SAID_AGAIN_S: Final = 60.0  # the same broker problem is not logged more often than this
 _log = logging.getLogger("touchfold.inbox")
 _library_log = logging.getLogger("touchfold.inbox.kafka")
 _library_log.addFilter(lambda line: not line.getMessage().startswith("FAIL "))  # 20 a second; `error_cb` has them too
@@ -47,28 +48,28 @@ Place = tuple[int, int]  # partition, offset
 
 
 class DeadLetterStore(Protocol):
-    """Where dead letters and refused event keys are kept; durable when `insert` returns."""
+    """Stores dead letters and refused event keys; durable when `insert` returns."""
 
     def insert(self, letters: Sequence[DeadLetter], suppressed: Sequence[bytes], at: datetime) -> None: ...
 
 
 class Keys(Vault, Sealer, Protocol):
-    """What the vault gives to a door."""
+    """What a door needs from the vault."""
 
     def daily_token(self, day: date) -> bytes: ...
 
 
 class _Taken(NamedTuple):
-    """A message that may be stored: what became of its items, or why it is set aside."""
+    """A message to be stored: the result for each item, or why it is set aside."""
 
     message: Message
     outcome: Accepted | Refusal
 
 
 class InboxDoor:
-    """Takes messages into the log and the dead letters. One thread.
+    """Stores messages in the log or as dead letters. Single-threaded.
 
-    `counts`: as the door's, of which accepted, dead letters and suppressed are counted here.
+    `counts`: like the door's; accepted, dead letters and suppressed are counted here.
     """
 
     def __init__(
@@ -93,9 +94,9 @@ class InboxDoor:
         self._counts = [0] * 6 if counts is None else counts
 
     def take(self, messages: Sequence[Message]) -> None:
-        """All of them are durable when it returns, in order. A repeat adds nothing that counts.
+        """Store all of them durably, in order. Idempotent.
 
-        Raises StoreUnavailable or KeyMissing: the caller repeats the batch. What no repeat mends is set aside.
+        Raises StoreUnavailable or KeyMissing: the caller repeats the batch. What repeating cannot fix is set aside.
         """
         self._check_disk()
         received_at = self._now()
@@ -111,14 +112,14 @@ class InboxDoor:
             return _ours(message, err)
 
     def _accept(self, opened: Sequence[Opened | Refusal]) -> list[_Taken]:
-        """With one look-up in the vault; should one of them make it fail, each by itself."""
+        """With one look-up in the vault; if one of them makes it fail, each on its own."""
         ready = [each for each in opened if isinstance(each, Opened)]
         try:
             found = iter(self._acceptor.accept_many([each.call for each in ready]) if ready else [])
         except TouchfoldError:
             raise
         except Exception:
-            _log.exception("a batch cannot be accepted: its messages are taken one by one")
+            _log.exception("a batch cannot be accepted: accepting its messages one by one")
             return [_Taken(each.message, self._accept_one(each)) for each in opened]
         return [_Taken(each.message, each if isinstance(each, Refusal) else next(found)) for each in opened]
 
@@ -133,7 +134,7 @@ class InboxDoor:
             return _ours(each.message, err)
 
     def _store(self, taken: Sequence[_Taken], received_at: datetime) -> None:
-        """In one append; should one of them make it fail, each by itself, and that one set aside."""
+        """In one append; if one of them makes it fail, each on its own, and that one is set aside."""
         try:
             self._append(taken, received_at)
         except TouchfoldError as err:
@@ -150,7 +151,7 @@ class InboxDoor:
             return
         [each] = taken
         if isinstance(each.outcome, Refusal):
-            raise err  # a dead letter that cannot be stored: nothing is left to do with it
+            raise err  # a dead letter that cannot be stored: there is nothing left to try
         self._append([_Taken(each.message, _ours(each.message, err))], received_at)
 
     def _append(self, taken: Sequence[_Taken], received_at: datetime) -> None:
@@ -164,7 +165,7 @@ class InboxDoor:
                 pending += each.outcome.pending
                 dead += each.outcome.dead
                 suppressed += each.outcome.suppressed
-        if dead or suppressed:  # first: should the append fail, the repeat finds them there and adds none
+        if dead or suppressed:  # first: if the append fails, the retry finds them there and adds none
             self._letters.insert(dead, suppressed, received_at)
         if pending:
             self._log.append(pending)
@@ -177,20 +178,20 @@ class InboxDoor:
 
 
 def _ours(message: Message, err: Exception) -> Refusal:
-    """A message that an error of ours keeps out: set aside, for it must not hold up those behind it."""
-    _log.error("set aside by an error of ours: %s", message.place, exc_info=err)
-    reason = f"an error of ours ({type(err).__name__}), which is in the log: send it again when it is mended"
+    """A message that hits an internal error: set aside, because it must not hold up the ones behind it."""
+    _log.error("set aside because of an internal error: %s", message.place, exc_info=err)
+    reason = f"internal error ({type(err).__name__}); see the log, and send it again once that is fixed"
     return Refusal(message, "", INTERNAL, "", reason)
 
 
 class InboxConsumer:
-    """Reads the topic batch by batch, hands each to `take`, then commits its offsets. One thread."""
+    """Reads the topic batch by batch, passes each to `take`, then commits its offsets. Single-threaded."""
 
     def __init__(self, access: KafkaAccess, take: Callable[[Sequence[Message]], None]) -> None:
         self._topic = access.topic(INBOX)
         self._take = take
         self._batch: list[Message] = []
-        self._next: dict[int, int] = {}  # partition -> the offset after the last one taken
+        self._next: dict[int, int] = {}  # partition -> the offset after the last message stored
         self._said: dict[str, float] = {}  # what was logged -> when
         conf: dict[str, Any] = {
             **access.confluent(),
@@ -204,7 +205,7 @@ class InboxConsumer:
             "session.timeout.ms": 10_000,
             "heartbeat.interval.ms": 2_000,
             "queued.max.messages.kbytes": 16_384,
-            "topic.metadata.refresh.interval.ms": 10_000,  # partitions that the topic was given
+            "topic.metadata.refresh.interval.ms": 10_000,  # partitions added to the topic
             "socket.keepalive.enable": True,
             "reconnect.backoff.max.ms": 1_000,
             "log.connection.close": False,
@@ -216,7 +217,7 @@ class InboxConsumer:
         self._consumer = Consumer(conf, logger=_library_log)
 
     def run(self, stop: threading.Event, ready: Callable[[], None]) -> None:
-        """Until `stop`. Raises what a restart may mend, and KeyMissing."""
+        """Run until `stop`. Raises errors that a restart may fix, and KeyMissing."""
         self._consumer.subscribe([self._topic], on_revoke=self._revoked, on_lost=self._revoked)
         ready()
         while not stop.is_set():
@@ -226,7 +227,7 @@ class InboxConsumer:
             self._batch.clear()
 
     def close(self) -> None:
-        """Leave the group, if a broker is there to hear it; else the group's timeout does it."""
+        """Leave the group if a broker is reachable; otherwise the group's timeout does it."""
         thread = threading.Thread(target=self._consumer.close, name="inbox close", daemon=True)
         thread.start()
         thread.join(CLOSE_S)
@@ -234,7 +235,7 @@ class InboxConsumer:
     # ---------------------------------------------------------------- batches
 
     def _next_batch(self) -> list[Message]:
-        """What is here now, at most BATCH messages of BATCH_BYTES; waits for the first one alone."""
+        """The messages available now, at most BATCH messages and BATCH_BYTES; waits only for the first one."""
         size = 0
         delivered = self._consumer.poll(WAIT_S)
         while delivered is not None:
@@ -252,13 +253,13 @@ class InboxConsumer:
         return self._batch
 
     def _until_taken(self, stop: threading.Event) -> bool:
-        """Repeat the batch until it is stored; False when `stop` came before."""
+        """Retry the batch until it is stored; False if `stop` came first."""
         tries = missing = 0
         while not stop.is_set():
             try:
                 self._take(self._batch)
                 return True
-            except KeyMissing:  # erased between its look-up and its seal: the repeat finds it gone
+            except KeyMissing:  # erased between look-up and sealing: the retry finds it gone
                 missing += 1
                 if missing >= KEY_TRIES:
                     raise
@@ -271,7 +272,7 @@ class InboxConsumer:
         return False
 
     def _commit(self) -> None:
-        """Asynchronous: it is of no use to wait, for a commit that fails costs only a repeat."""
+        """Asynchronous: waiting has no benefit, since a failed commit only costs a redelivery."""
         for message in self._batch:
             self._next[message.partition] = message.offset + 1
         places = {message.partition: message.offset + 1 for message in self._batch}
@@ -286,7 +287,7 @@ class InboxConsumer:
             self._trouble(error)
 
     def _revoked(self, _consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        """What was read of them and not yet taken is for their next owner."""
+        """Messages read but not yet stored are left to the partitions' next owner."""
         gone = {each.partition for each in partitions}
         self._batch[:] = [message for message in self._batch if message.partition not in gone]
         for partition in gone:
@@ -295,7 +296,7 @@ class InboxConsumer:
     # ---------------------------------------------------------------- what goes wrong
 
     def _look_for_gaps(self) -> None:
-        """Say so when retention removed messages that nobody had read. Other gaps are of transactions."""
+        """Log when retention removed unread messages. Other gaps come from transactions."""
         expected: dict[int, int | None] = {}
         lowest: dict[int, int] = {}
         for message in self._batch:
@@ -313,7 +314,7 @@ class InboxConsumer:
             expected[partition] = message.offset + 1
 
     def _expected(self, partition: int) -> int | None:
-        """The offset that should come next; None where nobody knows."""
+        """The next expected offset; None if unknown."""
         if partition in self._next:
             return self._next[partition]
         try:
@@ -332,7 +333,7 @@ class InboxConsumer:
         return int(found[0]) if found else 0
 
     def _trouble(self, error: KafkaError) -> None:
-        """Log it, now and then; only what the client cannot go on with ends the process, to be started again."""
+        """Log it, at a limited rate; only errors fatal to the client end the process, which is then restarted."""
         if error.fatal():
             raise StoreUnavailable(f"the Kafka client gave up: {error.str()}")
         name, now = error.name(), time.monotonic()
@@ -355,14 +356,14 @@ def _message(delivered: Delivered) -> Message:
 
 
 def run(session: "Session", stop: threading.Event, ready: Callable[[], None]) -> None:
-    """The role: take what comes until `stop`. Outages are waited out. Raises SettingsInvalid without Kafka."""
+    """The role: store incoming messages until `stop`. Waits out outages. Raises SettingsInvalid without Kafka."""
     from infra.adapters.machine.meter import Meter  # noqa: PLC0415
     from infra.adapters.postgres.dead_letters import PostgresDeadLetters  # noqa: PLC0415
     from infra.adapters.postgres.sources import PostgresSources  # noqa: PLC0415
     from infra.app.accepting import acceptor_of  # noqa: PLC0415  # phonenumbers takes 0.1 s to import
 
     access = session.adapters.kafka
-    assert access is not None, "the inbox runs where the log is Kafka"
+    assert access is not None, "the inbox needs the log in Kafka"
     meter = Meter(session.data / "meters")
     sources, letters = PostgresSources(session.dsn, unknown=session.unknown_clear), PostgresDeadLetters(session.dsn)
     door = InboxDoor(

@@ -1,4 +1,4 @@
-"""A flow from its start to its end: with its watchdog, and with what runs beside the steps."""
+"""The life of a flow, with its watchdog and the tasks that run alongside its steps."""
 
 import asyncio
 import threading
@@ -15,15 +15,15 @@ from schemas.ports import Clock
 from schemas.work import PartitionWork
 
 _POLL_S: Final = 0.05
-_ENDED: Final = AssertionError("a loop beside the flow ended")
+_ENDED: Final = AssertionError("a task alongside the flow ended")
 
 
 class Subscription(NamedTuple):
-    """What a worker reads. `older(partition, start, limit)` reads what retention took from the topic.
+    """What a worker reads. `older(partition, start, limit)` reads what retention removed from the topic.
 
-    `member`: a name that no other process of the group has and that stays over restarts (static membership): who comes
-    back under it within the session's timeout gets its partitions back, and nobody else notices. None: every start and
-    stop shares the partitions out again. `unclaimed` tells whether a partition of the topic was never anybody's.
+    `member`: a name unique in the group that survives restarts (static membership): a process that returns under it
+    within the session timeout gets its partitions back without a rebalance. None: every start and stop rebalances.
+    `unclaimed` tells whether a partition of the topic has never been claimed.
     """
 
     access: KafkaAccess
@@ -38,7 +38,7 @@ class Subscription(NamedTuple):
 
 @asynccontextmanager
 async def flow_of(work: PartitionWork, reads: Subscription, stop: threading.Event) -> AsyncIterator[BatchFlow]:
-    """At the end everything is given back. Raises the flow's failure."""
+    """Run the flow; at the end all partitions are given back. Raises the flow's failure."""
     loop = asyncio.get_running_loop()
     made: list[BatchFlow] = []
 

@@ -1,7 +1,7 @@
-"""Ends a worker that stands still while its log grows. A thread of its own: it also sees a stuck loop or call.
+"""Ends a worker that makes no progress while its log grows. Runs in its own thread, so it notices a stuck loop too.
 
-What it knows of progress it is told (`mark`); the ends of the log it asks itself, of a client of its own, and only of
-partitions that were told nothing for a while. It does not fire for an outage somebody knows of (`excuse`).
+Progress is reported to it (`mark`). It reads the log's end offsets itself, with its own client, and only for
+partitions without recent progress. It does not fire during a known outage (`excuse`).
 """
 
 import faulthandler
@@ -18,9 +18,9 @@ from schemas.errors import ServiceFailed, StoreUnavailable
 
 PATIENCE_S: Final = 30.0
 GRACE_S: Final = 5.0
-STUCK: Final = 70  # exit status when the process could not be ended in order (EX_SOFTWARE)
-_HELD_GIL: Final = 10  # times the patience: a call that holds the GIL stops this thread too, and C code ends it
-_TICKS: Final = 20  # a period of patience is looked at in so many ticks
+STUCK: Final = 70  # exit status when the process could not be ended cleanly (EX_SOFTWARE)
+_HELD_GIL: Final = 10  # times the patience: a call that holds the GIL stops this thread too, so C code ends it
+_TICKS: Final = 20  # checks per period of patience
 _ASK_S: Final = 5.0
 
 _log = logging.getLogger("touchfold.watchdog")
@@ -29,16 +29,16 @@ Ends = Callable[[Collection[int]], Mapping[int, int]]
 
 
 class Mark(NamedTuple):
-    """How far a partition was (None: assigned, not yet claimed) and when that was news (monotonic seconds)."""
+    """A partition's offset (None: assigned but not yet claimed) and when it last advanced (monotonic seconds)."""
 
     offset: int | None
     at: float
 
 
 class Watchdog:
-    """`mark`, `drop` and `excuse` from any thread. `fire` is called once, in this object's thread.
+    """`mark`, `drop` and `excuse` are thread-safe. `fire` is called once, in this object's thread.
 
-    After `fire` the process has `grace_s` to call `close`; else it is ended hard, with status 70.
+    After `fire` the process has `grace_s` to call `close`; otherwise it is killed with status 70.
     """
 
     def __init__(
@@ -63,25 +63,25 @@ class Watchdog:
         self._thread.start()
 
     def close(self) -> None:
-        """All is well, or ends in order."""
+        """Stop watching: the process is ending cleanly."""
         self._closed.set()
         if self._thread.is_alive() and threading.current_thread() is not self._thread:
             self._thread.join(_ASK_S + 1)
         faulthandler.cancel_dump_traceback_later()
 
     def mark(self, partition: int, offset: int | None) -> None:
-        """It came as far as this, or there is nothing more to do."""
+        """The partition advanced to this offset, or has nothing more to do."""
         with self._lock:
             self._marks[partition] = Mark(offset, time.monotonic())
 
     def drop(self, partitions: Collection[int]) -> None:
-        """They are ours no more."""
+        """These partitions are no longer ours."""
         with self._lock:
             for partition in partitions:
                 self._marks.pop(partition, None)
 
     def excuse(self) -> None:
-        """We stand still for a reason that is known and logged: an outage."""
+        """There is no progress for a known and logged reason: an outage."""
         now = time.monotonic()
         with self._lock:
             self._marks = {partition: Mark(mark.offset, now) for partition, mark in self._marks.items()}
@@ -95,14 +95,14 @@ class Watchdog:
                 return
             now = time.monotonic()
             if now - last > tick_s + self._patience_s / 4:
-                self.excuse()  # the whole process stood still: SIGSTOP, a machine that slept
+                self.excuse()  # the whole process was paused: SIGSTOP, or a sleeping machine
             elif (reason := self._look(now)) is not None:
                 break
             last = time.monotonic()
         _log.critical("%s", reason)
         self._fire(ServiceFailed(reason))
         if not self._closed.wait(self._grace_s):
-            _log.critical("the process does not end by itself: ended")
+            _log.critical("the process does not exit by itself: killing it")
             faulthandler.dump_traceback(file=sys.__stderr__ or sys.stderr)
             self._leave(STUCK)
 
@@ -126,17 +126,17 @@ class Watchdog:
                 same = self._marks.get(partition) == mark
             lag = ends.get(partition, 0) - (mark.offset or 0)
             if same and lag > 0 and now - mark.at > self._patience_s:
-                place = "not claimed" if mark.offset is None else f"stands at offset {mark.offset}"
+                place = "not claimed" if mark.offset is None else f"stuck at offset {mark.offset}"
                 return (
                     f"no progress for {now - mark.at:.0f} s: partition {partition} {place}, lag {lag}. "
-                    "The worker ends; the supervisor starts it anew"
+                    "The worker exits and the supervisor restarts it"
                 )
         return None
 
 
 def broker_ends(access: KafkaAccess, topic: str) -> Ends:
-    """Last stable offsets, asked through a client made at the first call. Raises StoreUnavailable."""
-    # imported only when needed: a worker that moves never asks
+    """Last stable offsets, read with a client created at the first call. Raises StoreUnavailable."""
+    # imported only when needed: a worker that makes progress never asks
     from confluent_kafka import IsolationLevel, KafkaException, TopicPartition  # noqa: PLC0415
     from confluent_kafka.admin import AdminClient  # noqa: PLC0415
     from confluent_kafka.admin._listoffsets import OffsetSpec  # noqa: PLC0415  # its types do not export it higher up
@@ -154,11 +154,11 @@ def broker_ends(access: KafkaAccess, topic: str) -> Ends:
             found = made[0].list_offsets(wanted, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=_ASK_S)
             ends = {each.partition: future.result(_ASK_S).offset for each, future in found.items()}
         except (KafkaException, TimeoutError) as err:
-            made.clear()  # librdkafka 2.16 goes on asking by the leader epoch it once knew (see kafka_reading)
-            raise StoreUnavailable(f"Kafka does not tell its ends ({type(err).__name__})") from err
-        if min(ends.values(), default=0) < 0:  # an answer of librdkafka that did not come in time
+            made.clear()  # librdkafka 2.16 keeps using an outdated leader epoch (see kafka_reading)
+            raise StoreUnavailable(f"Kafka does not report its end offsets ({type(err).__name__})") from err
+        if min(ends.values(), default=0) < 0:  # librdkafka did not answer in time
             made.clear()
-            raise StoreUnavailable("Kafka does not tell its ends (TimeoutError)")
+            raise StoreUnavailable("Kafka does not report its end offsets (TimeoutError)")
         return ends
 
     return ask

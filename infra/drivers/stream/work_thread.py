@@ -1,4 +1,4 @@
-"""The thread a worker on Kafka works in, and its waiting: outages are waited out, a stop or a revocation ends it."""
+"""The thread a worker on Kafka works in. It waits out outages; a stop or a revocation ends the wait."""
 
 import asyncio
 import logging
@@ -16,17 +16,17 @@ T = TypeVar("T")
 
 
 class GivenUp(Exception):
-    """Stop or revocation came while we waited."""
+    """A stop or revocation came while waiting."""
 
 
 class WorkThread:
-    """One call at a time, in one thread. `excuse`: tells the watchdog of a failed try, for as long as outages last."""
+    """One call at a time, in one thread. `excuse`: reports failed attempts to the watchdog during outages."""
 
     def __init__(self, excuse: Callable[[], None], pace: Pace) -> None:
         self._excuse = excuse
         self._pace = pace
         self._thread = ThreadPoolExecutor(1, "work")
-        self._wake = asyncio.Event()  # stop or revocation: waits end
+        self._wake = asyncio.Event()  # stop or revocation: ends waits
         self._ending = asyncio.Event()
         self._revoking = 0
         self._ender: asyncio.Future[Any] | None = None
@@ -40,7 +40,7 @@ class WorkThread:
         await self._ending.wait()
 
     def stop(self) -> None:
-        """Waits end, for good; the call that runs is finished."""
+        """End waits for good; the running call finishes."""
         self._ending.set()
         self._wake.set()
 
@@ -49,7 +49,7 @@ class WorkThread:
 
     @contextmanager
     def revoking(self) -> Iterator[None]:
-        """Waits end for as long as the block lasts."""
+        """End waits for the duration of the block."""
         self._revoking += 1
         self._wake.set()
         try:
@@ -60,7 +60,7 @@ class WorkThread:
                 self._wake.clear()
 
     async def once(self, call: Callable[[], T]) -> T:
-        """A cancelled task waits for it: no transaction runs on behind our back."""
+        """A cancelled task still waits for the call, so that no transaction keeps running unnoticed."""
         future = asyncio.get_running_loop().run_in_executor(self._thread, _guarded, call)
         try:
             return await asyncio.shield(future)
@@ -69,13 +69,14 @@ class WorkThread:
             raise
 
     async def do(self, call: Callable[[], T]) -> T:
-        """Until it is done (see `lasting`)."""
+        """Retry until done (see `lasting`)."""
         return await self.lasting(lambda: self.once(call))
 
     async def lasting(self, call: Callable[[], Awaitable[T]]) -> T:
-        """Try until it is done; outages cost nothing but time. Raises GivenUp at stop or revocation.
+        """Retry until done; outages only cost time. Raises GivenUp at stop or revocation.
 
-        What fails for longer may be our own: a client that keeps a wrong answer. The watchdog then ends the process.
+        A failure that lasts longer may be our own fault, such as a client with stale state: the watchdog then ends the
+        process.
         """
         tries, failing_since = 0, 0.0
         while True:
@@ -86,7 +87,7 @@ class WorkThread:
             except TouchfoldError as err:
                 if isinstance(err, ProgressConflict) or err.disposition is not Disposition.RETRY:
                     raise
-                _log.warning("tried again: %s", err.message)
+                _log.warning("trying again: %s", err.message)
             failing_since = failing_since or time.monotonic()
             if time.monotonic() - failing_since < self._pace.outage_s:
                 self._excuse()
@@ -100,7 +101,7 @@ class WorkThread:
             raise GivenUp
 
     async def unless_ending(self, question: Awaitable[T]) -> T:
-        """Its answer; cancelled, and GivenUp raised, when the end comes first."""
+        """The call's result; if stop or revocation comes first, cancels it and raises GivenUp."""
         if self._ender is None:
             self._ender = asyncio.ensure_future(self._ending.wait())
         task = asyncio.ensure_future(question)
@@ -118,7 +119,7 @@ class WorkThread:
 
 
 def complete(main: Coroutine[Any, Any, None]) -> None:
-    """Run to the end in a loop of its own. Unlike asyncio.run it leaves the process's signals alone."""
+    """Run to completion in its own loop. Unlike asyncio.run, it leaves the process's signals alone."""
     loop = asyncio.new_event_loop()
     try:
         loop.run_until_complete(main)
@@ -135,8 +136,8 @@ def complete(main: Coroutine[Any, Any, None]) -> None:
 
 
 def _guarded(call: Callable[[], T]) -> T:
-    """A future cannot hold StopIteration: whoever waits for it would wait for ever."""
+    """A future cannot hold StopIteration: a waiter would wait for ever."""
     try:
         return call()
     except StopIteration as err:
-        raise RuntimeError("StopIteration left the work's thread") from err
+        raise RuntimeError("StopIteration escaped from the work thread") from err

@@ -1,4 +1,4 @@
-"""Administration over HTTP: sources, tokens, people, the audit log, erasure. Each deed is in the audit log."""
+"""Administration over HTTP: sources, tokens, people, the audit log, erasure. Every action is in the audit log."""
 
 from typing import Annotated, Any
 from uuid import UUID
@@ -28,22 +28,24 @@ class NewSource(BaseModel):
 
 
 class SourceSettings(BaseModel):
-    """Settings of a source that change; what is absent stays, null takes a setting back to its default."""
+    """The settings to change. Absent settings stay as they are; null resets a setting to its default."""
 
     model_config = ConfigDict(extra="forbid", strict=True, json_schema_extra={"example": examples.SOURCE_SETTINGS})
-    enabled: bool | None = Field(None, description="false: its events are refused with 404 `source_off`")
-    trusted_clock: bool | None = Field(None, description="true: a server whose times are not corrected")
-    events_per_s: float | None = Field(None, description="over all doors of the folder; above it 429; null: no limit")
-    burst: float | None = Field(None, description="events that may come at once; null: two seconds' worth")
-    origins: list[str] | None = Field(None, description="pages that may send, such as https://shop.example; else all")
+    enabled: bool | None = Field(None, description="if false, its events are refused with 404 `source_off`")
+    trusted_clock: bool | None = Field(None, description="if true, its timestamps are not corrected")
+    events_per_s: float | None = Field(None, description="over all doors together; above it, 429; null: no limit")
+    burst: float | None = Field(None, description="events accepted in one burst; null: two seconds' worth")
+    origins: list[str] | None = Field(
+        None, description="origins whose pages may send, such as https://shop.example; default: all"
+    )
 
 
 class NewToken(BaseModel):
-    """A token of the API."""
+    """A new API token."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"example": {"role": "analyst"}})
     role: str = Field(max_length=20)
-    expires: str | None = Field(None, max_length=10, description="after so long, such as 90d, 12h or 4w; null: never")
+    expires: str | None = Field(None, max_length=10, description="lifetime such as 90d, 12h or 4w; null: never expires")
 
 
 class NewPerson(BaseModel):
@@ -55,24 +57,24 @@ class NewPerson(BaseModel):
 
 
 class NewRole(BaseModel):
-    """What somebody may do from now on."""
+    """The new role."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"example": {"role": "marketer"}})
     role: str = Field(max_length=20)
 
 
 class Erasure(BaseModel):
-    """Whom to erase. `force`: even if it may be more than one person; `suppress`: and refuse their events."""
+    """Whom to erase. `force`: even if this may be more than one person; `suppress`: also refuse their future events."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"example": examples.ERASURE})
-    kind: str = Field(max_length=64, description="of the identifier, or `profile`")
+    kind: str = Field(max_length=64, description="the identifier's kind, or `profile`")
     value: str | int
     force: bool = False
     suppress: bool = False
 
 
 def mount(app: FastAPI, api: Api) -> None:
-    """Add the addresses of this area."""
+    """Add the routes of this area."""
     _me(app, api)
     _sources(app, api)
     _tokens(app, api)
@@ -89,9 +91,9 @@ def _me(app: FastAPI, api: Api) -> None:
 
     @app.get(f"{PREFIX}/me", tags=["administration"], responses=examples.ok(examples.ME))
     async def read_me(caller: Caller = reader) -> Response:
-        """Who asks and what they may.
+        """The caller and their rights.
 
-        With a cookie also `csrf_token`, for the header X-CSRF-Token of requests that change something.
+        With a session cookie, also `csrf_token`: send it as X-CSRF-Token with requests that change something.
         """
         rights = sorted(right for right, roles in RIGHTS.items() if caller.role in roles)
         found: dict[str, Any] = {"name": caller.name, "role": caller.role, "rights": rights}
@@ -110,27 +112,27 @@ def _sources(app: FastAPI, api: Api) -> None:
 
     @app.get(f"{PREFIX}/sources", tags=["administration"], responses=examples.ok([examples.SOURCE]))
     async def list_sources(_caller: Caller = admin) -> Response:
-        """Who sends touchpoints, and how many write keys of each work."""
+        """List the sources that send touchpoints, and how many valid write keys each has."""
         rows = await api.run(api.sources.list)
         return answer([{**row._asdict(), "created_at": iso(row.created_at)} for row in rows])
 
     @app.post(f"{PREFIX}/sources", tags=["administration"], responses=examples.ok(examples.KEY))
     async def create_source(body: NewSource, request: Request, caller: Caller = admin) -> Response:
-        """Make a source. Its write key is shown this once."""
+        """Create a source. Its write key is shown only once."""
         key = await api.run(lambda: api.sources.create(body.name, api.now()))
         await api.note(caller, "source.created", source=body.name)
         return answer(_key(request, body.name, key))
 
     @app.post(f"{PREFIX}/sources/{{name}}/rotate", tags=["administration"], responses=examples.ok(examples.KEY))
     async def rotate_source(name: SourceName, request: Request, caller: Caller = admin) -> Response:
-        """Give a source a new write key; the old ones end within a second."""
+        """Give a source a new write key; the old ones stop working within a second."""
         key = await api.run(lambda: api.sources.rotate(name, api.now()))
         await api.note(caller, "source.rotated", source=name)
         return answer(_key(request, name, key))
 
     @app.post(f"{PREFIX}/sources/{{name}}/revoke", tags=["administration"], responses=examples.ok(examples.KEYS_ENDED))
     async def revoke_source(name: SourceName, caller: Caller = admin) -> Response:
-        """End all write keys of a source within a second; what it sent stays."""
+        """Revoke all write keys of a source, within a second. What it has sent stays."""
         count = await api.run(lambda: api.sources.revoke(name, api.now()))
         await api.note(caller, "source.revoked", source=name)
         return answer({"name": name, "revoked": count})
@@ -139,7 +141,7 @@ def _sources(app: FastAPI, api: Api) -> None:
         f"{PREFIX}/sources/{{name}}/settings", tags=["administration"], responses=examples.ok(examples.SOURCE_CHANGED)
     )
     async def change_source(name: SourceName, body: SourceSettings, caller: Caller = admin) -> Response:
-        """Change some settings of a source; every door keeps to them within a second."""
+        """Change some settings of a source; they take effect within a second."""
         changes = body.model_dump(exclude_unset=True)
         settings = await api.run(lambda: api.sources.change(name, changes))
         await api.note(caller, "source.changed", source=name, settings=sorted(changes))
@@ -156,7 +158,7 @@ def _tokens(app: FastAPI, api: Api) -> None:
 
     @app.get(f"{PREFIX}/tokens", tags=["administration"], responses=examples.ok([examples.TOKEN]))
     async def list_tokens(_caller: Caller = admin) -> Response:
-        """Every token by its id, without its secret; revoked ones too."""
+        """List all tokens by id, without their secrets, including revoked ones."""
         rows = await api.run(api.tokens.overview)
         return answer(
             [
@@ -173,7 +175,7 @@ def _tokens(app: FastAPI, api: Api) -> None:
 
     @app.post(f"{PREFIX}/tokens", tags=["administration"], responses=examples.ok(examples.TOKEN_MADE))
     async def create_token(body: NewToken, caller: Caller = admin) -> Response:
-        """Make a token. It is shown this once and stored as its hash alone."""
+        """Create a token. It is shown only once; only its hash is stored."""
         now, lives = api.now(), None if body.expires is None else lifetime(body.expires)
         name, token = await api.run(lambda: api.tokens.create(body.role, now, lives))
         expires_at = None if lives is None else iso(now + lives)
@@ -186,7 +188,7 @@ def _tokens(app: FastAPI, api: Api) -> None:
     async def revoke_token(
         token_id: Annotated[str, Path(max_length=64, examples=["3f9a01bc"])], caller: Caller = admin
     ) -> Response:
-        """Refuse a token, and the sessions it opened, from now on (within a second)."""
+        """Revoke a token and the sessions it opened, within a second."""
         name = await api.run(lambda: api.tokens.revoke(token_id, api.now()))
         await api.note(caller, "token.revoked", token=name)
         return answer({"id": name, "revoked": True})
@@ -202,19 +204,19 @@ def _people(app: FastAPI, api: Api) -> None:
 
     @app.get(f"{PREFIX}/people", tags=["administration"], responses=examples.ok([examples.PERSON]))
     async def list_people(_caller: Caller = admin) -> Response:
-        """Who signs in to the pages, and when they were last seen."""
+        """List the users of the pages, and when they were last seen."""
         return answer([_person(row) for row in await api.run(api.people.overview)])
 
     @app.post(f"{PREFIX}/people/{{name}}/role", tags=["administration"], responses=examples.ok(examples.PERSON_ROLE))
     async def set_role(name: PersonName, body: NewRole, caller: Caller = admin) -> Response:
-        """Give somebody another role, from their next request on. The last admin stays one (400)."""
+        """Change a user's role, effective from their next request. The last admin must remain one (400)."""
         await api.run(lambda: api.people.set_role(name, body.role))
         await api.note(caller, "person.role_set", person=name, to=body.role)
         return answer({"name": name, "role": body.role})
 
     @app.post(f"{PREFIX}/people/{{name}}/disable", tags=["administration"], responses=examples.ok(examples.DISABLED))
     async def disable_person(name: PersonName, caller: Caller = admin) -> Response:
-        """Let somebody sign in no more; what they have open ends."""
+        """Stop a user from signing in, and end their sessions."""
         await api.run(lambda: api.people.disable(name, api.now()))
         await api.note(caller, "person.disabled", person=name)
         return answer({"name": name, "disabled": True})
@@ -236,7 +238,7 @@ def _links(app: FastAPI, api: Api) -> None:
 
     @app.post(f"{PREFIX}/people", tags=["administration"], responses=examples.ok(examples.INVITED))
     async def invite_person(body: NewPerson, request: Request, caller: Caller = admin) -> Response:
-        """Make somebody who may sign in. `link` sets their password: it is shown this once, works once, for a day."""
+        """Create a user. `link` lets them set a password: it is shown only once and works once, within a day."""
         secret = await api.run(lambda: api.people.invite(body.name, body.role, api.now()))
         name = body.name.strip().lower()
         await api.note(caller, "person.invited", person=name, as_role=body.role)
@@ -244,7 +246,7 @@ def _links(app: FastAPI, api: Api) -> None:
 
     @app.post(f"{PREFIX}/people/{{name}}/link", tags=["administration"], responses=examples.ok(examples.LINKED))
     async def new_link(name: PersonName, request: Request, caller: Caller = admin) -> Response:
-        """A new link for somebody who lost theirs, or their password; earlier links end."""
+        """Create a new link for somebody who lost theirs or forgot their password. Earlier links stop working."""
         secret = await api.run(lambda: api.people.link(name, api.now()))
         await api.note(caller, "person.linked", person=name)
         return answer({"name": name, "link": f"{request.base_url}welcome/{secret}"})
@@ -259,11 +261,11 @@ def _audit(app: FastAPI, api: Api) -> None:
     @app.get(f"{PREFIX}/audit", tags=["administration"], responses=examples.ok(examples.AUDIT))
     async def list_audit(
         limit: Limit = 100,
-        before: Annotated[int | None, Query(ge=1, description="`next` of the page before")] = None,
-        profile_id: Annotated[UUID | None, Query(description="only of this profile")] = None,
+        before: Annotated[int | None, Query(ge=1, description="`next` of the previous page")] = None,
+        profile_id: Annotated[UUID | None, Query(description="only entries about this profile")] = None,
         _caller: Caller = auditor,
     ) -> Response:
-        """Who looked at whom and who did what, the newest first."""
+        """List who looked at whom and who did what, newest first."""
         profile = None if profile_id is None else profile_id.bytes
 
         rows = await api.run(lambda: api.audit.page(before, limit, profile))
@@ -272,7 +274,7 @@ def _audit(app: FastAPI, api: Api) -> None:
 
     @app.get(f"{PREFIX}/audit/verify", tags=["administration"], responses=examples.ok(examples.VERIFIED))
     async def verify_audit(_caller: Caller = auditor) -> Response:
-        """Whether every entry is as it was written and none is missing. `head`: keep it elsewhere, to compare."""
+        """Verify that no entry was altered or removed. Keep a copy of `head` elsewhere to compare with."""
         problems = await api.run_slowly(api.audit.verify)
         seq, hash_ = await api.run(api.audit.head)
         return answer({"whole": not problems, "problems": problems, "head": {"seq": seq, "hash": hash_}})
@@ -285,8 +287,8 @@ def _erase(app: FastAPI, api: Api) -> None:
     async def erase(body: Erasure, caller: Caller = eraser) -> Response:
         """Erase the customer an identifier belongs to: identifiers, personal values, profile. Cannot be undone.
 
-        Takes some seconds. 409 `erasure_refused` says why it may be more than one person; then look, and `force`.
-        An identifier that nobody has: `"found": false`.
+        Takes a few seconds. 409 `erasure_refused` says why this may be more than one person: check, then use `force`.
+        If nobody has the identifier, `"found"` is false.
         """
         from infra.app.erasing import erase_person  # noqa: PLC0415  # phone numbers' tables take 0.1 s to import
 
@@ -309,10 +311,10 @@ def _export_person(app: FastAPI, api: Api) -> None:
         responses={200: {"content": {"application/zip": {"example": "PK…"}}}},
     )
     async def export_person(body: Whom, caller: Caller = discloser) -> Response:
-        """Everything that is kept of one person, as a ZIP: a page to read, and the same as JSON.
+        """Download everything stored about one person as a ZIP: a page to read, and the same data as JSON.
 
-        Sent as it is read: where that fails, the connection is closed without the last chunk, and no program opens
-        the file. In the audit log before it begins.
+        Streamed as it is read: if reading fails, the connection is closed before the last chunk, so the file cannot
+        be opened. The audit entry is written before the download starts.
         """
         from infra.app.exporting import ACTION, exported  # noqa: PLC0415  # phone numbers' tables take 0.1 s to import
         from query.people.person_export import name_of_file  # noqa: PLC0415

@@ -1,4 +1,4 @@
-"""Answers and errors of the API in their one form, and what every request passes through."""
+"""The API's response and error format, and the middleware for every request."""
 
 import asyncio
 import logging
@@ -22,13 +22,13 @@ ENCODER: Final = msgspec.json.Encoder()
 
 
 def answer(content: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    """JSON that no cache keeps."""
+    """JSON that must not be cached."""
     headers = {"Cache-Control": "no-store", **(headers or {})}
     return Response(ENCODER.encode(content), status, headers, "application/json")
 
 
 def handle_errors(app: FastAPI) -> None:
-    """Every error in the one form."""
+    """Handle every error in the common format."""
 
     async def ours(_request: Request, err: Exception) -> Response:
         assert isinstance(err, TouchfoldError), "registered for these"
@@ -37,7 +37,7 @@ def handle_errors(app: FastAPI) -> None:
     async def invalid(_request: Request, err: Exception) -> Response:
         assert isinstance(err, RequestValidationError), "registered for these"
         problems = [Problem(_path(each["loc"]), str(each["msg"])) for each in err.errors()]
-        return told(BadRequest("the request is not as documented", problems))
+        return told(BadRequest("the request does not match the API documentation", problems))
 
     async def http(_request: Request, err: Exception) -> Response:
         assert isinstance(err, HTTPException), "registered for these"
@@ -46,7 +46,7 @@ def handle_errors(app: FastAPI) -> None:
         return answer(body, err.status_code, err.headers)
 
     async def unexpected(_request: Request, err: Exception) -> Response:
-        log.error("an error of ours: %s", described(err, err.__traceback__))
+        log.error("internal error: %s", described(err, err.__traceback__))
         return told(TouchfoldError(""))
 
     app.add_exception_handler(TouchfoldError, ours)
@@ -56,32 +56,32 @@ def handle_errors(app: FastAPI) -> None:
 
 
 _HTTP: Final = {
-    404: ("not_found", "there is no such address: /api/v1/openapi.json lists them"),
-    405: ("method_not_allowed", "this address has other methods: /api/v1/openapi.json lists them"),
+    404: ("not_found", "there is nothing at this address: see /api/v1/openapi.json"),
+    405: ("method_not_allowed", "this address does not take this method: see /api/v1/openapi.json"),
 }
 
 
 def told(err: TouchfoldError) -> Response:
-    """The answer of an error."""
+    """The response for an error."""
     headers: dict[str, str] = {}
     if err.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     if err.retry_after_s is not None:
         headers["Retry-After"] = str(err.retry_after_s)
     if err.status == 500:
-        if type(err) is not TouchfoldError:  # else it is logged already
+        if type(err) is not TouchfoldError:  # others are logged already
             log.error("%s: %s", err.code, err.message)
-        err = TouchfoldError("an error of ours; the log of the HTTP process has it")
+        err = TouchfoldError("internal error; see the log of the HTTP process")
     return answer(err.body(), err.status, headers)
 
 
 def _path(loc: tuple[int | str, ...]) -> str:
-    """`sql` of ("body", "sql"); where it stood is clear from the name."""
+    """`sql` for ("body", "sql"): the name alone says where it was."""
     return ".".join(str(step) for step in loc[1:])
 
 
 class Stopping:
-    """ASGI middleware: a request that is cut off because we stop is answered with 503, not logged as an error."""
+    """ASGI middleware: answer a request cut off by shutdown with 503 instead of logging an error."""
 
     def __init__(self, app: ASGIApp, stopping: Callable[[], bool]) -> None:
         self._app = app
@@ -101,11 +101,13 @@ class Stopping:
             if not self._stopping():
                 raise
             if not begun:
-                await told(StoreUnavailable("we are stopping: try again", retry_after_s=2))(scope, receive, send)
+                await told(StoreUnavailable("the server is shutting down: try again", retry_after_s=2))(
+                    scope, receive, send
+                )
 
 
 class BodyLimit:
-    """ASGI middleware: a body over `most` bytes is refused before it is read, or when it turns out longer."""
+    """ASGI middleware: refuse a body over `most` bytes before reading it, or as soon as it turns out longer."""
 
     def __init__(self, app: ASGIApp, most: int) -> None:
         self._app = app
@@ -135,4 +137,4 @@ class BodyLimit:
         return counted
 
     def _refusal(self) -> TooLarge:
-        return TooLarge(f"the body is over {self._most} bytes")
+        return TooLarge(f"the body is larger than {self._most} bytes")

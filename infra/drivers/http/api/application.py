@@ -1,7 +1,7 @@
 """`/api/v1`: everything the platform knows and does, over HTTP, for people and systems with a token or a session.
 
-Translates only; the rooms answer. Work runs in small pools of threads, each with a connection of its own; waiting for
-changes holds no thread. Areas: api_profiles, api_segments, api_changes, api_data, api_admin.
+Only translates between HTTP and the other packages. Work runs in small thread pools, one connection per thread;
+waiting for changes holds no thread. Areas: profiles, segments, changes, data, admin, erasure_lists.
 """
 
 from collections.abc import Mapping
@@ -39,20 +39,21 @@ __all__ = ["MAX_BODY_BYTES", "Api", "api_of", "application", "build_api", "sql_r
 
 _DESCRIPTION = f"""One profile per customer, segments, changes and SQL. See `docs/contracts.md`.
 
-Send `Authorization: Bearer TOKEN`. The pages' session cookie is taken too, with the rights of who signed in; anything
-but GET then comes from our own pages (`Origin`) or has the header `{CSRF_HEADER}` with the `csrf_token` of `GET me`.
-Every error has the form `{{"success": false, "code", "message", "errors": [{{"path", "reason"}}]}}`."""
+Send `Authorization: Bearer TOKEN`. The session cookie of the pages also works, with the rights of the signed-in user;
+requests other than GET must then come from our own pages (`Origin`) or carry the header `{CSRF_HEADER}` with the
+`csrf_token` from `GET me`. Every error has the form
+`{{"success": false, "code", "message", "errors": [{{"path", "reason"}}]}}`."""
 
 
 def build_api(session: "Session", throttle: "Throttle | None" = None) -> FastAPI:
-    """The application on a session; paths begin with /api/v1. Opens connections when first asked."""
+    """The application for a session; paths begin with /api/v1. Connections are opened on first use."""
     from infra.app.reading import reading_of  # noqa: PLC0415
 
     return application(api_of(session, reading_of(session), throttle))
 
 
 def api_of(session: "Session", reading: "Reading", throttle: "Throttle | None" = None) -> Api:
-    """The services of the application. `close` of them closes the reading side too."""
+    """The services of the application. Their `close` also closes the read side."""
     from infra.adapters.postgres.people import PostgresPeople  # noqa: PLC0415
     from infra.adapters.postgres.sources import PostgresSources  # noqa: PLC0415
     from infra.adapters.postgres.tokens import PostgresTokens  # noqa: PLC0415
@@ -94,7 +95,7 @@ def _retrying(session: "Session") -> "Retrying":
 
 
 def _exports(reading: "Reading") -> "Exports":
-    from query.segments.exports import Exports  # noqa: PLC0415  # pyarrow's 60 MB are for those who export
+    from query.segments.exports import Exports  # noqa: PLC0415  # only exports need pyarrow, 60 MB
 
     return Exports(reading.segments, reading.search)
 
@@ -106,7 +107,7 @@ def _health(session: "Session") -> "Health":
 
 
 def sql_runner(dsn: str, archive: "ParquetArchive", clock: Clock, kafka: "KafkaAccess | None" = None) -> RunSql:
-    """Runs each statement in a process of its own."""
+    """Runs each statement in its own process."""
     from infra.drivers.sql.process import API_DEADLINE_S, API_RESULT_BYTES, run_sql  # noqa: PLC0415  # pyarrow
 
     def answer(statement: str, limit: int) -> Mapping[str, Any]:
@@ -128,7 +129,7 @@ def sql_runner(dsn: str, archive: "ParquetArchive", clock: Clock, kafka: "KafkaA
 
 
 def _tell_roles(app: FastAPI) -> None:
-    """Put who may call it into the description of each address."""
+    """Add the roles that may call each route to its description."""
     for route in app.routes:
         if isinstance(route, APIRoute):
             rights = [getattr(each.call, "right", None) for each in route.dependant.dependencies]
@@ -137,7 +138,7 @@ def _tell_roles(app: FastAPI) -> None:
 
 
 def application(api: Api) -> FastAPI:
-    """The application over its services, kept at `app.state.api`."""
+    """The application with its services, which are kept in `app.state.api`."""
     app = FastAPI(
         title="Touchfold",
         version="1",

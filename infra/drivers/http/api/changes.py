@@ -1,4 +1,4 @@
-"""The change feed over HTTP: pages, waiting for the next one without a thread, and server-sent events."""
+"""The change feed over HTTP: pages, long polling without a thread, and server-sent events."""
 
 import asyncio
 import time
@@ -18,11 +18,12 @@ from schemas.roles import READ
 
 MAX_WAIT_S: Final = 60.0
 STREAM_PAGE: Final = 500
-STREAM_QUIET_S: Final = 15.0  # a stream says that it lives
+STREAM_QUIET_S: Final = 15.0  # keep-alive of a stream
 
-After = Annotated[str | None, Query(max_length=100, description="a cursor; without one, from the first change")]
+After = Annotated[str | None, Query(max_length=100, description="a cursor; omit it to start at the first change")]
 Types = Annotated[
-    list[str] | None, Query(alias="type", description="only these types of change; repeat it or part by commas")
+    list[str] | None,
+    Query(alias="type", description="only these types of change; repeat the parameter, or separate with commas"),
 ]
 
 
@@ -31,18 +32,20 @@ def _types(given: list[str] | None) -> list[str]:
 
 
 def mount(app: FastAPI, api: Api) -> None:
-    """Add the addresses of this area."""
+    """Add the routes of this area."""
     reader = need(api, READ)
 
     @app.get(f"{PREFIX}/changes", tags=["changes"], responses=examples.ok(examples.CHANGES))
     async def list_changes(
         after: After = None,
         limit: Limit = 100,
-        wait_s: Annotated[float, Query(ge=0, le=MAX_WAIT_S, description="wait so long for a first change")] = 0.0,
+        wait_s: Annotated[
+            float, Query(ge=0, le=MAX_WAIT_S, description="wait up to this long for a first change")
+        ] = 0.0,
         type_: Types = None,
         caller: Caller = reader,
     ) -> Response:
-        """Changes after a cursor, in order; `next` goes on after them."""
+        """List changes after a cursor, in order. Pass `next` as `after` to continue."""
         return answer((await _page_in_time(api, caller, after, limit, _types(type_), wait_s)).answer())
 
     @app.get(
@@ -57,9 +60,9 @@ def mount(app: FastAPI, api: Api) -> None:
         last_event_id: Annotated[str | None, Header(max_length=100)] = None,
         caller: Caller = reader,
     ) -> Response:
-        """Changes as server-sent events; `id` is the cursor, so a reconnect goes on where it was."""
+        """Stream changes as server-sent events. `id` is the cursor, so a reconnect continues where it left off."""
         start, types = last_event_id or after, _types(type_)
-        first = await api.run(lambda: api.reading.changes.page(start, STREAM_PAGE, types))  # answers a bad cursor
+        first = await api.run(lambda: api.reading.changes.page(start, STREAM_PAGE, types))  # refuses a bad cursor
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         return EventStream(_stream(api, caller, first, types), headers=headers)
 
@@ -72,11 +75,11 @@ class EventStream(StreamingResponse):
 
 @asynccontextmanager
 async def _rings(api: Api) -> AsyncIterator[asyncio.Event]:
-    """An event that is set whenever the feed grows, and when we stop."""
+    """An event that is set whenever the feed grows, and at shutdown."""
     loop, event = asyncio.get_running_loop(), asyncio.Event()
 
     def ring() -> None:
-        with suppress(RuntimeError):  # the loop has ended: nobody waits
+        with suppress(RuntimeError):  # the loop has ended: nobody is waiting
             loop.call_soon_threadsafe(event.set)
 
     api.reading.notifier.subscribe(ring)
@@ -99,9 +102,9 @@ async def _heard(event: asyncio.Event, timeout_s: float) -> bool:
 async def _page_in_time(
     api: Api, caller: Caller, after: str | None, limit: int, types: list[str], wait_s: float
 ) -> Page:
-    """A page at once, or as soon as there is something to say, or the empty one after `wait_s`.
+    """A page, immediately or as soon as there are changes; an empty page after `wait_s`.
 
-    Raises Unauthorized as soon as who waits may not any more.
+    Raises Unauthorized as soon as the waiting caller loses access.
     """
     deadline = time.monotonic() + wait_s
     async with _rings(api) as event:
@@ -134,7 +137,7 @@ async def _waited(
 
 
 async def _stream(api: Api, caller: Caller, page: Page, types: list[str]) -> AsyncIterator[bytes]:
-    """Pages as events, without end; ends when we stop, and within a second when they may not be served any more."""
+    """Pages as events, until shutdown or, within a second, until the caller loses access."""
     async with _rings(api) as event:
         with api.watch(caller) as watched:
             watched.when_over(event.set)

@@ -1,4 +1,4 @@
-"""What every part of the API stands on: its services, and who asks and what they may."""
+"""The base of every part of the API: its services, and the caller with their rights."""
 
 import asyncio
 import logging
@@ -43,9 +43,9 @@ log = logging.getLogger("touchfold.api")
 T = TypeVar("T")
 PREFIX: Final = "/api/v1"
 SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
-THREADS: Final = 6  # of reads: a profile takes about a millisecond, so two cores are busy with two
+THREADS: Final = 6  # for reads: a profile takes about a millisecond, so two threads keep two cores busy
 SLOW_THREADS: Final = 2  # exports and checks take seconds; they must not keep a profile waiting
-KNOWN_S: Final = 1.0  # a revoked token, or the cookie of an ended session, is refused after at most so long
+KNOWN_S: Final = 1.0  # how long a revoked token or the cookie of an ended session may still work
 KNOWN: Final = 1_000
 
 RunSql = Callable[[str, int], Mapping[str, Any]]
@@ -54,7 +54,7 @@ RunSql = Callable[[str, int], Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class Caller:
-    """Who asks. `name`: a person's, or `token:ID`; `secret`: the token or the cookie they showed."""
+    """Who is calling. `name`: a user's name, or `token:ID`; `secret`: the token or cookie they sent."""
 
     name: str
     role: str
@@ -66,7 +66,7 @@ class Caller:
 
 
 class Later(Generic[T]):
-    """Something that is made when it is first asked for, by one thread alone: it opens connections or takes memory."""
+    """Something created on first use, by one thread only, because it opens connections or takes memory."""
 
     def __init__(self, make: Callable[[], T]) -> None:
         self._make = make
@@ -97,7 +97,7 @@ class Api:
     retrying: "Later[Retrying]"
     exports: "Later[Exports]"
     health: "Later[Health]"
-    throttle: "Throttle | None" = None  # none: everybody may ask as often as they like
+    throttle: "Throttle | None" = None  # None: no rate limit
     _known: dict[tuple[bool, str], tuple[str, str, float]] = field(default_factory=dict)  # -> (name, role, until)
     _reads: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(THREADS, "api"))
     _slow: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(SLOW_THREADS, "api slow"))
@@ -114,29 +114,29 @@ class Api:
     # --- threads ---------------------------------------------------------------------------------------------------
 
     async def run(self, work: Callable[[], T]) -> T:
-        """Do it in a thread. An error of ours is logged here, and told without its inside."""
+        """Run it in a thread. An internal error is logged here and reported without details."""
         return await _in(self._reads, work)
 
     async def run_slowly(self, work: Callable[[], T]) -> T:
-        """The same for what may take seconds."""
+        """The same, for work that may take seconds."""
         return await _in(self._slow, work)
 
     async def run_erasing(self, work: Callable[[], T]) -> T:
-        """The same for an erasure, which waits for nothing but another erasure."""
+        """The same, for an erasure, which waits only for other erasures."""
         return await _in(self._erasing, work)
 
     async def ask_sql(
         self, caller: Caller, statement: str, limit: int, gone: Callable[[], Awaitable[bool]]
     ) -> Mapping[str, Any]:
-        """The rows of a statement, when it is this person's turn.
+        """The rows of a statement, once it is this person's turn.
 
-        Raises SqlRefused, SqlLimit, TooMany, QueueFull, Unauthorized. `gone`: whether who asked has left; nothing is
-        run for them then.
+        Raises SqlRefused, SqlLimit, TooMany, QueueFull, Unauthorized. `gone`: whether the caller has disconnected; the
+        statement is not run then.
         """
 
         async def work() -> Mapping[str, Any]:
             if await gone():
-                raise SqlRefused("who asked has left")
+                raise SqlRefused("the caller has disconnected")
             watched.check()
             return await _in(self._sql, partial(self.run_sql, statement, limit))
 
@@ -146,18 +146,18 @@ class Api:
             return found
 
     def now(self) -> datetime:
-        """The time of receipts: of sessions, notes and keys."""
+        """The door's clock, used for sessions, notes and keys."""
         return self.session.door_clock.now()
 
-    # --- who asks --------------------------------------------------------------------------------------------------
+    # --- the caller ------------------------------------------------------------------------------------------------
 
     async def caller(self, request: Request, bearer: str | None, cookie: str | None, right: str) -> Caller:
-        """Who asks, if they may. A token comes before a cookie. Raises Unauthorized, Forbidden, TooMany."""
+        """The caller, if allowed. A token takes precedence over a cookie. Raises Unauthorized, Forbidden, TooMany."""
         by_cookie = bearer is None
         secret = cookie if bearer is None else bearer
         if not secret:
             if self.throttle is not None and any(name in request.headers for name in ("authorization", "cookie")):
-                self.throttle.stranger(request.scope)  # who sends neither is counted before it comes here
+                self.throttle.stranger(request.scope)  # requests with neither are counted earlier
             raise Unauthorized("send the header Authorization: Bearer TOKEN (`touchfold token create --role ROLE`)")
         found = await self.known(secret, by_cookie=by_cookie, scope=request.scope)
         if found is None:
@@ -166,15 +166,15 @@ class Api:
             raise Unauthorized("this token is unknown, was revoked or has expired")
         caller = Caller(*found, secret, by_cookie)
         if by_cookie and request.method not in SAFE and not from_our_pages(request.headers, secret):
-            raise Forbidden(f"a request with a cookie comes from our own pages, or has the header {CSRF_HEADER}")
+            raise Forbidden(f"a request with a cookie must come from our own pages or have the header {CSRF_HEADER}")
         if not caller.may(right):
             raise refusal(caller.role, right)
         return caller
 
     async def known(self, secret: str, *, by_cookie: bool, scope: Mapping[str, Any]) -> tuple[str, str] | None:
-        """(name, role) of a token or cookie; a good one is remembered for a second, which spares a look-up.
+        """(name, role) of a token or cookie; a valid one is cached for a second to save a look-up.
 
-        Raises TooMany. A secret that was good lately is looked up however many wrong ones came from its address.
+        Raises TooMany. A secret that was recently valid is looked up however many wrong ones came from its address.
         """
         now = time.monotonic()
         found = self._known.get((by_cookie, secret))
@@ -199,7 +199,7 @@ class Api:
         return who
 
     def watch(self, caller: Caller) -> Watched[tuple[str, bool]]:
-        """For what takes long: whether they may still be served. In the loop; `end` it."""
+        """For long requests: whether the caller may still be served. Call in the loop; call `end` on it afterwards."""
         return self._standing.watch((caller.secret, caller.by_cookie), (caller.name, caller.role))
 
     def look_up(self, secret: str, *, by_cookie: bool) -> tuple[str, str] | None:
@@ -211,24 +211,24 @@ class Api:
         return None if token is None else (f"token:{token[0]}", token[1])
 
     async def note(self, caller: Caller, action: str, profile_id: bytes | None = None, /, **detail: object) -> None:
-        """Write down who did what; durable when it returns, so answer after it. Raises StoreUnavailable."""
+        """Record who did what; durable on return, so answer only then. Raises StoreUnavailable."""
         await durable(self.audit.begin(caller.name, caller.role, action, profile_id, detail))
 
     # --- stopping --------------------------------------------------------------------------------------------------
 
     def waits(self, event: asyncio.Event) -> Callable[[], None]:
-        """Have an event set when we stop; returns what takes that back. In the loop."""
+        """Have an event set at shutdown; returns a function that cancels this. Call in the loop."""
         entry = (asyncio.get_running_loop(), event)
         self._waiting.add(entry)
         return lambda: self._waiting.discard(entry)
 
     def stop(self) -> None:
-        """Let long polls and streams end now. Any thread; more than once does no more."""
+        """End long polls and streams now. Callable from any thread; repeated calls do nothing."""
         if self.stopping:
             return
         self.stopping = True
         for loop, event in list(self._waiting):
-            with suppress(RuntimeError):  # the loop has ended: nobody waits
+            with suppress(RuntimeError):  # the loop has ended: nobody is waiting
                 loop.call_soon_threadsafe(event.set)
 
     def close(self) -> None:
@@ -250,19 +250,19 @@ async def _in(pool: ThreadPoolExecutor, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(pool, work)
     except TouchfoldError:
         raise
-    except DataError as err:  # a number beyond bigint, and the like: only a caller's value can be one
-        raise BadRequest("a value of the request is out of range") from err
+    except DataError as err:  # such as a number beyond bigint: can only come from the caller
+        raise BadRequest("a value in the request is out of range") from err
     except Exception as err:
-        log.error("an error of ours: %s", described(err, err.__traceback__))
-        raise TouchfoldError("an error of ours; the log of the HTTP process has it") from err
+        log.error("internal error: %s", described(err, err.__traceback__))
+        raise TouchfoldError("internal error; see the log of the HTTP process") from err
 
 
 def refusal(role: str, right: str) -> Forbidden:
-    """What a role without a right is told."""
+    """The message for a role that lacks a right."""
     roles = " or ".join(sorted(RIGHTS[right]))
     if right == PERSONAL:
         return Forbidden(
-            f"the role {role} may not look for a person: this needs a role that sees personal values ({roles}). GET "
+            f"the role {role} may not search for people: this needs a role that sees personal values ({roles}). GET "
             "profiles lists by segment, stage, risk and attributes, and GET profiles/profile/ID shows one of them"
         )
     return Forbidden(f"the role {role} may not do this: it needs {roles}")
@@ -271,10 +271,10 @@ def refusal(role: str, right: str) -> Forbidden:
 # --- parameters --------------------------------------------------------------------------------------------------
 
 Limit = Annotated[int, Query(ge=1, le=1_000)]
-Cursor = Annotated[str | None, Query(max_length=100, description="`next` of the page before")]
+Cursor = Annotated[str | None, Query(max_length=100, description="`next` of the previous page")]
 Bearer = Annotated[
     HTTPAuthorizationCredentials | None,
-    Depends(HTTPBearer(auto_error=False, description="a token of `touchfold token create --role ROLE`")),
+    Depends(HTTPBearer(auto_error=False, description="a token from `touchfold token create --role ROLE`")),
 ]
 Cookie = Annotated[
     str | None,
@@ -282,15 +282,15 @@ Cookie = Annotated[
         APIKeyCookie(
             name=COOKIE,
             auto_error=False,
-            description="a session of the pages. Anything but GET then needs an Origin of ours, or X-CSRF-Token "
-            "with the `csrf_token` of GET me",
+            description="a session of the pages. Requests other than GET then need our own Origin, or X-CSRF-Token "
+            "with the `csrf_token` from GET me",
         )
     ),
 ]
 
 
 def need(api: Api, right: str) -> Any:
-    """A dependency: the caller, who has this right."""
+    """A dependency that gives the caller, who must have this right."""
 
     async def caller(request: Request, credentials: Bearer, cookie: Cookie) -> Caller:
         bearer = None if credentials is None else credentials.credentials

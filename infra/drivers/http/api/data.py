@@ -42,7 +42,7 @@ class Statement(BaseModel):
 
 
 def mount(app: FastAPI, api: Api) -> None:
-    """Add the addresses of this area."""
+    """Add the routes of this area."""
     _sql(app, api)
     _events(app, api)
     _figures(app, api)
@@ -55,9 +55,10 @@ def _sql(app: FastAPI, api: Api) -> None:
 
     @app.post(f"{PREFIX}/sql", tags=["sql"], responses=examples.ok(examples.SQL_ANSWER))
     async def sql(request: Request, body: Statement, caller: Caller = analyst) -> Response:
-        """Run one SELECT over the tables of the contract, in a process of its own, when it is your turn.
+        """Run one SELECT over the documented tables, in its own process, when it is your turn.
 
-        Two run at once, one of each person in turn; 10 of yours may run and wait. `GET sql/queue` has your places.
+        Two statements run at a time, taking turns between people. You may have 10 running or waiting; `GET sql/queue`
+        shows their places.
         """
         try:
             found = await api.ask_sql(caller, body.sql, body.limit, request.is_disconnected)
@@ -69,7 +70,7 @@ def _sql(app: FastAPI, api: Api) -> None:
 
     @app.get(f"{PREFIX}/sql/queue", tags=["sql"], responses=examples.ok(examples.SQL_QUEUE))
     async def queue(caller: Caller = analyst) -> Response:
-        """How many statements run and wait in this process, and the places of yours: 0 runs, 1 is next."""
+        """How many statements run and wait in this process, and the places of yours: 0 is running, 1 is next."""
         yours = [each._asdict() | {"for_s": round(each.for_s, 1)} for each in api.sql_queue.places(caller.name)]
         return answer({"running": api.sql_queue.running, "waiting": api.sql_queue.waiting, "yours": yours})
 
@@ -83,14 +84,16 @@ def _events(app: FastAPI, api: Api) -> None:
     @app.get(f"{PREFIX}/events", tags=["events"], responses=examples.ok(examples.ARRIVED))
     async def list_events(
         limit: Annotated[int, Query(ge=1, le=500)] = 100,
-        source: Annotated[str | None, Query(max_length=64, description="only of this source")] = None,
-        type_: Annotated[str | None, Query(alias="type", max_length=100, description="only of this type")] = None,
+        source: Annotated[str | None, Query(max_length=64, description="only events of this source")] = None,
+        type_: Annotated[
+            str | None, Query(alias="type", max_length=100, description="only events of this type")
+        ] = None,
         _caller: Caller = operator,
     ) -> Response:
-        """The newest events of the log and dead letters of the door, without what is personal.
+        """List the newest events of the log and dead letters of the door, without personal values.
 
-        `result`: pending, applied, duplicate, dead_letter or erased; `violations`: what was wrong. Of each partition
-        the newest `limit` are looked at, so a filter may leave fewer.
+        `result`: pending, applied, duplicate, dead_letter or erased; `violations`: what was wrong. Filters apply to the
+        newest `limit` events of each partition, so they may leave fewer.
         """
         return answer({"items": await api.run(lambda: _arrived(api, limit, source, type_))})
 
@@ -98,10 +101,10 @@ def _events(app: FastAPI, api: Api) -> None:
     async def read_event(
         event_id: Annotated[str, Path(max_length=512, examples=["m-17"])], caller: Caller = reader
     ) -> Response:
-        """What became of an event, by its id or its message id.
+        """What happened to an event, by its id or its message id.
 
-        A message id that no table shows (it is not of letters, digits and `._:-` alone) may name a person: it needs a
-        role that sees personal values.
+        A message id with characters other than letters, digits and `._:-` is in no table and may name a person: looking
+        it up needs a role that sees personal values.
         """
         personal = caller.may(PERSONAL)
         return answer(await api.run(lambda: api.reading.events.status(event_id, personal=personal)))
@@ -150,7 +153,7 @@ def _event(each: Arrived, registered: RegisteredEvent | None, letter: FoundDeadL
 
 
 def _letter(each: Mapping[str, Any]) -> dict[str, Any]:
-    """A dead letter of the door, which never was in the log."""
+    """A dead letter of the door, which never reached the log."""
     at = iso(each["received_at"])
     empty = dict.fromkeys(("id", "message_id", "partition", "offset", "type", "name"))
     return {
@@ -175,7 +178,7 @@ def _violation(rule: str, path: str, reason: str) -> dict[str, str]:
 
 
 def status(api: Api) -> dict[str, Any]:
-    """What `touchfold status --json` says, of the same counts."""
+    """The same counts as `touchfold status --json`."""
     state = api.operations.state(api.session.clock.now())
     decided = max(0, state["applied"] - state["waiting"])
     return {
@@ -198,21 +201,21 @@ def _figures(app: FastAPI, api: Api) -> None:
 
     @app.get(f"{PREFIX}/status", tags=["operation"], responses=examples.ok(examples.STATUS))
     async def read_status(_caller: Caller = reader) -> Response:
-        """How far acceptance, folding, decisions and the archive are: what `touchfold status --json` says."""
+        """Progress of acceptance, folding, decisions and the archive, as in `touchfold status --json`."""
         return answer(await api.run(lambda: status(api)))
 
     @app.get(f"{PREFIX}/operations", tags=["operation"], responses=examples.ok(examples.OPERATIONS))
     async def read_operations(_caller: Caller = operator) -> Response:
-        """Sizes, timers, the revision that is being built, disk and lease: what the Health page shows."""
+        """The data of the Health page: sizes, timers, the revision being built, disk and lease."""
         return answer(await api.run(lambda: api.operations.state(api.session.clock.now())))
 
     @app.get(f"{PREFIX}/reports/overview", tags=["reports"], responses=examples.ok(examples.OVERVIEW))
     async def read_overview(days: int = 30, _caller: Caller = reader) -> Response:
-        """Customers, orders, revenue and channels of the last 7, 30, 90 or 365 local days beside those before them.
+        """Customers, orders, revenue and channels of the last 7, 30, 90 or 365 local days and the period before.
 
-        As they are now: `as_of` says what was received before it is in them. Money is in the base currency, net of
-        refunds; amounts without a rate into it are in no sum, `missing_rates` names them. 503 `figures_preparing`
-        while a folder of an earlier version is counted for the first time.
+        Includes everything received before `as_of`. Money is in the base currency, net of refunds; amounts without an
+        exchange rate are left out of sums and listed in `missing_rates`. 503 `figures_preparing` while a folder from
+        an earlier version is counted for the first time.
         """
         if days not in PERIODS:
             reason = f"must be one of {', '.join(map(str, PERIODS))}"
@@ -270,19 +273,19 @@ def _dead_letters(app: FastAPI, api: Api) -> None:
         limit: Annotated[int, Query(ge=1, le=1_000)] = 100,
         _caller: Caller = operator,
     ) -> Response:
-        """What was set aside and why, the newest first; without its content."""
+        """List dead letters and why they were set aside, newest first, without their content."""
         found = await api.run(lambda: api.retrying.get().list(state, limit))
         return answer([described(letter) for letter in found])
 
     @app.get(f"{PREFIX}/dead-letters/{{letter_id}}", tags=["operation"], responses=examples.ok(examples.LETTER_SHOWN))
     async def show_dead_letter(letter_id: LetterId, _caller: Caller = operator) -> Response:
-        """One of them, with its state. What it holds is sealed: `touchfold dead-letters show` opens it."""
+        """One dead letter, with its state. Its content is encrypted; `touchfold dead-letters show` decrypts it."""
         letter, state = await api.run(lambda: api.retrying.get().get(letter_id))
         return answer({**described(letter), "state": state})
 
     @app.post(f"{PREFIX}/dead-letters/{{letter_id}}/retry", tags=["operation"], responses=examples.ok(examples.RETRIED))
     async def retry_dead_letter(letter_id: LetterId, caller: Caller = operator) -> Response:
-        """Send one of the door or inbox again, as it came. For those that cannot be, 400 says what else to do."""
+        """Send a dead letter of the door or inbox again, unchanged. For others, 400 says what to do instead."""
 
         def work() -> tuple[str, dict[str, Any]]:
             retrying = api.retrying.get()
@@ -303,20 +306,20 @@ def _records(app: FastAPI, api: Api) -> None:
 
     @app.get(at, tags=["operation"], responses=examples.ok(examples.RECORD))
     async def show_record(partition: Partition, offset: Offset, _caller: Caller = admin) -> Response:
-        """What is known of a record of the log, and why it cannot be read; without its content."""
+        """What is known about a record of the log and why it cannot be read, without its content."""
         return answer(await api.run(lambda: shown(api.session, partition, offset)))
 
     @app.post(f"{at}/set-aside", tags=["operation"], responses=examples.ok(examples.RECORD_PASSED))
     async def set_record_aside(partition: Partition, offset: Offset, caller: Caller = admin) -> Response:
-        """Let a partition pass a record that it waits at; the record becomes a dead letter.
+        """Set aside the record a partition waits at, as a dead letter, so that the partition continues.
 
-        409 `set_aside_refused` for one that can be read or is applied. After an upgrade, retry applies it.
+        409 `set_aside_refused` if it can be read or is already applied. After an upgrade, retry applies it.
         """
         wait = await api.run(lambda: set_aside(api.session, partition, offset, caller.name))
         await api.note(caller, "record.set_aside", partition=partition, offset=offset, code=wait.code)
         return answer(wait._asdict())
 
 
-Partition = Annotated[int, Path(ge=0, le=32_767, description="as status names it", examples=[2])]
+Partition = Annotated[int, Path(ge=0, le=32_767, description="as shown by status", examples=[2])]
 Offset = Annotated[int, Path(ge=0, le=2**63 - 1, examples=[17])]
 LetterId = Annotated[str, Path(max_length=64, examples=[examples.LETTER["id"]])]

@@ -1,4 +1,4 @@
-"""The page `/api/v1/docs`: every address with its roles, parameters and examples. Plain HTML: no script, no asset."""
+"""The page `/api/v1/docs`: every route with its roles, parameters and examples. Plain HTML, no scripts or assets."""
 
 import json
 import re
@@ -34,9 +34,9 @@ def _parts(openapi: Mapping[str, Any]) -> Iterator[str]:
     yield '<!doctype html><html lang="en"><meta charset="utf-8"><title>Touchfold API</title>'
     yield f'<meta name="viewport" content="width=device-width,initial-scale=1"><style>{_STYLE}</style>'
     yield "<h1>Touchfold API</h1>"
-    yield "<p>Send <code>Authorization: Bearer TOKEN</code> (<code>touchfold token create --role ROLE</code>), or call "
-    yield "it from the pages with your session: then anything but GET needs an <code>Origin</code> of ours or the "
-    yield "header <code>X-CSRF-Token</code> with the <code>csrf_token</code> of <code>GET me</code>. Programs read "
+    yield "<p>Send <code>Authorization: Bearer TOKEN</code> (<code>touchfold token create --role ROLE</code>), or use "
+    yield "your session from the pages: requests other than GET then need our own <code>Origin</code> or the "
+    yield "header <code>X-CSRF-Token</code> with the <code>csrf_token</code> from <code>GET me</code>. For programs: "
     yield '<a href="openapi.json">openapi.json</a>.</p>'
     areas: dict[str, list[str]] = {}
     for path, methods in openapi["paths"].items():
@@ -69,7 +69,7 @@ def _parameter(each: Mapping[str, Any]) -> str:
 
 
 def _text(text: str) -> str:
-    """Escaped; what stands between backquotes is code."""
+    """HTML-escaped text; backquoted parts become code."""
     return re.sub("`([^`]+)`", r"<code>\1</code>", escape(text))
 
 

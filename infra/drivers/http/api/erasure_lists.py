@@ -1,7 +1,7 @@
-"""Lists of people to erase over HTTP: posted once, drained beside everything else, asked for as often as one likes.
+"""Lists of people to erase over HTTP: posted once, processed in the background, with progress on request.
 
-What is done stands in a file of the data folder, by the place in the list, and names nobody. The list itself is kept
-nowhere: after a crash whoever posted it posts it again with its id, and it goes on.
+Progress is kept in a file in the data folder, by position in the list, and names nobody. The list itself is not
+stored: after a crash the client posts it again with its id, and processing continues.
 """
 
 import logging
@@ -26,20 +26,20 @@ from infra.drivers.http.api.streams import streamed
 from schemas.errors import ErasureRefused, NotFound, TouchfoldError
 from schemas.roles import ERASE
 
-MOST: Final = 10_000  # people of a list; a body may have 1 MiB
+MOST: Final = 10_000  # people per list; a body may have 1 MiB
 log = logging.getLogger("touchfold.api")
 
 
 class Whom(BaseModel):
-    """A person, by an identifier in the body, so that no address log has it."""
+    """A person by identifier, in the body so that it is in no access log."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"example": examples.LOOKUP})
-    kind: str = Field(max_length=64, description="of the identifier, or `profile`")
+    kind: str = Field(max_length=64, description="the identifier's kind, or `profile`")
     value: str | int
 
 
 class Erasures(BaseModel):
-    """Whom to erase. `id`: of a list that was begun before, to go on with it."""
+    """Whom to erase. `id`: of a list that was started earlier, to continue it."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"example": examples.ERASURES})
     people: list[Whom] = Field(min_length=1, max_length=MOST)
@@ -49,7 +49,7 @@ class Erasures(BaseModel):
 
 
 class _Running(threading.Thread):
-    """One list at a time in this process; the next waits."""
+    """Processes one list at a time; the next one waits."""
 
     _turn = threading.Lock()
 
@@ -72,10 +72,10 @@ class _Running(threading.Thread):
         except TouchfoldError as err:
             self.error = err.message
         except Exception as err:
-            self.error = "an error of ours; the log of the HTTP process has it"
-            log.error("a list of erasures ended", exc_info=err)
+            self.error = "internal error; see the log of the HTTP process"
+            log.error("an erasure list stopped", exc_info=err)
         finally:
-            self._body.people.clear()  # the thread is remembered for its state, and nobody's name with it
+            self._body.people.clear()  # the thread is kept for its state; it must not hold anybody's name
 
 
 def _sorted_out(people: list[Whom], phone: Any) -> tuple[list[Person], list[Wrong]]:
@@ -90,22 +90,22 @@ def _sorted_out(people: list[Whom], phone: Any) -> tuple[list[Person], list[Wron
 
 
 def mount(app: FastAPI, api: Api) -> None:
-    """Add the addresses of this area."""
+    """Add the routes of this area."""
     eraser = need(api, ERASE)
     running: dict[str, _Running] = {}
     folder = api.session.data / "erasures"
 
     @app.post(f"{PREFIX}/erasures", tags=["administration"], responses=examples.ok(examples.ERASURES_BEGUN))
     async def erase_people(body: Erasures, caller: Caller = eraser) -> Response:
-        """Erase up to 10,000 people. Cannot be undone. Answers at once; `GET erasures/ID` says how far it is.
+        """Erase up to 10,000 people. Cannot be undone. Returns immediately; `GET erasures/ID` shows the progress.
 
-        A bad entry is told by its place in the list (from 1) and keeps nobody else back. Who may be more than one
-        person is left out without `force`. After a crash post the same list with its `id`: it goes on.
+        A bad entry is reported by its position in the list (from 1) and does not hold up the others. An entry that may
+        be more than one person is skipped without `force`. After a crash, post the same list with its `id` to continue.
         """
         id_ = body.id or uuid4()
         before = running.get(id_.hex)
         if before is not None and before.is_alive():
-            raise ErasureRefused("this list is being worked off")
+            raise ErasureRefused("this list is already being processed")
         results = await api.run(lambda: Results(_file(folder, id_), len(body.people)))
         running[id_.hex] = thread = _Running(api, caller, body, results)
         thread.start()
@@ -113,7 +113,7 @@ def mount(app: FastAPI, api: Api) -> None:
 
     @app.get(f"{PREFIX}/erasures/{{list_id}}", tags=["administration"], responses=examples.ok(examples.ERASURES_STATE))
     async def read_erasures(list_id: ListId, _caller: Caller = eraser) -> Response:
-        """How far a list is: `running`, `done`, or `stopped`, which goes on when it is posted again with its id."""
+        """Progress of a list: `running`, `done`, or `stopped`; post a stopped list again with its id to continue."""
         path = _existing(folder, list_id)
         summary, size, done = await api.run(lambda: _state(path))
         thread = running.get(list_id.hex)
@@ -128,14 +128,14 @@ def mount(app: FastAPI, api: Api) -> None:
         responses={200: {"content": {"application/x-ndjson": {"example": examples.ERASURES_RECEIPT}}}},
     )
     async def read_receipts(list_id: ListId, caller: Caller = eraser) -> Response:
-        """What became of each person, a JSON line each by the place in the list; receipts when the list is done."""
+        """The result for each person, one JSON line per position in the list; with receipts once the list is done."""
         path = _existing(folder, list_id)
         headers = {"Cache-Control": "no-store"}
         lines = streamed(_lines(path), api.run_slowly, lambda: api.watch(caller))
         return StreamingResponse(lines, 200, headers, "application/x-ndjson")
 
 
-ListId = Annotated[UUID, InPath(description="of the list", examples=[examples.ERASURES_STATE["id"]])]
+ListId = Annotated[UUID, InPath(description="the list's id", examples=[examples.ERASURES_STATE["id"]])]
 
 
 def _file(folder: Path, id_: UUID) -> Path:
@@ -145,7 +145,7 @@ def _file(folder: Path, id_: UUID) -> Path:
 def _existing(folder: Path, id_: UUID) -> Path:
     path = _file(folder, id_)
     if not path.exists():
-        raise NotFound("there is no such list of erasures on this machine")
+        raise NotFound("there is no such erasure list on this machine")
     return path
 
 

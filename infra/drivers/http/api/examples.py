@@ -274,22 +274,22 @@ ERASURES_RECEIPT: Final = '{"line": 1, "found": true, "identifiers": 5, "events"
 EVENT: Final = {"id": _EVENT_ID, "status": "applied", "reason": None, "profile_id": _ID, "duplicates": 0}
 
 ERRORS: Final = (
-    (400, "The request is not as documented; `errors` says where and why", "bad_request"),
-    (401, "No token, an unknown one, a revoked one, or a session that ended", "unauthorized"),
-    (403, "The role may not do this, or a request with a cookie is not from our pages", "forbidden"),
-    (404, "There is no such thing", "not_found"),
-    (409, "Refused as it stands; `errors` says why (erasure alone)", "erasure_refused"),
+    (400, "The request does not match this documentation; `errors` says where and why", "bad_request"),
+    (401, "No token, or it is unknown or revoked, or the session has ended", "unauthorized"),
+    (403, "The role may not do this, or a request with a cookie did not come from our pages", "forbidden"),
+    (404, "Not found", "not_found"),
+    (409, "Refused for now; `errors` says why (erasure only)", "erasure_refused"),
     (410, "It existed and was erased", "erased"),
-    (429, "More than the caller or the address may ask; try again after Retry-After seconds", "too_many_requests"),
-    (503, "A backend is away; try again after Retry-After seconds", "unavailable"),
+    (429, "Too many requests from this caller or address; try again after Retry-After seconds", "too_many_requests"),
+    (503, "A backend is unavailable; try again after Retry-After seconds", "unavailable"),
 )
 
 
 def error(code: str) -> dict[str, Any]:
-    """An error in the one form."""
+    """An error in the common format."""
     return {"success": False, "code": code, "message": "…", "errors": [{"path": "limit", "reason": "…"}]}
 
 
 def ok(example: object) -> dict[int | str, dict[str, Any]]:
-    """The description of a good answer."""
-    return {200: {"description": "The answer", "content": {"application/json": {"example": example}}}}
+    """The description of a successful response."""
+    return {200: {"description": "Success", "content": {"application/json": {"example": example}}}}

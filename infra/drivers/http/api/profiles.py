@@ -1,6 +1,6 @@
-"""Customers over HTTP: by identifier, by search, as a list, their timeline, and what staff write about them.
+"""Customers over HTTP: by identifier, by search, as a list, their timeline, and what staff record about them.
 
-Who has no right to personal values finds nobody by one: looking for a person needs it, a list does not.
+Without the right to see personal values, nobody can be found by one: searching needs that right, a list does not.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -20,31 +20,31 @@ from schemas.errors import BadRequest, Erased, NotFound, Problem
 from schemas.identifiers import KINDS
 from schemas.roles import ACT, PERSONAL, READ
 
-ProfileId = Annotated[UUID, Path(description="any id the profile was ever known by", examples=[examples.PROFILE["id"]])]
+ProfileId = Annotated[UUID, Path(description="any id the profile has ever had", examples=[examples.PROFILE["id"]])]
 
 
 class Lookup(BaseModel):
-    """An identifier in a body, so that no address log has it."""
+    """An identifier, in the body so that it is in no access log."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"example": examples.LOOKUP})
     kind: str = Field(max_length=64)
-    value: str | int = Field(description="as the person or system wrote it; it is brought to its normal form")
+    value: str | int = Field(description="as the person or system wrote it; it is normalised")
 
 
 class Action(BaseModel):
-    """What staff write about a customer. Which fields it has, its `action` says."""
+    """What staff record about a customer. `action` determines which fields are needed."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"example": examples.ACTION})
     action: Literal["note", "call", "complaint", "resolve_complaint", "correct_trait", "withdraw_correction"]
-    text: str = Field("", max_length=4_000, description="of a note; of the others a remark")
-    direction: Literal["in", "out"] | None = Field(None, description="of a call")
-    topic: str | None = Field(None, max_length=200, description="of a call or complaint")
-    complaint_id: str | None = Field(None, max_length=200, description="of the complaint that is resolved")
-    name: str | None = Field(None, max_length=100, description="of the trait")
-    value: str | int | float | bool | None = Field(None, description="what the trait really is; null unsets it")
+    text: str = Field("", max_length=4_000, description="the text of a note, or a remark on the other actions")
+    direction: Literal["in", "out"] | None = Field(None, description="for a call")
+    topic: str | None = Field(None, max_length=200, description="for a call or complaint")
+    complaint_id: str | None = Field(None, max_length=200, description="the complaint to resolve")
+    name: str | None = Field(None, max_length=100, description="the trait's name")
+    value: str | int | float | bool | None = Field(None, description="the trait's correct value; null unsets it")
 
     def needed(self, field: str) -> str:
-        """A field that this action has to have. Raises BadRequest."""
+        """A field that this action requires. Raises BadRequest."""
         value = getattr(self, field)
         if value is None:
             raise BadRequest(f"the action {self.action} needs {field}", [Problem(field, "is missing")])
@@ -52,13 +52,13 @@ class Action(BaseModel):
 
 
 def mount(app: FastAPI, api: Api) -> None:
-    """Add the addresses of this area."""
+    """Add the routes of this area."""
     _lookups(app, api)
     _by_id(app, api)
     _timeline(app, api)
     _list(app, api)
     _actions(app, api)
-    _by_identifier(app, api)  # last: its address takes any two words
+    _by_identifier(app, api)  # last, because its path matches any two segments
 
 
 def _lookups(app: FastAPI, api: Api) -> None:
@@ -66,7 +66,7 @@ def _lookups(app: FastAPI, api: Api) -> None:
 
     @app.post(f"{PREFIX}/profiles/lookup", tags=["profiles"], responses=examples.ok(examples.PROFILE))
     async def look_up(body: Lookup, caller: Caller = finder) -> Response:
-        """A profile by an identifier in the body."""
+        """Find a profile by an identifier in the body."""
         return await _found(api, caller, body.kind, body.value)
 
 
@@ -77,7 +77,7 @@ def _by_id(app: FastAPI, api: Api) -> None:
     async def read_by_id(
         profile_id: Annotated[str, Path(max_length=100, examples=[examples.PROFILE["id"]])], caller: Caller = reader
     ) -> Response:
-        """A profile by its id. Personal values for roles that may see them."""
+        """A profile by its id. Personal values are included for roles that may see them."""
         personal = caller.may(PERSONAL)
         return await _viewed(api, caller, lambda: profiles.by_identifier("profile", profile_id, personal=personal))
 
@@ -85,7 +85,7 @@ def _by_id(app: FastAPI, api: Api) -> None:
         f"{PREFIX}/profiles/{{profile_id:uuid}}/details", tags=["profiles"], responses=examples.ok(examples.DETAILS)
     )
     async def read_details(profile_id: ProfileId, caller: Caller = reader) -> Response:
-        """A profile with the source and time of each trait, and each segment's sentence: what its page shows."""
+        """What the profile's page shows: the source and time of each trait, and each segment's sentence."""
         personal = caller.may(PERSONAL)
         return await _viewed(api, caller, lambda: profiles.details(profile_id.bytes, personal=personal))
 
@@ -99,15 +99,15 @@ def _by_identifier(app: FastAPI, api: Api) -> None:
         value: Annotated[str, Path(max_length=512, examples=["2001"])],
         caller: Caller = finder,
     ) -> Response:
-        """A profile by an identifier. Needs a role that sees personal values."""
+        """Find a profile by an identifier. Needs a role that sees personal values."""
         if value in ("timeline", "details", "actions") and kind not in (*KINDS, "profile"):
-            reason = "is no UUID; profile ids are UUIDs"  # a lookup finds an own kind's "timeline"
+            reason = "is not a UUID; profile ids are UUIDs"  # a value "timeline" of a custom kind is found by lookup
             raise BadRequest("not a profile id", [Problem("profile_id", reason)])
         return await _found(api, caller, kind, value)
 
 
 async def _found(api: Api, caller: Caller, kind: str, value: str | int) -> Response:
-    """The profile of an identifier; that nobody has it is noted too, for it was asked."""
+    """The profile of an identifier. The query is audited even if nobody has the identifier."""
     try:
         return await _viewed(api, caller, lambda: api.reading.profiles.by_identifier(kind, value))
     except (NotFound, Erased):
@@ -135,7 +135,7 @@ def _timeline(app: FastAPI, api: Api) -> None:
         type_: Annotated[list[str] | None, Query(alias="type", description="only these types of event")] = None,
         caller: Caller = reader,
     ) -> Response:
-        """The profile's events, newest first; sealed values for roles that may see them."""
+        """The profile's events, newest first; sealed values are included for roles that may see them."""
         personal, types = caller.may(PERSONAL), frozenset(type_) if type_ else None
 
         def read() -> tuple[bytes, Mapping[str, Any]]:
@@ -153,23 +153,23 @@ def _list(app: FastAPI, api: Api) -> None:
     @app.get(f"{PREFIX}/profiles", tags=["profiles"], responses=examples.ok(examples.SEARCH))
     async def list_profiles(
         search: Annotated[
-            str | None, Query(max_length=200, examples=["ada"], description="words of a name, a number, an address")
+            str | None, Query(max_length=200, examples=["ada"], description="words of a name, phone number or address")
         ] = None,
-        segment: Annotated[str | None, Query(max_length=100, description="only its members")] = None,
+        segment: Annotated[str | None, Query(max_length=100, description="only members of this segment")] = None,
         stage: Annotated[str | None, Query(max_length=100, description="only in this stage")] = None,
-        risk: Annotated[str | None, Query(max_length=20, description="only of this level")] = None,
+        risk: Annotated[str | None, Query(max_length=20, description="only at this risk level")] = None,
         attribute: Annotated[
-            list[str] | None, Query(description="NAME:VALUE of a trait that is not personal; repeat it for more")
+            list[str] | None, Query(description="NAME:VALUE of a non-personal trait; repeat for more")
         ] = None,
         limit: Annotated[int, Query(ge=1, le=100)] = 20,
         cursor: Cursor = None,
         caller: Caller = reader,
     ) -> Response:
-        """Customers by segment, stage, risk and attributes, in the order of their ids; or by `search`.
+        """List customers by segment, stage, risk and attributes, ordered by id; or find them with `search`.
 
-        `search` finds by whole words and prefixes of names and addresses, ends of numbers, or any identifier, those
-        seen last first; it stands alone, and needs a role that sees personal values. For other roles names, phones
-        and e-mail addresses are null. A page may be short and `next` still go on.
+        `search` matches whole words and prefixes of names and addresses, last digits of numbers, or any identifier,
+        most recently seen first. It cannot be combined with filters and needs a role that sees personal values. For
+        other roles, names, phones and e-mail addresses are null. A page may be short although `next` is set.
         """
         if search is None:
             wanted = Wanted(segment, stage, risk, _attributes(attribute or []))
@@ -177,7 +177,9 @@ def _list(app: FastAPI, api: Api) -> None:
         if not caller.may(PERSONAL):
             raise refusal(caller.role, PERSONAL)
         if segment or stage or risk or attribute:
-            raise BadRequest("search stands alone", [Problem("search", "leave it out, or all of the others")])
+            raise BadRequest(
+                "search cannot be combined with filters", [Problem("search", "leave out either search or all filters")]
+            )
         return await _searched(api, caller, search, cursor, limit)
 
 
@@ -187,7 +189,7 @@ def _attributes(given: Sequence[str]) -> dict[str, str]:
     for each in given:
         name, colon, value = each.partition(":")
         if not colon or name in found:
-            raise BadRequest("not an attribute", [Problem("attribute", "must be NAME:VALUE, each name once")])
+            raise BadRequest("not an attribute", [Problem("attribute", "must be NAME:VALUE, with each name only once")])
         found[name] = value
     return found
 
@@ -219,10 +221,10 @@ def _actions(app: FastAPI, api: Api) -> None:
         f"{PREFIX}/profiles/{{profile_id:uuid}}/actions", tags=["profiles"], responses=examples.ok(examples.ACTED)
     )
     async def act(profile_id: ProfileId, body: Action, caller: Caller = staff) -> Response:
-        """Write a note, call or complaint, or correct a trait: an event of the source `staff`, durable when answered.
+        """Record a note, call or complaint, or correct a trait: an event of the source `staff`, durable on return.
 
-        A correction outranks every source until a newer one or its withdrawal. `GET events/{event_id}` says when it
-        is applied.
+        A correction overrides every source until it is corrected again or withdrawn. `GET events/{event_id}` shows
+        whether it has been applied.
         """
 
         def work() -> tuple[bytes, str]:

@@ -1,4 +1,4 @@
-"""Segments over HTTP: what they mean, who is in them, how they moved, and their members as a file."""
+"""Segments over HTTP: what they mean, who is in them, how their size changed, and their members as a file."""
 
 from typing import Annotated, Literal
 
@@ -16,12 +16,12 @@ _MEDIA = {"csv": "text/csv; charset=utf-8", "parquet": "application/vnd.apache.p
 
 
 def mount(app: FastAPI, api: Api) -> None:
-    """Add the addresses of this area."""
+    """Add the routes of this area."""
     segments, reader, exporter = api.reading.segments, need(api, READ), need(api, EXPORT)
 
     @app.get(f"{PREFIX}/segments", tags=["segments"], responses=examples.ok([examples.SEGMENT]))
     async def list_segments(_caller: Caller = reader) -> Response:
-        """Every segment with its meaning and size."""
+        """List every segment with its meaning and size."""
         return answer(await api.run(segments.overview))
 
     @app.get(f"{PREFIX}/segments/{{name}}", tags=["segments"], responses=examples.ok(examples.SEGMENT_SHOWN))
@@ -31,14 +31,14 @@ def mount(app: FastAPI, api: Api) -> None:
 
     @app.get(f"{PREFIX}/segments/{{name}}/members", tags=["segments"], responses=examples.ok(examples.MEMBERS))
     async def list_members(name: Name, limit: Limit = 100, cursor: Cursor = None, _caller: Caller = reader) -> Response:
-        """Who is in it, by id; `since` is null for members since the first load."""
+        """List the segment's members by id; `since` is null for members since the first load."""
         return answer(await api.run(lambda: segments.members(name, cursor, limit)))
 
     @app.get(f"{PREFIX}/segments/{{name}}/trend", tags=["segments"], responses=examples.ok(examples.TREND))
     async def show_trend(
         name: Name, days: Annotated[int, Query(ge=1, le=366)] = 30, _caller: Caller = reader
     ) -> Response:
-        """Its size at the end of each local day, oldest first; begins when it was first seen."""
+        """The segment's size at the end of each local day, oldest first, from when it was first seen."""
 
         def read() -> dict[str, object]:
             segments.members(name, None, 1)  # raises NotFound
@@ -58,10 +58,10 @@ def mount(app: FastAPI, api: Api) -> None:
         format_: Annotated[Literal["csv", "parquet"], Query(alias="format")] = "csv",
         caller: Caller = exporter,
     ) -> Response:
-        """Its members as a file, guarded against formulas; names and addresses for roles that may see them.
+        """Download the segment's members, safe from spreadsheet formulas; with contact data for roles that may see it.
 
-        Sent as it is read: where that fails, the connection is closed without the last chunk, and the file is not
-        whole.
+        Streamed as it is read: if reading fails, the connection is closed before the last chunk, and the file is
+        incomplete.
         """
         personal = caller.may(PERSONAL)
         chunks = await api.run_slowly(lambda: begun(api.exports.get().chunks(name, format_, personal=personal)))

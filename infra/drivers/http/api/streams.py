@@ -1,4 +1,4 @@
-"""Answers that are made while they are sent: chunks of a generator that reads, each made in a thread of the API's."""
+"""Streamed responses: chunks of a reading generator, each produced in one of the API's threads."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from itertools import chain
@@ -11,16 +11,16 @@ Run = Callable[[Callable[[], bytes | None]], Awaitable[bytes | None]]
 
 
 def begun(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """The same chunks, the first of them made: what is wrong with the question is known before the answer begins."""
+    """The same chunks, with the first already produced, so that errors surface before the response starts."""
     first = next(chunks, None)
     return chain(() if first is None else (first,), chunks)
 
 
 async def streamed(chunks: Iterator[bytes], run: Run, watch: Callable[[], Watched[Any]]) -> AsyncIterator[bytes]:
-    """One chunk in memory at a time; the next is made when the one before was taken by the network.
+    """Keeps one chunk in memory; the next is produced once the network has taken the previous one.
 
-    An error is raised into the server, which then closes the connection before the last chunk of the transfer: so is
-    one that they may not be served any more.
+    An error, also one because the caller lost access, is raised into the server, which then closes the connection
+    before the last chunk.
     """
     with watch() as watched:
         while (chunk := await run(lambda: next(chunks, None))) is not None:
