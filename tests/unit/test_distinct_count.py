@@ -60,8 +60,8 @@ def test_over_orders_it_is_unknown_beyond_1024(coupons: int, value: int | None) 
 @pytest.mark.parametrize(
     ("rest", "path", "reason"),
     [
-        ("of: occurred_at, events: [a]", "of", "times have no distinct_count"),
-        ("events: [a]", "of", "is missing; distinct_count of which property?"),
+        ("of: occurred_at, events: [a]", "of", "distinct_count does not work on times"),
+        ("events: [a]", "of", "is missing; say which property distinct_count is of"),
         ("of: x, events: [a], window_days: 7", "window_days", "distinct_count has no window"),
     ],
 )
