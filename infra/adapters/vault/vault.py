@@ -20,7 +20,8 @@ from psycopg2.extensions import cursor as Cursor
 
 from infra.adapters.machine.lru import Recent
 from infra.adapters.postgres.connection_pool import Lane
-from infra.adapters.postgres.database import Database, Uuid, Uuids
+from infra.adapters.postgres.database import Database
+from infra.adapters.vault import rows
 from infra.adapters.vault.keys import CHECK_AAD, CHECKED, HASH_KEY_AAD, META, MasterKeys, master_keys, opened
 from infra.adapters.vault.lease import RENEW_S, TTL_S, Lease
 from infra.adapters.vault.rewrite import keep_statistics_empty
@@ -238,9 +239,9 @@ class PostgresVault:
             found, new = self._retry(partial(self._find_or_insert, wanted, missing))
             if new:
                 failpoint("vault.after_commit")
-            rows = [(hashed, token, self._unwrap(wrapped, token)) for hashed, token, wrapped in found] + new
-            made |= {hashed: token for hashed, token, _ in rows}
-            self._remember(rows, drops)
+            known = [(hashed, token, self._unwrap(wrapped, token)) for hashed, token, wrapped in found] + new
+            made |= {hashed: token for hashed, token, _ in known}
+            self._remember(known, drops)
             wanted = [hashed for hashed in wanted if hashed not in made]  # another door was first: read its row
         raise StoreUnavailable("vault rows are created and erased faster than they can be read", retry_after_s=1)
 
@@ -248,7 +249,7 @@ class PostgresVault:
         self, wanted: Sequence[bytes], missing: dict[bytes, tuple[str, str]], cursor: Cursor
     ) -> tuple[list[tuple[bytes, bytes, bytes]], list[tuple[bytes, bytes, bytes]]]:
         """(hash, token, wrapped key) of existing rows, (hash, token, key) of new ones."""
-        found = _select(cursor, wanted)
+        found = rows.of_hashes(cursor, wanted)
         absent = sorted(set(wanted).difference([hashed for hashed, _, _ in found]))
         return found, self._insert(cursor, absent, missing) if absent else []
 
@@ -266,26 +267,17 @@ class PostgresVault:
             made[hashed] = (hashed, token, key)
             wrapped.append(self._masters.wrap(key, token))
             values.append(seal(AESGCM(key), missing[hashed][1].encode(), token + _VALUE_AAD))
-        cursor.execute(
-            "insert into identifiers (hash, token, kind, key_wrapped, value_sealed) "
-            "select * from unnest(%s, %s, %s::text[], %s, %s) on conflict (hash) do nothing returning hash",
-            (
-                _Byteas(wanted),
-                Uuids([token for _, token, _ in made.values()]),
-                [missing[hashed][0] for hashed in wanted],
-                _Byteas(wrapped),
-                _Byteas(values),
-            ),
-        )
-        done = [made[bytes(row[0])] for row in cursor.fetchall()]
+        kinds = [missing[hashed][0] for hashed in wanted]
+        new = rows.insert(cursor, wanted, [token for _, token, _ in made.values()], kinds, wrapped, values)
+        done = [made[hashed] for hashed in new]
         failpoint("vault.before_commit")
         return done
 
-    def _remember(self, rows: Iterable[tuple[bytes, bytes, bytes]], drops: int) -> None:
+    def _remember(self, known: Iterable[tuple[bytes, bytes, bytes]], drops: int) -> None:
         """(hash, token, key) rows; `drops`: its value before they were read."""
         with self._lock:
             if drops == self._drops and self._lease.valid():
-                for hashed, token, key in rows:
+                for hashed, token, key in known:
                     self._token_of.put(hashed, token)
                     self._key_of.put(token, key)
 
@@ -295,8 +287,8 @@ class PostgresVault:
 
     def find_hash(self, hashed: bytes) -> bytes | None:
         """The token of a keyed hash, or None. Reads the vault each time."""
-        rows = self._read(partial(_select, hashes=[hashed]))
-        return rows[0][1] if rows else None
+        found = self._read(partial(rows.of_hashes, hashes=[hashed]))
+        return found[0][1] if found else None
 
     def open(self, tokens: Iterable[bytes]) -> dict[bytes, OpenIdentifier]:
         """See the port. Reads the vault each time: values are never kept in memory."""
@@ -305,16 +297,8 @@ class PostgresVault:
             return {}
         _ = self.hash_key  # so that a wrong master key is reported as such, rather than as "broken"
 
-        def select(cursor: Cursor) -> list[tuple[bytes, str, bytes, bytes]]:
-            cursor.execute(
-                "select token, kind, key_wrapped, value_sealed from identifiers where token = any(%s)",
-                (Uuids(wanted),),
-            )
-            return [(row[0], row[1], bytes(row[2]), bytes(row[3])) for row in cursor.fetchall()]
-
-        rows = self._read(select)
         opened: dict[bytes, OpenIdentifier] = {}
-        for token, kind, wrapped, value in rows:
+        for token, kind, wrapped, value in self._read(partial(rows.values_of, tokens=wanted)):
             try:
                 plain = open_sealed(AESGCM(self._unwrap(wrapped, token)), value, token + _VALUE_AAD)
             except InvalidTag as err:
@@ -391,16 +375,8 @@ class PostgresVault:
         _ = self.hash_key
         drops = self._drops
 
-        def select(cursor: Cursor) -> list[tuple[bytes, bytes]]:
-            cursor.execute(
-                "select token, key_wrapped from identifiers where token = any(%(tokens)s) union all "
-                "select token, key_wrapped from daily_keys where token = any(%(tokens)s) union all "
-                "select token, key_wrapped from word_keys where token = any(%(tokens)s)",
-                {"tokens": Uuids(tokens)},
-            )
-            return [(row[0], bytes(row[1])) for row in cursor.fetchall()]
-
-        keys = {token: self._unwrap(wrapped, token) for token, wrapped in self._read(select)}
+        wrapped_keys = self._read(partial(rows.keys_of, tokens=tokens))
+        keys = {token: self._unwrap(wrapped, token) for token, wrapped in wrapped_keys}
         with self._lock:
             if drops == self._drops and self._lease.valid():
                 for token, key in keys.items():
@@ -427,15 +403,7 @@ class PostgresVault:
         token, key = secrets.token_bytes(16), secrets.token_bytes(32)
 
         def take(cursor: Cursor) -> bytes:
-            wrapped = self._learnt(cursor).wrap(key, token)
-            cursor.execute(
-                f"insert into {table} values (%s, %s, %s) on conflict (day) do nothing",
-                (day, Uuid(token), wrapped),
-            )
-            cursor.execute(f"select token from {table} where day = %s", (day,))
-            row = cursor.fetchone()
-            assert row is not None, "daily key deleted while we looked"
-            return bytes(row[0])
+            return rows.key_of_day(cursor, table, day, token, self._learnt(cursor).wrap(key, token))
 
         return self._retry(take)
 
@@ -446,7 +414,7 @@ class PostgresVault:
         For `day`, whose key is created when first needed; without it, for every day that still has a key.
         """
         if day is None:
-            days = self._read(_word_tokens)
+            days = self._read(rows.word_tokens)
             keys = self._load_keys(list(days)) if days else {}
         else:
             today, token = self._today
@@ -464,37 +432,7 @@ class PostgresVault:
     def expire_daily_keys(self, before: date) -> int:
         """Destroy the keys of days before `before`, and so what they sealed. Returns how many sealed dead letters."""
 
-        def delete(cursor: Cursor) -> int:
-            cursor.execute("delete from word_keys where day < %s", (before,))
-            cursor.execute("delete from daily_keys where day < %s", (before,))
-            return cursor.rowcount
-
-        count = self._retry(delete)
+        count = self._retry(partial(rows.expire, before=before))
         with self._lock:
             self._letters_day = None
         return count
-
-
-def _word_tokens(cursor: Cursor) -> dict[bytes, date]:
-    cursor.execute("select token, day from word_keys")
-    return {bytes(token): day for token, day in cursor.fetchall()}
-
-
-class _Byteas:
-    """Adapts byte strings to a bytea[] literal; psycopg2's own way, element by element, takes 3 times as long."""
-
-    __slots__ = ("raws",)
-
-    def __init__(self, raws: Sequence[bytes]) -> None:
-        self.raws = raws
-
-    def __conform__(self, _protocol: object) -> "_Byteas":
-        return self
-
-    def getquoted(self) -> bytes:
-        return ("'{" + ",".join(['"\\\\x' + raw.hex() + '"' for raw in self.raws]) + "}'::bytea[]").encode()
-
-
-def _select(cursor: Cursor, hashes: Sequence[bytes]) -> list[tuple[bytes, bytes, bytes]]:
-    cursor.execute("select hash, token, key_wrapped from identifiers where hash = any(%s)", (_Byteas(hashes),))
-    return [(bytes(row[0]), row[1], bytes(row[2])) for row in cursor.fetchall()]
