@@ -7,7 +7,7 @@ from infra.app.databases import database_of
 from infra.app.log import log_of
 from schemas.errors import Disposition, NotFound, SetAsideRefused, TouchfoldError
 from schemas.record import CURRENT, Reader, Stored, decode, from_us, received_us, version_of
-from schemas.store import Verdict
+from schemas.store_rows import Verdict
 from schemas.waits import Wait
 
 if TYPE_CHECKING:

@@ -81,7 +81,7 @@ def refold(
     from infra.app.identifiers import token_of
     from infra.app.vault import vault_of
     from schemas.errors import NotFound
-    from schemas.store import NO_EVENT, NewWorkItem
+    from schemas.store_rows import NO_EVENT, NewWorkItem
 
     with session(data) as here:
         token = token_of(identifier, here.region, vault_of(here))

@@ -7,7 +7,8 @@ from typing import Final
 from processors.live.applied import Applied, not_folded
 from processors.live.fold_batch import Folder, save_states
 from projections.fold.state import State
-from schemas.store import NO_EVENT, NO_RECEIPT, SHARDS, DecideTx, FoldTx, NewWorkItem
+from schemas.store import DecideTx, FoldTx
+from schemas.store_rows import NO_EVENT, NO_RECEIPT, SHARDS, NewWorkItem
 
 CHUNK: Final = 5_000  # records fetched at a time
 ITEMS: Final = 64  # work items in one transaction

@@ -8,7 +8,7 @@ from projections.fold.event import FoldEvent
 from schemas.dead_letters import DeadLetter
 from schemas.errors import FoldFailed
 from schemas.record import Stored
-from schemas.store import DedupRow, Verdict
+from schemas.store_rows import DedupRow, Verdict
 
 
 class Batch(NamedTuple):

@@ -20,7 +20,8 @@ from projections.decide.evaluator import Decision, Evaluator
 from projections.fold.fold import Fold
 from projections.fold.state import EVENT_COUNT, FIRST, LAST, State
 from projections.orders.orders import order_slots, summed_up
-from schemas.store import NO_EVENT, SHARDS, Change, DecideTx, NewWorkItem, ProfileRow, ProjectionStore, WorkItem
+from schemas.store import DecideTx, ProjectionStore
+from schemas.store_rows import NO_EVENT, SHARDS, Change, NewWorkItem, ProfileRow, WorkItem
 from schemas.touchpoints import ORDER_TYPES
 
 ACTS_US: Final = 600_000_000  # a profile seen in the last ten minutes is active, so staff may search for it

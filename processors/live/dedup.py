@@ -12,7 +12,8 @@ from schemas.errors import FoldFailed, TouchfoldError
 from schemas.figures import EVENTS, Cells
 from schemas.ports import EventLog
 from schemas.record import Stored
-from schemas.store import NO_EVENT, DedupRow, FoldTx, NewWorkItem, NotApplied, Verdict
+from schemas.store import FoldTx
+from schemas.store_rows import NO_EVENT, DedupRow, NewWorkItem, NotApplied, Verdict
 
 _REUSED: Final = "an event with this message id and different content was received before"
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from projections.fold.event import FoldEvent
-from schemas.store import ProfileRow
+from schemas.store_rows import ProfileRow
 
 MOST_ITEMS: Final = 2_000  # other workers take some of ours without notice
 MOST_PROFILES: Final = 200_000  # remembered as we last wrote them: 30 MB

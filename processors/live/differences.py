@@ -25,7 +25,7 @@ from projections.fold.state import (
     shown,
 )
 from schemas.record import uuid_text
-from schemas.store import NO_EVENT, Change, ProfileRow, change_id
+from schemas.store_rows import NO_EVENT, Change, ProfileRow, change_id
 
 NEVER_US: Final = -(2**63)
 

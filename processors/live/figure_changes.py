@@ -11,7 +11,7 @@ from projections.fold.state import State
 from projections.orders.orders import of_maps, order_slots, summed_up
 from projections.orders.summary import Spent
 from schemas.figures import Cells, Counted
-from schemas.store import ProfileRow
+from schemas.store_rows import ProfileRow
 
 _NONE = of_maps([])
 

@@ -20,17 +20,8 @@ from projections.fold.state import State
 from schemas.errors import FoldFailed, KeyMissing, ReaderTooOld, RecordUnreadable, SealBroken, TouchfoldError
 from schemas.ports import EventLog, Sealer
 from schemas.record import Stored, decode, identifier_set_of, received_us, sixteen, to_us
-from schemas.store import (
-    NO_EVENT,
-    SHARDS,
-    Advance,
-    EvidenceRow,
-    FoldTx,
-    NewWorkItem,
-    NotApplied,
-    ProjectionStore,
-    Verdict,
-)
+from schemas.store import FoldTx, ProjectionStore
+from schemas.store_rows import NO_EVENT, SHARDS, Advance, EvidenceRow, NewWorkItem, NotApplied, Verdict
 from schemas.waits import SET_ASIDE, Bad, Wait, isolate
 
 _CACHE: Final = 100_000  # identifier sets with evidence known to be stored; about 40 MB with their tokens

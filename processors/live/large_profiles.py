@@ -17,7 +17,8 @@ from projections.orders import tree as order_tree
 from projections.orders.orders import of_maps
 from projections.orders.summary import Maps, Summary
 from projections.orders.tree import ROOT, Node
-from schemas.store import DecideTx, LaidOff, NodeRow
+from schemas.store import DecideTx
+from schemas.store_rows import LaidOff, NodeRow
 
 FromLog = Callable[[DecideTx, Sequence[bytes]], State]
 """The state of some identifier sets, folded from the log with all their orders."""

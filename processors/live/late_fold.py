@@ -2,7 +2,7 @@
 
 from processors.live.fold_batch import Folder
 from schemas.record import Stored
-from schemas.store import NO_EVENT, NewWorkItem
+from schemas.store_rows import NO_EVENT, NewWorkItem
 
 
 def fold_late(folder: Folder, record: Stored) -> None:

@@ -14,7 +14,8 @@ from projections.identity.extend import Extension, extend
 from projections.identity.resolve import Resolution, resolve
 from projections.identity.shared import find_shared, partners_of
 from schemas.identity_rules import IdentityRules
-from schemas.store import NO_EVENT, NO_RECEIPT, DecideTx, EvidenceRow, NewWorkItem, TokenRow
+from schemas.store import DecideTx
+from schemas.store_rows import NO_EVENT, NO_RECEIPT, EvidenceRow, NewWorkItem, TokenRow
 
 
 class Moves(NamedTuple):

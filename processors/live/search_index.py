@@ -11,8 +11,8 @@ from projections.decide.evaluator import Evaluator
 from projections.fold.fold import Fold
 from projections.fold.state import State
 from schemas.ports import EventLog, Sealer, Vault
+from schemas.search_store import SearchStore
 from schemas.search_words import UNSEARCHED, is_name, keyed, search_key, terms_of
-from schemas.store import SearchStore
 
 SHARE: Final = 0.25
 SLICE: Final = 40  # profiles per transaction: events wait 20 ms

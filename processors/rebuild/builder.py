@@ -24,7 +24,7 @@ from schemas.control import Revision
 from schemas.definitions import Definitions, plain
 from schemas.errors import Disposition, ProgressConflict, TouchfoldError
 from schemas.log_range import records_between
-from schemas.store import Rebuilding, SegmentPair, SwapPlan
+from schemas.rebuilding import Rebuilding, SegmentPair, SwapPlan
 
 log = logging.getLogger("touchfold.rebuild")
 

@@ -9,7 +9,7 @@ from typing import Final
 from processors.live.applied import Batch, not_folded
 from processors.live.fold_batch import Folder, save_states
 from projections.fold.state import State
-from schemas.store import Advance
+from schemas.store_rows import Advance
 
 HELD: Final = 50_000  # states in memory, about 2 KB each
 

@@ -24,8 +24,9 @@ from processors.rebuild.external_sort import Scratch, Sorter, joined
 from projections.fold.state import State
 from schemas.identity_rules import DEFAULT_RULES
 from schemas.log_range import records_between
+from schemas.rebuilding import Snapshot
 from schemas.record import Stored, uuid_text
-from schemas.store import ProfileRow, Snapshot
+from schemas.store_rows import ProfileRow
 
 CHUNK: Final = 10_000
 SHOWN: Final = 20  # differences listed; all of them are counted

@@ -6,7 +6,7 @@ from projections.days import LocalDays
 from projections.decide.figures import add_nobody, add_profile, roll_up
 from projections.fold.state import State
 from schemas.figures import Cells, Counted, Key, add
-from schemas.store import ProfileRow
+from schemas.store_rows import ProfileRow
 
 Unequal = tuple[str, str, str]  # cell, stored value, summed value
 

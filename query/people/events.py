@@ -14,7 +14,7 @@ from schemas.log_range import records_between
 from schemas.ports import EventLog, Vault
 from schemas.reads import FoundDeadLetter, Reads, RegisteredEvent
 from schemas.record import event_key, uuid_text
-from schemas.store import Verdict
+from schemas.store_rows import Verdict
 
 CHUNK: Final = 5_000
 SHOWN_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,100}")  # a message id that records keep in clear

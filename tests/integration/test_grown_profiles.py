@@ -17,7 +17,8 @@ from processors.live.worker import Worker
 from processors.rebuild.builder import Builder
 from projections.fold.state import ORDER_CAP, State
 from schemas.record import Record, to_us
-from schemas.store import NO_EVENT, DecideTx, NewWorkItem
+from schemas.store import DecideTx
+from schemas.store_rows import NO_EVENT, NewWorkItem
 from tests.conftest import new_databases
 from tests.integration.test_fold_decide import World, new_world
 from tests.records import START, purchase, record, token

@@ -21,7 +21,7 @@ from projections.fold import state as st
 from projections.orders import summary as order_summary
 from schemas.figures import Kind
 from schemas.record import Record
-from schemas.store import NO_EVENT, NewWorkItem
+from schemas.store_rows import NO_EVENT, NewWorkItem
 from tests.conftest import new_databases
 from tests.integration.test_fold_decide import World, new_world
 from tests.integration.test_grown_profiles import FewMarks, LongWay, feed, made, steps_of

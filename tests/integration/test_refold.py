@@ -8,7 +8,7 @@ from processors.erase import refold
 from processors.live.feeder import LogFeeder
 from processors.live.worker import Worker
 from processors.rebuild.builder import Builder
-from schemas.store import NO_EVENT, NewWorkItem
+from schemas.store_rows import NO_EVENT, NewWorkItem
 from tests.conftest import Databases
 from tests.integration.test_fold_decide import World, new_world
 from tests.records import record

@@ -33,7 +33,7 @@ from infra.adapters.postgres.rows import (
 )
 from infra.adapters.postgres.staging import quoted
 from schemas.errors import ProgressConflict
-from schemas.store import NO_RECEIPT, Change, EvidenceRow, ProfileRow, TokenRow, WorkItem
+from schemas.store_rows import NO_RECEIPT, Change, EvidenceRow, ProfileRow, TokenRow, WorkItem
 
 
 class PostgresDecide(OrderTreeRows):

@@ -22,7 +22,7 @@ from infra.adapters.postgres.store import PostgresStore
 from schemas.erasures import STEPS, Erasure, Job, Receipt, SealedDeadLetter, Seen, TokenOwner
 from schemas.facts import PersonErased
 from schemas.figures import Counted
-from schemas.store import NO_EVENT
+from schemas.store_rows import NO_EVENT
 
 KIND: Final = "erase"
 _NEEDS: Final = (

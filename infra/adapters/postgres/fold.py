@@ -33,7 +33,7 @@ from infra.adapters.postgres.rows import (
 from infra.adapters.postgres.staging import FEW
 from schemas.dead_letters import DeadLetter
 from schemas.errors import ProgressConflict
-from schemas.store import NO_RECEIPT, Advance, DedupRow, EvidenceRow, NotApplied
+from schemas.store_rows import NO_RECEIPT, Advance, DedupRow, EvidenceRow, NotApplied
 
 _SOME_ERASED: Final = "select exists (select from erased_tokens)"
 

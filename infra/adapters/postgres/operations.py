@@ -16,7 +16,7 @@ from schemas.errors import ArchiveDamaged, StoreUnavailable, TouchfoldError
 from schemas.merge_plan import waiting as waiting_files
 from schemas.ports import EventLog
 from schemas.record import decode, from_us, received_us, to_us
-from schemas.store import Verdict
+from schemas.store_rows import Verdict
 from schemas.waits import Wait, Waiting, open_transaction
 
 if TYPE_CHECKING:

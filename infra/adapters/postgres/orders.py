@@ -6,7 +6,7 @@ from typing import Final
 from infra.adapters.postgres.database import array_literal, copy_out, f_bytes, f_int2, int8
 from infra.adapters.postgres.staging import Staging
 from infra.adapters.postgres.tx import PostgresTx
-from schemas.store import LaidOff, NodeRow
+from schemas.store_rows import LaidOff, NodeRow
 
 LAID_OFF: Final = Staging("new_laid_off", {"signature": "uuid", "partition": "smallint", "maps": "bytea"})
 NODES: Final = Staging(

@@ -16,7 +16,8 @@ from infra.adapters.postgres.locks import BUILD_LOCK, ERASURE_LOCK, FOLD_GATE, L
 from infra.adapters.postgres.snapshot import PostgresSnapshot, Tell, snapshot
 from schemas.errors import ProgressConflict, StoreUnavailable
 from schemas.failpoints import failpoint
-from schemas.store import Change, SwapPlan, change_id
+from schemas.rebuilding import SwapPlan
+from schemas.store_rows import Change, change_id
 
 _CHUNK: Final = 10_000  # changes in memory at a swap
 

@@ -23,7 +23,7 @@ from infra.adapters.postgres.database import (
     uuid_list,
 )
 from infra.adapters.postgres.staging import Staging
-from schemas.store import Change, DedupRow, EvidenceRow, ProfileRow, TokenRow
+from schemas.store_rows import Change, DedupRow, EvidenceRow, ProfileRow, TokenRow
 
 _UUID, _TEXT = 2950, 25
 _JSON: Final = msgspec.json.Encoder(order="deterministic")

@@ -8,7 +8,7 @@ from psycopg2.extensions import cursor as Cursor
 from infra.adapters.postgres.connection_pool import Lane
 from infra.adapters.postgres.database import Database, Uuids, array_literal, copy_rows, f_array, f_bytes, f_int8
 from infra.adapters.vault.rewrite import is_ours
-from schemas.store import Indexed, SearchTx
+from schemas.search_store import Indexed, SearchTx
 
 _INT8 = 20
 

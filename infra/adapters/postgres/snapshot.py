@@ -23,7 +23,7 @@ from infra.adapters.postgres.locks import ERASURE_LOCK
 from infra.adapters.postgres.rows import EVIDENCE, PROFILES, evidence_row, profile_row
 from schemas.errors import DiskFull, StoreUnavailable
 from schemas.figures import Cells
-from schemas.store import EvidenceRow, ProfileRow
+from schemas.store_rows import EvidenceRow, ProfileRow
 
 Tell = Callable[[str, int, int], None]  # (current task, amount done, total; 0: unknown)
 

@@ -7,7 +7,7 @@ from psycopg2.extensions import cursor as Cursor
 from infra.adapters.postgres.database import array_literal, copy_out, int8
 from infra.adapters.postgres.figures import PostgresFigureTx
 from infra.adapters.postgres.staging import Stage, quoted
-from schemas.store import NewWorkItem
+from schemas.store_rows import NewWorkItem
 
 
 class PostgresTx(PostgresFigureTx):

@@ -14,7 +14,7 @@ from query.people.plain_words import in_words
 from schemas.dead_letters import remedy
 from schemas.errors import TouchfoldError
 from schemas.roles import OPERATE, PERSONAL
-from schemas.store import Verdict
+from schemas.store_rows import Verdict
 
 EVERY_S: Final = 1.0
 SHOWN: Final = 40

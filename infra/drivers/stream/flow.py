@@ -13,8 +13,9 @@ from contextlib import suppress
 from functools import partial
 from itertools import repeat
 from operator import attrgetter
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple
 
+from infra.drivers.stream.client import Client
 from infra.drivers.stream.pace import Pace
 from infra.drivers.stream.watchdog import Watchdog
 from infra.drivers.stream.work_thread import GivenUp, WorkThread
@@ -34,32 +35,6 @@ _stored: Callable[[Iterable[Any]], Stored] = partial(
 
 Older = Callable[[int, int, int], Sequence[Stored]]
 Fetch = Callable[[float], Awaitable[Mapping[int, Sequence[Any]]]]
-
-
-class Client(Protocol):
-    """What a flow needs from the Kafka client. Every call may raise StoreUnavailable."""
-
-    async def seek(self, offsets: Mapping[int, int]) -> None:
-        """Fetch from here next; partitions no longer assigned are ignored."""
-
-    async def starts(self, partitions: Collection[int]) -> Mapping[int, int]:
-        """The first offset still in the log."""
-
-    async def ends(self, partitions: Collection[int]) -> Mapping[int, int]:
-        """The last stable offset."""
-
-    async def hint(self, offsets: Mapping[int, int]) -> None:
-        """Commit to the group, only for lag monitoring tools."""
-
-    async def rejoin(self) -> None:
-        """Ask the group to rebalance, which it does if we lead it."""
-
-    def positions(self) -> Mapping[int, int]:
-        """Where the next fetch starts: after what was delivered and the markers behind it."""
-
-    def pause(self, partitions: Collection[int]) -> None: ...
-
-    def resume(self, partitions: Collection[int]) -> None: ...
 
 
 class _Held(NamedTuple):

@@ -21,7 +21,7 @@ from schemas.figures import PERIODS
 from schemas.reads import FoundDeadLetter, RegisteredEvent
 from schemas.record import uuid_text
 from schemas.roles import OPERATE, PERSONAL, READ, RECORDS, SQL
-from schemas.store import Verdict
+from schemas.store_rows import Verdict
 
 SQL_ROWS: Final = 10_000
 _VERDICTS: Final = {
