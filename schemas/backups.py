@@ -1,16 +1,16 @@
-"""The language of backups: what a destination holds, how long, and what can be restored from it. Pure.
+"""The language of backups: what a destination holds, for how long, and what can be restored from it. Pure.
 
-    touchfold-backup.json                  what this is, and by which key it is sealed
-    bases/<id>/part-00000 …                the cluster as pg_basebackup streams it, compressed, in parts
-    bases/<id>/begun                       put first: while there is no `base`, others remove nothing it may need
-    bases/<id>/base                        put last: a base without it is none
-    wal/<chain>/<segment>-<time>-<days>    WAL finished since; a chain has no gap, or ends there
-    wal/<chain>/until                      up to which instant the chain is whole
-    archive/<sha256>                       Parquet files of the archive, each once
-    ledger/<time>                          the newest copy of the erasures
+        touchfold-backup.json                  what this destination is, and which key seals it
+        bases/<id>/part-00000 …                the cluster as pg_basebackup streams it, compressed and cut into parts
+        bases/<id>/begun                       written first: until `base` is there, others remove nothing it may need
+        bases/<id>/base                        written last: a base without it is incomplete and does not count
+        wal/<chain>/<segment>-<time>-<days>    WAL finished since the base; a chain ends at its first gap
+        wal/<chain>/until                      the instant up to which the chain is complete
+        archive/<sha256>                       the archive's Parquet files, each stored once
+        ledger/<time>                          the newest copy of the erasures
 
-Every object but the first is sealed. Names hold no personal data; of a base and of WAL they say when it was written
-and for how many days it may be kept, so that what is too old can be removed without the key.
+Every object but the first is sealed. Names hold no personal data. The name of a base or WAL object says when it was
+written and how many days it may be kept, so that expired objects can be removed without the key.
 """
 
 import re
@@ -24,8 +24,8 @@ from schemas.archive import ArchiveFile
 
 HEADER: Final = "touchfold-backup.json"
 MOST_DAYS: Final = 30
-EARLY: Final = timedelta(hours=2)  # copies go so long before their time is over: who removes them looks every hour
-SEGMENTS_A_LOG: Final = 256  # of 16 MiB in what PostgreSQL calls a log
+EARLY: Final = timedelta(hours=2)  # deleted this long before they expire: removal runs every hour
+SEGMENTS_A_LOG: Final = 256  # segments of 16 MiB in what PostgreSQL calls a log
 _TIME: Final = "%Y%m%dT%H%M%S%fZ"
 _BASE: Final = re.compile(r"([0-9]{8}T[0-9]{12}Z)-([0-9]{1,2})-([0-9a-f]{12})")
 _WAL: Final = re.compile(
@@ -42,19 +42,19 @@ class Objects(Protocol):
     def url(self) -> str: ...
 
     def put(self, name: str, data: bytes) -> None:
-        """Durable when it returns, never seen in part; replaces what has the name."""
+        """Durable when it returns and never visible in part; replaces any object of that name."""
 
     def get(self, name: str) -> bytes | None:
-        """None: there is none."""
+        """None if there is no such object."""
 
     def names(self, start: str = "") -> dict[str, int]:
-        """Name -> bytes of all whose name begins so."""
+        """Name -> size in bytes, of every object whose name begins with `start`."""
 
     def remove(self, names: Sequence[str]) -> None: ...
 
 
 class Part(msgspec.Struct, frozen=True):
-    """A piece of a base. `sha256`: of its bytes before sealing."""
+    """A piece of a base. `sha256` is of its bytes before sealing."""
 
     name: str
     bytes: int
@@ -62,38 +62,38 @@ class Part(msgspec.Struct, frozen=True):
 
 
 class Base(msgspec.Struct, frozen=True, kw_only=True):
-    """One whole backup: everything to one instant, `ended_at`, and with its chain of WAL to any later one."""
+    """One complete backup as of `ended_at`; with its chain of WAL, of any later instant too."""
 
     id: str
     chain: str
     started_at: datetime
-    ended_at: datetime  # all that was committed before is in it
+    ended_at: datetime  # everything committed before this is in it
     days: int
-    first_segment: str  # where its WAL begins; the chain has this segment and those behind
+    first_segment: str  # where its WAL begins; the chain has this segment and the following ones
     product: str  # version
     postgres: str  # major version
     migrations: dict[str, int]  # main, vault
-    master_checks: list[bytes]  # one opens with the master key that the vault had; two while it was replaced
+    master_checks: list[bytes]  # one opens with the vault's master key; two while the key was being replaced
     parts: list[Part]
     plain_bytes: int  # of the cluster, before compression
-    archive: list[ArchiveFile]  # the manifest at some instant before `ended_at`
-    files: dict[str, bytes]  # of the data folder: settings without secrets, the server's password
-    erasures: int  # in the ledger then
+    archive: list[ArchiveFile]  # the manifest as of some instant before `ended_at`
+    files: dict[str, bytes]  # from the data folder: settings without secrets, the server's password
+    erasures: int  # how many were in the ledger
 
 
 class Until(msgspec.Struct, frozen=True):
-    """A chain holds all that was committed before `at`, once it has `segment`."""
+    """A chain that has `segment` holds everything committed before `at`."""
 
     at: datetime
     segment: str
 
 
 class WalName(NamedTuple):
-    """What the name of an object of WAL says."""
+    """What the name of a WAL object says."""
 
     chain: str
-    segment: str  # or the name of a history or backup label
-    at: datetime  # nothing in it is younger
+    segment: str  # or the name of a history file or backup label
+    at: datetime  # nothing in it is newer
     days: int
 
     @property
@@ -121,7 +121,7 @@ def base_of(name: str) -> str | None:
 
 
 def base_time(id_: str) -> tuple[datetime, int]:
-    """When a base was begun, and for how many days it may be kept."""
+    """When a base was begun, and how many days it may be kept."""
     found = _BASE.fullmatch(id_)
     if found is None:
         raise ValueError(f"{id_} is no id of a base")
@@ -142,33 +142,33 @@ def until_object(chain: str) -> str:
 
 
 def next_segment(segment: str) -> str:
-    """The name of the following WAL segment of a timeline."""
+    """The name of the next WAL segment on the timeline."""
     timeline, log, number = segment[:8], int(segment[8:16], 16), int(segment[16:], 16)
     log, number = (log + 1, 0) if number + 1 == SEGMENTS_A_LOG else (log, number + 1)
     return f"{timeline}{log:08X}{number:08X}"
 
 
 def ends_at(created_at: datetime, days: int, days_now: int) -> datetime:
-    """When a copy must be gone. More days given later do not lengthen what an erasure's receipt may have promised."""
+    """When a copy must be gone. Raising the days later does not extend what an erasure's receipt may have promised."""
     return created_at + timedelta(days=min(days, days_now))
 
 
 def is_due(created_at: datetime, days: int, days_now: int, now: datetime) -> bool:
-    """Whether a copy is to be removed now."""
+    """Whether a copy is due for removal."""
     return now >= ends_at(created_at, days, days_now) - EARLY
 
 
 class Reach(NamedTuple):
-    """What a base and its chain can be restored to: any instant of these, both included."""
+    """What a base and its chain can be restored to: any instant between these, both included."""
 
     base: Base
     since: datetime
     until: datetime
-    gap_after: str  # the last segment before a gap; empty where there is none
+    gap_after: str  # the last segment before a gap; empty if there is no gap
 
 
 def reach_of(base: Base, wal: Iterable[WalName], until: Until | None) -> Reach:
-    """`wal` and `until`: of the base's chain."""
+    """`wal` and `until` belong to the base's chain."""
     times = {each.segment: each.at for each in wal if each.is_segment and each.chain == base.chain}
     last = base.first_segment
     while (following := next_segment(last)) in times:
@@ -181,7 +181,7 @@ def reach_of(base: Base, wal: Iterable[WalName], until: Until | None) -> Reach:
 
 
 def choose(reaches: Sequence[Reach], at: datetime | None) -> Reach | None:
-    """The reach to restore an instant from: of those that have it the one whose base is nearest. None: none has it."""
+    """The reach to restore an instant from: the one that covers it with the nearest base. None if none covers it."""
     fitting = [each for each in reaches if at is None or each.since <= at <= each.until]
     if at is None:
         return max(fitting, key=lambda each: each.until, default=None)
@@ -189,7 +189,7 @@ def choose(reaches: Sequence[Reach], at: datetime | None) -> Reach | None:
 
 
 def superfluous_wal(names: Iterable[str], bases: Iterable[Base], growing: str | None) -> list[str]:
-    """Objects of WAL that no base needs. `growing`: the chain whose first base may be under way."""
+    """WAL objects that no base needs. `growing`: the chain whose first base may still be under way."""
     first: dict[str, str] = {}
     for base in bases:
         first[base.chain] = min(first.get(base.chain, base.first_segment), base.first_segment)

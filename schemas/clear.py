@@ -1,6 +1,6 @@
-"""What of an event is not personal: which properties, context and traits stay in clear, and which are sealed. Pure.
+"""What in an event is not personal: which properties, context and traits stay in clear and which are sealed. Pure.
 
-By allow-list: clear is what `schemas.touchpoint_fields` or a definition names; everything else is sealed, whatever
+An allow-list: what `schemas.touchpoint_fields` or a definition names is clear; everything else is sealed, whatever
 its type (decision 0025).
 """
 
@@ -13,8 +13,8 @@ from schemas.touchpoint_fields import MONEY, context_fields
 
 _CONTEXT: Final = context_fields()
 
-LARGE: Final = 10**6  # with `unknown`, integers of 7 digits and more may be phone, card or customer numbers
-EXACT: Final = 2**53  # beyond, JSON readers no longer agree which integer it is
+LARGE: Final = 10**6  # under `unknown`, integers of 7 or more digits may be phone, card or customer numbers
+EXACT: Final = 2**53  # beyond this, JSON readers disagree about which integer it is
 
 _TIME: Final = re.compile(
     r"[12]\d{3}-[01]\d-[0-3]\d(?:[T ][0-2]\d:[0-5]\d(?::[0-6]\d(?:[.,]\d{1,9})?)?(?: ?(?:Z|[+-]\d{2}(?::?\d{2})?))?)?",
@@ -28,9 +28,9 @@ _E164: Final = re.compile(r"\+\d{8,15}", re.ASCII)
 
 
 def _addresses(text: str) -> bool:
-    """Whether text that its name makes clear holds an e-mail address, or is a phone number: it is sealed all the same.
+    """Whether text under a clear name holds an e-mail address or is a phone number, in which case it is sealed anyway.
 
-    Shops that take the address for the order id, and paths like /unsubscribe/ada@example.com, are real.
+    Shops do use the address as the order id, and paths like /unsubscribe/ada@example.com do occur.
     """
     if "@" in text or "%40" in text:
         return _ADDRESS.search(text) is not None
@@ -38,7 +38,7 @@ def _addresses(text: str) -> bool:
 
 
 class Ref(dict[str, str]):
-    """Stands where an identifier's value was: {"$token", "$kind"}. Always sealed."""
+    """Takes the place of an identifier's value: {"$token", "$kind"}. Always sealed."""
 
 
 def ref(token: bytes, kind: str) -> Ref:
@@ -46,7 +46,7 @@ def ref(token: bytes, kind: str) -> Ref:
 
 
 class Parts(NamedTuple):
-    """A clear and a sealed copy of one event's open fields; `names`: dotted names of what is sealed, sorted."""
+    """A clear and a sealed copy of one event's open fields; `names`: dotted names of the sealed ones, sorted."""
 
     properties: dict[str, Any]
     context: dict[str, Any]
@@ -62,16 +62,16 @@ def split(
     rules: Clear,
     attributes: frozenset[str],
 ) -> Parts:
-    """Part what is clear from what is sealed (contracts, "What is clear"). The arguments are not changed.
+    """Separate the clear parts from the sealed ones (contracts, "What is clear"). The arguments are not changed.
 
-    A list or object without anything clear is sealed whole under its own name. In a list that is parted, the place
-    of a sealed entry is null in the clear copy ({} for an object), and its key in the sealed copy is its index.
+    A list or object with nothing clear in it is sealed whole, under its own name. In a split list, a sealed entry
+    is null in the clear copy ({} if it is an object), and its key in the sealed copy is its index.
     """
     return split_around(properties, split_context(context, rules), traits, rules, attributes)
 
 
 class ContextParts(NamedTuple):
-    """A clear and a sealed copy of a context, in a form that JSON is made of; `names`: of what is sealed."""
+    """A clear and a sealed copy of a context, ready to be written as JSON; `names`: of the sealed fields."""
 
     clear: Any
     sealed: Any
@@ -82,7 +82,7 @@ _EMPTY: Final = ContextParts({}, None, [])
 
 
 def split_context(context: Mapping[str, Any], rules: Clear) -> ContextParts:
-    """The context's share of `split`: it depends on the context, and of the rules on `unknown` alone."""
+    """The part of `split` that handles the context. It depends only on the context and on `rules.unknown`."""
     if not context:
         return _EMPTY
     names: list[str] = []
@@ -97,7 +97,7 @@ def split_around(
     rules: Clear,
     attributes: frozenset[str],
 ) -> Parts:
-    """As `split`, with a context that is parted already. Its parts are passed on as they are."""
+    """As `split`, with a context that is already split. Its parts are passed on as they are."""
     names = context.names.copy()
     sealed: dict[str, Any] = {}
     clear_properties = _properties(properties, rules, names, sealed) if properties else {}
@@ -109,11 +109,11 @@ def split_around(
 
 
 def decimal_text(value: float) -> str:
-    """A number as a plain decimal string: the shortest that reads back as the same double, no exponent."""
+    """A number as a plain decimal string: the shortest that reads back as the same double, without an exponent."""
     text = repr(value)
     if "e" not in text:
         return text
-    from decimal import Decimal  # noqa: PLC0415  # amounts of 10^16 or below 10^-4 are all but unknown
+    from decimal import Decimal  # noqa: PLC0415  # amounts of 10^16 and above or below 10^-4 hardly ever occur
 
     return format(Decimal(text), "f")
 
@@ -126,7 +126,7 @@ def _properties(
     hidden: dict[str, Any] = {}
     for name, value in properties.items():
         kind = type(value)
-        if kind is str:  # nearly all
+        if kind is str:  # nearly every value
             if name in clear_names and not _addresses(value):
                 out[name] = value
                 continue
@@ -151,19 +151,19 @@ def _properties(
 
 
 def _named(section: str, name: str) -> str:
-    """The dotted name of what is sealed. Names are clear: one that holds an address or a long number becomes `*`."""
+    """The dotted name of a sealed field. Names are clear, so one holding an address or a long number becomes `*`."""
     if not name.isidentifier() and (_addresses(name) or _LONG.search(name)):
         name = "*"
     return f"{section}.{name}"
 
 
 def _are_codes(values: list[Any]) -> bool:
-    """A flat list under a name that is clear, such as the ids of several products or the path of a category."""
+    """A flat list under a clear name, such as the ids of several products or the path of a category."""
     return all(type(each) is str and not _addresses(each) for each in values)
 
 
 def _is_clear(kind: type, value: Any) -> bool:
-    """Whether a value that nothing names is clear where `unknown` is: a number that is no long one, a truth, a time."""
+    """Whether a value that nothing names is clear under `unknown`: a number that is not too long, a boolean, a time."""
     if kind is str:
         return not value or (value[0] in "12" and _TIME.fullmatch(value) is not None)
     if kind is int:
@@ -174,11 +174,11 @@ def _is_clear(kind: type, value: Any) -> bool:
 
 
 def _plain(kind: type, value: Any) -> Any:
-    """A leaf as JSON readers agree on it."""
+    """A leaf in the form that all JSON readers agree on."""
     if kind is int:
         return value if -EXACT <= value <= EXACT else str(value)
     if kind is float:
-        return value if value - value == 0 else None  # NaN and infinities are no JSON
+        return value if value - value == 0 else None  # NaN and infinities are not JSON
     return value
 
 
@@ -199,7 +199,7 @@ def _nested(
     *,
     lines: bool = False,
 ) -> None:
-    """Part a list or object into `out[key]` and `hidden[key]`."""
+    """Split a list or object into `out[key]` and `hidden[key]`."""
     mark = len(names)
     clear, closed = (
         _part_list(value, dotted, names, rules, lines)
@@ -218,7 +218,7 @@ def _nested(
 
 
 def _part_dict(value: Mapping[str, Any], dotted: str, names: list[str], rules: Clear, *, line: bool) -> tuple[Any, Any]:
-    """(clear, sealed) of an object; None for a part with nothing in it. An empty object is clear."""
+    """(clear, sealed) parts of an object; None for a part with nothing in it. An empty object is clear."""
     out: dict[str, Any] = {}
     hidden: dict[str, Any] = {}
     for name, each in value.items():
@@ -254,7 +254,7 @@ def _part_list(value: list[Any], dotted: str, names: list[str], rules: Clear, li
         if kind is dict:
             clear, closed = _part_dict(each, f"{dotted}.{place}", names, rules, line=lines)
             some_clear = some_clear or clear is not None
-            clear = {} if clear is None else clear  # tells an object of keys "0", "1" … from a list
+            clear = {} if clear is None else clear  # distinguishes an object with keys "0", "1" … from a list
         elif kind is list and rules.unknown:
             mark = len(names)
             clear, closed = _part_list(each, f"{dotted}.{place}", names, rules, lines=False)
@@ -285,13 +285,13 @@ def _holds_address(value: Any) -> bool:
 
 
 def _exact(value: Any) -> Any:
-    """A value with its large integers as strings."""
+    """A value with its large integers turned into strings."""
     kind = type(value)
     if kind is str or kind is Ref:
         return value
     if kind is dict:
         for each in value.values():
-            if type(each) is not str:  # objects of strings alone (library, os, campaign) stay as they are
+            if type(each) is not str:  # objects of strings only (library, os, campaign) stay as they are
                 return {name: _exact(inner) for name, inner in value.items()}
         return value
     if kind is list:
@@ -305,7 +305,7 @@ def _context(context: Mapping[str, Any], rules: Clear, names: list[str]) -> tupl
     for name, value in context.items():
         kind = type(value)
         known = _CONTEXT.get(name)
-        if kind is dict and name != "traits":  # traits of the person in an event that sets none: all of them direct
+        if kind is dict and name != "traits":  # the person's traits, in an event that sets none: all of them are direct
             _context_part(name, value, known or _NO_NAMES, rules, names, out, hidden)
         elif known is not None and kind is not list and kind is not Ref and not _holds_address(value):
             out[name] = _plain(kind, value)
@@ -331,7 +331,7 @@ def _context_part(
     out: dict[str, Any],
     hidden: dict[str, Any],
 ) -> None:
-    """An object of the context: the fields that the table knows are clear, where they hold no more than a value."""
+    """An object in the context: the fields that the table lists as clear, if they hold plain values."""
     clear: dict[str, Any] = {}
     rest: dict[str, Any] = {}
     for key, each in value.items():
@@ -371,7 +371,7 @@ def _traits(
 
 
 def joined(clear: Any, sealed: Any) -> Any:
-    """The value that the door parted into a clear and a sealed part; a list's sealed part is by place."""
+    """The value that the door split into a clear and a sealed part; the sealed part of a list is keyed by index."""
     if sealed is None:
         return clear
     if isinstance(clear, list) and isinstance(sealed, dict):
@@ -383,7 +383,7 @@ def joined(clear: Any, sealed: Any) -> Any:
 
 
 def _entry(clear: Any, sealed: Any) -> Any:
-    """An entry of a parted list. The first doors kept a list in it that is sealed whole by place, and null for it."""
+    """An entry of a split list. Early versions of the door sealed such an inner list by index, with null in clear."""
     if clear is None and isinstance(sealed, dict) and sealed:
         places = [str(place) for place in range(len(sealed))]
         if list(sealed) == places:
@@ -392,7 +392,7 @@ def _entry(clear: Any, sealed: Any) -> Any:
 
 
 def context_is_clear(context: Mapping[str, Any]) -> bool:
-    """Whether the table names all that a context has, looking at names alone."""
+    """Whether the table lists everything in a context, judging by names only."""
     for name, value in context.items():
         known = _CONTEXT.get(name)
         if known is None or (type(value) is dict and not known.issuperset(value)):

@@ -5,13 +5,13 @@ from typing import Any, Final, NamedTuple
 
 from schemas.touchpoint_fields import LINE, clear_properties, personal_properties
 
-_LINES: Final = "products."  # in a declaration: a field of the lines
+_LINES: Final = "products."  # in a declaration: a field of an order's lines
 
 
 class Clear(NamedTuple):
-    """Which properties of one event name are clear by name, and which are declared or known to be personal.
+    """Which properties of an event name are clear by name, and which are declared or known to be personal.
 
-    `whole`: declared not personal: objects and lists too. `lines`: clear fields of a line in `products`.
+    `whole`: declared not personal, so objects and lists are clear too. `lines`: clear fields of a line in `products`.
     `unknown`: numbers, booleans and times that nothing names are clear (TOUCHFOLD_UNKNOWN=clear).
     """
 
@@ -25,8 +25,8 @@ class Clear(NamedTuple):
 class Declared(NamedTuple):
     """What definitions declare: event (type or name) → property → personal; traits that are attributes.
 
-    A property of the form products.NAME is a field of the lines. `read`: event → properties whose value a computed
-    trait keeps: clear where no declaration says otherwise. `unknown`: see Clear.
+    A property of the form products.NAME is a field of the lines. `read`: event → properties whose values a computed
+    trait keeps; these are clear unless a declaration says otherwise. `unknown`: see Clear.
     """
 
     properties: Mapping[str, Mapping[str, bool]]
@@ -39,7 +39,7 @@ NOTHING_DECLARED: Final = Declared({}, frozenset())
 
 
 def declared_of(definitions: Mapping[str, Any], *, unknown: bool = False) -> Declared:
-    """What definitions (their JSON, or the model dumped) say of properties and traits, in the form the door reads."""
+    """What definitions (as JSON or a dumped model) declare about properties and traits, in the form the door reads."""
     properties: Mapping[str, Mapping[str, Any]] = definitions.get("properties") or {}
     traits: Mapping[str, Mapping[str, Any]] = definitions.get("traits") or {}
     return Declared(
@@ -51,7 +51,7 @@ def declared_of(definitions: Mapping[str, Any], *, unknown: bool = False) -> Dec
 
 
 def _read_by_traits(traits: Mapping[str, Mapping[str, Any]]) -> dict[str, frozenset[str]]:
-    """Event → properties whose value a computed trait keeps (`of`, `key`): its own value is in clear as well."""
+    """Event → properties whose values a computed trait keeps (`of`, `key`): its own value is in clear as well."""
     found: dict[str, set[str]] = {}
     for trait in traits.values():
         kept = {trait.get("of"), trait.get("key")} - {None, "occurred_at"}
@@ -61,7 +61,7 @@ def _read_by_traits(traits: Mapping[str, Mapping[str, Any]]) -> dict[str, frozen
 
 
 def clear_rules(declared: Declared, type_: str, name: str | None, *, staff: bool = False) -> Clear:
-    """The rules of one event: the table of fields, then "*", then its type, then its own name."""
+    """The rules for an event, in order: the table of fields, "*", its type, its own name."""
     events = dict.fromkeys(("*", type_, name or "*"))
     clear = set(clear_properties(type_, staff=staff))
     read = {prop for event in events for prop in declared.read.get(event, ())}

@@ -1,7 +1,7 @@
-"""What of a record is clear by the declarations in force, which may not be those it was received under. Pure.
+"""What is clear in a record under the declarations in force, which may not be those it was received under. Pure.
 
-The record's bytes never change: this is the clear view that the archive's columns and SQL show of them. A field that
-was declared clear since is taken out of the sealed part, one that is no longer named clear is left out.
+The record's bytes never change; this is the clear view of them that the archive's columns and SQL show. A field that
+has since been declared clear is taken out of the sealed part; one that is no longer named clear is left out.
 """
 
 from binascii import a2b_base64
@@ -16,7 +16,7 @@ from schemas.clear_rules import Clear, Declared, clear_rules
 from schemas.touchpoint_fields import LINE
 
 Open = Callable[[Sequence[tuple[bytes, bytes, bytes]]], Sequence[bytes | None]]
-"""Opens (token, sealed bytes, event key); None for what was erased (`schemas.ports.Sealer.open_many`)."""
+"""Opens (token, sealed bytes, event key); None for what has been erased (`schemas.ports.Sealer.open_many`)."""
 
 STAFF_SOURCE: Final = "staff"
 _CACHED: Final = 10_000
@@ -25,25 +25,25 @@ _LINES: Final = "properties.products."
 
 
 def hash_of(declared: Declared) -> str:
-    """16 hex digits: which declarations the columns of a file follow."""
+    """16 hex digits that identify the declarations a file's columns follow."""
     return sha256(msgspec.json.encode(plain_of(declared))).hexdigest()[:16]
 
 
 def plain_of(declared: Declared) -> dict[str, Any]:
-    """The same as JSON, in one order. Attributes are no columns of the archive."""
+    """The same as JSON, in a fixed order. Attributes are left out: the archive has no columns for them."""
     read = {event: sorted(names) for event, names in sorted(declared.read.items())}
     properties = {event: dict(sorted(own.items())) for event, own in sorted(declared.properties.items()) if own}
     return {"properties": properties, "read": read, "unknown": declared.unknown}
 
 
 def declared_from(plain: Mapping[str, Any]) -> Declared:
-    """Back from `plain_of`."""
+    """The reverse of `plain_of`."""
     read = {event: frozenset(names) for event, names in plain["read"].items()}
     return Declared(plain["properties"], frozenset(), read, bool(plain["unknown"]))
 
 
 def named_since(now: Declared, before: Declared) -> dict[str, set[str]]:
-    """Event → properties that are clear now and were not: in what was received before they may be sealed yet."""
+    """Event → properties that are clear now but were not before: events received earlier may still have them sealed."""
     found: dict[str, set[str]] = {}
     for event in {*now.properties, *now.read}:
         new = clear_rules(now, event, event).names - clear_rules(before, event, event).names
@@ -53,19 +53,19 @@ def named_since(now: Declared, before: Declared) -> dict[str, set[str]]:
 
 
 class Part(NamedTuple):
-    """What the view is made of. `sealed`: (token, sealed bytes, event key); None: nothing is sealed."""
+    """What the view is made from. `sealed`: (token, sealed bytes, event key); None: nothing is sealed."""
 
     type: str
     name: str | None
     source: str
     properties: dict[str, Any]
     context: dict[str, Any]
-    names: Sequence[str]  # of what is sealed
+    names: Sequence[str]  # of the sealed fields
     sealed: tuple[str, str, str] | None
 
 
 class Shown(NamedTuple):
-    """The clear properties and context, and the names of what is sealed, by the declarations in force."""
+    """The clear properties and context, and the names of the sealed fields, under the declarations in force."""
 
     properties: dict[str, Any]
     context: dict[str, Any]
@@ -73,7 +73,7 @@ class Shown(NamedTuple):
 
 
 class ClearView:
-    """`open_`: None where no key is at hand. `complete`: False once something was not opened that should have been."""
+    """`open_`: None without a key. `complete`: False once something that should have been opened was not."""
 
     def __init__(self, declared: Declared, open_: Open | None = None) -> None:
         self.declared = declared
@@ -83,7 +83,7 @@ class ClearView:
         self._rules: dict[tuple[str, str | None, bool], Clear] = {}
 
     def of(self, parts: Sequence[Part]) -> dict[int, Shown]:
-        """By place in `parts`, those whose clear view is not the record's own. Raises what opening raises."""
+        """By index in `parts`: the views that differ from the record's own clear part. Raises what opening raises."""
         wanted: list[int] = []
         opening: list[int] = []
         for place, part in enumerate(parts):
@@ -120,7 +120,7 @@ class ClearView:
         whole = joined(part.properties, _with_refs(opened.get("properties"))) or {}
         parted = split(whole, part.context, {}, rules, frozenset())
         others = [name for name in part.names if not name.startswith(_PROPERTIES)]
-        if not opened:  # what is sealed stays so
+        if not opened:  # what is sealed stays sealed
             others = list(part.names)
         return Shown(parted.properties, parted.context, sorted({*others, *parted.names}))
 
@@ -135,7 +135,7 @@ class ClearView:
 
 
 def _may_be_clear(name: str, rules: Clear) -> bool:
-    """Whether something sealed under a dotted name is named clear."""
+    """Whether anything sealed under a dotted name is named clear."""
     if not name.startswith(_PROPERTIES):
         return False
     if name.startswith(_LINES):
@@ -145,7 +145,7 @@ def _may_be_clear(name: str, rules: Clear) -> bool:
 
 
 def _is_clear(part: Part, rules: Clear) -> bool:
-    """Whether everything that is clear in a record is named so, looking at names alone."""
+    """Whether everything clear in a record is named clear, judging by names only."""
     if rules.unknown:
         return rules.sealed.isdisjoint(part.properties) and _lines_are_clear(part.properties, rules)
     for name, value in part.properties.items():
@@ -164,7 +164,7 @@ def _lines_are_clear(properties: Mapping[str, Any], rules: Clear) -> bool:
 
 
 def _with_refs(value: Any) -> Any:
-    """An opened part with identifiers as references again: they are never clear."""
+    """An opened part with identifiers turned back into references: they are never clear."""
     if type(value) is dict:
         if type(value.get("$token")) is str:
             return Ref(value)

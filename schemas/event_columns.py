@@ -1,6 +1,6 @@
-"""Log records as Arrow columns: what the archive's files, and SQL over the log's tail, are made of. Pure.
+"""Log records as Arrow columns, for the archive's files and for SQL over the log's tail. Pure.
 
-An unreadable record keeps its bytes and has no `id`; everything that reads events leaves it out.
+An unreadable record keeps its bytes and has no `id`; everything that reads events skips it.
 """
 
 from collections.abc import Callable, Container, Mapping, Sequence
@@ -29,11 +29,11 @@ from schemas.record import (
 from schemas.record import decode as decode_record
 from schemas.waits import Wait, isolate
 
-UUID: Final = pa.string()  # in UUID form: Arrow cannot compare its own UUID type, which DuckDB asks it to
+UUID: Final = pa.string()  # in UUID form: Arrow cannot compare its own UUID type, and DuckDB needs that
 TIME: Final = pa.timestamp("us", tz="UTC")
 MONEY: Final = pa.decimal128(18, 4)
 _TEXTS: Final = pa.list_(pa.string())
-_MAX_ID: Final = 128  # letters of an order id kept as it is; the fold's rule, so that both group alike
+_MAX_ID: Final = 128  # characters of an order id kept as is; the same limit as in the fold, so that both group alike
 
 _FIELDS: Final[list["pa.Field[Any]"]] = [
     pa.field("partition", pa.int16(), nullable=False),
@@ -71,7 +71,7 @@ class _Sealed(msgspec.Struct):
 
 
 class _Event(msgspec.Struct):
-    """A record with properties and context left as the bytes they are."""
+    """A record whose properties and context are left as bytes."""
 
     v: int
     id: str
@@ -94,7 +94,7 @@ _OBJECT: Final = msgspec.json.Decoder(dict[str, Any])
 
 
 def _decoded(value: bytes, reader: Reader) -> _Event | None:
-    """The record, lifted to the current version; None when it is not one. Raises ReaderTooOld."""
+    """The record, lifted to the current version; None if it cannot be read. Raises ReaderTooOld."""
     try:
         event = _DECODER.decode(value)
         if event.v != reader.version:
@@ -110,14 +110,14 @@ def _decoded(value: bytes, reader: Reader) -> _Event | None:
 
 
 def text_of(value: object) -> str | None:
-    """An identifier-like property as text; None when it is none."""
+    """An identifier-like property as text; None if it is not one."""
     if isinstance(value, str):
         return value or None
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def order_id_of(value: object) -> str | None:
-    """An order id as the fold keeps it: long ones by their hash."""
+    """An order id as the fold keeps it: a long one as its hash."""
     text = text_of(value)
     if text is None or len(text) <= _MAX_ID:
         return text
@@ -151,7 +151,7 @@ def _currency(properties: Mapping[str, Any], revenue: int | None, default: str) 
 
 
 class _IdentifierSets(dict[tuple[str, ...], str]):
-    """Tokens in hex → identifier set, remembered inside one table."""
+    """Tokens in hex → identifier set, cached for one table."""
 
     def __missing__(self, tokens: tuple[str, ...]) -> str:
         found = self[tokens] = uuid_text(identifier_set_of([bytes.fromhex(token) for token in tokens]))
@@ -190,7 +190,7 @@ def _values(event: _Event, identifier_sets: _IdentifierSets, currency: str, show
 
 
 def _shown(events: Sequence[_Event | None], view: ClearView | None) -> dict[int, Shown]:
-    """By place the clear view of events, where it is not their own."""
+    """By index: the clear views of events, where these differ from the events' own."""
     if view is None:
         return {}
     places: list[int] = []
@@ -222,9 +222,9 @@ def readable_table(
     reader: Reader = CURRENT,
     view: ClearView | None = None,
 ) -> tuple[pa.Table, Wait | None]:
-    """The same up to the first record that is of a newer version and not set aside, and that one.
+    """As `event_table`, up to the first record that is of a newer version and not set aside; also returns that record.
 
-    One that is set aside has a row as an unreadable one has.
+    A record that is set aside gets a row like an unreadable one.
     """
     try:
         return event_table(records, currency, originals=originals, reader=reader, view=view), None
@@ -245,10 +245,10 @@ def event_table(
     passed: Container[int] = (),
     view: ClearView | None = None,
 ) -> pa.Table:
-    """Rows of SCHEMA (`originals`: with the record's bytes) or EVENT_SCHEMA. `currency`: of amounts without one.
+    """Rows of SCHEMA (`originals`: with the record's bytes) or EVENT_SCHEMA. `currency`: for amounts without one.
 
-    `passed`: offsets of records that are not looked at. `view`: what is clear of them; None: what is in the record.
-    Raises ReaderTooOld when another is of a newer version.
+    `passed`: offsets of records to skip. `view`: what is clear in them; None: what the record itself has in clear.
+    Raises ReaderTooOld if any other record is of a newer version.
     """
     identifier_sets = _IdentifierSets()
     rows: list[tuple[Any, ...]] = []
@@ -274,6 +274,6 @@ def _array(field: "pa.Field[Any]", column: list[Any]) -> "pa.Array[Any]":
 
 
 def originals(rows: pa.Table) -> list[Stored]:
-    """The records back from rows of SCHEMA, byte for byte."""
+    """The original records from rows of SCHEMA, byte for byte."""
     columns = [rows.column(name).to_pylist() for name in ("partition", "offset", "record", "sealed")]
     return [Stored(p, offset, join(record, sealed)) for p, offset, record, sealed in zip(*columns, strict=True)]

@@ -1,6 +1,6 @@
-"""Identifiers as senders give them: where they stand, their one normal form, and values that point at nobody. Pure.
+"""Identifiers as senders give them: where they are found, their normal form, and values that identify nobody. Pure.
 
-Blocked values are those of Segment's and PostHog's defaults: left in the payload, never used as an identifier.
+Blocked values are those of Segment's and PostHog's defaults: kept in the payload, never used as an identifier.
 """
 
 import re
@@ -15,20 +15,20 @@ from schemas.touchpoint_fields import identifiers_in
 KINDS: Final = ("user_id", "loyalty_card", "email", "phone", "device_id", "anonymous_id")
 MAX_BYTES: Final = 512
 MAX_KIND_LETTERS: Final = 64
-MAX_EXTERNAL_IDS: Final = 32  # of one event; Segment keeps at most 1,000 a profile
-EXACT_FLOATS: Final = 2**53  # above, JSON readers no longer agree which integer a float is
+MAX_EXTERNAL_IDS: Final = 32  # per event; Segment keeps at most 1,000 per profile
+EXACT_FLOATS: Final = 2**53  # above this, JSON readers disagree about which integer a float is
 
-# Any letter case. The exact-case list of PostHog ("None", "null", "NaN", …) is blocked in any case as well:
-# a real id that differs from these by case alone has not been seen, a serialiser that writes NULL has.
+# In any letter case, including those that PostHog blocks in one case only ("None", "null", "NaN", …): we know of
+# no real id that differs from these only in case, but of serialisers that write NULL.
 BLOCKED: Final = frozenset({
     "-1", "null", "none", "nan", "undefined", "true", "false", "[object object]", "anonymous", "guest", "email",
     "id", "distinctid", "distinct_id", "not_authenticated",
 })  # fmt: skip
 _QUOTES: Final = "\"'`"
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
-_INVISIBLE: Final = "\ufeff\u200b"  # what spreadsheets and copied text leave at the ends
+_INVISIBLE: Final = "\ufeff\u200b"  # what spreadsheets and copy-and-paste leave at the ends
 _NOT_DIGITS: Final = re.compile(r"\D")
-_PLAIN: Final = re.compile(r"[0-]*[1-9A-Za-z][!-~]*")  # ASCII without spaces or quotes at the start, not only zeros
+_PLAIN: Final = re.compile(r"[0-]*[1-9A-Za-z][!-~]*")  # ASCII without leading spaces or quotes, not only zeros
 _OWN_FORMS: Final = frozenset({"email", "phone"})
 
 PhoneForm = Callable[[str], str | None]
@@ -36,7 +36,7 @@ Path = tuple[str | int, ...]
 
 
 class Found(NamedTuple):
-    """An identifier where it stands in a public item: `path` leads to the raw value (str, int, float or bool)."""
+    """An identifier where it was found in a public item: `path` leads to the raw value (str, int, float or bool)."""
 
     kind: str
     value: str | int | float
@@ -51,17 +51,17 @@ class Normal(NamedTuple):
 
 
 def normalise(kind: str, value: object, *, phone: PhoneForm) -> str | None:
-    """The one form of an identifier, or None when it is blocked or unusable; `examine` tells why.
+    """The normal form of an identifier, or None if it is blocked or unusable; `examine` says why.
 
-    `phone`: E.164 of a number as written, or None (`infra.adapters.phones`). Idempotent.
+    `phone` gives the E.164 form of a number as written, or None (`infra.adapters.phones`). Idempotent.
     """
     if type(value) is str and kind not in _OWN_FORMS and len(value) <= MAX_BYTES and _PLAIN.fullmatch(value):
-        return None if value.lower() in BLOCKED else value  # most ids are their own normal form: a third of the time
+        return None if value.lower() in BLOCKED else value  # most ids are in normal form: a third of the time
     return examine(kind, value, phone=phone).value
 
 
 def examine(kind: str, value: object, *, phone: PhoneForm) -> Normal:
-    """As `normalise`, with the reason when there is no normal form. Ids are case-sensitive, e-mails are not."""
+    """As `normalise`, with the reason if there is no normal form. Ids are case-sensitive, e-mails are not."""
     if type(value) is not str:
         text = _as_text(value)
         if text is None:
@@ -87,14 +87,14 @@ def examine(kind: str, value: object, *, phone: PhoneForm) -> Normal:
 
 
 def is_blocked(text: str) -> bool:
-    """Whether a trimmed value points at nobody: a filler word, zeros and dashes alone (nil UUID), or so quoted."""
+    """Whether a trimmed value identifies nobody: a filler word, only zeros and dashes (nil UUID), or these quoted."""
     if text[:1] in _QUOTES:
         text = text.strip(_QUOTES).strip()
     return text.lower() in BLOCKED or not text.strip("0-")
 
 
 def _as_text(value: object) -> str | None:
-    """Numbers as senders meant them: 12345 and 12345.0 are "12345". None for booleans and the rest."""
+    """Numbers as senders meant them: 12345 and 12345.0 are "12345". None for booleans and other types."""
     if isinstance(value, bool):
         return None
     if isinstance(value, int):
@@ -110,7 +110,7 @@ def _email(text: str) -> Normal:
     if not at or not local or "@" in domain or any(letter.isspace() for letter in text):
         return Normal(None, "not_an_email")
     if not domain.isascii():
-        with suppress(UnicodeError):  # the codec knows IDNA 2003 alone: a newer domain keeps its own letters
+        with suppress(UnicodeError):  # the codec knows only IDNA 2003: a newer domain stays as it is
             domain = domain.encode("idna").decode()
     domain = domain.removesuffix(".")
     if not domain or domain.startswith(".") or ".." in domain or "@" in domain:
@@ -126,7 +126,7 @@ def _phone(text: str, phone: PhoneForm) -> Normal:
 
 
 def check_kind(kind: str) -> str:
-    """Why an external type cannot be a kind, or ""."""
+    """Why an external type cannot be used as a kind, or ""."""
     if not kind or len(kind) > MAX_KIND_LETTERS or kind != kind.strip():
         return "empty_or_long_kind"
     if ":" in kind or _CONTROL.search(kind):
@@ -142,10 +142,10 @@ _ANONYMOUS: Final[Path] = ("anonymousId",)
 
 
 def extract(item: Mapping[str, Any]) -> list[Found]:
-    """Every identifier of a decoded Segment-shaped item, raw, with its path; one may stand in several places.
+    """Every identifier in a decoded Segment-shaped item, raw, with its path; the same one may be in several places.
 
-    `previousId` of an alias is an anonymous id: that is what SDKs hold before a login. Traits of a `group` are
-    the group's, not the person's. External ids count with collection "users" and encoding "none" (both defaults).
+    `previousId` of an alias is an anonymous id: that is what SDKs hold before a login. Traits in a `group` are
+    the group's, not the person's. External ids count if collection is "users" and encoding "none" (both defaults).
     """
     found: list[Found] = []
     get = item.get
@@ -206,7 +206,7 @@ def _external(found: list[Found], entry: Mapping[str, Any], path: Path) -> None:
 
 
 def parse_selector(text: str) -> tuple[str, str]:
-    """(kind, raw value) of KIND:VALUE, split at the first colon. Raises BadRequest; `profile` is a kind here."""
+    """(kind, raw value) of KIND:VALUE, split at the first colon. Raises BadRequest; here `profile` is a kind too."""
     kind, colon, value = text.partition(":")
     kind, value = kind.strip(), value.strip()
     if not colon or not value or (kind != "profile" and check_kind(kind)):

@@ -1,8 +1,8 @@
-"""Which files of an archive are put together next. Pure.
+"""Chooses which files of an archive are merged next. Pure.
 
-Size-tiered: a file's level is how many times its rows can be divided by FAN_IN. FAN_IN adjacent files of a level become
-one of the next, so each row is written again once a level: at an event a second in a partition (60 rows a minute) four
-times, until its file is full. A partition keeps fewer than FAN_IN files of each level, and its full ones.
+Size-tiered: a file's level is how often its rows can be divided by FAN_IN. FAN_IN adjacent files of one level become
+one of the next, so each row is rewritten once per level: at one event per second in a partition (60 rows a minute)
+four times, until its file is full. A partition keeps fewer than FAN_IN files of each level, and its full ones.
 """
 
 from collections.abc import Container, Iterator, Sequence
@@ -13,7 +13,7 @@ from schemas.archive import ArchiveFile
 FAN_IN: Final = 8  # a power of two: levels are counted in bits
 FULL_ROWS: Final = 250_000
 FULL_BYTES: Final = 64 * 2**20
-MOST_FILES: Final = 512  # in one merge: it holds the archiver up for some seconds at most
+MOST_FILES: Final = 512  # per merge: it delays the archiver by some seconds at most
 _BITS: Final = FAN_IN.bit_length() - 1
 
 
@@ -23,15 +23,15 @@ def level_of(rows: int) -> int:
 
 
 def due(entries: Sequence[ArchiveFile], bad: Container[str] = ()) -> list[list[ArchiveFile]]:
-    """Runs of adjacent files of one partition, ascending, that are to become one each. `bad`: paths to leave alone.
+    """Runs of adjacent files of one partition, ascending, each to be merged into one. `bad`: paths to leave alone.
 
-    The runs do not overlap; what they become may be due again.
+    Runs do not overlap; the merged files may themselves be due again.
     """
     return [run for segment in _segments(entries, bad) for run in _runs(segment)]
 
 
 def waiting(entries: Sequence[ArchiveFile]) -> int:
-    """How many files of all partitions are in runs that are due."""
+    """How many files, over all partitions, are in runs that are due."""
     by_partition: dict[int, list[ArchiveFile]] = {}
     for entry in entries:
         by_partition.setdefault(entry.partition, []).append(entry)
@@ -39,7 +39,7 @@ def waiting(entries: Sequence[ArchiveFile]) -> int:
 
 
 def _segments(entries: Sequence[ArchiveFile], bad: Container[str]) -> Iterator[list[ArchiveFile]]:
-    """What may be merged: no full and no bad file in it, no gap, one generation."""
+    """Files that may be merged: none full or bad, no gap, one generation."""
     segment: list[ArchiveFile] = []
     for entry in entries:
         if segment and not _follows(segment[-1], entry):
@@ -59,12 +59,12 @@ def _follows(before: ArchiveFile, entry: ArchiveFile) -> bool:
 
 
 def _is_full(entry: ArchiveFile) -> bool:
-    """Half of a full file is full: two such never fit into one."""
+    """Half of a full file counts as full: two of them never fit into one."""
     return entry.rows > FULL_ROWS // 2 or entry.bytes > FULL_BYTES // 2
 
 
 def _runs(segment: Sequence[ArchiveFile]) -> list[list[ArchiveFile]]:
-    """Of the lowest level at which anything is due: what is merged there may make more of the next one due."""
+    """Runs of the lowest level at which any are due: merging there may make more runs of the next level due."""
     levels = [level_of(entry.rows) for entry in segment]
     for level in sorted(set(levels)):
         found: list[list[ArchiveFile]] = []
@@ -82,9 +82,9 @@ def _runs(segment: Sequence[ArchiveFile]) -> list[list[ArchiveFile]]:
 
 
 def _cut(adjacent: Sequence[ArchiveFile], level: int) -> Iterator[list[ArchiveFile]]:
-    """Pieces that fit into one file each, where there are FAN_IN files of the level; the rest waits for more.
+    """Pieces that fit into one file each, if there are FAN_IN files of the level; the rest waits for more.
 
-    Smaller files between two of the level go with them; what is before the first and behind the last does not.
+    Smaller files between two of the level are included; those before the first and after the last are not.
     """
     of_level = [at for at, entry in enumerate(adjacent) if level_of(entry.rows) == level]
     if len(of_level) < FAN_IN:

@@ -1,7 +1,7 @@
-"""What a customer is found by: words of names and addresses, ends of numbers. Pure; nothing here is kept in the clear.
+"""What a customer is found by: words of names and addresses, and the ends of numbers. Pure; nothing here is stored.
 
-A term is "w:" and a whole word, "p:" and the first 2 to 8 letters of one, "l:" and the last 4 to 8 digits of a
-number. Stores keep `keyed` terms alone, so that the index says nothing without the vault's key.
+A term is "w:" and a whole word, "p:" and the first 2 to 8 letters of a word, or "l:" and the last 4 to 8 digits of a
+number. Stores hold only `keyed` terms, so that the index reveals nothing without the vault's key.
 """
 
 import re
@@ -17,15 +17,15 @@ NAME_TRAITS: Final = frozenset(
      "nickname", "company"}
 )  # fmt: skip
 SHORTEST, LONGEST = 2, 8  # letters of a prefix
-FEWEST, MOST = 4, 8  # digits of an end
-MAX_WORDS: Final = 24  # of one text: a hostile name is not worth a thousand rows
-MAX_NAMES: Final = 12  # name traits of one customer
-MAX_TEXT: Final = 400  # letters that are looked at
+FEWEST, MOST = 4, 8  # digits at the end of a number
+MAX_WORDS: Final = 24  # per text: a hostile name is not worth a thousand rows
+MAX_NAMES: Final = 12  # name traits per customer
+MAX_TEXT: Final = 400  # characters that are looked at
 MAX_QUERY: Final = 200
 _WORD: Final = re.compile(r"[^\W_]+")
 _NUMBER: Final = re.compile(r"[\d\s()+./-]+")
 _NOT_DIGITS: Final = re.compile(r"\D")
-UNSEARCHED: Final = frozenset({"anonymous_id", "device_id"})  # found whole, through the vault, and by nothing less
+UNSEARCHED: Final = frozenset({"anonymous_id", "device_id"})  # found only by their full value, through the vault
 
 
 def is_name(trait: str) -> bool:
@@ -35,7 +35,7 @@ def is_name(trait: str) -> bool:
 
 @lru_cache(maxsize=20_000)
 def fold(text: str) -> str:
-    """Without accents and case: "Łukasz Öz" is "lukasz oz"."""
+    """A text without accents and case: "Łukasz Öz" becomes "lukasz oz"."""
     plain = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", text).casefold())
     return "".join(_LETTERS.get(letter, letter) for letter in plain if not unicodedata.combining(letter))
 
@@ -49,7 +49,7 @@ def words(text: str) -> list[str]:
 
 
 def searched(text: str) -> list[str]:
-    """What somebody searched for, word by word as the index has it; of a number its digits. For the audit log."""
+    """What somebody searched for, word by word as in the index, or the digits of a number. For the audit log."""
     text = text.strip()[:MAX_QUERY]
     if _NUMBER.fullmatch(text):
         digits = _NOT_DIGITS.sub("", text)
@@ -91,7 +91,7 @@ def terms_of(names: Iterable[Any], identifiers: Iterable[tuple[str, str]]) -> se
 
 
 def query_terms(text: str) -> list[list[str]]:
-    """What each part of a query may be: all parts must be met, each by one of its terms. [] finds nobody."""
+    """The possible terms for each part of a query: every part must match one of its terms. [] finds nobody."""
     text = text.strip()[:MAX_QUERY]
     if _NUMBER.fullmatch(text) and (digits := _NOT_DIGITS.sub("", text)):
         found = [f"w:{digits}", f"w:+{digits}"]
@@ -108,7 +108,7 @@ def query_terms(text: str) -> list[list[str]]:
         if len(word) <= LONGEST:
             terms.append(f"p:{word}")
         else:
-            terms.append(f"p:{word[:LONGEST]}")  # longer ones are compared with what is opened
+            terms.append(f"p:{word[:LONGEST]}")  # for longer words the opened values are compared
         if word.isdecimal() and FEWEST <= len(word) <= MOST:
             terms.append(f"l:{word}")
         parts.append(terms)
@@ -116,7 +116,7 @@ def query_terms(text: str) -> list[list[str]]:
 
 
 def meets(text: str, names: Iterable[Any], identifiers: Iterable[tuple[str, str]]) -> bool:
-    """Whether a customer, opened, really is what was typed: the index knows only the first letters of long words."""
+    """Whether a customer, once opened, matches what was typed: the index knows only the first letters of long words."""
     typed = text.strip()[:MAX_QUERY]
     known = [(kind, value) for kind, value in identifiers if kind not in UNSEARCHED]
     held = [word for name in names if isinstance(name, str) for word in words(name)]
@@ -142,10 +142,10 @@ def _part_meets(part: str, held: Sequence[str], numbers: Sequence[str], addresse
 
 
 def search_key(hash_key: bytes) -> bytes:
-    """The key of the index, of the vault's key."""
+    """The index's key, derived from the vault's key."""
     return blake2b(hash_key, digest_size=32, person=b"tf-search-key").digest()
 
 
 def keyed(key: bytes, term: str) -> int:
-    """A term as the index holds it: signed 64 bits."""
+    """A term as the index stores it: a signed 64-bit number."""
     return int.from_bytes(blake2b(term.encode(), digest_size=8, key=key).digest(), "big", signed=True)

@@ -1,7 +1,7 @@
-"""The one table of what a touchpoint may hold: type, field, kind, clear, whose identifier, money. Pure.
+"""The table of what a touchpoint may hold: type, field, kind, clear or sealed, identifier kind, money. Pure.
 
-Sealing, identifiers, imports and docs/touchpoints.md ask this table; a field that it does not have is sealed, unless
-a definition names it. `field` is dotted from the item's root; `products[]` stands for a line of an order.
+Sealing, identifiers, imports and docs/touchpoints.md use this table; a field that is not in it is sealed, unless
+a definition names it. `field` is dotted from the item's root; `products[]` means a line of an order.
 """
 
 from collections.abc import Iterable
@@ -9,15 +9,15 @@ from functools import cache
 from typing import Final, Literal, NamedTuple
 
 EVERY: Final = "*"
-STAFF: Final = "staff"  # every event that staff write, whatever its type
+STAFF: Final = "staff"  # every event written by staff, whatever its type
 
 Kind = Literal["text", "integer", "decimal", "boolean", "time"]
 
 
 class Field(NamedTuple):
-    """One field. `type`: a touchpoint, a family (`cart.item_`), EVERY or STAFF. `identifier`: the kind it is of.
+    """One field. `type`: a touchpoint, a family (`cart.item_`), EVERY or STAFF. `identifier`: its kind, if it is one.
 
-    `clear`: kept readable unless a definition says `personal: true`. What is not clear here is never made clear
+    `clear`: kept readable unless a definition says `personal: true`. A field not clear here does not become clear
     because a computed trait reads it, only by `personal: false`. `money`: numbers become decimal strings.
     """
 
@@ -30,7 +30,7 @@ class Field(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Without the section it is in."""
+        """The field's name without its section."""
         return self.field.rpartition("[].")[2] if "[]" in self.field else self.field.partition(".")[2]
 
 
@@ -43,7 +43,7 @@ def _money(type_: str, section: str, *names: str) -> list[Field]:
 
 
 def _line(type_: str, section: str) -> list[Field]:
-    """The fields of a product: of an order's line, and of an event about one product."""
+    """The fields of a product: in an order's line, and in an event about one product."""
     texts = ("product_id", "sku", "category", "name", "brand", "variant", "coupon", "url", "image_url", "currency")
     return [
         *[Field(type_, f"{section}{name}", "text") for name in texts],
@@ -74,7 +74,7 @@ _TRAITS_OF_PEOPLE: Final = (
 )  # fmt: skip
 
 FIELDS: Final[tuple[Field, ...]] = (
-    # ---- who: whatever the event
+    # ---- who: in every event
     Field(EVERY, "userId", "text", clear=False, identifier="user_id"),
     Field(EVERY, "anonymousId", "text", clear=False, identifier="anonymous_id"),
     Field("identity.aliased", "previousId", "text", clear=False, identifier="anonymous_id"),
@@ -87,7 +87,7 @@ FIELDS: Final[tuple[Field, ...]] = (
     Field(EVERY, "context.externalIds[].id", "text", clear=False, identifier="its type"),
     *_personal("properties", *_NAMED_PEOPLE),
     *_personal("traits", *_TRAITS_OF_PEOPLE),
-    # ---- the commerce fields, of every event
+    # ---- commerce fields, in every event
     *_texts(
         EVERY,
         *("order_id", "checkout_id", "affiliation", "coupon", "currency", "product_id", "sku", "category", "brand"),
@@ -128,7 +128,7 @@ FIELDS: Final[tuple[Field, ...]] = (
     *_texts("survey.answered", "survey_id"),
     Field("survey.answered", "properties.score", "decimal"),
     *_texts(STAFF, "agent", "direction", "complaint_id"),
-    # ---- the context, of every event
+    # ---- the context, in every event
     *[Field(EVERY, f"context.{name}", "text") for name in ("channel", "locale", "timezone")],
     *[Field(EVERY, f"context.library.{name}", "text") for name in ("name", "version")],
     *[Field(EVERY, f"context.os.{name}", "text") for name in ("name", "version")],
@@ -150,7 +150,7 @@ def _is_property(field: Field) -> bool:
 
 
 def _of(field: Field, type_: str) -> bool:
-    """Whether a field is one of a touchpoint's; a family ends in a dot or an underscore."""
+    """Whether a field belongs to a touchpoint; a family ends in a dot or an underscore."""
     own = field.type
     return own in (EVERY, type_) or (own[-1] in "._" and type_.startswith(own))
 
@@ -167,19 +167,19 @@ def clear_properties(type_: str, *, staff: bool = False) -> frozenset[str]:
 
 @cache
 def personal_properties(type_: str) -> frozenset[str]:
-    """Properties that are known to be personal: a computed trait that reads one does not make it clear."""
+    """Properties known to be personal: a computed trait that reads one does not make it clear."""
     known = {field.name for field in FIELDS if not field.clear and _is_property(field)}
     return frozenset(known - clear_properties(type_))
 
 
 @cache
 def personal_traits() -> frozenset[str]:
-    """Traits that are known to be personal, whoever sends them."""
+    """Traits known to be personal, whoever sends them."""
     return frozenset(field.name for field in FIELDS if not field.clear and field.field.startswith("traits."))
 
 
 def texts_of(type_: str) -> frozenset[str]:
-    """Properties and fields of lines that are names and numbers of things, not quantities: always text."""
+    """Properties and line fields that are names or numbers of things, not quantities: always text."""
     return frozenset(
         field.name
         for field in FIELDS
@@ -188,7 +188,7 @@ def texts_of(type_: str) -> frozenset[str]:
 
 
 def context_fields() -> dict[str, frozenset[str]]:
-    """Clear parts of the context: name → the fields of the object that are clear; none: the value itself is."""
+    """Clear parts of the context: name → the clear fields of the object; an empty set: the value itself is clear."""
     found: dict[str, set[str]] = {}
     for field in FIELDS:
         if field.clear and field.field.startswith("context."):
@@ -198,7 +198,7 @@ def context_fields() -> dict[str, frozenset[str]]:
 
 
 def identifiers_in(section: str) -> tuple[tuple[str, str], ...]:
-    """(name, kind) of the identifiers that stand in a section: traits, properties, context.traits, context.device."""
+    """(name, kind) of the identifiers in a section: traits, properties, context.traits, context.device."""
     start = f"{section}."
     return tuple(
         (field.field.removeprefix(start), field.identifier)
@@ -208,11 +208,11 @@ def identifiers_in(section: str) -> tuple[tuple[str, str], ...]:
 
 
 def fields_of(type_: str) -> Iterable[Field]:
-    """The fields that a touchpoint has of its own, without those of every event."""
+    """The fields specific to a touchpoint, without those of every event."""
     return [field for field in FIELDS if field.type not in (EVERY, STAFF) and _of(field, type_)]
 
 
 LINE: Final = frozenset(field.name for field in FIELDS if field.field.startswith(_LINES))
 """Clear fields of a line in `products`."""
 MONEY: Final = frozenset(field.name for field in FIELDS if field.money)
-"""Numbers of these names become decimal strings, in an event's properties and in its lines."""
+"""Numbers under these names become decimal strings, in an event's properties and in its lines."""

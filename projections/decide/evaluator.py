@@ -1,7 +1,7 @@
 """Generates one function that decides a state: segments, stage, risk and when they may next change.
 
-The same evaluator serves live work, sweeps, rebuilds and any past day. Decisions depend only on (state, definitions,
-instant), never on earlier decisions. No I/O, no clock.
+Live processing, sweeps, rebuilds and questions about past days use the same evaluator. Decisions depend only on
+(state, definitions, instant), never on earlier decisions. No I/O, no clock.
 """
 
 from collections.abc import Callable, Mapping, Sequence

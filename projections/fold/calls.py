@@ -1,4 +1,4 @@
-"""What the generated code of a fold calls: amounts and traits. No I/O, no clock."""
+"""What a fold's generated code calls: amounts and traits. No I/O, no clock."""
 
 from bisect import bisect_right
 from collections.abc import Callable, Mapping
@@ -19,7 +19,7 @@ from schemas.record import EPOCH
 
 
 def read_raw(raw: msgspec.Raw) -> Any:
-    """The JSON value of a Raw, None when there is none."""
+    """The JSON value of a Raw; None if it is empty."""
     try:
         return msgspec.json.decode(raw) if raw else None
     except (msgspec.MsgspecError, RecursionError):
@@ -27,13 +27,13 @@ def read_raw(raw: msgspec.Raw) -> Any:
 
 
 def derive(total: Any, products: msgspec.Raw) -> int | None:
-    """The revenue of an event without one: `total`, else from its lines."""
+    """The revenue of an event that states none: `total`, else the sum of its lines."""
     amount = scaled(total)
     return lines_amount(read_raw(products)) if amount is None and products else amount
 
 
 def converter(definitions: Definitions, base: str, days: LocalDays) -> Callable[[int, str, int], int | None]:
-    """A function (scaled amount, currency, occurred_us) → the amount in the base currency, None without a rate."""
+    """A function (scaled amount, currency, occurred_us) → the amount in the base currency, or None without a rate."""
     table: dict[str, tuple[list[int], list[tuple[int, int]]]] = {}
     for rate in sorted(definitions.rates, key=lambda r: (r.currency, r.date)):
         starts, ratios = table.setdefault(rate.currency, ([], []))
@@ -59,11 +59,11 @@ FoldTraits = Callable[[FoldEvent, State, Mapping[str, Any] | None], None]
 
 
 def traits_folders(definitions: Definitions) -> tuple[FoldTraits, FoldTraits]:
-    """The functions that fold an identify, and a correction by staff.
+    """The functions that fold an identify and a staff correction.
 
-    What is declared to be an attribute is kept with its value, also where it came sealed; what is declared personal
-    is kept as a direct trait, with the position that holds it, also where it came in clear. Of what nothing is
-    declared the record decides.
+    A trait declared as an attribute is kept with its value, even if it came sealed; one declared personal is kept as a
+    direct trait, with the position of its record, even if it came in clear. For undeclared traits, the record decides:
+    it keeps the form it came in.
     """
     attributes = frozenset(name for name, trait in definitions.traits.items() if not trait.personal)
     personal = frozenset(name for name, trait in definitions.traits.items() if trait.personal)
@@ -78,7 +78,7 @@ def traits_folders(definitions: Definitions) -> tuple[FoldTraits, FoldTraits]:
         return _trait_value(found[name])
 
     def fold_traits(event: FoldEvent, state: State, opened: Mapping[str, Any] | None) -> None:
-        """The traits an event sets."""
+        """Folds the traits that an event sets."""
         entries = state[st.TRAITS]
         us, key = event.occurred_us, event.key
         for name, value in event.traits.items():
@@ -92,7 +92,7 @@ def traits_folders(definitions: Definitions) -> tuple[FoldTraits, FoldTraits]:
                     put(entries, [name, 0, us, key, form, stored, event.partition, event.offset])
 
     def fold_correction(event: FoldEvent, state: State, opened: Mapping[str, Any] | None) -> None:
-        """A correction by staff of the trait that the event is named by; one without a value withdraws it."""
+        """Folds a staff correction of the trait that the event names; a correction without a value withdraws it."""
         name = event.name
         if name is None:
             return
@@ -108,7 +108,7 @@ def traits_folders(definitions: Definitions) -> tuple[FoldTraits, FoldTraits]:
 
 
 def _trait_value(value: Any) -> tuple[int, Any]:
-    """Form and stored value of an attribute; no floats, no dicts whose order could differ."""
+    """Form and stored value of an attribute: no floats, and no dicts whose order could differ."""
     if value is None:
         return st.UNSET, None
     if isinstance(value, str | bool | int):

@@ -1,4 +1,4 @@
-"""The source of a fold: one handler for each event name, and how states are merged and pruned. No I/O, no clock."""
+"""The source of a fold: a handler for each event name, and how states are merged and pruned. No I/O, no clock."""
 
 from typing import Any, Final
 
@@ -28,7 +28,7 @@ CORRECTED: Final = "trait.corrected"
 
 
 def source_of(layout: Layout, days: LocalDays, currency: str, order_cap: int | None) -> Source:
-    """The code that makes `apply`, `new_state`, `merge_two` and `drop`."""
+    """The code of `apply`, `new_state`, `merge_two` and `drop`."""
     space: dict[str, Any] = {
         **HELPERS, "put": put, "text_id": text_id, "storable": storable, "read_raw": read_raw, "derive": derive,
         "currency_of": currency_of, "BASE": currency,
@@ -61,7 +61,7 @@ _BASE: Final = (COUNT.inline, FIRST.inline, LAST.inline)  # event count, first a
 
 
 def _merge(src: Source, layout: Layout, cap: int | None) -> None:
-    """One expression a slot. Lists call their merge only when neither is empty; OVERFLOW is no empty list."""
+    """One expression per slot. Lists call their merge only if neither is empty; OVERFLOW does not count as empty."""
     names: dict[Merge, str] = {}
 
     def called(i: int, merge: Merge) -> str:
@@ -89,7 +89,7 @@ def _merge(src: Source, layout: Layout, cap: int | None) -> None:
 
 
 def _drop(src: Source, layout: Layout) -> None:
-    """Drop what no window reaches."""
+    """Drops what no window reaches."""
     src.add(0, "def drop(s, today):")
     src.add(1, "pass")
     for slot in layout.slots:
@@ -125,7 +125,7 @@ def _apply(src: Source, layout: Layout) -> None:
 
 
 class _Handler:
-    """The body of one event name's handler: locals are made once, when first needed."""
+    """The body of one event name's handler: each local is assigned once, when first needed."""
 
     def __init__(self, src: Source, layout: Layout, name: str) -> None:
         self.src, self.layout, self.name = src, layout, name
@@ -142,7 +142,7 @@ class _Handler:
         return var
 
     def clear(self, prop: str) -> str:
-        """A property as it stands in clear."""
+        """A property as it is in clear."""
         field = self.fields[prop]
         return f"read_raw({field})" if prop == "products" else field
 
@@ -157,7 +157,7 @@ class _Handler:
         )
 
     def value(self, prop: str) -> str:
-        """A property whose value is kept: one that is declared personal only where it stands in clear."""
+        """A property whose value is kept: if it is declared personal, only when it came in clear."""
         return self.clear(prop) if prop in self.closed else self.opened(prop)
 
     def amounts(self) -> None:
@@ -192,7 +192,7 @@ class _Handler:
         return self.local(var, f"{var} = storable({self.value(of)})")
 
     def predicate(self, stream: Stream, pinned: bool) -> str | None:
-        """A local that is true when the event passes the stream's `where`; None when there is none."""
+        """A local that is true if the event passes the stream's `where`; None without a `where`."""
         if not stream.where:
             return None
         known = self.predicates.get((stream.where, pinned))
@@ -214,7 +214,7 @@ class _Handler:
 
 
 def _handler(src: Source, layout: Layout, label: str, name: str, *, custom: bool) -> bool:
-    """Generate the handler of one event name; False when it would do nothing."""
+    """Generate the handler of one event name; False if it would do nothing."""
     slots = [s for s in layout.slots if _in_stream(s.stream, name, custom=custom)]
     orders = name in ORDER_TYPES and not custom
     if not slots and not orders:
@@ -250,7 +250,7 @@ def _pinned(layout: Layout, stream: Stream) -> bool:
 
 
 def _order(src: Source, body: _Handler, layout: Layout, name: str) -> None:
-    """What an order event does to the order map."""
+    """How an order event changes the order map."""
     src.add(1, f"oid = text_id({body.clear('order_id')})")
     if name in CANCEL_TYPES:
         src.add(1, f"if oid is not None: put(s[{st.CANCELS}], [oid, us, key])")
@@ -271,7 +271,7 @@ def _order(src: Source, body: _Handler, layout: Layout, name: str) -> None:
 
 
 def matches(stream: Stream, name: str) -> bool:
-    """Whether events of a name may be in a stream; an update stands for the purchase it updates."""
+    """Whether a stream may include events of a name; an update counts as the purchase it updates."""
     if name in stream.events or ANY_EVENT in stream.events:
         return True
     return name == "purchase.updated" and "purchase.completed" in stream.events

@@ -1,4 +1,4 @@
-"""A record as a fold reads it: decoded with only what the definitions need. No I/O, no clock."""
+"""A record as a fold reads it: decoded to just what the definitions need. No I/O, no clock."""
 
 from datetime import datetime
 from typing import Any, Protocol
@@ -10,7 +10,7 @@ from schemas.record import Identifier, Instant, Sealed
 
 
 class FoldEvent(Protocol):
-    """A decoded record, with only what a fold and its caller need. Set `partition` and `offset` before `apply`."""
+    """A decoded record with just what a fold and its caller need. Set `partition` and `offset` before `apply`."""
 
     v: int
     id: str
@@ -33,7 +33,7 @@ class FoldEvent(Protocol):
 
 
 def event_decoder(layout: Layout) -> tuple[msgspec.json.Decoder[Any], type]:
-    """A decoder whose `properties` is a Struct of the needed fields. Any and Raw: a wrong type never raises."""
+    """A decoder whose `properties` is a Struct of the needed fields, all Any or Raw: a wrong type never raises."""
     fields: list[Any] = []
     for i, name in enumerate(layout.properties()):
         if name == "products":

@@ -1,7 +1,7 @@
-"""The fold: definitions become one generated Python function from event to state (design C5).
+"""The fold: definitions compiled to one generated Python function from event to state (design C5).
 
-Live work, a rebuild and a backtest run this same function; there is no second path to disagree with. Decoding reads
-only what the definitions need. No I/O, no clock.
+Live processing, rebuilds and backtests run this same function, so there is no second path that could disagree with it.
+Decoding reads only what the definitions need. No I/O, no clock.
 """
 
 import json
@@ -36,9 +36,9 @@ Apply = Callable[[FoldEvent, State, Mapping[str, Any] | None], None]
 
 
 class Fold:
-    """A compiled fold. `apply(event, state, opened)` folds one event in; `opened`: its opened sealed JSON.
+    """A compiled fold. `apply(event, state, opened)` folds one event in; `opened` is its sealed JSON, opened.
 
-    `apply` knows no cap: `lift` a stored state before, and `lay_off` what is over the cap after.
+    `apply` knows no cap: `lift` a stored state before it, and `lay_off` what is over the cap after it.
     """
 
     apply: Apply
@@ -70,7 +70,7 @@ class Fold:
     def decode(self, value: bytes) -> FoldEvent:
         """Read stored bytes. Raises RecordUnreadable, or ReaderTooOld for a record of a newer version.
 
-        Looks at what the definitions need alone; whether it is a record at all, `schemas.record.decode` says.
+        Checks only what the definitions need; `schemas.record.decode` checks whether it is a record at all.
         """
         reader = self.reader
         try:
@@ -98,14 +98,14 @@ class Fold:
     unpack = staticmethod(st.unpack)
 
     def merge(self, states: Iterable[State]) -> State:
-        """The state of all their events together. May share structure with its inputs: do not fold into either."""
+        """The state of all their events together. May share structure with its inputs: fold into neither afterwards."""
         merged: State | None = None
         for state in states:
             merged = state if merged is None else self._merge_two(merged, state)
         return self.new_state() if merged is None else merged
 
     def merge_whole(self, states: Sequence[State]) -> State:
-        """`merge`, with maps beyond the cap kept: `lay_off` them before the state is stored."""
+        """`merge` that keeps maps beyond the cap: `lay_off` them before the state is stored."""
         merged = self.merge(states)
         if self.order_cap is not None and self.overflowed(merged):
             for slot in self._map_slots:
@@ -113,32 +113,32 @@ class Fold:
         return merged
 
     def prune(self, state: State, at_us: int) -> State:
-        """Drop, in place, day cells that no window reaches at or after `at_us`; by the clock, never by contents."""
+        """Drop, in place, day cells that no window reaches at `at_us` or later; only the clock decides."""
         self._drop(state, self.days.day(at_us))
         return state
 
     def canonical(self, state: State, at_us: int) -> bytes:
-        """The bytes to hash: pruned at `at_us`, the given state untouched."""
+        """The bytes to hash: pruned at `at_us`; the given state is left unchanged."""
         return st.pack(self.prune(list(state), at_us))
 
-    # -- what is over the cap
+    # -- over the cap
 
     def overflowed(self, state: State) -> bool:
-        """Whether a map is over its cap: its entries are not in the state."""
+        """Whether a map is over its cap, so that its entries are not in the state."""
         if state[st.REFUNDS] == OVERFLOW:
             return True
         return bool(self._keyed_slots) and any(state[index] == OVERFLOW for index in self._keyed_slots)
 
     def summed_up(self, state: State) -> bool:
-        """Whether a profile's state holds a summary of its orders in place of the orders."""
+        """Whether a profile's state holds a summary of its orders instead of the orders."""
         return summed_up(state)
 
     def maps(self, state: State) -> Maps:
-        """The entries that a state itself holds, as a tree takes them (`orders.tree`)."""
+        """The entries that a state itself holds, in the form a tree takes them (`orders.tree`)."""
         return [[] if state[slot] == OVERFLOW else state[slot] for slot in self._map_slots]
 
     def lift(self, state: State) -> tuple[int, ...]:
-        """Make room, in place, for new entries of maps that are over the cap; returns the slots of these maps."""
+        """Make room, in place, for new entries of the maps that are over the cap; returns the slots of these maps."""
         if not self.overflowed(state):
             return ()
         slots = tuple(slot for slot in self._map_slots if state[slot] == OVERFLOW)
@@ -147,9 +147,9 @@ class Fold:
         return slots
 
     def lay_off(self, state: State, lifted: tuple[int, ...] = ()) -> Maps | None:
-        """Take out, in place, the maps that are over the cap; returns their entries, None when there are none.
+        """Take out, in place, the maps that are over the cap; returns their entries, or None if there are none.
 
-        `lifted`: what `lift` gave; these were over the cap before.
+        `lifted`: what `lift` returned; those maps were over the cap already.
         """
         cap = self.order_cap
         over = set(lifted)
@@ -165,25 +165,25 @@ class Fold:
         return maps if any(maps) else None
 
     def sum_up(self, state: State, summary: Summary) -> None:
-        """Put a summary in the place of a profile's orders and journals."""
+        """Replace a profile's orders and journals with a summary, in place."""
         state[st.ORDERS] = summary
         state[st.REFUNDS] = state[st.CANCELS] = OVERFLOW
         for number, slot in enumerate(self._keyed_slots, 1):
             state[slot] = [summary[number]]
 
     def take_maps(self, state: State) -> Maps:
-        """Take out, in place, what was folded into a state whose maps `make_room` emptied."""
+        """Take out, in place, what has been folded into a state since `make_room` emptied its maps."""
         maps = [state[slot] for slot in self._map_slots]
         self.make_room(state)
         return maps
 
     def make_room(self, state: State) -> None:
-        """Empty all maps of a profile's state, in place, for new entries."""
+        """Empty all maps of a profile's state, in place, to take new entries."""
         for slot in self._map_slots:
             state[slot] = []
 
     def fill(self, state: State, maps: Maps) -> None:
-        """Put whole maps into a state, in place, whatever the cap."""
+        """Put whole maps into a state, in place, regardless of the cap."""
         for slot, entries in zip(self._map_slots, maps, strict=True):
             state[slot] = entries
 
@@ -199,15 +199,15 @@ def compile_fold(
     order_cap: int | None = st.ORDER_CAP,
     reader: Reader = CURRENT,
 ) -> Fold:
-    """Generate the fold of some definitions. `order_cap`: entries of a map that a state holds itself; None: all.
+    """Generate the fold of some definitions. `order_cap`: map entries that a state itself may hold; None: any number.
 
-    `reader`: which records it reads.
+    `reader`: which records it can read.
     """
     return Fold(make_layout(definitions), time_zone, currency, order_cap, reader)
 
 
 def _sealed_needs(layout: Layout) -> dict[str, frozenset[str]]:
-    """Event name → dotted names of properties that some `where` compares, or whose value some trait keeps."""
+    """Event name → dotted names of properties that a `where` compares or whose value a trait keeps."""
     streams = [slot.stream for slot in layout.slots] + layout.order_streams
     needs: dict[str, frozenset[str]] = {}
     for name in [*layout.event_names(), ANY_EVENT]:
@@ -225,7 +225,7 @@ def _sealed_needs(layout: Layout) -> dict[str, frozenset[str]]:
 
 
 def _layout_hash(layout: Layout, time_zone: str, currency: str) -> str:
-    """Equal when the folds are the same: then a changed definition needs no refold."""
+    """Equal for equal folds: then a changed definition needs no refold."""
     defs = layout.definitions
     parts = [
         LAYOUT_VERSION, time_zone, currency, layout.extras, [(s.events, s.where) for s in layout.order_streams],

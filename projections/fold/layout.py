@@ -1,5 +1,5 @@
-"""From definitions to layout: which slot, order bit or extra value serves which computed trait. Shared by fold and
-evaluate, so that the two cannot disagree about a position. Pure.
+"""From definitions to layout: which slot, order bit or extra value serves which computed trait. The fold and the
+evaluator share it, so that they cannot disagree about a position. Pure.
 """
 
 import json
@@ -16,12 +16,12 @@ from schemas.conditions import All, PropertyLeaf, used_properties
 from schemas.definitions import ANY_EVENT, ComputedTrait, Definitions, plain
 from schemas.touchpoints import BASE_TYPES, CANCEL_TYPES, REFUND_TYPES
 
-DIRECT_OF: Final = ("revenue", "occurred_at")  # values every event has, not read from the property of that name
+DIRECT_OF: Final = ("revenue", "occurred_at")  # every event has these; they are not read from a property of that name
 
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """The events a trait looks at: their names, and a condition on each (canonical JSON, "" for none)."""
+    """The events a trait looks at: their names, and a condition on each (canonical JSON; "" for none)."""
 
     events: tuple[str, ...]
     where: str
@@ -29,7 +29,7 @@ class Stream:
 
 @dataclass(slots=True)
 class SlotPlace:
-    """One slot after the base slots. `window_days`: the longest window that reads it, 0 for lifetime."""
+    """A slot after the base slots. `window_days`: the longest window that reads it; 0 for a lifetime."""
 
     index: int
     need: SlotNeed
@@ -38,7 +38,7 @@ class SlotPlace:
 
     @property
     def properties(self) -> set[str]:
-        """The properties whose values it keeps."""
+        """The properties whose values the slot keeps."""
         return {name for name in (self.need.of, self.need.key) if name}
 
 
@@ -60,7 +60,7 @@ class TraitPlace:
 
 @dataclass(slots=True)
 class Layout:
-    """The layout of a state under some definitions."""
+    """The layout of states under some definitions."""
 
     definitions: Definitions
     slots: list[SlotPlace] = field(default_factory=list)
@@ -75,7 +75,7 @@ class Layout:
         return [slot for slot in self.slots if isinstance(slot.need.kind, Keyed)]
 
     def event_names(self) -> list[str]:
-        """Every event name some stream or rule names, "*" left out."""
+        """Every event name that a stream or rule names, except "*"."""
         named = {name for slot in self.slots for name in slot.stream.events}
         named.update(BASE_TYPES, REFUND_TYPES, CANCEL_TYPES)
         named.update(event for event, own in self.declared.properties.items() if True in own.values())
@@ -96,7 +96,7 @@ class Layout:
 
 
 def pinned_currency(where: Any) -> str | None:
-    """The one currency a `where` admits: such a trait is summed in it, not in the base currency."""
+    """The only currency that a `where` admits: such traits are summed in it instead of the base currency."""
     for leaf in where.all if isinstance(where, All) else (where,):
         if isinstance(leaf, PropertyLeaf) and leaf.property == "currency" and leaf.op == "eq":
             return str(leaf.value).upper()
@@ -104,7 +104,7 @@ def pinned_currency(where: Any) -> str | None:
 
 
 def make_layout(definitions: Definitions) -> Layout:
-    """The layout; the same for equal definitions, in whatever order they were written."""
+    """The layout; the same for equal definitions, whatever order they are written in."""
     layout = Layout(definitions, declared=declared_of(plain(definitions)))
     known: dict[tuple[object, ...], SlotPlace] = {}
     for name in sorted(definitions.computed_traits):
@@ -135,7 +135,7 @@ def _order_bit(layout: Layout, spec: ComputedTrait, stream: Stream) -> int:
 def _slot(
     layout: Layout, known: dict[tuple[object, ...], SlotPlace], need: SlotNeed, stream: Stream, days: int | None
 ) -> SlotPlace:
-    """A slot, shared by all traits that fold the same."""
+    """A slot, shared by all traits that fold the same values."""
     same = (need, stream, days is None)
     slot = known.get(same)
     if slot is None:

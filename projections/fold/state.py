@@ -1,7 +1,7 @@
-"""The layout of a folded state: seven base slots, then those that definitions need (`layout`); and its bytes.
+"""The layout of a folded state: seven base slots, then those the definitions need (`layout`); and its packed form.
 
-Only integers, text, bytes, booleans, None and sorted lists inside, so equal histories are equal bytes. Every merge is
-commutative and associative, with the new state as identity (`projections.slots`).
+It holds only integers, text, bytes, booleans, None and sorted lists, so equal histories give equal bytes. Every merge
+is commutative and associative, with the new state as identity (`projections.slots`).
 """
 
 from typing import Any, Final
@@ -14,12 +14,12 @@ State = list[Any]
 
 EVENT_COUNT, FIRST, LAST, TRAITS, ORDERS, REFUNDS, CANCELS = range(7)
 BASE_SLOTS: Final = 7
-OVERFLOW: Final = keyed.OVERFLOW  # in the place of a map whose entries are kept beside the state
-ORDER_CAP: Final = 512  # a state of so many orders is 50 KB: beyond, reading it whole costs more than a tree
+OVERFLOW: Final = keyed.OVERFLOW  # in place of a map whose entries are kept beside the state
+ORDER_CAP: Final = 512  # a state with that many orders is 50 KB: beyond it, reading all of it costs more than a tree
 
-# A trait entry: [name, level, occurred_us, event key, form, value, partition, offset]. Greater wins: the stamp, and
-# in one event the direct form. A correction (level 1) has an entry of its own beside the sources' (its name and
-# CORRECTED), so that a withdrawal shows again what they say; `shown` puts it before them.
+# A trait entry: [name, level, occurred_us, event key, form, value, partition, offset]. The greater wins: by stamp,
+# and within one event the direct form. A correction (level 1) has its own entry beside the sources' one (its name and
+# CORRECTED), so that withdrawing it brings back what they say; `shown` puts it before them.
 NAME, LEVEL, STAMP_US, STAMP_KEY, FORM, VALUE, PARTITION, OFFSET = range(8)
 UNSET, PLAIN, JSON_TEXT, DIRECT, WITHDRAWN = range(5)
 CORRECTED: Final = "\0"
@@ -31,7 +31,7 @@ R_KEY, R_ID, R_US, R_OWN, R_CURRENCY, R_BASE, R_BITS = range(7)
 
 
 def shown(entries: list[list[Any]]) -> list[list[Any]]:
-    """Trait entries as they hold: a correction, while it is not withdrawn, in the place of what sources say."""
+    """The trait entries in force: a correction that has not been withdrawn replaces what the sources say."""
     corrections = {entry[NAME][:-1]: entry for entry in entries if entry[LEVEL]}
     if not corrections:
         return entries
@@ -49,7 +49,7 @@ _ENCODER: Final = msgspec.msgpack.Encoder()
 
 
 def read_big(code: int, data: memoryview) -> int:
-    """The hook of decoders of states: integers beyond 64 bits."""
+    """Decodes integers beyond 64 bits: the decoders' extension hook."""
     if code != _BIG:
         raise ValueError(f"unknown extension {code} in a state")
     return int.from_bytes(data, "big", signed=True)
@@ -59,7 +59,7 @@ _DECODER: Final = msgspec.msgpack.Decoder(list[Any], ext_hook=read_big)
 
 
 def _shield(value: Any) -> Any:
-    """Integers beyond 64 bits as extensions; sums of absurd amounts must not stop a fold."""
+    """Wraps integers beyond 64 bits as extensions; sums of absurd amounts must not stop a fold."""
     if isinstance(value, list):
         return [_shield(item) for item in value]
     if type(value) is int and not -(2**63) <= value < 2**64:
@@ -68,7 +68,7 @@ def _shield(value: Any) -> Any:
 
 
 def pack(state: State) -> bytes:
-    """The bytes of a state; equal states, equal bytes."""
+    """The bytes of a state: equal for equal states."""
     try:
         return _ENCODER.encode(state)
     except OverflowError:
@@ -76,6 +76,6 @@ def pack(state: State) -> bytes:
 
 
 def unpack(data: bytes) -> State:
-    """The state of `pack`ed bytes, fresh and free to fold into."""
+    """The state from its `pack`ed bytes, newly made and free to fold into."""
     state: State = _DECODER.decode(data)
     return state

@@ -1,4 +1,4 @@
-"""The groups of tokens as they stand while links are decided, in order of receipt. Pure."""
+"""The groups of tokens at a point while links are decided, in order of receipt. Pure."""
 
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
@@ -21,7 +21,7 @@ class _Group:
 
 
 class Board:
-    """The groups as they stand while links are decided in order."""
+    """The groups at a point while links are decided in order."""
 
     def __init__(self, rules: IdentityRules, cannot: Sequence[Split]) -> None:
         self.rules = rules
@@ -33,13 +33,13 @@ class Board:
                     self._sides.setdefault(token, set()).add((number, side))
 
     def seat(self, token: bytes, kind: str, first: Receipt) -> None:
-        """A token alone."""
+        """Add a token as a group of its own."""
         sides = frozenset(self._sides.get(token, ()))
         group = _Group({token: kind}, {kind: 1}, (first, self.rules.rank(kind), token), sides=sides)
         self.group_of[token] = group
 
     def seat_profile(self, profile: Profile) -> None:
-        """A profile as it was stored."""
+        """Add a profile as it is stored."""
         counts: dict[str, int] = {}
         for kind in profile.tokens.values():
             counts[kind] = counts.get(kind, 0) + 1
@@ -51,7 +51,7 @@ class Board:
         self.group_of.update(dict.fromkeys(profile.tokens, group))
 
     def join(self, base: bytes, token: bytes) -> str | None:
-        """Merge the groups of two tokens; or the reason why not."""
+        """Merge the groups of two tokens; returns the reason if that is not allowed."""
         one, two = self.group_of[base], self.group_of[token]
         if one is two:
             return None
@@ -61,7 +61,7 @@ class Board:
         return reason
 
     def profiles(self) -> dict[bytes, Profile]:
-        """Every group by its id."""
+        """Every group, by its id."""
         return {
             token: Profile(token, group.tokens, group.name[0], group.last)
             for token, group in self.group_of.items()
@@ -93,7 +93,7 @@ class Board:
 def decide(board: Board, each: Evidence, shared: AbstractSet[bytes], refused: list[Refused]) -> bytes:
     """Make or refuse the links of one identifier set; returns the token that owns it. All its live tokens are seated.
 
-    Identifier sets come in order of receipt, so that each is the newest to touch the groups it is left with.
+    Identifier sets must come in order of receipt, so that each is the newest to touch the groups it is left with.
     """
     rank = board.rules.rank
     live = [(rank(kind), token, kind) for kind, token in each.tokens if token not in shared]

@@ -1,4 +1,4 @@
-"""What identity is resolved from, and what it comes to: evidence, links, profiles. Pure values (design C6).
+"""What identity is resolved from, and the result: evidence, links, profiles. Pure values (design C6).
 
 Tokens, identifier sets, event keys and profile ids are 16 raw bytes; a profile id is one of the profile's own tokens.
 """
@@ -10,9 +10,9 @@ from typing import Final, NamedTuple
 
 from schemas.identity_rules import IdentityRules
 
-Receipt = tuple[int, bytes]  # (received at, microseconds since 1970; event key): one total order
-Link = tuple[bytes, bytes]  # a manual + edge between two tokens
-Split = tuple[Collection[bytes], Collection[bytes]]  # a cannot-link: no profile holds tokens of both sides
+Receipt = tuple[int, bytes]  # (received at in microseconds since 1970, event key): a total order
+Link = tuple[bytes, bytes]  # a manual "same person" edge between two tokens
+Split = tuple[Collection[bytes], Collection[bytes]]  # a cannot-link: no profile holds tokens from both sides
 Partners = Mapping[bytes, Mapping[str, AbstractSet[bytes]]]  # token -> higher-ranked kind -> tokens seen with it
 NEVER: Final[Receipt] = (-1, b"")  # before every receipt
 
@@ -36,15 +36,15 @@ class Refused(NamedTuple):
     identifier_set: bytes  # b"" for a manual edge
     token: bytes
     kind: str
-    reason: str  # "cannot_link", or "limit:<kind>": the highest-ranked kind the union would hold too many of
+    reason: str  # "cannot_link", or "limit:<kind>": the highest-ranked kind that the union would hold too many of
 
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """Tokens joined by accepted links, with what is needed to go on without the evidence.
+    """Tokens joined by accepted links, with what is needed to continue without the evidence.
 
-    `first_receipt`: first receipt of the token that names it. `last_receipt`: newest first receipt of all
-    identifier sets that hold one of its tokens, refused links included.
+    `first_receipt`: first receipt of the token that names the profile. `last_receipt`: newest first receipt among all
+    identifier sets that hold one of its tokens, including those with refused links.
     """
 
     profile_id: bytes
@@ -54,17 +54,17 @@ class Profile:
 
 
 class KnownToken(NamedTuple):
-    """A token as it stands before the fresh evidence."""
+    """A token's position before the fresh evidence."""
 
     kind: str
     is_shared: bool
-    profile_id: bytes  # a shared identifier's is the token itself
+    profile_id: bytes  # a shared identifier's profile id is the token itself
 
 
 def base_token(tokens: Iterable[tuple[str, bytes]], shared: Collection[bytes], rules: IdentityRules) -> bytes:
-    """The token whose profile owns the identifier set: its highest-ranked unshared one, else the highest shared one.
+    """The token whose profile owns the identifier set: its highest-ranked unshared one, else its highest shared one.
 
-    Ties inside a kind go to the smaller token. It changes only when a token becomes shared or is erased.
+    Ties within a kind go to the smaller token. It changes only if a token becomes shared or is erased.
     """
     return min((token in shared, rules.rank(kind), token) for kind, token in tokens)[2]
 

@@ -1,4 +1,4 @@
-"""Fresh evidence decided against present profiles alone, where that provably equals `resolve` of all. Pure."""
+"""Decides fresh evidence from current profiles only, where that provably equals `resolve` of everything. Pure."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -23,11 +23,11 @@ class Extension(NamedTuple):
     """What fresh evidence changed; see `extend` for what the caller stores."""
 
     owner: dict[bytes, bytes]  # fresh identifier set -> profile id
-    profiles: dict[bytes, Profile]  # every profile reached, made or merged into, as it stands now
-    tokens: dict[bytes, KnownToken]  # tokens that are new or now in another profile
-    merged: tuple[tuple[bytes, bytes], ...]  # (profile id that ended, profile id it went into)
+    profiles: dict[bytes, Profile]  # every profile that was reached, made or merged into, as it is now
+    tokens: dict[bytes, KnownToken]  # tokens that are new or now belong to another profile
+    merged: tuple[tuple[bytes, bytes], ...]  # (id of the profile that ended, id of the one it merged into)
     refused: tuple[Refused, ...]
-    partners: dict[bytes, dict[str, frozenset[bytes]]]  # tokens whose partners grew, all their partners
+    partners: dict[bytes, dict[str, frozenset[bytes]]]  # tokens that gained partners, each with all its partners
 
 
 def extend(
@@ -40,19 +40,19 @@ def extend(
     manual: Sequence[Link] = (),
     cannot: Sequence[Split] = (),
 ) -> Extension | None:
-    """Decide fresh identifier sets against the present profiles only, with exactly the result of a full `resolve`.
+    """Decide fresh identifier sets from current profiles only, with exactly the result of a full `resolve`.
 
-    `fresh`: identifier sets not decided before. `known`: every token of theirs that is known. `profiles`: by id, the
-    profile of each of these that is not shared. `partners`: for each known token that is not, what earlier evidence
-    saw it with (nothing is kept for a token without partners). `manual`, `cannot`: at least the edges that name a
-    token of theirs or of these profiles.
+    `fresh`: identifier sets not decided before. `known`: all of their tokens that are known. `profiles`: by id, the
+    profiles of those known tokens that are not shared. `partners`: for each known unshared token, what earlier evidence
+    saw it with (tokens without partners are left out). `manual`, `cannot`: at least the edges that name one of their
+    tokens or a token of these profiles.
 
-    None when the short way does not hold and the caller resolves the scope: an identifier set was received no later
-    than the last one that touches a profile it reaches; a token becomes shared; a new token has a manual edge.
-    Raises KeyError when the profile of a known token is missing.
+    None if this shortcut is not valid and the caller must resolve the scope: an identifier set was received no later
+    than the last one that touches a profile it reaches; a token becomes shared; or a new token has a manual edge.
+    Raises KeyError if the profile of a known token is missing.
 
-    To store: the owner (or base token) of each fresh identifier set; each of `profiles` with its receipts; each of
-    `tokens`; the ends of `merged`; `refused` as cases; `partners`, if not asked of the evidence each time.
+    The caller stores the owner (or base token) of each fresh identifier set, each of `profiles` with its receipts, each
+    of `tokens`, the ends of `merged`, `refused` as cases, and `partners` unless it asks the evidence each time.
     """
     ordered = ordered_by_receipt(fresh)
     grown = grown_partners(ordered, known, rules, partners)
@@ -84,7 +84,7 @@ def _board_of(
     rules: IdentityRules,
     cannot: Sequence[Split],
 ) -> Board:
-    """The profiles that fresh evidence reaches, seated."""
+    """A board with the profiles that fresh evidence reaches."""
     board = Board(rules, cannot)
     for each in ordered:
         for _, token in each.tokens:
@@ -101,7 +101,7 @@ def _extension(
     refused: Iterable[Refused],
     grown: Mapping[bytes, Mapping[str, AbstractSet[bytes]]],
 ) -> Extension:
-    """What is new on the board. A base that is not seated is a shared identifier and its own profile."""
+    """What is new on the board. A base that is not seated is a shared identifier and forms its own profile."""
     now = board.profiles()
     tokens: dict[bytes, KnownToken] = {}
     merged: list[tuple[bytes, bytes]] = []

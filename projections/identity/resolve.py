@@ -1,4 +1,4 @@
-"""Who a person is, from all evidence: the meaning of identity (design C6), of which `extend` is the short way. Pure."""
+"""Resolves identity from all evidence; this defines what identity means (design C6), `extend` is a shortcut. Pure."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -11,17 +11,17 @@ from schemas.identity_rules import IdentityRules
 
 
 class Resolution(NamedTuple):
-    """What the evidence means. Every given token is in exactly one profile of `members`, a shared one in its own."""
+    """The result. Every given token is in exactly one profile of `members`, a shared one in its own."""
 
     owner: dict[bytes, bytes]  # identifier set -> profile id
-    members: dict[bytes, tuple[bytes, ...]]  # profile id -> tokens, sorted; shared identifiers' own profiles included
+    members: dict[bytes, tuple[bytes, ...]]  # profile id -> tokens, sorted; includes shared identifiers' own profiles
     refused: tuple[Refused, ...]  # manual edges first, then in order of receipt
-    shared: frozenset[bytes]  # of the tokens given
-    profiles: dict[bytes, Profile]  # the same without shared identifiers' own profiles, as `extend` takes them
+    shared: frozenset[bytes]  # among the tokens given
+    profiles: dict[bytes, Profile]  # as `members`, without shared identifiers' own profiles, in the form `extend` takes
 
 
 class IdentityChange(NamedTuple):
-    """One change of a profile id's life, as the change feed names it (contracts)."""
+    """One change in the life of a profile id, named as in the change feed (contracts)."""
 
     profile_id: bytes
     name: str  # "moved" (new: tokens that became shared), "split_off" (new: ids its parts have now), "merged_into"
@@ -36,12 +36,12 @@ def resolve(
     manual: Sequence[Link] = (),
     cannot: Sequence[Split] = (),
 ) -> Resolution:
-    """Decide everything anew, in order of receipt; the order and repetition of the input do not matter.
+    """Decide everything from the start, in order of receipt; the order and repetition of the input do not matter.
 
-    `shared`: who they are, when the evidence is only a scope; else found here. `manual`: + edges in their order,
-    decided before any identifier set, by the same limits; an edge waits until both its tokens are in evidence,
-    and while one is a shared identifier.
-    Repeats of an identifier set count once, with their earliest receipt.
+    `shared`: the shared identifiers, if the evidence is only one scope; otherwise they are found here. `manual`: "same
+    person" edges in order, decided before any identifier set and under the same limits; an edge waits until both its
+    tokens are in evidence, and as long as one is a shared identifier.
+    An identifier set that is repeated counts once, with its earliest receipt.
     """
     ordered = ordered_by_receipt(evidence)
     shared = find_shared(ordered, rules) if shared is None else shared
@@ -65,7 +65,7 @@ def resolve(
 
 
 def _link_by_hand(board: Board, manual: Sequence[Link]) -> list[Refused]:
-    """Decide the manual + edges whose tokens are both seated."""
+    """Decide the manual edges that have both tokens on the board."""
     refused = []
     for left, right in manual:
         if left in board.group_of and right in board.group_of:
@@ -78,10 +78,10 @@ def _link_by_hand(board: Board, manual: Sequence[Link]) -> list[Refused]:
 def scopes(
     evidence: Iterable[Evidence], shared: AbstractSet[bytes], manual: Sequence[Link] = ()
 ) -> list[list[Evidence]]:
-    """Connected evidence: what may be resolved apart, given the shared identifiers of all of it.
+    """Connected evidence: the parts that can be resolved separately, given the shared identifiers of all of it.
 
-    Two identifier sets are connected by a token that is not shared, whether its link was accepted or refused, and by a
-    manual edge. A shared-only identifier set is a scope of its own. Scopes and their contents are in order of receipt.
+    Two identifier sets are connected by an unshared token, whether its link was accepted or refused, and by a manual
+    edge. An identifier set of only shared tokens is its own scope. Scopes and their contents are in order of receipt.
     """
     ordered = ordered_by_receipt(evidence)
     root: dict[bytes, bytes] = {}
@@ -106,10 +106,10 @@ def scopes(
 
 
 def changes(before: Mapping[bytes, bytes], after: Resolution) -> list[IdentityChange]:
-    """What resolving a scope again did to the ids that stood before. `before`: token -> profile id, of the scope.
+    """How resolving a scope again changed its earlier profile ids. `before`: token -> profile id, for the scope.
 
-    By id; of one id `merged_into`, its last change, comes last. An id whose token is not in `after` (erased) is
-    left out. After an `extend` its `merged` says it all.
+    Sorted by id; `merged_into`, the last change of an id, comes last. Ids whose token is not in `after` (erased) are
+    left out. After an `extend`, its `merged` is the complete answer.
     """
     home = {token: profile_id for profile_id, members in after.members.items() for token in members}
     held: dict[bytes, list[bytes]] = {}

@@ -1,4 +1,4 @@
-"""Shared identifiers: tokens that too many people share to say who somebody is. Pure."""
+"""Shared identifiers: tokens that too many people share for them to identify anyone. Pure."""
 
 from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
@@ -10,7 +10,7 @@ from schemas.identity_rules import IdentityRules
 def find_shared(evidence: Iterable[Evidence], rules: IdentityRules) -> frozenset[bytes]:
     """Tokens seen with more than N(k) distinct tokens of one higher-ranked kind k.
 
-    Right for a token only if all evidence holding it is given.
+    Reliable for a token only if all evidence that holds it is given.
     """
     evidence = list(evidence)
     seen: dict[bytes, int] = {}
@@ -19,7 +19,7 @@ def find_shared(evidence: Iterable[Evidence], rules: IdentityRules) -> frozenset
         for _, token in each.tokens:
             seen[token] = seen.get(token, 0) + others
     few = rules.smallest_sharing_limit()
-    busy = {token for token, count in seen.items() if count > few}  # most tokens leave here, before any set is made
+    busy = {token for token, count in seen.items() if count > few}  # most tokens drop out here, before any set is made
     partners: dict[bytes, dict[str, set[bytes]]] = {}
     for each in evidence:
         _note_partners(partners, each, rules, busy)
@@ -27,7 +27,7 @@ def find_shared(evidence: Iterable[Evidence], rules: IdentityRules) -> frozenset
 
 
 def partners_of(evidence: Iterable[Evidence], rules: IdentityRules) -> dict[bytes, dict[str, set[bytes]]]:
-    """For each token with any: the distinct tokens of each higher-ranked kind it was seen with."""
+    """For each token that has any: the distinct tokens of each higher-ranked kind that it was seen with."""
     partners: dict[bytes, dict[str, set[bytes]]] = {}
     for each in evidence:
         _note_partners(partners, each, rules, {token for _, token in each.tokens})
@@ -40,7 +40,7 @@ def _note_partners(
     rules: IdentityRules,
     wanted: AbstractSet[bytes],
 ) -> None:
-    """Add what one identifier set shows of the tokens wanted."""
+    """Add what one identifier set shows about the wanted tokens."""
     if len(each.tokens) < 2:
         return
     for kind, token in each.tokens:
@@ -59,7 +59,7 @@ def is_shared(kinds: Mapping[str, AbstractSet[bytes]], rules: IdentityRules) -> 
 def grown_partners(
     ordered: Iterable[Evidence], known: Mapping[bytes, KnownToken], rules: IdentityRules, partners: Partners
 ) -> dict[bytes, dict[str, set[bytes]]]:
-    """All partners, including old ones, of the tokens that fresh evidence adds to; shared tokens are left out."""
+    """All partners, old ones included, of the tokens that gain any from fresh evidence; leaves out shared tokens."""
     new: dict[bytes, dict[str, set[bytes]]] = {}
     for each in ordered:
         wanted = {token for _, token in each.tokens if token not in known or not known[token].is_shared}

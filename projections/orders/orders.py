@@ -1,7 +1,7 @@
-"""What an order comes to, in one place: which bases and refunds of a state count, and what each amounts to (design C5).
+"""What an order adds up to, in one place: which bases and refunds of a state count, and their amounts (design C5).
 
-Traits, the tables `orders` and `refunds` of SQL and the overview's figures all read a state through this module. Which
-event is an order's base was settled by the fold (`fold.code`), which keeps one for each order id. Pure.
+Traits, the SQL tables `orders` and `refunds`, and the overview's figures all read states through this module. The fold
+(`fold.code`) has already chosen each order's base event, one per order id. Pure.
 """
 
 from collections.abc import Iterable, Sequence
@@ -20,15 +20,15 @@ Entries = list[list[Any]]
 class Order(NamedTuple):
     """An order. Amounts are scaled (10^4); None is unknown, never 0."""
 
-    order_id: str  # of its base event where that names none
-    event: bytes  # key of the base event, whose amounts hold
+    order_id: str  # or the id of its base event, if that states none
+    event: bytes  # key of the base event, which the amounts are from
     occurred_us: int
     revenue: int | None  # in `currency`
     currency: str
     base_revenue: int | None  # in the deployment's currency; None without an amount or a rate
-    refunded: int  # in `currency`; what was refunded in another one is in `base_refunded` alone
-    base_refunded: int | None  # of the refunds that have a rate; None where there are refunds and none has
-    missing_rate: int  # its amounts, of base and refunds, that have no rate
+    refunded: int  # in `currency`; refunds in other currencies are only in `base_refunded`
+    base_refunded: int | None  # of the refunds with a rate; None if there are refunds but none has a rate
+    missing_rate: int  # how many of its amounts (base and refunds) have no rate
 
 
 class Refund(NamedTuple):
@@ -40,7 +40,7 @@ class Refund(NamedTuple):
     amount: int | None  # in `currency`
     currency: str
     base_amount: int | None
-    of_order: bool  # its order is among the orders; else the refund counts by itself
+    of_order: bool  # its order is among the orders; otherwise the refund counts by itself
 
     @property
     def lacks_rate(self) -> bool:
@@ -48,23 +48,23 @@ class Refund(NamedTuple):
 
 
 def summed_up(state: State) -> bool:
-    """Whether a profile's state holds a summary in place of its orders, which are in a tree beside it."""
+    """Whether a profile's state holds a summary in place of its orders, which are then in a tree beside it."""
     return bool(state[st.REFUNDS] == OVERFLOW and state[st.ORDERS] != OVERFLOW)
 
 
 def whole(state: State, leaves: Iterable[bytes]) -> State:
-    """The order slots with all orders: those of a state itself, or of the packed leaves of a profile's tree."""
+    """The order slots with all orders: those in a state itself, or in the packed leaves of a profile's tree."""
     return of_maps([st.unpack(leaf) for leaf in leaves]) if summed_up(state) else state
 
 
 def of_maps(many: Sequence[Sequence[Entries]]) -> State:
-    """Order slots with the entries of leaves or maps of a tree (`orders.tree`), which share none."""
+    """Order slots with the entries of a tree's leaves or maps (`orders.tree`), which have no entries in common."""
     bases, refunds, cancels = ([entry for maps in many for entry in maps[part]] for part in range(3))
     return [0, None, None, [], bases, refunds, cancels]
 
 
 def counted(state: State) -> tuple[Entries, Entries]:
-    """The entries of the bases and of the refunds that count: a cancelled order has neither. Not of an OVERFLOW."""
+    """The entries of the bases and refunds that count: cancelled orders have neither. Not for an OVERFLOW."""
     bases, refunds, cancels = state[st.ORDERS], state[st.REFUNDS], state[st.CANCELS]
     if not cancels:
         return bases, refunds
@@ -73,16 +73,16 @@ def counted(state: State) -> tuple[Entries, Entries]:
 
 
 def orders_of(state: State) -> tuple[list[Order], list[Refund]]:
-    """The orders and refunds that count, by order id and by event. Not of an OVERFLOW.
+    """The orders and refunds that count, sorted by order id and by event. Not for an OVERFLOW.
 
-    The sum of `base_revenue` less that of all refunds' `base_amount`, None left out, is what a lifetime sum of
-    revenue over order events gives.
+    The sum of `base_revenue` minus the sum of all refunds' `base_amount`, skipping None, equals a lifetime sum of
+    revenue over order events.
     """
     return _made(*counted(state))
 
 
 def changed_orders(before: State, after: State) -> tuple[tuple[list[Order], list[Refund]], ...]:
-    """The orders and refunds of each of two states of one customer, without those that are the same in both."""
+    """The orders and refunds in each of two states of one customer, leaving out those that are the same in both."""
     states = counted(before), counted(after)
     bases, refunds = ([{entry[0]: entry for entry in state[part]} for state in states] for part in (0, 1))
     keys = _differing(*refunds)
@@ -137,7 +137,7 @@ def _order(entry: list[Any], refunds: "list[Refund] | tuple[()]") -> Order:
 
 
 class _Head(msgspec.Struct, array_like=True):
-    """The base slots of a state; the others are passed over, and what we do not read is not decoded."""
+    """The base slots of a state; the others are skipped, and those not needed here are not decoded."""
 
     count: msgspec.Raw
     first: msgspec.Raw
@@ -152,9 +152,9 @@ _DECODE: Final = msgspec.msgpack.Decoder(_Head, ext_hook=st.read_big).decode
 
 
 def order_slots(packed: bytes) -> State:
-    """Of a packed state the base slots with the orders alone: a fifth of the cost of unpacking all of it.
+    """The base slots of a packed state with only the orders: a fifth of the cost of unpacking all of it.
 
-    An OVERFLOW too where a build made a summary that does not say all that is asked here: it is made again soon.
+    Also OVERFLOW if an older version made the summary and it lacks what is needed here: it will soon be made again.
     """
     head = _DECODE(packed)
     orders = head.orders
@@ -164,7 +164,7 @@ def order_slots(packed: bytes) -> State:
 
 
 def orders_alone(state: State) -> State:
-    """The same of an unpacked state, without what its definitions keep beside an order."""
+    """The same for an unpacked state, without the extra values that its definitions keep with an order."""
     bases = state[st.ORDERS]
     if bases != OVERFLOW:
         bases = [entry[: st.O_EXTRA] for entry in bases]

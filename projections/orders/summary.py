@@ -1,8 +1,8 @@
-"""What orders come to, in bounded space: the order traits' values over many orders as mergeable cells.
+"""What orders add up to, in bounded space: the values of order traits over many orders, as mergeable cells.
 
-A profile over the cap keeps this in place of its order map. Orders are first resolved (one base an order id, the
-cancelled left out), so only whole orders are summed up: two summaries of different orders merge like any other slots
-(`projections.slots`), and traits read the same values, windows and due times from them as from the orders themselves.
+A profile over the cap keeps this instead of its order map. Orders are resolved first (one base per order id, cancelled
+ones left out), so only whole orders are summed: two summaries of different orders merge like any other slots
+(`projections.slots`), and traits read the same values, windows and due times from them as from the orders.
 """
 
 from collections.abc import Callable, Iterable
@@ -32,21 +32,21 @@ Value = Callable[[list[Any]], Any]
 FORM: Final = 2  # the first item of a summary: no list of orders begins with an integer
 BASES, REFUNDS, CANCELS, JOURNALS = range(4)
 CURRENCIES, MISSING, CELLS = range(1, 4)
-TAIL: Final = 3  # items behind the cells
+TAIL: Final = 3  # items after the cells
 
 
 class Spent(NamedTuple):
-    """What the figures of the overview ask of all orders of a customer (`projections.decide.figures`)."""
+    """What the overview's figures need to know about all orders of a customer (`projections.decide.figures`)."""
 
     net: int  # scaled, in base currency, less refunds
-    lacking: int  # amounts without a rate, which are not in it
-    days: list[int]  # with an order, ascending
-    once: bool  # the first day has one order alone
+    lacking: int  # how many amounts have no rate and are not in `net`
+    days: list[int]  # days with an order, ascending
+    once: bool  # there is only one order on the first day
 
 
 @dataclass(slots=True)
 class Cell:
-    """One slot of a summary. `value`: of a base; `refund`: of a refund, which a sum subtracts; None: not of those."""
+    """A slot of a summary. `value` reads it from a base, `refund` from a refund, which sums subtract; None: unused."""
 
     index: int
     kind: SlotKind
@@ -58,14 +58,14 @@ class Cell:
 
 @dataclass(slots=True)
 class Places:
-    """Where a summary holds what a trait reads. `expiry`: counts by day of all that may leave its window."""
+    """Where a summary holds what a trait reads. `expiry`: counts by day of everything that may leave its window."""
 
     cell: Cell
     expiry: list[Cell] = field(default_factory=list)
 
 
 class OrderSummaries:
-    """Makes and merges the summaries of one layout."""
+    """Makes and merges summaries under one layout."""
 
     def __init__(self, layout: Layout, days: LocalDays) -> None:
         self._days = days
@@ -89,7 +89,7 @@ class OrderSummaries:
             if c.refund is not None
         ]
 
-    # -- which cells there are
+    # -- the cells
 
     def _places(self, trait: TraitPlace) -> Places:
         spec, bit, window = trait.spec, trait.bit or 0, trait.spec.window_days or 0
@@ -105,7 +105,7 @@ class OrderSummaries:
         return places
 
     def _value(self, trait: TraitPlace, of: str | None) -> str:
-        """What a cell keeps of a base (`_of_base`)."""
+        """What a cell keeps of a base (see `_of_base`)."""
         if of is None or of == "occurred_at":
             return "us"
         if of == "revenue":
@@ -127,7 +127,7 @@ class OrderSummaries:
     # -- making and merging
 
     def of(self, maps: Maps, today: int) -> Summary:
-        """The summary of some orders, whole. `today`: no later decision is of an earlier day."""
+        """The summary of some complete orders. `today`: no later decision is made for an earlier day."""
         gone = {entry[0] for entry in maps[CANCELS]}
         summary: Summary = [FORM, *(number(each) for number, each in zip(self._numbers, maps[JOURNALS:], strict=True))]
         currencies: dict[str, int] = {}
@@ -162,7 +162,7 @@ class OrderSummaries:
         return self.pruned(summary, today)
 
     def merge(self, summaries: Iterable[Summary], today: int) -> Summary:
-        """The summary of all their orders together, which no two of them share."""
+        """The summary of all their orders together; no order may be in two of them."""
         merged: Summary | None = None
         first, merges = 1 + self._journals, self._merges
         for each in summaries:
@@ -187,7 +187,7 @@ class OrderSummaries:
     # -- reading
 
     def spent(self, summary: Summary) -> Spent:
-        """Not of form 1."""
+        """Not for summaries of form 1."""
         net, words, first = summary[-TAIL:]
         return Spent(net, summary[MISSING + self._journals], days_of(words), first[1:] == [1])
 
@@ -203,7 +203,7 @@ def _first_day(a: list[int], b: list[int]) -> list[int]:
 
 
 def _of_base(of: str) -> Value:
-    """Reads what a cell keeps of a base: its stamp, its amounts, or an extra value (n: as a number)."""
+    """A reader of what a cell keeps of a base: its stamp, an amount, or an extra value (n: as a number)."""
     if of not in _BASE_FIELDS:
         at = st.O_EXTRA + int(of[1:])
         return (lambda entry: kept_number(entry[at])) if of[0] == "n" else itemgetter(at)
@@ -215,7 +215,7 @@ _REFUND_FIELDS: Final = {"us": st.R_US, "own": st.R_OWN, "amt": st.R_BASE}
 
 
 def _stamped(value: Value) -> Value:
-    """The value with its stamp before it, None without one."""
+    """The value preceded by its stamp; None if there is no value."""
 
     def stamped(entry: list[Any]) -> Any:
         found = value(entry)

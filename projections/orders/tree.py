@@ -1,7 +1,7 @@
 """Orders over the cap as a tree: leaves hold them by a hash of the order id, inner nodes the summary of their children.
 
-An event touches one leaf and the nodes above it, whatever the history's length. Everything that concerns one order id
-(its base, refunds and cancel) is in one leaf, so a leaf alone knows what its orders come to. Pure.
+An event touches one leaf and the nodes above it, however long the history. Everything about one order id (its base,
+refunds and cancellation) is in the same leaf, so a leaf alone knows what its orders add up to. Pure.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -12,20 +12,20 @@ from projections.fold import state as st
 from projections.orders.summary import REFUNDS, Maps, OrderSummaries, Summary
 
 FANOUT: Final = 16
-LEAVES: Final = FANOUT**3  # 24 orders a leaf at 100,000: 2 KB rewritten for an order
-ROOT: Final = 0  # children of node n: 16 n + 1 to 16 n + 16
+LEAVES: Final = FANOUT**3  # 24 orders per leaf at 100,000 orders: 2 KB rewritten per order
+ROOT: Final = 0  # the children of node n are 16 n + 1 to 16 n + 16
 FIRST_LEAF: Final = 1 + FANOUT + FANOUT**2
 
 
 class Node(NamedTuple):
-    """A stored node. `maps`: what a leaf holds; None elsewhere."""
+    """A stored node. `maps`: what a leaf holds; None for inner nodes."""
 
     summary: Summary
     maps: Maps | None
 
 
 def split(maps: Maps) -> dict[int, Maps]:
-    """The entries by the node of their leaf; each list stays sorted."""
+    """The entries by the node number of their leaf; each list stays sorted."""
     leaves: dict[int, Maps] = {}
     known: dict[str, int] = {}
     for i, entries in enumerate(maps):
@@ -46,7 +46,7 @@ def _leaf(key: str) -> int:
 
 
 def joined(many: Iterable[Maps], kinds: int) -> Maps:
-    """All entries of some maps together; `kinds`: how many lists there are."""
+    """All entries of several maps together; `kinds`: how many lists each has."""
     merged: list[dict[Any, list[Any]]] = [{} for _ in range(kinds)]
     for maps in many:
         for entries, known in zip(maps, merged, strict=True):
@@ -75,9 +75,9 @@ def needed(leaves: Collection[int]) -> set[int]:
 def grown(
     summaries: OrderSummaries, stored: Mapping[int, Node], added: Mapping[int, Maps], today: int
 ) -> dict[int, Node]:
-    """The nodes that differ with these leaves' entries added, the root among them; {} when all were there already.
+    """The nodes that change when entries are added to these leaves, including the root; {} if all were there already.
 
-    `stored`: those `needed`, without the ones that do not exist. `added`: from `split`.
+    `stored`: the `needed` nodes that exist. `added`: from `split`.
     """
     nodes = dict(stored)
     changed: dict[int, Node] = {}

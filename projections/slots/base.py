@@ -1,7 +1,7 @@
-"""What a kind of slot is: an empty value, a step, a commutative merge, and what the clock prunes. Pure.
+"""Defines a kind of slot: an empty value, a step, a commutative merge, and what the clock prunes. Pure.
 
-A kind is data, one object in a module of its own. The fold, summaries of orders and traits ask it; nothing else in the
-house knows how a slot looks inside. Its functions are plain ones: generated code calls them a million times a second.
+A kind is data: one object in its own module. The fold, order summaries and traits use it; no other code knows what is
+inside a slot. Its functions are plain functions, because generated code calls them a million times a second.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,13 +15,13 @@ Put = Callable[[list[Any], int, int, Any], None]
 
 
 class Named(Protocol):
-    """Where generated lines learn by which name they call a function."""
+    """Gives the name under which generated lines call a function."""
 
     def use(self, function: Callable[..., Any], name: str = "") -> str: ...
 
 
 class StepCode(Named, Protocol):
-    """The handler of one event name, as a step sees it: names of locals, which are made when first asked for."""
+    """The handler of one event name as a step sees it: names of locals, which are created on first use."""
 
     @property
     def name(self) -> str:
@@ -31,7 +31,7 @@ class StepCode(Named, Protocol):
         """Its local day."""
 
     def number(self, of: str, pinned: bool) -> str:
-        """A value, scaled (10^4) or in microseconds, or None. `pinned`: money in the one currency of the stream."""
+        """A value, scaled (10^4) or in microseconds, or None. `pinned`: money in the stream's only currency."""
 
     def kept(self, of: str, pinned: bool) -> str:
         """A value as states keep it, or None."""
@@ -42,7 +42,7 @@ class StepCode(Named, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class SlotNeed:
-    """What an aggregate asks of a state: a kind of slot and the value it takes; of keyed kinds the property that is
+    """What an aggregate needs in a state: a kind of slot and the value it takes; for keyed kinds, the property used as
     the key and the events that open one."""
 
     kind: "SlotKind"
@@ -59,10 +59,10 @@ Step = Callable[[StepCode, SlotNeed, str, bool], list[str]]
 class SlotKind:
     """A kind of slot.
 
-    `name` is part of the layout's hash: two kinds of one name would be read as each other. `inline`: the merge written
-    out, where a call costs more, with {a} and {b} for two locals; it may keep `b` only where it is strictly better.
-    `put` and `take` add to and take from a slot outside of generated code; `stamped`: values are put with their stamp.
-    `by_day`: the kind that windows need.
+    `name` is part of the layout's hash: two kinds with one name would be read as each other. `inline`: the merge as an
+    expression of locals {a} and {b}, to save a call; it may keep `b` only if that is strictly better. `put` and `take`
+    add to and take from a slot outside generated code; `stamped`: values are put with their stamp. `by_day`: the kind
+    that windows need.
     """
 
     name: str
@@ -77,17 +77,17 @@ class SlotKind:
 
     @property
     def windowed(self) -> "SlotKind":
-        """The kind that windows read. ValueError where it has none."""
+        """The kind that windows read. ValueError if there is none."""
         if self.by_day is None:
             raise ValueError(f"a slot of {self.name} has no days")
         return self.by_day
 
     def merger(self, cap: int | None) -> Merge:
-        """The merge under a cap on entries, which keyed kinds alone have."""
+        """The merge under a cap on entries; only keyed kinds have a cap."""
         return self.merge
 
     def prune(self, slot: Slot, first_day: int) -> Slot:
-        """The slot without days before this one; by the clock, never by contents."""
+        """The slot without days before `first_day`; depends on the clock, never on contents."""
         return slot
 
     def prune_lines(self, code: Named, at: str, first_day: str) -> list[str]:
@@ -96,11 +96,11 @@ class SlotKind:
 
 
 def unkeyed(need: SlotNeed) -> str:
-    """The value a slot takes. AssertionError without one: `check` refuses such a definition."""
+    """The value a slot takes. AssertionError if there is none: `check` refuses such a definition."""
     assert need.of is not None, f"a slot of {need.kind.name} takes a value"
     return need.of
 
 
 def indented(lines: Sequence[str]) -> list[str]:
-    """Lines one level deeper."""
+    """The lines, indented one level deeper."""
     return [f"    {line}" for line in lines]

@@ -1,4 +1,4 @@
-"""Slots by local day: flat sorted lists [day, payload…, day, payload…], of which windows read the newest. Pure."""
+"""Slots by local day: flat sorted lists [day, payload…, day, payload…]; windows read the newest cells. Pure."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -7,12 +7,12 @@ from typing import Any
 from projections.slots.base import Named, Slot, SlotKind
 
 Window = Callable[[list[Any], int], tuple[Any, int | None]]
-"""(cells that are not empty, first day) → (value over the cells from that day, oldest such day or None)"""
+"""(non-empty cells, first day) → (value over the cells from that day on, the oldest of these days or None)"""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Cells(SlotKind):
-    """A kind by day. `stride`: items a cell, its day included. `days_a_cell`: 60 for bitmaps."""
+    """A kind by day. `stride`: items per cell, its day included. `days_a_cell`: 60 for bitmaps."""
 
     stride: int
     window: Window
@@ -32,7 +32,7 @@ class Cells(SlotKind):
 
 
 def merge_by_day(stride: int, join: Callable[[list[Any], list[Any]], list[Any]]) -> Callable[[Slot, Slot], Slot]:
-    """The merge of two lists of cells whose payloads of one day `join` joins."""
+    """The merge of two lists of cells; `join` joins the payloads of the same day."""
 
     def merge(a: list[Any], b: list[Any]) -> list[Any]:
         if not a or not b:
@@ -51,7 +51,7 @@ def merge_by_day(stride: int, join: Callable[[list[Any], list[Any]], list[Any]])
 
 
 def window_of(stride: int, start: Any, step: Callable[[Any, list[Any]], Any]) -> Window:
-    """The reader of a window that steps through payloads, newest first."""
+    """A window reader that steps through payloads, newest first."""
 
     def read(cells: list[Any], first: int) -> tuple[Any, int | None]:
         value, oldest = start, None
@@ -65,7 +65,7 @@ def window_of(stride: int, start: Any, step: Callable[[Any, list[Any]], Any]) ->
 
 
 def cell_at(cells: list[Any], day: int, stride: int, empty: Sequence[Any]) -> int:
-    """Index of the payload of a day's cell, inserting `empty` when there is none."""
+    """Index of the payload in a day's cell; inserts `empty` if there is no cell."""
     i = len(cells)
     while i and cells[i - stride] > day:
         i -= stride
@@ -76,7 +76,7 @@ def cell_at(cells: list[Any], day: int, stride: int, empty: Sequence[Any]) -> in
 
 
 def drop_before(cells: list[Any], day: int, stride: int) -> list[Any]:
-    """The cells of `day` and later."""
+    """The cells from `day` on."""
     i = 0
     while i < len(cells) and cells[i] < day:
         i += stride

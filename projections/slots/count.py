@@ -1,4 +1,4 @@
-"""Counts: how many events, in all or by local day. Pure."""
+"""Counts: how many events, in total or by local day. Pure."""
 
 from typing import Any, Final
 
@@ -23,7 +23,7 @@ def add_count(cells: list[int], day: int) -> None:
 
 
 def window_count(cells: list[int], first: int) -> tuple[int, int | None]:
-    """A window of counts, the commonest, without a call per cell."""
+    """A window of counts, the most common window, without a call per cell."""
     if cells[0] >= first:
         return sum(cells[1::2]), cells[0]
     i = len(cells) - 2

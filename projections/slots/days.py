@@ -1,4 +1,4 @@
-"""Which local days had an event: a sorted bitmap of 60 days a word, read whole or by windows. Pure."""
+"""Which local days had an event: a sorted bitmap of 60 days a word, read whole or by window. Pure."""
 
 from typing import Any, Final
 
@@ -14,7 +14,7 @@ def add_day(words: list[int], day: int) -> None:
 
 
 def window_days(words: list[int], first: int) -> tuple[int, int | None]:
-    """How many bits are set from a day on, and the oldest of these days."""
+    """How many bits are set from a day on, and the oldest of those days."""
     count, oldest = 0, None
     for i in range(0, len(words), 2):
         begin = words[i] * DAYS_A_WORD
@@ -26,7 +26,7 @@ def window_days(words: list[int], first: int) -> tuple[int, int | None]:
 
 
 def days_of(words: list[int]) -> list[int]:
-    """The days, ascending."""
+    """The days in a bitmap, ascending."""
     return [
         word * DAYS_A_WORD + bit
         for word, bits in zip(words[::2], words[1::2], strict=True)

@@ -1,7 +1,7 @@
-"""Which different values there were: a keyed list of their texts alone. Pure.
+"""Which different values occurred: a keyed list of their texts. Pure.
 
-A state keeps all of them, over its cap in a tree; a summary of orders keeps 1,024, as every node of a tree would else
-hold all values below it.
+A state keeps all of them, over its cap in a tree; a summary of orders keeps 1,024, because otherwise every node of a
+tree would hold all values below it.
 """
 
 from typing import Any, Final
@@ -10,7 +10,7 @@ from projections.slots.base import SlotNeed, StepCode, unkeyed
 from projections.slots.keyed import OVERFLOW, Keyed, merge_keyed, put
 from projections.slots.values import text_key
 
-MOST: Final = 1_024  # values in a summary of orders; 60 KB of ids of 50 letters
+MOST: Final = 1_024  # values in a summary of orders: 60 KB for ids of 50 characters
 
 
 def _step(code: StepCode, need: SlotNeed, at: str, pinned: bool) -> list[str]:

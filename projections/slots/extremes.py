@@ -1,4 +1,4 @@
-"""The least and the greatest number, None of none, in all or by local day. Pure."""
+"""The smallest and the greatest number, None if there is none, in total or by local day. Pure."""
 
 from typing import Any, Final
 
@@ -7,7 +7,7 @@ from projections.slots.cells import Cells, cell_at, merge_by_day, window_of
 
 
 def least(a: Slot, b: Slot) -> Slot:
-    """The smaller; None is nothing. Stamped values are lists that begin (occurred_us, event key)."""
+    """The smaller of two; None means nothing. Stamped values are lists that begin (occurred_us, event key)."""
     if a is None or b is None:
         return b if a is None else a
     return min(a, b)
@@ -20,7 +20,7 @@ def greatest(a: Slot, b: Slot) -> Slot:
 
 
 def none() -> None:
-    """The empty value of what keeps one of many."""
+    """The empty value of slots that keep one value of many."""
     return
 
 

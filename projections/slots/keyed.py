@@ -1,7 +1,7 @@
-"""Sorted lists of entries [key, …], of which the greater of a key wins; over a cap they are kept beside the state.
+"""Sorted lists of entries [key, …] in which the greater entry of a key wins; over a cap they are kept beside the state.
 
-A list over its cap is the absorbing OVERFLOW, and its entries are in a tree (`orders.tree`). Traits, orders, refunds
-and cancellations are such lists too. Pure.
+A list over its cap becomes the absorbing OVERFLOW, and its entries are in a tree (`orders.tree`). Traits, orders,
+refunds and cancellations are lists of this kind too. Pure.
 """
 
 from bisect import bisect_left
@@ -36,7 +36,7 @@ def merge_keyed(cap: int | None) -> Callable[[Slot, Slot], Slot]:
 
 
 def put(entries: list[list[Any]], entry: list[Any]) -> bool:
-    """Insert or raise an entry, in place; True when the list grew."""
+    """Insert an entry, or replace a smaller one, in place; True if the list grew."""
     i = bisect_left(entries, entry[:1])
     if i < len(entries) and entries[i][0] == entry[0]:
         entries[i] = max(entries[i], entry)
@@ -47,7 +47,7 @@ def put(entries: list[list[Any]], entry: list[Any]) -> bool:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Keyed(SlotKind):
-    """A kind by key, which a fold keeps in a tree where it is over the cap. `number`: what its entries come to."""
+    """A kind by key, which a fold keeps in a tree if it is over the cap. `number`: the number that its entries give."""
 
     number: Callable[[list[list[Any]]], int]
 

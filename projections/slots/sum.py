@@ -1,4 +1,4 @@
-"""Sums: [how many values, their sum], in all or by local day; a mean is read from them too. Pure."""
+"""Sums: [how many values, their sum], in total or by local day; a mean is read from the same slot. Pure."""
 
 from typing import Any, Final
 

@@ -1,4 +1,4 @@
-"""The two newest stamps, descending, with multiplicity. Pure."""
+"""The two newest stamps, descending; equal stamps count twice. Pure."""
 
 from typing import Any, Final
 

@@ -5,12 +5,12 @@ from typing import Any, Final
 
 from schemas.money import scaled, to_decimal
 
-MAX_ID: Final = 128  # letters of an order or complaint id kept as it is
-MAX_TEXT: Final = 500  # letters of a text kept by first or last
+MAX_ID: Final = 128  # characters of an order or complaint id kept as is
+MAX_TEXT: Final = 500  # characters of a text kept by first or last
 
 
 def text_id(value: Any) -> str | None:
-    """An order or complaint id as text; None when it is none. Long ones by their hash."""
+    """An order or complaint id as text; None if it is not one. Long ids become their hash."""
     if type(value) is str and value:
         return value if len(value) <= MAX_ID else "#" + blake2b(value.encode(), digest_size=16).hexdigest()
     if type(value) is int:
@@ -19,7 +19,7 @@ def text_id(value: Any) -> str | None:
 
 
 def storable(value: Any) -> Any:
-    """A property as first, last and an order keep it: text, integer, boolean; a fraction as [scaled]."""
+    """A property as first, last and an order keep it: text, integer or boolean; a fraction as [scaled]."""
     kind = type(value)
     if kind is str:
         return value[:MAX_TEXT]
@@ -30,7 +30,7 @@ def storable(value: Any) -> Any:
 
 
 def text_key(kept: Any) -> str | None:
-    """What `storable` kept, as a text that is equal for equal values: 9, 9.0 and "9" are. None of nothing."""
+    """A value from `storable` as a text, equal for equal values: 9, 9.0 and "9" are equal. None for None."""
     kind = type(kept)
     if kind is list:
         return f"{to_decimal(kept[0]).normalize():f}"
@@ -40,10 +40,10 @@ def text_key(kept: Any) -> str | None:
 
 
 def kept_number(value: Any) -> int | None:
-    """What `storable` kept, as a scaled number."""
+    """A value from `storable` as a scaled number; None if it is not a number."""
     return value[0] if type(value) is list else scaled(value)
 
 
 def restore(value: Any) -> Any:
-    """What `storable` kept: a fraction is [scaled]."""
+    """The value from its `storable` form, in which a fraction is [scaled]."""
     return to_decimal(value[0]) if type(value) is list else value
