@@ -22,7 +22,7 @@ class Kind:
     ORDERS: Final = 1  # (bucket, 0, ""): orders; their amounts less refunds, in base currency
     UNRATED: Final = 2  # (bucket, 0 order or 1 refund, currency): amounts without a rate; their sum in that currency
     BUYERS: Final = 3  # (day, gap): customers who ordered on a day, by the days since their previous day with orders
-    FIRSTS: Final = 4  # (day, gap): customers with one order on their first day of orders, by the days until the next
+    FIRSTS: Final = 4  # (day, gap): customers with one order on their first day of orders, by days until the next one
     CUSTOMERS: Final = 5  # (bucket, 0, ""): customers by their first event
     RISK: Final = (
         6  # (0, 0, level): customers; all their amounts less refunds. (0, 1, level): their amounts without a rate

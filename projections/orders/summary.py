@@ -25,7 +25,7 @@ Maps = list[list[Any]]
 
 Summary = list[Any]
 """[form, journals' open keys…, amounts by currency, amounts without a rate, cells…, their sum in base currency, days
-with an order, [the first of these, its orders]]; of form 1 without the last three"""
+with an order, [the first of these days, its orders]]; form 1 lacks the last three"""
 
 Value = Callable[[list[Any]], Any]
 
