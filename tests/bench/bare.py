@@ -1,4 +1,4 @@
-"""The bare path: decode, deduplicate, read and write one 100-byte state per identifier set, one commit; no semantics.
+"""The bare path: decode, deduplicate, read and write one 100-byte state per identifier set, one commit; no logic.
 
 Each step is done the fastest known way (COPY into the dedup index, `= ANY` to read, COPY and upsert to write), so that
 the ratio shows what the product's work costs, rather than how a table is written.

@@ -52,7 +52,7 @@ _RACY_S: Final = 0.1  # a file changed this recently may change again without a 
 
 
 class Grace:
-    """How long replaced files stay; setting the clock forward does not shorten it, setting it back does not extend it.
+    """How long replaced files stay. Setting the clock forward does not shorten it; setting it back at most doubles it.
 
     `now`: Unix seconds; `monotonic`: seconds. A restarted process has only the clock.
     """

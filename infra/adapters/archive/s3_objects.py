@@ -61,7 +61,7 @@ class S3Place:
 
     @property
     def path_style(self) -> bool:
-        """Only Amazon's is certain to support the bucket in the host name."""
+        """Whether the bucket goes in the path: only Amazon's store is certain to support it in the host name."""
         return self._endpoint is not None
 
     def _get(self, name: str) -> bytes | None:
