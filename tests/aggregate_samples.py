@@ -1,4 +1,4 @@
-"""Definitions drawn from the registry: for each aggregate what it admits of a grid of values, events and windows."""
+"""Definitions derived from the registry: all that each aggregate allows of a grid of values, events and windows."""
 
 from collections.abc import Iterator
 from itertools import product
@@ -26,7 +26,7 @@ _RATES = [{"currency": "EUR", "date": "2023-10-01", "rate": 1.0873}]
 
 
 def admitted(aggregate: Aggregate) -> list[ComputedTrait]:
-    """Every definition of the grid that it admits; of a lifetime also with a condition on the event."""
+    """Every definition of the grid that the aggregate allows; lifetime ones also with a condition on the event."""
     found = []
     for events, of, days, where in product(_EVENTS, _OF, _WINDOWS, (None, _WHERE)):
         if where and days:
@@ -40,7 +40,7 @@ def admitted(aggregate: Aggregate) -> list[ComputedTrait]:
 
 
 def definitions_of(aggregate: Aggregate) -> Definitions:
-    """All that it admits, each with a segment that compares it; checked like any other definitions."""
+    """All that the aggregate allows, each with a segment that compares it; checked like any other definitions."""
     traits = {f"t{i}": spec for i, spec in enumerate(admitted(aggregate))}
     segments = {f"s_{name}": {"when": {"trait": name, **_COMPARED[value_kind(spec)]}} for name, spec in traits.items()}
     defs = Definitions.model_validate(
@@ -50,5 +50,5 @@ def definitions_of(aggregate: Aggregate) -> Definitions:
 
 
 def listed_in_schema() -> Iterator[Any]:
-    """The names that the published schema admits."""
+    """The names that the published schema allows."""
     yield from json_schema()["$defs"]["ComputedTrait"]["properties"]["aggregate"]["enum"]

@@ -42,7 +42,7 @@ class ApiServer(NamedTuple):
         body: object = None,
         headers: dict[str, str] | None = None,
     ) -> Answer:
-        """A request under /api/v1. `body`: JSON, or bytes as they are."""
+        """A request under /api/v1. `body`: JSON, or raw bytes."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
         headers = dict(headers or {})
         if role is not None:
@@ -65,7 +65,7 @@ class ApiServer(NamedTuple):
 
 
 def session_of(world: ReadingWorld, folder: Path) -> Session:
-    """The world as a session of commands and roles; no `up` runs, so it settles by itself."""
+    """The world as a session of commands and roles; no `up` is running, so it processes records itself."""
     settings = load({}, data=folder)
     adapters = replace(build(settings), clock=world.clock, door_clock=world.clock)
     adapters.folder.make()

@@ -1,4 +1,4 @@
-"""Records, a filled database and an archive for the tests of archive and SQL: raw inserts, no product code folds."""
+"""Records, a filled database and an archive for tests of archive and SQL: raw inserts, no product code folds."""
 
 import json
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ START: Final = datetime(2024, 1, 1, tzinfo=UTC)
 
 
 def raw(text: str) -> bytes:
-    """16 bytes that stand for a name."""
+    """16 bytes that represent a name."""
     return blake2b(text.encode(), digest_size=16).digest()
 
 
@@ -29,7 +29,7 @@ def record(
     minutes: int | None = None,
     **properties: Any,
 ) -> Record:
-    """Event number `number` of a customer, a minute after the one before."""
+    """Event number `number` of a customer, one minute after the previous one."""
     token = raw(who or f"customer {number % 10}").hex()
     at = START + timedelta(minutes=number if minutes is None else minutes)
     return Record(

@@ -1,4 +1,4 @@
-"""Fixtures shared by the suites: one real PostgreSQL a session, fresh databases a test."""
+"""Fixtures shared by the suites: one real PostgreSQL per session, fresh databases per test."""
 
 import os
 import re
@@ -18,15 +18,15 @@ from tests.kafka_broker import kafka  # noqa: F401  # the fixture; its broker st
 
 _NUMBERS = count(1)
 
-# The suites start some thousand processes: each would compile our modules anew, a third of the CPU time of its start.
+# The suites start about a thousand processes: each would recompile our modules, a third of its startup CPU time.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
-settings.register_profile("touchfold", deadline=None)  # how long an example takes says how busy the machine is
+settings.register_profile("touchfold", deadline=None)  # an example's duration mostly reflects how busy the machine is
 settings.load_profile("touchfold")
 
 
 class Databases(NamedTuple):
-    """Connection strings of a test's own main and vault databases, migrated and empty."""
+    """Connection strings of one test's own main and vault databases, migrated and empty."""
 
     main: str
     vault: str
@@ -46,7 +46,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgre
 
 
 def create_database(server: EmbeddedPostgres, template: str, name: str) -> str:
-    """As the server's superuser; for what needs to be one."""
+    """Create a database owned by the superuser, for tests that need one; returns its connection string."""
     as_superuser(server, f"create database {name} template {template}")
     return server.dsn.replace("dbname=touchfold", f"dbname={name}")
 
@@ -66,7 +66,7 @@ PASSWORD = "touchfold-password"  # of the account in docs/cluster.md
 
 
 def account_of_the_docs(name: str) -> list[str]:
-    """The statements of docs/cluster.md that make the account and its databases, under another name."""
+    """The statements of docs/cluster.md that create the account and its databases, under another name."""
     found = re.search(r"```sql\n(create role touchfold .*?)```", CLUSTER_MD.read_text(), re.DOTALL)
     assert found is not None, "docs/cluster.md says how the account is made"
     text = re.sub(r"\btouchfold(_vault)?\b(?!-)", rf"{name}\1", found[1])
@@ -74,14 +74,14 @@ def account_of_the_docs(name: str) -> list[str]:
 
 
 def make_plain_owner(server: EmbeddedPostgres) -> None:
-    """An account as docs/cluster.md makes it: it owns its databases, which serve as templates, and may nothing else."""
+    """Create the account of docs/cluster.md: it owns its databases, used as templates, and has no other rights."""
     as_superuser(server, *account_of_the_docs(OWNER))
     for database, which in ((OWNER, "main"), (f"{OWNER}_vault", "vault")):
         migrate(make_dsn(server.dsn, dbname=database, user=OWNER, password=PASSWORD), which)
 
 
 def new_databases(server: EmbeddedPostgres) -> Databases:
-    """Databases of their own, migrated and empty; the account that uses them owns them and may nothing else."""
+    """New databases, migrated and empty; the account that uses them owns them and has no other rights."""
     number = next(_NUMBERS)
     names = {f"main_{number}": OWNER, f"vault_{number}": f"{OWNER}_vault"}
     as_superuser(server, *(f"create database {name} template {made} owner {OWNER}" for name, made in names.items()))
@@ -90,13 +90,13 @@ def new_databases(server: EmbeddedPostgres) -> Databases:
 
 @pytest.fixture
 def databases(server: EmbeddedPostgres) -> Databases:
-    """Fresh, migrated databases for one test, of a plain owner."""
+    """Fresh, migrated databases for one test, owned by an ordinary account."""
     return new_databases(server)
 
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """The large data sets beside the checkout; a test that needs them skips where they are absent."""
+    """The large data sets next to the checkout; tests that need them are skipped if they are absent."""
     folder = Path(os.environ.get("TOUCHFOLD_SHARED", Path(__file__).parents[2] / "shared")) / "data"
     if not folder.is_dir():
         pytest.skip(f"the large data sets are not at {folder}: set TOUCHFOLD_SHARED")

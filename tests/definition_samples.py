@@ -1,4 +1,4 @@
-"""Definitions that use every aggregate, over the order map and over slots, in windows and lifetime, with `where`."""
+"""Definitions that use every aggregate, over the order map and over slots, windowed and lifetime, with `where`."""
 
 from projections.definitions.files import parse_documents
 from projections.definitions.merge import merge
@@ -116,5 +116,5 @@ risk:
 
 
 def everything() -> Definitions:
-    """The definitions above, complete."""
+    """All of the definitions above."""
     return merge(Definitions(), parse_documents([("everything.yaml", EVERYTHING)]))[0]

@@ -1,4 +1,4 @@
-"""A real Apache Kafka in KRaft mode from Maven's jars: one broker for most tests, three where brokers are killed."""
+"""A real Apache Kafka in KRaft mode from Maven's jars: one broker for most tests, three if brokers are killed."""
 
 import os
 import shutil
@@ -58,7 +58,7 @@ controlled.shutdown.enable=true
 
 
 def kafka_jars() -> Path:
-    """The folder of the jars; fetched into the cache if it is empty."""
+    """The folder of the jars, which are fetched if it is empty."""
     done = subprocess.run(["bash", str(FETCH)], stdout=subprocess.PIPE, text=True, check=True, timeout=600)
     return Path(done.stdout.strip())
 
@@ -85,10 +85,10 @@ class Node:
 
 
 class Cluster:
-    """`start` formats and runs the nodes; `kill`, `pause`, `go_on`, `restart` are for the fault tests.
+    """`start` formats and runs the nodes; `kill`, `pause`, `go_on` and `restart` are for fault tests.
 
-    `properties` are added to every node's, and override what is here; `formatting`: further words for the tool that
-    formats. Heap: 512 MiB a node (384 of three).
+    `properties` are added to every node's and override the defaults here; `formatting`: more arguments for the format
+    tool. Heap: 512 MiB per node (384 with three).
     """
 
     def __init__(
@@ -137,7 +137,7 @@ class Cluster:
         self.wait(self.nodes)
 
     def wait(self, nodes: Sequence[Node]) -> None:
-        """Until these answer as brokers."""
+        """Wait until these nodes answer as brokers."""
         from kafka import KafkaAdminClient  # noqa: PLC0415  # 0.5 s that tests without Kafka need not pay
         from kafka.errors import KafkaError  # noqa: PLC0415
 
@@ -159,7 +159,7 @@ class Cluster:
         return [node for node in self.nodes if node.process is not None and node.process.poll() is None]
 
     def kill(self, node: Node, number: int = signal.SIGKILL) -> None:
-        """End a node, by default without a word; returns when it is gone."""
+        """End a node, by default with SIGKILL; returns when it is gone."""
         assert node.process is not None, "it does not run"
         node.process.send_signal(number)
         node.process.wait(DEADLINE_S)
@@ -173,7 +173,7 @@ class Cluster:
         node.process.send_signal(signal.SIGCONT)
 
     def restart(self, node: Node) -> None:
-        """Start a node that ended, with its data and ports; returns when it answers."""
+        """Start an ended node again, with its data and ports; returns when it answers."""
         self._run(node)
         self.wait([node])
 
@@ -217,7 +217,7 @@ _NUMBERS: Final = count(1)
 
 
 class Kafka:
-    """A broker to test against, and topic names that no other test uses."""
+    """A broker to test against, and unique topic names."""
 
     def __init__(self, bootstrap: str) -> None:
         self.bootstrap = bootstrap
@@ -230,7 +230,7 @@ class Kafka:
 
 @pytest.fixture(scope="session")
 def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kafka]:
-    """One broker for the session: TOUCHFOLD_TEST_KAFKA, else one of our own."""
+    """One broker per session: TOUCHFOLD_TEST_KAFKA, else one that we start."""
     given = os.environ.get("TOUCHFOLD_TEST_KAFKA")
     if given:
         yield Kafka(given)

@@ -1,4 +1,4 @@
-"""Requests of every route of the door, broken at random: of bytes, of structure, of values. Seeded and repeatable."""
+"""Requests for every route of the door, randomly broken in bytes, structure or values. Seeded and repeatable."""
 
 import copy
 import gzip
@@ -78,13 +78,13 @@ KEYS: Final = (
 
 
 class _Number(NamedTuple):
-    """A number in the JSON as these very letters."""
+    """A number written to JSON exactly as spelled."""
 
     text: str
 
 
 class Request(NamedTuple):
-    """A request of the door. `sentinel`: the message id of a sound item that its batch holds."""
+    """A request to the door. `sentinel`: the message id of a valid item in its batch."""
 
     path: str
     headers: dict[str, str]
@@ -100,7 +100,7 @@ def _nest(depth: int, random: Random) -> Any:
 
 
 def corpus() -> list[dict[str, Any]]:
-    """Items that real SDKs and our hands have written."""
+    """Items written by real SDKs and by hand."""
     found = [*SEEDS]
     for path in sorted(CAPTURES.glob("*.jsonl")):
         for line in path.read_text().splitlines()[:12]:
@@ -111,7 +111,7 @@ def corpus() -> list[dict[str, Any]]:
 
 
 def request_of(number: int, random: Random, items: Sequence[dict[str, Any]], key: str) -> Request:
-    """One request, broken more or less."""
+    """One request, broken to some degree."""
     path = random.choice([*PATHS, *PATHS, *OTHER_PATHS])
     headers = {"authorization": key, "content-type": random.choice(("application/json", "text/plain", "x/y"))}
     sentinel = None
@@ -127,7 +127,7 @@ def request_of(number: int, random: Random, items: Sequence[dict[str, Any]], key
     else:
         body = chosen[0]
     data = encoded(body)
-    if random.random() < 0.25:  # then nothing is promised of the items beside the broken bytes
+    if random.random() < 0.25:  # then nothing is guaranteed for the items next to the broken bytes
         data, sentinel = _bytes(data, random), None
     if random.random() < 0.1:
         data = gzip.compress(data)
@@ -148,7 +148,7 @@ def _envelope(random: Random) -> dict[str, Any]:
         return {}
     name = random.choice(("sentAt", "writeKey", "context", "integrations", "metadata"))
     value = random.choice(WEIRD)(random)
-    if name == "context":  # one that is no object is refused for the whole batch
+    if name == "context":  # if it is not an object, the whole batch is refused
         shallow = encoded(value).count(b"[") + encoded(value).count(b"{") < 20
         value = {random.choice(KEYS): value} if shallow and not _beyond(value) else {"library": {"name": "x"}}
     if name in ("sentAt", "writeKey", "integrations", "metadata") and _beyond(value):
@@ -157,7 +157,7 @@ def _envelope(random: Random) -> dict[str, Any]:
 
 
 def _beyond(value: Any) -> bool:
-    """Whether a value is beyond what a whole body may hold, so that nothing of it can be read."""
+    """Whether a value exceeds the limits of a body, so that the whole body is unreadable."""
     return len(encoded(value)) > 500 or isinstance(value, _Number) or "\ud800" in str(value)
 
 
@@ -181,7 +181,7 @@ def _broken(item: dict[str, Any], random: Random) -> Any:
 
 
 def _places(value: Any) -> list[tuple[Any, Any]]:
-    """(holder, key or place) of everything inside."""
+    """(container, key or index) of everything inside."""
     found: list[tuple[Any, Any]] = []
     stack = [value]
     while stack and len(found) < 400:
@@ -213,7 +213,7 @@ def _bytes(data: bytes, random: Random) -> bytes:
 
 
 def encoded(value: Any) -> bytes:
-    """JSON with our strange numbers and lone surrogates in it."""
+    """JSON that may contain our odd numbers and lone surrogates."""
     if isinstance(value, _Number):
         return value.text.encode()
     if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""An S3-compatible object store for tests: moto's server on a port of its own, with a new bucket for each test."""
+"""An S3-compatible object store for tests: moto's server on its own port, with a new bucket for each test."""
 
 import logging
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ CREDENTIALS: Final = {
 
 
 class ObjectStore:
-    """The server and a client of our own, which knows nothing of the product."""
+    """The server, and a client that knows nothing about the product."""
 
     def __init__(self, endpoint: str) -> None:
         self.endpoint = endpoint
@@ -47,7 +47,7 @@ class ObjectStore:
         self.client.delete_object(Bucket=bucket, Key=name)
 
     def archive(self, bucket: str, copies: Path, **options: Any) -> ParquetArchive:
-        """A client of the archive s3://bucket/archive that asks for the manifest each time."""
+        """A client of the archive s3://bucket/archive that fetches the manifest each time."""
         files = S3Files(bucket, "archive", copies, endpoint=self.endpoint, **{"refresh_s": 0.0, **options})
         return ParquetArchive(files)
 

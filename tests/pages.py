@@ -1,6 +1,6 @@
-"""What pages name of this repository: paths, modules, functions, tests, anchors; and which of these are not there.
+"""What pages mention of this repository (paths, modules, functions, tests, anchors), and what of it does not exist.
 
-`tests/unit/test_docs_names.py` asks of our pages that nothing is missing, and of planted names that each is found.
+`tests/unit/test_docs_names.py` checks that nothing in our pages is missing, and that each planted name is found.
 """
 
 import ast
@@ -26,7 +26,7 @@ class Repository:
     root: Path
 
     def missing(self, page: Path) -> list[str]:
-        """What the page names that is not there, each with the page's name."""
+        """What the page mentions that does not exist, each with the page's name."""
         text = page.read_text(encoding="utf-8")
         spans = _SPAN.findall(_FENCE.sub("", text))
         found = [path for path in self._paths(text) if not self._is_there(path)]
@@ -44,7 +44,7 @@ class Repository:
         return any(self.root.glob(path.rstrip("/")))
 
     def _leads(self, page: Path, link: str) -> bool:
-        """Whether a relative link has its file, and its heading where it names one."""
+        """Whether the file of a relative link exists, and its heading if it names one."""
         if re.match(r"[a-z]+:", link):
             return True
         path, _, anchor = link.partition("#")
@@ -54,7 +54,7 @@ class Repository:
     # ------------------------------------------------------------ modules and functions
 
     def defines(self, dotted: str, *, function: bool = False) -> bool:
-        """Whether `room.module`, `room.module.function` or `room.module.Class.method` is there.
+        """Whether `room.module`, `room.module.function` or `room.module.Class.method` exists.
 
         `function`: a module alone does not count.
         """
@@ -83,7 +83,7 @@ class Repository:
         return {}
 
     def packages(self) -> list[str]:
-        """Folders of modules below the rooms."""
+        """Folders of modules inside the rooms."""
         found = (each.parent for top in TOPS[:6] for each in (self.root / top).glob("**/*.py"))
         return sorted({f"{each.relative_to(self.root).as_posix()}/" for each in found})
 
@@ -97,11 +97,11 @@ def _defined(body: list[ast.stmt], prefix: str = "") -> Iterator[str]:
 
 
 def _anchors(text: str) -> set[str]:
-    """As GitHub makes them of headings."""
+    """The anchors that GitHub derives from headings."""
     headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", each.lower()).strip().replace(" ", "-") for each in headings}
 
 
 def section(text: str, heading: str) -> str:
-    """What stands below a heading of level 2, up to the next."""
+    """The text below a level 2 heading, up to the next one."""
     return text.split(f"\n## {heading}\n", 1)[1].split("\n## ", 1)[0]

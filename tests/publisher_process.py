@@ -1,6 +1,6 @@
-"""`python -m tests.publisher_process DSN VAULT_DSN [GRANTED]`: the publish role in a process of its own, until SIGTERM.
+"""`python -m tests.publisher_process DSN VAULT_DSN [GRANTED]`: the publish role in its own process, until SIGTERM.
 
-Its settings are the environment's. Says "ready" on stdout.
+Takes its settings from the environment. Prints "ready" to stdout.
 """
 
 import os

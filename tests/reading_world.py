@@ -1,4 +1,4 @@
-"""A deployment for tests of the reading side: real databases, vault and worker; no door, no processes."""
+"""A deployment for tests of the reading side: real databases, vault and worker, but no door and no processes."""
 
 import json
 from base64 import b64encode
@@ -118,7 +118,7 @@ class ReadingWorld:
         return self.send(ids, type_="purchase.completed", at=at, properties=properties)
 
     def ref(self, kind: str, value: str) -> dict[str, str]:
-        """What stands in `sealed` where an identifier's value was."""
+        """What replaces an identifier's value in `sealed`."""
         return ref(self.vault.tokens([(kind, value)])[0], kind)
 
     def settle(self) -> None:
@@ -127,7 +127,7 @@ class ReadingWorld:
         self.services.store.number_feed()
 
     def settle_without_index(self) -> None:
-        """The worker leaves the search index alone."""
+        """Process everything new, but leave the search index alone."""
         index, self.worker.upkeep.index = self.worker.upkeep.index, None
         self.settle()
         self.worker.upkeep.index = index
@@ -146,9 +146,9 @@ class ReadingWorld:
 def reading_world(
     databases: Databases, kafka: KafkaAccess | None = None, *, remote: bool = False, order_cap: int | None = ORDER_CAP
 ) -> Iterator[ReadingWorld]:
-    """The retail pack live, nothing sent yet. `kafka`: where the log is, its topics made; else it is PostgreSQL's.
+    """The retail pack live, nothing sent yet. `kafka`: where the log is, with existing topics; None: in PostgreSQL.
 
-    `remote`: read as if the log were elsewhere than the tables.
+    `remote`: read as if the log and the tables were in different places.
     """
     definitions = parse_documents(load_pack("retail"))
     database = Database(databases.main)

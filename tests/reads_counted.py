@@ -1,4 +1,4 @@
-"""How many rows of a table a read makes PostgreSQL look at, by its own counters: a plan that scans shows itself."""
+"""How many rows of a table PostgreSQL visits for a read, by its own counters: reveals plans that scan."""
 
 import time
 from collections import Counter
@@ -22,7 +22,7 @@ from pg_stat_user_tables t where t.relname = any(%s)
 
 
 def rows_read(dsn: str, read: Callable[[], object]) -> Counter[str]:
-    """Rows and index entries looked at while `read` ran, by table."""
+    """Rows and index entries visited while `read` ran, by table."""
     before = _counted(dsn)
     read()
     found = _counted(dsn)
@@ -31,7 +31,7 @@ def rows_read(dsn: str, read: Callable[[], object]) -> Counter[str]:
 
 
 def _counted(dsn: str) -> Counter[str]:
-    """A session reports what it read when it ends, at the latest: so all others are ended; who reads connects again."""
+    """The counters. Sessions report at the latest when they end, so all others are ended; readers reconnect."""
     connection = psycopg2.connect(dsn)
     connection.autocommit = True
     with connection.cursor() as cursor:

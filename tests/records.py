@@ -1,4 +1,4 @@
-"""Touchpoint records for tests of what comes after the door: tokens are made up, nothing is sealed."""
+"""Touchpoint records for tests of everything after the door: tokens are made up, nothing is sealed."""
 
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
@@ -13,12 +13,12 @@ START = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def key_of_partition(partition: int) -> bytes:
-    """A routing key whose records go to this one of the four partitions of a folder."""
+    """A routing key whose records go to this partition, out of a folder's four."""
     return next(key for n in range(99) if partition_of(key := bytes([0, 0, 0, n]) + bytes(12), 4) == partition)
 
 
 def token(kind: str, value: str) -> bytes:
-    """The token of an identifier, as a vault would keep it."""
+    """The token of an identifier, as a vault would store it."""
     return blake2b(f"{kind}\0{value}".encode(), digest_size=16).digest()
 
 
@@ -34,7 +34,7 @@ def record(
     source: str = "test",
     name: str | None = None,
 ) -> Record:
-    """A record of one event. The digest covers everything but the message id and the receipt, as at the door."""
+    """A record of one event. As at the door, the digest covers everything except message id and receipt time."""
     ranked = sorted(ids, key=lambda each: (DEFAULT_RULES.rank(each[0]), token(*each)))
     identifiers = [Identifier(kind, token(kind, value).hex()) for kind, value in ranked]
     content = repr((ranked, type_, at, properties, traits, name)).encode()
@@ -57,7 +57,7 @@ def record(
 
 
 def purchase(ids: Iterable[tuple[str, str]], order_id: str, revenue: str, at: datetime = START, **more: Any) -> Record:
-    """A purchase with an order id of its own."""
+    """A purchase with its own order id."""
     type_ = more.pop("type_", "purchase.completed")
     properties = {"order_id": order_id, "revenue": revenue, "currency": "USD"}
     message_id = more.pop("message_id", f"{type_}-{order_id}")
@@ -65,5 +65,5 @@ def purchase(ids: Iterable[tuple[str, str]], order_id: str, revenue: str, at: da
 
 
 def pending(records: Iterable[Record]) -> list[Pending]:
-    """Ready to append."""
+    """The records, ready to append."""
     return [Pending(bytes.fromhex(each.route_key), encode(each)) for each in records]

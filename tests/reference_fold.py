@@ -1,6 +1,6 @@
-"""A slow, obvious answer to what the fold and the evaluator compute: every trait anew from the list of events.
+"""A slow, obvious version of the fold and the evaluator: every trait is recomputed from the list of events.
 
-Shares only the definitions' models with the product: no state, no windows, no generated code.
+Shares nothing but the definitions' models with the product: no state, no windows, no generated code.
 """
 
 from collections.abc import Callable, Iterable
@@ -22,7 +22,7 @@ ORDERS = BASES | REFUNDS | {"purchase.cancelled"}
 
 
 def four(value: Fraction | Decimal) -> Decimal:
-    """Rounded to 4 places, halves to even; exact arithmetic."""
+    """Rounded to 4 places, half to even; exact arithmetic."""
     scaled = Fraction(value) * 10_000
     return Decimal(round(scaled)).scaleb(-4)
 
@@ -65,7 +65,7 @@ def order_id(value: Any) -> str | None:
 
 
 class Reference:
-    """Answers at an instant, over all events given."""
+    """Results at one instant, over all given events."""
 
     def __init__(self, defs: Definitions, events: Iterable[Event], at: datetime, zone: str, currency: str) -> None:
         self.defs, self.events, self.base = defs, list(events), currency
@@ -82,7 +82,7 @@ class Reference:
         return value.upper() if isinstance(value, str) else self.base
 
     def money(self, event: Event, pinned: bool) -> Decimal | None:
-        """Revenue in the base currency, or as it is for a trait pinned to one currency."""
+        """Revenue in the base currency, or unconverted for a trait pinned to one currency."""
         own = revenue(event["properties"])
         if own is None:
             return None
@@ -197,7 +197,7 @@ class Reference:
         return by_name[spec.aggregate]()
 
     def text(self, spec: ComputedTrait, event: Event, pinned: bool) -> str:
-        """A value as text, equal for equal values; "" for none, and for what is no value."""
+        """A value as text, equal for equal values; "" if there is none or it is not a valid value."""
         value = self.money(event, pinned) if spec.of == "revenue" else event["properties"].get(spec.of)
         if isinstance(value, bool):
             return str(value).lower()
@@ -212,9 +212,9 @@ class Reference:
         return sum(e["type"] in spec.opens for e in newest.values())
 
     def trait(self, name: str, personal: dict[str, Any]) -> Any:
-        """A declared trait: the newest event that set it; in one event the sealed form holds."""
+        """A declared trait, from the newest event that set it; within one event the sealed form wins."""
         found: Any = None
-        corrected: tuple[Any] | None = None  # by staff; it stands until it is withdrawn
+        corrected: tuple[Any] | None = None  # by staff; valid until withdrawn
         for event in sorted(self.events, key=self.stamp):
             if event["type"] == "trait.corrected" and event["name"] == name:
                 corrected = None
@@ -268,7 +268,7 @@ def logic(node: Any, test: Callable[[Any], bool]) -> bool:
 
 
 def moment(text: Any, zone: ZoneInfo, end: bool) -> datetime | None:
-    """ISO text as an instant; a date as its first or last one."""
+    """ISO text as an instant; a date as its first or last instant."""
     if isinstance(text, datetime):
         return text
     try:
@@ -284,7 +284,7 @@ def moment(text: Any, zone: ZoneInfo, end: bool) -> datetime | None:
 
 
 def holds(op: str, value: Any, wanted: Any, timed: bool = False, zone: ZoneInfo | None = None) -> bool:
-    """One comparison; a missing value is false but for missing, ne and not_in."""
+    """One comparison; with a missing value it is false, except for missing, ne and not_in."""
     if op in ("exists", "missing"):
         return (value is None) == (op == "missing")
     if op == "ne":

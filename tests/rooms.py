@@ -1,6 +1,6 @@
-"""What holds between the rooms of a checkout, read from its source: each rule gives the places that break it.
+"""Rules between the rooms of a checkout, checked against its source: each rule returns the places that break it.
 
-`tests/unit/test_rooms.py` asks of this checkout that there are none, and of planted breaches that each is found.
+`tests/unit/test_rooms.py` checks that this checkout has none, and that each planted breach is found.
 """
 
 import ast
@@ -20,7 +20,7 @@ LAYERS: Final[Sequence[tuple[str, tuple[str, ...]]]] = (
     ("infra.adapters", ("schemas",)),
     ("infra.app", ("schemas", "projections", "ingest", "processors", "query", "infra.adapters")),
     ("infra.drivers", ("schemas", "projections", "ingest", "processors", "query", "infra.adapters", "infra.app")),
-    ("infra.demo", ("schemas",)),  # a client of the product by HTTP, like any other
+    ("infra.demo", ("schemas",)),  # an HTTP client of the product, like any other
     (
         "infra.cli",
         ("schemas", "projections", "ingest", "processors", "query", "infra.adapters", "infra.app", "infra.drivers",
@@ -70,7 +70,7 @@ _SQL: Final = re.compile(
 
 
 class Import(NamedTuple):
-    """`module` as it is named, `target` the module of ours that is meant. `lazy`: inside a function."""
+    """`module`: as written; `target`: our module that it refers to. `lazy`: inside a function."""
 
     file: Path
     line: int
@@ -92,7 +92,7 @@ class House:
 
     @cached_property
     def modules(self) -> dict[str, Path]:
-        """By dotted name; a package's is its own."""
+        """The path of each module by dotted name; a package's is its `__init__`."""
         tops = dict.fromkeys(room.split(".")[0] for room, _ in LAYERS)
         files = (file for top in tops for file in sorted((self.root / top).rglob("*.py")))
         return {self._name(file): file for file in files}
@@ -109,7 +109,7 @@ class House:
 
     @cached_property
     def imports(self) -> dict[str, list[Import]]:
-        """By the module that imports."""
+        """Imports by importing module."""
         return {
             name: list(self._walk(self.modules[name], tree, lazy=False, typing_only=False))
             for name, tree in self.trees.items()
@@ -132,7 +132,7 @@ class House:
                 yield from self._walk(file, child, lazy=inside, typing_only=guarded)
 
     def _meant(self, module: str, name: str = "") -> str | None:
-        """The module of ours that `from module import name` reads; None for a third party's."""
+        """Our module that `from module import name` reads; None for a third party's."""
         if f"{module}.{name}" in self.modules:
             return f"{module}.{name}"
         return module if module in self.modules else None
@@ -140,7 +140,7 @@ class House:
     # ------------------------------------------------------------ rules
 
     def upward(self) -> list[str]:
-        """Imports of a room that is not below, by functions and for types too."""
+        """Imports of a room that is not below; includes imports inside functions and for types."""
         return [
             f"{self.place(each.file)}:{each.line}: {room} may not import {each.target}"
             for name, found in self.imports.items()
@@ -151,12 +151,12 @@ class House:
         ]
 
     def circles(self) -> list[list[str]]:
-        """Groups of modules that import each other in a circle, at whatever place in their files."""
+        """Groups of modules that import each other in a circle, anywhere in their files."""
         leads = {name: {each.target for each in found if each.target} for name, found in self.imports.items()}
         return [sorted(group) for group in _strongly_connected(leads) if len(group) > 1]
 
     def misplaced_vendors(self) -> list[str]:
-        """Third parties outside their own folder."""
+        """Third-party imports outside their own folder."""
         return [
             f"{self.place(each.file)}:{each.line}: {each.top} stands in {' and '.join(VENDORS[each.top])} alone"
             for found in self.imports.values()
@@ -165,7 +165,7 @@ class House:
         ]
 
     def unknown_third_parties(self, known: frozenset[str]) -> list[str]:
-        """What is neither the standard library (`known`), nor ours, nor has a place."""
+        """Imports that are neither standard library (`known`) nor ours, and have no assigned place."""
         ours = {room.split(".")[0] for room, _ in LAYERS}
         return [
             f"{self.place(each.file)}:{each.line}: {each.module} has no place"
@@ -175,7 +175,7 @@ class House:
         ]
 
     def misplaced_sql(self) -> list[str]:
-        """Statements of SQL in strings that are no documentation."""
+        """SQL statements in strings other than docstrings, outside their place."""
         return [
             f"{self.place(self.modules[name])}:{line}: {' '.join(text.split())[:60]}"
             for name, tree in self.trees.items()
@@ -205,12 +205,12 @@ def _strings(tree: ast.Module) -> Iterator[tuple[int, str]]:
 
 
 def _is_prose(text: str) -> bool:
-    """A sentence that begins as a statement would ("Select a customer"): a capital, then small letters."""
+    """Whether a text is a sentence that begins like a statement ("Select a customer"): a capital, then lower case."""
     return text[:1].isupper() and text[1:2].islower()
 
 
 def _strongly_connected(leads: Mapping[str, set[str]]) -> list[list[str]]:
-    """Tarjan's, without recursion: the depth of imports is not bounded by Python's stack."""
+    """Tarjan's algorithm without recursion: the depth of imports is not limited by Python's stack."""
     index: dict[str, int] = {}
     low: dict[str, int] = {}
     stack: list[str] = []

@@ -1,4 +1,4 @@
-"""A broker that speaks TLS with certificates on both sides and passwords (SASL), and what a client needs for it."""
+"""A broker with mutual TLS and passwords (SASL), and what clients need to connect to it."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -32,12 +32,12 @@ PASSWORD: Final = "right-horse"
 SCRAM: Final = "SCRAM-SHA-512"
 _ACLS: Final = {
     "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
-    "super.users": "User:broker;User:operator;User:ANONYMOUS",  # the last is the controller's own
+    "super.users": "User:broker;User:operator;User:ANONYMOUS",  # the last is the controller itself
 }
 
 
 class Authority:
-    """Signs certificates; everything it makes is a PEM file in `folder`."""
+    """Signs certificates; everything is written to `folder` as PEM files."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -76,9 +76,9 @@ class Authority:
 
 
 class SecureCluster(Cluster):
-    """One broker whose listener is SASL over TLS and asks clients for a certificate.
+    """One broker whose listener uses SASL over TLS and requires a client certificate.
 
-    With `acls` the account `touchfold` may do what `grant` gave it, and `operator` everything.
+    With `acls`, the account `touchfold` may do only what `grant` allows, and `operator` may do everything.
     """
 
     def __init__(self, folder: Path, *, acls: bool = False) -> None:
@@ -94,7 +94,7 @@ class SecureCluster(Cluster):
             properties={
                 "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:SASL_SSL",
                 "sasl.enabled.mechanisms": f"PLAIN,{SCRAM}",
-                "inter.broker.listener.name": "PLAINTEXT",  # its name; what it speaks is in the map
+                "inter.broker.listener.name": "PLAINTEXT",  # only its name; the protocol is in the map
                 "sasl.mechanism.inter.broker.protocol": "PLAIN",
                 "listener.name.plaintext.plain.sasl.jaas.config": (
                     f'{login} user_broker="{PASSWORD}" user_touchfold="{PASSWORD}" user_operator="{PASSWORD}";'
@@ -114,7 +114,7 @@ class SecureCluster(Cluster):
         self._certificate, self._key = self._authority.issue("touchfold")
 
     def grant(self, prefix: str, rights: Mapping[tuple[str, str], Sequence[str]]) -> None:
-        """Rights by (kind of resource, name) to `touchfold`; names are beginnings, and PREFIX in them is `prefix`."""
+        """Grant `touchfold` rights by (resource type, name); names are prefixes, with PREFIX replaced by `prefix`."""
         acls = []
         for (kind, name), operations in rights.items():
             named = name.replace("PREFIX", prefix)
@@ -126,11 +126,11 @@ class SecureCluster(Cluster):
         assert not refused, refused
 
     def operator(self, prefix: str) -> KafkaAccess:
-        """Who may do everything."""
+        """Access for an account that may do everything."""
         return replace(self.access(prefix, "PLAIN"), username="operator")
 
     def access(self, prefix: str, sasl: str = SCRAM) -> KafkaAccess:
-        """What a client must know."""
+        """Access for our own account."""
         return KafkaAccess(
             self.bootstrap,
             prefix=prefix,
@@ -143,7 +143,7 @@ class SecureCluster(Cluster):
         )
 
     def stranger(self, prefix: str) -> KafkaAccess:
-        """Who trusts another authority."""
+        """Access for a client that trusts a different authority."""
         return replace(self.access(prefix), tls_ca=Authority(self.folder / "other").path)
 
     def wait(self, nodes: Sequence[Node]) -> None:

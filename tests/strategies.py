@@ -28,7 +28,7 @@ THEMES = (
 SOURCES = ("web", "till", "import")
 START = datetime(2023, 9, 1, tzinfo=UTC)
 
-# Around the changes of clocks in New York and Berlin, and around their midnights.
+# Around daylight saving changes in New York and Berlin, and around midnight there.
 TRICKY = tuple(
     datetime(*moment, tzinfo=UTC)
     for moment in (
@@ -98,7 +98,7 @@ def touchpoints(
     themes: tuple[tuple[str, ...], ...] = THEMES,
     when: st.SearchStrategy[datetime] = times,
 ) -> list[Event]:
-    """Events with distinct ids, many on the same order, many at the same instant, some of wrong types."""
+    """Events with distinct ids: many on the same order, many at the same instant, some with wrong types."""
     events: list[Event] = []
     theme = draw(st.sampled_from(themes))
     size = draw(st.one_of(st.integers(0, max_size), st.integers(max_size // 2, max_size)))
@@ -123,7 +123,7 @@ def touchpoints(
 
 
 def record_bytes(event: Event) -> bytes:
-    """A touchpoint as the log keeps it."""
+    """A touchpoint as the log stores it."""
     token = "ab" * 16
     at = event["occurred_at"]
     names = [f"traits.{name}" for name in event.get("sealed", ())]

@@ -1,4 +1,4 @@
-"""Our topics for the tests that publish: made by kafka-python, read by it, and a publisher in a process of its own."""
+"""Our topics for tests that publish: created and read with kafka-python, and a publisher in its own process."""
 
 import subprocess
 import sys
@@ -16,7 +16,7 @@ from schemas.topics import MODELS, PROFILES, TOPIC_OF
 from tests.conftest import Databases
 from tests.integration.running import environment
 
-with warnings.catch_warnings():  # it loads its message schemas by two old calls
+with warnings.catch_warnings():  # it loads its message schemas by two deprecated calls
     warnings.simplefilter("ignore", DeprecationWarning)
     from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
     from kafka.admin import ConfigResource, ConfigResourceType, NewTopic
@@ -28,7 +28,7 @@ WAIT_S: Final = 60.0
 
 
 def make_topics(access: KafkaAccess, configs: Mapping[str, Mapping[str, str]] | None = None) -> None:
-    """The four topics of changes, there when it returns; `configs` by short name."""
+    """Create the four change topics; they exist when it returns. `configs` by short name."""
     given = {PROFILES: {"cleanup.policy": "compact"}} | dict(configs or {})
     with closing(KafkaAdminClient(**access.kafka_python())) as admin:
         admin.create_topics(
@@ -41,7 +41,7 @@ def make_topics(access: KafkaAccess, configs: Mapping[str, Mapping[str, str]] | 
 
 
 class Read(NamedTuple):
-    """A message as a subscriber has it; `value` decoded by its model and whole."""
+    """A message as a subscriber gets it; `value` is decoded by its model, complete."""
 
     topic: str  # short
     partition: int
@@ -52,7 +52,7 @@ class Read(NamedTuple):
 
 
 def read_topics(access: KafkaAccess, names: Iterable[str] = OUT) -> list[Read]:
-    """Every committed message, by topic and partition in order."""
+    """Every committed message, by topic and partition, in order."""
     found: list[Read] = []
     consumer = KafkaConsumer(**access.kafka_python(), isolation_level="read_committed", enable_auto_commit=False)
     with closing(consumer):
@@ -82,7 +82,7 @@ def _read(name: str, message: Any) -> Read:
 def start_publisher(
     databases: Databases, access: KafkaAccess, data: Path, *arguments: str, **settings: str
 ) -> "subprocess.Popen[str]":
-    """The publish role as a process that said that it is ready; `settings` without their TOUCHFOLD_."""
+    """Start the publish role and wait until it is ready; `settings` by name without TOUCHFOLD_."""
     given = {
         "LOG": "kafka",
         "KAFKA_BOOTSTRAP": access.bootstrap,
@@ -110,7 +110,7 @@ def start_publisher(
 
 
 def end(process: "subprocess.Popen[str]", number: int) -> str:
-    """Send a signal and wait for the end; returns what it said on stderr."""
+    """Send a signal and wait for the end; returns its stderr."""
     process.send_signal(number)
     _, errors = process.communicate(timeout=60)
     return errors

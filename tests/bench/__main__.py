@@ -1,6 +1,6 @@
-"""`python -m tests.bench`: every figure beside a baseline measured in the same run.
+"""`python -m tests.bench`: every figure next to a baseline measured in the same run.
 
---quick  small sizes: shows that it works, says nothing about speed
+--quick  small sizes: shows that it works, but says nothing about speed
 --only   some of: live, rebuild, door, people
 --out    also write the table as Markdown
 """
@@ -17,7 +17,7 @@ PARTS = ("live", "rebuild", "door", "people")
 
 
 def main(arguments: list[str]) -> int:
-    """Measure, print, write. 0 whatever the figures: they are reported, not judged."""
+    """Measure, print, write. Always 0: figures are reported, not judged."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))

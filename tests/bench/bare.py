@@ -1,7 +1,7 @@
-"""The bare path: decode, register, read and write one 100-byte state per signature, one commit. No meaning at all.
+"""The bare path: decode, deduplicate, read and write one 100-byte state per identifier set, one commit; no logic.
 
-The fastest way known for each step (COPY into the register, `= ANY` to read, COPY and upsert to write), so that the
-ratio to it says what the product's work costs and not how a table is written.
+Each step is done the fastest known way (COPY into the dedup index, `= ANY` to read, COPY and upsert to write), so that
+the ratio shows what the product's work costs, rather than how a table is written.
 """
 
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ class _Properties(msgspec.Struct, gc=False):
 
 
 class _Event(msgspec.Struct):
-    """What a fold of orders would need; the rest of the record is passed over."""
+    """What a fold of orders would need; the rest of the record is skipped."""
 
     id: str
     digest: str
@@ -45,7 +45,7 @@ _DECODER: Final = msgspec.json.Decoder(_Event)
 
 
 class BarePath:
-    """One connection with tables of its own beside the product's."""
+    """One connection, with its own tables next to the product's."""
 
     def __init__(self, dsn: str) -> None:
         self._database = Database(dsn, "bench bare path")
@@ -53,7 +53,7 @@ class BarePath:
             cursor.execute(_TABLES)
 
     def run(self, records: Sequence[Stored]) -> None:
-        """One batch, one commit."""
+        """Process one batch in one commit."""
         rows: list[tuple[bytes, bytes]] = []
         identifier_sets: set[bytes] = set()
         for record in records:

@@ -1,4 +1,4 @@
-"""What the door is measured against: a process that only decodes, seals, appends and syncs; and an empty handler."""
+"""Baselines for the door: a process that only decodes, seals, appends and syncs; and an empty handler."""
 
 import os
 import signal
@@ -23,7 +23,7 @@ _HEADERS = [(b"content-type", b"application/json"), (b"content-length", b"16")]
 
 
 async def empty_app(_scope: Scope, receive: Receive, send: Send) -> None:
-    """Reads the body and says 200."""
+    """Read the body and answer 200."""
     while (await receive()).get("more_body"):
         pass
     await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
@@ -31,7 +31,7 @@ async def empty_app(_scope: Scope, receive: Receive, send: Send) -> None:
 
 
 def append_and_sync(plan: Plan) -> float:
-    """Events a second of one process that decodes each request, seals and appends its events, and fdatasyncs."""
+    """Events per second of one process that decodes each request, seals and appends its events, and fdatasyncs."""
     waiting = list(bodies(plan))
     decode, encode = msgspec.json.Decoder().decode, msgspec.json.Encoder().encode
     key = AESGCM.generate_key(256)
@@ -51,7 +51,7 @@ def append_and_sync(plan: Plan) -> float:
 
 @contextmanager
 def empty_server() -> Iterator[int]:
-    """The product's own HTTP server with `empty_app` in place of the door; its port."""
+    """Run the product's own HTTP server with `empty_app` instead of the door; yields its port."""
     process = subprocess.Popen([sys.executable, "-m", "tests.bench.baselines"], stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None, "asked for a pipe"
@@ -71,7 +71,7 @@ def main() -> None:
 
 
 def describe() -> str:
-    """The machine, for the page."""
+    """A description of the machine, for the page."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     model = next((line.split(":")[1].strip() for line in lines if "model name" in line), "unknown")
     return f"{os.cpu_count()} cores of {model}"

@@ -1,4 +1,4 @@
-"""The door over HTTP, reads while events arrive, and memory: all of it against a real `touchfold up`."""
+"""The door over HTTP, reads while events arrive, and memory, all measured on a real `touchfold up`."""
 
 import tempfile
 from collections.abc import Iterator
@@ -21,12 +21,12 @@ GATEWAY_REQUESTS, GATEWAY_P50_MS, GATEWAY_P99_MS, GATEWAY_EVENTS = 3_400, 18, 39
 
 
 class Size(NamedTuple):
-    """How much is sent."""
+    """Amounts to send."""
 
     single: int  # requests of one event
     batched: int  # requests of 100 events
     customers: int
-    events: int  # in the log when memory is looked at
+    events: int  # in the log when memory is measured
     read_s: float
 
 
@@ -36,7 +36,7 @@ FULL = Size(50_000, 2_000, 100_000, 1_000_000, 20)
 
 @contextmanager
 def product(doors: int = 1) -> Iterator[tuple[Product, str]]:
-    """A fresh `touchfold up` with a source; its write key."""
+    """A fresh `touchfold up` with one source, and its write key."""
     with tempfile.TemporaryDirectory(prefix="touchfold-bench-") as folder:
         running = Product(Path(folder), {"TOUCHFOLD_DOORS": str(doors)})
         try:
@@ -47,7 +47,7 @@ def product(doors: int = 1) -> Iterator[tuple[Product, str]]:
 
 
 def measure(table: Table, size: Size) -> None:
-    """One and two door processes at 1 and at 100 events a request; with the last, reads and memory."""
+    """One and two door processes at 1 and 100 events per request; with two, also reads and memory."""
     bare = baselines.append_and_sync(Plan(0, "track", 1, min(size.batched, 300), 100, customers=size.customers))
     with baselines.empty_server() as port:
         empty = http_load.run(Plan(port, "empty", 32, size.single, customers=size.customers))
@@ -67,7 +67,7 @@ def measure(table: Table, size: Size) -> None:
 
 @contextmanager
 def suspended(running: Product, *roles: str) -> Iterator[None]:
-    """These roles stand still: a gateway folds nothing either, and there are two cores for everything."""
+    """Suspend these roles: a gateway does not fold either, and there are only two cores."""
     processes = [each for role in roles for each in running.processes()[role]]
     for each in processes:
         each.suspend()
@@ -87,7 +87,7 @@ def _single(port: int, key: str, size: Size, doors: int, prefix: str) -> Result:
 
 
 def _batched(port: int, key: str, size: Size, doors: int, prefix: str) -> Result:
-    """Sixteen connections, whatever the number of doors."""
+    """Always sixteen connections, whatever the number of doors."""
     plan = Plan(port, "track", 16, size.batched, 100, key, size.customers, prefix=f"{doors}x100{prefix}")
     return http_load.run(plan)
 
@@ -128,7 +128,7 @@ def _report(table: Table, word: str, single: Result, batched: Result, bare: floa
 
 
 def _reads(table: Table, running: Product, key: str, size: Size) -> None:
-    """Profiles at 200 a second, alone and while 1,000 events a second arrive."""
+    """Profiles at 200 per second, alone and while 1,000 events per second arrive."""
     running.settle(1_200)
     token = str(running.ask("token", "create", "--role", "admin")["token"])
     count = int(200 * size.read_s)
@@ -154,7 +154,7 @@ def _reads(table: Table, running: Product, key: str, size: Size) -> None:
 
 
 def _memory(table: Table, running: Product, key: str, size: Size) -> None:
-    """Proportional memory of every process of ours, at the size of the log that is asked for."""
+    """Proportional memory of each of our processes, at the given log size."""
     before = _shares(running)
     have = int(running.ask("status")["accepted"])
     if have < size.events:
@@ -178,7 +178,7 @@ def _memory(table: Table, running: Product, key: str, size: Size) -> None:
 
 
 def _shares(running: Product) -> dict[str, int]:
-    """Bytes by role; PostgreSQL with all its backends."""
+    """Bytes by role; PostgreSQL includes all its backends."""
     shares: dict[str, int] = {}
     for role, processes in running.processes().items():
         pids = [pid for each in processes for pid in (_own(each, role))]
@@ -187,7 +187,7 @@ def _shares(running: Product) -> dict[str, int]:
 
 
 def _own(process: psutil.Process, role: str) -> list[int]:
-    """The process with its children; of `up` itself alone, whose children are the other roles."""
+    """The process and its children; for `up` only itself, since its children are the other roles."""
     if role == "up":
         return [process.pid]
     return [pid for pid in tree(process.pid) if command_of(pid) or pid == process.pid]

@@ -1,8 +1,8 @@
-"""The load generator: a process of its own with raw sockets, so that the server's own cost is what limits.
+"""The load generator: a separate process with raw sockets, so that the server is the bottleneck.
 
-`python -m tests.bench.http_load` reads a plan (JSON) from stdin and prints what came back (JSON). Each connection
-sends a request, waits for its answer, sends the next: a closed loop. With `rate` the sends are due at fixed times
-whatever the answers (an open loop), and latency counts from when a request was due.
+`python -m tests.bench.http_load` reads a plan (JSON) from stdin and prints the result (JSON). Each connection
+sends a request, waits for its response, sends the next: a closed loop. With `rate`, sends are due at fixed times
+regardless of responses (an open loop), and latency counts from when a request was due.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ import uvloop
 
 from tests.bench.measure import percentile
 
-STEP: Final = 7_919  # from one customer to the next: prime, so that all come once before any comes twice
+STEP: Final = 7_919  # between consecutive customers: prime, so that every customer comes once before any comes twice
 
 
 class Plan(NamedTuple):
@@ -32,13 +32,13 @@ class Plan(NamedTuple):
     events_per_request: int = 1
     key: str = ""
     customers: int = 10_000
-    rate: float = 0.0  # requests a second over all connections; 0: as fast as they are answered
+    rate: float = 0.0  # requests per second over all connections; 0: as fast as they are answered
     prefix: str = "load"
-    seconds: float = 0.0  # stop after this long; 0: when all requests are answered
+    seconds: float = 0.0  # stop after this time; 0: when all requests are answered
 
 
 class Result(NamedTuple):
-    """What came back."""
+    """What was measured."""
 
     requests: int
     ok: int
@@ -53,13 +53,13 @@ class Result(NamedTuple):
 
 
 def run(plan: Plan) -> Result:
-    """Carry a plan out in a process of its own."""
+    """Carry out a plan in a separate process."""
     with start(plan) as process:
         return finish(process)
 
 
 def start(plan: Plan) -> "subprocess.Popen[str]":
-    """Begin; `finish` waits for its end."""
+    """Start a plan; `finish` waits for its end."""
     command = [sys.executable, "-m", "tests.bench.http_load"]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert process.stdin is not None, "asked for a pipe"
@@ -69,7 +69,7 @@ def start(plan: Plan) -> "subprocess.Popen[str]":
 
 
 def finish(process: "subprocess.Popen[str]") -> Result:
-    """The result of a plan that was started."""
+    """The result of a started plan."""
     assert process.stdout is not None, "asked for a pipe"
     text = process.stdout.read()
     if process.wait() != 0:
@@ -77,11 +77,11 @@ def finish(process: "subprocess.Popen[str]") -> Result:
     return Result(**json.loads(text))
 
 
-# ---------------------------------------------------------------- what is sent
+# ---------------------------------------------------------------- requests
 
 
 def bodies(plan: Plan) -> Iterator[bytes]:
-    """JSON bodies of track calls, about 600 bytes an event, every message id new."""
+    """JSON bodies of track calls, about 600 bytes per event, each message id new."""
     context = {
         "channel": "web",
         "library": {"name": "analytics.js", "version": "2.1.0"},
@@ -111,7 +111,7 @@ def bodies(plan: Plan) -> Iterator[bytes]:
 
 
 def _requests(plan: Plan) -> list[bytes]:
-    """Whole HTTP requests, made before the clock starts."""
+    """Complete HTTP requests, built before the clock starts."""
     if plan.kind == "profile":
         return [
             f"GET /api/v1/profiles/user_id/customer-{number * STEP % plan.customers} HTTP/1.1\r\nHost: bench\r\n"
@@ -128,7 +128,7 @@ def _requests(plan: Plan) -> list[bytes]:
 
 
 class _Connection(asyncio.Protocol):
-    """Reads one answer after another; tells each by its Content-Length."""
+    """Reads one response after another, delimited by Content-Length."""
 
     def __init__(self) -> None:
         self.transport: asyncio.Transport | None = None
@@ -136,7 +136,7 @@ class _Connection(asyncio.Protocol):
         self._buffer = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast(asyncio.Transport, transport)  # uvloop's is one in all but name
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's behaves like one
 
     def data_received(self, data: bytes) -> None:
         self._buffer += data
@@ -192,7 +192,7 @@ async def _drive(plan: Plan, requests: list[bytes]) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Read a plan, carry it out, print the result."""
+    """Read a plan, carry it out and print the result."""
     plan = Plan(**json.load(sys.stdin))
     result = uvloop.run(_drive(plan, _requests(plan)))
     json.dump(result, sys.stdout)

@@ -37,11 +37,11 @@ GOAL = 4.0
 
 
 class Size(NamedTuple):
-    """How much is measured."""
+    """Amounts to measure."""
 
     customers: int
-    events: int  # for each line of the table
-    log: int  # events of the rebuild
+    events: int  # per line of the table
+    log: int  # events in the rebuild
 
 
 QUICK = Size(1_000, 4_000, 8_000)
@@ -49,7 +49,7 @@ FULL = Size(100_000, 100_000, 1_000_000)
 
 
 class NothingSealed:
-    """The synthetic records need nothing opened; a fold that asks is a mistake of the bench."""
+    """The synthetic records need nothing opened: if a fold asks, the bench is wrong."""
 
     def seal(self, token: bytes, plain: bytes, aad: bytes) -> bytes:
         raise AssertionError("the bench seals nothing")
@@ -63,7 +63,7 @@ def _no_letter(record: Stored, rule: str, reason: str, _applied: object) -> Dead
 
 
 class Bench(NamedTuple):
-    """A database of its own with the bench's definitions live."""
+    """A separate database with the bench's definitions live."""
 
     postgres: EmbeddedPostgres
     services: Services
@@ -73,7 +73,7 @@ class Bench(NamedTuple):
         return cpu_now(self.postgres.pid)
 
     def renewed(self) -> "Bench":
-        """The same with the revision that is live now."""
+        """The same with the current live revision."""
         return self._replace(compiled=Compiled.of(self.services.control.live(), "UTC", "USD"))
 
     def append(self, records: Iterator[Pending]) -> int:
@@ -113,7 +113,7 @@ def services_of(dsn: str) -> Services:
 
 
 class Cost(NamedTuple):
-    """CPU of one stretch of the log."""
+    """CPU cost of one stretch of the log."""
 
     events: int
     fold: Cpu
@@ -129,12 +129,12 @@ class Cost(NamedTuple):
 
 
 class LivePath:
-    """FOLD and DECIDE of everything new in the log, in batches of a given size."""
+    """FOLD and DECIDE for everything new in the log, in batches of a given size."""
 
     def __init__(self, bench: Bench, starts: Sequence[int] = ()) -> None:
         self._bench = bench
         epochs = epochs_of(bench.services.control.progress(bench.compiled.revision.revision))
-        deltas = DeltaCache()  # as the live loop of the worker
+        deltas = DeltaCache()  # as in the worker's live loop
         self._folder: Folder = folder_of(bench.services, bench.compiled, epochs, deltas=deltas)
         self._decider: Decider = decider_of(bench.services, bench.compiled, deltas=deltas)
         self._next = list(starts) or [0] * bench.services.log.partitions
@@ -144,12 +144,12 @@ class LivePath:
         return list(self._next)
 
     def read(self, size: int) -> list[list[Stored]]:
-        """What is new, by partition; `size` records in all at most."""
+        """New records by partition; at most `size` in total."""
         part = size // len(self._next)
         return [self._bench.services.log.read(p, start, part) for p, start in enumerate(self._next)]
 
     def run(self, size: int) -> Cost:
-        """Everything new; reading the log is in neither figure."""
+        """Process everything new; reading the log is not counted."""
         events, fold, decide = 0, Cpu(0, 0), Cpu(0, 0)
         while any(parts := self.read(size)):
             batches = [
@@ -175,7 +175,7 @@ class LivePath:
 
 
 def run_bare(bench: Bench, bare: BarePath, starts: Sequence[int], size: int) -> Cost:
-    """The bare path over what the log holds from `starts` on, in the same batches."""
+    """Run the bare path over the log from `starts` on, in the same batches."""
     events, cpu, following = 0, Cpu(0, 0), list(starts)
     part = size // len(following)
     while any(parts := [bench.services.log.read(p, start, part) for p, start in enumerate(following)]):
@@ -189,7 +189,7 @@ def run_bare(bench: Bench, bare: BarePath, starts: Sequence[int], size: int) -> 
 
 
 def measure(table: Table, size: Size) -> float:
-    """The four lines of the live path; returns the events a second and core at the largest batches, uniform."""
+    """The four lines of the live path; returns events per second and core for the largest batches, uniform."""
     rate = 0.0
     with database() as bench:
         live, bare = LivePath(bench), BarePath(bench.postgres.dsn)
@@ -213,7 +213,7 @@ def measure(table: Table, size: Size) -> float:
 
 
 def _steady(bench: Bench, live: LivePath, bare: BarePath) -> None:
-    """Meet every customer once and bring PostgreSQL's statistics and maps up to date: not measured."""
+    """Warm up, unmeasured: every customer once, and PostgreSQL's statistics and maps brought up to date."""
     run_bare(bench, bare, [0] * bench.services.log.partitions, 20_000)
     live.run(20_000)
     with Database(bench.postgres.dsn).transaction() as cursor:
@@ -222,7 +222,7 @@ def _steady(bench: Bench, live: LivePath, bare: BarePath) -> None:
 
 
 def _split(cpu: Cpu, events: int) -> str:
-    """Microseconds an event: all (Python/PostgreSQL)."""
+    """Microseconds per event: total (Python/PostgreSQL)."""
     python, postgres = cpu.python_s / events * 1e6, cpu.postgres_s / events * 1e6
     return f"{python + postgres:.1f} ({python:.1f}/{postgres:.1f})"
 

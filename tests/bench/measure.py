@@ -1,4 +1,4 @@
-"""CPU, memory and time of processes, read from /proc; and the table that holds every figure beside its baseline."""
+"""CPU, memory and time of processes, read from /proc; and the table of figures and their baselines."""
 
 import os
 import time
@@ -28,7 +28,7 @@ class Cpu(NamedTuple):
 
 
 def _stat(pid: int) -> list[str]:
-    """Fields of /proc/PID/stat after the name, which may hold spaces; [] when the process is gone."""
+    """Fields of /proc/PID/stat after the name, which may contain spaces; [] if the process is gone."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -36,12 +36,12 @@ def _stat(pid: int) -> list[str]:
 
 
 def cpu_of_tree(root: int) -> float:
-    """Seconds used by a process, its living descendants and those it has waited for."""
+    """CPU seconds of a process, its living descendants and those it has waited for."""
     total = 0.0
     for pid in tree(root):
         stat = _stat(pid)
         if stat:
-            total += sum(int(stat[i]) for i in (11, 12, 13, 14)) / _TICKS  # utime, stime and those of ended children
+            total += sum(int(stat[i]) for i in (11, 12, 13, 14)) / _TICKS  # utime, stime, and both for ended children
     return total
 
 
@@ -62,12 +62,12 @@ def tree(root: int) -> list[int]:
 
 
 def cpu_now(postgres_pid: int) -> Cpu:
-    """Of this process and of a PostgreSQL server with its backends."""
+    """CPU of this process and of a PostgreSQL server with its backends."""
     return Cpu(time.process_time(), cpu_of_tree(postgres_pid))
 
 
 def command_of(pid: int) -> str:
-    """The command line of a process, "" when it is gone."""
+    """The command line of a process; "" if it is gone."""
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
     except OSError:
@@ -75,7 +75,7 @@ def command_of(pid: int) -> str:
 
 
 def pss_bytes(pid: int) -> int:
-    """Proportional set size: shared pages (PostgreSQL's buffers) are divided among those that map them."""
+    """Proportional set size: shared pages (PostgreSQL's buffers) are divided among the processes that map them."""
     try:
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     except OSError:
@@ -84,7 +84,7 @@ def pss_bytes(pid: int) -> int:
 
 
 def rss_bytes(pid: int = 0) -> int:
-    """Resident set size; of this process when no other is given."""
+    """Resident set size; of this process by default."""
     try:
         status = Path(f"/proc/{pid or 'self'}/status").read_text()
     except OSError:
@@ -100,14 +100,14 @@ def percentile(sorted_values: Sequence[float], share: float) -> float:
 
 
 class Row(NamedTuple):
-    """A figure, its baseline of the same run, their ratio and what we hope for."""
+    """A figure, its baseline from the same run, their ratio and the target."""
 
     what: str
     figure: str
     baseline: str
     ratio: str
     target: str
-    met: bool | None  # None: reported, without a target
+    met: bool | None  # None: reported without a target
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""The people's side: search and a customer's page over HTTP while events arrive, and what an idle UI costs."""
+"""The UI: search and a customer's page over HTTP while events arrive, and the cost of an idle UI."""
 
 import http.client
 import json
@@ -17,11 +17,11 @@ from tests.bench.measure import Table, percentile
 from tests.checker.product import Product
 
 SECTION: Final = "People"
-RATE: Final = 500  # events a second that arrive meanwhile
+RATE: Final = 500  # events per second arriving meanwhile
 
 
 class Size(NamedTuple):
-    """How much there is."""
+    """Amounts of data and queries."""
 
     customers: int
     events: int
@@ -33,7 +33,7 @@ FULL: Final = Size(100_000, 5_000_000, 400)
 
 
 def measure(table: Table, size: Size) -> None:
-    """p95 of searches by prefix, by digits and by two words, of customers' pages; CPU of an idle UI."""
+    """p95 of searches by prefix, digits and two words, and of customers' pages; CPU of an idle UI."""
     with product() as (running, key):
         names = _people(running, key, size.customers)
         if size.events > size.customers:
@@ -82,7 +82,7 @@ def _report(table: Table, size: Size, searches: list[float], pages: list[float],
 
 
 def _people(running: Product, key: str, count: int) -> list[tuple[str, str]]:
-    """Identify customers with names, e-mails and phones; their names."""
+    """Identify customers with names, e-mails and phones; returns their names."""
     rng = Random(7)
     names = [(rng.choice(GIVEN_NAMES), rng.choice(FAMILY_NAMES)) for _ in range(count)]
     connection = http.client.HTTPConnection("127.0.0.1", running.port)
@@ -111,7 +111,7 @@ def _people(running: Product, key: str, count: int) -> list[tuple[str, str]]:
 
 
 def _queries(names: list[tuple[str, str]], count: int) -> list[str]:
-    """Two to five letters of a name, a name and a beginning, last digits, an address."""
+    """Two to five letters of a name, a name and the start of another, last digits, an address."""
     rng = Random(8)
     kinds: list[Callable[[int], str]] = [
         lambda n: names[n][0][:2],
@@ -126,7 +126,7 @@ def _queries(names: list[tuple[str, str]], count: int) -> list[str]:
 
 
 def _timed(port: int, count: int, paths: list[str], headers: dict[str, str]) -> list[float]:
-    """Seconds of each request, one after another, as a person types."""
+    """Seconds per request, sent one after another, as a person types."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     taken = []
     for path in paths[:count]:
@@ -158,7 +158,7 @@ def _signed_in(port: int, token: str) -> str:
 
 
 def _indexed(running: Product, timeout_s: float = 1_800) -> None:
-    """Until every customer can be found."""
+    """Wait until every customer can be found."""
     deadline = time.monotonic() + timeout_s
     with running.databases() as (main, _), main.cursor() as cursor:
         while time.monotonic() < deadline:
@@ -172,7 +172,7 @@ def _indexed(running: Product, timeout_s: float = 1_800) -> None:
 
 
 def _idle_share(running: Product, seconds: float = 5.0) -> float:
-    """CPU seconds a second of the UI's process while nobody looks."""
+    """CPU seconds per second of the UI process while nobody uses it."""
     (process,) = running.processes()["ui"]
     before, begun = process.cpu_times(), time.monotonic()
     time.sleep(seconds)

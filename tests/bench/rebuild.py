@@ -1,6 +1,6 @@
-"""A rebuild of the whole log against the live rate, both per core; and whether its memory grows with the log.
+"""A rebuild of the whole log compared with the live rate, both per core; and whether its memory grows with the log.
 
-The rebuild runs in a process of its own (`python -m tests.bench.rebuild DSN`), so that its memory is its own.
+The rebuild runs in a separate process (`python -m tests.bench.rebuild DSN`), so that its memory can be measured.
 """
 
 import gc
@@ -25,7 +25,7 @@ GOAL = 4.0
 
 
 def measure(table: Table, size: Size) -> None:
-    """Rebuild at a quarter of the log and at all of it."""
+    """Rebuild a quarter of the log, then all of it."""
     with database() as bench:
         live = LivePath(bench)
         customers = min(size.customers, size.log // 12)
@@ -39,7 +39,7 @@ def measure(table: Table, size: Size) -> None:
             if missing > 0:
                 bench.append(records.some(missing))
                 more = live.run(20_000)
-                cost = more if more.events >= 10_000 else cost  # a handful of events says nothing of a rate
+                cost = more if more.events >= 10_000 else cost  # a handful of events says nothing about a rate
             events = sum(bench.services.log.ends())
             memories.append(_measure_one(table, bench, events, cost.us))
             live = _after_swap(bench, live)
@@ -73,12 +73,12 @@ def _measure_one(table: Table, bench: Bench, events: int, live_us: float) -> flo
 
 
 def _after_swap(bench: Bench, before: LivePath) -> LivePath:
-    """The live path of the revision that was swapped in, where the other one stood."""
+    """The live path of the swapped-in revision, from where the previous one had got to."""
     return LivePath(bench.renewed(), before.next_offsets)
 
 
 def main(dsn: str) -> None:
-    """Build the waiting revision, swap it in, print what it took."""
+    """Build the waiting revision, swap it in and print the cost."""
     started, cpu = time.monotonic(), time.process_time()
     services = services_of(dsn)
     feeder = LogFeeder(Worker(services, Builder(services, PostgresRebuild(dsn))))

@@ -1,4 +1,4 @@
-"""`python -m tests.bench.sealed`: what a decision on a sealed field costs, beside the same on a clear one. CPU time."""
+"""`python -m tests.bench.sealed`: CPU cost of a decision on a sealed field, compared with a clear one."""
 
 import json
 import os
@@ -29,7 +29,7 @@ computed_traits:
 
 
 def records(keys: Sequence[AESGCM], *, sealed: bool) -> list[bytes]:
-    """Events of four properties, two of which definitions read."""
+    """Events with four properties, two of which are used by definitions."""
     made = []
     for number in range(EVENTS):
         token, id_ = f"{number % PEOPLE:032x}", UUID(int=number + 1)

@@ -1,6 +1,6 @@
-"""Search by itself, without HTTP or a browser: latency of each kind of query, and what a profile costs to index.
+"""Search alone, without HTTP or a browser: latency of each kind of query, and the cost of indexing a profile.
 
-`python -m tests.bench.search [CUSTOMERS]`; over HTTP and beside arriving events it is measured by `people`.
+`python -m tests.bench.search [CUSTOMERS]`; `people` measures it over HTTP while events arrive.
 """
 
 import json
@@ -31,7 +31,7 @@ BATCH: Final = 1_000
 
 
 class Size(NamedTuple):
-    """How much there is."""
+    """Amounts of data and queries."""
 
     customers: int
     asked: int  # of each kind
@@ -97,7 +97,7 @@ def _world() -> Iterator[tuple[EmbeddedPostgres, ReadingWorld]]:
 
 @contextmanager
 def world_without_index(world: ReadingWorld) -> Iterator[None]:
-    """The worker leaves the index alone, so that it is measured by itself."""
+    """Keep the worker from indexing, so that indexing can be measured separately."""
     index, world.worker.upkeep.index = world.worker.upkeep.index, None
     yield
     world.worker.upkeep.index = index

@@ -1,4 +1,4 @@
-"""Synthetic records and definitions for the bench: about 600 bytes, three signatures a customer, six types."""
+"""Synthetic records and definitions for the bench: about 600 bytes, three identifier sets per customer, six types."""
 
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -11,7 +11,7 @@ from schemas.definitions import Definitions
 from schemas.record import Identifier, Pending, Record, Sealed, encode, uuid_text
 
 TYPES: Final = ("web.page_viewed", "product.viewed", "cart.item_added", "purchase.completed", "email.opened")
-_SEALED: Final = "A" * 120  # base64 of what a door seals of such an event; the definitions below open none
+_SEALED: Final = "A" * 120  # base64 as long as what a door seals of such an event; the definitions below open none
 _EVENTS: Final = {
     "pages": "web.page_viewed",
     "views": "product.viewed",
@@ -22,7 +22,7 @@ _EVENTS: Final = {
 
 
 def definitions_text() -> str:
-    """30 computed traits (15 of a lifetime, 15 of windows) and 20 segments over them, as YAML."""
+    """30 computed traits (15 lifetime, 15 windowed) and 20 segments over them, as YAML."""
     traits: list[str] = []
     for name, event in _EVENTS.items():
         traits += [
@@ -68,12 +68,12 @@ def definitions() -> Definitions:
 
 
 def _token(kind: str, number: int) -> str:
-    """Tokens are random 128-bit values; a hash of a number spreads alike and repeats."""
+    """A token. Real ones are random 128-bit values; a hash of a number is as evenly spread, and repeatable."""
     return blake2b(f"{kind}{number}".encode(), digest_size=16).hexdigest()
 
 
 class Records:
-    """Records of `customers`, made in order. The same customer has three signatures: known, visitor, both.
+    """Records of `customers`, made in order. Each customer has three identifier sets: known, visitor, both.
 
     `token`: the token of (kind, customer), in hex.
     """
@@ -87,13 +87,13 @@ class Records:
         self._received = now - timedelta(hours=1)
 
     def first_of_each(self) -> Iterator[Pending]:
-        """One record for every signature, so that what follows meets known customers."""
+        """One record per identifier set, so that later records are of known customers."""
         for customer in range(self._customers):
             for place in range(3):
                 yield self._record(customer, place)
 
     def some(self, count: int, customers: int | None = None) -> Iterator[Pending]:
-        """`count` records over all customers, or over the first `customers` only."""
+        """`count` records over all customers, or only the first `customers`."""
         among = customers or self._customers
         for _ in range(count):
             yield self._record(self._random.randrange(among), self._random.choice((0, 0, 1, 1, 2)))
@@ -139,5 +139,5 @@ class Records:
 
 
 def utc_now() -> datetime:
-    """The clock of the bench."""
+    """The bench's clock."""
     return datetime.now(UTC)

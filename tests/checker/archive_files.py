@@ -1,4 +1,4 @@
-"""The archive's files as they lie in their folder: the manifest's lines and the records, read with pyarrow alone."""
+"""The archive's files as found in their folder: manifest lines and records, read with nothing but pyarrow."""
 
 import json
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ def manifest(folder: Path) -> list[dict[str, Any]]:
     lines = path.read_bytes().split(b"\n")[:-1]
     found: list[dict[str, Any]] = []
     for entry in (json.loads(line.partition(b" ")[2]) for line in lines[1:]):
-        if entry.get("replaces"):  # it stands for the entries inside its offsets, if these lines are still there
+        if entry.get("replaces"):  # it replaces the entries inside its offsets, if their lines are still there
             inside = [each for each in found if is_inside(each, entry)]
             at = found.index(inside[0]) if inside else len(found)
             found = [each for each in found if each not in inside]
@@ -27,21 +27,21 @@ def manifest(folder: Path) -> list[dict[str, Any]]:
 
 
 def is_inside(inner: dict[str, Any], outer: dict[str, Any]) -> bool:
-    """Whether the offsets of an entry are among another's."""
+    """Whether the offsets of an entry lie within another's."""
     if inner["partition"] != outer["partition"]:
         return False
     return bool(outer["start"] <= inner["start"] and inner["next"] <= outer["next"])
 
 
 def is_replaced(path: Path, entries: list[dict[str, Any]]) -> bool:
-    """Whether a file that is not listed was merged into one that is; such files stay a while."""
+    """Whether an unlisted file was merged into a listed one; such files stay for a while."""
     start, end = (int(digits) for digits in path.stem.split("-")[:2])
     named = {"partition": int(path.parent.name[1:]), "start": start, "next": end}
     return any(entry.get("replaces") and is_inside(named, entry) for entry in entries)
 
 
 def rows(path: Path) -> list[tuple[int, bytes]]:
-    """(offset, original bytes): the record with its sealed member put back as the last one."""
+    """(offset, original bytes): the record with its sealed member put back at the end."""
     table = pq.read_table(path, columns=["offset", "record", "sealed"]).to_pydict()
     return [
         (offset, record if sealed is None else record[:-1] + sealed + b"}")

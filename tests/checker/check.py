@@ -1,4 +1,4 @@
-"""One call that reads everything and runs every check: the judge of the kill tests and of `make test`."""
+"""One call that reads everything and runs every check; used by the kill tests and `make test`."""
 
 from collections.abc import Callable, Iterator, Mapping
 from itertools import chain, islice
@@ -54,9 +54,9 @@ def check(
     source: Source | None = None,
     topics: TopicSource | None = None,
 ) -> list[Violation]:
-    """The first `limit` violations of a settled product. Reads inside the caller's transaction.
+    """The first `limit` violations of a product with nothing left to process. Reads inside the caller's transaction.
 
-    `source`: where the log is, by default in the main database. `topics`: the topics of changes, where there are any.
+    `source`: where the log is, by default in the main database. `topics`: the change topics, if there are any.
     """
     facts = check_log.digest(tables.read(connection, source))
     openable = None if vault is None else tables.vault_tokens(vault)
@@ -81,7 +81,7 @@ def _main_checks(
 
 
 def connect(dsn: str) -> Connection:
-    """A connection whose transactions see one instant."""
+    """A connection whose transactions each see a single snapshot."""
     connection = psycopg2.connect(dsn)
     connection.set_session(isolation_level=ISOLATION_LEVEL_REPEATABLE_READ)
     return connection

@@ -1,4 +1,4 @@
-"""The archive against the log (I5): its manifest and its Parquet files, read with pyarrow alone."""
+"""The archive against the log (I5): its manifest and Parquet files, read with nothing but pyarrow."""
 
 import json
 from collections import defaultdict
@@ -11,7 +11,7 @@ from tests.checker.check_log import Facts, Violation
 
 
 def check_archive(facts: Facts, folder: Path, *, complete: bool = False) -> Iterator[Violation]:
-    """Every archived row is the log's record at its position, byte for byte, and none is missing between.
+    """Every archived row is the log's record at its position, byte for byte, with none missing in between.
 
     `complete`: the archive must also reach the end of the log.
     """
@@ -52,7 +52,7 @@ def _partition(facts: Facts, partition: int, end: int, kept: list[tuple[int, byt
 
 
 def _forgotten(facts: Facts, logged: bytes | None, archived: bytes) -> bool:
-    """Whether the difference is the sealed part of an erased person, dropped for good."""
+    """Whether the only difference is the sealed part of an erased person, dropped for good."""
     if logged is None:
         return False
     record = json.loads(logged)

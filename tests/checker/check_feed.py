@@ -1,4 +1,4 @@
-"""The change feed replayed, profile by profile, against the tables it tells of (I6)."""
+"""The change feed replayed, profile by profile, against the tables it describes (I6)."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator
@@ -9,32 +9,32 @@ from typing import Any
 from tests.checker.check_log import Facts, Violation
 from tests.checker.tables import ChangeRow
 
-BASELINE_RISK = "low"  # a new profile's, without a change
+BASELINE_RISK = "low"  # of a new profile, which needs no change
 SWAPS = ("definition", "rebuild")  # causes of changes that a swap of revisions emits
 
 
 @dataclass
 class Replayed:
-    """A profile as the feed has told it so far."""
+    """A profile, according to the feed so far."""
 
     version: int = 0
     lifecycle: str | None = None
     risk: str = BASELINE_RISK
     segments: set[str] = field(default_factory=set)
-    left: set[str] = field(default_factory=set)  # segments it was in once and is not
+    left: set[str] = field(default_factory=set)  # segments it is no longer in
     traits: dict[str, Any] = field(default_factory=dict)
-    told: set[tuple[Any, ...]] = field(default_factory=set)  # what may be said once: contents by event
-    ended: str | None = None  # "merged" or "erased"; None: it lives
+    told: set[tuple[Any, ...]] = field(default_factory=set)  # what may occur only once: contents by event
+    ended: str | None = None  # "merged" or "erased"; None: it exists
 
     def end(self, how: str) -> None:
-        """Merged away or erased: it holds nothing, its versions stay."""
+        """Merged away or erased: everything is cleared except the version."""
         self.lifecycle, self.risk, self.ended = None, BASELINE_RISK, how
         for told in (self.segments, self.left, self.traits, self.told):
             told.clear()
 
 
 def check_feed(facts: Facts) -> Iterator[Violation]:
-    """No change is missing, doubled (under whatever id) or out of order, and the feed ends where the tables are."""
+    """No change is missing, duplicated (under any id) or out of order, and the feed ends in the state of the tables."""
     tables = facts.tables
     unnumbered = sum(seq is None for _, seq in tables.batches)
     if unnumbered:
@@ -60,7 +60,7 @@ def check_feed(facts: Facts) -> Iterator[Violation]:
 
 
 def in_order(changes: list[ChangeRow]) -> list[ChangeRow]:
-    """By place in the feed; rows without a number last."""
+    """Sorted by position in the feed; rows without a number last."""
     return sorted(changes, key=lambda change: (change.seq is None, change.seq or 0, change.place))
 
 
@@ -81,7 +81,7 @@ def _version(profile: Replayed, change: ChangeRow) -> Iterator[Violation]:
 
 @dataclass
 class _Step:
-    """One change applied to its profile; says what does not follow from what was told before."""
+    """One change applied to its profile; yields what is inconsistent with earlier changes."""
 
     facts: Facts
     profile: Replayed
@@ -143,7 +143,7 @@ class _Step:
             yield Violation("I6.doubled", f"{_name(self.change)} changes nothing")
 
     def _trait(self) -> Iterator[Violation]:
-        """Attributes go on from their last value. Those that age and those told without a value may not."""
+        """Traits continue from their last value, except computed ones and those published without a value."""
         change, traits, name = self.change, self.profile.traits, str(self.change.name)
         if blanked(change, self.erased):
             return
@@ -162,7 +162,7 @@ class _Step:
         traits[name] = change.new
 
     def _once(self) -> Iterator[Violation]:
-        """The same content by the same event is told once, and one batch says one thing of a name."""
+        """An event publishes the same content only once, and a batch has only one change per name."""
         change, told = self.change, self.profile.told
         content = (change.type, change.name, repr(change.new), change.cause_event)
         place = (change.type, change.name, change.seq)
@@ -172,22 +172,22 @@ class _Step:
 
 
 def erased_profiles(facts: Facts) -> AbstractSet[str]:
-    """Profiles of erased people: what was told of their traits is blank now."""
+    """Profiles of erased people: published values of their traits are blank now."""
     return {change.profile for change in facts.tables.changes if change.type == "erased"} | facts.tables.erased
 
 
 def blanked(change: ChangeRow, erased: AbstractSet[str]) -> bool:
-    """Whether erasure took a change's values."""
+    """Whether an erasure removed a change's values."""
     return change.type == "profile" and change.old is None and change.new is None and change.profile in erased
 
 
 def personal(value: Any) -> bool:
-    """Whether a change says only that a value changed."""
+    """Whether a change only says that a value changed, but not to what."""
     return isinstance(value, dict) and value.get("personal") is True
 
 
 def _ends(facts: Facts, profiles: dict[str, Replayed]) -> Iterator[Violation]:
-    """Every profile is where its changes led, and who left says so."""
+    """Every profile is in the state its changes lead to, and profiles that are gone have a change that says so."""
     for id_, row in facts.tables.profiles.items():
         told = profiles.get(id_, Replayed())
         if row.version != told.version:
@@ -220,7 +220,7 @@ def _memberships(facts: Facts, profiles: dict[str, Replayed]) -> Iterator[Violat
 
 
 def _days(facts: Facts, moves: dict[str, list[int]]) -> Iterator[Violation]:
-    """Entries and exits counted by day are those of the feed; a swap's are not counted."""
+    """Daily counts of entries and exits match the feed; those of a swap are not counted."""
     for name in moves.keys() | facts.tables.days.keys():
         told, counted = tuple(moves[name]), facts.tables.days.get(name, (0, 0))
         if told != counted:

@@ -1,9 +1,9 @@
-"""What must hold between the ledger, the log and the register, once the product has settled.
+"""What must hold between the ledger, the log and the dedup index, once everything has been processed.
 
-Each yields violations and changes nothing. The rules' names follow the invariants of the fault list: I1 nothing
-acknowledged is missing, I2 counted exactly once, I3 what is shown is the fold of the log, I5 the archive is the
-log, I6 the change feed is whole, I7 no request hangs, I8 the topics of changes are the feed, E nothing of an erased
-person is left.
+Each check yields violations and changes nothing. Rules are named after the invariants of the fault list: I1 nothing
+acknowledged is missing, I2 everything is counted exactly once, I3 what is shown is the fold of the log, I5 the
+archive equals the log, I6 the change feed is complete, I7 no request hangs, I8 the change topics equal the feed, E
+nothing of an erased person is left.
 """
 
 from collections import Counter, defaultdict
@@ -25,11 +25,11 @@ TYPES = {
     "Order Refunded": "purchase.refunded",
     "Order Cancelled": "purchase.cancelled",
     "Product Viewed": "product.viewed",
-}  # the checker's own reading of the table of touchpoints; dotted names stand for themselves
+}  # the checker's own interpretation of the table of touchpoints; dotted names mean themselves
 
 
 class Violation(NamedTuple):
-    """A rule that does not hold, and where."""
+    """A broken rule, and where."""
 
     rule: str
     what: str
@@ -37,7 +37,7 @@ class Violation(NamedTuple):
 
 @dataclass
 class Facts:
-    """One reading of everything, with the log decoded."""
+    """One snapshot of everything, with the log decoded."""
 
     tables: Tables
     events: dict[Position, Event]
@@ -47,7 +47,7 @@ class Facts:
 
     @property
     def applied(self) -> list[Event]:
-        """Events that count and still belong to someone."""
+        """Events that count and still belong to a customer."""
         gone = self.tables.erased
         return [event for event in self.chosen.values() if event.route_key not in gone]
 
@@ -76,7 +76,7 @@ def digest(tables: Tables) -> Facts:
 
 
 def check_ledger(facts: Facts, ledger: Ledger, *, whole: bool = True) -> Iterator[Violation]:
-    """Ledger against log. `whole`: nobody else sent anything, so no record may be a stranger."""
+    """Ledger against log. `whole`: nobody else sent anything, so unknown records are violations."""
     in_log: dict[Name, list[Event]] = defaultdict(list)
     for event in facts.events.values():
         in_log[event.raw["source"], str(event.raw.get("message_id"))].append(event)
@@ -104,7 +104,7 @@ def check_ledger(facts: Facts, ledger: Ledger, *, whole: bool = True) -> Iterato
 
 
 def _check_direct(facts: Facts, ledger: Ledger) -> Iterator[Violation]:
-    """What was written past the door: committed records are there once, aborted ones never, poison is set aside."""
+    """Records written directly to the log: committed ones are there once, aborted ones never, poison is set aside."""
     places: dict[bytes, list[Position]] = defaultdict(list)
     for position, value in facts.tables.log.items():
         places[value].append(position)
@@ -128,12 +128,12 @@ def _check_direct(facts: Facts, ledger: Ledger) -> Iterator[Violation]:
 
 
 def _differs(item: Item, event: Event) -> str | None:
-    """How a record differs from what was sent, where it is clear; None when it does not."""
+    """How the clear part of a record differs from what was sent; None if it does not."""
     raw = event.raw
     label = item.get("event", item["type"])
     if raw["type"] != TYPES.get(label, label if "." in label else "custom"):
         return f"type {raw['type']}"
-    kept = "timestamp" in item and "sentAt" not in item  # without the sender's clock nothing can correct its time
+    kept = "timestamp" in item and "sentAt" not in item  # without the sender's clock its time cannot be corrected
     if kept and event.occurred_us != min(reference.microseconds(item["timestamp"]), event.received_us):
         return f"occurred_at {raw['occurred_at']}"
     sealed = set((raw.get("sealed") or {}).get("names", ()))
@@ -154,7 +154,7 @@ def _differs(item: Item, event: Event) -> str | None:
 
 
 def same_value(sent: Any, kept: Any) -> bool:
-    """Equal as JSON, money written as a decimal string allowed."""
+    """Equal as JSON; money may be a decimal string."""
     if isinstance(sent, Mapping) and isinstance(kept, Mapping):
         return sent.keys() == kept.keys() and all(same_value(sent[key], kept[key]) for key in sent)
     if isinstance(sent, list) and isinstance(kept, list):
@@ -170,7 +170,7 @@ def same_value(sent: Any, kept: Any) -> bool:
 
 
 def expected_identifiers(item: Item) -> set[tuple[str, str]]:
-    """The identifiers an item carries, as far as the checker's clients send any."""
+    """The identifiers in an item, of the kinds that the checker's clients send."""
     found = {
         (kind, str(item[key]))
         for key, kind in (("userId", "user_id"), ("anonymousId", "anonymous_id"))
@@ -181,7 +181,7 @@ def expected_identifiers(item: Item) -> set[tuple[str, str]]:
 
 
 def _check_tokens(facts: Facts, ledger: Ledger, in_log: Mapping[Name, list[Event]]) -> Iterator[Violation]:
-    """A token stands for one identifier, and a living identifier has one token."""
+    """A token belongs to one identifier, and an identifier that is not erased has one token."""
     stands_for: dict[str, tuple[str, str]] = {}
     token_of: dict[tuple[str, str], str] = {}
     for name, outcome in ledger.outcomes().items():
@@ -198,7 +198,7 @@ def _check_tokens(facts: Facts, ledger: Ledger, in_log: Mapping[Name, list[Event
 
 
 def _check_set_aside(facts: Facts, ledger: Ledger) -> Iterator[Violation]:
-    """An item answered as a dead letter is one."""
+    """An item reported as a dead letter is one."""
     asked: Counter[str] = Counter()
     for (source, _), outcome in ledger.outcomes().items():
         asked[source] += outcome.set_aside > 0 and not outcome.acknowledged
@@ -212,7 +212,7 @@ def _check_set_aside(facts: Facts, ledger: Ledger) -> Iterator[Violation]:
 
 
 def check_register(facts: Facts) -> Iterator[Violation]:
-    """Log, register, not_applied, dead letters and progress agree on what became of every record."""
+    """Log, dedup index, not_applied, dead letters and progress agree on the fate of every record."""
     tables = facts.tables
     yield from _check_heads(facts)
     rows: dict[str, RegisterRow] = {}
@@ -244,7 +244,7 @@ def _check_heads(facts: Facts) -> Iterator[Violation]:
         offsets = by_partition.pop(partition, [])
         if tables.gapless and offsets != list(range(head)):
             yield Violation("I1.gap", f"partition {partition}: {len(offsets)} records below next_offset {head}")
-        # behind the last record of a topic may stand markers of transactions, which nobody folds
+        # a topic's last record may be followed by transaction markers, which are not folded
         lowest = head if tables.gapless else offsets[-1] + 1 if offsets else 0
         if not lowest <= tables.progress.get(partition, -1) <= head:
             yield Violation(
@@ -262,7 +262,7 @@ def _check_heads(facts: Facts) -> Iterator[Violation]:
 
 
 def _check_places(facts: Facts) -> Iterator[Violation]:
-    """All records of a route key are in one partition, and in a topic under that key."""
+    """All records with the same route key are in one partition; in a topic they have it as their key."""
     home: dict[str, int] = {}
     for position, event in facts.events.items():
         if home.setdefault(event.route_key, position[0]) != position[0]:
@@ -275,7 +275,7 @@ def _check_places(facts: Facts) -> Iterator[Violation]:
 def _check_chosen(
     event: Event, row: RegisterRow | None, aside: Mapping[Position, tuple[str | None, int]]
 ) -> Iterator[Violation]:
-    """The copy that counts is the registered one, with its digest and signature."""
+    """The copy that counts is the registered one, with its digest and identifier set."""
     if row is None:
         yield Violation("I2.lost", f"the event at {event.position} has no verdict")
         return
@@ -292,7 +292,7 @@ def _check_chosen(
 def _check_aside(
     facts: Facts, rows: Mapping[str, RegisterRow], aside: Mapping[Position, tuple[str | None, int]]
 ) -> Iterator[Violation]:
-    """Every other copy is set aside: the same digest as a duplicate, another as a conflict with its dead letter."""
+    """Every other copy is set aside: with the same digest as a duplicate, else as a conflict with a dead letter."""
     digests: dict[str, list[str]] = defaultdict(list)
     touched: dict[str, set[str]] = defaultdict(set)
     for event in facts.events.values():
@@ -313,7 +313,7 @@ def _check_aside(
             yield Violation("I2.verdict", f"the duplicate at {position} has verdict {verdict}")
         elif others.count(event.digest) == 1 and verdict != CONFLICT:
             yield Violation("I2.verdict", f"the conflict at {position} has verdict {verdict}")
-        if not facts.tables.erased & touched[event.key]:  # an erasure takes the dead letters of its person
+        if not facts.tables.erased & touched[event.key]:  # an erasure deletes the person's dead letters
             wanted[event.key] += verdict == CONFLICT
     for key, count in wanted.items():
         if count and not letters[key]:

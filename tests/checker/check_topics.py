@@ -1,7 +1,7 @@
-"""The topics of changes against the feed (I8), read with kafka-python: a subscriber's view.
+"""The change topics against the feed (I8), read with kafka-python: a subscriber's view.
 
-Delivery is at least once, so repeats are fine; what is not: a change that is missing, altered, under another id, out
-of order for its profile, or that the feed does not have.
+Delivery is at least once, so repeats are fine. Violations are changes that are missing, altered, under another id, out
+of order within a profile, or not in the feed.
 """
 
 import json
@@ -23,19 +23,19 @@ TOPIC_OF: Final[Mapping[str, str]] = {
     "segment": "segment-changes",
     "risk": "risk-changes",
 }
-STATES: Final = "profiles"  # compacted: the latest state of each profile
+STATES: Final = "profiles"  # compacted: each profile's latest state
 TOPICS: Final = (*sorted(set(TOPIC_OF.values())), STATES)
 
 
 class TopicSource(Protocol):
-    """Reads one of TOPICS whole, in order per partition."""
+    """Reads all of one of TOPICS, in order per partition."""
 
     def read(self, topic: str) -> Sequence[Message]: ...
 
 
 @dataclass(frozen=True)
 class KafkaTopics:
-    """The topics of a deployment. `options`: further arguments of kafka-python's clients."""
+    """A deployment's topics. `options`: more arguments for kafka-python's clients."""
 
     bootstrap: str
     prefix: str
@@ -47,7 +47,7 @@ class KafkaTopics:
 
 @dataclass(frozen=True)
 class TopicsBefore:
-    """Topics that were read already; the tests spoil a copy of them."""
+    """Topics that were already read; the tests corrupt a copy of them."""
 
     found: Mapping[str, Sequence[Message]]
 
@@ -56,7 +56,7 @@ class TopicsBefore:
 
 
 def check_topics(facts: Facts, source: TopicSource) -> Iterator[Violation]:
-    """All four topics of a settled product whose publisher has caught up."""
+    """Check all four topics once everything is processed and the publisher has caught up."""
     feed = {change.id: change for change in facts.tables.changes}
     erased = erased_profiles(facts)
     for topic in TOPICS:
@@ -90,7 +90,7 @@ def _changes(
             yield Violation("I8.key", f"{where} lies under another key than its profile's")
         if homes.setdefault(profile, message.partition) != message.partition:
             yield Violation("I8.partition", f"{where}: changes of {profile} are in two partitions")
-        if blanked(change, erased):  # what was published before stays until the topic's retention takes it
+        if blanked(change, erased):  # what was published earlier stays until retention removes it
             said = {**said, "old": None, "new": None}
         yield from _content(where, said, change)
         if id_ not in seen and change.version <= versions.get(profile, 0):
@@ -155,7 +155,7 @@ def _states(facts: Facts, found: Sequence[Message]) -> Iterator[Violation]:
 
 
 def _state(value: bytes) -> tuple[Any, ...] | None:
-    """(profile, version, stage, risk, segments) of a message; None: it is no state."""
+    """(profile, version, stage, risk, segments) of a message; None if it is not a state."""
     try:
         said = json.loads(value)
         own = _hex(said["profile_id"]), said["version"], said["lifecycle"], said["risk"]["level"]

@@ -1,6 +1,6 @@
-"""What is made from the log against the slow fold: profiles, segments, and what erasure left.
+"""What the product derives from the log, against the slow fold: profiles, segments, and what is left after erasure.
 
-Each check yields violations and changes nothing; see `check_log` for the rules' names.
+Each check yields violations and changes nothing; `check_log` explains the rules' names.
 """
 
 from collections import defaultdict
@@ -14,18 +14,18 @@ from tests.checker.reference import Totals
 
 
 class Shown(NamedTuple):
-    """What the product shows of a profile through its own SQL; `orders` None where its table has no such column."""
+    """A profile as shown by the product's own SQL; `orders` None if the table has no such column."""
 
     event_count: int
     orders: int | None
     revenue: Decimal | None
 
 
-# ---------------------------------------------------------------- I3: what is shown is the fold
+# ---------------------------------------------------------------- I3: what is shown equals the fold
 
 
 def check_profiles(facts: Facts) -> Iterator[Violation]:
-    """Who is whom, and every profile's counts, against the slow fold."""
+    """Identity and each profile's counts, against the slow fold."""
     tables, people = facts.tables, facts.people
     grouped = facts.by_profile()
     for signature, owner in people.owner.items():
@@ -92,7 +92,7 @@ def check_members(facts: Facts, segments: Mapping[str, Callable[[Totals], bool]]
 
 
 def check_erased(facts: Facts, vault: Iterable[str] | None = None) -> Iterator[Violation]:
-    """Nothing of an erased token is applied or can be opened; every other token of the log still can."""
+    """Nothing of an erased token is applied or can be opened; every other token in the log still can."""
     tables, erased = facts.tables, facts.tables.erased
     for signature, (tokens, profile) in tables.evidence.items():
         if tokens & erased or profile in erased:

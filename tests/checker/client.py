@@ -1,4 +1,4 @@
-"""The checker's HTTP client: one keep-alive connection, every request and answer in the ledger."""
+"""The checker's HTTP client: one keep-alive connection; every request and response goes to the ledger."""
 
 import contextlib
 import json
@@ -35,7 +35,7 @@ class Client:
         self._connection: HTTPConnection | None = None
 
     def send(self, items: Sequence[Item]) -> Answer:
-        """One request with these items; an outage is an answer without a status, never an exception."""
+        """Send one request with these items; an outage is an Answer without status, never an exception."""
         number = self._ledger.asked(self.source, items)
         answer = self._exchange("/v1/batch?results=true", json.dumps({"batch": list(items)}).encode())
         self._ledger.answered(number, answer)
@@ -52,7 +52,7 @@ class Client:
                 return answer
             if time.monotonic() > deadline or stop():
                 return answer
-            time.sleep(wait_s)  # the wait of a client that retries
+            time.sleep(wait_s)  # as a retrying client would
             wait_s = min(0.5, wait_s * 2)
 
     def _exchange(self, path: str, body: bytes) -> Answer:

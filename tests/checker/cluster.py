@@ -1,8 +1,8 @@
-"""The cluster mode from outside: real brokers, `touchfold up` on them, clients with a ledger, and who judges it all.
+"""The cluster mode from outside: real brokers, `touchfold up` on them, clients with a ledger, and the checker.
 
     python -m tests.checker.cluster --seed 7 --kills 100 --minutes 10 --brokers 3
 
-runs faults (tests.checker.faults) under load and prints what the checker finds.
+causes faults (tests.checker.faults) under load and prints what the checker finds.
 """
 
 import argparse
@@ -38,7 +38,7 @@ SETTLED_S = 240.0
 
 
 class ClusterProduct(Product):
-    """`touchfold up` with the log in Kafka, and further workers beside it."""
+    """`touchfold up` with the log in Kafka, and additional workers."""
 
     def __init__(self, data: Path, brokers: Cluster, *, workers: int = 2, runner: str = "faust") -> None:
         settings = {
@@ -56,7 +56,7 @@ class ClusterProduct(Product):
         self._extra: list[Popen[bytes]] = []
 
     def worker(self, folder: Path) -> "Popen[bytes]":
-        """Start `touchfold worker` as another machine would: a data folder of its own, the same databases and keys."""
+        """Start `touchfold worker` as another machine would: its own data folder, but the same databases and keys."""
         main, vault = self.dsns()
         folder.mkdir(parents=True, exist_ok=True)
         shutil.copy(self.data / "master.key", folder / "master.key")
@@ -82,7 +82,7 @@ class ClusterProduct(Product):
 
 
 def end_tree(pid: int) -> None:
-    """SIGKILL a process that we started, and its children."""
+    """SIGKILL a process that we started, including its children."""
     try:
         process = psutil.Process(pid)
         family = [process, *process.children(recursive=True)]
@@ -96,7 +96,7 @@ def end_tree(pid: int) -> None:
 
 
 class Deployment:
-    """Brokers, product, ledger and senders of one run. `opened` makes it."""
+    """Brokers, product, ledger and senders of one run. Created by `opened`."""
 
     def __init__(self, folder: Path, *, brokers: int, workers: int, runner: str, seed: int) -> None:
         self.folder = folder
@@ -108,7 +108,7 @@ class Deployment:
         self.senders: Senders | None = None
 
     def open(self) -> None:
-        """Brokers, topics, `up`, definitions, two sources."""
+        """Start brokers, topics, `up`, definitions and two sources."""
         self.brokers.start()
         applied = self.product.run("topics", "apply")
         assert applied.status == 0, f"touchfold topics apply: {applied}"
@@ -125,7 +125,7 @@ class Deployment:
 
     @property
     def topic(self) -> str:
-        """Of the events."""
+        """The events topic."""
         return f"{PREFIX}.events"
 
     @property
@@ -133,7 +133,7 @@ class Deployment:
         return KafkaSource(self.brokers.bootstrap, self.topic, self.product.data / "archive")
 
     def settle(self) -> None:
-        """Until all that was acknowledged is applied, decided and published."""
+        """Wait until everything acknowledged is applied, decided and published."""
         self.product.settle(SETTLED_S)
         with self.product.databases() as (main, _):
 
@@ -152,7 +152,7 @@ class Deployment:
             assert wait_until(published, SETTLED_S), "the publisher does not catch up"
 
     def judge(self) -> list[Violation]:
-        """Pause, settle, then everything the checker knows; the senders stay paused."""
+        """Pause the senders, settle, then run every check; the senders stay paused."""
         self.traffic.pause()
         assert not self.traffic.gave_up, self.traffic.gave_up
         self.settle()
@@ -168,7 +168,7 @@ class Deployment:
             )
 
     def rebuild_is_equal(self) -> bool:
-        """`rebuild --check` of the settled product."""
+        """Whether `rebuild --check` of the settled product finds no difference."""
         return bool(self.product.ask("rebuild", "--check")["equal"])
 
     def close(self) -> None:
@@ -193,7 +193,7 @@ def opened(
 
 
 class Report:
-    """What a run did and found."""
+    """What one run did and found."""
 
     def __init__(self) -> None:
         self.kills = 0
@@ -211,10 +211,10 @@ def endure(
     deep: bool = False,
     say: Callable[[str], None] = lambda _line: None,
 ) -> Report:
-    """Faults under load until so many kills are made and every kind was there, or the time is up.
+    """Cause faults under load until there were `kills` kills and every kind of fault, or time is up.
 
-    Every kind of fault comes once before any comes twice; `deep` adds definitions that change, erasures and
-    kills in a row. Judged in between and at the end; the first violation ends it.
+    Every kind of fault comes once before any comes twice; `deep` adds changes of definitions, erasures and
+    series of kills. Checks run in between and at the end; the first violation ends the run.
     """
     from tests.checker.faults import Faults  # noqa: PLC0415  # it needs what is defined here
 
@@ -251,7 +251,7 @@ def _judge(here: Deployment, mend: Callable[[], None], report: Report, say: Call
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run faults and say what came of it; 1 when something does not hold."""
+    """Cause faults and report the outcome; 1 if anything is violated."""
     parser = argparse.ArgumentParser(prog="python -m tests.checker.cluster", description=__doc__)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--kills", type=int, default=100)
@@ -288,7 +288,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 class _Tail:
-    """Writes the log of `up` down at the end."""
+    """Saves the log of `up` at the end."""
 
     def __init__(self, log: list[str], path: Path) -> None:
         self._log, self._path = log, path

@@ -1,4 +1,4 @@
-"""The faults of the cluster mode, each a small act on a running deployment. What they write is in the ledger."""
+"""The faults of the cluster mode, each a small action on a running deployment. Anything they write is in the ledger."""
 
 import json
 import signal
@@ -19,11 +19,11 @@ from tests.checker.product import COMMAND, wait_until
 from tests.checker.sources import Message, messages
 from tests.kafka_broker import Node
 
-SESSION_S = 30.0  # after which a silent worker's partitions go to others; it has a name in its group
-SERVER_EVERY_S = 9.0  # `up` gives up where PostgreSQL ends 5 times in 30 s: that is not what is tested here
+SESSION_S = 30.0  # after which a silent worker's partitions are reassigned; it is a static member of its group
+SERVER_EVERY_S = 9.0  # `up` gives up if PostgreSQL exits 5 times in 30 s, which is not what is tested here
 ROLES = ("worker", "http", "archive", "publish")
 ROW = 30  # kills, in 20 s
-SEEN = 400  # records kept as models for what is written past the door
+SEEN = 400  # records kept as models for those written directly to the log
 _OURS = (
     "select pid from pg_stat_activity where application_name like 'touchfold%' and pid <> pg_backend_pid() order by 1"
 )
@@ -31,9 +31,9 @@ _COMMITTING = _OURS.replace("where", "where state = 'active' and query ilike 'co
 
 
 class Faults:
-    """`kinds`: name -> does it and returns how many processes, brokers or sessions it ended.
+    """`kinds`: name -> function that causes it and returns how many processes, brokers or sessions it ended.
 
-    `deep`: definitions change, people are erased and kills come in a row.
+    `deep`: definitions change, people are erased and kills come in series.
     """
 
     def __init__(self, here: Deployment, *, deep: bool = False) -> None:
@@ -82,13 +82,13 @@ class Faults:
         }
 
     def mend(self) -> None:
-        """Let everything go on that was stopped: what follows is judged."""
+        """Resume or restart everything that was stopped: checks come next."""
         for pid in list(self._paused):
             self._go_on(pid)
         for node in self._here.brokers.nodes:
             if node not in self._here.brokers.running():
                 self._here.brokers.restart(node)
-        if self._half_erased:  # the next start goes on with it
+        if self._half_erased:  # the next start continues the erasure
             self._half_erased = False
             self._here.product.stop()
             self._here.product.up(timeout_s=120)
@@ -103,7 +103,7 @@ class Faults:
     # ------------------------------------------------------------ processes
 
     def _processes(self, role: str) -> list[psutil.Process]:
-        """Those of a role; waits while the supervisor starts it again."""
+        """The processes of a role; waits while the supervisor is restarting it."""
         found: list[psutil.Process] = []
 
         def some() -> bool:
@@ -135,7 +135,7 @@ class Faults:
         return len(victims)
 
     def _row(self) -> int:
-        """Whatever lives is killed, again and again: what starts anew hardly gets going."""
+        """Kill running processes again and again, so that restarted ones hardly get going."""
         killed = 0
         for _ in range(ROW):
             living = [each for role in ROLES for each in self._here.product.processes()[role]]
@@ -149,7 +149,7 @@ class Faults:
         return killed
 
     def _stop(self, role: str, least_s: float, most_s: float) -> int:
-        """SIGSTOP; something else happens meanwhile, for SIGCONT comes by itself."""
+        """SIGSTOP a process; a timer sends SIGCONT, so other faults happen meanwhile."""
         victim = self._random.choice(self._processes(role))
         if victim.pid in self._paused:
             return 0
@@ -173,7 +173,7 @@ class Faults:
             timer.cancel()
 
     def _rebalance(self, ending: signal.Signals) -> int:
-        """Another worker joins the group under load and goes, in order (within 10 s) or not."""
+        """Another worker joins the group under load and leaves it, cleanly (within 10 s) or killed."""
         self._extra += 1
         folder = self._here.folder / f"extra{self._extra}"
         process = self._here.product.worker(folder)
@@ -195,7 +195,7 @@ class Faults:
         return 0
 
     def _in_trouble(self) -> bool:
-        """Whether PostgreSQL was ended a moment ago: a role that starts then may say so and end."""
+        """Whether PostgreSQL was ended a moment ago: a role that starts then may report that and exit."""
         return time.monotonic() - self._server_at < 15
 
     # ------------------------------------------------------------ brokers
@@ -216,7 +216,7 @@ class Faults:
         return {"bootstrap_servers": self._here.brokers.bootstrap.split(","), "request_timeout_ms": 20_000}
 
     def _set_offsets(self, to: int) -> int:
-        """Brokers take offsets of a group from outside while it is empty: the supervisor sleeps, its workers end."""
+        """Set the group's offsets from outside. Brokers only allow that while it is empty, so workers are stopped."""
         from kafka import KafkaAdminClient, TopicPartition  # noqa: PLC0415  # 0.5 s that others need not pay
         from kafka.errors import KafkaError  # noqa: PLC0415
         from kafka.structs import OffsetAndMetadata  # noqa: PLC0415
@@ -249,7 +249,7 @@ class Faults:
     # ------------------------------------------------------------ PostgreSQL
 
     def _kill_server(self) -> int:
-        """What `pg_ctl restart -m immediate` does: no checkpoint, recovery at the next start, which `up` makes."""
+        """Like `pg_ctl restart -m immediate`: no checkpoint, so recovery at the next start, which `up` does."""
         if time.monotonic() - self._server_at < SERVER_EVERY_S:
             return 0
         self._server_at = time.monotonic()
@@ -263,7 +263,7 @@ class Faults:
         return 1
 
     def _end_sessions(self) -> int:
-        """`pg_terminate_backend`: at commits as far as some are caught, else at random sessions."""
+        """`pg_terminate_backend` on sessions that are committing, if any can be caught, else on random ones."""
         ended = 0
         with suppress(psycopg2.Error), self._here.product.databases() as (main, _):
             main.autocommit = True
@@ -279,13 +279,13 @@ class Faults:
                     if pids:
                         cursor.execute("select pg_terminate_backend(%s)", (self._random.choice(pids),))
                         ended += 1
-                time.sleep(self._random.uniform(0, 0.2))  # a random moment, not a wait for something
+                time.sleep(self._random.uniform(0, 0.2))  # a random moment, not synchronisation
         return ended
 
-    # ------------------------------------------------------------ what people do meanwhile
+    # ------------------------------------------------------------ what users do meanwhile
 
     def _define(self) -> int:
-        """One more segment: a revision is built and swapped in while all else goes on."""
+        """Add a segment: a revision is built and swapped in while everything else goes on."""
         self._defined += 1
         path = self._here.folder / f"more{self._defined}.yaml"
         when = f"{{trait: checker_events, op: gte, value: {self._random.randrange(2, 30)}}}"
@@ -305,7 +305,7 @@ class Faults:
         return 0
 
     def _erase(self) -> int:
-        """Somebody asks to be forgotten, and may come back as a new customer."""
+        """Erase a customer, who may come back as a new one."""
         sent = [item for request in self._here.ledger.requests for item in request.items]
         named = sorted({item["userId"] for item in sent if item["type"] == "identify"})
         if named:
@@ -313,10 +313,10 @@ class Faults:
             self._half_erased |= done.status not in (0, 1) or "unavailable" in done.out + done.err
         return 0
 
-    # ------------------------------------------------------------ what others write into the topic
+    # ------------------------------------------------------------ what others write to the topic
 
     def _look(self) -> list[Message]:
-        """Records of the door as models; waits for some."""
+        """Records written by the door, as models; waits until there are some."""
 
         def some() -> bool:
             found = messages(self._here.brokers.bootstrap, self._here.topic)
@@ -327,7 +327,7 @@ class Faults:
         return self._models
 
     def _copy(self, model: Message, **changed: Any) -> tuple[Name, bytes]:
-        """A new touchpoint of the customer of `model`: keeps the tokens, and nothing else."""
+        """A new touchpoint of the customer of `model`: only the tokens are kept."""
         self._written += 1
         source, number = "producer", f"direct-{self._written}"
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
@@ -347,7 +347,7 @@ class Faults:
         return (source, number), json.dumps({**kept, **new, **changed}).encode()
 
     def _poison(self) -> int:
-        """Records that cannot be read, and ones that can be read and not folded; each becomes a dead letter."""
+        """Write records that cannot be read, and some that can be read but not folded; each becomes a dead letter."""
         from kafka import KafkaProducer  # noqa: PLC0415  # as above
         from kafka.errors import KafkaError  # noqa: PLC0415
 
@@ -359,7 +359,7 @@ class Faults:
             lambda model: self._copy(model, digest="not hex")[1],
             lambda model: self._copy(model, ids=[{"kind": "user_id", "token": f"zz{self._written}"}])[1],
             lambda model: self._copy(model, v="one")[1],
-            lambda model: None,  # what compacted topics know as a tombstone
+            lambda model: None,  # a tombstone, as in compacted topics
         ]
         with closing(KafkaProducer(**self._client(), acks="all")) as producer:
             for make in self._random.sample(kinds, 3):
@@ -375,7 +375,7 @@ class Faults:
         return 0
 
     def _transactions(self) -> int:
-        """A transactional producer of another team: some of its transactions are aborted, one is left to time out."""
+        """Another team's transactional producer: some of its transactions are aborted, one is left to time out."""
         from kafka import KafkaProducer  # noqa: PLC0415  # as above
         from kafka.errors import KafkaError  # noqa: PLC0415
 
@@ -403,7 +403,7 @@ class Faults:
                         producer.commit_transaction()
                     fate = ABORTED if abort else COMMITTED
                 except KafkaError:
-                    abort = True  # this producer is of no use any more
+                    abort = True  # this producer is no longer usable
                 for _, who, value in batch:
                     self._here.ledger.produced(Direct(who, value, fate))
                 if fate == UNKNOWN:
@@ -411,7 +411,7 @@ class Faults:
         return 0
 
     def _breathe(self, least_s: float, most_s: float) -> None:
-        """A random moment in which the load goes on; not a wait for something."""
+        """Let the load go on for a random time; not synchronisation."""
         time.sleep(self._random.uniform(least_s, most_s))
 
 

@@ -1,6 +1,6 @@
 """The sender's own ledger: every request and its answer, in memory and as JSON lines.
 
-An event is named by (source, message id). What was asked is written before it is sent, what was answered after.
+An event is named by (source, message id). Requests are written before they are sent, answers after they arrive.
 """
 
 import json
@@ -18,13 +18,13 @@ COMMITTED, ABORTED, POISON, UNKNOWN = "committed", "aborted", "poison", "unknown
 
 
 class Direct(NamedTuple):
-    """A record written to the log past the door, and what must become of it.
+    """A record written directly to the log, bypassing the door, and its required fate.
 
-    `fate`: COMMITTED is applied like any other, ABORTED is never seen, POISON is set aside as unreadable, and of an
-    UNKNOWN one the producer did not learn which of the first two.
+    `fate`: COMMITTED is applied like any other, ABORTED is never visible, POISON is set aside as unreadable, UNKNOWN is
+    either of the first two, since the producer did not learn which.
     """
 
-    name: Name | None  # None: nothing that has one
+    name: Name | None  # None: the record has no name
     value: bytes
     fate: str
 
@@ -37,7 +37,7 @@ class Request(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """`status` None: the connection ended without an answer, or (`timed_out`) nothing came in time."""
+    """`status` None: the connection closed without an answer, or (`timed_out`) none came in time."""
 
     status: int | None
     body: Any = None
@@ -46,17 +46,17 @@ class Answer(NamedTuple):
 
 @dataclass
 class Outcome:
-    """What is known of one event: the different contents sent under its name, and how they were answered."""
+    """What is known about one event: the contents sent under its name, and the answers."""
 
     contents: list[Item] = field(default_factory=list)
-    acknowledged: bool = False  # some attempt got 200 and no result that set the item aside
+    acknowledged: bool = False  # some attempt got 200, and its result did not set the item aside
     set_aside: int = 0  # results of a 200 that say dead_letter
     suppressed: bool = False
-    possible: bool = False  # some attempt may have been stored: 200, 5xx or no answer
+    possible: bool = False  # an attempt may have been stored: 200, 5xx or no answer
 
 
 class Ledger:
-    """Thread-safe. `path` None keeps it in memory alone."""
+    """Thread-safe. `path` None: in memory only."""
 
     def __init__(self, path: Path | None = None) -> None:
         self.requests: list[Request] = []
@@ -81,7 +81,7 @@ class Ledger:
             self._write({"answered": number, **answer._asdict()})
 
     def produced(self, record: Direct) -> None:
-        """Note a record that was written to the log itself."""
+        """Note a record that was written directly to the log."""
         with self._lock:
             self.direct.append(record)
             self._write({"direct": record.name, "value": record.value.hex(), "fate": record.fate})
@@ -98,7 +98,7 @@ class Ledger:
 
     @classmethod
     def read(cls, path: Path) -> "Ledger":
-        """A ledger from its file; a torn last line is left out."""
+        """Read a ledger from its file, without a torn last line."""
         ledger = cls()
         for text in path.read_text(encoding="utf-8").splitlines():
             try:
@@ -116,7 +116,7 @@ class Ledger:
         return ledger
 
     def outcomes(self) -> dict[Name, Outcome]:
-        """What is known of every event ever sent."""
+        """What is known about every event ever sent."""
         found: dict[Name, Outcome] = {}
         with self._lock:
             requests, answers = list(self.requests), dict(self.answers)
@@ -132,7 +132,7 @@ class Ledger:
 
 
 def _results(answer: Answer, count: int) -> list[str]:
-    """The status of each item of an answer; "accepted" where the answer does not say."""
+    """The status of each item of an answer; "accepted" if the answer does not say."""
     listed = answer.body.get("results") if isinstance(answer.body, dict) else None
     if answer.status != 200 or not isinstance(listed, list) or len(listed) != count:
         return ["accepted"] * count

@@ -1,15 +1,15 @@
-"""The traffic of a small shop, the same for the same seed: customers, orders, retries, mistakes. Sends nothing."""
+"""The traffic of a small shop, determined by a seed: customers, orders, retries, mistakes. Sends nothing."""
 
 import json
 from datetime import datetime, timedelta
 from random import Random
 from typing import Any
 
-DAYS = 60  # how far back events lie
+DAYS = 60  # how far back events go
 
 
 class Traffic:
-    """Items of one sender. `prefix` keeps its message and order ids apart; customers are shared between senders."""
+    """One sender's items. `prefix` keeps its message and order ids distinct; customers are shared between senders."""
 
     def __init__(self, prefix: str, *, seed: int, now: datetime, customers: int = 200) -> None:
         self._prefix = prefix
@@ -28,16 +28,16 @@ class Traffic:
     def _item(self) -> dict[str, Any]:
         dice = self._random.random()
         if self._old and dice < 0.04:
-            return self._random.choice(self._old)  # an honest repeat
+            return self._random.choice(self._old)  # a genuine repeat
         if self._old and dice < 0.045:
             changed: dict[str, Any] = json.loads(json.dumps(self._random.choice(self._old)))
             changed.setdefault("properties", {})["score"] = self._random.randrange(10**6)
-            return changed  # the same id with other content
+            return changed  # same id, different content
         self._made += 1
         item = {"messageId": f"{self._prefix}-{self._made}", "timestamp": self._time()}
         if dice < 0.05:
             return item | {"type": "track", "userId": "u1"}  # no event name: a dead letter
-        customer = int(self._customers * self._random.random() ** 2)  # some come often, some once
+        customer = int(self._customers * self._random.random() ** 2)  # some often, some once
         item |= self._content(customer, self._random.random())
         if len(self._old) < 2_000:
             self._old.append(item)

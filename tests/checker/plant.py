@@ -1,4 +1,4 @@
-"""Violations to plant, so that the checker is itself checked. Each spoils a random place in an open transaction."""
+"""Violations to plant, so that the checker itself is tested. Each corrupts a random place in an open transaction."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -17,7 +17,7 @@ def _run(connection: Connection, statement: str, values: tuple[Any, ...] = ()) -
 
 
 def _pick(connection: Connection, random: Random, statement: str) -> tuple[Any, ...]:
-    """A random row of an ordered query."""
+    """A random row of an ordered query's result."""
     with connection.cursor() as cursor:
         cursor.execute(statement)
         found = cursor.fetchall()
@@ -26,7 +26,7 @@ def _pick(connection: Connection, random: Random, statement: str) -> tuple[Any, 
 
 
 def hold_still(connection: Connection) -> None:
-    """Before a plant: the worker's own writes wait until the transaction is rolled back, and cannot clash with it."""
+    """Call before planting: the worker's writes then wait for the rollback and cannot conflict with the plant."""
     _run(connection, "lock table progress, log_head, marks in share row exclusive mode")
 
 
@@ -35,7 +35,7 @@ def _live(connection: Connection) -> int:
 
 
 def _spoil(connection: Connection, random: Random, change: Callable[[dict[str, Any]], bool]) -> None:
-    """Rewrite one record that counts, the first in random order that `change` can do something to."""
+    """Rewrite one record that counts: the first, in random order, that `change` can alter."""
     with connection.cursor() as cursor:
         cursor.execute(
             'select l.partition, l."offset", l.value from event_log l join register r'
@@ -60,7 +60,7 @@ def dropped_event(connection: Connection, random: Random) -> None:
 
 
 def dropped_tail(connection: Connection, random: Random) -> None:
-    """The newest record of a partition is gone with its register row, and all heads agree that it never was."""
+    """A partition's newest record and its dedup row are gone, and all heads pretend that it never existed."""
     tails = (
         "select h.partition, h.next_offset - 1 from log_head h join register r"
         ' on r.partition = h.partition and r."offset" = h.next_offset - 1 order by 1'
@@ -73,7 +73,7 @@ def dropped_tail(connection: Connection, random: Random) -> None:
 
 
 def doubled_event(connection: Connection, random: Random) -> None:
-    """A record is in the log twice and the second copy is not set aside."""
+    """A record is in the log twice, and the second copy is not set aside."""
     place = _pick(connection, random, 'select partition, "offset" from register order by 1, 2')
     _append_copy(connection, place, lambda value: value)
 
@@ -118,7 +118,7 @@ def _append_copy(
 
 
 def altered_amount(connection: Connection, random: Random) -> None:
-    """A digit of an amount differs."""
+    """One digit of an amount differs."""
 
     def change(record: dict[str, Any]) -> bool:
         amount = str(record.get("properties", {}).get("revenue", ""))
@@ -132,7 +132,7 @@ def altered_amount(connection: Connection, random: Random) -> None:
 
 
 def altered_time(connection: Connection, random: Random) -> None:
-    """A second of the event's time differs."""
+    """The last digit of the seconds of the event's time differs."""
 
     def change(record: dict[str, Any]) -> bool:
         text = record["occurred_at"]
@@ -144,7 +144,7 @@ def altered_time(connection: Connection, random: Random) -> None:
 
 
 def altered_digest(connection: Connection, random: Random) -> None:
-    """A bit of the digest differs."""
+    """One bit of the digest differs."""
 
     def change(record: dict[str, Any]) -> bool:
         record["digest"] = f"{int(record['digest'], 16) ^ (1 << random.randrange(128)):032x}"
@@ -154,7 +154,7 @@ def altered_digest(connection: Connection, random: Random) -> None:
 
 
 def altered_token(connection: Connection, random: Random) -> None:
-    """A bit of an identifier's token differs."""
+    """One bit of an identifier's token differs."""
 
     def change(record: dict[str, Any]) -> bool:
         each = random.choice(record["ids"])
@@ -172,7 +172,7 @@ def applied_twice(connection: Connection, random: Random) -> None:
 
 
 def duplicate_not_set_aside(connection: Connection, random: Random) -> None:
-    """The second copy of an event is taken for one that counts."""
+    """The second copy of an event is treated as one that counts."""
     place = _pick(
         connection, random, 'select partition, "offset" from not_applied where verdict in (1, 2) order by 1, 2'
     )
@@ -180,38 +180,38 @@ def duplicate_not_set_aside(connection: Connection, random: Random) -> None:
 
 
 def lost_conflict(connection: Connection, random: Random) -> None:
-    """Other content under a known id left no dead letter."""
+    """Different content under a known id left no dead letter."""
     (key,) = _pick(connection, random, "select distinct event_key from not_applied where verdict = 2 order by 1")
     assert _run(connection, "delete from dead_letters where event_id = %s", (key,)) >= 1
 
 
 def lost_dead_letter(connection: Connection, random: Random) -> None:
-    """A refused item that was answered as a dead letter is none."""
+    """A refused item was reported as a dead letter but is not one."""
     (letter,) = _pick(connection, random, "select id from dead_letters where rule <> 'id_reused' order by 1")
     assert _run(connection, "delete from dead_letters where id = %s", (letter,)) == 1
 
 
 def applied_after_erasure(connection: Connection, random: Random) -> None:
-    """A token is erased and what was made of its events stays."""
+    """A token is erased, but what was derived from its events stays."""
     (token,) = _pick(connection, random, "select token from tokens order by 1")
     _run(connection, "insert into erased_tokens values (%s, now())", (token,))
 
 
 def unregistered_event(connection: Connection, random: Random) -> None:
-    """An event of the log has no verdict."""
+    """An event in the log has no verdict."""
     (key,) = _pick(connection, random, "select event_key from register order by 1")
     assert _run(connection, "delete from register where event_key = %s", (key,)) == 1
 
 
 def ghost_of_register(connection: Connection, random: Random) -> None:
-    """A registered event that no log holds."""
+    """A registered event that is not in the log."""
     key, other = f"{random.randrange(2**128):032x}", f"{random.randrange(2**128):032x}"
     place = _pick(connection, random, "select partition, next_offset from log_head order by 1")
     _run(connection, "insert into register values (%s, %s, %s, %s, %s, 0)", (key, other, *place, other))
 
 
 def stale_checkpoint(connection: Connection, random: Random) -> None:
-    """Progress of a partition lies behind what was applied."""
+    """A partition's progress lags behind what was applied."""
     (partition,) = _pick(connection, random, "select partition from log_head where next_offset > 9 order by 1")
     back = random.randrange(1, 9)
     statement = "update progress set next_offset = next_offset - %s where revision = %s and partition = %s"
@@ -246,7 +246,7 @@ def lost_member(connection: Connection, random: Random) -> None:
 
 
 def wrong_owner(connection: Connection, random: Random) -> None:
-    """A signature belongs to another customer."""
+    """An identifier set belongs to another customer."""
     signature, owner = _pick(connection, random, "select signature, profile_id from evidence order by 1")
     other = owner
     while other == owner:
@@ -265,7 +265,7 @@ def lost_profile(connection: Connection, random: Random) -> None:
 
 
 def _raise_versions(connection: Connection, profile: str, above: int, by: int) -> None:
-    """Let all later versions of a profile make room for one more, or close the hole of one less."""
+    """Shift all later versions of a profile, to make room for one more or close the gap of a missing one."""
     statement = "update changes set version = version + %s where profile_id = %s and version > %s"
     _run(connection, statement, (by, profile, above))
     table = f"profiles_r{_live(connection)}"
@@ -274,7 +274,7 @@ def _raise_versions(connection: Connection, profile: str, above: int, by: int) -
 
 
 def missing_change_without_hole(connection: Connection, random: Random) -> None:
-    """A change that decides something was never published, and the versions after it leave no hole."""
+    """A change with consequences was never published, and later versions leave no gap."""
     decided = "select id, profile_id, version from changes where type in ('segment', 'lifecycle', 'risk') order by 1"
     id_, profile, version = _pick(connection, random, decided)
     assert _run(connection, "delete from changes where id = %s", (id_,)) == 1
@@ -282,7 +282,7 @@ def missing_change_without_hole(connection: Connection, random: Random) -> None:
 
 
 def doubled_change_with_another_id(connection: Connection, random: Random) -> None:
-    """The same is told twice in a row, as two changes with ids and versions of their own."""
+    """The same thing is published twice in a row, as two changes with their own ids and versions."""
     told = "select batch, idx, profile_id, version from changes where type <> 'erased' order by id"
     batch, idx, profile, version = _pick(connection, random, told)
     _raise_versions(connection, profile, version, 1)
@@ -296,7 +296,7 @@ def doubled_change_with_another_id(connection: Connection, random: Random) -> No
 
 
 def changes_out_of_order(connection: Connection, random: Random) -> None:
-    """Two changes of a profile stand in the feed the wrong way round."""
+    """Two changes of a profile are in the feed in the wrong order."""
     pairs = (
         "select a.id, b.id from changes a join changes b using (profile_id)"
         " where b.version = a.version + 1 order by a.id"
@@ -310,7 +310,7 @@ def changes_out_of_order(connection: Connection, random: Random) -> None:
 
 
 def forgotten_end(connection: Connection, random: Random) -> None:
-    """A customer was merged into another and no change says so."""
+    """A customer was merged into another, but no change says so."""
     (id_,) = _pick(connection, random, "select id from changes where name = 'merged_into' order by id")
     assert _run(connection, "delete from changes where id = %s", (id_,)) == 1
 
@@ -330,14 +330,14 @@ def wrong_risk(connection: Connection, random: Random) -> None:
 
 
 def change_without_cause(connection: Connection, random: Random) -> None:
-    """A change names an event that nobody knows."""
+    """A change names an unknown event as its cause."""
     (id_,) = _pick(connection, random, "select id from changes where cause_event is not null order by id")
     spoilt = f"{random.randrange(2**128):032x}"
     assert _run(connection, "update changes set cause_event = %s where id = %s", (spoilt, id_)) == 1
 
 
 def miscounted_day(connection: Connection, random: Random) -> None:
-    """A day counts an entry too many: two workers counted the same one."""
+    """A day counts one entry too many: two workers counted the same one."""
     segment, day = _pick(connection, random, "select distinct segment, day from segment_days order by 1, 2")
     statement = "update segment_days set entered = entered + 1 where segment = %s and day = %s"
     assert _run(connection, statement, (segment, day)) >= 1

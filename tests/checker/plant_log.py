@@ -1,4 +1,4 @@
-"""Violations of a log in Kafka and of the topics of changes, planted into a copy of what was read."""
+"""Violations in a Kafka log and in the change topics, planted into a copy of what was read."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -13,20 +13,20 @@ TopicPlant = Callable[[dict[str, list[Message]], Random], None]
 
 
 def _somewhere(log: LogRead, random: Random, counted: bool = True) -> Position:
-    """A position whose record no other copies (or any): the fold of a lone one is missed."""
+    """A position whose record has no other copy, so that its loss shows in the fold; any, unless `counted`."""
     ids = [json.loads(value)["id"] for value in log.records.values()]
     lone = [place for place, value in sorted(log.records.items()) if ids.count(json.loads(value)["id"]) == 1]
     return random.choice(lone if counted else sorted(log.records))
 
 
 def lost_record(log: LogRead, random: Random, ledger: Ledger) -> None:
-    """A record is gone; gaps are allowed, so only what was acknowledged tells."""
+    """A record is gone; since gaps are allowed, only the acknowledgement reveals it."""
     place = _somewhere(log, random)
     del log.records[place], log.keys[place]
 
 
 def record_twice(log: LogRead, random: Random, ledger: Ledger) -> None:
-    """A producer's retry is in the log twice and the second copy was not set aside."""
+    """A producer's retry is in the log twice, and the second copy was not set aside."""
     partition, offset = _somewhere(log, random)
     head = log.heads[partition]
     log.records[partition, head] = log.records[partition, offset]
@@ -42,7 +42,7 @@ def stranger(log: LogRead, random: Random, ledger: Ledger) -> None:
 
 
 def aborted_shown(log: LogRead, random: Random, ledger: Ledger) -> None:
-    """A record of an aborted transaction is there."""
+    """A record of an aborted transaction is visible."""
     aborted = random.choice([each for each in ledger.direct if each.fate == "aborted"])
     partition = random.choice(sorted(log.heads))
     log.records[partition, log.heads[partition]] = aborted.value
@@ -50,14 +50,14 @@ def aborted_shown(log: LogRead, random: Random, ledger: Ledger) -> None:
 
 
 def committed_lost(log: LogRead, random: Random, ledger: Ledger) -> None:
-    """A record of a committed transaction is not there."""
+    """A record of a committed transaction is missing."""
     committed = random.choice([each for each in ledger.direct if each.fate == "committed"]).value
     for place in [place for place, value in log.records.items() if value == committed]:
         del log.records[place], log.keys[place]
 
 
 def other_key(log: LogRead, random: Random, ledger: Ledger) -> None:
-    """A record lies under a key that is not its route key."""
+    """A record has a key other than its route key."""
     place = _somewhere(log, random)
     log.keys[place] = random.randbytes(16)
 
@@ -74,13 +74,13 @@ def other_partition(log: LogRead, random: Random, ledger: Ledger) -> None:
 
 
 def unreadable(log: LogRead, random: Random, ledger: Ledger) -> None:
-    """Bytes that are no record any more."""
+    """Bytes that are no longer a record."""
     place = _somewhere(log, random)
     log.records[place] = log.records[place][: random.randrange(1, len(log.records[place]))]
 
 
 def not_folded(log: LogRead, random: Random, ledger: Ledger) -> None:
-    """The log went on and the worker did not."""
+    """The log grew, but the worker did not continue."""
     record_twice(log, random, ledger)
     partition = random.choice(sorted(log.heads))
     log.records[partition, log.heads[partition]] = b"{}"
@@ -103,11 +103,11 @@ LOG_PLANTS: Mapping[str, tuple[LogPlant, frozenset[str]]] = {
 }
 
 
-# ---------------------------------------------------------------- topics of changes
+# ---------------------------------------------------------------- change topics
 
 
 def _place(topics: Mapping[str, list[Message]], random: Random) -> tuple[list[Message], int]:
-    """A random message of the topics that hold changes."""
+    """A random message from the topics that contain changes."""
     topic = random.choice(sorted(name for name, found in topics.items() if name != STATES and found))
     return topics[topic], random.randrange(len(topics[topic]))
 
@@ -123,19 +123,19 @@ def unsaid(topics: dict[str, list[Message]], random: Random) -> None:
 
 
 def said_under_another_id(topics: dict[str, list[Message]], random: Random) -> None:
-    """A repeat has an id of its own, so a subscriber takes it for another change."""
+    """A repeat has a different id, so subscribers take it for another change."""
     found, at = _place(topics, random)
     found.insert(at + 1, _with(found[at], id=f"{random.randrange(2**128):032x}"))
 
 
 def said_otherwise(topics: dict[str, list[Message]], random: Random) -> None:
-    """A change says something else than the feed."""
+    """A change says something different from the feed."""
     found, at = _place(topics, random)
     found[at] = _with(found[at], new="something else")
 
 
 def said_late(topics: dict[str, list[Message]], random: Random) -> None:
-    """A profile's changes are published the wrong way round."""
+    """A profile's changes are published in the wrong order."""
     firsts: dict[bytes | None, int] = {}
     found, _ = _place(topics, random)
     for at, each in enumerate(found):
@@ -148,44 +148,44 @@ def said_late(topics: dict[str, list[Message]], random: Random) -> None:
 
 
 def said_elsewhere(topics: dict[str, list[Message]], random: Random) -> None:
-    """A change lies under another key, so no order holds for it."""
+    """A change has a wrong key, so its order is not guaranteed."""
     found, at = _place(topics, random)
     found[at] = found[at]._replace(key=random.randbytes(16))
 
 
 def gibberish(topics: dict[str, list[Message]], random: Random) -> None:
-    """Bytes that are no change."""
+    """Bytes that are not a change."""
     found, at = _place(topics, random)
     found[at] = found[at]._replace(value=(found[at].value or b"")[:-1])
 
 
 def _living(topics: Mapping[str, list[Message]], random: Random) -> int:
-    """Index of the last state of a random profile that lives."""
+    """Index of the last state of a random existing profile."""
     last = {each.key: at for at, each in enumerate(topics[STATES])}
     return random.choice(sorted(at for at in last.values() if topics[STATES][at].value is not None))
 
 
 def stale_state(topics: dict[str, list[Message]], random: Random) -> None:
-    """The latest state of a profile is not its latest."""
+    """The last published state of a profile is outdated."""
     at = _living(topics, random)
     version = json.loads(topics[STATES][at].value or b"{}")["version"]
     topics[STATES][at] = _with(topics[STATES][at], version=version - 1)
 
 
 def lost_state(topics: dict[str, list[Message]], random: Random) -> None:
-    """A profile that lives has no state."""
+    """An existing profile has no state."""
     key = topics[STATES][_living(topics, random)].key
     topics[STATES] = [each for each in topics[STATES] if each.key != key]
 
 
 def buried_alive(topics: dict[str, list[Message]], random: Random) -> None:
-    """A profile that lives has a tombstone."""
+    """An existing profile has a tombstone."""
     at = _living(topics, random)
     topics[STATES][at] = topics[STATES][at]._replace(value=None)
 
 
 def never_buried(topics: dict[str, list[Message]], random: Random) -> None:
-    """A profile that ended has no tombstone."""
+    """A merged or erased profile has no tombstone."""
     last = {each.key: at for at, each in enumerate(topics[STATES])}
     at = random.choice([at for at in last.values() if topics[STATES][at].value is None])
     topics[STATES][at] = topics[STATES][at]._replace(value=b'{"version": 1}')

@@ -1,4 +1,4 @@
-"""The product from outside: its command, its processes, its port. Starts, kills and asks; imports nothing of it."""
+"""The product from outside: its command, processes and port. Starts, kills and queries it; imports none of it."""
 
 import json
 import os
@@ -35,11 +35,11 @@ class Done(NamedTuple):
 
 
 class NotReady(Exception):
-    """`up` ended, or did not say ready in time."""
+    """`up` exited, or was not ready in time."""
 
 
 class Product:
-    """One data folder on a port of its own. Ends what it started, by id."""
+    """One data folder with its own port. Ends only processes that it started, by id."""
 
     def __init__(self, data: Path, environ: Mapping[str, str] | None = None) -> None:
         self.data = data
@@ -52,12 +52,12 @@ class Product:
     # ------------------------------------------------------------ the running product
 
     def up(self, failpoint: str | None = None, timeout_s: float = 60) -> None:
-        """Start `touchfold up`, armed or not, and wait until it is ready. Raises NotReady with the end of its log."""
+        """Start `touchfold up`, perhaps with a failpoint, and wait until it is ready. Raises NotReady with its log."""
         self.start(failpoint)
         self.await_ready(timeout_s)
 
     def start(self, failpoint: str | None = None) -> None:
-        """Start `touchfold up` and return at once."""
+        """Start `touchfold up` and return immediately."""
         environ = dict(self.environ)
         if failpoint is not None:
             environ |= {"TOUCHFOLD_TEST": "1", "TOUCHFOLD_FAILPOINT": failpoint}
@@ -77,7 +77,7 @@ class Product:
                 self.log.append(line.rstrip())
 
     def await_ready(self, timeout_s: float = 60) -> None:
-        """Until the newest `up` says ready."""
+        """Wait until the latest `up` reports that it is ready."""
 
         def said() -> bool:
             newest = len(self.log) - self.log[::-1].index(next(x for x in self.log[::-1] if x.startswith("--- up")))
@@ -87,7 +87,7 @@ class Product:
             raise NotReady("\n".join(self.log[-40:]))
 
     def await_up(self, timeout_s: float = 60) -> None:
-        """After kills: until the door answers again."""
+        """After kills, wait until the door answers again."""
 
         said: list[object] = [None]
 
@@ -106,7 +106,7 @@ class Product:
         return self._process is not None and self._process.poll() is None
 
     def processes(self) -> dict[str, list[psutil.Process]]:
-        """What lives of the newest `up`, by role; PostgreSQL's own children are not listed."""
+        """Running processes of the latest `up`, by role; without PostgreSQL's own children."""
         found: dict[str, list[psutil.Process]] = {role: [] for role in ROLES}
         if self._process is None or self._process.poll() is not None:
             return found
@@ -119,7 +119,7 @@ class Product:
         return found
 
     def kill(self, role: str) -> bool:
-        """SIGKILL every process of a role, or of "all"; False when none lived."""
+        """SIGKILL every process of a role, or of "all"; False if none was running."""
         found = self.processes()
         if role == "all":
             victims = [each for listed in found.values() for each in listed]
@@ -132,11 +132,11 @@ class Product:
         if role in ("up", "all") and self._process is not None:
             self._process.wait(30)
             family = victims + [each for listed in found.values() for each in listed]  # they die with their parent
-            wait_until(lambda: not any(psutil.pid_exists(each.pid) for each in family), 30)  # init has reaped them
+            wait_until(lambda: not any(psutil.pid_exists(each.pid) for each in family), 30)  # reaped by init
         return bool(victims)
 
     def stop(self, timeout_s: float = 60) -> int | None:
-        """SIGTERM and wait; the exit status, None when nothing ran."""
+        """SIGTERM and wait; returns the exit status, or None if nothing was running."""
         if self._process is None:
             return None
         if self._process.poll() is None:
@@ -158,21 +158,21 @@ class Product:
         return Done(done.returncode, done.stdout, done.stderr)
 
     def ask(self, *arguments: str, timeout_s: float = 300) -> Any:
-        """The JSON of a command that must succeed."""
+        """The JSON output of a command that must succeed."""
         done = self.run(*arguments, "--json", timeout_s=timeout_s)
         assert done.status == 0, f"{' '.join(arguments)} ended with {done.status}: {done.err[-2000:]}"
         return json.loads(done.out)
 
     def source(self, name: str) -> str:
-        """Create a source; its write key."""
+        """Create a source; returns its write key."""
         return str(self.ask("source", "create", name)["write_key"])
 
     def settle(self, timeout_s: float = 300) -> None:
-        """Until all that was accepted is applied and decided."""
+        """Wait until everything accepted is applied and decided."""
         self.ask("status", "--wait", timeout_s=timeout_s)
 
     def shown(self, orders: str = "checker_orders", revenue: str = "checker_revenue") -> dict[str, Shown]:
-        """Every profile as the product's SQL shows it."""
+        """Every profile, as shown by the product's SQL."""
         rows = self.ask("sql", f"select profile_id, event_count, {orders} o, {revenue} r from profiles")
         return {
             row["profile_id"].replace("-", ""): Shown(
@@ -226,7 +226,7 @@ def _gone_is_fine() -> Iterator[None]:
 
 
 def wait_until(condition: Callable[[], bool], timeout_s: float) -> bool:
-    """Look every 10 ms until the condition holds; False when it never did."""
+    """Check every 10 ms until the condition holds; False if it never did."""
     deadline = time.monotonic() + timeout_s
     while not condition():
         if time.monotonic() > deadline:
@@ -236,21 +236,21 @@ def wait_until(condition: Callable[[], bool], timeout_s: float) -> bool:
 
 
 def free_port() -> int:
-    """A port that nobody has now; it stays the product's over its restarts."""
+    """A port that is free now; the product keeps it across restarts."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def find_bytes(folder: Path, needles: list[bytes]) -> list[tuple[Path, bytes]]:
-    """Where in the files of a folder any of these byte strings stands."""
+    """Which files of a folder contain any of these byte strings."""
     found = []
     for path in sorted(folder.rglob("*")):
         if not path.is_file() or path.is_symlink():
             continue
         try:
             data = path.read_bytes()
-        except FileNotFoundError:  # PostgreSQL removes files as it goes
+        except FileNotFoundError:  # PostgreSQL removes files while it runs
             continue
         found += [(path, needle) for needle in needles if needle in data]
     return found

@@ -1,6 +1,6 @@
-"""A plain, slow fold of the log: which copies count, who is whom, and what each customer's totals are.
+"""A plain, slow fold of the log: which copies count, identity, and each customer's totals.
 
-Written from the design alone, to be obviously right rather than fast. No clock, no I/O.
+Written only from the design, to be obviously right rather than fast. No clock, no I/O.
 """
 
 import json
@@ -38,7 +38,7 @@ class Event(NamedTuple):
 
 
 class Totals(NamedTuple):
-    """What a customer's events come to."""
+    """Totals of a customer's events."""
 
     events: int
     first_us: int
@@ -48,33 +48,33 @@ class Totals(NamedTuple):
 
 
 class People(NamedTuple):
-    """Who is whom."""
+    """Resolved identity."""
 
-    owner: dict[str, str]  # signature -> profile id
+    owner: dict[str, str]  # identifier set -> profile id
     members: dict[str, frozenset[str]]  # profile id -> tokens
     hubs: frozenset[str]
 
 
 def microseconds(text: str) -> int:
-    """Microseconds since 1970 of an ISO time with a zone; exact."""
+    """Exact microseconds since 1970 of an ISO time with a zone."""
     delta = datetime.fromisoformat(text.replace("Z", "+00:00")) - _EPOCH
     return (delta.days * 86_400 + delta.seconds) * 1_000_000 + delta.microseconds
 
 
 def signature_of(tokens: Iterable[str]) -> str:
-    """The name of a set of tokens: contracts of the log, keyless."""
+    """The name of a set of tokens, as the log's contract defines it; needs no key."""
     joined = b"".join(sorted(bytes.fromhex(token) for token in tokens))
     return blake2b(joined, digest_size=16, person=b"tf-signature").hexdigest()
 
 
 def decode(position: Position, value: bytes) -> Event:
-    """Raises ValueError or KeyError for bytes that are no record."""
+    """Raises ValueError or KeyError for bytes that are not a record."""
     raw = json.loads(value, parse_float=Decimal)
     if raw["v"] != 1:
         raise ValueError("a record of another version")
     tokens = tuple((each["kind"], each["token"]) for each in raw["ids"])
     for text in (raw["id"].replace("-", ""), raw["digest"], *(token for _, token in tokens)):
-        bytes.fromhex(text)  # ValueError: a record that nobody can fold
+        bytes.fromhex(text)  # ValueError: a record that cannot be folded
     return Event(
         position,
         raw["id"].replace("-", ""),
@@ -92,14 +92,14 @@ def decode(position: Position, value: bytes) -> Event:
 
 
 def choose(events: Iterable[Event]) -> dict[str, Event]:
-    """Event key -> the copy that counts: lowest offset of each partition, of these the first received."""
+    """Event key -> the copy that counts: lowest offset in each partition, and of these the first received."""
     copies: dict[str, dict[int, Event]] = defaultdict(dict)
     for event in sorted(events, key=lambda e: e.position):
         copies[event.key].setdefault(event.position[0], event)
     return {key: min(each.values(), key=lambda e: (e.received_us, e.position)) for key, each in copies.items()}
 
 
-# ---------------------------------------------------------------- who is whom (C6)
+# ---------------------------------------------------------------- identity (C6)
 
 
 def rank(kind: str) -> tuple[int, str]:
@@ -112,7 +112,7 @@ def rank(kind: str) -> tuple[int, str]:
 
 
 def people(events: Iterable[Event], erased: frozenset[str] | set[str]) -> People:
-    """Resolve all evidence of the applied events from nothing, erased tokens left out."""
+    """Resolve all evidence of the applied events from scratch, without erased tokens."""
     first: dict[str, tuple[int, str]] = {}
     sets: dict[str, tuple[tuple[str, str], ...]] = {}
     for event in events:
@@ -148,7 +148,7 @@ def people(events: Iterable[Event], erased: frozenset[str] | set[str]) -> People
 
 
 def _join(group: dict[str, set[str]], kinds: Mapping[str, str], base: str, token: str) -> None:
-    """Unite two groups unless a limit forbids it."""
+    """Merge two groups unless a limit forbids it."""
     if group[base] is group[token]:
         return
     union = group[base] | group[token]
@@ -162,7 +162,7 @@ def _join(group: dict[str, set[str]], kinds: Mapping[str, str], base: str, token
 
 
 def _hubs(sets: Iterable[tuple[tuple[str, str], ...]]) -> set[str]:
-    """Tokens seen with more than N(k) distinct tokens of one higher-ranked kind k."""
+    """Shared identifiers: tokens seen with more than N(k) distinct tokens of one higher-ranked kind k."""
     partners: dict[tuple[str, str], set[str]] = defaultdict(set)
     for pairs in sets:
         for kind, token in pairs:
@@ -176,7 +176,7 @@ def _hubs(sets: Iterable[tuple[tuple[str, str], ...]]) -> set[str]:
 
 
 def totals(events: Iterable[Event], currency: str = "USD") -> Totals:
-    """Totals of one customer's applied events. Amounts of other currencies are not converted: do not send any."""
+    """Totals of one customer's applied events. Amounts in other currencies are not converted: do not send any."""
     count, stamps = 0, []
     bases: dict[str, tuple[int, str, Decimal | None]] = {}
     cancelled: set[str] = set()

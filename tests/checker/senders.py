@@ -1,4 +1,4 @@
-"""Clients that keep sending while everything around them is killed, each with its own traffic, all in one ledger."""
+"""Clients that keep sending while everything else is being killed; each has its own traffic, all share one ledger."""
 
 import time
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ PATIENCE_S = 120.0  # how long a sender repeats a batch before it gives up
 
 
 class Senders:
-    """One thread a source. Every batch is repeated under its ids until it is answered, as SDKs do."""
+    """One thread per source. Every batch is repeated with the same ids until it is answered, as SDKs do."""
 
     def __init__(
         self, port: int, keys: Mapping[str, str], ledger: Ledger, *, seed: int, now: datetime, customers: int = 2_000
@@ -41,18 +41,18 @@ class Senders:
             if answer.status != 200 and not self._stop.is_set():
                 self.gave_up.append(f"{name}: {answer.status} {answer.body}")
                 break
-            self._stop.wait(0.02)  # an open shop, not a stress test
+            self._stop.wait(0.02)  # ordinary shop traffic, not a stress test
         self._idle[name].set()
         client.close()
 
     def go(self) -> None:
-        """Begin, or go on."""
+        """Start or resume."""
         for idle in self._idle.values():
             idle.clear()
         self._go.set()
 
     def pause(self, timeout_s: float = PATIENCE_S) -> None:
-        """Stop sending; returns when every batch begun has its answer. The product must be up."""
+        """Stop sending; returns when every started batch has its answer. The product must be up."""
         self._go.clear()
         deadline = time.monotonic() + timeout_s
         for name, idle in self._idle.items():
@@ -60,7 +60,7 @@ class Senders:
                 raise TimeoutError(f"sender {name} still waits for an answer")
 
     def close(self) -> None:
-        """End the threads; batches without an answer stay so in the ledger."""
+        """End the threads; unanswered batches stay unanswered in the ledger."""
         self._stop.set()
         self._go.set()
         for thread in self._threads:

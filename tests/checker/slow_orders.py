@@ -1,6 +1,6 @@
-"""Orders, customers' totals and the overview's figures by plain loops over the log: slow, and obviously right.
+"""Orders, customers' totals and the overview's figures, by plain loops over the log: slow, but obviously right.
 
-Written from the contracts alone; imports nothing of the product. Amounts are Decimals with 4 places.
+Written only from the contracts; imports nothing from the product. Amounts are Decimals with 4 places.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -32,10 +32,10 @@ class Money(NamedTuple):
 
 
 class Amount(NamedTuple):
-    """What an order or a refund comes to; `order` is the order's id."""
+    """The amount of an order or refund; `order` is the order's id."""
 
     customer: str
-    owned: bool  # by a profile
+    owned: bool  # belongs to a profile
     order: str | None
     event: str
     source: str
@@ -72,7 +72,7 @@ def _amount(event: Event, customer: str, owned: bool, money: Money) -> Amount:
 def orders_and_refunds(
     events: Iterable[Event], owner: Callable[[Event], str | None], money: Money
 ) -> tuple[list[Amount], list[Amount]]:
-    """The orders and refunds that count, of each customer, else of each signature that is nobody's."""
+    """The orders and refunds that count, per customer, or per identifier set that belongs to nobody."""
     customers: dict[tuple[str, bool], list[Event]] = {}
     for event in events:
         profile = owner(event)
@@ -103,7 +103,7 @@ def orders_and_refunds(
 
 
 def lifetime(orders: Iterable[Amount], refunds: Iterable[Amount]) -> dict[str, Decimal]:
-    """Net revenue in the base currency by customer with a profile; amounts without a rate are left out."""
+    """Net revenue in the base currency of each customer with a profile; amounts without a rate are left out."""
     totals: dict[str, Decimal] = {}
     for sign, amounts in ((1, orders), (-1, refunds)):
         for each in amounts:
@@ -114,14 +114,14 @@ def lifetime(orders: Iterable[Amount], refunds: Iterable[Amount]) -> dict[str, D
 
 
 class Figures(NamedTuple):
-    """Of one window of the overview."""
+    """Figures of one window of the overview."""
 
     orders: int
     revenue: Decimal
     buyers: int
     repeaters: int
     events: int
-    unrated: dict[tuple[str, bool], int]  # (currency, of a refund): how many
+    unrated: dict[tuple[str, bool], int]  # (currency, whether a refund): count
 
 
 def figures(
@@ -132,7 +132,7 @@ def figures(
     end_us: int,
     money: Money,
 ) -> Figures:
-    """An order counts at its instant with all its refunds; a refund of no order at its own."""
+    """An order counts at its own instant, with all its refunds; a refund without an order counts at its own."""
     by_order = {(each.customer, each.order): each for each in orders}
     placed = [(each.at_us, each, False) for each in orders]
     for refund in refunds:
@@ -156,6 +156,6 @@ def figures(
 
 
 def _buyers(orders: Sequence[Amount], start_us: int, end_us: int, money: Money) -> set[str]:
-    """Customers with a profile who ordered on the days of a window, its last day whole."""
+    """Customers with a profile who ordered on a window's days, including all of its last day."""
     first, last = local(start_us, money.zone), local(end_us - 1, money.zone)
     return {each.customer for each in orders if each.owned and first <= local(each.at_us, money.zone) <= last}

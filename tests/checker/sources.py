@@ -1,6 +1,6 @@
-"""Where the checker reads the log: the table `event_log`, or a Kafka topic through kafka-python.
+"""Where the checker reads the log from: the table `event_log`, or a Kafka topic through kafka-python.
 
-A topic may lack its beginning, which retention removed; what the archive still has of it stands in for it.
+Retention may have removed a topic's beginning; the archive's records are used instead.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -14,11 +14,11 @@ from psycopg2.extensions import connection as Connection
 from tests.checker.archive_files import archived
 
 Position = tuple[int, int]  # (partition, offset)
-_IDLE_MS = 2_000  # longest wait of one poll; a read ends at the offsets that were there when it began
+_IDLE_MS = 2_000  # longest wait of one poll; a read ends at the end offsets of when it began
 
 
 class Message(NamedTuple):
-    """A record of a topic as it lies there."""
+    """A record as stored in a topic."""
 
     partition: int
     offset: int
@@ -28,23 +28,23 @@ class Message(NamedTuple):
 
 @dataclass
 class LogRead:
-    """A log at one instant. `gapless`: offsets leave none out and progress ends exactly at `heads`."""
+    """A log at one instant. `gapless`: offsets have no gaps, and progress ends exactly at `heads`."""
 
     records: dict[Position, bytes] = field(default_factory=dict)
     heads: dict[int, int] = field(default_factory=dict)  # the offset after the last, by partition
-    keys: dict[Position, bytes | None] = field(default_factory=dict)  # of Kafka's records
+    keys: dict[Position, bytes | None] = field(default_factory=dict)  # only of Kafka's records
     gapless: bool = True
 
 
 class Source(Protocol):
-    """Reads the whole log; `connection` is the one whose transaction reads the tables."""
+    """Reads the whole log; `connection` is the one that also reads the tables, in the same transaction."""
 
     def read(self, connection: Connection) -> LogRead: ...
 
 
 @dataclass(frozen=True)
 class ReadBefore:
-    """A log that was read already; the tests spoil a copy of it."""
+    """A log that was already read; the tests corrupt a copy of it."""
 
     log: LogRead
 
@@ -65,7 +65,7 @@ class TableSource:
 
 @dataclass(frozen=True)
 class KafkaSource:
-    """The log of the cluster mode. `options`: further arguments of kafka-python's clients (TLS, SASL)."""
+    """The log of the cluster mode. `options`: more arguments for kafka-python's clients (TLS, SASL)."""
 
     bootstrap: str
     topic: str
@@ -73,7 +73,7 @@ class KafkaSource:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def read(self, connection: Connection) -> LogRead:
-        """All partitions the topic has, committed records alone."""
+        """All partitions of the topic, but only committed records."""
         starts, ends = bounds(self.bootstrap, self.topic, self.options)
         found = LogRead(heads=ends, gapless=False)
         for message in messages(self.bootstrap, self.topic, self.options):
@@ -88,7 +88,7 @@ class KafkaSource:
 
 
 def bounds(bootstrap: str, topic: str, options: Mapping[str, Any]) -> tuple[dict[int, int], dict[int, int]]:
-    """By partition: the offset retention left first, and the one after the last committed record."""
+    """By partition: the first offset left by retention, and the one after the last committed record."""
     with closing(_consumer(bootstrap, options)) as consumer:
         parts = _assign(consumer, topic)
         starts, ends = consumer.beginning_offsets(parts), consumer.end_offsets(parts)
@@ -99,7 +99,7 @@ def bounds(bootstrap: str, topic: str, options: Mapping[str, Any]) -> tuple[dict
 
 
 def messages(bootstrap: str, topic: str, options: Mapping[str, Any] = {}) -> Iterator[Message]:  # not written
-    """Every committed record of a topic from its start to the end it has now, in order per partition."""
+    """Every committed record of a topic, from its start to its current end, in order per partition."""
     with closing(_consumer(bootstrap, options)) as consumer:
         parts = _assign(consumer, topic)
         ends = consumer.end_offsets(parts)
@@ -110,7 +110,7 @@ def messages(bootstrap: str, topic: str, options: Mapping[str, Any] = {}) -> Ite
                 for each in records:
                     if each.offset < ends[part]:
                         yield Message(part.partition, each.offset, each.key, each.value)
-            open_ = {part for part in open_ if consumer.position(part) < ends[part]}  # it passes markers too
+            open_ = {part for part in open_ if consumer.position(part) < ends[part]}  # also moves past markers
 
 
 def _consumer(bootstrap: str, options: Mapping[str, Any]) -> Any:

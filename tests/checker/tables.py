@@ -1,6 +1,6 @@
 """Everything the checker reads from the main database, by raw SQL in one snapshot. The migration is the contract.
 
-128-bit values are lower-case hex text without dashes here, so that they compare with what the records say.
+128-bit values are lower-case hex text without dashes here, so that they can be compared with the records'.
 """
 
 from dataclasses import dataclass, field
@@ -42,7 +42,7 @@ class DeadLetterRow(NamedTuple):
 
 
 class ChangeRow(NamedTuple):
-    seq: int | None  # of its feed batch; None: not numbered yet
+    seq: int | None  # number of its feed batch; None: not numbered yet
     place: int
     id: str
     type: str
@@ -62,7 +62,7 @@ class Tables:
 
     log: dict[Position, bytes] = field(default_factory=dict)
     heads: dict[int, int] = field(default_factory=dict)
-    keys: dict[Position, bytes | None] = field(default_factory=dict)  # of the records of a topic
+    keys: dict[Position, bytes | None] = field(default_factory=dict)  # of a topic's records
     gapless: bool = True
     revision: int = 0
     definitions: dict[str, Any] = field(default_factory=dict)
@@ -81,7 +81,7 @@ class Tables:
     segment_masks: dict[str, int] = field(default_factory=dict)
     changes: list[ChangeRow] = field(default_factory=list)
     batches: list[tuple[int, int | None]] = field(default_factory=list)
-    days: dict[str, tuple[int, int]] = field(default_factory=dict)  # segment -> (entered, left), all days together
+    days: dict[str, tuple[int, int]] = field(default_factory=dict)  # segment -> (entered, left), over all days
 
     def after_last(self) -> dict[int, int]:
         """The offset after the last record of each partition; a log with gaps may end later."""
@@ -104,7 +104,7 @@ def _hex_or_none(value: object) -> str | None:
 def read(connection: Connection, source: Source | None = None) -> Tables:
     """Read all tables, and the log from its `source` (the table by default).
 
-    The caller's transaction should be REPEATABLE READ and decides what follows.
+    The caller's transaction should be REPEATABLE READ; whether to commit it is up to the caller.
     """
 
     def rows(statement: str) -> list[tuple[Any, ...]]:

@@ -1,4 +1,4 @@
-"""The checker itself: it leans on none of our rooms, finds every planted violation and cries no false alarm."""
+"""Tests of the checker: it depends on none of our rooms, finds every planted violation and raises no false alarms."""
 
 import ast
 import json
@@ -34,7 +34,7 @@ from tests.checker.product import Product
 from tests.checker.sources import KafkaSource, LogRead, Message, ReadBefore, messages
 from tests.kafka_broker import Kafka
 
-# kafka-python loads its message schemas by old calls, at import
+# kafka-python loads its message schemas by deprecated calls, at import
 pytestmark = pytest.mark.filterwarnings("ignore:(open|read)_text is deprecated:DeprecationWarning")
 
 ROOMS = {"schemas", "projections", "ingest", "processors", "query", "infra"}
@@ -50,7 +50,7 @@ with session(Path(sys.argv[1])) as here:
 
 
 class World(NamedTuple):
-    """A small product with a history, settled."""
+    """A small product with a history and nothing left to process."""
 
     product: Product
     ledger: Ledger
@@ -58,7 +58,7 @@ class World(NamedTuple):
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    """Two sources, about 1,500 events over real HTTP with repeats, conflicts and mistakes; archived to the end."""
+    """Two sources, about 1,500 events over real HTTP with repeats, conflicts and mistakes; fully archived."""
     folder = tmp_path_factory.mktemp("checked")
     product, ledger = Product(folder / "data"), Ledger(folder / "ledger.jsonl")
     (folder / "checker.yaml").write_text(DEFINITIONS)
@@ -159,7 +159,7 @@ def test_a_spoilt_archive_is_found(world: World, tmp_path: Path, fault: str, pla
 
 
 def spoilt(rows: pa.Table, fault: str, random: Random) -> pa.Table:
-    """The rows of an archive file with one spoilt."""
+    """The rows of an archive file, with one corrupted."""
     row = random.randrange(len(rows))
     if fault == "missing row":
         return pa.concat_tables([rows.slice(0, row), rows.slice(row + 1)])
@@ -176,7 +176,7 @@ def spoilt(rows: pa.Table, fault: str, random: Random) -> pa.Table:
 
 
 class Copied(NamedTuple):
-    """The world's log and its feed in a broker, written by the test; the ledger knows two transactions."""
+    """The world's log and feed in a broker, written by the test; the ledger contains two transactions."""
 
     source: KafkaSource
     topics: KafkaTopics
@@ -185,7 +185,7 @@ class Copied(NamedTuple):
 
 @pytest.fixture(scope="module")
 def copied(world: World, kafka: Kafka) -> Copied:
-    """Topics of the same partitions and offsets as the log table, with aborted records behind the committed ones."""
+    """Topics with the same partitions and offsets as the log table, and aborted records after the committed ones."""
     from kafka import KafkaAdminClient, KafkaProducer  # noqa: PLC0415  # 0.5 s that the other tests need not pay
     from kafka.admin import NewTopic  # noqa: PLC0415
 
@@ -215,7 +215,7 @@ def copied(world: World, kafka: Kafka) -> Copied:
             ledger.produced(Direct(("web", f"aborted-{number}"), value, ABORTED))
         producer.flush()
         producer.abort_transaction()
-    counts = Counter(facts.tables.log.values())  # a repeat inside a request is the same to the byte
+    counts = Counter(facts.tables.log.values())  # a repeat within a request is identical to the byte
     values = [facts.tables.log[event.position] for event in facts.applied[:40]]
     for value in (value for value in values if counts[value] == 1):
         ledger.produced(Direct((json.loads(value)["source"], json.loads(value)["message_id"]), value, COMMITTED))
@@ -224,7 +224,7 @@ def copied(world: World, kafka: Kafka) -> Copied:
 
 
 def published(facts: check_log.Facts) -> dict[str, list[Message]]:
-    """What a publisher writes: every change once, some twice, and states from a first one on to the last."""
+    """What a publisher writes: every change once, some twice, and states from a first one up to the last."""
     found: dict[str, list[Message]] = {topic: [] for topic in TOPICS}
     for change in check_feed.in_order(facts.tables.changes):
         message = Message(0, 0, text(change.profile), json.dumps(said(change)).encode())
@@ -246,7 +246,7 @@ def published(facts: check_log.Facts) -> dict[str, list[Message]]:
 
 
 def said(change: tables.ChangeRow) -> dict[str, Any]:
-    """A change as its topic has it."""
+    """A change as in its topic."""
     event = None if change.cause_event is None else str(UUID(change.cause_event))
     return {
         "id": str(UUID(change.id)),
@@ -288,7 +288,7 @@ def test_what_retention_removed_of_the_topic_is_read_from_the_archive(world: Wor
 
 
 def shortened(log: LogRead, to: KafkaSource, removed: dict[Any, int]) -> None:
-    """A second topic with the same records, for who removes some."""
+    """Write a second topic with the same records, for a test that removes some."""
     from kafka import KafkaAdminClient, KafkaProducer  # noqa: PLC0415  # as above
     from kafka.admin import NewTopic  # noqa: PLC0415
 
@@ -301,7 +301,7 @@ def shortened(log: LogRead, to: KafkaSource, removed: dict[Any, int]) -> None:
 
 
 class Read(NamedTuple):
-    """Both places read once, for the tests that spoil copies."""
+    """Both places, read once, for tests that corrupt copies."""
 
     tables: tables.Tables
     log: LogRead

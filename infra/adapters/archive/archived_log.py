@@ -1,7 +1,7 @@
-"""`EventLog` of an archive and the log behind it: what retention removed from the log is read from the files.
+"""`EventLog` over an archive and the live log: what retention removed from the log is read from the files.
 
-The archive first: that is cheaper for the brokers, and after retention it is the log (design C13). What the archive
-does not give, because it is away or damaged, the log gives while it has it: only what neither gives is an error.
+The archive is tried first: that is cheaper for the brokers, and after retention it is the log (design C13). If the
+archive is unavailable or damaged, records come from the log while it has them; only if both fail is it an error.
 """
 
 import logging
@@ -16,16 +16,16 @@ from schemas.errors import ArchiveDamaged, LogTruncated, StoreUnavailable, Touch
 from schemas.ports import EventLog
 from schemas.record import Stored
 
-_FROM_FILE: Final = 16  # positions in one piece of a file from which on reading it is cheaper than asking the log
-_AT_ONCE: Final = 8  # pieces read together by a fetch
+_FROM_FILE: Final = 16  # from this many positions in one piece of a file, reading it is cheaper than asking the log
+_AT_ONCE: Final = 8  # pieces that a fetch reads in parallel
 _AMISS: Final = (ArchiveDamaged, StoreUnavailable)
 _log = logging.getLogger("touchfold.archive")
 
 
 class ArchivedLog(LogBefore):
-    """An `EventLog` that is whole. Any thread, where `log` allows it.
+    """A complete `EventLog`. Any thread, if `log` allows it.
 
-    `log`: one without `starts` never loses a record. Raises LogTruncated for an offset that neither has.
+    `log`: one without `starts` never loses a record. Raises LogTruncated for an offset that is in neither.
     """
 
     def __init__(self, log: EventLog, reader: ArchiveReader) -> None:
@@ -37,17 +37,17 @@ class ArchivedLog(LogBefore):
         self._expects = False
 
     def warm_up(self) -> None:
-        """Where the log has something to make ready for appends."""
+        """Prepare the log for appends, if it needs that."""
         if self._warm_up is not None:
             self._warm_up()
 
     def close(self) -> None:
-        """Close the log behind, where that can be closed."""
+        """Close the underlying log, if it can be closed."""
         if self._close is not None:
             self._close()
 
     def starts(self) -> list[int]:
-        """By partition the first offset that can be read: 0 where there are files, for they begin there."""
+        """The first readable offset of each partition: 0 if there are files, since they begin there."""
         starts = self._log_starts() if self._log_starts else [0] * self._log.partitions
         return [0 if start and self._holds(partition, 0) else start for partition, start in enumerate(starts)]
 
@@ -59,7 +59,7 @@ class ArchivedLog(LogBefore):
                 try:
                     more, after = self._reader.read(partition, at, limit - len(found))
                     if not self._holds(partition, after):
-                        self._reader.look()  # whoever reads on from file to file gets those that were added meanwhile
+                        self._reader.look()  # a reader going from file to file also gets those added meanwhile
                 except _AMISS as err:
                     return found + self._read_instead(err, partition, at, limit - len(found))
                 found += more
@@ -68,15 +68,15 @@ class ArchivedLog(LogBefore):
             try:
                 return found + self._log.read(partition, at, limit - len(found))
             except LogTruncated:
-                self._reader.refresh()  # retention is behind the archiver: then it has the records by now
+                self._reader.refresh()  # retention never overtakes the archiver, so the records are archived by now
                 if not self._holds(partition, at):
                     raise
         return found
 
     def fetch(self, positions: Iterable[tuple[int, int]]) -> list[Stored]:
-        """See the port. From files what the log has no more, and what is many in one file or at hand; else by the log.
+        """See the port. Files serve what the log lacks, what is cached, and many records of one file; else the log.
 
-        What the log has no more (retention went on meanwhile) is looked for in the files after all.
+        What retention removes from the log meanwhile is then looked for in the files.
         """
         files, rest = self._placed(set(positions))
         starts = self._log_starts() if files and self._log_starts else [0] * self._log.partitions
@@ -100,7 +100,7 @@ class ArchivedLog(LogBefore):
         return found
 
     def _read_instead(self, err: TouchfoldError, partition: int, at: int, limit: int) -> list[Stored]:
-        """Of the log what the archive did not give; where the log begins later, the archive's error."""
+        """Read from the log what the archive failed to give; if the log begins later, raise the archive's error."""
         try:
             found = self._log.read(partition, at, limit)
         except LogTruncated:
@@ -124,7 +124,7 @@ class ArchivedLog(LogBefore):
     def _placed(
         self, wanted: Iterable[tuple[int, int]], *, last: bool = False
     ) -> tuple[dict[Piece, list[int]], list[tuple[int, int]]]:
-        """By piece the offsets it covers, and the positions that no file covers. `last`: a gap in them is an error."""
+        """The offsets by piece, and the positions that no file covers. `last`: a gap in them is an error."""
         files: dict[Piece, list[int]] = {}
         rest: list[tuple[int, int]] = []
         gap: ArchiveDamaged | None = None
@@ -169,5 +169,5 @@ class ArchivedLog(LogBefore):
 
 
 def _start(starts: Sequence[int], partition: int) -> int:
-    """Of a partition that the log was given after it was asked: nothing is gone from it yet."""
+    """The start of a partition; one added after the log was asked has lost nothing yet."""
     return starts[partition] if partition < len(starts) else 0

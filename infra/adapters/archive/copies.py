@@ -1,7 +1,7 @@
-"""Local copies of a remote archive's files: a folder that is itself an archive folder, for who reads local files.
+"""Local copies of a remote archive's files: a folder that is itself an archive folder, for readers of local files.
 
-A file never changes and its name holds its hash, so a copy is right or it is not used. The folder is bounded: a
-statement of SQL reads all files, so there is nothing that could be evicted, and an archive that is larger is refused.
+A file never changes and its name holds its hash, so a copy is either right or not used. The folder is bounded: an SQL
+statement reads all files, so nothing can be evicted, and a larger archive is refused.
 """
 
 import fcntl
@@ -26,8 +26,8 @@ from schemas.errors import ArchiveDamaged, DiskFull, SqlLimit
 
 MOST_BYTES: Final = 20 * 2**30
 AT_ONCE: Final = 8  # downloads
-FRESH_S: Final = 5.0  # a copy of the manifest so old will do: what is newer is in the log's tail as well
-_PROVED_BYTES: Final = 256 * 2**20  # read whole at a time: some tenths of a second
+FRESH_S: Final = 5.0  # maximum age of a copy of the manifest: anything newer is in the log's tail as well
+_PROVED_BYTES: Final = 256 * 2**20  # verified per call: some tenths of a second
 _WAIT_S: Final = 0.05
 
 Read = Callable[[ArchiveFile], bytes]
@@ -42,10 +42,10 @@ class Copies:
         self.proofs = Proofs(self.files)
         self._most = most_bytes
         self._have: set[str] = set()
-        self._unlisted: dict[str, float] = {}  # copies of replaced files, since when (time.monotonic)
+        self._unlisted: dict[str, float] = {}  # copies of replaced files -> since when (time.monotonic)
 
     def read(self, entry: ArchiveFile) -> bytes | None:
-        """The bytes of a copy, proved; None when there is none."""
+        """The verified bytes of a copy; None if there is none."""
         path = self.folder / entry.path
         try:
             data = path.read_bytes()
@@ -58,7 +58,7 @@ class Copies:
         return None
 
     def open(self, entry: ArchiveFile) -> IO[bytes] | None:
-        """A copy as a file, proved; None when there is none."""
+        """A copy as a verified file; None if there is none."""
         path = self.folder / entry.path
         try:
             file = path.open("rb")
@@ -73,24 +73,24 @@ class Copies:
         return None
 
     def unnamed(self) -> IO[bytes]:
-        """A file that is gone when it is closed."""
+        """A file that disappears when it is closed."""
         make_folder(self.folder)
         return TemporaryFile(dir=self.folder)
 
     def scratch(self) -> Path:
-        """A file of this process alone."""
+        """A path that only this process uses."""
         make_folder(self.folder)
         return self.folder / f"merge.{os.getpid()}.tmp"
 
     def forget_scratch(self, older_s: float) -> None:
-        """Remove what killed processes have left of theirs."""
+        """Remove scratch files left by killed processes."""
         for path in self.folder.glob("merge.*.tmp"):
             with suppress(FileNotFoundError):
                 if time.time() - path.stat().st_mtime > older_s:
                     path.unlink()
 
     def fresh(self) -> bool:
-        """Whether the manifest here was written a moment ago."""
+        """Whether the manifest here was written less than FRESH_S ago."""
         try:
             return time.time() - (self.folder / MANIFEST).stat().st_mtime < FRESH_S
         except FileNotFoundError:
@@ -121,14 +121,14 @@ class Copies:
             self._forget({entry.path for entry in entries})
 
     def _prove(self, entries: Sequence[ArchiveFile]) -> None:
-        """Read some copies whole, so that statements need not; a damaged one is fetched again."""
+        """Verify some copies, so that statements need not; a damaged one is fetched again."""
         here = [entry for entry in entries if self._has(entry)]
         for problem in self.proofs.prove(within(self.proofs.due(here), _PROVED_BYTES)):
             (self.folder / problem.path).unlink(missing_ok=True)
             self._have.discard(problem.path)
 
     def _forget(self, listed: Container[str]) -> None:
-        """Remove copies of files that were replaced a while ago: whoever has read that manifest has opened them."""
+        """Remove copies of files replaced a while ago: readers of the older manifest have opened them by now."""
         now = time.monotonic()
         found = {path.relative_to(self.folder).as_posix() for path in self.folder.glob("p*/*.parquet")}
         self._unlisted = {path: self._unlisted.get(path, now) for path in found if path not in listed}
@@ -137,7 +137,7 @@ class Copies:
             self._have.discard(path)
 
     def _sweep(self) -> None:
-        """Files that a killed process was writing; under the lock nobody writes."""
+        """Remove files that a killed process was writing; nobody else writes while we hold the lock."""
         for path in self.folder.glob("p*/*.tmp"):
             path.unlink(missing_ok=True)
 
@@ -158,7 +158,7 @@ class Copies:
             raise DiskFull(f"copies of the archive need {_gib(needed)} GiB more in {self.folder}: there is no space")
 
     def _fetch(self, missing: Sequence[ArchiveFile], read: Read, deadline: float) -> int:
-        """Several at once, until the deadline; how many are left."""
+        """Fetch several in parallel until the deadline; returns how many are left."""
         waiting = iter(missing)
         left = len(missing)
         with ThreadPoolExecutor(AT_ONCE, "archive copies") as pool:
@@ -183,7 +183,7 @@ class Copies:
 
     @contextmanager
     def _locked(self, deadline: float) -> Iterator[None]:
-        """Alone among the processes of this machine."""
+        """Exclude the other processes of this machine."""
         handle = os.open(self.folder / ".copies.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             while True:

@@ -1,12 +1,12 @@
-"""Where an archive's bytes lie: the port of `ParquetArchive`, and a folder behind it. `s3_files` is the other one.
+"""Storage of an archive: the port of `ParquetArchive`, and a folder that implements it; `s3_files` is the other one.
 
-    archive/manifest.jsonl                      archive_manifest says what is in it
+    archive/manifest.jsonl                      format: see `manifest`
     archive/p0/<start>-<next>.parquet           written by an archiver
-    archive/p0/<start>-<next>-<hash>.parquet    written by a merge, from files that cover the same offsets
+    archive/p0/<start>-<next>-<hash>.parquet    written by a merge of files that cover the same offsets
 
-A file is written aside, synced, renamed, its folder synced; only then its manifest line is appended and synced. What
-the manifest does not list was never archived: the log still has it. Files that a merge has replaced stay for a while,
-for who has read the manifest before.
+A file is written under another name, synced and renamed, and its folder synced; only then is its manifest line
+appended and synced. What the manifest does not list was never archived: the log still has it. Files replaced by a
+merge stay for a while, for readers of the older manifest.
 """
 
 import fcntl
@@ -43,18 +43,18 @@ if TYPE_CHECKING:
     from hashlib import _Hash as Hash
     from io import FileIO
 
-REFRESH_S: Final = 10.0  # how old what a reader knows of a remote manifest may be
-GRACE_S: Final = 900.0  # a replaced file stays: a statement takes 60 s, a file of a rebuild is read in seconds
-_SPARE: Final = 64  # replaced lines from which on a manifest is written whole again, once they are more than the rest
+REFRESH_S: Final = 10.0  # maximum age of what a reader knows of a remote manifest
+GRACE_S: Final = 900.0  # how long replaced files stay: a statement takes 60 s, a rebuild reads a file in seconds
+_SPARE: Final = 64  # a manifest with this many replaced lines is rewritten, if they outnumber the rest
 _PIECE: Final = 2**20  # bytes
-_AHEAD_S: Final = 5.0  # an entry that is so much younger than now was made by another clock
-_RACY_S: Final = 0.1  # a file changed so short ago may change again under the same time
+_AHEAD_S: Final = 5.0  # an entry dated this far in the future was made by another clock
+_RACY_S: Final = 0.1  # a file changed this recently may change again without a new timestamp
 
 
 class Grace:
-    """How long replaced files stay, also where the clock is put forward (not less) or back (not for a year).
+    """How long replaced files stay. Setting the clock forward does not shorten it; setting it back at most doubles it.
 
-    `now`: Unix seconds; `monotonic`: seconds. A restarted process knows the clock alone.
+    `now`: Unix seconds; `monotonic`: seconds. A restarted process has only the clock.
     """
 
     def __init__(
@@ -66,23 +66,23 @@ class Grace:
         self._grace_s = grace_s
         self._now = now
         self._monotonic = monotonic
-        self._since: dict[str, float] = {}  # by path of the entry, as far as the clock does not tell
+        self._since: dict[str, float] = {}  # by path of the entry, while the clock cannot tell
 
     def began(self, entry: ArchiveFile) -> None:
-        """An entry was listed just now, by this process: it need not ask the clock."""
+        """This process has just listed an entry, so the clock is not needed."""
         self._since[entry.path] = self._monotonic()
 
     def is_over(self, by: ArchiveFile) -> bool:
-        """Whether what an entry stands for was replaced long enough ago."""
+        """Whether the files that an entry replaces were replaced long enough ago."""
         age_s = self._now() - by.replaced_at
-        if by.path not in self._since and age_s < -_AHEAD_S:  # the clock was put back: from now on
+        if by.path not in self._since and age_s < -_AHEAD_S:  # the clock was set back: count from now
             self._since[by.path] = self._monotonic()
         since = self._since.get(by.path)
         if since is None:
             return age_s >= self._grace_s
         over = self._monotonic() - since >= self._grace_s
         if over and age_s >= self._grace_s:
-            del self._since[by.path]  # from here on the clock tells as well
+            del self._since[by.path]  # from here on the clock can tell
         return over
 
 
@@ -90,63 +90,63 @@ class ArchiveFiles(Protocol):
     """Files and manifest entries, each written once and never changed. Any thread reads; one writes."""
 
     def entries(self, max_age_s: float = REFRESH_S) -> list[ArchiveFile]:
-        """What the manifest lists, in order of each partition, at most so old. Raises ArchiveDamaged."""
+        """What the manifest lists, in order within each partition, at most `max_age_s` old. Raises ArchiveDamaged."""
 
     def every_entry(self) -> list[ArchiveFile]:
-        """The same, nothing of it from memory: for `verify`."""
+        """The same without using anything cached: for `verify`."""
 
     def known(self) -> list[ArchiveFile]:
-        """The same as far as it is known here: no remote store is asked."""
+        """The same as far as known here, without asking a remote store."""
 
     def stamp(self) -> Hashable:
-        """Differs when it is time to ask for `entries` again. Cheap."""
+        """Changes when it is time to ask for `entries` again. Cheap."""
 
     def read(self, entry: ArchiveFile, *, copies: bool = True) -> bytes:
-        """The bytes of a listed file, unproved. `copies`: one at hand will do. Raises ArchiveDamaged: it is missing."""
+        """The unverified bytes of a listed file. `copies`: a local copy will do. Raises ArchiveDamaged: missing."""
 
     def local(self, deadline: float) -> "FolderFiles":
-        """A folder with a manifest and all that it lists, brought up by `deadline` (time.monotonic).
+        """A folder with a manifest and everything that it lists, up to date by `deadline` (time.monotonic).
 
-        Raises SqlLimit when they are too many, or when time is over: what was copied stays, so ask again.
+        Raises SqlLimit if there are too many files or time is up; what was copied stays, so ask again.
         """
 
     def open(self, entry: ArchiveFile) -> IO[bytes]:
-        """The bytes of a listed file as a file of this machine, unproved; it stays readable when the listed one goes.
+        """A listed file as an unverified local file; it stays readable when the listed one is removed.
 
-        Raises ArchiveDamaged: it is missing.
+        Raises ArchiveDamaged if it is missing.
         """
 
     def name(self, partition: int, start: int, next_offset: int, digest: str, seq: int | None = None) -> str:
-        """What a file is called. `digest`: SHA-256 of its bytes; `seq`: of a merge (see `next_seq`)."""
+        """The name of a file. `digest`: SHA-256 of its bytes; `seq`: for a merge (see `next_seq`)."""
 
     def recover(self) -> tuple[list[ArchiveFile], list[str]]:
-        """Become a writer; the entries, and the names of files that were swept. See ArchiveStore.recover."""
+        """Become a writer; returns the entries and the names of removed leftovers. See ArchiveStore.recover."""
 
     def newer(self, partition: int) -> list[ArchiveFile]:
-        """What the manifest lists of a partition, whoever has written it."""
+        """What the manifest lists of a partition, including entries of other writers."""
 
     def put(self, name: str, data: bytes) -> None:
-        """Durable when it returns, and never seen in part."""
+        """Durable when it returns; never visible in part."""
 
     def append(self, entry: ArchiveFile) -> None:
-        """List a file that was put. Durable. Raises ProgressConflict when another is listed at its start."""
+        """List a file that was put. Durable. Raises ProgressConflict if another is listed at its start."""
 
     # ------------------------------------------------------------ replacing
 
     def scratch(self) -> Path:
-        """A file to write a merge into, on the disk where it is put from; of a crashed one nothing is left there."""
+        """A path to write a merge to, on the disk that it is put from; holds nothing of a crashed merge."""
 
     def next_seq(self, partition: int) -> int:
         """The number that the next replacement of a partition gets."""
 
     def put_file(self, name: str, made: Path) -> None:
-        """Like `put`, of a synced file that `scratch` gave; it is gone afterwards."""
+        """Like `put`, for a synced file from `scratch`, which is gone afterwards."""
 
     def replace(self, entry: ArchiveFile) -> None:
-        """List a file in place of those that cover its offsets. Durable. Raises ProgressConflict: others did."""
+        """List a file in place of those that cover its offsets. Durable. Raises ProgressConflict if others did."""
 
     def retired(self, partition: int) -> dict[str, ArchiveFile]:
-        """Files that were replaced longer than GRACE_S ago, with the entry that stands for them now."""
+        """Files replaced longer than GRACE_S ago, with the entry that replaced each."""
 
     def remove(self, partition: int, paths: Sequence[str]) -> None:
         """Remove retired files."""
@@ -158,16 +158,16 @@ class ArchiveFiles(Protocol):
 
 
 class _Known(NamedTuple):
-    """A manifest as far as it was read."""
+    """What was read of a manifest."""
 
     live: Live
-    upto: int  # bytes parsed
-    digest: bytes  # of these
-    stamp: Hashable  # None: look again, whatever it says
+    upto: int  # bytes parsed so far
+    digest: bytes  # of those bytes
+    stamp: Hashable  # None: read again in any case
 
 
 class FolderFiles:
-    """An archive in a folder: one writer, which holds a lock on it; readers see whole files only."""
+    """An archive in a folder: one writer, which holds a lock on it; readers only see complete files."""
 
     def __init__(self, folder: Path, grace_s: float = GRACE_S) -> None:
         self.folder = folder
@@ -179,7 +179,7 @@ class FolderFiles:
         return list(self._look().live)
 
     def _look(self) -> _Known:
-        """The manifest; of one that has not changed nothing is read, of one that grew only the rest is parsed."""
+        """The manifest; if it has not changed, nothing is read; if it grew, only the rest is parsed."""
         stamp = self.stamp()
         known = self._known
         if stamp is not None and known.stamp == stamp:
@@ -200,7 +200,7 @@ class FolderFiles:
         return self.entries()
 
     def every_entry(self) -> list[ArchiveFile]:
-        return read_manifest(self.folder)[0]  # a half-written last line is no damage: the writer drops it
+        return read_manifest(self.folder)[0]  # a half-written last line is not damage: the writer drops it
 
     def stamp(self) -> Hashable:
         try:
@@ -216,7 +216,7 @@ class FolderFiles:
         with self.open(entry) as file:
             try:
                 return file.read()
-            except OSError as err:  # a sector that cannot be read any more
+            except OSError as err:  # an unreadable sector
                 raise _unreadable(entry, err) from err
 
     def open(self, entry: ArchiveFile) -> IO[bytes]:
@@ -242,7 +242,7 @@ class FolderFiles:
         entries, torn = read_manifest(self.folder)
         manifest = self.folder / MANIFEST
         if not manifest.exists() or (torn and not entries and manifest.stat().st_size == torn):
-            # the first line is there before any file, so that a lost manifest is told from a new archive
+            # the first line is written before any file, so that a lost manifest can be told from a new archive
             write_whole(manifest, line_of(HEADER))
         elif torn:
             with manifest.open("r+b") as file:
@@ -272,13 +272,13 @@ class FolderFiles:
                 _write_all(file, line_of(msgspec.json.encode(entry)))
                 os.fsync(file.fileno())
             except OSError:
-                file.truncate(end)  # half a line would spoil the next one: a full disk may have room again
+                file.truncate(end)  # half a line would spoil the next one, once a full disk has space again
                 raise
 
     # ------------------------------------------------------------ replacing
 
     def scratch(self) -> Path:
-        return self.folder / "merge.tmp"  # one writer, one merge at a time: it overwrites what a crash left
+        return self.folder / "merge.tmp"  # one writer, one merge at a time: it overwrites leftovers of a crash
 
     def next_seq(self, partition: int) -> int:
         return 0
@@ -323,7 +323,7 @@ class FolderFiles:
             sync_folder(self.folder / f"p{partition}")
 
     def close(self) -> None:
-        """Give the writer's lock up."""
+        """Release the writer's lock."""
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
@@ -335,9 +335,10 @@ class FolderFiles:
             sync_folder(self.folder)
 
     def _sweep(self, entries: list[ArchiveFile]) -> list[str]:
-        """Remove what a crash left between two durable steps. Never a file below what the manifest covers.
+        """Remove what a crash left between two durable steps.
 
-        But for the file of a merge that was not listed: the files it was made from are all here.
+        Raises ArchiveDamaged for an unlisted file at offsets that the manifest covers, unless it was replaced, or is
+        the result of a merge whose inputs are all here.
         """
         listed = {entry.path: entry for entry in entries}
         ends = {entry.partition: entry.next for entry in entries}
@@ -350,7 +351,7 @@ class FolderFiles:
                 told = named(name)
                 of_partition = [entry for entry in entries if told and entry.partition == told.partition]
                 if told is not None and replaced_by(told, of_partition) is not None:
-                    continue  # `retired` gives it when its time is over
+                    continue  # `retired` returns it when its grace period is over
                 if told is None or not self._is_spare(told, of_partition):
                     raise ArchiveDamaged(
                         f"{name} overlaps what the manifest lists: move it away or restore the manifest"
@@ -362,7 +363,7 @@ class FolderFiles:
         return swept
 
     def _is_spare(self, told: Named, entries: Sequence[ArchiveFile]) -> bool:
-        """Whether a file is a merge's, and all that it was made from is listed and here."""
+        """Whether a file is the result of a merge, and all its inputs are listed and here."""
         run = [entry for entry in entries if told.start <= entry.start and entry.next <= told.next]
         covered = bool(run) and run[0].start == told.start and run[-1].next == told.next
         return covered and bool(told.rest) and all(_has_size(self.path(entry), entry.bytes) for entry in run)
@@ -378,13 +379,13 @@ class FolderFiles:
 
 
 def _unreadable(entry: ArchiveFile, err: OSError) -> ArchiveDamaged:
-    """With the file as its problem, so that merging leaves it alone and goes on."""
+    """The error names the file, so that merging skips it and goes on."""
     text = f"{entry.path} cannot be read ({err.strerror}): restore it from a backup"
     return ArchiveDamaged(text, [Problem(entry.path, text)])
 
 
 def _write_all(file: "FileIO", data: bytes) -> None:
-    """All of it or an OSError: an unbuffered file may write less than it was given."""
+    """Write all of it or raise OSError: an unbuffered file may write less than it was given."""
     rest = memoryview(data)
     while rest:
         rest = rest[file.write(rest) :]
@@ -398,12 +399,12 @@ def _has_size(path: Path, size: int) -> bool:
 
 
 def _is_settled(path: Path) -> bool:
-    """Whether a change from now on changes its time as well: clocks of file systems tick every few milliseconds."""
-    return abs(time.time() - path.stat().st_mtime) > _RACY_S  # of a time to come: the clock was put back
+    """Whether any later change would also change its timestamp: file system clocks tick every few milliseconds."""
+    return abs(time.time() - path.stat().st_mtime) > _RACY_S  # in the future: the clock was set back
 
 
 def hash_of(file: IO[bytes], into: "Hash") -> "Hash":
-    """`into`, fed with a file from where it is read; in pieces, so that its size does not matter."""
+    """`into`, updated with the rest of a file; in pieces, so that its size does not matter."""
     while piece := file.read(_PIECE):
         into.update(piece)
     return into

@@ -1,9 +1,9 @@
-"""The lines of an archive's manifest, and what is live after all of them.
+"""The lines of an archive's manifest, and which entries are live after all of them.
 
-    <16 hex of SHA-256> <JSON>\\n        the header first, then an ArchiveFile a line
+    <16 hex of SHA-256> <JSON>\\n        the header first, then one ArchiveFile per line
 
-A line with `replaces` stands for that many entries which cover the same offsets. In a manifest that was written whole
-again they are not there any more.
+A line with `replaces` replaces that many entries covering the same offsets. In a rewritten manifest those entries
+are no longer there.
 """
 
 import re
@@ -19,14 +19,14 @@ from schemas.errors import ArchiveDamaged
 
 MANIFEST: Final = "manifest.jsonl"
 HEADER: Final = b'{"touchfold_archive":1}'
-HEADER_REPLACES: Final = b'{"touchfold_archive":2}'  # builds that know no `replaces` refuse it
+HEADER_REPLACES: Final = b'{"touchfold_archive":2}'  # refused by builds that do not know `replaces`
 _PATH: Final = re.compile(r"p[0-9]{1,6}/[0-9a-f-]{1,100}\.parquet")
 _NAME: Final = re.compile(r"p([0-9]{1,6})/([0-9]+)-([0-9]+)((?:-[0-9a-f]+)*)\.parquet")
 _ENTRY: Final = msgspec.json.Decoder(ArchiveFile)
 
 
 class Named(NamedTuple):
-    """What the name of a file says."""
+    """What a file's name says."""
 
     partition: int
     start: int
@@ -35,7 +35,7 @@ class Named(NamedTuple):
 
 
 class Live:
-    """The entries that hold after the lines read so far, in the order of their lines."""
+    """The live entries after the lines read so far, in the order of their lines."""
 
     def __init__(self) -> None:
         self._entries: dict[tuple[int, ...], ArchiveFile] = {}  # by (partition, start)
@@ -51,13 +51,13 @@ class Live:
         return made
 
     def take(self, entry: ArchiveFile, where: str) -> None:
-        """The next line. Raises ArchiveDamaged when it replaces what is not there."""
+        """Apply the next line. Raises ArchiveDamaged if it replaces entries that are not there."""
         self.lines += 1
         key: tuple[int, ...] = (entry.partition, entry.start)
         if entry.replaces and key in self._entries:
             for other in self._replaced(entry, where)[1:]:
                 del self._entries[other.partition, other.start]
-        elif key in self._entries:  # two lines of one place: `verify` says so
+        elif key in self._entries:  # two lines for one start: `verify` reports it
             key = (*key, self.lines)
         self._entries[key] = entry
 
@@ -73,12 +73,12 @@ class Live:
 
 
 def line_of(body: bytes) -> bytes:
-    """A line with its check in front."""
+    """A line, preceded by its checksum."""
     return _check(body) + b" " + body + b"\n"
 
 
 def body_of(line: bytes, where: str) -> bytes:
-    """What a line (without its end) says. Raises ArchiveDamaged, naming `where`."""
+    """The body of a line (without newline). Raises ArchiveDamaged, naming `where`."""
     check, _, body = line.partition(b" ")
     if check != _check(body):
         raise ArchiveDamaged(f"{where} is damaged: restore the manifest from a backup")
@@ -101,7 +101,7 @@ def _check(body: bytes) -> bytes:
 
 
 def manifest_of(entries: Iterable[ArchiveFile]) -> bytes:
-    """A whole manifest of a folder."""
+    """A folder's complete manifest."""
     entries = list(entries)
     header = HEADER_REPLACES if any(entry.replaces for entry in entries) else HEADER
     return line_of(header) + b"".join([line_of(msgspec.json.encode(entry)) for entry in entries])
@@ -110,7 +110,7 @@ def manifest_of(entries: Iterable[ArchiveFile]) -> bytes:
 def read_manifest(folder: Path) -> tuple[list[ArchiveFile], int]:
     """The entries, and how many bytes of a half-written last line follow them. Raises ArchiveDamaged.
 
-    A line without its end is a torn write, which the writer drops; a whole line that is wrong is damage.
+    A line without a newline is a torn write, which the writer drops; a complete line that is wrong is damage.
     """
     data = manifest_bytes(folder)
     if data is None:
@@ -121,7 +121,7 @@ def read_manifest(folder: Path) -> tuple[list[ArchiveFile], int]:
 
 
 def manifest_bytes(folder: Path) -> bytes | None:
-    """None: there is no archive yet. Raises ArchiveDamaged when there are files and no manifest."""
+    """None: there is no archive yet. Raises ArchiveDamaged if there are files but no manifest."""
     manifest = folder / MANIFEST
     try:
         return manifest.read_bytes()
@@ -148,13 +148,13 @@ def parse(data: bytes, start: int, manifest: Path, into: Live) -> int:
 
 
 def start_of(name: str) -> int:
-    """The first offset that a file of this name covers."""
+    """The first offset that a file with this name covers."""
     digits = name.partition("-")[0]
     return int(digits) if digits.isdigit() else 0
 
 
 def named(path: str) -> Named | None:
-    """What the path of a file says; None: it is none of an archive's."""
+    """What a file's path says; None: it does not belong to an archive."""
     found = _NAME.fullmatch(path)
     if found is None:
         return None
@@ -162,7 +162,7 @@ def named(path: str) -> Named | None:
 
 
 def replaced_by(name: Named, entries: Iterable[ArchiveFile]) -> ArchiveFile | None:
-    """Of the partition's live entries the one that has replaced a file of this name."""
+    """The live entry of the partition that has replaced a file with this name."""
     for entry in entries:
         if entry.replaces and entry.start <= name.start and name.next <= entry.next:
             return entry

@@ -1,4 +1,4 @@
-"""The Parquet files of an archive: written, put together, read by row group, and given to SQL as one Arrow dataset."""
+"""The Parquet files of an archive: written, merged, read by row group, and passed to SQL as one Arrow dataset."""
 
 import os
 import weakref
@@ -18,14 +18,14 @@ from schemas.archive import ArchiveFile, chained
 from schemas.errors import ArchiveDamaged, Problem
 from schemas.event_columns import SCHEMA
 
-GROUP_ROWS: Final = 20_000  # in a row group: the unit that is read, decoded and kept
-_GROUP_BYTES: Final = 32 * 2**20  # of Arrow, after which a merge ends a row group earlier: bounds memory
-_FOOTER_GUESS: Final = 16_384  # bytes; a row group's part of a footer has about 6 kB
+GROUP_ROWS: Final = 20_000  # per row group: the unit that is read, decoded and cached
+_GROUP_BYTES: Final = 32 * 2**20  # of Arrow data, after which a merge ends a row group early: bounds memory
+_FOOTER_GUESS: Final = 16_384  # bytes; a row group takes about 6 kB of a footer
 _OPTIONS: Final[Mapping[str, Any]] = {"compression": "zstd", "compression_level": 3, "write_page_checksum": True}
 
 
 class Made(NamedTuple):
-    """A file that was written, as its entry tells of it."""
+    """A written file, as its entry describes it."""
 
     rows: int
     offsets: tuple[int, int] | None  # first and last
@@ -44,7 +44,7 @@ def parquet_of(rows: pa.Table) -> bytes:
 
 
 def groups_of(rows: pa.Table) -> tuple[int, ...]:
-    """The first offset of each row group of `parquet_of` but the first."""
+    """The first offset of each row group of `parquet_of`, except the first."""
     return tuple(cast(int, rows.column("offset")[at].as_py()) for at in range(GROUP_ROWS, rows.num_rows, GROUP_ROWS))
 
 
@@ -65,7 +65,7 @@ def footer_of(data: bytes | memoryview) -> bytes:
 
 
 class _Hashing:
-    """A file that is written once, and hashed meanwhile."""
+    """A file that is hashed while it is written."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
@@ -89,11 +89,11 @@ def merge_into(
     read: Callable[[ArchiveFile], bytes],
     remake: Callable[[pa.Table], pa.Table] = lambda table: table,
 ) -> Made:
-    """Write the rows of adjacent files into one, synced. In memory are one input and one row group.
+    """Write the rows of adjacent files into one, synced. Holds one input and one row group in memory.
 
-    `remake`: makes other columns of some rows; their records stay.
+    `remake`: recomputes columns of some rows; their records stay.
 
-    Raises ArchiveDamaged, with the input as its problem, when one is not what the manifest says.
+    Raises ArchiveDamaged, naming the input, if one is not what the manifest says.
     """
     digest = bytes.fromhex(run[0].digest_before)
     rows, first, last = 0, None, -1
@@ -125,7 +125,7 @@ def merge_into(
 
 
 def _rows_of(run: Sequence[ArchiveFile], read: Callable[[ArchiveFile], bytes]) -> Iterator[pa.Table]:
-    """Every row, each file proved before."""
+    """Every row; each file is verified first."""
     for entry in run:
         data = read(entry)
         if sha256(data).hexdigest() != entry.sha256:
@@ -144,7 +144,7 @@ def damaged(entry: ArchiveFile) -> ArchiveDamaged:
 
 
 def _regrouped(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
-    """The same rows in tables of GROUP_ROWS, or of fewer where these are large already; none is empty."""
+    """The same rows in tables of GROUP_ROWS, or fewer where rows are large; none is empty."""
     waiting: list[pa.Table] = []
     rows = size = 0
     for table in tables:
@@ -176,22 +176,22 @@ def _format() -> ds.ParquetFileFormat:
 
 
 def _parts(file: pa.NativeFile) -> list[ds.ParquetFileFragment]:
-    """A fragment for each row group."""
+    """One fragment per row group."""
     fragment = cast(ds.ParquetFileFragment, _format().make_fragment(cast(IO[bytes], file)))
     return cast(list[ds.ParquetFileFragment], fragment.split_by_row_group())
 
 
 def groups_in(file: pa.NativeFile, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
-    """A file's row groups one after the other, whatever columns its build knew; pages are proved by their CRC."""
+    """A file's row groups in order, whatever columns its build knew; pages are verified by their CRC."""
     for group in _parts(file):
         yield group.to_table(schema=SCHEMA, columns=None if columns is None else list(columns), use_threads=False)
 
 
 class Groups:
-    """A file whose SHA-256 was the manifest's when it was opened, read by row group. Any thread."""
+    """A file whose SHA-256 matched the manifest when it was opened, read by row group. Any thread."""
 
     def __init__(self, entry: ArchiveFile, file: IO[bytes]) -> None:
-        """Raises ArchiveDamaged. The file is ours from now on."""
+        """Raises ArchiveDamaged. Takes over the file."""
         if hash_of(file, sha256()).hexdigest() != entry.sha256:
             file.close()
             raise damaged(entry)
@@ -200,7 +200,7 @@ class Groups:
         self._parts = _parts(pa.PythonFile(cast(Any, file), "r"))
 
     def table(self, group: int | None, columns: Sequence[str]) -> pa.Table:
-        """The rows of a row group; None: of all. Raises ArchiveDamaged: it has changed since it was opened."""
+        """The rows of a row group; None: of all. Raises ArchiveDamaged if the file has changed since it was opened."""
         parts = self._parts if group is None else self._parts[group : group + 1]
         try:
             tables = [part.to_table(schema=SCHEMA, columns=list(columns), use_threads=False) for part in parts]
@@ -212,10 +212,10 @@ class Groups:
 def dataset(
     folder: Path, entries: Sequence[ArchiveFile], proved: Mapping[str, Stat] | None = None
 ) -> ds.FileSystemDataset:
-    """The files as one Arrow dataset, opened here and now: reading it later opens nothing.
+    """The files as one Arrow dataset. All are opened here: reading it later opens nothing.
 
-    Sizes and footers are proved now, but of files that still look as they did when they were `proved` whole; each
-    page's CRC is proved as it is read. Raises ArchiveDamaged.
+    Sizes and footers are verified now, except for files unchanged since they were `proved`; each page's CRC is verified
+    when it is read. Raises ArchiveDamaged.
     """
     parquet = _format()
     known = proved or {}

@@ -1,9 +1,9 @@
-"""Which files of an archive's folder were proved, and how they looked then: a file is hashed once, not a statement.
+"""Which files of an archive folder were verified, and their state then: files are hashed once, not per statement.
 
-    proofs.jsonl    <16 hex of SHA-256> <JSON of Proof>\\n        beside the manifest; the last line of a path holds
+    proofs.jsonl    <16 hex of SHA-256> <JSON of Proof>\\n        beside the manifest; the last line of a path counts
 
-A proof is of a file's size, time of change and inode: of one that was touched since it holds no more. It is a memory,
-not a source: lines that are torn, spoilt or missing only mean that a file is hashed again.
+A proof covers a file's size, change time and inode; once the file is touched it no longer counts. It is a cache, not
+a source: torn, damaged or missing lines only mean that a file is hashed again.
 """
 
 import os
@@ -23,19 +23,19 @@ from schemas.archive import ArchiveFile
 from schemas.errors import ArchiveDamaged, Problem
 
 PROOFS: Final = "proofs.jsonl"
-AGAIN_S: Final = 86_400.0  # every file is read again a day later: what rots on the disk keeps its time of change
-DAMAGED_AGAIN_S: Final = 600.0  # and a damaged one sooner: it may have been mended
-_SETTLED_NS: Final = 1_000_000_000  # a file changed so short ago could change again under the same time
-_SPARE: Final = 256  # lines that say nothing any more, from which on the file is written whole again
+AGAIN_S: Final = 86_400.0  # every file is read again after a day: bit rot does not alter the change time
+DAMAGED_AGAIN_S: Final = 600.0  # a damaged one sooner: it may have been repaired
+_SETTLED_NS: Final = 1_000_000_000  # a file changed this recently could change again without a new timestamp
+_SPARE: Final = 256  # obsolete lines, from which on the file is rewritten
 
-Stat = tuple[int, int, int]  # bytes, time of change in ns, inode
+Stat = tuple[int, int, int]  # bytes, change time in ns, inode
 
 
 class Proof(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
-    """Of a whole file: that its SHA-256 was the manifest's, or was not."""
+    """Whether a file's SHA-256 was the manifest's."""
 
     path: str
-    sha256: str  # of the manifest
+    sha256: str  # in the manifest
     stat: Stat
     at: int  # Unix seconds
     good: bool
@@ -45,7 +45,7 @@ _DECODER: Final = msgspec.json.Decoder(Proof)
 
 
 def stat_of(path: Path) -> Stat | None:
-    """None: it is not there."""
+    """None: the file does not exist."""
     try:
         found = path.stat()
     except OSError:
@@ -54,7 +54,7 @@ def stat_of(path: Path) -> Stat | None:
 
 
 class Proofs:
-    """Of one folder. Any thread reads, one process writes."""
+    """The proofs of one folder. Any thread reads, one process writes."""
 
     def __init__(self, files: FolderFiles, now: Callable[[], float] = time.time) -> None:
         self._files = files
@@ -65,7 +65,7 @@ class Proofs:
         self._lines = 0
 
     def good(self, entries: Sequence[ArchiveFile]) -> dict[str, Stat]:
-        """By path how the files looked whose bytes were right, as far as the manifest still says the same."""
+        """The state of each file whose bytes were right, by path, if the manifest still says the same."""
         known = self._look()
         found = {entry.path: known.get(entry.path) for entry in entries}
         return {
@@ -75,7 +75,7 @@ class Proofs:
         }
 
     def problems(self) -> list[Problem]:
-        """Listed files that were found damaged when they were read last."""
+        """Listed files that were damaged when last read."""
         known = self._look()
         if all(proof.good for proof in known.values()):
             return []
@@ -83,12 +83,12 @@ class Proofs:
         return [_damaged(proof.path) for proof in known.values() if not proof.good and proof.path in listed]
 
     def due(self, entries: Sequence[ArchiveFile]) -> list[ArchiveFile]:
-        """Files that are to be read: never read, touched since, or read a day ago."""
+        """Files to read: never read, touched since, or last read a day ago."""
         known, now = self._look(), self._now()
         return [entry for entry in entries if self._is_due(entry, known.get(entry.path), now)]
 
     def prove(self, entries: Sequence[ArchiveFile]) -> list[Problem]:
-        """Read these files whole and note what was found; the damaged ones. One that was just changed waits."""
+        """Read these files completely and note the result; returns the damaged ones. One that just changed waits."""
         proofs = [proof for entry in entries if (proof := self._proved(entry)) is not None]
         if proofs:
             self._write(proofs)
@@ -103,7 +103,7 @@ class Proofs:
         return abs(now - proof.at) >= (AGAIN_S if proof.good else DAMAGED_AGAIN_S)
 
     def _proved(self, entry: ArchiveFile) -> Proof | None:
-        """None: it is no longer listed, or was changed while it was read."""
+        """None: it is no longer listed, or changed while it was being read."""
         path = self._files.path(entry)
         before = stat_of(path)
         try:
@@ -145,12 +145,12 @@ class Proofs:
             listed = {entry.path for entry in self._files.entries()}
             write_whole(self._path, _lines(proof for path, proof in known.items() if path in listed))
             return
-        with open_private(self._path, os.O_APPEND) as file:  # not synced: what a crash takes is read again
+        with open_private(self._path, os.O_APPEND) as file:  # not synced: after a crash, files are just read again
             file.write(_lines(proofs))
 
 
 def within(entries: Sequence[ArchiveFile], most_bytes: int) -> list[ArchiveFile]:
-    """The first of them, of about so many bytes; at least one."""
+    """The first of them, up to about this many bytes; at least one."""
     found: list[ArchiveFile] = []
     for entry in entries:
         if most_bytes <= 0:
@@ -165,7 +165,7 @@ def _lines(proofs: Iterable[Proof]) -> bytes:
 
 
 def _is_torn(path: Path) -> bool:
-    """Whether the last line has no end: what is added to it would be lost with it."""
+    """Whether the last line has no newline: anything appended to it would be lost with it."""
     try:
         with path.open("rb") as file:
             if file.seek(0, os.SEEK_END) == 0:

@@ -1,6 +1,6 @@
-"""Records of an archive by offset: a file that was read stays open, its row groups are kept decoded within a bound.
+"""Records of an archive by offset. Files stay open and row groups stay decoded, within a bound.
 
-A file that was merged into another since the manifest was read is looked for anew.
+If a file was merged into another since the manifest was read, the manifest is read again.
 """
 
 import logging
@@ -15,15 +15,15 @@ from schemas.archive import ArchiveFile, join
 from schemas.errors import ArchiveDamaged, StoreUnavailable
 from schemas.record import Stored
 
-if TYPE_CHECKING:  # pyarrow's 60 MB are for who reads
+if TYPE_CHECKING:  # pyarrow's 60 MB are only for processes that read
     import pyarrow as pa
 
     from infra.adapters.archive.parquet import Groups
     from infra.adapters.archive.store import ParquetArchive
 
-KEPT_BYTES: Final = 256 * 2**20  # decoded: 12 partitions of 20,000 records, each 700 bytes, with what Python adds
-_KEPT_FILES: Final = 24  # open; those of an object store lie in unnamed files of at most 64 MiB
-_ROW_BYTES: Final = 150  # what a record takes beside its value
+KEPT_BYTES: Final = 256 * 2**20  # decoded: 12 partitions of 20,000 records of 700 bytes, with Python's overhead
+_KEPT_FILES: Final = 24  # open; those of an object store are unnamed files of at most 64 MiB
+_ROW_BYTES: Final = 150  # per record, besides its value
 _COLUMNS: Final = ("offset", "record", "sealed")
 _AMISS: Final = (ArchiveDamaged, StoreUnavailable)
 _log = logging.getLogger("touchfold.archive")
@@ -40,7 +40,7 @@ class Rows(NamedTuple):
 
 
 class Piece(NamedTuple):
-    """A row group of a file, which covers [start, next); `group` None: a file that has only one."""
+    """A row group of a file, covering [start, next); `group` None: the file has only one."""
 
     entry: ArchiveFile
     group: int | None
@@ -59,20 +59,20 @@ class _Covered(NamedTuple):
 
 
 class Kept(Generic[Key, Value]):
-    """What takes long to make: made once for all threads, and kept within a bound; what was used least goes first."""
+    """Cache of values that are slow to make: each is made once for all threads; least recently used are evicted."""
 
     def __init__(self, most: int) -> None:
         self._most = most
         self._lock = threading.Lock()
         self._kept: OrderedDict[Key, Future[Value]] = OrderedDict()
-        self._sizes: dict[Key, int] = {}  # of those that are made
+        self._sizes: dict[Key, int] = {}  # of finished values
         self.total = 0
 
     def __contains__(self, key: Key) -> bool:
         return key in self._kept
 
     def get(self, key: Key, make: Callable[[], tuple[Value, int]]) -> Value:
-        """The value; who asks while another thread makes it waits for that. `make` gives its size as well."""
+        """The value; waits if another thread is making it. `make` also returns its size."""
         with self._lock:
             found = self._kept.get(key)
             mine = found is None
@@ -104,9 +104,9 @@ class Kept(Generic[Key, Value]):
 
 
 class ArchiveReader:
-    """Files of an archive, decoded and kept within a bound. Any thread; one for a process is enough.
+    """Files of an archive, decoded and cached within a bound. Any thread; one per process is enough.
 
-    `archive`: or what makes it, at the first read.
+    `archive`: the archive, or a function that makes it at the first read.
     """
 
     def __init__(self, archive: "ParquetArchive | Callable[[], ParquetArchive]", kept_bytes: int = KEPT_BYTES) -> None:
@@ -114,7 +114,7 @@ class ArchiveReader:
         self._rows: Kept[tuple[str, int | None], Rows] = Kept(kept_bytes)
         self._files: Kept[str, Groups] = Kept(_KEPT_FILES)
         self._stamp: Hashable = object()
-        self._loaded: bool | None = None  # whether a look at the manifest has succeeded; None: none was tried
+        self._loaded: bool | None = None  # whether reading the manifest has succeeded; None: not tried yet
         self._generation: int | None = None
         self._covered: Mapping[int, _Covered] = {}
 
@@ -125,19 +125,19 @@ class ArchiveReader:
         return self._given
 
     def expect(self, generation: int) -> None:
-        """Files of another log generation are an error from now on."""
+        """From now on, files of another log generation are an error."""
         self._generation = generation
 
     def holds(self, partition: int, offset: int) -> bool:
-        """Whether a file covers an offset, as far as known: the first call looks, later ones do not.
+        """Whether a file is known to cover an offset: the first call reads the manifest, later ones do not.
 
-        Who reads the tail needs no archive: one that is away or damaged then does not disturb it more than once.
+        Reading the tail needs no archive, so an unavailable or damaged one disturbs it only once.
         """
         if self._loaded is None:
             self._loaded = False
             try:
                 entries = self._archive.store.entries(0.0)
-            except _AMISS as err:  # the log is asked, and when that has it no more `refresh` says so
+            except _AMISS as err:  # the log is asked; if it no longer has the record, `refresh` raises this again
                 _log.error("reading the log instead of the archive: %s", err.message)
             else:
                 self._load(entries)
@@ -146,12 +146,12 @@ class ArchiveReader:
         return covered is not None and offset < covered.pieces[-1].next
 
     def refresh(self) -> None:
-        """Look at the manifest, however short ago that was. Raises StoreUnavailable, ArchiveDamaged."""
+        """Read the manifest now, however recently it was read. Raises StoreUnavailable, ArchiveDamaged."""
         self._load(self._archive.store.entries(0.0))
         self._loaded = True
 
     def look(self) -> None:
-        """The same when it is time to, or when no look has succeeded yet."""
+        """The same if it is due, or has not succeeded yet."""
         stamp = self._archive.store.stamp()
         if stamp != self._stamp or not self._loaded:
             self._load(self._archive.store.entries())
@@ -159,9 +159,9 @@ class ArchiveReader:
             self._loaded = True
 
     def read(self, partition: int, start: int, limit: int) -> tuple[list[Stored], int]:
-        """At most `limit` records from `start` on, and the offset up to which all were given. From one row group.
+        """At most `limit` records from `start` on, from one row group, and the offset up to which they are complete.
 
-        `start` must be held.
+        `start` must be covered (`holds`).
         """
         piece = self.piece(partition, start)
         try:
@@ -176,7 +176,7 @@ class ArchiveReader:
         return found, piece.next if at + limit >= len(rows.records) else found[-1].offset + 1
 
     def piece(self, partition: int, offset: int) -> Piece:
-        """What covers a held offset. Raises ArchiveDamaged where the manifest has a gap."""
+        """The piece that covers an offset. Raises ArchiveDamaged if the manifest has a gap there."""
         covered = self._covered[partition]
         piece = covered.pieces[max(0, bisect_right(covered.starts, offset) - 1)]
         if not piece.start <= offset < piece.next:
@@ -188,13 +188,13 @@ class ArchiveReader:
         return self._rows.get((piece.entry.path, piece.group), lambda: self._decode(piece))
 
     def is_replaced(self, piece: Piece) -> bool:
-        """Whether the manifest lists another file there by now: then ask for the piece again."""
+        """Whether the manifest now lists another file there: if so, ask for the piece again."""
         self.refresh()
         return self.piece(piece.entry.partition, piece.start).entry.path != piece.entry.path
 
     @property
     def kept_bytes(self) -> int:
-        """About what the decoded row groups take."""
+        """Approximate size of the decoded row groups."""
         return self._rows.total
 
     def at_hand(self, piece: Piece) -> bool:
@@ -202,7 +202,7 @@ class ArchiveReader:
 
     def _decode(self, piece: Piece) -> tuple[Rows, int]:
         entry = piece.entry
-        if not entry.groups:  # most are small: not worth to be kept open
+        if not entry.groups:  # most are small and not worth keeping open
             return _decoded(entry, self._archive.rows(entry, _COLUMNS))
         file = self._files.get(entry.path, lambda: (self._archive.groups(entry), 1))
         return _decoded(entry, file.table(piece.group, _COLUMNS))
@@ -223,7 +223,7 @@ class ArchiveReader:
 
 
 def pieces_of(entry: ArchiveFile) -> list[Piece]:
-    """A file's row groups, and which offsets each covers."""
+    """A file's row groups and the offsets that each covers."""
     if not entry.groups:
         return [Piece(entry, None, entry.start, entry.next)]
     bounds = [entry.start, *entry.groups, entry.next]
@@ -231,7 +231,7 @@ def pieces_of(entry: ArchiveFile) -> list[Piece]:
 
 
 def _decoded(entry: ArchiveFile, table: "pa.Table") -> tuple[Rows, int]:
-    """Rows of a table, and about how many bytes they take."""
+    """The rows of a table and their approximate size in bytes."""
     offsets, records, parts = (cast(list[Any], table.column(name).to_pylist()) for name in _COLUMNS)
     values = [join(record, sealed) for record, sealed in zip(records, parts, strict=True)]
     partition = entry.partition

@@ -1,4 +1,4 @@
-"""Event logs as the reading side needs them: for many threads, with records kept at hand, with ends in time."""
+"""Event logs as the reading side needs them: thread-safe, with cached records, and ends within a deadline."""
 
 import threading
 from collections import OrderedDict
@@ -11,18 +11,18 @@ from schemas.ports import EventLog
 from schemas.record import Pending, Stored
 
 CACHE_BYTES: Final = 32 * 2**20
-KEPT_AT_ONCE: Final = 2_000  # records of one fetch; a larger one reads a whole history and would push out the rest
+KEPT_AT_ONCE: Final = 2_000  # records of one fetch; a larger one reads a whole history and would evict everything else
 SLICES: Final = 4
-SLICED: Final = 24  # places from which on a fetch is sliced
+SLICED: Final = 24  # from this many places on, a fetch is sliced
 ENDS_S: Final = 1.5  # /health answers within 2 s
-NEAR: Final = 10_000  # offsets behind what is applied that are looked into at once
+NEAR: Final = 10_000  # offsets after the last applied one that are checked immediately
 _ENTRY_BYTES: Final = 250  # a key and its place in the mapping
 
 Place = tuple[int, int]
 
 
 def ends_of(log: EventLog) -> list[int]:
-    """Its ends. After an outage they are asked for once more: perhaps the connection is of before a restart."""
+    """Its ends. If that fails, tries once more: the connection may predate a restart."""
     try:
         return log.ends()
     except StoreUnavailable:
@@ -30,13 +30,13 @@ def ends_of(log: EventLog) -> list[int]:
 
 
 def accepted_ends(log: EventLog) -> list[int]:
-    """Where all that was accepted ends, be it readable yet or not: its high watermarks where it knows transactions."""
+    """Where accepted records end, whether readable yet or not: the high watermarks, if the log has transactions."""
     ends: Callable[[], list[int]] = getattr(log, "high_ends", log.ends)
     return ends()
 
 
 class PerThreadLog:
-    """`EventLog` that many threads may use: each has a log of its own, which whoever gave `make` closes."""
+    """Thread-safe `EventLog`: each thread has its own log from `make`, and the caller closes these logs."""
 
     def __init__(self, make: Callable[[], EventLog]) -> None:
         self._make = make
@@ -70,7 +70,7 @@ class PerThreadLog:
 
 
 class LogBefore:
-    """An `EventLog` before another one, which it asks for what it does not do itself."""
+    """An `EventLog` in front of another one, to which it delegates what it does not do itself."""
 
     def __init__(self, log: EventLog) -> None:
         self._log = log
@@ -97,10 +97,10 @@ class LogBefore:
 
 
 class CachedLog(LogBefore):
-    """An `EventLog` with the records that were fetched last at hand. Any thread, where `log` allows it.
+    """An `EventLog` that caches the records fetched last. Any thread, if `log` allows it.
 
-    Records never change, and what is personal in them is sealed: after an erasure the bytes at hand are as closed as
-    those in the log. `limit_bytes`: of records, with what keeping them costs.
+    Records never change, and personal data in them is sealed: after an erasure the cached bytes are as unreadable as
+    those in the log. `limit_bytes`: of records, including the overhead of caching them.
     """
 
     def __init__(self, log: EventLog, limit_bytes: int = CACHE_BYTES) -> None:
@@ -131,11 +131,11 @@ class CachedLog(LogBefore):
         return found
 
     def close(self) -> None:
-        """Ends its threads; the log behind it stays open."""
+        """End its threads; the underlying log stays open."""
         self._pool.shutdown()
 
     def _fetch(self, places: list[Place]) -> list[Stored]:
-        """Many places in slices at once: each of a log that is elsewhere may cost a round trip."""
+        """Fetch many places in parallel slices: in a remote log each may cost a round trip."""
         if len(places) < SLICED:
             return self._log.fetch(places)
         places.sort()
@@ -155,22 +155,22 @@ class CachedLog(LogBefore):
 
 
 class Tails:
-    """Ends of a log whose partitions may end in offsets without a record: markers of transactions, aborted records.
+    """Ends of a log whose partitions may end in offsets without records: transaction markers, aborted records.
 
-    Nobody ever applies these, so behind what is applied they are no lag. What another producer's open transaction
-    holds back is: it holds back our records too, which were acknowledged. One thread at a time.
+    These are never applied, so they are not lag. What another producer's open transaction holds back is lag, since it
+    also holds back our acknowledged records. One thread at a time.
     """
 
     def __init__(self, log: EventLog) -> None:
         self._log = log
-        self._last: Sequence[Place] = ()  # (applied, end) of each partition when looked at last
+        self._last: Sequence[Place] = ()  # (applied, end) of each partition at the last call
         self._known: dict[int, tuple[Place, bool]] = {}  # partition: (applied, end), whether no record is between
-        self.held: dict[int, Place] = {}  # partition: (first, end) that an open transaction held at the last `cut`
+        self.held: dict[int, Place] = {}  # partition: (first, end) held back by an open transaction at the last `cut`
 
     def cut(self, ends: Sequence[int], applied: Sequence[int]) -> list[int]:
-        """These ends; where nothing is left to read between what is applied and the end, the former.
+        """These ends; or the applied offset, if there is no record between it and the end.
 
-        A large distance is looked into only when it did not change since the last call: else records come.
+        A large distance is checked only if it has not changed since the last call: otherwise records are being applied.
         """
         found = list(ends)
         self.held = {}
@@ -201,9 +201,9 @@ class Tails:
 
 
 class TimelyEnds:
-    """`EventLog.ends` with a deadline, for those who must answer though the brokers are away. Any thread.
+    """`EventLog.ends` with a deadline, for callers that must answer even if the brokers are unavailable. Any thread.
 
-    One daemon thread asks, so that no end of the process waits for it; who comes meanwhile gets the same answer.
+    One daemon thread asks, so that the process can exit without waiting for it; concurrent callers share its answer.
     """
 
     def __init__(self, make: Callable[[], EventLog], deadline_s: float = ENDS_S) -> None:
@@ -215,9 +215,9 @@ class TimelyEnds:
         self._asked: Future[list[int]] | None = None
 
     def ends(self, applied: Sequence[int] = ()) -> list[int]:
-        """The ends of what was accepted, cut (`Tails`) where they lie behind what is applied; at most the deadline old.
+        """The ends of accepted records, cut by `Tails` if beyond what is applied; no older than the deadline.
 
-        Raises StoreUnavailable when there is no answer in time.
+        Raises StoreUnavailable if there is no answer in time.
         """
         with self._lock:
             asked = self._asked
@@ -231,7 +231,7 @@ class TimelyEnds:
 
     @property
     def held(self) -> dict[int, Place]:
-        """As of the last answer: by partition (first, end) of what an open transaction of another producer holds."""
+        """As of the last answer: by partition, (first, end) held back by another producer's open transaction."""
         return {} if self._tails is None else dict(self._tails.held)
 
     def _ask(self, asked: "Future[list[int]]", applied: Sequence[int]) -> None:
@@ -240,5 +240,5 @@ class TimelyEnds:
                 self._log = self._make()
                 self._tails = Tails(self._log)
             asked.set_result(self._tails.cut(accepted_ends(self._log), applied))
-        except BaseException as err:  # whoever waits for the answer raises it
+        except BaseException as err:  # raised in the threads waiting for the answer
             asked.set_exception(err)

@@ -1,15 +1,15 @@
 """An archive in an S3-compatible object store, through boto3 (docs/decisions/0011-archive-on-s3.md).
 
-    PREFIX/manifest/archive.json               a line that says what this is, with an id of its own
-    PREFIX/manifest/p0/<start>.json            one entry, made with If-None-Match: *: at a start one for ever
-    PREFIX/p0/<start>-<next>-<hash>.parquet    put before its entry; two writers' files never share a name
-    PREFIX/replaced/p0/<number>.json           one entry that stands for several, made with If-None-Match: *
+    PREFIX/manifest/archive.json               one line that identifies the archive, with a unique id
+    PREFIX/manifest/p0/<start>.json            one entry, created with If-None-Match: *, so only one ever per start
+    PREFIX/p0/<start>-<next>-<hash>.parquet    put before its entry; no two writers use the same name
+    PREFIX/replaced/p0/<number>.json           one entry that replaces several, created with If-None-Match: *
     PREFIX/p0/<start>-<next>-<number>-<hash>.parquet    its file
 
-Entries that are replaced, and their files, are removed after GRACE_S (s3_manifest says which hold).
+Replaced entries and their files are removed after GRACE_S (s3_manifest determines which are live).
 
-Who loses the race for an entry has put a file that no entry lists; the next `recover` removes it. A store that does
-not honour If-None-Match is refused.
+A writer that loses the race for an entry leaves a file that no entry lists; the next `recover` removes it. A store
+that does not honour If-None-Match is refused.
 """
 
 import threading
@@ -35,18 +35,18 @@ from schemas.errors import ArchiveDamaged, Problem, ProgressConflict, SettingsIn
 from schemas.failpoints import failpoint
 
 _HEADER: Final = "manifest/archive.json"
-_KNOWN: Final = "entries.jsonl"  # entries never change: those seen once need not be fetched again
-_SAVE: Final = 500  # new entries after which they are written down
-_TRIES: Final = 3  # at a partition of which objects are removed while it is read
-_ABANDONED_S: Final = 86_400.0  # a scratch file of a merge that is older belongs to no process
+_KNOWN: Final = "entries.jsonl"  # entries never change, so each is fetched once
+_SAVE: Final = 500  # number of new entries after which they are saved
+_TRIES: Final = 3  # to read a partition while objects of it are being removed
+_ABANDONED_S: Final = 86_400.0  # an older scratch file of a merge belongs to no process
 _NEW: Final = b"2 "  # before the header of an archive with replaced entries
 
 
 class S3Files(S3Place):
-    """`ArchiveFiles` under s3://bucket/prefix. `copies`: a folder for copies and for what was learnt of the manifest.
+    """`ArchiveFiles` under s3://bucket/prefix. `copies`: a folder for copies and for what is known of the manifest.
 
     Credentials come from boto3's chain (AWS_… variables, profiles, roles). Any thread. Raises StoreUnavailable when
-    the store is away, SettingsInvalid when it refuses us.
+    the store is unavailable, SettingsInvalid when it refuses us.
     """
 
     def __init__(
@@ -64,9 +64,9 @@ class S3Files(S3Place):
         self._copies = Copies(copies, copies_bytes)
         self._refresh_s = refresh_s
         self._grace = Grace(grace_s)
-        self._lock = threading.RLock()  # of what is known
+        self._lock = threading.RLock()  # guards what is known
         self._known: dict[int, Partition] = {}
-        self._id = b""  # the header's line, once it was read
+        self._id = b""  # the header's line, once read
         self._asked_at: float | None = None
         self._unsaved = 0
 
@@ -107,7 +107,7 @@ class S3Files(S3Place):
         return found
 
     def open(self, entry: ArchiveFile) -> IO[bytes]:
-        """A copy where there is one, else the object's bytes in a file without a name."""
+        """A copy if there is one, else the object's bytes in an unnamed file."""
         found = self._copies.open(entry)
         if found is not None:
             return found
@@ -126,7 +126,7 @@ class S3Files(S3Place):
         return f"p{partition}/{start:015d}-{next_offset:015d}{number}-{digest[:32]}.parquet"
 
     def _learn(self, *, afresh: bool = False) -> None:
-        """The entries that are new; of a manifest never seen all of them, but for those this machine has learnt."""
+        """Fetch new entries; for a manifest not read before, all entries that this machine has not saved."""
         header = self._get(_HEADER)
         if header is None:
             if self._known or self._list("p", most=1):
@@ -153,7 +153,7 @@ class S3Files(S3Place):
         return sorted(int(digits) for digits in found if digits.isdigit())
 
     def _catch_up(self, partition: int) -> Partition:
-        """Learn what is new of a partition. Replacements first: they say which entries need not be asked for."""
+        """Fetch what is new in a partition. Replacements first: they show which entries need not be fetched."""
         for _ in range(_TRIES):
             known = self._known.setdefault(partition, Partition())
             after = _replacement_name(partition, known.seq) if known.seq else None
@@ -167,7 +167,7 @@ class S3Files(S3Place):
                     known.take(added)
                     self._unsaved += len(more) + len(added)
                     return known
-            self._known.pop(partition)  # one was replaced and removed since it was listed
+            self._known.pop(partition)  # one was replaced and removed after it was listed
         raise ArchiveDamaged(f"{self._url(f'manifest/p{partition}/')} keeps changing while it is read: try again")
 
     def _entries(self, names: list[str]) -> list[ArchiveFile] | None:
@@ -188,7 +188,7 @@ class S3Files(S3Place):
         return entry
 
     def _written_down(self) -> dict[int, Partition]:
-        """What this machine has learnt before of this very archive; nothing of a file that is not whole."""
+        """What this machine has saved about this archive; nothing if the file is incomplete."""
         try:
             header, *lines = (self._copies.folder / _KNOWN).read_bytes().split(b"\n")
             if header + b"\n" != self._id:
@@ -215,7 +215,7 @@ class S3Files(S3Place):
     def recover(self) -> tuple[list[ArchiveFile], list[str]]:
         if self._get(_HEADER) is None and self._list("p", most=1) == []:
             header = msgspec.json.encode({"touchfold_archive": 1, "id": str(uuid4())})
-            self._put_new(_HEADER, line_of(header))  # or another writer has, a moment before
+            self._put_new(_HEADER, line_of(header))  # or another writer did a moment ago
         entries = self.entries(0.0)
         self._copies.forget_scratch(_ABANDONED_S)
         if self._put(_HEADER, self._id):
@@ -231,7 +231,7 @@ class S3Files(S3Place):
 
     def put(self, name: str, data: bytes) -> None:
         failpoint("archive.before_rename")
-        self._put_new(name, data)  # one that is there already has the same bytes: its name holds their hash
+        self._put_new(name, data)  # an existing one has the same bytes: its name holds their hash
         failpoint("archive.after_rename")
 
     def append(self, entry: ArchiveFile) -> None:
@@ -257,7 +257,7 @@ class S3Files(S3Place):
         with made.open("rb") as file:
             digest = hash_of(file, md5(usedforsecurity=False)).digest()
             file.seek(0)
-            # one that is there already has the same bytes: its name holds their hash
+            # an existing one has the same bytes: its name holds their hash
             if not self._put(name, file, digest) and not self._list(name, most=1):
                 raise StoreUnavailable(f"{self._url(name)} is neither there nor free", retry_after_s=1)
         made.unlink()
@@ -270,7 +270,7 @@ class S3Files(S3Place):
         self._take(entry)
 
     def _refuse_older_builds(self) -> None:
-        """Where entries were replaced they would miss rows silently: to them the header is damaged from now on."""
+        """Make the header unreadable to older builds: once entries are replaced, they would silently miss rows."""
         body, is_new = _header(self._id, self._url(_HEADER))
         if not is_new:
             header = _NEW + line_of(body)
@@ -292,7 +292,7 @@ class S3Files(S3Place):
         return found
 
     def remove(self, partition: int, paths: Sequence[str]) -> None:
-        """The files, and the objects of entries that nobody asks for any more."""
+        """Remove the files, and the objects of entries that nobody needs any more."""
         known = self._known.get(partition, Partition())
         gone = list(paths)
         for name in self._list(f"manifest/p{partition}/"):
@@ -313,7 +313,7 @@ class S3Files(S3Place):
             self._client.delete_object(Bucket=self.bucket, Key=self.prefix + name)
 
     def _sweep(self, entries: list[ArchiveFile]) -> list[str]:
-        """Remove files whose place another file has for good. One that may still be listed by its writer stays."""
+        """Remove files whose offsets another file covers for good. Keeps one that its writer may still list."""
         listed = {entry.path for entry in entries}
         starts = {(entry.partition, entry.start) for entry in entries}
         ends = {entry.partition: entry.next for entry in entries}
@@ -324,7 +324,7 @@ class S3Files(S3Place):
                 continue
             known = self._known.get(told.partition, Partition())
             if known.covering(told.start) is not None or _is_to_come(told, known):
-                continue  # `retired` gives it when its time is over; or its merge may go on yet
+                continue  # `retired` returns it when its grace period is over; or its merge may still be running
             if (told.partition, told.start) in starts:
                 self._delete(name)
                 swept.append(name)
@@ -354,11 +354,11 @@ def _start(name: str) -> int:
 
 
 def _is_to_come(told: Named, known: Partition) -> bool:
-    """Whether a file is of a merge that may be listed yet: nobody has its number."""
+    """Whether a file belongs to a merge that may still be listed: its number is not taken."""
     return len(told.rest) == 2 and int(told.rest[0], 16) > known.seq
 
 
 def _header(line: bytes, where: str) -> tuple[bytes, bool]:
-    """The header's JSON, and whether older builds take it for damaged. Raises ArchiveDamaged."""
+    """The header's JSON, and whether older builds consider it damaged. Raises ArchiveDamaged."""
     is_new = line.startswith(_NEW)
     return body_of(line.removeprefix(_NEW).rstrip(b"\n"), where), is_new

@@ -1,8 +1,8 @@
 """What is known of one partition of an archive in an object store: its entries, and what replaced them. Pure.
 
-Entries and replacements are objects that never change and may go once a replacement stands for them. Of replacements
-that overlap the one with the highest number holds, and an entry holds where no replacement covers its start: so a
-writer that slept while its place was taken, merged and cleared away changes nothing by putting its object after all.
+Entries and replacements are objects that never change and may be removed once replaced. Of overlapping replacements
+the one with the highest number is live; an entry is live if no replacement covers its start. So a writer that slept
+while its offsets were taken, merged and cleaned up changes nothing when it finally puts its object.
 """
 
 from bisect import bisect_right
@@ -12,18 +12,18 @@ from schemas.archive import ArchiveFile
 
 
 class Partition:
-    """`live`: what holds, ascending. `seq`: the highest number of a replacement that was seen."""
+    """`live`: the live entries, ascending. `seq`: the highest replacement number seen."""
 
     def __init__(self) -> None:
         self.live: list[ArchiveFile] = []
         self.seq = 0
-        self.last_start = -1  # of the entries that were listed, whether they hold or not
-        self.superseded: list[ArchiveFile] = []  # replacements that another one stands for
-        self._replacing: list[ArchiveFile] = []  # those that hold, ascending
+        self.last_start = -1  # of the listed entries, live or not
+        self.superseded: list[ArchiveFile] = []  # replacements that were themselves replaced
+        self._replacing: list[ArchiveFile] = []  # live ones, ascending
         self._entries: dict[int, ArchiveFile] = {}
 
     def take(self, entries: Iterable[ArchiveFile]) -> None:
-        """Learn of objects, in any order."""
+        """Add objects, in any order."""
         entries = list(entries)
         replacing = [entry for entry in entries if entry.replaces]
         if replacing:
@@ -37,12 +37,12 @@ class Partition:
         self.live = sorted([*self._replacing, *self._entries.values()], key=lambda entry: entry.start)
 
     def covering(self, offset: int) -> ArchiveFile | None:
-        """The replacement that holds at an offset."""
+        """The live replacement that covers an offset."""
         at = bisect_right(self._replacing, offset, key=lambda entry: entry.start) - 1
         return self._replacing[at] if at >= 0 and offset < self._replacing[at].next else None
 
     def replaced_until(self) -> int:
-        """Up to here everything from the first offset on is replaced: no entry below it need be asked for."""
+        """Everything from the first offset up to here is replaced: no entry below it need be fetched."""
         at = 0
         for entry in self._replacing:
             if entry.start != at:

@@ -1,4 +1,4 @@
-"""A prefix of a bucket in an S3-compatible object store, through boto3: what the archive and backups need of it."""
+"""A prefix of a bucket in an S3-compatible object store, through boto3, for the archive and backups."""
 
 import threading
 from base64 import b64encode
@@ -27,7 +27,7 @@ _REFUSED: Final = frozenset(
 class S3Place:
     """Any thread. Credentials: boto3's chain (AWS_… variables, profiles, roles). `of`, `setting`: for messages.
 
-    Raises StoreUnavailable when the store is away, SettingsInvalid when it refuses us.
+    Raises StoreUnavailable when the store is unavailable, SettingsInvalid when it refuses us.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class S3Place:
         self._endpoint = endpoint
         self._of = of
         self._setting = setting
-        self._making = threading.Lock()  # of the client, which any thread may be the first to use
+        self._making = threading.Lock()  # guards creation of the client: any thread may use it first
         self._made: Any = None
 
     def close(self) -> None:
@@ -61,7 +61,7 @@ class S3Place:
 
     @property
     def path_style(self) -> bool:
-        """Only Amazon's has the bucket in the host's name for certain."""
+        """Whether the bucket goes in the path: only Amazon's store is certain to support it in the host name."""
         return self._endpoint is not None
 
     def _get(self, name: str) -> bytes | None:
@@ -74,7 +74,7 @@ class S3Place:
                 raise
 
     def _put(self, name: str, data: bytes | IO[bytes], digest: bytes | None = None) -> bool:
-        """Whether it was put; False: the name is taken, or was being taken. `digest`: MD5, of a file."""
+        """Whether it was put; False: the name is taken, or somebody is taking it. `digest`: MD5, for a file."""
         if digest is None:
             assert isinstance(data, bytes), "of a file it is given"
             digest = md5(data, usedforsecurity=False).digest()
@@ -91,7 +91,7 @@ class S3Place:
         return True
 
     def _put_new(self, name: str, data: bytes) -> bool:
-        """Whether the object is there with these bytes, by us (an answer may have been lost on the way) or before."""
+        """Whether the object exists with these bytes, put by us (the response may have been lost) or earlier."""
         for _ in range(3):
             if self._put(name, data):
                 return True
@@ -101,7 +101,7 @@ class S3Place:
         raise StoreUnavailable(f"{self._url(name)} is neither there nor free", retry_after_s=1)
 
     def _list(self, start: str, after: str | None = None, most: int | None = None) -> list[str]:
-        """Names that begin with `start`, ascending, behind `after`."""
+        """Names that begin with `start` and come after `after`, ascending."""
         options: dict[str, Any] = {} if after is None else {"StartAfter": self.prefix + after}
         if most is not None:
             options["MaxKeys"] = most
@@ -121,7 +121,7 @@ class S3Place:
 
     @contextmanager
     def _answered(self) -> Iterator[None]:
-        """Turn what boto3 raises into ours."""
+        """Translate boto3's exceptions into ours."""
         try:
             yield
         except (NoCredentialsError, PartialCredentialsError) as err:
@@ -176,7 +176,7 @@ class S3Objects(S3Place):
 
 
 def _config(place: S3Place) -> Config:
-    """Timeouts and retries; no checksums that Amazon's store alone understands (ours are in the manifest)."""
+    """Timeouts and retries; no checksums that only Amazon's store understands (ours are in the manifest)."""
     return Config(
         connect_timeout=3,
         read_timeout=30,

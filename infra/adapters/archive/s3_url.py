@@ -1,4 +1,4 @@
-"""`s3://bucket/prefix`, as settings name a place in an object store."""
+"""`s3://bucket/prefix`: how settings name a place in an object store."""
 
 import re
 from typing import Final, NamedTuple
@@ -12,6 +12,6 @@ class S3Place(NamedTuple):
 
 
 def s3_place(text: str) -> S3Place | None:
-    """None where it is none."""
+    """None if it is not such a URL."""
     found = _URL.fullmatch(text)
     return None if found is None else S3Place(found[1], found[2] or "")

@@ -1,7 +1,7 @@
 """`ArchiveStore` of Parquet (zstd) files, in a folder or in an object store (`archive_at`).
 
-What is common to both: the files themselves, the chain of digests over them, verifying, reading. Where the bytes and
-the manifest lie, and how a second writer is told, is `ArchiveFiles`' (archive_files, s3_files).
+Common to both: the files themselves, the chain of digests over them, verifying, reading. Where bytes and manifest are
+stored, and how a second writer is detected, is up to `ArchiveFiles` (files, s3_files).
 """
 
 import ctypes
@@ -60,9 +60,9 @@ def archive_at(
     partitions: int = 4,
     copies_bytes: int | None = None,
 ) -> "ParquetArchive":
-    """The archive at a folder or s3://bucket/prefix. Opens nothing. Raises SettingsInvalid.
+    """The archive in a folder or at s3://bucket/prefix. Opens nothing. Raises SettingsInvalid.
 
-    `copies`: folder for local copies of an object store's files; `copies_bytes`: what they may take (20 GiB).
+    `copies`: folder for local copies of an object store's files; `copies_bytes`: their maximum total size (20 GiB).
     """
     if isinstance(location, Path) or "://" not in location:
         return ParquetArchive(Path(location), partitions)
@@ -78,9 +78,9 @@ def archive_at(
 
 
 class ParquetArchive:
-    """Any number of readers, which see whole files only; writers after `recover`.
+    """Any number of readers, which only see complete files; writers after `recover`.
 
-    `partitions`: how many `next_offsets` gives at least; files of more partitions are read as well.
+    `partitions`: minimum length of `next_offsets`; files of further partitions are read as well.
     """
 
     def __init__(self, place: Path | ArchiveFiles, partitions: int = 4) -> None:
@@ -91,7 +91,7 @@ class ParquetArchive:
 
     @property
     def folder(self) -> Path:
-        """The folder of an archive that is one."""
+        """The folder of an archive in a folder."""
         assert isinstance(self.store, FolderFiles), "an archive in an object store has no folder"
         return self.store.folder
 
@@ -101,30 +101,30 @@ class ParquetArchive:
         return self.store.entries()
 
     def next_offsets(self) -> list[int]:
-        """By partition: the first offset that no entry covers."""
+        """The first offset of each partition that no entry covers."""
         return next_offsets_of(self.files(), self._partitions)
 
     def size_bytes(self) -> int:
-        """Of all files."""
+        """Total size of all files."""
         return sum(entry.bytes for entry in self.files())
 
     def local_folder(self, deadline_s: float = _LOCAL_S) -> Path:
-        """A folder with a manifest and all its files, for who reads local files: this one, or brought up to date.
+        """A folder with the manifest and all its files, for readers of local files: this one, or up-to-date copies.
 
-        Raises SqlLimit when the files are too many, or not here in time (ask again), DiskFull, StoreUnavailable.
+        Raises SqlLimit if the files are too many or not here in time (ask again), DiskFull, StoreUnavailable.
         """
         return self.local(deadline_s).folder
 
     def local(self, deadline_s: float = _LOCAL_S) -> FolderFiles:
-        """The same with what is known of its manifest."""
+        """The same, with its manifest as far as read."""
         return self.store.local(time.monotonic() + deadline_s)
 
     def proofs(self) -> Proofs | None:
-        """What is known of the bytes of an archive in a folder; an object store proves its own."""
+        """The proofs of an archive in a folder; None for an object store, which checks its own bytes."""
         return self._proofs_of(self.store) if isinstance(self.store, FolderFiles) else None
 
     def proved(self, files: FolderFiles, entries: Sequence[ArchiveFile]) -> dict[str, Stat]:
-        """By path how local files (of `local`) looked when they were proved whole."""
+        """The state of local files (from `local`) when they were verified, by path."""
         return self._proofs_of(files).good(entries)
 
     def _proofs_of(self, files: FolderFiles) -> Proofs:
@@ -142,14 +142,14 @@ class ParquetArchive:
                 yield from (record for record in originals(rows) if record.offset >= start)
 
     def rows(self, entry: ArchiveFile, columns: Sequence[str] | None = None, *, copies: bool = True) -> pa.Table:
-        """A file's rows, after its SHA-256. `copies`: local ones will do. Raises ArchiveDamaged."""
+        """A file's rows, after checking its SHA-256. `copies`: a local copy will do. Raises ArchiveDamaged."""
         data = self._proved(entry, copies=copies)
         return pq.read_table(
             pa.BufferReader(data), schema=SCHEMA, columns=None if columns is None else list(columns), use_threads=False
         )
 
     def groups(self, entry: ArchiveFile) -> Groups:
-        """A file by its row groups, after its SHA-256; it stays readable when it is replaced. Raises ArchiveDamaged."""
+        """A file's row groups, after checking its SHA-256; readable even once it is replaced. Raises ArchiveDamaged."""
         return Groups(entry, self.store.open(entry))
 
     def _proved(self, entry: ArchiveFile, *, copies: bool = True) -> bytes:
@@ -163,7 +163,7 @@ class ParquetArchive:
     def verify(self, tell: Callable[[int, int], None] = lambda _read, _files: None) -> list[Problem]:
         """Everything that is wrong: missing or altered files, gaps, overlaps, digests that do not chain.
 
-        Reads every file; `tell` hears how many of how many are read. What a merge replaces meanwhile is no problem.
+        Reads every file; `tell` gets (files read, total). Files that a merge replaces meanwhile are fine.
         """
         try:
             entries = self.store.every_entry()
@@ -183,7 +183,7 @@ class ParquetArchive:
         return [problem for problem in problems if problem.path in listed]
 
     def check(self) -> None:
-        """Raises ArchiveDamaged with every problem of `verify`."""
+        """Raises ArchiveDamaged with every problem that `verify` finds."""
         problems = self.verify()
         if problems:
             first = problems[0]
@@ -294,7 +294,7 @@ class ParquetArchive:
         return new
 
     def _list(self, new: ArchiveFile, last: ArchiveFile, check: Callable[[], None]) -> None:
-        """List a replacement, of whose run `last` was the last."""
+        """List a replacement of a run that ended with `last`."""
         check()
         self.store.replace(new)
         if self._writing()[new.partition].path == last.path:
@@ -323,7 +323,7 @@ class ParquetArchive:
         return entry
 
     def _replacement(self, run: Sequence[ArchiveFile], made: Made) -> ArchiveFile:
-        """Raises ArchiveDamaged when the file is not of the same records as the run."""
+        """The entry of a merged file. Raises ArchiveDamaged if its records are not those of the run."""
         first, last = run[0], run[-1]
         if made.digest.hex() != last.digest or made.rows != sum(entry.rows for entry in run):
             text = f"what was merged from {first.path} to {last.path} does not match these files"
@@ -354,12 +354,12 @@ class ParquetArchive:
         """See MergingStore."""
         found = self.store.retired(partition)
         for entry in set(found.values()):
-            self._proved(entry, copies=False)  # what nobody could read must not outlive what it was made from
+            self._proved(entry, copies=False)  # an unreadable file must not outlive its inputs
         self.store.remove(partition, sorted(found))
         return len(found)
 
     def close(self) -> None:
-        """Give the writer's lock up, and connections."""
+        """Release the writer's lock and connections."""
         self.store.close()
         self._last = None
 
@@ -370,7 +370,7 @@ class ParquetArchive:
 
 
 def next_offsets_of(entries: Iterable[ArchiveFile], partitions: int = 4) -> list[int]:
-    """By partition: the first offset that no entry covers; of at least `partitions`."""
+    """The first offset of each partition that no entry covers; at least `partitions` of them."""
     ends = dict.fromkeys(range(partitions), 0)
     for entry in entries:
         ends[entry.partition] = entry.next
@@ -388,7 +388,7 @@ def _misplaced(before: ArchiveFile | None, entry: ArchiveFile) -> Iterator[str]:
 
 
 def give_back_memory() -> None:
-    """After files were written: what the writers no longer use goes back to the system (a file takes 150 MB)."""
+    """Call after writing files: returns unused memory to the system (a file takes 150 MB)."""
     gc.collect()
     pa.default_memory_pool().release_unused()
     with suppress(OSError, AttributeError):  # only glibc has it

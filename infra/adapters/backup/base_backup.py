@@ -1,7 +1,7 @@
-"""The cluster of a data folder as one stream, while it runs: pg_basebackup in front, compressed parts behind.
+"""The running cluster of a data folder as one stream: read with pg_basebackup, passed on in compressed parts.
 
-The stream holds the WAL it needs, so a base can be restored alone. Until it ends, a temporary replication slot keeps
-that WAL from being removed; the slot ends with the session, also where this process is killed.
+The stream contains the WAL it needs, so a base can be restored alone. Until it ends, a temporary replication slot
+keeps that WAL from being removed; the slot ends with the session, even if this process is killed.
 """
 
 import os
@@ -34,15 +34,15 @@ class Span(NamedTuple):
 
     started_at: datetime
     ended_at: datetime
-    first_segment: str  # of WAL; what the stream holds of it may end anywhere behind
+    first_segment: str  # of WAL; the stream may end anywhere after it
 
 
 def stream_base(
     dsn: str, put: Callable[[int, bytes], Part], passed: Callable[[int], None]
 ) -> tuple[Span, list[Part], int]:
-    """Read the whole cluster; `put` is given each part, `passed` the plain bytes so far. Returns those too.
+    """Read the whole cluster; `put` gets each part, `passed` the uncompressed bytes so far. Also returns those.
 
-    Raises DatabaseDamaged for a page whose checksum is wrong, ServiceFailed with what pg_basebackup says.
+    Raises DatabaseDamaged for a page with a wrong checksum, ServiceFailed with pg_basebackup's message.
     """
     with closing(Dedicated(dsn, "touchfold backup")) as session:
         with session.reading() as cursor:
@@ -108,7 +108,7 @@ def _failed(told: str) -> Exception:
 
 
 class _Parts(RawIOBase):
-    """A file to write into that gives away what it has, a part at a time."""
+    """A writable file that passes on its contents, one part at a time."""
 
     def __init__(self, put: Callable[[int, bytes], Part]) -> None:
         self._put = put
@@ -139,11 +139,11 @@ def part_of(name: str, data: bytes) -> Part:
     return Part(name, len(data), sha256(data).hexdigest())
 
 
-# ---------------------------------------------------------------- back again
+# ---------------------------------------------------------------- restoring
 
 
 class _Joined(RawIOBase):
-    """The parts one after the other, as a file to read from."""
+    """The concatenated parts, as a readable file."""
 
     def __init__(self, parts: Iterator[bytes]) -> None:
         self._parts = parts
@@ -166,7 +166,7 @@ class _Joined(RawIOBase):
 
 
 def unpack_base(parts: Sequence[Part], read: Callable[[str], bytes], into: Path, passed: Callable[[int], None]) -> None:
-    """Make the cluster's folder of the parts. `passed`: compressed bytes so far. Raises BackupDamaged, by name."""
+    """Unpack the parts into the cluster's folder. `passed`: compressed bytes so far. Raises BackupDamaged."""
 
     def proved() -> Iterator[bytes]:
         done = 0

@@ -1,4 +1,4 @@
-"""What the vault's database remembers of its copies, a row a destination: for receipts, Health and metrics."""
+"""What the vault's database knows of its backups, one row per destination: for receipts, Health and metrics."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -12,7 +12,7 @@ _COLUMNS: Final = "destination, days, last_at, took_s, bytes, until_at, oldest_a
 
 
 class Note(NamedTuple):
-    """One destination. None: never, or not known."""
+    """One destination. None: never, or unknown."""
 
     destination: str
     days: int
@@ -36,7 +36,7 @@ class BackupNotes:
             return notes_of(cursor)
 
     def write(self, destination: str, days: int, **found: object) -> None:
-        """Some of the columns; `days` always, for a receipt counts by it."""
+        """Write some of the columns; always `days`, since receipts are computed from it."""
         names = ["destination", "days", *found]
         values = [destination, days, *found.values()]
         updates = ", ".join(f"{name} = excluded.{name}" for name in names[1:])
@@ -54,13 +54,13 @@ class BackupNotes:
 
 
 def notes_of(cursor: Cursor) -> list[Note]:
-    """The destination that was used last is the first."""
+    """All notes, the most recently used destination first."""
     cursor.execute(f"select {_COLUMNS} from backups order by last_at desc nulls last, destination")
     return [Note(*row) for row in cursor.fetchall()]
 
 
 def gone_at(notes: Sequence[Note], now: datetime) -> datetime | None:
-    """When the last copy of what is deleted now is gone; None where there is no destination."""
+    """When the last copy of data deleted now will be gone; None if there is no destination."""
     if not notes:
         return None
     return now.astimezone(UTC) + timedelta(days=max(note.days for note in notes))

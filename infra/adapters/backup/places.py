@@ -1,4 +1,4 @@
-"""Where backups lie: `Objects` in a folder, and which of a folder and an object store a destination names."""
+"""Where backups are stored: `Objects` in a folder, and whether a destination is a folder or an object store."""
 
 import errno
 import os
@@ -12,11 +12,11 @@ from infra.adapters.machine.durable_files import sync_folder, write_whole
 from schemas.backups import Objects
 from schemas.errors import SettingsInvalid, StoreUnavailable
 
-_ASIDE: Final = ".tmp"  # ends the name of what is not whole yet
+_ASIDE: Final = ".tmp"  # suffix of incomplete files
 
 
 def place_text(destination: str) -> str:
-    """One spelling of a destination: an absolute path, or s3://bucket/prefix. Raises SettingsInvalid."""
+    """A destination in normal form: an absolute path, or s3://bucket/prefix. Raises SettingsInvalid."""
     if "://" not in destination:
         return str(Path(destination).expanduser().absolute())
     if s3_place(destination) is None:
@@ -25,7 +25,7 @@ def place_text(destination: str) -> str:
 
 
 def objects_at(destination: str, endpoint: str | None = None) -> Objects:
-    """The place a destination names (as `place_text` gives it). Opens nothing."""
+    """The place that a destination (from `place_text`) names. Opens nothing."""
     found = s3_place(destination)
     if found is None:
         return FolderObjects(Path(destination))
@@ -35,7 +35,7 @@ def objects_at(destination: str, endpoint: str | None = None) -> Objects:
 
 
 class FolderObjects:
-    """Files below a folder, readable by their owner alone. Raises StoreUnavailable where the folder is away."""
+    """Files below a folder, readable only by their owner. Raises StoreUnavailable if the folder is missing."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -84,7 +84,7 @@ class FolderObjects:
             raise self._away(err) from err
 
     def clear_asides(self) -> None:
-        """Remove what a killed process left half written. Only where no other writes."""
+        """Remove half-written files of killed processes. Call only while nobody else writes."""
         if self.folder.is_dir():
             for path in self.folder.rglob(f"*{_ASIDE}"):
                 path.unlink(missing_ok=True)

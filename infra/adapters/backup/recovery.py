@@ -1,7 +1,7 @@
-"""Makes a cluster of a base and its WAL, up to an instant: PostgreSQL's own recovery, fed with what we open for it.
+"""Restores a cluster from a base and its WAL, up to an instant: PostgreSQL's own recovery, fed with unsealed WAL.
 
-PostgreSQL asks for a segment by a file in `want/`, and waits for it in `have/` or for a word in `none/`. So no WAL lies
-open in the folder but the segment that is being replayed, and the server's account needs no key.
+PostgreSQL asks for a segment with a file in `want/`, and waits for it in `have/` or for a refusal in `none/`. So only
+the segment being replayed is ever readable in the folder, and the server's account needs no key.
 """
 
 import os
@@ -45,10 +45,10 @@ _NOT_REACHED: Final = "recovery ended before configured recovery target was reac
 def recover(
     data: Path, at: datetime | None, wal: Callable[[str], bytes | None], tell: Callable[[str, int], None]
 ) -> None:
-    """Replay WAL into DATA/postgres/cluster, which a base was unpacked into; the server is stopped afterwards.
+    """Replay WAL into DATA/postgres/cluster, where a base was unpacked; the server is stopped afterwards.
 
-    `at`: None replays all there is. `wal`: a file of the chain by its name, or None. `tell`: (segment, how many).
-    Where nothing was committed after `at`, the end of the WAL is that instant. Raises ServiceFailed, BackupDamaged.
+    `at`: None replays all there is. `wal`: returns a file of the chain by name, or None. `tell`: (segment, count).
+    If nothing was committed after `at`, the WAL is replayed to its end. Raises ServiceFailed, BackupDamaged.
     """
     try:
         _replay(data, _RECOVERY + ("" if at is None else _TARGET.format(at=_text(at))), wal, tell)
@@ -75,7 +75,7 @@ def _replay(
         signal = data / "postgres" / "cluster" / "recovery.signal"
         signal.touch()
         own(signal)
-        server.start(wait_s=LONGEST_S)  # no connection is had before the recovery has ended
+        server.start(wait_s=LONGEST_S)  # accepts no connections until recovery has ended
     except ServiceFailed:
         feed.end()
         raise
@@ -86,7 +86,7 @@ def _replay(
 
 
 def own(path: Path) -> None:
-    """Give a file, or a folder and all in it, to the account of the server."""
+    """Make the server's account the owner of a file, or of a folder and everything in it."""
     account = server_account()
     if account is None:
         return
@@ -97,7 +97,7 @@ def own(path: Path) -> None:
 
 
 class _Feed:
-    """Answers PostgreSQL's questions for WAL from a thread. `end` raises what opening raised."""
+    """Answers PostgreSQL's requests for WAL in a thread. `end` raises what opening a file raised."""
 
     def __init__(self, folder: Path, wal: Callable[[str], bytes | None], tell: Callable[[str, int], None]) -> None:
         self._folder = folder
@@ -134,7 +134,7 @@ class _Feed:
         data: bytes | None = None
         try:
             data = self._wal(name)
-        except Exception as err:  # PostgreSQL takes it for the end of the WAL; `end` says what it was
+        except Exception as err:  # PostgreSQL sees it as the end of the WAL; `end` raises it
             self._error = err
         if data is None:
             (self._folder / "none" / name).touch()

@@ -1,8 +1,8 @@
-"""How an object of a backup is sealed: AES-256-GCM under a key of its own, drawn from the backup key by HKDF.
+"""How an object of a backup is sealed: AES-256-GCM under its own key, derived from the backup key by HKDF.
 
     TFB1 · key id (8) · salt (32) · nonce (12) · ciphertext and tag
 
-The object's name is authenticated with it, so that objects cannot change places.
+The object's name is authenticated too, so that objects cannot be swapped.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""A destination of backups: what it holds, in our own words, sealed and opened. Knows no database."""
+"""A backup destination: its bases, WAL, archive files and ledger, sealed and opened. Knows no database."""
 
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
@@ -38,7 +38,7 @@ Tell = Callable[[str, int, int], None]
 
 
 class Pruned(NamedTuple):
-    """What was removed, and the oldest base or WAL that is left."""
+    """What was removed, and the oldest base or WAL left."""
 
     bases: int
     wal: int
@@ -47,7 +47,7 @@ class Pruned(NamedTuple):
 
 
 class BackupStore:
-    """`key`: None for who only removes what is too old. Raises StoreUnavailable, SettingsInvalid as its objects do."""
+    """`key`: None to only remove expired backups. Raises StoreUnavailable, SettingsInvalid from `Objects`."""
 
     def __init__(self, objects: Objects, key: bytes | None) -> None:
         self.objects = objects
@@ -63,10 +63,10 @@ class BackupStore:
             raise BackupKeyWrong("this needs the backup key: set TOUCHFOLD_BACKUP_KEY")
         return self._key
 
-    # ------------------------------------------------------------ what it is
+    # ------------------------------------------------------------ identity
 
     def begin(self) -> None:
-        """Make it a destination of ours, or prove that it is one under this key. Raises BackupRefused."""
+        """Turn the place into a destination, or verify that it already is one under this key. Raises BackupRefused."""
         if self.objects.get(HEADER) is None:
             if strangers := sorted(self.objects.names())[:1]:
                 raise BackupRefused(
@@ -81,7 +81,7 @@ class BackupStore:
         return self.objects.get(HEADER) is not None
 
     def prove(self) -> None:
-        """Raises BackupRefused where there is no backup, BackupKeyWrong where it is under another key."""
+        """Raises BackupRefused if there is no backup, BackupKeyWrong if it is under another key."""
         data = self.objects.get(HEADER)
         if data is None:
             raise BackupRefused(f"there is no backup at {self.url}: {HEADER} is missing")
@@ -103,7 +103,7 @@ class BackupStore:
         self.objects.put(name, seal_object(self.key, name, plain))
 
     def read(self, name: str) -> bytes:
-        """Raises BackupDamaged: missing or altered."""
+        """Raises BackupDamaged if the object is missing or altered."""
         data = self.objects.get(name)
         if data is None:
             raise BackupDamaged(f"{name} is missing from {self.url}")
@@ -112,11 +112,11 @@ class BackupStore:
     # ------------------------------------------------------------ bases
 
     def announce(self, id_: str) -> None:
-        """A base is under way: nobody removes what it may need."""
+        """Announce a base in progress: nobody removes what it may need."""
         self.objects.put(f"bases/{id_}/begun", b"")
 
     def finish(self, base: Base) -> None:
-        """From here on it is one."""
+        """From here on the base counts as complete."""
         self.put(f"bases/{base.id}/base", msgspec.json.encode(base))
 
     def base(self, id_: str) -> Base:
@@ -126,15 +126,15 @@ class BackupStore:
             raise BackupRefused(f"bases/{id_}/base was written by a newer build: restore it with that build") from err
 
     def whole_ids(self, names: Sequence[str]) -> list[str]:
-        """Of the bases among these names those that are whole, the oldest first."""
+        """The complete bases among these names, oldest first."""
         return sorted({id_ for name in names if (id_ := base_of(name)) and name.endswith("/base")})
 
     def bases(self) -> list[Base]:
-        """The oldest first. Raises BackupDamaged."""
+        """Complete bases, oldest first. Raises BackupDamaged."""
         return [self.base(id_) for id_ in self.whole_ids(list(self.objects.names("bases/")))]
 
     def remove_base(self, id_: str) -> None:
-        """Its manifest first: what is left then is no base."""
+        """Removes its manifest first, so that what is left does not count as a base."""
         names = self.objects.names(f"bases/{id_}/")
         self.objects.remove([name for name in names if name.endswith("/base")])
         self.objects.remove([name for name in names if not name.endswith("/base")])
@@ -153,7 +153,7 @@ class BackupStore:
         self.put(until_object(chain), msgspec.json.encode(until))
 
     def reaches(self) -> list[Reach]:
-        """What can be restored, by base, the oldest first."""
+        """What can be restored, by base, oldest first."""
         bases, wal = self.bases(), self.wal()
         untils = {chain: self.until(chain) for chain in {base.chain for base in bases}}
         return [reach_of(base, wal, untils[base.chain]) for base in bases]
@@ -161,7 +161,7 @@ class BackupStore:
     # ------------------------------------------------------------ archive and ledger
 
     def archive_names(self) -> set[str]:
-        """SHA-256 of the archive files that are here."""
+        """SHA-256 of the archive files stored here."""
         return {name.rpartition("/")[2] for name in self.objects.names("archive/")}
 
     def put_archive(self, entry: ArchiveFile, data: bytes) -> None:
@@ -174,14 +174,14 @@ class BackupStore:
         return data
 
     def put_ledger(self, at: datetime, data: bytes) -> None:
-        """The newest copy; older ones go."""
+        """Store the newest copy; older ones are removed."""
         before = list(self.objects.names("ledger/"))
         name = f"ledger/{time_text(at)}"
         self.put(name, pa.compress(data, codec="zstd", asbytes=True) if data else b"")
         self.objects.remove([each for each in before if each != name])
 
     def ledger(self) -> tuple[str, bytes] | None:
-        """When the newest copy was made (as in its name), and its bytes."""
+        """The time of the newest copy (as in its name), and its bytes."""
         names = sorted(self.objects.names("ledger/"))
         if not names:
             return None
@@ -192,10 +192,10 @@ class BackupStore:
     # ------------------------------------------------------------ removing
 
     def prune(self, now: datetime, days: int, *, growing: str | None = None) -> Pruned:
-        """Remove what is older than it may be, and what nothing needs any more.
+        """Remove what has expired, and what nothing needs any more.
 
-        While a base is under way, by whomever, what no base names may be its. `growing`: the chain of WAL that is
-        followed. Without the key what nothing needs stays until its time is over.
+        While anybody is making a base, objects that no base names may belong to it. `growing`: the chain of WAL in
+        use. Without the key, what nothing needs stays until it expires.
         """
         names = list(self.objects.names())
         whole = self.whole_ids(names)
@@ -219,17 +219,17 @@ class BackupStore:
         return Pruned(len(gone), len(old), len(archive), min(times, default=None))
 
     def overdue(self, now: datetime, days: int) -> list[str]:
-        """Bases and WAL that should have been removed, by name. Needs no key."""
+        """Names of bases and WAL that should have been removed. Needs no key."""
         names = list(self.objects.names())
         ids = sorted({id_ for name in names if (id_ := base_of(name))})
         found = [f"bases/{id_}" for id_ in ids if now >= ends_at(*base_time(id_), days)]
         told = [(name, each) for name in sorted(names) if (each := wal_name(name)) is not None]
         return found + [name for name, each in told if now >= ends_at(each.at, each.days, days)]
 
-    # ------------------------------------------------------------ proving
+    # ------------------------------------------------------------ verifying
 
     def verify(self, tell: Tell = lambda _what, _done, _of: None) -> Iterator[str]:
-        """Read and open everything; yields what is wrong, by name."""
+        """Read and open everything; yields each problem with the object's name."""
         try:
             self.prove()
         except BackupDamaged as err:
@@ -252,7 +252,7 @@ class BackupStore:
                 continue
             try:
                 plain = self.read(name)
-            except (BackupDamaged, BackupKeyWrong) as err:  # its first bytes tell the key
+            except (BackupDamaged, BackupKeyWrong) as err:  # its first bytes identify the key
                 yield err.message
             else:
                 if name in wanted and sha256(plain).hexdigest() != wanted[name]:
@@ -273,6 +273,6 @@ def decompressed(data: bytes) -> bytes:
 
 
 def _abandoned(id_: str, days: int, now: datetime) -> bool:
-    """Whether a base that is not whole belongs to no process any more: a day old, or its time is over."""
+    """Whether no process is still making an incomplete base: it is a day old, or has expired."""
     at, kept = base_time(id_)
     return (now - at).total_seconds() > 86_400 or is_due(at, kept, days, now)

@@ -1,4 +1,4 @@
-"""Ends the WAL segment that is being written, on the server of a data folder, and waits until its archiver had it."""
+"""Ends the current WAL segment on a data folder's server, and waits until the archiver has taken it."""
 
 import time
 from typing import Final
@@ -12,11 +12,11 @@ _LOOK_S: Final = 0.02
 
 
 def end_segment(cursor: Cursor) -> str:
-    """The name of the segment that holds all that was committed before. On an autocommitting connection of a superuser.
+    """The name of the segment that ends the WAL of all earlier commits. Needs a superuser's autocommit connection.
 
-    Raises StoreUnavailable where the archiver does not take it: PostgreSQL keeps it then.
+    Raises StoreUnavailable if the archiver does not take it; PostgreSQL then keeps it.
     """
-    # where nothing was written since the last switch, it gives the start of a segment that is not finished
+    # if nothing was written since the last switch, it returns the start of an unfinished segment
     cursor.execute("select pg_walfile_name(pg_switch_wal() - 1)")
     row = cursor.fetchone()
     assert row is not None, "a function gives a row"

@@ -1,10 +1,10 @@
-"""WAL on its way from PostgreSQL into a backup: taken from the server, sealed at once, sent when the place answers.
+"""WAL on its way from PostgreSQL to a backup: taken from the server, sealed immediately, sent when possible.
 
-    DATA/postgres/wal-out/<segment>          linked there by PostgreSQL's archiver, while the file `on` is there
-    DATA/backup/waiting/<chain>/<object>     sealed; what a backup's place has not got yet
-    DATA/backup/following.json               where it goes, and in which chain
+    DATA/postgres/wal-out/<segment>          linked by PostgreSQL's archiver, while the file `on` exists
+    DATA/backup/waiting/<chain>/<object>     sealed but not sent yet
+    DATA/backup/following.json               the destination and the chain
 
-One process at a time takes and sends: who holds `DATA/backup/lock`.
+One process at a time takes and sends: the one that holds `DATA/backup/lock`.
 """
 
 import fcntl
@@ -44,7 +44,7 @@ class Following(msgspec.Struct, frozen=True):
 
 
 class Spool:
-    """Of one data folder."""
+    """The spool of one data folder."""
 
     def __init__(self, data: Path) -> None:
         self._out = data / "postgres" / WAL_OUT
@@ -80,7 +80,7 @@ class Spool:
             return None
 
     def follow(self, to: str, days: int) -> Following:
-        """Keep all WAL from now on for a place, in a new chain. What another place had not got yet is dropped."""
+        """Keep all WAL from now on for a place, in a new chain. WAL not yet sent to another place is dropped."""
         self.end()
         found = Following(to, secrets.token_hex(6), days)
         self._out.mkdir(exist_ok=True)
@@ -93,7 +93,7 @@ class Spool:
         return found
 
     def keep_days(self, days: int) -> Following | None:
-        """The setting was changed: what is sent from now on says so."""
+        """Apply a changed setting to what is sent from now on."""
         found = self.following()
         if found is not None and found.days != days:
             found = Following(found.to, found.chain, days)
@@ -101,7 +101,7 @@ class Spool:
         return found
 
     def end(self) -> None:
-        """Stop keeping WAL; what was not sent is dropped."""
+        """Stop keeping WAL; unsent WAL is dropped."""
         (self._out / "on").unlink(missing_ok=True)
         self._note.unlink(missing_ok=True)
         for path in self._raw():
@@ -116,7 +116,7 @@ class Spool:
         return sorted(path for path in self._out.iterdir() if _TAKES.fullmatch(path.name))
 
     def take(self, following: Following, key: bytes) -> int:
-        """Seal what PostgreSQL has finished; returns how many segments. None stays readable in the folder."""
+        """Seal the segments that PostgreSQL has finished; returns how many. None stays readable in the folder."""
         raw = self._raw()
         for path in raw:
             at = datetime.fromtimestamp(path.stat().st_mtime, UTC)
@@ -135,7 +135,7 @@ class Spool:
         return sorted(path for path in self._waiting.glob("*/*") if not path.name.endswith(".tmp"))
 
     def send(self, store: BackupStore) -> int:
-        """Raises StoreUnavailable: the rest stays queued."""
+        """Send what is waiting. On StoreUnavailable the rest stays queued."""
         sent = self.waiting()
         for path in sent:
             store.objects.put(f"wal/{path.parent.name}/{path.name}", path.read_bytes())
@@ -143,7 +143,7 @@ class Spool:
         return len(sent)
 
     def is_overdue(self, now: datetime) -> bool:
-        """Whether something waits that may not be kept any more."""
+        """Whether anything waiting has expired."""
         names = (wal_name(f"wal/{path.parent.name}/{path.name}") for path in self.waiting())
         return any(is_due(each.at, each.days, each.days, now) for each in names if each is not None)
 
@@ -151,7 +151,7 @@ class Spool:
         return sum(path.stat().st_size for path in [*self._raw(), *self.waiting()])
 
     def flush(self, database: Database, store: BackupStore, following: Following) -> Until:
-        """End the segment that is being written, send all, and say up to when the chain is whole now."""
+        """End the current segment, send everything, and return up to when the chain is complete."""
         with database.reading() as cursor:
             cursor.execute("select clock_timestamp()")
             row = cursor.fetchone()

@@ -76,7 +76,7 @@ class KafkaChanges:
     def close(self) -> None:
         producer, self._producer = self._producer, None
         if producer is not None:
-            producer.purge(blocking=False)  # its end, when nobody holds it any more, then waits for nothing
+            producer.purge(blocking=False)  # so that its destructor does not wait
 
     @contextmanager
     def _mapped(self) -> Iterator[None]:
@@ -105,9 +105,9 @@ class KafkaChanges:
             "queue.buffering.max.kbytes": 65_536,
             "queue.buffering.max.messages": 200_000,
             "linger.ms": 2,
-            "compression.type": "gzip",  # the one that every client reads without another library
+            "compression.type": "gzip",  # the only one that every client reads without another library
             "compression.level": 1,
-            "partitioner": "murmur2_random",  # as Java's producers do: a key of theirs meets ours in one partition
+            "partitioner": "murmur2_random",  # as in Java's producers: equal keys end up in the same partition
             "log_level": 3,
             "logger": _log,
         }
@@ -150,7 +150,7 @@ def _configs(access: KafkaAccess, names: Sequence[str]) -> dict[str, dict[str, s
     """The settings of topics by full name."""
     if not names:
         return {}
-    # The import takes 0.3 s: only for who is granted something.
+    # The import takes 0.3 s, so only if something is granted.
     from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient  # noqa: PLC0415
     from kafka.errors import KafkaError as AdminError  # noqa: PLC0415
 

@@ -100,6 +100,6 @@ class KafkaLog:
         return self._producer.waiting_bytes()
 
     def close(self) -> None:
-        """Appends that wait fail. Idempotent."""
+        """Waiting appends fail. Idempotent."""
         self._producer.close()
         self._reader.close()

@@ -127,15 +127,15 @@ class Offsets:
             except TimeoutError:
                 errors.append(KafkaError(KafkaError._TIMED_OUT))
             else:
-                if offset < 0:  # librdkafka 2.16 answers so, without an error, when a broker did not answer in time
+                if offset < 0:  # librdkafka 2.16 returns this, without an error, if a broker did not answer in time
                     errors.append(KafkaError(KafkaError._TIMED_OUT))
                 else:
                     found[where.partition] = offset
         return errors
 
     def _forget(self, client: AdminClient) -> None:
-        """librdkafka 2.16 never looks again: it asks with the leader's epoch as it once knew it, and says "unknown"
-        of partitions that its first answer lacked (a broker that just started leaves some out), for ever.
+        """librdkafka 2.16 never refreshes: it asks with the leader epoch it once learnt, and forever reports "unknown"
+        for partitions missing from its first answer (a broker that has just started leaves some out).
         """
         with self._lock:
             if self._admin is client:

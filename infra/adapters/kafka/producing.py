@@ -18,8 +18,8 @@ from schemas.errors import StoreUnavailable, TooLarge
 from schemas.failpoints import failpoint
 
 MAX_RECORD_BYTES: Final = 4_000_000  # below the topic's max.message.bytes, which counts the batch around it
-RECORD_OVERHEAD: Final = 256  # bytes that librdkafka and our callback keep for a waiting record, beside its own
-RETIRED_LIMIT: Final = 2  # broken producers with threads still running; with more, we accept no records
+RECORD_OVERHEAD: Final = 256  # bytes that librdkafka and our callback keep for a waiting record, besides its own
+RETIRED_LIMIT: Final = 2  # broken producers with threads still running; above this, no records are accepted
 _POLL_S: Final = 0.25
 _LEARN_S: Final = 5.0
 _log = logging.getLogger("touchfold.kafka")
@@ -41,7 +41,7 @@ class _Reports:
     def __init__(self, line: "_Line", count: int, size: int) -> None:
         self.line = line
         self.expected = count
-        self.reported = 0  # written by the thread of reports alone
+        self.reported = 0  # written only by the reports thread
         self.size = size
         self.since = time.monotonic()
         self.offsets: dict[int, list[int]] = {}
@@ -52,7 +52,7 @@ class _Reports:
         offset, partition = message.offset(), message.partition()
         if error is not None:
             self.error = error
-        elif offset is None or offset < 0 or partition is None:  # a retry that the broker had stored long ago
+        elif offset is None or offset < 0 or partition is None:  # a retry of a record that was already stored
             self.error = KafkaError(KafkaError._NO_OFFSET, "stored, but the broker does not know where any more")
         else:
             self.offsets.setdefault(partition, []).append(offset)
@@ -61,13 +61,13 @@ class _Reports:
             self.line.settled(self)
 
     def stopped(self, given: int) -> None:
-        """Only so many records were handed over: no more reports will come than these."""
+        """Only `given` records were handed over, so no more reports will come."""
         self.expected = given
         if self.reported == given:
             self.line.settled(self)
 
     def positions(self, records: Sequence[Placed]) -> list[tuple[int, int]]:
-        """In a partition offsets rise in the order in which records were given."""
+        """The position of each record. Within a partition, offsets rise in the order of the records."""
         ordered = {partition: iter(sorted(offsets)) for partition, offsets in self.offsets.items()}
         return [(record.partition, next(ordered[record.partition])) for record in records]
 
@@ -78,7 +78,7 @@ class _Line:
     def __init__(self, config: Mapping[str, Any]) -> None:
         self.trouble = Trouble()
         self._lock = threading.Lock()
-        self._open: dict[_Reports, None] = {}  # appends that wait for reports, oldest first
+        self._open: dict[_Reports, None] = {}  # appends waiting for reports, oldest first
         self._bytes = 0
         self._ending = threading.Event()
         self.producer = Producer({**config, "error_cb": self.trouble, "logger": _log})
@@ -86,7 +86,7 @@ class _Line:
         self._thread.start()
 
     def admit(self, records: Sequence[Placed], room: int) -> _Reports | None:
-        """Reports for these records, or None when they do not fit beside what waits already."""
+        """Reports for these records, or None if they do not fit in addition to what is waiting."""
         size = sum([len(record.value) for record in records]) + len(records) * RECORD_OVERHEAD
         with self._lock:
             if self._bytes and self._bytes + size > room:
@@ -97,7 +97,7 @@ class _Line:
             return reports
 
     def settled(self, reports: _Reports) -> None:
-        """All its reports came, or will never come."""
+        """All of its reports have come, or never will."""
         with self._lock:
             if self._open.pop(reports, self) is None:
                 self._bytes -= reports.size
@@ -110,11 +110,11 @@ class _Line:
         return 0.0 if first is None else time.monotonic() - first.since
 
     def waiting_bytes(self) -> int:
-        """What records without a report take."""
+        """Memory used by records without a report."""
         return self._bytes
 
     def retire(self, reason: str) -> threading.Thread:
-        """Fail what is waiting, drop the queue, end the threads; done in a thread, because it may hang."""
+        """Fail what is waiting, drop the queue, end the threads; runs in a thread, because it may hang."""
         with self._lock:
             left = list(self._open)
         for reports in left:
@@ -128,25 +128,25 @@ class _Line:
         self.producer.purge(blocking=False)
         self._ending.set()
         self._thread.join()
-        with suppress(KafkaException):  # a fatal error is told once more
-            self.producer.flush(1.0)  # the reports of what was purged: they hold the memory
+        with suppress(KafkaException):  # a fatal error is reported again
+            self.producer.flush(1.0)  # the reports of purged records, which hold the memory
         del self.producer
 
     def _serve(self) -> None:
         while not self._ending.is_set():
             try:
                 self.producer.poll(_POLL_S)
-            except KafkaException as err:  # fatal: `trouble` may not have it, for then no callback is called
+            except KafkaException as err:  # fatal: `trouble` may not know, since no callback is called then
                 self.trouble.fatal = self.trouble.fatal or str(err.args[0])
-            except Exception:  # of a callback: the reports behind it must still be served
+            except Exception:  # from a callback: later reports must still be served
                 _log.exception("a delivery report could not be handled")
 
 
 class AckedProducer:
     """Any thread may append. Opens nothing before the first append.
 
-    ack_s: how long an append waits. Later its records are dropped from the queue instead of being sent once the
-    brokers are back: what was answered with an error should not appear minutes later, and the queue stays bounded.
+    ack_s: how long an append waits. After that its records are dropped from the queue instead of being sent once the
+    brokers are back: what was reported as failed should not appear minutes later, and the queue stays bounded.
     """
 
     def __init__(self, config: Mapping[str, Any], topic: str, ack_s: float, room_bytes: int) -> None:
@@ -154,16 +154,16 @@ class AckedProducer:
         self._topic = topic
         self._ack_s = ack_s
         self._room = room_bytes
-        self._patience_s = 1.5 * ack_s + 5.0  # librdkafka gives up a record after ack_s + 1 s: longer, and it is wedged
+        self._patience_s = 1.5 * ack_s + 5.0  # librdkafka gives up after ack_s + 1 s; longer means it is stuck
         self._lock = threading.Lock()
         self._line: _Line | None = None
         self._retired: list[threading.Thread] = []
         self._closed = False
 
     def append(self, records: Sequence[Placed]) -> list[tuple[int, int]]:
-        """The (partition, offset) of each. Larger than half the room: in parts, one after the other.
+        """The (partition, offset) of each. More than half the room is sent in parts, one after the other.
 
-        Raises StoreUnavailable: none, some or all of them may be in the log. TooLarge: nothing is.
+        Raises StoreUnavailable: none, some or all of them may be in the log. TooLarge: none is.
         """
         _check(records)
         deadline = time.monotonic() + self._ack_s
@@ -173,11 +173,11 @@ class AckedProducer:
         return positions
 
     def open(self) -> None:
-        """Begin to connect: the brokers take half a second to give a producer its id. Waits for nothing."""
+        """Start connecting: the brokers take half a second to give a producer its id. Does not wait."""
         self._current()
 
     def learn_partitions(self) -> None:
-        """Of a topic that was given more: librdkafka refuses records for a partition it has not heard of."""
+        """Call when the topic has gained partitions: librdkafka refuses records for a partition it does not know."""
         line = self._line
         if line is not None:
             try:
@@ -186,12 +186,12 @@ class AckedProducer:
                 raise unavailable(err.args[0], self._topic, line.trouble) from err
 
     def waiting_bytes(self) -> int:
-        """What records without a report take, in memory."""
+        """Memory used by all records without a report."""
         line = self._line
         return line.waiting_bytes() if line else 0
 
     def close(self) -> None:
-        """Appends that wait fail. Idempotent."""
+        """Waiting appends fail. Idempotent."""
         with self._lock:
             self._closed = True
             line, self._line = self._line, None
@@ -220,7 +220,7 @@ class AckedProducer:
         return reports.positions(records)
 
     def _produce(self, line: _Line, reports: _Reports, records: Sequence[Placed]) -> None:
-        """Hand the records to librdkafka. What it refuses gets a report here."""
+        """Pass the records to librdkafka. What it refuses gets its report here."""
         produce, topic = line.producer.produce, self._topic
         given = 0
         try:
@@ -262,15 +262,15 @@ class AckedProducer:
 
 
 def producer_config(ack_s: float, room_bytes: int) -> dict[str, Any]:
-    """librdkafka's settings. No linger: the door sends whole batches, and a lone record then takes 0.4 ms, not 5.
+    """librdkafka's settings. No linger: the door sends whole batches, and a single record takes 0.4 ms instead of 5.
 
-    lz4 costs 2 µs a record of 690 bytes in batches of 1,000; zstd at level 1 costs 3 (none: 0).
+    lz4 costs 2 µs per record of 690 bytes in batches of 1,000; zstd at level 1 costs 3 (none: 0).
     """
     ack_ms = max(int(ack_s * 1_000), 100)
     return shared_config() | {
         "acks": "all",
-        "enable.idempotence": True,  # in order and once per producer: five requests in flight, retried without end …
-        "delivery.timeout.ms": ack_ms,  # … within this
+        "enable.idempotence": True,  # in order, once per producer: five requests in flight, retried indefinitely …
+        "delivery.timeout.ms": ack_ms,  # … within this time
         "request.timeout.ms": ack_ms,
         "socket.timeout.ms": max(ack_ms, 1_000),
         "socket.connection.setup.timeout.ms": min(max(ack_ms, 1_000), 5_000),
@@ -279,14 +279,14 @@ def producer_config(ack_s: float, room_bytes: int) -> dict[str, Any]:
         "linger.ms": 0,
         "compression.type": "lz4",
         "message.max.bytes": MAX_RECORD_BYTES + 1_000,
-        # Ours is the bound (`room`), which refuses a batch whole; these stand behind it.
+        # Our own bound (`room`) refuses whole batches; these limits are a second line of defence.
         "queue.buffering.max.kbytes": max(2 * room_bytes // 1_024, 16_384),
         "queue.buffering.max.messages": 10_000_000,
     }
 
 
 def _check(records: Sequence[Placed]) -> None:
-    """Before anything is handed over: nothing of a batch that cannot be sent whole is sent."""
+    """Checked before anything is handed over: a batch is sent completely or not at all."""
     for _, key, value in records:
         if not isinstance(value, bytes) or not isinstance(key, bytes):
             raise TypeError(f"key and value are bytes, not {type(key).__name__} and {type(value).__name__}")
@@ -295,7 +295,7 @@ def _check(records: Sequence[Placed]) -> None:
 
 
 def _parts(records: Sequence[Placed], most_bytes: int) -> Iterator[Sequence[Placed]]:
-    """Slices of at most so many bytes, or of one record."""
+    """Slices of at most `most_bytes`, or of one record."""
     first = size = 0
     for index, record in enumerate(records):
         one = len(record.value) + RECORD_OVERHEAD

@@ -1,7 +1,7 @@
 """Reads a topic by position: a few consumers, each assigned to one partition at a time. No group, no commits.
 
 Reassigning costs 0.4–3 ms, while a consumer already at the next position has prefetched. So after a read a consumer
-stays with its partition until another partition needs it, or the end was reached.
+stays with its partition until another partition needs it, or the end is reached.
 """
 
 import logging
@@ -19,16 +19,16 @@ from infra.adapters.kafka.trouble import Trouble, shared_config, unavailable
 from schemas.errors import LogTruncated, StoreUnavailable
 from schemas.record import Stored
 
-READ_S: Final = 10.0  # a read without a single record for this long is an outage
+READ_S: Final = 10.0  # no record for this long means an outage
 _RANDOM_READERS: Final = 4
-_IDLE_S: Final = 5.0  # a reader with a full queue looks 200 times a second whether there is room: 0.4 % of a core
-_ALONE: Final = 4  # so few places are gone to one after the other
+_IDLE_S: Final = 5.0  # a reader with a full queue checks for room 200 times a second: 0.4 % of a core
+_ALONE: Final = 4  # up to this many places are visited one after the other
 _AT_ONCE: Final = 10_000  # messages taken from librdkafka in one call
 _SEQUENTIAL: Final[Mapping[str, Any]] = {
     "fetch.message.max.bytes": 1_048_576,
-    "queued.max.messages.kbytes": 4_096,  # fetched ahead, for each consumer
+    "queued.max.messages.kbytes": 4_096,  # prefetched per consumer
 }
-_RANDOM: Final[Mapping[str, Any]] = {  # whole batches come anyway: nothing ahead of what was asked for
+_RANDOM: Final[Mapping[str, Any]] = {  # whole batches come anyway, so nothing is prefetched
     "fetch.message.max.bytes": 16_384,
     "queued.min.messages": 1,
     "queued.max.messages.kbytes": 1_024,
@@ -37,7 +37,7 @@ _log = logging.getLogger("touchfold.kafka")
 
 
 class _Reader:
-    """A consumer at a place of one partition. One thread at a time."""
+    """A consumer at a position of one partition. One thread at a time."""
 
     def __init__(self, config: Mapping[str, Any], topic: str) -> None:
         self.partition: int | None = None
@@ -62,9 +62,9 @@ class _Reader:
         self.partition, self.next = None, -1
 
     def take(self, most: int, end: int) -> list[Stored]:
-        """From 1 to `most` records below `end`; [] when there is none, which moves the place to `end`.
+        """From 1 to `most` records below `end`; [] if there are none, which moves the position to `end`.
 
-        Raises StoreUnavailable, or _OutOfRange when the log does not have the place.
+        Raises StoreUnavailable, or _OutOfRange if the log does not have the position.
         """
         partition = self.partition
         assert partition is not None, "it was sent somewhere"
@@ -92,7 +92,7 @@ class _Reader:
     def _met(self, error: KafkaError, place: int | None, end: int) -> None:
         code = error.code()
         if code == KafkaError._PARTITION_EOF:
-            if place is not None and place >= end:  # else it was met when the partition was shorter
+            if place is not None and place >= end:  # otherwise it was reached when the partition was shorter
                 self.next = max(self.next, place)
         elif code in {KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE}:
             raise _OutOfRange
@@ -125,7 +125,7 @@ class _Pool:
 
     @contextmanager
     def at(self, partition: int, start: int) -> Iterator[_Reader]:
-        """A reader at the place. One that met an error is not used again."""
+        """A reader at the position. After an error it is not used again."""
         reader = self._take(partition, start)
         try:
             reader.go_to(partition, start)
@@ -143,7 +143,7 @@ class _Pool:
         self._drop(reader)
 
     def _sweep_later(self) -> None:
-        """Under the lock: see to readers that stand somewhere, unused."""
+        """Call with the lock held: schedule a sweep of idle readers that are still at a position."""
         if self._sweeper is None and any(reader.partition is not None for reader in self._free):
             self._sweeper = threading.Timer(_IDLE_S, self._sweep)
             self._sweeper.daemon = True
@@ -195,7 +195,7 @@ class _Pool:
             raise
 
     def _choose(self, partition: int, start: int) -> _Reader | None:
-        """One that stands there, else one that stands nowhere, else the least used once no more may be made."""
+        """A reader already there, else one without a position, else (at the maximum number) the least recently used."""
         for reader in self._free:
             if reader.stands_at(partition, start):
                 return reader
@@ -212,7 +212,7 @@ class _Pool:
 
 
 class TopicReader:
-    """Records of a topic's partitions by place, up to the last stable offset. Any thread."""
+    """Records of a topic's partitions by position, up to the last stable offset. Any thread."""
 
     def __init__(self, config: Mapping[str, Any], topic: str, offsets: Offsets, readers: int = 12) -> None:
         shared = {**shared_config(), **_consumer_config(topic), **config}
@@ -221,11 +221,11 @@ class TopicReader:
         self._random = _Pool({**shared, **_RANDOM}, topic, _RANDOM_READERS)
         self._threads: ThreadPoolExecutor | None = None
         self._lock = threading.Lock()
-        self._ends: dict[int, int] = {}  # as last seen; they only rise
+        self._ends: dict[int, int] = {}  # as last seen; they never fall
         self._gaps: dict[int, tuple[int, int]] = {}  # partition: nothing to read from … up to …
 
     def read(self, partition: int, start: int, limit: int) -> list[Stored]:
-        """At most `limit` from `start` on; [] at the end. Raises LogTruncated before the log's start."""
+        """At most `limit` records from `start` on; [] at the end. Raises LogTruncated before the log's start."""
         start = self._behind_gap(partition, start)
         end = self._ends.get(partition, 0)
         if start >= end:
@@ -248,10 +248,10 @@ class TopicReader:
             return []
 
     def fetch(self, wanted: Mapping[int, Collection[int]], near: int = 64) -> list[Stored]:
-        """Those of these offsets of partitions that are there, in any order.
+        """The records that exist at these offsets, in any order.
 
-        near: read on instead of going to an offset that is so close. Going to one takes about a millisecond, most of
-        it waiting: many are drained by several readers at once.
+        near: read on instead of seeking to an offset this close. A seek takes about a millisecond, mostly waiting, so
+        several readers share a large number of them.
         """
         if not wanted:
             return []
@@ -267,7 +267,7 @@ class TopicReader:
         return [record for part in parts for record in part]
 
     def _run(self, partition: int, run: Sequence[int], end: int) -> list[Stored]:
-        """The records at ascending offsets close together; before the log's start there are none."""
+        """The records at ascending offsets that are close together; none before the log's start."""
         asked = set(run)
         found: list[Stored] = []
         try:
@@ -316,7 +316,7 @@ class TopicReader:
 
 
 def _dealt(runs: Sequence[_Run]) -> list[Sequence[_Run]]:
-    """A share for each reader."""
+    """The runs, divided among the readers."""
     return [runs[first::_RANDOM_READERS] for first in range(_RANDOM_READERS)]
 
 
@@ -334,14 +334,14 @@ def _runs(wanted: Sequence[int], near: int) -> Iterator[list[int]]:
 
 def _consumer_config(topic: str) -> dict[str, Any]:
     return {
-        "group.id": f"{topic.rpartition('.')[0]}-log",  # the client demands one, and asks who coordinates it; no more
+        "group.id": f"{topic.rpartition('.')[0]}-log",  # required by the client, which only looks up its coordinator
         "enable.auto.commit": False,
         "enable.auto.offset.store": False,
         "isolation.level": "read_committed",
         "auto.offset.reset": "error",
         "enable.partition.eof": True,
-        "fetch.wait.max.ms": 50,  # how long a read takes that ends in aborted records: rare, and then known
-        "fetch.queue.backoff.ms": 5,  # 1,000 by default: a reader of a full queue would then wait for a second
+        "fetch.wait.max.ms": 50,  # delay of a read that ends in aborted records: rare, and then remembered
+        "fetch.queue.backoff.ms": 5,  # 1,000 by default: after a full queue, a reader would pause for a second
         "fetch.error.backoff.ms": 50,
         "check.crcs": True,
     }

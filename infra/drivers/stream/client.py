@@ -1,4 +1,4 @@
-"""What the flow asks of a Kafka client: the same of Faust's consumer and of aiokafka's."""
+"""What the flow needs from a Kafka client, implemented for Faust's consumer and for aiokafka's."""
 
 from collections.abc import Collection, Mapping
 from typing import Protocol

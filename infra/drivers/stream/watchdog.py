@@ -119,7 +119,7 @@ class Watchdog:
         try:
             ends = self._ends(still)
         except StoreUnavailable:
-            self.excuse()  # the brokers are away
+            self.excuse()  # the brokers are unavailable
             return None
         for partition, mark in sorted(still.items()):
             with self._lock:

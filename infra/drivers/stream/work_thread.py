@@ -115,7 +115,7 @@ class WorkThread:
                 task.cancel()
                 await asyncio.wait({task})
                 if not task.cancelled():
-                    task.exception()  # of no interest any more
+                    task.exception()  # no longer of interest
 
 
 def complete(main: Coroutine[Any, Any, None]) -> None:
