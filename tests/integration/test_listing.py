@@ -71,7 +71,7 @@ def test_an_analyst_lists_by_segment_stage_risk_and_attributes_and_sees_ids(
         ("stage=newest", 400, "stage", "must be one of prospect, "),
         ("risk=none", 400, "risk", "must be one of low, medium, high"),
         ("attribute=city", 400, "attribute", "must be NAME:VALUE"),
-        ("attribute=city:a&attribute=city:b", 400, "attribute", "each name once"),
+        ("attribute=city:a&attribute=city:b", 400, "attribute", "each name only once"),
         ("attribute=hobby:chess", 400, "attribute", "must be one of"),  # personal: as if undeclared
         ("attribute=name:Person", 400, "attribute", "must be one of"),
         ("search=u1&stage=new", 400, "search", "leave it out"),
