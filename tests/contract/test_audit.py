@@ -266,7 +266,7 @@ def test_a_chain_that_was_made_again_without_the_key_is_found(audit: PostgresAud
     )
     problems = audit.verify()
     assert any("under our key" in each for each in problems)
-    assert any("entry 20 is missing: the ledger knows it" in each for each in problems)
+    assert any("entry 20 is missing: the ledger recorded it" in each for each in problems)
 
 
 def cut(databases: Databases, audit: PostgresAudit, kept: int) -> None:
