@@ -97,7 +97,7 @@ def test_a_damaged_file_is_named_left_alone_and_all_others_are_merged(data: Path
     people = command("archive", "--data", str(data), "verify")
     assert people.returncode == 1
     assert f"  {bad}: " in people.stdout
-    assert "restore these files from the archive's backup" in people.stderr
+    assert "restore these files from a backup of the archive" in people.stderr
 
 
 def test_an_end_that_was_archived_and_is_gone_and_a_manifest_that_is_none_are_told(data: Path, answer: Answer) -> None:

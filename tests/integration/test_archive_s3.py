@@ -145,9 +145,9 @@ def test_offsets_without_records_are_covered_too(open_archive: Open) -> None:
     reader = open_archive()
     assert reader.verify() == []
     assert [record.offset for record in reader.read_records(0, 55)] == [*range(55, 60), *range(150, 170)]
-    with pytest.raises(ArchiveDamaged, match="not the ones"):
+    with pytest.raises(ArchiveDamaged, match="do not match"):
         archive.add(0, 300, 1, rows_of(199, 2))
-    with pytest.raises(ArchiveDamaged, match="not the ones"):
+    with pytest.raises(ArchiveDamaged, match="do not match"):
         archive.add(0, 200, 1, SCHEMA.empty_table())
 
 
@@ -349,7 +349,7 @@ def test_a_turn_lost_in_the_middle_ends_before_the_next_file(log: PostgresLog, o
 
 def test_no_server_is_an_outage_and_bad_places_are_settings(tmp_path: Path, object_store: ObjectStore) -> None:  # noqa: F811
     away = archive_at("s3://bucket/x", copies=tmp_path, endpoint="http://127.0.0.1:9")
-    with pytest.raises(StoreUnavailable, match="away"):
+    with pytest.raises(StoreUnavailable, match="unavailable"):
         away.files()
     missing = archive_at("s3://no-such-bucket/x", copies=tmp_path, endpoint=object_store.endpoint)
     with pytest.raises(SettingsInvalid, match="NoSuchBucket"):

@@ -205,7 +205,7 @@ def test_what_loses_records_is_never_forgiven(
 def test_a_topic_with_fewer_partitions_than_the_database_knows_is_another_topic(access: KafkaAccess) -> None:
     kafka_topics.apply(access, settings(access))
     kafka_topics.ensure(access, settings(access), 2, print)
-    with pytest.raises(ServiceFailed, match="knows 3"):
+    with pytest.raises(ServiceFailed, match="this data has 3"):
         kafka_topics.ensure(access, settings(access), 3, print)
 
 
