@@ -3,10 +3,10 @@
 import csv
 import gzip
 import json
-import os
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from decimal import Decimal
 from pathlib import Path
@@ -252,6 +252,15 @@ def test_all_of_complete_journey_is_equal_to_its_reference(tmp_path: Path, share
         assert found == {row["ym"]: (int(row["baskets"]), cents(row["sales"])) for row in csv.DictReader(lines)}
 
 
+def own_peak(pid: int) -> int:
+    """The most memory a process had so far, in KiB: its own, without the server that it started. 0: it has ended."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except FileNotFoundError:
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith("VmHWM")), 0)
+
+
 @pytest.mark.long
 @pytest.mark.timeout(3_600)
 def test_a_million_refused_lines_are_all_told_in_flat_memory(tmp_path: Path) -> None:
@@ -278,11 +287,13 @@ def test_a_million_refused_lines_are_all_told_in_flat_memory(tmp_path: Path) -> 
         ]
         with out.open("w") as answer:
             process = subprocess.Popen([sys.executable, "-m", "infra.cli.main", *arguments], stdout=answer)
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
+        peak = 0
+        while process.poll() is None:
+            peak = max(peak, own_peak(process.pid))
+            time.sleep(0.1)
         assert process.returncode == 0
         found = json.loads(out.read_text())
         assert counts(found) == (number, 3, 0, number - 3)
         assert found["refused"][-1]["line"] == number + 1
-        peaks.append(usage.ru_maxrss)
+        peaks.append(peak)
     assert peaks[1] < peaks[0] * 1.2, peaks
