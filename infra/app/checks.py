@@ -84,7 +84,7 @@ def disk(found: Disk) -> Finding:
     if found.has_room(DOOR):
         return Finding("disk", True, detail if found.has_room(BUILDING) else f"{detail}: new revisions are on hold")
     stopped = "the door, imports and the archive are on hold" if found.has_room(WORKER) else "nothing is being applied"
-    fix = "free some space, or move the data folder to a larger disk: work resumes by itself when there is space"
+    fix = "make room, or move the data folder to a larger disk: work resumes by itself when there is space"
     return Finding("disk", False, f"{detail}: {stopped}", fix)
 
 

@@ -12,6 +12,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -156,9 +157,18 @@ class Up:
 
     def kill(self, role: str) -> int:
         """kill -9 one child of a role; returns its pid."""
-        until(lambda: bool(self.pids(role)), f"a {role} process")
-        pid = self.pids(role)[0]
-        os.kill(pid, signal.SIGKILL)
+        found: list[int] = []
+
+        def killed() -> bool:
+            found[:] = self.pids(role)[:1]
+            with suppress(ProcessLookupError):  # it has ended by itself meanwhile: then the next one
+                if found:
+                    os.kill(found[0], signal.SIGKILL)
+                    return True
+            return False
+
+        until(killed, f"a {role} process")
+        pid = found[0]
         until(lambda: pid not in self.pids(role), f"the end of {pid}")
         return pid
 

@@ -261,7 +261,9 @@ def test_after_a_merge_that_was_undone_each_has_their_own_and_nothing_of_the_oth
         events = {each["id"] for each in found["events.json"]}
         causes = {change["cause"]["event_id"] for change in found["decisions.json"]}
         assert causes <= {*events, None, OTHERS}
-    if first != "bob":
+    if (
+        first == "ada"
+    ):  # else his may be the profile that goes on, and what was decided of it while joined has no values
         assert "900.00" in json.dumps(theirs["bob"][0]["decisions.json"]), "of a profile that was his alone"
     assert "12 Lane" in json.dumps(theirs["ada"][0])
     assert "9 Mews" in json.dumps(theirs["bob"][0])
