@@ -1,9 +1,9 @@
 """Dead letters: items and records that could not be accepted or folded, kept whole and sealed, with the reason."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from hashlib import blake2b
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 from schemas.ports import Sealer
 from schemas.waits import SET_ASIDE, UNREADABLE
@@ -35,6 +35,12 @@ class DeadLetter(NamedTuple):
     tokens: tuple[bytes, ...]
     seal_key: bytes
     sealed: bytes
+
+
+class DeadLetterStore(Protocol):
+    """Stores dead letters and refused event keys; durable when `insert` returns. A repeat adds no row."""
+
+    def insert(self, letters: Sequence[DeadLetter], suppressed: Sequence[bytes], at: datetime) -> None: ...
 
 
 def dead_letter_id(secret: bytes, stage: str, source: str, content: bytes) -> bytes:

@@ -4,7 +4,6 @@ Sealing, identifiers, imports and docs/touchpoints.md use this table; a field th
 a definition names it. `field` is dotted from the item's root; `products[]` means a line of an order.
 """
 
-from collections.abc import Iterable
 from functools import cache
 from typing import Final, Literal, NamedTuple
 
@@ -205,11 +204,6 @@ def identifiers_in(section: str) -> tuple[tuple[str, str], ...]:
         for field in FIELDS
         if field.identifier is not None and field.field.startswith(start) and "." not in field.field[len(start) :]
     )
-
-
-def fields_of(type_: str) -> Iterable[Field]:
-    """The fields specific to a touchpoint, without those of every event."""
-    return [field for field in FIELDS if field.type not in (EVERY, STAFF) and _of(field, type_)]
 
 
 LINE: Final = frozenset(field.name for field in FIELDS if field.field.startswith(_LINES))

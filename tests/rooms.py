@@ -62,9 +62,10 @@ SQL_MAY_STAND: Final = (
 )
 """PostgreSQL's under adapters, DuckDB's in query and slots; SQLite's of an import; what the API's pages show."""
 _SQL: Final = re.compile(
-    r"\s*(select\s.+|insert\s+into\s.+|update\s+\w+\s+set\s.+|delete\s+from\s.+|with\s+\w+\s+as\s*\(.+|lock\s+table\s.+"
+    r"\s*(select\s.+|insert\s+into\s.+|update\s+\w+\s+set\s.+|delete\s+from\s.+|with\s+(recursive\s+)?\w+\s+as\s*(materialized\s*)?\(.+|lock\s+table\s.+"
     r"|create\s+(temp|table|index|unique|role|database|or\s+replace)\b.+|alter\s+(table|system|role|database)\s.+"
-    r"|drop\s+(table|index|database)\s.+|set\s+(local|session)\s.+|copy\s.+\s(from|to)\s.+|vacuum\b.*)",
+    r"|drop\s+(table|index|database)\s.+|set\s+(local|session)\s.+|copy\s.+\s(from|to)\s.+|vacuum\b.*"
+    r"|grant\s.+\sto\s.+|revoke\s.+\sfrom\s.+|truncate\s+\w+|listen\s+\w+|notify\s+\w+|explain\s.+|merge\s+into\s.+)",
     re.IGNORECASE | re.DOTALL,
 )
 

@@ -12,6 +12,7 @@ from infra.adapters.machine.disk import WORKER
 from infra.adapters.postgres.applied import Applied, look, waiting_now
 from infra.adapters.postgres.connection_pool import Lane
 from infra.adapters.postgres.database import Database
+from infra.app.first_start import Say, quiet
 from infra.app.log import log_of
 from infra.app.vault import vault_of
 from schemas.errors import StoreUnavailable
@@ -28,11 +29,7 @@ ROUNDS: Final = 3  # a decision may add work items (a new shared identifier unli
 _ALL: Final = 2**62
 
 
-def quiet(_line: str) -> None:
-    """Progress output that is discarded."""
-
-
-def drain(session: "Session", progress: Callable[[str], None] = quiet) -> list[Waiting]:
+def drain(session: "Session", progress: Say = quiet) -> list[Waiting]:
     """Return when everything accepted before the call is applied and decided, and no revision is being built.
 
     Runs the worker here, or waits for the one of the running `up` or of the cluster. Partitions blocked by a record

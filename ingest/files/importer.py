@@ -22,7 +22,7 @@ from ingest.files.mapped_rows import Shaped
 from ingest.files.rows import Progress, Source
 from ingest.files.spill import RefusedLine, RefusedLines, SpillMap
 from schemas.clear_rules import Declared
-from schemas.dead_letters import IMPORT, REUSED, DeadLetter, dead_letter_id, seal_dead_letter
+from schemas.dead_letters import IMPORT, REUSED, DeadLetter, DeadLetterStore, dead_letter_id, seal_dead_letter
 from schemas.errors import DefinitionsInvalid
 from schemas.failpoints import failpoint
 from schemas.ports import Clock, EventLog, Sealer, Vault
@@ -42,12 +42,6 @@ class ImportStore(Protocol):
 
     def registered(self, keys: Sequence[bytes]) -> dict[bytes, bytes | None]:
         """The event keys that have already been applied or judged, with their digest; None: the person was erased."""
-
-
-class DeadLetterStore(Protocol):
-    """Where dead letters are stored; a repeat adds no row."""
-
-    def insert(self, letters: Sequence[DeadLetter], suppressed: Sequence[bytes], at: datetime) -> None: ...
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""What the processors work with; assembled in `infra.drivers.process.worker_role`."""
+"""What the processors work with; assembled in `infra.app.worker`."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -19,11 +19,6 @@ from schemas.figures import BUCKET_US, BY_BUCKET, LONGEST_DAYS, PERIODS, Cells, 
 _ORDER, _REFUND = 0, 1
 
 
-def same_orders(before: State, after: State) -> bool:
-    """Whether the slots that orders are read from are equal."""
-    return before[st.ORDERS : st.CANCELS + 1] == after[st.ORDERS : st.CANCELS + 1]
-
-
 def spent_of(state: State, days: LocalDays) -> Spent:
     """The totals of a state that holds all its orders."""
     bases, refunds = counted(state)

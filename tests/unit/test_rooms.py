@@ -113,6 +113,10 @@ def test_a_planted_library_without_a_place_is_found(tmp_path: Path) -> None:
         'Q = """\nwith live as (select 1)\nselect * from live\n"""\n',
         'Q = "update meta set value = 1"\n',
         'Q = "lock table revisions in share mode"\n',
+        'Q = "truncate meta"\n',
+        'Q = "listen touchfold_changes"\n',
+        'Q = "grant select on meta to analyst"\n',
+        'Q = "WITH RECURSIVE t AS MATERIALIZED (select 1) select * from t"\n',
     ],
 )
 def test_planted_sql_is_found(tmp_path: Path, text: str) -> None:

@@ -20,7 +20,6 @@ from infra.app.log import log_of
 from infra.drivers.http.door_parts import (
     Busy,
     Counters,
-    DeadLetterStore,
     InternalError,
     Limits,
     Queue,
@@ -33,7 +32,7 @@ from ingest.accept.accept import Acceptor
 from ingest.accept.canonical import MAX_BODY_BYTES
 from ingest.requests.bodies import call_of
 from ingest.requests.routes import HttpRequest, Reply, answer, error_reply, nothing_here, open_request, preflight
-from schemas.dead_letters import DeadLetter
+from schemas.dead_letters import DeadLetter, DeadLetterStore
 from schemas.errors import KeyMissing, StoreUnavailable, TooLarge, TooMany, TouchfoldError
 from schemas.failpoints import failpoint
 from schemas.ports import EventLog

@@ -1,25 +1,17 @@
 """Parts of the door: its limits, waiting requests, and the queue of each of its threads."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
 from queue import Empty, SimpleQueue
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from ingest.accept.calls import Accepted
 from ingest.requests.routes import HttpRequest, Job, Reply
-from schemas.dead_letters import DeadLetter
 from schemas.errors import BadRequest, StoreUnavailable, TouchfoldError
 
 Take = Callable[[str, float, float, float], float]
 """(bucket, its rate, its size, amount) -> seconds to wait; 0.0: the amount was taken."""
-
-
-class DeadLetterStore(Protocol):
-    """Stores dead letters and refused event keys; durable when `insert` returns."""
-
-    def insert(self, letters: Sequence[DeadLetter], suppressed: Sequence[bytes], at: datetime) -> None: ...
 
 
 class Limits(NamedTuple):

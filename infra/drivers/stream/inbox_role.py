@@ -21,7 +21,7 @@ from infra.app.vault import vault_of
 from ingest.accept.accept import Acceptor
 from ingest.accept.calls import Accepted
 from ingest.requests.inbox import Message, Opened, Refusal, dead_letter_of, message_of, open_message
-from schemas.dead_letters import INTERNAL, DeadLetter
+from schemas.dead_letters import INTERNAL, DeadLetter, DeadLetterStore
 from schemas.errors import Disposition, KeyMissing, StoreUnavailable, TouchfoldError
 from schemas.failpoints import failpoint
 from schemas.ports import EventLog, Sealer, Vault
@@ -45,12 +45,6 @@ _library_log = logging.getLogger("touchfold.inbox.kafka")
 _library_log.addFilter(lambda line: not line.getMessage().startswith("FAIL "))  # 20 a second; `error_cb` has them too
 
 Place = tuple[int, int]  # partition, offset
-
-
-class DeadLetterStore(Protocol):
-    """Stores dead letters and refused event keys; durable when `insert` returns."""
-
-    def insert(self, letters: Sequence[DeadLetter], suppressed: Sequence[bytes], at: datetime) -> None: ...
 
 
 class Keys(Vault, Sealer, Protocol):
