@@ -113,10 +113,9 @@ class Aggregate(ABC):
         """The slots it needs in a state, over events that are not orders."""
         return [SlotNeed(self.slot if spec.window_days is None else self.slot.windowed, spec.of)]
 
-    def order_slot(self, spec: ComputedTrait) -> SlotNeed:
-        """The slots it needs in a summary of many orders (`orders.summary`)."""
-        (need,) = self.slots(spec)
-        return need
+    def order_slots(self, spec: ComputedTrait) -> list[SlotNeed]:
+        """The slots it needs in a summary of many orders (`orders.summary`); `read` gets them in this order."""
+        return self.slots(spec)
 
     # -- value, as generated lines
 

@@ -45,10 +45,10 @@ class BestStamped(Aggregate):
     def words(self, spec: ComputedTrait) -> str:
         return f"{self.name} {value(spec)} of {chosen(spec)}"
 
-    def order_slot(self, spec: ComputedTrait) -> SlotNeed:
+    def order_slots(self, spec: ComputedTrait) -> list[SlotNeed]:
         if spec.of != "occurred_at":
-            return super().order_slot(spec)
-        return SlotNeed(self.of_times if spec.window_days is None else self.of_times.windowed, spec.of)
+            return super().order_slots(spec)
+        return [SlotNeed(self.of_times if spec.window_days is None else self.of_times.windowed, spec.of)]
 
     def finish(self, code: Reading, raw: str, var: str, *, stamped: bool = True) -> list[str]:
         if not stamped:

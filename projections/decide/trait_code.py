@@ -77,8 +77,8 @@ class TraitCode:
         """The value from a summary, the same as from the orders themselves."""
         places = self.fold.summaries.places[trait.name]
         leaving = tuple(_place(cell) for cell in places.expiry)
-        place = Place(f"m[{places.cell.index}]", places.cell.kind, places.cell.kind.stamped, leaving)
-        return trait.aggregate.read(self._reading(trait), [place], self.vars[trait.name])
+        found = [Place(f"m[{cell.index}]", cell.kind, cell.kind.stamped, leaving) for cell in places.cells]
+        return trait.aggregate.read(self._reading(trait), found, self.vars[trait.name])
 
     def _pass(self, loop: OrderLoop) -> None:
         add = self.src.add

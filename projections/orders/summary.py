@@ -60,7 +60,7 @@ class Cell:
 class Places:
     """Where a summary holds what a trait reads. `expiry`: counts by day of everything that may leave its window."""
 
-    cell: Cell
+    cells: list[Cell]
     expiry: list[Cell] = field(default_factory=list)
 
 
@@ -93,11 +93,15 @@ class OrderSummaries:
 
     def _places(self, trait: TraitPlace) -> Places:
         spec, bit, window = trait.spec, trait.bit or 0, trait.spec.window_days or 0
-        need = trait.aggregate.order_slot(spec)
-        of = self._value(trait, need.of)
+        needs = [(need.kind, self._value(trait, need.of)) for need in trait.aggregate.order_slots(spec)]
         refunds = not set(spec.events).isdisjoint(REFUND_TYPES)
-        counted = refunds and trait.aggregate.less_refunds and of in ("own", "amt")
-        places = Places(self._cell(need.kind, bit, of, window, base=True, refund=counted))
+        counted = refunds and trait.aggregate.less_refunds and any(of in ("own", "amt") for _, of in needs)
+        places = Places(
+            [
+                self._cell(kind, bit, of, window, base=True, refund=counted and of in ("own", "amt"))
+                for kind, of in needs
+            ]
+        )
         if window:
             places.expiry.append(self._cell(DAY_COUNT, bit, "us", window, base=True, refund=False))
             if counted:

@@ -82,7 +82,7 @@ def test_slots_of_one_name_are_of_one_kind() -> None:
         need.kind
         for aggregate in AGGREGATES.values()
         for spec in admitted(aggregate)
-        for need in (aggregate.slots(spec) if not spec.by_order else [aggregate.order_slot(spec)])
+        for need in (aggregate.order_slots(spec) if spec.by_order else aggregate.slots(spec))
     }
     assert len({kind.name for kind in kinds}) == len(kinds), "a layout's hash knows kinds by their names"
     for kind in kinds:
