@@ -20,6 +20,10 @@ from tests.checker.sources import Message, messages
 from tests.kafka_broker import Node
 
 SESSION_S = 30.0  # after which a silent worker's partitions are reassigned; it is a static member of its group
+STOP_S = 30.0  # for a worker to end in order
+# A worker killed while it joined is a member until the rebalance ends, and a group that moved to another broker has
+# its sessions begin again there.
+EMPTY_S = 4 * SESSION_S
 SERVER_EVERY_S = 9.0  # `up` gives up if PostgreSQL exits 5 times in 30 s, which is not what is tested here
 ROLES = ("worker", "http", "archive", "publish")
 ROW = 30  # kills, in 20 s
@@ -233,6 +237,11 @@ class Faults:
                 with suppress(psutil.NoSuchProcess):
                     worker.resume()
                     worker.terminate()
+            # One that ends slowly is a member until it has ended, and a session longer.
+            for worker in psutil.wait_procs(workers, timeout=STOP_S)[1]:
+                with suppress(psutil.NoSuchProcess):
+                    worker.kill()
+            psutil.wait_procs(workers, timeout=STOP_S)
 
             def set_() -> bool:
                 with suppress(KafkaError, OSError), closing(KafkaAdminClient(**self._client())) as admin:
@@ -240,7 +249,7 @@ class Faults:
                     return all(answer.errno == 0 for answer in answers.values())
                 return False
 
-            done = wait_until(set_, SESSION_S + 15)
+            done = wait_until(set_, EMPTY_S)
         finally:
             supervisor.resume()
         assert done, "the group never was empty"
