@@ -18,6 +18,15 @@ from schemas.upcasters import UPCASTERS, Payload, lift
 VERSION: Final = 1
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND: Final = timedelta(microseconds=1)
+FLAGS: Final = (
+    "large",  # above Segment's 32 KB
+    "time_unreadable",  # its time could not be read: the time of receipt stands in
+    "time_archived",  # sent a day to two years ago: not corrected
+    "amount_unreadable",  # an amount that could not be read: it counts nowhere
+    "bot",  # sent by a crawler, not a person
+    "mended",  # bytes or values that JSON cannot hold were replaced
+)
+"""What the door noticed about an event and accepted all the same; `flags` of a record and of SQL's `events`."""
 Instant = Annotated[datetime, msgspec.Meta(tz=True)]
 """Refuse a time without a zone, because its meaning would depend on the reader."""
 
@@ -69,6 +78,8 @@ class Record(msgspec.Struct, kw_only=True, omit_defaults=True):
     original_at: Instant | None = None
     sent_at: Instant | None = None
     clock_rule: str = "trusted"
+    n: int = 0  # place in its request, file or inbox fetch; outside the digest
+    flags: list[str] = []  # words of FLAGS that hold; outside the digest
     digest: str  # 32 hex digits, design C3
     properties: dict[str, Any] = {}
     context: dict[str, Any] = {}

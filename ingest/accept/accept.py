@@ -272,6 +272,7 @@ class Acceptor:
             original_at=times.original_at,
             sent_at=times.sent_at,
             clock_rule=times.rule,
+            flags=draft.flags,
             digest=digester.hexdigest(),
             properties=clear_properties,
             context=clear_context,
