@@ -97,7 +97,7 @@ def _decoded(value: bytes, reader: Reader) -> _Event | None:
     """The record, lifted to the current version; None if it cannot be read. Raises ReaderTooOld."""
     try:
         event = _DECODER.decode(value)
-        if event.v != reader.version:
+        if event.v != reader.version and not reader.reads_as_is(event.v):
             event = _DECODER.decode(encode(decode_record(value, reader)))
         bytes.fromhex(event.id.replace("-", "") + event.route_key)
     except ReaderTooOld:

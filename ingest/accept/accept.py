@@ -33,6 +33,7 @@ from schemas.identifiers import extract
 from schemas.identity_rules import DEFAULT_RULES, Rank
 from schemas.ports import Sealer, Vault
 from schemas.record import VERSION, Identifier, Pending, Record, Sealed, encode, uuid_text
+from schemas.record_gate import FIRST
 
 _RULES_CACHED: Final = 10_000
 _KINDS_CACHED: Final = 1_000
@@ -61,6 +62,7 @@ class Acceptor:
         version: Callable[[], int] = lambda: VERSION,
     ) -> None:
         self._version = version
+        self._writes = FIRST  # what `version` said for the requests at hand
         self._vault = vault
         self._sealer = sealer
         self._normalise = normalise
@@ -83,20 +85,26 @@ class Acceptor:
         historical: bool = False,
         trusted_clock: bool = False,
         clock_received_at: datetime | None = None,
+        first_n: int = 0,
     ) -> Accepted:
         """Accept the Segment-shaped (or Unreadable) items of one request; each becomes a record or a dead letter.
 
         `sent_at`: the request's, for items without their own. `defaults`: fill in what an item lacks; the contexts are
         merged. `historical`: known_at = occurred_at. `trusted_clock`: no correction.
-        `clock_received_at`: when the request first arrived, if that is not `received_at`.
+        `clock_received_at`: when the request first arrived, if that is not `received_at`. `first_n`: see `Call`.
         """
-        call = Call(items, source, received_at, sent_at, defaults, historical, trusted_clock, clock_received_at)
+        call = Call(
+            items, source, received_at, sent_at, defaults, historical, trusted_clock, clock_received_at, first_n=first_n
+        )
         return self.accept_many((call,))[0]
 
     def accept_many(self, calls: Sequence[Call]) -> list[Accepted]:
         """As `accept`, for several requests with one vault look-up."""
+        self._writes = self._version()
         wanted: dict[Pair, None] = {}
-        drafts = [[self._draft(item, call, wanted) for item in call.items] for call in calls]
+        drafts = [
+            [self._draft(item, call, n, wanted) for n, item in enumerate(call.items, call.first_n)] for call in calls
+        ]
         tokens: dict[Pair, bytes] = {}
         suppressed: set[bytes] = set()
         if wanted:
@@ -111,8 +119,11 @@ class Acceptor:
 
     # ---------------------------------------------------------------- first pass: no I/O
 
-    def _draft(self, item: object, call: Call, wanted: dict[Pair, None]) -> Draft:
-        draft = Draft(item)
+    def _drafts(self, call: Call, wanted: dict[Pair, None]) -> list[Draft]:
+        return [self._draft(item, call, n, wanted) for n, item in enumerate(call.items, call.first_n)]
+
+    def _draft(self, item: object, call: Call, n: int, wanted: dict[Pair, None]) -> Draft:
+        draft = Draft(item, n)
         try:
             if type(item) is not dict:
                 raise (
@@ -255,10 +266,11 @@ class Acceptor:
         if parts:
             data = b2a_base64(self._sealer.seal(route, _ENCODE(parts), key), newline=False)
             sealed = Sealed(route_key, names, data.decode())
+        version = self._writes
         digester = self._digester.copy()
         digester.update(draft.encoded)
         record = Record(
-            v=self._version(),
+            v=version,
             id=id_,
             message_id=_kept(message_id),
             type=type_,
@@ -272,7 +284,8 @@ class Acceptor:
             original_at=times.original_at,
             sent_at=times.sent_at,
             clock_rule=times.rule,
-            flags=draft.flags,
+            n=draft.n if version > FIRST else 0,
+            flags=draft.flags if version > FIRST else [],
             digest=digester.hexdigest(),
             properties=clear_properties,
             context=clear_context,

@@ -54,3 +54,4 @@ class Call(NamedTuple):
     trusted_clock: bool = False
     clock_received_at: datetime | None = None
     staff: bool = False  # whether staff-only types are accepted
+    first_n: int = 0  # place of the first item in what arrived together: the request, the file, the inbox fetch

@@ -75,7 +75,7 @@ class Fold:
         reader = self.reader
         try:
             event = self._decoder.decode(value)
-            if event.v != reader.version:
+            if event.v != reader.version and not reader.reads_as_is(event.v):
                 event = self._decoder.decode(encode(decode_record(value, reader)))
             event.key = bytes.fromhex(event.id.replace("-", ""))
         except (msgspec.MsgspecError, RecursionError, ValueError) as err:

@@ -94,7 +94,7 @@ class InboxDoor:
         """
         self._check_disk()
         received_at = self._now()
-        opened = [self._open(message, received_at) for message in messages]
+        opened = _numbered([self._open(message, received_at) for message in messages])
         self._store(self._accept(opened), received_at)
 
     def _open(self, message: Message, received_at: datetime) -> Opened | Refusal:
@@ -336,6 +336,19 @@ class InboxConsumer:
             missing = error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART
             what = f"there is no topic {self._topic}: run touchfold topics apply" if missing else error.str()
             _log.warning("Kafka: %s", what)
+
+
+def _numbered(opened: Sequence[Opened | Refusal]) -> list[Opened | Refusal]:
+    """The same messages, whose items count on through the fetch: they have one time of receipt."""
+    found: list[Opened | Refusal] = []
+    n = 0
+    for each in opened:
+        if isinstance(each, Opened):
+            found.append(each._replace(call=each.call._replace(first_n=n)))
+            n += len(each.call.items)
+        else:
+            found.append(each)
+    return found
 
 
 def _message(delivered: Delivered) -> Message:
