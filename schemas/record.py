@@ -22,8 +22,8 @@ EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND: Final = timedelta(microseconds=1)
 FLAGS: Final = (
     "large",  # above Segment's 32 KB
-    "time_unreadable",  # its time could not be read: the time of receipt stands in
-    "time_archived",  # sent a day to two years ago: not corrected
+    "time_unreadable",  # a time of it could not be read or cannot be: the time of receipt stands in
+    "time_archived",  # sent a day to two years ago: its time is not corrected
     "amount_unreadable",  # an amount that could not be read: it counts nowhere
     "bot",  # sent by a crawler, not a person
     "mended",  # bytes or values that JSON cannot hold were replaced

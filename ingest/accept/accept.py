@@ -25,7 +25,7 @@ from ingest.accept.canonical import (
 from ingest.accept.dead import DeadLetters
 from ingest.accept.draft import Draft, Pair, by_our_error, context_parts, with_refs, without_identifier
 from ingest.dialects.translate import merge_defaults, of_staff, translate
-from ingest.requests.clock import settle
+from ingest.requests.clock import flags_of, settle
 from schemas.clear import ContextParts, split_around
 from schemas.clear_rules import NOTHING_DECLARED, Clear, Declared, clear_rules
 from schemas.errors import TouchfoldError
@@ -186,7 +186,7 @@ class Acceptor:
         suppressed: set[bytes],
         contexts: dict[bytes, ContextParts],
     ) -> Accepted:
-        accepted = Accepted([], [], [], [])
+        accepted = Accepted([], [], [], [], [])
         for draft in drafts:
             own = [tokens[pair] for pair in draft.pairs]
             message_id = None if draft.fields is None else draft.fields.message_id
@@ -210,6 +210,8 @@ class Acceptor:
                 else:
                     code = OVER_32_KB if len(draft.encoded) > LARGE_EVENT_BYTES else ""
                     accepted.results.append(ItemResult(id_, ACCEPTED, code))
+                    if draft.flags:
+                        accepted.flagged.extend(draft.flags)
             if draft.refused is not None:
                 letter = self._dead.of(call, draft, own, message_id)
                 accepted.dead.append(letter)
@@ -244,17 +246,20 @@ class Acceptor:
     ) -> Pending:
         fields = draft.fields
         assert fields is not None, "a draft that is not refused has fields"
-        type_, name, properties, context, traits, message_id, original_at, sent_at = fields
+        type_, name, properties, context, traits, message_id, stamps = fields
         if draft.spots:
             properties, context, traits = with_refs(draft, properties, context, traits, tokens)
         times = settle(
-            original_at,
-            sent_at or call.sent_at,
+            stamps.original_at,
+            stamps.sent_at or call.sent_at,
             call.received_at,
             trusted=call.trusted_clock,
             historical=call.historical,
             clock_received_at=call.clock_received_at,
+            given=stamps.given,
         )
+        if times.flag is not None or stamps.unread:
+            draft.flags += flags_of(times, stamps)
         rules = self._rules_of(call.source.declared, type_, name, call.staff)
         parted = context_parts(draft, context, rules, contexts)
         clear_properties, clear_context, clear_traits, parts, names = split_around(

@@ -40,6 +40,7 @@ class Accepted(NamedTuple):
     results: list[ItemResult]
     dead: list[DeadLetter]
     suppressed: list[bytes]  # event keys
+    flagged: list[str]  # the flags of all accepted items, for counters
 
 
 class Call(NamedTuple):
