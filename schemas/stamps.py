@@ -19,7 +19,12 @@ _SIGN: Final = 2**63  # times before 1970 come before those after it
 
 def order_of(received_us: int, n: int, key: bytes) -> bytes:
     """28 bytes that compare as (received_us, n, event key): what decides between events of one time."""
-    return _ORDER(received_us + _SIGN, n if 0 <= n <= MOST else MOST if n > 0 else 0, key)
+    return _ORDER(received_us + _SIGN, n if 0 <= n <= MOST else within(n), key)
+
+
+def within(n: int) -> int:
+    """A place as it is compared: what is beyond what we write counts as the first or the last."""
+    return min(max(n, 0), MOST)
 
 
 def place_of(n: int, key: bytes) -> bytes:

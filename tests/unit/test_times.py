@@ -97,9 +97,11 @@ def test_numbers_and_objects(value: object, expected: datetime) -> None:
     "value",
     ["", "yesterday", "2023-02-29", "2024-13-01T00:00:00Z", "2024-01-01T25:00:00Z", "2024-01-01T00:00:00+99:00",
      "0001-01-01", "1899-12-31", "9999-12-31T23:59:59-12:00", "2024-03", "10:00", "1970", "0", "12345", "1e400",
-     "9" * 40, "03/04/2024", "25/03/2024", "2024-03-05 10:00:00 IST", "2024-03-05 13:00 PM", "Tue Mar 05 10:00:00 2024 WAT",
+     "9" * 40, "03/04/2024", "25/03/2024", "2024-03-05 10:00:00 IST", "2024-03-05 13:00 PM",
+     "Tue Mar 05 10:00:00 2024 WAT",
      "Market 5 2024", "Mar 5", "{{timestamp}}", "Invalid Date", "null", "NaN", "[object Object]",
-     None, True, 0, -1, 12_345, float("nan"), float("inf"), 10**30, {}, [], {"$date": None}, {"date": "x", "timezone": 3}],
+     None, True, 0, -1, 12_345, float("nan"), float("inf"), 10**30, {}, [], {"$date": None},
+     {"date": "x", "timezone": 3}],
 )  # fmt: skip
 def test_what_can_mean_nothing_or_several_times_is_not_read(value: object) -> None:
     with pytest.raises(BadTime):
