@@ -132,8 +132,8 @@ def _of_digits(text: str) -> datetime | None:
     if not _COMPACT.fullmatch(text):
         return None
     padded = text.ljust(14, "0")
-    fields = [int(padded[:4]), *(int(padded[at : at + 2]) for at in range(4, 14, 2))]
-    return _made(*fields)
+    month, day, hour, minute, second = (int(padded[at : at + 2]) for at in range(4, 14, 2))
+    return _made(int(padded[:4]), month, day, hour, minute, second)
 
 
 def _made(year: int, month: int, day: int, hour: int = 0, minute: int = 0, second: int = 0) -> datetime | None:
@@ -172,8 +172,8 @@ def _of_iso_like(found: "re.Match[str]", text: str) -> datetime | None:
         if not 1 <= hour <= 12:
             return None
         hour = hour % 12 + (12 if part("half") == "P" else 0)
-    days = [int(part(name) or part(f"{name}2")) for name in ("year", "month", "day")]
-    at = _made(*days, hour, int(part("minute") or 0), int(part("second") or 0))
+    year, month, day = (int(part(name) or part(f"{name}2")) for name in ("year", "month", "day"))
+    at = _made(year, month, day, hour, int(part("minute") or 0), int(part("second") or 0))
     if at is None:
         return None
     at += timedelta(microseconds=int((part("part") or "0")[:6].ljust(6, "0")))

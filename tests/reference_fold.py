@@ -96,8 +96,8 @@ class Reference:
         return four(Fraction(own) * Fraction(max(rates, key=lambda r: r.date).rate)) if rates else None
 
     def stamp(self, event: Event) -> Stamp:
-        at = event["occurred_at"]
-        return at, event.get("received_at", at), event.get("n", 0), UUID(event["id"]).bytes
+        at: datetime = event["occurred_at"]
+        return at, event.get("received_at") or at, int(event.get("n", 0)), UUID(event["id"]).bytes
 
     def orders(self) -> tuple[list[Event], list[Event]]:
         """The bases and refunds that count."""

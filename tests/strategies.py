@@ -129,12 +129,13 @@ def record_bytes(event: Event) -> bytes:
     """A touchpoint as the log stores it."""
     token = "ab" * 16
     at = event["occurred_at"]
+    received_at: datetime = event.get("received_at", at)
     names = [f"traits.{name}" for name in event.get("sealed", ())]
     return encode(
         Record(
             v=2, id=event["id"], type=event["type"], name=event.get("name"), source=event.get("source", "web"),
             ids=[Identifier("user_id", token)], route_key=token, occurred_at=at,
-            received_at=event.get("received_at", at), known_at=event.get("received_at", at), n=event.get("n", 0),
+            received_at=received_at, known_at=received_at, n=event.get("n", 0),
             digest="00" * 16, properties=event.get("properties", {}), traits=event.get("traits", {}),
             sealed=Sealed(token, names, "AAAA") if names else None,
         )
