@@ -298,7 +298,8 @@ class _Customer:
                     ui.icon(_KINDS.get(each["kind"], "tag"))
                     with ui.element("div").classes("tf-item-text"):
                         text(words.MASKED if each["value"] is None else each["value"], "tf-number")
-                        ui.label(words.title(each["kind"])).classes("tf-muted tf-cut")
+                        kind = words.title(each["kind"])
+                        ui.label(f"{kind}, formerly" if "former" in each else kind).classes("tf-muted tf-cut")
             self._rest("identifiers", found)
 
     def _traits(self) -> None:
