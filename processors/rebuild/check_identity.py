@@ -14,6 +14,7 @@ import msgspec
 from processors.rebuild.external_sort import Scratch, Sorter
 from projections.identity.evidence import Evidence
 from projections.identity.resolve import resolve
+from projections.identity.shared import is_shared
 from schemas.identity_rules import IdentityRules
 
 Tokens = tuple[tuple[str, bytes], ...]
@@ -21,7 +22,7 @@ Grouped = tuple[Evidence, bytes]  # with the group it is thought to belong to
 
 _ENCODE: Final = msgspec.msgpack.Encoder().encode
 _RECEIPT: Final = msgspec.msgpack.Decoder(tuple[int, bytes, Tokens]).decode
-_SEEN: Final = msgspec.msgpack.Decoder(tuple[bytes, Tokens]).decode
+_SEEN: Final = msgspec.msgpack.Decoder(tuple[bytes, str, Tokens]).decode
 
 
 def packed(received_us: int, place: bytes, tokens: Tokens) -> bytes:
@@ -63,9 +64,10 @@ def _ties(read: Iterator[Grouped], rules: IdentityRules, scratch: Scratch) -> tu
     by_token = scratch.sorter()
     for evidence, group in read:
         for kind, token in evidence.tokens:
-            rank = rules.rank(kind)
-            above = tuple(pair for pair in evidence.tokens if rules.rank(pair[0]) < rank)
-            by_token.add(token, _ENCODE((group, above)))
+            counted = tuple(
+                pair for pair in evidence.tokens if pair[1] != token and rules.sharing_limit(kind, pair[0]) is not None
+            )
+            by_token.add(token, _ENCODE((group, kind, counted)))
     shared: set[bytes] = set()
     first_of: dict[bytes, bytes] = {}
     for token, rows in groupby(by_token, key=itemgetter(0)):
@@ -84,13 +86,12 @@ def _groups(rows: Iterable[bytes], rules: IdentityRules) -> set[bytes] | None:
     groups: set[bytes] = set()
     partners: dict[str, set[bytes]] = {}
     for value in rows:
-        group, above = _SEEN(value)
+        group, kind, counted = _SEEN(value)
         groups.add(group)
-        for kind, other in above:
-            seen = partners.setdefault(kind, set())
-            seen.add(other)
-            if len(seen) > rules.sharing_limit(kind):
-                return None
+        for other_kind, other in counted:
+            partners.setdefault(other_kind, set()).add(other)
+        if is_shared(kind, partners, rules):
+            return None
     return groups
 
 

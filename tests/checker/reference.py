@@ -20,6 +20,11 @@ RANK_ABOVE = ("user_id", "loyalty_card", "email", "phone")
 RANK_BELOW = ("device_id", "anonymous_id")
 LIMITS = {"user_id": 1, "device_id": 20, "anonymous_id": 100}  # others 5
 HUB_LIMITS = {"user_id": 5, "loyalty_card": 5, "device_id": 20}  # others 10
+CROWD_LIMITS = {  # (kind, kind seen with it): most
+    ("user_id", "user_id"): 5,
+    **{("user_id", kind): 10 for kind in ("loyalty_card", "email", "phone")},
+    **{("loyalty_card", kind): 10 for kind in ("email", "phone")},
+}
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)  # noqa: UP017  # the checker spells it its own way
 
 
@@ -153,28 +158,42 @@ def people(events: Iterable[Event], erased: frozenset[str] | set[str]) -> People
 
 
 def _join(group: dict[str, set[str]], kinds: Mapping[str, str], base: str, token: str) -> None:
-    """Merge two groups unless a limit forbids it."""
-    if group[base] is group[token]:
+    """Merge two groups unless a limit forbids it. Two user_ids are linked only by an alias: no limit forbids that."""
+    one, two = group[base], group[token]
+    if one is two:
         return
-    union = group[base] | group[token]
-    counts: dict[str, int] = defaultdict(int)
-    for each in union:
-        counts[kinds[each]] += 1
-    if any(count > LIMITS.get(kind, 5) for kind, count in counts.items()):
-        return
+    alias = kinds[base] == kinds[token] == "user_id"
+    union = one | two
+    for kind in {kinds[each] for each in one} & {kinds[each] for each in two}:
+        count = sum(kinds[each] == kind for each in union)
+        if count > LIMITS.get(kind, 5) and not (alias or _adds(one, two, kinds, kind) or _adds(two, one, kinds, kind)):
+            return
     for each in union:
         group[each] = union
 
 
+def _adds(group: set[str], other: set[str], kinds: Mapping[str, str], kind: str) -> bool:
+    """Whether the other group brings one more identifier of a kind to a group that a higher-ranked one names."""
+    brings = sorted(rank(kinds[each]) for each in other)
+    return brings.count(rank(kind)) == 1 and brings[0] == rank(kind) > min(rank(kinds[each]) for each in group)
+
+
 def _hubs(sets: Iterable[tuple[tuple[str, str], ...]]) -> set[str]:
-    """Shared identifiers: tokens seen with more than N(k) distinct tokens of one higher-ranked kind k."""
-    partners: dict[tuple[str, str], set[str]] = defaultdict(set)
+    """Shared identifiers: tokens seen with more than N(k) distinct tokens of one higher-ranked kind k, and logins and
+    cards seen with too many addresses.
+    """
+    partners: dict[tuple[str, str, str], set[str]] = defaultdict(set)
     for pairs in sets:
         for kind, token in pairs:
             for other_kind, other in pairs:
-                if rank(other_kind) < rank(kind):
-                    partners[token, other_kind].add(other)
-    return {token for (token, kind), others in partners.items() if len(others) > HUB_LIMITS.get(kind, 10)}
+                if other != token:
+                    partners[token, kind, other_kind].add(other)
+    found = set()
+    for (token, kind, other), others in partners.items():
+        most = HUB_LIMITS.get(other, 10) if rank(other) < rank(kind) else CROWD_LIMITS.get((kind, other))
+        if most is not None and len(others) > most:
+            found.add(token)
+    return found
 
 
 # ---------------------------------------------------------------- totals (C5)
