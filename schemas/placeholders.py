@@ -63,6 +63,7 @@ _PRETEND: Final = frozenset(
     {"name@domain.com", "user@domain.com", "email@domain.com", "your@email.com", "my@email.com"}
 )
 
+_IN_ORDER: Final = "12345678901234567890"
 _SIGNS: Final = string.punctuation + string.whitespace
 _SEPARATORS: Final = ("_", "-", "", " ")
 _ONLY_ASCII_SIGNS: Final = re.compile(r"[0\s!-/:-@\[-`{-~]*")  # nothing but zeros and punctuation
@@ -84,7 +85,7 @@ _OBJECT: Final = re.compile(
 )
 # ASCII ids that begin with a letter or digit and hold no sign of which a template, a cell error or an object is made:
 # then only a look into one set is left.
-_PLAIN: Final = re.compile(r"(?!\d[.,])[0:.-]*[1-9A-Za-z][\w.:@~=&;?!/-]*", re.ASCII)
+PLAIN: Final = re.compile(r"(?!\d[.,])[0:.-]*[1-9A-Za-z][\w.:@~=&;?!/-]*", re.ASCII)
 
 
 def _spellings(words: tuple[str, ...]) -> Iterator[str]:
@@ -100,7 +101,7 @@ _NO_MAILBOXES: Final = frozenset(
     spelling for word in _spellings(_NO_MAILBOX) for spelling in (word, word.replace(" ", "."))
 )
 _LISTED: Final = _DEVICES | _PRETEND
-_LOWER: Final = _KNOWN | _DEVICES | {"x" * letters for letters in range(3, 65)}  # what can be in plain form
+PLAIN_ONES: Final = _KNOWN | _DEVICES | {"x" * letters for letters in range(3, 65)}  # what can be in plain form
 
 
 def names_nobody(kind: str, value: str) -> bool:
@@ -108,8 +109,8 @@ def names_nobody(kind: str, value: str) -> bool:
 
     About 0.4 µs for an id that names somebody. `kind`: an identifier's, or `order_id`, `message_id`, `refund_id`.
     """
-    if kind != "email" and _PLAIN.fullmatch(value):
-        return value.lower() in _LOWER
+    if kind != "email" and PLAIN.fullmatch(value):
+        return value.lower() in PLAIN_ONES
     return rule_of(kind, value) != ""
 
 
@@ -118,7 +119,9 @@ def rule_of(kind: str, value: str) -> str:
     text = value.strip()
     if not text:
         return ""
-    return _rule(text) or (_email_rule(text) if kind == "email" else "")
+    if kind == "email":
+        return _rule(text) or _email_rule(text)
+    return _rule(text) or (PHONE if kind == "phone" and _dummy_number(text) else "")
 
 
 def listed(value: str) -> bool:
@@ -148,6 +151,12 @@ def _rule(text: str) -> str:
 def _bare(text: str) -> str:
     """In lower case, without the quotes, brackets and other signs around it, and with single spaces."""
     return " ".join(text.strip(_SIGNS).lower().split())
+
+
+def _dummy_number(text: str) -> bool:
+    """Numbers that people type to be let through: one digit throughout, or all in their order."""
+    digits = "".join(letter for letter in text if letter.isdecimal())
+    return len(digits) >= 7 and (len(set(digits)) == 1 or _IN_ORDER.startswith(digits.removeprefix("0")))
 
 
 def _email_rule(text: str) -> str:
