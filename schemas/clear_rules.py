@@ -3,8 +3,9 @@
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
-from schemas.touchpoint_fields import LINE, clear_properties, personal_properties
+from schemas.touchpoint_fields import LINE, clear_properties, identifiers_in, personal_properties
 
+_IDENTIFIERS: Final = frozenset(name for name, _ in identifiers_in("properties"))
 _LINES: Final = "products."  # in a declaration: a field of an order's lines
 
 
@@ -26,13 +27,15 @@ class Declared(NamedTuple):
     """What definitions declare: event (type or name) → property → personal; traits that are attributes.
 
     A property of the form products.NAME is a field of the lines. `read`: event → properties whose values a computed
-    trait keeps; these are clear unless a declaration says otherwise. `unknown`: see Clear.
+    trait keeps; these are clear unless a declaration says otherwise. `unknown`: see Clear. `blocked`: values that name
+    nobody, each with the kinds it is blocked for (none: all).
     """
 
     properties: Mapping[str, Mapping[str, bool]]
     attributes: frozenset[str]
     read: Mapping[str, frozenset[str]] = {}
     unknown: bool = False
+    blocked: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
 
 NOTHING_DECLARED: Final = Declared({}, frozenset())
@@ -47,7 +50,14 @@ def declared_of(definitions: Mapping[str, Any], *, unknown: bool = False) -> Dec
         frozenset(name for name, trait in traits.items() if not trait.get("personal", True)),
         _read_by_traits(definitions.get("computed_traits") or {}),
         unknown,
+        _blocked((definitions.get("identifiers") or {}).get("blocked") or ()),
     )
+
+
+def _blocked(entries: Iterable[Any]) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """(value, kinds) of each; an entry is the value alone, or has kinds beside it."""
+    named = (each if isinstance(each, Mapping) else {"value": each} for each in entries)
+    return tuple(sorted((str(each["value"]), tuple(each.get("kinds", ()))) for each in named))
 
 
 def _read_by_traits(traits: Mapping[str, Mapping[str, Any]]) -> dict[str, frozenset[str]]:
@@ -73,6 +83,9 @@ def clear_rules(declared: Declared, type_: str, name: str | None, *, staff: bool
             (sealed if personal else clear).add(prop)
             (clear if personal else sealed).discard(prop)
             (whole.discard if personal else whole.add)(prop)
+    clear -= _IDENTIFIERS  # one that identifies nobody is sealed as text: a later rule may know whose it is
+    sealed |= _IDENTIFIERS
+    whole -= _IDENTIFIERS
     return Clear(
         *(frozenset(clear), frozenset(sealed), frozenset(whole)),
         *((LINE | _of_lines(clear)) - _of_lines(sealed), declared.unknown),

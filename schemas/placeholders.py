@@ -9,7 +9,7 @@ definition (`identifiers: {blocked: [...]}`). A blocked value is kept as text, a
 import re
 import string
 from collections.abc import Iterator
-from typing import Final
+from typing import Final, NamedTuple
 from urllib.parse import unquote
 
 VERSION: Final = 2  # of the list: 1 were the words and zeros of Segment's and PostHog's defaults
@@ -64,6 +64,10 @@ _PRETEND: Final = frozenset(
 )
 
 _IN_ORDER: Final = "12345678901234567890"
+_OTHER_KIND: Final = "external"
+_KINDS: Final = frozenset({
+    "user_id", "anonymous_id", "device_id", "loyalty_card", "email", "phone", "message_id", "order_id",
+})  # fmt: skip
 _SIGNS: Final = string.punctuation + string.whitespace
 _SEPARATORS: Final = ("_", "-", "", " ")
 _ONLY_ASCII_SIGNS: Final = re.compile(r"[0\s!-/:-@\[-`{-~]*")  # nothing but zeros and punctuation
@@ -112,6 +116,13 @@ def names_nobody(kind: str, value: str) -> bool:
     if kind != "email" and PLAIN.fullmatch(value):
         return value.lower() in PLAIN_ONES
     return rule_of(kind, value) != ""
+
+
+def is_no_id(message_id: object) -> bool:
+    """Whether an event's id is none: absent, empty or a placeholder."""
+    if isinstance(message_id, str | int) and not isinstance(message_id, bool):
+        return message_id == "" or names_nobody("message_id", str(message_id))
+    return message_id is None
 
 
 def rule_of(kind: str, value: str) -> str:
@@ -169,3 +180,21 @@ def _email_rule(text: str) -> str:
     if local in _NO_MAILBOXES or address in _PRETEND or (local == label and local in _SAME_ON_BOTH_SIDES):
         return EMAIL
     return EMAIL if label in _NO_MAILBOXES and local in _KNOWN else ""
+
+
+class Blocked(NamedTuple):
+    """An id that named nobody, as it is counted. `kind`: `external` for types of the senders' own.
+
+    `rule`: of RULES, or why it has no normal form (`not_a_phone`, …). `value`: only where it is of our own list.
+    """
+
+    source: str
+    kind: str
+    rule: str
+    value: str
+
+
+def as_counted(source: str, kind: str, value: object, rule: str) -> Blocked:
+    """A value that was blocked, without anything of a person."""
+    shown = _bare(value) if isinstance(value, str) and rule in (WORD, DEVICE, EMAIL) and listed(value) else ""
+    return Blocked(source, kind if kind in _KINDS else _OTHER_KIND, rule, shown)

@@ -24,6 +24,7 @@ from ingest.accept.canonical import (
 )
 from ingest.accept.dead import DeadLetters
 from ingest.accept.draft import Draft, Pair, by_our_error, context_parts, with_refs, without_identifier
+from ingest.accept.unnamed import MESSAGE_ID, DefinedBlocks, Normalise, Values, as_blocked, is_defined, no_message_id
 from ingest.dialects.translate import merge_defaults, of_staff, translate
 from ingest.requests.clock import settle
 from schemas.clear import ContextParts, split_around
@@ -31,6 +32,7 @@ from schemas.clear_rules import NOTHING_DECLARED, Clear, Declared, clear_rules
 from schemas.errors import TouchfoldError
 from schemas.identifiers import extract
 from schemas.identity_rules import DEFAULT_RULES, Rank
+from schemas.normal_forms import as_sent
 from schemas.ports import Sealer, Vault
 from schemas.record import VERSION, Identifier, Pending, Record, Sealed, encode, uuid_text
 
@@ -39,7 +41,6 @@ _KINDS_CACHED: Final = 1_000
 _SOURCES_CACHED: Final = 1_000
 _MESSAGE_ID: Final = re.compile(r"[A-Za-z0-9._:-]{0,100}")
 _ENCODE: Final = msgspec.json.Encoder().encode
-Normalise = Callable[[str, object], str | None]
 
 
 class Acceptor:
@@ -64,6 +65,7 @@ class Acceptor:
         self._vault = vault
         self._sealer = sealer
         self._normalise = normalise
+        self._blocks = DefinedBlocks(normalise)
         self._dead = DeadLetters(vault, sealer, daily_token)
         self._random_bytes = random_bytes
         self._declared: Declared = NOTHING_DECLARED
@@ -96,12 +98,13 @@ class Acceptor:
     def accept_many(self, calls: Sequence[Call]) -> list[Accepted]:
         """As `accept`, for several requests with one vault look-up."""
         wanted: dict[Pair, None] = {}
-        drafts = [[self._draft(item, call, wanted) for item in call.items] for call in calls]
+        sent: dict[Pair, str] = {}
+        drafts = [[self._draft(item, call, wanted, sent) for item in call.items] for call in calls]
         tokens: dict[Pair, bytes] = {}
         suppressed: set[bytes] = set()
         if wanted:
             pairs = list(wanted)
-            found = self._vault.tokens(pairs)
+            found = self._vault.tokens(pairs, sent)
             tokens = dict(zip(pairs, found, strict=True))
             suppressed = self._vault.suppressed(found)
         if self._digester is None:
@@ -111,8 +114,9 @@ class Acceptor:
 
     # ---------------------------------------------------------------- first pass: no I/O
 
-    def _draft(self, item: object, call: Call, wanted: dict[Pair, None]) -> Draft:
+    def _draft(self, item: object, call: Call, wanted: dict[Pair, None], sent: dict[Pair, str]) -> Draft:
         draft = Draft(item)
+        blocked = self._blocks.of(call.source.declared)
         try:
             if type(item) is not dict:
                 raise (
@@ -122,9 +126,13 @@ class Acceptor:
                 )
             if call.defaults:
                 draft.item = item = merge_defaults(item, call.defaults)
-            self._identify(draft, item)
+            self._identify(draft, item, blocked)
             draft.item, draft.encoded, draft.context = canonical_parts(item)
             draft.fields = translate(draft.item)
+            message_id = draft.fields.message_id
+            if message_id is not None and no_message_id(message_id, blocked):
+                draft.fields = draft.fields._replace(message_id=None)
+                draft.blocked.append((MESSAGE_ID, message_id, True))
             if call.staff:
                 draft.fields = of_staff(draft.item, draft.fields)
             if not draft.pairs:
@@ -137,18 +145,24 @@ class Acceptor:
             draft.refused = by_our_error(err)
         for pair in draft.pairs:
             wanted[pair] = None
+        for pair, value in draft.sent:
+            sent.setdefault(pair, as_sent(value))
         return draft
 
-    def _identify(self, draft: Draft, item: Mapping[str, Any]) -> None:
+    def _identify(self, draft: Draft, item: Mapping[str, Any], blocked: Values) -> None:
         """The item's identifiers in rank order, and the paths of their values in its open sections."""
         pairs = draft.pairs
         normalise = self._normalise
         for kind, value, path in extract(item):
             normal = normalise(kind, value)
-            if normal is not None:
+            if normal is None or (blocked and is_defined(blocked, kind, value, normal)):
+                draft.blocked.append((kind, value, normal is not None))
+            else:
                 pair = (kind, normal)
                 if pair not in pairs:
                     pairs.append(pair)
+                if normal is not value and normal != value:
+                    draft.sent.append((pair, value))
                 if len(path) > 1 and (path[0] != "traits" or item.get("type") == "identify"):  # others keep none
                     draft.spots.append((path, pair))
         if len(pairs) == 2:
@@ -175,8 +189,12 @@ class Acceptor:
         suppressed: set[bytes],
         contexts: dict[bytes, ContextParts],
     ) -> Accepted:
-        accepted = Accepted([], [], [], [])
+        accepted = Accepted([], [], [], [], [])
         for draft in drafts:
+            for kind, value, defined in draft.blocked:
+                seen = as_blocked(call.source.name, kind, value, defined=defined)
+                if seen is not None:
+                    accepted.blocked.append(seen)
             own = [tokens[pair] for pair in draft.pairs]
             message_id = None if draft.fields is None else draft.fields.message_id
             if draft.fields is None and isinstance(draft.item, Mapping):

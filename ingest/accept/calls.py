@@ -6,6 +6,7 @@ from typing import Any, Final, NamedTuple
 
 from schemas.clear_rules import NOTHING_DECLARED, Declared
 from schemas.dead_letters import DeadLetter
+from schemas.placeholders import Blocked
 from schemas.record import Pending
 
 ACCEPTED: Final = "accepted"
@@ -40,6 +41,7 @@ class Accepted(NamedTuple):
     results: list[ItemResult]
     dead: list[DeadLetter]
     suppressed: list[bytes]  # event keys
+    blocked: list[Blocked]  # ids that named nobody
 
 
 class Call(NamedTuple):

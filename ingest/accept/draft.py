@@ -22,7 +22,7 @@ _log = logging.getLogger("touchfold.accept")
 class Draft:
     """One item being made into a record: read in the first pass, finished once its tokens are known."""
 
-    __slots__ = ("context", "encoded", "fields", "flags", "item", "pairs", "refused", "spots")
+    __slots__ = ("blocked", "context", "encoded", "fields", "flags", "item", "pairs", "refused", "sent", "spots")
 
     def __init__(self, item: object) -> None:
         self.item: Any = item
@@ -31,6 +31,8 @@ class Draft:
         self.fields: Fields | None = None
         self.pairs: list[Pair] = []
         self.spots: list[tuple[Path, Pair]] = []
+        self.sent: list[tuple[Pair, object]] = []  # values whose normal form is another
+        self.blocked: list[tuple[str, object, bool]] = []  # kind and value of what names nobody; whether by definition
         self.flags: list[str] = []  # words of `schemas.record.FLAGS`
         self.refused: Refused | None = None
 

@@ -229,7 +229,7 @@ def identifiers(
     """Kind and value of each token that opens, highest rank first, then by value."""
     found = [opened[token] for token, _ in profile.tokens if token in opened]
     found.sort(key=lambda each: (rules.rank(each.kind), each.value))
-    return [{"kind": each.kind, "value": each.value} for each in found]
+    return [{"kind": each.kind, "value": each.shown} for each in found]
 
 
 def sorted_kinds(profile: ProfileRead, rules: IdentityRules) -> list[str]:
