@@ -29,7 +29,7 @@ _UNSEEN: Final = re.compile(
 _JOINERS: Final = re.compile(r"(?<![^\x00-\x7f])[\u200c\u200d]+|[\u200c\u200d]+(?![^\x00-\x7f])")
 _NOT_DIGITS: Final = re.compile(r"\D")
 _PRINTED: Final = re.compile(
-    r"[\s\u2010-\u2015\u2212\ufe58\ufe63\uff0d-]+"
+    r"[\s\u200c\u200d\u2010-\u2015\u2212\ufe58\ufe63\uff0d-]+"
 )  # spaces and dashes that cards are printed with
 _CODES: Final = re.compile(r"card|bar_?code|voucher|coupon|membership|loyalty|(?:^|[_\s-])code$|Code$")
 _AS_THEY_ARE: Final = frozenset({"user_id", "anonymous_id", "device_id"})
