@@ -30,8 +30,8 @@ def email_form(text: str) -> str | None:
     if "@" not in text:
         text = unquote(text) if "%40" in text else unicodedata.normalize("NFKC", text) if "＠" in text else text
     text = _trimmed(text)
-    local, _, domain = text.partition("@")
-    domain = _in_ascii(domain.partition("?")[0] if "?" in domain else domain)  # mailto:ada@example.com?subject=…
+    local, _, rest = text.partition("@")
+    domain = _in_ascii(rest.partition("?")[0] if "?" in rest else rest)  # mailto:ada@example.com?subject=…
     local = unicodedata.normalize("NFC", local.lower())
     local = unicodedata.normalize("NFC", local.lower())  # a few letters are lower only after they are composed
     if not local or domain is None or any(letter.isspace() for letter in local) or "," in local or "<" in local:
@@ -73,7 +73,8 @@ def _mapped(domain: str) -> str | None:
     import idna  # noqa: PLC0415  # its tables take 10 ms to import, and few domains need them
 
     try:
-        return idna.uts46_remap(domain, std3_rules=False, transitional=False)
+        mapped: str = idna.uts46_remap(domain, std3_rules=False, transitional=False)
+        return mapped
     except idna.IDNAError:
         return None
 
