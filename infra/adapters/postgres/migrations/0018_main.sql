@@ -9,3 +9,10 @@ create table blocked_identifiers (
     last_at timestamptz not null,
     primary key (source, kind, rule, value)
 );
+-- Tokens of values that name nobody, made before that was known: they link nothing. `defined`: by the definitions, and no
+-- longer when these no longer block them.
+create table unnamed_tokens (
+    token uuid primary key,
+    kind text not null,
+    defined boolean not null
+);
