@@ -50,7 +50,7 @@ _DEVICES: Final = frozenset({
 
 # Local parts that no mailbox of a person has, and words that as both local part and domain are nobody's.
 _NO_MAILBOX: Final = (
-    "none", "no", "na", "n/a", "null", "nil", "undefined", "unknown", "nobody", "no email", "no mail", "no e-mail",
+    "none", "no", "na", "n/a", "null", "nil", "undefined", "unknown", "no email", "no mail", "no e-mail",
     "no email address", "no email provided", "email not provided", "not provided", "not available", "no address",
     "no reply", "do not reply", "not set", "anonymous", "guest", "without email", "missing", "missing email",
     "keine", "keine email", "keinemail", "kein", "sans email", "sin correo", "fake email", "dummy email",
