@@ -128,8 +128,8 @@ def touchpoints(
 def record_bytes(event: Event) -> bytes:
     """A touchpoint as the log stores it."""
     token = "ab" * 16
-    at = event["occurred_at"]
-    received_at: datetime = event.get("received_at", at)
+    at: datetime = event["occurred_at"]
+    received_at: datetime = event.get("received_at") or at
     names = [f"traits.{name}" for name in event.get("sealed", ())]
     return encode(
         Record(

@@ -35,6 +35,7 @@ from ingest.requests.routes import HttpRequest, Reply, answer, error_reply, noth
 from schemas.dead_letters import DeadLetter, DeadLetterStore
 from schemas.errors import KeyMissing, StoreUnavailable, TooLarge, TooMany, TouchfoldError
 from schemas.failpoints import failpoint
+from schemas.placeholders import Blocked
 from schemas.ports import EventLog
 from schemas.record import FLAGS, Pending
 from schemas.sources import Source, Sources
@@ -307,12 +308,14 @@ class Door:
         dead: list[DeadLetter] = []
         suppressed: list[bytes] = []
         flagged: list[str] = []
+        blocked: list[Blocked] = []
         for waiting in ready:
             assert waiting.accepted is not None, "only accepted requests are stored"
             pending += waiting.accepted.pending
             dead += waiting.accepted.dead
             suppressed += waiting.accepted.suppressed
             flagged += waiting.accepted.flagged
+            blocked += waiting.accepted.blocked
         failpoint("door.before_append")
         self._check_disk()  # check again: up to 32 MB may have queued meanwhile
         if dead or suppressed:  # first: if the append fails, the retry finds them there and adds none
@@ -320,6 +323,8 @@ class Door:
         if pending:
             self._log.append(pending)
         failpoint("door.after_append")
+        if blocked:
+            self._letters.count_blocked(blocked, self._now())
         self._counts[1] += len(pending)
         self._counts[2] += len(dead)
         self._counts[3] += len(suppressed)

@@ -65,6 +65,7 @@ HELP: Final[Mapping[str, Told]] = {
     ),
     "partition_waiting_seconds": gauge("How long the partition has been stuck, by partition", ("partition", "reader")),
     "dead_letters_open": gauge("Open dead letters, by stage", ("stage",)),
+    "blocked_identifiers_total": counter("Ids received that name nobody, by kind and rule", ("kind", "rule")),
     "erasures_total": counter("Persons erased"),
     "erased_identifiers": gauge("Identifiers that are suppressed or erased"),
     "changes_total": counter("Numbered transactions of the change feed"),
@@ -215,6 +216,7 @@ class Metrics:
                 if each.since is not None
             },
             "dead_letters_open": {(stage,): count for stage, count in letters.items()} or 0,
+            "blocked_identifiers_total": operations.blocked_identifiers(),
             "erasures_total": counts.erasures,
             "erased_identifiers": state["erased"],
             "changes_total": counts.changes,
