@@ -136,10 +136,17 @@ class Rate(Model):
     rate: Decimal
 
 
+class Numbers(Model):
+    """How numbers are written in text. `decimal`: the mark before the fraction, by which "1,234" means one number."""
+
+    decimal: Literal[".", ","]
+
+
 class Source(Model):
-    """A source's rank when two sources send the same order: the higher one's amounts hold."""
+    """A source's rank when two sources send the same order: the higher one's amounts hold; how it writes amounts."""
 
     rank: StrictInt = 0
+    numbers: Numbers | None = None
 
 
 class Definitions(Model):

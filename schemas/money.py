@@ -1,6 +1,7 @@
 """Money and other decimals as scaled integers (10^4), and the one rule for the revenue of an event. Pure.
 
-Sums of floats do not commute, so nothing past this module holds a float.
+`schemas.amount_text.read_amount` reads amounts as people write them; `scaled` reads plain numbers alone. Sums of
+floats do not commute, so nothing past this module holds a float.
 """
 
 from collections.abc import Iterable, Mapping
