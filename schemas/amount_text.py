@@ -10,6 +10,7 @@ import unicodedata
 from typing import Any, Final, NamedTuple
 
 from schemas.money import scaled, to_decimal
+from schemas.placeholders import names_nobody
 
 MAX_LETTERS: Final = 64
 
@@ -80,6 +81,23 @@ def read_amount(value: object, decimal: str | None = None) -> Amount | None:
         if found is not None:
             return Amount(found)
     return _read(value, decimal) if len(value) <= MAX_LETTERS else None
+
+
+def named_currency(value: object) -> str | None:
+    """The currency that a text names by code or sign: upper case, at most 16 letters; None if it names none."""
+    if type(value) is not str:
+        return None
+    text = value.strip()
+    code = _SIGNS.get(text.lower()) or text.upper()[:16]
+    return None if not code or names_nobody("currency", code) else code
+
+
+def plain_text(value: object, decimal: str | None = None) -> object:
+    """A value of a property that holds money: text that is not a plain decimal as one, everything else as it is."""
+    if type(value) is not str or (decimal != "," and scaled(value) is not None):
+        return value
+    found = read_amount(value, decimal)
+    return value if found is None else amount_text(found.scaled)
 
 
 def amount_text(amount: int) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
-from schemas.touchpoint_fields import LINE, clear_properties, personal_properties
+from schemas.touchpoint_fields import LINE, clear_properties, line_lists, personal_properties
 
 _LINES: Final = "products."  # in a declaration: a field of an order's lines
 
@@ -11,7 +11,8 @@ _LINES: Final = "products."  # in a declaration: a field of an order's lines
 class Clear(NamedTuple):
     """Which properties of an event name are clear by name, and which are declared or known to be personal.
 
-    `whole`: declared not personal, so objects and lists are clear too. `lines`: clear fields of a line in `products`.
+    `whole`: declared not personal, so objects and lists are clear too. `lines`: clear fields of a line in one of
+    `lists`.
     `unknown`: numbers, booleans and times that nothing names are clear (TOUCHFOLD_UNKNOWN=clear).
     """
 
@@ -20,19 +21,22 @@ class Clear(NamedTuple):
     whole: frozenset[str] = frozenset()
     lines: frozenset[str] = LINE
     unknown: bool = False
+    lists: frozenset[str] = line_lists("")
 
 
 class Declared(NamedTuple):
     """What definitions declare: event (type or name) → property → personal; traits that are attributes.
 
     A property of the form products.NAME is a field of the lines. `read`: event → properties whose values a computed
-    trait keeps; these are clear unless a declaration says otherwise. `unknown`: see Clear.
+    trait keeps; these are clear unless a declaration says otherwise. `unknown`: see Clear. `decimals`: source → the
+    decimal mark in the amounts it writes.
     """
 
     properties: Mapping[str, Mapping[str, bool]]
     attributes: frozenset[str]
     read: Mapping[str, frozenset[str]] = {}
     unknown: bool = False
+    decimals: Mapping[str, str] = {}
 
 
 NOTHING_DECLARED: Final = Declared({}, frozenset())
@@ -47,7 +51,15 @@ def declared_of(definitions: Mapping[str, Any], *, unknown: bool = False) -> Dec
         frozenset(name for name, trait in traits.items() if not trait.get("personal", True)),
         _read_by_traits(definitions.get("computed_traits") or {}),
         unknown,
+        decimals_of(definitions),
     )
+
+
+def decimals_of(definitions: Mapping[str, Any]) -> dict[str, str]:
+    """Source → the decimal mark that definitions say it writes."""
+    sources: Mapping[str, Mapping[str, Any]] = definitions.get("sources") or {}
+    numbers = {name: source.get("numbers") for name, source in sources.items()}
+    return {name: str(each["decimal"]) for name, each in numbers.items() if each}
 
 
 def _read_by_traits(traits: Mapping[str, Mapping[str, Any]]) -> dict[str, frozenset[str]]:
@@ -75,7 +87,7 @@ def clear_rules(declared: Declared, type_: str, name: str | None, *, staff: bool
             (whole.discard if personal else whole.add)(prop)
     return Clear(
         *(frozenset(clear), frozenset(sealed), frozenset(whole)),
-        *((LINE | _of_lines(clear)) - _of_lines(sealed), declared.unknown),
+        *((LINE | _of_lines(clear)) - _of_lines(sealed), declared.unknown, line_lists(type_)),
     )
 
 

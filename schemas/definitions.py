@@ -183,6 +183,11 @@ class Definitions(Model):
         return sha256(to_json(self)).hexdigest()[:32]
 
 
+def decimal_marks(defs: Definitions) -> dict[str, str]:
+    """Source → the decimal mark it says it writes."""
+    return {name: source.numbers.decimal for name, source in defs.sources.items() if source.numbers}
+
+
 def _plain(value: object) -> object:
     """JSON types only; decimals as the float that prints the same (checked: at most 15 digits)."""
     if isinstance(value, Decimal):

@@ -74,25 +74,27 @@ TABLES: Final[Mapping[str, tuple[Column, ...]]] = {
         Column("order_id", "VARCHAR", "the order; the event's id if it has none"),
         Column("profile_id", "VARCHAR", "the customer"),
         Column("source", "VARCHAR", "the source whose amounts count"),
-        Column("occurred_at", "TIMESTAMP WITH TIME ZONE", "when the base event occurred"),
-        Column("revenue", "DECIMAL(18,4)", "from the base event, before refunds, in its currency"),
-        Column("refunded", "DECIMAL(18,4)", "total of its refunds in that currency"),
-        Column("currency", "VARCHAR", "of the base event"),
+        Column("occurred_at", "TIMESTAMP WITH TIME ZONE", "when it was first completed"),
+        Column("revenue", "DECIMAL(18,4)", "before refunds, in its currency; NULL if it is not known"),
+        Column("refunded", "DECIMAL(18,4)", "total of its refunds in that currency, at most its revenue"),
+        Column("currency", "VARCHAR", "of the event whose amounts count"),
         Column("base_revenue", "DECIMAL(18,4)", "revenue in the deployment's currency; NULL without a rate"),
         Column("base_refunded", "DECIMAL(18,4)", "its refunds in that currency; NULL if none of them has a rate"),
         Column("missing_rate", "BIGINT", "how many of its amounts have no rate"),
+        Column("unreadable_amounts", "BIGINT", "how many of them could not be read"),
         Column("items", "BIGINT", "number of lines"),
-        Column("coupon", "VARCHAR", "from the base event"),
+        Column("coupon", "VARCHAR", "of the event whose amounts count"),
     ),
     "refunds": (
         Column("refund_id", "VARCHAR", "the event"),
         Column("order_id", "VARCHAR", "the order it names, which may never have arrived"),
         Column("profile_id", "VARCHAR", "the customer"),
         Column("occurred_at", "TIMESTAMP WITH TIME ZONE", "when it was refunded"),
-        Column("amount", "DECIMAL(18,4)", "the amount refunded, in its currency"),
-        Column("currency", "VARCHAR", "of the refund"),
+        Column("amount", "DECIMAL(18,4)", "at most what was left of its order; NULL if it is not known"),
+        Column("currency", "VARCHAR", "of its order; of the refund itself if its order has none or never arrived"),
         Column("base_amount", "DECIMAL(18,4)", "in the deployment's currency; NULL without a rate"),
         Column("of_order", "BOOLEAN", "whether its order is in orders, and so includes this refund"),
+        Column("unreadable", "BOOLEAN", "whether its amount could not be read"),
     ),
     "order_lines": (
         Column("order_id", "VARCHAR", "the order"),
@@ -329,7 +331,7 @@ _OF_EVENT: Final = frozenset({"source", "items", "coupon"})
 _ORDERS: Final = """
 create view orders as
 select o.order_id, o.profile_id, {source} as source, o.occurred_at, o.revenue, o.refunded, o.currency,
-    o.base_revenue, o.base_refunded, o.missing_rate, {items} as items, {coupon} as coupon
+    o.base_revenue, o.base_refunded, o.missing_rate, o.unreadable_amounts, {items} as items, {coupon} as coupon
 from _orders o {join}
 """
 _FROM_EVENT: Final = {
