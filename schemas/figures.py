@@ -137,3 +137,4 @@ class Figures(NamedTuple):
     by_day: Mapping[int, Amounts]  # index of the day in the window: orders
     by_family: Mapping[str, int]
     unknown: int
+    unreadable: int = 0  # orders and refunds with an amount that could not be read

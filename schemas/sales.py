@@ -10,9 +10,9 @@ from hashlib import blake2b
 from typing import Any, Final, NamedTuple
 
 from schemas.amount_text import Amount, read_amount
-from schemas.money import LIMIT, SCALE, divide
+from schemas.money import LIMIT, SCALE, divide, scaled
 from schemas.placeholders import names_nobody
-from schemas.touchpoints import ORDER_TYPES, REFUND_TYPES
+from schemas.touchpoints import BASE_TYPES, ORDER_TYPES, REFUND_TYPES
 
 ORDER_IDS: Final = ("order_id", "orderId", "transaction_id", "transactionId")
 """Names of the order's id. Not among them: `id` and `checkout_id`, which may be those of something else."""
@@ -188,9 +188,12 @@ def sale_of(type_: str, properties: Mapping[str, Any], decimal: str | None = Non
 
 def unreadable(type_: str, properties: Mapping[str, Any], decimal: str | None = None) -> bool:
     """Whether an order event has an amount that cannot be read, and so is worth an unknown amount."""
-    if type_ not in ORDER_TYPES:
+    if type_ not in _WITH_AMOUNTS or (decimal is None and scaled(properties.get("revenue")) is not None):
         return False
     sale = sale_of(type_, properties, decimal)
-    return sale.worth.unreadable or (
-        type_ in REFUND_TYPES and sale.worth.amount is None and bool(sale.lines)
-    )  # a part was returned, whose price nobody says
+    if sale.worth.unreadable or type_ not in REFUND_TYPES:
+        return sale.worth.unreadable
+    return sale.worth.amount is None and bool(sale.lines)  # a part was returned, whose price nobody says
+
+
+_WITH_AMOUNTS: Final = frozenset(BASE_TYPES + REFUND_TYPES)

@@ -33,6 +33,7 @@ from schemas.identifiers import extract
 from schemas.identity_rules import DEFAULT_RULES, Rank
 from schemas.ports import Sealer, Vault
 from schemas.record import VERSION, Identifier, Pending, Record, Sealed, encode, uuid_text
+from schemas.sales import unreadable
 
 _RULES_CACHED: Final = 10_000
 _KINDS_CACHED: Final = 1_000
@@ -244,6 +245,8 @@ class Acceptor:
             historical=call.historical,
             clock_received_at=call.clock_received_at,
         )
+        if unreadable(type_, properties, call.source.declared.decimals.get(call.source.name)):
+            draft.flags.append("amount_unreadable")
         rules = self._rules_of(call.source.declared, type_, name, call.staff)
         parted = context_parts(draft, context, rules, contexts)
         clear_properties, clear_context, clear_traits, parts, names = split_around(

@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from query.sql.functions import ALLOWED, ALLOWED_TABLE
+from query.sql.order_views import FROM_EVENT, NOT_ASKED, ORDER_LINES, ORDERS
 from schemas.errors import SqlRefused
 
 MAX_TEXT_BYTES: Final = 64 * 1024
@@ -326,42 +327,7 @@ left join _owners o on o.signature = e.signature
 where e.id is not null
 """
 
-# The fold decides which event is the base of an order, and what the order amounts to (projections.orders).
-_OF_EVENT: Final = frozenset({"source", "items", "coupon"})
-_ORDERS: Final = """
-create view orders as
-select o.order_id, o.profile_id, {source} as source, o.occurred_at, o.revenue, o.refunded, o.currency,
-    o.base_revenue, o.base_refunded, o.missing_rate, o.unreadable_amounts, {items} as items, {coupon} as coupon
-from _orders o {join}
-"""
-_FROM_EVENT: Final = {
-    "source": "e.source",
-    "items": "coalesce(json_array_length(e.properties, '$.products'), 0)::bigint",
-    "coupon": "e.properties->>'$.coupon'",
-    "join": "left join events e on e.id = o.event_id",
-}
-_NOT_ASKED: Final = {"source": "null::varchar", "items": "null::bigint", "coupon": "null::varchar", "join": ""}
-
-_ORDER_LINES: Final = """
-create view order_lines as
-with lines as (
-    select o.order_id,
-        unnest(json_extract(e.properties, '$.products[*]')) as line_json,
-        generate_subscripts(json_extract(e.properties, '$.products[*]'), 1) as line
-    from _orders o join events e on e.id = o.event_id where json_type(e.properties, '$.products') = 'ARRAY'
-),
-typed as (
-    select *, try_cast(line_json->>'$.price' as decimal(18, 4)) as price,
-        coalesce(try_cast(line_json->>'$.quantity' as decimal(18, 4)), 1)::decimal(18, 4) as quantity,
-        try_cast(line_json->>'$.amount' as decimal(18, 4)) as amount
-    from lines
-)
-select order_id, line, line_json->>'$.product_id' as product_id, line_json->>'$.sku' as sku,
-    line_json->>'$.name' as name, line_json->>'$.category' as category, line_json->>'$.brand' as brand,
-    price, quantity,
-    coalesce(amount, try_cast(round(price * quantity, 4) as decimal(18, 4))) as amount
-from typed
-"""
+_OF_EVENT: Final = frozenset({"source", "items", "coupon"})  # columns of orders that come from the event
 
 _PROFILES: Final = """
 create view profiles as
@@ -405,11 +371,11 @@ def view_statements(use: Use) -> list[str]:
     if joined or wanted & {"events", "order_lines"}:
         made.append(_EVENTS)
     if "orders" in wanted:
-        made.append(_ORDERS.format(**(_FROM_EVENT if joined else _NOT_ASKED)))
+        made.append(ORDERS.format(**(FROM_EVENT if joined else NOT_ASKED)))
     if "refunds" in wanted:
         made.append("create view refunds as select * from _refunds")
     if "order_lines" in wanted:
-        made.append(_ORDER_LINES)
+        made.append(ORDER_LINES)
     if "profiles" in wanted:
         made.append(_PROFILES)
     made += [f"create view {name} as select * from _{name}" for name in ("segments", "memberships") if name in wanted]
