@@ -20,6 +20,7 @@ SALES = {"purchase.completed": "purchase.refunded", "pos.purchase": "pos.return"
 BASES = {*SALES, "purchase.updated"}
 REFUNDS = {"purchase.refunded", "pos.return"}
 ORDERS = BASES | REFUNDS | {"purchase.cancelled"}
+Stamp = tuple[datetime, datetime, int, bytes]  # (occurred at, received at, place in the request, event key)
 
 
 def four(value: Fraction | Decimal) -> Decimal:
@@ -162,8 +163,9 @@ class Reference:
         rates = [r for r in self.defs.rates if r.currency == currency and r.date <= day]
         return four(Fraction(own) * Fraction(max(rates, key=lambda r: r.date).rate)) if rates else None
 
-    def stamp(self, event: Event) -> tuple[datetime, bytes]:
-        return event["occurred_at"], UUID(event["id"]).bytes
+    def stamp(self, event: Event) -> Stamp:
+        at: datetime = event["occurred_at"]
+        return at, event.get("received_at") or at, int(event.get("n", 0)), UUID(event["id"]).bytes
 
     def orders(self) -> tuple[list[Event], list[Event]]:
         """The orders and refunds that count, as events: with the instant, amounts and currency at which they do.
@@ -264,7 +266,7 @@ class Reference:
         orders, refunds = self.orders()
         return sum(bool(each["unread"]) for each in (*orders, *refunds))
 
-    def rank(self, event: Event) -> tuple[int, datetime, bytes]:
+    def rank(self, event: Event) -> tuple[int, datetime, datetime, int, bytes]:
         source = self.defs.sources.get(event["source"])
         return (source.rank if source else 0, *self.stamp(event))
 

@@ -14,9 +14,9 @@ from projections.fold.state import State
 from projections.orders.counting import BITS, ID, UNREAD, Pins, count
 from projections.orders.summary import FORM
 from projections.slots.keyed import OVERFLOW
+from schemas.stamps import key_of
 
 Entries = list[list[Any]]
-KEY_BYTES: Final = 16  # an event's key is the end of its stamp
 
 
 class Order(NamedTuple):
@@ -124,19 +124,18 @@ def _made(bases: Sequence[Any], entries: Sequence[Any]) -> tuple[list[Order], li
 
 def _refund(entry: Sequence[Any]) -> Refund:
     order_id, key, us, own, currency, base, _, unread, of_order = entry
-    return Refund(key[-KEY_BYTES:], order_id, us, own, currency, base, of_order, bool(unread))
+    return Refund(key_of(key), order_id, us, own, currency, base, of_order, bool(unread))
 
 
 def _order(entry: Sequence[Any], refunds: "list[Refund] | tuple[()]") -> Order:
     order_id, key, us, own, currency, base = entry[:BITS]
     missing, unread = int(own is not None and base is None), int(entry[UNREAD])
-    key = key[-KEY_BYTES:]
     if not refunds:
-        return Order(order_id, key, us, own, currency, base, 0, 0, missing, unread)
+        return Order(order_id, key_of(key), us, own, currency, base, 0, 0, missing, unread)
     known = [refund.base_amount for refund in refunds if refund.base_amount is not None]
     lacking = sum(refund.lacks_rate for refund in refunds)
     return Order(
-        *(order_id, key, us, own, currency, base),
+        *(order_id, key_of(key), us, own, currency, base),
         sum(refund.amount or 0 for refund in refunds if refund.currency == currency),
         sum(known) if known or not lacking else None,
         *(missing + lacking, unread + sum(refund.unreadable for refund in refunds)),

@@ -1,7 +1,7 @@
 """What one customer's order events come to, by the words of the contract: slow, plain loops, nothing of the product.
 
 An order has one life. It was bought if a sale says so; its instant is that of the earliest sale, its worth what the
-highest (source rank, instant, key) of sales and updates says. A sale below zero is money given back. A sale of nothing
+highest (source rank, stamp) of sales and updates says. A sale below zero is money given back. A sale of nothing
 without lines is no sale. It is cancelled if the newest of cancels and sales is a cancel. Money given back for an order
 is at most what is left of it.
 """
@@ -25,14 +25,16 @@ class Said(NamedTuple):
     order: str | None
     refund: str | None
     at_us: int
+    received_us: int
+    n: int
     rank: int
     own: Decimal | None
     currency: str | None
     lines: bool
 
     @property
-    def stamp(self) -> tuple[int, str]:
-        return self.at_us, self.key
+    def stamp(self) -> tuple[int, int, int, str]:
+        return self.at_us, self.received_us, self.n, self.key
 
 
 class Counts(NamedTuple):

@@ -62,7 +62,8 @@ def _said(event: Event, money: Money) -> Said:
     order, refund = (str(props[name]) if props.get(name) else None for name in ("order_id", "refund_id"))
     own = None if own is None else four(own)
     lines = bool(props.get("products"))
-    return Said(event.raw["type"], event.key, order, refund, event.occurred_us, rank, own, currency, lines)
+    place = (event.occurred_us, event.received_us, event.n)
+    return Said(event.raw["type"], event.key, order, refund, *place, rank, own, currency, lines)
 
 
 def orders_and_refunds(
