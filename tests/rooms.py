@@ -43,6 +43,7 @@ VENDORS: Final[Mapping[str, tuple[str, ...]]] = {
     "cryptography": ("infra/adapters/vault", "infra/adapters/backup"),
     "phonenumbers": ("infra/adapters/phones.py",),
     "duckdb": ("infra/drivers/sql",),
+    "python_calamine": ("ingest/files",),
     "uvicorn": ("infra/drivers/http", "infra/drivers/pages"),
     "uvloop": ("infra/drivers/http",),
     "httptools": ("infra/drivers/http",),

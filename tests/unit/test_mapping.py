@@ -9,7 +9,8 @@ import yaml
 
 import schemas
 from schemas.errors import DefinitionsInvalid
-from schemas.mapping import FileMapping, check_columns, json_schema, read_mapping
+from schemas.mapping import FileMapping, json_schema
+from schemas.mapping_reading import check_columns, read_mapping
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 GOOD: dict[str, Any] = {
