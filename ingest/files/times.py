@@ -19,9 +19,6 @@ _CACHED: Final = 100_000
 _FIRST_YEAR: Final = 1971
 _AHEAD: Final = timedelta(days=1)  # clocks and zones differ
 _UNITS: Final[Mapping[str, int | Decimal]] = {
-    **{"epoch_s": 1_000_000, "epoch_ms": 1_000, "epoch_us": 1},
-    "epoch_ns": Decimal("0.001"),
-}
     "epoch_s": 1_000_000,
     "epoch_ms": 1_000,
     "epoch_us": 1,
