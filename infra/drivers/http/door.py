@@ -199,13 +199,13 @@ class Door:
             self._counts[5 if status == 503 else 4] += 1
             self._refused(status)
 
-    def _settle(self, group: Sequence[Waiting]) -> None:
+    def _deliver(self, group: Sequence[Waiting]) -> None:
         """In the loop: deliver the replies of a group, with one wake-up for all of them."""
         for waiting in group:
             self._waiting_bytes -= waiting.size
             self._waiting_requests -= 1
             reply = waiting.reply
-            assert reply is not None, "a settled request has its reply"
+            assert reply is not None, "an answered request has its reply"
             if not waiting.future.done():
                 self._count(reply.status)
                 waiting.future.set_result(reply)
@@ -298,7 +298,7 @@ class Door:
             by_loop.setdefault(waiting.loop, []).append(waiting)
         for loop, own in by_loop.items():
             try:
-                loop.call_soon_threadsafe(self._settle, own)
+                loop.call_soon_threadsafe(self._deliver, own)
             except RuntimeError:  # the loop is closed: nobody is waiting for these answers any more
                 _log.info("the server stopped before sending %d answers; their events are stored", len(own))
 
