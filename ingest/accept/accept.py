@@ -25,7 +25,7 @@ from ingest.accept.canonical import (
 from ingest.accept.dead import DeadLetters
 from ingest.accept.draft import Draft, Pair, by_our_error, context_parts, with_refs, without_identifier
 from ingest.dialects.translate import merge_defaults, of_staff, translate
-from ingest.requests.clock import settle
+from ingest.requests.clock import flags_of, settle
 from schemas.clear import ContextParts, split_around
 from schemas.clear_rules import NOTHING_DECLARED, Clear, Declared, clear_rules
 from schemas.errors import TouchfoldError
@@ -33,6 +33,7 @@ from schemas.identifiers import extract
 from schemas.identity_rules import DEFAULT_RULES, Rank
 from schemas.ports import Sealer, Vault
 from schemas.record import VERSION, Identifier, Pending, Record, Sealed, encode, uuid_text
+from schemas.record_gate import FIRST
 
 _RULES_CACHED: Final = 10_000
 _KINDS_CACHED: Final = 1_000
@@ -61,6 +62,7 @@ class Acceptor:
         version: Callable[[], int] = lambda: VERSION,
     ) -> None:
         self._version = version
+        self._writes = FIRST  # what `version` said for the requests at hand
         self._vault = vault
         self._sealer = sealer
         self._normalise = normalise
@@ -83,20 +85,26 @@ class Acceptor:
         historical: bool = False,
         trusted_clock: bool = False,
         clock_received_at: datetime | None = None,
+        first_n: int = 0,
     ) -> Accepted:
         """Accept the Segment-shaped (or Unreadable) items of one request; each becomes a record or a dead letter.
 
         `sent_at`: the request's, for items without their own. `defaults`: fill in what an item lacks; the contexts are
         merged. `historical`: known_at = occurred_at. `trusted_clock`: no correction.
-        `clock_received_at`: when the request first arrived, if that is not `received_at`.
+        `clock_received_at`: when the request first arrived, if that is not `received_at`. `first_n`: see `Call`.
         """
-        call = Call(items, source, received_at, sent_at, defaults, historical, trusted_clock, clock_received_at)
+        call = Call(
+            items, source, received_at, sent_at, defaults, historical, trusted_clock, clock_received_at, first_n=first_n
+        )
         return self.accept_many((call,))[0]
 
     def accept_many(self, calls: Sequence[Call]) -> list[Accepted]:
         """As `accept`, for several requests with one vault look-up."""
+        self._writes = self._version()
         wanted: dict[Pair, None] = {}
-        drafts = [[self._draft(item, call, wanted) for item in call.items] for call in calls]
+        drafts = [
+            [self._draft(item, call, n, wanted) for n, item in enumerate(call.items, call.first_n)] for call in calls
+        ]
         tokens: dict[Pair, bytes] = {}
         suppressed: set[bytes] = set()
         if wanted:
@@ -111,8 +119,11 @@ class Acceptor:
 
     # ---------------------------------------------------------------- first pass: no I/O
 
-    def _draft(self, item: object, call: Call, wanted: dict[Pair, None]) -> Draft:
-        draft = Draft(item)
+    def _drafts(self, call: Call, wanted: dict[Pair, None]) -> list[Draft]:
+        return [self._draft(item, call, n, wanted) for n, item in enumerate(call.items, call.first_n)]
+
+    def _draft(self, item: object, call: Call, n: int, wanted: dict[Pair, None]) -> Draft:
+        draft = Draft(item, n)
         try:
             if type(item) is not dict:
                 raise (
@@ -175,7 +186,7 @@ class Acceptor:
         suppressed: set[bytes],
         contexts: dict[bytes, ContextParts],
     ) -> Accepted:
-        accepted = Accepted([], [], [], [])
+        accepted = Accepted([], [], [], [], [])
         for draft in drafts:
             own = [tokens[pair] for pair in draft.pairs]
             message_id = None if draft.fields is None else draft.fields.message_id
@@ -199,6 +210,8 @@ class Acceptor:
                 else:
                     code = OVER_32_KB if len(draft.encoded) > LARGE_EVENT_BYTES else ""
                     accepted.results.append(ItemResult(id_, ACCEPTED, code))
+                    if draft.flags:
+                        accepted.flagged.extend(draft.flags)
             if draft.refused is not None:
                 letter = self._dead.of(call, draft, own, message_id)
                 accepted.dead.append(letter)
@@ -233,17 +246,20 @@ class Acceptor:
     ) -> Pending:
         fields = draft.fields
         assert fields is not None, "a draft that is not refused has fields"
-        type_, name, properties, context, traits, message_id, original_at, sent_at = fields
+        type_, name, properties, context, traits, message_id, stamps = fields
         if draft.spots:
             properties, context, traits = with_refs(draft, properties, context, traits, tokens)
         times = settle(
-            original_at,
-            sent_at or call.sent_at,
+            stamps.original_at,
+            stamps.sent_at or call.sent_at,
             call.received_at,
             trusted=call.trusted_clock,
             historical=call.historical,
             clock_received_at=call.clock_received_at,
+            given=stamps.given,
         )
+        if times.flag is not None or stamps.unread:
+            draft.flags += flags_of(times, stamps)
         rules = self._rules_of(call.source.declared, type_, name, call.staff)
         parted = context_parts(draft, context, rules, contexts)
         clear_properties, clear_context, clear_traits, parts, names = split_around(
@@ -255,10 +271,11 @@ class Acceptor:
         if parts:
             data = b2a_base64(self._sealer.seal(route, _ENCODE(parts), key), newline=False)
             sealed = Sealed(route_key, names, data.decode())
+        version = self._writes
         digester = self._digester.copy()
         digester.update(draft.encoded)
         record = Record(
-            v=self._version(),
+            v=version,
             id=id_,
             message_id=_kept(message_id),
             type=type_,
@@ -272,7 +289,8 @@ class Acceptor:
             original_at=times.original_at,
             sent_at=times.sent_at,
             clock_rule=times.rule,
-            flags=draft.flags,
+            n=draft.n if version > FIRST else 0,
+            flags=draft.flags if version > FIRST else [],
             digest=digester.hexdigest(),
             properties=clear_properties,
             context=clear_context,

@@ -22,9 +22,10 @@ _log = logging.getLogger("touchfold.accept")
 class Draft:
     """One item being made into a record: read in the first pass, finished once its tokens are known."""
 
-    __slots__ = ("context", "encoded", "fields", "flags", "item", "pairs", "refused", "spots")
+    __slots__ = ("context", "encoded", "fields", "flags", "item", "n", "pairs", "refused", "spots")
 
-    def __init__(self, item: object) -> None:
+    def __init__(self, item: object, n: int = 0) -> None:
+        self.n = n  # its place in what arrived together
         self.item: Any = item
         self.encoded = b""
         self.context = b""  # its encoded context; equal bytes mean equal contexts

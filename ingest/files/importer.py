@@ -127,6 +127,7 @@ class Importer:
         self._times = SpillMap[int]()  # contents of this import -> how often they occurred
         self._letters = SpillMap[int]()  # the same for refused lines
         self._latest = EPOCH
+        self._sent = 0  # events given to acceptance so far: their places go on from batch to batch
         self.result = Result()
 
     def run(self, progress: Callable[[Progress], None]) -> Result:
@@ -236,7 +237,9 @@ class Importer:
             now,
             historical=self._mapping.historical,
             trusted_clock=True,
+            first_n=self._sent,
         )
+        self._sent += len(drafts)
         dead = iter(accepted.dead)
         pending: list[Pending] = []
         records = iter(accepted.pending)

@@ -24,16 +24,16 @@ _RECEIPT: Final = msgspec.msgpack.Decoder(tuple[int, bytes, Tokens]).decode
 _SEEN: Final = msgspec.msgpack.Decoder(tuple[bytes, Tokens]).decode
 
 
-def packed(received_us: int, event_key: bytes, tokens: Tokens) -> bytes:
+def packed(received_us: int, place: bytes, tokens: Tokens) -> bytes:
     """What `earliest` reads."""
-    return _ENCODE((received_us, event_key, tokens))
+    return _ENCODE((received_us, place, tokens))
 
 
 def earliest(evidence: Iterable[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, Evidence]]:
     """Each identifier set once, by its first receipt. `evidence`: (identifier set, `packed`), ascending."""
     for identifier_set, found in groupby(evidence, key=itemgetter(0)):
-        received_us, event_key, tokens = min(_RECEIPT(value) for _, value in found)
-        yield identifier_set, Evidence(identifier_set, tokens, received_us, event_key)
+        received_us, place, tokens = min(_RECEIPT(value) for _, value in found)
+        yield identifier_set, Evidence(identifier_set, tokens, received_us, place)
 
 
 def owners_of(read: Callable[[], Iterator[Grouped]], rules: IdentityRules, scratch: Scratch) -> Sorter:
@@ -45,11 +45,11 @@ def owners_of(read: Callable[[], Iterator[Grouped]], rules: IdentityRules, scrat
     scopes = scratch.sorter()
     for evidence, group in read():
         key = _find(first_of, group) + evidence.identifier_set
-        scopes.add(key, packed(evidence.received_us, evidence.event_key, evidence.tokens))
+        scopes.add(key, packed(*evidence.receipt, evidence.tokens))
     owners = scratch.sorter()
     for _, rows in groupby(scopes, key=lambda pair: pair[0][:16]):
         scope = [
-            Evidence(key[16:], tokens, at, event) for key, value in rows for at, event, tokens in [_RECEIPT(value)]
+            Evidence(key[16:], tokens, at, place) for key, value in rows for at, place, tokens in [_RECEIPT(value)]
         ]
         owner = resolve(scope, rules, shared=shared).owner
         for each in scope:
