@@ -14,6 +14,7 @@ from typing import IO, Any, Final, cast
 from schemas.errors import BadRequest, Problem
 
 _ZIP: Final = b"PK\x03\x04"
+_EMPTY_ZIP: Final = b"PK\x05\x06"
 _OLD_OFFICE: Final = b"\xd0\xcf\x11\xe0"
 _BUFFER: Final = 262_144
 _MOST_IN_MEMORY: Final = 1_000_000_000  # of a workbook or Parquet file inside an archive
@@ -124,7 +125,7 @@ def parts_of(path: Path) -> tuple[Sequence[Part], str]:
     if not path.is_file():
         raise BadRequest(f"there is no file {path}")
     with path.open("rb") as raw:
-        if raw.read(4) != _ZIP:
+        if raw.read(4) not in (_ZIP, _EMPTY_ZIP):
             return (Part(path),), ""
     try:
         with zipfile.ZipFile(path) as archive:
