@@ -391,9 +391,7 @@ class _TypeBy:
         if type_ is None:
             if word is not None and word.casefold() in self._map:
                 raise Refused(LEFT_OUT, "type", "the mapping leaves such rows out")
-            raise Refused(
-                "unknown_type", "type", f"{self._of.column} has a word that is not in the map, and no otherwise"
-            )
+            raise Refused("unknown_type", "type", f"{self._of.column} has a word that map and otherwise do not name")
         return type_
 
 

@@ -146,7 +146,7 @@ class Source:
         """
         missing = self._count(limit)
         first = True
-        while missing:
+        while first or missing:  # the first pass also tells the lines that belong to no order
             left = SpillMap[int]()
             held: dict[bytes, list[Row]] = {}
             lines = 0
