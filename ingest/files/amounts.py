@@ -12,18 +12,13 @@ from typing import Final
 
 from ingest.accept.canonical import Refused
 from ingest.files.values import is_missing
+from schemas.amount_text import read_amount
+from schemas.money import to_decimal
 
 _AMOUNT: Final = re.compile(r"-?\d{1,14}(?:\.\d{1,4})?", re.ASCII)
 _PLACES: Final = Decimal("0.0001")
 _LARGEST: Final = Decimal(10**14)
-_MOST_LETTERS: Final = 40
-_WRITTEN: Final = re.compile(r"(?P<before>[^\d.,]*)(?P<digits>[.,]?\d(?:[\d.,\s'\u2019]*\d)?[.,]?)(?P<after>[^\d.,]*)")
-_AROUND: Final = re.compile(
-    r"[\s()+\-\u2013\u2014]*(?:[^\W\d_]{1,4}\.?|[^\W\d_]{0,3}[$\u00a2-\u00a5\u20a0-\u20cf])?[\s()+\-\u2013\u2014]*"
-)
-_EXPONENT: Final = re.compile(r"[+-]?\d+(?:\.\d+)?[eE][+-]?\d+", re.ASCII)
-_GROUPED: Final = re.compile(r"\d{1,3}(?:([.,\s'\u2019])\d{3})(?:\1\d{3})*", re.ASCII)
-_INDIAN: Final = re.compile(r"\d{1,2}(?:,\d{2})+,\d{3}", re.ASCII)
+_TWO_WAYS: Final = re.compile(r"\d{1,3}[.,]\d{3}", re.ASCII)
 _WHOLE: Final = "BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX UYI VND VUV XAF XOF XPF"
 _MINOR: Final = {
     **{_WHOLE[at : at + 3]: 0 for at in range(0, len(_WHOLE), 4)},
@@ -55,7 +50,7 @@ def amount_reader(decimal: str | None = None, minor_of: str | None = None) -> Am
 
 
 def _remedy(value: object, decimal: str | None) -> str:
-    if decimal is None and type(value) is str and _GROUPED.fullmatch(value.strip(" $€£-")):
+    if decimal is None and type(value) is str and _TWO_WAYS.fullmatch(value.strip(" $€£-")):
         return 'it could mean two numbers: write numbers: {decimal: "."} (or ",") into the mapping'
     return "write it like 1234,50" if decimal == "," else "write it like 1234.50"
 
@@ -68,7 +63,7 @@ def _amount(value: object, decimal: str | None) -> Decimal | None:
     if kind is str:
         text = value.strip()  # type: ignore[attr-defined]  # kind is str
         if decimal == "," or not _AMOUNT.fullmatch(text):
-            text = plain_amount(text, decimal)
+            return _written(text, decimal)
     else:
         text = repr(value) if kind is float else str(value)
     if kind is bool or "_" in text:
@@ -79,56 +74,11 @@ def _amount(value: object, decimal: str | None) -> Decimal | None:
     return number if _AMOUNT.fullmatch(text) else number.quantize(_PLACES, ROUND_HALF_EVEN)
 
 
-def plain_amount(text: str, decimal: str | None) -> str:
-    """An amount as people write it, in the form of a decimal: "1.234,50 €" is "1234.50". Raises InvalidOperation.
-
-    `decimal`: the sign before the fraction, or None where the amount must speak for itself.
-    """
-    text = text.replace("\u2212", "-").strip()
-    if text[-1:] == "." and text[-2:-1].isalpha():
-        text = text[:-1]  # "20 kr."
-    found = _WRITTEN.fullmatch(text) if len(text) <= _MOST_LETTERS else None
-    if found is None or _EXPONENT.fullmatch(text):
-        return text
-    before, digits, after = found["before"], found["digits"], found["after"]
-    if not (_AROUND.fullmatch(before) and _AROUND.fullmatch(after)):
+def _written(text: str, decimal: str | None) -> Decimal:
+    found = read_amount(text, decimal)
+    if found is None:
         raise InvalidOperation
-    if digits[-1] in ".,":  # "1'000.-" has no cents, and is not negative
-        digits, after = digits[:-1], after.lstrip(" -\u2013\u2014")
-    negative = "-" in before or "-" in after or ("(" in before and ")" in after)
-    return ("-" if negative else "") + _digits(digits, decimal)
-
-
-def _digits(text: str, decimal: str | None) -> str:
-    if text.isdecimal():
-        return text
-    if decimal is None:
-        decimal = _decimal_sign(text)
-    whole, sign, part = text.rpartition(decimal) if decimal in text else (text, "", "")
-    if sign and not whole:
-        whole = "0"
-    if decimal in whole or not _is_grouped(whole) or not (part.isdecimal() or not part):
-        raise InvalidOperation
-    whole = "".join(letter for letter in whole if letter.isdecimal())
-    return f"{whole}.{part}" if part else whole
-
-
-def _decimal_sign(text: str) -> str:
-    """Which of the two signs is the decimal one, if there is only one way to read it."""
-    comma, point = text.rfind(","), text.rfind(".")
-    if comma >= 0 and point >= 0:
-        return "," if comma > point else "."
-    sign = "," if comma >= 0 else "."
-    if text.count(sign) > 1:
-        return "." if sign == "," else ","  # 1,234,567: only groups
-    whole, _, part = text.partition(sign)
-    if sign == "," and len(part) == 3 and 0 < len(whole) <= 3 and whole.strip("0"):
-        raise InvalidOperation  # 1,234: a thousand and more, or one and a bit
-    return sign
-
-
-def _is_grouped(whole: str) -> bool:
-    return whole.isdecimal() or bool(_GROUPED.fullmatch(whole) or _INDIAN.fullmatch(whole))
+    return to_decimal(found.scaled)
 
 
 def amount_text(amount: Decimal) -> str:

@@ -112,7 +112,7 @@ def test_lines_of_one_order_are_joined_as_floats_too_but_not_1_1_and_1_10(tmp_pa
         ("1234.50", "1234.50"), ("12,50", "12.50"), ("1,234.50", "1234.50"), ("1.234,50 €", "1234.50"),
         ("€12.50", "12.50"), ("(5.00)", "-5.00"), ("-$20.00", "-20.00"), ("$-20.00", "-20.00"), ("12.50-", "-12.50"),
         ("1 234,50", "1234.50"), ("1'234.50", "1234.50"), ("R$ 20,00", "20.00"), ("EUR 12,50", "12.50"),
-        ("1,234,567", "1234567"), ("\u221212.5", "-12.5"), ("+4", "4"),
+        ("1,234,567", "1234567"), ("kr 20", "20"), ("1,00,000.5", "100000.5"), ("\u221212.5", "-12.5"), ("+4", "4"),
     ],
 )  # fmt: skip
 def test_an_amount_that_means_one_thing_is_read(text: str, amount: str) -> None:
@@ -131,7 +131,9 @@ def test_numbers_that_are_no_text_do_not_care_about_the_comma() -> None:
     assert amount_reader(",")(1.234, "p") == Decimal("1.234")
 
 
-@pytest.mark.parametrize("text", ["1,234", "twelve", "12.5.3", "1,23,4", "12:30", "2024-01-02", "1_000", "5%", "NaN"])
+@pytest.mark.parametrize(
+    "text", ["1,234", "twelve", "12.5.3", "1,23,4", "12:30", "2024-01-02", "1_000", "5%", "NaN", "K1", "B-2"]
+)
 def test_an_amount_that_means_nothing_or_two_things_is_refused(text: str) -> None:
     with pytest.raises(Refused, match="is not an amount"):
         amount_reader()(text, "p")
