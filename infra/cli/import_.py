@@ -119,8 +119,8 @@ def _propose(
 ) -> tuple[str, str]:
     """The YAML of a proposed mapping that may be used, and its name. Exits where it is not to be used."""
     from infra.app.settings import load
-    from ingest.files.propose import Setting
     from ingest.files.proposing import propose_for
+    from ingest.files.sample import Setting
 
     deployment = load(os.environ, data=data).deployment
     proposed = propose_for(files, Setting(deployment.currency, deployment.time_zone, _now()))

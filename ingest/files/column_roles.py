@@ -56,14 +56,15 @@ TOTAL: Final = _words("""
     order total, grand total, total, total price, revenue, net sales, gross sales, sales, sales value, total
     amount, amount total, order value, order amount, amount, amount paid, paid, value, dollar value, payment
     value, monetary, price total, umsatz, betrag, gesamtbetrag, gesamt, summe, importe, subtotal, ecommerce
-    purchase revenue, purchase revenue
+    purchase revenue, purchase revenue, order total amount, total collected, total paid, total sales, charged
 """)
 LINE_TOTAL: Final = _words("""
     line total, line amount, line item total, lineitem total, sales value, extended price, amount, net amount,
     sales, revenue, value, total, item total, subtotal, betrag
 """)
 PRICE: Final = _words("""
-    price, unit price, unitprice, lineitem price, line item price, item price, preis, price each
+    price, unit price, unitprice, lineitem price, line item price, item price, preis, price each, item cost,
+    unit cost, selling price, sales price
 """)
 QUANTITY: Final = _words("""
     quantity, qty, units, pieces, lineitem quantity, item quantity, menge, anzahl, count
@@ -104,6 +105,7 @@ RETURNS: Final = frozenset(
     chargeback, credit, refund, refunded, retoure, return, returned, returns, rueckgabe, storno
 """)
 )
+EVENT_NAMES: Final = TYPE[:3]
 PURCHASES: Final[Mapping[str, str]] = {
     **dict.fromkeys(SALES, "purchase.completed"),
     **dict.fromkeys(RETURNS, "purchase.refunded"),
@@ -127,14 +129,38 @@ def full(name: str) -> str:
     return " ".join(part.lower() for part in _PARTS.findall(name))
 
 
+_AROUND: Final = re.compile(r"\s*[(\[].*[)\]]\s*$")
+_WHOSE: Final = re.compile(r"^(billing|shipping|customer|buyer) ")
+_BEFORE: Final = ("order ", "billing ", "shipping ", "customer ", "buyer ", "sale ", "event ")
+
+
 def rank(name: str, words: Sequence[str]) -> int | None:
-    """How well a name fits a list of names, best first: 0 is the first of them; None if it is none of them."""
-    for each in (full(name), plain(name)):
-        if each in words:
-            return words.index(each)
-        if each.replace(" ", "") in words:
-            return words.index(each.replace(" ", ""))
+    """How well a name fits a list of names, best first: 0 is the first of them; None if it is none of them.
+
+    "Email (Billing)" and "billing_email" are an "email", too, but come after names that fit as they are.
+    """
+    bare = _AROUND.sub("", name)
+    for penalty, each in enumerate((full(name), plain(name), full(bare), _without(full(bare)))):
+        for form in (each, each.replace(" ", "")):
+            if form in words:
+                return words.index(form) + (len(words) if penalty > 1 else 0)
     return None
+
+
+def _without(name: str) -> str:
+    """A name without the word before it that says whose it is."""
+    return next((name.removeprefix(each) for each in _BEFORE if name.startswith(each)), name)
+
+
+def is_personal(name: str) -> bool:
+    """Whether a column is about the person, whatever the purchase."""
+    bare = full(_AROUND.sub("", name))
+    return any(each in PERSON for each in (full(name), bare, _WHOSE.sub("", bare)))
+
+
+def is_of_line(name: str) -> bool:
+    """Whether a column says by its name that it is of a line, not of the order."""
+    return full(name).startswith(("lineitem", "line item", "item ", "product ", "line "))
 
 
 def snake(name: str) -> str:

@@ -1,7 +1,7 @@
 """Turns the lines of a file into public items, as a mapping says. Pure: no file, no clock, no token."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from decimal import Decimal
 from hashlib import blake2b
 from typing import Any, Final, NamedTuple
@@ -12,17 +12,16 @@ from ingest.files.amounts import AmountOf, amount_reader, amount_text
 from ingest.files.items import base_item, merged, put_identifier
 from ingest.files.notes import Notes
 from ingest.files.paths import as_data, step_into
-from ingest.files.times import ReadTime, joined_time, time_reader
+from ingest.files.row_parts import TimeOf, TypeBy
 from ingest.files.values import id_text, is_destroyed, is_missing, json_value, plain_text
 from schemas.identifiers import is_blocked
-from schemas.mapping import Column, FileMapping, Time, TypeOf, Value
+from schemas.mapping import Column, FileMapping, Value
 from schemas.money import scaled
 from schemas.touchpoint_fields import MONEY, texts_of
 
 _ZERO: Final = Decimal(0)
 _EXACT_DIGITS: Final = 15
 _ID_FIELDS: Final = frozenset({"sku", "till", "transaction_id"})
-LEFT_OUT: Final = "left_out"  # rule of rows that the mapping's `type` leaves out: no dead letter
 
 
 class Row(NamedTuple):
@@ -94,7 +93,7 @@ class Shaper:
         minor_of = mapping.currency() if mapping.numbers.minor_units else None
         self._amount: AmountOf = amount_reader(mapping.numbers.decimal, minor_of)
         self._text_amount: AmountOf = amount_reader(mapping.numbers.decimal)
-        self._time = _TimeOf(mapping.occurred_at, self.columns, self._zone, now)
+        self._time = TimeOf(mapping.occurred_at, self.columns, self._zone, now)
         self._id_place = None if mapping.id is None else self._place(mapping.id)
         self._group_places = [self._place(column) for column in mapping.group_by]
         self._identifiers = [(kind, self._place(column)) for kind, column in mapping.identifiers.items()]
@@ -105,7 +104,7 @@ class Shaper:
         self._sums = [read for read in self._properties if read.sum]
         self._products = self._reads("products", mapping.products)
         self._traits = [(name, self._place(trait.column)) for name, trait in mapping.traits.items()]
-        self._type = None if isinstance(mapping.type, str) else _TypeBy(mapping.type, self.columns, self._amount)
+        self._type = None if isinstance(mapping.type, str) else TypeBy(mapping.type, self.columns, self._amount)
         self._bases = {type_: base_item(mapping, type_) for type_ in mapping.types}
         self._same = list(self._identifiers)
         if self._id_place is not None:
@@ -346,53 +345,6 @@ _DESTROYED: Final = "{}: its digits are lost (a spreadsheet wrote it like 8.2E+1
 _UNREADABLE: Final = (
     "{}: an amount that cannot be read, so it counts nowhere: say numbers: {{decimal: …}} in the mapping"
 )
-
-
-class _TimeOf:
-    """Reads when a row occurred: from one column, from the day and the time of day, or the same for all rows."""
-
-    def __init__(self, time: Time, columns: Sequence[str], zone: ZoneInfo, now: datetime | None) -> None:
-        self._read: ReadTime = time_reader(time.format, zone, now)
-        self._day = None if time.column is None else columns.index(time.column)
-        self._clock = None if time.time is None else columns.index(time.time)
-        self._at = None if time.at is None else time.at.astimezone(UTC)
-
-    def __call__(self, values: Sequence[Any]) -> datetime:
-        if self._day is None:
-            assert self._at is not None, "a mapping has a column of times or one instant"
-            return self._at
-        if self._clock is None:
-            return self._read(values[self._day])
-        return self._read(joined_time(values[self._day], values[self._clock]))
-
-    def is_there(self, values: Sequence[Any]) -> bool:
-        return self._day is None or not is_missing(values[self._day])
-
-
-class _TypeBy:
-    """The type of an event by the words of a column or by the sign of an amount."""
-
-    def __init__(self, of: TypeOf, columns: Sequence[str], amount: AmountOf) -> None:
-        self._of = of
-        self._amount = amount
-        self._column = None if of.column is None else columns.index(of.column)
-        self._sign = None if of.sign_of is None else columns.index(of.sign_of)
-        self._map = {word.strip().casefold(): type_ for word, type_ in of.map.items()}
-        self.places = {place for place in (self._column,) if place is not None}
-
-    def of(self, rows: Sequence[Sequence[Any]], values: Sequence[Any]) -> str:
-        """Raises Refused: for a word that the map does not have, for rows that it leaves out."""
-        if self._sign is not None:
-            amounts = (self._amount(row[self._sign], "type.sign_of") for row in rows)
-            negative = sum((each for each in amounts if each is not None), _ZERO) < 0
-            return (self._of.negative if negative else self._of.positive) or ""
-        word = id_text(values[self._column]) if self._column is not None else None
-        type_ = self._map.get((word or "").casefold(), self._of.otherwise)
-        if type_ is None:
-            if word is not None and word.casefold() in self._map:
-                raise Refused(LEFT_OUT, "type", "the mapping leaves such rows out")
-            raise Refused("unknown_type", "type", f"{self._of.column} has a word that map and otherwise do not name")
-        return type_
 
 
 def _at(line: Mapping[str, Any], column: str) -> Any:

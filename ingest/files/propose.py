@@ -7,54 +7,22 @@ Columns that are for nothing known come in as properties or traits under their o
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import cached_property
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from ingest.accept.canonical import Refused
 from ingest.files import column_roles as roles
 from ingest.files.column_kinds import Facts, facts_of
 from ingest.files.paths import as_data
-from ingest.files.tables import Layout
+from ingest.files.sample import Proposal, Sample, Setting
 from ingest.files.values import id_text, is_missing
 from schemas.errors import Problem
 from schemas.mapping import IDENTIFY
 from schemas.touchpoint_fields import MONEY
 from schemas.touchpoints import CUSTOM, type_of
 
-SAMPLE_ROWS: Final = 10_000
 _MOST_FIELDS: Final = 40
 _MOST_TYPES: Final = 40
 _NAMED_CURRENCIES: Final = {"dollar": "USD", "usd": "USD", "eur": "EUR", "euro": "EUR", "gbp": "GBP", "chf": "CHF"}
-
-
-class Sample(NamedTuple):
-    """The first rows of a file. `name`: its name without endings; `modified`: when it was last written."""
-
-    name: str
-    format: str
-    columns: Sequence[str]
-    rows: Sequence[Sequence[Any]]
-    layout: Layout
-    modified: datetime
-
-
-class Setting(NamedTuple):
-    """What the deployment says: the currency of amounts without one, the zone of times without one, and the time."""
-
-    currency: str
-    time_zone: str
-    now: datetime
-
-
-class Proposal(NamedTuple):
-    """`mapping`: plain data, as the YAML would be read; with `missing` not empty it cannot be used yet.
-
-    `columns`: name, kind and use of each, "" for unused ones.
-    """
-
-    mapping: dict[str, Any]
-    missing: list[Problem]
-    remarks: list[str]
-    columns: list[dict[str, str]]
 
 
 def propose(sample: Sample, setting: Setting) -> Proposal:
@@ -102,7 +70,7 @@ class _Proposer:
 
     def proposal(self) -> Proposal:
         who, when = self._identifiers(), self._time()
-        what = self._purchase() if self._is_purchase else self._other()
+        what = self._purchase() if self._is_purchase else self._other(who)
         mapping: dict[str, Any] = {"source": self._source(), "format": self._sample.format, **self._layout()}
         if any(each.decimal == "," for each in self._facts):
             mapping["numbers"] = {"decimal": ","}
@@ -147,7 +115,7 @@ class _Proposer:
         return found
 
     def _time(self) -> dict[str, Any]:
-        times = [each for each in self._free("time") if roles.full(each.name) not in roles.PERSON]
+        times = [each for each in self._free("time") if not roles.is_personal(each.name)]
         full = [each for each in times if each.filled * 2 > len(self._sample.rows)] or times
         best = self._best(roles.TIME, full, "occurred_at")
         if best is None and full:
@@ -214,14 +182,19 @@ class _Proposer:
                 return False
         return True
 
+    def _is_of_line(self, order: Facts, other: Facts) -> bool:
+        return roles.is_of_line(other.name) or not self._is_constant(order, other)
+
     # ---------------------------------------------------------------- purchases
 
     def _purchase(self) -> dict[str, Any]:
         order, money = self._order, self._money()
         grouped = order is not None and order.distinct < order.filled
-        lines = {each.name for each in self._free() if order and grouped and not self._is_constant(order, each)}
-        type_ = self._type_by_word(roles.PURCHASES)
+        lines = {each.name for each in self._free() if order and grouped and self._is_of_line(order, each)}
+        type_ = self._type_by_word(roles.PURCHASES) or self._type_by_name(roles.EVENT_NAMES)
         properties: dict[str, Any] = {} if order is None else {"order_id": order.name}
+        if not money:
+            properties["currency"] = next(name for name, use in self._use.items() if use == "properties.currency")
         store = self._best(roles.SHOP, self._free(), "properties.store_id")
         if store is not None:
             properties["store_id"] = store.name
@@ -252,7 +225,8 @@ class _Proposer:
         column = self._best(roles.CURRENCY, codes, "properties.currency")
         if column is not None and column.distinct > 1:
             return {}
-        said = None if column is None else next(v for v in self._values(column.place) if not is_missing(v))
+        values = () if column is None else self._values(column.place)
+        said = next((str(value).strip().upper() for value in values if not is_missing(value)), None)
         beside = next((each.currency for each in self._facts if each.currency), None)
         named = next((code for each in self._facts for code in self._named_currency(each)), None)
         code = said or beside or named
@@ -267,16 +241,14 @@ class _Proposer:
 
     def _products(self, products: dict[str, Any], lines: set[str] | None, money: Mapping[str, str]) -> Facts | None:
         """Fill in the fields of a line; the column of its amount. `lines`: the columns that differ within an order."""
-        free = [each for each in self._numbers() if lines is None or each.name in lines]
         for field, words in roles.PRODUCT.items():
-            texts = [each for each in self._free("integer", "text") if lines is None or each.name in lines]
-            found = self._best(words, texts, f"products.{field}")
+            found = self._best(words, self._free("integer", "text"), f"products.{field}")
             if found is not None:
                 products[field] = found.name
         fields = {"quantity": roles.QUANTITY, "price": roles.PRICE, "amount": roles.LINE_TOTAL}
-        found = None
         for field, words in fields.items():
-            found = self._best(words, [each for each in free if each.name not in self._use], f"products.{field}")
+            free = [each for each in self._numbers() if field != "amount" or lines is None or each.name in lines]
+            found = self._best(words, free, f"products.{field}")
             if found is not None:
                 products[field] = {"column": found.name, **money} if field in MONEY else found.name
         return found
@@ -286,20 +258,7 @@ class _Proposer:
         column = next(iter(self._free("lines")), None)
         if column is None:
             return "", {}
-        objects: list[dict[str, Any]] = []
-        for value in self._values(column.place)[:500]:
-            try:
-                found = as_data(value, column.name)
-            except Refused:
-                continue
-            objects += [each for each in found or () if isinstance(each, dict)]
-        names = list(dict.fromkeys(name for each in objects for name in each))
-        wanted = {**roles.PRODUCT, "quantity": roles.QUANTITY, "price": roles.PRICE, "amount": roles.LINE_TOTAL}
-        fields: dict[str, Any] = {}
-        for field, words in wanted.items():
-            ranked = [(rank, name) for name in names if (rank := roles.rank(name, words)) is not None]
-            if ranked and min(ranked)[1] not in fields.values():
-                fields[field] = {"column": min(ranked)[1], **money} if field in MONEY else min(ranked)[1]
+        fields = _fields_of_lines(self._values(column.place)[:500], money)
         if fields:
             self._use[column.name] = "lines"
         return (column.name, fields) if fields else ("", {})
@@ -332,11 +291,11 @@ class _Proposer:
             kind = next((each for each in self._facts if each.name == by), None)
             apart = kind is not None and not self._is_constant(order, kind)
             what["group_by"] = [order.name, *([by] if apart else [])]
-            if not apart:
+            if not apart and order.filled == len(self._sample.rows):
                 what["id"] = order.name
             return
         unique = self._best(roles.EVENT_ID, [each for each in self._free("integer", "text") if each.unique], "id")
-        if order is not None and order.unique:
+        if order is not None and order.unique and order.filled == len(self._sample.rows):
             what["id"] = order.name
         elif unique is not None and unique.filled == len(self._sample.rows):
             what["id"] = unique.name
@@ -344,7 +303,7 @@ class _Proposer:
     def _add_rest(
         self, properties: dict[str, Any], products: dict[str, Any], lines: set[str], money: Mapping[str, str]
     ) -> None:
-        people = [each.name for each in self._free() if roles.full(each.name) in roles.PERSON]
+        people = [each.name for each in self._free() if roles.is_personal(each.name)]
         if people:
             self._remarks.append(
                 f"{', '.join(people)}: about the person, not the purchase; a second mapping of type {IDENTIFY} brings "
@@ -367,15 +326,20 @@ class _Proposer:
 
     # ---------------------------------------------------------------- everything else
 
-    def _other(self) -> dict[str, Any]:
+    def _other(self, who: dict[str, str]) -> dict[str, Any]:
         """Customers, one a row, are identified profiles; other rows are events named by a column or by the file."""
         what: dict[str, Any] = {}
-        type_ = self._type_by_name()
-        who = [each for each in self._facts if self._use.get(each.name, "").startswith("identifiers.")]
+        type_ = self._type_by_name(roles.TYPE)
+        if type_ is None and "user_id" not in who:
+            numbered = self._best(("id", "uuid"), [each for each in self._free("integer", "text") if each.unique], "")
+            if numbered is not None:
+                self._use[numbered.name] = "identifiers.user_id"
+                who |= {"user_id": numbered.name}
+        named = [each for each in self._facts if self._use.get(each.name, "").startswith("identifiers.")]
         section = "properties"
         if type_ is not None:
             what["type"] = type_
-        elif any(each.unique for each in who):
+        elif any(each.unique for each in named):
             what["type"], section = IDENTIFY, "traits"
         else:
             what["type"] = roles.snake(self._sample.name)
@@ -386,10 +350,10 @@ class _Proposer:
                 self._add(fields, facts, section, {})
         return what | ({section: fields} if fields else {})
 
-    def _type_by_name(self) -> dict[str, Any] | None:
+    def _type_by_name(self, names: Sequence[str]) -> dict[str, Any] | None:
         """The type by a column of event names: those of the table of touchpoints, and the file's own for the rest."""
         facts = [each for each in self._free("text") if each.distinct <= _MOST_TYPES]
-        found = self._best(roles.TYPE, facts, "type")
+        found = self._best(names, facts, "type")
         if found is None:
             return None
         words = list(dict.fromkeys(str(v).strip() for v in self._values(found.place) if not is_missing(v)))
@@ -398,4 +362,23 @@ class _Proposer:
 
 def _type_named(word: str) -> str:
     found = type_of(word)
-    return word if found == CUSTOM else found
+    return roles.PURCHASES.get(word.lower(), word) if found == CUSTOM else found
+
+
+def _fields_of_lines(values: Sequence[Any], money: Mapping[str, str]) -> dict[str, Any]:
+    """The fields of an order's lines, where each value is a list of objects, or JSON of one."""
+    objects: list[dict[str, Any]] = []
+    for value in values:
+        try:
+            found = as_data(value, "")
+        except Refused:
+            continue
+        objects += [each for each in found or () if isinstance(each, dict)]
+    names = list(dict.fromkeys(name for each in objects for name in each))
+    wanted = {**roles.PRODUCT, "quantity": roles.QUANTITY, "price": roles.PRICE, "amount": roles.LINE_TOTAL}
+    fields: dict[str, Any] = {}
+    for field, words in wanted.items():
+        ranked = [(rank, name) for name in names if (rank := roles.rank(name, words)) is not None]
+        if ranked and min(ranked)[1] not in fields.values():
+            fields[field] = {"column": min(ranked)[1], **money} if field in MONEY else min(ranked)[1]
+    return fields

@@ -4,18 +4,19 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import yaml
 
 from ingest.files.notes import Notes
-from ingest.files.propose import SAMPLE_ROWS, Proposal, Sample, Setting, propose
+from ingest.files.propose import propose
 from ingest.files.rows import preview
+from ingest.files.sample import SAMPLE_ROWS, Proposal, Sample, Setting
 from ingest.files.table_files import open_tables
 from ingest.files.tables import Layout
 from schemas.mapping_reading import read_mapping
 
-SHOWN: int = 3  # events of a preview
+SHOWN: Final = 3  # events of a preview
 
 
 class Proposed(NamedTuple):
@@ -61,7 +62,8 @@ def propose_for(files: Sequence[Path], setting: Setting) -> Proposed:
 
 def as_yaml(mapping: dict[str, Any]) -> str:
     """A mapping as people write it: short parts in one line."""
-    return yaml.safe_dump(mapping, sort_keys=False, default_flow_style=None, width=110, allow_unicode=True)
+    text: str = yaml.safe_dump(mapping, sort_keys=False, default_flow_style=None, width=110, allow_unicode=True)
+    return text
 
 
 def _stem(path: Path) -> str:

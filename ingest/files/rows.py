@@ -11,9 +11,10 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from ingest.accept.canonical import Refused
-from ingest.files.mapped_rows import LEFT_OUT, Row, Shaped, Shaper
+from ingest.files.mapped_rows import Row, Shaped, Shaper
 from ingest.files.notes import Note, Notes
 from ingest.files.paths import step_into
+from ingest.files.row_parts import LEFT_OUT
 from ingest.files.spill import SpillMap
 from ingest.files.table_files import layout_of, open_tables
 from ingest.files.tables import Table, selector
