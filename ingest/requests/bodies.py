@@ -151,7 +151,7 @@ def read_body(body: bytes, call: str | None, *, gzip: bool) -> Body:
         items = [read_item(bytes(raw)) for raw in envelope.batch]
         if call is not None and call != BATCH:
             defaults = {"type": call, **(defaults or {})}
-    return Body(items, defaults, _text(envelope.writeKey), time_or_none(envelope.sentAt))
+    return Body(items, defaults, _key(envelope.writeKey), time_or_none(envelope.sentAt))
 
 
 def _envelope(body: bytes) -> tuple[_Envelope, bytes]:
@@ -224,6 +224,12 @@ def _text(value: object) -> str | None:
     return value.strip()[:MAX_KEY] or None if isinstance(value, str) else None
 
 
+def _key(value: object) -> str | None:
+    """A write key in a body. Jitsu's SDKs write a masked one there (`id:***`), and the key into a header."""
+    text = _text(value)
+    return None if text is None or text.endswith("***") else text
+
+
 def time_or_none(value: object) -> datetime | None:
     """A request's sentAt; None if it cannot be read, because it only serves to correct clocks."""
     if value is None:
@@ -281,7 +287,7 @@ def _key_of_items(items: list[object]) -> str | None:
     """The first key that an item names. Items that name another one are replaced: they are not for this source."""
     found: str | None = None
     for place, item in enumerate(items):
-        key = _text(item.get("writeKey")) if type(item) is dict else None
+        key = _key(item.get("writeKey")) if type(item) is dict else None
         found = found or key
         if key is not None and key != found:
             raw = msgspec.json.encode(item)

@@ -209,6 +209,12 @@ def test_a_key_may_have_jitsus_two_parts_in_each_place(key: str) -> None:
     assert post("/beacon/v1/batch", {"batch": [item]}, query=f"writeKey={key}").source.name == "web"
 
 
+def test_a_masked_key_in_the_body_is_none() -> None:
+    item = {"type": "track", "userId": "u", "event": "x", "writeKey": "shop:***"}
+    assert post("/api/s/track", item, x_write_key="shop:wk_web").source.name == "web"
+    assert post("/v1/batch", {"batch": [item]}, x_write_key="shop:wk_web").source.name == "web"
+
+
 def test_of_two_parts_the_one_that_looks_like_a_key_is_looked_up_first() -> None:
     known = Known()
     request = HttpRequest("POST", "/v1/track", "", {"x-write-key": "shop:wk_web"}, b'{"userId": "u", "event": "x"}')
