@@ -2,12 +2,16 @@ import "./browser_common.js";
 import { jitsuAnalytics } from "@jitsu/js";
 
 const { door, key } = window.given;
-const jitsu = jitsuAnalytics({ host: door, writeKey: `shop:${key}` });
 window.thanked = 0;
-const counted = async (answer) => (window.thanked += (await answer) ? 1 : 0);
+const counting = async (...given) => {
+  const answer = await fetch(...given);
+  window.thanked += answer.ok ? 1 : 0;
+  return answer;
+};
+const jitsu = jitsuAnalytics({ host: door, writeKey: `shop:${key}`, fetch: counting });
 window.calls = {
-  identify: (m) => counted(jitsu.identify(m.userId, m.traits)),
-  track: (m) => counted(jitsu.track(m.event, m.properties)),
-  page: (m) => counted(jitsu.page({ name: m.name, category: m.category, ...m.properties })),
-  group: (m) => counted(jitsu.group(m.groupId, m.traits)),
+  identify: (m) => jitsu.identify(m.userId, m.traits),
+  track: (m) => jitsu.track(m.event, m.properties),
+  page: (m) => jitsu.page({ name: m.name, category: m.category, ...m.properties }),
+  group: (m) => jitsu.group(m.groupId, m.traits),
 };
