@@ -5,23 +5,19 @@ another origin than the door's.
 """
 
 import json
-import os
 import subprocess
 from collections import Counter
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page
 
 from infra.drivers.pages.snippets import snippet
 from tests.integration.running import until
-from tests.sdks.world import Event, Site, World, ended, sdks, sender
+from tests.sdks.world import SENDERS, Event, Site, World, ended, sdks, sender
 
-CHROMIUM: Final = os.environ.get("CHROMIUM", "/usr/bin/chromium")
-ARGUMENTS: Final = ["--no-sandbox", "--disable-gpu", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"]
 TOLD: Final = json.loads((Path(__file__).parent / "story.json").read_text())
 SERVERS: Final = ("segment_node.mjs", "rudder_node.mjs", "segment_python.py", "rudder_python.py")
 BROWSERS: Final = ("segment_snippet", "our_snippet", "segment_npm", "rudder_js", "jitsu_js")
@@ -76,28 +72,6 @@ DROPPED: Final = ("path", "url", "referrer", "search", "title", "name", "width",
 """What browser SDKs add to the properties of a page."""
 
 
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    made = World(tmp_path_factory.mktemp("sdks"))
-    yield made
-    made.stop()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as running:
-        chromium = running.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        yield chromium
-        chromium.close()
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    made = Site(tmp_path_factory.mktemp("site") / "pages")
-    yield made
-    made.close()
-
-
 class Shopper:
     """A page of the site with an SDK, in a browser context of its own; the browser finds nobody but site and door."""
 
@@ -139,7 +113,7 @@ def _head(site: Site, world: World, which: str, key: str, given: dict[str, objec
         return said + head + _calls()
     if which == "our_snippet":
         return said + snippet("Website: HTML", key, world.url, "EUR") + _calls()
-    return said + site.bundle(f"{which}.js")
+    return said + site.bundle(SENDERS / f"{which}.js")
 
 
 def _calls() -> str:

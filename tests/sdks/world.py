@@ -182,11 +182,11 @@ class Site:
         (self.folder / f"{name}.html").write_text(text, encoding="utf-8")
         return f"{self.url}/{name}.html"
 
-    def bundle(self, entry: str) -> str:
-        """The script tag of an entry file in `senders/`, bundled with the npm packages it imports."""
-        out = self.folder / f"{Path(entry).stem}.js"
+    def bundle(self, entry: Path) -> str:
+        """The script tag of an entry file, bundled with the npm packages it imports."""
+        out = self.folder / f"{entry.stem}.js"
         tool = str(sdks() / "node_modules/.bin/esbuild")
-        command = [tool, str(SENDERS / entry), "--bundle", "--format=iife", f"--outfile={out}", "--log-level=error"]
+        command = [tool, str(entry), "--bundle", "--format=iife", f"--outfile={out}", "--log-level=error"]
         environment = {**os.environ, "NODE_PATH": str(sdks() / "node_modules")}
         subprocess.run(command, check=True, env=environment)
         return f'<script src="{out.name}"></script>'

@@ -257,7 +257,7 @@ class _Sources:
 
         def draw() -> None:
             shown.clear()
-            with shown:
+            with shown, ui.element("div").props(f'data-platform="{choice.value}"'):
                 ui.label(note_of(choice.value)).classes("tf-muted")
                 code(snippet(choice.value, key, self._url, self._services.currency))
 
