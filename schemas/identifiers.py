@@ -13,6 +13,7 @@ from schemas.errors import BadRequest, Problem
 from schemas.touchpoint_fields import identifiers_in
 
 KINDS: Final = ("user_id", "loyalty_card", "email", "phone", "device_id", "anonymous_id")
+ORDER_KIND: Final = ":order"  # of an event that names an order and nobody; no sender's kind holds a colon
 MAX_BYTES: Final = 512
 MAX_KIND_LETTERS: Final = 64
 MAX_EXTERNAL_IDS: Final = 32  # per event; Segment keeps at most 1,000 per profile

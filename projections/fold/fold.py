@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from functools import partial, reduce
 from hashlib import sha256
+from operator import attrgetter
 from typing import Any, Final, cast
 
 import msgspec
@@ -20,8 +21,10 @@ from projections.fold.event import FoldEvent, event_decoder
 from projections.fold.layout import Layout, SlotPlace, make_layout
 from projections.fold.state import State
 from projections.orders.orders import summed_up
+from projections.orders.parts import Order, Part, order_of
 from projections.orders.summary import Maps, OrderSummaries, Summary
 from projections.slots.keyed import OVERFLOW, merge_keyed
+from projections.slots.values import text_id
 from schemas.conditions import used_properties
 from schemas.control import LAYOUT_VERSION
 from schemas.definitions import ANY_EVENT, Definitions
@@ -38,6 +41,7 @@ Apply = Callable[[FoldEvent, State, Mapping[str, Any] | None], None]
 class Fold:
     """A compiled fold. `apply(event, state, opened)` folds one event in; `opened` is its sealed JSON, opened.
 
+    `parts`: the same, and what of it concerns who sent it or the order it names (`orders.parts`).
     `apply` knows no cap: `lift` a stored state before it, and `lay_off` what is over the cap after it.
     """
 
@@ -56,12 +60,16 @@ class Fold:
         self.source = "\n".join(source.lines)
         space = source.run("fold")
         self.apply = space["apply"]
+        self.parts: Mapping[Part, Apply] = {
+            Part.WHOLE: space["apply"], Part.OWN: space["apply_own"], Part.ORDER: space["apply_order"],
+        }  # fmt: skip
         self.new_state: Callable[[], State] = space["new_state"]
         self._merge_two: Callable[[State, State], State] = space["merge_two"]
         self._drop: Callable[[State, int], None] = space["drop"]
         self._decoder, self._event_type = event_decoder(layout)
         self._needs: dict[str, frozenset[str]] = _sealed_needs(layout)
         self._any_needs = self._needs.get(ANY_EVENT, frozenset())
+        self._order_id = attrgetter(f"f{layout.properties().index('order_id')}")
         self._keyed_slots = tuple(slot.index for slot in layout.keyed())
         self._map_slots = (st.ORDERS, st.REFUNDS, st.CANCELS, *self._keyed_slots)
         self.summaries = OrderSummaries(layout, self.days)
@@ -84,6 +92,11 @@ class Fold:
             raise RecordUnreadable(f"not a touchpoint record: {type(err).__name__}") from err
         event.occurred_us = (event.occurred_at - EPOCH) // _US
         return cast(FoldEvent, event)
+
+    def order_of(self, event: FoldEvent, identifier_set: bytes) -> Order | None:
+        """The order that an order event names, and how; None without a readable order id."""
+        order_id = text_id(self._order_id(event.properties))
+        return None if order_id is None else order_of(event.type, event.source, order_id, identifier_set)
 
     def needs_sealed(self, event: FoldEvent) -> bool:
         """Whether the event's sealed part holds a property or trait that a definition compares or keeps."""
