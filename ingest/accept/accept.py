@@ -29,10 +29,11 @@ from ingest.requests.clock import settle
 from schemas.clear import ContextParts, split_around
 from schemas.clear_rules import NOTHING_DECLARED, Clear, Declared, clear_rules
 from schemas.errors import TouchfoldError
-from schemas.identifiers import extract
+from schemas.identifiers import ORDER_KIND, extract
 from schemas.identity_rules import DEFAULT_RULES, Rank
 from schemas.ports import Sealer, Vault
 from schemas.record import VERSION, Identifier, Pending, Record, Sealed, encode, uuid_text
+from schemas.touchpoints import FOLLOWING_TYPES
 
 _RULES_CACHED: Final = 10_000
 _KINDS_CACHED: Final = 1_000
@@ -128,7 +129,7 @@ class Acceptor:
             if call.staff:
                 draft.fields = of_staff(draft.item, draft.fields)
             if not draft.pairs:
-                raise Refused("no_identifier", "", without_identifier(item))
+                draft.pairs.append(self._its_order(call, draft))
         except Refused as refused:
             draft.refused = refused
         except TouchfoldError:
@@ -138,6 +139,16 @@ class Acceptor:
         for pair in draft.pairs:
             wanted[pair] = None
         return draft
+
+    def _its_order(self, call: Call, draft: Draft) -> Pair:
+        """What stands for a sender: the order that a refund, cancel or update names. Raises Refused without one."""
+        fields = draft.fields
+        assert fields is not None, "it was translated"
+        if fields.type in FOLLOWING_TYPES:
+            order = self._normalise(ORDER_KIND, fields.properties.get("order_id"))
+            if order is not None:
+                return ORDER_KIND, f"{call.source.name}/{order}"
+        raise Refused("no_identifier", "", without_identifier(draft.item))
 
     def _identify(self, draft: Draft, item: Mapping[str, Any]) -> None:
         """The item's identifiers in rank order, and the paths of their values in its open sections."""

@@ -8,7 +8,7 @@ from functools import lru_cache
 from hashlib import blake2b
 from typing import NamedTuple
 
-from schemas.touchpoints import HOLDING_TYPES, ORDER_TYPES
+from schemas.touchpoints import FOLLOWING_TYPES, HOLDING_TYPES
 
 
 class Part(IntEnum):
@@ -31,7 +31,7 @@ def order_of(type_: str, source: str, order_id: str, identifier_set: bytes) -> O
     """The order that an event names; None if its type has none."""
     if type_ in HOLDING_TYPES:
         return Order(order_key(order_id), source_key(source), None)
-    if type_ not in ORDER_TYPES:
+    if type_ not in FOLLOWING_TYPES:
         return None
     key, number = order_key(order_id), source_key(source)
     return Order(key, number, order_set_of(identifier_set, number, key))

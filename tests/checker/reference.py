@@ -16,6 +16,8 @@ from tests.checker.sources import Position
 BASES = ("purchase.completed", "pos.purchase", "purchase.updated")
 REFUNDS = ("purchase.refunded", "pos.return")
 CANCELS = ("purchase.cancelled",)
+FOLLOWERS = (*REFUNDS, *CANCELS, "purchase.updated")  # belong to whoever has the order
+NOBODY = ":order"  # the kind of an event that names an order and nobody
 RANK_ABOVE = ("user_id", "loyalty_card", "email", "phone")
 RANK_BELOW = ("device_id", "anonymous_id")
 LIMITS = {"user_id": 1, "device_id": 20, "anonymous_id": 100}  # others 5
@@ -116,7 +118,7 @@ def people(events: Iterable[Event], erased: frozenset[str] | set[str]) -> People
     first: dict[str, tuple[int, str]] = {}
     sets: dict[str, tuple[tuple[str, str], ...]] = {}
     for event in events:
-        if event.route_key in erased:
+        if event.route_key in erased or event.tokens[0][0] == NOBODY:
             continue
         sets[event.signature] = tuple(pair for pair in event.tokens if pair[1] not in erased)
         receipt = (event.received_us, event.key)
@@ -175,15 +177,65 @@ def _hubs(sets: Iterable[tuple[tuple[str, str], ...]]) -> set[str]:
 # ---------------------------------------------------------------- totals (C5)
 
 
-def totals(events: Iterable[Event], currency: str = "USD") -> Totals:
-    """Totals of one customer's applied events. Amounts in other currencies are not converted: do not send any."""
-    count, stamps = 0, []
+def follows(event: Event) -> bool:
+    return event.raw["type"] in FOLLOWERS and bool(event.raw.get("properties", {}).get("order_id"))
+
+
+def payers(events: Iterable[Event], owner: Mapping[str, str]) -> dict[str, str | None]:
+    """Event key -> the profile whose orders each event of an order changes; None: nobody's. Erased people's included.
+
+    What follows an order is its sender's, if they have it; else of the only one who has it in the same source; else of
+    the only one in any. An erased person who has it is somebody, too.
+    """
+    events = list(events)
+    has: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    for event in events:
+        if event.raw["type"] in BASES and not follows(event):
+            order = str(event.raw.get("properties", {}).get("order_id") or "")
+            has[order].append((event.raw["source"], owner.get(event.signature, "erased")))
+    found: dict[str, str | None] = {}
+    for event in events:
+        sender = owner.get(event.signature)
+        found[event.key] = sender
+        if not follows(event):
+            continue
+        places = has.get(str(event.raw["properties"]["order_id"]), [])
+        anywhere = {who for _, who in places}
+        here = {who for source, who in places if source == event.raw["source"]}
+        if sender in anywhere:
+            continue
+        for ones in (here, anywhere):
+            if len(ones) == 1 and ones != {"erased"}:
+                (found[event.key],) = ones
+                break
+    return found
+
+
+def order_set_of(event: Event) -> str:
+    """The name of the state that has what an event does to the order it follows."""
+
+    def hashed(text: str, size: int, person: bytes) -> bytes:
+        return blake2b(text.encode(), digest_size=size, person=person).digest()
+
+    source = int.from_bytes(hashed(event.raw["source"], 8, b"tf-source"), "big") >> 1
+    order = hashed(str(event.raw["properties"]["order_id"]), 16, b"tf-order")
+    content = bytes.fromhex(event.signature) + source.to_bytes(8, "big") + order
+    return blake2b(content, digest_size=16, person=b"tf-order-set").hexdigest()
+
+
+def totals(theirs: Iterable[Event], events: Iterable[Event], currency: str = "USD") -> Totals:
+    """Totals of one customer: `theirs` came from them, `events` change their orders.
+
+    Amounts in other currencies are not converted: do not send any.
+    """
+    theirs, events = list(theirs), list(events)
+    count = len(theirs)
+    first_us = min(event.occurred_us for event in theirs)
+    last_us = max(event.occurred_us for event in [*theirs, *events])
     bases: dict[str, tuple[int, str, Decimal | None]] = {}
     cancelled: set[str] = set()
     refunds: dict[str, Decimal] = {}
     for event in events:
-        count += 1
-        stamps.append(event.occurred_us)
         props, type_ = event.raw.get("properties", {}), event.raw["type"]
         assert props.get("currency", currency) == currency, "the reference fold converts no currencies"
         order = str(props["order_id"]) if props.get("order_id") else None
@@ -199,7 +251,7 @@ def totals(events: Iterable[Event], currency: str = "USD") -> Totals:
                 bases[name] = base
     kept = [base for name, base in bases.items() if name not in cancelled]
     net = sum((amount for _, _, amount in kept if amount is not None), Decimal(0)) - sum(refunds.values(), Decimal(0))
-    return Totals(count, min(stamps), max(stamps), len(kept), net)
+    return Totals(count, first_us, last_us, len(kept), net)
 
 
 def revenue(props: Mapping[str, Any]) -> Decimal | None:

@@ -65,6 +65,7 @@ HELP: Final[Mapping[str, Told]] = {
     ),
     "partition_waiting_seconds": gauge("How long the partition has been stuck, by partition", ("partition", "reader")),
     "dead_letters_open": gauge("Open dead letters, by stage", ("stage",)),
+    "orders_unmatched": gauge("Orders named by refunds, cancels or updates, which no customer has, or several"),
     "erasures_total": counter("Persons erased"),
     "erased_identifiers": gauge("Identifiers that are suppressed or erased"),
     "changes_total": counter("Numbered transactions of the change feed"),
@@ -214,6 +215,7 @@ class Metrics:
                 if each.since is not None
             },
             "dead_letters_open": {(stage,): count for stage, count in letters.items()} or 0,
+            "orders_unmatched": state["unmatched"],
             "erasures_total": counts.erasures,
             "erased_identifiers": state["erased"],
             "changes_total": counts.changes,
