@@ -14,7 +14,6 @@ from infra.app.erasing import eraser
 from processors.erase.eraser import Erased
 from processors.live.compiled import Compiled
 from processors.live.figure_keeper import FigureKeeper
-from processors.rebuild.builder import Builder
 from processors.rebuild.check import Verdict, check
 from processors.rebuild.definitions import start_rebuild
 from projections.orders.orders import order_slots, orders_of
@@ -80,9 +79,9 @@ def checked(world: ReadingWorld) -> Verdict:
 
 
 def rebuilt(world: ReadingWorld) -> None:
-    world.worker.build = Builder(world.services, PostgresRebuild(world.databases.main))
-    start_rebuild(world.services.control, world.clock.now())
+    revision = start_rebuild(world.services.control, world.clock.now())
     world.settle()
+    assert world.services.control.live().revision == revision
 
 
 def holds(world: ReadingWorld, expected: dict[str, float]) -> None:

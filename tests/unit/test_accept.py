@@ -274,7 +274,7 @@ def test_what_follows_an_order_needs_nobodys_identifier(acceptor: Acceptor, name
 @pytest.mark.parametrize(
     ("name", "order"),
     [
-        *(("Order Refunded", order) for order in (None, "", "null", "000", [], {}, True)),
+        *[("Order Refunded", order) for order in (None, "", "null", "000", "  ", True)],
         ("Order Completed", "1001"),
         ("Pos Purchase", "1001"),
         ("Product Viewed", "1001"),
