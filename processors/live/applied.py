@@ -10,6 +10,7 @@ from schemas.dead_letters import DeadLetter
 from schemas.errors import FoldFailed
 from schemas.identifiers import ORDER_KIND
 from schemas.record import Stored
+from schemas.stamps import key_of
 from schemas.store_rows import DedupRow, Verdict
 
 
@@ -35,13 +36,13 @@ class Applied(NamedTuple):
     offset: int
     received_us: int
     occurred_us: int
-    order: Order | None = None  # that it names
+    of_order: Order | None = None  # that it names
 
     @property
     def shares(self) -> tuple[tuple[bytes, Part], ...]:
         """What of it is folded into which states, by identifier set or order set (decision 0037)."""
-        if self.order is not None and self.order.order_set is not None:
-            its = (self.order.order_set, Part.ORDER)
+        if self.of_order is not None and self.of_order.order_set is not None:
+            its = (self.of_order.order_set, Part.ORDER)
             return (its,) if self.names_nobody else ((self.identifier_set, Part.OWN), its)
         return () if self.names_nobody else ((self.identifier_set, Part.WHOLE),)
 
@@ -54,6 +55,11 @@ class Applied(NamedTuple):
     def rank(self) -> tuple[int, int, int]:
         """Which of two copies counts: the lower (design C3)."""
         return self.received_us, self.partition, self.offset
+
+    @property
+    def receipt(self) -> tuple[int, bytes]:
+        """When it was received, and its place among what was received then (`schemas.stamps`)."""
+        return self.received_us, self.event.order[8:]
 
 
 DeadLetterMaker = Callable[[Stored, str, str, Applied | None], DeadLetter]
@@ -73,10 +79,11 @@ class Report:
 
 
 def newest_of(events: Sequence[Applied]) -> tuple[int, bytes]:
-    """The newest stamp of some events."""
+    """The time and the key of the newest of some events."""
     if len(events) == 1:
         return events[0].occurred_us, events[0].key
-    return max((each.occurred_us, each.key) for each in events)
+    occurred_us, order = max((each.occurred_us, each.event.order) for each in events)
+    return occurred_us, key_of(order)
 
 
 def dedup_row(each: Applied, gone: set[bytes]) -> DedupRow:

@@ -10,9 +10,9 @@ from schemas.store_rows import HolderRow, OrderSetRow
 def held(events: Iterable[Applied]) -> set[HolderRow]:
     """The orders that the senders of these events have by them."""
     return {
-        HolderRow(each.order.key, each.order.source, each.identifier_set)
+        HolderRow(each.of_order.key, each.of_order.source, each.identifier_set)
         for each in events
-        if each.order is not None and each.order.order_set is None and not each.names_nobody
+        if each.of_order is not None and each.of_order.order_set is None and not each.names_nobody
     }
 
 
@@ -20,9 +20,9 @@ def followed(events: Iterable[Applied]) -> dict[bytes, OrderSetRow]:
     """The order sets of these events."""
     found: dict[bytes, OrderSetRow] = {}
     for each in events:
-        if each.order is None:
+        if each.of_order is None:
             continue
-        key, source, order_set = each.order
+        key, source, order_set = each.of_order
         if order_set is not None:
             route = each.tokens[0][1] if each.names_nobody else None
             found[order_set] = OrderSetRow(order_set, key, source, each.identifier_set, route)
@@ -34,7 +34,7 @@ def save_orders(tx: FoldTx, chosen: Iterable[Applied], erased: Iterable[Applied]
 
     Erased people's orders, too: they keep what names such an order from becoming somebody else's.
     """
-    named = [each for each in chosen if each.order is not None]
+    named = [each for each in chosen if each.of_order is not None]
     holders = held(named) | held(erased)
     sets = followed(named)
     return tx.save_orders(sorted(holders), [sets[name] for name in sorted(sets)]) if holders or sets else []

@@ -107,7 +107,7 @@ def _drop(src: Source, layout: Layout) -> None:
             src.add(1, *slot.need.kind.prune_lines(src, f"s[{slot.index}]", f"today - {slot.window_days - 1}"))
 
 
-_COUNTED: Final = ("us = e.occurred_us", "key = e.key", "s[0] += 1")
+_COUNTED: Final = ("us = e.occurred_us", "key = e.order", "s[0] += 1")
 _FIRST_SEEN: Final = (
     "first = s[1]",
     "if first is None or us < first[0] or (us == first[0] and key < first[1]): s[1] = [us, key]",

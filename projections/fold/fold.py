@@ -21,7 +21,7 @@ from projections.fold.event import FoldEvent, event_decoder
 from projections.fold.layout import Layout, SlotPlace, make_layout
 from projections.fold.state import State
 from projections.orders.orders import summed_up
-from projections.orders.parts import Order, Part, order_of
+from projections.orders.parts import Order, Part, named_order
 from projections.orders.summary import Maps, OrderSummaries, Summary
 from projections.slots.keyed import OVERFLOW, merge_keyed
 from projections.slots.values import text_id
@@ -29,8 +29,9 @@ from schemas.conditions import used_properties
 from schemas.control import LAYOUT_VERSION
 from schemas.definitions import ANY_EVENT, Definitions
 from schemas.errors import ReaderTooOld, RecordUnreadable
-from schemas.record import CURRENT, EPOCH, Reader, encode, version_of
+from schemas.record import CURRENT, EPOCH, Reader, encode, sixteen, version_of
 from schemas.record import decode as decode_record
+from schemas.stamps import order_of
 from schemas.touchpoints import BASE_TYPES
 
 _US: Final = timedelta(microseconds=1)
@@ -83,20 +84,22 @@ class Fold:
         reader = self.reader
         try:
             event = self._decoder.decode(value)
-            if event.v != reader.version:
+            if event.v != reader.version and not reader.reads_as_is(event.v):
                 event = self._decoder.decode(encode(decode_record(value, reader)))
-            event.key = bytes.fromhex(event.id.replace("-", ""))
+            event.key = sixteen(event.id.replace("-", ""))
         except (msgspec.MsgspecError, RecursionError, ValueError) as err:
             if version_of(value) > reader.version:
                 raise ReaderTooOld(f"touchpoint v{version_of(value)}; this build reads v{reader.version}") from err
             raise RecordUnreadable(f"not a touchpoint record: {type(err).__name__}") from err
         event.occurred_us = (event.occurred_at - EPOCH) // _US
+        event.received_us = received_us = (event.received_at - EPOCH) // _US
+        event.order = order_of(received_us, event.n, event.key)
         return cast(FoldEvent, event)
 
-    def order_of(self, event: FoldEvent, identifier_set: bytes) -> Order | None:
+    def named_order(self, event: FoldEvent, identifier_set: bytes) -> Order | None:
         """The order that an order event names, and how; None without a readable order id."""
         order_id = text_id(self._order_id(event.properties))
-        return None if order_id is None else order_of(event.type, event.source, order_id, identifier_set)
+        return None if order_id is None else named_order(event.type, event.source, order_id, identifier_set)
 
     def needs_sealed(self, event: FoldEvent) -> bool:
         """Whether the event's sealed part holds a property or trait that a definition compares or keeps."""

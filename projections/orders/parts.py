@@ -27,7 +27,7 @@ class Order(NamedTuple):
     order_set: bytes | None
 
 
-def order_of(type_: str, source: str, order_id: str, identifier_set: bytes) -> Order | None:
+def named_order(type_: str, source: str, order_id: str, identifier_set: bytes) -> Order | None:
     """The order that an event names; None if its type has none."""
     if type_ in HOLDING_TYPES:
         return Order(order_key(order_id), source_key(source), None)

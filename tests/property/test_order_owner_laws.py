@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from projections.fold.fold import compile_fold
 from projections.orders.owners import Holder, Owner, owner_of
-from projections.orders.parts import Part, order_of
+from projections.orders.parts import Part, named_order
 from schemas.touchpoints import ORDER_TYPES
 from tests.definition_samples import everything
 from tests.strategies import Event, record_bytes, touchpoints
@@ -79,16 +79,16 @@ def test_both_parts_of_an_event_are_the_whole(events: list[Event]) -> None:
 
 def test_an_order_set_is_of_one_sender_one_source_and_one_order() -> None:
     def named(sender: bytes = b"s" * 16, source: str = "web", order: str = "1001") -> bytes | None:
-        found = order_of("purchase.refunded", source, order, sender)
+        found = named_order("purchase.refunded", source, order, sender)
         return None if found is None else found.order_set
 
     assert named() == named()
     assert len({named(), named(b"t" * 16), named(source="till"), named(order="1002")}) == 4
-    held = order_of("pos.purchase", "web", "1001", b"s" * 16)
-    told = order_of("pos.return", "till", "1001", b"t" * 16)
+    held = named_order("pos.purchase", "web", "1001", b"s" * 16)
+    told = named_order("pos.return", "till", "1001", b"t" * 16)
     assert held is not None
     assert told is not None
     assert held.order_set is None
     assert held.key == told.key
     assert held.source != told.source
-    assert order_of("web.page_viewed", "web", "1001", b"s" * 16) is None
+    assert named_order("web.page_viewed", "web", "1001", b"s" * 16) is None
