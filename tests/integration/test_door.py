@@ -500,7 +500,7 @@ def test_a_bad_item_is_set_aside_and_the_rest_goes_on(running: Running) -> None:
     assert results[0]["id"] in {record.id for record in running.records("mixed")}
     again = running.post("/v1/batch?results=true", {"batch": batch}, key)
     assert again.json()["results"] == results
-    assert len(running.dead("mixed")) == 15
+    assert len(running.dead("mixed")) == 14
 
 
 def nested(depth: int) -> dict[str, Any]:
