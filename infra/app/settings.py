@@ -19,6 +19,7 @@ from infra.app.secret_files import FILE_FIELDS, SECRETS, with_files_read
 from schemas.backups import MOST_DAYS
 from schemas.errors import Problem, SettingsInvalid
 from schemas.failpoints import NAMES
+from schemas.identity_rules import LOGIN_LIMIT
 from schemas.reads import Deployment as Deployment  # noqa: PLC0414  # bootstrap takes it from here
 
 PREFIX: Final = "TOUCHFOLD_"
@@ -90,6 +91,9 @@ class Settings(BaseModel):
     unknown: Literal["seal", "clear"] = Field("seal", description="for undeclared numbers, booleans and times")
     time_zone: str = Field("UTC", description="the zone in which definitions count days")
     region: str = Field("US", description="country of phone numbers without a country code")
+    login_limit: int = Field(
+        LOGIN_LIMIT, ge=5, le=10_000, description="e-mails, phones or cards of a login or card before it is shared"
+    )
     currency: str = Field("USD", description="for amounts without a currency, and for totals")
     master_key: SecretStr | None = Field(None, description="64 hex digits or base64; else the file master.key")
     master_key_next: SecretStr | None = Field(None, description="the new one, for `key rotate`")

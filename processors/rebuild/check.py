@@ -22,7 +22,6 @@ from processors.rebuild.check_figures import FigureSums
 from processors.rebuild.check_identity import Grouped, earliest, owners_of, packed
 from processors.rebuild.external_sort import Scratch, Sorter, joined
 from projections.fold.state import State
-from schemas.identity_rules import DEFAULT_RULES
 from schemas.log_range import records_between
 from schemas.rebuilding import Snapshot
 from schemas.record import Stored, uuid_text
@@ -109,7 +108,7 @@ class _Check:
     def run(self) -> Verdict:
         self._fold_all()
         self._tell("resolving identity", 0, 0)
-        owners = owners_of(self._evidence, DEFAULT_RULES, self._scratch)
+        owners = owners_of(self._evidence, self._services.rules, self._scratch)
         self._receipts.close()
         lines = self._scratch.sorter()
         self._compare_states(owners, lines)
