@@ -8,12 +8,14 @@ from schemas.touchpoint_fields import (
     LINE,
     clear_properties,
     identifier_kind,
+    identifiers_in,
     own_in_properties,
     personal_properties,
 )
 
 Own = tuple[tuple[tuple[str, ...], str], ...]  # the customer's own identifiers in the properties: (path, kind)
 
+_IDENTIFIERS: Final = frozenset(name for name, _ in identifiers_in("properties"))
 _LINES: Final = "products."  # in a declaration: a field of an order's lines
 
 
@@ -37,7 +39,7 @@ class Declared(NamedTuple):
     A property of the form products.NAME is a field of the lines. `read`: event → properties whose values a computed
     trait keeps; these are clear unless a declaration says otherwise. `unknown`: see Clear. `identifies`: event →
     property → the kind of the customer's own identifier, None: it is not. `contacts`: the first steps of all properties
-    that may be one.
+    that may be one. `blocked`: values that name nobody, each with the kinds it is blocked for (none: all).
     """
 
     properties: Mapping[str, Mapping[str, bool]]
@@ -46,6 +48,7 @@ class Declared(NamedTuple):
     unknown: bool = False
     identifies: Mapping[str, Mapping[str, str | None]] = {}
     contacts: frozenset[str] = CONTACT_NAMES
+    blocked: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
 
 NOTHING_DECLARED: Final = Declared({}, frozenset())
@@ -66,6 +69,7 @@ def declared_of(definitions: Mapping[str, Any], *, unknown: bool = False) -> Dec
         unknown,
         {event: own for event, own in identifies.items() if own},
         CONTACT_NAMES.union(name.partition(".")[0] for own in identifies.values() for name in own),
+        _blocked((definitions.get("identifiers") or {}).get("blocked") or ()),
     )
 
 
@@ -86,6 +90,12 @@ def own_identifiers(declared: Declared, type_: str, name: str | None) -> Own:
     for event in dict.fromkeys(("*", type_, name or "*")):
         found |= declared.identifies.get(event, {})
     return tuple((tuple(prop.split(".")), kind) for prop, kind in found.items() if kind is not None)
+
+
+def _blocked(entries: Iterable[Any]) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """(value, kinds) of each; an entry is the value alone, or has kinds beside it."""
+    named = (each if isinstance(each, Mapping) else {"value": each} for each in entries)
+    return tuple(sorted((str(each["value"]), tuple(each.get("kinds", ()))) for each in named))
 
 
 def _read_by_traits(traits: Mapping[str, Mapping[str, Any]]) -> dict[str, frozenset[str]]:
@@ -111,6 +121,9 @@ def clear_rules(declared: Declared, type_: str, name: str | None, *, staff: bool
             (sealed if personal else clear).add(prop)
             (clear if personal else sealed).discard(prop)
             (whole.discard if personal else whole.add)(prop)
+    clear -= _IDENTIFIERS  # one that identifies nobody is sealed as text: a later rule may know whose it is
+    sealed |= _IDENTIFIERS
+    whole -= _IDENTIFIERS
     return Clear(
         *(frozenset(clear), frozenset(sealed), frozenset(whole)),
         *((LINE | _of_lines(clear)) - _of_lines(sealed), declared.unknown),

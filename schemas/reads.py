@@ -180,7 +180,7 @@ class Reads(Protocol):
     def newest(
         self, profile_id: bytes, before: tuple[int, bytes] | None, limit: int, types: frozenset[str] | None
     ) -> list[tuple[int, int]]:
-        """(partition, offset) of the newest applied events of a profile by (occurred_us, event key), descending.
+        """(partition, offset) of the newest applied events of a profile by stamp (`schemas.stamps`), descending.
 
         `before`: only events older than this; `types`: only these types.
         """

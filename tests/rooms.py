@@ -42,6 +42,7 @@ VENDORS: Final[Mapping[str, tuple[str, ...]]] = {
     "botocore": ("infra/adapters/archive",),
     "cryptography": ("infra/adapters/vault", "infra/adapters/backup"),
     "phonenumbers": ("infra/adapters/phones.py",),
+    "idna": ("schemas/email_form.py",),  # tables alone
     "duckdb": ("infra/drivers/sql",),
     "uvicorn": ("infra/drivers/http", "infra/drivers/pages"),
     "uvloop": ("infra/drivers/http",),

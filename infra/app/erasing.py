@@ -44,7 +44,7 @@ def eraser(
             sealer=vault,
             vault_rows=rows,
             ledger=LedgerFile.of(ledger_folder),
-            phone=Phones(region),
+            phone=Phones(region, looking_up=True),
             now=now,
             new_id=lambda: secrets.token_bytes(16),
             hash_of=vault.hash_of,

@@ -61,7 +61,7 @@ def _erase_file(
     from infra.app.people_files import read_people
 
     with session(data) as here:
-        people, wrong = read_people(file, Phones(here.region))
+        people, wrong = read_people(file, Phones(here.region, looking_up=True))
         for each in wrong:
             typer.echo(f"line {each.line} {each.reason}", err=True)
         if not yes:
@@ -121,7 +121,7 @@ def _nobody(identifier: str, region: str, *, suppress: bool) -> str:
     from schemas.identifiers import examine, parse_selector
 
     kind, value = parse_selector(identifier)
-    reason = "" if kind == "profile" else examine(kind, value, phone=Phones(region)).reason
+    reason = "" if kind == "profile" else examine(kind, value, phone=Phones(region, looking_up=True)).reason
     if reason:
         return f"nobody can have this {kind} ({reason.replace('_', ' ')}): is it mistyped?"
     return "nobody has this identifier" + ("; events with it are refused from now on" if suppress else "")

@@ -25,22 +25,24 @@ from ingest.accept.canonical import (
 )
 from ingest.accept.dead import DeadLetters
 from ingest.accept.draft import Draft, Pair, by_our_error, context_parts, with_refs, without_identifier
+from ingest.accept.unnamed import MESSAGE_ID, DefinedBlocks, Normalise, Values, as_blocked, is_defined, no_message_id
 from ingest.dialects.translate import merge_defaults, of_staff, translate, type_and_name
-from ingest.requests.clock import settle
+from ingest.requests.clock import flags_of, settle
 from schemas.clear import ContextParts, split_around
 from schemas.clear_rules import NOTHING_DECLARED, Clear, Declared, Own, clear_rules, own_identifiers
 from schemas.errors import TouchfoldError
 from schemas.identifiers import EVERY_EVENT, extract
 from schemas.identity_rules import DEFAULT_RULES, Rank
+from schemas.normal_forms import as_sent
 from schemas.ports import Sealer, Vault
 from schemas.record import VERSION, Identifier, Pending, Record, Sealed, encode, uuid_text
+from schemas.record_gate import FIRST
 
 _RULES_CACHED: Final = 10_000
 _KINDS_CACHED: Final = 1_000
 _SOURCES_CACHED: Final = 1_000
 _MESSAGE_ID: Final = re.compile(r"[A-Za-z0-9._:-]{0,100}")
 _ENCODE: Final = msgspec.json.Encoder().encode
-Normalise = Callable[[str, object], str | None]
 
 
 class Acceptor:
@@ -62,9 +64,11 @@ class Acceptor:
         version: Callable[[], int] = lambda: VERSION,
     ) -> None:
         self._version = version
+        self._writes = FIRST  # what `version` said for the requests at hand
         self._vault = vault
         self._sealer = sealer
         self._normalise = normalise
+        self._blocks = DefinedBlocks(normalise)
         self._dead = DeadLetters(vault, sealer, daily_token)
         self._random_bytes = random_bytes
         self._declared: Declared = NOTHING_DECLARED
@@ -85,20 +89,25 @@ class Acceptor:
         historical: bool = False,
         trusted_clock: bool = False,
         clock_received_at: datetime | None = None,
+        first_n: int = 0,
     ) -> Accepted:
         """Accept the Segment-shaped (or Unreadable) items of one request; each becomes a record or a dead letter.
 
         `sent_at`: the request's, for items without their own. `defaults`: fill in what an item lacks; the contexts are
         merged. `historical`: known_at = occurred_at. `trusted_clock`: no correction.
-        `clock_received_at`: when the request first arrived, if that is not `received_at`.
+        `clock_received_at`: when the request first arrived, if that is not `received_at`. `first_n`: see `Call`.
         """
-        call = Call(items, source, received_at, sent_at, defaults, historical, trusted_clock, clock_received_at)
+        call = Call(
+            items, source, received_at, sent_at, defaults, historical, trusted_clock, clock_received_at, first_n=first_n
+        )
         return self.accept_many((call,))[0]
 
     def accept_many(self, calls: Sequence[Call]) -> list[Accepted]:
         """As `accept`, for several requests with one vault look-up."""
+        self._writes = self._version()
         wanted: dict[Pair, None] = {}
-        drafts = [[self._draft(item, call, wanted) for item in call.items] for call in calls]
+        sent: dict[Pair, str] = {}
+        drafts = [self._drafts(call, wanted, sent) for call in calls]
         aliases = [draft for own in drafts for draft in own if draft.previous is not None]
         if aliases:
             name_previous(aliases, wanted, self._normalise, lambda *pair: self._vault.find(*pair) is not None)
@@ -106,7 +115,7 @@ class Acceptor:
         suppressed: set[bytes] = set()
         if wanted:
             pairs = list(wanted)
-            found = self._vault.tokens(pairs)
+            found = self._vault.tokens(pairs, sent)
             tokens = dict(zip(pairs, found, strict=True))
             suppressed = self._vault.suppressed(found)
         if self._digester is None:
@@ -116,8 +125,12 @@ class Acceptor:
 
     # ---------------------------------------------------------------- first pass: no I/O
 
-    def _draft(self, item: object, call: Call, wanted: dict[Pair, None]) -> Draft:
-        draft = Draft(item)
+    def _drafts(self, call: Call, wanted: dict[Pair, None], sent: dict[Pair, str]) -> list[Draft]:
+        return [self._draft(item, call, n, wanted, sent) for n, item in enumerate(call.items, call.first_n)]
+
+    def _draft(self, item: object, call: Call, n: int, wanted: dict[Pair, None], sent: dict[Pair, str]) -> Draft:
+        draft = Draft(item, n)
+        blocked = self._blocks.of(call.source.declared)
         try:
             if type(item) is not dict:
                 raise (
@@ -127,9 +140,13 @@ class Acceptor:
                 )
             if call.defaults:
                 draft.item = item = merge_defaults(item, call.defaults)
-            self._identify(draft, item, self._own_of(item, call))
+            self._identify(draft, item, self._own_of(item, call), blocked)
             draft.item, draft.encoded, draft.context = canonical_parts(item)
             draft.fields = translate(draft.item)
+            message_id = draft.fields.message_id
+            if message_id is not None and no_message_id(message_id, blocked):
+                draft.fields = draft.fields._replace(message_id=None)
+                draft.blocked.append((MESSAGE_ID, message_id, True))
             if call.staff:
                 draft.fields = of_staff(draft.item, draft.fields)
             if not draft.pairs and draft.previous is None:
@@ -143,6 +160,8 @@ class Acceptor:
         if draft.previous is None:
             for pair in draft.pairs:
                 wanted[pair] = None
+        for pair, value in draft.sent:
+            sent.setdefault(pair, as_sent(value))
         return draft
 
     def _own_of(self, item: Mapping[str, Any], call: Call) -> Own:
@@ -160,19 +179,22 @@ class Acceptor:
             own = self._own[event] = own_identifiers(declared, *event)
         return own
 
-    def _identify(self, draft: Draft, item: Mapping[str, Any], own: Own) -> None:
+    def _identify(self, draft: Draft, item: Mapping[str, Any], own: Own, blocked: Values) -> None:
         """The item's identifiers in rank order, and the paths of their values in its open sections."""
         pairs = draft.pairs
         normalise = self._normalise
         for kind, value, path in extract(item, own):
             normal = normalise(kind, value)
-            if normal is not None:
-                if path[0] == "previousId":
-                    draft.previous = value
-                    continue
+            if normal is None or (blocked and is_defined(blocked, kind, value, normal)):
+                draft.blocked.append((kind, value, normal is not None))
+            elif path[0] == "previousId":
+                draft.previous = value
+            else:
                 pair = (kind, normal)
                 if pair not in pairs:
                     pairs.append(pair)
+                if normal is not value and normal != value:
+                    draft.sent.append((pair, value))
                 if len(path) > 1 and (path[0] != "traits" or item.get("type") == "identify"):  # others keep none
                     draft.spots.append((path, pair))
         if len(pairs) == 2:
@@ -199,8 +221,12 @@ class Acceptor:
         suppressed: set[bytes],
         contexts: dict[bytes, ContextParts],
     ) -> Accepted:
-        accepted = Accepted([], [], [], [])
+        accepted = Accepted([], [], [], [], [], [])
         for draft in drafts:
+            for kind, value, defined in draft.blocked:
+                seen = as_blocked(call.source.name, kind, value, defined=defined)
+                if seen is not None:
+                    accepted.blocked.append(seen)
             own = self._ordered(draft, tokens)
             message_id = None if draft.fields is None else draft.fields.message_id
             if draft.fields is None and isinstance(draft.item, Mapping):
@@ -223,6 +249,8 @@ class Acceptor:
                 else:
                     code = OVER_32_KB if len(draft.encoded) > LARGE_EVENT_BYTES else ""
                     accepted.results.append(ItemResult(id_, ACCEPTED, code))
+                    if draft.flags:
+                        accepted.flagged.extend(draft.flags)
             if draft.refused is not None:
                 letter = self._dead.of(call, draft, own, message_id)
                 accepted.dead.append(letter)
@@ -264,17 +292,20 @@ class Acceptor:
     ) -> Pending:
         fields = draft.fields
         assert fields is not None, "a draft that is not refused has fields"
-        type_, name, properties, context, traits, message_id, original_at, sent_at = fields
+        type_, name, properties, context, traits, message_id, stamps = fields
         if draft.spots:
             properties, context, traits = with_refs(draft, properties, context, traits, tokens)
         times = settle(
-            original_at,
-            sent_at or call.sent_at,
+            stamps.original_at,
+            stamps.sent_at or call.sent_at,
             call.received_at,
             trusted=call.trusted_clock,
             historical=call.historical,
             clock_received_at=call.clock_received_at,
+            given=stamps.given,
         )
+        if times.flag is not None or stamps.unread:
+            draft.flags += flags_of(times, stamps)
         rules = self._rules_of(call.source.declared, type_, name, call.staff)
         parted = context_parts(draft, context, rules, contexts)
         clear_properties, clear_context, clear_traits, parts, names = split_around(
@@ -286,10 +317,11 @@ class Acceptor:
         if parts:
             data = b2a_base64(self._sealer.seal(route, _ENCODE(parts), key), newline=False)
             sealed = Sealed(route_key, names, data.decode())
+        version = self._writes
         digester = self._digester.copy()
         digester.update(draft.encoded)
         record = Record(
-            v=self._version(),
+            v=version,
             id=id_,
             message_id=_kept(message_id),
             type=type_,
@@ -303,7 +335,8 @@ class Acceptor:
             original_at=times.original_at,
             sent_at=times.sent_at,
             clock_rule=times.rule,
-            flags=draft.flags,
+            n=draft.n if version > FIRST else 0,
+            flags=draft.flags if version > FIRST else [],
             digest=digester.hexdigest(),
             properties=clear_properties,
             context=clear_context,

@@ -23,9 +23,13 @@ _log = logging.getLogger("touchfold.accept")
 class Draft:
     """One item being made into a record: read in the first pass, finished once its tokens are known."""
 
-    __slots__ = ("context", "encoded", "fields", "flags", "item", "pairs", "previous", "refused", "spots")
+    __slots__ = (
+        *("blocked", "context", "encoded", "fields", "flags", "item", "n"),
+        *("pairs", "previous", "refused", "sent", "spots"),
+    )
 
-    def __init__(self, item: object) -> None:
+    def __init__(self, item: object, n: int = 0) -> None:
+        self.n = n  # its place in what arrived together
         self.item: Any = item
         self.encoded = b""
         self.context = b""  # its encoded context; equal bytes mean equal contexts
@@ -33,6 +37,8 @@ class Draft:
         self.pairs: list[Pair] = []
         self.previous: object = None  # an alias's previousId, until it is known what it names
         self.spots: list[tuple[Path, Pair]] = []
+        self.sent: list[tuple[Pair, object]] = []  # values whose normal form is another
+        self.blocked: list[tuple[str, object, bool]] = []  # kind and value of what names nobody; whether by definition
         self.flags: list[str] = []  # words of `schemas.record.FLAGS`
         self.refused: Refused | None = None
 

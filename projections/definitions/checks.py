@@ -16,7 +16,7 @@ from schemas.conditions import Kind, leaves, used_properties
 from schemas.definitions import ANY_EVENT, ComputedTrait, Definitions, plain
 from schemas.errors import Problem
 from schemas.hints import did_you_mean
-from schemas.identifiers import KINDS, check_kind
+from schemas.identifiers import KINDS, MAX_BYTES, check_kind
 from schemas.touchpoint_fields import identifier_kind
 from schemas.touchpoints import TYPES
 
@@ -42,6 +42,7 @@ def check(defs: Definitions, deleted: Iterable[str] = (), broken: Collection[str
         *_stages(defs),
         *_risk(defs),
         *_rates(defs),
+        *_identifiers(defs),
         *_cycles(defs),
     ]
 
@@ -179,6 +180,17 @@ def _rates(defs: Definitions) -> Iterator[Problem]:
         digits = rate.rate.normalize().as_tuple() if rate.rate.is_finite() else None
         if digits is None or rate.rate <= 0 or len(digits.digits) > 15 or rate.rate >= 10**9:
             yield Problem(f"rates[{i}].rate", "must be above 0, below 10^9, with at most 15 digits")
+
+
+def _identifiers(defs: Definitions) -> Iterator[Problem]:
+    for value, each in (defs.identifiers.entries() if defs.identifiers else {}).items():
+        path = f"identifiers.blocked.{value}"
+        if not value.strip() or len(value) > MAX_BYTES:
+            yield Problem(path, f"a blocked value has 1 to {MAX_BYTES} characters")
+        for kind in each.kinds:
+            reason = check_kind(kind)
+            if reason:
+                yield Problem(path, f"{kind!r} is not a kind of identifier: {reason}")
 
 
 # ---------------------------------------------------------------- cycles

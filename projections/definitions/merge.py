@@ -5,10 +5,21 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
 from projections.definitions.checks import check, check_lists
-from schemas.definitions import Definitions, Levels, Lifecycle, Rate, Risk, RiskRule, Stage
+from schemas.definitions import (
+    BlockedValue,
+    Definitions,
+    Identifiers,
+    Levels,
+    Lifecycle,
+    Rate,
+    Risk,
+    RiskRule,
+    Stage,
+)
 from schemas.errors import DefinitionsInvalid, Problem
 
 Summary = dict[str, list[str]]
+_BLOCKED: Final = "identifiers.blocked."
 
 
 def merge(base: Definitions, patch: Definitions, broken: Collection[str] = ()) -> tuple[Definitions, Summary]:
@@ -55,6 +66,8 @@ def _entries(defs: Definitions, *, levels: bool) -> dict[str, Any]:
     }
     for section in ("traits", "computed_traits", "segments", "sources"):
         named.update({f"{section}.{name}": value for name, value in getattr(defs, section).items()})
+    if defs.identifiers is not None:
+        named.update({f"{_BLOCKED}{value}": each for value, each in defs.identifiers.entries().items()})
     named.update({f"rates.{rate.currency}@{rate.date}": rate for rate in defs.rates})
     if defs.lifecycle is not None:
         named.update({f"lifecycle.{stage.name}": stage for stage in defs.lifecycle.stages})
@@ -80,11 +93,14 @@ def _assemble(entries: Mapping[str, Any]) -> Definitions:
     rates: list[Rate] = []
     stages: list[Stage] = []
     rules: list[RiskRule] = []
+    blocked: list[BlockedValue] = []
     for path, value in entries.items():
         section, _, name = path.partition(".")
         if section == "properties":
             type_, prop, declaration = value
             fields["properties"].setdefault(type_, {})[prop] = declaration
+        elif section == "identifiers":
+            blocked.append(value)
         elif section == "rates":
             rates.append(value)
         elif section == "lifecycle":
@@ -96,6 +112,9 @@ def _assemble(entries: Mapping[str, Any]) -> Definitions:
             fields[section][name] = value
     rates.sort(key=lambda rate: (rate.currency, rate.date))
     levels = entries.get("risk.levels", Levels())
+    if blocked:
+        ordered = sorted(blocked, key=lambda each: each.value)
+        fields["identifiers"] = Identifiers(blocked=tuple(ordered))
     if stages:
         fields["lifecycle"] = Lifecycle(stages=tuple(stages))
     if rules or levels != Levels():

@@ -254,7 +254,7 @@ def identifiers(profile: ProfileRead, opened: Mapping[bytes, OpenIdentifier], ru
     past = former(profile, rules)
     found = [(token in past, opened[token]) for token, _ in profile.tokens if token in opened]
     found.sort(key=lambda pair: (rules.rank(pair[1].kind), pair[0], pair[1].value))
-    return [_identifier(each.kind, each.value, is_former) for is_former, each in found]
+    return [_identifier(each.kind, each.shown, is_former) for is_former, each in found]
 
 
 def masked_identifiers(profile: ProfileRead, rules: IdentityRules) -> list[Answer]:

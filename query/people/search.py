@@ -75,7 +75,7 @@ class Search:
         now_us = to_us(self.cards.clock.now())
         found = []
         for profile, state, each in zip(profiles, states, opened, strict=True):
-            known = [(identifier.kind, identifier.value) for identifier in each.identifiers]
+            known = [form for identifier in each.identifiers for form in identifier.forms]
             if profile.profile_id in exact or meets(text, each.traits.values(), known):
                 found.append(card(view, profile, state, each, now_us))
         return found

@@ -38,8 +38,12 @@ class Event(NamedTuple):
     tokens: tuple[tuple[str, str], ...]  # (kind, token)
     route_key: str
     received_us: int
+    n: int  # place in its request
     occurred_us: int
     raw: dict[str, Any]
+
+
+Receipt = tuple[int, int, str]  # (received at, place in the request, event key)
 
 
 class Totals(NamedTuple):
@@ -75,7 +79,7 @@ def signature_of(tokens: Iterable[str]) -> str:
 def decode(position: Position, value: bytes) -> Event:
     """Raises ValueError or KeyError for bytes that are not a record."""
     raw = json.loads(value, parse_float=Decimal)
-    if raw["v"] != 1:
+    if raw["v"] not in (1, 2):  # of the same shape: version 2 added `n` and `flags`
         raise ValueError("a record of another version")
     tokens = tuple((each["kind"], each["token"]) for each in raw["ids"])
     for text in (raw["id"].replace("-", ""), raw["digest"], *(token for _, token in tokens)):
@@ -88,6 +92,7 @@ def decode(position: Position, value: bytes) -> Event:
         tokens,
         raw["route_key"],
         microseconds(raw["received_at"]),
+        raw.get("n", 0),
         microseconds(raw["occurred_at"]),
         raw,
     )
@@ -118,16 +123,16 @@ def rank(kind: str) -> tuple[int, str]:
 
 def people(events: Iterable[Event], erased: frozenset[str] | set[str]) -> People:
     """Resolve all evidence of the applied events from scratch, without erased tokens."""
-    first: dict[str, tuple[int, str]] = {}
+    first: dict[str, Receipt] = {}
     sets: dict[str, tuple[tuple[str, str], ...]] = {}
     for event in events:
         if event.route_key in erased:
             continue
         sets[event.signature] = tuple(pair for pair in event.tokens if pair[1] not in erased)
-        receipt = (event.received_us, event.key)
+        receipt = (event.received_us, event.n, event.key)
         first[event.signature] = min(first.get(event.signature, receipt), receipt)
     hubs = _hubs(sets.values())
-    token_first: dict[str, tuple[tuple[int, str], tuple[int, str], str]] = {}
+    token_first: dict[str, tuple[Receipt, tuple[int, str], str]] = {}
     group: dict[str, set[str]] = {}
     kinds: dict[str, str] = {}
     base_of: dict[str, str] = {}
@@ -197,7 +202,7 @@ def _hubs(sets: Iterable[tuple[tuple[str, str], ...]]) -> set[str]:
 def totals(events: Iterable[Event], currency: str = "USD") -> Totals:
     """Totals of one customer's applied events. Amounts in other currencies are not converted: do not send any."""
     count, stamps = 0, []
-    bases: dict[str, tuple[int, str, Decimal | None]] = {}
+    bases: dict[str, tuple[tuple[int, int, int, str], Decimal | None]] = {}
     cancelled: set[str] = set()
     refunds: dict[str, Decimal] = {}
     for event in events:
@@ -212,12 +217,12 @@ def totals(events: Iterable[Event], currency: str = "USD") -> Totals:
         elif type_ in REFUNDS and amount is not None:
             refunds[event.key] = abs(amount)
         elif type_ in BASES and not (type_ == "purchase.updated" and amount is None):
-            base = (event.occurred_us, event.key, amount)
+            base = (event.occurred_us, event.received_us, event.n, event.key), amount
             name = order or event.key
-            if name not in bases or base[:2] > bases[name][:2]:
+            if name not in bases or base[0] > bases[name][0]:
                 bases[name] = base
     kept = [base for name, base in bases.items() if name not in cancelled]
-    net = sum((amount for _, _, amount in kept if amount is not None), Decimal(0)) - sum(refunds.values(), Decimal(0))
+    net = sum((amount for _, amount in kept if amount is not None), Decimal(0)) - sum(refunds.values(), Decimal(0))
     return Totals(count, min(stamps), max(stamps), len(kept), net)
 
 

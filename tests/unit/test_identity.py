@@ -354,7 +354,7 @@ def test_extend_records_a_refused_link_and_both_profiles_it_touched() -> None:
 
 @pytest.mark.parametrize("at", [4, 5])
 def test_extend_declines_what_was_received_no_later_than_the_last_receipt(at: int) -> None:
-    fresh = seen(at, "user_id:ada", "anonymous_id:b")._replace(event_key=bytes(16))
+    fresh = seen(at, "user_id:ada", "anonymous_id:b")._replace(place=bytes(16))
     assert extend(Ada.known, Ada.profiles, [fresh], DEFAULT_RULES, {}) is None
 
 

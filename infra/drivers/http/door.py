@@ -35,8 +35,9 @@ from ingest.requests.routes import HttpRequest, Reply, answer, error_reply, noth
 from schemas.dead_letters import DeadLetter, DeadLetterStore
 from schemas.errors import KeyMissing, StoreUnavailable, TooLarge, TooMany, TouchfoldError
 from schemas.failpoints import failpoint
+from schemas.placeholders import Blocked
 from schemas.ports import EventLog
-from schemas.record import Pending
+from schemas.record import FLAGS, Pending
 from schemas.sources import Source, Sources
 
 if TYPE_CHECKING:
@@ -91,12 +92,12 @@ class Door:
         self._starting = threading.Lock()
         self._waiting_bytes = 0
         self._waiting_requests = 0
-        self._counts = [0, 0, 0, 0, 0, 0] if counts is None else counts
+        self._counts = [0] * (len(Counters._fields) + len(FLAGS)) if counts is None else counts
         self._refused = refused
 
     @property
     def counters(self) -> Counters:
-        return Counters(*self._counts)
+        return Counters(*self._counts[: len(Counters._fields)])
 
     def close(self) -> None:
         """Answer the waiting requests and end the threads."""
@@ -306,11 +307,15 @@ class Door:
         pending: list[Pending] = []
         dead: list[DeadLetter] = []
         suppressed: list[bytes] = []
+        flagged: list[str] = []
+        blocked: list[Blocked] = []
         for waiting in ready:
             assert waiting.accepted is not None, "only accepted requests are stored"
             pending += waiting.accepted.pending
             dead += waiting.accepted.dead
             suppressed += waiting.accepted.suppressed
+            flagged += waiting.accepted.flagged
+            blocked += waiting.accepted.blocked
         failpoint("door.before_append")
         self._check_disk()  # check again: up to 32 MB may have queued meanwhile
         if dead or suppressed:  # first: if the append fails, the retry finds them there and adds none
@@ -318,9 +323,13 @@ class Door:
         if pending:
             self._log.append(pending)
         failpoint("door.after_append")
+        if blocked:
+            self._letters.count_blocked(blocked, self._now())
         self._counts[1] += len(pending)
         self._counts[2] += len(dead)
         self._counts[3] += len(suppressed)
+        for flag in flagged:
+            self._counts[len(Counters._fields) + FLAGS.index(flag)] += 1
         for waiting in ready:
             assert waiting.job is not None, "an accepted result belongs to a job"
             assert waiting.accepted is not None, "only accepted requests are stored"

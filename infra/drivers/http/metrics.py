@@ -65,6 +65,7 @@ HELP: Final[Mapping[str, Told]] = {
     ),
     "partition_waiting_seconds": gauge("How long the partition has been stuck, by partition", ("partition", "reader")),
     "dead_letters_open": gauge("Open dead letters, by stage", ("stage",)),
+    "blocked_identifiers_total": counter("Ids received that name nobody, by kind and rule", ("kind", "rule")),
     "erasures_total": counter("Persons erased"),
     "erased_identifiers": gauge("Identifiers that are suppressed or erased"),
     "changes_total": counter("Numbered transactions of the change feed"),
@@ -97,6 +98,7 @@ HELP: Final[Mapping[str, Told]] = {
     "up": gauge("1 when PostgreSQL and the log answer"),
     "door_requests_total": counter("Requests answered by the door"),
     "door_events_total": counter("Events received by the door, by outcome", ("result",)),
+    "flagged_events_total": counter("Events accepted with a remark (`flags` of the record)", ("flag",)),
     "refused_requests_total": counter("Requests answered with an error, by edge and status", ("edge", "status")),
     "request_seconds": Told("histogram", "Response time, by edge; long polls for changes excluded", ("edge",)),
 }
@@ -214,6 +216,7 @@ class Metrics:
                 if each.since is not None
             },
             "dead_letters_open": {(stage,): count for stage, count in letters.items()} or 0,
+            "blocked_identifiers_total": operations.blocked_identifiers(),
             "erasures_total": counts.erasures,
             "erased_identifiers": state["erased"],
             "changes_total": counts.changes,
@@ -319,6 +322,7 @@ def _counted(totals: Totals) -> Iterator["Metric"]:
         {
             "door_requests_total": totals.door["requests"],
             "door_events_total": {(each,): totals.door[each] for each in ("accepted", "dead_letters", "suppressed")},
+            "flagged_events_total": {(flag,): count for flag, count in totals.flagged.items()},
             "refused_requests_total": {(edge, str(status)): count for (edge, status), count in totals.refused.items()},
         },
     )

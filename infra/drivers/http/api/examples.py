@@ -222,7 +222,9 @@ RECORD: Final = {
 RECORD_PASSED: Final = {name: RECORD[name] for name in ("partition", "offset", "code", "reason")}
 RETRIED: Final[dict[str, Any]] = {"accepted": 1, "refused": [], "gone": 0, "remedies": []}
 ME: Final = {"name": "ada", "role": "staff", "rights": ["act", "personal", "read"], "csrf_token": "6f0c…"}
-SOURCE: Final = {"name": "web", "created_at": "2026-05-01T08:00:00Z", "keys": 1, "settings": {}}
+SOURCE: Final = {"name": "web", "created_at": "2026-05-01T08:00:00Z", "keys": 1, "settings": {}, "blocked": [
+    {"kind": "user_id", "rule": "word", "value": "not set", "events": 412, "last_at": "2026-05-03T09:14:00Z"}
+]}  # fmt: skip
 CURL: Final = (
     "curl -sS {url}/v1/track -u {key}: -H 'Content-Type: application/json' -d '"
     '{{"userId": "ada-1", "event": "Order Completed", '
