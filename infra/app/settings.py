@@ -32,6 +32,7 @@ _FAILPOINT: Final = re.compile(r"(?:(?P<role>[a-z]+)@)?(?P<name>[a-z_.]+)(?::(?P
 _TEXTS: Final = frozenset(  # numbers and booleans, as text
     {
         *("port", "probe_port", "doors", "ui", "workers", "clock_offset_s", "backup_days"),
+        "login_limit",
         *("connections", "api_rate", "search_rate", "sign_in_rate"),
         *("kafka_insecure", "kafka_partitions", "kafka_replication", "kafka_ack_s", "kafka_buffer_mib"),
     }
