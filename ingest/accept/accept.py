@@ -37,6 +37,7 @@ from schemas.normal_forms import as_sent
 from schemas.ports import Sealer, Vault
 from schemas.record import VERSION, Identifier, Pending, Record, Sealed, encode, uuid_text
 from schemas.record_gate import FIRST
+from schemas.sales import unreadable
 
 _RULES_CACHED: Final = 10_000
 _KINDS_CACHED: Final = 1_000
@@ -304,6 +305,8 @@ class Acceptor:
             clock_received_at=call.clock_received_at,
             given=stamps.given,
         )
+        if unreadable(type_, properties, call.source.declared.decimals.get(call.source.name)):
+            draft.flags.append("amount_unreadable")
         if times.flag is not None or stamps.unread:
             draft.flags += flags_of(times, stamps)
         rules = self._rules_of(call.source.declared, type_, name, call.staff)

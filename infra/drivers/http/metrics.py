@@ -65,6 +65,8 @@ HELP: Final[Mapping[str, Told]] = {
     ),
     "partition_waiting_seconds": gauge("How long the partition has been stuck, by partition", ("partition", "reader")),
     "dead_letters_open": gauge("Open dead letters, by stage", ("stage",)),
+    "amounts_unreadable": gauge("Orders and refunds with an amount that could not be read, which no total includes"),
+    "amounts_missing_rate": gauge("Amounts without an exchange rate, which no total includes", ("currency",)),
     "blocked_identifiers_total": counter("Ids received that name nobody, by kind and rule", ("kind", "rule")),
     "erasures_total": counter("Persons erased"),
     "erased_identifiers": gauge("Identifiers that are suppressed or erased"),
@@ -216,6 +218,8 @@ class Metrics:
                 if each.since is not None
             },
             "dead_letters_open": {(stage,): count for stage, count in letters.items()} or 0,
+            "amounts_unreadable": state["unreadable_amounts"],
+            "amounts_missing_rate": {(currency,): n for currency, n in state["missing_rates"].items()} or None,
             "blocked_identifiers_total": operations.blocked_identifiers(),
             "erasures_total": counts.erasures,
             "erased_identifiers": state["erased"],
