@@ -19,7 +19,9 @@ from schemas.touchpoints import BASE_TYPES, ORDER_TYPES
 DEFAULT_STAGE: Final = "prospect"
 LEVELS: Final = ("low", "medium", "high")
 MAX_WINDOW_DAYS: Final = 3_660
-SECTIONS: Final = ("properties", "traits", "computed_traits", "segments", "lifecycle", "risk", "rates", "sources")
+SECTIONS: Final = (
+    *("properties", "traits", "computed_traits", "segments", "lifecycle", "risk", "rates", "sources", "identifiers"),
+)
 
 ANY_EVENT: Final = "*"
 
@@ -36,9 +38,14 @@ class Model(BaseModel):
 
 
 class PropertyDeclaration(Model):
-    """What is known of a property: `personal: false` keeps it in clear from then on."""
+    """What is known of a property: `personal: false` keeps it in clear from then on.
 
-    personal: StrictBool
+    `identifies: true`: it is the customer's own identifier, of the kind it is called by (email, phone, loyalty_card);
+    a kind instead of `true`: of this kind; `false`: it may be somebody else's. It acts on what is received from now on.
+    """
+
+    personal: StrictBool | None = None
+    identifies: StrictBool | StrictStr | None = None
     description: str = ""
 
 
@@ -136,10 +143,39 @@ class Rate(Model):
     rate: Decimal
 
 
+class Numbers(Model):
+    """How numbers are written in text. `decimal`: the mark before the fraction, by which "1,234" means one number."""
+
+    decimal: Literal[".", ","]
+
+
 class Source(Model):
-    """A source's rank when two sources send the same order: the higher one's amounts hold."""
+    """A source's rank when two sources send the same order: the higher one's amounts hold; how it writes amounts."""
 
     rank: StrictInt = 0
+    numbers: Numbers | None = None
+
+
+class BlockedValue(Model):
+    """A value that names nobody here, in any letter case: of these kinds, or of every kind if none is given.
+
+    Kinds are those of identifiers, and `message_id`.
+    """
+
+    value: StrictStr
+    kinds: tuple[StrictStr, ...] = ()
+    description: str = ""
+
+
+class Identifiers(Model):
+    """What is not an identifier in this shop, beside the product's own list (`schemas.placeholders`)."""
+
+    blocked: tuple[StrictStr | StrictInt | BlockedValue, ...] = ()
+
+    def entries(self) -> dict[str, BlockedValue]:
+        """Each by its value; a text alone is of every kind."""
+        found = (each if isinstance(each, BlockedValue) else BlockedValue(value=str(each)) for each in self.blocked)
+        return {each.value: each for each in found}
 
 
 class Definitions(Model):
@@ -153,6 +189,7 @@ class Definitions(Model):
     risk: Risk | None = None
     rates: tuple[Rate, ...] = ()
     sources: dict[str, Source] = {}
+    identifiers: Identifiers | None = None
     delete: tuple[str, ...] = ()
 
     @property
@@ -174,6 +211,11 @@ class Definitions(Model):
     def content_hash(self) -> str:
         """32 hex digits over the canonical JSON: equal definitions, equal hash."""
         return sha256(to_json(self)).hexdigest()[:32]
+
+
+def decimal_marks(defs: Definitions) -> dict[str, str]:
+    """Source → the decimal mark it says it writes."""
+    return {name: source.numbers.decimal for name, source in defs.sources.items() if source.numbers}
 
 
 def _plain(value: object) -> object:

@@ -9,7 +9,7 @@ definition (`identifiers: {blocked: [...]}`). A blocked value is kept as text, a
 import re
 import string
 from collections.abc import Iterator
-from typing import Final
+from typing import Final, NamedTuple
 from urllib.parse import unquote
 
 VERSION: Final = 2  # of the list: 1 were the words and zeros of Segment's and PostHog's defaults
@@ -50,7 +50,7 @@ _DEVICES: Final = frozenset({
 
 # Local parts that no mailbox of a person has, and words that as both local part and domain are nobody's.
 _NO_MAILBOX: Final = (
-    "none", "no", "na", "n/a", "null", "nil", "undefined", "unknown", "nobody", "no email", "no mail", "no e-mail",
+    "none", "no", "na", "n/a", "null", "nil", "undefined", "unknown", "no email", "no mail", "no e-mail",
     "no email address", "no email provided", "email not provided", "not provided", "not available", "no address",
     "no reply", "do not reply", "not set", "anonymous", "guest", "without email", "missing", "missing email",
     "keine", "keine email", "keinemail", "kein", "sans email", "sin correo", "fake email", "dummy email",
@@ -63,6 +63,11 @@ _PRETEND: Final = frozenset(
     {"name@domain.com", "user@domain.com", "email@domain.com", "your@email.com", "my@email.com"}
 )
 
+_IN_ORDER: Final = "12345678901234567890"
+_OTHER_KIND: Final = "external"
+_KINDS: Final = frozenset({
+    "user_id", "anonymous_id", "device_id", "loyalty_card", "email", "phone", "message_id", "order_id",
+})  # fmt: skip
 _SIGNS: Final = string.punctuation + string.whitespace
 _SEPARATORS: Final = ("_", "-", "", " ")
 _ONLY_ASCII_SIGNS: Final = re.compile(r"[0\s!-/:-@\[-`{-~]*")  # nothing but zeros and punctuation
@@ -84,7 +89,7 @@ _OBJECT: Final = re.compile(
 )
 # ASCII ids that begin with a letter or digit and hold no sign of which a template, a cell error or an object is made:
 # then only a look into one set is left.
-_PLAIN: Final = re.compile(r"(?!\d[.,])[0:.-]*[1-9A-Za-z][\w.:@~=&;?!/-]*", re.ASCII)
+PLAIN: Final = re.compile(r"(?!\d[.,])[0:.-]*[1-9A-Za-z][\w.:@~=&;?!/-]*", re.ASCII)
 
 
 def _spellings(words: tuple[str, ...]) -> Iterator[str]:
@@ -100,7 +105,7 @@ _NO_MAILBOXES: Final = frozenset(
     spelling for word in _spellings(_NO_MAILBOX) for spelling in (word, word.replace(" ", "."))
 )
 _LISTED: Final = _DEVICES | _PRETEND
-_LOWER: Final = _KNOWN | _DEVICES | {"x" * letters for letters in range(3, 65)}  # what can be in plain form
+PLAIN_ONES: Final = _KNOWN | _DEVICES | {"x" * letters for letters in range(3, 65)}  # what can be in plain form
 
 
 def names_nobody(kind: str, value: str) -> bool:
@@ -108,9 +113,16 @@ def names_nobody(kind: str, value: str) -> bool:
 
     About 0.4 µs for an id that names somebody. `kind`: an identifier's, or `order_id`, `message_id`, `refund_id`.
     """
-    if kind != "email" and _PLAIN.fullmatch(value):
-        return value.lower() in _LOWER
+    if kind != "email" and PLAIN.fullmatch(value):
+        return value.lower() in PLAIN_ONES
     return rule_of(kind, value) != ""
+
+
+def is_no_id(message_id: object) -> bool:
+    """Whether an event's id is none: absent, empty or a placeholder."""
+    if isinstance(message_id, str | int) and not isinstance(message_id, bool):
+        return message_id == "" or names_nobody("message_id", str(message_id))
+    return message_id is None
 
 
 def rule_of(kind: str, value: str) -> str:
@@ -118,7 +130,9 @@ def rule_of(kind: str, value: str) -> str:
     text = value.strip()
     if not text:
         return ""
-    return _rule(text) or (_email_rule(text) if kind == "email" else "")
+    if kind == "email":
+        return _rule(text) or _email_rule(text)
+    return _rule(text) or (PHONE if kind == "phone" and _dummy_number(text) else "")
 
 
 def listed(value: str) -> bool:
@@ -150,6 +164,12 @@ def _bare(text: str) -> str:
     return " ".join(text.strip(_SIGNS).lower().split())
 
 
+def _dummy_number(text: str) -> bool:
+    """Numbers that people type to be let through: one digit throughout, or all in their order."""
+    digits = "".join(letter for letter in text if letter.isdecimal())
+    return len(digits) >= 7 and (len(set(digits)) == 1 or _IN_ORDER.startswith(digits.removeprefix("0")))
+
+
 def _email_rule(text: str) -> str:
     """An address by what tills, forms and testers write; the domain counts only together with the local part."""
     address = text.lower().strip("<>")
@@ -160,3 +180,21 @@ def _email_rule(text: str) -> str:
     if local in _NO_MAILBOXES or address in _PRETEND or (local == label and local in _SAME_ON_BOTH_SIDES):
         return EMAIL
     return EMAIL if label in _NO_MAILBOXES and local in _KNOWN else ""
+
+
+class Blocked(NamedTuple):
+    """An id that named nobody, as it is counted. `kind`: `external` for types of the senders' own.
+
+    `rule`: of RULES, or why it has no normal form (`not_a_phone`, …). `value`: only where it is of our own list.
+    """
+
+    source: str
+    kind: str
+    rule: str
+    value: str
+
+
+def as_counted(source: str, kind: str, value: object, rule: str) -> Blocked:
+    """A value that was blocked, without anything of a person."""
+    shown = _bare(value) if isinstance(value, str) and rule in (WORD, DEVICE, EMAIL) and listed(value) else ""
+    return Blocked(source, kind if kind in _KINDS else _OTHER_KIND, rule, shown)

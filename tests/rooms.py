@@ -42,6 +42,7 @@ VENDORS: Final[Mapping[str, tuple[str, ...]]] = {
     "botocore": ("infra/adapters/archive",),
     "cryptography": ("infra/adapters/vault", "infra/adapters/backup"),
     "phonenumbers": ("infra/adapters/phones.py",),
+    "idna": ("schemas/email_form.py",),  # tables alone
     "duckdb": ("infra/drivers/sql",),
     "python_calamine": ("ingest/files",),
     "uvicorn": ("infra/drivers/http", "infra/drivers/pages"),

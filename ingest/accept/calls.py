@@ -6,6 +6,7 @@ from typing import Any, Final, NamedTuple
 
 from schemas.clear_rules import NOTHING_DECLARED, Declared
 from schemas.dead_letters import DeadLetter
+from schemas.placeholders import Blocked
 from schemas.record import Pending
 
 ACCEPTED: Final = "accepted"
@@ -41,6 +42,7 @@ class Accepted(NamedTuple):
     dead: list[DeadLetter]
     suppressed: list[bytes]  # event keys
     flagged: list[str]  # the flags of all accepted items, for counters
+    blocked: list[Blocked]  # ids that named nobody
 
 
 class Call(NamedTuple):

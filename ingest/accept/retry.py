@@ -11,6 +11,7 @@ from ingest.accept.canonical import read_item
 from schemas.clear_rules import Declared
 from schemas.dead_letters import DeadLetter, remedy
 from schemas.errors import BadRequest
+from schemas.placeholders import is_no_id
 
 
 class _Body(msgspec.Struct):
@@ -34,7 +35,7 @@ def accept_again(
         raise BadRequest(f"retrying this dead letter cannot help; {remedy(letter.stage, letter.rule)}")
     body = msgspec.json.decode(plain, type=_Body)
     item = body.item if body.bytes is None else read_item(b64decode(body.bytes))
-    if isinstance(item, dict) and item.get("messageId") in (None, ""):
+    if isinstance(item, dict) and is_no_id(item.get("messageId")):
         item["messageId"] = f"dead-letter-{letter.id.hex()}"
     return acceptor.accept(
         [item],

@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple
 
 from ingest.accept.canonical import MAX_NAME, Refused
 from ingest.requests.clock import Stamps, stamps_of
-from schemas.touchpoints import CALL_TYPES, STAFF_TYPES, type_of
+from schemas.touchpoints import CALL_TYPES, CUSTOM, STAFF_TYPES, type_of
 
 CALLS: Final = frozenset({"track", *CALL_TYPES})
 _NOTHING: Final[Mapping[str, Any]] = {}
@@ -63,8 +63,9 @@ def translate(item: Mapping[str, Any]) -> Fields:
         elif call == "group":
             properties = _group(item, properties)
         elif call == "alias":
-            if item.get("previousId") in (None, ""):
-                raise Refused("missing_field", "previousId", "an alias needs userId and previousId")
+            # analytics-next's alias("id") sends no previousId: it means its anonymousId.
+            if item.get("previousId") in (None, "") and item.get("anonymousId") in (None, ""):
+                raise Refused("missing_field", "previousId", "an alias needs userId and previousId or anonymousId")
         else:
             name, properties = _page(item, properties)
     channel = get("channel")
@@ -77,6 +78,19 @@ def translate(item: Mapping[str, Any]) -> Fields:
     if stamps.unread:  # sealed, like all in a context that nothing names
         context = {**context, UNREAD: stamps.unread}
     return Fields(type_, name, properties, context, traits, message_id, stamps)
+
+
+def type_and_name(item: Mapping[str, Any]) -> tuple[str, str | None]:
+    """The type and name that `translate` gives an item it accepts, in a form that never fails."""
+    call, name = item.get("type"), item.get("event")
+    if call != "track":
+        return CALL_TYPES.get(call, CUSTOM) if type(call) is str else CUSTOM, None
+    if type(name) is not str or len(name := name.strip()) > MAX_NAME:
+        return CUSTOM, None
+    if name in STAFF_TYPES:
+        return name, None
+    step = properties.get("step") if isinstance(properties := item.get("properties"), dict) else None
+    return type_of(name, step), name
 
 
 def of_staff(item: Mapping[str, Any], fields: Fields) -> Fields:
@@ -132,6 +146,8 @@ def _page(item: Mapping[str, Any], properties: Mapping[str, Any]) -> tuple[str |
     name = item.get("name")
     if name is not None and type(name) is not str:
         raise Refused("wrong_type", "name", "must be a string")
+    if name is None and type(properties.get("name")) is str:  # Jitsu's SDKs
+        name = properties["name"]
     category = item.get("category")
     if type(category) is str and "category" not in properties:
         properties = {**properties, "category": category}

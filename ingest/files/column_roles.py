@@ -138,8 +138,8 @@ _BEFORE: Final = ("order ", "billing ", "shipping ", "customer ", "buyer ", "sal
 def rank(name: str, words: Sequence[str]) -> int | None:
     """How well a name fits a list of names, best first: 0 is the first of them; None if it is none of them.
 
-    "Email (Billing)" and "billing_email" are an "email", "total_eur" is a "total", too, but after names that fit as they
-    are.
+    "Email (Billing)" and "billing_email" are an "email", "total_eur" is a "total", too, after names that fit as they
+    stand.
     """
     bare = _AROUND.sub("", name)
     unit = " ".join(_CURRENCIES.sub(" ", full(bare)).split())

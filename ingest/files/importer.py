@@ -260,6 +260,7 @@ class Importer:
         if pending:
             services.log.append(pending)
             failpoint("import.after_append")
+        services.letters.count_blocked(accepted.blocked, now)
         self.result.accepted += len(pending)
 
     def _first_of(self, drafts: Sequence[_Draft], letters: list[DeadLetter], now: datetime) -> list[_Draft]:

@@ -14,9 +14,9 @@ from ingest.files.notes import Notes
 from ingest.files.paths import as_data, step_into
 from ingest.files.row_parts import TimeOf, TypeBy
 from ingest.files.values import id_text, is_destroyed, is_missing, json_value, plain_text
-from schemas.identifiers import is_blocked
 from schemas.mapping import Column, FileMapping, Value
 from schemas.money import scaled
+from schemas.placeholders import is_no_id, names_nobody
 from schemas.touchpoint_fields import MONEY, texts_of
 
 _ZERO: Final = Decimal(0)
@@ -230,7 +230,7 @@ class Shaper:
             raise Refused("no_id", "id", f"has no {self._mapping.id}")
         if is_destroyed(value):
             raise Refused("destroyed_id", "id", "its digits are lost (a spreadsheet wrote it like 8.2E+17)")
-        return natural
+        return None if is_no_id(natural) else natural
 
     def _lines_of(self, row: Row) -> Sequence[Sequence[Any]]:
         """The row itself, or the objects in its column of lines."""
@@ -326,7 +326,7 @@ class Shaper:
         if is_destroyed(value):
             self.notes.add("destroyed_id", _DESTROYED.format(f"identifiers.{kind}"), line)
             return None
-        if is_blocked(text):
+        if names_nobody(kind, text):
             self.notes.add("placeholder", f"identifiers.{kind}: a filler such as N/A or 0, which names nobody", line)
         return text
 

@@ -152,15 +152,15 @@ class _Work:
         return self.near() | moved | reached
 
     def _partners(self, known: Mapping[bytes, KnownToken]) -> dict[bytes, dict[str, set[bytes]]]:
-        """What earlier evidence saw the lower-ranked known tokens with; read only if one could become shared."""
-        rank = self._rules.rank
+        """What earlier evidence saw the known tokens with; read only of those that gain what counts against them."""
+        counts = self._rules.sharing_limit
         wanted = {
             token
             for each in self._fresh
             for kind, token in each.tokens
             if token in known
             and not known[token].is_shared
-            and any(rank(other) < rank(kind) for other, _ in each.tokens)
+            and any(counts(kind, other) is not None for other, held in each.tokens if held != token)
         }
         if not wanted:
             return {}

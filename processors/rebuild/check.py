@@ -109,7 +109,7 @@ class _Check:
     def run(self) -> Verdict:
         self._fold_all()
         self._tell("resolving identity", 0, 0)
-        owners = owners_of(self._evidence, DEFAULT_RULES, self._scratch)
+        owners = owners_of(self._evidence, DEFAULT_RULES, self._scratch, self._snapshot.unnamed())
         self._receipts.close()
         lines = self._scratch.sorter()
         self._compare_states(owners, lines)

@@ -13,7 +13,7 @@ from schemas.identity_rules import IdentityRules
 Receipt = tuple[int, bytes]  # (received at in microseconds since 1970, `schemas.stamps.place_of`): a total order
 Link = tuple[bytes, bytes]  # a manual "same person" edge between two tokens
 Split = tuple[Collection[bytes], Collection[bytes]]  # a cannot-link: no profile holds tokens from both sides
-Partners = Mapping[bytes, Mapping[str, AbstractSet[bytes]]]  # token -> higher-ranked kind -> tokens seen with it
+Partners = Mapping[bytes, Mapping[str, AbstractSet[bytes]]]  # token -> kind that counts -> tokens seen with it
 NEVER: Final[Receipt] = (-1, b"")  # before every receipt
 
 

@@ -131,5 +131,5 @@ def _with_personal(record: Record, sealed: Mapping[str, Any], opened: Mapping[by
         if part in sealed:
             answer[part] = joined(answer[part], with_values(sealed[part], opened))
     found = [opened.get(bytes.fromhex(each.token)) for each in record.ids]
-    answer["identifiers"] = [{"kind": each.kind, "value": each.value} for each in found if each is not None]
+    answer["identifiers"] = [{"kind": each.kind, "value": each.shown} for each in found if each is not None]
     return answer

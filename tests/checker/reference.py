@@ -11,15 +11,18 @@ from decimal import Decimal
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
+from tests.checker.order_life import Said, settle
 from tests.checker.sources import Position
 
-BASES = ("purchase.completed", "pos.purchase", "purchase.updated")
-REFUNDS = ("purchase.refunded", "pos.return")
-CANCELS = ("purchase.cancelled",)
 RANK_ABOVE = ("user_id", "loyalty_card", "email", "phone")
 RANK_BELOW = ("device_id", "anonymous_id")
 LIMITS = {"user_id": 1, "device_id": 20, "anonymous_id": 100}  # others 5
 HUB_LIMITS = {"user_id": 5, "loyalty_card": 5, "device_id": 20}  # others 10
+CROWD_LIMITS = {  # (kind, kind seen with it): most
+    ("user_id", "user_id"): 5,
+    **{("user_id", kind): 10 for kind in ("loyalty_card", "email", "phone")},
+    **{("loyalty_card", kind): 10 for kind in ("email", "phone")},
+}
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)  # noqa: UP017  # the checker spells it its own way
 
 
@@ -153,28 +156,42 @@ def people(events: Iterable[Event], erased: frozenset[str] | set[str]) -> People
 
 
 def _join(group: dict[str, set[str]], kinds: Mapping[str, str], base: str, token: str) -> None:
-    """Merge two groups unless a limit forbids it."""
-    if group[base] is group[token]:
+    """Merge two groups unless a limit forbids it. Two user_ids are linked only by an alias: no limit forbids that."""
+    one, two = group[base], group[token]
+    if one is two:
         return
-    union = group[base] | group[token]
-    counts: dict[str, int] = defaultdict(int)
-    for each in union:
-        counts[kinds[each]] += 1
-    if any(count > LIMITS.get(kind, 5) for kind, count in counts.items()):
-        return
+    alias = kinds[base] == kinds[token] == "user_id"
+    union = one | two
+    for kind in {kinds[each] for each in one} & {kinds[each] for each in two}:
+        count = sum(kinds[each] == kind for each in union)
+        if count > LIMITS.get(kind, 5) and not (alias or _adds(one, two, kinds, kind) or _adds(two, one, kinds, kind)):
+            return
     for each in union:
         group[each] = union
 
 
+def _adds(group: set[str], other: set[str], kinds: Mapping[str, str], kind: str) -> bool:
+    """Whether the other group brings one more identifier of a kind to a group that a higher-ranked one names."""
+    brings = sorted(rank(kinds[each]) for each in other)
+    return brings.count(rank(kind)) == 1 and brings[0] == rank(kind) > min(rank(kinds[each]) for each in group)
+
+
 def _hubs(sets: Iterable[tuple[tuple[str, str], ...]]) -> set[str]:
-    """Shared identifiers: tokens seen with more than N(k) distinct tokens of one higher-ranked kind k."""
-    partners: dict[tuple[str, str], set[str]] = defaultdict(set)
+    """Shared identifiers: tokens seen with more than N(k) distinct tokens of one higher-ranked kind k, and logins and
+    cards seen with too many addresses.
+    """
+    partners: dict[tuple[str, str, str], set[str]] = defaultdict(set)
     for pairs in sets:
         for kind, token in pairs:
             for other_kind, other in pairs:
-                if rank(other_kind) < rank(kind):
-                    partners[token, other_kind].add(other)
-    return {token for (token, kind), others in partners.items() if len(others) > HUB_LIMITS.get(kind, 10)}
+                if other != token:
+                    partners[token, kind, other_kind].add(other)
+    found = set()
+    for (token, kind, other), others in partners.items():
+        most = HUB_LIMITS.get(other, 10) if rank(other) < rank(kind) else CROWD_LIMITS.get((kind, other))
+        if most is not None and len(others) > most:
+            found.add(token)
+    return found
 
 
 # ---------------------------------------------------------------- totals (C5)
@@ -182,42 +199,31 @@ def _hubs(sets: Iterable[tuple[tuple[str, str], ...]]) -> set[str]:
 
 def totals(events: Iterable[Event], currency: str = "USD") -> Totals:
     """Totals of one customer's applied events. Amounts in other currencies are not converted: do not send any."""
-    count, stamps = 0, []
-    bases: dict[str, tuple[tuple[int, int, int, str], Decimal | None]] = {}
-    cancelled: set[str] = set()
-    refunds: dict[str, Decimal] = {}
+    count, stamps, said = 0, [], []
     for event in events:
         count += 1
         stamps.append(event.occurred_us)
-        props, type_ = event.raw.get("properties", {}), event.raw["type"]
+        props = event.raw.get("properties", {})
         assert props.get("currency", currency) == currency, "the reference fold converts no currencies"
-        order = str(props["order_id"]) if props.get("order_id") else None
-        amount = revenue(props)
-        if type_ in CANCELS and order is not None:
-            cancelled.add(order)
-        elif type_ in REFUNDS and amount is not None:
-            refunds[event.key] = abs(amount)
-        elif type_ in BASES and not (type_ == "purchase.updated" and amount is None):
-            base = (event.occurred_us, event.received_us, event.n, event.key), amount
-            name = order or event.key
-            if name not in bases or base[0] > bases[name][0]:
-                bases[name] = base
-    kept = [base for name, base in bases.items() if name not in cancelled]
-    net = sum((amount for _, amount in kept if amount is not None), Decimal(0)) - sum(refunds.values(), Decimal(0))
-    return Totals(count, min(stamps), max(stamps), len(kept), net)
+        order, refund = (str(props[name]) if props.get(name) else None for name in ("order_id", "refund_id"))
+        lines, own = bool(props.get("products")), revenue(props)
+        place = (event.occurred_us, event.received_us, event.n)
+        said.append(Said(event.raw["type"], event.key, order, refund, *place, 0, own, None, lines))
+    orders, refunds = settle(said, currency, lambda own, _currency, _at: own)
+    net = sum((each.own or Decimal(0) for each in orders), Decimal(0))
+    net -= sum((each.own or Decimal(0) for each in refunds), Decimal(0))
+    return Totals(count, min(stamps), max(stamps), len(orders), net)
 
 
 def revenue(props: Mapping[str, Any]) -> Decimal | None:
-    """`revenue`, else `total`, else the sum of the lines' amounts, else of price times quantity."""
+    """`revenue`, else `total`, else the sum over the lines of the amount, else of price times quantity."""
     for name in ("revenue", "total"):
         if props.get(name) is not None:
             return Decimal(str(props[name]))
-    lines = [line for line in props.get("products") or [] if isinstance(line, Mapping)]
-    amounts = [Decimal(str(line["amount"])) for line in lines if line.get("amount") is not None]
-    if amounts:
-        return sum(amounts, Decimal(0))
-    priced = [line for line in lines if line.get("price") is not None]
-    if not priced:
-        return None
-    products = (Decimal(str(line["price"])) * Decimal(str(line.get("quantity", 1))) for line in priced)
-    return sum(products, Decimal(0))
+    worth: list[Decimal] = []
+    for line in props.get("products") or []:
+        if isinstance(line, Mapping) and line.get("amount") is not None:
+            worth.append(Decimal(str(line["amount"])))
+        elif isinstance(line, Mapping) and line.get("price") is not None:
+            worth.append(Decimal(str(line["price"])) * Decimal(str(line.get("quantity", 1))))
+    return sum(worth, Decimal(0)) if worth else None

@@ -3,7 +3,7 @@
 import gzip
 import json
 from base64 import b64decode
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from hashlib import blake2b
@@ -23,7 +23,7 @@ from schemas.clear_rules import NOTHING_DECLARED, Declared
 from schemas.dead_letters import DeadLetter
 from schemas.errors import BadRequest, InvalidJson, TooLarge
 from schemas.identifiers import normalise
-from schemas.ports import OpenIdentifier
+from schemas.ports import SENT_AS_THEY_ARE, OpenIdentifier
 from schemas.record import VERSION, Reader, Record, decode, encode, event_key, uuid_text
 from schemas.upcasters import UPCASTERS
 
@@ -40,17 +40,21 @@ class PlainVault:
     def __init__(self) -> None:
         self.asked: list[list[tuple[str, str]]] = []
         self.refused: set[bytes] = set()
+        self.kept: dict[tuple[str, str], str] = {}
 
     @property
     def hash_key(self) -> bytes:
         return SECRET
 
-    def tokens(self, identifiers: Sequence[tuple[str, str]]) -> list[bytes]:
+    def tokens(
+        self, identifiers: Sequence[tuple[str, str]], sent: Mapping[tuple[str, str], str] = SENT_AS_THEY_ARE
+    ) -> list[bytes]:
+        self.kept |= sent
         self.asked.append(list(identifiers))
         return [token(*pair) for pair in identifiers]
 
     def find(self, kind: str, value: str) -> bytes | None:
-        return token(kind, value)
+        return token(kind, value) if any((kind, value) in each for each in self.asked) else None
 
     def open(self, tokens: Iterable[bytes]) -> dict[bytes, OpenIdentifier]:
         return {}
@@ -178,7 +182,9 @@ def test_rudders_traits_in_the_context_are_the_persons(acceptor: Acceptor) -> No
 
 def test_identifiers_in_properties_and_in_the_traits_of_a_track_are_references(acceptor: Acceptor) -> None:
     item = track(
-        properties={"email": "ada@example.com", "loyalty_card": 55}, context={"traits": {"phone": "+1 415 555 2671"}}
+        event="Order Completed",
+        properties={"email": "ada@example.com", "loyalty_card": 55},
+        context={"traits": {"phone": "+1 415 555 2671"}},
     )
     record = one(acceptor.accept([item], WEB, NOW))
     assert [each.kind for each in record.ids] == ["user_id", "loyalty_card", "email", "phone"]

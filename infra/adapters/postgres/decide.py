@@ -30,6 +30,7 @@ from infra.adapters.postgres.rows import (
     pack_token,
     read_profiles,
     token_row,
+    with_unnamed,
 )
 from infra.adapters.postgres.staging import quoted
 from schemas.errors import ProgressConflict
@@ -132,7 +133,10 @@ class PostgresDecide(OrderTreeRows):
         )
 
     def tokens(self, tokens: Iterable[bytes]) -> list[TokenRow]:
-        return self._tokens(f"token = any({array_literal(tokens)})")
+        wanted = array_literal(tokens)
+        found = self._tokens(f"token = any({wanted})")
+        nobody = copy_out(self._cursor, f"select token, kind from unnamed_tokens where token = any({wanted})")
+        return with_unnamed(found, {token or b"": (kind or b"").decode() for token, kind in nobody})
 
     def tokens_of_profiles(self, profile_ids: Iterable[bytes]) -> list[TokenRow]:
         return self._tokens(f"profile_id = any({array_literal(profile_ids)})")

@@ -11,6 +11,7 @@ from infra.adapters.machine.data_folder import DataFolder
 from infra.adapters.machine.processes import Process, processes_of
 from infra.adapters.postgres.control import WAITING
 from infra.adapters.postgres.database import Database
+from infra.adapters.postgres.figures import amounts_left_out
 from infra.adapters.postgres.statements import PerThread
 from schemas.errors import ArchiveDamaged, StoreUnavailable, TouchfoldError
 from schemas.merge_plan import waiting as waiting_files
@@ -47,6 +48,7 @@ select (select count(*) from jobs where kind = 'erase' and finished_at is not nu
     current_setting('max_connections')::integer
 """
 _BY_STAGE: Final = "select stage, count(*) from dead_letters where state = 'open' group by stage order by stage"
+_BLOCKED: Final = "select kind, rule, sum(events) from blocked_identifiers group by kind, rule order by kind, rule"
 _LETTERS: Final = """
 select id, stage, rule, path, reason, source, received_at, state from dead_letters
 where state = 'open' order by received_at desc limit %s
@@ -187,6 +189,7 @@ class Operations:
         applied, accepted = sum(progress), sum(ends)
         due, profiles = self._of_revision(live, now)
         archive = self._archived()
+        unreadable, unrated = (0, {}) if live is None else amounts_left_out(self._rows, live)
         return {
             "accepted": max(accepted, applied),
             "applied": applied,
@@ -201,6 +204,8 @@ class Operations:
             "revision": live,
             "due": due,
             "profiles": profiles,
+            "unreadable_amounts": unreadable,
+            "missing_rates": unrated,
             **archive,
             "disk_free": self._disk.free(),
             "vault_lease": self._vault.has_lease(),
@@ -222,6 +227,10 @@ class Operations:
     def open_dead_letters(self) -> dict[str, int]:
         """By stage."""
         return {stage: int(count) for stage, count in self._rows(_BY_STAGE)}
+
+    def blocked_identifiers(self) -> dict[tuple[str, str], int]:
+        """Ids that named nobody, by kind and rule."""
+        return {(kind, rule): int(count) for kind, rule, count in self._rows(_BLOCKED)}
 
     def _archived(self) -> dict[str, Any]:
         """Records, bytes and files of the archive, how many files are waiting for a merge, and what is wrong."""

@@ -37,7 +37,7 @@ log = logging.getLogger("touchfold.reads")
 
 _PROFILE: Final = f"""
 select (select revision from revisions where state = 'live'),
-    exists (select from erased_tokens where token = $1),
+    exists (select from erased_tokens where token = $1), coalesce(t.hub, false),
     t.profile_id, {DECIDED}
 from (select 1) one
 left join tokens t on t.token = $1
@@ -49,6 +49,12 @@ select p.profile_id, {DECIDED}
 from profiles_r{{revision}} p
 {OWNED}
 where p.profile_id = any(%s)
+"""
+_HOLDERS: Final = """
+select p.profile_id from (
+    select distinct e.profile_id from evidence_tokens h join evidence e using (signature)
+    where h.token = %s and e.profile_id is not null) held
+join profiles_r{revision} p using (profile_id) order by p.last_us desc, p.profile_id limit %s
 """
 _CHANGES: Final = """
 select (select coalesce(max(seq), 0) from feed_batches), c.*
@@ -176,12 +182,12 @@ class PostgresReads:
         number = int(revision)
         with _of_revision(number):
             rows = self._connections.prepared(f"profile_r{number}", _PROFILE.format(revision=number), token)
-        live, erased, owner, version, *_ = rows[0]
+        live, erased, shared, owner, version, *_ = rows[0]
         if live is None:
             raise StoreUnavailable("no definitions are live yet: the worker has not started", retry_after_s=1)
         if version is None:
-            return Found(live, erased, owner, None)
-        return Found(live, erased, owner, profile_read(rows[0][2:]))
+            return Found(live, erased, owner, None, shared)
+        return Found(live, erased, owner, profile_read(rows[0][3:]), shared)
 
     def profiles(self, revision: int, profile_ids: Sequence[bytes]) -> list[ProfileRead]:
         ids = list(profile_ids)
@@ -194,6 +200,9 @@ class PostgresReads:
         rows = self._rows("select token, profile_id from tokens where token = any(%s)", (Uuids(list(tokens)),))
         owner = {token: profile_id for token, profile_id in rows if profile_id is not None}
         return list(dict.fromkeys(owner[token] for token in tokens if token in owner))
+
+    def holders(self, revision: int, token: bytes, limit: int) -> list[bytes]:
+        return [profile_id for (profile_id,) in self._revision_rows(revision, _HOLDERS, (Uuid(token), limit))]
 
     def search(self, revision: int, terms: Sequence[Sequence[int]], limit: int) -> list[bytes]:
         def ask(query: str, params: Params) -> list[bytes]:

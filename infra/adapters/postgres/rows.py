@@ -1,7 +1,7 @@
 """Rows of the projections in PostgreSQL's binary COPY format: packed for it, and read from it."""
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Final
 
@@ -24,9 +24,10 @@ from infra.adapters.postgres.database import (
 )
 from infra.adapters.postgres.staging import Staging
 from schemas.stamps import key_of, n_of
-from schemas.store_rows import Change, DedupRow, EvidenceRow, ProfileRow, TokenRow
+from schemas.store_rows import NO_RECEIPT, Change, DedupRow, EvidenceRow, ProfileRow, TokenRow
 
 _UUID, _TEXT = 2950, 25
+_BEFORE_ALL_US: Final = NO_RECEIPT[2] + 1  # a row that exists only to be locked has NO_RECEIPT
 _JSON: Final = msgspec.json.Encoder(order="deterministic")
 
 DEDUP: Final = Staging(
@@ -113,6 +114,17 @@ def pack_token(row: TokenRow) -> bytes:
             *(f_int4(n_of(first_place)), f_int4(n_of(last_place))),
         )
     )
+
+
+def with_unnamed(rows: Sequence[TokenRow], kinds: Mapping[bytes, str]) -> list[TokenRow]:
+    """Rows in which tokens that name nobody are shared identifiers, with a row for those that have none yet."""
+    if not kinds:
+        return list(rows)
+    found = [row._replace(is_shared=True) if row.token in kinds else row for row in rows]
+    first_us, first_event, _, last_event = NO_RECEIPT
+    absent = kinds.keys() - {row.token for row in rows if row.last_us != NO_RECEIPT[2]}
+    kept = [row for row in found if row.token not in absent]
+    return kept + [TokenRow(t, kinds[t], first_us, first_event, _BEFORE_ALL_US, last_event, True, t) for t in absent]
 
 
 def token_row(row: tuple[bytes | None, ...]) -> TokenRow:

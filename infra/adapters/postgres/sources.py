@@ -3,7 +3,7 @@
 import secrets
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
@@ -14,11 +14,10 @@ from infra.adapters.postgres.connection_pool import Lane
 from infra.adapters.postgres.database import Database
 from schemas.clear_rules import NOTHING_DECLARED, Declared, declared_of
 from schemas.errors import BadRequest, NotFound, Problem
-from schemas.sources import Source, changed_settings, key_hash, source_of
+from schemas.sources import KEY_PREFIX, Source, changed_settings, key_hash, source_of
 
 STALE_S: Final = 0.5  # a changed setting takes effect within a second; two small queries, only while events come
 MAX_NAME: Final = 64
-_PREFIX: Final = "wk_"
 _LIVE_KEYS: Final = (
     "select k.key_hash, s.name, s.settings from write_keys k join sources s on s.name = k.source"
     " where k.revoked_at is null"
@@ -32,6 +31,16 @@ class SourceRow(NamedTuple):
     created_at: datetime
     keys: int
     settings: dict[str, Any]
+
+
+class BlockedRow(NamedTuple):
+    """Ids of one kind that named nobody, by rule. `value`: only where it is of the product's own list."""
+
+    kind: str
+    rule: str
+    value: str
+    events: int
+    last_at: datetime
 
 
 class PostgresSources:
@@ -156,6 +165,18 @@ class PostgresSources:
             )
             return [SourceRow(*row) for row in cursor.fetchall()]
 
+    def blocked(self) -> dict[str, Sequence[BlockedRow]]:
+        """By source, the ids that named nobody, the most frequent first."""
+        found: dict[str, Sequence[BlockedRow]] = {}
+        with self._lock, self._database.transaction() as cursor:
+            cursor.execute(
+                "select source, kind, rule, value, events, last_at from blocked_identifiers"
+                " order by source, events desc, kind, rule, value"
+            )
+            for source, *row in cursor.fetchall():
+                found[source] = (*found.get(source, ()), BlockedRow(*row))
+        return found
+
     def close(self) -> None:
         with self._lock:
             self._database.close()
@@ -168,7 +189,7 @@ def _must_exist(cursor: Cursor, name: str) -> None:
 
 
 def _new_key(cursor: Cursor, name: str, at: datetime) -> str:
-    key = _PREFIX + secrets.token_urlsafe(18)
+    key = KEY_PREFIX + secrets.token_urlsafe(18)
     cursor.execute(
         "insert into write_keys (key_hash, source, created_at) values (%s, %s, %s)", (key_hash(key), name, at)
     )

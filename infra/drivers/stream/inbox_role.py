@@ -24,6 +24,7 @@ from ingest.requests.inbox import Message, Opened, Refusal, dead_letter_of, mess
 from schemas.dead_letters import INTERNAL, DeadLetter, DeadLetterStore
 from schemas.errors import Disposition, KeyMissing, StoreUnavailable, TouchfoldError
 from schemas.failpoints import failpoint
+from schemas.placeholders import Blocked
 from schemas.ports import EventLog, Sealer, Vault
 from schemas.record import FLAGS, Pending
 from schemas.sources import Sources
@@ -154,6 +155,7 @@ class InboxDoor:
         dead: list[DeadLetter] = []
         suppressed: list[bytes] = []
         flagged: list[str] = []
+        blocked: list[Blocked] = []
         for each in taken:
             if isinstance(each.outcome, Refusal):
                 dead.append(self._letter(each.outcome, received_at))
@@ -162,10 +164,12 @@ class InboxDoor:
                 dead += each.outcome.dead
                 suppressed += each.outcome.suppressed
                 flagged += each.outcome.flagged
+                blocked += each.outcome.blocked
         if dead or suppressed:  # first: if the append fails, the retry finds them there and adds none
             self._letters.insert(dead, suppressed, received_at)
         if pending:
             self._log.append(pending)
+        self._letters.count_blocked(blocked, received_at)
         for place, number in enumerate((len(pending), len(dead), len(suppressed)), 1):
             self._counts[place] += number
         for flag in flagged:
