@@ -279,12 +279,12 @@ def write_key_of(headers: Mapping[str, str], body: Body | None, query: Mapping[s
         or (body.write_key if body else None)
         or _text(query.get("writeKey") or query.get("writekey"))
         or _text(headers.get("x-write-key"))
-        or (_key_of_items(body.items) if body else None)
+        or (key_of_items(body.items) if body else None)
     )
 
 
-def _key_of_items(items: list[object]) -> str | None:
-    """The first key that an item names. Items that name another one are replaced: they are not for this source."""
+def key_of_items(items: list[object]) -> str | None:
+    """The first key that an item names, if any. Items that name another are replaced: they are not for this source."""
     found: str | None = None
     for place, item in enumerate(items):
         key = _key(item.get("writeKey")) if type(item) is dict else None

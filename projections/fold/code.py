@@ -11,6 +11,7 @@ from projections.fold.calls import converter, lines_in, read_raw, sealed_id, tra
 from projections.fold.layout import Layout, SlotPlace, Stream, pinned_leaf
 from projections.generated import Source
 from projections.orders.entries import join_orders, put_order
+from projections.orders.parts import Part
 from projections.slots.base import Merge
 from projections.slots.count import COUNT
 from projections.slots.keyed import OVERFLOW, merge_keyed, put
@@ -30,7 +31,7 @@ NEGATIVE: Final = {"purchase.completed": "purchase.refunded", "pos.purchase": "p
 
 
 def source_of(layout: Layout, days: LocalDays, currency: str, order_cap: int | None) -> Source:
-    """The code of `apply`, `new_state`, `merge_two` and `drop`."""
+    """The code of `apply`, its two parts, `new_state`, `merge_two` and `drop`."""
     space: dict[str, Any] = {
         **HELPERS, "put": put, "text_id": text_id, "storable": storable, "read_raw": read_raw, "BASE": currency,
         "put_order": put_order, "named_currency": named_currency, "plain_text": plain_text, "first_id": first_id,
@@ -43,23 +44,32 @@ def source_of(layout: Layout, days: LocalDays, currency: str, order_cap: int | N
     }  # fmt: skip
     src = Source(space, days)
     src.namespace["fold_traits"], src.namespace["fold_correction"] = traits_folders(layout.definitions)
-    handlers: dict[str, str] = {}
     names = [*layout.event_names(), ANY_EVENT]
-    for i, name in enumerate(names):
-        if _handler(src, layout, f"h{i}", name, custom=False):
-            handlers[name] = f"h{i}"
-    customs: dict[str, str] = {}
-    for i, name in enumerate(names):
-        if name not in ORDER_TYPES and _handler(src, layout, f"c{i}", name, custom=True):
-            customs[name] = f"c{i}"
-    for label, table in (("H", handlers), ("C", customs)):
-        default = table.pop(ANY_EVENT, "None")
-        pairs = ", ".join(f"{src.constant(name)}: {handler}" for name, handler in table.items())
-        src.add(0, f"{label} = {{{pairs}}}.get", f"{label}_DEFAULT = {default}")
+    others = [name for name in names if name not in ORDER_TYPES]
+    known = [name for name in names if name in ORDER_TYPES]
+    _table(src, layout, "H", names)
+    _table(src, layout, "C", others, custom=True)
+    _table(src, layout, "O", known, Part.OWN)
+    _table(src, layout, "F", known, Part.ORDER)
     _apply(src, layout)
+    _apply_parts(src)
     _merge(src, layout, order_cap)
     _drop(src, layout)
     return src
+
+
+def _table(
+    src: Source, layout: Layout, label: str, names: list[str], part: Part = Part.WHOLE, *, custom: bool = False
+) -> None:
+    """Handlers by event name, as the look-up `label`, and what handles every other name, as `label`_DEFAULT."""
+    table = {}
+    for i, name in enumerate(names):
+        handler = f"{label.lower()}{i}"
+        if _handler(src, layout, handler, name, part, custom=custom):
+            table[name] = handler
+    default = table.pop(ANY_EVENT, "None")
+    pairs = ", ".join(f"{src.constant(name)}: {handler}" for name, handler in table.items())
+    src.add(0, f"{label} = {{{pairs}}}.get", f"{label}_DEFAULT = {default}")
 
 
 _BASE: Final = (COUNT.inline, FIRST.inline, LAST.inline)  # event count, first and last event
@@ -102,19 +112,21 @@ def _drop(src: Source, layout: Layout) -> None:
             src.add(1, *slot.need.kind.prune_lines(src, f"s[{slot.index}]", f"today - {slot.window_days - 1}"))
 
 
+_COUNTED: Final = ("us = e.occurred_us", "key = e.order", "s[0] += 1")
+_FIRST_SEEN: Final = (
+    "first = s[1]",
+    "if first is None or us < first[0] or (us == first[0] and key < first[1]): s[1] = [us, key]",
+)
+_LAST_SEEN: Final = (
+    "last = s[2]",
+    "if last is None or us > last[0] or (us == last[0] and key > last[1]): s[2] = [us, key]",
+)
+
+
 def _apply(src: Source, layout: Layout) -> None:
     src.add(0, "def apply(e, s, opened=None):")
     src.add(
-        1, "us = e.occurred_us", "key = e.order", "s[0] += 1", "first = s[1]",
-        "if first is None:",
-        "    s[1] = [us, key]",
-        "    s[2] = [us, key]",
-        "else:",
-        "    if us < first[0] or (us == first[0] and key < first[1]):",
-        "        s[1] = [us, key]",
-        "    last = s[2]",
-        "    if us > last[0] or (us == last[0] and key > last[1]):",
-        "        s[2] = [us, key]",
+        1, *_COUNTED, *_FIRST_SEEN, *_LAST_SEEN,
         "t = e.type",
         f"if t == {IDENTIFIED!r}:",
         "    fold_traits(e, s, opened)",
@@ -127,6 +139,16 @@ def _apply(src: Source, layout: Layout) -> None:
     empties = [repr(slot.need.kind.empty()) for slot in layout.slots]
     src.add(0, "def new_state():")
     src.add(1, f"return [0, None, None, [], [], [], []{''.join(', ' + e for e in empties)}]")
+
+
+def _apply_parts(src: Source) -> None:
+    """`apply` of an event with an order, in two: together they do what it does (decision 0037)."""
+    src.add(0, "def apply_own(e, s, opened=None):")
+    src.add(1, *_COUNTED, *_FIRST_SEEN, *_LAST_SEEN, "h = O(e.type, None)")
+    src.add(1, "if h is not None: h(e, s, us, key, opened)")
+    src.add(0, "def apply_order(e, s, opened=None):")
+    src.add(1, *_COUNTED[:2], *_LAST_SEEN, "h = F(e.type, None)")
+    src.add(1, "if h is not None: h(e, s, us, key, opened)")
 
 
 class _Handler:
@@ -278,10 +300,10 @@ class _Handler:
         return kind.test(leaf, self, pinned)
 
 
-def _handler(src: Source, layout: Layout, label: str, name: str, *, custom: bool) -> bool:
+def _handler(src: Source, layout: Layout, label: str, name: str, part: Part, *, custom: bool) -> bool:
     """Generate the handler of one event name; False if it would do nothing."""
-    slots = [s for s in layout.slots if _in_stream(s.stream, name, custom=custom)]
-    orders = name in ORDER_TYPES and not custom
+    slots = [s for s in layout.slots if _in_stream(s.stream, name, custom=custom) and _in_part(s.stream, name, part)]
+    orders = name in ORDER_TYPES and not custom and part != Part.OWN
     if not slots and not orders:
         return False
     src.add(0, f"def {label}(e, s, us, key, opened):")
@@ -296,6 +318,11 @@ def _handler(src: Source, layout: Layout, label: str, name: str, *, custom: bool
 
 def _in_stream(stream: Stream, name: str, *, custom: bool) -> bool:
     return name in stream.events or ANY_EVENT in stream.events or (custom and "custom" in stream.events)
+
+
+def _in_part(stream: Stream, name: str, part: Part) -> bool:
+    """A trait that names the event is about its order; one that looks at any event, about who sent it."""
+    return part == Part.WHOLE or (name in stream.events) == (part == Part.ORDER)
 
 
 def _update(src: Source, body: _Handler, slot: SlotPlace, layout: Layout) -> None:

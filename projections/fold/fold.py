@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from functools import partial, reduce
 from hashlib import sha256
+from operator import attrgetter
 from typing import Any, Final, cast
 
 import msgspec
@@ -21,6 +22,7 @@ from projections.fold.layout import Layout, SlotPlace, make_layout
 from projections.fold.state import State
 from projections.orders.entries import join_orders
 from projections.orders.orders import summed_up
+from projections.orders.parts import Order, Part, named_order
 from projections.orders.summary import Maps, OrderSummaries, Summary
 from projections.slots.keyed import OVERFLOW, merge_keyed
 from schemas.conditions import used_properties
@@ -29,7 +31,7 @@ from schemas.definitions import ANY_EVENT, Definitions, decimal_marks
 from schemas.errors import ReaderTooOld, RecordUnreadable
 from schemas.record import CURRENT, EPOCH, Reader, encode, version_of
 from schemas.record import decode as decode_record
-from schemas.sales import ORDER_IDS, REFUND_IDS
+from schemas.sales import ORDER_IDS, REFUND_IDS, first_id
 from schemas.stamps import order_of
 from schemas.touchpoints import BASE_TYPES, ORDER_TYPES
 
@@ -41,6 +43,7 @@ Apply = Callable[[FoldEvent, State, Mapping[str, Any] | None], None]
 class Fold:
     """A compiled fold. `apply(event, state, opened)` folds one event in; `opened` is its sealed JSON, opened.
 
+    `parts`: the same, and what of it concerns who sent it or the order it names (`orders.parts`).
     `apply` knows no cap: `lift` a stored state before it, and `lay_off` what is over the cap after it.
     """
 
@@ -59,12 +62,16 @@ class Fold:
         self.source = "\n".join(source.lines)
         space = source.run("fold")
         self.apply = space["apply"]
+        self.parts: Mapping[Part, Apply] = {
+            Part.WHOLE: space["apply"], Part.OWN: space["apply_own"], Part.ORDER: space["apply_order"],
+        }  # fmt: skip
         self.new_state: Callable[[], State] = space["new_state"]
         self._merge_two: Callable[[State, State], State] = space["merge_two"]
         self._drop: Callable[[State, int], None] = space["drop"]
         self._decoder, self._event_type = event_decoder(layout)
         self._needs: dict[str, frozenset[str]] = _sealed_needs(layout)
         self._any_needs = self._needs.get(ANY_EVENT, frozenset())
+        self._order_ids = attrgetter(*(f"f{layout.properties().index(name)}" for name in ORDER_IDS))
         self._keyed_slots = tuple(slot.index for slot in layout.keyed())
         self._map_slots = (st.ORDERS, st.REFUNDS, st.CANCELS, *self._keyed_slots)
         self.summaries = OrderSummaries(layout, self.days)
@@ -89,6 +96,11 @@ class Fold:
         event.received_us = received_us = (event.received_at - EPOCH) // _US
         event.order = order_of(received_us, event.n, key)
         return cast(FoldEvent, event)
+
+    def named_order(self, event: FoldEvent, identifier_set: bytes) -> Order | None:
+        """The order that an order event names in clear, and how; None without a readable order id."""
+        order_id = first_id(self._order_ids(event.properties))
+        return None if order_id is None else named_order(event.type, event.source, order_id, identifier_set)
 
     def needs_sealed(self, event: FoldEvent) -> bool:
         """Whether the event's sealed part holds a property or trait that a definition compares or keeps."""
