@@ -27,7 +27,10 @@ def open_complaints(items: Iterable[Mapping[str, Any]]) -> list[OpenComplaint]:
     Those without a number are left out: nothing can name them.
     """
     found: dict[str, OpenComplaint] = {}
-    for item in reversed(list(items)):
+    ordered = list(items)
+    ordered.reverse()
+    ordered.sort(key=lambda each: str(each["occurred_at"]))  # those of one time stay as the timeline has them
+    for item in ordered:
         number = (item.get("properties") or {}).get("complaint_id")
         if number is None or item["type"] not in COMPLAINTS:
             continue
