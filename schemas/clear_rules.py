@@ -3,7 +3,17 @@
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
-from schemas.touchpoint_fields import LINE, clear_properties, identifiers_in, personal_properties
+from schemas.touchpoint_fields import (
+    CONTACT_NAMES,
+    LINE,
+    clear_properties,
+    identifier_kind,
+    identifiers_in,
+    own_in_properties,
+    personal_properties,
+)
+
+Own = tuple[tuple[tuple[str, ...], str], ...]  # the customer's own identifiers in the properties: (path, kind)
 
 _IDENTIFIERS: Final = frozenset(name for name, _ in identifiers_in("properties"))
 _LINES: Final = "products."  # in a declaration: a field of an order's lines
@@ -27,14 +37,17 @@ class Declared(NamedTuple):
     """What definitions declare: event (type or name) → property → personal; traits that are attributes.
 
     A property of the form products.NAME is a field of the lines. `read`: event → properties whose values a computed
-    trait keeps; these are clear unless a declaration says otherwise. `unknown`: see Clear. `blocked`: values that name
-    nobody, each with the kinds it is blocked for (none: all).
+    trait keeps; these are clear unless a declaration says otherwise. `unknown`: see Clear. `identifies`: event →
+    property → the kind of the customer's own identifier, None: it is not. `contacts`: the first steps of all properties
+    that may be one. `blocked`: values that name nobody, each with the kinds it is blocked for (none: all).
     """
 
     properties: Mapping[str, Mapping[str, bool]]
     attributes: frozenset[str]
     read: Mapping[str, frozenset[str]] = {}
     unknown: bool = False
+    identifies: Mapping[str, Mapping[str, str | None]] = {}
+    contacts: frozenset[str] = CONTACT_NAMES
     blocked: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
 
@@ -45,13 +58,38 @@ def declared_of(definitions: Mapping[str, Any], *, unknown: bool = False) -> Dec
     """What definitions (as JSON or a dumped model) declare about properties and traits, in the form the door reads."""
     properties: Mapping[str, Mapping[str, Any]] = definitions.get("properties") or {}
     traits: Mapping[str, Mapping[str, Any]] = definitions.get("traits") or {}
+    identifies = {event: _identified(own) for event, own in properties.items()}
     return Declared(
-        {event: {name: bool(each["personal"]) for name, each in own.items()} for event, own in properties.items()},
+        {
+            event: {name: bool(each["personal"]) for name, each in own.items() if each.get("personal") is not None}
+            for event, own in properties.items()
+        },
         frozenset(name for name, trait in traits.items() if not trait.get("personal", True)),
         _read_by_traits(definitions.get("computed_traits") or {}),
         unknown,
+        {event: own for event, own in identifies.items() if own},
+        CONTACT_NAMES.union(name.partition(".")[0] for own in identifies.values() for name in own),
         _blocked((definitions.get("identifiers") or {}).get("blocked") or ()),
     )
+
+
+def _identified(own: Mapping[str, Mapping[str, Any]]) -> dict[str, str | None]:
+    """Property → the kind that its declaration gives it; `true` is that of the field's name, `false` none."""
+    given = {name: each["identifies"] for name, each in own.items() if each.get("identifies") is not None}
+    return {
+        name: None if kind is False else identifier_kind(name) if kind is True else str(kind)
+        for name, kind in given.items()
+    }
+
+
+def own_identifiers(declared: Declared, type_: str, name: str | None) -> Own:
+    """The properties of an event that are the customer's own identifiers, each as (path, kind), in order: the table of
+    fields, "*", its type, its own name.
+    """
+    found: dict[str, str | None] = dict(own_in_properties(type_))
+    for event in dict.fromkeys(("*", type_, name or "*")):
+        found |= declared.identifies.get(event, {})
+    return tuple((tuple(prop.split(".")), kind) for prop, kind in found.items() if kind is not None)
 
 
 def _blocked(entries: Iterable[Any]) -> tuple[tuple[str, tuple[str, ...]], ...]:

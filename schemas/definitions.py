@@ -38,9 +38,14 @@ class Model(BaseModel):
 
 
 class PropertyDeclaration(Model):
-    """What is known of a property: `personal: false` keeps it in clear from then on."""
+    """What is known of a property: `personal: false` keeps it in clear from then on.
 
-    personal: StrictBool
+    `identifies: true`: it is the customer's own identifier, of the kind it is called by (email, phone, loyalty_card);
+    a kind instead of `true`: of this kind; `false`: it may be somebody else's. It acts on what is received from now on.
+    """
+
+    personal: StrictBool | None = None
+    identifies: StrictBool | StrictStr | None = None
     description: str = ""
 
 

@@ -6,6 +6,7 @@ Their normal forms are in `schemas.normal_forms`, the values that name nobody in
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
+from schemas.clear_rules import NOTHING_DECLARED, Own, own_identifiers
 from schemas.errors import BadRequest, Problem
 from schemas.normal_forms import CONTROL, MAX_BYTES, Normal, PhoneForm, examine, normalise
 from schemas.touchpoint_fields import identifiers_in
@@ -44,13 +45,17 @@ _DEVICE: Final = identifiers_in("context.device")
 _SCALARS: Final = (str, int, float)
 _USER: Final[Path] = ("userId",)
 _ANONYMOUS: Final[Path] = ("anonymousId",)
+EVERY_EVENT: Final[Own] = own_identifiers(NOTHING_DECLARED, "custom", None)
+"""What identifies in the properties of any event; an e-mail address may be that of a gift's recipient."""
 
 
-def extract(item: Mapping[str, Any]) -> list[Found]:
+def extract(item: Mapping[str, Any], own: Own = EVERY_EVENT) -> list[Found]:
     """Every identifier in a decoded Segment-shaped item, raw, with its path; the same one may be in several places.
 
-    `previousId` of an alias is an anonymous id: that is what SDKs hold before a login. Traits in a `group` are
-    the group's, not the person's. External ids count if collection is "users" and encoding "none" (both defaults).
+    `own`: the properties that are the customer's own identifiers (`schemas.clear_rules.own_identifiers`). `previousId`
+    of an alias is an anonymous id: that is what SDKs hold before a login; the door asks whether it is a user's. Traits
+    in a `group` are the group's, not the person's. External ids (Segment's `externalIds`, Rudder's `externalId`) count
+    if collection is "users" and encoding "none" (both defaults).
     """
     found: list[Found] = []
     get = item.get
@@ -68,7 +73,7 @@ def extract(item: Mapping[str, Any]) -> list[Found]:
         _traits(found, traits, ("traits",))
     properties = get("properties")
     if properties:
-        _traits(found, properties, ("properties",))
+        _properties(found, properties, own)
     context = get("context")
     if isinstance(context, dict):
         _context(found, context)
@@ -87,6 +92,15 @@ def _traits(found: list[Found], traits: object, path: Path) -> None:
                 _add(found, kind, traits[name], (*path, name))
 
 
+def _properties(found: list[Found], properties: object, own: Own) -> None:
+    for path, kind in own:
+        value = properties
+        for step in path:
+            value = value.get(step) if isinstance(value, dict) else None
+        if value is not None:
+            _add(found, kind, value, ("properties", *path))
+
+
 def _context(found: list[Found], context: Mapping[str, Any]) -> None:
     if "traits" in context:
         _traits(found, context["traits"], ("context", "traits"))
@@ -95,11 +109,12 @@ def _context(found: list[Found], context: Mapping[str, Any]) -> None:
         for name, kind in _DEVICE:
             if name in device:
                 _add(found, kind, device[name], ("context", "device", name))
-    external = context.get("externalIds")
-    if isinstance(external, list):
-        for place, entry in enumerate(external[:MAX_EXTERNAL_IDS]):
-            if isinstance(entry, dict):
-                _external(found, entry, ("context", "externalIds", place, "id"))
+    for name in ("externalIds", "externalId"):
+        external = context.get(name)
+        if isinstance(external, list):
+            for place, entry in enumerate(external[:MAX_EXTERNAL_IDS]):
+                if isinstance(entry, dict):
+                    _external(found, entry, ("context", name, place, "id"))
 
 
 def _external(found: list[Found], entry: Mapping[str, Any], path: Path) -> None:

@@ -41,6 +41,7 @@ class Accepted(NamedTuple):
     results: list[ItemResult]
     dead: list[DeadLetter]
     suppressed: list[bytes]  # event keys
+    flagged: list[str]  # the flags of all accepted items, for counters
     blocked: list[Blocked]  # ids that named nobody
 
 
@@ -56,3 +57,4 @@ class Call(NamedTuple):
     trusted_clock: bool = False
     clock_received_at: datetime | None = None
     staff: bool = False  # whether staff-only types are accepted
+    first_n: int = 0  # place of the first item in what arrived together: the request, the file, the inbox fetch

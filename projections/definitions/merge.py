@@ -33,6 +33,9 @@ def merge(base: Definitions, patch: Definitions, broken: Collection[str] = ()) -
     new = _entries(patch, levels=patch.risk is not None and "levels" in patch.risk.model_fields_set)
     own_levels = base.risk is not None and base.risk.levels != Levels()
     old = _entries(base, levels=own_levels or "risk.levels" in new)
+    for name in new.keys() & old.keys():
+        if name.startswith("properties."):
+            new[name] = _declared(old[name], new[name])
     deleted, problems = _deletions(patch.delete, old, new)
     together = {name: value for name, value in {**old, **new}.items() if name not in deleted}
     moved = {name for section in ("lifecycle", "risk") for name in _reorder(section, together, old, new)}
@@ -73,6 +76,13 @@ def _entries(defs: Definitions, *, levels: bool) -> dict[str, Any]:
         if levels:
             named["risk.levels"] = defs.risk.levels
     return named
+
+
+def _declared(old: Any, new: Any) -> Any:
+    """A declared property that a patch names: what only the earlier declaration says stays."""
+    type_, prop, declaration = new
+    said = {name: getattr(declaration, name) for name in declaration.model_fields_set}
+    return type_, prop, old[2].model_copy(update=said)
 
 
 def _assemble(entries: Mapping[str, Any]) -> Definitions:

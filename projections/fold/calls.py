@@ -80,7 +80,7 @@ def traits_folders(definitions: Definitions) -> tuple[FoldTraits, FoldTraits]:
     def fold_traits(event: FoldEvent, state: State, opened: Mapping[str, Any] | None) -> None:
         """Folds the traits that an event sets."""
         entries = state[st.TRAITS]
-        us, key = event.occurred_us, event.key
+        us, key = event.occurred_us, event.order
         for name, value in event.traits.items():
             form, stored = clear(name, value)
             put(entries, [name, 0, us, key, form, stored, event.partition, event.offset])
@@ -101,7 +101,7 @@ def traits_folders(definitions: Definitions) -> tuple[FoldTraits, FoldTraits]:
             form, stored = clear(name, event.traits[name])
         elif event.sealed is not None and f"traits.{name}" in event.sealed.names:
             form, stored = sealed(name, opened)
-        stamp = (event.occurred_us, event.key)
+        stamp = (event.occurred_us, event.order)
         put(state[st.TRAITS], [name + st.CORRECTED, 1, *stamp, form, stored, event.partition, event.offset])
 
     return fold_traits, fold_correction

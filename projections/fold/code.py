@@ -100,7 +100,7 @@ def _drop(src: Source, layout: Layout) -> None:
 def _apply(src: Source, layout: Layout) -> None:
     src.add(0, "def apply(e, s, opened=None):")
     src.add(
-        1, "us = e.occurred_us", "key = e.key", "s[0] += 1", "first = s[1]",
+        1, "us = e.occurred_us", "key = e.order", "s[0] += 1", "first = s[1]",
         "if first is None:",
         "    s[1] = [us, key]",
         "    s[2] = [us, key]",

@@ -23,11 +23,14 @@ class FoldEvent(Protocol):
     received_at: datetime
     known_at: datetime
     digest: str
+    n: int
     properties: Any  # a Struct of the needed properties
     traits: dict[str, Any]
     sealed: Sealed | None
     key: bytes  # 16 bytes: the event key
+    order: bytes  # `schemas.stamps.order_of` it
     occurred_us: int
+    received_us: int
     partition: int
     offset: int
 
@@ -46,10 +49,13 @@ def event_decoder(layout: Layout) -> tuple[msgspec.json.Decoder[Any], type]:
         [
             ("v", int), ("id", str), ("type", str), ("source", str), ("ids", list[Identifier]), ("route_key", str),
             ("occurred_at", Instant), ("received_at", Instant), ("known_at", Instant), ("digest", str),
+            ("n", int, 0),
             ("name", str | None, None), ("properties", props, props()),
             ("traits", dict[str, Any], msgspec.field(default_factory=dict)), ("sealed", Sealed | None, None),
             ("key", bytes, msgspec.field(name="-key", default=b"")),
+            ("order", bytes, msgspec.field(name="-order", default=b"")),
             ("occurred_us", int, msgspec.field(name="-occurred_us", default=0)),
+            ("received_us", int, msgspec.field(name="-received_us", default=0)),
             ("partition", int, msgspec.field(name="-partition", default=0)),
             ("offset", int, msgspec.field(name="-offset", default=0)),
         ],

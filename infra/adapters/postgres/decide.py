@@ -151,7 +151,8 @@ class PostgresDecide(OrderTreeRows):
         self._cursor.execute(
             f"insert into tokens select * from {source} on conflict (token) do update set first_us ="
             " excluded.first_us, first_event = excluded.first_event, last_us = excluded.last_us,"
-            " last_event = excluded.last_event, hub = excluded.hub, profile_id = excluded.profile_id"
+            " last_event = excluded.last_event, first_n = excluded.first_n, last_n = excluded.last_n,"
+            " hub = excluded.hub, profile_id = excluded.profile_id"
         )
 
     def set_owners(self, owners: Mapping[bytes, bytes]) -> None:

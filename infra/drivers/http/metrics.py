@@ -98,6 +98,7 @@ HELP: Final[Mapping[str, Told]] = {
     "up": gauge("1 when PostgreSQL and the log answer"),
     "door_requests_total": counter("Requests answered by the door"),
     "door_events_total": counter("Events received by the door, by outcome", ("result",)),
+    "flagged_events_total": counter("Events accepted with a remark (`flags` of the record)", ("flag",)),
     "refused_requests_total": counter("Requests answered with an error, by edge and status", ("edge", "status")),
     "request_seconds": Told("histogram", "Response time, by edge; long polls for changes excluded", ("edge",)),
 }
@@ -321,6 +322,7 @@ def _counted(totals: Totals) -> Iterator["Metric"]:
         {
             "door_requests_total": totals.door["requests"],
             "door_events_total": {(each,): totals.door[each] for each in ("accepted", "dead_letters", "suppressed")},
+            "flagged_events_total": {(flag,): count for flag, count in totals.flagged.items()},
             "refused_requests_total": {(edge, str(status)): count for (edge, status), count in totals.refused.items()},
         },
     )

@@ -265,7 +265,7 @@ AUDIT: Final = {
 }
 VERIFIED: Final = {"whole": True, "problems": [], "head": {"seq": 41, "hash": "9b1d…"}}
 ERASURE: Final[dict[str, Any]] = {"kind": "email", "value": "ada@example.com", "force": False, "suppress": False}
-ERASED: Final = {"found": True, "identifiers": 5, "events": 41, "receipt": {"id": _EVENT_ID}}
+ERASED: Final = {"found": True, "identifiers": 5, "events": 41, "receipt": {"id": _EVENT_ID}, "others": "texts of …"}
 _LIST: Final = "0b8f5a7e-3f43-4f0e-9a55-1d2f3c4b5a69"
 ERASURES: Final[dict[str, Any]] = {"people": [{"kind": "email", "value": "ada@example.com"}], "suppress": False}
 ERASURES_BEGUN: Final = {"id": _LIST, "people": 1}
