@@ -25,7 +25,7 @@ BLOCKED: Final = frozenset({
     "id", "distinctid", "distinct_id", "not_authenticated",
 })  # fmt: skip
 _QUOTES: Final = "\"'`"
-_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufffd]")  # U+FFFD: two names become one
 _INVISIBLE: Final = "\ufeff\u200b"  # what spreadsheets and copy-and-paste leave at the ends
 _NOT_DIGITS: Final = re.compile(r"\D")
 _PLAIN: Final = re.compile(r"[0-]*[1-9A-Za-z][!-~]*")  # ASCII without leading spaces or quotes, not only zeros

@@ -18,6 +18,7 @@ import msgspec
 from ingest.accept.calls import ACCEPTED, DEAD_LETTER, OVER_32_KB, SUPPRESSED, Accepted, Call, ItemResult, SourceRules
 from ingest.accept.canonical import (
     LARGE_EVENT_BYTES,
+    Mended,
     Refused,
     Unreadable,
     canonical_parts,
@@ -115,15 +116,16 @@ class Acceptor:
         draft = Draft(item)
         try:
             if type(item) is not dict:
-                raise (
-                    item.refused
-                    if isinstance(item, Unreadable)
-                    else Refused("wrong_type", "", "an item must be an object")
-                )
+                item = draft.item = _mended(item)
+                draft.flags.append("mended")
             if call.defaults:
                 draft.item = item = merge_defaults(item, call.defaults)
             self._identify(draft, item)
             draft.item, draft.encoded, draft.context = canonical_parts(item)
+            if draft.item is not item and "mended" not in draft.flags:
+                draft.flags.append("mended")
+            if len(draft.encoded) > LARGE_EVENT_BYTES:
+                draft.flags.append("large")
             draft.fields = translate(draft.item)
             if call.staff:
                 draft.fields = of_staff(draft.item, draft.fields)
@@ -197,7 +199,7 @@ class Acceptor:
                 except Exception as err:
                     draft.refused = by_our_error(err)
                 else:
-                    code = OVER_32_KB if len(draft.encoded) > LARGE_EVENT_BYTES else ""
+                    code = OVER_32_KB if "large" in draft.flags else ""
                     accepted.results.append(ItemResult(id_, ACCEPTED, code))
             if draft.refused is not None:
                 letter = self._dead.of(call, draft, own, message_id)
@@ -289,6 +291,13 @@ class Acceptor:
         if rules is None:
             rules = self._rules[type_, name, staff] = clear_rules(declared, type_, name, staff=staff)
         return rules
+
+
+def _mended(item: object) -> dict[str, Any]:
+    """The event of an item that is not one as it stands. Raises Refused."""
+    if isinstance(item, Mended) and type(item.item) is dict:
+        return item.item
+    raise item.refused if isinstance(item, Unreadable) else Refused("wrong_type", "", "an item must be an object")
 
 
 def _kept(message_id: str | None) -> str | None:

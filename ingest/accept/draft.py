@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
-from ingest.accept.canonical import NOT_IN_DIGEST, Refused, Unreadable
+from ingest.accept.canonical import NOT_IN_DIGEST, Mended, Refused, Unreadable
 from ingest.dialects.translate import Fields
 from schemas.clear import ContextParts, Ref, ref, split_context
 from schemas.clear_rules import Clear
@@ -100,6 +100,8 @@ def _replaced(value: Any, path: Path, stand_in: Ref, copied: set[int]) -> Any:
 def bodies_of(draft: Draft) -> tuple[dict[str, Any], bytes]:
     """What a dead letter keeps of an item, and the part that a retry repeats byte for byte."""
     item = draft.item
+    if isinstance(item, Mended):
+        item = item.item
     if isinstance(item, Unreadable):
         return {"bytes": b64encode(item.raw).decode()}, item.raw
     try:

@@ -34,7 +34,7 @@ def merge_defaults(item: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict
     context = item.get("context")
     if "context" in defaults and isinstance(context, Mapping):
         merged["context"] = {**defaults["context"], **context}
-    elif context is None and "context" in defaults:
+    elif not context and "context" in defaults:  # PHP writes its empty one as an array
         merged["context"] = defaults["context"]
     return merged
 
@@ -89,12 +89,12 @@ def of_staff(item: Mapping[str, Any], fields: Fields) -> Fields:
 
 
 def section(item: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    """An object of the item; absent or null is empty."""
+    """An object of the item; absent, null and what PHP makes of an empty one (`[]`) are empty."""
     value = item.get(name)
-    if value is None:
-        return _NOTHING
     if isinstance(value, dict):
         return value
+    if value is None or value in ([], ""):
+        return _NOTHING
     raise Refused("wrong_type", name, "must be an object")
 
 

@@ -15,6 +15,7 @@ import msgspec
 from processors.live.applied import Applied, Batch, DeadLetterMaker, Report, newest_of, not_folded
 from processors.live.dedup import Dedup
 from processors.live.delta_cache import DeltaCache, Seen
+from processors.live.restamped import Restamped
 from projections.fold.fold import Fold
 from projections.fold.state import State
 from schemas.errors import FoldFailed, KeyMissing, ReaderTooOld, RecordUnreadable, SealBroken, TouchfoldError
@@ -55,7 +56,7 @@ class Folder:
 
     @cached_property
     def _dedup(self) -> Dedup:
-        reading = self.again, self.decoded, self._wait_at
+        reading = self.again, self.decoded, self._wait_at, Restamped(self.log, self.sealer, self.fold.reader)
         return Dedup(self.log, self.letter, self.fold, self.revision, *reading)
 
     def run(self, batches: Sequence[Batch], prune_us: int) -> Report:

@@ -144,7 +144,7 @@ def test_defaults_lie_under_an_item_and_contexts_merge() -> None:
         ({"type": "track", "event": "x" * 513}, "bad_event_name", "event"),
         ({"type": "track", "event": " "}, "bad_event_name", "event"),
         ({"type": "page", "name": 5}, "wrong_type", "name"),
-        ({"type": "page", "properties": []}, "wrong_type", "properties"),
+        ({"type": "page", "properties": [1]}, "wrong_type", "properties"),
         ({"type": "page", "context": "x"}, "wrong_type", "context"),
         ({"type": "identify", "traits": "x"}, "wrong_type", "traits"),
         ({"type": "page", "messageId": {}}, "wrong_type", "messageId"),
