@@ -80,6 +80,7 @@ class Record(msgspec.Struct, kw_only=True, omit_defaults=True):
     clock_rule: str = "trusted"
     n: int = 0  # place in its request, file or inbox fetch; outside the digest
     flags: list[str] = []  # words of FLAGS that hold; outside the digest
+    mapped: list[str] = []  # our properties that the door filled in from the sender's names for them
     digest: str  # 32 hex digits, design C3
     properties: dict[str, Any] = {}
     context: dict[str, Any] = {}

@@ -235,7 +235,7 @@ class Acceptor:
     ) -> Pending:
         fields = draft.fields
         assert fields is not None, "a draft that is not refused has fields"
-        type_, name, properties, context, traits, message_id, original_at, sent_at = fields
+        type_, name, properties, context, traits, message_id, original_at, sent_at, mapped = fields
         if draft.spots:
             properties, context, traits = with_refs(draft, properties, context, traits, tokens)
         times = settle(
@@ -275,6 +275,7 @@ class Acceptor:
             sent_at=times.sent_at,
             clock_rule=times.rule,
             flags=draft.flags,
+            mapped=list(mapped),
             digest=digester.hexdigest(),
             properties=clear_properties,
             context=clear_context,

@@ -3,13 +3,15 @@
 `accept` handles identifiers and sealing; `schemas.touchpoints` decides what is personal.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
 from ingest.accept.canonical import MAX_NAME, Refused
+from ingest.dialects.mapping import mapped
 from ingest.requests.clock import BadTime, parse_time
-from schemas.touchpoints import CALL_TYPES, STAFF_TYPES, type_of
+from schemas.touchpoint_names import DIALECT_NAMES, SNOWPLOW_ACTION
+from schemas.touchpoints import CALL_TYPES, CUSTOM, PLAIN, STAFF_TYPES, type_of
 
 CALLS: Final = frozenset({"track", *CALL_TYPES})
 _NOTHING: Final[Mapping[str, Any]] = {}
@@ -26,6 +28,7 @@ class Fields(NamedTuple):
     message_id: str | None
     original_at: datetime | None
     sent_at: datetime | None
+    mapped: Sequence[str] = ()  # our names that were filled in from the sender's
 
 
 def merge_defaults(item: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
@@ -53,9 +56,13 @@ def translate(item: Mapping[str, Any]) -> Fields:
     properties = given if type(given) is dict else section(item, "properties")
     traits: Mapping[str, Any] = _NOTHING
     name: str | None = None
+    filled: Sequence[str] = ()
     if call == "track":
         name = _event_name(item)
-        type_ = type_of(name, properties.get("step"))
+        type_ = type_of(name, properties.get("step"), _library(context) if name in PLAIN else "")
+        if type_ == CUSTOM and name == SNOWPLOW_ACTION:
+            type_ = _snowplow(properties)
+        properties, filled = mapped(type_, name, properties)
     else:
         type_ = CALL_TYPES[call]
         if call == "identify":
@@ -74,7 +81,7 @@ def translate(item: Mapping[str, Any]) -> Fields:
     if type(message_id) is not str or not message_id:
         message_id = _message_id(item)
     original_at, sent_at = _times(item)
-    return Fields(type_, name, properties, context, traits, message_id, original_at, sent_at)
+    return Fields(type_, name, properties, context, traits, message_id, original_at, sent_at, filled)
 
 
 def of_staff(item: Mapping[str, Any], fields: Fields) -> Fields:
@@ -108,6 +115,19 @@ def _event_name(item: Mapping[str, Any]) -> str:
     if not name or len(name) > MAX_NAME:
         raise Refused("bad_event_name", "event", f"must have 1 to {MAX_NAME} characters")
     return name
+
+
+def _snowplow(properties: Mapping[str, Any]) -> str:
+    """The type of Snowplow's e-commerce action, which has one name for all of them."""
+    kind, step = properties.get("type"), properties.get("checkout_step")
+    number = step.get("step") if type(step) is dict else properties.get("step")
+    return type_of(kind, number) if type(kind) is str and kind in DIALECT_NAMES else CUSTOM
+
+
+def _library(context: Mapping[str, Any]) -> str:
+    library = context.get("library")
+    name = library.get("name") if type(library) is dict else None
+    return name.lower() if type(name) is str else ""
 
 
 def _identify(item: Mapping[str, Any], context: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
