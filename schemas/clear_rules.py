@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
 from schemas.touchpoint_fields import LINE, clear_properties, personal_properties
+from schemas.touchpoints import with_meant
 
 _LINES: Final = "products."  # in a declaration: a field of an order's lines
 
@@ -42,8 +43,12 @@ def declared_of(definitions: Mapping[str, Any], *, unknown: bool = False) -> Dec
     """What definitions (as JSON or a dumped model) declare about properties and traits, in the form the door reads."""
     properties: Mapping[str, Mapping[str, Any]] = definitions.get("properties") or {}
     traits: Mapping[str, Mapping[str, Any]] = definitions.get("traits") or {}
+    declared: dict[str, dict[str, bool]] = {}
+    for written, own in properties.items():
+        for event in with_meant((written,)):  # "Order Completed" is its touchpoint
+            declared.setdefault(event, {}).update({name: bool(each["personal"]) for name, each in own.items()})
     return Declared(
-        {event: {name: bool(each["personal"]) for name, each in own.items()} for event, own in properties.items()},
+        declared,
         frozenset(name for name, trait in traits.items() if not trait.get("personal", True)),
         _read_by_traits(definitions.get("computed_traits") or {}),
         unknown,
@@ -55,7 +60,8 @@ def _read_by_traits(traits: Mapping[str, Mapping[str, Any]]) -> dict[str, frozen
     found: dict[str, set[str]] = {}
     for trait in traits.values():
         kept = {trait.get("of"), trait.get("key")} - {None, "occurred_at"}
-        for event in (*trait.get("events", ()), *trait.get("opens", ()), *trait.get("closes", ())) if kept else ():
+        events = (*trait.get("events", ()), *trait.get("opens", ()), *trait.get("closes", ()))
+        for event in with_meant(events) if kept else ():
             found.setdefault(event, set()).update(map(str, kept))
     return {event: frozenset(names) for event, names in found.items()}
 

@@ -9,7 +9,7 @@ from schemas.waits import Wait, Waiting
 
 # The version of identifier sets' states. Raise it when the same definitions fold to different states: the first start
 # of the new build then folds the log again next to the live revision.
-LAYOUT_VERSION: Final = 3
+LAYOUT_VERSION: Final = 4
 SUPERSEDED: Final = "superseded by a newer revision before it was ready"
 
 

@@ -1,6 +1,7 @@
 """Touchpoints: their canonical types, and which of them a name means (`schemas.touchpoint_names`). Pure."""
 
 import re
+from collections.abc import Iterable
 from typing import Final
 
 from schemas.touchpoint_names import DIALECT_NAMES, PLAIN_WORDS, SEGMENT_NAMES
@@ -65,3 +66,26 @@ def type_of(name: str, step: object = None, library: str = "") -> str:
     if name in PLAIN:
         return next((words[name] for whose, words in PLAIN_WORDS.items() if whose in library and name in words), CUSTOM)
     return _BY_WORDS.get(_words(name), CUSTOM) if len(name) <= _MAX_WORDS else CUSTOM
+
+
+def meant(name: str) -> str:
+    """The touchpoint that a definition means by a name as SDKs write it (`Signed Up`, `page`); else the name."""
+    call = CALL_TYPES.get(name.lower())
+    if call is not None:
+        return call
+    type_ = type_of(name)
+    return name if type_ == CUSTOM else type_
+
+
+def with_meant(names: Iterable[str]) -> tuple[str, ...]:
+    """Events as a fold looks for them: touchpoints, each also under the name given, which older logs have as custom.
+
+    An order is one only as its touchpoint.
+    """
+    found: dict[str, None] = {}
+    for name in names:
+        type_ = meant(name)
+        found[type_] = None
+        if type_ not in ORDER_TYPES:
+            found[name] = None
+    return tuple(found)

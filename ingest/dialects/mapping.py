@@ -1,4 +1,4 @@
-"""Gives an event the properties of our names that its dialect calls otherwise. Pure; the sender's own stay as they are."""
+"""Gives an event our properties that its dialect calls otherwise. Pure; the sender's own stay as they are."""
 
 from collections.abc import Mapping
 from functools import cache
@@ -14,7 +14,7 @@ Steps = tuple[str, ...]
 
 
 class Plan(NamedTuple):
-    """What to look for in an event of one type. `begins`: the first steps of all places, to see quickly if any is there."""
+    """What to look for in an event of one type. `begins`: the first steps of all places: most events have none."""
 
     wanted: tuple[tuple[str, tuple[Steps, ...]], ...]
     begins: frozenset[str]

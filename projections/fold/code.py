@@ -19,19 +19,22 @@ from projections.slots.count import COUNT
 from projections.slots.keyed import OVERFLOW, merge_keyed, put
 from projections.slots.stamped import FIRST, LAST
 from projections.slots.values import storable, text_id
+from schemas.clear import joined
 from schemas.definitions import ANY_EVENT
 from schemas.money import currency_of
+from schemas.paths import CONTEXT, path_of, values_at
 from schemas.touchpoints import CANCEL_TYPES, ORDER_TYPES, REFUND_TYPES
 
 IDENTIFIED: Final = "profile.identified"
 CORRECTED: Final = "trait.corrected"
+_NAMED: Final = ("web.page_viewed", "app.screen_viewed")  # whose own name is what senders call their property `name`
 
 
 def source_of(layout: Layout, days: LocalDays, currency: str, order_cap: int | None) -> Source:
     """The code of `apply`, `new_state`, `merge_two` and `drop`."""
     space: dict[str, Any] = {
         **HELPERS, "put": put, "text_id": text_id, "storable": storable, "read_raw": read_raw, "derive": derive,
-        "currency_of": currency_of, "BASE": currency,
+        "currency_of": currency_of, "BASE": currency, "joined": joined, "values_at": values_at,
         "DAYS": days.cache.get, "day_of": days.day, "moment": moment_reader(days),
         "to_base": converter(layout.definitions, currency, days),
         "RANK": {name: source.rank for name, source in layout.definitions.sources.items()}.get,
@@ -154,11 +157,33 @@ class _Handler:
             var,
             f"{var} = {self.clear(prop)}",
             f"if {var} is None and op: {var} = op.get({self.src.constant(prop)})",
+            *([f"if {var} is None: {var} = e.name"] if prop == "name" and self.name in _NAMED else []),
         )
+
+    def nested(self, prop: str) -> str:
+        """A local holding the values at a path: those of the property that has this name, else those below."""
+        path = path_of(prop)
+        assert path is not None, "only a path is nested"
+        var, constant = f"x{self.fields[prop][3:]}", self.src.constant
+        steps, name, use = constant(path.steps), constant(prop), constant(path.root)
+        if path.section == CONTEXT:
+            self.local("oc", "oc = opened.get('context') if opened is not None else None")
+            whole, sealed = f"(e.context.get({use}) if e.context else None)", f"(oc.get({use}) if oc else None)"
+        else:
+            self.local("op", "op = opened.get('properties') if opened is not None else None")
+            whole, sealed = self.clear(path.root), f"(op.get({use}) if op else None)"
+        flat = f"({self.fields[prop]},) if {self.fields[prop]} is not None else (op[{name}],) if op and {name} in op"
+        self.local("op", "op = opened.get('properties') if opened is not None else None")
+        return self.local(var, f"{var} = {flat} else values_at(joined({whole}, {sealed}), {steps})")
 
     def value(self, prop: str) -> str:
         """A property whose value is kept: if it is declared personal, only when it came in clear."""
-        return self.clear(prop) if prop in self.closed else self.opened(prop)
+        if path_of(prop) is None:
+            return self.clear(prop) if prop in self.closed else self.opened(prop)
+        if self.layout.is_closed(prop, self.name):
+            return "None"
+        var = self.nested(prop)
+        return f"({var}[0] if {var} else None)"
 
     def amounts(self) -> None:
         """own, cur, amt: revenue in its own currency and in the base currency."""

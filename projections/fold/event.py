@@ -25,6 +25,8 @@ class FoldEvent(Protocol):
     digest: str
     properties: Any  # a Struct of the needed properties
     traits: dict[str, Any]
+    flags: list[str]
+    context: Any  # None unless a definition looks into it
     sealed: Sealed | None
     key: bytes  # 16 bytes: the event key
     occurred_us: int
@@ -48,6 +50,8 @@ def event_decoder(layout: Layout) -> tuple[msgspec.json.Decoder[Any], type]:
             ("occurred_at", Instant), ("received_at", Instant), ("known_at", Instant), ("digest", str),
             ("name", str | None, None), ("properties", props, props()),
             ("traits", dict[str, Any], msgspec.field(default_factory=dict)), ("sealed", Sealed | None, None),
+            ("flags", list[str], msgspec.field(default_factory=list)),
+            ("context", Any, msgspec.field(name="context" if layout.reads_context() else "-context", default=None)),
             ("key", bytes, msgspec.field(name="-key", default=b"")),
             ("occurred_us", int, msgspec.field(name="-occurred_us", default=0)),
             ("partition", int, msgspec.field(name="-partition", default=0)),

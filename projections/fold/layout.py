@@ -14,6 +14,7 @@ from projections.slots.keyed import Keyed
 from schemas.clear_rules import NOTHING_DECLARED, Declared, clear_rules, declared_of
 from schemas.conditions import All, PropertyLeaf, used_properties
 from schemas.definitions import ANY_EVENT, ComputedTrait, Definitions, plain
+from schemas.paths import CONTEXT, path_of
 from schemas.touchpoints import BASE_TYPES, CANCEL_TYPES, REFUND_TYPES
 
 DIRECT_OF: Final = ("revenue", "occurred_at")  # every event has these; they are not read from a property of that name
@@ -85,14 +86,31 @@ class Layout:
         """Properties of an event that are declared personal: no state keeps their values."""
         return clear_rules(self.declared, name, name).sealed
 
+    def is_closed(self, prop: str, name: str) -> bool:
+        """Whether a property, or what a path leads through, is declared or known to be personal."""
+        closed, path = self.closed(name), path_of(prop)
+        if path is None:
+            return prop in closed
+        return not closed.isdisjoint((prop, path.root, *path.steps))
+
     def properties(self) -> list[str]:
         """Every property a fold reads."""
-        used = {"order_id", "revenue", "total", "currency", "products", *self.extras}
+        used = {"order_id", "revenue", "total", "currency", "products"} | self._named()
+        used |= {path.root for name in used if (path := path_of(name)) is not None and path.section != CONTEXT}
+        return sorted(used - {"occurred_at"})
+
+    def reads_context(self) -> bool:
+        """Whether a definition looks into the context."""
+        return any(path is not None and path.section == CONTEXT for path in map(path_of, self._named()))
+
+    def _named(self) -> set[str]:
+        """The properties and paths that definitions name."""
+        used = set(self.extras)
         for tree in self.where.values():
             used |= used_properties(tree)
         for slot in self.slots:
             used |= slot.properties
-        return sorted(used - {"occurred_at"})
+        return used
 
 
 def pinned_currency(where: Any) -> str | None:
