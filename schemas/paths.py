@@ -9,6 +9,7 @@ from functools import cache
 from typing import Any, Final, NamedTuple
 
 CONTEXT: Final = "context"
+FLAGS: Final = "event.flags"  # what the door noticed about an event (`schemas.record.FLAGS`), as a property
 EACH: Final = "[]"
 _MOST: Final = 10_000  # values of one event
 
@@ -24,7 +25,7 @@ class Path(NamedTuple):
 @cache
 def path_of(name: str) -> Path | None:
     """The path that a property's name is; None for a plain name."""
-    if "." not in name and EACH not in name:
+    if name == FLAGS or ("." not in name and EACH not in name):
         return None
     parts = [part for part in name.replace(EACH, f".{EACH}").split(".") if part]
     if len(parts) < 2:

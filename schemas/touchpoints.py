@@ -29,6 +29,14 @@ TOUCHPOINTS: Final[frozenset[str]] = frozenset(
 TYPES: Final[frozenset[str]] = TOUCHPOINTS | {*CALL_TYPES.values(), *STAFF_TYPES, CUSTOM}
 """Every type a touchpoint record can have."""
 
+VISITS: Final[frozenset[str]] = frozenset(
+    type_
+    for type_ in TYPES
+    if type_.startswith(("session.", "product.", "promo.", "search."))
+    or type_ in ("web.page_viewed", "app.screen_viewed")
+)
+"""What is part of looking around. Of a crawler, these count in no trait and not as seen (decision 0039)."""
+
 _SEPARATORS: Final = re.compile(r"[\s_\-]+|(?<=[a-z0-9])(?=[A-Z])")  # a capital after a small letter begins a word
 
 

@@ -41,6 +41,7 @@ VENDORS: Final[Mapping[str, tuple[str, ...]]] = {
     "boto3": ("infra/adapters/archive",),
     "botocore": ("infra/adapters/archive",),
     "cryptography": ("infra/adapters/vault", "infra/adapters/backup"),
+    "crawleruseragents": ("infra/adapters/crawlers.py",),
     "phonenumbers": ("infra/adapters/phones.py",),
     "duckdb": ("infra/drivers/sql",),
     "uvicorn": ("infra/drivers/http", "infra/drivers/pages"),

@@ -113,6 +113,7 @@ def touchpoints(
             "occurred_at": draw(when),
             "properties": draw(property_sets),
             "traits": draw(trait_sets) if identified else {},
+            "flags": draw(st.sampled_from([[], [], [], ["bot"], ["large", "bot"], ["mended"]])),
             "sealed": draw(st.lists(st.sampled_from(["birthday", "city"]), unique=True)) if identified else [],
             "partition": draw(st.integers(0, 3)),
             "offset": i,
@@ -131,7 +132,8 @@ def record_bytes(event: Event) -> bytes:
         Record(
             v=1, id=event["id"], type=event["type"], name=event.get("name"), source=event.get("source", "web"),
             ids=[Identifier("user_id", token)], route_key=token, occurred_at=at, received_at=at, known_at=at,
-            digest="00" * 16, properties=event.get("properties", {}), traits=event.get("traits", {}),
+            digest="00" * 16, flags=event.get("flags", []),
+            properties=event.get("properties", {}), traits=event.get("traits", {}),
             sealed=Sealed(token, names, "AAAA") if names else None,
         )
     )  # fmt: skip

@@ -3,6 +3,7 @@
 from functools import partial
 from typing import TYPE_CHECKING
 
+from infra.adapters.crawlers import is_crawler
 from infra.adapters.phones import Phones
 from infra.adapters.postgres.record_gate import RecordGate
 from infra.app.databases import database_of
@@ -20,4 +21,4 @@ def acceptor_of(session: "Session") -> Acceptor:
     vault.hold_lease()
     phones = partial(normalise, phone=Phones(session.region))
     gate = RecordGate(database_of(session, "touchfold record gate"))
-    return Acceptor(vault, vault, phones, vault.daily_token, version=gate.version)
+    return Acceptor(vault, vault, phones, vault.daily_token, version=gate.version, is_crawler=is_crawler)

@@ -24,10 +24,19 @@ from ingest.accept.canonical import (
     canonical_parts,
 )
 from ingest.accept.dead import DeadLetters
-from ingest.accept.draft import Draft, Pair, by_our_error, context_parts, with_refs, without_identifier
+from ingest.accept.draft import (
+    Draft,
+    IsCrawler,
+    Known,
+    Pair,
+    by_our_error,
+    surroundings,
+    with_refs,
+    without_identifier,
+)
 from ingest.dialects.translate import merge_defaults, of_staff, translate
 from ingest.requests.clock import settle
-from schemas.clear import ContextParts, split_around
+from schemas.clear import split_around
 from schemas.clear_rules import NOTHING_DECLARED, Clear, Declared, clear_rules
 from schemas.errors import TouchfoldError
 from schemas.identifiers import extract
@@ -47,8 +56,8 @@ class Acceptor:
     """Usable from any thread, one at a time. `normalise(kind, value)`: the normal form or None (`schemas.identifiers`).
 
     `daily_token(day)`: the token whose key seals that day's dead letters without identifiers. `random_bytes(n)`: makes
-    ids for items without a message id. `version()`: the version of the records to write. Raises what the vault raises:
-    StoreUnavailable, KeyMissing.
+    ids for items without a message id. `version()`: the version of the records to write. `is_crawler(user_agent)`:
+    flags what a crawler sends. Raises what the vault raises: StoreUnavailable, KeyMissing.
     """
 
     def __init__(
@@ -60,7 +69,9 @@ class Acceptor:
         *,
         random_bytes: Callable[[int], bytes] = secrets.token_bytes,
         version: Callable[[], int] = lambda: VERSION,
+        is_crawler: IsCrawler = lambda _agent: False,
     ) -> None:
+        self._is_crawler = is_crawler
         self._version = version
         self._vault = vault
         self._sealer = sealer
@@ -107,7 +118,7 @@ class Acceptor:
             suppressed = self._vault.suppressed(found)
         if self._digester is None:
             self._digester = blake2b(digest_size=16, key=self._vault.hash_key, person=b"tf-digest")
-        contexts: dict[bytes, ContextParts] = {}  # for these requests only: clear values are kept no longer
+        contexts: Known = {}  # for these requests only: clear values are kept no longer
         return [self._finish(call, own, tokens, suppressed, contexts) for call, own in zip(calls, drafts, strict=True)]
 
     # ---------------------------------------------------------------- first pass: no I/O
@@ -175,9 +186,9 @@ class Acceptor:
         drafts: Sequence[Draft],
         tokens: Mapping[Pair, bytes],
         suppressed: set[bytes],
-        contexts: dict[bytes, ContextParts],
+        contexts: Known,
     ) -> Accepted:
-        accepted = Accepted([], [], [], [])
+        accepted = Accepted([], [], [], [], flags := [])
         for draft in drafts:
             own = [tokens[pair] for pair in draft.pairs]
             message_id = None if draft.fields is None else draft.fields.message_id
@@ -200,6 +211,7 @@ class Acceptor:
                     draft.refused = by_our_error(err)
                 else:
                     code = OVER_32_KB if "large" in draft.flags else ""
+                    flags += draft.flags
                     accepted.results.append(ItemResult(id_, ACCEPTED, code))
             if draft.refused is not None:
                 letter = self._dead.of(call, draft, own, message_id)
@@ -229,7 +241,7 @@ class Acceptor:
         draft: Draft,
         own: Sequence[bytes],
         tokens: Mapping[Pair, bytes],
-        contexts: dict[bytes, ContextParts],
+        contexts: Known,
         key: bytes,
         id_: str,
     ) -> Pending:
@@ -247,7 +259,9 @@ class Acceptor:
             clock_received_at=call.clock_received_at,
         )
         rules = self._rules_of(call.source.declared, type_, name, call.staff)
-        parted = context_parts(draft, context, rules, contexts)
+        parted, derived, is_bot = surroundings(draft, context, rules, contexts, self._is_crawler)
+        if is_bot:
+            draft.flags.append("bot")
         clear_properties, clear_context, clear_traits, parts, names = split_around(
             properties, parted, traits, rules, call.source.declared.attributes
         )
@@ -275,7 +289,7 @@ class Acceptor:
             sent_at=times.sent_at,
             clock_rule=times.rule,
             flags=draft.flags,
-            mapped=list(mapped),
+            mapped=[*mapped, *derived],
             digest=digester.hexdigest(),
             properties=clear_properties,
             context=clear_context,

@@ -40,6 +40,7 @@ class Accepted(NamedTuple):
     results: list[ItemResult]
     dead: list[DeadLetter]
     suppressed: list[bytes]  # event keys
+    flags: Sequence[str] = ()  # of all accepted items together, to be counted
 
 
 class Call(NamedTuple):

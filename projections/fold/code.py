@@ -20,10 +20,11 @@ from projections.slots.keyed import OVERFLOW, merge_keyed, put
 from projections.slots.stamped import FIRST, LAST
 from projections.slots.values import storable, text_id
 from schemas.clear import joined
+from schemas.conditions import used_properties
 from schemas.definitions import ANY_EVENT
 from schemas.money import currency_of
-from schemas.paths import CONTEXT, path_of, values_at
-from schemas.touchpoints import CANCEL_TYPES, ORDER_TYPES, REFUND_TYPES
+from schemas.paths import CONTEXT, FLAGS, path_of, values_at
+from schemas.touchpoints import CANCEL_TYPES, ORDER_TYPES, REFUND_TYPES, VISITS
 
 IDENTIFIED: Final = "profile.identified"
 CORRECTED: Final = "trait.corrected"
@@ -34,7 +35,7 @@ def source_of(layout: Layout, days: LocalDays, currency: str, order_cap: int | N
     """The code of `apply`, `new_state`, `merge_two` and `drop`."""
     space: dict[str, Any] = {
         **HELPERS, "put": put, "text_id": text_id, "storable": storable, "read_raw": read_raw, "derive": derive,
-        "currency_of": currency_of, "BASE": currency, "joined": joined, "values_at": values_at,
+        "VISITS": VISITS, "currency_of": currency_of, "BASE": currency, "joined": joined, "values_at": values_at,
         "DAYS": days.cache.get, "day_of": days.day, "moment": moment_reader(days),
         "to_base": converter(layout.definitions, currency, days),
         "RANK": {name: source.rank for name, source in layout.definitions.sources.items()}.get,
@@ -103,17 +104,12 @@ def _drop(src: Source, layout: Layout) -> None:
 def _apply(src: Source, layout: Layout) -> None:
     src.add(0, "def apply(e, s, opened=None):")
     src.add(
-        1, "us = e.occurred_us", "key = e.key", "s[0] += 1", "first = s[1]",
-        "if first is None:",
+        1, "us = e.occurred_us", "key = e.key", "t = e.type", "s[0] += 1", "first = s[1]",
+        "if first is None or us < first[0] or (us == first[0] and key < first[1]):",
         "    s[1] = [us, key]",
-        "    s[2] = [us, key]",
-        "else:",
-        "    if us < first[0] or (us == first[0] and key < first[1]):",
-        "        s[1] = [us, key]",
-        "    last = s[2]",
-        "    if us > last[0] or (us == last[0] and key > last[1]):",
-        "        s[2] = [us, key]",
-        "t = e.type",
+        "last = s[2]",
+        "if last is None or us > last[0] or (us == last[0] and key > last[1]):",
+        "    if not e.flags or 'bot' not in e.flags or t not in VISITS: s[2] = [us, key]",
         f"if t == {IDENTIFIED!r}:",
         "    fold_traits(e, s, opened)",
         f"elif t == {CORRECTED!r}:",
@@ -151,6 +147,8 @@ class _Handler:
 
     def opened(self, prop: str) -> str:
         """A property in clear, else from the opened sealed part."""
+        if prop == FLAGS:
+            return "e.flags"
         var = "v" + self.fields[prop][3:]
         self.local("op", "op = opened.get('properties') if opened is not None else None")
         return self.local(
@@ -178,6 +176,8 @@ class _Handler:
 
     def value(self, prop: str) -> str:
         """A property whose value is kept: if it is declared personal, only when it came in clear."""
+        if prop == FLAGS:
+            return "e.flags"
         if path_of(prop) is None:
             return self.clear(prop) if prop in self.closed else self.opened(prop)
         if self.layout.is_closed(prop, self.name):
@@ -227,6 +227,10 @@ class _Handler:
             self.src.add(1, f"{known} = {expression}")
         return known
 
+    def human(self) -> str:
+        """A local that is false of a crawler's visit, which counts only where a definition speaks of flags."""
+        return self.local("human", "human = not e.flags or 'bot' not in e.flags or e.type not in VISITS")
+
     def currency(self) -> str:
         """A local holding the effective currency."""
         self.amounts()
@@ -262,6 +266,10 @@ def _update(src: Source, body: _Handler, slot: SlotPlace, layout: Layout) -> Non
     """The statements of one slot."""
     pinned = _pinned(layout, slot.stream)
     test = body.predicate(slot.stream, pinned)
+    if body.name in VISITS or body.name == ANY_EVENT:
+        where = slot.stream.where
+        if not where or FLAGS not in used_properties(layout.where[where]):
+            test = body.human() if test is None else f"{body.human()} and {test}"
     lines = slot.need.kind.step(body, slot.need, f"s[{slot.index}]", pinned)
     if test is None:
         src.add(1, *lines)

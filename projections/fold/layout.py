@@ -14,7 +14,7 @@ from projections.slots.keyed import Keyed
 from schemas.clear_rules import NOTHING_DECLARED, Declared, clear_rules, declared_of
 from schemas.conditions import All, PropertyLeaf, used_properties
 from schemas.definitions import ANY_EVENT, ComputedTrait, Definitions, plain
-from schemas.paths import CONTEXT, path_of
+from schemas.paths import CONTEXT, FLAGS, path_of
 from schemas.touchpoints import BASE_TYPES, CANCEL_TYPES, REFUND_TYPES
 
 DIRECT_OF: Final = ("revenue", "occurred_at")  # every event has these; they are not read from a property of that name
@@ -97,7 +97,7 @@ class Layout:
         """Every property a fold reads."""
         used = {"order_id", "revenue", "total", "currency", "products"} | self._named()
         used |= {path.root for name in used if (path := path_of(name)) is not None and path.section != CONTEXT}
-        return sorted(used - {"occurred_at"})
+        return sorted(used - {"occurred_at", FLAGS})
 
     def reads_context(self) -> bool:
         """Whether a definition looks into the context."""

@@ -15,8 +15,13 @@ from typing import Final, NamedTuple
 
 from infra.adapters.machine.private_files import make_folder
 from schemas.errors import ServiceFailed
+from schemas.record import FLAGS
 
-DOOR: Final = ("requests", "accepted", "dead_letters", "suppressed", "refused", "unavailable")
+DOOR: Final = (
+    *("requests", "accepted", "dead_letters", "suppressed", "refused", "unavailable"),
+    *(f"flagged_{flag}" for flag in FLAGS),  # accepted, with a remark
+)
+FLAGGED: Final = DOOR.index(f"flagged_{FLAGS[0]}")  # from here on, one for each of FLAGS
 STATUSES: Final = (400, 401, 403, 404, 405, 408, 409, 410, 413, 415, 429, 500, 503)  # others count as 500
 EDGES: Final = ("door", "api")
 BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)  # seconds

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from starlette.types import Receive, Scope, Send
 
+from infra.adapters.machine.meter import FLAGGED
 from infra.app.log import log_of
 from infra.drivers.http.door_parts import (
     Busy,
@@ -36,7 +37,7 @@ from schemas.dead_letters import DeadLetter, DeadLetterStore
 from schemas.errors import KeyMissing, StoreUnavailable, TooLarge, TooMany, TouchfoldError
 from schemas.failpoints import failpoint
 from schemas.ports import EventLog
-from schemas.record import Pending
+from schemas.record import FLAGS, Pending
 from schemas.sources import Source, Sources
 
 if TYPE_CHECKING:
@@ -94,12 +95,12 @@ class Door:
         self._starting = threading.Lock()
         self._waiting_bytes = 0
         self._waiting_requests = 0
-        self._counts = [0, 0, 0, 0, 0, 0] if counts is None else counts
+        self._counts = [0] * (FLAGGED + len(FLAGS)) if counts is None else counts
         self._refused = refused
 
     @property
     def counters(self) -> Counters:
-        return Counters(*self._counts)
+        return Counters(*self._counts[:FLAGGED])
 
     def close(self) -> None:
         """Answer the waiting requests and end the threads."""
@@ -309,11 +310,13 @@ class Door:
         pending: list[Pending] = []
         dead: list[DeadLetter] = []
         suppressed: list[bytes] = []
+        flags: list[str] = []
         for waiting in ready:
             assert waiting.accepted is not None, "only accepted requests are stored"
             pending += waiting.accepted.pending
             dead += waiting.accepted.dead
             suppressed += waiting.accepted.suppressed
+            flags += waiting.accepted.flags
         failpoint("door.before_append")
         self._check_disk()  # check again: up to 32 MB may have queued meanwhile
         if dead or suppressed:  # first: if the append fails, the retry finds them there and adds none
@@ -324,6 +327,8 @@ class Door:
         self._counts[1] += len(pending)
         self._counts[2] += len(dead)
         self._counts[3] += len(suppressed)
+        for flag in flags:
+            self._counts[FLAGGED + FLAGS.index(flag)] += 1
         for waiting in ready:
             assert waiting.job is not None, "an accepted result belongs to a job"
             assert waiting.accepted is not None, "only accepted requests are stored"

@@ -26,6 +26,7 @@ from infra.app.log import log_of
 from infra.drivers.http.asgi import answer
 from infra.drivers.http.exposition import CONTENT_TYPE, Labels, Told, counter, families, gauge, histogram, text_of
 from schemas.errors import StoreUnavailable, TouchfoldError, Unauthorized
+from schemas.record import FLAGS
 from schemas.waits import Waiting
 
 if TYPE_CHECKING:
@@ -97,6 +98,7 @@ HELP: Final[Mapping[str, Told]] = {
     "up": gauge("1 when PostgreSQL and the log answer"),
     "door_requests_total": counter("Requests answered by the door"),
     "door_events_total": counter("Events received by the door, by outcome", ("result",)),
+    "door_flagged_total": counter("Events accepted with a remark, by flag", ("flag",)),
     "refused_requests_total": counter("Requests answered with an error, by edge and status", ("edge", "status")),
     "request_seconds": Told("histogram", "Response time, by edge; long polls for changes excluded", ("edge",)),
 }
@@ -319,6 +321,7 @@ def _counted(totals: Totals) -> Iterator["Metric"]:
         {
             "door_requests_total": totals.door["requests"],
             "door_events_total": {(each,): totals.door[each] for each in ("accepted", "dead_letters", "suppressed")},
+            "door_flagged_total": {(flag,): totals.door[f"flagged_{flag}"] for flag in FLAGS},
             "refused_requests_total": {(edge, str(status)): count for (edge, status), count in totals.refused.items()},
         },
     )

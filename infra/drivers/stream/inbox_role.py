@@ -16,6 +16,7 @@ from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, KafkaException
 from confluent_kafka import Message as Delivered
 
 from infra.adapters.kafka.access import KafkaAccess
+from infra.adapters.machine.meter import FLAGGED
 from infra.app.log import log_of
 from infra.app.vault import vault_of
 from ingest.accept.accept import Acceptor
@@ -25,7 +26,7 @@ from schemas.dead_letters import INTERNAL, DeadLetter, DeadLetterStore
 from schemas.errors import Disposition, KeyMissing, StoreUnavailable, TouchfoldError
 from schemas.failpoints import failpoint
 from schemas.ports import EventLog, Sealer, Vault
-from schemas.record import Pending
+from schemas.record import FLAGS, Pending
 from schemas.sources import Sources
 from schemas.topics import INBOX
 
@@ -85,7 +86,7 @@ class InboxDoor:
         self._letters = letters
         self._now = now
         self._check_disk = check_disk
-        self._counts = [0] * 6 if counts is None else counts
+        self._counts = [0] * (FLAGGED + len(FLAGS)) if counts is None else counts
 
     def take(self, messages: Sequence[Message]) -> None:
         """Store all of them durably, in order. Idempotent.
@@ -152,6 +153,7 @@ class InboxDoor:
         pending: list[Pending] = []
         dead: list[DeadLetter] = []
         suppressed: list[bytes] = []
+        flags: list[str] = []
         for each in taken:
             if isinstance(each.outcome, Refusal):
                 dead.append(self._letter(each.outcome, received_at))
@@ -159,12 +161,15 @@ class InboxDoor:
                 pending += each.outcome.pending
                 dead += each.outcome.dead
                 suppressed += each.outcome.suppressed
+                flags += each.outcome.flags
         if dead or suppressed:  # first: if the append fails, the retry finds them there and adds none
             self._letters.insert(dead, suppressed, received_at)
         if pending:
             self._log.append(pending)
         for place, number in enumerate((len(pending), len(dead), len(suppressed)), 1):
             self._counts[place] += number
+        for flag in flags:
+            self._counts[FLAGGED + FLAGS.index(flag)] += 1
 
     def _letter(self, refusal: Refusal, received_at: datetime) -> DeadLetter:
         token = self._keys.daily_token(received_at.date())
