@@ -5,9 +5,10 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 from typing import Any, Final, NamedTuple
 
 from schemas.errors import BadRequest, Problem
+from schemas.stamps import ORDER_BYTES
 
 _FEED: Final = struct.Struct("!cQI")
-_EVENT: Final = struct.Struct("!cq16s")
+_EVENT: Final = struct.Struct(f"!cq{ORDER_BYTES}s")
 _MEMBER: Final = struct.Struct("!c16s")
 END_OF_BATCH: Final = 2**31 - 1  # after every change in a batch: idx is a PostgreSQL integer
 
@@ -36,16 +37,16 @@ def feed_place(cursor: str | None) -> FeedPlace:
     return FeedPlace(seq, idx)
 
 
-def event_cursor(occurred_us: int, event_key: bytes) -> str:
-    return _text(_EVENT.pack(b"e", occurred_us, event_key))
+def event_cursor(occurred_us: int, order: bytes) -> str:
+    return _text(_EVENT.pack(b"e", occurred_us, order))
 
 
 def event_place(cursor: str | None) -> tuple[int, bytes] | None:
-    """(occurred_us, event key) of the last event seen. Raises BadRequest."""
+    """The stamp (occurred_us, order) of the last event seen. Raises BadRequest."""
     if not cursor:
         return None
-    _, occurred_us, key = _read(cursor, _EVENT, b"e", "cursor")
-    return occurred_us, key
+    _, occurred_us, order = _read(cursor, _EVENT, b"e", "cursor")
+    return occurred_us, order
 
 
 def member_cursor(profile_id: bytes) -> str:

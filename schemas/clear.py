@@ -9,9 +9,10 @@ from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
 from schemas.clear_rules import Clear
-from schemas.touchpoint_fields import MONEY, context_fields
+from schemas.touchpoint_fields import MONEY, context_fields, identifiers_in
 
 _CONTEXT: Final = context_fields()
+_IDENTIFIERS: Final = frozenset(name for name, _ in identifiers_in("traits"))  # sealed also where they identify nobody
 
 LARGE: Final = 10**6  # under `unknown`, integers of 7 or more digits may be phone, card or customer numbers
 EXACT: Final = 2**53  # beyond this, JSON readers disagree about which integer it is
@@ -20,8 +21,6 @@ _TIME: Final = re.compile(
     r"[12]\d{3}-[01]\d-[0-3]\d(?:[T ][0-2]\d:[0-5]\d(?::[0-6]\d(?:[.,]\d{1,9})?)?(?: ?(?:Z|[+-]\d{2}(?::?\d{2})?))?)?",
     re.ASCII,
 )
-
-
 _ADDRESS: Final = re.compile(r"[^\s@/]+(?:@|%40)(?!\d(?:\.\d)?x\.)[^\s@/]+\.[a-z]{2}", re.IGNORECASE)  # no logo@2x.png
 _LONG: Final = re.compile(r"\d{7}", re.ASCII)
 _E164: Final = re.compile(r"\+\d{8,15}", re.ASCII)
@@ -360,7 +359,7 @@ def _traits(
     out: dict[str, Any] = {}
     hidden: dict[str, Any] = {}
     for name, value in traits.items():
-        if name in attributes and type(value) is not Ref:
+        if name in attributes and type(value) is not Ref and name not in _IDENTIFIERS:
             out[name] = _exact(value)
         else:
             hidden[name] = _exact(value)

@@ -5,6 +5,7 @@ from datetime import datetime
 from hashlib import blake2b
 from typing import Final, NamedTuple, Protocol
 
+from schemas.placeholders import Blocked
 from schemas.ports import Sealer
 from schemas.waits import SET_ASIDE, UNREADABLE
 
@@ -41,6 +42,9 @@ class DeadLetterStore(Protocol):
     """Stores dead letters and refused event keys; durable when `insert` returns. A repeat adds no row."""
 
     def insert(self, letters: Sequence[DeadLetter], suppressed: Sequence[bytes], at: datetime) -> None: ...
+
+    def count_blocked(self, blocked: Sequence[Blocked], at: datetime) -> None:
+        """Count ids that named nobody. For people: a crash may lose the last second's, a repeat counts again."""
 
 
 def dead_letter_id(secret: bytes, stage: str, source: str, content: bytes) -> bytes:

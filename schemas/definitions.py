@@ -19,7 +19,9 @@ from schemas.touchpoints import BASE_TYPES, ORDER_TYPES, with_meant
 DEFAULT_STAGE: Final = "prospect"
 LEVELS: Final = ("low", "medium", "high")
 MAX_WINDOW_DAYS: Final = 3_660
-SECTIONS: Final = ("properties", "traits", "computed_traits", "segments", "lifecycle", "risk", "rates", "sources")
+SECTIONS: Final = (
+    *("properties", "traits", "computed_traits", "segments", "lifecycle", "risk", "rates", "sources", "identifiers"),
+)
 
 ANY_EVENT: Final = "*"
 
@@ -40,9 +42,14 @@ class Model(BaseModel):
 
 
 class PropertyDeclaration(Model):
-    """What is known of a property: `personal: false` keeps it in clear from then on."""
+    """What is known of a property: `personal: false` keeps it in clear from then on.
 
-    personal: StrictBool
+    `identifies: true`: it is the customer's own identifier, of the kind it is called by (email, phone, loyalty_card);
+    a kind instead of `true`: of this kind; `false`: it may be somebody else's. It acts on what is received from now on.
+    """
+
+    personal: StrictBool | None = None
+    identifies: StrictBool | StrictStr | None = None
     description: str = ""
 
 
@@ -146,6 +153,28 @@ class Source(Model):
     rank: StrictInt = 0
 
 
+class BlockedValue(Model):
+    """A value that names nobody here, in any letter case: of these kinds, or of every kind if none is given.
+
+    Kinds are those of identifiers, and `message_id`.
+    """
+
+    value: StrictStr
+    kinds: tuple[StrictStr, ...] = ()
+    description: str = ""
+
+
+class Identifiers(Model):
+    """What is not an identifier in this shop, beside the product's own list (`schemas.placeholders`)."""
+
+    blocked: tuple[StrictStr | StrictInt | BlockedValue, ...] = ()
+
+    def entries(self) -> dict[str, BlockedValue]:
+        """Each by its value; a text alone is of every kind."""
+        found = (each if isinstance(each, BlockedValue) else BlockedValue(value=str(each)) for each in self.blocked)
+        return {each.value: each for each in found}
+
+
 class Definitions(Model):
     """Everything defined, or a patch to it. `delete` names what a patch removes, and is never stored."""
 
@@ -157,6 +186,7 @@ class Definitions(Model):
     risk: Risk | None = None
     rates: tuple[Rate, ...] = ()
     sources: dict[str, Source] = {}
+    identifiers: Identifiers | None = None
     delete: tuple[str, ...] = ()
 
     @property

@@ -54,7 +54,7 @@ class Seen(NamedTuple):
     identifier_set: bytes
     tokens: tuple[tuple[str, bytes], ...]  # (kind, token)
     first_us: int
-    first_event: bytes
+    first_place: bytes
     profile_id: bytes | None
 
 

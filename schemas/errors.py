@@ -156,6 +156,17 @@ class ErasureRefused(TouchfoldError):
     code, disposition, status = "erasure_refused", Disposition.REJECT, 409
 
 
+class SharedIdentifier(TouchfoldError):
+    """The identifier is that of several customers: the answer lists them under `items`, most recently seen first."""
+
+    code, disposition, status = "shared_identifier", Disposition.REJECT, 409
+
+    def __init__(self, message: str, profile_ids: Sequence[bytes], *, more: bool) -> None:
+        super().__init__(message)
+        self.profile_ids = tuple(profile_ids)
+        self.more = more  # whether there are others
+
+
 class RightsMissing(TouchfoldError):
     """Our account in PostgreSQL lacks a right that this needs: nothing was done, the message has the GRANT to run."""
 

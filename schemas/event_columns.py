@@ -27,6 +27,7 @@ from schemas.record import (
     version_of,
 )
 from schemas.record import decode as decode_record
+from schemas.stamps import within
 from schemas.waits import Wait, isolate
 
 UUID: Final = pa.string()  # in UUID form: Arrow cannot compare its own UUID type, and DuckDB needs that
@@ -56,6 +57,8 @@ _FIELDS: Final[list["pa.Field[Any]"]] = [
     pa.field("properties", pa.string()),
     pa.field("context", pa.string()),
     pa.field("sealed_names", _TEXTS),
+    pa.field("n", pa.int32()),  # null, like the flags, in files of builds that did not know them: 0 and none
+    pa.field("flags", _TEXTS),
     pa.field("record", pa.binary(), nullable=False),
     pa.field("sealed", pa.binary()),
 ]
@@ -87,6 +90,8 @@ class _Event(msgspec.Struct):
     properties: msgspec.Raw = msgspec.Raw(b"{}")
     context: msgspec.Raw = msgspec.Raw(b"{}")
     sealed: _Sealed | None = None
+    n: int = 0
+    flags: list[str] = []
 
 
 _DECODER: Final = msgspec.json.Decoder(_Event)
@@ -97,7 +102,7 @@ def _decoded(value: bytes, reader: Reader) -> _Event | None:
     """The record, lifted to the current version; None if it cannot be read. Raises ReaderTooOld."""
     try:
         event = _DECODER.decode(value)
-        if event.v != reader.version:
+        if event.v != reader.version and not reader.reads_as_is(event.v):
             event = _DECODER.decode(encode(decode_record(value, reader)))
         bytes.fromhex(event.id.replace("-", "") + event.route_key)
     except ReaderTooOld:
@@ -166,7 +171,7 @@ def money_array(amounts: Sequence[int | None]) -> "pa.Array[Any]":
 
 
 def _values(event: _Event, identifier_sets: _IdentifierSets, currency: str, shown: Shown | None) -> tuple[Any, ...]:
-    """The columns from `id` to `sealed_names`, money scaled and times in microseconds."""
+    """The columns from `id` to `flags`, money scaled and times in microseconds."""
     properties = _OBJECT.decode(event.properties) if shown is None else shown.properties
     revenue = revenue_of(properties)
     context = bytes(event.context) if shown is None else msgspec.json.encode(shown.context)
@@ -186,6 +191,8 @@ def _values(event: _Event, identifier_sets: _IdentifierSets, currency: str, show
         raw.decode(),
         context.decode(),
         names if shown is None else shown.names,
+        within(event.n),
+        event.flags,
     )
 
 
@@ -210,7 +217,7 @@ def _shown(events: Sequence[_Event | None], view: ClearView | None) -> dict[int,
     return {places[number]: shown for number, shown in view.of(parts).items()}
 
 
-_MISSING: Final = (None,) * 18
+_MISSING: Final = (None,) * 20
 
 
 def readable_table(

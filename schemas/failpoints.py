@@ -13,6 +13,7 @@ NAMES: Final = frozenset(
         "door.after_append",
         "vault.before_commit",
         "vault.after_commit",
+        "forms.stepped",
         "log.before_reserve",
         "log.before_commit",
         "log.after_commit",

@@ -3,9 +3,9 @@
 They deal in records, offsets, tokens and bytes; no port knows a projection by name.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from schemas.record import Pending, Stored
 
@@ -48,12 +48,26 @@ class EventLog(Protocol):
         """The offset after the last visible record of each partition."""
 
 
+SENT_AS_THEY_ARE: Final[Mapping[tuple[str, str], str]] = {}
+
+
 class OpenIdentifier(NamedTuple):
     """A vault row, opened."""
 
     token: bytes
     kind: str
-    value: str
+    value: str  # the normal form, which only compares
+    sent: str = ""  # as it first came, where that is another form
+
+    @property
+    def shown(self) -> str:
+        """What people are shown."""
+        return self.sent or self.value
+
+    @property
+    def forms(self) -> list[tuple[str, str]]:
+        """(kind, form) of both, for what is found by either."""
+        return [(self.kind, form) for form in dict.fromkeys((self.value, self.shown))]
 
 
 class Vault(Protocol):
@@ -63,9 +77,12 @@ class Vault(Protocol):
     def hash_key(self) -> bytes:
         """32 bytes, the key of event keys, digests and identifier hashes; the same for every door."""
 
-    def tokens(self, identifiers: Sequence[tuple[str, str]]) -> list[bytes]:
+    def tokens(
+        self, identifiers: Sequence[tuple[str, str]], sent: Mapping[tuple[str, str], str] = SENT_AS_THEY_ARE
+    ) -> list[bytes]:
         """The token of each (kind, normalised value), creating new ones. Committed and durable on return.
 
+        `sent`: what was sent for those whose normal form is another. A new row keeps it, an old one its first.
         Cached after commit. Raises StoreUnavailable if the vault is unreachable or its lease has run out.
         """
 

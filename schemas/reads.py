@@ -25,7 +25,7 @@ class RevisionRow(NamedTuple):
 
 
 class ProfileRead(NamedTuple):
-    """A profile as last decided, with its tokens as (token, kind)."""
+    """A profile as last decided, with its tokens as (token, kind), those received last first."""
 
     profile_id: bytes
     version: int
@@ -41,12 +41,16 @@ class ProfileRead(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What a token leads to. `live`: the live revision at that moment; if it is not the one requested, read again."""
+    """What a token leads to. `live`: the live revision at that moment; if it is not the one requested, read again.
+
+    `shared`: it identifies nobody, and a profile is that of events which carry nothing else.
+    """
 
     live: int
     erased: bool
     owner: bytes | None
     profile: ProfileRead | None
+    shared: bool = False
 
 
 class MemberRow(NamedTuple):
@@ -125,6 +129,9 @@ class Reads(Protocol):
     def owners(self, tokens: Sequence[bytes]) -> list[bytes]:
         """The profiles that own these tokens, each once, in the order of the tokens."""
 
+    def holders(self, revision: int, token: bytes, limit: int) -> list[bytes]:
+        """At most `limit` profiles with events that carry the token, most recently seen first."""
+
     def search(self, revision: int, terms: Sequence[Sequence[int]], limit: int) -> list[bytes]:
         """At most `limit` profiles that match one of the keyed terms of every part, most recently seen first."""
 
@@ -173,7 +180,7 @@ class Reads(Protocol):
     def newest(
         self, profile_id: bytes, before: tuple[int, bytes] | None, limit: int, types: frozenset[str] | None
     ) -> list[tuple[int, int]]:
-        """(partition, offset) of the newest applied events of a profile by (occurred_us, event key), descending.
+        """(partition, offset) of the newest applied events of a profile by stamp (`schemas.stamps`), descending.
 
         `before`: only events older than this; `types`: only these types.
         """

@@ -73,6 +73,9 @@ class Snapshot(Protocol):
 
     def erased(self) -> set[bytes]: ...
 
+    def unnamed(self) -> set[bytes]:
+        """Tokens of values that name nobody, made before that was known: they link nothing."""
+
     def states(self) -> Iterator[tuple[bytes, int, bytes]]:
         """(identifier set, partition, packed state)."""
 

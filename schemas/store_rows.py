@@ -1,6 +1,7 @@
 """What FOLD and DECIDE store, as rows (design C7).
 
-Keys, digests, tokens, identifier sets and profile ids are 16 raw bytes; instants are microseconds since 1970.
+Keys, digests, tokens, identifier sets and profile ids are 16 raw bytes; instants are microseconds since 1970; a
+place is (n, event key) as `schemas.stamps.place_of` packs it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -8,11 +9,13 @@ from enum import IntEnum
 from hashlib import blake2b
 from typing import Any, Final, NamedTuple
 
+from schemas.stamps import FIRST_PLACE, LAST_PLACE
+
 NO_EVENT: Final = bytes(16)
 """The event of a work item that no event caused."""
 
-NO_RECEIPT: Final = (2**63 - 1, b"\xff" * 16, -(2**63), bytes(16))
-"""First and last receipt (instant, event) of a token that no resolved evidence holds yet."""
+NO_RECEIPT: Final = (2**63 - 1, LAST_PLACE, -(2**63), FIRST_PLACE)
+"""First and last receipt (instant, place) of a token that no resolved evidence holds yet."""
 
 SHARDS: Final = 8
 """Shards of DECIDE; a work item's route token picks its shard. When several workers fold, a partition is a shard."""
@@ -64,19 +67,19 @@ class EvidenceRow(NamedTuple):
     identifier_set: bytes
     tokens: tuple[tuple[str, bytes], ...]  # (kind, token)
     first_us: int
-    first_event: bytes
+    first_place: bytes
     profile_id: bytes | None = None
 
 
 class TokenRow(NamedTuple):
-    """A token's current row. (last_us, last_event): the newest first receipt among the identifier sets that hold it."""
+    """A token's current row. (last_us, last_place): the newest first receipt among the identifier sets that hold it."""
 
     token: bytes
     kind: str
     first_us: int
-    first_event: bytes
+    first_place: bytes
     last_us: int
-    last_event: bytes
+    last_place: bytes
     is_shared: bool
     profile_id: bytes | None
 

@@ -26,6 +26,6 @@ def with_values(value: Any, opened: Mapping[bytes, OpenIdentifier]) -> Any:
         token = value.get("$token")
         if isinstance(token, str):
             found = opened.get(bytes.fromhex(token))
-            return None if found is None else found.value
+            return None if found is None else found.shown
         return {key: with_values(each, opened) for key, each in value.items()}
     return [with_values(each, opened) for each in value] if isinstance(value, list) else value

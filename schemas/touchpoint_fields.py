@@ -62,6 +62,13 @@ _IDENTIFIERS: Final = (
     ("loyalty_card", "loyalty_card"),
     ("loyaltyCard", "loyalty_card"),
 )
+CONTACTS: Final = (("email", "email"), ("phone", "phone"))
+"""Identifiers that may be another person's where they are a property: a gift's recipient, a friend who is invited."""
+# Types that only the person who acts can fill in: their own order, account, card, consent, call, answer or mailbox.
+_OWN: Final = (
+    "purchase.", "pos.", "checkout.", "account.", "trial.", "loyalty.", "consent.", "email.", "call.", "complaint.",
+    "survey.",
+)  # fmt: skip
 _NAMED_PEOPLE: Final = (
     "name", "first_name", "last_name", "firstName", "lastName", "username", "birthday", "date_of_birth", "address",
     "street", "zip", "postal_code", "title", "text", "query", "url", "referrer", "ip",
@@ -79,11 +86,23 @@ FIELDS: Final[tuple[Field, ...]] = (
     Field("identity.aliased", "previousId", "text", clear=False, identifier="anonymous_id"),
     *[
         Field(EVERY, f"{section}.{name}", "text", clear=False, identifier=kind)
-        for section in ("traits", "properties", "context.traits")
+        for section in ("traits", "context.traits")
         for name, kind in _IDENTIFIERS
+    ],
+    *[
+        Field(EVERY, f"properties.{name}", "text", clear=False, identifier=kind)
+        for name, kind in _IDENTIFIERS
+        if (name, kind) not in CONTACTS
+    ],
+    *[Field(EVERY, f"properties.{name}", "text", clear=False) for name, _ in CONTACTS],
+    *[
+        Field(family, f"properties.{name}", "text", clear=False, identifier=kind)
+        for name, kind in CONTACTS
+        for family in _OWN
     ],
     Field(EVERY, "context.device.id", "text", clear=False, identifier="device_id"),
     Field(EVERY, "context.externalIds[].id", "text", clear=False, identifier="its type"),
+    Field(EVERY, "context.externalId[].id", "text", clear=False, identifier="its type"),
     *_personal("properties", *_NAMED_PEOPLE),
     *_personal("traits", *_TRAITS_OF_PEOPLE),
     # ---- commerce fields, in every event
@@ -207,6 +226,21 @@ def identifiers_in(section: str) -> tuple[tuple[str, str], ...]:
     )
 
 
+def own_in_properties(type_: str) -> tuple[tuple[str, str], ...]:
+    """(name, kind) of the properties that are the customer's own identifiers in a touchpoint."""
+    return tuple(
+        (field.name, field.identifier)
+        for field in FIELDS
+        if field.identifier is not None and _is_property(field) and _of(field, type_)
+    )
+
+
+def identifier_kind(name: str) -> str | None:
+    """The kind of a field called like an identifier, whatever it is in: `email` of `customer.email`."""
+    return dict(_IDENTIFIERS).get(name.rpartition(".")[2])
+
+
+CONTACT_NAMES: Final = frozenset(name for name, _ in CONTACTS)
 LINE: Final = frozenset(field.name for field in FIELDS if field.field.startswith(_LINES))
 """Clear fields of a line in `products`."""
 MONEY: Final = frozenset(field.name for field in FIELDS if field.money)

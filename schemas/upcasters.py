@@ -10,7 +10,14 @@ from schemas.errors import RecordUnreadable
 
 Payload = dict[str, Any]
 
-UPCASTERS: Final[Mapping[tuple[str, int], Callable[[Payload], Payload]]] = {}
+
+def _same(payload: Payload) -> Payload:
+    return payload
+
+
+UPCASTERS: Final[Mapping[tuple[str, int], Callable[[Payload], Payload]]] = {
+    ("touchpoint", 1): _same,  # version 2 added `n` and `flags`, whose absence means 0 and none
+}
 """One step for each (form, version) below the current one: `(form, n)` makes n + 1 of n."""
 
 

@@ -33,13 +33,15 @@ def record(
     traits: dict[str, Any] | None = None,
     source: str = "test",
     name: str | None = None,
+    n: int = 0,
 ) -> Record:
     """A record of one event. As at the door, the digest covers everything except message id and receipt time."""
     ranked = sorted(ids, key=lambda each: (DEFAULT_RULES.rank(each[0]), token(*each)))
     identifiers = [Identifier(kind, token(kind, value).hex()) for kind, value in ranked]
     content = repr((ranked, type_, at, properties, traits, name)).encode()
     return Record(
-        v=1,
+        v=2 if n else 1,
+        n=n,
         id=uuid_text(event_key(SECRET, source, message_id)),
         message_id=message_id,
         type=type_,

@@ -19,6 +19,7 @@ from tests.strategies import Event
 BASES = {"purchase.completed", "pos.purchase", "purchase.updated"}
 REFUNDS = {"purchase.refunded", "pos.return"}
 ORDERS = BASES | REFUNDS | {"purchase.cancelled"}
+Stamp = tuple[datetime, datetime, int, bytes]  # (occurred at, received at, place in the request, event key)
 
 
 def four(value: Fraction | Decimal) -> Decimal:
@@ -94,8 +95,9 @@ class Reference:
         rates = [r for r in self.defs.rates if r.currency == self.currency(event) and r.date <= day]
         return four(Fraction(own) * Fraction(max(rates, key=lambda r: r.date).rate)) if rates else None
 
-    def stamp(self, event: Event) -> tuple[datetime, bytes]:
-        return event["occurred_at"], UUID(event["id"]).bytes
+    def stamp(self, event: Event) -> Stamp:
+        at: datetime = event["occurred_at"]
+        return at, event.get("received_at") or at, int(event.get("n", 0)), UUID(event["id"]).bytes
 
     def orders(self) -> tuple[list[Event], list[Event]]:
         """The bases and refunds that count."""
@@ -116,7 +118,7 @@ class Reference:
             [e for e in refunds if order_id(e["properties"].get("order_id")) not in gone],
         )
 
-    def rank(self, event: Event) -> tuple[int, datetime, bytes]:
+    def rank(self, event: Event) -> tuple[int, datetime, datetime, int, bytes]:
         source = self.defs.sources.get(event["source"])
         return (source.rank if source else 0, *self.stamp(event))
 

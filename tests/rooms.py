@@ -43,6 +43,7 @@ VENDORS: Final[Mapping[str, tuple[str, ...]]] = {
     "cryptography": ("infra/adapters/vault", "infra/adapters/backup"),
     "crawleruseragents": ("infra/adapters/crawlers.py",),
     "phonenumbers": ("infra/adapters/phones.py",),
+    "idna": ("schemas/email_form.py",),  # tables alone
     "duckdb": ("infra/drivers/sql",),
     "uvicorn": ("infra/drivers/http", "infra/drivers/pages"),
     "uvloop": ("infra/drivers/http",),

@@ -105,12 +105,15 @@ def touchpoints(
     for i in range(size):
         kind = draw(st.sampled_from(theme))
         identified = kind == "profile.identified"
+        at = draw(when)
         events.append({
             "id": str(UUID(int=draw(st.integers(0, 2**63)) << 64 | i)),
             "type": kind,
             "name": draw(st.sampled_from(["quiz_won", "other", None])) if kind == "custom" else None,
             "source": draw(st.sampled_from(SOURCES)),
-            "occurred_at": draw(when),
+            "occurred_at": at,
+            "received_at": at + draw(st.sampled_from([timedelta(0), timedelta(microseconds=1), timedelta(days=2)])),
+            "n": draw(st.sampled_from([0, 0, 1, 2, 10**6])),
             "properties": draw(property_sets),
             "traits": draw(trait_sets) if identified else {},
             "flags": draw(st.sampled_from([[], [], [], ["bot"], ["large", "bot"], ["mended"]])),
@@ -126,12 +129,14 @@ def touchpoints(
 def record_bytes(event: Event) -> bytes:
     """A touchpoint as the log stores it."""
     token = "ab" * 16
-    at = event["occurred_at"]
+    at: datetime = event["occurred_at"]
+    received_at: datetime = event.get("received_at") or at
     names = [f"traits.{name}" for name in event.get("sealed", ())]
     return encode(
         Record(
-            v=1, id=event["id"], type=event["type"], name=event.get("name"), source=event.get("source", "web"),
-            ids=[Identifier("user_id", token)], route_key=token, occurred_at=at, received_at=at, known_at=at,
+            v=2, id=event["id"], type=event["type"], name=event.get("name"), source=event.get("source", "web"),
+            ids=[Identifier("user_id", token)], route_key=token, occurred_at=at,
+            received_at=received_at, known_at=received_at, n=event.get("n", 0),
             digest="00" * 16, flags=event.get("flags", []),
             properties=event.get("properties", {}), traits=event.get("traits", {}),
             sealed=Sealed(token, names, "AAAA") if names else None,

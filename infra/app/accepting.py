@@ -7,6 +7,7 @@ from infra.adapters.crawlers import is_crawler
 from infra.adapters.phones import Phones
 from infra.adapters.postgres.record_gate import RecordGate
 from infra.app.databases import database_of
+from infra.app.forms import bring_identifiers
 from infra.app.vault import vault_of
 from ingest.accept.accept import Acceptor
 from schemas.identifiers import normalise
@@ -19,6 +20,7 @@ def acceptor_of(session: "Session") -> Acceptor:
     """An acceptor on the session's vault, holding the vault's lease from now on."""
     vault = vault_of(session)
     vault.hold_lease()
-    phones = partial(normalise, phone=Phones(session.region))
+    form = partial(normalise, phone=Phones(session.region))
     gate = RecordGate(database_of(session, "touchfold record gate"))
-    return Acceptor(vault, vault, phones, vault.daily_token, version=gate.version, is_crawler=is_crawler)
+    bring_identifiers(session, vault, form, gate.version())
+    return Acceptor(vault, vault, form, vault.daily_token, version=gate.version, is_crawler=is_crawler)

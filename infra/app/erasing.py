@@ -20,9 +20,13 @@ from schemas.errors import DiskFull
 if TYPE_CHECKING:
     from infra.app.session import Session
 
-UNSETTLED: Final = (
+NOT_DRAINED: Final = (
     "the disk is full, so the newest events were not checked and may name further identifiers of this person: erase "
     "again once there is space"
+)
+OF_OTHERS: Final = (
+    "texts of other people's events may still name this person, such as a gift's recipient: nobody can search them, "
+    "and they go when those people are erased"
 )
 
 
@@ -39,7 +43,7 @@ def eraser(
             sealer=vault,
             vault_rows=rows,
             ledger=LedgerFile.of(ledger_folder),
-            phone=Phones(region),
+            phone=Phones(region, looking_up=True),
             now=now,
             new_id=lambda: secrets.token_bytes(16),
             hash_of=vault.hash_of,
@@ -53,22 +57,23 @@ def erase_person(
 
     On a full disk it erases what is known so far, and `note` says so: the right to be forgotten does not wait for a
     larger disk. `waiting` is set when a record blocks a partition: identifiers that appear only after it are not known
-    yet, so erase again once it is unblocked. Raises BadRequest, ErasureRefused.
+    yet, so erase again once it is unblocked. `others`: what an erasure does not reach. Raises BadRequest,
+    ErasureRefused.
     """
     parts = (session.dsn, session.vault_dsn, vault_of(session), session.ledger_folder, session.region)
-    note = settle_or_note(session)
+    note = drain_or_note(session)
     with eraser(*parts, session.door_clock.now) as erase:
         done = erase.erase(kind, value, force=force, suppress=suppress)
-    note |= settle_or_note(session)  # what a full disk leaves undone is recounting segments without the person
-    return done._asdict() | note
+    note |= drain_or_note(session)  # what a full disk leaves undone is recounting segments without the person
+    return done._asdict() | ({"others": OF_OTHERS} if done.found else {}) | note
 
 
-def settle_or_note(session: "Session") -> dict[str, Any]:
+def drain_or_note(session: "Session") -> dict[str, Any]:
     """Drain; what to tell whoever erases: `note` on a full disk, `waiting` for partitions blocked by a record."""
     try:
         waiting = drain(session)
     except DiskFull:
-        return {"note": UNSETTLED}
+        return {"note": NOT_DRAINED}
     return {"waiting": [each.answer() for each in waiting]} if waiting else {}
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from infra.adapters.ledger.erasures import replace_file
-from infra.app.erasing import eraser, settle_or_note
+from infra.app.erasing import drain_or_note, eraser
 from infra.app.people_files import Person, Wrong
 from infra.app.vault import vault_of
 from processors.erase.eraser import Begun, Eraser, Taken
@@ -122,11 +122,11 @@ def erase_many(
     After a crash the same call resumes: erased people can no longer be found, so their receipts are made from what was
     written down before their erasure began.
     """
-    note = settle_or_note(session)
+    note = drain_or_note(session)
     parts = (session.dsn, session.vault_dsn, vault_of(session), session.ledger_folder, session.region)
     with eraser(*parts, session.door_clock.now) as work:
         erase_list(work, people, wrong, results, tell, force=force, suppress=suppress)
-    note |= settle_or_note(session)
+    note |= drain_or_note(session)
     return summary_of(results, note)
 
 

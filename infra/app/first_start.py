@@ -24,6 +24,7 @@ from infra.adapters.postgres.embedded import lost
 from infra.adapters.postgres.erasure_upgrade import part_hashes_from_tokens
 from infra.adapters.postgres.migrate import migrate
 from infra.adapters.postgres.own import OwnPostgres
+from infra.adapters.postgres.record_gate import start_floor
 from infra.adapters.vault.proof import vault_is_new
 from infra.app import settings as reading
 from infra.app.adapters import Adapters
@@ -33,6 +34,7 @@ from schemas.control import LAYOUT_VERSION, Layout
 from schemas.errors import DatabaseLost, Problem, SettingsInvalid
 from schemas.ports import Clock
 from schemas.reads import Deployment
+from schemas.record import VERSION
 
 PACK: Final = "retail"
 Say = Callable[[str], None]
@@ -65,6 +67,8 @@ def prepare(settings: Settings, adapters: Adapters, say: Say = quiet) -> Deploym
             from infra.app.cluster import ensure_kafka_log  # noqa: PLC0415  # importing Kafka's clients takes 0.5 s
 
             ensure_kafka_log(database, adapters.kafka, settings, say)
+        if adapters.kafka is None or not has_revision(database):
+            start_floor(database, VERSION)
         _first_revision(database, adapters.clock.now())
         fold_older_states(database, adapters.clock, say)
     return deployment

@@ -16,7 +16,7 @@ def token_of(identifier: str, region: str, vault: Vault) -> bytes | None:
             return UUID(raw).bytes
         except ValueError as err:
             raise BadRequest("not a profile id", [Problem("", "write profile:UUID, as `profile` prints it")]) from err
-    normal = examine(kind, raw, phone=Phones(region))
+    normal = examine(kind, raw, phone=Phones(region, looking_up=True))
     if normal.value is None:
         raise BadRequest(f"this {kind} has no usable form: {normal.reason}", [Problem("", normal.reason)])
     return vault.find(kind, normal.value)

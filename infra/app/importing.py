@@ -65,8 +65,10 @@ def _contradictions(defs: Definitions, patch: dict[str, dict[str, Any]]) -> list
     found: list[Problem] = []
     for event, own in patch.get("properties", {}).items():
         known = defs.properties.get(event, {})
-        found += [_other(f"properties.{event}.{prop}", known[prop].personal) for prop, each in own.items()
-                  if prop in known and known[prop].personal != each["personal"]]  # fmt: skip
+        for prop, each in own.items():
+            said = known[prop].personal if prop in known else None
+            if said is not None and said != each["personal"]:
+                found.append(_other(f"properties.{event}.{prop}", said))
     for trait, each in patch.get("traits", {}).items():
         if trait in defs.traits and defs.traits[trait].personal != each["personal"]:
             found.append(_other(f"traits.{trait}", defs.traits[trait].personal))

@@ -87,4 +87,6 @@ def reading_of(session: Session) -> Reading:
     """The reading side of a session; `close` it before the session ends."""
     vault = vault_of(session)
     remote, open_log = session.adapters.kafka is not None, partial(log_of, session)
-    return make_reading(session.dsn, vault, vault, session.clock, Phones(session.region), open_log, remote=remote)
+    return make_reading(
+        session.dsn, vault, vault, session.clock, Phones(session.region, looking_up=True), open_log, remote=remote
+    )

@@ -122,6 +122,7 @@ class Retrying:
         if result.pending:
             self._log.append(result.pending)
         self._store.insert(result.dead, result.suppressed, now)
+        self._store.count_blocked(result.blocked, now)
         same = any(letter.id == row.id for letter in result.dead)
         self._store.mark(row.id, "open" if same else "retried")  # else new dead letters cover what was refused
         return [(letter.stage, letter.rule) for letter in result.dead]

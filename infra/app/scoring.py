@@ -66,7 +66,7 @@ class Scoring:
 def held_since(view: View, events: Sequence[FoldEvent], now_us: int, flag: Flag) -> int | None:
     """Decides once a day as events come in; since when the flag has held without a break."""
     fold, evaluator = view.fold, view.evaluator
-    waiting = sorted(events, key=lambda event: (event.occurred_us, event.key))
+    waiting = sorted(events, key=lambda event: (event.occurred_us, event.order))
     state, place, since = fold.new_state(), 0, None
     at_us = waiting[0].occurred_us
     while True:

@@ -13,6 +13,7 @@ from infra.cli.revisions import await_revision_of
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from infra.adapters.postgres.control import PostgresControl
     from infra.app.session import Session
     from processors.rebuild.definitions import Applied
     from schemas.errors import Problem
@@ -53,6 +54,7 @@ def apply(
             for warning in warnings:
                 typer.echo(f"warning: {warning.path}: {warning.reason}", err=True)
             if applied.revision is not None:
+                _block(here, control)
                 await_revision_of(here, control, applied.revision)
             if not as_json:
                 _tell_what_is_sealed(here)
@@ -64,6 +66,20 @@ def apply(
         typer.echo(json.dumps(refused, ensure_ascii=False))
         raise typer.Exit(1) from err
     _tell(applied, warnings, as_json)
+
+
+def _block(here: "Session", control: "PostgresControl") -> None:
+    """Tokens of values that the definitions block now link nothing from here on."""
+    from functools import partial
+
+    from infra.adapters.phones import Phones
+    from infra.app.forms import block_defined
+    from infra.app.vault import vault_of
+    from schemas.clear_rules import declared_of
+    from schemas.identifiers import normalise
+
+    declared = declared_of(control.newest().definitions)
+    block_defined(here, vault_of(here), partial(normalise, phone=Phones(here.region)), declared)
 
 
 def _tell_what_is_sealed(here: "Session") -> None:

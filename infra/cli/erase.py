@@ -61,7 +61,7 @@ def _erase_file(
     from infra.app.people_files import read_people
 
     with session(data) as here:
-        people, wrong = read_people(file, Phones(here.region))
+        people, wrong = read_people(file, Phones(here.region, looking_up=True))
         for each in wrong:
             typer.echo(f"line {each.line} {each.reason}", err=True)
         if not yes:
@@ -121,7 +121,7 @@ def _nobody(identifier: str, region: str, *, suppress: bool) -> str:
     from schemas.identifiers import examine, parse_selector
 
     kind, value = parse_selector(identifier)
-    reason = "" if kind == "profile" else examine(kind, value, phone=Phones(region)).reason
+    reason = "" if kind == "profile" else examine(kind, value, phone=Phones(region, looking_up=True)).reason
     if reason:
         return f"nobody can have this {kind} ({reason.replace('_', ' ')}): is it mistyped?"
     return "nobody has this identifier" + ("; events with it are refused from now on" if suppress else "")
@@ -152,14 +152,14 @@ def _check(file: Path, data: Path | None, *, as_json: bool) -> None:
 def _erase_one(identifier: str, *, yes: bool, force: bool, suppress: bool, data: Path | None, as_json: bool) -> None:
     from infra.app.auditing import note_command
     from infra.app.bootstrap import session
-    from infra.app.erasing import eraser, settle_or_note, told
+    from infra.app.erasing import OF_OTHERS, drain_or_note, eraser, told
     from infra.app.vault import vault_of
     from schemas.errors import ErasureRefused
     from schemas.identifiers import parse_selector
 
     kind, value = parse_selector(identifier)
     with session(data) as here:
-        note = settle_or_note(here)
+        note = drain_or_note(here)
         vault, now = vault_of(here), here.door_clock.now
         with eraser(here.dsn, here.vault_dsn, vault, here.ledger_folder, here.region, now) as work:
             token = work.find(kind, value)
@@ -178,16 +178,17 @@ def _erase_one(identifier: str, *, yes: bool, force: bool, suppress: bool, data:
             done = work.erase(kind, value, force=force, suppress=suppress)
             counts = {"found": done.found, "identifiers": done.identifiers, "events": done.events}
             note_command(here, "profile.erased", kind=kind, suppress=suppress, **counts)
-        note |= settle_or_note(here)
+        note |= drain_or_note(here)
     for line in told(note):
         typer.echo(line, err=True)
     if as_json:
-        typer.echo(json.dumps(done._asdict() | note))
+        typer.echo(json.dumps(done._asdict() | ({"others": OF_OTHERS} if done.found else {}) | note))
     elif not done.found:
         typer.echo(_nobody(identifier, here.region, suppress=suppress))
     else:
         typer.echo(f"erased {done.identifiers} identifiers; {done.events} events no longer belong to anyone")
         typer.echo(f"receipt {json.dumps(done.receipt)}")
+        typer.echo(OF_OTHERS)
 
 
 def unsuppress(identifier: IDENTIFIER, data: DATA = None, as_json: JSON = False) -> None:

@@ -1,11 +1,14 @@
 """`touchfold profile KIND:VALUE`: what is known of one customer."""
 
 import json
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from infra.cli.options import DATA, JSON
+
+if TYPE_CHECKING:
+    from schemas.errors import SharedIdentifier
 
 
 def register(app: typer.Typer) -> None:
@@ -30,7 +33,7 @@ def profile(
     from infra.app.auditing import coded, note_command
     from infra.app.bootstrap import session
     from infra.app.reading import reading_of
-    from schemas.errors import Erased, NotFound
+    from schemas.errors import Erased, NotFound, SharedIdentifier
     from schemas.identifiers import parse_selector
 
     kind, value = parse_selector(identifier)  # before opening anything
@@ -40,11 +43,27 @@ def profile(
         except (NotFound, Erased):
             note_command(here, "customers.searched", shown=0, kind=kind, words=coded(here, value))
             raise
+        except SharedIdentifier as err:
+            items = reading.search.cards_of(err.profile_ids, personal=True)
+            note_command(here, "customers.searched", shown=len(items), kind=kind, words=coded(here, value))
+            _show_several(err, items, as_json)
+            raise typer.Exit(1) from err
         note_command(here, "profile.viewed", UUID(answer["id"]).bytes)
     if as_json:
         typer.echo(json.dumps(answer, ensure_ascii=False))
     else:
         _show(answer)
+
+
+def _show_several(err: "SharedIdentifier", items: list[dict[str, Any]], as_json: bool) -> None:
+    """The customers who share the identifier, most recently seen first."""
+    if as_json:
+        typer.echo(json.dumps(err.body() | {"items": items, "more": err.more}, ensure_ascii=False))
+        return
+    typer.echo(f"{len(items)}{'+' if err.more else ''} customers share this identifier, which alone identifies nobody:")
+    for each in items:
+        known = ", ".join(each[name] for name in ("name", "email", "phone") if each[name])
+        typer.echo(f"  profile:{each['id']}  {known or '(no name)'}, last seen {_time(each['last_seen_at'])}")
 
 
 def _show(answer: dict[str, Any]) -> None:
@@ -68,7 +87,9 @@ def _show(answer: dict[str, Any]) -> None:
         )
     parts = {
         "": facts,
-        "identifiers": [(each["kind"], each["value"]) for each in answer["identifiers"]],
+        "identifiers": [
+            (each["kind"] + (", formerly" if "former" in each else ""), each["value"]) for each in answer["identifiers"]
+        ],
         "traits": answer["traits"],
         "computed": {name: value for name, value in answer["computed"].items() if value is not None},
     }

@@ -6,6 +6,7 @@ from typing import Any, Final, NamedTuple
 
 from schemas.clear_rules import NOTHING_DECLARED, Declared
 from schemas.dead_letters import DeadLetter
+from schemas.placeholders import Blocked
 from schemas.record import Pending
 
 ACCEPTED: Final = "accepted"
@@ -40,7 +41,8 @@ class Accepted(NamedTuple):
     results: list[ItemResult]
     dead: list[DeadLetter]
     suppressed: list[bytes]  # event keys
-    flags: Sequence[str] = ()  # of all accepted items together, to be counted
+    flagged: list[str]  # the flags of all accepted items, for counters
+    blocked: list[Blocked]  # ids that named nobody
 
 
 class Call(NamedTuple):
@@ -55,3 +57,4 @@ class Call(NamedTuple):
     trusted_clock: bool = False
     clock_received_at: datetime | None = None
     staff: bool = False  # whether staff-only types are accepted
+    first_n: int = 0  # place of the first item in what arrived together: the request, the file, the inbox fetch

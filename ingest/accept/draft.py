@@ -14,6 +14,7 @@ from schemas.clear import ContextParts, Ref, ref, split_context
 from schemas.clear_rules import Clear
 from schemas.dead_letters import INTERNAL
 from schemas.identifiers import Path, extract
+from schemas.touchpoint_fields import CONTACTS
 
 Pair = tuple[str, str]  # kind and normal form of an identifier
 _ENCODE: Final = msgspec.json.Encoder().encode
@@ -24,15 +25,22 @@ _log = logging.getLogger("touchfold.accept")
 class Draft:
     """One item being made into a record: read in the first pass, finished once its tokens are known."""
 
-    __slots__ = ("context", "encoded", "fields", "flags", "item", "pairs", "refused", "spots")
+    __slots__ = (
+        *("blocked", "context", "encoded", "fields", "flags", "item", "n"),
+        *("pairs", "previous", "refused", "sent", "spots"),
+    )
 
-    def __init__(self, item: object) -> None:
+    def __init__(self, item: object, n: int = 0) -> None:
+        self.n = n  # its place in what arrived together
         self.item: Any = item
         self.encoded = b""
         self.context = b""  # its encoded context; equal bytes mean equal contexts
         self.fields: Fields | None = None
         self.pairs: list[Pair] = []
+        self.previous: object = None  # an alias's previousId, until it is known what it names
         self.spots: list[tuple[Path, Pair]] = []
+        self.sent: list[tuple[Pair, object]] = []  # values whose normal form is another
+        self.blocked: list[tuple[str, object, bool]] = []  # kind and value of what names nobody; whether by definition
         self.flags: list[str] = []  # words of `schemas.record.FLAGS`
         self.refused: Refused | None = None
 
@@ -45,6 +53,13 @@ def by_our_error(err: Exception) -> Refused:
 
 def without_identifier(item: Mapping[str, Any]) -> str:
     given = [f"{found.kind} in {'.'.join(map(str, found.path))}" for found in extract(item)]
+    others = [f"properties.{name}" for name, _ in CONTACTS if name in (item.get("properties") or ())]
+    if others and not given:
+        return (
+            f"has no userId, anonymousId or other identifier: {others[0]} of this event may be somebody else's;"
+            " if it is the customer's own, declare `properties: {EVENT: {"
+            f"{others[0].partition('.')[2]}: {{identifies: true}}}}}}` and retry"
+        )
     if not given:
         return "has no userId, anonymousId or other identifier"
     return f"none of its identifiers can be used: {', '.join(given[:5])} (empty, blocked or malformed)"

@@ -12,6 +12,7 @@ from ingest.requests.broken_json import read_item
 from schemas.clear_rules import Declared
 from schemas.dead_letters import DeadLetter, remedy
 from schemas.errors import BadRequest
+from schemas.placeholders import is_no_id
 
 
 class _Body(msgspec.Struct):
@@ -36,7 +37,7 @@ def accept_again(
     body = msgspec.json.decode(plain, type=_Body)
     item = body.item if body.bytes is None else read_item(b64decode(body.bytes))
     event = item.item if isinstance(item, Mended) else item
-    if isinstance(event, dict) and event.get("messageId") in (None, ""):
+    if isinstance(event, dict) and is_no_id(event.get("messageId")):
         event["messageId"] = f"dead-letter-{letter.id.hex()}"
     return acceptor.accept(
         [item],

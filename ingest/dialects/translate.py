@@ -4,17 +4,18 @@
 """
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from typing import Any, Final, NamedTuple
 
 from ingest.accept.canonical import MAX_NAME, Refused
 from ingest.dialects.mapping import mapped
-from ingest.requests.clock import BadTime, parse_time
+from ingest.requests.clock import Stamps, stamps_of
 from schemas.touchpoint_names import DIALECT_NAMES, SNOWPLOW_ACTION
 from schemas.touchpoints import CALL_TYPES, CUSTOM, PLAIN, STAFF_TYPES, type_of
 
 CALLS: Final = frozenset({"track", *CALL_TYPES})
 _NOTHING: Final[Mapping[str, Any]] = {}
+UNREAD: Final = "unread_times"
+"""Where in the context the times stand that could not be read."""
 
 
 class Fields(NamedTuple):
@@ -26,8 +27,7 @@ class Fields(NamedTuple):
     context: Mapping[str, Any]
     traits: Mapping[str, Any]
     message_id: str | None
-    original_at: datetime | None
-    sent_at: datetime | None
+    stamps: Stamps
     mapped: Sequence[str] = ()  # our names that were filled in from the sender's
 
 
@@ -59,9 +59,7 @@ def translate(item: Mapping[str, Any]) -> Fields:
     filled: Sequence[str] = ()
     if call == "track":
         name = _event_name(item)
-        type_ = type_of(name, properties.get("step"), _library(context) if name in PLAIN else "")
-        if type_ == CUSTOM and name == SNOWPLOW_ACTION:
-            type_ = _snowplow(properties)
+        type_ = _type_of(name, properties, context)
         properties, filled = mapped(type_, name, properties)
     else:
         type_ = CALL_TYPES[call]
@@ -70,8 +68,9 @@ def translate(item: Mapping[str, Any]) -> Fields:
         elif call == "group":
             properties = _group(item, properties)
         elif call == "alias":
-            if item.get("previousId") in (None, ""):
-                raise Refused("missing_field", "previousId", "an alias needs userId and previousId")
+            # analytics-next's alias("id") sends no previousId: it means its anonymousId.
+            if item.get("previousId") in (None, "") and item.get("anonymousId") in (None, ""):
+                raise Refused("missing_field", "previousId", "an alias needs userId and previousId or anonymousId")
         else:
             name, properties = _page(item, properties)
     channel = get("channel")
@@ -80,8 +79,24 @@ def translate(item: Mapping[str, Any]) -> Fields:
     message_id = get("messageId")
     if type(message_id) is not str or not message_id:
         message_id = _message_id(item)
-    original_at, sent_at = _times(item)
-    return Fields(type_, name, properties, context, traits, message_id, original_at, sent_at, filled)
+    stamps = stamps_of(item)
+    if stamps.unread:  # sealed, like all in a context that nothing names
+        context = {**context, UNREAD: stamps.unread}
+    return Fields(type_, name, properties, context, traits, message_id, stamps, filled)
+
+
+def type_and_name(item: Mapping[str, Any]) -> tuple[str, str | None]:
+    """The type and name that `translate` gives an item it accepts, in a form that never fails."""
+    call, name = item.get("type"), item.get("event")
+    if call != "track":
+        return CALL_TYPES.get(call, CUSTOM) if type(call) is str else CUSTOM, None
+    if type(name) is not str or len(name := name.strip()) > MAX_NAME:
+        return CUSTOM, None
+    if name in STAFF_TYPES:
+        return name, None
+    properties, context = item.get("properties"), item.get("context")
+    sections = (each if isinstance(each, dict) else _NOTHING for each in (properties, context))
+    return _type_of(name, *sections), name
 
 
 def of_staff(item: Mapping[str, Any], fields: Fields) -> Fields:
@@ -115,6 +130,12 @@ def _event_name(item: Mapping[str, Any]) -> str:
     if not name or len(name) > MAX_NAME:
         raise Refused("bad_event_name", "event", f"must have 1 to {MAX_NAME} characters")
     return name
+
+
+def _type_of(name: str, properties: Mapping[str, Any], context: Mapping[str, Any]) -> str:
+    if name == SNOWPLOW_ACTION:
+        return _snowplow(properties)
+    return type_of(name, properties.get("step"), _library(context) if name in PLAIN else "")
 
 
 def _snowplow(properties: Mapping[str, Any]) -> str:
@@ -167,19 +188,3 @@ def _message_id(item: Mapping[str, Any]) -> str | None:
     if type(value) is int:
         return str(value)
     raise Refused("wrong_type", "messageId", "must be a string")
-
-
-def _times(item: Mapping[str, Any]) -> tuple[datetime | None, datetime | None]:
-    """The item's (original, sent) times."""
-    original = _time(item, "originalTimestamp")
-    return original if original is not None else _time(item, "timestamp"), _time(item, "sentAt")
-
-
-def _time(item: Mapping[str, Any], name: str) -> datetime | None:
-    value = item.get(name)
-    if value is None or value == "":
-        return None
-    try:
-        return parse_time(value)
-    except BadTime as err:
-        raise Refused("bad_time", name, str(err)) from err

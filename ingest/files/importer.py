@@ -105,6 +105,7 @@ class Importer:
         self._seen = SpillMap[bytes]()  # natural ids of this import: key -> digest
         self._times = SpillMap[int]()  # contents of this import -> how often they occurred
         self._letters = SpillMap[int]()  # the same for refused lines
+        self._sent = 0  # events given to acceptance so far: their places go on from batch to batch
         self.result = Result()
 
     def run(self, progress: Callable[[Progress], None]) -> Result:
@@ -173,7 +174,9 @@ class Importer:
             now,
             historical=self._mapping.historical,
             trusted_clock=True,
+            first_n=self._sent,
         )
+        self._sent += len(drafts)
         dead = iter(accepted.dead)
         pending: list[Pending] = []
         records = iter(accepted.pending)
@@ -194,6 +197,7 @@ class Importer:
         if pending:
             services.log.append(pending)
             failpoint("import.after_append")
+        services.letters.count_blocked(accepted.blocked, now)
         self.result.accepted += len(pending)
 
     def _first_of(self, drafts: Sequence[_Draft], letters: list[DeadLetter], now: datetime) -> list[_Draft]:

@@ -18,6 +18,7 @@ import msgspec
 
 from ingest.accept.canonical import Refused
 from schemas.mapping import IDENTIFY, FileMapping, Value
+from schemas.placeholders import is_no_id
 from schemas.record import EPOCH
 from schemas.touchpoint_fields import MONEY, identifiers_in, texts_of
 
@@ -321,7 +322,7 @@ class Shaper:
         natural = id_text(values[self._id_place])
         if natural is None:
             raise Refused("no_id", "id", f"has no {self._mapping.id}")
-        return natural
+        return None if is_no_id(natural) else natural
 
     def _add(self, totals: dict[str, Decimal], values: Sequence[Any]) -> None:
         for read in self._sums:

@@ -24,8 +24,8 @@ from ingest.accept.canonical import (
     decode_item,
 )
 from ingest.requests.broken_json import cut, mend, read_item
-from ingest.requests.clock import BadTime, parse_time
 from schemas.errors import BadRequest, InvalidJson, Problem, TooLarge
+from schemas.times import BadTime, read_time
 
 BATCH: Final = "batch"
 METRICS: Final = "metrics"  # analytics-next's own measurements: answered and discarded
@@ -235,7 +235,7 @@ def time_or_none(value: object) -> datetime | None:
     if value is None:
         return None
     try:
-        return parse_time(value)
+        return read_time(value)
     except BadTime:
         return None
 

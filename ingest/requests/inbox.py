@@ -18,6 +18,7 @@ from ingest.requests.bodies import GZIP, IMPORT_PATH, MAX_KEY, METRICS, call_of,
 from ingest.requests.routes import authenticate
 from schemas.dead_letters import INBOX, DeadLetter, dead_letter_id, seal_dead_letter
 from schemas.errors import InvalidWriteKey, NotFound, StoreUnavailable, TouchfoldError
+from schemas.placeholders import is_no_id
 from schemas.ports import Sealer
 from schemas.sources import Source, Sources
 
@@ -153,7 +154,7 @@ def _name_items(message: Message, items: list[object]) -> None:
     """Give each item without a message id one that is the same for each delivery, so that it counts once."""
     for place, given in enumerate(items):
         item = given.item if isinstance(given, Mended) else given
-        if type(item) is dict and item.get("messageId") in (None, ""):
+        if type(item) is dict and is_no_id(item.get("messageId")):
             item["messageId"] = f"{message.place}:{place}"
 
 

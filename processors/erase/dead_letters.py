@@ -24,7 +24,7 @@ class Names:
         values = list(values)
         self._whole = {(each.kind, each.value) for each in values}
         self._kinds = {each.kind for each in values}
-        texts = {each.value.casefold() for each in values if len(each.value) >= _LONG_ENOUGH}
+        texts = {form.casefold() for each in values for _, form in each.forms if len(form) >= _LONG_ENOUGH}
         texts |= {each.token.hex() for each in values}  # a letter may contain a whole record
         self._by_word: dict[str, list[tuple[str, int]]] = defaultdict(list)  # -> (text, position of this word in it)
         self._wordless: list[str] = []

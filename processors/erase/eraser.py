@@ -407,7 +407,7 @@ def _shared_that_stay(
     """Of tokens seen with the person, those still shared without them. The others stop being shared identifiers."""
     shared = {row.token for row in writes.owners(beside) if row.is_shared}
     rest = [_without(each, erased) for each in writes.evidence_of(shared) if each.identifier_set not in gone]
-    evidence = [Evidence(each.identifier_set, each.tokens, each.first_us, each.first_event) for each in rest]
+    evidence = [Evidence(each.identifier_set, each.tokens, each.first_us, each.first_place) for each in rest]
     stay = shared & find_shared(evidence, rules)
     writes.clear_shared(shared - stay)
     return stay
@@ -419,5 +419,5 @@ def _receipts(evidence: Iterable[Seen], tokens: AbstractSet[bytes]) -> list[Rece
     for each in evidence:
         for _, token in each.tokens:
             if token in tokens:
-                found.setdefault(token, []).append((each.first_us, each.first_event))
+                found.setdefault(token, []).append((each.first_us, each.first_place))
     return [Receipt(token, min(receipts), max(receipts)) for token, receipts in sorted(found.items())]

@@ -58,8 +58,7 @@ def _refold(folder: Folder, tx: FoldTx, identifier_sets: Sequence[bytes]) -> Non
         gone = tx.erased({bytes.fromhex(each.event.route_key) for each in chunk})
         kept = [each for each in chunk if not gone or bytes.fromhex(each.event.route_key) not in gone]
         for each in kept:
-            receipt = (each.received_us, each.key)
-            first[each.identifier_set] = min(receipt, first.get(each.identifier_set, receipt))
+            first[each.identifier_set] = min(each.receipt, first.get(each.identifier_set, each.receipt))
         _apply(folder, kept, states)
     tx.delete_states(folder.revision, identifier_sets)
     save_states(tx, folder.fold, folder.revision, states, {})

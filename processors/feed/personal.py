@@ -64,4 +64,4 @@ class PersonalValues:
         kinds = set(new["kinds"])
         known = [opened[token] for token, kind in profile.tokens if kind in kinds and token in opened]
         known.sort(key=lambda each: (self.rules.rank(each.kind), each.value))
-        return [{"kind": each.kind, "value": each.value} for each in known]
+        return [{"kind": each.kind, "value": each.shown} for each in known]

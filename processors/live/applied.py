@@ -8,6 +8,7 @@ from projections.fold.event import FoldEvent
 from schemas.dead_letters import DeadLetter
 from schemas.errors import FoldFailed
 from schemas.record import Stored
+from schemas.stamps import key_of
 from schemas.store_rows import DedupRow, Verdict
 
 
@@ -39,6 +40,11 @@ class Applied(NamedTuple):
         """Which of two copies counts: the lower (design C3)."""
         return self.received_us, self.partition, self.offset
 
+    @property
+    def receipt(self) -> tuple[int, bytes]:
+        """When it was received, and its place among what was received then (`schemas.stamps`)."""
+        return self.received_us, self.event.order[8:]
+
 
 DeadLetterMaker = Callable[[Stored, str, str, Applied | None], DeadLetter]
 """(record, rule, reason, its decoded event if any) -> a sealed dead letter of stage "fold"."""
@@ -57,10 +63,11 @@ class Report:
 
 
 def newest_of(events: Sequence[Applied]) -> tuple[int, bytes]:
-    """The newest stamp of some events."""
+    """The time and the key of the newest of some events."""
     if len(events) == 1:
         return events[0].occurred_us, events[0].key
-    return max((each.occurred_us, each.key) for each in events)
+    occurred_us, order = max((each.occurred_us, each.event.order) for each in events)
+    return occurred_us, key_of(order)
 
 
 def dedup_row(each: Applied, gone: set[bytes]) -> DedupRow:

@@ -12,7 +12,7 @@ from hashlib import blake2b
 from typing import Any, Final, NamedTuple
 
 from processors.live.delta_cache import DeltaCache, Seen
-from processors.live.differences import NEVER_US, Cause, Differences, FeedView
+from processors.live.differences import Cause, Differences, FeedView
 from processors.live.figure_changes import FigureChanges
 from processors.live.large_profiles import LargeProfiles, Part, summary_of
 from processors.live.resolve import Identity, Moves
@@ -21,7 +21,7 @@ from projections.fold.fold import Fold
 from projections.fold.state import EVENT_COUNT, FIRST, LAST, State
 from projections.orders.orders import order_slots, summed_up
 from schemas.store import DecideTx, ProjectionStore
-from schemas.store_rows import NO_EVENT, SHARDS, Change, NewWorkItem, ProfileRow, WorkItem
+from schemas.store_rows import SHARDS, Change, NewWorkItem, ProfileRow, WorkItem
 from schemas.touchpoints import ORDER_TYPES
 
 ACTS_US: Final = 600_000_000  # a profile seen in the last ten minutes is active, so staff may search for it
@@ -130,7 +130,9 @@ class Decider:
             for identifier_set, at_us, event in zip(
                 item.identifier_sets, item.newest_us, item.newest_events, strict=True
             ):
-                newest[identifier_set] = max(newest.get(identifier_set, (NEVER_US, NO_EVENT)), (at_us, event))
+                known = newest.get(identifier_set)
+                if known is None or at_us >= known[0]:  # of one time, the event folded later
+                    newest[identifier_set] = (at_us, event)
             if item.kind == "identity":
                 anew.update(item.identifier_sets)
         if not newest:

@@ -25,6 +25,7 @@ from projections.fold.state import (
     shown,
 )
 from schemas.record import uuid_text
+from schemas.stamps import key_of
 from schemas.store_rows import NO_EVENT, Change, ProfileRow, change_id
 
 NEVER_US: Final = -(2**63)
@@ -201,7 +202,8 @@ def _plain(value: Any) -> Any:
 
 def _personal_stamps(state: State) -> dict[str, tuple[int, bytes]]:
     """The event that set each direct trait."""
-    return {entry[NAME]: (entry[STAMP_US], entry[STAMP_KEY]) for entry in shown(state[TRAITS]) if entry[FORM] == DIRECT}
+    direct = [entry for entry in shown(state[TRAITS]) if entry[FORM] == DIRECT]
+    return {entry[NAME]: (entry[STAMP_US], key_of(entry[STAMP_KEY])) for entry in direct}
 
 
 def _bits(mask: int) -> list[int]:

@@ -20,7 +20,7 @@ from projections.fold.fold import Fold
 from projections.fold.state import State
 from schemas.errors import FoldFailed, KeyMissing, ReaderTooOld, RecordUnreadable, SealBroken, TouchfoldError
 from schemas.ports import EventLog, Sealer
-from schemas.record import Stored, decode, identifier_set_of, received_us, sixteen, to_us
+from schemas.record import Stored, decode, identifier_set_of, received_us, sixteen
 from schemas.store import FoldTx, ProjectionStore
 from schemas.store_rows import NO_EVENT, SHARDS, Advance, EvidenceRow, NewWorkItem, NotApplied, Verdict
 from schemas.waits import SET_ASIDE, Bad, Wait, isolate
@@ -205,7 +205,7 @@ class Folder:
             known[1],
             record.partition,
             record.offset,
-            to_us(event.received_at),
+            event.received_us,
             event.occurred_us,
         )
 
@@ -330,7 +330,7 @@ class Folder:
             if each.received_us > self._first.get(each.identifier_set, 2**63 - 1):
                 continue  # usual case: its evidence is stored with an earlier receipt
             other = first.get(each.identifier_set)
-            if other is None or (each.received_us, each.key) < (other.received_us, other.key):
+            if other is None or each.receipt < other.receipt:
                 first[each.identifier_set] = each
         if not first:
             return set()
@@ -338,7 +338,7 @@ class Folder:
         lower = {
             identifier_set: each
             for identifier_set, each in first.items()
-            if identifier_set not in known or (each.received_us, each.key) < known[identifier_set]
+            if identifier_set not in known or each.receipt < known[identifier_set]
         }
         gone = tx.erased({token for each in lower.values() for _, token in each.tokens})
         tx.save_evidence(
@@ -346,8 +346,7 @@ class Folder:
                 EvidenceRow(
                     identifier_set,
                     tuple(pair for pair in each.tokens if pair[1] not in gone),
-                    each.received_us,
-                    each.key,
+                    *each.receipt,
                 )
                 for identifier_set, each in lower.items()
             ]

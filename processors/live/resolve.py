@@ -152,15 +152,15 @@ class _Work:
         return self.near() | moved | reached
 
     def _partners(self, known: Mapping[bytes, KnownToken]) -> dict[bytes, dict[str, set[bytes]]]:
-        """What earlier evidence saw the lower-ranked known tokens with; read only if one could become shared."""
-        rank = self._rules.rank
+        """What earlier evidence saw the known tokens with; read only of those that gain what counts against them."""
+        counts = self._rules.sharing_limit
         wanted = {
             token
             for each in self._fresh
             for kind, token in each.tokens
             if token in known
             and not known[token].is_shared
-            and any(rank(other) < rank(kind) for other, _ in each.tokens)
+            and any(counts(kind, other) is not None for other, held in each.tokens if held != token)
         }
         if not wanted:
             return {}
@@ -253,13 +253,13 @@ class _Work:
     def _note_receipts(self, rows: dict[bytes, TokenRow], evidence: Iterable[Evidence]) -> None:
         """First and last receipts of tokens, from their evidence."""
         for each in evidence:
-            receipt = (each.received_us, each.event_key)
+            receipt = each.receipt
             for _, token in each.tokens:
                 row = rows[token]
-                if receipt < (row.first_us, row.first_event):
-                    row = row._replace(first_us=receipt[0], first_event=receipt[1])
-                if receipt > (row.last_us, row.last_event):
-                    row = row._replace(last_us=receipt[0], last_event=receipt[1])
+                if receipt < (row.first_us, row.first_place):
+                    row = row._replace(first_us=receipt[0], first_place=receipt[1])
+                if receipt > (row.last_us, row.last_place):
+                    row = row._replace(last_us=receipt[0], last_place=receipt[1])
                 rows[token] = row
 
     def _finish(
@@ -281,7 +281,7 @@ class _Work:
 
 
 def _evidence(row: EvidenceRow) -> Evidence:
-    return Evidence(row.identifier_set, row.tokens, row.first_us, row.first_event)
+    return Evidence(row.identifier_set, row.tokens, row.first_us, row.first_place)
 
 
 def _moved(old: TokenRow | None, token: bytes, kind: str, profile_id: bytes, *, is_shared: bool) -> TokenRow:
@@ -304,8 +304,8 @@ def _profiles(members: Iterable[TokenRow]) -> dict[bytes, Profile]:
         found[profile_id] = Profile(
             profile_id,
             {row.token: row.kind for row in rows},
-            (named.first_us, named.first_event),
-            max((row.last_us, row.last_event) for row in rows),
+            (named.first_us, named.first_place),
+            max((row.last_us, row.last_place) for row in rows),
         )
     return found
 

@@ -55,7 +55,7 @@ class SearchIndexer:
             opened = self.vault.open(wanted) if wanted else {}
             rows: dict[bytes, Sequence[int]] = {}
             for each in profiles:
-                known = [(o.kind, o.value) for token, _ in each.tokens if (o := opened.get(token)) is not None]
+                known = [form for token, _ in each.tokens if token in opened for form in opened[token].forms]
                 terms = terms_of(names[each.profile_id], known)
                 if terms:
                     rows[each.profile_id] = sorted(keyed(self._key, term) for term in terms)

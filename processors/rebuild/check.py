@@ -109,7 +109,7 @@ class _Check:
     def run(self) -> Verdict:
         self._fold_all()
         self._tell("resolving identity", 0, 0)
-        owners = owners_of(self._evidence, DEFAULT_RULES, self._scratch)
+        owners = owners_of(self._evidence, DEFAULT_RULES, self._scratch, self._snapshot.unnamed())
         self._receipts.close()
         lines = self._scratch.sorter()
         self._compare_states(owners, lines)
@@ -308,7 +308,7 @@ class _Held:
             except Exception as err:
                 raise not_folded(each, err) from err
             known = self._receipts.get(each.identifier_set)
-            if known is None or (each.received_us, each.key) < (known.received_us, known.key):
+            if known is None or each.receipt < known.receipt:
                 self._receipts[each.identifier_set] = each
         self._events += len(kept)
         if len(self._states) >= HELD or self._events >= HELD_EVENTS:
@@ -320,7 +320,7 @@ class _Held:
             self._sorted_states.add(key, fold.pack(state))
         for identifier_set, each in self._receipts.items():
             tokens = tuple(pair for pair in each.tokens if pair[1] not in erased)
-            self._sorted_receipts.add(identifier_set, packed(each.received_us, each.key, tokens))
+            self._sorted_receipts.add(identifier_set, packed(*each.receipt, tokens))
         self._states.clear()
         self._receipts.clear()
         self._events = 0

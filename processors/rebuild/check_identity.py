@@ -5,6 +5,7 @@ joined before they are resolved (unless it is a shared identifier), and a group 
 """
 
 from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Set as AbstractSet
 from itertools import groupby
 from operator import itemgetter
 from typing import Final
@@ -14,6 +15,7 @@ import msgspec
 from processors.rebuild.external_sort import Scratch, Sorter
 from projections.identity.evidence import Evidence
 from projections.identity.resolve import resolve
+from projections.identity.shared import is_shared
 from schemas.identity_rules import IdentityRules
 
 Tokens = tuple[tuple[str, bytes], ...]
@@ -21,35 +23,41 @@ Grouped = tuple[Evidence, bytes]  # with the group it is thought to belong to
 
 _ENCODE: Final = msgspec.msgpack.Encoder().encode
 _RECEIPT: Final = msgspec.msgpack.Decoder(tuple[int, bytes, Tokens]).decode
-_SEEN: Final = msgspec.msgpack.Decoder(tuple[bytes, Tokens]).decode
+_SEEN: Final = msgspec.msgpack.Decoder(tuple[bytes, str, Tokens]).decode
 
 
-def packed(received_us: int, event_key: bytes, tokens: Tokens) -> bytes:
+def packed(received_us: int, place: bytes, tokens: Tokens) -> bytes:
     """What `earliest` reads."""
-    return _ENCODE((received_us, event_key, tokens))
+    return _ENCODE((received_us, place, tokens))
 
 
 def earliest(evidence: Iterable[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, Evidence]]:
     """Each identifier set once, by its first receipt. `evidence`: (identifier set, `packed`), ascending."""
     for identifier_set, found in groupby(evidence, key=itemgetter(0)):
-        received_us, event_key, tokens = min(_RECEIPT(value) for _, value in found)
-        yield identifier_set, Evidence(identifier_set, tokens, received_us, event_key)
+        received_us, place, tokens = min(_RECEIPT(value) for _, value in found)
+        yield identifier_set, Evidence(identifier_set, tokens, received_us, place)
 
 
-def owners_of(read: Callable[[], Iterator[Grouped]], rules: IdentityRules, scratch: Scratch) -> Sorter:
+def owners_of(
+    read: Callable[[], Iterator[Grouped]],
+    rules: IdentityRules,
+    scratch: Scratch,
+    unnamed: AbstractSet[bytes] = frozenset(),
+) -> Sorter:
     """(identifier set, owner and tokens, 16 bytes each), ascending. `read` is called twice and must give the same.
 
+    `unnamed`: tokens that name nobody: shared identifiers, whatever they were seen with.
     Memory: the shared identifiers, the groups that share a token with another, and one scope at a time.
     """
-    shared, first_of = _ties(read(), rules, scratch)
+    shared, first_of = _ties(read(), rules, scratch, unnamed)
     scopes = scratch.sorter()
     for evidence, group in read():
         key = _find(first_of, group) + evidence.identifier_set
-        scopes.add(key, packed(evidence.received_us, evidence.event_key, evidence.tokens))
+        scopes.add(key, packed(*evidence.receipt, evidence.tokens))
     owners = scratch.sorter()
     for _, rows in groupby(scopes, key=lambda pair: pair[0][:16]):
         scope = [
-            Evidence(key[16:], tokens, at, event) for key, value in rows for at, event, tokens in [_RECEIPT(value)]
+            Evidence(key[16:], tokens, at, place) for key, value in rows for at, place, tokens in [_RECEIPT(value)]
         ]
         owner = resolve(scope, rules, shared=shared).owner
         for each in scope:
@@ -58,18 +66,21 @@ def owners_of(read: Callable[[], Iterator[Grouped]], rules: IdentityRules, scrat
     return owners
 
 
-def _ties(read: Iterator[Grouped], rules: IdentityRules, scratch: Scratch) -> tuple[set[bytes], dict[bytes, bytes]]:
+def _ties(
+    read: Iterator[Grouped], rules: IdentityRules, scratch: Scratch, unnamed: AbstractSet[bytes]
+) -> tuple[set[bytes], dict[bytes, bytes]]:
     """The shared identifiers, and for groups that share any other token, another group of the same scope."""
     by_token = scratch.sorter()
     for evidence, group in read:
         for kind, token in evidence.tokens:
-            rank = rules.rank(kind)
-            above = tuple(pair for pair in evidence.tokens if rules.rank(pair[0]) < rank)
-            by_token.add(token, _ENCODE((group, above)))
+            counted = tuple(
+                pair for pair in evidence.tokens if pair[1] != token and rules.sharing_limit(kind, pair[0]) is not None
+            )
+            by_token.add(token, _ENCODE((group, kind, counted)))
     shared: set[bytes] = set()
     first_of: dict[bytes, bytes] = {}
     for token, rows in groupby(by_token, key=itemgetter(0)):
-        groups = _groups(map(itemgetter(1), rows), rules)
+        groups = None if token in unnamed else _groups(map(itemgetter(1), rows), rules)
         if groups is None:
             shared.add(token)
             continue
@@ -84,13 +95,12 @@ def _groups(rows: Iterable[bytes], rules: IdentityRules) -> set[bytes] | None:
     groups: set[bytes] = set()
     partners: dict[str, set[bytes]] = {}
     for value in rows:
-        group, above = _SEEN(value)
+        group, kind, counted = _SEEN(value)
         groups.add(group)
-        for kind, other in above:
-            seen = partners.setdefault(kind, set())
-            seen.add(other)
-            if len(seen) > rules.sharing_limit(kind):
-                return None
+        for other_kind, other in counted:
+            partners.setdefault(other_kind, set()).add(other)
+        if is_shared(kind, partners, rules):
+            return None
     return groups
 
 

@@ -16,6 +16,8 @@ from schemas.conditions import Kind, leaves, used_properties
 from schemas.definitions import ANY_EVENT, ComputedTrait, Definitions, plain
 from schemas.errors import Problem
 from schemas.hints import did_you_mean
+from schemas.identifiers import KINDS, MAX_BYTES, check_kind
+from schemas.touchpoint_fields import identifier_kind
 from schemas.touchpoints import TYPES
 
 _SNAKE: Final = re.compile(r"[a-z][a-z0-9_]{0,62}")
@@ -34,11 +36,13 @@ def check(defs: Definitions, deleted: Iterable[str] = (), broken: Collection[str
     defined = Defined(defs, partial(kind_of, defs), gone, broken)
     return [
         *_names(defs),
+        *_declarations(defs),
         *_computed_traits(defined),
         *_conditions(defined),
         *_stages(defs),
         *_risk(defs),
         *_rates(defs),
+        *_identifiers(defs),
         *_cycles(defs),
     ]
 
@@ -55,6 +59,20 @@ def _names(defs: Definitions) -> Iterator[Problem]:
             yield Problem(f"traits.{name!r}", "a trait's name has 1 to 100 printable characters")
         if name in defs.computed_traits:
             yield Problem(f"computed_traits.{name}", f"{name} is a declared trait too; rename one")
+
+
+def _declarations(defs: Definitions) -> Iterator[Problem]:
+    for event, declared in defs.properties.items():
+        for name, each in declared.items():
+            path = f"properties.{event}.{name}"
+            if each.personal is None and each.identifies is None:
+                yield Problem(path, "says nothing: write `personal: true|false` or `identifies: true|false`")
+            elif each.identifies is True and identifier_kind(name) is None:
+                yield Problem(f"{path}.identifies", f"{name} is not called by a kind: write one, `identifies: email`")
+            elif isinstance(each.identifies, str) and (reason := check_kind(each.identifies)):
+                yield Problem(f"{path}.identifies", f"not a kind ({reason}): one of {', '.join(KINDS)}, or your own")
+            elif each.identifies and name.startswith("products."):
+                yield Problem(f"{path}.identifies", "a line of an order identifies nobody")
 
 
 def _computed_traits(defined: Defined) -> Iterator[Problem]:
@@ -162,6 +180,17 @@ def _rates(defs: Definitions) -> Iterator[Problem]:
         digits = rate.rate.normalize().as_tuple() if rate.rate.is_finite() else None
         if digits is None or rate.rate <= 0 or len(digits.digits) > 15 or rate.rate >= 10**9:
             yield Problem(f"rates[{i}].rate", "must be above 0, below 10^9, with at most 15 digits")
+
+
+def _identifiers(defs: Definitions) -> Iterator[Problem]:
+    for value, each in (defs.identifiers.entries() if defs.identifiers else {}).items():
+        path = f"identifiers.blocked.{value}"
+        if not value.strip() or len(value) > MAX_BYTES:
+            yield Problem(path, f"a blocked value has 1 to {MAX_BYTES} characters")
+        for kind in each.kinds:
+            reason = check_kind(kind)
+            if reason:
+                yield Problem(path, f"{kind!r} is not a kind of identifier: {reason}")
 
 
 # ---------------------------------------------------------------- cycles

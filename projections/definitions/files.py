@@ -18,6 +18,7 @@ from projections.definitions.merge import invalid, merge
 from schemas.conditions import BRANCHES, LEAVES, OPS, Kind, oversize
 from schemas.definitions import (
     SECTIONS,
+    BlockedValue,
     ComputedTrait,
     Definitions,
     PropertyDeclaration,
@@ -263,9 +264,10 @@ def _known_keys(loc: Sequence[int | str]) -> list[str]:
     models: dict[str, type[BaseModel]] = {
         "traits": TraitDeclaration, "computed_traits": ComputedTrait, "segments": Segment,
         "lifecycle": Stage, "risk": RiskRule, "rates": Rate, "sources": Source, "properties": PropertyDeclaration,
+        "identifiers": BlockedValue,
     }  # fmt: skip
     model = models.get(str(loc[0]))
-    return [*(model.model_fields if model else ()), "trait", "op", "value", "stages", "rules", "levels"]
+    return [*(model.model_fields if model else ()), "blocked", "trait", "op", "value", "stages", "rules", "levels"]
 
 
 def _prune(raw: dict[str, Any], problems: Sequence[Problem]) -> set[str]:

@@ -5,10 +5,21 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
 from projections.definitions.checks import check, check_lists
-from schemas.definitions import Definitions, Levels, Lifecycle, Rate, Risk, RiskRule, Stage
+from schemas.definitions import (
+    BlockedValue,
+    Definitions,
+    Identifiers,
+    Levels,
+    Lifecycle,
+    Rate,
+    Risk,
+    RiskRule,
+    Stage,
+)
 from schemas.errors import DefinitionsInvalid, Problem
 
 Summary = dict[str, list[str]]
+_BLOCKED: Final = "identifiers.blocked."
 
 
 def merge(base: Definitions, patch: Definitions, broken: Collection[str] = ()) -> tuple[Definitions, Summary]:
@@ -22,6 +33,9 @@ def merge(base: Definitions, patch: Definitions, broken: Collection[str] = ()) -
     new = _entries(patch, levels=patch.risk is not None and "levels" in patch.risk.model_fields_set)
     own_levels = base.risk is not None and base.risk.levels != Levels()
     old = _entries(base, levels=own_levels or "risk.levels" in new)
+    for name in new.keys() & old.keys():
+        if name.startswith("properties."):
+            new[name] = _declared(old[name], new[name])
     deleted, problems = _deletions(patch.delete, old, new)
     together = {name: value for name, value in {**old, **new}.items() if name not in deleted}
     moved = {name for section in ("lifecycle", "risk") for name in _reorder(section, together, old, new)}
@@ -52,6 +66,8 @@ def _entries(defs: Definitions, *, levels: bool) -> dict[str, Any]:
     }
     for section in ("traits", "computed_traits", "segments", "sources"):
         named.update({f"{section}.{name}": value for name, value in getattr(defs, section).items()})
+    if defs.identifiers is not None:
+        named.update({f"{_BLOCKED}{value}": each for value, each in defs.identifiers.entries().items()})
     named.update({f"rates.{rate.currency}@{rate.date}": rate for rate in defs.rates})
     if defs.lifecycle is not None:
         named.update({f"lifecycle.{stage.name}": stage for stage in defs.lifecycle.stages})
@@ -62,6 +78,13 @@ def _entries(defs: Definitions, *, levels: bool) -> dict[str, Any]:
     return named
 
 
+def _declared(old: Any, new: Any) -> Any:
+    """A declared property that a patch names: what only the earlier declaration says stays."""
+    type_, prop, declaration = new
+    said = {name: getattr(declaration, name) for name in declaration.model_fields_set}
+    return type_, prop, old[2].model_copy(update=said)
+
+
 def _assemble(entries: Mapping[str, Any]) -> Definitions:
     """The inverse of `_entries`."""
     fields: dict[str, Any] = {
@@ -70,11 +93,14 @@ def _assemble(entries: Mapping[str, Any]) -> Definitions:
     rates: list[Rate] = []
     stages: list[Stage] = []
     rules: list[RiskRule] = []
+    blocked: list[BlockedValue] = []
     for path, value in entries.items():
         section, _, name = path.partition(".")
         if section == "properties":
             type_, prop, declaration = value
             fields["properties"].setdefault(type_, {})[prop] = declaration
+        elif section == "identifiers":
+            blocked.append(value)
         elif section == "rates":
             rates.append(value)
         elif section == "lifecycle":
@@ -86,6 +112,9 @@ def _assemble(entries: Mapping[str, Any]) -> Definitions:
             fields[section][name] = value
     rates.sort(key=lambda rate: (rate.currency, rate.date))
     levels = entries.get("risk.levels", Levels())
+    if blocked:
+        ordered = sorted(blocked, key=lambda each: each.value)
+        fields["identifiers"] = Identifiers(blocked=tuple(ordered))
     if stages:
         fields["lifecycle"] = Lifecycle(stages=tuple(stages))
     if rules or levels != Levels():

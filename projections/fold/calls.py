@@ -97,7 +97,7 @@ def traits_folders(definitions: Definitions) -> tuple[FoldTraits, FoldTraits]:
                     if root not in whole:
                         continue
                     form, stored = _trait_value(nested_trait(whole, name))
-                place = event.occurred_us, event.key, form, stored, event.partition, event.offset
+                place = event.occurred_us, event.order, form, stored, event.partition, event.offset
                 put(entries, [name, 0, *place])
 
     def fold_traits(event: FoldEvent, state: State, opened: Mapping[str, Any] | None) -> None:
@@ -105,7 +105,7 @@ def traits_folders(definitions: Definitions) -> tuple[FoldTraits, FoldTraits]:
         entries = state[st.TRAITS]
         if inside:
             fold_inside(event, entries, opened)
-        us, key = event.occurred_us, event.key
+        us, key = event.occurred_us, event.order
         for name, value in event.traits.items():
             form, stored = clear(name, value)
             put(entries, [name, 0, us, key, form, stored, event.partition, event.offset])
@@ -126,7 +126,7 @@ def traits_folders(definitions: Definitions) -> tuple[FoldTraits, FoldTraits]:
             form, stored = clear(name, event.traits[name])
         elif event.sealed is not None and f"traits.{name}" in event.sealed.names:
             form, stored = sealed(name, opened)
-        stamp = (event.occurred_us, event.key)
+        stamp = (event.occurred_us, event.order)
         put(state[st.TRAITS], [name + st.CORRECTED, 1, *stamp, form, stored, event.partition, event.offset])
 
     return fold_traits, fold_correction

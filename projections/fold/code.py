@@ -104,7 +104,7 @@ def _drop(src: Source, layout: Layout) -> None:
 def _apply(src: Source, layout: Layout) -> None:
     src.add(0, "def apply(e, s, opened=None):")
     src.add(
-        1, "us = e.occurred_us", "key = e.key", "t = e.type", "s[0] += 1", "first = s[1]",
+        1, "us = e.occurred_us", "key = e.order", "t = e.type", "s[0] += 1", "first = s[1]",
         "if first is None or us < first[0] or (us == first[0] and key < first[1]):",
         "    s[1] = [us, key]",
         "last = s[2]",

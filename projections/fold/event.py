@@ -23,13 +23,16 @@ class FoldEvent(Protocol):
     received_at: datetime
     known_at: datetime
     digest: str
+    n: int
     properties: Any  # a Struct of the needed properties
     traits: dict[str, Any]
     flags: list[str]
     context: Any  # None unless a definition looks into it
     sealed: Sealed | None
     key: bytes  # 16 bytes: the event key
+    order: bytes  # `schemas.stamps.order_of` it
     occurred_us: int
+    received_us: int
     partition: int
     offset: int
 
@@ -48,12 +51,15 @@ def event_decoder(layout: Layout) -> tuple[msgspec.json.Decoder[Any], type]:
         [
             ("v", int), ("id", str), ("type", str), ("source", str), ("ids", list[Identifier]), ("route_key", str),
             ("occurred_at", Instant), ("received_at", Instant), ("known_at", Instant), ("digest", str),
+            ("n", int, 0),
             ("name", str | None, None), ("properties", props, props()),
             ("traits", dict[str, Any], msgspec.field(default_factory=dict)), ("sealed", Sealed | None, None),
             ("flags", list[str], msgspec.field(default_factory=list)),
             ("context", Any, msgspec.field(name="context" if layout.reads_context() else "-context", default=None)),
             ("key", bytes, msgspec.field(name="-key", default=b"")),
+            ("order", bytes, msgspec.field(name="-order", default=b"")),
             ("occurred_us", int, msgspec.field(name="-occurred_us", default=0)),
+            ("received_us", int, msgspec.field(name="-received_us", default=0)),
             ("partition", int, msgspec.field(name="-partition", default=0)),
             ("offset", int, msgspec.field(name="-offset", default=0)),
         ],

@@ -17,15 +17,16 @@ BASE_SLOTS: Final = 7
 OVERFLOW: Final = keyed.OVERFLOW  # in place of a map whose entries are kept beside the state
 ORDER_CAP: Final = 512  # a state with that many orders is 50 KB: beyond it, reading all of it costs more than a tree
 
-# A trait entry: [name, level, occurred_us, event key, form, value, partition, offset]. The greater wins: by stamp,
+# A stamp is an event's time and its order (`schemas.stamps`: received at, place, event key).
+# A trait entry: [name, level, *stamp, form, value, partition, offset]. The greater wins: by stamp,
 # and within one event the direct form. A correction (level 1) has its own entry beside the sources' one (its name and
 # CORRECTED), so that withdrawing it brings back what they say; `shown` puts it before them.
 NAME, LEVEL, STAMP_US, STAMP_KEY, FORM, VALUE, PARTITION, OFFSET = range(8)
 UNSET, PLAIN, JSON_TEXT, DIRECT, WITHDRAWN = range(5)
 CORRECTED: Final = "\0"
 
-# An order's base: [order id, source rank, occurred_us, event key, own amount, currency, base amount, bits,
-# extras…]; a refund: [event key, order id, …] without rank and stamp key. Amounts are scaled (10^4) or None.
+# An order's base: [order id, source rank, *stamp, own amount, currency, base amount, bits,
+# extras…]; a refund: [order of its event, order id, …] without rank and stamp key. Amounts are scaled (10^4) or None.
 O_ID, O_RANK, O_US, O_KEY, O_OWN, O_CURRENCY, O_BASE, O_BITS, O_EXTRA = range(9)
 R_KEY, R_ID, R_US, R_OWN, R_CURRENCY, R_BASE, R_BITS = range(7)
 

@@ -10,10 +10,10 @@ from typing import Final, NamedTuple
 
 from schemas.identity_rules import IdentityRules
 
-Receipt = tuple[int, bytes]  # (received at in microseconds since 1970, event key): a total order
+Receipt = tuple[int, bytes]  # (received at in microseconds since 1970, `schemas.stamps.place_of`): a total order
 Link = tuple[bytes, bytes]  # a manual "same person" edge between two tokens
 Split = tuple[Collection[bytes], Collection[bytes]]  # a cannot-link: no profile holds tokens from both sides
-Partners = Mapping[bytes, Mapping[str, AbstractSet[bytes]]]  # token -> higher-ranked kind -> tokens seen with it
+Partners = Mapping[bytes, Mapping[str, AbstractSet[bytes]]]  # token -> kind that counts -> tokens seen with it
 NEVER: Final[Receipt] = (-1, b"")  # before every receipt
 
 
@@ -23,11 +23,11 @@ class Evidence(NamedTuple):
     identifier_set: bytes
     tokens: tuple[tuple[str, bytes], ...]  # (kind, token); never empty, in any order
     received_us: int
-    event_key: bytes
+    place: bytes  # among what was received then: `schemas.stamps.place_of`
 
     @property
     def receipt(self) -> Receipt:
-        return self.received_us, self.event_key
+        return self.received_us, self.place
 
 
 class Refused(NamedTuple):
@@ -72,6 +72,6 @@ def base_token(tokens: Iterable[tuple[str, bytes]], shared: Collection[bytes], r
 def ordered_by_receipt(evidence: Iterable[Evidence]) -> list[Evidence]:
     """By first receipt, each identifier set once. Ties (no two applied events share a receipt) go by set."""
     earliest: dict[bytes, Evidence] = {}
-    for each in sorted(evidence, key=lambda e: (e.received_us, e.event_key, e.identifier_set)):
+    for each in sorted(evidence, key=lambda e: (e.received_us, e.place, e.identifier_set)):
         earliest.setdefault(each.identifier_set, each)
     return list(earliest.values())

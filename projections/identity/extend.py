@@ -56,7 +56,8 @@ def extend(
     """
     ordered = ordered_by_receipt(fresh)
     grown = grown_partners(ordered, known, rules, partners)
-    if any(is_shared(kinds, rules) for kinds in grown.values()):
+    kind_of = {token: kind for each in ordered for kind, token in each.tokens}
+    if any(is_shared(kind_of[token], kinds, rules) for token, kinds in grown.items()):
         return None
     shared = {token for token, row in known.items() if row.is_shared}
     board = _board_of(known, profiles, ordered, rules, cannot)

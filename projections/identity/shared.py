@@ -8,7 +8,7 @@ from schemas.identity_rules import IdentityRules
 
 
 def find_shared(evidence: Iterable[Evidence], rules: IdentityRules) -> frozenset[bytes]:
-    """Tokens seen with more than N(k) distinct tokens of one higher-ranked kind k.
+    """Tokens seen with more distinct tokens of one kind than `IdentityRules.sharing_limit` of both kinds.
 
     Reliable for a token only if all evidence that holds it is given.
     """
@@ -23,11 +23,12 @@ def find_shared(evidence: Iterable[Evidence], rules: IdentityRules) -> frozenset
     partners: dict[bytes, dict[str, set[bytes]]] = {}
     for each in evidence:
         _note_partners(partners, each, rules, busy)
-    return frozenset(token for token, kinds in partners.items() if is_shared(kinds, rules))
+    kind_of = {token: kind for each in evidence for kind, token in each.tokens if token in partners}
+    return frozenset(token for token, kinds in partners.items() if is_shared(kind_of[token], kinds, rules))
 
 
 def partners_of(evidence: Iterable[Evidence], rules: IdentityRules) -> dict[bytes, dict[str, set[bytes]]]:
-    """For each token that has any: the distinct tokens of each higher-ranked kind that it was seen with."""
+    """For each token that has any: the distinct tokens of each kind that counts for its own that it was seen with."""
     partners: dict[bytes, dict[str, set[bytes]]] = {}
     for each in evidence:
         _note_partners(partners, each, rules, {token for _, token in each.tokens})
@@ -46,14 +47,18 @@ def _note_partners(
     for kind, token in each.tokens:
         if token not in wanted:
             continue
-        rank = rules.rank(kind)
         for other_kind, other in each.tokens:
-            if rules.rank(other_kind) < rank:
+            if other != token and rules.sharing_limit(kind, other_kind) is not None:
                 partners.setdefault(token, {}).setdefault(other_kind, set()).add(other)
 
 
-def is_shared(kinds: Mapping[str, AbstractSet[bytes]], rules: IdentityRules) -> bool:
-    return any(len(tokens) > rules.sharing_limit(kind) for kind, tokens in kinds.items())
+def is_shared(kind: str, kinds: Mapping[str, AbstractSet[bytes]], rules: IdentityRules) -> bool:
+    """Whether a token of this kind is shared. `kinds`: its partners by kind."""
+    for other, tokens in kinds.items():
+        most = rules.sharing_limit(kind, other)
+        if most is not None and len(tokens) > most:
+            return True
+    return False
 
 
 def grown_partners(

@@ -13,6 +13,7 @@ from projections.fold import state as st
 from projections.fold.state import State
 from projections.orders.summary import FORM
 from projections.slots.keyed import OVERFLOW
+from schemas.stamps import key_of
 
 Entries = list[list[Any]]
 
@@ -118,18 +119,18 @@ def _made(bases: Entries, entries: Entries) -> tuple[list[Order], list[Refund]]:
 
 def _refund(entry: list[Any], ids: set[str]) -> Refund:
     key, order_id, us, own, currency, base = entry[: st.R_BITS]
-    return Refund(key, order_id, us, own, currency, base, order_id in ids)
+    return Refund(key_of(key), order_id, us, own, currency, base, order_id in ids)
 
 
 def _order(entry: list[Any], refunds: "list[Refund] | tuple[()]") -> Order:
     order_id, _, us, key, own, currency, base = entry[: st.O_BITS]
     missing = int(own is not None and base is None)
     if not refunds:
-        return Order(order_id, key, us, own, currency, base, 0, 0, missing)
+        return Order(order_id, key_of(key), us, own, currency, base, 0, 0, missing)
     known = [refund.base_amount for refund in refunds if refund.base_amount is not None]
     lacking = sum(refund.lacks_rate for refund in refunds)
     return Order(
-        *(order_id, key, us, own, currency, base),
+        *(order_id, key_of(key), us, own, currency, base),
         sum(refund.amount or 0 for refund in refunds if refund.currency == currency),
         sum(known) if known or not lacking else None,
         missing + lacking,

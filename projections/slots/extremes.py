@@ -7,7 +7,7 @@ from projections.slots.cells import Cells, cell_at, merge_by_day, window_of
 
 
 def least(a: Slot, b: Slot) -> Slot:
-    """The smaller of two; None means nothing. Stamped values are lists that begin (occurred_us, event key)."""
+    """The smaller of two; None means nothing. Stamped values are lists that begin (occurred_us, order)."""
     if a is None or b is None:
         return b if a is None else a
     return min(a, b)

@@ -66,4 +66,4 @@ def _open(entries: list[list[Any]]) -> int:
 
 
 OPEN: Final = Keyed(name="open", empty=list, merge=merge_keyed(None), step=_step_open, number=_open)
-"""Entries [key, occurred_us, event key, whether the event opens]"""
+"""Entries [key, occurred_us, order of the event, whether the event opens]"""

@@ -1,4 +1,4 @@
-"""The first and the last value by stamp: [occurred_us, event key, value] or None, in total or by local day. Pure."""
+"""The first and the last value by stamp: [occurred_us, order, value] or None, in total or by local day. Pure."""
 
 from typing import Any, Final
 

@@ -105,4 +105,4 @@ def name_of(traits: Mapping[str, Any]) -> str | None:
 
 
 def _first(identifiers: Sequence[OpenIdentifier], kind: str) -> str | None:
-    return next((each.value for each in identifiers if each.kind == kind), None)
+    return next((each.shown for each in identifiers if each.kind == kind), None)

@@ -48,7 +48,7 @@ def own_values(value: Any, own: Own) -> Any:
         token = value.get("$token")
         if isinstance(token, str):
             found = own.opened.get(bytes.fromhex(token))
-            return OTHERS if found is None else found.value
+            return OTHERS if found is None else found.shown
         return {key: own_values(each, own) for key, each in value.items()}
     return [own_values(each, own) for each in value] if isinstance(value, list) else value
 
@@ -88,7 +88,7 @@ def _text(text: str, own: Own, name: str) -> str:
         and not own.has("phone", text)
     ):
         return OTHERS
-    if any(text == value for _, value in own.values):
+    if any(text in (each.value, each.shown) for each in own.opened.values()):
         return text
     if "@" in text:
         text = _EMAIL.sub(lambda found: found[0] if own.has("email", found[0].rstrip(".")) else OTHERS, text)

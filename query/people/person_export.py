@@ -134,7 +134,7 @@ class _Person:
             whole = joined(answer[part], own_values(sealed[part], own)) if part in sealed else answer[part]
             answer[part] = without_others(whole, own)
         found = [(each.kind, own.opened.get(bytes.fromhex(each.token))) for each in record.ids]
-        answer["identifiers"] = [{"kind": kind, "value": OTHERS if o is None else o.value} for kind, o in found]
+        answer["identifiers"] = [{"kind": kind, "value": OTHERS if o is None else o.shown} for kind, o in found]
         return answer
 
     def _consents(self) -> Iterator[Answer]:

@@ -13,7 +13,15 @@ from query.answers import computed, iso_us, sent
 from query.people.opened import open_tokens, personal_values, tokens_in, with_values
 from query.views import View, Views
 from schemas.conditions import LifecycleLeaf, SegmentLeaf, TraitLeaf, leaves
-from schemas.errors import BadRequest, Erased, NotFound, Problem, RevisionReplaced, StoreUnavailable
+from schemas.errors import (
+    BadRequest,
+    Erased,
+    NotFound,
+    Problem,
+    RevisionReplaced,
+    SharedIdentifier,
+    StoreUnavailable,
+)
 from schemas.identifiers import PhoneForm, check_kind, examine, parse_selector
 from schemas.identity_rules import DEFAULT_RULES, IdentityRules
 from schemas.ports import Clock, EventLog, OpenIdentifier, Sealer, Vault
@@ -22,6 +30,7 @@ from schemas.record import decode, to_us, uuid_text
 
 Answer = dict[str, Any]
 _TRIES: Final = 4
+LISTED: Final = 100  # customers that an answer for a shared identifier names
 
 
 @dataclass(frozen=True)
@@ -44,10 +53,22 @@ class Profiles:
     def by_identifier(self, kind: str, value: object, *, personal: bool = True) -> Answer:
         """The profile that owns an identifier. Without `personal`, values are masked: kinds and attributes only.
 
-        Raises BadRequest for what cannot be an identifier, NotFound, Erased.
+        Raises BadRequest for what cannot be an identifier, NotFound, Erased, SharedIdentifier if it is that of several.
         """
-        view, profile = self._profile(self.token(kind, value))
+        token = self.token(kind, value)
+        view, profile = self._profile(token if kind == "profile" else self._owner(kind, token))
         return self._answer(view, profile, personal)
+
+    def _owner(self, kind: str, token: bytes) -> bytes:
+        """The token itself, or the only profile whose events carry it, if it is in none. Raises SharedIdentifier."""
+        view, found = self._current(token)
+        if found.erased or found.owner is None or (found.profile is not None and not found.shared):
+            return token
+        holders = self.views.reads.holders(view.revision, token, LISTED + 1)
+        if len(holders) > 1:
+            message = f"this {kind} is that of several customers: choose one of `items`, or look up another identifier"
+            raise SharedIdentifier(message, holders[:LISTED], more=len(holders) > LISTED)
+        return holders[0] if holders else token
 
     def token(self, kind: str, value: object) -> bytes:
         """The token of an identifier; a profile's id is its own. Raises BadRequest, NotFound."""
@@ -116,7 +137,7 @@ class Profiles:
         return profile.profile_id, profile.version, profile.event_count
 
     def tokens(self, profile_id: bytes) -> list[bytes]:
-        """The tokens of a profile's identifiers. Raises NotFound, Erased."""
+        """The tokens of a profile's identifiers, those received last first. Raises NotFound, Erased."""
         return [token for token, _ in self._profile(profile_id)[1].tokens]
 
     def owner(self, token: bytes) -> bytes:
@@ -124,11 +145,16 @@ class Profiles:
         return self._profile(token)[1].profile_id
 
     def _profile(self, token: bytes) -> tuple[View, ProfileRead]:
+        view, found = self._current(token)
+        return view, _existing(found)
+
+    def _current(self, token: bytes) -> tuple[View, Found]:
+        """What a token leads to in the live revision."""
         view = self.views.recent()
         for _ in range(_TRIES):
             found = self._found(view, token)
             if found is not None and found.live == view.revision:
-                return view, _existing(found)
+                return view, found
             view = self.views.current()
         raise StoreUnavailable("the definitions are changing faster than they can be read", retry_after_s=1)
 
@@ -144,7 +170,7 @@ class Profiles:
         now_us = to_us(self.clock.now())
         answer: Answer = {
             "id": uuid_text(profile.profile_id),
-            "identifiers": [{"kind": kind, "value": None} for kind in sorted_kinds(profile, self.rules)],
+            "identifiers": masked_identifiers(profile, self.rules),
             "traits": {name: sent(value) for name, value in evaluator.attributes(state).items()},
             "computed": {name: computed(value) for name, value in evaluator.values(state, now_us).items()},
             "segments": evaluator.names_of(profile.segments),
@@ -223,18 +249,34 @@ def profile_token(text: str) -> bytes:
         raise BadRequest("not a profile id", [Problem("value", "must be a UUID")]) from err
 
 
-def identifiers(
-    profile: ProfileRead, opened: Mapping[bytes, OpenIdentifier], rules: IdentityRules
-) -> list[dict[str, str]]:
-    """Kind and value of each token that opens, highest rank first, then by value."""
-    found = [opened[token] for token, _ in profile.tokens if token in opened]
-    found.sort(key=lambda each: (rules.rank(each.kind), each.value))
-    return [{"kind": each.kind, "value": each.value} for each in found]
+def identifiers(profile: ProfileRead, opened: Mapping[bytes, OpenIdentifier], rules: IdentityRules) -> list[Answer]:
+    """Kind and value of each token that opens, highest rank first, the current ones before the former, by value."""
+    past = former(profile, rules)
+    found = [(token in past, opened[token]) for token, _ in profile.tokens if token in opened]
+    found.sort(key=lambda pair: (rules.rank(pair[1].kind), pair[0], pair[1].value))
+    return [_identifier(each.kind, each.shown, is_former) for is_former, each in found]
 
 
-def sorted_kinds(profile: ProfileRead, rules: IdentityRules) -> list[str]:
-    """The kinds of a profile's identifiers, highest rank first."""
-    return sorted((kind for _, kind in profile.tokens), key=rules.rank)
+def masked_identifiers(profile: ProfileRead, rules: IdentityRules) -> list[Answer]:
+    """As `identifiers`, without values."""
+    past = former(profile, rules)
+    found = sorted((rules.rank(kind), token in past, kind) for token, kind in profile.tokens)
+    return [_identifier(kind, None, is_former) for _, is_former, kind in found]
+
+
+def former(profile: ProfileRead, rules: IdentityRules) -> set[bytes]:
+    """The tokens beyond their kind's limit, received before those within it: addresses a person had earlier."""
+    counts: dict[str, int] = {}
+    past: set[bytes] = set()
+    for token, kind in profile.tokens:
+        counts[kind] = counts.get(kind, 0) + 1
+        if counts[kind] > rules.limit(kind):
+            past.add(token)
+    return past
+
+
+def _identifier(kind: str, value: str | None, is_former: bool) -> Answer:
+    return {"kind": kind, "value": value} | ({"former": True} if is_former else {})
 
 
 def _existing(found: Found) -> ProfileRead:

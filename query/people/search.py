@@ -44,7 +44,7 @@ class Search:
 
     def _find(self, view: View, text: str, limit: int, passed: int) -> Answer:
         text = text.strip()[:MAX_QUERY]
-        exact = self._exact(text) if text else []
+        exact = self._exact(view, text) if text else []
         terms = [[keyed(self._key, term) for term in part] for part in query_terms(text)]
         page: list[Answer] = []
         at, most = passed, min(CANDIDATES, passed + FIRST * limit)
@@ -75,13 +75,13 @@ class Search:
         now_us = to_us(self.cards.clock.now())
         found = []
         for profile, state, each in zip(profiles, states, opened, strict=True):
-            known = [(identifier.kind, identifier.value) for identifier in each.identifiers]
+            known = [form for identifier in each.identifiers for form in identifier.forms]
             if profile.profile_id in exact or meets(text, each.traits.values(), known):
                 found.append(card(view, profile, state, each, now_us))
         return found
 
-    def _exact(self, text: str) -> list[bytes]:
-        """Owners of the text as an identifier of any kind, or as a profile id."""
+    def _exact(self, view: View, text: str) -> list[bytes]:
+        """Owners of the text as an identifier of any kind, or as a profile id; of a shared one, those who carry it."""
         tokens = []
         for kind in KINDS:
             normal = examine(kind, text, phone=self.phone).value
@@ -91,7 +91,14 @@ class Search:
             digits = text.replace("-", "")
             if len(digits) == 32 and all(letter in "0123456789abcdefABCDEF" for letter in digits):
                 tokens.append(bytes.fromhex(digits))
-        return self.views.reads.owners(tokens) if tokens else []
+        if not tokens:
+            return []
+        reads, unowned = self.views.reads, []
+        for token in tokens:
+            found = reads.profile(view.revision, token)
+            if found.shared or (found.owner is not None and found.profile is None):
+                unowned += reads.holders(view.revision, token, CANDIDATES)
+        return list(dict.fromkeys([*reads.owners(tokens), *unowned]))
 
     def cards_of(self, ids: Sequence[bytes], *, personal: bool) -> list[Answer]:
         """Cards of known profiles, in this order; profiles that no longer exist are left out."""

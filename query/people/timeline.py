@@ -14,12 +14,13 @@ from query.people.opened import joined, open_records, open_tokens, tokens_in, wi
 from schemas.ports import EventLog, OpenIdentifier, Sealer, Vault
 from schemas.reads import Reads
 from schemas.record import Record, Stored, decode, to_us
+from schemas.stamps import order_of
 
 SHORT: Final = 1_000  # events that the database can sort within 10 ms
 DEPTH: Final = 256  # newest records of each partition, looked at first
 WAIT: Final = timedelta(hours=1)  # no request takes longer from its receipt to its commit
 Answer = dict[str, Any]
-Stamp = tuple[int, bytes]  # (occurred_us, event key)
+Stamp = tuple[int, bytes]  # (occurred_us, `schemas.stamps.order_of`)
 
 
 class _Head(msgspec.Struct):
@@ -29,10 +30,12 @@ class _Head(msgspec.Struct):
     occurred_at: datetime
     received_at: datetime
     type: str
+    n: int = 0
 
     @property
     def stamp(self) -> Stamp:
-        return to_us(self.occurred_at), bytes.fromhex(self.id.replace("-", ""))
+        key = bytes.fromhex(self.id.replace("-", ""))
+        return to_us(self.occurred_at), order_of(to_us(self.received_at), self.n, key)
 
 
 _HEAD: Final = msgspec.json.Decoder(_Head)
@@ -128,5 +131,5 @@ def _with_personal(record: Record, sealed: Mapping[str, Any], opened: Mapping[by
         if part in sealed:
             answer[part] = joined(answer[part], with_values(sealed[part], opened))
     found = [opened.get(bytes.fromhex(each.token)) for each in record.ids]
-    answer["identifiers"] = [{"kind": each.kind, "value": each.value} for each in found if each is not None]
+    answer["identifiers"] = [{"kind": each.kind, "value": each.shown} for each in found if each is not None]
     return answer

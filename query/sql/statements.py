@@ -47,6 +47,8 @@ TABLES: Final[Mapping[str, tuple[Column, ...]]] = {
         Column("properties", "JSON", "those that are not personal"),
         Column("context", "JSON", "the parts that are not personal"),
         Column("sealed_names", "VARCHAR[]", "names of the sealed fields"),
+        Column("n", "INTEGER", "its place in the request, file or inbox fetch"),
+        Column("flags", "VARCHAR[]", "what was remarked when it was accepted: time_unreadable, bot, …"),
     ),
     "profiles": (
         Column("profile_id", "VARCHAR", "the customer"),
@@ -309,14 +311,15 @@ create view events as
 select e.id, e.message_id, e.type, e.name, e.occurred_at, e.received_at, e.source, o.profile_id,
     case when o.profile_id is not null then e.signature end as signature,
     e.order_id, e.revenue, e.currency, e.campaign_id, e.product_ids,
-    e.properties::json as properties, e.context::json as context, e.sealed_names
+    e.properties::json as properties, e.context::json as context, e.sealed_names,
+    coalesce(e.n, 0)::integer as n, coalesce(e.flags, []::varchar[]) as flags
 from (
     select partition, "offset", id, message_id, type, name, occurred_at, received_at, source, signature, order_id,
-        revenue, currency, campaign_id, product_ids, properties, context, sealed_names
+        revenue, currency, campaign_id, product_ids, properties, context, sealed_names, n, flags
     from _archive
     union all
     select partition, "offset", id, message_id, type, name, occurred_at, received_at, source, signature, order_id,
-        revenue, currency, campaign_id, product_ids, properties, context, sealed_names
+        revenue, currency, campaign_id, product_ids, properties, context, sealed_names, n, flags
     from _tail
 ) e
 anti join _not_applied n on n.partition = e.partition and n."offset" = e."offset"

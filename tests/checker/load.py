@@ -48,7 +48,10 @@ class Traffic:
         if dice < 0.25:
             return {"type": "page", "anonymousId": visitor, "properties": {"score": self._random.randrange(1000)}}
         if dice < 0.35:
-            traits = {"email": f"u{customer}@example.com", "name": f"Name {customer}", "visits": dice}
+            address = f"u{customer}@example.com"
+            if customer % 5 == 4:  # people whose address changes: more of them than a merge of two would be allowed
+                address = f"u{customer}.{self._random.randrange(8)}@example.com"
+            traits = {"email": address, "name": f"Name {customer}", "visits": dice}
             return {"type": "identify", "userId": user, "anonymousId": visitor, "traits": traits}
         if dice < 0.40:  # a shared tablet: seen with many customers, so it links nothing
             kiosk = f"kiosk-{self._random.randrange(2)}"

@@ -20,6 +20,11 @@ RANK_ABOVE = ("user_id", "loyalty_card", "email", "phone")
 RANK_BELOW = ("device_id", "anonymous_id")
 LIMITS = {"user_id": 1, "device_id": 20, "anonymous_id": 100}  # others 5
 HUB_LIMITS = {"user_id": 5, "loyalty_card": 5, "device_id": 20}  # others 10
+CROWD_LIMITS = {  # (kind, kind seen with it): most
+    ("user_id", "user_id"): 5,
+    **{("user_id", kind): 10 for kind in ("loyalty_card", "email", "phone")},
+    **{("loyalty_card", kind): 10 for kind in ("email", "phone")},
+}
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)  # noqa: UP017  # the checker spells it its own way
 
 
@@ -33,8 +38,12 @@ class Event(NamedTuple):
     tokens: tuple[tuple[str, str], ...]  # (kind, token)
     route_key: str
     received_us: int
+    n: int  # place in its request
     occurred_us: int
     raw: dict[str, Any]
+
+
+Receipt = tuple[int, int, str]  # (received at, place in the request, event key)
 
 
 class Totals(NamedTuple):
@@ -70,7 +79,7 @@ def signature_of(tokens: Iterable[str]) -> str:
 def decode(position: Position, value: bytes) -> Event:
     """Raises ValueError or KeyError for bytes that are not a record."""
     raw = json.loads(value, parse_float=Decimal)
-    if raw["v"] != 1:
+    if raw["v"] not in (1, 2):  # of the same shape: version 2 added `n` and `flags`
         raise ValueError("a record of another version")
     tokens = tuple((each["kind"], each["token"]) for each in raw["ids"])
     for text in (raw["id"].replace("-", ""), raw["digest"], *(token for _, token in tokens)):
@@ -83,6 +92,7 @@ def decode(position: Position, value: bytes) -> Event:
         tokens,
         raw["route_key"],
         microseconds(raw["received_at"]),
+        raw.get("n", 0),
         microseconds(raw["occurred_at"]),
         raw,
     )
@@ -113,16 +123,16 @@ def rank(kind: str) -> tuple[int, str]:
 
 def people(events: Iterable[Event], erased: frozenset[str] | set[str]) -> People:
     """Resolve all evidence of the applied events from scratch, without erased tokens."""
-    first: dict[str, tuple[int, str]] = {}
+    first: dict[str, Receipt] = {}
     sets: dict[str, tuple[tuple[str, str], ...]] = {}
     for event in events:
         if event.route_key in erased:
             continue
         sets[event.signature] = tuple(pair for pair in event.tokens if pair[1] not in erased)
-        receipt = (event.received_us, event.key)
+        receipt = (event.received_us, event.n, event.key)
         first[event.signature] = min(first.get(event.signature, receipt), receipt)
     hubs = _hubs(sets.values())
-    token_first: dict[str, tuple[tuple[int, str], tuple[int, str], str]] = {}
+    token_first: dict[str, tuple[Receipt, tuple[int, str], str]] = {}
     group: dict[str, set[str]] = {}
     kinds: dict[str, str] = {}
     base_of: dict[str, str] = {}
@@ -148,28 +158,42 @@ def people(events: Iterable[Event], erased: frozenset[str] | set[str]) -> People
 
 
 def _join(group: dict[str, set[str]], kinds: Mapping[str, str], base: str, token: str) -> None:
-    """Merge two groups unless a limit forbids it."""
-    if group[base] is group[token]:
+    """Merge two groups unless a limit forbids it. Two user_ids are linked only by an alias: no limit forbids that."""
+    one, two = group[base], group[token]
+    if one is two:
         return
-    union = group[base] | group[token]
-    counts: dict[str, int] = defaultdict(int)
-    for each in union:
-        counts[kinds[each]] += 1
-    if any(count > LIMITS.get(kind, 5) for kind, count in counts.items()):
-        return
+    alias = kinds[base] == kinds[token] == "user_id"
+    union = one | two
+    for kind in {kinds[each] for each in one} & {kinds[each] for each in two}:
+        count = sum(kinds[each] == kind for each in union)
+        if count > LIMITS.get(kind, 5) and not (alias or _adds(one, two, kinds, kind) or _adds(two, one, kinds, kind)):
+            return
     for each in union:
         group[each] = union
 
 
+def _adds(group: set[str], other: set[str], kinds: Mapping[str, str], kind: str) -> bool:
+    """Whether the other group brings one more identifier of a kind to a group that a higher-ranked one names."""
+    brings = sorted(rank(kinds[each]) for each in other)
+    return brings.count(rank(kind)) == 1 and brings[0] == rank(kind) > min(rank(kinds[each]) for each in group)
+
+
 def _hubs(sets: Iterable[tuple[tuple[str, str], ...]]) -> set[str]:
-    """Shared identifiers: tokens seen with more than N(k) distinct tokens of one higher-ranked kind k."""
-    partners: dict[tuple[str, str], set[str]] = defaultdict(set)
+    """Shared identifiers: tokens seen with more than N(k) distinct tokens of one higher-ranked kind k, and logins and
+    cards seen with too many addresses.
+    """
+    partners: dict[tuple[str, str, str], set[str]] = defaultdict(set)
     for pairs in sets:
         for kind, token in pairs:
             for other_kind, other in pairs:
-                if rank(other_kind) < rank(kind):
-                    partners[token, other_kind].add(other)
-    return {token for (token, kind), others in partners.items() if len(others) > HUB_LIMITS.get(kind, 10)}
+                if other != token:
+                    partners[token, kind, other_kind].add(other)
+    found = set()
+    for (token, kind, other), others in partners.items():
+        most = HUB_LIMITS.get(other, 10) if rank(other) < rank(kind) else CROWD_LIMITS.get((kind, other))
+        if most is not None and len(others) > most:
+            found.add(token)
+    return found
 
 
 # ---------------------------------------------------------------- totals (C5)
@@ -178,7 +202,7 @@ def _hubs(sets: Iterable[tuple[tuple[str, str], ...]]) -> set[str]:
 def totals(events: Iterable[Event], currency: str = "USD") -> Totals:
     """Totals of one customer's applied events. Amounts in other currencies are not converted: do not send any."""
     count, stamps = 0, []
-    bases: dict[str, tuple[int, str, Decimal | None]] = {}
+    bases: dict[str, tuple[tuple[int, int, int, str], Decimal | None]] = {}
     cancelled: set[str] = set()
     refunds: dict[str, Decimal] = {}
     for event in events:
@@ -193,12 +217,12 @@ def totals(events: Iterable[Event], currency: str = "USD") -> Totals:
         elif type_ in REFUNDS and amount is not None:
             refunds[event.key] = abs(amount)
         elif type_ in BASES and not (type_ == "purchase.updated" and amount is None):
-            base = (event.occurred_us, event.key, amount)
+            base = (event.occurred_us, event.received_us, event.n, event.key), amount
             name = order or event.key
-            if name not in bases or base[:2] > bases[name][:2]:
+            if name not in bases or base[0] > bases[name][0]:
                 bases[name] = base
     kept = [base for name, base in bases.items() if name not in cancelled]
-    net = sum((amount for _, _, amount in kept if amount is not None), Decimal(0)) - sum(refunds.values(), Decimal(0))
+    net = sum((amount for _, amount in kept if amount is not None), Decimal(0)) - sum(refunds.values(), Decimal(0))
     return Totals(count, min(stamps), max(stamps), len(kept), net)
 
 

@@ -22,6 +22,7 @@ from infra.adapters.vault.master_key import master_key, parse
 from infra.adapters.vault.proof import vault_is_new
 from infra.adapters.vault.vault import PostgresVault
 from schemas.errors import KeyMissing, MasterKeyWrong, SealBroken, StoreUnavailable
+from schemas.ports import OpenIdentifier
 from tests.conftest import Databases
 
 KEY = bytes(range(32))
@@ -101,8 +102,27 @@ def test_find_makes_nothing(vault: PostgresVault, databases: Databases) -> None:
 def test_tokens_open_to_kind_and_value(vault: PostgresVault) -> None:
     one, two = vault.tokens([ADA, ("crm", "Ünïcode:1")])
     opened = vault.open([one, two, b"unknown-token-16"])
-    assert opened == {one: (one, *ADA), two: (two, "crm", "Ünïcode:1")}
+    assert opened == {one: OpenIdentifier(one, *ADA), two: OpenIdentifier(two, "crm", "Ünïcode:1")}
     assert vault.open([]) == {}
+
+
+def test_a_row_keeps_what_was_first_sent_beside_the_form_that_compares(
+    vault: PostgresVault, databases: Databases
+) -> None:
+    street, card = ("email", "ada@xn--strae-oqa.example"), ("loyalty_card", "603512345678")
+    first, plain = vault.tokens([street, card], {street: "Ada@Straße.example", card: "603512345678"})
+    again, _ = vault.tokens([street, card], {street: "ADA@STRASSE", card: "6035 1234 5678"})
+    assert again == first
+    opened = vault.open([first, plain])
+    assert (opened[first].shown, opened[first].value) == ("Ada@Straße.example", "ada@xn--strae-oqa.example")
+    assert (opened[plain].shown, opened[plain].sent) == ("603512345678", "")
+    database = Database(databases.vault)
+    with database.transaction() as cursor:
+        cursor.execute("select sent_sealed from identifiers order by sent_sealed is null")
+        (sealed,), (absent,) = cursor.fetchall()
+    database.close()
+    assert absent is None
+    assert b"Ada" not in bytes(sealed)
 
 
 def test_what_is_sealed_opens_under_its_token_and_event_alone(vault: PostgresVault) -> None:
@@ -140,7 +160,7 @@ def test_an_erased_identifier_that_returns_gets_a_new_token(vault: PostgresVault
     forget(databases.vault, old)
     [new] = vault.tokens([ADA])
     assert new != old
-    assert vault.open([old, new]) == {new: (new, *ADA)}
+    assert vault.open([old, new]) == {new: OpenIdentifier(new, *ADA)}
 
 
 def test_a_suppressed_identifier_is_refused_and_leaves_no_row(vault: PostgresVault, databases: Databases) -> None:

@@ -33,7 +33,7 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
         log_of(here).append([Pending(key, good)])
         drain(here)
         assert archiver_of(here).flush() == 1
-        log_of(here).append([Pending(key, good.replace(b'"v":1', b'"v":2'))])
+        log_of(here).append([Pending(key, good.replace(b'"v":1', b'"v":3'))])
     running = Up(data)
     running.wait_ready()
     yield running
@@ -66,7 +66,7 @@ def test_a_partition_that_waits_is_told_once_with_what_to_do_and_measured(up: Up
     expect(page.get_by_text("Needs attention")).to_be_visible()
     told = page.locator(".tf-how", has_text="set-aside 2 1")
     expect(told).to_have_count(1)
-    expect(told).to_contain_text("partition 2 waits at offset 1 (worker): touchpoint v2; this build reads v1")
+    expect(told).to_contain_text("partition 2 waits at offset 1 (worker): touchpoint v3; this build reads v2")
     card = page.locator(".tf-card.tf-bad", has_text="stuck at 1")
     expect(card).to_contain_text(re.compile(r"Partition 2.*since \d+ \w+ \d{4}, \d\d:\d\d$", re.DOTALL))
     asked = urllib.request.Request(f"{up.url}/metrics", headers={"Authorization": f"Bearer {token}"})

@@ -17,7 +17,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from infra.adapters.archive.files import FolderFiles, Grace
+from infra.adapters.archive.files import FolderFiles
+from infra.adapters.archive.grace import Grace
 from infra.adapters.archive.proofs import PROOFS, Proofs, stat_of
 from infra.adapters.archive.reader import ArchiveReader
 from infra.adapters.archive.s3_files import S3Files

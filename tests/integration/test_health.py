@@ -147,7 +147,7 @@ def test_health_and_doctor_tell_when_no_connection_is_left(up: Up, data: Path) -
 
 def test_doctor_tells_when_nothing_is_applied_and_not_for_what_lies_behind_a_record_that_waits(data: Path) -> None:
     with session(data) as here:
-        newer = encode(purchase([("user_id", "new")], "o1", "20.00")).replace(b'"v":1', b'"v":2')
+        newer = encode(purchase([("user_id", "new")], "o1", "20.00")).replace(b'"v":1', b'"v":3')
         log_of(here).append([Pending(key_of_partition(2), newer)])
     up = Up(data)
     try:

@@ -11,9 +11,9 @@ import pytest
 from psycopg2.extensions import make_dsn, parse_dsn
 
 from infra.adapters.postgres.connect import PooledConnection, connect
-from infra.adapters.postgres.embedded import _as_account, server_account
 from infra.adapters.postgres.own import OwnPostgres
 from infra.adapters.postgres.pooler import shares_backends
+from infra.adapters.postgres.server_account import as_account, server_account
 from schemas.errors import ServiceFailed
 from tests.conftest import PASSWORD, Databases
 from tests.integration.running import until
@@ -42,7 +42,7 @@ def pooled(databases: Databases, tmp_path: Path) -> Iterator[Pooled]:
         config = tmp_path / f"{mode}.ini"
         config.write_text("\n".join(lines))
         # it refuses to run as root, as PostgreSQL does
-        command = _as_account([PGBOUNCER, "-q", str(config)], server_account(), [config])
+        command = as_account([PGBOUNCER, "-q", str(config)], server_account(), [config])
         started.append(subprocess.Popen(command, stderr=subprocess.DEVNULL))
         here = {"host": "127.0.0.1", "port": str(port)}
         through = Databases(*(make_dsn(dsn, **here) for dsn in databases))

@@ -29,7 +29,7 @@ from schemas.errors import NotFound, SetAsideRefused
 from schemas.record import Pending, Reader, encode
 from tests.records import key_of_partition, purchase
 
-NEWER = Reader(2, {("touchpoint", 1): lambda old: old})
+NEWER = Reader(3, {("touchpoint", 1): lambda old: old, ("touchpoint", 2): lambda old: old})
 
 
 def put(here: Session, *values: bytes, partition: int = 2) -> None:
@@ -46,7 +46,7 @@ def test_a_partition_that_waits_is_told_everywhere_and_let_by(
     good, bad = purchase([("user_id", "ada")], "o1", "20.00"), purchase([("user_id", "bob")], "o2", "30.00")
     with session(tmp_path) as here:
         vault_of(here).hold_lease()
-        put(here, encode(good), encode(bad).replace(b'"v":1', b'"v":2'), b"garbage", encode(good))
+        put(here, encode(good), encode(bad).replace(b'"v":1', b'"v":3'), b"garbage", encode(good))
         told: list[str] = []
         (waits,) = drain(here, told.append)
         assert (waits.wait.partition, waits.wait.offset) == (2, 1)
@@ -67,7 +67,7 @@ def test_a_partition_that_waits_is_told_everywhere_and_let_by(
     assert run(["status", "--wait", "--data", str(tmp_path)]) == 1
     assert "waits at offset 1" in capfd.readouterr().out
     found = answer("record", "show", "2", "1")
-    assert (found["version"], found["reads"], found["state"], found["code"]) == (2, 1, "waiting", "reader_too_old")
+    assert (found["version"], found["reads"], found["state"], found["code"]) == (3, 2, "waiting", "reader_too_old")
     assert answer("record", "set-aside", "2", "1", "--yes")["offset"] == 1
     assert run(["record", "set-aside", "2", "1", "--yes", "--data", str(tmp_path)]) == 1
     capfd.readouterr()
@@ -96,7 +96,7 @@ def test_work_complains_of_what_could_be_applied_and_not_of_what_lies_behind_a_w
             now[0] += 2 * STANDS_S
             return {each["check"]: each["detail"] for each in health.look()["problems"]}
 
-        put(here, good.replace(b'"v":1', b'"v":2'), good, good)
+        put(here, good.replace(b'"v":1', b'"v":3'), good, good)
         drain(here)
         assert complaints_after_a_while().keys() == {"records"}
         put(here, good, partition=1)  # and no worker works
@@ -127,7 +127,7 @@ def test_many_letters_are_folded_late_with_one_compiling_also_those_set_aside_me
     with session(tmp_path) as here:
         vault_of(here).hold_lease()
         newer = [
-            encode(purchase([("user_id", f"u{n}")], f"o{n}", "20.00")).replace(b'"v":1', b'"v":2') for n in range(4)
+            encode(purchase([("user_id", f"u{n}")], f"o{n}", "20.00")).replace(b'"v":1', b'"v":3') for n in range(4)
         ]
         put(here, *newer[:3])
         let_by(here, 0, 1, 2)

@@ -2,17 +2,21 @@
 
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
+from pathlib import Path
 
 import pytest
 
 from infra.adapters.postgres.database import Database
 from infra.adapters.postgres.presence import Presence
 from infra.adapters.postgres.record_gate import RecordGate, floor_of, raise_floor
+from infra.app.bootstrap import session
+from infra.app.first_start import prepare
 from schemas.errors import BadRequest
+from schemas.record import VERSION
 from schemas.record_gate import version_to_write
 from tests.conftest import Databases
 
-NEW = 2  # what a build of tomorrow reads and writes
+NEW = 3  # what a build of tomorrow reads and writes
 
 
 @pytest.fixture
@@ -67,3 +71,15 @@ def test_the_lowest_of_all_counts_and_version_1_is_always_written() -> None:
     assert version_to_write(3, 1, [3]) == 1
     assert version_to_write(2, 3, []) == 2
     assert version_to_write(2, 2, [0]) == 1
+
+
+def test_a_new_database_starts_at_its_builds_own_version_and_one_folder_never_waits_for_people(
+    tmp_path: Path,
+) -> None:
+    with session(tmp_path) as here, closing(Database(here.dsn)) as database:
+        assert (floor_of(database), written(database, VERSION)) == (VERSION, VERSION)
+        with database.transaction() as cursor:  # as a build that knew version 1 alone left it
+            cursor.execute("delete from meta where key = 'record_floor'")
+        assert written(database, VERSION) == 1
+        prepare(here.settings, here.adapters)
+        assert written(database, VERSION) == VERSION

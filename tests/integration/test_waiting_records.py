@@ -39,8 +39,8 @@ from tests.conftest import Databases
 from tests.integration.test_fold_decide import World, new_world
 from tests.records import START, key_of_partition, purchase, record
 
-NEWER = Reader(2, {("touchpoint", 1): lambda old: old})
-"""A build of version 2, whose records are those of version 1."""
+NEWER = Reader(3, {("touchpoint", 1): lambda old: old, ("touchpoint", 2): lambda old: old})
+"""A build of version 3, whose records are those of version 2."""
 
 PEOPLE = [[("user_id", f"u{number}")] for number in range(40)]
 
@@ -51,8 +51,8 @@ def in_partition(number: int) -> list[list[tuple[str, str]]]:
 
 
 def newer(each: Record) -> bytes:
-    """The same of version 2."""
-    return encode(msgspec.structs.replace(each, v=2))
+    """The same of version 3."""
+    return encode(msgspec.structs.replace(each, v=3))
 
 
 @dataclass
@@ -234,7 +234,7 @@ def test_a_newer_record_stops_its_partition_alone_until_the_upgrade(side: Side, 
     assert side.folded() == [ends[0], ends[1], at, ends[3]]
     assert side.waiting() == [(2, at, "reader_too_old")]
     (waits,) = side.world.services.control.waiting()
-    assert "this build reads v1" in waits.wait.reason
+    assert "this build reads v2" in waits.wait.reason
     assert f"touchfold record set-aside 2 {at}" in waits.remedy
     side.world.send(purchase(in_partition(1)[0], "later", "5.00"))
     side.settle()

@@ -17,7 +17,7 @@ from projections.identity.shared import find_shared, partners_of
 from schemas.identity_rules import IdentityRules
 from schemas.record import identifier_set_of
 
-# Small limits, so that few signatures cross them. The reference below reads this table and no rule of ours.
+# Small limits, so that few signatures cross them. The reference below reads these tables and no rule of ours.
 TABLE: Final = {  # kind, highest rank first: (limit, N, tokens in play)
     "user_id": (1, 2, 4),
     "email": (2, 2, 4),
@@ -26,10 +26,12 @@ TABLE: Final = {  # kind, highest rank first: (limit, N, tokens in play)
     "device_id": (2, 2, 3),
     "anonymous_id": (3, 3, 6),
 }
+CROWDS: Final = {("user_id", "user_id"): 2, ("user_id", "email"): 3, ("email", "crm_id"): 2}
 RULES: Final = IdentityRules(
     above=("user_id", "email"),
     limits={kind: limit for kind, (limit, _, _) in TABLE.items()},
     sharing_limits={kind: most for kind, (_, most, _) in TABLE.items()},
+    crowd_limits={"user_id": {"user_id": 2, "email": 3}, "email": {"crm_id": 2}},
 )
 POOL: Final = [
     (kind, blake2b(f"{kind}{number}".encode(), digest_size=16).digest())
@@ -89,9 +91,11 @@ def slow_resolve(world: World) -> Slow:
         first_of[ids] = min((at, key), first_of.get(ids, (at, key)))
     shared = set()
     for token, kind in KIND_OF.items():
-        for higher in order[: order.index(kind)]:
-            seen = {o for ids in first_of if token in ids for o in ids if KIND_OF[o] == higher}
-            if len(seen) > TABLE[higher][1]:
+        counted = {higher: TABLE[higher][1] for higher in order[: order.index(kind)]}
+        counted |= {other: most for (own, other), most in CROWDS.items() if own == kind}
+        for other, most in counted.items():
+            seen = {o for ids in first_of if token in ids for o in ids if KIND_OF[o] == other} - {token}
+            if len(seen) > most:
                 shared.add(token)
     present = {token for ids in first_of for token in ids}
     groups = [{token} for token in present - shared]
@@ -100,11 +104,23 @@ def slow_resolve(world: World) -> Slow:
     def home(token: bytes) -> set[bytes]:
         return next(group for group in groups if token in group)
 
+    def one_more(kind: str, profile: set[bytes], other: set[bytes]) -> bool:
+        """The other brings nothing that ranks higher and one token of the kind; the profile has what ranks higher."""
+        place = order.index(kind)
+        brought = [order.index(KIND_OF[t]) for t in other]
+        known = [order.index(KIND_OF[t]) for t in profile]
+        return sum(p <= place for p in brought) == brought.count(place) == 1 and any(p < place for p in known)
+
     def link(identifier_set: bytes, base: bytes, token: bytes) -> None:
-        if token in home(base):
+        one, two = home(base), home(token)
+        if one is two:
             return
-        union = home(base) | home(token)
-        over = [k for k in order if sum(KIND_OF[t] == k for t in union) > TABLE[k][0]]
+        union = one | two
+        both = {KIND_OF[t] for t in one} & {KIND_OF[t] for t in two}
+        over = [k for k in order if k in both and sum(KIND_OF[t] == k for t in union) > TABLE[k][0]]
+        over = [k for k in over if not one_more(k, one, two) and not one_more(k, two, one)]
+        if identifier_set and KIND_OF[base] == KIND_OF[token] == "user_id":
+            over = []  # the sender says that they are one person
         if any(union & set(left) and union & set(right) for left, right in world.cannot):
             refused.add((identifier_set, token, "cannot_link"))
         elif over:
@@ -296,14 +312,22 @@ def test_feeding_piecemeal_in_any_order_ends_where_one_resolution_does(world: Wo
 
 @quick
 @given(worlds(20), CUTS)
-def test_no_profile_is_over_a_limit_holds_a_hub_or_both_sides_of_a_split(world: World, cuts: list[int]) -> None:
+def test_no_profile_is_over_its_highest_limit_holds_a_hub_or_both_sides_of_a_split(
+    world: World, cuts: list[int]
+) -> None:
     full = whole(world)
     assert sorted(token for members in full.members.values() for token in members) == sorted(
         {token for each in world.evidence for _, token in each.tokens}
     )
     for profile_id, profile in full.profiles.items():
         kinds = list(profile.tokens.values())
-        assert all(kinds.count(kind) <= TABLE[kind][0] for kind in kinds)
+        aliased = any(
+            sum(kind == "user_id" and t in profile.tokens for kind, t in e.tokens) > 1 for e in world.evidence
+        )
+        if not aliased:
+            assert kinds.count("user_id") <= 1
+            highest = min(kinds, key=list(TABLE).index)
+            assert all(kinds.count(kind) <= TABLE[kind][0] for kind in kinds if kind == highest)
         assert profile_id in profile.tokens
         assert not full.shared & profile.tokens.keys()
         for left, right in world.cannot:

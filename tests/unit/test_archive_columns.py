@@ -95,7 +95,7 @@ def test_an_unreadable_record_keeps_its_bytes_and_has_no_id() -> None:
 
 
 def test_a_record_of_a_newer_version_stops_the_archiver() -> None:
-    newer = encode(record(1)).replace(b'{"v":1,', b'{"v":2,')
+    newer = encode(record(1)).replace(b'{"v":1,', b'{"v":3,')
     with pytest.raises(ReaderTooOld):
         event_table(stored(newer), "EUR", originals=True)
 

@@ -21,6 +21,8 @@ from infra.demo.live import Trickle
 from infra.demo.people import CLERK_PHONE, DAYS, KIOSK, cast
 from infra.demo.score import churn_score, identity_score, lead_score
 from infra.demo.sender import MOST, batches
+from ingest.dialects.translate import type_and_name
+from schemas.clear_rules import NOTHING_DECLARED, own_identifiers
 from schemas.identifiers import extract, normalise
 from schemas.touchpoints import CUSTOM, type_of
 
@@ -42,7 +44,8 @@ def items() -> list[dict[str, Any]]:
 
 
 def identifiers(item: dict[str, Any]) -> set[tuple[str, str]]:
-    return {(found.kind, str(found.value)) for found in extract(item)}
+    own = own_identifiers(NOTHING_DECLARED, *type_and_name(item))
+    return {(found.kind, str(found.value)) for found in extract(item, own)}
 
 
 def digest(plan: Plan) -> str:

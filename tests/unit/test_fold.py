@@ -261,9 +261,9 @@ def test_what_is_no_record_is_unreadable_and_a_newer_one_stops_the_reader() -> N
     with pytest.raises(RecordUnreadable):
         FOLD.decode(event("pos.purchase").replace(b'"id":"', b'"id":"x'))
     with pytest.raises(ReaderTooOld):
-        FOLD.decode(event("pos.purchase").replace(b'"v":1', b'"v":2'))
+        FOLD.decode(event("pos.purchase").replace(b'"v":2', b'"v":3'))
     with pytest.raises(ReaderTooOld):
-        FOLD.decode(b'{"v": 2, "ids": {"another": "shape"}}')
+        FOLD.decode(b'{"v": 3, "ids": {"another": "shape"}}')
 
 
 def test_sums_beyond_64_bits_survive_their_bytes() -> None:

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from infra.adapters.phones import Phones
+from schemas.clear_rules import NOTHING_DECLARED, declared_of, own_identifiers
 from schemas.errors import BadRequest, SettingsInvalid
 from schemas.identifiers import KINDS, Found, examine, extract, normalise, parse_selector
 
@@ -115,6 +116,7 @@ def test_identifiers_are_found_in_every_place_with_their_path() -> None:
                 {"id": "g6", "type": "profile"},
                 "rubbish",
             ],
+            "externalId": [{"id": "h1", "type": "hubspot"}, {"id": None, "type": "crm"}],
         },
     }
     assert extract(item) == [
@@ -122,15 +124,66 @@ def test_identifiers_are_found_in_every_place_with_their_path() -> None:
         Found("anonymous_id", "a1", ("anonymousId",)),
         Found("email", "1@x.y", ("traits", "email")),
         Found("loyalty_card", 77, ("traits", "loyaltyCard")),
-        Found("email", "2@x.y", ("properties", "email")),
-        Found("phone", "2", ("properties", "phone")),
         Found("loyalty_card", "L", ("properties", "loyalty_card")),
         Found("email", "3@x.y", ("context", "traits", "email")),
         Found("phone", "3", ("context", "traits", "phone")),
         Found("device_id", "d1", ("context", "device", "id")),
         Found("ga_client_id", "g1", ("context", "externalIds", 0, "id")),
         Found("crm", "g2", ("context", "externalIds", 1, "id")),
+        Found("hubspot", "h1", ("context", "externalId", 0, "id")),
     ]
+
+
+@pytest.mark.parametrize(
+    ("type_", "theirs"),
+    [
+        ("purchase.completed", True),
+        ("pos.return", True),
+        ("checkout.started", True),
+        ("account.signed_up", True),
+        ("email.opened", True),
+        ("call.missed", True),
+        ("survey.answered", True),
+        ("cart.shared", False),
+        ("product.shared", False),
+        ("web.page_viewed", False),
+        ("custom", False),
+    ],
+)
+def test_an_address_in_the_properties_is_the_customers_where_only_they_fill_it_in(type_: str, theirs: bool) -> None:
+    item = {"userId": "u1", "properties": {"phone": "2", "email": "2@x.y", "note": "3@x.y"}}
+    found = extract(item, own_identifiers(NOTHING_DECLARED, type_, None))[1:]
+    assert found == (
+        [Found("email", "2@x.y", ("properties", "email")), Found("phone", "2", ("properties", "phone"))]
+        if theirs
+        else []
+    )
+
+
+def test_a_declaration_says_whose_address_it_is_by_type_or_by_name() -> None:
+    declared = declared_of(
+        {
+            "properties": {
+                "purchase.completed": {"email": {"identifies": False}},
+                "Newsletter Joined": {
+                    "email": {"identifies": True},
+                    "customer.phone": {"identifies": True},
+                    "till_member": {"identifies": "loyalty_card"},
+                },
+            }
+        }
+    )
+    properties = {"email": "2@x.y", "customer": {"phone": "3"}, "till_member": 4}
+    item = {"userId": "u1", "properties": properties}
+    assert extract(item, own_identifiers(declared, "purchase.completed", "Order Completed"))[1:] == []
+    assert extract(item, own_identifiers(declared, "custom", "Newsletter Joined"))[1:] == [
+        Found("email", "2@x.y", ("properties", "email")),
+        Found("phone", "3", ("properties", "customer", "phone")),
+        Found("loyalty_card", 4, ("properties", "till_member")),
+    ]
+    assert (
+        extract({**item, "properties": "rubbish"}, own_identifiers(declared, "custom", "Newsletter Joined"))[1:] == []
+    )
 
 
 def test_a_groups_traits_are_not_the_persons() -> None:

@@ -96,7 +96,10 @@ def test_default_ranks_put_external_types_between_phone_and_device() -> None:
     order = ["user_id", "loyalty_card", "email", "phone", "android.id", "crm_id", "device_id", "anonymous_id"]
     assert sorted(set(order), key=DEFAULT_RULES.rank) == order
     assert [DEFAULT_RULES.limit(kind) for kind in order] == [1, 5, 5, 5, 5, 5, 20, 100]
-    assert [DEFAULT_RULES.sharing_limit(kind) for kind in order[:-1]] == [5, 5, 10, 10, 10, 10, 20]
+    higher = [DEFAULT_RULES.sharing_limit("anonymous_id", kind) for kind in order]
+    assert higher == [5, 5, 10, 10, 10, 10, 20, None]
+    assert [DEFAULT_RULES.sharing_limit("user_id", kind) for kind in order] == [5, 10, 10, 10, *4 * [None]]
+    assert [DEFAULT_RULES.sharing_limit("loyalty_card", kind) for kind in order] == [5, None, 10, 10, *4 * [None]]
 
 
 @pytest.mark.parametrize(
@@ -108,6 +111,7 @@ def test_default_ranks_put_external_types_between_phone_and_device() -> None:
         ({"limits": {"email": 11}}, "email"),
         ({"sharing_limits": {"crm_id": 4}}, "crm_id"),
         ({"default_sharing_limit": 4}, "(other kinds)"),
+        ({"crowd_limits": {"user_id": {"phone": 4}}}, "phone"),
     ],
 )
 def test_rules_that_cannot_hold_are_refused_by_kind(wrong: dict[str, Any], kind: str) -> None:
@@ -150,13 +154,72 @@ def test_a_shared_device_stays_with_its_first_user_and_the_second_link_is_refuse
     assert found.refused == (Refused(both, token("device_id:tablet"), "device_id", "limit:user_id"),)
 
 
-def test_the_sixth_email_forms_a_profile_of_its_own_that_owns_nothing() -> None:
+def test_the_sixth_email_finds_its_user_as_the_first_five_do() -> None:
     found = resolve([seen(at, "user_id:ada", f"email:{at}@x.org") for at in range(6)], DEFAULT_RULES)
+    assert {home(found, f"email:{at}@x.org") for at in range(6)} == {home(found, "user_id:ada")}
+    assert found.refused == ()
+
+
+def test_the_sixth_email_joins_with_the_visits_it_came_with_and_not_with_another_address_or_card() -> None:
+    five = [seen(at, "user_id:ada", f"email:{at}@x.org") for at in range(5)]
+    new = [seen(5, "email:new@x.org", "anonymous_id:a"), seen(6, "user_id:ada", "anonymous_id:a")]
+    found = resolve([*five, *new], DEFAULT_RULES)
+    assert home(found, "email:new@x.org") == home(found, "user_id:ada")
+    two = [seen(5, "email:b@x.org", "email:c@x.org", "anonymous_id:a"), new[1]]
+    apart = resolve([*five, *two], DEFAULT_RULES)
+    assert home(apart, "email:b@x.org") != home(apart, "user_id:ada")
+    card = [seen(5, "email:new@x.org", "loyalty_card:7"), seen(6, "user_id:ada", "email:new@x.org")]
+    assert [refused.reason for refused in resolve([*five, *card], DEFAULT_RULES).refused] == ["limit:email"]
+
+
+def test_a_tablet_where_six_people_write_their_email_keeps_five() -> None:
+    """Nothing that ranks higher says that they are one person."""
+    found = resolve([seen(at, "device_id:tablet", f"email:{at}@x.org") for at in range(6)], DEFAULT_RULES)
     sixth = token("email:5@x.org")
-    assert found.members[sixth] == (sixth,)
-    assert sixth not in found.owner.values()
-    assert found.refused[0][1:] == (sixth, "email", "limit:email")
+    assert found.members[home(found, "device_id:tablet")] != (token("device_id:tablet"),)
+    both = identifier_set_of([sixth, token("device_id:tablet")])
+    assert found.refused == (Refused(both, token("device_id:tablet"), "device_id", "limit:email"),)
     assert found.profiles[sixth] == Profile(sixth, {sixth: "email"}, *2 * [(5, (5).to_bytes(16, "big"))])
+
+
+@pytest.mark.parametrize("login", ["user_id:till-3", "loyalty_card:spare"])
+@pytest.mark.parametrize("kind", ["email", "phone"])
+def test_a_login_that_serves_twelve_customers_collects_none_of_them(login: str, kind: str) -> None:
+    own = [seen(at, f"{kind}:{at}", f"anonymous_id:{at}") for at in range(0, 12, 2)]
+    served = [seen(20 + at, login, f"{kind}:{at}") for at in range(12)]
+    later = [seen(40 + at, f"{kind}:{at}", f"anonymous_id:{at}") for at in range(1, 12, 2)]
+    found = resolve([*own, *served, *later], DEFAULT_RULES)
+    assert found.shared == {token(login)}
+    assert len({home(found, f"{kind}:{at}") for at in range(12)}) == 12
+    assert all(home(found, f"{kind}:{at}") == home(found, f"anonymous_id:{at}") for at in range(12))
+    assert [found.owner[each.identifier_set] for each in served] == [home(found, f"{kind}:{at}") for at in range(12)]
+
+
+def test_an_alias_of_two_user_ids_joins_them_in_whatever_order_a_chain_arrives() -> None:
+    known = [seen(at, f"user_id:{name}", f"email:{name}{n}@x.org") for n in (0, 1) for at, name in enumerate("abc")]
+    chain = [seen(10, "user_id:b", "user_id:a"), seen(11, "user_id:c", "user_id:b")]
+    for aliases in (chain, [each._replace(received_us=21 - each.received_us) for each in chain]):
+        found = resolve([*known, *aliases], DEFAULT_RULES)
+        assert len(found.members) == 1
+        assert found.refused == ()
+
+
+def test_a_login_that_everybody_is_aliased_to_joins_nobody() -> None:
+    found = resolve([seen(at, "user_id:till", f"user_id:{at}") for at in range(6)], DEFAULT_RULES)
+    assert found.shared == {token("user_id:till")}
+    assert len(found.members) == 7
+
+
+def test_a_second_user_on_a_browser_is_no_alias() -> None:
+    found = resolve(
+        [
+            seen(1, "user_id:a", "user_id:b"),
+            seen(2, "user_id:a", "anonymous_id:x"),
+            seen(3, "user_id:c", "anonymous_id:x"),
+        ],
+        DEFAULT_RULES,
+    )
+    assert home(found, "user_id:c") != home(found, "user_id:a") == home(found, "user_id:b")
 
 
 def test_a_refused_link_leaves_the_other_links_of_its_signature() -> None:
@@ -291,7 +354,7 @@ def test_extend_records_a_refused_link_and_both_profiles_it_touched() -> None:
 
 @pytest.mark.parametrize("at", [4, 5])
 def test_extend_declines_what_was_received_no_later_than_the_last_receipt(at: int) -> None:
-    fresh = seen(at, "user_id:ada", "anonymous_id:b")._replace(event_key=bytes(16))
+    fresh = seen(at, "user_id:ada", "anonymous_id:b")._replace(place=bytes(16))
     assert extend(Ada.known, Ada.profiles, [fresh], DEFAULT_RULES, {}) is None
 
 
@@ -344,9 +407,11 @@ def test_changes_name_the_profile_an_earlier_receipt_merged_others_into() -> Non
     assert changes({token("user_id:erased"): token("user_id:erased")}, after) == []
 
 
-def test_partners_are_the_distinct_higher_ranked_tokens_seen_together() -> None:
+def test_partners_are_the_distinct_tokens_seen_together_that_count() -> None:
     evidence = [seen(1, "user_id:a", "email:x"), seen(2, "user_id:b", "email:x"), seen(3, "email:x", "phone:1")]
     assert partners_of(evidence, DEFAULT_RULES) == {
         token("email:x"): {"user_id": {token("user_id:a"), token("user_id:b")}},
+        token("user_id:a"): {"email": {token("email:x")}},
+        token("user_id:b"): {"email": {token("email:x")}},
         token("phone:1"): {"email": {token("email:x")}},
     }

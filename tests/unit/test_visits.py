@@ -148,7 +148,7 @@ def test_crawlers_are_flagged_and_counted(
 ) -> None:
     accepted = acceptor.accept([page(userAgent=agent, **context)] * 2, WEB, NOW)
     assert [decode(each.value).flags for each in accepted.pending] == [flags, flags]
-    assert list(accepted.flags) == flags * 2
+    assert list(accepted.flagged) == flags * 2
 
 
 # ---------------------------------------------------------------- in the fold

@@ -15,7 +15,8 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO, Final
 
-from infra.adapters.archive.files import GRACE_S, FolderFiles, hash_of
+from infra.adapters.archive.files import FolderFiles, hash_of
+from infra.adapters.archive.grace import GRACE_S
 from infra.adapters.archive.manifest import MANIFEST, manifest_of
 from infra.adapters.archive.proofs import Proofs, within
 from infra.adapters.machine.disk import reserve_bytes, space

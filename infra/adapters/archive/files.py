@@ -12,13 +12,14 @@ merge stay for a while, for readers of the older manifest.
 import fcntl
 import os
 import time
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final, NamedTuple, Protocol
 
 import msgspec
 
+from infra.adapters.archive.grace import GRACE_S, Grace
 from infra.adapters.archive.manifest import (
     HEADER,
     MANIFEST,
@@ -44,46 +45,9 @@ if TYPE_CHECKING:
     from io import FileIO
 
 REFRESH_S: Final = 10.0  # maximum age of what a reader knows of a remote manifest
-GRACE_S: Final = 900.0  # how long replaced files stay: a statement takes 60 s, a rebuild reads a file in seconds
 _SPARE: Final = 64  # a manifest with this many replaced lines is rewritten, if they outnumber the rest
 _PIECE: Final = 2**20  # bytes
-_AHEAD_S: Final = 5.0  # an entry dated this far in the future was made by another clock
 _RACY_S: Final = 0.1  # a file changed this recently may change again without a new timestamp
-
-
-class Grace:
-    """How long replaced files stay. Setting the clock forward does not shorten it; setting it back at most doubles it.
-
-    `now`: Unix seconds; `monotonic`: seconds. A restarted process has only the clock.
-    """
-
-    def __init__(
-        self,
-        grace_s: float,
-        now: Callable[[], float] = time.time,
-        monotonic: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._grace_s = grace_s
-        self._now = now
-        self._monotonic = monotonic
-        self._since: dict[str, float] = {}  # by path of the entry, while the clock cannot tell
-
-    def began(self, entry: ArchiveFile) -> None:
-        """This process has just listed an entry, so the clock is not needed."""
-        self._since[entry.path] = self._monotonic()
-
-    def is_over(self, by: ArchiveFile) -> bool:
-        """Whether the files that an entry replaces were replaced long enough ago."""
-        age_s = self._now() - by.replaced_at
-        if by.path not in self._since and age_s < -_AHEAD_S:  # the clock was set back: count from now
-            self._since[by.path] = self._monotonic()
-        since = self._since.get(by.path)
-        if since is None:
-            return age_s >= self._grace_s
-        over = self._monotonic() - since >= self._grace_s
-        if over and age_s >= self._grace_s:
-            del self._since[by.path]  # from here on the clock can tell
-        return over
 
 
 class ArchiveFiles(Protocol):

@@ -24,7 +24,8 @@ from uuid import uuid4
 import msgspec
 
 from infra.adapters.archive.copies import FRESH_S, MOST_BYTES, Copies
-from infra.adapters.archive.files import GRACE_S, REFRESH_S, FolderFiles, Grace, hash_of
+from infra.adapters.archive.files import REFRESH_S, FolderFiles, hash_of
+from infra.adapters.archive.grace import GRACE_S, Grace
 from infra.adapters.archive.manifest import Named, body_of, entry_of, line_of, named, start_of
 from infra.adapters.archive.s3_manifest import Partition
 from infra.adapters.archive.s3_objects import AT_ONCE, S3Place

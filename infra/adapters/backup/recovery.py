@@ -13,7 +13,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from infra.adapters.postgres.embedded import EmbeddedPostgres, server_account
+from infra.adapters.postgres.embedded import EmbeddedPostgres
+from infra.adapters.postgres.server_account import server_account
 from schemas.errors import ServiceFailed
 
 LONGEST_S: Final = 86_400.0  # days of WAL may be replayed

@@ -28,7 +28,8 @@ from infra.adapters.backup.store import BackupStore
 from infra.adapters.backup.wal_segments import end_segment
 from infra.adapters.machine.durable_files import sync_folder, write_whole
 from infra.adapters.postgres.database import Database
-from infra.adapters.postgres.embedded import WAL_OUT, server_account
+from infra.adapters.postgres.embedded import WAL_OUT
+from infra.adapters.postgres.server_account import server_account
 from schemas.backups import Until, is_due, wal_name, wal_object
 from schemas.errors import FolderLocked
 

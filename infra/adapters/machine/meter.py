@@ -17,17 +17,14 @@ from infra.adapters.machine.private_files import make_folder
 from schemas.errors import ServiceFailed
 from schemas.record import FLAGS
 
-DOOR: Final = (
-    *("requests", "accepted", "dead_letters", "suppressed", "refused", "unavailable"),
-    *(f"flagged_{flag}" for flag in FLAGS),  # accepted, with a remark
-)
-FLAGGED: Final = DOOR.index(f"flagged_{FLAGS[0]}")  # from here on, one for each of FLAGS
+DOOR: Final = ("requests", "accepted", "dead_letters", "suppressed", "refused", "unavailable")
 STATUSES: Final = (400, 401, 403, 404, 405, 408, 409, 410, 413, 415, 429, 500, 503)  # others count as 500
 EDGES: Final = ("door", "api")
 BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)  # seconds
 MOST: Final = 256  # processes
 _WIDTH: Final = len(STATUSES) + len(BUCKETS) + 2  # per edge: refusals, buckets and overflow, microseconds
-_COUNTS: Final = len(DOOR) + len(EDGES) * _WIDTH
+_EVENTS: Final = len(DOOR) + len(FLAGS)  # counted by what takes events in
+_COUNTS: Final = _EVENTS + len(EDGES) * _WIDTH
 _SIZE: Final = 8 * _COUNTS
 _PREFIX: Final = f"meter-1-{_COUNTS}-"  # a different layout uses different files
 _STATUS_AT: Final = {status: place for place, status in enumerate(STATUSES)}
@@ -44,6 +41,7 @@ class Totals(NamedTuple):
     """Totals of all processes, including earlier ones."""
 
     door: dict[str, int]
+    flagged: dict[str, int]  # by flag of a record: events accepted with it
     refused: dict[tuple[str, int], int]  # (edge, status) -> requests
     latency: dict[str, Latency]
 
@@ -57,7 +55,7 @@ class Meter:
         self._handle = _claim(folder)
         self._map = _mapped(self._handle)
         self._counts = memoryview(self._map).cast("Q")
-        self.door: MutableSequence[int] = self._counts[: len(DOOR)]  # type: ignore[assignment]  # a memoryview is one
+        self.door: MutableSequence[int] = self._counts[:_EVENTS]  # type: ignore[assignment]  # a memoryview is one
 
     def refuse(self, edge: int, status: int) -> None:
         """Count a refusal; `edge`: its place in EDGES."""
@@ -84,7 +82,8 @@ class Meter:
             start = base + len(STATUSES)
             counts = sums[start : start + len(BUCKETS) + 1]
             latency[edge] = Latency(counts, sums[start + len(BUCKETS) + 1] / 1e6)
-        return Totals(dict(zip(DOOR, sums, strict=False)), refused, latency)
+        flagged = dict(zip(FLAGS, sums[len(DOOR) : _EVENTS], strict=True))
+        return Totals(dict(zip(DOOR, sums, strict=False)), flagged, refused, latency)
 
     def close(self) -> None:
         """Release the file to the next process."""
@@ -109,7 +108,7 @@ def _mapped(handle: int) -> mmap.mmap:
 
 
 def _base(edge: int) -> int:
-    return len(DOOR) + edge * _WIDTH
+    return _EVENTS + edge * _WIDTH
 
 
 def _claim(folder: Path) -> int:

@@ -134,14 +134,11 @@ class _Lent:
                 connection.autocommit = True
             self._cursor = connection.cursor()
         except BaseException as err:
-            self._end(err)
+            self.__exit__(type(err), err, None)
             raise
         return self._cursor
 
     def __exit__(self, _type: object, err: BaseException | None, _traceback: object) -> None:
-        self._end(err)
-
-    def _end(self, err: BaseException | None) -> None:
         """Raises what the block's error, or one from the commit, is translated to."""
         connection = self._connection
         try:

@@ -1,5 +1,6 @@
 """Dead letters in PostgreSQL: durable when `insert` returns; a repeated one is still one row."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import date, datetime
 from typing import Any, Final
@@ -9,6 +10,7 @@ from psycopg2.extras import execute_values
 from infra.adapters.postgres.connection_pool import Lane
 from infra.adapters.postgres.database import Database, Uuid, Uuids
 from schemas.dead_letters import DeadLetter
+from schemas.placeholders import Blocked
 
 _COLUMNS: Final = "id, stage, rule, path, reason, source, received_at, event_id, tokens, seal_key, sealed"
 _PAGE: Final = 1_000
@@ -43,6 +45,21 @@ class PostgresDeadLetters:
                     "insert into suppressed_events (event_id, received_at) values %s on conflict do nothing",
                     [(Uuid(key), at) for key in sorted(set(suppressed))],
                 )
+
+    def count_blocked(self, blocked: Sequence[Blocked], at: datetime) -> None:
+        """See the port: one statement and no flush. Rows ascending, so that two doors never deadlock."""
+        if not blocked:
+            return
+        counts = sorted(Counter(blocked).items())
+        with self._database.transaction() as cursor:
+            cursor.execute("set local synchronous_commit = off")
+            execute_values(
+                cursor,
+                "insert into blocked_identifiers as old (source, kind, rule, value, events, last_at) values %s"
+                " on conflict (source, kind, rule, value) do update set events = old.events + excluded.events,"
+                " last_at = greatest(old.last_at, excluded.last_at)",
+                [(*each, count, at) for each, count in counts],
+            )
 
     def list(self, state: str = "open", limit: int = 1_000, after: DeadLetter | None = None) -> list[DeadLetter]:
         """The newest dead letters in a state, without their sealed bytes; `after`: those that follow this one."""

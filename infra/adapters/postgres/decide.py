@@ -30,6 +30,7 @@ from infra.adapters.postgres.rows import (
     pack_token,
     read_profiles,
     token_row,
+    with_unnamed,
 )
 from infra.adapters.postgres.staging import quoted
 from schemas.errors import ProgressConflict
@@ -132,7 +133,10 @@ class PostgresDecide(OrderTreeRows):
         )
 
     def tokens(self, tokens: Iterable[bytes]) -> list[TokenRow]:
-        return self._tokens(f"token = any({array_literal(tokens)})")
+        wanted = array_literal(tokens)
+        found = self._tokens(f"token = any({wanted})")
+        nobody = copy_out(self._cursor, f"select token, kind from unnamed_tokens where token = any({wanted})")
+        return with_unnamed(found, {token or b"": (kind or b"").decode() for token, kind in nobody})
 
     def tokens_of_profiles(self, profile_ids: Iterable[bytes]) -> list[TokenRow]:
         return self._tokens(f"profile_id = any({array_literal(profile_ids)})")
@@ -147,7 +151,8 @@ class PostgresDecide(OrderTreeRows):
         self._cursor.execute(
             f"insert into tokens select * from {source} on conflict (token) do update set first_us ="
             " excluded.first_us, first_event = excluded.first_event, last_us = excluded.last_us,"
-            " last_event = excluded.last_event, hub = excluded.hub, profile_id = excluded.profile_id"
+            " last_event = excluded.last_event, first_n = excluded.first_n, last_n = excluded.last_n,"
+            " hub = excluded.hub, profile_id = excluded.profile_id"
         )
 
     def set_owners(self, owners: Mapping[bytes, bytes]) -> None:

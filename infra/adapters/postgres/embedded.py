@@ -26,6 +26,7 @@ from infra.adapters.machine.disk import MIB, disk_full, space, wal_bytes
 from infra.adapters.machine.private_files import make_folder, open_private
 from infra.adapters.postgres.database import mapped
 from infra.adapters.postgres.orphans import end_backends
+from infra.adapters.postgres.server_account import as_account, server_account
 from schemas.errors import DatabaseLost, FolderLocked, ServiceFailed
 
 START_TIMEOUT_S: Final = 120  # crash recovery of a large WAL takes longer than pg_ctl's default of 60 s
@@ -179,7 +180,7 @@ class EmbeddedPostgres:
         self._log_start = log.tell()
         command = [str(binaries() / "postgres"), "-D", str(self.cluster)]
         self._process = subprocess.Popen(
-            _as_account(command, account, [self.cluster], dies_with_parent=True),
+            as_account(command, account, [self.cluster], dies_with_parent=True),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -212,7 +213,7 @@ class EmbeddedPostgres:
             return None
         command = [str(binaries() / "pg_checksums"), "--check", "-D", str(self.cluster)]
         done = subprocess.run(
-            _as_account(command, server_account(), [self.cluster]),
+            as_account(command, server_account(), [self.cluster]),
             capture_output=True,
             check=False,
             cwd=self.cluster,
@@ -246,7 +247,7 @@ class EmbeddedPostgres:
             *("-A", "scram-sha-256", "--data-checksums", "-E", "UTF8", "--locale-provider=builtin", "--locale=C.UTF-8"),
         ]
         done = subprocess.run(
-            _as_account(command, account, [self.folder]),
+            as_account(command, account, [self.folder]),
             capture_output=True,
             check=False,
             cwd=self.folder,
@@ -361,41 +362,6 @@ def lost(data: Path, what: str, traces: Sequence[str]) -> str:
         f"the database of {data} is lost: {what}, but {there} still exist. Restore it from a backup made together "
         f"with them. To start over and give up the old data, move {there} away first. Nothing was changed"
     )
-
-
-def server_account() -> pwd.struct_passwd | None:
-    """The account the server runs as: no special one unless we are root, which PostgreSQL refuses."""
-    if os.geteuid() != 0:
-        return None
-    for name in ("postgres", "nobody"):
-        with contextlib.suppress(KeyError):
-            return pwd.getpwnam(name)
-    raise ServiceFailed("run as an ordinary user: PostgreSQL refuses root, and there is no account nobody to use")
-
-
-def _as_account(
-    command: list[str],
-    account: pwd.struct_passwd | None,
-    paths: list[Path],
-    *,
-    dies_with_parent: bool = False,
-) -> list[str]:
-    setpriv = shutil.which("setpriv")
-    if account is None:
-        return [setpriv, "--pdeathsig", "INT", *command] if dies_with_parent and setpriv else command
-    if setpriv is None:
-        raise ServiceFailed("setpriv (package util-linux) is missing: install it, or run as an ordinary user")
-    options = [f"--reuid={account.pw_uid}", f"--regid={account.pw_gid}", "--clear-groups"]
-    if not all(_reachable(path) for path in [*paths, Path(command[0])]):
-        # Inside a folder closed to others (such as /root): grant the right to pass through, and nothing else.
-        options += ["--inh-caps=-all,+dac_read_search", "--ambient-caps=-all,+dac_read_search"]
-    if dies_with_parent:
-        options += ["--pdeathsig", "INT"]
-    return [setpriv, *options, *command]
-
-
-def _reachable(path: Path) -> bool:
-    return all(parent.stat().st_mode & 0o001 for parent in path.resolve().parents)
 
 
 def _runs_in(pid: int, folder: Path) -> bool:

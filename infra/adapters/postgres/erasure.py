@@ -22,6 +22,7 @@ from infra.adapters.postgres.store import PostgresStore
 from schemas.erasures import STEPS, Erasure, Job, Receipt, SealedDeadLetter, Seen, TokenOwner
 from schemas.facts import PersonErased
 from schemas.figures import Counted
+from schemas.stamps import key_of, n_of, place_of
 from schemas.store_rows import NO_EVENT
 
 KIND: Final = "erase"
@@ -31,9 +32,10 @@ _NEEDS: Final = (
     Need("profiles_r[0-9]+|tokens|evidence|evidence_tokens|refused_links", ("select", "update", "delete")),
     Need("jobs|changes", ("select", "update", "insert")),
     Need("revisions|register", ("select",)),
+    Need("unnamed_tokens", ("select", "delete")),
     Need("search", ("maintain",)),
 )
-_EVIDENCE: Final = "e.signature, e.tokens, e.kinds, e.first_us, e.first_event, e.profile_id"
+_EVIDENCE: Final = "e.signature, e.tokens, e.kinds, e.first_us, e.first_event, e.profile_id, e.first_n"
 
 
 class PostgresErasures:
@@ -147,6 +149,12 @@ def _insert_jobs(cursor: Cursor, erasures: Iterable[Erasure]) -> None:
         )
 
 
+def _receipt(receipt: tuple[int, bytes]) -> tuple[int, int, Uuid]:
+    """The columns of a receipt."""
+    at_us, place = receipt
+    return at_us, n_of(place), Uuid(key_of(place))
+
+
 def _morning(day: date) -> datetime:
     """For time columns whose exact moment must not be stored."""
     return datetime.combine(day, time(), UTC)
@@ -203,7 +211,7 @@ class PostgresErasure(PostgresFigureTx):
             (Uuids(list(tokens)),),
         )
         return [
-            Seen(row[0], tuple(zip(row[2], row[1], strict=True)), row[3], row[4], row[5])
+            Seen(row[0], tuple(zip(row[2], row[1], strict=True)), row[3], place_of(row[6], row[4]), row[5])
             for row in self._cursor.fetchall()
         ]
 
@@ -289,7 +297,7 @@ class PostgresErasure(PostgresFigureTx):
 
     def delete_tokens(self, tokens: Collection[bytes]) -> None:
         gone = Uuids(list(tokens))
-        for table in ("tokens", "evidence_tokens", "refused_links"):
+        for table in ("tokens", "evidence_tokens", "refused_links", "unnamed_tokens"):
             self._cursor.execute(f"delete from {table} where token = any(%s)", (gone,))
         self._cursor.execute("delete from dead_letters where tokens && %s or seal_key = any(%s)", (gone, gone))
 
@@ -302,8 +310,9 @@ class PostgresErasure(PostgresFigureTx):
     def set_receipts(self, rows: Sequence[Receipt]) -> None:
         for row in rows:
             self._cursor.execute(
-                "update tokens set first_us = %s, first_event = %s, last_us = %s, last_event = %s where token = %s",
-                (row.first[0], Uuid(row.first[1]), row.last[0], Uuid(row.last[1]), Uuid(row.token)),
+                "update tokens set first_us = %s, first_n = %s, first_event = %s, last_us = %s, last_n = %s,"
+                " last_event = %s where token = %s",
+                (*_receipt(row.first), *_receipt(row.last), Uuid(row.token)),
             )
 
     def mark_identity(self, identifier_sets: Collection[bytes]) -> None:

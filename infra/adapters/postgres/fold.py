@@ -33,6 +33,7 @@ from infra.adapters.postgres.rows import (
 from infra.adapters.postgres.staging import FEW
 from schemas.dead_letters import DeadLetter
 from schemas.errors import ProgressConflict
+from schemas.stamps import key_of, n_of
 from schemas.store_rows import NO_RECEIPT, Advance, DedupRow, EvidenceRow, NotApplied
 
 _SOME_ERASED: Final = "select exists (select from erased_tokens)"
@@ -226,10 +227,10 @@ class PostgresFold(LaidOffRows):
     def first_receipts(self, identifier_sets: Iterable[bytes]) -> dict[bytes, tuple[int, bytes]]:
         rows = copy_out(
             self._cursor,
-            "select signature, first_us, first_event from evidence"
+            "select signature, first_us, first_n, first_event from evidence"
             f" where signature = any({array_literal(identifier_sets)})",
         )
-        return {row[0] or b"": (int8(row[1]), row[2] or b"") for row in rows}
+        return {row[0] or b"": (int8(row[1]), (row[2] or b"") + (row[3] or b"")) for row in rows}
 
     def save_evidence(self, rows: Sequence[EvidenceRow]) -> None:
         if not rows:
@@ -237,10 +238,11 @@ class PostgresFold(LaidOffRows):
         source = self._stage.rows(EVIDENCE, [pack_evidence(row) for row in sorted(rows)])
         self._cursor.execute(
             f"with saved as (insert into evidence select * from {source} on conflict (signature) do update"
-            " set first_us = excluded.first_us, first_event = excluded.first_event,"
+            " set first_us = excluded.first_us, first_n = excluded.first_n, first_event = excluded.first_event,"
             f" tokens = case when evidence.first_us = {NO_RECEIPT[0]} then excluded.tokens else evidence.tokens end,"
             f" kinds = case when evidence.first_us = {NO_RECEIPT[0]} then excluded.kinds else evidence.kinds end"
-            " where (excluded.first_us, excluded.first_event) < (evidence.first_us, evidence.first_event)"
+            " where (excluded.first_us, excluded.first_n, excluded.first_event)"
+            " < (evidence.first_us, evidence.first_n, evidence.first_event)"
             " returning tokens, signature)"  # as stored: an emptied one stays without an owner
             " insert into evidence_tokens select unnest(tokens), signature from saved"
             " order by 1, 2 on conflict do nothing"
@@ -250,16 +252,18 @@ class PostgresFold(LaidOffRows):
         # Evidence without tokens belongs to an erased person, or was withdrawn before: nothing is left to correct.
         rows = ",".join(
             [
-                f"('{identifier_set.hex()}'::uuid,{at_us}::bigint,'{event.hex()}'::uuid,{receipt is None})"
+                f"('{identifier_set.hex()}'::uuid,{at_us}::bigint,{n_of(place)},'{key_of(place).hex()}'::uuid,"
+                f"{receipt is None})"
                 for identifier_set, receipt in sorted(receipts.items())
-                for at_us, event in (receipt or NO_RECEIPT[:2],)
+                for at_us, place in (receipt or NO_RECEIPT[:2],)
             ]
         )
         self._cursor.execute(
             f"select pg_advisory_xact_lock({IDENTITY_LOCK});"
             f" update progress set epoch = epoch + 1 where revision = {int(revision)};"
-            f" with later (signature, first_us, first_event, gone) as (values {rows}),"
-            " changed as (update evidence e set first_us = l.first_us, first_event = l.first_event,"
+            f" with later (signature, first_us, first_n, first_event, gone) as (values {rows}),"
+            " changed as (update evidence e set first_us = l.first_us, first_n = l.first_n,"
+            "   first_event = l.first_event,"
             "   tokens = case when l.gone then '{}' else e.tokens end,"
             "   kinds = case when l.gone then '{}' else e.kinds end"
             "   from later l where e.signature = l.signature and e.tokens <> '{}' returning e.signature, l.gone)"
@@ -270,14 +274,15 @@ class PostgresFold(LaidOffRows):
             return []
         tokens = array_literal({row[2] for row in found if row[2] is not None})
         gone = array_literal({row[0] for row in found if row[1]})
-        number, key = NO_RECEIPT[2:]
+        first_us, first_place, last_us, last_place = NO_RECEIPT
         self._cursor.execute(
             f"delete from evidence_tokens where signature = any({gone});"
             f" delete from tokens t where token = any({tokens})"
             "   and not exists (select from evidence_tokens h join evidence e using (signature)"
             "     where h.token = t.token and e.tokens <> '{}');"
-            f" update tokens set first_us = {NO_RECEIPT[0]}, first_event = '{NO_RECEIPT[1].hex()}', last_us = {number},"
-            f" last_event = '{key.hex()}', hub = false, profile_id = null where token = any({tokens});"
+            f" update tokens set first_us = {first_us}, first_n = {n_of(first_place)},"
+            f" first_event = '{key_of(first_place).hex()}', last_us = {last_us}, last_n = {n_of(last_place)},"
+            f" last_event = '{key_of(last_place).hex()}', hub = false, profile_id = null where token = any({tokens});"
             f" select signature from evidence_tokens where token = any({tokens})"
         )
         return sorted({row[0] for row in found} | {row[0] for row in self._cursor.fetchall()})

@@ -12,16 +12,23 @@ import msgspec
 
 from schemas.ports import EventLog
 from schemas.record import to_us
+from schemas.stamps import order_of
 
 CHUNK: Final = 2_000  # records in memory at a time
 HEADS: Final = 100_000  # some 30 MB: two profiles of 50,000 events, so that their later pages read nothing again
 Place = tuple[int, int]  # (partition, offset)
-Head = tuple[int, str]  # (occurred_us, type)
+Head = tuple[int, int, int, str]  # (occurred_us, received_us, n, type)
 
 
 class _Head(msgspec.Struct):
     occurred_at: datetime
+    received_at: datetime
     type: str
+    n: int = 0
+
+    @property
+    def known(self) -> Head:
+        return to_us(self.occurred_at), to_us(self.received_at), self.n, sys.intern(self.type)
 
 
 _DECODER: Final = msgspec.json.Decoder(_Head)
@@ -30,7 +37,7 @@ _DECODER: Final = msgspec.json.Decoder(_Head)
 class LogOrder:
     """Puts places in the order of their events. Any thread, if `log` allows it.
 
-    Cost: each record not yet known is read from the log once; only its time and type are kept.
+    Cost: each record not yet known is read from the log once; only its times, place and type are kept.
     """
 
     def __init__(self, log: EventLog, limit: int = HEADS) -> None:
@@ -49,8 +56,8 @@ class LogOrder:
         """As `Reads.newest`, for (partition, offset, event key)."""
         keys = {(partition, offset): key for partition, offset, key in events}
         stamped = (
-            ((at_us, keys[place]), place)
-            for place, (at_us, type_) in self._heads(sorted(keys))
+            ((at_us, order_of(received_us, n, keys[place])), place)
+            for place, (at_us, received_us, n, type_) in self._heads(sorted(keys))
             if types is None or type_ in types
         )
         return [place for _, place in nlargest(limit, (each for each in stamped if before is None or each[0] < before))]
@@ -64,9 +71,8 @@ class LogOrder:
         missing = [place for place in places if place not in known]
         for at in range(0, len(missing), CHUNK):
             heads = [
-                ((each.partition, each.offset), (to_us(head.occurred_at), sys.intern(head.type)))
+                ((each.partition, each.offset), _DECODER.decode(each.value).known)
                 for each in self._log.fetch(missing[at : at + CHUNK])
-                for head in (_DECODER.decode(each.value),)
             ]
             self._keep(heads)
             yield from heads

@@ -47,6 +47,7 @@ select (select count(*) from jobs where kind = 'erase' and finished_at is not nu
     current_setting('max_connections')::integer
 """
 _BY_STAGE: Final = "select stage, count(*) from dead_letters where state = 'open' group by stage order by stage"
+_BLOCKED: Final = "select kind, rule, sum(events) from blocked_identifiers group by kind, rule order by kind, rule"
 _LETTERS: Final = """
 select id, stage, rule, path, reason, source, received_at, state from dead_letters
 where state = 'open' order by received_at desc limit %s
@@ -222,6 +223,10 @@ class Operations:
     def open_dead_letters(self) -> dict[str, int]:
         """By stage."""
         return {stage: int(count) for stage, count in self._rows(_BY_STAGE)}
+
+    def blocked_identifiers(self) -> dict[tuple[str, str], int]:
+        """Ids that named nobody, by kind and rule."""
+        return {(kind, rule): int(count) for kind, rule, count in self._rows(_BLOCKED)}
 
     def _archived(self) -> dict[str, Any]:
         """Records, bytes and files of the archive, how many files are waiting for a merge, and what is wrong."""

@@ -30,13 +30,21 @@ def raise_floor(database: Database, wanted: int, own: int = VERSION) -> int:
     if names := lacking(wanted, old):
         raise BadRequest(f"these cannot read version {wanted} yet, upgrade them first: {', '.join(names)}")
     before = floor_of(database)
+    start_floor(database, wanted)
+    return before
+
+
+def start_floor(database: Database, wanted: int) -> None:
+    """Raise the floor without looking around, where no older build can be about.
+
+    That is a database that nobody used before, and a folder with one owner, which an older build refuses to open.
+    """
     with database.transaction() as cursor:
         cursor.execute(
             "insert into meta values (%s, to_jsonb(%s::int)) on conflict (key) do update set value = excluded.value"
             " where (meta.value)::int < %s",
             (_FLOOR, wanted, wanted),
         )
-    return before
 
 
 class RecordGate:
@@ -51,7 +59,7 @@ class RecordGate:
         self._until = 0.0
 
     def version(self) -> int:
-        """The version to write now; the first version while PostgreSQL is unavailable."""
+        """The version to write now; while PostgreSQL is unavailable the last one, before the first look version 1."""
         if self._own == FIRST:
             return FIRST  # no need to ask
         with self._lock:
@@ -60,6 +68,6 @@ class RecordGate:
                     readers = [each.reads for each in present(self._database)]
                     self._version = version_to_write(self._own, floor_of(self._database), readers)
                 except StoreUnavailable:
-                    self._version = FIRST  # every build reads it
+                    pass  # nobody who needs an older version can have started without it
                 self._until = self._monotonic() + RENEW_S
             return self._version

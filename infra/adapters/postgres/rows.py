@@ -1,7 +1,7 @@
 """Rows of the projections in PostgreSQL's binary COPY format: packed for it, and read from it."""
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Final
 
@@ -23,9 +23,11 @@ from infra.adapters.postgres.database import (
     uuid_list,
 )
 from infra.adapters.postgres.staging import Staging
-from schemas.store_rows import Change, DedupRow, EvidenceRow, ProfileRow, TokenRow
+from schemas.stamps import key_of, n_of
+from schemas.store_rows import NO_RECEIPT, Change, DedupRow, EvidenceRow, ProfileRow, TokenRow
 
 _UUID, _TEXT = 2950, 25
+_BEFORE_ALL_US: Final = NO_RECEIPT[2] + 1  # a row that exists only to be locked has NO_RECEIPT
 _JSON: Final = msgspec.json.Encoder(order="deterministic")
 
 DEDUP: Final = Staging(
@@ -41,6 +43,7 @@ EVIDENCE: Final = Staging(
     {
         **{"signature": "uuid", "tokens": "uuid[]", "kinds": "text[]"},
         **{"first_us": "bigint", "first_event": "uuid", "profile_id": "uuid"},
+        **{"first_n": "integer"},
     },
 )
 TOKENS: Final = Staging(
@@ -48,6 +51,7 @@ TOKENS: Final = Staging(
     {
         **{"token": "uuid", "kind": "text", "first_us": "bigint", "first_event": "uuid", "last_us": "bigint"},
         **{"last_event": "uuid", "hub": "boolean", "profile_id": "uuid"},
+        **{"first_n": "integer", "last_n": "integer"},
     },
 )
 OWNERS: Final = Staging("new_owners", {"signature": "uuid", "profile_id": "uuid"})
@@ -102,22 +106,39 @@ def pack_dedup(row: DedupRow) -> bytes:
 
 
 def pack_token(row: TokenRow) -> bytes:
-    token, kind, first_us, first_event, last_us, last_event, is_shared, profile_id = row
+    token, kind, first_us, first_place, last_us, last_place, is_shared, profile_id = row
     return b"".join(
         (
-            *(f_bytes(token), f_text(kind), f_int8(first_us), f_bytes(first_event)),
-            *(f_int8(last_us), f_bytes(last_event), f_bool(is_shared), f_bytes(profile_id)),
+            *(f_bytes(token), f_text(kind), f_int8(first_us), f_bytes(key_of(first_place))),
+            *(f_int8(last_us), f_bytes(key_of(last_place)), f_bool(is_shared), f_bytes(profile_id)),
+            *(f_int4(n_of(first_place)), f_int4(n_of(last_place))),
         )
     )
 
 
+def with_unnamed(rows: Sequence[TokenRow], kinds: Mapping[bytes, str]) -> list[TokenRow]:
+    """Rows in which tokens that name nobody are shared identifiers, with a row for those that have none yet."""
+    if not kinds:
+        return list(rows)
+    found = [row._replace(is_shared=True) if row.token in kinds else row for row in rows]
+    first_us, first_event, _, last_event = NO_RECEIPT
+    absent = kinds.keys() - {row.token for row in rows if row.last_us != NO_RECEIPT[2]}
+    kept = [row for row in found if row.token not in absent]
+    return kept + [TokenRow(t, kinds[t], first_us, first_event, _BEFORE_ALL_US, last_event, True, t) for t in absent]
+
+
 def token_row(row: tuple[bytes | None, ...]) -> TokenRow:
     """A row of tokens read by COPY, columns as in `TOKENS`."""
-    token, kind, first_us, first_event, last_us, last_event, is_shared, profile_id = row
+    token, kind, first_us, first_event, last_us, last_event, is_shared, profile_id, first_n, last_n = row
     return TokenRow(
-        *(token or b"", (kind or b"").decode(), int8(first_us), first_event or b"", int8(last_us)),
-        *(last_event or b"", is_shared == b"\x01", profile_id),
+        *(token or b"", (kind or b"").decode(), int8(first_us), _place(first_n, first_event), int8(last_us)),
+        *(_place(last_n, last_event), is_shared == b"\x01", profile_id),
     )
+
+
+def _place(n: bytes | None, event: bytes | None) -> bytes:
+    """A place from its columns: an integer in four bytes, big-endian, and the event."""
+    return (n or b"") + (event or b"")
 
 
 def pack_evidence(row: EvidenceRow) -> bytes:
@@ -126,8 +147,9 @@ def pack_evidence(row: EvidenceRow) -> bytes:
         + f_array(_UUID, [f_bytes(token) for _, token in row.tokens])
         + f_array(_TEXT, [f_text(kind) for kind, _ in row.tokens])
         + f_int8(row.first_us)
-        + f_bytes(row.first_event)
+        + f_bytes(key_of(row.first_place))
         + f_bytes(row.profile_id)
+        + f_int4(n_of(row.first_place))
     )
 
 
@@ -170,7 +192,7 @@ def _reasons(reasons: tuple[tuple[str, int], ...]) -> bytes:
 def evidence_row(row: tuple[bytes | None, ...]) -> EvidenceRow:
     """A row of evidence read by COPY, columns as in `EVIDENCE`."""
     tokens = tuple(zip(text_list(row[2]), uuid_list(row[1]), strict=True))
-    return EvidenceRow(row[0] or b"", tokens, int8(row[3]), row[4] or b"", row[5])
+    return EvidenceRow(row[0] or b"", tokens, int8(row[3]), _place(row[6], row[4]), row[5])
 
 
 _NO_TIME: Final = -(2**63)

@@ -53,6 +53,7 @@ class PostgresSnapshot:
         self.next_offsets: Sequence[int] = [int(row[0]) for row in progress]
         self.watermark_us = min((int(row[1]) for row in progress), default=0)
         self._erased = {row[0] for row in self._rows("select token from erased_tokens")}
+        self._unnamed = {row[0] for row in self._rows("select token from unnamed_tokens")}
         skipped = 'select partition, "offset" from not_applied order by partition, "offset"'
         self._skipped = self._copied([skipped], "not applied")
         states, profiles = f"states_r{number}", f"profiles_r{number}"
@@ -67,6 +68,9 @@ class PostgresSnapshot:
 
     def erased(self) -> set[bytes]:
         return set(self._erased)
+
+    def unnamed(self) -> set[bytes]:
+        return set(self._unnamed)
 
     def states(self) -> Iterator[tuple[bytes, int, bytes]]:
         return ((row[0] or b"", int8(row[1]), row[2] or b"") for row in _rows(self._states))

@@ -3,7 +3,7 @@
 import secrets
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
@@ -32,6 +32,16 @@ class SourceRow(NamedTuple):
     created_at: datetime
     keys: int
     settings: dict[str, Any]
+
+
+class BlockedRow(NamedTuple):
+    """Ids of one kind that named nobody, by rule. `value`: only where it is of the product's own list."""
+
+    kind: str
+    rule: str
+    value: str
+    events: int
+    last_at: datetime
 
 
 class PostgresSources:
@@ -155,6 +165,18 @@ class PostgresSources:
                 " left join write_keys k on k.source = s.name and k.revoked_at is null group by s.name order by s.name"
             )
             return [SourceRow(*row) for row in cursor.fetchall()]
+
+    def blocked(self) -> dict[str, Sequence[BlockedRow]]:
+        """By source, the ids that named nobody, the most frequent first."""
+        found: dict[str, Sequence[BlockedRow]] = {}
+        with self._lock, self._database.transaction() as cursor:
+            cursor.execute(
+                "select source, kind, rule, value, events, last_at from blocked_identifiers"
+                " order by source, events desc, kind, rule, value"
+            )
+            for source, *row in cursor.fetchall():
+                found[source] = (*found.get(source, ()), BlockedRow(*row))
+        return found
 
     def close(self) -> None:
         with self._lock:

@@ -15,7 +15,7 @@ from infra.adapters.postgres.connect import PooledConnection
 from infra.adapters.postgres.embedded import CLUSTER_NAME
 from schemas.errors import StoreUnavailable
 
-COLUMNS: Final = ("hash", "token", "key_wrapped", "value_sealed")  # an erasure must leave none of these anywhere
+COLUMNS: Final = ("hash", "token", "key_wrapped", "value_sealed", "sent_sealed")  # of these an erasure leaves none
 LOCK_TRY_S: Final = 0.3  # other requests for the table queue behind us: give up soon and try again
 LOCKED_S: Final = 60.0  # how long a dump of the vault may hold its lock
 

@@ -6,6 +6,7 @@ from datetime import date
 from psycopg2.extensions import cursor as Cursor
 
 from infra.adapters.postgres.database import Uuid, Uuids
+from infra.adapters.vault.values import Made, Row
 
 
 class Byteas:
@@ -13,14 +14,18 @@ class Byteas:
 
     __slots__ = ("raws",)
 
-    def __init__(self, raws: Sequence[bytes]) -> None:
+    def __init__(self, raws: Sequence[bytes | None]) -> None:
         self.raws = raws
 
     def __conform__(self, _protocol: object) -> "Byteas":
         return self
 
     def getquoted(self) -> bytes:
-        return ("'{" + ",".join(['"\\\\x' + raw.hex() + '"' for raw in self.raws]) + "}'::bytea[]").encode()
+        return (
+            "'{"
+            + ",".join(["NULL" if raw is None else '"\\\\x' + raw.hex() + '"' for raw in self.raws])
+            + "}'::bytea[]"
+        ).encode()
 
 
 def of_hashes(cursor: Cursor, hashes: Sequence[bytes]) -> list[tuple[bytes, bytes, bytes]]:
@@ -29,29 +34,33 @@ def of_hashes(cursor: Cursor, hashes: Sequence[bytes]) -> list[tuple[bytes, byte
     return [(bytes(row[0]), row[1], bytes(row[2])) for row in cursor.fetchall()]
 
 
-def insert(
-    cursor: Cursor,
-    hashes: Sequence[bytes],
-    tokens: Sequence[bytes],
-    kinds: Sequence[str],
-    wrapped: Sequence[bytes],
-    values: Sequence[bytes],
-) -> list[bytes]:
-    """Insert rows, one a place of the lists; the hashes of those that were not there before."""
+def insert(cursor: Cursor, made: Sequence[Made], wrapped: Sequence[bytes]) -> set[bytes]:
+    """Insert rows with their wrapped keys; the hashes of those that were not there before."""
     cursor.execute(
-        "insert into identifiers (hash, token, kind, key_wrapped, value_sealed) "
-        "select * from unnest(%s, %s, %s::text[], %s, %s) on conflict (hash) do nothing returning hash",
-        (Byteas(hashes), Uuids(tokens), list(kinds), Byteas(wrapped), Byteas(values)),
+        "insert into identifiers (hash, token, kind, key_wrapped, value_sealed, sent_sealed) "
+        "select * from unnest(%s, %s, %s::text[], %s, %s, %s) on conflict (hash) do nothing returning hash",
+        (
+            Byteas([each.hashed for each in made]),
+            Uuids([each.token for each in made]),
+            [each.kind for each in made],
+            Byteas(wrapped),
+            Byteas([each.value for each in made]),
+            Byteas([each.sent for each in made]),
+        ),
     )
-    return [bytes(row[0]) for row in cursor.fetchall()]
+    return {bytes(row[0]) for row in cursor.fetchall()}
 
 
-def values_of(cursor: Cursor, tokens: Sequence[bytes]) -> list[tuple[bytes, str, bytes, bytes]]:
-    """(token, kind, wrapped key, sealed value)."""
+def values_of(cursor: Cursor, tokens: Sequence[bytes]) -> list[Row]:
+    """Of those that exist."""
     cursor.execute(
-        "select token, kind, key_wrapped, value_sealed from identifiers where token = any(%s)", (Uuids(tokens),)
+        "select token, kind, key_wrapped, value_sealed, sent_sealed from identifiers where token = any(%s)",
+        (Uuids(tokens),),
     )
-    return [(row[0], row[1], bytes(row[2]), bytes(row[3])) for row in cursor.fetchall()]
+    return [
+        (row[0], row[1], bytes(row[2]), bytes(row[3]), None if row[4] is None else bytes(row[4]))
+        for row in cursor.fetchall()
+    ]
 
 
 def keys_of(cursor: Cursor, tokens: Sequence[bytes]) -> list[tuple[bytes, bytes]]:

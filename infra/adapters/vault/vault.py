@@ -8,35 +8,34 @@ import hmac
 import secrets
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import date
 from functools import partial
 from hashlib import blake2b
-from typing import Final, TypeVar
+from typing import Final
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from psycopg2.extensions import cursor as Cursor
 
 from infra.adapters.machine.lru import Recent
-from infra.adapters.postgres.connection_pool import Lane
-from infra.adapters.postgres.database import Database
 from infra.adapters.vault import rows
+from infra.adapters.vault.connections import VaultDatabase
 from infra.adapters.vault.keys import CHECK_AAD, CHECKED, HASH_KEY_AAD, META, MasterKeys, master_keys, opened
 from infra.adapters.vault.lease import RENEW_S, TTL_S, Lease
 from infra.adapters.vault.rewrite import keep_statistics_empty
 from infra.adapters.vault.sealing import open_sealed, seal
-from schemas.errors import ConnectionsInUse, DiskFull, KeyMissing, SealBroken, StoreUnavailable
+from infra.adapters.vault.values import made_row, opened_row
+from schemas.errors import KeyMissing, SealBroken, StoreUnavailable
 from schemas.failpoints import failpoint
-from schemas.ports import OpenIdentifier
+from schemas.ports import SENT_AS_THEY_ARE, OpenIdentifier
 
 ENTRIES: Final = 160_000  # about 450 bytes each
 HASH_BYTES: Final = 16
-_VALUE_AAD: Final = b"value"
 _TRIES: Final = 5
 
-T = TypeVar("T")
 Erased = Callable[[Collection[bytes]], set[bytes]]
+Missing = Mapping[bytes, tuple[str, str]]  # hash -> kind and normal form
 
 
 class PostgresVault:
@@ -58,13 +57,11 @@ class PostgresVault:
         renew_s: float = RENEW_S,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._database = Database(dsn, "touchfold vault", Lane.WORK)
+        self._database = VaultDatabase(dsn)
         self._given = master_key
         self._masters = MasterKeys.of(master_key)
         self._erased = erased
         self._lock = threading.Lock()  # for the cache; held for microseconds
-        self._database_lock = threading.RLock()
-        self._reader = Database(dsn, "touchfold vault reads")
         self._drops = 0  # how often the cache was cleared: what was read before that is not cached afterwards
         self._hash_key: bytes | None = None
         self._hasher = blake2b(digest_size=HASH_BYTES)
@@ -82,7 +79,7 @@ class PostgresVault:
     def hash_key(self) -> bytes:
         """See the port. Raises MasterKeyWrong if the master key is not the one this vault was created with."""
         if self._hash_key is None:
-            key = self._retry(self._prepare)
+            key = self._database.write(self._prepare)
             self._hasher = blake2b(digest_size=HASH_BYTES, key=key, person=b"tf-identifier")
             self._hash_key = key
         return self._hash_key
@@ -105,31 +102,8 @@ class PostgresVault:
 
     def key_checks(self) -> list[bytes]:
         """What proves that a master key opens this vault now: one check, or two while the key is being replaced."""
-        keys = self._retry(self._learnt)
+        keys = self._database.write(self._learnt)
         return [seal(cipher, CHECKED, CHECK_AAD) for cipher in keys.ciphers]
-
-    def _retry(self, work: Callable[[Cursor], T]) -> T:
-        """Run in a transaction; retried once after an outage, which may only be a connection from before a restart."""
-        with self._database_lock:
-            try:
-                with self._database.transaction() as cursor:
-                    return work(cursor)
-            except (DiskFull, ConnectionsInUse):
-                raise
-            except StoreUnavailable:
-                with self._database.transaction() as cursor:
-                    return work(cursor)
-
-    def _read(self, work: Callable[[Cursor], T]) -> T:
-        """Run one read-only statement; retried once after an outage."""
-        try:
-            with self._reader.reading() as cursor:
-                return work(cursor)
-        except ConnectionsInUse:
-            raise
-        except StoreUnavailable:
-            with self._reader.reading() as cursor:
-                return work(cursor)
 
     def hold_lease(self) -> None:
         """Take the lease and keep it until `close`: from then on `tokens` works, and rows are cached.
@@ -144,9 +118,7 @@ class PostgresVault:
     def close(self) -> None:
         """Give the lease back and disconnect."""
         self._lease.close()
-        with self._database_lock:
-            self._database.close()
-        self._reader.close()
+        self._database.close()
         with self._lock:
             self._clear()
 
@@ -188,7 +160,9 @@ class PostgresVault:
         hasher.update(f"{kind}\0{value}".encode())
         return hasher.digest()
 
-    def tokens(self, identifiers: Sequence[tuple[str, str]]) -> list[bytes]:
+    def tokens(
+        self, identifiers: Sequence[tuple[str, str]], sent: Mapping[tuple[str, str], str] = SENT_AS_THEY_ARE
+    ) -> list[bytes]:
         """See the port. Suppressed identifiers get no row, but a stand-in that `suppressed` knows and nothing opens."""
         if self._hash_key is None:
             _ = self.hash_key
@@ -204,7 +178,7 @@ class PostgresVault:
                 for hashed, token, identifier in zip(hashes, found, identifiers, strict=True)
                 if token is None
             }
-            made = self._resolve(missing, drops)
+            made = self._resolve(missing, sent, drops)
             with self._lock:
                 self._need_lease()  # the look-up may have taken longer than the rest of the lease
                 if drops == self._drops:
@@ -228,7 +202,7 @@ class PostgresVault:
         if not self._lease.valid():
             raise StoreUnavailable("the vault lease has expired: the vault is unavailable or slow", retry_after_s=1)
 
-    def _resolve(self, missing: dict[bytes, tuple[str, str]], drops: int) -> dict[bytes, bytes]:
+    def _resolve(self, missing: Missing, sent: Mapping[tuple[str, str], str], drops: int) -> dict[bytes, bytes]:
         """Tokens by hash, with new rows if there are none. Cached only after the commit."""
         stand_in = self._stand_in
         made = {hashed: stand_in[hashed] for hashed in missing if hashed in stand_in}
@@ -236,7 +210,7 @@ class PostgresVault:
         for _ in range(_TRIES):
             if not wanted:
                 return made
-            found, new = self._retry(partial(self._find_or_insert, wanted, missing))
+            found, new = self._database.write(partial(self._find_or_insert, wanted, missing, sent))
             if new:
                 failpoint("vault.after_commit")
             known = [(hashed, token, self._unwrap(wrapped, token)) for hashed, token, wrapped in found] + new
@@ -246,32 +220,22 @@ class PostgresVault:
         raise StoreUnavailable("vault rows are created and erased faster than they can be read", retry_after_s=1)
 
     def _find_or_insert(
-        self, wanted: Sequence[bytes], missing: dict[bytes, tuple[str, str]], cursor: Cursor
+        self, wanted: Sequence[bytes], missing: Missing, sent: Mapping[tuple[str, str], str], cursor: Cursor
     ) -> tuple[list[tuple[bytes, bytes, bytes]], list[tuple[bytes, bytes, bytes]]]:
         """(hash, token, wrapped key) of existing rows, (hash, token, key) of new ones."""
         found = rows.of_hashes(cursor, wanted)
         absent = sorted(set(wanted).difference([hashed for hashed, _, _ in found]))
-        return found, self._insert(cursor, absent, missing) if absent else []
+        return found, self._insert(cursor, absent, missing, sent) if absent else []
 
     def _insert(
-        self, cursor: Cursor, wanted: Sequence[bytes], missing: dict[bytes, tuple[str, str]]
+        self, cursor: Cursor, wanted: Sequence[bytes], missing: Missing, sent: Mapping[tuple[str, str], str]
     ) -> list[tuple[bytes, bytes, bytes]]:
         """Create the rows in ascending order of hash (so two doors never deadlock); other doors' rows are left out."""
-        drawn = secrets.token_bytes(48 * len(wanted))
-        made: dict[bytes, tuple[bytes, bytes, bytes]] = {}
-        wrapped: list[bytes] = []
-        values: list[bytes] = []
-        for place, hashed in enumerate(wanted):
-            at = 48 * place
-            token, key = drawn[at : at + 16], drawn[at + 16 : at + 48]
-            made[hashed] = (hashed, token, key)
-            wrapped.append(self._masters.wrap(key, token))
-            values.append(seal(AESGCM(key), missing[hashed][1].encode(), token + _VALUE_AAD))
-        kinds = [missing[hashed][0] for hashed in wanted]
-        new = rows.insert(cursor, wanted, [token for _, token, _ in made.values()], kinds, wrapped, values)
-        done = [made[hashed] for hashed in new]
+        made = [made_row(hashed, *missing[hashed], sent.get(missing[hashed])) for hashed in wanted]
+        wrapped = [self._masters.wrap(each.key, each.token) for each in made]
+        new = rows.insert(cursor, made, wrapped)
         failpoint("vault.before_commit")
-        return done
+        return [(each.hashed, each.token, each.key) for each in made if each.hashed in new]
 
     def _remember(self, known: Iterable[tuple[bytes, bytes, bytes]], drops: int) -> None:
         """(hash, token, key) rows; `drops`: its value before they were read."""
@@ -287,7 +251,7 @@ class PostgresVault:
 
     def find_hash(self, hashed: bytes) -> bytes | None:
         """The token of a keyed hash, or None. Reads the vault each time."""
-        found = self._read(partial(rows.of_hashes, hashes=[hashed]))
+        found = self._database.read(partial(rows.of_hashes, hashes=[hashed]))
         return found[0][1] if found else None
 
     def open(self, tokens: Iterable[bytes]) -> dict[bytes, OpenIdentifier]:
@@ -297,14 +261,8 @@ class PostgresVault:
             return {}
         _ = self.hash_key  # so that a wrong master key is reported as such, rather than as "broken"
 
-        opened: dict[bytes, OpenIdentifier] = {}
-        for token, kind, wrapped, value in self._read(partial(rows.values_of, tokens=wanted)):
-            try:
-                plain = open_sealed(AESGCM(self._unwrap(wrapped, token)), value, token + _VALUE_AAD)
-            except InvalidTag as err:
-                raise SealBroken(f"the value of vault row {token.hex()} cannot be opened") from err
-            opened[token] = OpenIdentifier(token, kind, plain.decode())
-        return opened
+        found = self._database.read(partial(rows.values_of, tokens=wanted))
+        return {row[0]: opened_row(row, self._unwrap(row[2], row[0])) for row in found}
 
     def suppressed(self, tokens: Iterable[bytes]) -> set[bytes]:
         """See the port: those that `tokens` gave to suppressed identifiers."""
@@ -375,7 +333,7 @@ class PostgresVault:
         _ = self.hash_key
         drops = self._drops
 
-        wrapped_keys = self._read(partial(rows.keys_of, tokens=tokens))
+        wrapped_keys = self._database.read(partial(rows.keys_of, tokens=tokens))
         keys = {token: self._unwrap(wrapped, token) for token, wrapped in wrapped_keys}
         with self._lock:
             if drops == self._drops and self._lease.valid():
@@ -405,7 +363,7 @@ class PostgresVault:
         def take(cursor: Cursor) -> bytes:
             return rows.key_of_day(cursor, table, day, token, self._learnt(cursor).wrap(key, token))
 
-        return self._retry(take)
+        return self._database.write(take)
 
     def daily_codes(self, words: Sequence[str], day: date | None = None) -> dict[date, list[str]]:
         """By day, 16 hex digits for each word: its hash under the day's key, meaningless once the key is gone: after
@@ -414,7 +372,7 @@ class PostgresVault:
         For `day`, whose key is created when first needed; without it, for every day that still has a key.
         """
         if day is None:
-            days = self._read(rows.word_tokens)
+            days = self._database.read(rows.word_tokens)
             keys = self._load_keys(list(days)) if days else {}
         else:
             today, token = self._today
@@ -432,7 +390,7 @@ class PostgresVault:
     def expire_daily_keys(self, before: date) -> int:
         """Destroy the keys of days before `before`, and so what they sealed. Returns how many sealed dead letters."""
 
-        count = self._retry(partial(rows.expire, before=before))
+        count = self._database.write(partial(rows.expire, before=before))
         with self._lock:
             self._letters_day = None
         return count

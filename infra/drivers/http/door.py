@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Final
 
 from starlette.types import Receive, Scope, Send
 
-from infra.adapters.machine.meter import FLAGGED
 from infra.app.log import log_of
 from infra.drivers.http.door_parts import (
     Busy,
@@ -36,6 +35,7 @@ from ingest.requests.routes import HttpRequest, Reply, answer, error_reply, noth
 from schemas.dead_letters import DeadLetter, DeadLetterStore
 from schemas.errors import KeyMissing, StoreUnavailable, TooLarge, TooMany, TouchfoldError
 from schemas.failpoints import failpoint
+from schemas.placeholders import Blocked
 from schemas.ports import EventLog
 from schemas.record import FLAGS, Pending
 from schemas.sources import Source, Sources
@@ -95,12 +95,12 @@ class Door:
         self._starting = threading.Lock()
         self._waiting_bytes = 0
         self._waiting_requests = 0
-        self._counts = [0] * (FLAGGED + len(FLAGS)) if counts is None else counts
+        self._counts = [0] * (len(Counters._fields) + len(FLAGS)) if counts is None else counts
         self._refused = refused
 
     @property
     def counters(self) -> Counters:
-        return Counters(*self._counts[:FLAGGED])
+        return Counters(*self._counts[: len(Counters._fields)])
 
     def close(self) -> None:
         """Answer the waiting requests and end the threads."""
@@ -203,13 +203,13 @@ class Door:
             self._counts[5 if status == 503 else 4] += 1
             self._refused(status)
 
-    def _settle(self, group: Sequence[Waiting]) -> None:
+    def _deliver(self, group: Sequence[Waiting]) -> None:
         """In the loop: deliver the replies of a group, with one wake-up for all of them."""
         for waiting in group:
             self._waiting_bytes -= waiting.size
             self._waiting_requests -= 1
             reply = waiting.reply
-            assert reply is not None, "a settled request has its reply"
+            assert reply is not None, "an answered request has its reply"
             if not waiting.future.done():
                 self._count(reply.status)
                 waiting.future.set_result(reply)
@@ -302,7 +302,7 @@ class Door:
             by_loop.setdefault(waiting.loop, []).append(waiting)
         for loop, own in by_loop.items():
             try:
-                loop.call_soon_threadsafe(self._settle, own)
+                loop.call_soon_threadsafe(self._deliver, own)
             except RuntimeError:  # the loop is closed: nobody is waiting for these answers any more
                 _log.info("the server stopped before sending %d answers; their events are stored", len(own))
 
@@ -310,13 +310,15 @@ class Door:
         pending: list[Pending] = []
         dead: list[DeadLetter] = []
         suppressed: list[bytes] = []
-        flags: list[str] = []
+        flagged: list[str] = []
+        blocked: list[Blocked] = []
         for waiting in ready:
             assert waiting.accepted is not None, "only accepted requests are stored"
             pending += waiting.accepted.pending
             dead += waiting.accepted.dead
             suppressed += waiting.accepted.suppressed
-            flags += waiting.accepted.flags
+            flagged += waiting.accepted.flagged
+            blocked += waiting.accepted.blocked
         failpoint("door.before_append")
         self._check_disk()  # check again: up to 32 MB may have queued meanwhile
         if dead or suppressed:  # first: if the append fails, the retry finds them there and adds none
@@ -324,11 +326,13 @@ class Door:
         if pending:
             self._log.append(pending)
         failpoint("door.after_append")
+        if blocked:
+            self._letters.count_blocked(blocked, self._now())
         self._counts[1] += len(pending)
         self._counts[2] += len(dead)
         self._counts[3] += len(suppressed)
-        for flag in flags:
-            self._counts[FLAGGED + FLAGS.index(flag)] += 1
+        for flag in flagged:
+            self._counts[len(Counters._fields) + FLAGS.index(flag)] += 1
         for waiting in ready:
             assert waiting.job is not None, "an accepted result belongs to a job"
             assert waiting.accepted is not None, "only accepted requests are stored"

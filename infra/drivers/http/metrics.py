@@ -26,7 +26,6 @@ from infra.app.log import log_of
 from infra.drivers.http.asgi import answer
 from infra.drivers.http.exposition import CONTENT_TYPE, Labels, Told, counter, families, gauge, histogram, text_of
 from schemas.errors import StoreUnavailable, TouchfoldError, Unauthorized
-from schemas.record import FLAGS
 from schemas.waits import Waiting
 
 if TYPE_CHECKING:
@@ -66,6 +65,7 @@ HELP: Final[Mapping[str, Told]] = {
     ),
     "partition_waiting_seconds": gauge("How long the partition has been stuck, by partition", ("partition", "reader")),
     "dead_letters_open": gauge("Open dead letters, by stage", ("stage",)),
+    "blocked_identifiers_total": counter("Ids received that name nobody, by kind and rule", ("kind", "rule")),
     "erasures_total": counter("Persons erased"),
     "erased_identifiers": gauge("Identifiers that are suppressed or erased"),
     "changes_total": counter("Numbered transactions of the change feed"),
@@ -98,7 +98,7 @@ HELP: Final[Mapping[str, Told]] = {
     "up": gauge("1 when PostgreSQL and the log answer"),
     "door_requests_total": counter("Requests answered by the door"),
     "door_events_total": counter("Events received by the door, by outcome", ("result",)),
-    "door_flagged_total": counter("Events accepted with a remark, by flag", ("flag",)),
+    "flagged_events_total": counter("Events accepted with a remark (`flags` of the record)", ("flag",)),
     "refused_requests_total": counter("Requests answered with an error, by edge and status", ("edge", "status")),
     "request_seconds": Told("histogram", "Response time, by edge; long polls for changes excluded", ("edge",)),
 }
@@ -216,6 +216,7 @@ class Metrics:
                 if each.since is not None
             },
             "dead_letters_open": {(stage,): count for stage, count in letters.items()} or 0,
+            "blocked_identifiers_total": operations.blocked_identifiers(),
             "erasures_total": counts.erasures,
             "erased_identifiers": state["erased"],
             "changes_total": counts.changes,
@@ -321,7 +322,7 @@ def _counted(totals: Totals) -> Iterator["Metric"]:
         {
             "door_requests_total": totals.door["requests"],
             "door_events_total": {(each,): totals.door[each] for each in ("accepted", "dead_letters", "suppressed")},
-            "door_flagged_total": {(flag,): totals.door[f"flagged_{flag}"] for flag in FLAGS},
+            "flagged_events_total": {(flag,): count for flag, count in totals.flagged.items()},
             "refused_requests_total": {(edge, str(status)): count for (edge, status), count in totals.refused.items()},
         },
     )

@@ -25,7 +25,7 @@ from infra.drivers.http.pages_proxy import MAX_MESSAGE, UiProxy
 from infra.drivers.http.protocol import bounded
 from infra.drivers.http.throttle import Throttle
 from infra.drivers.http.tls import HANDSHAKE_S, Certificate, certificate_of
-from infra.drivers.process.memory import settle_memory
+from infra.drivers.process.memory import tune_memory
 from schemas.errors import NotFound, TooMany
 
 if TYPE_CHECKING:
@@ -277,7 +277,7 @@ def run(
     door, api = build_door(session, meter, buckets), build_api(session, throttle)
     services = api.state.api
     metrics = Metrics(services, meter)
-    settle_memory()
+    tune_memory()
     try:
         proxies = Proxies(session.settings.proxies)
         ui = None if ui_path is None else UiProxy(ui_path, proxies)

@@ -17,7 +17,7 @@ from starlette.responses import FileResponse, HTMLResponse, Response
 from infra.app.vault import vault_of
 from infra.drivers.http.pages_proxy import MAX_MESSAGE, UI_KEEPS_S
 from infra.drivers.http.server import GRACE_S, StoppableServer
-from infra.drivers.process.memory import settle_memory
+from infra.drivers.process.memory import tune_memory
 
 if TYPE_CHECKING:
     from infra.app.session import Session
@@ -106,7 +106,7 @@ def run(session: "Session", stop: threading.Event, ready: Callable[[], None], li
         timeout_graceful_shutdown=GRACE_S,
     )
     try:
-        settle_memory()
+        tune_memory()
         StoppableServer(config, stop, ready).run(sockets=[listener])
     finally:
         close()

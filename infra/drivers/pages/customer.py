@@ -9,6 +9,7 @@ from nicegui import ui
 
 from infra.drivers.pages import words
 from infra.drivers.pages.customer_acts import Acts
+from infra.drivers.pages.customer_parts import show_identifier, show_receipt
 from infra.drivers.pages.customer_timeline import Timeline
 from infra.drivers.pages.customers import STYLES
 from infra.drivers.pages.recent import RECENT
@@ -23,10 +24,6 @@ from schemas.roles import ACT, DISCLOSE, ERASE, PERSONAL
 NOTED_S: Final = 60.0
 RECORDED_S: Final = 10.0  # an event written by staff is shown within this time, or later when it arrives
 HEADLINES: Final = ("lifetime_revenue", "lifetime_orders", "average_order", "last_order_at", "revenue_365d")
-_KINDS: Final = {
-    "user_id": "person", "email": "mail", "phone": "phone", "loyalty_card": "card_membership", "device_id": "devices",
-    "anonymous_id": "public", "push_token": "notifications",
-}  # fmt: skip
 _FEW: Final = 6  # of a list before "Show all"
 Answer = dict[str, Any]
 
@@ -179,22 +176,8 @@ class _Customer:
         RECENT.forget(self._key)
         self._details, self._complaints = {}, []
         self._body.clear()
-        receipt = done["receipt"] or {}
         with self._body, panel("Erased"):
-            ui.label(f"{words.count(done['identifiers'])} identifiers were destroyed;"
-                     f" {words.count(done['events'])} events no longer belong to anyone.")  # fmt: skip
-            ui.label("Keep this receipt. It contains no personal data.").classes("tf-muted")
-            with ui.element("div").classes("tf-receipt tf-detail"):
-                for name, value in receipt.items():
-                    ui.label(words.title(name)).classes("tf-muted")
-                    text(self._of_receipt(name, value), "tf-number")
-            ui.link("Back to customers", "/customers")
-
-    def _of_receipt(self, name: str, value: Any) -> str:
-        if isinstance(value, dict):
-            return ", ".join(f"{number} {kind.replace('_', ' ')}" for kind, number in value.items())
-        is_time = name == "at" or name.endswith("_at")
-        return words.moment(value, self._services.time_zone, seconds=True) if is_time else words.value(value)
+            show_receipt(done, self._services.time_zone)
 
     # --- the head ----------------------------------------------------------------------------------------------------
 
@@ -294,11 +277,7 @@ class _Customer:
         found = self._details["identifiers"]
         with panel("Identifiers", note="" if self._personal else "masked"), ui.element("div").classes("tf-list"):
             for each in self._few("identifiers", found):
-                with ui.element("div").classes("tf-item"):
-                    ui.icon(_KINDS.get(each["kind"], "tag"))
-                    with ui.element("div").classes("tf-item-text"):
-                        text(words.MASKED if each["value"] is None else each["value"], "tf-number")
-                        ui.label(words.title(each["kind"])).classes("tf-muted tf-cut")
+                show_identifier(each)
             self._rest("identifiers", found)
 
     def _traits(self) -> None:

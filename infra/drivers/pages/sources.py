@@ -10,6 +10,7 @@ from infra.adapters.postgres.control import PostgresControl
 from infra.adapters.postgres.sources import SourceRow
 from infra.app.undeclared import declare, of_session
 from infra.drivers.pages import words
+from infra.drivers.pages.blocked import draw_blocked
 from infra.drivers.pages.services import Services, Viewer
 from infra.drivers.pages.shell import STYLES_OF_OPERATORS, ask, chip, code, connected, empty, our_url, page, panel
 from infra.drivers.pages.source_settings import ask_settings
@@ -80,10 +81,12 @@ class _Sources:
         self._shown = ui.element("div").classes("tf-stack")
         with self._shown, panel("Send an event", note="replace WRITE_KEY with your write key"):
             self._snippets("WRITE_KEY")
+        self._blocked = ui.element("div").classes("tf-stack")
         self._fields = ui.element("div").classes("tf-stack")
         await self._draw()
         if await connected():
             await self._count()
+            await self._draw_blocked()
             await self._draw_fields()
 
     async def _draw(self) -> None:
@@ -145,6 +148,11 @@ class _Sources:
             self._counts[source] = (int(count), refused.get(source, 0), str(last))
         for name in self._figures:
             self._figure(name)
+
+    async def _draw_blocked(self) -> None:
+        found = await self._services.run(self._services.sources.blocked)
+        with self._blocked:
+            draw_blocked(found, self._services.time_zone)
 
     async def _draw_fields(self) -> None:
         """Undeclared sealed fields, each with two buttons to decide what it is."""

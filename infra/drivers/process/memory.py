@@ -3,7 +3,7 @@
 import gc
 
 
-def settle_memory() -> None:
+def tune_memory() -> None:
     """Call after the start: objects alive now stay alive, so only new ones are collected, and rarely."""
     gc.collect()
     gc.freeze()

@@ -22,7 +22,6 @@ from infra.adapters.machine.data_folder import Running
 from infra.adapters.machine.disk import WORKER, room_needed
 from infra.app.adapters import Adapters, build
 from infra.app.bootstrap import arm_failpoint, claim, seal_wal
-from infra.app.checks import UNKNOWN_CLEAR
 from infra.app.connections import take_share
 from infra.app.first_start import Say, prepare
 from infra.app.running import health_of
@@ -33,6 +32,7 @@ from infra.drivers.http.connections import BACKLOG
 from infra.drivers.http.listening import listen_on, start_listening, url_of
 from infra.drivers.http.tls import certificate_of
 from infra.drivers.process.liveness import Vitals
+from infra.drivers.process.notices import backs_up, first_admin_link, notices_of
 from infra.drivers.process.plan import TOO_OFTEN, Child, plan_of
 from infra.drivers.process.readiness import Places, checks_of
 from infra.drivers.process.role_probes import RoleProbes
@@ -106,9 +106,8 @@ class Supervisor:
             self._open_probes()
             port = self._bind() if self._plan.edges else 0
             deployment = self._when_there_is_room(self._prepare)
-            self._tell_about_the_key()
-            self._tell_about_copies()
-            self._tell_about_unknown_fields()
+            for notice in notices_of(self._settings, self._adapters.folder, self._plan.edges):
+                self._say(notice)
             if self._plan.pages:
                 self._when_there_is_room(self._tell_about_the_first_admin)
             if "api" in self._plan.edges:
@@ -183,40 +182,8 @@ class Supervisor:
         self._vitals.turned()
         self._say(line)
 
-    def _tell_about_the_key(self) -> None:
-        if self._settings.master_key is not None:
-            where = "in TOUCHFOLD_MASTER_KEY"
-        else:
-            where = f"in {self._adapters.folder.master_key_file}"
-        self._say(
-            f"the master key is {where}. Keep a copy elsewhere: without it every personal value is lost for ever, "
-            "and no backup helps"
-        )
-
-    def _backs_up(self) -> bool:
-        return self._settings.backup_to is not None or (self._settings.data / "backup" / "following.json").exists()
-
-    def _tell_about_copies(self) -> None:
-        """Warn about what losing the disk would take with it."""
-        folder = self._adapters.folder
-        if folder.ledger.is_relative_to(folder.path) and "api" in self._plan.edges:
-            self._say(
-                f"the erasure ledger is in the data folder ({folder.ledger}) and would be lost with it: set "
-                "TOUCHFOLD_LEDGER to a folder on another disk, or a restore may bring erased persons back"
-            )
-        if self._settings.database is None and not self._backs_up():
-            self._say("no backups are made: set TOUCHFOLD_BACKUP_TO, or run touchfold backup DEST once")
-
-    def _tell_about_unknown_fields(self) -> None:
-        if self._settings.unknown == "clear":
-            self._say(UNKNOWN_CLEAR)
-
     def _tell_about_the_first_admin(self) -> None:
-        """There are no default credentials: until somebody has a password, each start shows a link to set one."""
-        from infra.adapters.postgres.people import PostgresPeople  # noqa: PLC0415  # argon2 takes 50 ms
-
-        with closing(PostgresPeople(self._server.dsn)) as people:
-            link = people.first_admin_link(self._adapters.door_clock.now())
+        link = first_admin_link(self._server.dsn, self._adapters.door_clock.now())
         if link is not None:
             self._say(f"sign in as admin (this link works once): {self.url}/welcome/{link}")
 
@@ -306,7 +273,7 @@ class Supervisor:
     def _watch_child(self, child: Child) -> None:
         now = time.monotonic()
         if child.process is None:
-            child.idle = child.role == "backup" and not self._backs_up()
+            child.idle = child.role == "backup" and not backs_up(self._settings)
             if not child.idle and now >= child.start_after:
                 self._start(child)
             return

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from infra.adapters.kafka.access import EVENTS
 from infra.adapters.postgres.store import PostgresStore
 from infra.app.worker import check_name, worker_of
-from infra.drivers.process.memory import settle_memory
+from infra.drivers.process.memory import tune_memory
 from infra.drivers.stream.life import Subscription
 from processors.live.feeder import LogFeeder
 from schemas.errors import ServiceFailed, StoreUnavailable
@@ -56,7 +56,7 @@ def run(session: "Session", stop: threading.Event, number: int = 0) -> None:
     """
     if session.adapters.kafka is None:
         feeder = LogFeeder(worker_of(session))
-        settle_memory()
+        tune_memory()
         feeder.run(stop)
         return
     member = member_name(session, number)
@@ -77,5 +77,5 @@ def run(session: "Session", stop: threading.Event, number: int = 0) -> None:
         member=member,
         unclaimed=lambda: (work.services.log.partitions > 0) and work.services.control.has_unclaimed(),
     )
-    settle_memory()
+    tune_memory()
     runner(work, reads, stop)

@@ -16,12 +16,13 @@ from operator import attrgetter
 from typing import Any, Final, NamedTuple
 
 from infra.drivers.stream.client import Client
+from infra.drivers.stream.log_ends import LogEnds
 from infra.drivers.stream.pace import Pace
 from infra.drivers.stream.watchdog import Watchdog
 from infra.drivers.stream.work_thread import GivenUp, WorkThread
 from schemas.errors import Disposition, ProgressConflict, ServiceFailed, StoreUnavailable, TouchfoldError
 from schemas.ports import Clock
-from schemas.record import Stored, to_us
+from schemas.record import Stored
 from schemas.work import Fetched, PartitionWork
 
 OLDER_LIMIT: Final = 5_000  # records per slice read from the archive
@@ -68,7 +69,6 @@ class BatchFlow:
         self._thread = WorkThread(watchdog.excuse, self._pace)
         self._client: Client | None = None
         self._busy = asyncio.Lock()
-        self._asks = asyncio.Event()  # it became idle: refresh the end offsets now
         self._generation = 0
         self._new: set[int] = set()  # assigned, not claimed
         self._next: dict[int, int] = {}  # owned: the next offset
@@ -79,7 +79,7 @@ class BatchFlow:
         self._beyond: dict[int, int] = {}
         self._held: dict[int, _Held] = {}
         self._behind: dict[int, int] = {}  # read from the archive up to here
-        self._ends: dict[int, tuple[int, int]] = {}  # (end, known since, us)
+        self.ends = LogEnds(clock, self._pace.ends_s)
         self._conflicts = 0
         self._idle_due = 0.0
         self._wait_s = 0.0
@@ -183,7 +183,7 @@ class BatchFlow:
         if not batches or time.monotonic() >= self._idle_due:
             await self._idle()
         if not batches and not self._quiet:
-            self._asks.set()
+            self.ends.ask()
         self._quiet = not batches
         if batches:
             self._wait_s = self._pace.busy_s
@@ -209,7 +209,7 @@ class BatchFlow:
 
     def _batch(self, partition: int, stored: Sequence[Stored], position: int) -> Fetched:
         end = stored[-1].offset + 1
-        known = self._ends.get(partition)
+        known = self.ends.known.get(partition)
         caught_up_us = known[1] if known is not None and max(end, position) >= known[0] else None
         return Fetched(partition, self._next[partition], end, stored, caught_up_us)
 
@@ -279,7 +279,7 @@ class BatchFlow:
             await self._thread.pause(self._pace.ends_s)
 
     def _forget(self, partitions: Collection[int]) -> None:
-        for place in (self._next, self._known, self._probe, self._beyond, self._held, self._behind, self._ends):
+        for place in (self._next, self._known, self._probe, self._beyond, self._held, self._behind, self.ends.known):
             for partition in partitions:
                 place.pop(partition, None)
         self._seek.difference_update(partitions)
@@ -369,12 +369,21 @@ class BatchFlow:
         for partition in partitions:
             self._watchdog.mark(partition, None)
 
+    @property
+    def client(self) -> Client | None:
+        """The client in use; None before the first `attach`."""
+        return self._client
+
+    def owned(self) -> tuple[int, list[int]]:
+        """The partitions that are claimed, with a number that changes with every assignment."""
+        return self._generation, list(self._next)
+
     # --- idle turns, watermarks, hints
 
     async def _idle(self) -> None:
         """`caught_up` holds the time before the end offset was requested: a later one could hide records."""
         reached = self._reached()
-        caught_up = {p: since for p, (end, since) in self._ends.items() if p in reached and reached[p] >= end}
+        caught_up = {p: since for p, (end, since) in self.ends.known.items() if p in reached and reached[p] >= end}
         for partition in caught_up:
             self._watchdog.mark(partition, reached[partition])
         try:
@@ -394,48 +403,11 @@ class BatchFlow:
         apart = self._held.keys() | self._behind.keys() | self._seek | self._doubt
         return {p: at if p in apart else max(at, positions.get(p, 0)) for p, at in self._next.items()}
 
-    async def mind_ends(self) -> None:
-        """Refreshes the log's end offsets periodically. Runs alongside the steps."""
-        while True:
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._asks.wait(), self._pace.ends_s)
-            self._asks.clear()
-            owned, generation = list(self._next), self._generation
-            if not owned or self._client is None:
-                continue
-            since = to_us(self._clock.now())
-            try:
-                ends = await self._client.ends(owned)
-            except StoreUnavailable as err:
-                _log.info("%s", err.message)
-                continue
-            if generation == self._generation:
-                self._ends.update({p: (end, since) for p, end in ends.items() if p in self._next})
-
     async def mind_hints(self) -> None:
         """Commits our progress to the group. Runs alongside the steps."""
         while True:
             await asyncio.sleep(self._pace.hint_s)
             await self._hint(self._next if self._busy.locked() else self._reached())
-
-    async def mind_unclaimed(self, unclaimed: Callable[[], bool]) -> None:
-        """Rejoins the group when a partition is unassigned in two checks in a row. Runs alongside the steps.
-
-        A returning static member is not told that it leads, so it does not notice new partitions of the topic; the
-        brokers do, and rebalance when it rejoins (KIP-814, which aiokafka 0.14 lacks).
-        """
-        before = False
-        while True:
-            await asyncio.sleep(self._pace.unclaimed_s)
-            try:
-                found = self._client is not None and await asyncio.to_thread(unclaimed)
-                if found and before and self._client is not None:
-                    _log.info("a partition is unassigned: rejoining the group")
-                    await self._client.rejoin()
-            except StoreUnavailable as err:
-                _log.info("cannot tell whether all partitions are assigned: %s", err.message)
-                found = False
-            before = found and not before
 
     async def _hint(self, offsets: Mapping[int, int]) -> None:
         if not offsets or self._client is None:

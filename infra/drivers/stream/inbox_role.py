@@ -16,7 +16,6 @@ from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, KafkaException
 from confluent_kafka import Message as Delivered
 
 from infra.adapters.kafka.access import KafkaAccess
-from infra.adapters.machine.meter import FLAGGED
 from infra.app.log import log_of
 from infra.app.vault import vault_of
 from ingest.accept.accept import Acceptor
@@ -25,6 +24,7 @@ from ingest.requests.inbox import Message, Opened, Refusal, dead_letter_of, mess
 from schemas.dead_letters import INTERNAL, DeadLetter, DeadLetterStore
 from schemas.errors import Disposition, KeyMissing, StoreUnavailable, TouchfoldError
 from schemas.failpoints import failpoint
+from schemas.placeholders import Blocked
 from schemas.ports import EventLog, Sealer, Vault
 from schemas.record import FLAGS, Pending
 from schemas.sources import Sources
@@ -45,6 +45,7 @@ _log = logging.getLogger("touchfold.inbox")
 _library_log = logging.getLogger("touchfold.inbox.kafka")
 _library_log.addFilter(lambda line: not line.getMessage().startswith("FAIL "))  # 20 a second; `error_cb` has them too
 
+_FLAGS_AT: Final = 6  # where counts of flags begin, see `Counters` of the door
 Place = tuple[int, int]  # partition, offset
 
 
@@ -64,7 +65,7 @@ class _Taken(NamedTuple):
 class InboxDoor:
     """Stores messages in the log or as dead letters. Single-threaded.
 
-    `counts`: like the door's; accepted, dead letters and suppressed are counted here.
+    `counts`: like the door's; accepted, dead letters, suppressed and flags are counted here.
     """
 
     def __init__(
@@ -86,7 +87,7 @@ class InboxDoor:
         self._letters = letters
         self._now = now
         self._check_disk = check_disk
-        self._counts = [0] * (FLAGGED + len(FLAGS)) if counts is None else counts
+        self._counts = [0] * (_FLAGS_AT + len(FLAGS)) if counts is None else counts
 
     def take(self, messages: Sequence[Message]) -> None:
         """Store all of them durably, in order. Idempotent.
@@ -95,7 +96,7 @@ class InboxDoor:
         """
         self._check_disk()
         received_at = self._now()
-        opened = [self._open(message, received_at) for message in messages]
+        opened = _numbered([self._open(message, received_at) for message in messages])
         self._store(self._accept(opened), received_at)
 
     def _open(self, message: Message, received_at: datetime) -> Opened | Refusal:
@@ -153,7 +154,8 @@ class InboxDoor:
         pending: list[Pending] = []
         dead: list[DeadLetter] = []
         suppressed: list[bytes] = []
-        flags: list[str] = []
+        flagged: list[str] = []
+        blocked: list[Blocked] = []
         for each in taken:
             if isinstance(each.outcome, Refusal):
                 dead.append(self._letter(each.outcome, received_at))
@@ -161,15 +163,17 @@ class InboxDoor:
                 pending += each.outcome.pending
                 dead += each.outcome.dead
                 suppressed += each.outcome.suppressed
-                flags += each.outcome.flags
+                flagged += each.outcome.flagged
+                blocked += each.outcome.blocked
         if dead or suppressed:  # first: if the append fails, the retry finds them there and adds none
             self._letters.insert(dead, suppressed, received_at)
         if pending:
             self._log.append(pending)
+        self._letters.count_blocked(blocked, received_at)
         for place, number in enumerate((len(pending), len(dead), len(suppressed)), 1):
             self._counts[place] += number
-        for flag in flags:
-            self._counts[FLAGGED + FLAGS.index(flag)] += 1
+        for flag in flagged:
+            self._counts[_FLAGS_AT + FLAGS.index(flag)] += 1
 
     def _letter(self, refusal: Refusal, received_at: datetime) -> DeadLetter:
         token = self._keys.daily_token(received_at.date())
@@ -341,6 +345,19 @@ class InboxConsumer:
             missing = error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART
             what = f"there is no topic {self._topic}: run touchfold topics apply" if missing else error.str()
             _log.warning("Kafka: %s", what)
+
+
+def _numbered(opened: Sequence[Opened | Refusal]) -> list[Opened | Refusal]:
+    """The same messages, whose items count on through the fetch: they have one time of receipt."""
+    found: list[Opened | Refusal] = []
+    n = 0
+    for each in opened:
+        if isinstance(each, Opened):
+            found.append(each._replace(call=each.call._replace(first_n=n)))
+            n += len(each.call.items)
+        else:
+            found.append(each)
+    return found
 
 
 def _message(delivered: Delivered) -> Message:

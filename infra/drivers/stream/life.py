@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 from infra.adapters.kafka.access import KafkaAccess
 from infra.drivers.stream.flow import BatchFlow, Older
 from infra.drivers.stream.pace import Pace
+from infra.drivers.stream.unclaimed import mind_unclaimed
 from infra.drivers.stream.watchdog import Watchdog, broker_ends
 from schemas.errors import ServiceFailed
 from schemas.ports import Clock
@@ -49,9 +50,9 @@ async def flow_of(work: PartitionWork, reads: Subscription, stop: threading.Even
     flow = BatchFlow(work, reads.clock, watchdog, reads.older, reads.pace)
     made.append(flow)
     watchdog.start()
-    loops = [_watch(flow, stop), flow.mind_ends(), flow.mind_hints()]
+    loops = [_watch(flow, stop), flow.ends.mind(lambda: flow.client, flow.owned), flow.mind_hints()]
     if reads.unclaimed is not None:
-        loops.append(flow.mind_unclaimed(reads.unclaimed))
+        loops.append(mind_unclaimed(lambda: flow.client, reads.unclaimed, reads.pace.unclaimed_s))
     beside = [asyncio.ensure_future(each) for each in loops]
     for task in beside:
         task.add_done_callback(lambda done: None if done.cancelled() else flow.fail(done.exception() or _ENDED))

@@ -1,5 +1,6 @@
 """Administration over HTTP: sources, tokens, people, the audit log, erasure. Every action is in the audit log."""
 
+from collections.abc import Iterable
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -8,6 +9,7 @@ from fastapi.responses import Response, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from infra.adapters.postgres.people import PersonRow
+from infra.adapters.postgres.sources import BlockedRow, SourceRow
 from infra.adapters.postgres.tokens import lifetime
 from infra.drivers.http.api import examples
 from infra.drivers.http.api.answers import answer
@@ -112,9 +114,9 @@ def _sources(app: FastAPI, api: Api) -> None:
 
     @app.get(f"{PREFIX}/sources", tags=["administration"], responses=examples.ok([examples.SOURCE]))
     async def list_sources(_caller: Caller = admin) -> Response:
-        """List the sources that send touchpoints, and how many valid write keys each has."""
-        rows = await api.run(api.sources.list)
-        return answer([{**row._asdict(), "created_at": iso(row.created_at)} for row in rows])
+        """List the sources that send touchpoints, how many valid write keys each has, and which ids named nobody."""
+        rows, blocked = await api.run(lambda: (api.sources.list(), api.sources.blocked()))
+        return answer([_source(row, blocked.get(row.name, ())) for row in rows])
 
     @app.post(f"{PREFIX}/sources", tags=["administration"], responses=examples.ok(examples.KEY))
     async def create_source(body: NewSource, request: Request, caller: Caller = admin) -> Response:
@@ -146,6 +148,11 @@ def _sources(app: FastAPI, api: Api) -> None:
         settings = await api.run(lambda: api.sources.change(name, changes))
         await api.note(caller, "source.changed", source=name, settings=sorted(changes))
         return answer({"name": name, "settings": settings})
+
+
+def _source(row: SourceRow, blocked: Iterable[BlockedRow]) -> dict[str, Any]:
+    told = [{**each._asdict(), "last_at": iso(each.last_at)} for each in blocked]
+    return {**row._asdict(), "created_at": iso(row.created_at), "blocked": told}
 
 
 def _key(request: Request, name: str, key: str) -> dict[str, str]:

@@ -62,7 +62,7 @@ class _Running(threading.Thread):
         from infra.adapters.phones import Phones  # noqa: PLC0415  # phone numbers' tables take 0.1 s to import
 
         try:
-            people, wrong = _sorted_out(self._body.people, Phones(self._api.session.region))
+            people, wrong = _sorted_out(self._body.people, Phones(self._api.session.region, looking_up=True))
             with self._turn:
                 more = {"force": self._body.force, "suppress": self._body.suppress}
                 done = erase_many(self._api.session, people, wrong, self._results, lambda *_: None, **more)

@@ -222,7 +222,9 @@ RECORD: Final = {
 RECORD_PASSED: Final = {name: RECORD[name] for name in ("partition", "offset", "code", "reason")}
 RETRIED: Final[dict[str, Any]] = {"accepted": 1, "refused": [], "gone": 0, "remedies": []}
 ME: Final = {"name": "ada", "role": "staff", "rights": ["act", "personal", "read"], "csrf_token": "6f0c…"}
-SOURCE: Final = {"name": "web", "created_at": "2026-05-01T08:00:00Z", "keys": 1, "settings": {}}
+SOURCE: Final = {"name": "web", "created_at": "2026-05-01T08:00:00Z", "keys": 1, "settings": {}, "blocked": [
+    {"kind": "user_id", "rule": "word", "value": "not set", "events": 412, "last_at": "2026-05-03T09:14:00Z"}
+]}  # fmt: skip
 CURL: Final = (
     "curl -sS {url}/v1/track -u {key}: -H 'Content-Type: application/json' -d '"
     '{{"userId": "ada-1", "event": "Order Completed", '
@@ -263,7 +265,7 @@ AUDIT: Final = {
 }
 VERIFIED: Final = {"whole": True, "problems": [], "head": {"seq": 41, "hash": "9b1d…"}}
 ERASURE: Final[dict[str, Any]] = {"kind": "email", "value": "ada@example.com", "force": False, "suppress": False}
-ERASED: Final = {"found": True, "identifiers": 5, "events": 41, "receipt": {"id": _EVENT_ID}}
+ERASED: Final = {"found": True, "identifiers": 5, "events": 41, "receipt": {"id": _EVENT_ID}, "others": "texts of …"}
 _LIST: Final = "0b8f5a7e-3f43-4f0e-9a55-1d2f3c4b5a69"
 ERASURES: Final[dict[str, Any]] = {"people": [{"kind": "email", "value": "ada@example.com"}], "suppress": False}
 ERASURES_BEGUN: Final = {"id": _LIST, "people": 1}

@@ -16,7 +16,7 @@ from infra.drivers.http.api import examples
 from infra.drivers.http.api.answers import answer
 from infra.drivers.http.api.core import PREFIX, Api, Caller, Cursor, Limit, need, refusal
 from query.people.listing import Wanted
-from schemas.errors import BadRequest, Erased, NotFound, Problem
+from schemas.errors import BadRequest, Erased, NotFound, Problem, SharedIdentifier
 from schemas.identifiers import KINDS
 from schemas.roles import ACT, PERSONAL, READ
 
@@ -107,13 +107,19 @@ def _by_identifier(app: FastAPI, api: Api) -> None:
 
 
 async def _found(api: Api, caller: Caller, kind: str, value: str | int) -> Response:
-    """The profile of an identifier. The query is audited even if nobody has the identifier."""
+    """The profile of an identifier, or the customers who share it. The query is audited even if nobody has it."""
+    shown: list[dict[str, Any]] = []
     try:
         return await _viewed(api, caller, lambda: api.reading.profiles.by_identifier(kind, value))
-    except (NotFound, Erased):
+    except (NotFound, Erased, SharedIdentifier) as err:
+        if isinstance(err, SharedIdentifier):
+            ids = err.profile_ids
+            shown = await api.run(lambda: api.reading.search.cards_of(ids, personal=True))
         words = await api.run(lambda: coded(api.session, str(value)))
-        await api.note(caller, "customers.searched", shown=0, kind=kind, words=words)
-        raise
+        await api.note(caller, "customers.searched", shown=len(shown), kind=kind, words=words)
+        if not isinstance(err, SharedIdentifier):
+            raise
+        return answer(err.body() | {"items": shown, "more": err.more}, err.status)
 
 
 async def _viewed(api: Api, caller: Caller, read: Callable[[], Mapping[str, Any]]) -> Response:
