@@ -8,13 +8,13 @@ from schemas.conditions import used_properties
 from schemas.definitions import ANY_EVENT, ComputedTrait, Definitions
 from schemas.errors import Problem, ReaderTooOld, RecordUnreadable
 from schemas.hints import did_you_mean
-from schemas.paths import CONTEXT, path_of
+from schemas.paths import CONTEXT, FLAGS, path_of
 from schemas.ports import EventLog
 from schemas.record import Record, decode
 from schemas.touchpoints import CUSTOM, TYPES, meant
 
 SAMPLE: Final = 2_000  # newest records of each partition
-_OURS: Final = frozenset({"revenue", "currency", "occurred_at"})  # every event has these, whatever it was sent
+_OURS: Final = frozenset({"revenue", "currency", "occurred_at", FLAGS})  # every event has these, whatever it was sent
 
 
 class Seen(NamedTuple):
@@ -62,7 +62,8 @@ def _of(path: str, trait: ComputedTrait, seen: Seen) -> Iterator[Problem]:
     given = [name for name in trait.all_events if name not in (ANY_EVENT, CUSTOM)]
     for name in given:
         if name not in seen.names and meant(name) not in seen.names and (meant(name) == name or name not in given):
-            yield Problem(path, _reason(name, seen, name, {*seen.names, *TYPES}))
+            known_names = () if meant(name) in TYPES else {*seen.names, *TYPES}  # a touchpoint is no misspelling
+            yield Problem(path, _reason(name, seen, name, known_names))
     known = [seen.fields[name] for name in given if name in seen.fields]
     if ANY_EVENT in trait.events or CUSTOM in trait.events:
         known.append(seen.fields[ANY_EVENT])
