@@ -9,9 +9,11 @@ from schemas.touchpoint_fields import (
     clear_properties,
     identifier_kind,
     identifiers_in,
+    line_lists,
     own_in_properties,
     personal_properties,
 )
+from schemas.touchpoints import with_meant
 
 Own = tuple[tuple[tuple[str, ...], str], ...]  # the customer's own identifiers in the properties: (path, kind)
 
@@ -22,7 +24,8 @@ _LINES: Final = "products."  # in a declaration: a field of an order's lines
 class Clear(NamedTuple):
     """Which properties of an event name are clear by name, and which are declared or known to be personal.
 
-    `whole`: declared not personal, so objects and lists are clear too. `lines`: clear fields of a line in `products`.
+    `whole`: declared not personal, so objects and lists are clear too. `lines`: clear fields of a line in one of
+    `lists`.
     `unknown`: numbers, booleans and times that nothing names are clear (TOUCHFOLD_UNKNOWN=clear).
     """
 
@@ -31,6 +34,7 @@ class Clear(NamedTuple):
     whole: frozenset[str] = frozenset()
     lines: frozenset[str] = LINE
     unknown: bool = False
+    lists: frozenset[str] = line_lists("")
 
 
 class Declared(NamedTuple):
@@ -39,7 +43,8 @@ class Declared(NamedTuple):
     A property of the form products.NAME is a field of the lines. `read`: event → properties whose values a computed
     trait keeps; these are clear unless a declaration says otherwise. `unknown`: see Clear. `identifies`: event →
     property → the kind of the customer's own identifier, None: it is not. `contacts`: the first steps of all properties
-    that may be one. `blocked`: values that name nobody, each with the kinds it is blocked for (none: all).
+    that may be one. `blocked`: values that name nobody, each with the kinds it is blocked for (none: all). `decimals`:
+    source → the decimal mark in the amounts it writes.
     """
 
     properties: Mapping[str, Mapping[str, bool]]
@@ -49,6 +54,7 @@ class Declared(NamedTuple):
     identifies: Mapping[str, Mapping[str, str | None]] = {}
     contacts: frozenset[str] = CONTACT_NAMES
     blocked: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    decimals: Mapping[str, str] = {}
 
 
 NOTHING_DECLARED: Final = Declared({}, frozenset())
@@ -58,19 +64,30 @@ def declared_of(definitions: Mapping[str, Any], *, unknown: bool = False) -> Dec
     """What definitions (as JSON or a dumped model) declare about properties and traits, in the form the door reads."""
     properties: Mapping[str, Mapping[str, Any]] = definitions.get("properties") or {}
     traits: Mapping[str, Mapping[str, Any]] = definitions.get("traits") or {}
-    identifies = {event: _identified(own) for event, own in properties.items()}
+    declared: dict[str, dict[str, bool]] = {}
+    identifies: dict[str, Any] = {}
+    for written, own in properties.items():
+        for event in with_meant((written,)):  # "Order Completed" is its touchpoint
+            said = {name: bool(each["personal"]) for name, each in own.items() if each.get("personal") is not None}
+            declared.setdefault(event, {}).update(said)
+            identifies[event] = {**identifies.get(event, {}), **_identified(own)}
     return Declared(
-        {
-            event: {name: bool(each["personal"]) for name, each in own.items() if each.get("personal") is not None}
-            for event, own in properties.items()
-        },
+        declared,
         frozenset(name for name, trait in traits.items() if not trait.get("personal", True)),
         _read_by_traits(definitions.get("computed_traits") or {}),
         unknown,
         {event: own for event, own in identifies.items() if own},
         CONTACT_NAMES.union(name.partition(".")[0] for own in identifies.values() for name in own),
         _blocked((definitions.get("identifiers") or {}).get("blocked") or ()),
+        decimals_of(definitions),
     )
+
+
+def decimals_of(definitions: Mapping[str, Any]) -> dict[str, str]:
+    """Source → the decimal mark that definitions say it writes."""
+    sources: Mapping[str, Mapping[str, Any]] = definitions.get("sources") or {}
+    numbers = {name: source.get("numbers") for name, source in sources.items()}
+    return {name: str(each["decimal"]) for name, each in numbers.items() if each}
 
 
 def _identified(own: Mapping[str, Mapping[str, Any]]) -> dict[str, str | None]:
@@ -103,7 +120,8 @@ def _read_by_traits(traits: Mapping[str, Mapping[str, Any]]) -> dict[str, frozen
     found: dict[str, set[str]] = {}
     for trait in traits.values():
         kept = {trait.get("of"), trait.get("key")} - {None, "occurred_at"}
-        for event in (*trait.get("events", ()), *trait.get("opens", ()), *trait.get("closes", ())) if kept else ():
+        events = (*trait.get("events", ()), *trait.get("opens", ()), *trait.get("closes", ()))
+        for event in with_meant(events) if kept else ():
             found.setdefault(event, set()).update(map(str, kept))
     return {event: frozenset(names) for event, names in found.items()}
 
@@ -126,7 +144,7 @@ def clear_rules(declared: Declared, type_: str, name: str | None, *, staff: bool
     whole -= _IDENTIFIERS
     return Clear(
         *(frozenset(clear), frozenset(sealed), frozenset(whole)),
-        *((LINE | _of_lines(clear)) - _of_lines(sealed), declared.unknown),
+        *((LINE | _of_lines(clear)) - _of_lines(sealed), declared.unknown, line_lists(type_)),
     )
 
 

@@ -41,9 +41,11 @@ VENDORS: Final[Mapping[str, tuple[str, ...]]] = {
     "boto3": ("infra/adapters/archive",),
     "botocore": ("infra/adapters/archive",),
     "cryptography": ("infra/adapters/vault", "infra/adapters/backup"),
+    "crawleruseragents": ("infra/adapters/crawlers.py",),
     "phonenumbers": ("infra/adapters/phones.py",),
     "idna": ("schemas/email_form.py",),  # tables alone
     "duckdb": ("infra/drivers/sql",),
+    "python_calamine": ("ingest/files",),
     "uvicorn": ("infra/drivers/http", "infra/drivers/pages"),
     "uvloop": ("infra/drivers/http",),
     "httptools": ("infra/drivers/http",),

@@ -3,6 +3,7 @@
 from functools import partial
 from typing import TYPE_CHECKING
 
+from infra.adapters.crawlers import is_crawler
 from infra.adapters.phones import Phones
 from infra.adapters.postgres.record_gate import RecordGate
 from infra.app.databases import database_of
@@ -22,4 +23,4 @@ def acceptor_of(session: "Session") -> Acceptor:
     form = partial(normalise, phone=Phones(session.region))
     gate = RecordGate(database_of(session, "touchfold record gate"))
     tell_log(session, vault, form, gate.version())
-    return Acceptor(vault, vault, form, vault.daily_token, version=gate.version)
+    return Acceptor(vault, vault, form, vault.daily_token, version=gate.version, is_crawler=is_crawler)

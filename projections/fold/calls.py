@@ -13,9 +13,12 @@ from projections.fold import state as st
 from projections.fold.event import FoldEvent
 from projections.fold.state import State
 from projections.slots.keyed import put
+from schemas.clear import is_address
 from schemas.definitions import Definitions
-from schemas.money import LIMIT, divide, lines_amount, scaled
+from schemas.money import LIMIT, divide
+from schemas.paths import nested_trait
 from schemas.record import EPOCH
+from schemas.sales import first_id
 
 
 def read_raw(raw: msgspec.Raw) -> Any:
@@ -26,10 +29,18 @@ def read_raw(raw: msgspec.Raw) -> Any:
         return None
 
 
-def derive(total: Any, products: msgspec.Raw) -> int | None:
-    """The revenue of an event that states none: `total`, else the sum of its lines."""
-    amount = scaled(total)
-    return lines_amount(read_raw(products)) if amount is None and products else amount
+def lines_in(products: msgspec.Raw, items: msgspec.Raw, opened: Any) -> Any:
+    """The lines of an order: `products`, else `items`, which earlier doors sealed."""
+    found = read_raw(products)
+    if found is None:
+        found = read_raw(items)
+    return opened.get("items") if found is None and opened else found
+
+
+def sealed_id(opened: Any, names: tuple[str, ...]) -> str | None:
+    """An id that an earlier door sealed for its name; one that holds an address stays sealed, as it would today."""
+    values = [opened.get(name) for name in names]
+    return first_id([value for value in values if type(value) is not str or not is_address(value)])
 
 
 def converter(definitions: Definitions, base: str, days: LocalDays) -> Callable[[int, str, int], int | None]:
@@ -67,6 +78,10 @@ def traits_folders(definitions: Definitions) -> tuple[FoldTraits, FoldTraits]:
     """
     attributes = frozenset(name for name, trait in definitions.traits.items() if not trait.personal)
     personal = frozenset(name for name, trait in definitions.traits.items() if trait.personal)
+    inside: dict[str, list[str]] = {}  # object → the declared traits inside it: address → address.city
+    for name in definitions.traits:
+        if "." in name:
+            inside.setdefault(name.partition(".")[0], []).append(name)
 
     def clear(name: str, value: Any) -> tuple[int, Any]:
         return (st.DIRECT, None) if name in personal else _trait_value(value)
@@ -77,9 +92,29 @@ def traits_folders(definitions: Definitions) -> tuple[FoldTraits, FoldTraits]:
             return st.DIRECT, None
         return _trait_value(found[name])
 
+    def fold_inside(event: FoldEvent, entries: list[Any], opened: Mapping[str, Any] | None) -> None:
+        """Folds the declared traits inside objects; an object without one unsets it. An erased one says nothing."""
+        hidden = (opened.get("traits") or {}) if opened is not None else {}
+        named = () if event.sealed is None else event.sealed.names
+        for root, names in inside.items():
+            whole = event.traits if root in event.traits else hidden
+            arrived = root in event.traits or f"traits.{root}" in named
+            for name in names if arrived else ():
+                if name in event.traits or f"traits.{name}" in named:
+                    continue  # it came under its own name, too
+                form, stored = st.DIRECT, None
+                if name in attributes:
+                    if root not in whole:
+                        continue
+                    form, stored = _trait_value(nested_trait(whole, name))
+                place = event.occurred_us, event.order, form, stored, event.partition, event.offset
+                put(entries, [name, 0, *place])
+
     def fold_traits(event: FoldEvent, state: State, opened: Mapping[str, Any] | None) -> None:
         """Folds the traits that an event sets."""
         entries = state[st.TRAITS]
+        if inside:
+            fold_inside(event, entries, opened)
         us, key = event.occurred_us, event.order
         for name, value in event.traits.items():
             form, stored = clear(name, value)
