@@ -140,7 +140,11 @@ def test_the_newest_of_cancels_and_completions_decides() -> None:
 
 def test_refunds_take_what_is_left_of_an_order_in_its_currency() -> None:
     order = event("purchase.completed", order_id="o1", revenue="100", currency="EUR")
-    euros = lambda *refunds: {key: values(order, *refunds)[key] for key in ("net", "euros")}  # noqa: E731
+
+    def euros(*refunds: bytes) -> dict[str, object]:
+        found = values(order, *refunds)
+        return {key: found[key] for key in ("net", "euros")}
+
     assert euros(event("purchase.refunded", day=4, order_id="o1", revenue="40")) == {"net": 66, "euros": 60}
     assert euros(event("purchase.refunded", day=4, order_id="o1")) == {"net": 0, "euros": 0}
     twice = [event("purchase.refunded", day=day, order_id="o1", revenue="70") for day in (1, 2)]
