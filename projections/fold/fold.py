@@ -30,7 +30,7 @@ from schemas.control import LAYOUT_VERSION
 from schemas.definitions import ANY_EVENT, Definitions, decimal_marks
 from schemas.errors import ReaderTooOld, RecordUnreadable
 from schemas.paths import sealed_names
-from schemas.record import CURRENT, EPOCH, Reader, encode, sixteen, version_of
+from schemas.record import CURRENT, EPOCH, Reader, encode, version_of
 from schemas.record import decode as decode_record
 from schemas.sales import ORDER_IDS, REFUND_IDS, first_id
 from schemas.stamps import order_of
@@ -88,14 +88,14 @@ class Fold:
             event = self._decoder.decode(value)
             if event.v != reader.version and not reader.reads_as_is(event.v):
                 event = self._decoder.decode(encode(decode_record(value, reader)))
-            event.key = sixteen(event.id.replace("-", ""))
+            event.key = key = bytes.fromhex(event.id.replace("-", ""))
         except (msgspec.MsgspecError, RecursionError, ValueError) as err:
             if version_of(value) > reader.version:
                 raise ReaderTooOld(f"touchpoint v{version_of(value)}; this build reads v{reader.version}") from err
             raise RecordUnreadable(f"not a touchpoint record: {type(err).__name__}") from err
         event.occurred_us = (event.occurred_at - EPOCH) // _US
         event.received_us = received_us = (event.received_at - EPOCH) // _US
-        event.order = order_of(received_us, event.n, event.key)
+        event.order = order_of(received_us, event.n, key)
         return cast(FoldEvent, event)
 
     def named_order(self, event: FoldEvent, identifier_set: bytes) -> Order | None:
