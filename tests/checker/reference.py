@@ -205,8 +205,10 @@ def follows(event: Event) -> bool:
     return event.raw["type"] in FOLLOWERS and bool(event.raw.get("properties", {}).get("order_id"))
 
 
-def payers(events: Iterable[Event], owner: Mapping[str, str]) -> dict[str, str | None]:
-    """Event key -> the profile whose orders each event of an order changes; None: nobody's. Erased people's included.
+def payers(
+    events: Iterable[Event], owner: Mapping[str, str], erased: frozenset[str] | set[str]
+) -> dict[str, str | None]:
+    """Event key -> the profile whose orders each event of an order changes; None: nobody's, as all that is erased.
 
     What follows an order is its sender's, if they have it; else of the only one who has it in the same source; else of
     the only one in any. An erased person who has it is somebody, too.
@@ -221,7 +223,7 @@ def payers(events: Iterable[Event], owner: Mapping[str, str]) -> dict[str, str |
     for event in events:
         sender = owner.get(event.signature)
         found[event.key] = sender
-        if not follows(event):
+        if not follows(event) or event.route_key in erased:
             continue
         places = has.get(str(event.raw["properties"]["order_id"]), [])
         anywhere = {who for _, who in places}
