@@ -30,6 +30,7 @@ class Kind:
     EVENT: Final = 7  # (bucket, 0, ""): applied events
     FAMILY: Final = 8  # (day, 0, first word of the type): applied events
     STAGE: Final = 10  # (0, 0, "stage/level"): customers
+    UNREADABLE: Final = 11  # (0, 0, ""): orders and refunds of customers whose amount could not be read
     UNKNOWN: Final = 9  # (0, 0, ""): customers whose orders are not available
     # Rolled up from those above (`projections.decide.figures.roll_up`) when deltas are added up into cells.
     DAY: Final = 20  # + ORDERS, UNRATED, CUSTOMERS or EVENT: (day, other, label): the same by local days
@@ -139,3 +140,4 @@ class Figures(NamedTuple):
     by_day: Mapping[int, Amounts]  # index of the day in the window: orders
     by_family: Mapping[str, int]
     unknown: int
+    unreadable: int = 0  # orders and refunds with an amount that could not be read

@@ -56,6 +56,7 @@ class Settings(BaseModel):
     probe_port: int = Field(0, ge=0, le=65535, description="the port of /live, /ready and /metrics of a role; 0: none")
     doors: int = Field(1, ge=1, le=16, description="HTTP processes that share the port")
     ui: bool = Field(True, description="whether the pages are served")
+    analytics_js: Path | None = Field(None, description="Segment's script for browsers, or the folder it is in")
     tls_cert: Path | None = Field(None, description="PEM file of our certificate and its signers; turns on HTTPS")
     tls_key: Path | None = Field(None, description="PEM file of its key, without a password")
     connections: int = Field(4096, ge=8, le=1_000_000, description="per HTTP process; fewer if descriptors run short")
@@ -126,9 +127,9 @@ class Settings(BaseModel):
     def _absolute(cls, value: Path) -> Path:
         return value.expanduser().absolute()
 
-    @field_validator("ledger", mode="after")
+    @field_validator("ledger", "analytics_js", mode="after")
     @classmethod
-    def _absolute_ledger(cls, value: Path | None) -> Path | None:
+    def _absolute_if_given(cls, value: Path | None) -> Path | None:
         return None if value is None else value.expanduser().absolute()
 
     @field_validator("backup_at", mode="after")

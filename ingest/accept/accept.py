@@ -37,6 +37,7 @@ from schemas.normal_forms import as_sent
 from schemas.ports import Sealer, Vault
 from schemas.record import VERSION, Identifier, Pending, Record, Sealed, encode, uuid_text
 from schemas.record_gate import FIRST
+from schemas.sales import ORDER_IDS, first_id, unreadable
 from schemas.touchpoints import FOLLOWING_TYPES
 
 _RULES_CACHED: Final = 10_000
@@ -170,7 +171,7 @@ class Acceptor:
         fields = draft.fields
         assert fields is not None, "it was translated"
         if fields.type in FOLLOWING_TYPES:
-            order = self._normalise(ORDER_KIND, fields.properties.get("order_id"))
+            order = first_id(fields.properties.get(name) for name in ORDER_IDS)
             if order is not None:
                 return ORDER_KIND, f"{call.source.name}/{order}"
         raise Refused("no_identifier", "", without_identifier(draft.item))
@@ -315,6 +316,8 @@ class Acceptor:
             clock_received_at=call.clock_received_at,
             given=stamps.given,
         )
+        if unreadable(type_, properties, call.source.declared.decimals.get(call.source.name)):
+            draft.flags.append("amount_unreadable")
         if times.flag is not None or stamps.unread:
             draft.flags += flags_of(times, stamps)
         rules = self._rules_of(call.source.declared, type_, name, call.staff)

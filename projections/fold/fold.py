@@ -9,30 +9,30 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from functools import partial, reduce
 from hashlib import sha256
-from operator import attrgetter
 from typing import Any, Final, cast
 
 import msgspec
 
 from projections.days import LocalDays
 from projections.fold import state as st
-from projections.fold.code import CORRECTED, IDENTIFIED, matches, source_of
+from projections.fold.code import CORRECTED, IDENTIFIED, NEGATIVE, matches, source_of
 from projections.fold.event import FoldEvent, event_decoder
 from projections.fold.layout import Layout, SlotPlace, make_layout
 from projections.fold.state import State
+from projections.orders.entries import join_orders
 from projections.orders.orders import summed_up
 from projections.orders.parts import Order, Part, named_order
 from projections.orders.summary import Maps, OrderSummaries, Summary
 from projections.slots.keyed import OVERFLOW, merge_keyed
-from projections.slots.values import text_id
 from schemas.conditions import used_properties
 from schemas.control import LAYOUT_VERSION
-from schemas.definitions import ANY_EVENT, Definitions
+from schemas.definitions import ANY_EVENT, Definitions, decimal_marks
 from schemas.errors import ReaderTooOld, RecordUnreadable
 from schemas.record import CURRENT, EPOCH, Reader, encode, sixteen, version_of
 from schemas.record import decode as decode_record
+from schemas.sales import ORDER_IDS, REFUND_IDS
 from schemas.stamps import order_of
-from schemas.touchpoints import BASE_TYPES
+from schemas.touchpoints import BASE_TYPES, HOLDING_TYPES, ORDER_TYPES
 
 _US: Final = timedelta(microseconds=1)
 
@@ -70,7 +70,8 @@ class Fold:
         self._decoder, self._event_type = event_decoder(layout)
         self._needs: dict[str, frozenset[str]] = _sealed_needs(layout)
         self._any_needs = self._needs.get(ANY_EVENT, frozenset())
-        self._order_id = attrgetter(f"f{layout.properties().index('order_id')}")
+        self._order_id: Callable[[FoldEvent], str | None] = space["order_id"]
+        self._sold: Callable[[FoldEvent], int] = space["sold"]
         self._keyed_slots = tuple(slot.index for slot in layout.keyed())
         self._map_slots = (st.ORDERS, st.REFUNDS, st.CANCELS, *self._keyed_slots)
         self.summaries = OrderSummaries(layout, self.days)
@@ -97,9 +98,12 @@ class Fold:
         return cast(FoldEvent, event)
 
     def named_order(self, event: FoldEvent, identifier_set: bytes) -> Order | None:
-        """The order that an order event names, and how; None without a readable order id."""
-        order_id = text_id(self._order_id(event.properties))
-        return None if order_id is None else named_order(event.type, event.source, order_id, identifier_set)
+        """The order that an order event names in clear, and how; None if it names none or says nothing about it."""
+        order_id = self._order_id(event)
+        if order_id is None:
+            return None
+        sold = self._sold(event) if event.type in HOLDING_TYPES else -1
+        return named_order(event.source, order_id, identifier_set, follows=sold < 0) if sold else None
 
     def needs_sealed(self, event: FoldEvent) -> bool:
         """Whether the event's sealed part holds a property or trait that a definition compares or keeps."""
@@ -125,7 +129,8 @@ class Fold:
         merged = self.merge(states)
         if self.order_cap is not None and self.overflowed(merged):
             for slot in self._map_slots:
-                merged[slot] = _all_entries([state[slot] for state in states])
+                every = _all_orders if slot == st.ORDERS else _all_entries
+                merged[slot] = every([state[slot] for state in states])
         return merged
 
     def prune(self, state: State, at_us: int) -> State:
@@ -205,6 +210,7 @@ class Fold:
 
 
 _all_entries: Final = partial(reduce, merge_keyed(None))
+_all_orders: Final = partial(reduce, merge_keyed(None, join_orders))
 
 
 def compile_fold(
@@ -222,6 +228,10 @@ def compile_fold(
     return Fold(make_layout(definitions), time_zone, currency, order_cap, reader)
 
 
+_SEALED_ONCE: Final = frozenset({"value", "items", *ORDER_IDS[1:], *REFUND_IDS})
+"""Properties of orders that earlier doors sealed, because their table did not name them."""
+
+
 def _sealed_needs(layout: Layout) -> dict[str, frozenset[str]]:
     """Event name → dotted names of properties that a `where` compares or whose value a trait keeps."""
     streams = [slot.stream for slot in layout.slots] + layout.order_streams
@@ -230,8 +240,9 @@ def _sealed_needs(layout: Layout) -> dict[str, frozenset[str]]:
         used = {prop for slot in layout.slots if matches(slot.stream, name) for prop in slot.properties}
         used |= set(layout.extras) if name in BASE_TYPES else set()
         used -= layout.closed(name)
+        used |= _SEALED_ONCE - layout.closed(name) if name in ORDER_TYPES else set()
         for stream in streams:
-            if matches(stream, name) and stream.where:
+            if stream.where and (matches(stream, name) or matches(stream, NEGATIVE.get(name, name))):
                 used |= used_properties(layout.where[stream.where])
         needs[name] = frozenset(f"properties.{prop}" for prop in used)
     attributes = frozenset(f"traits.{name}" for name in layout.declared.attributes)
@@ -247,7 +258,7 @@ def _layout_hash(layout: Layout, time_zone: str, currency: str) -> str:
         LAYOUT_VERSION, time_zone, currency, layout.extras, [(s.events, s.where) for s in layout.order_streams],
         [_slot_parts(slot) for slot in layout.slots],
         [(r.currency, r.date, str(r.rate)) for r in defs.rates],
-        sorted((n, s.rank) for n, s in defs.sources.items()),
+        sorted((n, s.rank) for n, s in defs.sources.items()), sorted(decimal_marks(defs).items()),
         [(name, sorted(layout.closed(name))) for name in [*layout.event_names(), ANY_EVENT]],
         sorted((name, trait.personal) for name, trait in defs.traits.items()),
     ]  # fmt: skip

@@ -11,12 +11,11 @@ from decimal import Decimal
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
+from tests.checker.order_life import SALES, Said, settle
 from tests.checker.sources import Position
 
-BASES = ("purchase.completed", "pos.purchase", "purchase.updated")
-REFUNDS = ("purchase.refunded", "pos.return")
-CANCELS = ("purchase.cancelled",)
-FOLLOWERS = (*REFUNDS, *CANCELS, "purchase.updated")  # belong to whoever has the order
+FOLLOWERS = ("purchase.refunded", "pos.return", "purchase.cancelled", "purchase.updated")
+"""What belongs to whoever has its order, as does a sale below zero."""
 NOBODY = ":order"  # the kind of an event that names an order and nobody
 RANK_ABOVE = ("user_id", "loyalty_card", "email", "phone")
 RANK_BELOW = ("device_id", "anonymous_id")
@@ -202,7 +201,17 @@ def _hubs(sets: Iterable[tuple[tuple[str, str], ...]]) -> set[str]:
 
 
 def follows(event: Event) -> bool:
-    return event.raw["type"] in FOLLOWERS and bool(event.raw.get("properties", {}).get("order_id"))
+    props, type_ = event.raw.get("properties", {}), event.raw["type"]
+    back = type_ in SALES and (revenue(props) or 0) < 0
+    return (type_ in FOLLOWERS or back) and bool(props.get("order_id"))
+
+
+def has_order(event: Event) -> bool:
+    """Whether it is a sale: of something, or of an amount that nobody says."""
+    props = event.raw.get("properties", {})
+    own = revenue(props)
+    sold = own is None or own > 0 or (own == 0 and bool(props.get("products")))
+    return event.raw["type"] in SALES and sold and bool(props.get("order_id"))
 
 
 def payers(
@@ -216,8 +225,8 @@ def payers(
     events = list(events)
     has: dict[str, list[tuple[str, str]]] = defaultdict(list)
     for event in events:
-        if event.raw["type"] in BASES and not follows(event):
-            order = str(event.raw.get("properties", {}).get("order_id") or "")
+        if has_order(event):
+            order = str(event.raw["properties"]["order_id"])
             has[order].append((event.raw["source"], owner.get(event.signature, "erased")))
     found: dict[str, str | None] = {}
     for event in events:
@@ -254,43 +263,31 @@ def totals(theirs: Iterable[Event], events: Iterable[Event], currency: str = "US
 
     Amounts in other currencies are not converted: do not send any.
     """
-    theirs, events = list(theirs), list(events)
-    count = len(theirs)
+    theirs, events, said = list(theirs), list(events), []
     first_us = min(event.occurred_us for event in theirs)
     last_us = max(event.occurred_us for event in [*theirs, *events])
-    bases: dict[str, tuple[tuple[int, int, int, str], Decimal | None]] = {}
-    cancelled: set[str] = set()
-    refunds: dict[str, Decimal] = {}
     for event in events:
-        props, type_ = event.raw.get("properties", {}), event.raw["type"]
+        props = event.raw.get("properties", {})
         assert props.get("currency", currency) == currency, "the reference fold converts no currencies"
-        order = str(props["order_id"]) if props.get("order_id") else None
-        amount = revenue(props)
-        if type_ in CANCELS and order is not None:
-            cancelled.add(order)
-        elif type_ in REFUNDS and amount is not None:
-            refunds[event.key] = abs(amount)
-        elif type_ in BASES and not (type_ == "purchase.updated" and amount is None):
-            base = (event.occurred_us, event.received_us, event.n, event.key), amount
-            name = order or event.key
-            if name not in bases or base[0] > bases[name][0]:
-                bases[name] = base
-    kept = [base for name, base in bases.items() if name not in cancelled]
-    net = sum((amount for _, amount in kept if amount is not None), Decimal(0)) - sum(refunds.values(), Decimal(0))
-    return Totals(count, first_us, last_us, len(kept), net)
+        order, refund = (str(props[name]) if props.get(name) else None for name in ("order_id", "refund_id"))
+        lines, own = bool(props.get("products")), revenue(props)
+        place = (event.occurred_us, event.received_us, event.n)
+        said.append(Said(event.raw["type"], event.key, order, refund, *place, 0, own, None, lines))
+    orders, refunds = settle(said, currency, lambda own, _currency, _at: own)
+    net = sum((each.own or Decimal(0) for each in orders), Decimal(0))
+    net -= sum((each.own or Decimal(0) for each in refunds), Decimal(0))
+    return Totals(len(theirs), first_us, last_us, len(orders), net)
 
 
 def revenue(props: Mapping[str, Any]) -> Decimal | None:
-    """`revenue`, else `total`, else the sum of the lines' amounts, else of price times quantity."""
+    """`revenue`, else `total`, else the sum over the lines of the amount, else of price times quantity."""
     for name in ("revenue", "total"):
         if props.get(name) is not None:
             return Decimal(str(props[name]))
-    lines = [line for line in props.get("products") or [] if isinstance(line, Mapping)]
-    amounts = [Decimal(str(line["amount"])) for line in lines if line.get("amount") is not None]
-    if amounts:
-        return sum(amounts, Decimal(0))
-    priced = [line for line in lines if line.get("price") is not None]
-    if not priced:
-        return None
-    products = (Decimal(str(line["price"])) * Decimal(str(line.get("quantity", 1))) for line in priced)
-    return sum(products, Decimal(0))
+    worth: list[Decimal] = []
+    for line in props.get("products") or []:
+        if isinstance(line, Mapping) and line.get("amount") is not None:
+            worth.append(Decimal(str(line["amount"])))
+        elif isinstance(line, Mapping) and line.get("price") is not None:
+            worth.append(Decimal(str(line["price"])) * Decimal(str(line.get("quantity", 1))))
+    return sum(worth, Decimal(0)) if worth else None

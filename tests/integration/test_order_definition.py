@@ -84,7 +84,9 @@ def sold(random: Random) -> dict[str, Any]:
     if random.random() < 0.1:
         del properties["order_id"]
     if random.random() < 0.9:
-        properties["revenue"] = f"{random.randrange(1, 90_000) / 100:.2f}"
+        properties["revenue"] = f"{random.randrange(-5_000, 90_000) / 100:.2f}"
+    if random.random() < 0.2:
+        properties |= {"refund_id": f"r{random.randrange(3)}", "products": [{"sku": "a"}]}
     currency = random.choice([None, "USD", "USD", "eur", "EUR", "JPY", "GBP", "CHF"])
     return properties if currency is None else {**properties, "currency": currency}
 

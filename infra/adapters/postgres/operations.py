@@ -11,6 +11,7 @@ from infra.adapters.machine.data_folder import DataFolder
 from infra.adapters.machine.processes import Process, processes_of
 from infra.adapters.postgres.control import WAITING
 from infra.adapters.postgres.database import Database
+from infra.adapters.postgres.figures import amounts_left_out
 from infra.adapters.postgres.statements import PerThread
 from schemas.errors import ArchiveDamaged, StoreUnavailable, TouchfoldError
 from schemas.merge_plan import waiting as waiting_files
@@ -189,6 +190,7 @@ class Operations:
         applied, accepted = sum(progress), sum(ends)
         due, profiles = self._of_revision(live, now)
         archive = self._archived()
+        unreadable, unrated = (0, {}) if live is None else amounts_left_out(self._rows, live)
         return {
             "accepted": max(accepted, applied),
             "applied": applied,
@@ -204,6 +206,8 @@ class Operations:
             "revision": live,
             "due": due,
             "profiles": profiles,
+            "unreadable_amounts": unreadable,
+            "missing_rates": unrated,
             **archive,
             "disk_free": self._disk.free(),
             "vault_lease": self._vault.has_lease(),
