@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from infra.adapters.postgres.control import PostgresControl
 from infra.adapters.postgres.rebuild import PostgresRebuild
 from infra.app.erasing import eraser
 from processors.erase.eraser import Erased
@@ -153,6 +154,12 @@ def test_a_refund_that_names_nobody_waits_for_its_order(world: ReadingWorld) -> 
     bought(world, email("ada"), "7", "20")
     holds(world, {"ada": 15})
     assert unmatched(world) == 0
+    ((ada,),) = world.execute("select profile_id from tokens")
+    items = world.reading.timeline.page(ada, None, 10, personal=True)["items"]
+    assert [(each["type"], len(each["identifiers"])) for each in items] == [
+        ("purchase.refunded", 0),
+        ("purchase.completed", 1),
+    ]
     rebuilt(world)
     holds(world, {"ada": 15})
 
@@ -331,7 +338,7 @@ def test_a_folder_of_a_build_that_kept_no_evidence_of_orders_gets_it_by_its_firs
     world.execute("delete from evidence using order_sets where evidence.signature = order_sets.signature")
     world.execute("delete from order_sets")
     world.execute("delete from order_holders")
-    control = world.services.control
-    control.note_layout(Layout(LAYOUT_VERSION, control.live().revision + 1))
+    with closing(PostgresControl(world.databases.main)) as control:
+        control.note_layout(Layout(LAYOUT_VERSION, control.live().revision + 1))
     rebuilt(world)
     holds(world, {"ada": 45, "back-office": 0})
