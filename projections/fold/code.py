@@ -29,6 +29,7 @@ from schemas.touchpoints import CANCEL_TYPES, ORDER_TYPES, REFUND_TYPES, VISITS
 IDENTIFIED: Final = "profile.identified"
 CORRECTED: Final = "trait.corrected"
 UPDATED: Final = "purchase.updated"
+NAMING: Final = "purchase.completed"
 NEGATIVE: Final = {"purchase.completed": "purchase.refunded", "pos.purchase": "pos.return"}
 """What a sale with a negative amount is."""
 _NAMED: Final = ("web.page_viewed", "app.screen_viewed")  # whose own name is what senders call their property `name`
@@ -57,6 +58,7 @@ def source_of(layout: Layout, days: LocalDays, currency: str, order_cap: int | N
     _table(src, layout, "F", known, Part.ORDER)
     _apply(src, layout)
     _apply_parts(src)
+    _named(src, layout)
     _merge(src, layout, order_cap)
     _drop(src, layout)
     return src
@@ -156,6 +158,21 @@ def _apply_parts(src: Source) -> None:
     src.add(1, "if h is not None: h(e, s, us, key, opened)")
 
 
+def _named(src: Source, layout: Layout) -> None:
+    """`order_id(e)`: the id in clear of the order that an event names. `sold(e)`: 1 for a sale, which makes somebody
+    have its order, -1 for one below zero, which gives back, 0 for one of nothing.
+    """
+    body = _Handler(src, layout, NAMING)
+    fields = ", ".join(body.fields[name] for name in ORDER_IDS)
+    src.add(0, "def order_id(e):", "    p = e.properties", f"    return first_id(({fields}))")
+    src.add(0, "def sold(e, opened=None):", "    p = e.properties")
+    src.add(
+        1, f"own = scaled({body.fields['revenue']})", "if own is not None and own > 0: return 1",
+        f"own = {body.worth()}[0]", "if own is None or own > 0: return 1", "if own < 0: return -1",
+        f"return int(bool(lines_of({body.lines()})))",
+    )  # fmt: skip
+
+
 class _Handler:
     """The body of one event name's handler: each local is assigned once, when first needed.
 
@@ -243,6 +260,10 @@ class _Handler:
             "if cur is None: cur = said", "stated = cur is not None", "if cur is None: cur = BASE",
             "amt = own if own is None or cur == BASE else to_base(own, cur, us)",
         )  # fmt: skip
+
+    def worth(self) -> str:
+        """The `worth_of` an event; lines before it see to what it needs."""
+        return f"worth_of({self._said()}, {self.decimal()})"
 
     def _said(self) -> str:
         """What the amount of an event without a plain `revenue` is taken from: other properties, and its lines."""

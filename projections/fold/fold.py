@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from functools import partial, reduce
 from hashlib import sha256
-from operator import attrgetter
 from typing import Any, Final, NamedTuple, cast
 
 import msgspec
@@ -32,9 +31,9 @@ from schemas.errors import ReaderTooOld, RecordUnreadable
 from schemas.paths import sealed_names
 from schemas.record import CURRENT, EPOCH, Reader, encode, version_of
 from schemas.record import decode as decode_record
-from schemas.sales import ORDER_IDS, REFUND_IDS, first_id
+from schemas.sales import ORDER_IDS, REFUND_IDS
 from schemas.stamps import order_of
-from schemas.touchpoints import BASE_TYPES, ORDER_TYPES
+from schemas.touchpoints import BASE_TYPES, HOLDING_TYPES, ORDER_TYPES
 
 _US: Final = timedelta(microseconds=1)
 
@@ -70,9 +69,10 @@ class Fold:
         self._merge_two: Callable[[State, State], State] = space["merge_two"]
         self._drop: Callable[[State, int], None] = space["drop"]
         self._decoder, self._event_type = event_decoder(layout)
-        self._order_ids = attrgetter(*(f"f{layout.properties().index(name)}" for name in ORDER_IDS))
         self._needs: dict[str, Needs] = _sealed_needs(layout)
         self._any_needs = self._needs.get(ANY_EVENT, NO_NEEDS)
+        self._order_id: Callable[[FoldEvent], str | None] = space["order_id"]
+        self._sold: Callable[[FoldEvent], int] = space["sold"]
         self._keyed_slots = tuple(slot.index for slot in layout.keyed())
         self._map_slots = (st.ORDERS, st.REFUNDS, st.CANCELS, *self._keyed_slots)
         self.summaries = OrderSummaries(layout, self.days)
@@ -99,9 +99,12 @@ class Fold:
         return cast(FoldEvent, event)
 
     def named_order(self, event: FoldEvent, identifier_set: bytes) -> Order | None:
-        """The order that an order event names in clear, and how; None without a readable order id."""
-        order_id = first_id(self._order_ids(event.properties))
-        return None if order_id is None else named_order(event.type, event.source, order_id, identifier_set)
+        """The order that an order event names in clear, and how; None if it names none or says nothing about it."""
+        order_id = self._order_id(event)
+        if order_id is None:
+            return None
+        sold = self._sold(event) if event.type in HOLDING_TYPES else -1
+        return named_order(event.source, order_id, identifier_set, follows=sold < 0) if sold else None
 
     def needs_sealed(self, event: FoldEvent) -> bool:
         """Whether the event's sealed part holds a property or trait that a definition compares or keeps."""
