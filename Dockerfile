@@ -1,4 +1,9 @@
 # One image for every role: `docker build -t touchfold .`, then a command such as `worker`. See docs/cluster.md.
+FROM node:22-slim AS browser
+WORKDIR /build
+COPY tools/analytics_js.sh ./tools/
+RUN bash tools/analytics_js.sh
+
 FROM python:3.11-slim
 
 ENV PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
@@ -17,6 +22,7 @@ COPY ingest ./ingest
 COPY processors ./processors
 COPY query ./query
 COPY infra ./infra
+COPY --from=browser /build/infra/drivers/http/analytics_js ./infra/drivers/http/analytics_js
 RUN pip install --no-deps --no-build-isolation .
 
 USER touchfold

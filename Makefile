@@ -5,7 +5,7 @@ CLUSTER := tests/contract/test_runners.py $(addprefix tests/integration/test_,$(
 FIRST := $(filter-out $(CLUSTER),$(wildcard tests/contract/test_*.py) tests/checker $(wildcard tests/integration/test_[a-d]*.py))
 SECOND := $(filter-out $(CLUSTER),$(wildcard tests/integration/test_[!a-d]*.py))
 AT_ONCE ?= 3
-.PHONY: install lock kafka browser static unit contract contract-first contract-second cluster services pages kills test \
+.PHONY: install lock kafka browser analytics-js sdks static unit contract contract-first contract-second cluster services pages kills test \
   test-long bench bench-kafka demo pictures demo-score clean
 
 install: .venv/installed  ## make .venv with the touchfold command
@@ -30,6 +30,13 @@ unit: install  ## unit and property tests: no service
 browser:  ## a Chromium for the pages
 	@bash tools/browser.sh
 
+analytics-js:  ## fetch Segment's script for browsers, which the door serves
+	@bash tools/analytics_js.sh
+
+sdks: install browser  ## SDKs of Segment, RudderStack and Jitsu, in Chromium too, against a real server
+	@bash tools/sdks.sh >/dev/null
+	@bash tools/timed.sh sdks .venv/bin/pytest tests/sdks -m "not long"
+
 contract: install kafka  ## ports and rooms against real services, in two halves at once
 	@$(MAKE) --no-print-directory -j2 contract-first contract-second
 
@@ -53,7 +60,7 @@ kills: install kafka  ## kill -9 at failpoints and at random, judged by the inde
 
 # A part uses 0.4 to 0.9 of a core, so three at once keep two cores busy; the longest begin first.
 test: install kafka browser  ## everything; what CI and the README call
-	@$(MAKE) --no-print-directory -j$(AT_ONCE) static kills cluster contract-first contract-second pages unit
+	@$(MAKE) --no-print-directory -j$(AT_ONCE) static kills cluster contract-first contract-second pages sdks unit
 
 test-long: install kafka  ## long forms of the property, kill and fuzz suites
 	@bash tools/timed.sh long .venv/bin/pytest tests -m "long" --timeout 7200

@@ -26,7 +26,7 @@ _LONG: Final = re.compile(r"\d{7}", re.ASCII)
 _E164: Final = re.compile(r"\+\d{8,15}", re.ASCII)
 
 
-def _addresses(text: str) -> bool:
+def is_address(text: str) -> bool:
     """Whether text under a clear name holds an e-mail address or is a phone number, in which case it is sealed anyway.
 
     Shops do use the address as the order id, and paths like /unsubscribe/ada@example.com do occur.
@@ -126,15 +126,15 @@ def _properties(
     for name, value in properties.items():
         kind = type(value)
         if kind is str:  # nearly every value
-            if name in clear_names and not _addresses(value):
+            if name in clear_names and not is_address(value):
                 out[name] = value
                 continue
         elif kind is dict or kind is list:
             if name in rules.whole or (kind is list and name in clear_names and _are_codes(value)):
                 out[name] = value
                 continue
-            if name not in rules.sealed and (rules.unknown or (name == "products" and kind is list)):
-                _nested(value, name, _named("properties", name), names, out, hidden, rules, lines=name == "products")
+            if name not in rules.sealed and (rules.unknown or (name in rules.lists and kind is list)):
+                _nested(value, name, _named("properties", name), names, out, hidden, rules, lines=name in rules.lists)
                 continue
         elif name in clear_names and kind is not Ref:
             out[name] = _money(value) if name in MONEY and (kind is float or kind is int) else _plain(kind, value)
@@ -151,14 +151,14 @@ def _properties(
 
 def _named(section: str, name: str) -> str:
     """The dotted name of a sealed field. Names are clear, so one holding an address or a long number becomes `*`."""
-    if not name.isidentifier() and (_addresses(name) or _LONG.search(name)):
+    if not name.isidentifier() and (is_address(name) or _LONG.search(name)):
         name = "*"
     return f"{section}.{name}"
 
 
 def _are_codes(values: list[Any]) -> bool:
     """A flat list under a clear name, such as the ids of several products or the path of a category."""
-    return all(type(each) is str and not _addresses(each) for each in values)
+    return all(type(each) is str and not is_address(each) for each in values)
 
 
 def _is_clear(kind: type, value: Any) -> bool:
@@ -182,9 +182,13 @@ def _plain(kind: type, value: Any) -> Any:
 
 
 def _money(value: float) -> str | None:
+    """A number that holds money, as text that means the same whatever decimal mark its source is said to write."""
     if type(value) is int:
         return str(value)
-    return decimal_text(value) if value - value == 0 else None
+    if value - value != 0:
+        return None
+    text = decimal_text(value)
+    return text + "0" if text[-4:-3] == "." else text
 
 
 def _nested(
@@ -228,7 +232,7 @@ def _part_dict(value: Mapping[str, Any], dotted: str, names: list[str], rules: C
                 _nested(each, name, _named(dotted, name), names, out, hidden, rules)
                 continue
         elif kind is str:
-            if known and not _addresses(each):
+            if known and not is_address(each):
                 out[name] = each
                 continue
         elif known and kind is not Ref:
@@ -277,7 +281,7 @@ def _part_list(value: list[Any], dotted: str, names: list[str], rules: Clear, li
 def _holds_address(value: Any) -> bool:
     kind = type(value)
     if kind is str:
-        return _addresses(value)
+        return is_address(value)
     if kind is dict:
         return any(map(_holds_address, value.values()))
     return kind is list and any(map(_holds_address, value))

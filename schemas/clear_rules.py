@@ -9,6 +9,7 @@ from schemas.touchpoint_fields import (
     clear_properties,
     identifier_kind,
     identifiers_in,
+    line_lists,
     own_in_properties,
     personal_properties,
 )
@@ -23,7 +24,8 @@ _LINES: Final = "products."  # in a declaration: a field of an order's lines
 class Clear(NamedTuple):
     """Which properties of an event name are clear by name, and which are declared or known to be personal.
 
-    `whole`: declared not personal, so objects and lists are clear too. `lines`: clear fields of a line in `products`.
+    `whole`: declared not personal, so objects and lists are clear too. `lines`: clear fields of a line in one of
+    `lists`.
     `unknown`: numbers, booleans and times that nothing names are clear (TOUCHFOLD_UNKNOWN=clear).
     """
 
@@ -32,6 +34,7 @@ class Clear(NamedTuple):
     whole: frozenset[str] = frozenset()
     lines: frozenset[str] = LINE
     unknown: bool = False
+    lists: frozenset[str] = line_lists("")
 
 
 class Declared(NamedTuple):
@@ -40,7 +43,8 @@ class Declared(NamedTuple):
     A property of the form products.NAME is a field of the lines. `read`: event → properties whose values a computed
     trait keeps; these are clear unless a declaration says otherwise. `unknown`: see Clear. `identifies`: event →
     property → the kind of the customer's own identifier, None: it is not. `contacts`: the first steps of all properties
-    that may be one. `blocked`: values that name nobody, each with the kinds it is blocked for (none: all).
+    that may be one. `blocked`: values that name nobody, each with the kinds it is blocked for (none: all). `decimals`:
+    source → the decimal mark in the amounts it writes.
     """
 
     properties: Mapping[str, Mapping[str, bool]]
@@ -50,6 +54,7 @@ class Declared(NamedTuple):
     identifies: Mapping[str, Mapping[str, str | None]] = {}
     contacts: frozenset[str] = CONTACT_NAMES
     blocked: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    decimals: Mapping[str, str] = {}
 
 
 NOTHING_DECLARED: Final = Declared({}, frozenset())
@@ -74,7 +79,15 @@ def declared_of(definitions: Mapping[str, Any], *, unknown: bool = False) -> Dec
         {event: own for event, own in identifies.items() if own},
         CONTACT_NAMES.union(name.partition(".")[0] for own in identifies.values() for name in own),
         _blocked((definitions.get("identifiers") or {}).get("blocked") or ()),
+        decimals_of(definitions),
     )
+
+
+def decimals_of(definitions: Mapping[str, Any]) -> dict[str, str]:
+    """Source → the decimal mark that definitions say it writes."""
+    sources: Mapping[str, Mapping[str, Any]] = definitions.get("sources") or {}
+    numbers = {name: source.get("numbers") for name, source in sources.items()}
+    return {name: str(each["decimal"]) for name, each in numbers.items() if each}
 
 
 def _identified(own: Mapping[str, Mapping[str, Any]]) -> dict[str, str | None]:
@@ -131,7 +144,7 @@ def clear_rules(declared: Declared, type_: str, name: str | None, *, staff: bool
     whole -= _IDENTIFIERS
     return Clear(
         *(frozenset(clear), frozenset(sealed), frozenset(whole)),
-        *((LINE | _of_lines(clear)) - _of_lines(sealed), declared.unknown),
+        *((LINE | _of_lines(clear)) - _of_lines(sealed), declared.unknown, line_lists(type_)),
     )
 
 

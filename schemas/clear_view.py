@@ -21,7 +21,6 @@ Open = Callable[[Sequence[tuple[bytes, bytes, bytes]]], Sequence[bytes | None]]
 STAFF_SOURCE: Final = "staff"
 _CACHED: Final = 10_000
 _PROPERTIES: Final = "properties."
-_LINES: Final = "properties.products."
 
 
 def hash_of(declared: Declared) -> str:
@@ -33,13 +32,16 @@ def plain_of(declared: Declared) -> dict[str, Any]:
     """The same as JSON, in a fixed order. Attributes are left out: the archive has no columns for them."""
     read = {event: sorted(names) for event, names in sorted(declared.read.items())}
     properties = {event: dict(sorted(own.items())) for event, own in sorted(declared.properties.items()) if own}
-    return {"properties": properties, "read": read, "unknown": declared.unknown}
+    plain: dict[str, Any] = {"properties": properties, "read": read, "unknown": declared.unknown}
+    if declared.decimals:  # left out where there are none: files written before there were any keep their hash
+        plain["decimals"] = dict(sorted(declared.decimals.items()))
+    return plain
 
 
 def declared_from(plain: Mapping[str, Any]) -> Declared:
     """The reverse of `plain_of`."""
     read = {event: frozenset(names) for event, names in plain["read"].items()}
-    return Declared(plain["properties"], frozenset(), read, bool(plain["unknown"]))
+    return Declared(plain["properties"], frozenset(), read, bool(plain["unknown"]), plain.get("decimals", {}))
 
 
 def named_since(now: Declared, before: Declared) -> dict[str, set[str]]:
@@ -138,10 +140,15 @@ def _may_be_clear(name: str, rules: Clear) -> bool:
     """Whether anything sealed under a dotted name is named clear."""
     if not name.startswith(_PROPERTIES):
         return False
-    if name.startswith(_LINES):
-        return name.rpartition(".")[2] in rules.lines
     prop = name[len(_PROPERTIES) :]
-    return prop in rules.names or prop.partition(".")[0] in rules.whole or (prop == "products" and rules.lines != LINE)
+    if "." in prop and prop.partition(".")[0] in rules.lists:
+        return name.rpartition(".")[2] in rules.lines
+    return prop in rules.names or prop.partition(".")[0] in rules.whole or _has_clear_lines(prop, rules)
+
+
+def _has_clear_lines(prop: str, rules: Clear) -> bool:
+    """Whether a list sealed whole may hold fields of lines that are clear now; earlier doors sealed `items` whole."""
+    return prop in rules.lists and (prop != "products" or rules.lines != LINE)
 
 
 def _is_clear(part: Part, rules: Clear) -> bool:
@@ -149,7 +156,7 @@ def _is_clear(part: Part, rules: Clear) -> bool:
     if rules.unknown:
         return rules.sealed.isdisjoint(part.properties) and _lines_are_clear(part.properties, rules)
     for name, value in part.properties.items():
-        if name not in rules.names and name != "products":
+        if name not in rules.names and name not in rules.lists:
             return False
         if type(value) is dict and name not in rules.whole:
             return False
@@ -157,10 +164,13 @@ def _is_clear(part: Part, rules: Clear) -> bool:
 
 
 def _lines_are_clear(properties: Mapping[str, Any], rules: Clear) -> bool:
-    products = properties.get("products")
-    if type(products) is not list or "products" in rules.whole:
-        return True
-    return all(each is None or (type(each) is dict and rules.lines.issuperset(each)) for each in products)
+    for name in rules.lists:
+        lines = properties.get(name)
+        if type(lines) is not list or name in rules.whole:
+            continue
+        if not all(each is None or (type(each) is dict and rules.lines.issuperset(each)) for each in lines):
+            return False
+    return True
 
 
 def _with_refs(value: Any) -> Any:

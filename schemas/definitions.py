@@ -147,10 +147,17 @@ class Rate(Model):
     rate: Decimal
 
 
+class Numbers(Model):
+    """How numbers are written in text. `decimal`: the mark before the fraction, by which "1,234" means one number."""
+
+    decimal: Literal[".", ","]
+
+
 class Source(Model):
-    """A source's rank when two sources send the same order: the higher one's amounts hold."""
+    """A source's rank when two sources send the same order: the higher one's amounts hold; how it writes amounts."""
 
     rank: StrictInt = 0
+    numbers: Numbers | None = None
 
 
 class BlockedValue(Model):
@@ -208,6 +215,11 @@ class Definitions(Model):
     def content_hash(self) -> str:
         """32 hex digits over the canonical JSON: equal definitions, equal hash."""
         return sha256(to_json(self)).hexdigest()[:32]
+
+
+def decimal_marks(defs: Definitions) -> dict[str, str]:
+    """Source → the decimal mark it says it writes."""
+    return {name: source.numbers.decimal for name, source in defs.sources.items() if source.numbers}
 
 
 def _plain(value: object) -> object:

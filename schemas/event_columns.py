@@ -4,16 +4,15 @@ An unreadable record keeps its bytes and has no `id`; everything that reads even
 """
 
 from collections.abc import Callable, Container, Mapping, Sequence
-from hashlib import blake2b
 from typing import Any, Final
 
 import msgspec
 import pyarrow as pa
 
+from schemas.amount_text import named_currency
 from schemas.archive import join, split
 from schemas.clear_view import ClearView, Part, Shown
 from schemas.errors import ReaderTooOld, RecordUnreadable
-from schemas.money import currency_of, revenue_of
 from schemas.record import (
     CURRENT,
     Identifier,
@@ -27,6 +26,7 @@ from schemas.record import (
     version_of,
 )
 from schemas.record import decode as decode_record
+from schemas.sales import Worth, sale_of
 from schemas.stamps import within
 from schemas.waits import Wait, isolate
 
@@ -34,7 +34,6 @@ UUID: Final = pa.string()  # in UUID form: Arrow cannot compare its own UUID typ
 TIME: Final = pa.timestamp("us", tz="UTC")
 MONEY: Final = pa.decimal128(18, 4)
 _TEXTS: Final = pa.list_(pa.string())
-_MAX_ID: Final = 128  # characters of an order id kept as is; the same limit as in the fold, so that both group alike
 
 _FIELDS: Final[list["pa.Field[Any]"]] = [
     pa.field("partition", pa.int16(), nullable=False),
@@ -121,25 +120,14 @@ def text_of(value: object) -> str | None:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else None
 
 
-def order_id_of(value: object) -> str | None:
-    """An order id as the fold keeps it: a long one as its hash."""
-    text = text_of(value)
-    if text is None or len(text) <= _MAX_ID:
-        return text
-    if isinstance(value, int):
-        return text[:_MAX_ID]
-    return "#" + blake2b(text.encode(), digest_size=16).hexdigest()
-
-
-def _product_ids(properties: Mapping[str, Any]) -> list[str]:
-    products = properties.get("products")
-    lines: list[Any] = [properties, *(products if isinstance(products, list) else ())]
-    found = [
-        text_of(line.get("product_id")) or (text_of(line.get("sku")) if line is not properties else None)
-        for line in lines
-        if isinstance(line, dict)
-    ]
+def _product_ids(properties: Mapping[str, Any], lines: Sequence[Mapping[str, Any]]) -> list[str]:
+    own = text_of(properties.get("product_id"))
+    found = [own, *[_first_text(line, "product_id", "item_id", "sku") for line in lines]]
     return [product for product in found if product is not None]
+
+
+def _first_text(line: Mapping[str, Any], *names: str) -> str | None:
+    return next((found for name in names if (found := text_of(line.get(name))) is not None), None)
 
 
 def _campaign(properties: Mapping[str, Any], context: bytes) -> str | None:
@@ -150,9 +138,9 @@ def _campaign(properties: Mapping[str, Any], context: bytes) -> str | None:
     return found
 
 
-def _currency(properties: Mapping[str, Any], revenue: int | None, default: str) -> str | None:
-    given = properties.get("currency")
-    return None if revenue is None and not isinstance(given, str) else currency_of(given, default)
+def _currency(properties: Mapping[str, Any], worth: Worth, default: str) -> str | None:
+    given = named_currency(properties.get("currency")) or worth.currency
+    return given or (None if worth.amount is None else default)
 
 
 class _IdentifierSets(dict[tuple[str, ...], str]):
@@ -170,10 +158,12 @@ def money_array(amounts: Sequence[int | None]) -> "pa.Array[Any]":
     return pa.Array.from_buffers(MONEY, len(amounts), [missing.buffers()[1], pa.py_buffer(data)])
 
 
-def _values(event: _Event, identifier_sets: _IdentifierSets, currency: str, shown: Shown | None) -> tuple[Any, ...]:
+def _values(
+    event: _Event, identifier_sets: _IdentifierSets, currency: str, shown: Shown | None, decimal: str | None
+) -> tuple[Any, ...]:
     """The columns from `id` to `flags`, money scaled and times in microseconds."""
     properties = _OBJECT.decode(event.properties) if shown is None else shown.properties
-    revenue = revenue_of(properties)
+    sale = sale_of(event.type, properties, decimal)
     context = bytes(event.context) if shown is None else msgspec.json.encode(shown.context)
     raw = bytes(event.properties) if shown is None else msgspec.json.encode(properties)
     names = [] if event.sealed is None else event.sealed.names
@@ -183,11 +173,11 @@ def _values(event: _Event, identifier_sets: _IdentifierSets, currency: str, show
         identifier_sets[tuple([each.token for each in event.ids])],
         uuid_text(bytes.fromhex(event.route_key)),
         *(to_us(event.occurred_at), to_us(event.received_at), to_us(event.known_at)),
-        order_id_of(properties.get("order_id")),
-        revenue,
-        _currency(properties, revenue, currency),
+        sale.order_id,
+        sale.worth.amount,
+        _currency(properties, sale.worth, currency),
         _campaign(properties, context),
-        _product_ids(properties),
+        _product_ids(properties, sale.lines),
         raw.decode(),
         context.decode(),
         names if shown is None else shown.names,
@@ -228,19 +218,23 @@ def readable_table(
     originals: bool,
     reader: Reader = CURRENT,
     view: ClearView | None = None,
+    decimals: Mapping[str, str] = {},
 ) -> tuple[pa.Table, Wait | None]:
     """As `event_table`, up to the first record that is of a newer version and not set aside; also returns that record.
 
     A record that is set aside gets a row like an unreadable one.
     """
     try:
-        return event_table(records, currency, originals=originals, reader=reader, view=view), None
+        return event_table(records, currency, originals=originals, reader=reader, view=view, decimals=decimals), None
     except ReaderTooOld:
         found = isolate(records, lambda record: decode_record(record.value, reader), set_aside)
     wait = found.wait
     before = records if wait is None else [each for each in records if each.offset < wait.offset]
     passed = {each.record.offset for each in found.bad}
-    return event_table(before, currency, originals=originals, reader=reader, passed=passed, view=view), wait
+    table = event_table(
+        before, currency, originals=originals, reader=reader, passed=passed, view=view, decimals=decimals
+    )
+    return table, wait
 
 
 def event_table(
@@ -251,19 +245,26 @@ def event_table(
     reader: Reader = CURRENT,
     passed: Container[int] = (),
     view: ClearView | None = None,
+    decimals: Mapping[str, str] = {},
 ) -> pa.Table:
     """Rows of SCHEMA (`originals`: with the record's bytes) or EVENT_SCHEMA. `currency`: for amounts without one.
 
     `passed`: offsets of records to skip. `view`: what is clear in them; None: what the record itself has in clear.
+    `decimals`: source → the decimal mark it writes, where no view says so.
     Raises ReaderTooOld if any other record is of a newer version.
     """
     identifier_sets = _IdentifierSets()
     rows: list[tuple[Any, ...]] = []
     events = [None if record.offset in passed else _decoded(record.value, reader) for record in records]
     shown = _shown(events, view)
+    marks = decimals if view is None else view.declared.decimals
     for place, event in enumerate(events):
         try:
-            rows.append(_MISSING if event is None else _values(event, identifier_sets, currency, shown.get(place)))
+            if event is None:
+                rows.append(_MISSING)
+            else:
+                mark = marks.get(event.source)
+                rows.append(_values(event, identifier_sets, currency, shown.get(place), mark))
         except (msgspec.MsgspecError, RecursionError, ValueError):
             rows.append(_MISSING)
     schema = SCHEMA if originals else EVENT_SCHEMA

@@ -30,6 +30,7 @@ class Kind:
     EVENT: Final = 7  # (bucket, 0, ""): applied events
     FAMILY: Final = 8  # (day, 0, first word of the type): applied events
     STAGE: Final = 10  # (0, 0, "stage/level"): customers
+    UNREADABLE: Final = 11  # (0, 0, ""): orders and refunds of customers whose amount could not be read
     UNKNOWN: Final = 9  # (0, 0, ""): customers whose orders are not available
     # Rolled up from those above (`projections.decide.figures.roll_up`) when deltas are added up into cells.
     DAY: Final = 20  # + ORDERS, UNRATED, CUSTOMERS or EVENT: (day, other, label): the same by local days
@@ -90,6 +91,9 @@ class KeeperTx(FigureTx, Protocol):
     def positions_of_nobody(self, identifier_sets: Iterable[bytes]) -> list[tuple[int, int]]:
         """(partition, offset) of their events, including those that came after an erasure."""
 
+    def owned_order_sets(self, senders: Iterable[bytes]) -> set[bytes]:
+        """The order sets of what these identifier sets sent that a profile owns."""
+
     def next_uncounted(self, revision: int, limit: int) -> list[Counted] | None:
         """The next profiles to count, by id; they are counted once this commits. None: all are counted."""
 
@@ -136,3 +140,4 @@ class Figures(NamedTuple):
     by_day: Mapping[int, Amounts]  # index of the day in the window: orders
     by_family: Mapping[str, int]
     unknown: int
+    unreadable: int = 0  # orders and refunds with an amount that could not be read

@@ -1,11 +1,11 @@
-"""Money and other decimals as scaled integers (10^4), and the one rule for the revenue of an event. Pure.
+"""Money and other decimals as scaled integers (10^4). Pure.
 
-Sums of floats do not commute, so nothing past this module holds a float.
+`scaled` reads plain numbers alone; `schemas.amount_text` reads amounts as people write them, `schemas.sales` what an
+event is worth. Sums of floats do not commute, so nothing past these modules holds a float.
 """
 
-from collections.abc import Iterable, Mapping
 from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation
-from typing import Any, Final
+from typing import Final
 
 SCALE: Final = 10_000
 LIMIT: Final = 10**18  # scaled; DECIMAL(18,4), the type of `events.revenue`, ends here
@@ -61,41 +61,3 @@ def divide(numerator: int, denominator: int) -> int:
 def to_decimal(amount: int) -> Decimal:
     """A scaled integer as a Decimal with 4 places."""
     return Decimal(amount).scaleb(-4)
-
-
-def lines_amount(products: object) -> int | None:
-    """Σ amount of the order's lines, else Σ price × quantity (1 when absent); None when no line has either."""
-    if not isinstance(products, Iterable) or isinstance(products, str | Mapping):
-        return None
-    lines = [line for line in products if isinstance(line, Mapping)]
-    amounts = [a for line in lines if (a := scaled(line.get("amount"))) is not None]
-    if amounts:
-        return _within(sum(amounts))
-    squares = [s for line in lines if (s := _square(line)) is not None]
-    return _within(divide(sum(squares), SCALE)) if squares else None
-
-
-def _square(line: Mapping[str, Any]) -> int | None:
-    """price × quantity of one line at 10^8; None without a price."""
-    price = scaled(line.get("price"))
-    if price is None:
-        return None
-    quantity = scaled(line.get("quantity"))
-    return price * (SCALE if quantity is None else quantity)
-
-
-def _within(amount: int) -> int | None:
-    return amount if -LIMIT < amount < LIMIT else None
-
-
-def revenue_of(properties: Mapping[str, Any]) -> int | None:
-    """The revenue of an event, scaled, in its own currency: `revenue`, else `total`, else from its lines."""
-    revenue = scaled(properties.get("revenue"))
-    if revenue is None:
-        revenue = scaled(properties.get("total"))
-    return lines_amount(properties.get("products")) if revenue is None else revenue
-
-
-def currency_of(value: object, default: str) -> str:
-    """The currency of an amount: upper case, at most 16 letters; `default` when it names none."""
-    return value.strip().upper()[:16] or default if isinstance(value, str) else default

@@ -9,6 +9,7 @@ from typing import Any, Final, NamedTuple, Protocol
 from schemas.clear_rules import Declared
 from schemas.errors import BadRequest, Problem
 
+KEY_PREFIX: Final = "wk_"  # of every write key
 MOST_PER_S: Final = 1_000_000
 MOST_BURST: Final = 10_000_000
 MOST_ORIGINS: Final = 100

@@ -43,7 +43,10 @@ def _money(type_: str, section: str, *names: str) -> list[Field]:
 
 def _line(type_: str, section: str) -> list[Field]:
     """The fields of a product: in an order's line, and in an event about one product."""
-    texts = ("product_id", "sku", "category", "name", "brand", "variant", "coupon", "url", "image_url", "currency")
+    texts = (
+        *("product_id", "sku", "category", "name", "brand", "variant", "coupon", "url", "image_url", "currency"),
+        *("item_id", "item_name", "item_category", "item_brand", "item_variant"),  # GA4's
+    )
     return [
         *[Field(type_, f"{section}{name}", "text") for name in texts],
         Field(type_, f"{section}quantity", "decimal"),
@@ -118,6 +121,15 @@ FIELDS: Final[tuple[Field, ...]] = (
         *("subtotal", "total", "revenue", "shipping", "tax", "discount", "price", "amount"),
     ),
     *_line(EVERY, "properties.products[]."),
+    # ---- orders: the same under other names (`schemas.sales`)
+    *[
+        field
+        for family in ("purchase.", "pos.")
+        for field in (
+            *_texts(family, "orderId", "transaction_id", "transactionId", "refund_id", "refundId"),
+            *_money(family, "properties.", "value"),
+        )
+    ],
     # ---- events about one product
     *[field for family in ("product.", "cart.item_", "wishlist.") for field in _line(family, "properties.")],
     Field("product.reviewed", "properties.rating", "decimal"),
@@ -195,6 +207,16 @@ def personal_properties(type_: str) -> frozenset[str]:
 def personal_traits() -> frozenset[str]:
     """Traits known to be personal, whoever sends them."""
     return frozenset(field.name for field in FIELDS if not field.clear and field.field.startswith("traits."))
+
+
+def line_lists(type_: str) -> frozenset[str]:
+    """The properties that hold lines: `items`, too, where the touchpoint says that they are products."""
+    return _BOTH if type_.startswith(_COMMERCE) else _PRODUCTS
+
+
+_PRODUCTS: Final = frozenset({"products"})
+_BOTH: Final = frozenset({"products", "items"})
+_COMMERCE: Final = ("purchase.", "pos.", "cart.", "checkout.", "product.", "wishlist.")
 
 
 def texts_of(type_: str) -> frozenset[str]:

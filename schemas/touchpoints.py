@@ -12,6 +12,8 @@ BASE_TYPES: Final = ("purchase.completed", "pos.purchase", "purchase.updated")  
 REFUND_TYPES: Final = ("purchase.refunded", "pos.return")
 CANCEL_TYPES: Final = ("purchase.cancelled",)
 ORDER_TYPES: Final = frozenset(BASE_TYPES + REFUND_TYPES + CANCEL_TYPES)
+HOLDING_TYPES: Final = frozenset(BASE_TYPES) - {"purchase.updated"}  # whoever has one, has the order
+FOLLOWING_TYPES: Final = ORDER_TYPES - HOLDING_TYPES  # belong to whoever has their order (decision 0037)
 STAFF_TYPES: Final = ("note.added", "trait.corrected")  # written by staff alone; a write key cannot send them
 CALL_TYPES: Final = {
     "identify": "profile.identified",

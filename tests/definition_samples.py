@@ -25,6 +25,8 @@ computed_traits:
             events: [purchase.completed, pos.purchase, purchase.refunded, pos.return]}
   gross_eur: {aggregate: sum, of: revenue, events: [purchase.completed, pos.purchase],
               where: {property: currency, op: eq, value: EUR}}
+  net_eur: {aggregate: sum, of: revenue, events: [purchase.completed, pos.purchase, purchase.refunded, pos.return],
+            where: {all: [{property: currency, op: eq, value: EUR}, {not: {property: channel, op: eq, value: 4}}]}}
   big_orders: {aggregate: count, events: [purchase.completed, pos.purchase],
                where: {property: revenue, op: gte, value: 15.5}}
   store_orders: {aggregate: count, events: [purchase.completed, pos.purchase, pos.return], window_days: 7,

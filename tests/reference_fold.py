@@ -16,7 +16,8 @@ from schemas.conditions import All, AnyOf, LifecycleLeaf, Not, PropertyLeaf, Seg
 from schemas.definitions import ComputedTrait, Definitions
 from tests.strategies import Event
 
-BASES = {"purchase.completed", "pos.purchase", "purchase.updated"}
+SALES = {"purchase.completed": "purchase.refunded", "pos.purchase": "pos.return"}
+BASES = {*SALES, "purchase.updated"}
 REFUNDS = {"purchase.refunded", "pos.return"}
 ORDERS = BASES | REFUNDS | {"purchase.cancelled"}
 Stamp = tuple[datetime, datetime, int, bytes]  # (occurred at, received at, place in the request, event key)
@@ -43,23 +44,73 @@ def amount(value: Any) -> Decimal | None:
     return number.quantize(Decimal("0.0001"), ROUND_HALF_EVEN)
 
 
-def revenue(properties: dict[str, Any]) -> Decimal | None:
-    for name in ("revenue", "total"):
-        found = amount(properties.get(name))
-        if found is not None:
-            return found
+READ = {"€5.00": Decimal(5), "7,25": Decimal("7.25"), "1.234,50": Decimal("1234.5"), "(2.00)": Decimal(-2)}
+"""Amounts as people write them, with what they are."""
+IN_EUROS = {"€5.00"}
+MONEY = ("revenue", "total", "value", "price", "amount", "discount")
+
+
+def cash(value: Any) -> Decimal | None:
+    """An amount under a name that holds money."""
+    return READ.get(value) if isinstance(value, str) and value in READ else amount(value)
+
+
+def readable(value: Any) -> bool:
+    return value is None or cash(value) is not None or (isinstance(value, str) and not value.strip())
+
+
+def lines_of(properties: dict[str, Any]) -> list[dict[str, Any]]:
     lines = properties.get("products")
-    lines = [x for x in lines if isinstance(x, dict)] if isinstance(lines, list) else []
-    amounts = [a for line in lines if (a := amount(line.get("amount"))) is not None]
-    if amounts:
-        return sum(amounts, Decimal(0))
-    prices = [(p, amount(line.get("quantity"))) for line in lines if (p := amount(line.get("price"))) is not None]
-    if not prices:
-        return None
-    return four(sum((Fraction(p) * (1 if q is None else Fraction(q)) for p, q in prices), Fraction(0)))
+    return [x for x in lines if isinstance(x, dict)] if isinstance(lines, list) else []
+
+
+def line_of(line: dict[str, Any]) -> tuple[Fraction | None, bool]:
+    """What a line comes to, and whether something in it cannot be read."""
+    given, price, quantity = (cash(line.get(name)) for name in ("amount", "price", "quantity"))
+    if given is not None:
+        return Fraction(given), False
+    if price is None:
+        return None, not (readable(line.get("amount")) and readable(line.get("price")))
+    if quantity is None and line.get("quantity") not in (None, ""):
+        return None, True
+    return Fraction(price) * (1 if quantity is None else Fraction(quantity)), False
+
+
+def stated(event: Event) -> list[Any]:
+    """The values that may say what an event is worth; `value` only of an order."""
+    names = ("revenue", "total", "value") if event["type"] in ORDERS else ("revenue", "total")
+    return [event["properties"].get(name) for name in names]
+
+
+def worth(event: Event) -> tuple[Decimal | None, bool]:
+    """(the amount of an event, whether it has one that cannot be read)"""
+    given, properties = stated(event), event["properties"]
+    found = [cash(value) for value in given if cash(value) is not None]
+    if found:
+        return found[0], False
+    lines = [line_of(line) for line in lines_of(properties)]
+    known = [value for value, _ in lines if value is not None]
+    bad = any(unread for _, unread in lines)
+    if known:
+        return four(sum(known, Fraction(0))), bad
+    return None, bad or not all(readable(value) for value in given)
+
+
+def revenue(event: Event) -> Decimal | None:
+    return worth(event)[0]
 
 
 def order_id(value: Any) -> str | None:
+    if isinstance(value, str):
+        text = value.strip().removesuffix(".0")
+        return None if text in ("", "null", "0") else text
+    if isinstance(value, float):
+        return str(int(value)) if value == int(value) else str(value)
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def key_of(value: Any) -> str | None:
+    """The key of a complaint."""
     if isinstance(value, str) and value:
         return value
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else None
@@ -79,20 +130,37 @@ class Reference:
         return at.astimezone(self.zone).date()
 
     def currency(self, event: Event) -> str:
+        return self.named_currency(event) or self.base
+
+    def named_currency(self, event: Event) -> str | None:
+        """The currency an event names, by its property or by its amount's text."""
         value = event["properties"].get("currency")
-        return value.upper() if isinstance(value, str) else self.base
+        if isinstance(value, str):
+            return value.upper()
+        given = [each for each in stated(event) if cash(each) is not None][:1]
+        if not given:
+            lines = [line for line in lines_of(event["properties"]) if line_of(line)[0] is not None]
+            given = [line["amount"] if cash(line.get("amount")) is not None else line["price"] for line in lines]
+        return "EUR" if any(isinstance(each, str) and each in IN_EUROS for each in given) else None
 
     def money(self, event: Event, pinned: bool) -> Decimal | None:
         """Revenue in the base currency, or unconverted for a trait pinned to one currency."""
-        own = revenue(event["properties"])
+        if "own" in event:  # of an order or refund that counts
+            own: Decimal | None = event["own"]
+            based: Decimal | None = event["based"]
+            return own if pinned else based
+        own = revenue(event)
         if own is None:
             return None
         if event["type"] in REFUNDS:
             own = abs(own)
-        if pinned or self.currency(event) == self.base:
+        return own if pinned else self.in_base(own, self.currency(event), event["occurred_at"])
+
+    def in_base(self, own: Decimal, currency: str, at: datetime) -> Decimal | None:
+        if currency == self.base:
             return own
-        day = self.local(event["occurred_at"]).isoformat()
-        rates = [r for r in self.defs.rates if r.currency == self.currency(event) and r.date <= day]
+        day = self.local(at).isoformat()
+        rates = [r for r in self.defs.rates if r.currency == currency and r.date <= day]
         return four(Fraction(own) * Fraction(max(rates, key=lambda r: r.date).rate)) if rates else None
 
     def stamp(self, event: Event) -> Stamp:
@@ -100,23 +168,103 @@ class Reference:
         return at, event.get("received_at") or at, int(event.get("n", 0)), UUID(event["id"]).bytes
 
     def orders(self) -> tuple[list[Event], list[Event]]:
-        """The bases and refunds that count."""
-        gone = {order_id(e["properties"].get("order_id")) for e in self.events if e["type"] == "purchase.cancelled"}
-        gone.discard(None)
-        best: dict[str, Event] = {}
+        """The orders and refunds that count, as events: with the instant, amounts and currency at which they do.
+
+        `said`: the event itself, whose properties conditions look at.
+        """
+        states: dict[str, list[Event]] = {}
+        completions: dict[str, list[Event]] = {}
+        cancels: dict[str, list[Event]] = {}
+        backs: list[Event] = []
         for event in self.events:
-            if event["type"] not in BASES:
+            own = revenue(event)
+            given = order_id(event["properties"].get("order_id"))
+            name = given or event["id"]
+            if event["type"] == "purchase.cancelled" and given:
+                cancels.setdefault(given, []).append(event)
+            elif event["type"] == "purchase.updated" and given and own is not None and own >= 0:
+                states.setdefault(name, []).append(event)
+            elif event["type"] in SALES and own is not None and own < 0:
+                backs.append(event | {"type": SALES[event["type"]]})
+            elif event["type"] in SALES and (own != 0 or lines_of(event["properties"])):
+                states.setdefault(name, []).append(event)
+                completions.setdefault(name, []).append(event)
+            elif event["type"] in REFUNDS:
+                backs.append(event)
+        orders, gone = {}, set(cancels)
+        for name, completed in completions.items():
+            ends = max([self.stamp(e) for e in cancels.get(name, [])], default=None)
+            if ends is None or max(map(self.stamp, completed)) > ends:
+                gone.discard(name)
+                orders[name] = self.order(states[name], completed)
+        return list(orders.values()), self.refunds(orders, gone, backs)
+
+    def order(self, states: list[Event], completed: list[Event]) -> Event:
+        known = [e for e in states if revenue(e) is not None] or states
+        event = max(known, key=self.rank)
+        own, currency = revenue(event), self.currency(event)
+        based = None if own is None else self.in_base(own, currency, event["occurred_at"])
+        first = min(e["occurred_at"] for e in completed)
+        unread = worth(event)[1]
+        return event | {
+            "said": event, "own": own, "based": based, "counts_in": currency, "occurred_at": first, "unread": unread,
+        }  # fmt: skip
+
+    def refunds(self, orders: dict[str, Event], gone: set[str], backs: list[Event]) -> list[Event]:
+        best: dict[Any, Event] = {}
+        for event in backs:
+            refund_id, of = event["properties"].get("refund_id"), order_id(event["properties"].get("order_id"))
+            key = (of, refund_id) if refund_id else event["id"]
+            if key not in best or self.rank(event) > self.rank(best[key]):
+                best[key] = event
+        rest = {name: (order["own"], order["based"]) for name, order in orders.items()}
+        found = []
+        for event in sorted(best.values(), key=self.stamp):
+            name = order_id(event["properties"].get("order_id"))
+            if name in gone:
                 continue
-            if event["type"] == "purchase.updated" and revenue(event["properties"]) is None:
-                continue
-            name = order_id(event["properties"].get("order_id")) or event["id"]
-            if name not in best or self.rank(event) > self.rank(best[name]):
-                best[name] = event
-        refunds = [e for e in self.events if e["type"] in REFUNDS]
-        return (
-            [event for name, event in best.items() if name not in gone],
-            [e for e in refunds if order_id(e["properties"].get("order_id")) not in gone],
-        )
+            own, bad = worth(event)
+            own = None if own is None else abs(own)
+            bad = bad or (own is None and bool(lines_of(event["properties"])))
+            currency = self.currency(event)
+            based = None if own is None else self.in_base(own, currency, event["occurred_at"])
+            if name in orders:
+                order = orders[name]
+                if self.named_currency(event) is None:
+                    currency, based = order["counts_in"], None
+                if order["own"] is None or bad:
+                    own, currency, based = None, order["counts_in"], None
+                else:
+                    own, currency, based, rest[name] = self.back(order, rest[name], own, currency, based)
+            found.append(event | {"said": event, "own": own, "based": based, "counts_in": currency, "unread": bad})
+        return found
+
+    def back(
+        self, order: Event, rest: tuple[Decimal, Decimal | None], own: Decimal | None, currency: str,
+        based: Decimal | None,
+    ) -> tuple[Decimal | None, str, Decimal | None, tuple[Decimal, Decimal | None]]:  # fmt: skip
+        """What a refund takes from what is left of its order."""
+        left, left_based = rest
+        whole, whole_based = order["own"], order["based"]
+        if own is None or currency == order["counts_in"]:
+            took = left if own is None else min(own, left)
+            if whole_based is None or left_based is None:
+                return took, order["counts_in"], None, (left - took, None)
+            part = left_based
+            if took != left:
+                part = min(four(Fraction(took) * Fraction(whole_based) / Fraction(whole)), left_based)
+            return took, order["counts_in"], part, (left - took, left_based - part)
+        if based is None or whole_based is None or left_based is None:
+            return own, currency, None, rest
+        part = min(based, left_based)
+        took = left
+        if part != left_based:
+            took = min(four(Fraction(part) * Fraction(whole) / Fraction(whole_based)), left)
+        return took, order["counts_in"], part, (left - took, left_based - part)
+
+    def unreadable(self) -> int:
+        orders, refunds = self.orders()
+        return sum(bool(each["unread"]) for each in (*orders, *refunds))
 
     def rank(self, event: Event) -> tuple[int, datetime, datetime, int, bytes]:
         source = self.defs.sources.get(event["source"])
@@ -126,6 +274,10 @@ class Reference:
         if node is None:
             return True
         if isinstance(node, PropertyLeaf):
+            pin = pinned and node.property == "currency" and node.op == "eq"
+            if pin and event["type"] in REFUNDS and "counts_in" in event:
+                return bool(event["counts_in"] == str(node.value).upper())
+            event = event.get("said", event)
             value = event["properties"].get(node.property)
             if node.property == "revenue":
                 value = self.money(event, pinned)
@@ -172,6 +324,8 @@ class Reference:
         if spec.of == "occurred_at":
             return event["occurred_at"]
         value = event["properties"].get(spec.of)
+        if spec.of in MONEY and isinstance(value, str) and value in READ:
+            value = f"{READ[value]:f}".removesuffix(".5") + ("" if READ[value] % 1 != Decimal("0.5") else ".5")
         if spec.aggregate in ("first", "last"):
             if isinstance(value, float):
                 return amount(value)
@@ -211,7 +365,7 @@ class Reference:
         newest: dict[str, Event] = {}
         for event in sorted(self.events, key=self.stamp):
             if event["type"] in spec.opens + spec.closes and self.passes(spec.where, event, False):
-                newest[order_id(event["properties"].get(spec.key)) or ""] = event
+                newest[key_of(event["properties"].get(spec.key)) or ""] = event
         return sum(e["type"] in spec.opens for e in newest.values())
 
     def trait(self, name: str, personal: dict[str, Any]) -> Any:

@@ -45,6 +45,7 @@ VENDORS: Final[Mapping[str, tuple[str, ...]]] = {
     "phonenumbers": ("infra/adapters/phones.py",),
     "idna": ("schemas/email_form.py",),  # tables alone
     "duckdb": ("infra/drivers/sql",),
+    "python_calamine": ("ingest/files",),
     "uvicorn": ("infra/drivers/http", "infra/drivers/pages"),
     "uvloop": ("infra/drivers/http",),
     "httptools": ("infra/drivers/http",),

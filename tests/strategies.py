@@ -49,13 +49,14 @@ amounts = st.one_of(
     GOOD,
     GOOD,
     st.sampled_from(["10", "19.99", "0.0001", "250.5", "-3.25", "1e2", 7, 12.5, 0, "1234567.123456"]),
-    st.sampled_from(["abc", "", None, True, [1], {"a": 1}, "NaN", 10**30, 1e300, "1_0"]),
+    st.sampled_from(["€5.00", "7,25", "1.234,50", "(2.00)", "-8", -8]),
+    st.sampled_from(["abc", "1,234", "", None, True, [1], {"a": 1}, "NaN", 10**30, 1e300, "1_0"]),
 )
 product = st.fixed_dictionaries(
     {}, optional={"amount": amounts, "price": amounts, "quantity": st.sampled_from([1, 2, "3", 0.5, None, "x"])}
 )
 always = {
-    "order_id": st.sampled_from(["o1", "o1", "o2", "o2", "o3", 5, "", None, ["x"]]),
+    "order_id": st.sampled_from(["o1", "o1", "o2", " o2", "o3", 5, "5.0", 5.0, "", "null", None, ["x"]]),
     "revenue": amounts,
     "currency": st.sampled_from(["USD", "USD", None, "eur", "EUR", "GBP", "JPY", 3]),
     "score": st.sampled_from([0, 3, 3, 6.5, 10, "9", "bad", None, False]),
@@ -66,6 +67,8 @@ sometimes = {
     "total": amounts,
     "products": st.one_of(st.lists(product, max_size=3), st.sampled_from(["x", 5, {"price": 3}, [1, "a"]])),
     "discount": amounts,
+    "value": amounts,
+    "refund_id": st.sampled_from(["r1", "r1", "r2"]),
     "coupon": st.sampled_from(["SPRING", "AUTUMN", 12, 2.5]),
 }
 property_sets = st.one_of(

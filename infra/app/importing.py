@@ -1,7 +1,7 @@
 """Builds an importer's services from a session."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from infra.app.accepting import acceptor_of
 from infra.app.log import log_of
 from infra.app.vault import vault_of
 from ingest.files.importer import Services
+from ingest.files.notes import Note
 from processors.rebuild.definitions import apply_files, stored
 from schemas.definitions import Definitions
 from schemas.errors import DefinitionsInvalid, Problem
@@ -78,3 +79,21 @@ def _contradictions(defs: Definitions, patch: dict[str, dict[str, Any]]) -> list
 def _other(path: str, personal: bool) -> Problem:
     said = "personal" if personal else "not personal"
     return Problem(path, f"is already defined as {said}: correct the mapping, or change the definition first")
+
+
+def without_rate(session: "Session", currencies: Mapping[str, Sequence[Any]]) -> list[Note]:
+    """Which of the imported amounts (currency → [events, the earliest]) have no rate to the base currency."""
+    base = session.currency
+    if not currencies.keys() - {base}:
+        return []
+    with closing(PostgresControl(session.dsn)) as control:
+        rates = stored(control.newest()).rates
+    found: list[Note] = []
+    for currency, (count, earliest) in currencies.items():
+        first = min((rate.date for rate in rates if rate.currency == currency), default="")
+        if currency != base and (not first or earliest.date().isoformat() < first):
+            since = f" before {first}" if first else ""
+            remedy = f"define rates: {{currency: {currency}, date: …, rate: …}}, or set TOUCHFOLD_CURRENCY={currency}"
+            message = f"amounts in {currency} have no rate to {base}{since}, so they count in no total: {remedy}"
+            found.append(Note("missing_rate", message, count))
+    return found

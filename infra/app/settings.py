@@ -19,6 +19,7 @@ from infra.app.secret_files import FILE_FIELDS, SECRETS, with_files_read
 from schemas.backups import MOST_DAYS
 from schemas.errors import Problem, SettingsInvalid
 from schemas.failpoints import NAMES
+from schemas.identity_rules import LOGIN_LIMIT
 from schemas.reads import Deployment as Deployment  # noqa: PLC0414  # bootstrap takes it from here
 
 PREFIX: Final = "TOUCHFOLD_"
@@ -31,6 +32,7 @@ _FAILPOINT: Final = re.compile(r"(?:(?P<role>[a-z]+)@)?(?P<name>[a-z_.]+)(?::(?P
 _TEXTS: Final = frozenset(  # numbers and booleans, as text
     {
         *("port", "probe_port", "doors", "ui", "workers", "clock_offset_s", "backup_days"),
+        "login_limit",
         *("connections", "api_rate", "search_rate", "sign_in_rate"),
         *("kafka_insecure", "kafka_partitions", "kafka_replication", "kafka_ack_s", "kafka_buffer_mib"),
     }
@@ -56,6 +58,7 @@ class Settings(BaseModel):
     probe_port: int = Field(0, ge=0, le=65535, description="the port of /live, /ready and /metrics of a role; 0: none")
     doors: int = Field(1, ge=1, le=16, description="HTTP processes that share the port")
     ui: bool = Field(True, description="whether the pages are served")
+    analytics_js: Path | None = Field(None, description="Segment's script for browsers, or the folder it is in")
     tls_cert: Path | None = Field(None, description="PEM file of our certificate and its signers; turns on HTTPS")
     tls_key: Path | None = Field(None, description="PEM file of its key, without a password")
     connections: int = Field(4096, ge=8, le=1_000_000, description="per HTTP process; fewer if descriptors run short")
@@ -90,6 +93,9 @@ class Settings(BaseModel):
     unknown: Literal["seal", "clear"] = Field("seal", description="for undeclared numbers, booleans and times")
     time_zone: str = Field("UTC", description="the zone in which definitions count days")
     region: str = Field("US", description="country of phone numbers without a country code")
+    login_limit: int = Field(
+        LOGIN_LIMIT, ge=5, le=10_000, description="e-mails, phones or cards of a login or card before it is shared"
+    )
     currency: str = Field("USD", description="for amounts without a currency, and for totals")
     master_key: SecretStr | None = Field(None, description="64 hex digits or base64; else the file master.key")
     master_key_next: SecretStr | None = Field(None, description="the new one, for `key rotate`")
@@ -126,9 +132,9 @@ class Settings(BaseModel):
     def _absolute(cls, value: Path) -> Path:
         return value.expanduser().absolute()
 
-    @field_validator("ledger", mode="after")
+    @field_validator("ledger", "analytics_js", mode="after")
     @classmethod
-    def _absolute_ledger(cls, value: Path | None) -> Path | None:
+    def _absolute_if_given(cls, value: Path | None) -> Path | None:
         return None if value is None else value.expanduser().absolute()
 
     @field_validator("backup_at", mode="after")

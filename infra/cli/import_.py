@@ -1,22 +1,25 @@
-"""`touchfold import FILE… --mapping MAP`: bring files of past touchpoints into the log, exactly once."""
+"""`touchfold import FILE…`: bring files of past touchpoints into the log, exactly once.
 
-import json
+Without a mapping it proposes one, shows what would become of the first lines, and asks.
+"""
+
+import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from infra.cli.import_report import print_preview, print_proposal, print_result
 from infra.cli.options import DATA, JSON, say
 
 if TYPE_CHECKING:
     from infra.app.session import Session
     from ingest.files.importer import Importer, Result
+    from ingest.files.proposing import Proposed
     from ingest.files.rows import Source
-
-SHOWN = 20  # refused lines shown in the terminal; --json has all
 
 
 def register(app: typer.Typer) -> None:
@@ -25,20 +28,26 @@ def register(app: typer.Typer) -> None:
 
 
 def import_files(
-    files: Annotated[list[Path], typer.Argument(help="CSV or JSON lines (plain or gzip), or Parquet")],
-    mapping: Annotated[Path, typer.Option("--mapping", "-m", help="YAML file that says what each column is")],
+    files: Annotated[list[Path], typer.Argument(help="CSV, JSON, Parquet, Excel; also in gzip or zip")],
+    mapping: Annotated[
+        Path | None, typer.Option("--mapping", "-m", help="YAML file that says what each column is", show_default=False)
+    ] = None,
     preview: Annotated[bool, typer.Option("--preview", help="show the first events; store nothing")] = False,
+    write_mapping: Annotated[
+        bool, typer.Option("--write-mapping", help="save the proposed mapping beside the file")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="import with the proposed mapping, without asking")] = False,
     data: DATA = None,
     as_json: JSON = False,
 ) -> None:
-    """Import files with a mapping. Safe to run again: an event that is already stored is skipped as a duplicate.
+    """Import files. Safe to run again: an event that is already stored is skipped as a duplicate.
 
-    The files of one command are one data set. Lines that cannot be imported are reported by number and kept as
-    dead letters; the rest is imported. A mapping looks like this (more in examples/):
+    Without --mapping, one is proposed from the first 10,000 rows and shown with three events. The files of one command
+    are one data set. Lines that cannot be imported are reported by number and kept as dead letters; the rest is
+    imported. A mapping looks like this (more in examples/):
 
     \b
       source: till_export
-      format: csv                                # csv | jsonl | parquet
       time_zone: America/New_York
       type: pos.purchase
       id: transaction_id                         # leave out if no column identifies the event
@@ -52,37 +61,103 @@ def import_files(
         week: {column: week, personal: false}    # else sealed, unless a commerce field
       historical: true
 
-    Examples: touchfold import tills.csv --mapping tills.yaml --preview
+    Examples: touchfold import tills.csv
+              touchfold import tills.xlsx --write-mapping
+              touchfold import tills.csv --mapping tills.yaml --preview
               touchfold import examples.csv.gz --mapping examples/cdnow.yaml
     """
+    if mapping is None:
+        text, name = _propose(files, data, preview=preview, write=write_mapping, yes=yes, as_json=as_json)
+    else:
+        text, name = _read(mapping), mapping.name
     from ingest.files.rows import preview as shown_of
-    from schemas.errors import DefinitionsInvalid
-    from schemas.mapping import read_mapping
+    from schemas.mapping_reading import read_mapping
 
-    try:
-        text = mapping.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as err:
-        raise DefinitionsInvalid(f"the mapping {mapping} cannot be read: {type(err).__name__}") from err
-    read = read_mapping(text, mapping.name)
+    read = read_mapping(text, name)
     if preview:
-        _print_preview(shown_of(files, read), as_json)
+        print_preview(shown_of(files, read, now=_now()), as_json)
         return
     from infra.app.bootstrap import session
-    from infra.app.importing import declare, services_of
+    from infra.app.importing import declare, services_of, without_rate
     from infra.app.vault import vault_of
     from ingest.files.importer import Importer
     from ingest.files.rows import Source
 
     with session(data, say=say) as here:
         secret = vault_of(here).hash_key
-        source = Source(files, read, secret)
+        source = Source(files, read, secret, now=here.door_clock.now())
         _settle(here, "applying earlier events")
         here.disk.check()
-        declare(here, read, mapping.name)  # counts for what comes; nobody waits here for the past to follow
+        declare(here, read, name)  # counts for what comes; nobody waits here for the past to follow
         with services_of(here) as services:
             result = _run(Importer(services, source), source)
+        warnings = [*source.notes(), *without_rate(here, source.shaper.currencies)]
         _settle(here, "applying and deciding")
-    _print_result(result, len(files), as_json)
+    print_result(result, warnings, len(source.tables), as_json)
+    if not result.accepted and not result.duplicates:
+        say("nothing was imported: " + ("every line was refused" if result.events else "the file has no lines"))
+        raise typer.Exit(1)
+
+
+def _read(mapping: Path) -> str:
+    from schemas.errors import DefinitionsInvalid
+
+    try:
+        return mapping.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as err:
+        raise DefinitionsInvalid(f"the mapping {mapping} cannot be read: {type(err).__name__}") from err
+
+
+def _now() -> Any:
+    from datetime import UTC, datetime
+
+    return datetime.now(UTC)
+
+
+def _propose(
+    files: list[Path], data: Path | None, *, preview: bool, write: bool, yes: bool, as_json: bool
+) -> tuple[str, str]:
+    """The YAML of a proposed mapping that may be used, and its name. Exits where it is not to be used."""
+    from infra.app.settings import load
+    from ingest.files.proposing import propose_for
+    from ingest.files.sample import Setting
+
+    deployment = load(os.environ, data=data).deployment
+    proposed = propose_for(files, Setting(deployment.currency, deployment.time_zone, _now()))
+    if not (as_json and yes):
+        print_proposal(proposed, as_json)
+    path = files[0].with_name(f"{files[0].name.partition('.')[0]}.mapping.yaml")
+    if write:
+        _write(path, proposed.yaml)
+    if not proposed.usable:
+        say(f"nothing was imported: {'; '.join(problem.reason for problem in proposed.proposal.missing)}")
+        say("complete the mapping (--write-mapping saves it) and give it with --mapping")
+        raise typer.Exit(1)
+    if preview or (write and not yes) or (as_json and not yes):
+        raise typer.Exit(0)
+    if not yes and not _agreed(proposed):
+        say("nothing was imported: look at the mapping, then say --yes, or change it and give it with --mapping")
+        raise typer.Exit(1)
+    return proposed.yaml, path.name
+
+
+def _agreed(proposed: "Proposed") -> bool:
+    return sys.stdin.isatty() and typer.confirm("import with it?", default=False, err=True)
+
+
+def _write(path: Path, text: str) -> None:
+    """Save a mapping; one that a person may have changed is never overwritten."""
+    from schemas.errors import BadRequest
+
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError as err:
+        if path.read_text(encoding="utf-8") != text:
+            raise BadRequest(f"{path} is there and different: give it with --mapping, or move it away") from err
+    except OSError as err:
+        raise BadRequest(f"{path} cannot be written: {err.strerror}") from err
+    say(f"wrote {path}")
 
 
 @contextmanager
@@ -121,45 +196,3 @@ def _run(importer: "Importer", source: "Source") -> "Result":
                     f"stopped: {result.accepted:,} events are stored. Run the same command again: none will count twice"
                 )
             raise
-
-
-def _print_preview(shown: list[dict[str, Any]], as_json: bool) -> None:
-    if as_json:
-        typer.echo(json.dumps(shown, ensure_ascii=False))
-        return
-    for each in shown:
-        place = f"{each['file']} line {each['line']}" if "file" in each else f"line {each['line']}"
-        typer.echo(f"{place}:{' refused: ' + each['refused'] if 'refused' in each else ''}")
-        if "item" in each:
-            typer.echo(json.dumps(each["item"], ensure_ascii=False, indent=2))
-    if not shown:
-        typer.echo("no lines")
-
-
-def _print_result(result: "Result", files: int, as_json: bool) -> None:
-    if as_json:
-        _print_json(result, files)
-        return
-    rows = {
-        "events": result.events,
-        "accepted": result.accepted,
-        "duplicates": result.duplicates,
-        "refused": len(result.refused),
-    }
-    for name, count in rows.items():
-        typer.echo(f"{name:<10} {count:>12,}")
-    for each in islice(result.refused, SHOWN):
-        place = f"{each.file} line {each.line}" if files > 1 else f"line {each.line}"
-        typer.echo(f"  {place}: {each.reason}")
-    if len(result.refused) > SHOWN:
-        typer.echo(f"  and {len(result.refused) - SHOWN:,} more: --json has all; touchfold dead-letters list")
-
-
-def _print_json(result: "Result", files: int) -> None:
-    """One object, its refused lines written one by one: there may be millions."""
-    counts = {"events": result.events, "accepted": result.accepted, "duplicates": result.duplicates}
-    typer.echo(json.dumps(counts)[:-1] + ', "refused": [', nl=False)
-    for number, each in enumerate(result.refused):
-        line = each._asdict() if files > 1 else {"line": each.line, "reason": each.reason}
-        typer.echo((", " if number else "") + json.dumps(line, ensure_ascii=False), nl=False)
-    typer.echo("]}")

@@ -85,6 +85,8 @@ def _show(answer: dict[str, Any]) -> None:
         facts["missing rate"] = (
             f"{answer['missing_rate']} amounts have no exchange rate to the base currency and are not in any total"
         )
+    if "unreadable_amounts" in answer:
+        facts["unreadable"] = f"{answer['unreadable_amounts']} amounts could not be read and are not in any total"
     parts = {
         "": facts,
         "identifiers": [

@@ -41,12 +41,14 @@ from ingest.requests.clock import flags_of, settle
 from schemas.clear import split_around
 from schemas.clear_rules import NOTHING_DECLARED, Clear, Declared, Own, clear_rules, own_identifiers
 from schemas.errors import TouchfoldError
-from schemas.identifiers import EVERY_EVENT, extract
+from schemas.identifiers import EVERY_EVENT, ORDER_KIND, extract
 from schemas.identity_rules import DEFAULT_RULES, Rank
 from schemas.normal_forms import as_sent
 from schemas.ports import Sealer, Vault
 from schemas.record import VERSION, Identifier, Pending, Record, Sealed, encode, uuid_text
 from schemas.record_gate import FIRST
+from schemas.sales import ORDER_IDS, first_id, unreadable
+from schemas.touchpoints import FOLLOWING_TYPES
 
 _RULES_CACHED: Final = 10_000
 _KINDS_CACHED: Final = 1_000
@@ -163,7 +165,7 @@ class Acceptor:
             if call.staff:
                 draft.fields = of_staff(draft.item, draft.fields)
             if not draft.pairs and draft.previous is None:
-                raise Refused("no_identifier", "", without_identifier(item))
+                draft.pairs.append(self._its_order(call, draft))
         except Refused as refused:
             draft.refused = refused
         except TouchfoldError:
@@ -176,6 +178,16 @@ class Acceptor:
         for pair, value in draft.sent:
             sent.setdefault(pair, as_sent(value))
         return draft
+
+    def _its_order(self, call: Call, draft: Draft) -> Pair:
+        """What stands for a sender: the order that a refund, cancel or update names. Raises Refused without one."""
+        fields = draft.fields
+        assert fields is not None, "it was translated"
+        if fields.type in FOLLOWING_TYPES:
+            order = first_id([fields.properties.get(name) for name in ORDER_IDS])
+            if order is not None:
+                return ORDER_KIND, f"{call.source.name}/{order}"
+        raise Refused("no_identifier", "", without_identifier(draft.item))
 
     def _own_of(self, item: Mapping[str, Any], call: Call) -> Own:
         """Which properties of the item are the customer's own identifiers."""
@@ -317,6 +329,8 @@ class Acceptor:
             clock_received_at=call.clock_received_at,
             given=stamps.given,
         )
+        if unreadable(type_, properties, call.source.declared.decimals.get(call.source.name)):
+            draft.flags.append("amount_unreadable")
         if times.flag is not None or stamps.unread:
             draft.flags += flags_of(times, stamps)
         rules = self._rules_of(call.source.declared, type_, name, call.staff)

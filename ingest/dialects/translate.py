@@ -171,6 +171,8 @@ def _page(item: Mapping[str, Any], properties: Mapping[str, Any]) -> tuple[str |
     name = item.get("name")
     if name is not None and type(name) is not str:
         raise Refused("wrong_type", "name", "must be a string")
+    if name is None and type(properties.get("name")) is str:  # Jitsu's SDKs
+        name = properties["name"]
     category = item.get("category")
     if type(category) is str and "category" not in properties:
         properties = {**properties, "category": category}

@@ -1,5 +1,9 @@
 """Imports files into the log the way the door accepts events: batches of mapped rows, each durable before the next.
 
+The events of one command are received in the order in which they occurred, whatever the order of the files, so that who
+was seen first is who came first. They are sorted before the first is appended: nothing is in the log while lines are
+still read.
+
 Nothing is counted twice: an event's key depends only on the file, keys already in the dedup index are left out, and
 FOLD applies a key once. So an interrupted import is finished by running it again. Its caller lets the worker apply
 everything in the log before the import (only FOLD writes the dedup index) and after it.
@@ -19,18 +23,21 @@ from ingest.accept.accept import Acceptor
 from ingest.accept.calls import DEAD_LETTER, SUPPRESSED, SourceRules
 from ingest.accept.canonical import Refused, canonical
 from ingest.files.mapped_rows import Shaped
+from ingest.files.notes import SHOWN_LINES
+from ingest.files.ordering import Cipher, EventSorter
 from ingest.files.rows import Progress, Source
 from ingest.files.spill import RefusedLine, RefusedLines, SpillMap
 from schemas.clear_rules import Declared
 from schemas.dead_letters import IMPORT, REUSED, DeadLetter, DeadLetterStore, dead_letter_id, seal_dead_letter
-from schemas.errors import DefinitionsInvalid
+from schemas.errors import DefinitionsInvalid, StoreUnavailable
 from schemas.failpoints import failpoint
 from schemas.ports import Clock, EventLog, Sealer, Vault
-from schemas.record import Pending, event_key
+from schemas.record import EPOCH, Pending, event_key
 
 BATCH_EVENTS: Final = 2_000
 BATCH_LINES: Final = 20_000  # for orders with many lines; about 20 MB in memory
 HOPELESS: Final = 1_000  # refused events without a single good one
+_MOST_REASONS: Final = 200
 _ENCODE: Final = msgspec.json.Encoder(decimal_format="string").encode
 
 
@@ -45,12 +52,26 @@ class ImportStore(Protocol):
 
 
 @dataclass
+class Reason:
+    """Why lines were refused: how many events, and the first few lines."""
+
+    rule: str
+    reason: str
+    count: int = 0
+    lines: list[int] = field(default_factory=list)
+
+    def as_json(self) -> dict[str, Any]:
+        return {"rule": self.rule, "reason": self.reason, "count": self.count, "lines": self.lines}
+
+
+@dataclass
 class Result:
-    """The outcome of an import: `events` = accepted + duplicates + refused."""
+    """The outcome of an import: `events` = accepted + duplicates + refused. `reasons`: the refused ones by reason."""
 
     accepted: int = 0
     duplicates: int = 0
     refused: RefusedLines = field(default_factory=RefusedLines)
+    reasons: dict[str, Reason] = field(default_factory=dict)
 
     @property
     def events(self) -> int:
@@ -105,28 +126,70 @@ class Importer:
         self._seen = SpillMap[bytes]()  # natural ids of this import: key -> digest
         self._times = SpillMap[int]()  # contents of this import -> how often they occurred
         self._letters = SpillMap[int]()  # the same for refused lines
+        self._latest = EPOCH
         self._sent = 0  # events given to acceptance so far: their places go on from batch to batch
         self.result = Result()
 
     def run(self, progress: Callable[[Progress], None]) -> Result:
         """Import all events of the source. Calls `progress` after each batch; forgets its memory at the end."""
         self._services.store.begin(self._mapping.source, self._services.clock.now())
-        with closing(self._seen), closing(self._times), closing(self._letters):
-            for batch in _batches(self._source.events()):
+        with closing(self._seen), closing(self._times), closing(self._letters), closing(self._sorter()) as events:
+            self._read(events, progress)
+            taken = 0
+            for batch in _batches(events):
                 self._services.check_disk()
                 self._import(batch)
-                progress(Progress(self._source.done(), self.result.events))
+                taken += len(batch)
+                progress(Progress((1 + taken / events.count) / 2, self.result.events))
         return self.result
 
-    def _import(self, batch: Sequence[Shaped]) -> None:
-        now = self._services.clock.now()
-        letters: list[DeadLetter] = []
-        drafts: list[_Draft] = []
-        for event in batch:
+    def _sorter(self) -> EventSorter:
+        """Its spilled runs are sealed under the day's key, like the dead letters of events without a person."""
+        sealer = self._services.sealer
+        day_token = self._services.daily_token(self._services.clock.now().date())
+
+        def open_(data: bytes, number: int) -> bytes:
+            (plain,) = sealer.open_many([(day_token, data, number.to_bytes(16, "big"))])
+            if plain is None:
+                raise StoreUnavailable("the key of the day was destroyed meanwhile: run the same command again")
+            return plain
+
+        return EventSorter(
+            Cipher(lambda plain, number: sealer.seal(day_token, plain, number.to_bytes(16, "big")), open_)
+        )
+
+    def _read(self, events: EventSorter, progress: Callable[[Progress], None]) -> None:
+        """The first half: all lines become events, to be sorted; those that cannot be events are refused."""
+        refused: list[Shaped] = []
+        for number, event in enumerate(self._source.events(), 1):
             if event.item is None:
-                letters.append(self._refuse(event, now))
+                refused.append(event)
             else:
-                drafts.append(self._draft(event, event.item))
+                events.add(event)
+            if number % BATCH_EVENTS == 0:
+                self._refuse_all(refused, events)
+                progress(Progress(self._source.done() / 2, number))
+        self._refuse_all(refused, events)
+
+    def _refuse_all(self, refused: list[Shaped], events: EventSorter) -> None:
+        if not refused:
+            return
+        self._services.check_disk()
+        now = self._services.clock.now()
+        letters = [self._refuse(event, now) for event in refused]
+        self._must_fit(events.count)
+        self._services.letters.insert(letters, [], now)
+        refused.clear()
+
+    def _now(self) -> datetime:
+        """The clock, never backwards: what is sent later is received later."""
+        self._latest = max(self._services.clock.now(), self._latest)
+        return self._latest
+
+    def _import(self, batch: Sequence[Shaped]) -> None:
+        now = self._now()
+        letters: list[DeadLetter] = []
+        drafts = [self._draft(event, event.item) for event in batch if event.item is not None]
         known = self._services.store.registered([draft.key for draft in drafts])
         fresh: list[_Draft] = []
         for draft in drafts:
@@ -184,9 +247,9 @@ class Importer:
             if outcome.status == DEAD_LETTER:
                 letter = next(dead)
                 letters.append(letter._replace(stage=IMPORT))
-                self._tell(draft.event, f"{letter.path}: {letter.reason}" if letter.path else letter.reason)
+                self._tell(draft.event, letter.rule, letter.path, letter.reason)
             elif outcome.status == SUPPRESSED:
-                self._tell(draft.event, "this person's events are refused (erased with --suppress)")
+                self._tell(draft.event, SUPPRESSED, "", "this person's events are refused (erased with --suppress)")
             else:
                 record = next(records)
                 if draft.natural and self._comes_again(draft, record, letters, now):
@@ -238,20 +301,29 @@ class Importer:
                 "not fit the file; nothing was imported. Try --preview"
             )
 
-    def _tell(self, event: Shaped, reason: str) -> None:
-        self.result.refused.append(RefusedLine(self._source.name(event.row.file), event.row.line, reason))
+    def _tell(self, event: Shaped, rule: str, path: str, reason: str) -> None:
+        text = f"{path}: {reason}" if path else reason
+        self.result.refused.append(RefusedLine(self._source.name(event.row.file), event.row.line, text))
+        kind = text.partition(";")[0]  # without how many lines are one event
+        found = self.result.reasons.get(kind)
+        if found is None:
+            if len(self.result.reasons) >= _MOST_REASONS:
+                return
+            found = self.result.reasons[kind] = Reason(rule, kind)
+        found.count += 1
+        if len(found.lines) < SHOWN_LINES:
+            found.lines.append(event.row.line)
 
     def _refuse(self, event: Shaped, now: datetime) -> DeadLetter:
         refused = event.refused
         assert refused is not None, "an event without an item was refused"
-        reason = str(refused)
-        self._tell(event, f"{refused.path}: {reason}" if refused.path else reason)
+        self._tell(event, refused.rule, refused.path, str(refused))
         values = dict(zip(self._source.shaper.columns, event.row.values, strict=False))
         return self._letter(refused, event, values, None, now)
 
     def _reused(self, draft: _Draft, now: datetime) -> DeadLetter:
         refused = Refused(REUSED, "id", "an event with this id and different content was imported before")
-        self._tell(draft.event, f"id: {refused}")
+        self._tell(draft.event, refused.rule, refused.path, str(refused))
         return self._letter(refused, draft.event, {"item": draft.item}, draft.key, now)
 
     def _letter(

@@ -1,37 +1,27 @@
-"""Turns the lines of a file into public items, as a mapping says. Pure: no file, no clock, no token.
+"""Turns the lines of a file into public items, as a mapping says. Pure: no file, no clock, no token."""
 
-Amounts are exact: text and the shortest form of a double are read as decimals, rounded half-even to 4 places (the
-scale of `schemas.money`), and summed as decimals.
-"""
-
-import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from copy import deepcopy
-from datetime import UTC, date, datetime, timedelta, tzinfo
-from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation
-from functools import lru_cache
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from decimal import Decimal
 from hashlib import blake2b
 from typing import Any, Final, NamedTuple
 from zoneinfo import ZoneInfo
 
-import msgspec
-
 from ingest.accept.canonical import Refused
-from schemas.mapping import IDENTIFY, FileMapping, Value
-from schemas.placeholders import is_no_id
-from schemas.record import EPOCH
-from schemas.touchpoint_fields import MONEY, identifiers_in, texts_of
+from ingest.files.amounts import AmountOf, amount_reader, amount_text
+from ingest.files.items import base_item, merged, put_identifier
+from ingest.files.notes import Notes
+from ingest.files.paths import as_data, step_into
+from ingest.files.row_parts import TimeOf, TypeBy
+from ingest.files.values import id_text, is_destroyed, is_missing, json_value, plain_text
+from schemas.mapping import Column, FileMapping, Value
+from schemas.money import scaled
+from schemas.placeholders import is_no_id, names_nobody
+from schemas.touchpoint_fields import MONEY, texts_of
 
-_AMOUNT: Final = re.compile(r"-?\d{1,14}(?:\.\d{1,4})?", re.ASCII)
-_NUMBER: Final = re.compile(r"-?(?:0|[1-9]\d{0,14})(?:\.\d{1,10})?", re.ASCII)
-_PLACES: Final = Decimal("0.0001")
-_LARGEST: Final = Decimal(10**14)
 _ZERO: Final = Decimal(0)
 _EXACT_DIGITS: Final = 15
-_TIMES_CACHED: Final = 100_000
-_ENCODE: Final = msgspec.json.Encoder(order="sorted", decimal_format="string").encode
-
-_TRAIT_KINDS: Final = frozenset(kind for _, kind in identifiers_in("traits"))
+_ID_FIELDS: Final = frozenset({"sku", "till", "transaction_id"})
 
 
 class Row(NamedTuple):
@@ -47,76 +37,17 @@ class Row(NamedTuple):
 
 
 class Shaped(NamedTuple):
-    """An event to accept: a public item without messageId, or why there is none. `natural`: its id, if mapped."""
+    """An event to accept: a public item without messageId, or why there is none. `natural`: its id, if mapped.
+
+    `at`: when it occurred; None for a refused one.
+    """
 
     row: Row  # the first line; for a refused event, the line to look at
     item: dict[str, Any] | None
     natural: str | None
     content: bytes
     refused: Refused | None
-
-
-# ---------------------------------------------------------------- values
-
-
-def is_missing(value: object) -> bool:
-    """Whether a value is missing: null, empty or blank text, NaN (which data frames write for missing values)."""
-    return value is None or (type(value) is str and not value.strip()) or value != value  # noqa: PLR0124
-
-
-def plain_text(value: object) -> str:
-    """The same text for the same value, whether from CSV, JSON or Parquet: "12.00", 12.0 and 12 are all "12"."""
-    kind = type(value)
-    if kind is str:
-        text: str = value  # type: ignore[assignment]  # kind is str
-        if _NUMBER.fullmatch(text):
-            return text.rstrip("0").rstrip(".") if "." in text else text
-        if text in ("True", "False"):
-            return text.lower()
-        if len(text) > 10 and text[10] == "T" and text[4] == "-":
-            return text[:10] + " " + text[11:].replace("Z", "+00:00")
-        return text
-    if kind is int:
-        return str(value)
-    if kind is float or kind is Decimal:
-        text = format(Decimal(repr(value)) if kind is float else value, "f")
-        return text.rstrip("0").rstrip(".") if "." in text else text
-    if kind is bool:
-        return "true" if value else "false"
-    if isinstance(value, date):
-        return str(value)
-    if kind is bytes:
-        return str(value.hex())  # type: ignore[attr-defined]  # kind is bytes
-    return _ENCODE(value).decode()
-
-
-def amount_of(value: object, path: str) -> Decimal | None:
-    """An amount as a decimal of at most 4 places; None when missing. Raises Refused."""
-    try:
-        return _amount(value)
-    except (InvalidOperation, TypeError):  # TypeError: a list or an object
-        raise Refused("bad_amount", path, "is not an amount: write it like 1234.50") from None
-
-
-@lru_cache(65_536, typed=True)  # amounts repeat, so this takes a tenth of the time; no amount is personal
-def _amount(value: object) -> Decimal | None:
-    if is_missing(value):
-        return None
-    kind = type(value)
-    text = value.strip() if kind is str else repr(value) if kind is float else str(value)  # type: ignore[attr-defined]
-    if kind is bool or "_" in text:
-        raise InvalidOperation
-    number = Decimal(text)
-    if not number.is_finite() or abs(number) >= _LARGEST:
-        raise InvalidOperation
-    return number if _AMOUNT.fullmatch(text) else number.quantize(_PLACES, ROUND_HALF_EVEN)
-
-
-def amount_text(amount: Decimal) -> str:
-    """A decimal with two to four places, no exponent: "12.00", "1.2345"."""
-    text = format(amount, "f")
-    whole, _, part = text.partition(".")
-    return f"{whole}.{part.rstrip('0'):0<2}"
+    at: datetime | None = None
 
 
 def _money(name: str, amount: Decimal) -> str | int | float:
@@ -128,105 +59,13 @@ def _money(name: str, amount: Decimal) -> str | int | float:
     return float(amount)
 
 
-def id_text(value: object) -> str | None:
-    """An identifier or name as text, numbers the way people write them: 12.0 is "12". None when missing."""
-    if is_missing(value):
-        return None
-    if type(value) is str:
-        return value.strip()
-    return plain_text(value)
-
-
-def json_value(value: object, *, untyped: bool, zone: tzinfo) -> Any:
-    """A value as JSON; None when missing. `untyped`: a CSV cell, where numbers and booleans come as text."""
-    if is_missing(value):
-        return None
-    kind = type(value)
-    if kind is str:
-        text: str = value  # type: ignore[assignment]  # kind is str
-        if untyped and _NUMBER.fullmatch(text):
-            return float(text) if "." in text else int(text)
-        if untyped and text in ("true", "false", "True", "False"):
-            return text in ("true", "True")
-        return text
-    if kind is Decimal:
-        return int(value) if value == int(value) else float(value)  # type: ignore[call-overload, arg-type]  # Decimal
-    if isinstance(value, datetime):
-        return _utc(value, zone).isoformat()
-    if isinstance(value, date):
-        return value.isoformat()
-    if kind is bytes:
-        return value.decode(errors="replace")  # type: ignore[attr-defined]  # kind is bytes
-    return value
-
-
-def _utc(at: datetime, zone: tzinfo) -> datetime:
-    """A time without a zone is in the mapping's zone; if its hour occurs twice, it is the first."""
-    return (at.replace(tzinfo=zone) if at.tzinfo is None else at).astimezone(UTC)
-
-
-def time_reader(pattern: str, zone: tzinfo) -> Callable[[object], datetime]:
-    """Reads the time column as aware UTC. Raises Refused; repeated values are parsed once."""
-    known: dict[object, datetime] = {}
-
-    def read(value: object) -> datetime:
-        if isinstance(value, list | dict):
-            raise Refused("bad_time", "occurred_at", "is a list or an object")
-        found = known.get(value)
-        if found is None:
-            if is_missing(value):
-                raise Refused("bad_time", "occurred_at", "has no time")
-            try:
-                found = _time(value, pattern, zone)
-            except (ValueError, OverflowError, InvalidOperation, TypeError) as err:
-                raise Refused("bad_time", "occurred_at", f"is not a time in the format {pattern}") from err
-            if len(known) >= _TIMES_CACHED:
-                known.clear()
-            known[value] = found
-        return found
-
-    return read
-
-
-def _time(value: object, pattern: str, zone: tzinfo) -> datetime:
-    if isinstance(value, datetime):
-        return _utc(value, zone)
-    if isinstance(value, date):
-        return _utc(datetime(value.year, value.month, value.day), zone)  # noqa: DTZ001  # _utc gives it the zone
-    text = plain_text(value) if type(value) is not str else value.strip()
-    if pattern == "iso":
-        return _utc(datetime.fromisoformat(text), zone)
-    if pattern in ("epoch_s", "epoch_ms"):
-        return EPOCH + timedelta(microseconds=int(Decimal(text) * (1_000_000 if pattern == "epoch_s" else 1_000)))
-    return _utc(datetime.strptime(text, pattern), zone)  # noqa: DTZ007  # _utc gives it the zone
-
-
-# ---------------------------------------------------------------- rows
-
-
-def row_hasher(columns: Sequence[str], secret: bytes) -> Callable[[Sequence[Any]], bytes]:
-    """The keyed 128-bit hash of a whole row, independent of the column order and the file's format.
-
-    Missing values do not count, because JSON leaves them out. Keyed, because a row may hold guessable personal values
-    and ids are stored in clear.
-    """
-    order = sorted(range(len(columns)), key=lambda place: columns[place])
-    names = list(columns)
-
-    def content(values: Sequence[Any]) -> bytes:
-        parts: list[str] = []
-        for place in order:
-            value = values[place]
-            if not is_missing(value):
-                parts.append(names[place])
-                parts.append(plain_text(value))
-        return blake2b(_ENCODE(parts), digest_size=16, key=secret, person=b"tf-import-row").digest()
-
-    return content
+def _is_id(name: str) -> bool:
+    """Whether a text field numbers or names a thing, so that 1001.0 is 1001."""
+    return name.endswith("_id") or name in _ID_FIELDS
 
 
 class _Read(NamedTuple):
-    """One value of an item: its path, its column, and how to read it."""
+    """One value of an item: its path, its column, and how to read it. `place`: of the column, in a row or a line."""
 
     name: str
     path: str
@@ -234,39 +73,74 @@ class _Read(NamedTuple):
     money: bool
     text: bool
     sum: bool
+    untyped: bool  # of CSV, where numbers come as text
 
 
 class Shaper:
-    """Turns rows into items. A row's values come in the order of `columns`: those the mapping names, each once."""
+    """Turns rows into items. A row's values come in the order of `columns`: those the mapping names, each once.
 
-    def __init__(self, mapping: FileMapping) -> None:
+    `now`: nothing occurred a day later; None: not known. What was noticed is in `notes`, the amounts by currency in
+    `currencies`: [how many events, the earliest].
+    """
+
+    def __init__(self, mapping: FileMapping, now: datetime | None = None) -> None:
         self._mapping = mapping
+        self.notes = Notes()
+        self.currencies: dict[str, list[Any]] = {}
         self.columns: tuple[str, ...] = tuple(dict.fromkeys(column for _, column in mapping.columns()))
         self._zone = ZoneInfo(mapping.time_zone)
-        self._untyped = mapping.format == "csv"
-        self._time = time_reader(mapping.occurred_at.format, self._zone)
-        self._time_place = self._place(mapping.occurred_at.column)
+        self._untyped = mapping.format in ("csv", "xlsx")
+        minor_of = mapping.currency() if mapping.numbers.minor_units else None
+        self._amount: AmountOf = amount_reader(mapping.numbers.decimal, minor_of)
+        self._text_amount: AmountOf = amount_reader(mapping.numbers.decimal)
+        self._time = TimeOf(mapping.occurred_at, self.columns, self._zone, now)
         self._id_place = None if mapping.id is None else self._place(mapping.id)
         self._group_places = [self._place(column) for column in mapping.group_by]
         self._identifiers = [(kind, self._place(column)) for kind, column in mapping.identifiers.items()]
+        self._lines_place = None if mapping.lines is None else self._place(mapping.lines)
+        self._line_columns = self._columns_of_lines()
+        self._texts = frozenset[str]().union(*(texts_of(type_) for type_ in mapping.types))
         self._properties = self._reads("properties", mapping.properties)
         self._sums = [read for read in self._properties if read.sum]
         self._products = self._reads("products", mapping.products)
         self._traits = [(name, self._place(trait.column)) for name, trait in mapping.traits.items()]
-        self._base = _base(mapping)
+        self._type = None if isinstance(mapping.type, str) else TypeBy(mapping.type, self.columns, self._amount)
+        self._bases = {type_: base_item(mapping, type_) for type_ in mapping.types}
         self._same = list(self._identifiers)
         if self._id_place is not None:
             self._same.append(("id", self._id_place))
+        self._shared = self._places_of_the_order()
+        self._gathers = bool(self._products or self._sums or mapping.group_by)
 
     def _place(self, column: str) -> int:
         return self.columns.index(column)
 
+    def _columns_of_lines(self) -> tuple[str, ...]:
+        """The fields of a line that the mapping names, where lines are objects in one column."""
+        if self._mapping.lines is None:
+            return ()
+        named = [value.source for value in self._mapping.products.values()]
+        named += [value.sum for value in self._mapping.properties.values() if value.sum is not None]
+        return tuple(dict.fromkeys(named))
+
+    def _places_of_the_order(self) -> tuple[int, ...]:
+        """What belongs to an order as a whole: exports leave it blank on all its lines but one."""
+        places = {place for _, place in self._same} | {read.place for read in self._properties if not read.sum}
+        places |= {place for _, place in self._traits}
+        return tuple(sorted(places | (set() if self._type is None else self._type.places)))
+
     def _reads(self, section: str, values: Mapping[str, Value]) -> list[_Read]:
-        texts = texts_of(self._mapping.type)
         return [
             _Read(
-                *(name, f"{section}.{name}", self._place(value.source)),
-                *(value.money is not None, name in texts, value.sum is not None),
+                name=name,
+                path=f"{section}.{name}",
+                place=self._line_columns.index(value.source)
+                if self._mapping.in_lines(section, value)
+                else self._place(value.source),
+                money=value.money is not None,
+                text=name in self._texts,
+                sum=value.sum is not None,
+                untyped=self._untyped and not self._mapping.in_lines(section, value),
             )
             for name, value in values.items()
         ]
@@ -277,78 +151,141 @@ class Shaper:
         if len(self._group_places) == 1:
             value = values[self._group_places[0]]
             if not is_missing(value):
-                return plain_text(value)
+                return self._group_text(value)
         else:
-            found = tuple(["" if is_missing(values[at]) else plain_text(values[at]) for at in self._group_places])
+            found = tuple(["" if is_missing(values[at]) else self._group_text(values[at]) for at in self._group_places])
             if any(found):
                 return found
         raise Refused("no_group", "group_by", f"has no {' or '.join(self._mapping.group_by)}")
 
+    def _group_text(self, value: object) -> str:
+        """1001, 1001.0 and "1001.0" are one order, 1.1 and 1.10 two."""
+        if is_destroyed(value):
+            raise Refused("destroyed_id", "group_by", "its digits are lost (a spreadsheet wrote it like 8.2E+17)")
+        return id_text(value) or ""
+
     def shape(self, rows: Sequence[Row]) -> Shaped:
         """One event from its lines (just one without group_by). One bad line refuses it: part of an order is wrong."""
-        first = at = rows[0]
-        lines: list[dict[str, Any]] = []
-        totals: dict[str, Decimal] = {}
+        first, single = rows[0], len(rows) == 1
+        bad = [first]  # the line to look at, should one be refused
         try:
-            occurred_at = self._time(first.values[self._time_place])
-            natural = self._natural(first.values)
-            item = self._item(first, occurred_at)
+            values = first.values if single else self._order_of(rows)
+            occurred_at = self._time(values) if single else self._earliest(rows)
+            natural = self._natural(values)
+            own = self._of_lines(rows, values, bad) if self._gathers else {}
+            item = self._item(first.line, self._type_of(rows, values), values)
             properties = dict(item.get("properties", ()))
             for read in self._properties:
                 if not read.sum:
-                    _set(properties, read.name, self._value(read, first.values))
-            for at in rows:
-                if at is not first:
-                    self._must_agree(first, at)
-                    occurred_at = min(occurred_at, self._time(at.values[self._time_place]))
-                if self._products:
-                    lines.append(self._line(at.values))
-                self._add(totals, at.values)
+                    _set(properties, read.name, self._value(read, values))
         except Refused as refused:
-            if len(rows) > 1:
+            if not single:
                 refused = Refused(refused.rule, refused.path, f"{refused.args[0]}; its {len(rows)} lines are one event")
-            return Shaped(at, None, None, _joined(rows), refused)
+            return Shaped(bad[-1], None, None, _joined(rows), refused)
         item["timestamp"] = occurred_at.isoformat()
-        properties |= {name: _money(name, total) for name, total in totals.items()}
-        if lines:
-            properties["products"] = lines
+        properties |= own
         if properties:
             item["properties"] = properties
-        return Shaped(first, item, natural, _joined(rows), None)
+            if "currency" in properties:
+                self._count(properties["currency"], occurred_at)
+        content = first.content if single else _joined(rows)
+        return Shaped(first, item, natural, content, None, occurred_at)
+
+    def _of_lines(self, rows: Sequence[Row], values: Sequence[Any], bad: list[Row]) -> dict[str, Any]:
+        """The sums and the lines of an order. `bad` gets each row as it is read."""
+        lines: list[dict[str, Any]] = []
+        totals: dict[str, Decimal] = {}
+        for at in rows:
+            bad.append(at)
+            if len(rows) > 1:
+                self._must_agree(values, at, rows[0])
+            for line in self._lines_of(at):
+                if self._products:
+                    lines.append(self._line(line))
+                self._add(totals, line)
+        own: dict[str, Any] = {name: _money(name, total) for name, total in totals.items()}
+        if lines:
+            own["products"] = lines
+        bad.append(rows[0])
+        return own
+
+    def _order_of(self, rows: Sequence[Row]) -> tuple[Any, ...]:
+        """The first line's values; what it lacks of the order as a whole comes from the first line that has it."""
+        values = list(rows[0].values)
+        for place in self._shared:
+            if is_missing(values[place]):
+                values[place] = next((each.values[place] for each in rows if not is_missing(each.values[place])), None)
+        return tuple(values)
+
+    def _earliest(self, rows: Sequence[Row]) -> datetime:
+        timed = [row for row in rows if self._time.is_there(row.values)] or rows[:1]
+        return min(self._time(row.values) for row in timed)
 
     def _natural(self, values: Sequence[Any]) -> str | None:
         if self._id_place is None:
             return None
-        natural = id_text(values[self._id_place])
+        value = values[self._id_place]
+        natural = id_text(value)
         if natural is None:
             raise Refused("no_id", "id", f"has no {self._mapping.id}")
+        if is_destroyed(value):
+            raise Refused("destroyed_id", "id", "its digits are lost (a spreadsheet wrote it like 8.2E+17)")
         return None if is_no_id(natural) else natural
+
+    def _lines_of(self, row: Row) -> Sequence[Sequence[Any]]:
+        """The row itself, or the objects in its column of lines."""
+        if self._lines_place is None:
+            return (row.values,)
+        name = self._mapping.lines or ""
+        found = as_data(row.values[self._lines_place], name)
+        if isinstance(found, dict):
+            found = [found]
+        if found is not None and not isinstance(found, list):
+            raise Refused("bad_lines", "lines", "is not a list of lines")
+        return [[_at(line, column) for column in self._line_columns] for line in found or () if isinstance(line, dict)]
 
     def _add(self, totals: dict[str, Decimal], values: Sequence[Any]) -> None:
         for read in self._sums:
-            amount = amount_of(values[read.place], read.path)
+            amount = self._amount(values[read.place], read.path)
             if amount is not None:
                 totals[read.name] = totals.get(read.name, _ZERO) + amount
 
-    def _must_agree(self, first: Row, other: Row) -> None:
-        if other is first:
-            return
+    def _must_agree(self, values: Sequence[Any], other: Row, first: Row) -> None:
         for name, place in self._same:
-            one, two = first.values[place], other.values[place]
-            if one != two and not (is_missing(one) and is_missing(two)):
+            one, two = values[place], other.values[place]
+            if one != two and not is_missing(two) and id_text(one) != id_text(two):
                 reason = f"{self.columns[place]} differs from that of line {first.line}"
                 raise Refused("mixed_group", name, reason)
 
     def _value(self, read: _Read, values: Sequence[Any]) -> Any:
         value = values[read.place]
         if read.money:
-            amount = amount_of(value, read.path)
+            amount = self._amount(value, read.path)
             return None if amount is None else _money(read.name, amount)
         if read.text:
-            return id_text(value)
-        if self._untyped and read.name in MONEY and type(value) is str and _AMOUNT.fullmatch(value):
-            return value
-        return json_value(value, untyped=self._untyped, zone=self._zone)
+            return self._text(read, value)
+        if type(value) is str and read.name in MONEY:
+            return self._money_text(read, value)
+        return json_value(value, untyped=read.untyped, zone=self._zone)
+
+    def _text(self, read: _Read, value: object) -> str | None:
+        if not _is_id(read.name):
+            return None if is_missing(value) else value.strip() if type(value) is str else plain_text(value)
+        if is_destroyed(value):
+            self.notes.add("destroyed_id", _DESTROYED.format(read.path))
+            return None
+        return id_text(value)
+
+    def _money_text(self, read: _Read, text: str) -> str | None:
+        """The text of an amount in a column without `money`: in a plain form if it has one meaning, else as it is."""
+        if scaled(text) is not None and self._mapping.numbers.decimal != ",":
+            return text
+        try:
+            amount = self._text_amount(text, read.path)
+        except Refused:
+            self.notes.add("unreadable_amount", _UNREADABLE.format(read.path))
+            return text.strip() or None
+        return None if amount is None else amount_text(amount)
 
     def _line(self, values: Sequence[Any]) -> dict[str, Any]:
         line: dict[str, Any] = {}
@@ -358,72 +295,60 @@ class Shaper:
                 line[read.name] = value
         return line
 
-    def _item(self, row: Row, occurred_at: datetime) -> dict[str, Any]:
-        """The item with its time, identifiers and traits; sections that vary between events are copied."""
-        item = {**self._base, "timestamp": occurred_at.isoformat()}
-        values = row.values
+    def _type_of(self, rows: Sequence[Row], values: Sequence[Any]) -> str:
+        return self._mapping.types[0] if self._type is None else self._type.of([row.values for row in rows], values)
+
+    def _item(self, line: int, type_: str, values: Sequence[Any]) -> dict[str, Any]:
+        """The item with its identifiers and traits; sections that vary between events are copied."""
+        item = dict(self._bases[type_])
         traits = dict(item.get("traits", ()))
         for name, place in self._traits:
             _set(traits, name, json_value(values[place], untyped=self._untyped, zone=self._zone))
         context: dict[str, Any] = {}
         own_traits = traits if item["type"] == "identify" else {}
         for kind, place in self._identifiers:
-            value = id_text(values[place])
+            value = self._identifier(kind, values[place], line)
             if value is not None:
-                _put_identifier(item, context, own_traits, kind, value)
+                put_identifier(item, context, own_traits, kind, value)
         if own_traits:
             if item["type"] == "identify":
                 item["traits"] = own_traits
             else:
                 context["traits"] = own_traits
         if context:
-            item["context"] = _merged(item.get("context", {}), context)
+            item["context"] = merged(item.get("context", {}), context)
         return item
 
+    def _identifier(self, kind: str, value: object, line: int) -> str | None:
+        text = id_text(value)
+        if text is None:
+            return None
+        if is_destroyed(value):
+            self.notes.add("destroyed_id", _DESTROYED.format(f"identifiers.{kind}"), line)
+            return None
+        if names_nobody(kind, text):
+            self.notes.add("placeholder", f"identifiers.{kind}: a filler such as N/A or 0, which names nobody", line)
+        return text
 
-def _put_identifier(
-    item: dict[str, Any], context: dict[str, Any], traits: dict[str, Any], kind: str, value: str
-) -> None:
-    """Put an identifier where Segment's SDKs put it."""
-    if kind == "user_id":
-        item["userId"] = value
-    elif kind == "anonymous_id":
-        item["anonymousId"] = value
-    elif kind == "device_id":
-        context["device"] = {"id": value}
-    elif kind in _TRAIT_KINDS:
-        traits[kind] = value
-    else:
-        context.setdefault("externalIds", []).append(
-            {"id": value, "type": kind, "collection": "users", "encoding": "none"}
-        )
-
-
-def _base(mapping: FileMapping) -> dict[str, Any]:
-    """What all items share: call, name, constants, the currency of the amounts."""
-    base: dict[str, Any] = (
-        {"type": "identify"} if mapping.type == IDENTIFY else {"type": "track", "event": mapping.type}
-    )
-    currency = mapping.currency()
-    constants: dict[str, Any] = deepcopy(dict(mapping.constant))
-    if currency is not None:
-        constants.setdefault("properties.currency", currency)
-    for path, value in constants.items():
-        *parents, leaf = path.split(".")
-        node = base
-        for step in parents:
-            node = node.setdefault(step, {})
-        node[leaf] = value
-    return base
+    def _count(self, currency: object, at: datetime) -> None:
+        """One more event with amounts in a currency."""
+        known = self.currencies.get(currency) if type(currency) is str else None
+        if known is None:
+            if isinstance(currency, str):
+                self.currencies[currency] = [1, at]
+            return
+        known[0] += 1
+        known[1] = min(known[1], at)
 
 
-def _merged(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
-    """The constants' context overlaid with the event's own; objects in both (device) are merged."""
-    merged = {**base, **own}
-    for name in base.keys() & own.keys():
-        if isinstance(base[name], dict) and isinstance(own[name], dict):
-            merged[name] = {**base[name], **own[name]}
-    return merged
+_DESTROYED: Final = "{}: its digits are lost (a spreadsheet wrote it like 8.2E+17), so it is left out"
+_UNREADABLE: Final = (
+    "{}: an amount that cannot be read, so it counts nowhere: say numbers: {{decimal: …}} in the mapping"
+)
+
+
+def _at(line: Mapping[str, Any], column: str) -> Any:
+    return line[column] if column in line else step_into(line, Column(column, tuple(column.split("."))))
 
 
 def _set(section: dict[str, Any], name: str, value: Any) -> None:

@@ -5,6 +5,7 @@ RudderStack, Jitsu), with and without `/v1`.
 """
 
 import binascii
+import re
 import zlib
 from base64 import b64decode
 from collections.abc import Mapping
@@ -21,6 +22,7 @@ from ingest.accept.canonical import (
     MAX_RATIO,
     Mended,
     Refused,
+    Unreadable,
     decode_item,
 )
 from ingest.requests.broken_json import cut, mend, read_item
@@ -29,20 +31,28 @@ from schemas.times import BadTime, read_time
 
 BATCH: Final = "batch"
 METRICS: Final = "metrics"  # analytics-next's own measurements: answered and discarded
+EVENT: Final = "event"  # Jitsu's: the item names its own type
 _LETTERS: Final = {"t": "track", "i": "identify", "p": "page", "s": "screen", "g": "group", "a": "alias"}
+CALLS: Final[Mapping[str, str]] = {**_LETTERS, **{call: call for call in _LETTERS.values()}}
+"""What a path may end in, and the call it means."""
 PATHS: Final[Mapping[str, str]] = {
-    **{f"/v1/{letter}": call for letter, call in _LETTERS.items()},
-    **{f"/v1/{call}": call for call in _LETTERS.values()},
+    **{f"/v1/{end}": call for end, call in CALLS.items()},
+    **{f"/{end}": call for end, call in CALLS.items()},  # a host that was given without /v1
     **dict.fromkeys(
         ("/v1/batch", "/v1/b", "/b", "/batch", "/v1/batch/b", "/batch/b", "/v1/import", "/beacon/v1/batch"), BATCH
     ),
     "/v1/m": METRICS,
+    "/m": METRICS,
+    **{f"/api/s/{place}{end}": call for place in ("", "s2s/") for end, call in CALLS.items()},
+    **dict.fromkeys(("/api/s/event", "/api/s/s2s/event"), EVENT),
 }
 IMPORT_PATH: Final = "/v1/import"  # for servers sending past events: their clock is trusted
+LONGEST_PATH: Final = 500  # characters; beyond it nothing is looked for in a path
 MAX_KEY: Final = 200  # characters of a write key
 GZIP: Final = b"\x1f\x8b"
 _BOM: Final = b"\xef\xbb\xbf"
 _CHUNK: Final = 65_536
+_SLASHES: Final = re.compile("//+")
 
 
 class _Envelope(msgspec.Struct):
@@ -74,8 +84,28 @@ _LIST: Final = msgspec.json.Decoder(list[msgspec.Raw])
 
 
 def call_of(path: str) -> str | None:
-    """The call a path takes: one of the calls, `batch` or `metrics`; None if it is not a path of the door."""
-    return PATHS.get(path) or (PATHS.get(path.rstrip("/")) if path.endswith("/") else None)
+    """The call a path takes: one of the calls, `batch`, `metrics` or `event`; None if it is not a path of the door.
+
+    Besides `PATHS`: with a `/` too many, below the path of a proxy (`/rudder/v1/track`), and any that ends in `/batch`.
+    """
+    return PATHS.get(path) or _call_of_odd(path)
+
+
+def _call_of_odd(path: str) -> str | None:
+    if len(path) > LONGEST_PATH:
+        return None
+    path = plain_path(path)
+    found = PATHS.get(path) or PATHS.get(path[path.rfind("/v1/") :] if "/v1/" in path else "")
+    return found or (BATCH if path.endswith("/batch") else None)
+
+
+def plain_path(path: str) -> str:
+    """A path without a `/` at its end or twice: SDKs join hosts that end in one."""
+    return _SLASHES.sub("/", path).rstrip("/") or "/"
+
+
+def is_import(path: str) -> bool:
+    return path.startswith(IMPORT_PATH) or (len(path) <= LONGEST_PATH and plain_path(path).endswith(IMPORT_PATH))
 
 
 def inflate(body: bytes, limit: int = MAX_BODY_BYTES) -> bytes:
@@ -103,12 +133,14 @@ def inflate(body: bytes, limit: int = MAX_BODY_BYTES) -> bytes:
 
 
 def read_body(body: bytes, call: str | None, *, gzip: bool) -> Body:
-    """Decode a body for `call`. A body with `batch` is a batch, whatever the path. None: each item names its own type.
+    """Decode a body for `call`. A body with `batch` is a batch, whatever the path. None, EVENT: items name their type.
 
     Limits are checked before any object is built from the JSON: size, count, and per item size, depth and keys. An item
     beyond them is Unreadable, and the others continue. A batch's context that cannot be used is left out, and its items
     are Mended. Raises InvalidJson, BadRequest or TooLarge for the whole body.
     """
+    if call == EVENT:
+        call = None
     if gzip or body.startswith(GZIP):
         body = inflate(body)
     body = body.removeprefix(_BOM)
@@ -130,7 +162,7 @@ def read_body(body: bytes, call: str | None, *, gzip: bool) -> Body:
             defaults = {"type": call, **(defaults or {})}
     if mended:
         items = [Mended(item) if type(item) is dict else item for item in items]
-    return Body(items, defaults, _text(envelope.writeKey), time_or_none(envelope.sentAt))
+    return Body(items, defaults, _key(envelope.writeKey), time_or_none(envelope.sentAt))
 
 
 def _typed(item: object, call: str | None) -> object:
@@ -230,6 +262,12 @@ def _text(value: object) -> str | None:
     return value.strip()[:MAX_KEY] or None if isinstance(value, str) else None
 
 
+def _key(value: object) -> str | None:
+    """A write key in a body. Jitsu's SDKs write a masked one there (`id:***`), and the key into a header."""
+    text = _text(value)
+    return None if text is None or text.endswith("***") else text
+
+
 def time_or_none(value: object) -> datetime | None:
     """A request's sentAt; None if it cannot be read, because it only serves to correct clocks."""
     if value is None:
@@ -241,7 +279,7 @@ def time_or_none(value: object) -> datetime | None:
 
 
 def header_key(headers: Mapping[str, str]) -> str | None:
-    """The write key of `Authorization: Basic base64(key:)`, with or without the colon."""
+    """The write key of `Authorization: Basic base64(key:)`, with or without the colon; Jitsu's is `id:secret`."""
     header = headers.get("authorization")
     if not header:
         return None
@@ -256,7 +294,7 @@ def _read_basic_key(header: str) -> str | None:
         decoded = b64decode(value.strip() + "=" * (-len(value.strip()) % 4), validate=True).decode()
     except (binascii.Error, ValueError):
         return None
-    return _text(decoded.partition(":")[0])
+    return _text(decoded.strip().removesuffix(":"))
 
 
 _basic_key: Final = lru_cache(maxsize=1_024)(_read_basic_key)  # the same header every time: 0.1, not 4 µs
@@ -273,10 +311,24 @@ def query_of(query: str) -> dict[str, str]:
 
 
 def write_key_of(headers: Mapping[str, str], body: Body | None, query: Mapping[str, str]) -> str | None:
-    """The write key from the first place that has one: Basic, body, query, X-Write-Key."""
+    """The write key from the first place that has one: Basic, body, query, X-Write-Key, items."""
     return (
         header_key(headers)
         or (body.write_key if body else None)
         or _text(query.get("writeKey") or query.get("writekey"))
         or _text(headers.get("x-write-key"))
+        or (key_of_items(body.items) if body else None)
     )
+
+
+def key_of_items(items: list[object]) -> str | None:
+    """The first key that an item names, if any. Items that name another are replaced: they are not for this source."""
+    found: str | None = None
+    for place, given in enumerate(items):
+        item = given.item if isinstance(given, Mended) else given
+        key = _key(item.get("writeKey")) if type(item) is dict else None
+        found = found or key
+        if key is not None and key != found:
+            raw = msgspec.json.encode(item)
+            items[place] = Unreadable(raw, Refused("other_write_key", "writeKey", "is not that of the first item"))
+    return found

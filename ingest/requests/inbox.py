@@ -14,7 +14,7 @@ import msgspec
 
 from ingest.accept.calls import Call, SourceRules
 from ingest.accept.canonical import MAX_BODY_BYTES, Mended
-from ingest.requests.bodies import GZIP, IMPORT_PATH, MAX_KEY, METRICS, call_of, inflate, read_body
+from ingest.requests.bodies import GZIP, IMPORT_PATH, MAX_KEY, METRICS, call_of, inflate, key_of_items, read_body
 from ingest.requests.routes import authenticate
 from schemas.dead_letters import INBOX, DeadLetter, dead_letter_id, seal_dead_letter
 from schemas.errors import InvalidWriteKey, NotFound, StoreUnavailable, TouchfoldError
@@ -117,7 +117,7 @@ def open_message(
     try:
         call = None if message.path is None else _call(message.path)
         body = read_body(message.value, call, gzip=False)  # a gzip body is recognised by its first bytes
-        key = key or body.write_key
+        key = key or body.write_key or key_of_items(body.items)
         owner = source or authenticate(_given(key), sources)
     except StoreUnavailable:
         raise

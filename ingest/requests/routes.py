@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from ingest.accept.calls import Accepted, Call, SourceRules
-from ingest.requests.bodies import IMPORT_PATH, METRICS, call_of, query_of, read_body, time_or_none, write_key_of
+from ingest.requests.bodies import METRICS, call_of, is_import, query_of, read_body, time_or_none, write_key_of
 from schemas.errors import (
     Forbidden,
     InvalidWriteKey,
@@ -22,7 +22,7 @@ from schemas.errors import (
     TooMany,
     TouchfoldError,
 )
-from schemas.sources import Source, Sources
+from schemas.sources import KEY_PREFIX, Source, Sources
 
 Headers = tuple[tuple[bytes, bytes], ...]
 
@@ -50,6 +50,7 @@ class HttpRequest(NamedTuple):
     query: str
     headers: Mapping[str, str]
     body: bytes
+    base: str = ""  # our address as the sender sees it, such as https://cdp.shop.example
 
 
 class Reply(NamedTuple):
@@ -86,7 +87,7 @@ def open_request(request: HttpRequest, sources: Sources, received_at: datetime) 
         raise Forbidden("this source does not accept requests from this origin", [Problem("Origin", "not listed")])
     sent_at = body.sent_at or time_or_none(request.headers.get("sentat"))
     rules = SourceRules(source.name, sources.declared())
-    trusted = source.trusted_clock or request.path.startswith(IMPORT_PATH)
+    trusted = source.trusted_clock or is_import(request.path)
     return Job(
         Call(body.items, rules, received_at, sent_at, body.defaults, False, trusted),
         source,
@@ -97,7 +98,8 @@ def open_request(request: HttpRequest, sources: Sources, received_at: datetime) 
 
 def nothing_here(method: str) -> NotFound:
     return NotFound(
-        "there is nothing at this path: POST to /v1/track, identify, page, screen, group, alias or batch",
+        "there is nothing at this path: POST to /v1/track, identify, page, screen, group, alias or batch; docs/sdks.md "
+        "says what SDKs can GET",
         [Problem("", f"no {method} here")],
     )
 
@@ -109,12 +111,19 @@ def authenticate(write_key: str | None, sources: Sources) -> Source:
             "the request has no write key: send it as the user name of Basic authentication, as writeKey in the "
             "body or the query, or in X-Write-Key"
         )
-    source = sources.find(write_key)
+    source = sources.find(write_key) if ":" not in write_key else _of_two_parts(write_key, sources)
     if source is None:
         raise InvalidWriteKey("the write key is unknown or was revoked: see touchfold source list")
     if not source.enabled:
         raise SourceOff("this source is switched off: an admin can switch it on (touchfold source set NAME --enable)")
     return source
+
+
+def _of_two_parts(write_key: str, sources: Sources) -> Source | None:
+    """Jitsu's SDKs insist on `id:secret`: one of the two is the write key."""
+    id_, _, secret = write_key.partition(":")
+    parts = sorted(filter(None, (id_, secret)), key=lambda part: not part.startswith(KEY_PREFIX))
+    return next((source for part in parts if (source := sources.find(part)) is not None), None)
 
 
 def answer(job: Job, accepted: Accepted) -> Reply:
@@ -150,16 +159,17 @@ def preflight(headers: Mapping[str, str]) -> Reply:
     allowed = ", ".join([_ALLOWED, *[name for lower, name in more.items() if lower not in known]])
     return Reply(
         204,
-        (*_cors(headers.get("origin")), *_PREFLIGHT, (b"access-control-allow-headers", allowed.encode("latin-1"))),
+        (*cors(headers.get("origin")), *_PREFLIGHT, (b"access-control-allow-headers", allowed.encode("latin-1"))),
         b"",
     )
 
 
 def _headers(origin: str | None) -> Headers:
-    return (_JSON, *_cors(origin)) if origin else (_JSON,)
+    return (_JSON, *cors(origin)) if origin else (_JSON,)
 
 
-def _cors(origin: str | None) -> Headers:
+def cors(origin: str | None) -> Headers:
+    """What lets a page of an origin read the answer; nothing for a sender that is no browser."""
     if not origin:
         return ()
     return (

@@ -1,7 +1,7 @@
 """Decides which copy of an event counts: exactly one per key, in the transaction that applies it (design C3)."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, NamedTuple, NoReturn
 
 from processors.live.applied import Applied, DeadLetterMaker, Report, dedup_row
@@ -46,6 +46,7 @@ class Dedup:
     decoded: Callable[[Stored], Applied]
     wait_at: Callable[[FoldTx, Applied, TouchfoldError], NoReturn]
     restamped: Restamped
+    erased: list[Applied] = field(default_factory=list)  # of the last batch: erased people's events
 
     def choose(self, tx: FoldTx, decoded: Sequence[Applied], report: Report) -> list[Applied]:
         """The events that count now. The rest become rows of not_applied, and conflicts also dead letters."""
@@ -77,9 +78,11 @@ class Dedup:
         self._set_aside(tx, losers, report)
         counted = [*winners.values(), *mine_now]
         self._count(tx, counted, [others[row.event_key] for _, row in replaced])
-        if gone:
-            tx.add_nobody({each.identifier_set for each in counted if bytes.fromhex(each.event.route_key) in gone})
-        return [each for each in counted if not self._is_erased(each, gone, report)]
+        self.erased = [each for each in counted if gone and bytes.fromhex(each.event.route_key) in gone]
+        tx.add_nobody({each.identifier_set for each in self.erased})
+        report.erased += len(self.erased)
+        lost = {each.key for each in self.erased}
+        return [each for each in counted if each.key not in lost] if lost else counted
 
     def _count(self, tx: FoldTx, counted: Sequence[Applied], unseated: Sequence[Applied]) -> None:
         """The events that count from now on, including erased people's, and those that no longer count."""
@@ -154,9 +157,3 @@ class Dedup:
     def _restamped(self, differing: Sequence[tuple[Applied | DedupRow, Copy]]) -> set[tuple[int, int]]:
         """The places, among those with another digest than the copy that counts, where only the times differ."""
         return self.restamped.of(((each.partition, each.offset), copy.place) for each, copy in differing)
-
-    def _is_erased(self, each: Applied, gone: set[bytes], report: Report) -> bool:
-        if gone and bytes.fromhex(each.event.route_key) in gone:
-            report.erased += 1
-            return True
-        return False

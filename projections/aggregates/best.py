@@ -5,7 +5,7 @@ from typing import ClassVar
 from projections.aggregates.base import Aggregate, Reading
 from projections.aggregates.order_loop import OrderTrait
 from projections.aggregates.phrases import chosen, value
-from projections.fold import state as st
+from projections.orders.counting import KEY
 from projections.slots.base import SlotKind, SlotNeed
 from projections.slots.values import restore
 from schemas.conditions import Kind
@@ -81,6 +81,6 @@ def _best_number(code: OrderTrait, sign: str) -> str:
 def _best_stamped(code: OrderTrait, sign: str) -> str:
     value_of, what = code.value(numeric=False)
     best = code.start(f"{'g' if sign == '<' else 'h'}{code.tag}_{what}", "None")
-    stamped = f"[us, o[{st.O_KEY}], {value_of}]"
+    stamped = f"[us, o[{KEY}], {value_of}]"
     code.each(f"if {value_of} is not None and ({best} is None or {stamped} {sign} {best}): {best} = {stamped}")
     return f"None if {best} is None else {code.src.use(restore)}({best}[2])"

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from projections.days import NEVER
-from projections.fold import state as st
 from projections.generated import Source
+from projections.orders.counting import BASE, EXTRA, OWN
 from projections.slots.values import kept_number
 from schemas.definitions import ComputedTrait
 from schemas.touchpoints import REFUND_TYPES
@@ -69,14 +69,14 @@ class OrderTrait:
 
     def amount_of_refund(self) -> str:
         """The expression of a refund's amount."""
-        return f"o[{st.R_OWN if self.pinned else st.R_BASE}]"
+        return f"o[{OWN if self.pinned else BASE}]"
 
     def value(self, *, numeric: bool) -> tuple[str, str]:
         """The expression of the order's value, and a tag for it."""
         if self.money:
-            return (f"o[{st.O_OWN}]", "own") if self.pinned else (f"o[{st.O_BASE}]", "amt")
+            return (f"o[{OWN}]", "own") if self.pinned else (f"o[{BASE}]", "amt")
         j = self._extras.index(self.spec.of or "")
-        kept = f"o[{st.O_EXTRA + j}]"
+        kept = f"o[{EXTRA + j}]"
         return (f"{self.src.use(kept_number)}({kept})" if numeric else kept), f"e{j}"
 
     def _leaving(self, steps: dict[str, None]) -> None:

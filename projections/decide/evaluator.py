@@ -32,6 +32,7 @@ from projections.fold import state as st
 from projections.fold.fold import Fold
 from projections.fold.state import State
 from projections.generated import Source
+from projections.orders.counting import BASE, CURRENCY, OWN, UNREAD
 from projections.orders.orders import counted
 from projections.slots.keyed import OVERFLOW
 from schemas.conditions import TraitLeaf, leaves, used_traits
@@ -152,7 +153,7 @@ class Evaluator:
     def revenue_by_currency(self, state: State) -> list[tuple[str, Decimal]]:
         """Net revenue in each currency it was paid in, sorted; [] for an overflowed map."""
         if self.fold.summed_up(state):
-            sums, _ = self.fold.summaries.amounts(state[st.ORDERS])
+            sums, _, _ = self.fold.summaries.amounts(state[st.ORDERS])
             return [(sums[i], to_decimal(sums[i + 1])) for i in range(0, len(sums), 2)]
         found: dict[str, int] = {}
         for currency, own, _, sign in _amounts(state):
@@ -164,6 +165,14 @@ class Evaluator:
         if self.fold.summed_up(state):
             return self.fold.summaries.amounts(state[st.ORDERS])[1]
         return sum(base is None for _, _, base, _ in _amounts(state))
+
+    def unreadable_amounts(self, state: State) -> int:
+        """How many orders and refunds have an amount that could not be read, and so count for less than they are."""
+        if self.fold.summed_up(state):
+            return self.fold.summaries.amounts(state[st.ORDERS])[2]
+        if state[st.ORDERS] == OVERFLOW:
+            return 0
+        return sum(entry[UNREAD] for entries in counted(state) for entry in entries)
 
     def sentence(self, segment: str) -> str:
         """What a segment means, in plain English."""
@@ -182,8 +191,7 @@ def _amounts(state: State) -> list[tuple[str, int, int | None, int]]:
     if state[st.ORDERS] == OVERFLOW:
         return []
     bases, refunds = counted(state)
-    found = [(o[st.O_CURRENCY], o[st.O_OWN], o[st.O_BASE], 1) for o in bases]
-    found += [(r[st.R_CURRENCY], r[st.R_OWN], r[st.R_BASE], -1) for r in refunds]
+    found = [(o[CURRENCY], o[OWN], o[BASE], sign) for sign, entries in ((1, bases), (-1, refunds)) for o in entries]
     return [amount for amount in found if amount[1] is not None]
 
 

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from projections.days import LocalDays
 from projections.fold import state as st
 from projections.fold.state import State
+from projections.orders.counting import BASE, OWN, UNREAD, US
 from projections.orders.orders import Order, Refund, changed_orders, counted, order_slots, orders_of, whole
 from projections.orders.summary import Spent
 from projections.slots.keyed import OVERFLOW
@@ -23,24 +24,21 @@ def spent_of(state: State, days: LocalDays) -> Spent:
     """The totals of a state that holds all its orders."""
     bases, refunds = counted(state)
     known, day = days.cache.get, days.day
-    net = lacking = 0
+    net = lacking = unread = 0
     on: list[int] = []
-    for entry in bases:
-        us = entry[st.O_US]
-        on.append(known(us // BUCKET_US) or day(us))
-        base = entry[st.O_BASE]
-        if base is not None:
-            net += base
-        elif entry[st.O_OWN] is not None:
-            lacking += 1
-    for entry in refunds:
-        base = entry[st.R_BASE]
-        if base is not None:
-            net -= base
-        elif entry[st.R_OWN] is not None:
-            lacking += 1
+    for sign, entries in ((1, bases), (-1, refunds)):
+        for entry in entries:
+            if sign > 0:
+                us = entry[US]
+                on.append(known(us // BUCKET_US) or day(us))
+            base = entry[BASE]
+            unread += entry[UNREAD]
+            if base is not None:
+                net += sign * base
+            elif entry[OWN] is not None:
+                lacking += 1
     on.sort()
-    return Spent(net, lacking, sorted(set(on)), len(on) == 1 or (len(on) > 1 and on[0] != on[1]))
+    return Spent(net, lacking, unread, sorted(set(on)), len(on) == 1 or (len(on) > 1 and on[0] != on[1]))
 
 
 def add_profile(cells: Cells, row: Counted, days: LocalDays, sign: int = 1, state: State | None = None) -> None:
@@ -66,6 +64,8 @@ def _add_spent(cells: Cells, risk: str, spent: Spent, sign: int) -> None:
     add(cells, (Kind.RISK, 0, 0, risk), 0, sign * spent.net)
     if spent.lacking:
         add(cells, (Kind.RISK, 0, 1, risk), sign * spent.lacking)
+    if spent.unread:
+        add(cells, (Kind.UNREADABLE, 0, 0, ""), sign * spent.unread)
     for key in _buyer(spent):
         add(cells, key, sign)
 

@@ -13,6 +13,7 @@ from projections.fold import state as st
 from projections.fold.fold import Fold
 from projections.fold.layout import TraitPlace
 from projections.generated import Source
+from projections.orders.counting import BITS, US
 from projections.orders.orders import counted
 from projections.orders.summary import Cell
 from projections.slots.keyed import OVERFLOW
@@ -84,19 +85,19 @@ class TraitCode:
         add = self.src.add
         windows = sorted({window for _, window in (*loop.bases, *loop.refunds) if window})
         add(2, *(f"{var} = {empty}" for var, empty in loop.inits.items()))
-        add(2, f"bases, refunds = {self.src.use(counted)}(s)")
+        pins = self.fold.layout.pins()
+        only = "" if pins is None else f", {self.src.constant(pins)}"
+        add(2, f"bases, refunds = {self.src.use(counted)}(s{only})")
         add(2, *(f"f{w} = start(today - {w - 1})" for w in windows))
-        self._entries("bases", st.O_US, st.O_BITS, loop.bases)
+        self._entries("bases", loop.bases)
         if loop.refunds:
-            self._entries("refunds", st.R_US, st.R_BITS, loop.refunds)
+            self._entries("refunds", loop.refunds)
         add(2, *loop.after)
 
-    def _entries(
-        self, entries: str, us_at: int, bits_at: int, steps: Mapping[tuple[int, int], dict[str, None]]
-    ) -> None:
+    def _entries(self, entries: str, steps: Mapping[tuple[int, int], dict[str, None]]) -> None:
         add = self.src.add
         add(2, f"for o in {entries}:")
-        add(3, f"us = o[{us_at}]", f"b = o[{bits_at}]")
+        add(3, f"us = o[{US}]", f"b = o[{BITS}]")
         for bit in sorted({bit for bit, _ in steps}):
             add(3, f"if b & {1 << bit}:")
             for window in sorted(w for b, w in steps if b == bit):

@@ -13,10 +13,12 @@ from projections.fold import state as st
 from projections.fold.event import FoldEvent
 from projections.fold.state import State
 from projections.slots.keyed import put
+from schemas.clear import is_address
 from schemas.definitions import Definitions
-from schemas.money import LIMIT, divide, lines_amount, scaled
+from schemas.money import LIMIT, divide
 from schemas.paths import nested_trait
 from schemas.record import EPOCH
+from schemas.sales import first_id
 
 
 def read_raw(raw: msgspec.Raw) -> Any:
@@ -27,10 +29,18 @@ def read_raw(raw: msgspec.Raw) -> Any:
         return None
 
 
-def derive(total: Any, products: msgspec.Raw) -> int | None:
-    """The revenue of an event that states none: `total`, else the sum of its lines."""
-    amount = scaled(total)
-    return lines_amount(read_raw(products)) if amount is None and products else amount
+def lines_in(products: msgspec.Raw, items: msgspec.Raw, opened: Any) -> Any:
+    """The lines of an order: `products`, else `items`, which earlier doors sealed."""
+    found = read_raw(products)
+    if found is None:
+        found = read_raw(items)
+    return opened.get("items") if found is None and opened else found
+
+
+def sealed_id(opened: Any, names: tuple[str, ...]) -> str | None:
+    """An id that an earlier door sealed for its name; one that holds an address stays sealed, as it would today."""
+    values = [opened.get(name) for name in names]
+    return first_id([value for value in values if type(value) is not str or not is_address(value)])
 
 
 def converter(definitions: Definitions, base: str, days: LocalDays) -> Callable[[int, str, int], int | None]:

@@ -7,6 +7,7 @@ import msgspec
 
 from projections.fold.layout import Layout
 from schemas.record import Identifier, Instant, Sealed
+from schemas.sales import LINES
 
 
 class FoldEvent(Protocol):
@@ -41,7 +42,7 @@ def event_decoder(layout: Layout) -> tuple[msgspec.json.Decoder[Any], type]:
     """A decoder whose `properties` is a Struct of the needed fields, all Any or Raw: a wrong type never raises."""
     fields: list[Any] = []
     for i, name in enumerate(layout.properties()):
-        if name == "products":
+        if name in LINES:
             fields.append((f"f{i}", msgspec.Raw, msgspec.field(name=name, default=msgspec.Raw())))
         else:
             fields.append((f"f{i}", Any, msgspec.field(name=name, default=None)))

@@ -9,28 +9,32 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from functools import partial, reduce
 from hashlib import sha256
+from operator import attrgetter
 from typing import Any, Final, NamedTuple, cast
 
 import msgspec
 
 from projections.days import LocalDays
 from projections.fold import state as st
-from projections.fold.code import CORRECTED, IDENTIFIED, matches, source_of
+from projections.fold.code import CORRECTED, IDENTIFIED, NEGATIVE, matches, source_of
 from projections.fold.event import FoldEvent, event_decoder
 from projections.fold.layout import Layout, SlotPlace, make_layout
 from projections.fold.state import State
+from projections.orders.entries import join_orders
 from projections.orders.orders import summed_up
+from projections.orders.parts import Order, Part, named_order
 from projections.orders.summary import Maps, OrderSummaries, Summary
 from projections.slots.keyed import OVERFLOW, merge_keyed
 from schemas.conditions import used_properties
 from schemas.control import LAYOUT_VERSION
-from schemas.definitions import ANY_EVENT, Definitions
+from schemas.definitions import ANY_EVENT, Definitions, decimal_marks
 from schemas.errors import ReaderTooOld, RecordUnreadable
 from schemas.paths import sealed_names
 from schemas.record import CURRENT, EPOCH, Reader, encode, sixteen, version_of
 from schemas.record import decode as decode_record
+from schemas.sales import ORDER_IDS, REFUND_IDS, first_id
 from schemas.stamps import order_of
-from schemas.touchpoints import BASE_TYPES
+from schemas.touchpoints import BASE_TYPES, ORDER_TYPES
 
 _US: Final = timedelta(microseconds=1)
 
@@ -40,6 +44,7 @@ Apply = Callable[[FoldEvent, State, Mapping[str, Any] | None], None]
 class Fold:
     """A compiled fold. `apply(event, state, opened)` folds one event in; `opened` is its sealed JSON, opened.
 
+    `parts`: the same, and what of it concerns who sent it or the order it names (`orders.parts`).
     `apply` knows no cap: `lift` a stored state before it, and `lay_off` what is over the cap after it.
     """
 
@@ -58,12 +63,16 @@ class Fold:
         self.source = "\n".join(source.lines)
         space = source.run("fold")
         self.apply = space["apply"]
+        self.parts: Mapping[Part, Apply] = {
+            Part.WHOLE: space["apply"], Part.OWN: space["apply_own"], Part.ORDER: space["apply_order"],
+        }  # fmt: skip
         self.new_state: Callable[[], State] = space["new_state"]
         self._merge_two: Callable[[State, State], State] = space["merge_two"]
         self._drop: Callable[[State, int], None] = space["drop"]
         self._decoder, self._event_type = event_decoder(layout)
         self._needs: dict[str, Needs] = _sealed_needs(layout)
         self._any_needs = self._needs.get(ANY_EVENT, NO_NEEDS)
+        self._order_ids = attrgetter(*(f"f{layout.properties().index(name)}" for name in ORDER_IDS))
         self._keyed_slots = tuple(slot.index for slot in layout.keyed())
         self._map_slots = (st.ORDERS, st.REFUNDS, st.CANCELS, *self._keyed_slots)
         self.summaries = OrderSummaries(layout, self.days)
@@ -89,6 +98,11 @@ class Fold:
         event.order = order_of(received_us, event.n, event.key)
         return cast(FoldEvent, event)
 
+    def named_order(self, event: FoldEvent, identifier_set: bytes) -> Order | None:
+        """The order that an order event names in clear, and how; None without a readable order id."""
+        order_id = first_id(self._order_ids(event.properties))
+        return None if order_id is None else named_order(event.type, event.source, order_id, identifier_set)
+
     def needs_sealed(self, event: FoldEvent) -> bool:
         """Whether the event's sealed part holds a property or trait that a definition compares or keeps."""
         if event.sealed is None:
@@ -113,7 +127,8 @@ class Fold:
         merged = self.merge(states)
         if self.order_cap is not None and self.overflowed(merged):
             for slot in self._map_slots:
-                merged[slot] = _all_entries([state[slot] for state in states])
+                every = _all_orders if slot == st.ORDERS else _all_entries
+                merged[slot] = every([state[slot] for state in states])
         return merged
 
     def prune(self, state: State, at_us: int) -> State:
@@ -193,6 +208,7 @@ class Fold:
 
 
 _all_entries: Final = partial(reduce, merge_keyed(None))
+_all_orders: Final = partial(reduce, merge_keyed(None, join_orders))
 
 
 def compile_fold(
@@ -208,6 +224,10 @@ def compile_fold(
     `reader`: which records it can read.
     """
     return Fold(make_layout(definitions), time_zone, currency, order_cap, reader)
+
+
+_SEALED_ONCE: Final = frozenset({"value", "items", *ORDER_IDS[1:], *REFUND_IDS})
+"""Properties of orders that earlier doors sealed, because their table did not name them."""
 
 
 class Needs(NamedTuple):
@@ -234,8 +254,10 @@ def _sealed_needs(layout: Layout) -> dict[str, Needs]:
         used = {prop for slot in layout.slots if matches(slot.stream, name) for prop in slot.properties}
         used |= set(layout.extras) if name in BASE_TYPES else set()
         used = {prop for prop in used if not layout.is_closed(prop, name)}
+        once = _SEALED_ONCE if name in ORDER_TYPES else frozenset()
+        used |= {prop for prop in once if not layout.is_closed(prop, name)}
         for stream in streams:
-            if matches(stream, name) and stream.where:
+            if stream.where and (matches(stream, name) or matches(stream, NEGATIVE.get(name, name))):
                 used |= used_properties(layout.where[stream.where])
         needs[name] = _needs_of(used)
     attributes = frozenset(f"traits.{name.partition('.')[0]}" for name in layout.declared.attributes)
@@ -258,7 +280,7 @@ def _layout_hash(layout: Layout, time_zone: str, currency: str) -> str:
         LAYOUT_VERSION, time_zone, currency, layout.extras, [(s.events, s.where) for s in layout.order_streams],
         [_slot_parts(slot) for slot in layout.slots],
         [(r.currency, r.date, str(r.rate)) for r in defs.rates],
-        sorted((n, s.rank) for n, s in defs.sources.items()),
+        sorted((n, s.rank) for n, s in defs.sources.items()), sorted(decimal_marks(defs).items()),
         [(name, sorted(layout.closed(name))) for name in [*layout.event_names(), ANY_EVENT]],
         sorted((name, trait.personal) for name, trait in defs.traits.items()),
     ]  # fmt: skip

@@ -9,12 +9,14 @@ from typing import Any, Final
 from projections.aggregates.base import Aggregate
 from projections.aggregates.registry import aggregate_of
 from projections.fold.state import BASE_SLOTS
+from projections.orders.counting import Pins
 from projections.slots.base import SlotNeed
 from projections.slots.keyed import Keyed
 from schemas.clear_rules import NOTHING_DECLARED, Declared, clear_rules, declared_of
 from schemas.conditions import All, PropertyLeaf, used_properties
 from schemas.definitions import ANY_EVENT, ComputedTrait, Definitions, plain
 from schemas.paths import CONTEXT, FLAGS, path_of
+from schemas.sales import AMOUNTS, LINES, ORDER_IDS, REFUND_IDS
 from schemas.touchpoints import BASE_TYPES, CANCEL_TYPES, REFUND_TYPES
 
 DIRECT_OF: Final = ("revenue", "occurred_at")  # every event has these; they are not read from a property of that name
@@ -93,9 +95,18 @@ class Layout:
             return prop in closed
         return not closed.isdisjoint((prop, path.root, *path.steps))
 
+    def pins(self) -> Pins | None:
+        """The bits of traits over one currency; None if there are none."""
+        pinned: dict[int, str] = {}
+        for trait in self.traits.values():
+            currency = pinned_currency(trait.spec.where) if trait.bit is not None else None
+            if currency is not None and trait.bit is not None:
+                pinned[trait.bit] = currency
+        return Pins(pinned) if pinned else None
+
     def properties(self) -> list[str]:
         """Every property a fold reads."""
-        used = {"order_id", "revenue", "total", "currency", "products"} | self._named()
+        used = {*ORDER_IDS, *REFUND_IDS, *AMOUNTS, *LINES, "currency"} | self._named()
         used |= {path.root for name in used if (path := path_of(name)) is not None and path.section != CONTEXT}
         return sorted(used - {"occurred_at", FLAGS})
 
@@ -113,12 +124,18 @@ class Layout:
         return used
 
 
-def pinned_currency(where: Any) -> str | None:
-    """The only currency that a `where` admits: such traits are summed in it instead of the base currency."""
+def pinned_leaf(where: Any) -> PropertyLeaf | None:
+    """The condition by which a `where` admits one currency alone."""
     for leaf in where.all if isinstance(where, All) else (where,):
         if isinstance(leaf, PropertyLeaf) and leaf.property == "currency" and leaf.op == "eq":
-            return str(leaf.value).upper()
+            return leaf
     return None
+
+
+def pinned_currency(where: Any) -> str | None:
+    """The only currency that a `where` admits: such traits are summed in it instead of the base currency."""
+    leaf = pinned_leaf(where)
+    return None if leaf is None else str(leaf.value).upper()
 
 
 def make_layout(definitions: Definitions) -> Layout:

@@ -11,6 +11,7 @@ import msgspec
 
 from projections.fold import state as st
 from projections.fold.state import State
+from projections.orders.counting import BITS, ID, UNREAD, Pins, count
 from projections.orders.summary import FORM
 from projections.slots.keyed import OVERFLOW
 from schemas.stamps import key_of
@@ -21,19 +22,20 @@ Entries = list[list[Any]]
 class Order(NamedTuple):
     """An order. Amounts are scaled (10^4); None is unknown, never 0."""
 
-    order_id: str  # or the id of its base event, if that states none
-    event: bytes  # key of the base event, which the amounts are from
-    occurred_us: int
+    order_id: str  # or the id of its event, if that states none
+    event: bytes  # key of the event which the amounts are from
+    occurred_us: int  # of the earliest completion
     revenue: int | None  # in `currency`
     currency: str
     base_revenue: int | None  # in the deployment's currency; None without an amount or a rate
-    refunded: int  # in `currency`; refunds in other currencies are only in `base_refunded`
-    base_refunded: int | None  # of the refunds with a rate; None if there are refunds but none has a rate
-    missing_rate: int  # how many of its amounts (base and refunds) have no rate
+    refunded: int  # in `currency`, never more than `revenue`
+    base_refunded: int | None  # None if there are refunds but none has a rate
+    missing_rate: int  # how many of its amounts (its own and its refunds') have no rate
+    unreadable_amounts: int  # and how many could not be read
 
 
 class Refund(NamedTuple):
-    """A refund that counts."""
+    """A refund that counts: of an order in its currency, and at most what was left of it."""
 
     event: bytes
     order_id: str | None
@@ -42,6 +44,7 @@ class Refund(NamedTuple):
     currency: str
     base_amount: int | None
     of_order: bool  # its order is among the orders; otherwise the refund counts by itself
+    unreadable: bool  # it has an amount that could not be read
 
     @property
     def lacks_rate(self) -> bool:
@@ -64,13 +67,11 @@ def of_maps(many: Sequence[Sequence[Entries]]) -> State:
     return [0, None, None, [], bases, refunds, cancels]
 
 
-def counted(state: State) -> tuple[Entries, Entries]:
-    """The entries of the bases and refunds that count: cancelled orders have neither. Not for an OVERFLOW."""
-    bases, refunds, cancels = state[st.ORDERS], state[st.REFUNDS], state[st.CANCELS]
-    if not cancels:
-        return bases, refunds
-    gone = {entry[0] for entry in cancels}
-    return [o for o in bases if o[st.O_ID] not in gone], [r for r in refunds if r[st.R_ID] not in gone]
+def counted(state: State, pins: Pins | None = None) -> tuple[list[Any], list[Any]]:
+    """The orders and refunds of a state that count (`orders.counting`). Not for an OVERFLOW."""
+    if not state[st.REFUNDS] and not state[st.ORDERS]:
+        return [], []
+    return count(state[st.ORDERS], state[st.REFUNDS], state[st.CANCELS], pins)
 
 
 def orders_of(state: State) -> tuple[list[Order], list[Refund]]:
@@ -84,21 +85,26 @@ def orders_of(state: State) -> tuple[list[Order], list[Refund]]:
 
 def changed_orders(before: State, after: State) -> tuple[tuple[list[Order], list[Refund]], ...]:
     """The orders and refunds in each of two states of one customer, leaving out those that are the same in both."""
-    states = counted(before), counted(after)
-    bases, refunds = ([{entry[0]: entry for entry in state[part]} for state in states] for part in (0, 1))
-    keys = _differing(*refunds)
-    ids = _differing(*bases) | {by_key[key][st.R_ID] for by_key in refunds for key in keys if key in by_key}
+    states = [[{entry[0]: entry for entry in state[part]} for part in _PARTS] for state in (before, after)]
+    orders, refunds, cancels = (_differing(was, now) for was, now in zip(*states, strict=True))
+    ids = orders | cancels | {of[1][key][st.R_ID] for of in states for key in refunds if key in of[1]}
     return tuple(
         _made(
-            [entry for entry in of_bases if entry[st.O_ID] in ids],
-            [
-                entry
-                for entry in of_refunds
-                if entry[st.R_ID] in ids and (entry[st.R_ID] is not None or entry[0] in keys)
-            ],
+            *count(
+                [entry for key, entry in of[0].items() if key in ids],
+                [
+                    entry
+                    for key, entry in of[1].items()
+                    if entry[st.R_ID] in ids and (entry[st.R_ID] is not None or key in refunds)
+                ],
+                [entry for key, entry in of[2].items() if key in ids],
+            )
         )
-        for of_bases, of_refunds in states
+        for of in states
     )
+
+
+_PARTS: Final = (st.ORDERS, st.REFUNDS, st.CANCELS)
 
 
 def _differing(was: dict[Any, list[Any]], now: dict[Any, list[Any]]) -> set[Any]:
@@ -107,33 +113,32 @@ def _differing(was: dict[Any, list[Any]], now: dict[Any, list[Any]]) -> set[Any]
     return {key for key, entry in now.items() if was.get(key) != entry} | (was.keys() - now.keys())
 
 
-def _made(bases: Entries, entries: Entries) -> tuple[list[Order], list[Refund]]:
-    ids = {entry[st.O_ID] for entry in bases}
-    refunds = [_refund(entry, ids) for entry in entries]
+def _made(bases: Sequence[Any], entries: Sequence[Any]) -> tuple[list[Order], list[Refund]]:
+    refunds = [_refund(entry) for entry in entries]
     of_order: dict[str | None, list[Refund]] = {}
     for refund in refunds:
         if refund.of_order:
             of_order.setdefault(refund.order_id, []).append(refund)
-    return [_order(entry, of_order.get(entry[st.O_ID], ())) for entry in bases], refunds
+    return [_order(entry, of_order.get(entry[ID], ())) for entry in bases], refunds
 
 
-def _refund(entry: list[Any], ids: set[str]) -> Refund:
-    key, order_id, us, own, currency, base = entry[: st.R_BITS]
-    return Refund(key_of(key), order_id, us, own, currency, base, order_id in ids)
+def _refund(entry: Sequence[Any]) -> Refund:
+    order_id, key, us, own, currency, base, _, unread, of_order = entry
+    return Refund(key_of(key), order_id, us, own, currency, base, of_order, bool(unread))
 
 
-def _order(entry: list[Any], refunds: "list[Refund] | tuple[()]") -> Order:
-    order_id, _, us, key, own, currency, base = entry[: st.O_BITS]
-    missing = int(own is not None and base is None)
+def _order(entry: Sequence[Any], refunds: "list[Refund] | tuple[()]") -> Order:
+    order_id, key, us, own, currency, base = entry[:BITS]
+    missing, unread = int(own is not None and base is None), int(entry[UNREAD])
     if not refunds:
-        return Order(order_id, key_of(key), us, own, currency, base, 0, 0, missing)
+        return Order(order_id, key_of(key), us, own, currency, base, 0, 0, missing, unread)
     known = [refund.base_amount for refund in refunds if refund.base_amount is not None]
     lacking = sum(refund.lacks_rate for refund in refunds)
     return Order(
         *(order_id, key_of(key), us, own, currency, base),
         sum(refund.amount or 0 for refund in refunds if refund.currency == currency),
         sum(known) if known or not lacking else None,
-        missing + lacking,
+        *(missing + lacking, unread + sum(refund.unreadable for refund in refunds)),
     )
 
 
@@ -158,10 +163,10 @@ def order_slots(packed: bytes) -> State:
     Also OVERFLOW if an older version made the summary and it lacks what is needed here: it will soon be made again.
     """
     head = _DECODE(packed)
-    orders = head.orders
-    if head.refunds == OVERFLOW and orders != OVERFLOW and orders[0] < FORM:
+    orders, refunds = st.renewed_orders(head.orders, head.refunds)
+    if refunds == OVERFLOW and orders != OVERFLOW and orders[0] < FORM:
         orders = OVERFLOW
-    return [0, None, None, [], orders, head.refunds, head.cancels]
+    return [0, None, None, [], orders, refunds, head.cancels]
 
 
 def orders_alone(state: State) -> State:

@@ -11,8 +11,8 @@ from operator import itemgetter
 from typing import Any, Final, NamedTuple
 
 from projections.days import LocalDays
-from projections.fold import state as st
 from projections.fold.layout import Layout, TraitPlace
+from projections.orders.counting import BASE, BITS, CURRENCY, EXTRA, KEY, OWN, UNREAD, US, count
 from projections.slots.base import Put, SlotKind
 from projections.slots.count import DAY_COUNT, add
 from projections.slots.days import DAYS, add_day, days_of
@@ -24,14 +24,15 @@ Maps = list[list[Any]]
 """Sorted keyed lists: bases, refunds, cancels, then the journals of open keys in the order of their slots."""
 
 Summary = list[Any]
-"""[form, journals' open keys…, amounts by currency, amounts without a rate, cells…, their sum in base currency, days
-with an order, [the first of these days, its orders]]; form 1 lacks the last three"""
+"""[form, journals' open keys…, amounts by currency, amounts without a rate, unreadable amounts, cells…, their sum in
+base currency, days with an order, [the first of these days, its orders]]; form 1 lacks the last three, form 2 the
+unreadable ones"""
 
 Value = Callable[[list[Any]], Any]
 
-FORM: Final = 2  # the first item of a summary: no list of orders begins with an integer
+FORM: Final = 3  # the first item of a summary: no list of orders begins with an integer
 BASES, REFUNDS, CANCELS, JOURNALS = range(4)
-CURRENCIES, MISSING, CELLS = range(1, 4)
+CURRENCIES, MISSING, UNREADABLE, CELLS = range(1, 5)
 TAIL: Final = 3  # items after the cells
 
 
@@ -40,6 +41,7 @@ class Spent(NamedTuple):
 
     net: int  # scaled, in base currency, less refunds
     lacking: int  # how many amounts have no rate and are not in `net`
+    unread: int  # and how many could not be read
     days: list[int]  # days with an order, ascending
     once: bool  # there is only one order on the first day
 
@@ -70,6 +72,7 @@ class OrderSummaries:
     def __init__(self, layout: Layout, days: LocalDays) -> None:
         self._days = days
         self._extras = layout.extras
+        self._pins = layout.pins()
         keyed = [slot.need.kind for slot in layout.keyed()]
         self._numbers = [kind.number for kind in keyed if isinstance(kind, Keyed)]
         self._journals = len(keyed)
@@ -78,7 +81,7 @@ class OrderSummaries:
         self.places = {trait.name: self._places(trait) for trait in layout.traits.values() if trait.bit is not None}
         self._empties = [cell.kind.empty for cell in self.cells]
         self._merges: list[Callable[[Any, Any], Any]] = [
-            *(DAY_COUNT.merge, add, *(cell.kind.merge for cell in self.cells)),
+            *(DAY_COUNT.merge, add, add, *(cell.kind.merge for cell in self.cells)),
             *(add, DAYS.merge, _first_day),
         ]
         numbered = list(enumerate(self.cells))
@@ -122,7 +125,7 @@ class OrderSummaries:
         if cell is None:
             index = CELLS + self._journals + len(self.cells)
             value = (_stamped(_of_base(of)) if kind.stamped else _of_base(of)) if base else None
-            cell = Cell(index, kind, bit, value, itemgetter(_REFUND_FIELDS[of]) if refund else None)
+            cell = Cell(index, kind, bit, value, itemgetter(_FIELDS[of]) if refund else None)
             self._known[same] = cell
             self.cells.append(cell)
         cell.window_days = max(cell.window_days, window)
@@ -132,32 +135,28 @@ class OrderSummaries:
 
     def of(self, maps: Maps, today: int) -> Summary:
         """The summary of some complete orders. `today`: no later decision is made for an earlier day."""
-        gone = {entry[0] for entry in maps[CANCELS]}
         summary: Summary = [FORM, *(number(each) for number, each in zip(self._numbers, maps[JOURNALS:], strict=True))]
         currencies: dict[str, int] = {}
         cells = [empty() for empty in self._empties]
-        day_of, missing, net = self._days.day, 0, 0
+        day_of, missing, unread, net = self._days.day, 0, 0, 0
         on: dict[int, int] = {}
-        for sign, entries, id_at, us_at, steps, own_at in (
-            (1, maps[BASES], st.O_ID, st.O_US, self._of_bases, st.O_OWN),
-            (-1, maps[REFUNDS], st.R_ID, st.R_US, self._of_refunds, st.R_OWN),
-        ):
-            base_at, bits_at = own_at + 2, own_at + 3
+        bases, refunds = count(maps[BASES], maps[REFUNDS], maps[CANCELS], self._pins)
+        for sign, entries, steps in ((1, bases, self._of_bases), (-1, refunds, self._of_refunds)):
             for entry in entries:
-                if entry[id_at] in gone:
-                    continue
-                own, bits, day = entry[own_at], entry[bits_at], day_of(entry[us_at])
-                net += sign * (entry[base_at] or 0)
+                own, bits, day = entry[OWN], entry[BITS], day_of(entry[US])
+                net += sign * (entry[BASE] or 0)
+                unread += entry[UNREAD]
                 if sign > 0:
                     on[day] = on.get(day, 0) + 1
                 if own is not None:
-                    currency = entry[own_at + 1]
+                    currency = entry[CURRENCY]
                     currencies[currency] = currencies.get(currency, 0) + sign * own
-                    missing += entry[base_at] is None
+                    missing += entry[BASE] is None
                 for bit, i, value_of, put in steps:
                     if bits & bit and (value := value_of(entry)) is not None:
                         put(cells, i, day, value)
-        summary += [[part for currency in sorted(currencies) for part in (currency, currencies[currency])], missing]
+        by_currency = [part for currency in sorted(currencies) for part in (currency, currencies[currency])]
+        summary += [by_currency, missing, unread]
         words: list[int] = []
         for day in sorted(on):
             add_day(words, day)
@@ -193,11 +192,13 @@ class OrderSummaries:
     def spent(self, summary: Summary) -> Spent:
         """Not for summaries of form 1."""
         net, words, first = summary[-TAIL:]
-        return Spent(net, summary[MISSING + self._journals], days_of(words), first[1:] == [1])
+        _, lacking, unread = self.amounts(summary)
+        return Spent(net, lacking, unread, days_of(words), first[1:] == [1])
 
-    def amounts(self, summary: Summary) -> tuple[list[Any], int]:
-        """[currency, net amount, …] sorted, and how many amounts have no rate."""
-        return summary[CURRENCIES + self._journals], summary[MISSING + self._journals]
+    def amounts(self, summary: Summary) -> tuple[list[Any], int, int]:
+        """[currency, net amount, …] sorted, how many amounts have no rate, and how many could not be read."""
+        currencies, missing, unread = summary[CURRENCIES + self._journals : CELLS + self._journals]
+        return currencies, missing, unread
 
 
 def _first_day(a: list[int], b: list[int]) -> list[int]:
@@ -208,14 +209,13 @@ def _first_day(a: list[int], b: list[int]) -> list[int]:
 
 def _of_base(of: str) -> Value:
     """A reader of what a cell keeps of a base: its stamp, an amount, or an extra value (n: as a number)."""
-    if of not in _BASE_FIELDS:
-        at = st.O_EXTRA + int(of[1:])
+    if of not in _FIELDS:
+        at = EXTRA + int(of[1:])
         return (lambda entry: kept_number(entry[at])) if of[0] == "n" else itemgetter(at)
-    return itemgetter(_BASE_FIELDS[of])
+    return itemgetter(_FIELDS[of])
 
 
-_BASE_FIELDS: Final = {"us": st.O_US, "own": st.O_OWN, "amt": st.O_BASE}
-_REFUND_FIELDS: Final = {"us": st.R_US, "own": st.R_OWN, "amt": st.R_BASE}
+_FIELDS: Final = {"us": US, "own": OWN, "amt": BASE}
 
 
 def _stamped(value: Value) -> Value:
@@ -223,7 +223,7 @@ def _stamped(value: Value) -> Value:
 
     def stamped(entry: list[Any]) -> Any:
         found = value(entry)
-        return None if found is None else [entry[st.O_US], entry[st.O_KEY], found]
+        return None if found is None else [entry[US], entry[KEY], found]
 
     return stamped
 

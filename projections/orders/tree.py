@@ -9,7 +9,9 @@ from hashlib import blake2b
 from typing import Any, Final, NamedTuple
 
 from projections.fold import state as st
-from projections.orders.summary import REFUNDS, Maps, OrderSummaries, Summary
+from projections.orders.entries import join_orders
+from projections.orders.summary import BASES, REFUNDS, Maps, OrderSummaries, Summary
+from projections.slots.keyed import Join
 
 FANOUT: Final = 16
 LEAVES: Final = FANOUT**3  # 24 orders per leaf at 100,000 orders: 2 KB rewritten per order
@@ -48,12 +50,12 @@ def _leaf(key: str) -> int:
 def joined(many: Iterable[Maps], kinds: int) -> Maps:
     """All entries of several maps together; `kinds`: how many lists each has."""
     merged: list[dict[Any, list[Any]]] = [{} for _ in range(kinds)]
+    joins: list[Join] = [join_orders if part == BASES else max for part in range(kinds)]
     for maps in many:
-        for entries, known in zip(maps, merged, strict=True):
+        for entries, known, join in zip(maps, merged, joins, strict=True):
             for entry in entries:
                 mine = known.get(entry[0])
-                if mine is None or entry > mine:
-                    known[entry[0]] = entry
+                known[entry[0]] = entry if mine is None else join(mine, entry)
     return [sorted(entries.values()) for entries in merged]
 
 

@@ -16,8 +16,12 @@ from projections.slots.values import text_id
 OVERFLOW: Final = -1
 
 
+Join = Callable[[list[Any], list[Any]], list[Any]]
+"""What two entries of one key become; commutative and associative. Mostly the greater one."""
+
+
 @cache
-def merge_keyed(cap: int | None) -> Callable[[Slot, Slot], Slot]:
+def merge_keyed(cap: int | None, join: Join = max) -> Callable[[Slot, Slot], Slot]:
     """The merge of two lists under a cap on entries."""
 
     def merge(a: Slot, b: Slot) -> Slot:
@@ -28,18 +32,17 @@ def merge_keyed(cap: int | None) -> Callable[[Slot, Slot], Slot]:
         entries = {entry[0]: entry for entry in a}
         for entry in b:
             mine = entries.get(entry[0])
-            if mine is None or entry > mine:
-                entries[entry[0]] = entry
+            entries[entry[0]] = entry if mine is None else join(mine, entry)
         return sorted(entries.values()) if cap is None or len(entries) <= cap else OVERFLOW
 
     return merge
 
 
-def put(entries: list[list[Any]], entry: list[Any]) -> bool:
-    """Insert an entry, or replace a smaller one, in place; True if the list grew."""
+def put(entries: list[list[Any]], entry: list[Any], join: Join = max) -> bool:
+    """Insert an entry, or join it with the one of its key, in place; True if the list grew."""
     i = bisect_left(entries, entry[:1])
     if i < len(entries) and entries[i][0] == entry[0]:
-        entries[i] = max(entries[i], entry)
+        entries[i] = join(entries[i], entry)
         return False
     entries.insert(i, entry)
     return True

@@ -186,6 +186,9 @@ class Profiles:
         missing = evaluator.missing_rate(state)
         if missing:
             answer["missing_rate"] = missing
+        unread = evaluator.unreadable_amounts(state)
+        if unread:
+            answer["unreadable_amounts"] = unread
         if personal:
             self._open(answer, profile, evaluator, state)
         else:

@@ -115,6 +115,7 @@ class Overview(NamedTuple):
     at_risk_missing: int  # their amounts without a rate, which are not included
     missing_rates: Sequence[MissingRate]  # by currency; empty: every amount is included
     stages: Sequence[tuple[str, str, int]]  # (stage, risk level, customers)
+    unreadable_amounts: int  # orders and refunds of all time whose amount could not be read, which no total includes
     unknown_customers: int  # with orders that are not available and so not in any figure
     by_day: Sequence[tuple[date, int, Decimal]]  # day, orders, revenue
     by_family: Sequence[tuple[str, int]]  # events by the first word of their type, most frequent first
@@ -171,6 +172,7 @@ def _overview(days: int, period: Period, now: datetime, found: Figures, currency
         at_risk_missing=sum(each.n for (level, what), each in found.risk.items() if level != "low" and what),
         missing_rates=_missing_rates(found.unrated),
         stages=[(*key, found.stages[key]) for key in sorted(found.stages)],
+        unreadable_amounts=found.unreadable,
         unknown_customers=found.unknown,
         by_day=[_day(period.first + timedelta(days=i), found.by_day.get(i, Amounts(0, 0))) for i in range(days)],
         by_family=sorted(found.by_family.items(), key=lambda each: (-each[1], each[0])),

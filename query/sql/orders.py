@@ -33,6 +33,7 @@ _ORDERS: Final[dict[str, tuple[Any, Callable[[Any], Any]]]] = {
     "base_revenue": (MONEY, attrgetter("base_revenue")),
     "base_refunded": (MONEY, attrgetter("base_refunded")),
     "missing_rate": (pa.int64(), attrgetter("missing_rate")),
+    "unreadable_amounts": (pa.int64(), attrgetter("unreadable_amounts")),
 }
 _REFUNDS: Final[dict[str, tuple[Any, Callable[[Any], Any]]]] = {
     "refund_id": (UUID, lambda refund: uuid_text(refund.event)),
@@ -43,6 +44,7 @@ _REFUNDS: Final[dict[str, tuple[Any, Callable[[Any], Any]]]] = {
     "currency": (pa.string(), attrgetter("currency")),
     "base_amount": (MONEY, attrgetter("base_amount")),
     "of_order": (pa.bool_(), attrgetter("of_order")),
+    "unreadable": (pa.bool_(), attrgetter("unreadable")),
 }
 
 

@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from query.sql.functions import ALLOWED, ALLOWED_TABLE
+from query.sql.order_views import FROM_EVENT, NOT_ASKED, ORDER_LINES, ORDERS
 from schemas.errors import SqlRefused
 
 MAX_TEXT_BYTES: Final = 64 * 1024
@@ -76,25 +77,27 @@ TABLES: Final[Mapping[str, tuple[Column, ...]]] = {
         Column("order_id", "VARCHAR", "the order; the event's id if it has none"),
         Column("profile_id", "VARCHAR", "the customer"),
         Column("source", "VARCHAR", "the source whose amounts count"),
-        Column("occurred_at", "TIMESTAMP WITH TIME ZONE", "when the base event occurred"),
-        Column("revenue", "DECIMAL(18,4)", "from the base event, before refunds, in its currency"),
-        Column("refunded", "DECIMAL(18,4)", "total of its refunds in that currency"),
-        Column("currency", "VARCHAR", "of the base event"),
+        Column("occurred_at", "TIMESTAMP WITH TIME ZONE", "when it was first completed"),
+        Column("revenue", "DECIMAL(18,4)", "before refunds, in its currency; NULL if it is not known"),
+        Column("refunded", "DECIMAL(18,4)", "total of its refunds in that currency, at most its revenue"),
+        Column("currency", "VARCHAR", "of the event whose amounts count"),
         Column("base_revenue", "DECIMAL(18,4)", "revenue in the deployment's currency; NULL without a rate"),
         Column("base_refunded", "DECIMAL(18,4)", "its refunds in that currency; NULL if none of them has a rate"),
         Column("missing_rate", "BIGINT", "how many of its amounts have no rate"),
+        Column("unreadable_amounts", "BIGINT", "how many of them could not be read"),
         Column("items", "BIGINT", "number of lines"),
-        Column("coupon", "VARCHAR", "from the base event"),
+        Column("coupon", "VARCHAR", "of the event whose amounts count"),
     ),
     "refunds": (
         Column("refund_id", "VARCHAR", "the event"),
         Column("order_id", "VARCHAR", "the order it names, which may never have arrived"),
         Column("profile_id", "VARCHAR", "the customer"),
         Column("occurred_at", "TIMESTAMP WITH TIME ZONE", "when it was refunded"),
-        Column("amount", "DECIMAL(18,4)", "the amount refunded, in its currency"),
-        Column("currency", "VARCHAR", "of the refund"),
+        Column("amount", "DECIMAL(18,4)", "at most what was left of its order; NULL if it is not known"),
+        Column("currency", "VARCHAR", "of its order; of the refund itself if its order has none or never arrived"),
         Column("base_amount", "DECIMAL(18,4)", "in the deployment's currency; NULL without a rate"),
         Column("of_order", "BOOLEAN", "whether its order is in orders, and so includes this refund"),
+        Column("unreadable", "BOOLEAN", "whether its amount could not be read"),
     ),
     "order_lines": (
         Column("order_id", "VARCHAR", "the order"),
@@ -327,42 +330,7 @@ left join _owners o on o.signature = e.signature
 where e.id is not null
 """
 
-# The fold decides which event is the base of an order, and what the order amounts to (projections.orders).
-_OF_EVENT: Final = frozenset({"source", "items", "coupon"})
-_ORDERS: Final = """
-create view orders as
-select o.order_id, o.profile_id, {source} as source, o.occurred_at, o.revenue, o.refunded, o.currency,
-    o.base_revenue, o.base_refunded, o.missing_rate, {items} as items, {coupon} as coupon
-from _orders o {join}
-"""
-_FROM_EVENT: Final = {
-    "source": "e.source",
-    "items": "coalesce(json_array_length(e.properties, '$.products'), 0)::bigint",
-    "coupon": "e.properties->>'$.coupon'",
-    "join": "left join events e on e.id = o.event_id",
-}
-_NOT_ASKED: Final = {"source": "null::varchar", "items": "null::bigint", "coupon": "null::varchar", "join": ""}
-
-_ORDER_LINES: Final = """
-create view order_lines as
-with lines as (
-    select o.order_id,
-        unnest(json_extract(e.properties, '$.products[*]')) as line_json,
-        generate_subscripts(json_extract(e.properties, '$.products[*]'), 1) as line
-    from _orders o join events e on e.id = o.event_id where json_type(e.properties, '$.products') = 'ARRAY'
-),
-typed as (
-    select *, try_cast(line_json->>'$.price' as decimal(18, 4)) as price,
-        coalesce(try_cast(line_json->>'$.quantity' as decimal(18, 4)), 1)::decimal(18, 4) as quantity,
-        try_cast(line_json->>'$.amount' as decimal(18, 4)) as amount
-    from lines
-)
-select order_id, line, line_json->>'$.product_id' as product_id, line_json->>'$.sku' as sku,
-    line_json->>'$.name' as name, line_json->>'$.category' as category, line_json->>'$.brand' as brand,
-    price, quantity,
-    coalesce(amount, try_cast(round(price * quantity, 4) as decimal(18, 4))) as amount
-from typed
-"""
+_OF_EVENT: Final = frozenset({"source", "items", "coupon"})  # columns of orders that come from the event
 
 _PROFILES: Final = """
 create view profiles as
@@ -406,11 +374,11 @@ def view_statements(use: Use) -> list[str]:
     if joined or wanted & {"events", "order_lines"}:
         made.append(_EVENTS)
     if "orders" in wanted:
-        made.append(_ORDERS.format(**(_FROM_EVENT if joined else _NOT_ASKED)))
+        made.append(ORDERS.format(**(FROM_EVENT if joined else NOT_ASKED)))
     if "refunds" in wanted:
         made.append("create view refunds as select * from _refunds")
     if "order_lines" in wanted:
-        made.append(_ORDER_LINES)
+        made.append(ORDER_LINES)
     if "profiles" in wanted:
         made.append(_PROFILES)
     made += [f"create view {name} as select * from _{name}" for name in ("segments", "memberships") if name in wanted]

@@ -11,11 +11,11 @@ from decimal import Decimal
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
+from tests.checker.order_life import CANCELS, REFUNDS, SALES, UPDATES, Said, settle
 from tests.checker.sources import Position
 
-BASES = ("purchase.completed", "pos.purchase", "purchase.updated")
-REFUNDS = ("purchase.refunded", "pos.return")
-CANCELS = ("purchase.cancelled",)
+FOLLOWERS = (*REFUNDS, *CANCELS, *UPDATES)  # belong to whoever has the order
+NOBODY = ":order"  # the kind of an event that names an order and nobody
 RANK_ABOVE = ("user_id", "loyalty_card", "email", "phone")
 RANK_BELOW = ("device_id", "anonymous_id")
 LIMITS = {"user_id": 1, "device_id": 20, "anonymous_id": 100}  # others 5
@@ -126,7 +126,7 @@ def people(events: Iterable[Event], erased: frozenset[str] | set[str]) -> People
     first: dict[str, Receipt] = {}
     sets: dict[str, tuple[tuple[str, str], ...]] = {}
     for event in events:
-        if event.route_key in erased:
+        if event.route_key in erased or event.tokens[0][0] == NOBODY:
             continue
         sets[event.signature] = tuple(pair for pair in event.tokens if pair[1] not in erased)
         receipt = (event.received_us, event.n, event.key)
@@ -199,44 +199,83 @@ def _hubs(sets: Iterable[tuple[tuple[str, str], ...]]) -> set[str]:
 # ---------------------------------------------------------------- totals (C5)
 
 
-def totals(events: Iterable[Event], currency: str = "USD") -> Totals:
-    """Totals of one customer's applied events. Amounts in other currencies are not converted: do not send any."""
-    count, stamps = 0, []
-    bases: dict[str, tuple[tuple[int, int, int, str], Decimal | None]] = {}
-    cancelled: set[str] = set()
-    refunds: dict[str, Decimal] = {}
+def follows(event: Event) -> bool:
+    return event.raw["type"] in FOLLOWERS and bool(event.raw.get("properties", {}).get("order_id"))
+
+
+def payers(events: Iterable[Event], owner: Mapping[str, str]) -> dict[str, str | None]:
+    """Event key -> the profile whose orders each event of an order changes; None: nobody's. Erased people's included.
+
+    What follows an order is its sender's, if they have it; else of the only one who has it in the same source; else of
+    the only one in any. An erased person who has it is somebody, too.
+    """
+    events = list(events)
+    has: dict[str, list[tuple[str, str]]] = defaultdict(list)
     for event in events:
-        count += 1
-        stamps.append(event.occurred_us)
-        props, type_ = event.raw.get("properties", {}), event.raw["type"]
+        if event.raw["type"] in SALES:
+            order = str(event.raw.get("properties", {}).get("order_id") or "")
+            has[order].append((event.raw["source"], owner.get(event.signature, "erased")))
+    found: dict[str, str | None] = {}
+    for event in events:
+        sender = owner.get(event.signature)
+        found[event.key] = sender
+        if not follows(event):
+            continue
+        places = has.get(str(event.raw["properties"]["order_id"]), [])
+        anywhere = {who for _, who in places}
+        here = {who for source, who in places if source == event.raw["source"]}
+        if sender in anywhere:
+            continue
+        for ones in (here, anywhere):
+            if len(ones) == 1 and ones != {"erased"}:
+                (found[event.key],) = ones
+                break
+    return found
+
+
+def order_set_of(event: Event) -> str:
+    """The name of the state that has what an event does to the order it follows."""
+
+    def hashed(text: str, size: int, person: bytes) -> bytes:
+        return blake2b(text.encode(), digest_size=size, person=person).digest()
+
+    source = int.from_bytes(hashed(event.raw["source"], 8, b"tf-source"), "big") >> 1
+    order = hashed(str(event.raw["properties"]["order_id"]), 16, b"tf-order")
+    content = bytes.fromhex(event.signature) + source.to_bytes(8, "big") + order
+    return blake2b(content, digest_size=16, person=b"tf-order-set").hexdigest()
+
+
+def totals(theirs: Iterable[Event], events: Iterable[Event], currency: str = "USD") -> Totals:
+    """Totals of one customer: `theirs` came from them, `events` change their orders.
+
+    Amounts in other currencies are not converted: do not send any.
+    """
+    theirs, events = list(theirs), list(events)
+    said = []
+    for event in events:
+        props = event.raw.get("properties", {})
         assert props.get("currency", currency) == currency, "the reference fold converts no currencies"
-        order = str(props["order_id"]) if props.get("order_id") else None
-        amount = revenue(props)
-        if type_ in CANCELS and order is not None:
-            cancelled.add(order)
-        elif type_ in REFUNDS and amount is not None:
-            refunds[event.key] = abs(amount)
-        elif type_ in BASES and not (type_ == "purchase.updated" and amount is None):
-            base = (event.occurred_us, event.received_us, event.n, event.key), amount
-            name = order or event.key
-            if name not in bases or base[0] > bases[name][0]:
-                bases[name] = base
-    kept = [base for name, base in bases.items() if name not in cancelled]
-    net = sum((amount for _, amount in kept if amount is not None), Decimal(0)) - sum(refunds.values(), Decimal(0))
-    return Totals(count, min(stamps), max(stamps), len(kept), net)
+        order, refund = (str(props[name]) if props.get(name) else None for name in ("order_id", "refund_id"))
+        lines, own = bool(props.get("products")), revenue(props)
+        place = (event.occurred_us, event.received_us, event.n)
+        said.append(Said(event.raw["type"], event.key, order, refund, *place, 0, own, None, lines))
+    orders, refunds = settle(said, currency, lambda own, _currency, _at: own)
+    net = sum((each.own or Decimal(0) for each in orders), Decimal(0))
+    net -= sum((each.own or Decimal(0) for each in refunds), Decimal(0))
+    first_us = min(event.occurred_us for event in theirs)
+    last_us = max(event.occurred_us for event in [*theirs, *events])
+    return Totals(len(theirs), first_us, last_us, len(orders), net)
 
 
 def revenue(props: Mapping[str, Any]) -> Decimal | None:
-    """`revenue`, else `total`, else the sum of the lines' amounts, else of price times quantity."""
+    """`revenue`, else `total`, else the sum over the lines of the amount, else of price times quantity."""
     for name in ("revenue", "total"):
         if props.get(name) is not None:
             return Decimal(str(props[name]))
-    lines = [line for line in props.get("products") or [] if isinstance(line, Mapping)]
-    amounts = [Decimal(str(line["amount"])) for line in lines if line.get("amount") is not None]
-    if amounts:
-        return sum(amounts, Decimal(0))
-    priced = [line for line in lines if line.get("price") is not None]
-    if not priced:
-        return None
-    products = (Decimal(str(line["price"])) * Decimal(str(line.get("quantity", 1))) for line in priced)
-    return sum(products, Decimal(0))
+    worth: list[Decimal] = []
+    for line in props.get("products") or []:
+        if isinstance(line, Mapping) and line.get("amount") is not None:
+            worth.append(Decimal(str(line["amount"])))
+        elif isinstance(line, Mapping) and line.get("price") is not None:
+            worth.append(Decimal(str(line["price"])) * Decimal(str(line.get("quantity", 1))))
+    return sum(worth, Decimal(0)) if worth else None

@@ -5,11 +5,12 @@ Written only from the contracts; imports nothing from the product. Amounts are D
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date, datetime, timedelta, timezone
-from decimal import ROUND_HALF_EVEN, Decimal
+from decimal import Decimal
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
-from tests.checker.reference import BASES, CANCELS, REFUNDS, Event, revenue
+from tests.checker.order_life import Said, four, settle
+from tests.checker.reference import Event, revenue
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)  # noqa: UP017  # the checker spells it its own way
 ZERO = Decimal("0.0000")
@@ -49,24 +50,20 @@ class Amount(NamedTuple):
         return self.own is not None and self.base is None
 
 
-def four(amount: Decimal) -> Decimal:
-    return amount.quantize(Decimal("0.0001"), ROUND_HALF_EVEN)
-
-
 def local(at_us: int, zone: ZoneInfo) -> date:
     return (_EPOCH + timedelta(microseconds=at_us)).astimezone(zone).date()
 
 
-def _amount(event: Event, customer: str, owned: bool, money: Money) -> Amount:
+def _said(event: Event, money: Money) -> Said:
     props = event.raw.get("properties", {})
     own = revenue(props)
-    if own is not None:
-        own = four(abs(own) if event.raw["type"] in REFUNDS else own)
-    currency = (props.get("currency") or money.base).strip().upper()
-    base = None if own is None else money.in_base(own, currency, event.occurred_us)
-    order = str(props["order_id"]) if props.get("order_id") else None
-    where = (event.raw["source"], event.occurred_us)
-    return Amount(customer, owned, order, event.key, *where, own, currency, base)
+    currency = (props.get("currency") or "").strip().upper() or None
+    rank = money.ranks.get(event.raw["source"], 0)
+    order, refund = (str(props[name]) if props.get(name) else None for name in ("order_id", "refund_id"))
+    own = None if own is None else four(own)
+    lines = bool(props.get("products"))
+    place = (event.occurred_us, event.received_us, event.n)
+    return Said(event.raw["type"], event.key, order, refund, *place, rank, own, currency, lines)
 
 
 def orders_and_refunds(
@@ -80,25 +77,14 @@ def orders_and_refunds(
     orders: list[Amount] = []
     refunds: list[Amount] = []
     for (customer, owned), theirs in customers.items():
-        cancelled: set[str | None] = set()
-        best: dict[str, tuple[tuple[int, int, str], Amount]] = {}
-        for event in theirs:
-            type_, found = event.raw["type"], _amount(event, customer, owned, money)
-            if type_ in CANCELS:
-                cancelled.add(found.order)
-            if type_ not in BASES or (type_ == "purchase.updated" and found.own is None):
-                continue
-            name = found.order or event.raw["id"]
-            place = (money.ranks.get(found.source, 0), found.at_us, found.event)
-            if name not in best or place > best[name][0]:
-                best[name] = (place, found._replace(order=name))
-        cancelled.discard(None)
-        orders += [found for order, (_, found) in best.items() if order not in cancelled]
-        for event in theirs:
-            if event.raw["type"] in REFUNDS:
-                found = _amount(event, customer, owned, money)
-                if found.order not in cancelled:
-                    refunds.append(found)
+        by_key = {event.key: event for event in theirs}
+        found = settle([_said(event, money) for event in theirs], money.base, money.in_base)
+        for counts, into in zip(found, (orders, refunds), strict=True):
+            for each in counts:
+                event = by_key[each.said.key]
+                name = event.raw["id"] if into is orders and each.said.order is None else each.order
+                amounts = (each.at_us, each.own, each.currency, each.base)
+                into.append(Amount(customer, owned, name, each.said.key, event.raw["source"], *amounts))
     return orders, refunds
 
 

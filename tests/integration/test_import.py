@@ -191,7 +191,7 @@ def test_a_preview_stores_nothing_and_a_mapping_that_does_not_fit_names_the_colu
     assert shown[0]["item"]["properties"]["revenue"] == "11.77"
     assert not data.exists()
     done = command("import", str(BASKETS), "--mapping", str(CDNOW), "--data", str(data))
-    assert done.returncode == 1
+    assert done.returncode == 2
     wrong = tmp_path / "wrong.yaml"
     wrong.write_text(CDNOW.read_text().replace("customer_id", "custmer_id"))
     done = command("import", str(PURCHASES), "--mapping", str(wrong), "--data", str(data))

@@ -285,6 +285,43 @@ def test_a_bad_item_becomes_a_dead_letter_and_the_next_goes_on(acceptor: Accepto
     assert found.seal_key == (found.tokens[0] if found.tokens else daily(NOW.date()))
 
 
+@pytest.mark.parametrize(
+    ("name", "type_"),
+    [
+        ("Order Refunded", "purchase.refunded"),
+        ("order_cancelled", "purchase.cancelled"),
+        ("Order Updated", "purchase.updated"),
+        ("pos.return", "pos.return"),
+    ],
+)
+def test_what_follows_an_order_needs_nobodys_identifier(acceptor: Acceptor, name: str, type_: str) -> None:
+    refund = track(event=name, userId=None, properties={"order_id": " 1001 ", "revenue": 5, "gift_note": "to Ann"})
+    record = one(acceptor.accept([refund], WEB, NOW))
+    [identifier] = record.ids
+    assert (record.type, identifier.kind, identifier.token) == (type_, ":order", token(":order", "web/1001").hex())
+    assert opened(record)["properties"] == {"gift_note": "to Ann"}  # under a key of its own
+    named = one(acceptor.accept([{**refund, "userId": "u-1"}], WEB, NOW))
+    assert [each.kind for each in named.ids] == ["user_id"]
+    till = one(acceptor.accept([refund], SourceRules("till"), NOW))
+    assert till.route_key != record.route_key
+
+
+@pytest.mark.parametrize(
+    ("name", "order"),
+    [
+        *[("Order Refunded", order) for order in (None, "", "null", "000", "  ", True)],
+        ("Order Completed", "1001"),
+        ("Pos Purchase", "1001"),
+        ("Product Viewed", "1001"),
+    ],
+)
+def test_without_an_order_or_of_an_order_itself_somebody_must_be_named(
+    acceptor: Acceptor, name: str, order: object
+) -> None:
+    item = track(event=name, userId=None, properties={"order_id": order, "revenue": 5})
+    assert letter(acceptor.accept([item], WEB, NOW)).rule == "no_identifier"
+
+
 def test_a_dead_letter_is_the_same_row_when_the_item_comes_again(acceptor: Acceptor) -> None:
     first = letter(acceptor.accept([track(event=None)], WEB, NOW))
     again = letter(acceptor.accept([track(event=None, sentAt="2026-11-24T11:00:00Z")], WEB, NOW + timedelta(days=1)))

@@ -8,10 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from projections.slots.values import text_id
 from schemas.archive import NO_DIGEST, chained, join, split
 from schemas.errors import ReaderTooOld
-from schemas.event_columns import EVENT_SCHEMA, SCHEMA, event_table, order_id_of, originals
+from schemas.event_columns import EVENT_SCHEMA, SCHEMA, event_table, originals
 from schemas.record import Record, Stored, encode, identifier_set_of, uuid_text
 from tests.archive_data import raw, record
 
@@ -100,14 +99,32 @@ def test_a_record_of_a_newer_version_stops_the_archiver() -> None:
         event_table(stored(newer), "EUR", originals=True)
 
 
+def test_the_place_and_the_flags_are_columns_whose_absence_means_0_and_none() -> None:
+    found = row(encode(record(1)).replace(b'{"v":1,', b'{"v":2,"n":7,"flags":["bot","large"],'))
+    assert (found["n"], found["flags"]) == (7, ["bot", "large"])
+    found = row(record(1))
+    assert (found["n"], found["flags"]) == (0, [])
+    assert row(encode(record(1)).replace(b'{"v":1,', b'{"v":2,"n":99999999999,'))["n"] == 2**31 - 1
+
+
 def test_an_empty_table_has_all_columns() -> None:
     assert event_table([], "EUR", originals=True).schema == SCHEMA
     assert event_table([], "EUR", originals=False).schema == EVENT_SCHEMA
 
 
-def test_long_order_ids_are_kept_as_the_fold_keeps_them() -> None:
-    for value in ["o-1", "x" * 128, "x" * 129, 12, 10**130, "", None, True, 1.5]:
-        assert order_id_of(value) == text_id(value)
+def test_an_order_under_other_names_has_the_same_columns() -> None:
+    found = row(record(3, transaction_id="4712.0", value="1.019,90 €", items=[{"item_id": "a"}, {"item_id": 7}]))
+    assert (found["order_id"], found["revenue"], found["currency"]) == ("4712", Decimal("1019.9000"), "EUR")
+    assert found["product_ids"] == ["a", "7"]
+    assert row(record(4, order_id="(not set)", revenue=1))["order_id"] is None
+
+
+def test_the_decimal_mark_of_a_source_decides_what_three_places_are() -> None:
+    each = record(5, revenue="2,345")
+    assert row(each)["revenue"] is None
+    for mark, expected in ((",", "2.3450"), (".", "2345.0000")):
+        (found,) = event_table(stored(each), "USD", originals=False, decimals={each.source: mark}).to_pylist()
+        assert found["revenue"] == Decimal(expected)
 
 
 def test_the_digest_is_chained_and_covers_offset_order_and_bytes() -> None:

@@ -9,6 +9,7 @@ import pytest
 from projections.days import LocalDays
 from projections.decide.figures import Side, add_change, add_nobody, add_profile, roll_up, spent_of
 from projections.fold.state import CANCELS, ORDERS, REFUNDS, State, pack
+from projections.orders.entries import put_order
 from projections.orders.orders import order_slots, orders_alone, orders_of
 from projections.slots.keyed import OVERFLOW, put
 from schemas.figures import PERIODS, Cells, Counted, Kind, add
@@ -30,9 +31,15 @@ def grow(state: State, random: Random) -> None:
     base = None if own is None or currency == "JPY" else own * 2
     kind = random.random()
     if kind < 0.6:
-        put(state[ORDERS], [order, random.randrange(2), us, key, own, currency, base, 1])
+        completed: list[Any] = random.choice([[us, us, key], [us, us, key], [None, None, None]])
+        rank, unread = random.randrange(2), int(own is None and random.random() < 0.5)
+        put_order(
+            state[ORDERS], [order, int(own is not None), rank, us, key, own, currency, base, 1, unread, *completed]
+        )
     elif kind < 0.9:
-        put(state[REFUNDS], [key, random.choice([order, None, "never came"]), us, own, currency, base, 1])
+        of = random.choice([order, order, None, "never came"])
+        named, unread = random.randrange(2), int(own is None and random.random() < 0.5)
+        put(state[REFUNDS], [key, 0, us, key, of, own, currency, base, 1, named, unread])
     else:
         put(state[CANCELS], [order, us, key])
 

@@ -23,6 +23,7 @@ from schemas.figures import (
     add,
 )
 
+_AT_ONCE: Final = (Kind.RISK, Kind.STAGE, Kind.UNKNOWN, Kind.UNREADABLE)  # without a place in time
 _COLUMNS: Final = "revision, kind, place, other, label, n, amount"
 _FIRST: Final = bytes(16)
 _LARGE: Final = 1 << 63
@@ -124,6 +125,14 @@ class PostgresFigureTx:
         )
         return [(int8(row[0]), int8(row[1])) for row in rows]
 
+    def owned_order_sets(self, senders: Iterable[bytes]) -> set[bytes]:
+        rows = copy_out(
+            self._cursor,
+            "select signature from order_sets join evidence using (signature)"
+            f" where own = any({array_literal(senders)}) and profile_id is not null",
+        )
+        return {row[0] or b"" for row in rows}
+
     def next_uncounted(self, revision: int, limit: int) -> list[Counted] | None:
         self._cursor.execute(
             f"select pg_advisory_xact_lock({FIGURES_LOCK});"
@@ -222,7 +231,9 @@ def make_nobody_due(cursor: Cursor, revision: int) -> None:
     """Also count erased people's orders for a revision, besides its profiles' orders."""
     cursor.execute(
         "insert into nobody_due select %s, signature from (select signature from register where verdict = 4"
-        " union select signature from evidence where tokens = '{}') s on conflict do nothing",
+        " union select own from order_sets where route is not null"
+        " union select signature from evidence e where tokens = '{}'"
+        " and not exists (select from order_sets o where o.signature = e.signature)) s on conflict do nothing",
         (revision,),
     )
 
@@ -288,7 +299,7 @@ def _statement(revision: int, now: Window, before: Window) -> str:
             selects.append(_select(kind, f"0, '', {side}, sum(n), 0", (revision, stored), where))
     where = f"place between {now.first} and {now.last}"
     selects.append(_select(Kind.FAMILY, "0, label, 0, sum(n), 0", (EVENTS, Kind.FAMILY), where, "group by 3"))
-    for kind in (Kind.RISK, Kind.STAGE, Kind.UNKNOWN):
+    for kind in _AT_ONCE:
         columns = "other, label, 0, sum(n), sum(amount)"
         selects.append(_select(kind, columns, (revision, kind), "place = 0", "group by 2, 3"))
     return _READ.format(revision=int(revision), events=EVENTS, selects="\n".join(selects))
@@ -300,7 +311,7 @@ def _in_deltas(packed: Iterable[bytes], now: Window, before: Window, days: Seque
     for each in packed:
         add_packed(cells, each)
     for (kind, place, other, label), (n, amount) in cells.items():
-        if kind in (Kind.RISK, Kind.STAGE, Kind.UNKNOWN):
+        if kind in _AT_ONCE:
             yield kind, other, label, 0, n, amount
             continue
         for side, window in enumerate((now, before)):
@@ -359,7 +370,33 @@ def read_figures(
         by_day={at: cell for (_, at), cell in named(Kind.ORDERS).items()},
         by_family={label: cell.n for (label, _), cell in named(Kind.FAMILY).items()},
         unknown=total(Kind.UNKNOWN, 0).n,
+        unreadable=total(Kind.UNREADABLE, 0).n,
     )
+
+
+_LEFT_OUT: Final = (
+    "select kind, label, sum(n), null::bytea from figures where revision = {revision} and kind in ({kinds})"
+    " group by 1, 2 union all select -1, '', 0, cells from figure_deltas where revision = {revision}"
+)
+
+
+def amounts_left_out(rows: Callable[[str], list[tuple[Any, ...]]], revision: int) -> tuple[int, dict[str, int]]:
+    """How many orders and refunds of a revision have an amount that could not be read; and how many amounts have no
+    rate, by currency."""
+    found: Cells = {}
+    kinds = f"{Kind.UNREADABLE}, {Kind.DAY + Kind.UNRATED}"
+    for kind, label, n, packed in rows(_LEFT_OUT.format(revision=int(revision), kinds=kinds)):
+        if packed is not None:
+            add_packed(found, bytes(packed))
+        else:
+            add(found, (Kind.UNRATED if kind > Kind.DAY else int(kind), 0, 0, label), int(n))
+    unreadable, unrated = 0, dict[str, int]()
+    for (kind, _, _, label), (n, _) in found.items():
+        if kind == Kind.UNREADABLE:
+            unreadable += n
+        elif kind == Kind.UNRATED:
+            unrated[label] = unrated.get(label, 0) + n
+    return unreadable, {currency: n for currency, n in sorted(unrated.items()) if n}
 
 
 def _stage(label: str) -> tuple[str, str]:

@@ -11,6 +11,7 @@ from infra.adapters.machine.data_folder import DataFolder
 from infra.adapters.machine.processes import Process, processes_of
 from infra.adapters.postgres.control import WAITING
 from infra.adapters.postgres.database import Database
+from infra.adapters.postgres.figures import amounts_left_out
 from infra.adapters.postgres.statements import PerThread
 from schemas.errors import ArchiveDamaged, StoreUnavailable, TouchfoldError
 from schemas.merge_plan import waiting as waiting_files
@@ -34,7 +35,8 @@ select (select coalesce(array_agg(next_offset order by partition), '{}') from pr
     (select array[revision::text, done::text] from revisions where state = 'building' order by revision limit 1),
     (select count(*) from search_due),
     pg_database_size(current_database()),
-    (select revision from live)
+    (select revision from live),
+    (select count(*) from order_sets where not matched)
 """
 _COUNTS: Final = """
 select (select count(*) from jobs where kind = 'erase' and finished_at is not null),
@@ -183,17 +185,19 @@ class Operations:
         damaged file.
         """
         row = self._rows(_STATE)[0]
-        progress, waiting, dead, erased, watermark_us, building, unindexed, size, live = row
+        progress, waiting, dead, erased, watermark_us, building, unindexed, size, live, unmatched = row
         ends = self._ends(progress)
         applied, accepted = sum(progress), sum(ends)
         due, profiles = self._of_revision(live, now)
         archive = self._archived()
+        unreadable, unrated = (0, {}) if live is None else amounts_left_out(self._rows, live)
         return {
             "accepted": max(accepted, applied),
             "applied": applied,
             "partition_lags": [max(0, end - at) for end, at in zip_longest(ends, progress, fillvalue=0)],
             "waiting": int(waiting),
             "dead_letters": int(dead),
+            "unmatched": int(unmatched),
             "erased": int(erased),
             "watermark_age_s": None if not watermark_us else max(0.0, now.timestamp() - watermark_us / 1e6),
             "building": None if building is None else {"revision": int(building[0]), "done": float(building[1])},
@@ -202,6 +206,8 @@ class Operations:
             "revision": live,
             "due": due,
             "profiles": profiles,
+            "unreadable_amounts": unreadable,
+            "missing_rates": unrated,
             **archive,
             "disk_free": self._disk.free(),
             "vault_lease": self._vault.has_lease(),

@@ -14,11 +14,10 @@ from infra.adapters.postgres.connection_pool import Lane
 from infra.adapters.postgres.database import Database
 from schemas.clear_rules import NOTHING_DECLARED, Declared, declared_of
 from schemas.errors import BadRequest, NotFound, Problem
-from schemas.sources import Source, changed_settings, key_hash, source_of
+from schemas.sources import KEY_PREFIX, Source, changed_settings, key_hash, source_of
 
 STALE_S: Final = 0.5  # a changed setting takes effect within a second; two small queries, only while events come
 MAX_NAME: Final = 64
-_PREFIX: Final = "wk_"
 _LIVE_KEYS: Final = (
     "select k.key_hash, s.name, s.settings from write_keys k join sources s on s.name = k.source"
     " where k.revoked_at is null"
@@ -190,7 +189,7 @@ def _must_exist(cursor: Cursor, name: str) -> None:
 
 
 def _new_key(cursor: Cursor, name: str, at: datetime) -> str:
-    key = _PREFIX + secrets.token_urlsafe(18)
+    key = KEY_PREFIX + secrets.token_urlsafe(18)
     cursor.execute(
         "insert into write_keys (key_hash, source, created_at) values (%s, %s, %s)", (key_hash(key), name, at)
     )

@@ -3,6 +3,7 @@
 Rows are read by binary COPY; owners (one per identifier set) as two concatenated columns, 20 times cheaper than rows.
 """
 
+import json
 from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from psycopg2.extensions import cursor as Cursor
 from infra.adapters.postgres.connect import connect
 from infra.adapters.postgres.database import copy_out, int8, mapped
 from infra.adapters.postgres.figures import leaves_of
+from schemas.clear_rules import decimals_of
 from schemas.event_columns import EVENT_SCHEMA, UUID, readable_table
 from schemas.log_range import records_between
 from schemas.ports import EventLog
@@ -46,6 +48,7 @@ class Snapshot:
     time_zone: str = "UTC"
     currency: str = "USD"
     definitions: str | None = None
+    decimals: dict[str, str] = field(default_factory=dict)  # source -> the decimal mark it writes
     progress: list[int] = field(default_factory=list)
     left_out: list[Wait] = field(default_factory=list)  # of the tail: what this build cannot read, and all after it
     passed: frozenset[tuple[int, int]] = frozenset()  # positions that do not count
@@ -95,6 +98,7 @@ def _load(cursor: Cursor, bases: frozenset[str], archived: Sequence[int], *, in_
         return snapshot
     revision = int(live[0])
     snapshot.definitions = live[1]
+    snapshot.decimals = decimals_of(json.loads(live[1]))
     if "_tail" in bases:
         cursor.execute("select next_offset from progress where revision = %s order by partition", (revision,))
         snapshot.progress = [int(row[0]) for row in cursor.fetchall()]
@@ -151,7 +155,9 @@ def _tail(cursor: Cursor, snapshot: Snapshot, archived: Sequence[int]) -> pa.Tab
 def _add(tables: list[pa.Table], records: Sequence[Stored], snapshot: Snapshot) -> bool:
     """False if a record cannot be read yet, so that nothing after it is returned."""
     table, wait = readable_table(
-        records, snapshot.currency, lambda wait: (wait.partition, wait.offset) in snapshot.passed, originals=False
+        *(records, snapshot.currency, lambda wait: (wait.partition, wait.offset) in snapshot.passed),
+        originals=False,
+        decimals=snapshot.decimals,
     )
     tables.append(table)
     if wait is not None:

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Final
 from starlette.types import Receive, Scope, Send
 
 from infra.app.log import log_of
+from infra.drivers.http.browser_edge import BrowserEdge
+from infra.drivers.http.browser_files import FOLDER, BrowserFiles
 from infra.drivers.http.door_parts import (
     Busy,
     Counters,
@@ -31,6 +33,7 @@ from infra.drivers.http.door_parts import (
 from ingest.accept.accept import Acceptor
 from ingest.accept.canonical import MAX_BODY_BYTES
 from ingest.requests.bodies import call_of
+from ingest.requests.browser import open_page, page_of
 from ingest.requests.routes import HttpRequest, Reply, answer, error_reply, nothing_here, open_request, preflight
 from schemas.dead_letters import DeadLetter, DeadLetterStore
 from schemas.errors import KeyMissing, StoreUnavailable, TooLarge, TooMany, TouchfoldError
@@ -61,7 +64,7 @@ class Door:
     """An ASGI application. `check_disk` raises DiskFull and must be cheap: it is called for each request.
 
     `counts`: where `Counters` are kept, possibly in shared memory; `refused` is called with the status of each refusal.
-    `take` enforces the rates of sources, like `SharedBuckets.take`.
+    `take` enforces the rates of sources, like `SharedBuckets.take`. `files`: the script for browsers.
 
     `log` and `letters` are used only by the commit thread, `acceptor` and `sources` only by the accept thread. The
     threads start with the first request and end with `close`.
@@ -80,6 +83,7 @@ class Door:
         counts: MutableSequence[int] | None = None,
         refused: Callable[[int], None] = lambda _status: None,
         take: Take = lambda _name, _rate, _burst, _cost: 0.0,
+        files: BrowserFiles | None = None,
     ) -> None:
         self._acceptor = acceptor
         self._sources = sources
@@ -97,6 +101,7 @@ class Door:
         self._waiting_requests = 0
         self._counts = [0] * (len(Counters._fields) + len(FLAGS)) if counts is None else counts
         self._refused = refused
+        self._browser = BrowserEdge(files or BrowserFiles(), self._count)
 
     @property
     def counters(self) -> Counters:
@@ -122,7 +127,10 @@ class Door:
             return
         origin = headers.get("origin")
         try:
-            reply = await self._handle(scope, headers, method, receive)
+            if method == "POST":
+                reply = await self._handle(scope, headers, receive)
+            else:
+                reply = await self._browser.answer(scope, self._submit_page)
         except TouchfoldError as err:
             reply = error_reply(err, origin)
             self._count(reply.status)
@@ -130,16 +138,22 @@ class Door:
             return
         await _send(send, reply)
 
-    async def _handle(self, scope: Scope, headers: dict[str, str], method: str, receive: Receive) -> Reply:
+    async def _submit_page(self, request: HttpRequest) -> Reply:
+        self._check_room(len(request.body))
+        if request.method == "POST":  # a pixel
+            self._check_disk()
+        return await self._submit(request)
+
+    async def _handle(self, scope: Scope, headers: dict[str, str], receive: Receive) -> Reply:
         path: str = scope["path"]
-        if call_of(path) is None or method != "POST":
-            raise nothing_here(method)
+        if call_of(path) is None:
+            raise nothing_here("POST")
         length = headers.get("content-length", "")
         self._check_room(int(length) if length.isdecimal() else 0)
         self._check_disk()
         body = await self._body(receive)
         self._check_room(len(body))
-        return await self._submit(HttpRequest(method, path, scope["query_string"].decode("latin-1"), headers, body))
+        return await self._submit(HttpRequest("POST", path, scope["query_string"].decode("latin-1"), headers, body))
 
     def _check_room(self, size: int) -> None:
         if size > MAX_BODY_BYTES:
@@ -258,7 +272,12 @@ class Door:
     def _open(self, waiting: Waiting, received_at: datetime) -> None:
         request = waiting.request
         assert request is not None, "a request is opened once"
-        opened = open_request(request, self._sources, received_at)
+        page = None if request.method == "POST" else page_of(request.path)
+        opened = (
+            open_request(request, self._sources, received_at)
+            if page is None
+            else open_page(request, page, self._sources)
+        )
         waiting.request = None
         if isinstance(opened, Reply):
             waiting.reply = opened
@@ -385,4 +404,5 @@ def build_door(session: "Session", meter: "Meter", buckets: "SharedBuckets") -> 
         counts=meter.door,
         refused=partial(meter.refuse, EDGES.index("door")),
         take=buckets.take,
+        files=BrowserFiles(session.settings.analytics_js or FOLDER),
     )

@@ -1,6 +1,6 @@
 """The HTTP process: one ASGI application in front of the door, the API and the health page, served by uvicorn.
 
-`/v1/*` and the SDKs' other paths go to `door`, `/api/v1/*` to `api.application`. No logic of its own.
+`/v1/*` and the SDKs' other paths (`is_of_door`) go to `door`, `/api/v1/*` to `api.application`. No logic of its own.
 """
 
 import asyncio
@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from infra.app.vault import vault_of
 from infra.drivers.http.asgi import answer
+from infra.drivers.http.browser_edge import is_of_door
 from infra.drivers.http.client_address import Proxies
 from infra.drivers.http.connections import BACKLOG, Connections, HandleRoom, Limits, raise_handle_limit
 from infra.drivers.http.health import Health
@@ -70,7 +71,7 @@ class Router:
             except TooMany as err:
                 await _refuse(scope, send, err)
                 return
-        if path.startswith("/v1/"):
+        if path.startswith("/v1/") or is_of_door(scope["method"], path):
             await (self._door if "door" in self._edges else _no_door)(scope, receive, send)
         elif path.startswith(_API):
             await (self._api if "api" in self._edges else _no_api)(scope, receive, send)
@@ -79,8 +80,8 @@ class Router:
             await answer(send, status, json.dumps(found).encode(), b"application/json")
         elif path == "/metrics" and scope["method"] == "GET":
             await self._metrics(scope, receive, send)
-        elif path.startswith(_DOOR_PATHS):
-            await self._door(scope, receive, send)
+        elif path == "/robots.txt":
+            await answer(send, 200, _ROBOTS, b"text/plain")
         elif self._ui is not None and (scope["method"] in {"GET", "HEAD"} or path.startswith(_PAGE_POSTS)):
             await self._ui(scope, receive, send)
         else:
@@ -99,10 +100,7 @@ class Router:
 _OPEN: Final = (f"{_API}/openapi.json", f"{_API}/docs")
 _PAGE_POSTS: Final = ("/sign-in", "/sign-out", "/welcome/", "/_nicegui")
 """Paths that browsers post to. A sender that mistyped a path gets an error rather than a page."""
-_DOOR_PATHS: Final = ("/b", "/batch", "/projects/", "/sourceConfig", "/beacon/", "/pixel/", "/analytics.js/")
-"""Paths that SDKs call outside /v1. The door answers 404 for those it does not serve."""
-
-
+_ROBOTS: Final = b"User-agent: *\nDisallow: /\n"
 _WAIT_PAGE: Final = """<!doctype html><html lang="en"><meta charset="utf-8"><title>Touchfold</title>
 <body style="font:16px system-ui;margin:4rem auto;max-width:30rem;padding:0 1rem"><h1>Too many attempts</h1>
 <p>Wait {wait} seconds, then <a href="/sign-in">try again</a>.</p></body></html>"""

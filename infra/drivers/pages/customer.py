@@ -339,6 +339,10 @@ class _Customer:
                 ui.label(f"{_many(details['missing_rate'], 'amount')} without an exchange rate left out.").classes(
                     "tf-muted"
                 )
+            if details.get("unreadable_amounts"):
+                ui.label(f"{_many(details['unreadable_amounts'], 'amount')} that could not be read left out.").classes(
+                    "tf-muted"
+                )
             with ui.element("div").classes("tf-numbers"):
                 for name in shown:
                     about = details["measures"].get(name, {}).get("description", "")

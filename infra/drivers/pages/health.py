@@ -227,6 +227,7 @@ def _cards(found: _Look, before: _Look | None, time_zone: str, *, unknown_clear:
             "Dead letters", words.count(state["dead_letters"]), "open",
             "See below for the reasons and what to do." if state["dead_letters"] else "",
         ),
+        *_amount_cards(state),
         _Card("Timers", words.count(state["due"]), "profiles due to change within a day"),
         _archive_card(state),
         *([_backup_card(found.backups, datetime.now(UTC))] if found.backups else []),
@@ -253,11 +254,39 @@ def _cards(found: _Look, before: _Look | None, time_zone: str, *, unknown_clear:
         cards.append(
             _Card("Unknown fields", "clear", "TOUCHFOLD_UNKNOWN=clear: numbers, booleans and times are not sealed")
         )
+    if state["unmatched"]:
+        cards.append(
+            _Card("Unmatched orders", words.count(state["unmatched"]), "named by refunds, cancels or updates",
+                  "No customer has them, or several do: the refunds stay with who sent them. See SQL's refunds"
+                  " where profile_id is null, and check the order ids of each source.")
+        )  # fmt: skip
     if state["unindexed"]:
         cards.append(_Card("Search", words.count(state["unindexed"]), "profiles still to index"))
     if state["building"] is not None:
         done = f"{state['building']['done'] * 100:.0f} %"
         cards.append(_Card("Building", done, f"revision {state['building']['revision']}"))
+    return cards
+
+
+def _amount_cards(state: Mapping[str, Any]) -> list[_Card]:
+    """Amounts that no total includes, and what to do about them; none if there are none."""
+    cards = []
+    if state["unreadable_amounts"]:
+        cards.append(
+            _Card(
+                "Unreadable amounts", words.count(state["unreadable_amounts"]), "orders and refunds; in no sum",
+                "Correct them at their source, or say how it writes numbers: sources: {NAME: {numbers: {decimal: ','}}}.",
+            )
+        )  # fmt: skip
+    if state["missing_rates"]:
+        missing = state["missing_rates"]
+        cards.append(
+            _Card(
+                "Without a rate", words.count(sum(missing.values())), f"amounts in {', '.join(missing)}; in no sum",
+                "Add dated rates to the definitions (rates: [{currency, date, rate}]) and apply them, or set "
+                "TOUCHFOLD_CURRENCY if all amounts are in one currency.",
+            )
+        )  # fmt: skip
     return cards
 
 

@@ -145,7 +145,15 @@ def _left_out(found: Overview) -> str:
     if said:
         text = (
             f"{', '.join(said)} have no exchange rate to {found.currency} and are left out of the amounts. Add dated "
-            "rates to the definitions (rates: [{currency, date, rate}]) and apply them."
+            "rates to the definitions (rates: [{currency, date, rate}]) and apply them; if all your amounts are in one "
+            "currency, TOUCHFOLD_CURRENCY is the setting for it."
+        )
+    if found.unreadable_amounts:
+        many = found.unreadable_amounts != 1
+        text += (
+            f" {words.count(found.unreadable_amounts)} {'amounts' if many else 'amount'} of orders or refunds could not be"
+            f" read and {'are' if many else 'is'} in no sum. SQL shows them (unreadable_amounts of orders); a source may "
+            "say how it writes numbers (sources: {NAME: {numbers: {decimal: ','}}})."
         )
     if found.unknown_customers:
         text += f" The orders of {_number_of(found.unknown_customers, 'customer')} are missing from all figures."

@@ -9,10 +9,12 @@ from nicegui import ui
 from infra.adapters.postgres.control import PostgresControl
 from infra.adapters.postgres.sources import SourceRow
 from infra.app.undeclared import declare, of_session
+from infra.drivers.http.browser_files import FOLDER, BrowserFiles
 from infra.drivers.pages import words
 from infra.drivers.pages.blocked import draw_blocked
 from infra.drivers.pages.services import Services, Viewer
 from infra.drivers.pages.shell import STYLES_OF_OPERATORS, ask, chip, code, connected, empty, our_url, page, panel
+from infra.drivers.pages.snippets import HTML, PLATFORMS, note_of, snippet
 from infra.drivers.pages.source_settings import ask_settings
 from query.reports.sources import since_midnight
 from query.reports.undeclared import Undeclared
@@ -20,37 +22,10 @@ from schemas.errors import TouchfoldError
 from schemas.roles import SOURCES
 
 Counts = tuple[int | None, int, str | None]  # events today, refused today, the newest event; None: not counted yet
-SNIPPETS: Final = {
-    "curl": """curl -u {key}: {url}/v1/track -H 'Content-Type: application/json' -d '{{
-  "userId": "u-1", "event": "Order Completed",
-  "properties": {{"order_id": "o-1", "revenue": 42.10, "currency": "{currency}"}}
-}}'""",
-    "Python": """# pip install segment-analytics-python
-import segment.analytics as analytics
-
-analytics.write_key = "{key}"
-analytics.host = "{url}"
-analytics.track("u-1", "Order Completed", {{"order_id": "o-1", "revenue": 42.10, "currency": "{currency}"}})
-analytics.flush()""",
-    "Node": """// npm install @segment/analytics-node
-import {{ Analytics }} from "@segment/analytics-node";
-
-const analytics = new Analytics({{ writeKey: "{key}", host: "{url}" }});
-analytics.track({{
-  userId: "u-1", event: "Order Completed",
-  properties: {{ order_id: "o-1", revenue: 42.10, currency: "{currency}" }},
-}});
-await analytics.closeAndFlush();""",
-    "Browser": """<script>
-  function touchfold(call, body) {{
-    body.anonymousId = localStorage.tf_id = localStorage.tf_id || crypto.randomUUID();
-    body.writeKey = "{key}";
-    body.context = {{ page: {{ path: location.pathname, url: location.href }} }};
-    navigator.sendBeacon("{url}/v1/" + call, JSON.stringify(body));
-  }}
-  touchfold("page", {{ properties: {{ title: document.title, path: location.pathname }} }});
-</script>""",
-}
+NO_SCRIPT: Final = (
+    "This server has no analytics.js yet, so this does not work: see docs/sdks.md, “The script for browsers”."
+)
+FIRST: Final = "curl"  # the platform shown before one is chosen
 
 
 def register(services: Services) -> None:
@@ -287,10 +262,19 @@ class _Sources:
             raise TouchfoldError("Your session has ended, or your role may not do this any more.")
 
     def _snippets(self, key: str) -> None:
-        with ui.tabs().props("dense no-caps align=left") as tabs:
-            for name in SNIPPETS:
-                ui.tab(name)
-        with ui.tab_panels(tabs, value="curl").classes("full-width").style("background: transparent"):
-            for name, template in SNIPPETS.items():
-                with ui.tab_panel(name).style("padding: 8px 0"):
-                    code(template.format(key=key, url=self._url, currency=self._services.currency))
+        """What to paste, for the platform that is chosen."""
+        choice = ui.select(list(PLATFORMS), value=FIRST, label="Platform")
+        script = BrowserFiles(self._services.session.settings.analytics_js or FOLDER)
+        choice.props("dense outlined options-dense").classes("tf-platform")
+        shown = ui.element("div")
+
+        def draw() -> None:
+            shown.clear()
+            with shown, ui.element("div").props(f'data-platform="{choice.value}"'):
+                ui.label(note_of(choice.value)).classes("tf-muted")
+                if choice.value == HTML and not script.there():
+                    ui.label(NO_SCRIPT).classes("tf-strong")
+                code(snippet(choice.value, key, self._url, self._services.currency))
+
+        choice.on_value_change(draw)
+        draw()

@@ -180,7 +180,10 @@ def restored_rows(
         place = (ds.field("partition") == partition) & (ds.field("offset") == offset) & ds.field("id").is_null()
         rows = archived.to_table(filter=place)
         table, wait = readable_table(
-            originals(rows), snapshot.currency, lambda _wait: False, originals=False, reader=reader
+            *(originals(rows), snapshot.currency, lambda _wait: False),
+            originals=False,
+            reader=reader,
+            decimals=snapshot.decimals,
         )
         found.append(table)
         if wait is not None:

@@ -244,6 +244,7 @@ def _overview(found: Overview) -> dict[str, Any]:
             {"currency": each.currency, "orders": each.orders, "refunds": each.refunds, "amount": f"{each.amount:f}"}
             for each in found.missing_rates
         ],
+        "unreadable_amounts": found.unreadable_amounts,
         "unknown_customers": found.unknown_customers,
         "by_day": [
             {"day": day.isoformat(), "orders": orders, "revenue": f"{money:f}"} for day, orders, money in found.by_day
