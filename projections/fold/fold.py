@@ -257,7 +257,8 @@ def _sealed_needs(layout: Layout) -> dict[str, Needs]:
         used = {prop for slot in layout.slots if matches(slot.stream, name) for prop in slot.properties}
         used |= set(layout.extras) if name in BASE_TYPES else set()
         used = {prop for prop in used if not layout.is_closed(prop, name)}
-        used |= _SEALED_ONCE - layout.closed(name) if name in ORDER_TYPES else set()
+        once = _SEALED_ONCE if name in ORDER_TYPES else frozenset()
+        used |= {prop for prop in once if not layout.is_closed(prop, name)}
         for stream in streams:
             if stream.where and (matches(stream, name) or matches(stream, NEGATIVE.get(name, name))):
                 used |= used_properties(layout.where[stream.where])
