@@ -94,11 +94,13 @@ def _traits(found: list[Found], traits: object, path: Path) -> None:
 
 
 def _properties(found: list[Found], properties: object, own: Own) -> None:
+    if not isinstance(properties, dict):
+        return
     for path, kind in own:
-        value = properties
-        for step in path:
-            value = value.get(step) if isinstance(value, dict) else None
-        if value is not None:
+        if path[0] in properties:  # nearly never: nothing more is paid for
+            value: object = properties
+            for step in path:
+                value = value.get(step) if isinstance(value, dict) else None
             _add(found, kind, value, ("properties", *path))
 
 

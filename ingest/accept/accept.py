@@ -19,16 +19,26 @@ from ingest.accept.aliases import name_previous
 from ingest.accept.calls import ACCEPTED, DEAD_LETTER, OVER_32_KB, SUPPRESSED, Accepted, Call, ItemResult, SourceRules
 from ingest.accept.canonical import (
     LARGE_EVENT_BYTES,
+    Mended,
     Refused,
     Unreadable,
     canonical_parts,
 )
 from ingest.accept.dead import DeadLetters
-from ingest.accept.draft import Draft, Pair, by_our_error, context_parts, with_refs, without_identifier
+from ingest.accept.draft import (
+    Draft,
+    IsCrawler,
+    Known,
+    Pair,
+    by_our_error,
+    surroundings,
+    with_refs,
+    without_identifier,
+)
 from ingest.accept.unnamed import MESSAGE_ID, DefinedBlocks, Normalise, Values, as_blocked, is_defined, no_message_id
 from ingest.dialects.translate import merge_defaults, of_staff, translate, type_and_name
 from ingest.requests.clock import flags_of, settle
-from schemas.clear import ContextParts, split_around
+from schemas.clear import split_around
 from schemas.clear_rules import NOTHING_DECLARED, Clear, Declared, Own, clear_rules, own_identifiers
 from schemas.errors import TouchfoldError
 from schemas.identifiers import EVERY_EVENT, ORDER_KIND, extract
@@ -51,8 +61,8 @@ class Acceptor:
     """Usable from any thread, one at a time. `normalise(kind, value)`: the normal form or None (`schemas.identifiers`).
 
     `daily_token(day)`: the token whose key seals that day's dead letters without identifiers. `random_bytes(n)`: makes
-    ids for items without a message id. `version()`: the version of the records to write. Raises what the vault raises:
-    StoreUnavailable, KeyMissing.
+    ids for items without a message id. `version()`: the version of the records to write. `is_crawler(user_agent)`:
+    flags what a crawler sends. Raises what the vault raises: StoreUnavailable, KeyMissing.
     """
 
     def __init__(
@@ -64,7 +74,9 @@ class Acceptor:
         *,
         random_bytes: Callable[[int], bytes] = secrets.token_bytes,
         version: Callable[[], int] = lambda: VERSION,
+        is_crawler: IsCrawler = lambda _agent: False,
     ) -> None:
+        self._is_crawler = is_crawler
         self._version = version
         self._writes = FIRST  # what `version` said for the requests at hand
         self._vault = vault
@@ -122,7 +134,7 @@ class Acceptor:
             suppressed = self._vault.suppressed(found)
         if self._digester is None:
             self._digester = blake2b(digest_size=16, key=self._vault.hash_key, person=b"tf-digest")
-        contexts: dict[bytes, ContextParts] = {}  # for these requests only: clear values are kept no longer
+        contexts: Known = {}  # for these requests only: clear values are kept no longer
         return [self._finish(call, own, tokens, suppressed, contexts) for call, own in zip(calls, drafts, strict=True)]
 
     # ---------------------------------------------------------------- first pass: no I/O
@@ -135,15 +147,16 @@ class Acceptor:
         blocked = self._blocks.of(call.source.declared)
         try:
             if type(item) is not dict:
-                raise (
-                    item.refused
-                    if isinstance(item, Unreadable)
-                    else Refused("wrong_type", "", "an item must be an object")
-                )
+                item = draft.item = _mended(item)
+                draft.flags.append("mended")
             if call.defaults:
                 draft.item = item = merge_defaults(item, call.defaults)
             self._identify(draft, item, self._own_of(item, call), blocked)
             draft.item, draft.encoded, draft.context = canonical_parts(item)
+            if draft.item is not item and "mended" not in draft.flags:
+                draft.flags.append("mended")
+            if len(draft.encoded) > LARGE_EVENT_BYTES:
+                draft.flags.append("large")
             draft.fields = translate(draft.item)
             message_id = draft.fields.message_id
             if message_id is not None and no_message_id(message_id, blocked):
@@ -231,7 +244,7 @@ class Acceptor:
         drafts: Sequence[Draft],
         tokens: Mapping[Pair, bytes],
         suppressed: set[bytes],
-        contexts: dict[bytes, ContextParts],
+        contexts: Known,
     ) -> Accepted:
         accepted = Accepted([], [], [], [], [], [])
         for draft in drafts:
@@ -259,7 +272,7 @@ class Acceptor:
                 except Exception as err:
                     draft.refused = by_our_error(err)
                 else:
-                    code = OVER_32_KB if len(draft.encoded) > LARGE_EVENT_BYTES else ""
+                    code = OVER_32_KB if "large" in draft.flags else ""
                     accepted.results.append(ItemResult(id_, ACCEPTED, code))
                     if draft.flags:
                         accepted.flagged.extend(draft.flags)
@@ -298,13 +311,13 @@ class Acceptor:
         draft: Draft,
         own: Sequence[bytes],
         tokens: Mapping[Pair, bytes],
-        contexts: dict[bytes, ContextParts],
+        contexts: Known,
         key: bytes,
         id_: str,
     ) -> Pending:
         fields = draft.fields
         assert fields is not None, "a draft that is not refused has fields"
-        type_, name, properties, context, traits, message_id, stamps = fields
+        type_, name, properties, context, traits, message_id, stamps, mapped = fields
         if draft.spots:
             properties, context, traits = with_refs(draft, properties, context, traits, tokens)
         times = settle(
@@ -321,7 +334,9 @@ class Acceptor:
         if times.flag is not None or stamps.unread:
             draft.flags += flags_of(times, stamps)
         rules = self._rules_of(call.source.declared, type_, name, call.staff)
-        parted = context_parts(draft, context, rules, contexts)
+        parted, derived, is_bot = surroundings(draft, context, rules, contexts, self._is_crawler)
+        if is_bot:
+            draft.flags.append("bot")
         clear_properties, clear_context, clear_traits, parts, names = split_around(
             properties, parted, traits, rules, call.source.declared.attributes
         )
@@ -351,6 +366,7 @@ class Acceptor:
             clock_rule=times.rule,
             n=draft.n if version > FIRST else 0,
             flags=draft.flags if version > FIRST else [],
+            mapped=[*mapped, *derived] if version > FIRST else [],
             digest=digester.hexdigest(),
             properties=clear_properties,
             context=clear_context,
@@ -373,6 +389,13 @@ class Acceptor:
             self._rules.clear()
             self._own.clear()
             self._declared = declared
+
+
+def _mended(item: object) -> dict[str, Any]:
+    """The event of an item that is not one as it stands. Raises Refused."""
+    if isinstance(item, Mended) and type(item.item) is dict:
+        return item.item
+    raise item.refused if isinstance(item, Unreadable) else Refused("wrong_type", "", "an item must be an object")
 
 
 def _kept(message_id: str | None) -> str | None:

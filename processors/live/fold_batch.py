@@ -16,6 +16,7 @@ from processors.live.applied import Applied, Batch, DeadLetterMaker, Report, new
 from processors.live.dedup import Dedup
 from processors.live.delta_cache import DeltaCache, Seen
 from processors.live.order_evidence import save_orders
+from processors.live.restamped import Restamped
 from projections.fold.fold import Fold
 from projections.fold.state import State
 from projections.orders.parts import Part
@@ -59,7 +60,7 @@ class Folder:
 
     @cached_property
     def _dedup(self) -> Dedup:
-        reading = self.again, self.decoded, self._wait_at
+        reading = self.again, self.decoded, self._wait_at, Restamped(self.log, self.sealer, self.fold.reader)
         return Dedup(self.log, self.letter, self.fold, self.revision, *reading)
 
     def run(self, batches: Sequence[Batch], prune_us: int) -> Report:

@@ -24,7 +24,6 @@ from processors.rebuild.check_identity import Grouped, Owned, earliest, owners_o
 from processors.rebuild.check_orders import OrderOwners
 from processors.rebuild.external_sort import Scratch, Sorter, joined
 from projections.fold.state import State
-from schemas.identity_rules import DEFAULT_RULES
 from schemas.log_range import records_between
 from schemas.rebuilding import Snapshot
 from schemas.record import Stored, uuid_text
@@ -112,7 +111,7 @@ class _Check:
     def run(self) -> Verdict:
         self._fold_all()
         self._tell("resolving identity", 0, 0)
-        owners = owners_of(self._evidence, DEFAULT_RULES, self._scratch, self._snapshot.unnamed())
+        owners = owners_of(self._evidence, self._services.rules, self._scratch, self._snapshot.unnamed())
         self._receipts.close()
         of_orders = self._orders.decided(owners)
         lines = self._scratch.sorter()

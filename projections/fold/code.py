@@ -18,10 +18,13 @@ from projections.slots.keyed import OVERFLOW, merge_keyed, put
 from projections.slots.stamped import FIRST, LAST
 from projections.slots.values import storable, text_id
 from schemas.amount_text import named_currency, plain_text
+from schemas.clear import joined
+from schemas.conditions import used_properties
 from schemas.definitions import ANY_EVENT, decimal_marks
+from schemas.paths import CONTEXT, FLAGS, path_of, values_at
 from schemas.sales import LINES, ORDER_IDS, REFUND_IDS, first_id, lines_of, order_id_of, refund_key, worth_of
 from schemas.touchpoint_fields import MONEY
-from schemas.touchpoints import CANCEL_TYPES, ORDER_TYPES, REFUND_TYPES
+from schemas.touchpoints import CANCEL_TYPES, ORDER_TYPES, REFUND_TYPES, VISITS
 
 IDENTIFIED: Final = "profile.identified"
 CORRECTED: Final = "trait.corrected"
@@ -29,6 +32,7 @@ UPDATED: Final = "purchase.updated"
 NAMING: Final = "purchase.completed"
 NEGATIVE: Final = {"purchase.completed": "purchase.refunded", "pos.purchase": "pos.return"}
 """What a sale with a negative amount is."""
+_NAMED: Final = ("web.page_viewed", "app.screen_viewed")  # whose own name is what senders call their property `name`
 
 
 def source_of(layout: Layout, days: LocalDays, currency: str, order_cap: int | None) -> Source:
@@ -37,7 +41,7 @@ def source_of(layout: Layout, days: LocalDays, currency: str, order_cap: int | N
         **HELPERS, "put": put, "text_id": text_id, "storable": storable, "read_raw": read_raw, "BASE": currency,
         "put_order": put_order, "named_currency": named_currency, "plain_text": plain_text, "first_id": first_id,
         "order_id_of": order_id_of, "sealed_id": sealed_id, "refund_key": refund_key, "worth_of": worth_of,
-        "lines_in": lines_in, "lines_of": lines_of,
+        "lines_in": lines_in, "lines_of": lines_of, "VISITS": VISITS, "joined": joined, "values_at": values_at,
         "DECIMAL": decimal_marks(layout.definitions).get,
         "DAYS": days.cache.get, "day_of": days.day, "moment": moment_reader(days),
         "to_base": converter(layout.definitions, currency, days),
@@ -128,8 +132,9 @@ _LAST_SEEN: Final = (
 def _apply(src: Source, layout: Layout) -> None:
     src.add(0, "def apply(e, s, opened=None):")
     src.add(
-        1, *_COUNTED, *_FIRST_SEEN, *_LAST_SEEN,
-        "t = e.type",
+        1, *_COUNTED, *_FIRST_SEEN, "t = e.type",
+        "if not e.flags or 'bot' not in e.flags or t not in VISITS:",
+        *(f"    {line}" for line in _LAST_SEEN),
         f"if t == {IDENTIFIED!r}:",
         "    fold_traits(e, s, opened)",
         f"elif t == {CORRECTED!r}:",
@@ -195,11 +200,14 @@ class _Handler:
 
     def opened(self, prop: str) -> str:
         """A property in clear, else from the opened sealed part."""
+        if prop == FLAGS:
+            return "e.flags"
         var = "v" + self.fields[prop][3:]
         return self.local(
             var,
             f"{var} = {self.clear(prop)}",
             f"if {var} is None and {self.sealed()}: {var} = op.get({self.src.constant(prop)})",
+            *([f"if {var} is None: {var} = e.name"] if prop == "name" and self.name in _NAMED else []),
         )
 
     def sealed(self) -> str:
@@ -212,9 +220,31 @@ class _Handler:
             return "None"
         return self.local("dec", "dec = DECIMAL(e.source)")
 
+    def nested(self, prop: str) -> str:
+        """A local holding the values at a path: those of the property that has this name, else those below."""
+        path = path_of(prop)
+        assert path is not None, "only a path is nested"
+        var, constant = f"x{self.fields[prop][3:]}", self.src.constant
+        steps, name, use = constant(path.steps), constant(prop), constant(path.root)
+        if path.section == CONTEXT:
+            self.local("oc", "oc = opened.get('context') if opened is not None else None")
+            whole, sealed = f"(e.context.get({use}) if e.context else None)", f"(oc.get({use}) if oc else None)"
+        else:
+            whole, sealed = self.clear(path.root), f"(op.get({use}) if op else None)"
+        flat = f"({self.fields[prop]},) if {self.fields[prop]} is not None else (op[{name}],) if op and {name} in op"
+        self.sealed()
+        return self.local(var, f"{var} = {flat} else values_at(joined({whole}, {sealed}), {steps})")
+
     def value(self, prop: str) -> str:
         """A property whose value is kept: if it is declared personal, only when it came in clear."""
-        return self.clear(prop) if prop in self.closed else self.opened(prop)
+        if prop == FLAGS:
+            return "e.flags"
+        if path_of(prop) is None:
+            return self.clear(prop) if prop in self.closed else self.opened(prop)
+        if self.layout.is_closed(prop, self.name):
+            return "None"
+        var = self.nested(prop)
+        return f"({var}[0] if {var} else None)"
 
     def amounts(self) -> None:
         """own, cur, amt: revenue in its own currency and in the base currency; stated: whether the event names the
@@ -310,6 +340,10 @@ class _Handler:
             self.src.add(1, f"{known} = {expression}")
         return known
 
+    def human(self) -> str:
+        """A local that is false of a crawler's visit, which counts only where a definition speaks of flags."""
+        return self.local("human", "human = not e.flags or 'bot' not in e.flags or e.type not in VISITS")
+
     def currency(self) -> str:
         """A local holding the effective currency."""
         self.amounts()
@@ -350,6 +384,10 @@ def _update(src: Source, body: _Handler, slot: SlotPlace, layout: Layout) -> Non
     """The statements of one slot."""
     pinned = _pinned(layout, slot.stream)
     test = body.predicate(slot.stream, pinned)
+    if body.name in VISITS or body.name == ANY_EVENT:
+        where = slot.stream.where
+        if not where or FLAGS not in used_properties(layout.where[where]):
+            test = body.human() if test is None else f"{body.human()} and {test}"
     lines = slot.need.kind.step(body, slot.need, f"s[{slot.index}]", pinned)
     if test is None:
         src.add(1, *lines)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from functools import partial, reduce
 from hashlib import sha256
-from typing import Any, Final, cast
+from typing import Any, Final, NamedTuple, cast
 
 import msgspec
 
@@ -28,6 +28,7 @@ from schemas.conditions import used_properties
 from schemas.control import LAYOUT_VERSION
 from schemas.definitions import ANY_EVENT, Definitions, decimal_marks
 from schemas.errors import ReaderTooOld, RecordUnreadable
+from schemas.paths import sealed_names
 from schemas.record import CURRENT, EPOCH, Reader, encode, sixteen, version_of
 from schemas.record import decode as decode_record
 from schemas.sales import ORDER_IDS, REFUND_IDS
@@ -68,10 +69,10 @@ class Fold:
         self._merge_two: Callable[[State, State], State] = space["merge_two"]
         self._drop: Callable[[State, int], None] = space["drop"]
         self._decoder, self._event_type = event_decoder(layout)
-        self._needs: dict[str, frozenset[str]] = _sealed_needs(layout)
-        self._any_needs = self._needs.get(ANY_EVENT, frozenset())
         self._order_id: Callable[[FoldEvent], str | None] = space["order_id"]
         self._sold: Callable[[FoldEvent], int] = space["sold"]
+        self._needs: dict[str, Needs] = _sealed_needs(layout)
+        self._any_needs = self._needs.get(ANY_EVENT, NO_NEEDS)
         self._keyed_slots = tuple(slot.index for slot in layout.keyed())
         self._map_slots = (st.ORDERS, st.REFUNDS, st.CANCELS, *self._keyed_slots)
         self.summaries = OrderSummaries(layout, self.days)
@@ -109,10 +110,10 @@ class Fold:
         """Whether the event's sealed part holds a property or trait that a definition compares or keeps."""
         if event.sealed is None:
             return False
-        needed = self._needs.get(event.type, self._any_needs)
-        if event.type == "custom":
-            needed |= self._needs.get(event.name or "", self._any_needs)
-        return not needed.isdisjoint(event.sealed.names)
+        names = event.sealed.names
+        if self._needs.get(event.type, self._any_needs).of(names):
+            return True
+        return event.type == "custom" and self._needs.get(event.name or "", self._any_needs).of(names)
 
     pack = staticmethod(st.pack)
     unpack = staticmethod(st.unpack)
@@ -232,23 +233,46 @@ _SEALED_ONCE: Final = frozenset({"value", "items", *ORDER_IDS[1:], *REFUND_IDS})
 """Properties of orders that earlier doors sealed, because their table did not name them."""
 
 
-def _sealed_needs(layout: Layout) -> dict[str, frozenset[str]]:
-    """Event name → dotted names of properties that a `where` compares or whose value a trait keeps."""
+class Needs(NamedTuple):
+    """Dotted names of sealed fields: these, or those that begin and end like one of the pairs."""
+
+    names: frozenset[str]
+    like: tuple[tuple[str, str], ...] = ()
+
+    def of(self, names: Sequence[str]) -> bool:
+        """Whether any of an event's sealed names is needed."""
+        if not self.names.isdisjoint(names):
+            return True
+        return any(name.startswith(start) and name.endswith(end) for start, end in self.like for name in names)
+
+
+NO_NEEDS: Final = Needs(frozenset())
+
+
+def _sealed_needs(layout: Layout) -> dict[str, Needs]:
+    """Event name → the sealed fields that a `where` compares or whose value a trait keeps."""
     streams = [slot.stream for slot in layout.slots] + layout.order_streams
-    needs: dict[str, frozenset[str]] = {}
+    needs: dict[str, Needs] = {}
     for name in [*layout.event_names(), ANY_EVENT]:
         used = {prop for slot in layout.slots if matches(slot.stream, name) for prop in slot.properties}
         used |= set(layout.extras) if name in BASE_TYPES else set()
-        used -= layout.closed(name)
+        used = {prop for prop in used if not layout.is_closed(prop, name)}
         used |= _SEALED_ONCE - layout.closed(name) if name in ORDER_TYPES else set()
         for stream in streams:
             if stream.where and (matches(stream, name) or matches(stream, NEGATIVE.get(name, name))):
                 used |= used_properties(layout.where[stream.where])
-        needs[name] = frozenset(f"properties.{prop}" for prop in used)
-    attributes = frozenset(f"traits.{name}" for name in layout.declared.attributes)
+        needs[name] = _needs_of(used)
+    attributes = frozenset(f"traits.{name.partition('.')[0]}" for name in layout.declared.attributes)
+    attributes |= {f"traits.{name}" for name in layout.declared.attributes}
     for name in (IDENTIFIED, CORRECTED):
-        needs[name] = needs.get(name, needs[ANY_EVENT]) | attributes
+        names, like = needs.get(name, needs[ANY_EVENT])
+        needs[name] = Needs(names | attributes, like)
     return needs
+
+
+def _needs_of(used: Iterable[str]) -> Needs:
+    found = [sealed_names(prop) for prop in sorted(used)]
+    return Needs(frozenset().union(*(names for names, _ in found)), tuple(like for _, like in found if like))
 
 
 def _layout_hash(layout: Layout, time_zone: str, currency: str) -> str:
