@@ -29,6 +29,7 @@ from infra.adapters.postgres.record_gate import start_floor
 from infra.adapters.vault.proof import vault_is_new
 from infra.app import settings as reading
 from infra.app.adapters import Adapters
+from infra.app.forms import bring_rows
 from infra.app.settings import Settings
 from infra.app.vault import open_vault
 from schemas.control import LAYOUT_VERSION, Layout
@@ -74,6 +75,8 @@ def prepare(settings: Settings, adapters: Adapters, say: Say = quiet) -> Deploym
             start_floor(database, VERSION)
         _first_revision(database, adapters.clock.now())
         fold_older_states(database, adapters.clock, say)
+    with closing(open_vault(settings, server.dsn, server.vault_dsn)) as vault:
+        bring_rows(vault, server.dsn, server.vault_dsn, deployment.region)
     return deployment
 
 

@@ -29,6 +29,7 @@ from schemas.touchpoints import CANCEL_TYPES, ORDER_TYPES, REFUND_TYPES, VISITS
 IDENTIFIED: Final = "profile.identified"
 CORRECTED: Final = "trait.corrected"
 UPDATED: Final = "purchase.updated"
+NAMING: Final = "purchase.completed"
 NEGATIVE: Final = {"purchase.completed": "purchase.refunded", "pos.purchase": "pos.return"}
 """What a sale with a negative amount is."""
 _NAMED: Final = ("web.page_viewed", "app.screen_viewed")  # whose own name is what senders call their property `name`
@@ -57,6 +58,7 @@ def source_of(layout: Layout, days: LocalDays, currency: str, order_cap: int | N
     _table(src, layout, "F", known, Part.ORDER)
     _apply(src, layout)
     _apply_parts(src)
+    _named(src, layout)
     _merge(src, layout, order_cap)
     _drop(src, layout)
     return src
@@ -123,16 +125,16 @@ _FIRST_SEEN: Final = (
 )
 _LAST_SEEN: Final = (
     "last = s[2]",
-    "if last is None or us > last[0] or (us == last[0] and key > last[1]): s[2] = [us, key]",
+    "if last is None or us > last[0] or (us == last[0] and key > last[1]):",
+    "    if not e.flags or 'bot' not in e.flags or e.type not in VISITS: s[2] = [us, key]",
 )
 
 
 def _apply(src: Source, layout: Layout) -> None:
     src.add(0, "def apply(e, s, opened=None):")
     src.add(
-        1, *_COUNTED, *_FIRST_SEEN, "t = e.type",
-        "if not e.flags or 'bot' not in e.flags or t not in VISITS:",
-        *(f"    {line}" for line in _LAST_SEEN),
+        1, *_COUNTED, *_FIRST_SEEN, *_LAST_SEEN,
+        "t = e.type",
         f"if t == {IDENTIFIED!r}:",
         "    fold_traits(e, s, opened)",
         f"elif t == {CORRECTED!r}:",
@@ -154,6 +156,21 @@ def _apply_parts(src: Source) -> None:
     src.add(0, "def apply_order(e, s, opened=None):")
     src.add(1, *_COUNTED[:2], *_LAST_SEEN, "h = F(e.type, None)")
     src.add(1, "if h is not None: h(e, s, us, key, opened)")
+
+
+def _named(src: Source, layout: Layout) -> None:
+    """`order_id(e)`: the id in clear of the order that an event names. `sold(e)`: 1 for a sale, which makes somebody
+    have its order, -1 for one below zero, which gives back, 0 for one of nothing.
+    """
+    body = _Handler(src, layout, NAMING)
+    fields = ", ".join(body.fields[name] for name in ORDER_IDS)
+    src.add(0, "def order_id(e):", "    p = e.properties", f"    return first_id(({fields}))")
+    src.add(0, "def sold(e, opened=None):", "    p = e.properties")
+    src.add(
+        1, f"own = scaled({body.fields['revenue']})", "if own is not None and own > 0: return 1",
+        f"own = {body.worth()}[0]", "if own is None or own > 0: return 1", "if own < 0: return -1",
+        f"return int(bool(lines_of({body.lines()})))",
+    )  # fmt: skip
 
 
 class _Handler:
@@ -213,7 +230,7 @@ class _Handler:
             self.local("oc", "oc = opened.get('context') if opened is not None else None")
             whole, sealed = f"(e.context.get({use}) if e.context else None)", f"(oc.get({use}) if oc else None)"
         else:
-            whole, sealed = self.clear(path.root), f"(op.get({use}) if op else None)"
+            whole, sealed = self.clear(path.root), f"({self.sealed()}.get({use}) if op else None)"
         flat = f"({self.fields[prop]},) if {self.fields[prop]} is not None else (op[{name}],) if op and {name} in op"
         self.sealed()
         return self.local(var, f"{var} = {flat} else values_at(joined({whole}, {sealed}), {steps})")
@@ -243,6 +260,10 @@ class _Handler:
             "if cur is None: cur = said", "stated = cur is not None", "if cur is None: cur = BASE",
             "amt = own if own is None or cur == BASE else to_base(own, cur, us)",
         )  # fmt: skip
+
+    def worth(self) -> str:
+        """The `worth_of` an event; lines before it see to what it needs."""
+        return f"worth_of({self._said()}, {self.decimal()})"
 
     def _said(self) -> str:
         """What the amount of an event without a plain `revenue` is taken from: other properties, and its lines."""
