@@ -146,12 +146,12 @@ def test_cents_are_said_once_and_follow_the_currency() -> None:
 
 
 def test_a_file_with_decimal_commas_says_so_once(tmp_path: Path) -> None:
-    text = "customer;order;day;paid;price\nc;A1;2024-05-01;1.234,56 €;1.000\n"
-    products = {"price": "price"}
+    text = "customer;order;day;paid;price;n\nc;A1;2024-05-01;1.234,56 €;1.000;1,5\n"
+    products = {"price": "price", "quantity": "n"}
     (item,) = outcome(source(tmp_path, text, numbers={"decimal": ","}, products=products))
     assert isinstance(item, dict)
     assert item["properties"]["revenue"] == "1234.56"
-    assert item["properties"]["products"] == [{"price": "1000.00"}]
+    assert item["properties"]["products"] == [{"price": "1000.00", "quantity": 1.5}]
 
 
 def test_an_amount_without_money_is_read_too_or_told(tmp_path: Path) -> None:
@@ -160,6 +160,7 @@ def test_an_amount_without_money_is_read_too_or_told(tmp_path: Path) -> None:
     found = [each["properties"]["revenue"] for each in outcome(read) if isinstance(each, dict)]
     assert found == ["12.50", "1234.56", "1,234"], "what cannot be read is sent as it is, for the door to flag"
     assert told(read) == {"unreadable_amount": 1}
+    assert [note.lines for note in read.notes()] == [[4]]
 
 
 # ---------------------------------------------------------------- times
