@@ -89,6 +89,14 @@ def test_an_order_or_event_whose_number_is_lost_is_not_joined_with_others(tmp_pa
     assert outcome(source(tmp_path, text, group_by=["order"])) == [lost, lost]
 
 
+def test_events_whose_id_is_a_filler_are_told_apart_by_what_they_say(tmp_path: Path) -> None:
+    text = "customer,order,day,paid\nc1,N/A,2024-05-01,1\nc2,N/A,2024-05-01,2\nc1,A1,2024-05-01,3\n"
+    one, two, three = source(tmp_path, text, id="order").events()
+    assert (one.natural, two.natural, three.natural) == (None, None, "A1")
+    assert len({one.content, two.content, b""}) == 3
+    assert [event.content for event in source(tmp_path, text, id="order").events()][:2] == [one.content, two.content]
+
+
 def test_fillers_where_an_id_should_be_are_counted(tmp_path: Path) -> None:
     read = source(tmp_path, "customer,order,day,paid\nnull,A1,2024-05-01,1\n0,A2,2024-05-01,1\nc,A3,2024-05-01,1\n")
     assert len(outcome(read)) == 3
