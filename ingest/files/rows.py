@@ -93,7 +93,7 @@ class Source:
 
     def _content_of(self, item: dict[str, Any]) -> bytes:
         """What stands for the id of an event whose own is a filler such as N/A: rows were not hashed for it."""
-        return blake2b(_ENCODE(item), digest_size=16, key=self._secret, person=b"tf-import-item").digest()
+        return blake2b(_ENCODE(item), digest_size=16, key=self._secret, person=b"tf-import-row").digest()
 
     def _single(self, limit: int | None) -> Iterator[Shaped]:
         for row in self._rows(limit):
