@@ -125,16 +125,16 @@ _FIRST_SEEN: Final = (
 )
 _LAST_SEEN: Final = (
     "last = s[2]",
-    "if last is None or us > last[0] or (us == last[0] and key > last[1]): s[2] = [us, key]",
+    "if last is None or us > last[0] or (us == last[0] and key > last[1]):",
+    "    if not e.flags or 'bot' not in e.flags or e.type not in VISITS: s[2] = [us, key]",
 )
 
 
 def _apply(src: Source, layout: Layout) -> None:
     src.add(0, "def apply(e, s, opened=None):")
     src.add(
-        1, *_COUNTED, *_FIRST_SEEN, "t = e.type",
-        "if not e.flags or 'bot' not in e.flags or t not in VISITS:",
-        *(f"    {line}" for line in _LAST_SEEN),
+        1, *_COUNTED, *_FIRST_SEEN, *_LAST_SEEN,
+        "t = e.type",
         f"if t == {IDENTIFIED!r}:",
         "    fold_traits(e, s, opened)",
         f"elif t == {CORRECTED!r}:",
@@ -230,7 +230,7 @@ class _Handler:
             self.local("oc", "oc = opened.get('context') if opened is not None else None")
             whole, sealed = f"(e.context.get({use}) if e.context else None)", f"(oc.get({use}) if oc else None)"
         else:
-            whole, sealed = self.clear(path.root), f"(op.get({use}) if op else None)"
+            whole, sealed = self.clear(path.root), f"({self.sealed()}.get({use}) if op else None)"
         flat = f"({self.fields[prop]},) if {self.fields[prop]} is not None else (op[{name}],) if op and {name} in op"
         self.sealed()
         return self.local(var, f"{var} = {flat} else values_at(joined({whole}, {sealed}), {steps})")

@@ -128,6 +128,7 @@ def clear_answer(record: Record) -> Answer:
         "context": record.context,
         "traits": record.traits,
         "sealed_names": record.sealed.names if record.sealed else [],
+        "flags": record.flags,
     }
 
 
