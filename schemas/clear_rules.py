@@ -13,6 +13,7 @@ from schemas.touchpoint_fields import (
     own_in_properties,
     personal_properties,
 )
+from schemas.touchpoints import with_meant
 
 Own = tuple[tuple[tuple[str, ...], str], ...]  # the customer's own identifiers in the properties: (path, kind)
 
@@ -63,12 +64,15 @@ def declared_of(definitions: Mapping[str, Any], *, unknown: bool = False) -> Dec
     """What definitions (as JSON or a dumped model) declare about properties and traits, in the form the door reads."""
     properties: Mapping[str, Mapping[str, Any]] = definitions.get("properties") or {}
     traits: Mapping[str, Mapping[str, Any]] = definitions.get("traits") or {}
-    identifies = {event: _identified(own) for event, own in properties.items()}
+    declared: dict[str, dict[str, bool]] = {}
+    identifies: dict[str, Any] = {}
+    for written, own in properties.items():
+        for event in with_meant((written,)):  # "Order Completed" is its touchpoint
+            said = {name: bool(each["personal"]) for name, each in own.items() if each.get("personal") is not None}
+            declared.setdefault(event, {}).update(said)
+            identifies[event] = {**identifies.get(event, {}), **_identified(own)}
     return Declared(
-        {
-            event: {name: bool(each["personal"]) for name, each in own.items() if each.get("personal") is not None}
-            for event, own in properties.items()
-        },
+        declared,
         frozenset(name for name, trait in traits.items() if not trait.get("personal", True)),
         _read_by_traits(definitions.get("computed_traits") or {}),
         unknown,
@@ -116,7 +120,8 @@ def _read_by_traits(traits: Mapping[str, Mapping[str, Any]]) -> dict[str, frozen
     found: dict[str, set[str]] = {}
     for trait in traits.values():
         kept = {trait.get("of"), trait.get("key")} - {None, "occurred_at"}
-        for event in (*trait.get("events", ()), *trait.get("opens", ()), *trait.get("closes", ())) if kept else ():
+        events = (*trait.get("events", ()), *trait.get("opens", ()), *trait.get("closes", ()))
+        for event in with_meant(events) if kept else ():
             found.setdefault(event, set()).update(map(str, kept))
     return {event: frozenset(names) for event, names in found.items()}
 

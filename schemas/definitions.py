@@ -14,7 +14,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, StrictBool, StrictInt, StrictStr
 
 from schemas.conditions import Condition
-from schemas.touchpoints import BASE_TYPES, ORDER_TYPES
+from schemas.touchpoints import BASE_TYPES, ORDER_TYPES, with_meant
 
 DEFAULT_STAGE: Final = "prospect"
 LEVELS: Final = ("low", "medium", "high")
@@ -29,6 +29,10 @@ ANY_EVENT: Final = "*"
 def _day(value: object) -> str:
     """An ISO date, kept as text: definitions are stored as JSON."""
     return date.fromisoformat(str(value)).isoformat()
+
+
+Events = Annotated[tuple[StrictStr, ...], AfterValidator(with_meant)]
+"""Names of events; those that SDKs have for a touchpoint mean it."""
 
 
 class Model(BaseModel):
@@ -71,12 +75,12 @@ class ComputedTrait(Model):
 
     aggregate: StrictStr  # a name of `projections.aggregates`, which says what each needs and means
     of: StrictStr | None = None
-    events: tuple[StrictStr, ...] = ()
+    events: Events = ()
     window_days: StrictInt | None = None
     where: Condition | None = None
     key: StrictStr | None = None
-    opens: tuple[StrictStr, ...] = ()
-    closes: tuple[StrictStr, ...] = ()
+    opens: Events = ()
+    closes: Events = ()
     publish: StrictBool = False
     description: str = ""
 

@@ -97,6 +97,9 @@ class ErasureReads(Protocol):
     def events_of(self, identifier_sets: Iterable[bytes]) -> dict[bytes, int]:
         """How many applied events each has; those without any are left out."""
 
+    def order_routes(self, profile_ids: Iterable[bytes]) -> list[tuple[bytes, bytes]]:
+        """(profile id, token) of the events about these profiles' orders that name nobody (decision 0037)."""
+
     def refused(self, tokens: Iterable[bytes], identifier_sets: Iterable[bytes]) -> list[tuple[bytes, bytes]]:
         """(identifier set, token) of the refused links of these identifier sets, or to these tokens."""
 
@@ -112,6 +115,20 @@ class ErasureWrites(ErasureReads, FigureTx, Protocol):
 
     def delete_states(self, identifier_sets: Collection[bytes]) -> None:
         """In every revision."""
+
+    def orders_of(self, identifier_sets: Collection[bytes]) -> list[bytes]:
+        """The keys of orders with order sets that these hold or said something about."""
+
+    def delete_order_sets(self, senders: Collection[bytes]) -> set[bytes]:
+        """Delete what these identifier sets said about orders, in every revision; returns the profiles that had it.
+
+        What named nobody counts as orders without a customer.
+        """
+
+    def mark_orders(self, order_keys: Collection[bytes]) -> None: ...
+
+    def mark_profiles(self, profile_ids: Collection[bytes]) -> None:
+        """Have these profiles decided again, in every revision."""
 
     def delete_profiles(self, profile_ids: Collection[bytes]) -> list[tuple[bytes, int]]:
         """Delete profiles and memberships in every revision; returns (profile id, next version) of those published."""

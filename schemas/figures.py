@@ -91,6 +91,9 @@ class KeeperTx(FigureTx, Protocol):
     def positions_of_nobody(self, identifier_sets: Iterable[bytes]) -> list[tuple[int, int]]:
         """(partition, offset) of their events, including those that came after an erasure."""
 
+    def owned_order_sets(self, senders: Iterable[bytes]) -> set[bytes]:
+        """The order sets of what these identifier sets sent that a profile owns."""
+
     def next_uncounted(self, revision: int, limit: int) -> list[Counted] | None:
         """The next profiles to count, by id; they are counted once this commits. None: all are counted."""
 

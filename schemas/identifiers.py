@@ -12,11 +12,12 @@ from schemas.normal_forms import CONTROL, MAX_BYTES, Normal, PhoneForm, examine,
 from schemas.touchpoint_fields import identifiers_in
 
 __all__ = [
-    "KINDS", "MAX_BYTES", "Found", "Normal", "PhoneForm", "check_kind", "examine", "extract", "normalise",
+    "KINDS", "MAX_BYTES", "ORDER_KIND", "Found", "Normal", "PhoneForm", "check_kind", "examine", "extract", "normalise",
     "parse_selector",
 ]  # fmt: skip
 
 KINDS: Final = ("user_id", "loyalty_card", "email", "phone", "device_id", "anonymous_id")
+ORDER_KIND: Final = ":order"  # of an event that names an order and nobody; no sender's kind holds a colon
 MAX_KIND_LETTERS: Final = 64
 MAX_EXTERNAL_IDS: Final = 32  # per event; Segment keeps at most 1,000 per profile
 
@@ -93,11 +94,13 @@ def _traits(found: list[Found], traits: object, path: Path) -> None:
 
 
 def _properties(found: list[Found], properties: object, own: Own) -> None:
+    if not isinstance(properties, dict):
+        return
     for path, kind in own:
-        value = properties
-        for step in path:
-            value = value.get(step) if isinstance(value, dict) else None
-        if value is not None:
+        if path[0] in properties:  # nearly never: nothing more is paid for
+            value: object = properties
+            for step in path:
+                value = value.get(step) if isinstance(value, dict) else None
             _add(found, kind, value, ("properties", *path))
 
 

@@ -20,10 +20,16 @@ _LIMITS: Final = {
 _HUB_LIMITS: Final = {"user_id": 5, "loyalty_card": 5, "device_id": 20, "anonymous_id": 100}
 # A shop assistant's login is seen with twelve customers in a day; people rarely have ten addresses in their life.
 # Two user_ids are seen together only in an alias: a chain of them names two of each, a login aliased to all many.
-_CROWD_LIMITS: Final = {
-    "user_id": {"user_id": 5, "loyalty_card": 10, "email": 10, "phone": 10},
-    "loyalty_card": {"email": 10, "phone": 10},
-}
+LOGIN_LIMIT: Final = 10
+_USERS_ALIASED: Final = 5
+
+
+def crowd_limits(login_limit: int) -> dict[str, dict[str, int]]:
+    """For logins and cards: with how many identifiers of the other kinds one may be seen before it is shared."""
+    return {
+        "user_id": {"user_id": _USERS_ALIASED, **dict.fromkeys(("loyalty_card", "email", "phone"), login_limit)},
+        "loyalty_card": dict.fromkeys(("email", "phone"), login_limit),
+    }
 
 
 @dataclass(frozen=True)
@@ -44,7 +50,7 @@ class IdentityRules:
     default_limit: int = 5
     sharing_limits: Mapping[str, int] = field(default_factory=lambda: dict(_HUB_LIMITS))
     default_sharing_limit: int = 10
-    crowd_limits: Mapping[str, Mapping[str, int]] = field(default_factory=lambda: dict(_CROWD_LIMITS))
+    crowd_limits: Mapping[str, Mapping[str, int]] = field(default_factory=lambda: crowd_limits(LOGIN_LIMIT))
     _ranks: Mapping[str, Rank] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -105,3 +111,8 @@ def _limit_problems(kind: str, limit: int, sharing_limit: int) -> list[Problem]:
 
 
 DEFAULT_RULES: Final = IdentityRules()
+
+
+def rules_with(login_limit: int) -> IdentityRules:
+    """The rules of a deployment. Raises DefinitionsInvalid for a limit below 5."""
+    return IdentityRules(crowd_limits=crowd_limits(login_limit))

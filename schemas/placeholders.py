@@ -28,7 +28,7 @@ _WORDS: Final = (
     "not found", "not known", "not authenticated", "not logged in", "not signed in", "logged out", "unset",
     "unspecified", "unassigned", "unavailable", "unidentified", "undetermined", "unknown", "unknown user",
     "unknown customer", "anonymous", "anonymous user", "anon", "guest", "guest user", "guest customer",
-    "guest checkout", "no user", "no id", "no email", "nobody", "no one", "missing", "empty", "blank", "invalid", "-1",
+    "guest checkout", "no user", "no id", "no email", "no one", "missing", "empty", "blank", "invalid", "-1",
     "unbekannt", "keine angabe", "k.a", "k. a", "nicht angegeben", "nicht vorhanden", "inconnu", "desconocido",
     "sconosciuto",
     # what hides a value

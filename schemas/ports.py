@@ -39,7 +39,7 @@ class EventLog(Protocol):
         """
 
     def read(self, partition: int, start: int, limit: int) -> list[Stored]:
-        """At most `limit` records with offset >= `start`, ascending; [] at the end."""
+        """At most `limit` records with offset >= `start`, ascending; fewer if they are large; [] at the end."""
 
     def fetch(self, positions: Iterable[tuple[int, int]]) -> list[Stored]:
         """The records at these (partition, offset), in any order; missing ones are left out."""

@@ -86,6 +86,7 @@ class Record(msgspec.Struct, kw_only=True, omit_defaults=True):
     clock_rule: str = "trusted"
     n: int = 0  # place in its request, file or inbox fetch; outside the digest; from version 2 on
     flags: list[str] = []  # words of FLAGS that hold; outside the digest; from version 2 on
+    mapped: list[str] = []  # our fields that the door filled in from what the sender has; from version 2 on
     digest: str  # 32 hex digits, design C3
     properties: dict[str, Any] = {}
     context: dict[str, Any] = {}

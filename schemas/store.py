@@ -11,10 +11,14 @@ from schemas.store_rows import (
     Change,
     DedupRow,
     EvidenceRow,
+    HolderOwner,
+    HolderRow,
     LaidOff,
     NewWorkItem,
     NodeRow,
     NotApplied,
+    OrderSetOwner,
+    OrderSetRow,
     ProfileRow,
     TokenRow,
     WorkItem,
@@ -78,6 +82,15 @@ class FoldTx(FigureTx, Protocol):
 
     def save_evidence(self, rows: Sequence[EvidenceRow]) -> None:
         """Insert evidence, or lower the first receipt of existing evidence."""
+
+    def save_orders(self, holders: Sequence[HolderRow], sets: Sequence[OrderSetRow]) -> list[bytes]:
+        """Insert those that are new, ascending; returns their order keys."""
+
+    def order_sets_of(self, senders: Iterable[bytes]) -> list[bytes]:
+        """The order sets of what these identifier sets sent."""
+
+    def replace_holders(self, identifier_sets: Iterable[bytes], rows: Sequence[HolderRow]) -> list[bytes]:
+        """Make these the only orders that the identifier sets hold; returns the keys of orders that changed."""
 
     def withdraw(self, revision: int, receipts: Mapping[bytes, tuple[int, bytes] | None]) -> list[bytes]:
         """Correct evidence whose first receipt is later than stored, or that no event supports any more (None).
@@ -143,6 +156,18 @@ class DecideTx(KeeperTx, Protocol):
 
     def evidence_of_profiles(self, profile_ids: Iterable[bytes]) -> list[tuple[bytes, bytes]]:
         """(profile id, identifier set) pairs."""
+
+    def lock_order_sets(self, order_keys: Iterable[bytes], moved: Iterable[bytes]) -> list[OrderSetOwner]:
+        """Lock the order sets of these orders, and of those that `moved` identifier sets hold or sent something about.
+
+        Ascending, until commit; read after the wait.
+        """
+
+    def holders(self, order_keys: Iterable[bytes]) -> list[HolderOwner]:
+        """Everybody who has these orders, without evidence that is not decided yet."""
+
+    def save_order_owners(self, rows: Sequence[tuple[bytes, bytes | None, bool]]) -> None:
+        """Store (order set, profile id, matched)."""
 
     def tokens(self, tokens: Iterable[bytes]) -> list[TokenRow]: ...
 

@@ -71,6 +71,45 @@ class EvidenceRow(NamedTuple):
     profile_id: bytes | None = None
 
 
+class HolderRow(NamedTuple):
+    """An identifier set with a completion of an order (decision 0037)."""
+
+    order_key: bytes
+    source: int
+    identifier_set: bytes
+
+
+class OrderSetRow(NamedTuple):
+    """What an identifier set said about an order of a source. `route`: the token that seals it, if it names nobody."""
+
+    order_set: bytes
+    order_key: bytes
+    source: int
+    sender: bytes  # identifier set
+    route: bytes | None
+
+
+class OrderSetOwner(NamedTuple):
+    """An order set as decided, with its sender's profile. `from_nobody`: the sender named nobody, or is erased."""
+
+    order_set: bytes
+    order_key: bytes
+    source: int
+    sender: bytes  # identifier set
+    sender_id: bytes | None
+    profile_id: bytes | None
+    matched: bool | None  # None: not decided yet
+    from_nobody: bool
+
+
+class HolderOwner(NamedTuple):
+    """A holder of an order whose evidence is decided. `profile_id`: None: erased."""
+
+    order_key: bytes
+    source: int
+    profile_id: bytes | None
+
+
 class TokenRow(NamedTuple):
     """A token's current row. (last_us, last_place): the newest first receipt among the identifier sets that hold it."""
 
@@ -88,7 +127,7 @@ class WorkItem(NamedTuple):
     """Identifier sets to decide again, with the newest event of each by stamp (NO_EVENT if no event caused it)."""
 
     id: int
-    kind: str  # fold | refold | identity | decide
+    kind: str  # fold | refold | identity | decide | order: keys of orders instead of identifier sets
     identifier_sets: Sequence[bytes]
     newest_us: Sequence[int]
     newest_events: Sequence[bytes]

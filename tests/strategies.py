@@ -119,6 +119,7 @@ def touchpoints(
             "n": draw(st.sampled_from([0, 0, 1, 2, 10**6])),
             "properties": draw(property_sets),
             "traits": draw(trait_sets) if identified else {},
+            "flags": draw(st.sampled_from([[], [], [], ["bot"], ["large", "bot"], ["mended"]])),
             "sealed": draw(st.lists(st.sampled_from(["birthday", "city"]), unique=True)) if identified else [],
             "partition": draw(st.integers(0, 3)),
             "offset": i,
@@ -139,7 +140,8 @@ def record_bytes(event: Event) -> bytes:
             v=2, id=event["id"], type=event["type"], name=event.get("name"), source=event.get("source", "web"),
             ids=[Identifier("user_id", token)], route_key=token, occurred_at=at,
             received_at=received_at, known_at=received_at, n=event.get("n", 0),
-            digest="00" * 16, properties=event.get("properties", {}), traits=event.get("traits", {}),
+            digest="00" * 16, flags=event.get("flags", []),
+            properties=event.get("properties", {}), traits=event.get("traits", {}),
             sealed=Sealed(token, names, "AAAA") if names else None,
         )
     )  # fmt: skip

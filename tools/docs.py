@@ -12,7 +12,8 @@ from projections.definitions.json_schema import json_schema
 from schemas.definitions import ComputedTrait
 from schemas.errors import TouchfoldError
 from schemas.touchpoint_fields import EVERY, FIELDS, STAFF, Field
-from schemas.touchpoints import CALL_TYPES, SEGMENT_NAMES, STAFF_TYPES, TABLE_VERSION, TYPES
+from schemas.touchpoint_names import DIALECT_NAMES, PLAIN_WORDS, SEGMENT_NAMES, TABLE_VERSION
+from schemas.touchpoints import CALL_TYPES, STAFF_TYPES, TYPES
 
 DOCS = Path(__file__).parents[1] / "docs"
 MEANING = {
@@ -61,17 +62,25 @@ def touchpoints_page() -> str:
         names[type_].append(f"`{call}` call")
     for name, type_ in SEGMENT_NAMES.items():
         names[type_].append(name)
+    exact: dict[str, list[str]] = {type_: [] for type_ in names}
+    for name, type_ in DIALECT_NAMES.items():
+        exact[type_].append(f"`{name}`")
+    for whose, words in PLAIN_WORDS.items():
+        for name, type_ in words.items():
+            exact[type_].append(f"`{name}` ({whose.capitalize()} alone)")
     for type_ in STAFF_TYPES:
         names[type_].append("*only by staff: on a customer's page or with `POST profiles/{profile_id}/actions`*")
     lines = [
         "# Touchpoints",
         "",
         f"Canonical types, table version {TABLE_VERSION}. A `track` whose name is a type keeps it. The names below map",
-        "to it, in upper or lower case, with spaces, `_` or `-` between words; anything else is `custom`.",
+        "to it: those of SDKs in upper or lower case, with spaces, `_`, `-` or a capital between words; those of other",
+        "systems as they are written. Anything else is `custom`, and so are plain words such as `click`, except where",
+        "`context.library.name` says that they are a system's.",
         "",
-        "| type | Segment, RudderStack and Jitsu names |",
-        "|---|---|",
-        *[f"| `{type_}` | {', '.join(others)} |" for type_, others in names.items()],
+        "| type | Segment, RudderStack, Jitsu, Klaviyo | Google Analytics, Shopify, Meta, Snowplow, Tracardi, Unomi |",
+        "|---|---|---|",
+        *[f"| `{type_}` | {', '.join(others)} | {', '.join(exact[type_])} |" for type_, others in names.items()],
         "",
     ]
     return "\n".join(lines)

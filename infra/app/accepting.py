@@ -3,10 +3,11 @@
 from functools import partial
 from typing import TYPE_CHECKING
 
+from infra.adapters.crawlers import is_crawler
 from infra.adapters.phones import Phones
 from infra.adapters.postgres.record_gate import RecordGate
 from infra.app.databases import database_of
-from infra.app.forms import bring_identifiers
+from infra.app.forms import tell_log
 from infra.app.vault import vault_of
 from ingest.accept.accept import Acceptor
 from schemas.identifiers import normalise
@@ -21,5 +22,5 @@ def acceptor_of(session: "Session") -> Acceptor:
     vault.hold_lease()
     form = partial(normalise, phone=Phones(session.region))
     gate = RecordGate(database_of(session, "touchfold record gate"))
-    bring_identifiers(session, vault, form, gate.version())
-    return Acceptor(vault, vault, form, vault.daily_token, version=gate.version)
+    tell_log(session, vault, form, gate.version())
+    return Acceptor(vault, vault, form, vault.daily_token, version=gate.version, is_crawler=is_crawler)

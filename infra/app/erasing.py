@@ -13,6 +13,7 @@ from infra.adapters.postgres.erasure import PostgresErasures
 from infra.adapters.vault.erasure import PostgresVaultRows
 from infra.adapters.vault.vault import PostgresVault
 from infra.app.drain import drain
+from infra.app.identity import rules_in
 from infra.app.vault import vault_of
 from processors.erase.eraser import Eraser
 from schemas.errors import DiskFull
@@ -47,6 +48,7 @@ def eraser(
             now=now,
             new_id=lambda: secrets.token_bytes(16),
             hash_of=vault.hash_of,
+            rules=rules_in(dsn),
         )
 
 

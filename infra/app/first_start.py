@@ -22,12 +22,14 @@ from infra.adapters.postgres.deployment import (
 )
 from infra.adapters.postgres.embedded import lost
 from infra.adapters.postgres.erasure_upgrade import part_hashes_from_tokens
+from infra.adapters.postgres.identity_rules import set_login_limit
 from infra.adapters.postgres.migrate import migrate
 from infra.adapters.postgres.own import OwnPostgres
 from infra.adapters.postgres.record_gate import start_floor
 from infra.adapters.vault.proof import vault_is_new
 from infra.app import settings as reading
 from infra.app.adapters import Adapters
+from infra.app.forms import bring_rows
 from infra.app.settings import Settings
 from infra.app.vault import open_vault
 from schemas.control import LAYOUT_VERSION, Layout
@@ -61,6 +63,8 @@ def prepare(settings: Settings, adapters: Adapters, say: Say = quiet) -> Deploym
     part_hashes_from_tokens(server.dsn, server.vault_dsn, adapters.folder.ledger / LEDGER)
     with closing(Database(server.dsn, "touchfold start")) as database:
         deployment = ensure_deployment(database, settings)
+        if "login_limit" in settings.model_fields_set and set_login_limit(database, settings.login_limit):
+            say(f"logins and cards are shared above {settings.login_limit} addresses now: deciding them again")
         if adapters.kafka is None:
             check_log_is_postgres(database)
         else:
@@ -71,6 +75,8 @@ def prepare(settings: Settings, adapters: Adapters, say: Say = quiet) -> Deploym
             start_floor(database, VERSION)
         _first_revision(database, adapters.clock.now())
         fold_older_states(database, adapters.clock, say)
+    with closing(open_vault(settings, server.dsn, server.vault_dsn)) as vault:
+        bring_rows(vault, server.dsn, server.vault_dsn, deployment.region)
     return deployment
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 from contextlib import closing
 from datetime import datetime
+from functools import partial
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Final
 
@@ -11,7 +12,7 @@ from infra.adapters.postgres.unnamed import UnnamedTokens
 from infra.adapters.vault.forms import Met, VaultForms
 from infra.app.log import log_of
 from schemas.clear_rules import Declared
-from schemas.identifiers import KINDS
+from schemas.identifiers import KINDS, normalise
 from schemas.record import Identifier, Pending, Record, encode, event_key, uuid_text
 
 if TYPE_CHECKING:
@@ -23,42 +24,45 @@ _TYPE: Final = "identity.aliased"
 Normalise = Callable[[str, object], str | None]
 
 
-def bring_identifiers(session: "Session", vault: "PostgresVault", normalise: Normalise, version: int) -> None:
-    """Do what is left to do: forms, then the log is told which tokens are one, then what is blocked by definition.
-
-    Before anything is accepted, so that a new event finds the token of an old spelling. Repeatable. `version`: of the
-    records to write.
-    """
-    with (
-        closing(UnnamedTokens(session.dsn)) as unnamed,
-        closing(VaultForms(vault, session.vault_dsn, normalise)) as forms,
-    ):
+def bring_rows(vault: "PostgresVault", dsn: str, vault_dsn: str, region: str) -> None:
+    """Give the vault's rows of earlier builds this build's forms; values that name nobody stop linking. Repeatable."""
+    with closing(VaultForms(vault, vault_dsn)) as forms, closing(UnnamedTokens(dsn)) as unnamed:
         if not forms.are_current():
-            forms.bring(unnamed.add)
+            from infra.adapters.phones import Phones  # noqa: PLC0415  # phone numbers' tables take 0.1 s to import
+
+            forms.bring(partial(normalise, phone=Phones(region)), unnamed.add)
+
+
+def tell_log(session: "Session", vault: "PostgresVault", form: Normalise, version: int) -> None:
+    """Tell the log which tokens are one by the newer forms, and identity what the definitions block. Repeatable.
+
+    `version`: of the records to write.
+    """
+    with closing(VaultForms(vault, session.vault_dsn)) as forms:
         if met := forms.met():
             now = session.door_clock.now()
             log_of(session).append([_alias(each, vault.hash_key, now, version) for each in met])
             forms.told(met)
     with closing(PostgresSources(session.dsn)) as sources:
-        block_defined(session, vault, normalise, sources.declared())
+        block_defined(session, vault, form, sources.declared())
 
 
-def block_defined(session: "Session", vault: "PostgresVault", normalise: Normalise, declared: Declared) -> int:
+def block_defined(session: "Session", vault: "PostgresVault", form: Normalise, declared: Declared) -> int:
     """Tokens made before their value was blocked by definition link nothing from now on; returns how many changed."""
     kinds = {
         token: kind
         for value, of in declared.blocked
         for kind in of or KINDS
-        for form in _spellings(kind, value, normalise)
-        if (token := vault.find(kind, form)) is not None
+        for spelling in _spellings(kind, value, form)
+        if (token := vault.find(kind, spelling)) is not None
     }
     with closing(UnnamedTokens(session.dsn)) as unnamed:
         return unnamed.replace_defined(kinds)
 
 
-def _spellings(kind: str, value: str, normalise: Normalise) -> Iterable[str]:
+def _spellings(kind: str, value: str, form: Normalise) -> Iterable[str]:
     text = value.strip()
-    return {form for each in (text, text.lower(), text.upper()) if (form := normalise(kind, each)) is not None}
+    return {found for each in (text, text.lower(), text.upper()) if (found := form(kind, each)) is not None}
 
 
 def _alias(met: Met, secret: bytes, at: datetime, version: int) -> Pending:

@@ -19,6 +19,7 @@ from infra.app.secret_files import FILE_FIELDS, SECRETS, with_files_read
 from schemas.backups import MOST_DAYS
 from schemas.errors import Problem, SettingsInvalid
 from schemas.failpoints import NAMES
+from schemas.identity_rules import LOGIN_LIMIT
 from schemas.reads import Deployment as Deployment  # noqa: PLC0414  # bootstrap takes it from here
 
 PREFIX: Final = "TOUCHFOLD_"
@@ -31,6 +32,7 @@ _FAILPOINT: Final = re.compile(r"(?:(?P<role>[a-z]+)@)?(?P<name>[a-z_.]+)(?::(?P
 _TEXTS: Final = frozenset(  # numbers and booleans, as text
     {
         *("port", "probe_port", "doors", "ui", "workers", "clock_offset_s", "backup_days"),
+        "login_limit",
         *("connections", "api_rate", "search_rate", "sign_in_rate"),
         *("kafka_insecure", "kafka_partitions", "kafka_replication", "kafka_ack_s", "kafka_buffer_mib"),
     }
@@ -91,6 +93,9 @@ class Settings(BaseModel):
     unknown: Literal["seal", "clear"] = Field("seal", description="for undeclared numbers, booleans and times")
     time_zone: str = Field("UTC", description="the zone in which definitions count days")
     region: str = Field("US", description="country of phone numbers without a country code")
+    login_limit: int = Field(
+        LOGIN_LIMIT, ge=5, le=10_000, description="e-mails, phones or cards of a login or card before it is shared"
+    )
     currency: str = Field("USD", description="for amounts without a currency, and for totals")
     master_key: SecretStr | None = Field(None, description="64 hex digits or base64; else the file master.key")
     master_key_next: SecretStr | None = Field(None, description="the new one, for `key rotate`")

@@ -13,6 +13,7 @@ from infra.adapters.postgres.embedded import EmbeddedPostgres
 from infra.adapters.postgres.rebuild import PostgresRebuild
 from infra.adapters.postgres.search import PostgresSearch
 from infra.adapters.postgres.store import PostgresStore
+from infra.app.identity import rules_in
 from infra.app.log import log_of
 from infra.app.session import Session
 from infra.app.vault import vault_of
@@ -41,6 +42,7 @@ def services_of(session: Session, *, shared: bool = False) -> Services:
         clock=session.clock,
         time_zone=session.time_zone,
         currency=session.currency,
+        rules=rules_in(session.dsn),
         check_room=partial(session.disk.check, WORKER) if _shares_the_disk(session) else lambda: None,
         batch=_batch(session.disk.space().total) if _shares_the_disk(session) else BATCH,
     )

@@ -11,9 +11,12 @@ from infra.cli.options import DATA, JSON
 from infra.cli.revisions import await_revision_of
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from infra.adapters.postgres.control import PostgresControl
     from infra.app.session import Session
     from processors.rebuild.definitions import Applied
+    from schemas.errors import Problem
 
 SHOWN: Final = 10  # undeclared sealed fields
 
@@ -37,7 +40,9 @@ def apply(
     """
     from infra.adapters.postgres.control import PostgresControl
     from infra.app.bootstrap import session
+    from infra.app.log import log_of
     from processors.rebuild.definitions import apply_files
+    from query.reports.unseen import unseen
     from schemas.errors import DefinitionsInvalid
 
     try:
@@ -45,7 +50,8 @@ def apply(
         with session(data) as here:
             control = PostgresControl(here.dsn)
             applied = apply_files(control, files, here.clock.now())
-            for warning in applied.warnings:
+            warnings = [*applied.warnings, *unseen(log_of(here), applied.patch)]
+            for warning in warnings:
                 typer.echo(f"warning: {warning.path}: {warning.reason}", err=True)
             if applied.revision is not None:
                 _block(here, control)
@@ -55,10 +61,11 @@ def apply(
     except DefinitionsInvalid as err:
         if not as_json:
             raise
-        refused = {"added": [], "changed": [], "unchanged": [], "errors": [each._asdict() for each in err.problems]}
+        errors = [each._asdict() for each in err.problems]
+        refused = {"added": [], "changed": [], "unchanged": [], "errors": errors}
         typer.echo(json.dumps(refused, ensure_ascii=False))
         raise typer.Exit(1) from err
-    _tell(applied, as_json)
+    _tell(applied, warnings, as_json)
 
 
 def _block(here: "Session", control: "PostgresControl") -> None:
@@ -112,10 +119,11 @@ def _read(directory: Path) -> list[tuple[str, str]]:
     return files
 
 
-def _tell(applied: "Applied", as_json: bool) -> None:
+def _tell(applied: "Applied", warnings: "Sequence[Problem]", as_json: bool) -> None:
     summary = applied.summary
     if as_json:
-        typer.echo(json.dumps({**summary, "errors": []}))
+        told = {**summary, "errors": [], "warnings": [each._asdict() for each in warnings]}
+        typer.echo(json.dumps(told, ensure_ascii=False))
         return
     for key in ("added", "changed", "deleted", "unchanged"):
         names = summary.get(key, [])

@@ -19,25 +19,36 @@ from ingest.accept.aliases import name_previous
 from ingest.accept.calls import ACCEPTED, DEAD_LETTER, OVER_32_KB, SUPPRESSED, Accepted, Call, ItemResult, SourceRules
 from ingest.accept.canonical import (
     LARGE_EVENT_BYTES,
+    Mended,
     Refused,
     Unreadable,
     canonical_parts,
 )
 from ingest.accept.dead import DeadLetters
-from ingest.accept.draft import Draft, Pair, by_our_error, context_parts, with_refs, without_identifier
+from ingest.accept.draft import (
+    Draft,
+    IsCrawler,
+    Known,
+    Pair,
+    by_our_error,
+    surroundings,
+    with_refs,
+    without_identifier,
+)
 from ingest.accept.unnamed import MESSAGE_ID, DefinedBlocks, Normalise, Values, as_blocked, is_defined, no_message_id
 from ingest.dialects.translate import merge_defaults, of_staff, translate, type_and_name
 from ingest.requests.clock import flags_of, settle
-from schemas.clear import ContextParts, split_around
+from schemas.clear import split_around
 from schemas.clear_rules import NOTHING_DECLARED, Clear, Declared, Own, clear_rules, own_identifiers
 from schemas.errors import TouchfoldError
-from schemas.identifiers import EVERY_EVENT, extract
+from schemas.identifiers import EVERY_EVENT, ORDER_KIND, extract
 from schemas.identity_rules import DEFAULT_RULES, Rank
 from schemas.normal_forms import as_sent
 from schemas.ports import Sealer, Vault
 from schemas.record import VERSION, Identifier, Pending, Record, Sealed, encode, uuid_text
 from schemas.record_gate import FIRST
-from schemas.sales import unreadable
+from schemas.sales import ORDER_IDS, first_id, unreadable
+from schemas.touchpoints import FOLLOWING_TYPES
 
 _RULES_CACHED: Final = 10_000
 _KINDS_CACHED: Final = 1_000
@@ -50,8 +61,8 @@ class Acceptor:
     """Usable from any thread, one at a time. `normalise(kind, value)`: the normal form or None (`schemas.identifiers`).
 
     `daily_token(day)`: the token whose key seals that day's dead letters without identifiers. `random_bytes(n)`: makes
-    ids for items without a message id. `version()`: the version of the records to write. Raises what the vault raises:
-    StoreUnavailable, KeyMissing.
+    ids for items without a message id. `version()`: the version of the records to write. `is_crawler(user_agent)`:
+    flags what a crawler sends. Raises what the vault raises: StoreUnavailable, KeyMissing.
     """
 
     def __init__(
@@ -63,7 +74,9 @@ class Acceptor:
         *,
         random_bytes: Callable[[int], bytes] = secrets.token_bytes,
         version: Callable[[], int] = lambda: VERSION,
+        is_crawler: IsCrawler = lambda _agent: False,
     ) -> None:
+        self._is_crawler = is_crawler
         self._version = version
         self._writes = FIRST  # what `version` said for the requests at hand
         self._vault = vault
@@ -121,7 +134,7 @@ class Acceptor:
             suppressed = self._vault.suppressed(found)
         if self._digester is None:
             self._digester = blake2b(digest_size=16, key=self._vault.hash_key, person=b"tf-digest")
-        contexts: dict[bytes, ContextParts] = {}  # for these requests only: clear values are kept no longer
+        contexts: Known = {}  # for these requests only: clear values are kept no longer
         return [self._finish(call, own, tokens, suppressed, contexts) for call, own in zip(calls, drafts, strict=True)]
 
     # ---------------------------------------------------------------- first pass: no I/O
@@ -134,15 +147,16 @@ class Acceptor:
         blocked = self._blocks.of(call.source.declared)
         try:
             if type(item) is not dict:
-                raise (
-                    item.refused
-                    if isinstance(item, Unreadable)
-                    else Refused("wrong_type", "", "an item must be an object")
-                )
+                item = draft.item = _mended(item)
+                draft.flags.append("mended")
             if call.defaults:
                 draft.item = item = merge_defaults(item, call.defaults)
             self._identify(draft, item, self._own_of(item, call), blocked)
             draft.item, draft.encoded, draft.context = canonical_parts(item)
+            if draft.item is not item and "mended" not in draft.flags:
+                draft.flags.append("mended")
+            if len(draft.encoded) > LARGE_EVENT_BYTES:
+                draft.flags.append("large")
             draft.fields = translate(draft.item)
             message_id = draft.fields.message_id
             if message_id is not None and no_message_id(message_id, blocked):
@@ -151,7 +165,7 @@ class Acceptor:
             if call.staff:
                 draft.fields = of_staff(draft.item, draft.fields)
             if not draft.pairs and draft.previous is None:
-                raise Refused("no_identifier", "", without_identifier(item))
+                draft.pairs.append(self._its_order(call, draft))
         except Refused as refused:
             draft.refused = refused
         except TouchfoldError:
@@ -164,6 +178,16 @@ class Acceptor:
         for pair, value in draft.sent:
             sent.setdefault(pair, as_sent(value))
         return draft
+
+    def _its_order(self, call: Call, draft: Draft) -> Pair:
+        """What stands for a sender: the order that a refund, cancel or update names. Raises Refused without one."""
+        fields = draft.fields
+        assert fields is not None, "it was translated"
+        if fields.type in FOLLOWING_TYPES:
+            order = first_id(fields.properties.get(name) for name in ORDER_IDS)
+            if order is not None:
+                return ORDER_KIND, f"{call.source.name}/{order}"
+        raise Refused("no_identifier", "", without_identifier(draft.item))
 
     def _own_of(self, item: Mapping[str, Any], call: Call) -> Own:
         """Which properties of the item are the customer's own identifiers."""
@@ -220,7 +244,7 @@ class Acceptor:
         drafts: Sequence[Draft],
         tokens: Mapping[Pair, bytes],
         suppressed: set[bytes],
-        contexts: dict[bytes, ContextParts],
+        contexts: Known,
     ) -> Accepted:
         accepted = Accepted([], [], [], [], [], [])
         for draft in drafts:
@@ -248,7 +272,7 @@ class Acceptor:
                 except Exception as err:
                     draft.refused = by_our_error(err)
                 else:
-                    code = OVER_32_KB if len(draft.encoded) > LARGE_EVENT_BYTES else ""
+                    code = OVER_32_KB if "large" in draft.flags else ""
                     accepted.results.append(ItemResult(id_, ACCEPTED, code))
                     if draft.flags:
                         accepted.flagged.extend(draft.flags)
@@ -287,13 +311,13 @@ class Acceptor:
         draft: Draft,
         own: Sequence[bytes],
         tokens: Mapping[Pair, bytes],
-        contexts: dict[bytes, ContextParts],
+        contexts: Known,
         key: bytes,
         id_: str,
     ) -> Pending:
         fields = draft.fields
         assert fields is not None, "a draft that is not refused has fields"
-        type_, name, properties, context, traits, message_id, stamps = fields
+        type_, name, properties, context, traits, message_id, stamps, mapped = fields
         if draft.spots:
             properties, context, traits = with_refs(draft, properties, context, traits, tokens)
         times = settle(
@@ -310,7 +334,9 @@ class Acceptor:
         if times.flag is not None or stamps.unread:
             draft.flags += flags_of(times, stamps)
         rules = self._rules_of(call.source.declared, type_, name, call.staff)
-        parted = context_parts(draft, context, rules, contexts)
+        parted, derived, is_bot = surroundings(draft, context, rules, contexts, self._is_crawler)
+        if is_bot:
+            draft.flags.append("bot")
         clear_properties, clear_context, clear_traits, parts, names = split_around(
             properties, parted, traits, rules, call.source.declared.attributes
         )
@@ -340,6 +366,7 @@ class Acceptor:
             clock_rule=times.rule,
             n=draft.n if version > FIRST else 0,
             flags=draft.flags if version > FIRST else [],
+            mapped=[*mapped, *derived] if version > FIRST else [],
             digest=digester.hexdigest(),
             properties=clear_properties,
             context=clear_context,
@@ -362,6 +389,13 @@ class Acceptor:
             self._rules.clear()
             self._own.clear()
             self._declared = declared
+
+
+def _mended(item: object) -> dict[str, Any]:
+    """The event of an item that is not one as it stands. Raises Refused."""
+    if isinstance(item, Mended) and type(item.item) is dict:
+        return item.item
+    raise item.refused if isinstance(item, Unreadable) else Refused("wrong_type", "", "an item must be an object")
 
 
 def _kept(message_id: str | None) -> str | None:

@@ -13,11 +13,11 @@ import msgspec
 MAX_BODY_BYTES: Final = 4_000_000  # rudder-server's limit; Segment's SDKs stay below 500 KB
 MAX_RATIO: Final = 100  # of gzip; repeated events reach 410, zeros 1,029, real batches 5 to 20
 MAX_ITEMS: Final = 2_500
-MAX_EVENT_BYTES: Final = 65_536
-LARGE_EVENT_BYTES: Final = 32_768
+MAX_EVENT_BYTES: Final = 524_288  # an order of 2,000 lines with twelve fields has 420 KB
+LARGE_EVENT_BYTES: Final = 32_768  # Segment's limit
 MAX_DEPTH: Final = 32
-MAX_KEYS: Final = 1_000
-MAX_STRING: Final = 8_192  # characters
+MAX_KEYS: Final = 30_000  # of the same order: 24,000
+MAX_STRING: Final = 32_768  # characters
 MAX_NAME: Final = 512  # characters of an event's name
 
 # Left out of the digest: an honest retry may differ in these (design C3).
@@ -39,6 +39,12 @@ class Unreadable(NamedTuple):
 
     raw: bytes
     refused: Refused
+
+
+class Mended(NamedTuple):
+    """An item whose bytes were not quite JSON, as it was read all the same."""
+
+    item: Any
 
 
 _STRING: Final = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
@@ -95,14 +101,6 @@ def decode_item(raw: bytes) -> Any:
         raise Refused("invalid_json", "", reason) from err
     except RecursionError as err:  # MAX_DEPTH is far below where the parser gives up
         raise Refused("too_deep", "", f"nested deeper than {MAX_DEPTH}") from err
-
-
-def read_item(raw: bytes) -> object:
-    """As `decode_item`, but gives Unreadable instead of raising Refused."""
-    try:
-        return decode_item(raw)
-    except Refused as refused:
-        return Unreadable(raw, refused)
 
 
 def canonical(item: Mapping[str, Any]) -> tuple[Mapping[str, Any], bytes]:

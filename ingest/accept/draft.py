@@ -2,13 +2,14 @@
 
 import logging
 from base64 import b64encode
-from collections.abc import Mapping
-from typing import Any, Final
+from collections.abc import Callable, Mapping
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from ingest.accept.canonical import NOT_IN_DIGEST, Refused, Unreadable
+from ingest.accept.canonical import NOT_IN_DIGEST, Mended, Refused, Unreadable
 from ingest.dialects.translate import Fields
+from ingest.dialects.visits import derived
 from schemas.clear import ContextParts, Ref, ref, split_context
 from schemas.clear_rules import Clear
 from schemas.dead_letters import INTERNAL
@@ -17,6 +18,7 @@ from schemas.touchpoint_fields import CONTACTS
 
 Pair = tuple[str, str]  # kind and normal form of an identifier
 _ENCODE: Final = msgspec.json.Encoder().encode
+_NOTHING: Final[Mapping[str, Any]] = {}
 _log = logging.getLogger("touchfold.accept")
 
 
@@ -63,17 +65,42 @@ def without_identifier(item: Mapping[str, Any]) -> str:
     return f"none of its identifiers can be used: {', '.join(given[:5])} (empty, blocked or malformed)"
 
 
-def context_parts(
-    draft: Draft, context: Mapping[str, Any], rules: Clear, known: dict[bytes, ContextParts]
-) -> ContextParts:
-    """A context split into clear and sealed; events of one sender share theirs, so it is split once (4 µs)."""
+class Surroundings(NamedTuple):
+    """A context split into clear and sealed, what of it was derived, and whether a crawler sent it."""
+
+    parts: ContextParts
+    mapped: list[str]
+    is_bot: bool
+
+
+IsCrawler = Callable[[str], bool]
+Known = dict[bytes, Surroundings]
+
+
+def surroundings(
+    draft: Draft, context: Mapping[str, Any], rules: Clear, known: Known, is_crawler: IsCrawler
+) -> Surroundings:
+    """What an event's context is; events of one sender share theirs, so it is looked at once (6 µs)."""
+    fields = draft.fields
+    assert fields is not None, "a draft that is not refused has fields"
+    own = fields.properties if fields.type == "web.page_viewed" and "page" not in context else _NOTHING
     encoded = draft.context
-    if not encoded or context is not draft.item["context"]:  # changed for this event
-        return split_context(context, rules)
-    parts = known.get(encoded)
-    if parts is None:
-        parts = known[encoded] = split_context(context, rules)
-    return parts
+    if not encoded or own or context is not draft.item["context"]:  # changed for this event
+        return _looked_at(context, own, rules, is_crawler)
+    found = known.get(encoded)
+    if found is None:
+        found = known[encoded] = _looked_at(context, own, rules, is_crawler)
+    return found
+
+
+def _looked_at(
+    context: Mapping[str, Any], properties: Mapping[str, Any], rules: Clear, is_crawler: IsCrawler
+) -> Surroundings:
+    visit, mapped = derived(context, properties)
+    agent = context.get("userAgent")
+    # an app's agent is its HTTP library, which the list has as a script
+    is_bot = type(agent) is str and agent != "" and "app" not in context and is_crawler(agent)
+    return Surroundings(split_context(visit, rules), mapped, is_bot)
 
 
 def with_refs(
@@ -115,6 +142,8 @@ def _replaced(value: Any, path: Path, stand_in: Ref, copied: set[int]) -> Any:
 def bodies_of(draft: Draft) -> tuple[dict[str, Any], bytes]:
     """What a dead letter keeps of an item, and the part that a retry repeats byte for byte."""
     item = draft.item
+    if isinstance(item, Mended):
+        item = item.item
     if isinstance(item, Unreadable):
         return {"bytes": b64encode(item.raw).decode()}, item.raw
     try:

@@ -7,7 +7,8 @@ import msgspec
 
 from ingest.accept.accept import Acceptor
 from ingest.accept.calls import STAGE, Accepted, SourceRules
-from ingest.accept.canonical import read_item
+from ingest.accept.canonical import Mended
+from ingest.requests.broken_json import read_item
 from schemas.clear_rules import Declared
 from schemas.dead_letters import DeadLetter, remedy
 from schemas.errors import BadRequest
@@ -35,8 +36,9 @@ def accept_again(
         raise BadRequest(f"retrying this dead letter cannot help; {remedy(letter.stage, letter.rule)}")
     body = msgspec.json.decode(plain, type=_Body)
     item = body.item if body.bytes is None else read_item(b64decode(body.bytes))
-    if isinstance(item, dict) and is_no_id(item.get("messageId")):
-        item["messageId"] = f"dead-letter-{letter.id.hex()}"
+    event = item.item if isinstance(item, Mended) else item
+    if isinstance(event, dict) and is_no_id(event.get("messageId")):
+        event["messageId"] = f"dead-letter-{letter.id.hex()}"
     return acceptor.accept(
         [item],
         SourceRules(letter.source, declared),

@@ -3,12 +3,14 @@
 `accept` handles identifiers and sealing; `schemas.touchpoints` decides what is personal.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from ingest.accept.canonical import MAX_NAME, Refused
+from ingest.dialects.mapping import mapped
 from ingest.requests.clock import Stamps, stamps_of
-from schemas.touchpoints import CALL_TYPES, CUSTOM, STAFF_TYPES, type_of
+from schemas.touchpoint_names import DIALECT_NAMES, SNOWPLOW_ACTION
+from schemas.touchpoints import CALL_TYPES, CUSTOM, PLAIN, STAFF_TYPES, type_of
 
 CALLS: Final = frozenset({"track", *CALL_TYPES})
 _NOTHING: Final[Mapping[str, Any]] = {}
@@ -26,6 +28,7 @@ class Fields(NamedTuple):
     traits: Mapping[str, Any]
     message_id: str | None
     stamps: Stamps
+    mapped: Sequence[str] = ()  # our names that were filled in from the sender's
 
 
 def merge_defaults(item: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
@@ -34,7 +37,7 @@ def merge_defaults(item: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict
     context = item.get("context")
     if "context" in defaults and isinstance(context, Mapping):
         merged["context"] = {**defaults["context"], **context}
-    elif context is None and "context" in defaults:
+    elif not context and "context" in defaults:  # PHP writes its empty one as an array
         merged["context"] = defaults["context"]
     return merged
 
@@ -53,9 +56,11 @@ def translate(item: Mapping[str, Any]) -> Fields:
     properties = given if type(given) is dict else section(item, "properties")
     traits: Mapping[str, Any] = _NOTHING
     name: str | None = None
+    filled: Sequence[str] = ()
     if call == "track":
         name = _event_name(item)
-        type_ = type_of(name, properties.get("step"))
+        type_ = _type_of(name, properties, context)
+        properties, filled = mapped(type_, name, properties)
     else:
         type_ = CALL_TYPES[call]
         if call == "identify":
@@ -77,7 +82,7 @@ def translate(item: Mapping[str, Any]) -> Fields:
     stamps = stamps_of(item)
     if stamps.unread:  # sealed, like all in a context that nothing names
         context = {**context, UNREAD: stamps.unread}
-    return Fields(type_, name, properties, context, traits, message_id, stamps)
+    return Fields(type_, name, properties, context, traits, message_id, stamps, filled)
 
 
 def type_and_name(item: Mapping[str, Any]) -> tuple[str, str | None]:
@@ -89,8 +94,9 @@ def type_and_name(item: Mapping[str, Any]) -> tuple[str, str | None]:
         return CUSTOM, None
     if name in STAFF_TYPES:
         return name, None
-    step = properties.get("step") if isinstance(properties := item.get("properties"), dict) else None
-    return type_of(name, step), name
+    properties, context = item.get("properties"), item.get("context")
+    sections = (each if isinstance(each, dict) else _NOTHING for each in (properties, context))
+    return _type_of(name, *sections), name
 
 
 def of_staff(item: Mapping[str, Any], fields: Fields) -> Fields:
@@ -105,12 +111,12 @@ def of_staff(item: Mapping[str, Any], fields: Fields) -> Fields:
 
 
 def section(item: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    """An object of the item; absent or null is empty."""
+    """An object of the item; absent, null and what PHP makes of an empty one (`[]`) are empty."""
     value = item.get(name)
-    if value is None:
-        return _NOTHING
     if isinstance(value, dict):
         return value
+    if value is None or value in ([], ""):
+        return _NOTHING
     raise Refused("wrong_type", name, "must be an object")
 
 
@@ -124,6 +130,25 @@ def _event_name(item: Mapping[str, Any]) -> str:
     if not name or len(name) > MAX_NAME:
         raise Refused("bad_event_name", "event", f"must have 1 to {MAX_NAME} characters")
     return name
+
+
+def _type_of(name: str, properties: Mapping[str, Any], context: Mapping[str, Any]) -> str:
+    if name == SNOWPLOW_ACTION:
+        return _snowplow(properties)
+    return type_of(name, properties.get("step"), _library(context) if name in PLAIN else "")
+
+
+def _snowplow(properties: Mapping[str, Any]) -> str:
+    """The type of Snowplow's e-commerce action, which has one name for all of them."""
+    kind, step = properties.get("type"), properties.get("checkout_step")
+    number = step.get("step") if type(step) is dict else properties.get("step")
+    return type_of(kind, number) if type(kind) is str and kind in DIALECT_NAMES else CUSTOM
+
+
+def _library(context: Mapping[str, Any]) -> str:
+    library = context.get("library")
+    name = library.get("name") if type(library) is dict else None
+    return name.lower() if type(name) is str else ""
 
 
 def _identify(item: Mapping[str, Any], context: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, Any]]:

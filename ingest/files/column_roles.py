@@ -131,16 +131,19 @@ def full(name: str) -> str:
 
 _AROUND: Final = re.compile(r"\s*[(\[].*[)\]]\s*$")
 _WHOSE: Final = re.compile(r"^(billing|shipping|customer|buyer) ")
+_CURRENCIES: Final = re.compile(r"\b(in )?(usd|eur|euros?|gbp|chf|cad|aud|sek|nok|dkk|pln|jpy|inr|brl)\b")
 _BEFORE: Final = ("order ", "billing ", "shipping ", "customer ", "buyer ", "sale ", "event ")
 
 
 def rank(name: str, words: Sequence[str]) -> int | None:
     """How well a name fits a list of names, best first: 0 is the first of them; None if it is none of them.
 
-    "Email (Billing)" and "billing_email" are an "email", too, but come after names that fit as they are.
+    "Email (Billing)" and "billing_email" are an "email", "total_eur" is a "total", too, after names that fit as they
+    stand.
     """
     bare = _AROUND.sub("", name)
-    for penalty, each in enumerate((full(name), plain(name), full(bare), _without(full(bare)))):
+    unit = " ".join(_CURRENCIES.sub(" ", full(bare)).split())
+    for penalty, each in enumerate((full(name), plain(name), full(bare), unit, _without(unit))):
         for form in (each, each.replace(" ", "")):
             if form in words:
                 return words.index(form) + (len(words) if penalty > 1 else 0)

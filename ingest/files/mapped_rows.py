@@ -160,6 +160,8 @@ class Shaper:
 
     def _group_text(self, value: object) -> str:
         """1001, 1001.0 and "1001.0" are one order, 1.1 and 1.10 two."""
+        if type(value) is int:
+            return str(value)
         if is_destroyed(value):
             raise Refused("destroyed_id", "group_by", "its digits are lost (a spreadsheet wrote it like 8.2E+17)")
         return id_text(value) or ""

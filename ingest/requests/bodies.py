@@ -20,13 +20,12 @@ from ingest.accept.canonical import (
     MAX_BODY_BYTES,
     MAX_ITEMS,
     MAX_RATIO,
+    Mended,
     Refused,
     Unreadable,
-    check_bytes,
     decode_item,
-    read_item,
 )
-from ingest.requests.broken_json import cut, mend
+from ingest.requests.broken_json import cut, mend, read_item
 from schemas.errors import BadRequest, InvalidJson, Problem, TooLarge
 from schemas.times import BadTime, read_time
 
@@ -64,7 +63,7 @@ class _Envelope(msgspec.Struct):
 
 
 class Body(NamedTuple):
-    """A decoded request. `defaults` fill in what an item lacks."""
+    """A decoded request. `defaults` fill in what an item lacks. An item may be Mended or Unreadable."""
 
     items: list[object]
     defaults: dict[str, Any] | None
@@ -72,7 +71,16 @@ class Body(NamedTuple):
     sent_at: datetime | None
 
 
+class _Numbered(msgspec.Struct):
+    batch: dict[str, msgspec.Raw] = {}
+    context: msgspec.Raw = msgspec.Raw(b"")
+    writeKey: Any = None  # noqa: N815
+    sentAt: Any = None  # noqa: N815
+
+
 _DECODER: Final = msgspec.json.Decoder(_Envelope)
+_NUMBERED: Final = msgspec.json.Decoder(_Numbered)
+_LIST: Final = msgspec.json.Decoder(list[msgspec.Raw])
 
 
 def call_of(path: str) -> str | None:
@@ -128,7 +136,8 @@ def read_body(body: bytes, call: str | None, *, gzip: bool) -> Body:
     """Decode a body for `call`. A body with `batch` is a batch, whatever the path. None, EVENT: items name their type.
 
     Limits are checked before any object is built from the JSON: size, count, and per item size, depth and keys. An item
-    beyond them is Unreadable, and the others continue. Raises InvalidJson, BadRequest or TooLarge for the whole body.
+    beyond them is Unreadable, and the others continue. A batch's context that cannot be used is left out, and its items
+    are Mended. Raises InvalidJson, BadRequest or TooLarge for the whole body.
     """
     if call == EVENT:
         call = None
@@ -137,60 +146,90 @@ def read_body(body: bytes, call: str | None, *, gzip: bool) -> Body:
     body = body.removeprefix(_BOM)
     if len(body) > MAX_BODY_BYTES:
         raise TooLarge(f"the body is larger than {MAX_BODY_BYTES} bytes")
-    envelope, body = _envelope(body)
-    defaults = _context(envelope.context) if envelope.batch is not None else None
+    envelope, body, mended = _envelope(body)
+    defaults = None
     if envelope.batch is None:
         if call == BATCH:
             raise BadRequest("a batch needs items", [Problem("batch", "must be an array")])
-        items = [read_item(body)]
-        if call is not None and isinstance(items[0], dict) and items[0].get("type") is None:
-            items[0]["type"] = call
+        items = [_typed(read_item(body), call)]
     elif len(envelope.batch) > MAX_ITEMS:
         raise TooLarge(f"a batch holds at most {MAX_ITEMS} items", [Problem("batch", f"has {len(envelope.batch)}")])
     else:
         items = [read_item(bytes(raw)) for raw in envelope.batch]
+        defaults, lost = _context(envelope.context)
+        mended = mended or lost
         if call is not None and call != BATCH:
             defaults = {"type": call, **(defaults or {})}
+    if mended:
+        items = [Mended(item) if type(item) is dict else item for item in items]
     return Body(items, defaults, _key(envelope.writeKey), time_or_none(envelope.sentAt))
 
 
-def _envelope(body: bytes) -> tuple[_Envelope, bytes]:
-    """The outermost object with its items undecoded, and its bytes; if the body is almost JSON, what can be read."""
+def _typed(item: object, call: str | None) -> object:
+    """A request of one item, with the type of its path if it has none."""
+    event = item.item if isinstance(item, Mended) else item
+    if call is not None and isinstance(event, dict) and event.get("type") is None:
+        event["type"] = call
+    return item
+
+
+_NOT_JSON: Final = (msgspec.DecodeError, UnicodeDecodeError)
+
+
+def _envelope(body: bytes) -> tuple[_Envelope, bytes, bool]:
+    """The outermost object with its items undecoded, its bytes, and whether something outside the items was mended."""
     try:
         try:
-            return _DECODER.decode(body), body
+            return _decoded(body), body, False
         except msgspec.ValidationError:
             raise
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            mended = mend(body)
-            found = _of_broken(mended)
+        except _NOT_JSON:
+            found = _of_broken(body)
             if found is None:
                 raise
-            return found, mended
+            return found
     except msgspec.ValidationError as err:
         raise BadRequest("the body does not fit this path", [_problem(str(err))]) from err
-    except (msgspec.DecodeError, UnicodeDecodeError) as err:
+    except _NOT_JSON as err:
         raise InvalidJson(f"the body is not a JSON object: {_place(err)}") from err
     except RecursionError as err:
         raise InvalidJson("the body is nested too deeply") from err
 
 
-def _of_broken(body: bytes) -> _Envelope | None:
-    """A repaired body, or else its batch cut into items that are then read one by one; None: nothing can be read."""
+def _decoded(body: bytes) -> _Envelope:
+    """A body as it should be; also a bare array of items, and a batch that PHP made an object with numbers as keys."""
     try:
         return _DECODER.decode(body)
     except msgspec.ValidationError:
-        raise
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        pieces = cut(body)
+        if body.lstrip()[:1] == b"[":
+            return _Envelope(batch=_LIST.decode(body) or None)
+        numbered = _NUMBERED.decode(body)
+        if not numbered.batch or not all(key.isdigit() for key in numbered.batch):
+            raise
+        batch = list(numbered.batch.values())
+        return _Envelope(batch, numbered.context, numbered.writeKey, numbered.sentAt)
+
+
+def _of_broken(body: bytes) -> tuple[_Envelope, bytes, bool] | None:
+    """A batch cut into items that are then read one by one, else a mended body; None: nothing can be read."""
+    pieces = cut(body)
     if pieces is None:
-        return None
-    try:
-        envelope = _DECODER.decode(pieces.envelope)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        return None
-    envelope.batch = [msgspec.Raw(item) for item in pieces.items]
-    return envelope
+        whole = mend(body)
+        try:
+            return _decoded(whole), whole, True
+        except msgspec.ValidationError:
+            raise
+        except _NOT_JSON:
+            return None
+    envelope = pieces.envelope
+    for mended in (False, True):
+        try:
+            found = _DECODER.decode(mend(envelope) if mended else envelope)
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            continue
+        found.batch = [msgspec.Raw(item) for item in pieces.items]
+        return found, body, mended
+    return None
 
 
 def _problem(text: str) -> Problem:
@@ -205,19 +244,18 @@ def _place(err: Exception) -> str:
     return str(err).removeprefix("JSON is malformed: ")
 
 
-def _context(raw: msgspec.Raw) -> dict[str, Any] | None:
-    """The context of a batch. Raises BadRequest beyond the limits, since every item would exceed them."""
+def _context(raw: msgspec.Raw) -> tuple[dict[str, Any] | None, bool]:
+    """The context of a batch as defaults, and whether it had to be mended or left out. PHP's empty one is an array."""
     data = bytes(raw)
-    if not data or data == b"null":
-        return None
+    if not data or data in (b"null", b"[]", b'""'):
+        return None, False
     try:
-        check_bytes(data)
-        value = decode_item(data)
-    except Refused as refused:
-        raise BadRequest("the context of the batch cannot be used", [Problem("context", refused.reason)]) from refused
-    if not isinstance(value, dict):
-        raise BadRequest("the context of the batch cannot be used", [Problem("context", "must be an object")])
-    return {"context": value}
+        value, mended = decode_item(data), False
+    except Refused:
+        value, mended = read_item(data), True
+    if isinstance(value, Mended):
+        value = value.item
+    return ({"context": value}, mended) if isinstance(value, dict) else (None, True)
 
 
 def _text(value: object) -> str | None:
@@ -279,14 +317,15 @@ def write_key_of(headers: Mapping[str, str], body: Body | None, query: Mapping[s
         or (body.write_key if body else None)
         or _text(query.get("writeKey") or query.get("writekey"))
         or _text(headers.get("x-write-key"))
-        or (_key_of_items(body.items) if body else None)
+        or (key_of_items(body.items) if body else None)
     )
 
 
-def _key_of_items(items: list[object]) -> str | None:
-    """The first key that an item names. Items that name another one are replaced: they are not for this source."""
+def key_of_items(items: list[object]) -> str | None:
+    """The first key that an item names, if any. Items that name another are replaced: they are not for this source."""
     found: str | None = None
-    for place, item in enumerate(items):
+    for place, given in enumerate(items):
+        item = given.item if isinstance(given, Mended) else given
         key = _key(item.get("writeKey")) if type(item) is dict else None
         found = found or key
         if key is not None and key != found:

@@ -13,8 +13,8 @@ from typing import Final, NamedTuple
 import msgspec
 
 from ingest.accept.calls import Call, SourceRules
-from ingest.accept.canonical import MAX_BODY_BYTES
-from ingest.requests.bodies import GZIP, IMPORT_PATH, MAX_KEY, METRICS, call_of, inflate, read_body
+from ingest.accept.canonical import MAX_BODY_BYTES, Mended
+from ingest.requests.bodies import GZIP, IMPORT_PATH, MAX_KEY, METRICS, call_of, inflate, key_of_items, read_body
 from ingest.requests.routes import authenticate
 from schemas.dead_letters import INBOX, DeadLetter, dead_letter_id, seal_dead_letter
 from schemas.errors import InvalidWriteKey, NotFound, StoreUnavailable, TouchfoldError
@@ -117,7 +117,7 @@ def open_message(
     try:
         call = None if message.path is None else _call(message.path)
         body = read_body(message.value, call, gzip=False)  # a gzip body is recognised by its first bytes
-        key = key or body.write_key
+        key = key or body.write_key or key_of_items(body.items)
         owner = source or authenticate(_given(key), sources)
     except StoreUnavailable:
         raise
@@ -152,7 +152,8 @@ def _refused(message: Message, source: Source | None, err: TouchfoldError) -> Re
 
 def _name_items(message: Message, items: list[object]) -> None:
     """Give each item without a message id one that is the same for each delivery, so that it counts once."""
-    for place, item in enumerate(items):
+    for place, given in enumerate(items):
+        item = given.item if isinstance(given, Mended) else given
         if type(item) is dict and is_no_id(item.get("messageId")):
             item["messageId"] = f"{message.place}:{place}"
 

@@ -3,6 +3,7 @@
 SDKs treat only 200 as success, and error bodies must contain `code` and `message`.
 """
 
+import re
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Final, NamedTuple
@@ -28,12 +29,13 @@ Headers = tuple[tuple[bytes, bytes], ...]
 _JSON: Final = (b"content-type", b"application/json")
 _SUCCESS: Final = b'{"success":true}'
 _ALLOWED: Final = (
-    b"Authorization, Content-Type, Content-Encoding, X-Retry-Count, AnonymousId, SentAt, X-Write-Key, X-IP-Policy, "
-    b"Rsa-Retry-Attempt, Rsa-Since-Last-Attempt, Rsa-Since-First-Attempt, Rsa-Retry-Reason, Rsa-Recovered"
+    "Authorization, Content-Type, Content-Encoding, X-Retry-Count, AnonymousId, SentAt, X-Write-Key, X-IP-Policy, "
+    "Rsa-Retry-Attempt, Rsa-Since-Last-Attempt, Rsa-Since-First-Attempt, Rsa-Retry-Reason, Rsa-Recovered"
 )
+_ASKED: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}")  # a header's name
+_MAX_ASKED: Final = 100
 _PREFLIGHT: Final[Headers] = (
     (b"access-control-allow-methods", b"GET, POST, HEAD, OPTIONS"),
-    (b"access-control-allow-headers", _ALLOWED),
     (b"access-control-max-age", b"7200"),  # the longest Chromium caches it
     (b"content-length", b"0"),
 )
@@ -146,9 +148,20 @@ def error_reply(err: TouchfoldError, origin: str | None) -> Reply:
 
 
 def preflight(headers: Mapping[str, str]) -> Reply:
-    """The answer to OPTIONS: the same for every path and source, because the write key is not known yet."""
-    origin = headers.get("origin")
-    return Reply(204, (*cors(origin), *_PREFLIGHT), b"")
+    """The answer to OPTIONS: the same for every path and source, because the write key is not known yet.
+
+    Whatever headers the page asks for are allowed: tracing adds its own to every request of a site, and one that is
+    not allowed loses them all. `*` would not do with credentials.
+    """
+    asked = headers.get("access-control-request-headers", "").split(",")
+    known = {name.lower() for name in _ALLOWED.split(", ")}
+    more = {name.lower(): name for each in asked[:_MAX_ASKED] if _ASKED.fullmatch(name := each.strip())}
+    allowed = ", ".join([_ALLOWED, *[name for lower, name in more.items() if lower not in known]])
+    return Reply(
+        204,
+        (*cors(headers.get("origin")), *_PREFLIGHT, (b"access-control-allow-headers", allowed.encode("latin-1"))),
+        b"",
+    )
 
 
 def _headers(origin: str | None) -> Headers:

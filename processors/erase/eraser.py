@@ -43,7 +43,7 @@ from schemas.figures import Cells
 from schemas.identifiers import PhoneForm, normalise
 from schemas.identity_rules import DEFAULT_RULES, IdentityRules
 from schemas.ports import Sealer, Vault
-from schemas.record import to_us
+from schemas.record import identifier_set_of, to_us
 
 LEASES_S: Final = 15.0  # three times a lease: one still held after that is a fault
 LETTERS: Final = 500  # read at a time; a letter is at most 32 KiB
@@ -370,7 +370,10 @@ def delete_projections(writes: ErasureWrites, erasures: Iterable[Erasure], rules
     beside = {token for s in seen for _, token in seen[s].tokens} - erased
     stay = beside - _shared_that_stay(writes, beside, erased, gone, rules)
     around = [each for each in writes.evidence_of(stay) if each.identifier_set not in seen]
-    writes.delete_states(unread | writes.nobodys(erased))
+    dead = unread | writes.nobodys(erased) | {identifier_set_of([token]) for token in erased}
+    orders = writes.orders_of(gone | dead)
+    writes.delete_states(dead)
+    lost = writes.delete_order_sets(dead) - ended
     _uncount(writes, ended)
     published = writes.delete_profiles(ended)
     writes.empty_evidence(gone, {s: route_key(seen[s].tokens, rules) for s in gone - unread})
@@ -380,6 +383,8 @@ def delete_projections(writes: ErasureWrites, erasures: Iterable[Erasure], rules
     writes.delete_token_rows(stay - kept)  # of events that came after the plan: no evidence holds them now
     writes.set_receipts(_receipts([*left, *around], stay))
     writes.mark_identity([each.identifier_set for each in (*left, *around)])
+    writes.mark_orders(orders)
+    writes.mark_profiles(lost)
     writes.add_erased_changes(published, at_us)
 
 

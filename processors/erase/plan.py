@@ -12,7 +12,9 @@ from typing import NamedTuple
 
 from schemas.erasures import ErasureReads, Seen, TokenOwner
 from schemas.errors import Problem
+from schemas.identifiers import ORDER_KIND
 from schemas.identity_rules import IdentityRules
+from schemas.record import identifier_set_of
 
 
 class Preview(NamedTuple):
@@ -75,6 +77,7 @@ def plan_many(
         named |= alone.keys()
         each.kinds |= alone
     _add_profiles(reads, taken)
+    _add_orders(reads, taken)
     return _previews(reads, people)
 
 
@@ -163,6 +166,14 @@ def _add_profiles(reads: ErasureReads, people: Iterable[_Person]) -> None:
         each.profiles |= {profile_of[token] for token in each.kinds if token in profile_of}
 
 
+def _add_orders(reads: ErasureReads, people: Iterable[_Person]) -> None:
+    """The events about their orders that name nobody: each is sealed under a token of its own."""
+    person = {profile_id: each for each in people for profile_id in each.profiles}
+    for profile_id, token in reads.order_routes(person):
+        person[profile_id].kinds[token] = ORDER_KIND
+        person[profile_id].gone.add(identifier_set_of([token]))
+
+
 def _previews(reads: ErasureReads, people: Mapping[bytes, _Person]) -> dict[bytes, Preview]:
     counts = reads.events_of({s for each in people.values() for s in each.gone})
     found = {}
@@ -170,7 +181,7 @@ def _previews(reads: ErasureReads, people: Mapping[bytes, _Person]) -> dict[byte
     for token, each in people.items():
         events = sum(counts.get(s, 0) for s in each.gone - counted)
         counted |= each.gone
-        kinds = dict(sorted(Counter(each.kinds.values()).items()))
+        kinds = dict(sorted(Counter(kind.removeprefix(":") for kind in each.kinds.values()).items()))
         found[token] = Preview(frozenset(each.kinds), frozenset(each.profiles), kinds, events, each.problems)
     return found
 

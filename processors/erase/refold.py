@@ -6,9 +6,10 @@ from typing import Final
 
 from processors.live.applied import Applied, not_folded
 from processors.live.fold_batch import Folder, save_states
+from processors.live.order_evidence import followed, held
 from projections.fold.state import State
 from schemas.store import DecideTx, FoldTx
-from schemas.store_rows import NO_EVENT, NO_RECEIPT, SHARDS, NewWorkItem
+from schemas.store_rows import NO_EVENT, NO_RECEIPT, SHARDS, HolderRow, NewWorkItem, OrderSetRow
 
 CHUNK: Final = 5_000  # records fetched at a time
 ITEMS: Final = 64  # work items in one transaction
@@ -54,22 +55,31 @@ def _slice(tx: FoldTx, queued: Sequence[bytes]) -> tuple[Sequence[bytes], Sequen
 def _refold(folder: Folder, tx: FoldTx, identifier_sets: Sequence[bytes]) -> None:
     states: dict[tuple[int, bytes], State] = {}
     first: dict[bytes, tuple[int, bytes]] = {}
+    holders: set[HolderRow] = set()
+    sets: dict[bytes, OrderSetRow] = {}
     for chunk in chunks_at(folder, tx.positions(identifier_sets)):
         gone = tx.erased({bytes.fromhex(each.event.route_key) for each in chunk})
         kept = [each for each in chunk if not gone or bytes.fromhex(each.event.route_key) not in gone]
         for each in kept:
             first[each.identifier_set] = min(each.receipt, first.get(each.identifier_set, each.receipt))
+        holders |= held(chunk)
+        sets |= followed(kept)
         _apply(folder, kept, states)
-    tx.delete_states(folder.revision, identifier_sets)
+    names = [*identifier_sets, *tx.order_sets_of(identifier_sets)]
+    tx.delete_states(folder.revision, names)
     save_states(tx, folder.fold, folder.revision, states, {})
     known = tx.first_receipts(identifier_sets) if folder.live else {}  # evidence is the live revision's
     later = {s: first.get(s) for s, receipt in known.items() if receipt < first.get(s, _NO_RECEIPT)}
     if later:
         anew = tx.withdraw(folder.revision, later)
         tx.add_work([NewWorkItem(folder.revision, 0, "identity", dict.fromkeys(anew, (0, NO_EVENT)))])
+    if folder.live:
+        orders = tx.replace_holders(identifier_sets, sorted(holders))
+        orders += tx.save_orders([], [sets[name] for name in sorted(sets)])
+        tx.add_work([NewWorkItem(folder.revision, 0, "order", dict.fromkeys(orders, (0, NO_EVENT)))] if orders else [])
     items: dict[int, dict[bytes, tuple[int, bytes]]] = {}
-    for identifier_set in identifier_sets:
-        items.setdefault(identifier_set[0] % SHARDS, {})[identifier_set] = (0, NO_EVENT)
+    for name in names:
+        items.setdefault(name[0] % SHARDS, {})[name] = (0, NO_EVENT)
     tx.add_work([NewWorkItem(folder.revision, shard, "decide", newest) for shard, newest in items.items()])
 
 
@@ -77,14 +87,15 @@ def _apply(folder: Folder, chunk: Sequence[Applied], states: dict[tuple[int, byt
     """Fold decoded records into their states; sealed parts are opened for all of them together."""
     opened = folder.opened(chunk)
     for each in chunk:
-        place = (each.partition, each.identifier_set)
-        state = states.get(place)
-        if state is None:
-            state = states[place] = folder.fold.new_state()
-        try:
-            folder.fold.apply(each.event, state, opened.get(each.key))
-        except Exception as err:
-            raise not_folded(each, err) from err
+        for name, part in each.shares:
+            place = (each.partition, name)
+            state = states.get(place)
+            if state is None:
+                state = states[place] = folder.fold.new_state()
+            try:
+                folder.fold.parts[part](each.event, state, opened.get(each.key))
+            except Exception as err:
+                raise not_folded(each, err) from err
 
 
 def chunks_at(folder: Folder, positions: Iterable[tuple[int, int]]) -> Iterator[list[Applied]]:
@@ -94,14 +105,10 @@ def chunks_at(folder: Folder, positions: Iterable[tuple[int, int]]) -> Iterator[
         yield folder.again(folder.log.fetch(ordered[at : at + CHUNK]))
 
 
-def state_from_log(folder: Folder, positions: Iterable[tuple[int, int]]) -> State:
-    """All events at some positions in one state, with nothing laid off."""
-    states: dict[tuple[int, bytes], State] = {}
-    for chunk in chunks_at(folder, positions):
-        _apply(folder, chunk, states)
-    return folder.fold.merge_whole(list(states.values()) or [folder.fold.new_state()])
-
-
 def uncapped_state(folder: Folder, tx: DecideTx, identifier_sets: Sequence[bytes]) -> State:
-    """All applied events of identifier sets in one state, with nothing laid off."""
-    return state_from_log(folder, tx.positions(identifier_sets))
+    """The states of identifier sets in one, folded from all their applied events, with nothing laid off."""
+    states: dict[tuple[int, bytes], State] = {}
+    for chunk in chunks_at(folder, tx.positions(identifier_sets)):
+        _apply(folder, chunk, states)
+    own = [state for (_, name), state in states.items() if name in identifier_sets]
+    return folder.fold.merge_whole(own or [folder.fold.new_state()])

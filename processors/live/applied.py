@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from projections.fold.event import FoldEvent
+from projections.orders.parts import Order, Part
 from schemas.dead_letters import DeadLetter
 from schemas.errors import FoldFailed
+from schemas.identifiers import ORDER_KIND
 from schemas.record import Stored
 from schemas.stamps import key_of
 from schemas.store_rows import DedupRow, Verdict
@@ -34,6 +36,20 @@ class Applied(NamedTuple):
     offset: int
     received_us: int
     occurred_us: int
+    of_order: Order | None = None  # that it names
+
+    @property
+    def shares(self) -> tuple[tuple[bytes, Part], ...]:
+        """What of it is folded into which states, by identifier set or order set (decision 0037)."""
+        if self.of_order is not None and self.of_order.order_set is not None:
+            its = (self.of_order.order_set, Part.ORDER)
+            return (its,) if self.names_nobody else ((self.identifier_set, Part.OWN), its)
+        return () if self.names_nobody else ((self.identifier_set, Part.WHOLE),)
+
+    @property
+    def names_nobody(self) -> bool:
+        """Whether it came without an identifier of anybody: its only token stands for its order."""
+        return self.tokens[0][0] == ORDER_KIND
 
     @property
     def rank(self) -> tuple[int, int, int]:

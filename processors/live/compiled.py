@@ -20,7 +20,6 @@ from projections.fold.fold import Fold, compile_fold
 from projections.fold.state import ORDER_CAP, State
 from schemas.control import Progress, Revision
 from schemas.definitions import Definitions
-from schemas.identity_rules import DEFAULT_RULES
 from schemas.record import CURRENT, Reader
 from schemas.store import DecideTx
 
@@ -72,7 +71,7 @@ def decider_of(
         return uncapped_state(folder_of(services, compiled, {}), tx, identifier_sets)
 
     number = compiled.revision.revision
-    identity = Identity(DEFAULT_RULES, number, shadows, sharing is not None, alive)
+    identity = Identity(services.rules, number, shadows, sharing is not None, alive)
     return Decider(
         *(services.store, compiled.fold, compiled.evaluator, identity, personal),
         LargeProfiles(compiled.fold, number, from_log),

@@ -15,6 +15,7 @@ from processors.live.delta_cache import DeltaCache, Seen
 from processors.live.differences import Cause, Differences, FeedView
 from processors.live.figure_changes import FigureChanges
 from processors.live.large_profiles import LargeProfiles, Part, summary_of
+from processors.live.order_owners import follow_orders
 from processors.live.resolve import Identity, Moves
 from projections.decide.evaluator import Decision, Evaluator
 from projections.fold.fold import Fold
@@ -124,7 +125,11 @@ class Decider:
         newest: dict[bytes, tuple[int, bytes]] = {}
         anew: set[bytes] = set()
         remade: set[bytes] = set()
+        orders: set[bytes] = set()
         for item in taken:
+            if item.kind == "order":
+                orders.update(item.identifier_sets)
+                continue
             if item.kind != "fold":
                 remade.update(item.identifier_sets)
             for identifier_set, at_us, event in zip(
@@ -135,21 +140,33 @@ class Decider:
                     newest[identifier_set] = (at_us, event)
             if item.kind == "identity":
                 anew.update(item.identifier_sets)
-        if not newest:
+        if not newest and not orders:
             return _Wanted({}, Moves.none(), {}, {}, {}, set(), set())
         owners, moves = self.identity.resolve(tx, newest, anew, read_only=self.silent)
+        if not self.silent:
+            owners, moves = self._with_orders(tx, orders, owners, moves)
         causes: dict[bytes, Cause] = {}
         for identifier_set, stamp in newest.items():
             owner = owners.get(identifier_set)
             if owner is not None:  # None: all its tokens are erased
                 other = causes.get(owner, Cause("event"))
                 causes[owner] = Cause("event", max(stamp, other.stamp))
-        for profile_id in moves.touched:
+        for profile_id in moves.touched | moves.gained | (moves.lost - moves.ended.keys()):
             causes.setdefault(profile_id, Cause("identity"))
-        shrunk = {
-            owners[identifier_set] for identifier_set in remade if identifier_set in owners
-        } | moves.split_off.keys()
+        shrunk = {owners[identifier_set] for identifier_set in remade if identifier_set in owners}
+        shrunk |= moves.split_off.keys() | moves.lost
         return _Wanted(causes, moves, self._grown(taken, owners, moves), newest, owners, remade, shrunk)
+
+    def _with_orders(
+        self, tx: DecideTx, orders: AbstractSet[bytes], owners: dict[bytes, bytes], moves: Moves
+    ) -> tuple[dict[bytes, bytes], Moves]:
+        """Identity's owners and moves, with those of order sets."""
+        found = follow_orders(tx, orders, moves.moved)
+        if found.moved:
+            self.identity.tell_shadows(tx, found.moved)
+            moves = moves._replace(moved=moves.moved | found.moved, gained=found.gained, lost=found.lost)
+        kept = {name: owner for name, owner in owners.items() if name not in found.moved}
+        return kept | found.owners, moves
 
     def _grown(self, taken: Sequence[WorkItem], owners: Mapping[bytes, bytes], moves: Moves) -> dict[bytes, list[Seen]]:
         """Events by profile, for the profiles that lack these events and nothing else."""
@@ -157,6 +174,7 @@ class Decider:
             return {}
         grown: dict[bytes, list[Seen]] = {}
         other = {*moves.split_off, *moves.ended, *moves.ended.values(), *(moves.touched - moves.only_found)}
+        other |= moves.gained | moves.lost
         for item in taken:
             seen = self.deltas.of(item.id, item.identifier_sets)
             for identifier_set in item.identifier_sets:
@@ -233,7 +251,7 @@ class Decider:
     def _lock_beside_others(self, tx: DecideTx, wanted: "_Wanted") -> dict[bytes, ProfileRow]:
         """Lock the profiles that identity changed, waiting if needed, and free ones of the rest; queue the others."""
         causes, moves = wanted.causes, wanted.moves
-        moved = moves.touched | moves.ended.keys() | set(moves.ended.values())
+        moved = moves.touched | moves.ended.keys() | set(moves.ended.values()) | moves.gained | moves.lost
         before = tx.lock_profiles(self.revision, moved)
         free, busy = tx.try_profiles(self.revision, causes.keys() - moved)
         for profile_id in busy:
@@ -267,7 +285,7 @@ class Decider:
         if deltas is None:
             return states, still, bought
         slots, pack = self.feed_view.slots, self.fold.pack
-        unpack, apply, prune, summed_up = self.fold.unpack, self.fold.apply, self.fold.prune, self.fold.summed_up
+        unpack, parts, prune, summed_up = self.fold.unpack, self.fold.parts, self.fold.prune, self.fold.summed_up
         today = self.fold.days.day(watermark_us)
         for profile_id, identifier_sets in wanted.grown.items():
             row = before.get(profile_id)
@@ -282,8 +300,8 @@ class Decider:
                 summary = summary_of(state)
                 self.fold.make_room(state)
             for events in identifier_sets:
-                for event, opened in events:
-                    apply(event, state, opened)
+                for part, event, opened in events:
+                    parts[part](event, state, opened)
                     if event.type in ORDER_TYPES:
                         bought.add(profile_id)
             if large:

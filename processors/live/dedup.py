@@ -1,10 +1,11 @@
 """Decides which copy of an event counts: exactly one per key, in the transaction that applies it (design C3)."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Final, NoReturn
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple, NoReturn
 
 from processors.live.applied import Applied, DeadLetterMaker, Report, dedup_row
+from processors.live.restamped import Restamped
 from projections.decide.figures import add_events
 from projections.fold.fold import Fold
 from schemas.dead_letters import REUSED
@@ -18,11 +19,23 @@ from schemas.store_rows import NO_EVENT, DedupRow, NewWorkItem, NotApplied, Verd
 _REUSED: Final = "an event with this message id and different content was received before"
 
 
+class Copy(NamedTuple):
+    """The copy of an event that counts."""
+
+    digest: bytes
+    place: tuple[int, int]  # partition, offset
+
+
+def _copy(each: Applied | DedupRow) -> Copy:
+    return Copy(each.digest, (each.partition, each.offset))
+
+
 @dataclass
 class Dedup:
     """The dedup index of the live revision.
 
-    `again` and `decoded` read records applied before; `wait_at` makes an event's partition wait at it.
+    `again` and `decoded` read records applied before; `wait_at` makes an event's partition wait at it. `restamped`
+    says which conflicts are none, because only the times differ: a sender that stamps its retries anew.
     """
 
     log: EventLog
@@ -32,20 +45,22 @@ class Dedup:
     again: Callable[[Sequence[Stored]], list[Applied]]
     decoded: Callable[[Stored], Applied]
     wait_at: Callable[[FoldTx, Applied, TouchfoldError], NoReturn]
+    restamped: Restamped
+    erased: list[Applied] = field(default_factory=list)  # of the last batch: erased people's events
 
     def choose(self, tx: FoldTx, decoded: Sequence[Applied], report: Report) -> list[Applied]:
         """The events that count now. The rest become rows of not_applied, and conflicts also dead letters."""
         winners: dict[bytes, Applied] = {}
-        losers: list[tuple[Applied, bytes]] = []  # each with the digest of the copy that counts
+        losers: list[tuple[Applied, Copy]] = []  # each with the copy that counts
         for each in decoded:
             other = winners.get(each.key)
             if other is None:
                 winners[each.key] = each
             elif each.rank < other.rank and each.partition != other.partition:
                 winners[each.key] = each
-                losers.append((other, each.digest))
+                losers.append((other, _copy(each)))
             else:
-                losers.append((each, other.digest))
+                losers.append((each, _copy(other)))
         gone = tx.erased({token for each in winners.values() for _, token in each.tokens})
         rows = [dedup_row(each, gone) for each in winners.values()]
         present = {row.event_key: row for row in tx.deduplicate(rows)}
@@ -56,16 +71,18 @@ class Dedup:
             if key in others and mine.rank < others[key].rank:
                 replaced.append((mine, row))
             else:
-                losers.append((mine, row.digest))
+                losers.append((mine, _copy(row)))
         self._unseat(tx, replaced, report)
         mine_now = [mine for mine, _ in replaced]
         tx.replace_dedup([dedup_row(each, gone) for each in mine_now])
         self._set_aside(tx, losers, report)
         counted = [*winners.values(), *mine_now]
         self._count(tx, counted, [others[row.event_key] for _, row in replaced])
-        if gone:
-            tx.add_nobody({each.identifier_set for each in counted if bytes.fromhex(each.event.route_key) in gone})
-        return [each for each in counted if not self._is_erased(each, gone, report)]
+        self.erased = [each for each in counted if gone and bytes.fromhex(each.event.route_key) in gone]
+        tx.add_nobody({each.identifier_set for each in self.erased})
+        report.erased += len(self.erased)
+        lost = {each.key for each in self.erased}
+        return [each for each in counted if each.key not in lost] if lost else counted
 
     def _count(self, tx: FoldTx, counted: Sequence[Applied], unseated: Sequence[Applied]) -> None:
         """The events that count from now on, including erased people's, and those that no longer count."""
@@ -103,8 +120,10 @@ class Dedup:
         """Replace copies that counted until now by earlier ones; their identifier sets' states are folded again."""
         if not replaced:
             return
-        same = [row for mine, row in replaced if row.digest == mine.digest]
-        others = [row for mine, row in replaced if row.digest != mine.digest]
+        differing = [(row, _copy(mine)) for mine, row in replaced if row.digest != mine.digest]
+        places = {(row.partition, row.offset) for row, _ in differing} - self._restamped(differing)
+        same = [row for _, row in replaced if (row.partition, row.offset) not in places]
+        others = [row for row, _ in differing if (row.partition, row.offset) in places]
         tx.not_applied(
             [NotApplied(row.partition, row.offset, row.event_key, Verdict.DUPLICATE) for row in same]
             + [NotApplied(row.partition, row.offset, row.event_key, Verdict.CONFLICT) for row in others]
@@ -116,26 +135,25 @@ class Dedup:
         stored = self.log.fetch([(row.partition, row.offset) for row in others]) if others else []
         tx.add_dead_letters([self.letter(each, REUSED, _REUSED, self.decoded(each)) for each in stored])
 
-    def _set_aside(self, tx: FoldTx, losers: Sequence[tuple[Applied, bytes]], report: Report) -> None:
+    def _set_aside(self, tx: FoldTx, losers: Sequence[tuple[Applied, Copy]], report: Report) -> None:
         if not losers:
             return
+        differing = [(each, copy) for each, copy in losers if each.digest != copy.digest]
+        retries = self._restamped(differing)
+        conflicts = {(each.partition, each.offset): each for each, _ in differing}
+        conflicts = {place: each for place, each in conflicts.items() if place not in retries}
         rows = []
-        conflicts = []
-        for each, digest in losers:
-            same = each.digest == digest
-            rows.append(
-                NotApplied(each.partition, each.offset, each.key, Verdict.DUPLICATE if same else Verdict.CONFLICT)
-            )
-            if not same:
-                conflicts.append(each)
+        for each, _ in losers:
+            differs = (each.partition, each.offset) in conflicts
+            verdict = Verdict.CONFLICT if differs else Verdict.DUPLICATE
+            rows.append(NotApplied(each.partition, each.offset, each.key, verdict))
         tx.not_applied(rows)
         report.duplicates += len(rows) - len(conflicts)
         report.conflicts += len(conflicts)
-        stored = {(s.partition, s.offset): s for s in self.log.fetch([(c.partition, c.offset) for c in conflicts])}
-        tx.add_dead_letters([self.letter(stored[c.partition, c.offset], REUSED, _REUSED, c) for c in conflicts])
+        stored = self.log.fetch(list(conflicts)) if conflicts else []
+        letters = [self.letter(each, REUSED, _REUSED, conflicts[each.partition, each.offset]) for each in stored]
+        tx.add_dead_letters(letters)
 
-    def _is_erased(self, each: Applied, gone: set[bytes], report: Report) -> bool:
-        if gone and bytes.fromhex(each.event.route_key) in gone:
-            report.erased += 1
-            return True
-        return False
+    def _restamped(self, differing: Sequence[tuple[Applied | DedupRow, Copy]]) -> set[tuple[int, int]]:
+        """The places, among those with another digest than the copy that counts, where only the times differ."""
+        return self.restamped.of(((each.partition, each.offset), copy.place) for each, copy in differing)

@@ -12,13 +12,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from projections.fold.event import FoldEvent
+from projections.orders.parts import Part
 from schemas.store_rows import ProfileRow
 
 MOST_ITEMS: Final = 2_000  # other workers take some of ours without notice
 MOST_PROFILES: Final = 200_000  # remembered as we last wrote them: 30 MB
 
-Seen = list[tuple[FoldEvent, dict[str, Any] | None]]
-"""Events of one identifier set in log order, each with its opened sealed part if the fold needed it."""
+Seen = list[tuple[Part, FoldEvent, dict[str, Any] | None]]
+"""Events of one state in log order: what of each it gets, and its opened sealed part if the fold needed it."""
 
 
 class DeltaCache:

@@ -74,8 +74,11 @@ class FigureKeeper:
         services = self.services
         fold, folder = compiled.fold, folder_of(services, compiled, {})
         states = {identifier_set: fold.new_state() for identifier_set in identifier_sets}
+        owned = tx.owned_order_sets(identifier_sets)
         for chunk in chunks_at(folder, tx.positions_of_nobody(identifier_sets)):
             for each in chunk:  # nothing is laid off, whatever the cap
+                if each.of_order is not None and each.of_order.order_set in owned:
+                    continue  # a profile has what it does to its order
                 fold.apply(each.event, states[each.identifier_set], None)  # sealed parts can no longer be opened
         alone = {identifier_set: orders_alone(state) for identifier_set, state in states.items()}
         return {identifier_set: fold.pack(state) if any(state[4:6]) else b"" for identifier_set, state in alone.items()}

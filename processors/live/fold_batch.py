@@ -15,13 +15,17 @@ import msgspec
 from processors.live.applied import Applied, Batch, DeadLetterMaker, Report, newest_of, not_folded
 from processors.live.dedup import Dedup
 from processors.live.delta_cache import DeltaCache, Seen
+from processors.live.order_evidence import save_orders
+from processors.live.restamped import Restamped
 from projections.fold.fold import Fold
 from projections.fold.state import State
+from projections.orders.parts import Part
 from schemas.errors import FoldFailed, KeyMissing, ReaderTooOld, RecordUnreadable, SealBroken, TouchfoldError
 from schemas.ports import EventLog, Sealer
 from schemas.record import Stored, decode, identifier_set_of, received_us, sixteen
 from schemas.store import FoldTx, ProjectionStore
 from schemas.store_rows import NO_EVENT, SHARDS, Advance, EvidenceRow, NewWorkItem, NotApplied, Verdict
+from schemas.touchpoints import ORDER_TYPES
 from schemas.waits import SET_ASIDE, Bad, Wait, isolate
 
 _CACHE: Final = 100_000  # identifier sets with evidence known to be stored; about 40 MB with their tokens
@@ -46,6 +50,7 @@ class Folder:
     adds_work: bool = True  # False for a revision that decides all its profiles at the end
     sharded: bool = False  # one shard of DECIDE per partition, because the worker that folds it also decides it
     deltas: DeltaCache | None = None  # collects events that DECIDE may fold into stored profiles
+    orders_for: int | None = None  # the live revision, if an older build folded it and kept no evidence of orders
     poison: set[tuple[int, int]] = field(default_factory=set)  # positions that failed to fold repeatedly
     waits: dict[int, Wait] = field(default_factory=dict)  # by partition: the record it waits at, as last seen
     _by_hand: dict[tuple[int, int], str] = field(default_factory=dict)  # decodable records set aside by hand: why
@@ -55,7 +60,7 @@ class Folder:
 
     @cached_property
     def _dedup(self) -> Dedup:
-        reading = self.again, self.decoded, self._wait_at
+        reading = self.again, self.decoded, self._wait_at, Restamped(self.log, self.sealer, self.fold.reader)
         return Dedup(self.log, self.letter, self.fold, self.revision, *reading)
 
     def run(self, batches: Sequence[Batch], prune_us: int) -> Report:
@@ -196,6 +201,7 @@ class Folder:
             if len(self._identifier_sets) >= _CACHE:
                 self._identifier_sets.clear()
             self._identifier_sets[names] = known
+        order = self.fold.named_order(event, known[1]) if event.type in ORDER_TYPES else None
         return Applied(
             event,
             event.key,
@@ -206,6 +212,7 @@ class Folder:
             record.offset,
             event.received_us,
             event.occurred_us,
+            order,
         )
 
     # ------------------------------------------------------------ dedup
@@ -229,7 +236,12 @@ class Folder:
             skipped = tx.skipped(batch.partition, batch.start, batch.end)
             applied += self.again([each for each in batch.records if each.offset not in skipped])
         gone = tx.erased({bytes.fromhex(each.event.route_key) for each in applied})
-        return [each for each in applied if not (gone and bytes.fromhex(each.event.route_key) in gone)]
+        lost = [each for each in applied if bytes.fromhex(each.event.route_key) in gone] if gone else []
+        keys = {each.key for each in lost}
+        kept = [each for each in applied if each.key not in keys] if keys else applied
+        if self.orders_for is not None and (orders := save_orders(tx, kept, lost)):
+            tx.add_work([NewWorkItem(self.orders_for, 0, "order", dict.fromkeys(orders, (0, NO_EVENT)))])
+        return kept
 
     # ------------------------------------------------------------ apply
 
@@ -242,29 +254,30 @@ class Folder:
     ) -> list[tuple[int, dict[bytes, Seen]]]:
         self._apply_to_states(tx, chosen, opened, prune_us)
         earlier = self._save_evidence(tx, chosen) if self.live else set()
+        orders = save_orders(tx, chosen, self._dedup.erased) if self.live else []
         if not self.adds_work:
             return []
-        shards: dict[int, dict[bytes, list[Applied]]] = {}
+        shards: dict[int, dict[bytes, list[tuple[Part, Applied]]]] = {}
         for each in chosen:
             number = each.partition if self.sharded else int(each.event.route_key[:2], 16) % SHARDS
             shard = shards.setdefault(number, {})
-            shard.setdefault(each.identifier_set, []).append(each)
+            for name, part in each.shares:
+                shard.setdefault(name, []).append((part, each))
         items = [
             NewWorkItem(
                 self.revision,
                 shard,
                 "fold",
-                {identifier_set: newest_of(events) for identifier_set, events in of.items()},
+                {name: newest_of([each for _, each in events]) for name, events in of.items()},
             )
             for shard, of in shards.items()
         ]
         seen: list[dict[bytes, Seen]] = [
-            {
-                identifier_set: [(each.event, opened.get(each.key)) for each in events]
-                for identifier_set, events in of.items()
-            }
+            {name: [(part, each.event, opened.get(each.key)) for part, each in events] for name, events in of.items()}
             for of in shards.values()
         ]
+        if orders:
+            items.append(NewWorkItem(self.revision, 0, "order", dict.fromkeys(orders, (0, NO_EVENT))))
         if earlier:  # an earlier receipt of known evidence may change identities
             items.append(NewWorkItem(self.revision, 0, "identity", dict.fromkeys(earlier, (0, NO_EVENT))))
         return list(zip(tx.add_work(items), seen, strict=False))
@@ -273,12 +286,13 @@ class Folder:
         self, tx: FoldTx, chosen: Sequence[Applied], opened: Mapping[bytes, dict[str, object]], prune_us: int
     ) -> None:
         fold = self.fold
-        apply, new_state = fold.apply, fold.new_state
-        stored = tx.load_states(self.revision, {(each.partition, each.identifier_set) for each in chosen})
+        parts, new_state = fold.parts, fold.new_state
+        shared = [(each, each.partition, name, part) for each in chosen for name, part in each.shares]
+        stored = tx.load_states(self.revision, {(partition, name) for _, partition, name, _ in shared})
         states: dict[tuple[int, bytes], State] = {}
         lifted: dict[tuple[int, bytes], tuple[int, ...]] = {}
-        for each in chosen:
-            place = (each.partition, each.identifier_set)
+        for each, partition, name, part in shared:
+            place = (partition, name)
             state = states.get(place)
             if state is None:
                 packed = stored.get(place)
@@ -286,7 +300,7 @@ class Folder:
                 if slots := fold.lift(state):
                     lifted[place] = slots
             try:
-                apply(each.event, state, opened.get(each.key) if opened else None)
+                parts[part](each.event, state, opened.get(each.key) if opened else None)
             except Exception as err:
                 if self.live:
                     raise  # it is tried again, then set aside
@@ -326,7 +340,7 @@ class Folder:
         """Store first receipts of identifier sets; returns known ones with a first receipt earlier than before."""
         first: dict[bytes, Applied] = {}
         for each in chosen:
-            if each.received_us > self._first.get(each.identifier_set, 2**63 - 1):
+            if each.received_us > self._first.get(each.identifier_set, 2**63 - 1) or each.names_nobody:
                 continue  # usual case: its evidence is stored with an earlier receipt
             other = first.get(each.identifier_set)
             if other is None or each.receipt < other.receipt:

@@ -8,6 +8,7 @@ import msgspec
 
 from projections.fold.state import DIRECT, FORM, NAME, OFFSET, PARTITION, TRAITS, State, shown
 from schemas.errors import ReaderTooOld, StoreUnavailable
+from schemas.paths import nested_trait
 from schemas.ports import EventLog, Sealer
 from schemas.record import Record, Stored, decode
 
@@ -30,8 +31,9 @@ def open_personal(
     records = log.fetch(places)
     for record, traits in zip(records, _traits(sealer, records), strict=True):
         for key, name in places[record.partition, record.offset]:
-            if name in traits:
-                values[key][name] = traits[name]
+            value = nested_trait(traits, name)
+            if name in traits or value is not None:
+                values[key][name] = value
     return values
 
 

@@ -27,6 +27,8 @@ class Moves(NamedTuple):
     touched: set[bytes]  # profiles with changed identifier sets
     moved: AbstractSet[bytes] = frozenset()  # identifier sets with a changed or newly found owner
     only_found: AbstractSet[bytes] = frozenset()  # those of `touched` that only gained unowned sets
+    gained: AbstractSet[bytes] = frozenset()  # profiles that gained order sets
+    lost: AbstractSet[bytes] = frozenset()  # profiles that lost order sets
 
     @staticmethod
     def none() -> "Moves":
@@ -93,9 +95,13 @@ class Identity:
                 tx.unlock_tokens()
             locked |= needed
             tx.lock_tokens(work.kinds, locked)
-        for revision in tx.building() if self.shared else self.shadows():
-            tx.add_work([NewWorkItem(revision, 0, "decide", dict.fromkeys(work.moved, (0, NO_EVENT)))])
+        self.tell_shadows(tx, work.moved)
         return owners | {s: owner for s, owner in work.owners.items() if s in identifier_sets}, moves
+
+    def tell_shadows(self, tx: DecideTx, moved: AbstractSet[bytes]) -> None:
+        """Have revisions being built decide the profiles again whose identifier or order sets these are now."""
+        for revision in tx.building() if self.shared else self.shadows():
+            tx.add_work([NewWorkItem(revision, 0, "decide", dict.fromkeys(moved, (0, NO_EVENT)))])
 
 
 class _Work:

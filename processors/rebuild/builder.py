@@ -133,6 +133,8 @@ class Builder:
             self._store.copy_states(live.compiled.revision.revision, revision.revision)
             progress = services.control.progress(revision.revision)
         folder = folder_of(services, compiled, epochs_of(progress), live=False, adds_work=False)
+        if self._is_older(live.compiled.revision):
+            folder.orders_for = live.compiled.revision.revision
         decider = decider_of(services, compiled, silent=True)
         starts = [each.next_offset for each in progress]
         return _Building(compiled, folder, decider, starts, BulkFold(folder, starts))

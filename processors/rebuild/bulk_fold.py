@@ -32,16 +32,17 @@ class BulkFold:
             chosen = folder.already_applied(tx, [batch])
         opened = folder.opened(chosen)
         states = self._states.setdefault(batch.partition, {})
-        apply, new_state = folder.fold.apply, folder.fold.new_state
+        parts, new_state = folder.fold.parts, folder.fold.new_state
         for each in chosen:
-            state = states.get(each.identifier_set)
-            if state is None:
-                state = states[each.identifier_set] = new_state()
-                self._routes[each.identifier_set] = bytes.fromhex(each.event.route_key)
-            try:
-                apply(each.event, state, opened.get(each.key) if opened else None)
-            except Exception as err:
-                raise not_folded(each, err) from err
+            for name, part in each.shares:
+                state = states.get(name)
+                if state is None:
+                    state = states[name] = new_state()
+                    self._routes[name] = bytes.fromhex(each.event.route_key)
+                try:
+                    parts[part](each.event, state, opened.get(each.key) if opened else None)
+                except Exception as err:
+                    raise not_folded(each, err) from err
         self._ends[batch.partition] = batch.end
         if sum(map(len, self._states.values())) >= self._held:
             self.flush()

@@ -5,6 +5,7 @@ evidence together, and states are folded, not read. Both sides are sorted and wa
 grow with the log; what does not fit is in temporary files.
 """
 
+import heapq
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -19,10 +20,10 @@ from processors.live.fold_batch import Folder
 from processors.live.personal_traits import open_personal
 from processors.live.services import Services
 from processors.rebuild.check_figures import FigureSums
-from processors.rebuild.check_identity import Grouped, earliest, owners_of, packed
+from processors.rebuild.check_identity import Grouped, Owned, earliest, owners_of, packed, split
+from processors.rebuild.check_orders import OrderOwners
 from processors.rebuild.external_sort import Scratch, Sorter, joined
 from projections.fold.state import State
-from schemas.identity_rules import DEFAULT_RULES
 from schemas.log_range import records_between
 from schemas.rebuilding import Snapshot
 from schemas.record import Stored, uuid_text
@@ -101,6 +102,7 @@ class _Check:
         self._tell = tell
         self._scratch = scratch
         self._states, self._receipts = scratch.sorter(), scratch.sorter()
+        self._orders = OrderOwners(scratch)
         self._erased = snapshot.erased()
         self._digest = sha256()
         self._verdict = Verdict(as_of_us=snapshot.watermark_us)
@@ -109,13 +111,16 @@ class _Check:
     def run(self) -> Verdict:
         self._fold_all()
         self._tell("resolving identity", 0, 0)
-        owners = owners_of(self._evidence, DEFAULT_RULES, self._scratch, self._snapshot.unnamed())
+        owners = owners_of(self._evidence, self._services.rules, self._scratch, self._snapshot.unnamed())
         self._receipts.close()
+        of_orders = self._orders.decided(owners)
         lines = self._scratch.sorter()
-        self._compare_states(owners, lines)
+        self._compare_states(owners, of_orders, lines)
         self._states.close()
         self._compare_owners(owners, lines)
+        self._compare_order_owners(of_orders)
         owners.close()
+        of_orders.close()
         self._compare_profiles(lines)
         self._compare_figures()
         self._verdict.hash = self._digest.hexdigest()
@@ -126,7 +131,7 @@ class _Check:
     def _fold_all(self) -> None:
         folder = folder_of(self._services, self._compiled, {}, live=False)
         ends, done = list(self._snapshot.next_offsets), 0
-        held = _Held(folder, self._states, self._receipts, self._erased)
+        held = _Held(folder, self._states, self._receipts, self._orders, self._erased)
         applied = _Applied(self._snapshot.skipped())
         for partition, end in enumerate(ends):
             for records in records_between(self._services.log, partition, 0, end, CHUNK):
@@ -145,10 +150,10 @@ class _Check:
                 continue  # no owner: all its tokens are erased, or its route was a shared identifier that stayed
             yield mine, (row.profile_id if row is not None else None) or identifier_set
 
-    def _compare_states(self, owners: Sorter, lines: Sorter) -> None:
+    def _compare_states(self, owners: Sorter, of_orders: Sorter, lines: Sorter) -> None:
         fold, at_us = self._compiled.fold, self._verdict.as_of_us
         live = ((identifier_set + bytes([part]), state) for identifier_set, part, state in self._snapshot.states())
-        owned = _Owned(owners)
+        owned = Owned(heapq.merge(owners, of_orders))
         for key, mine, theirs in joined(self._merged(), live):
             identifier_set = key[:16]
             canonical = b"" if mine is None else self._canonical(mine)
@@ -180,12 +185,19 @@ class _Check:
         for identifier_set, mine, row in joined(owners, live):
             if mine is not None:
                 lines.add(mine[:16] + _TOKENS + identifier_set, mine[16:])
-            owner, tokens = (b"", []) if mine is None else (mine[:16], _split(mine[16:]))
+            owner, tokens = (b"", []) if mine is None else (mine[:16], split(mine[16:]))
             if row is not None and row.tokens:
                 if owner != row.profile_id:
                     self._differs("owner", identifier_set.hex(), (row.profile_id or b"").hex(), owner.hex(), tokens)
             elif mine is not None:
                 self._differs("evidence", identifier_set.hex(), "", owner.hex(), tokens)
+
+    def _compare_order_owners(self, of_orders: Sorter) -> None:
+        live = ((row.identifier_set, row) for row in self._snapshot.evidence())
+        for order_set, mine, row in joined(of_orders, live):
+            if mine is not None and (row is None or (row.profile_id or b"") != mine):
+                theirs = "" if row is None else (row.profile_id or b"").hex()
+                self._differs("order", order_set.hex(), theirs, mine.hex(), [])
 
     def _compare_profiles(self, lines: Sorter) -> None:
         evaluator = self._compiled.evaluator
@@ -209,7 +221,7 @@ class _Check:
             states = []
             for key, value in found:
                 if key[16:17] == _TOKENS:
-                    tokens.update(_split(value))
+                    tokens.update(split(value))
                 else:
                     states.append(fold.unpack(value))
             yield profile_id, (fold.merge_whole(states) if states else None, sorted(tokens))
@@ -284,8 +296,11 @@ class _Applied:
 class _Held:
     """The states and evidence in memory; `flush` passes them to the sorters, packed."""
 
-    def __init__(self, folder: Folder, states: Sorter, receipts: Sorter, erased: set[bytes]) -> None:
+    def __init__(
+        self, folder: Folder, states: Sorter, receipts: Sorter, orders: OrderOwners, erased: set[bytes]
+    ) -> None:
         self._folder = folder
+        self._orders = orders
         self._sorted_states = states
         self._sorted_receipts = receipts
         self._erased = erased
@@ -295,18 +310,23 @@ class _Held:
 
     def add(self, events: Iterable[Applied]) -> None:
         fold, erased = self._folder.fold, self._erased
+        events = list(events)
         chosen = [each for each in events if bytes.fromhex(each.event.route_key) not in erased] if erased else events
         kept = list(chosen)
+        self._orders.add(events, kept)
         opened = self._folder.opened(kept)
         for each in kept:
-            key = each.identifier_set + bytes([each.partition])
-            state = self._states.get(key)
-            if state is None:
-                state = self._states[key] = fold.new_state()
-            try:
-                fold.apply(each.event, state, opened.get(each.key))
-            except Exception as err:
-                raise not_folded(each, err) from err
+            for name, part in each.shares:
+                key = name + bytes([each.partition])
+                state = self._states.get(key)
+                if state is None:
+                    state = self._states[key] = fold.new_state()
+                try:
+                    fold.parts[part](each.event, state, opened.get(each.key))
+                except Exception as err:
+                    raise not_folded(each, err) from err
+            if each.names_nobody:
+                continue
             known = self._receipts.get(each.identifier_set)
             if known is None or each.receipt < known.receipt:
                 self._receipts[each.identifier_set] = each
@@ -324,31 +344,6 @@ class _Held:
         self._states.clear()
         self._receipts.clear()
         self._events = 0
-
-
-class _Owned:
-    """Owner and tokens of identifier sets; must be asked in ascending order."""
-
-    def __init__(self, owners: Sorter) -> None:
-        self._pairs = iter(owners)
-        self._at = next(self._pairs, None)
-
-    def of(self, identifier_set: bytes) -> bytes | None:
-        found = self._value(identifier_set)
-        return None if found is None else found[:16]
-
-    def tokens(self, identifier_set: bytes) -> list[bytes]:
-        found = self._value(identifier_set)
-        return [] if found is None else _split(found[16:])
-
-    def _value(self, identifier_set: bytes) -> bytes | None:
-        while self._at is not None and self._at[0] < identifier_set:
-            self._at = next(self._pairs, None)
-        return self._at[1] if self._at is not None and self._at[0] == identifier_set else None
-
-
-def _split(tokens: bytes) -> list[bytes]:
-    return [tokens[at : at + 16] for at in range(0, len(tokens), 16)]
 
 
 def _written(row: ProfileRow) -> bytes:

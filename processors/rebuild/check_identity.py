@@ -112,3 +112,28 @@ def _find(first_of: dict[bytes, bytes], group: bytes) -> bytes:
             first_of[group] = further
         group = other
     return group
+
+
+class Owned:
+    """Owner and tokens of identifier sets; must be asked in ascending order."""
+
+    def __init__(self, owners: Iterable[tuple[bytes, bytes]]) -> None:
+        self._pairs = iter(owners)
+        self._at = next(self._pairs, None)
+
+    def of(self, identifier_set: bytes) -> bytes | None:
+        found = self._value(identifier_set)
+        return None if not found else found[:16]
+
+    def tokens(self, identifier_set: bytes) -> list[bytes]:
+        found = self._value(identifier_set)
+        return [] if found is None else split(found[16:])
+
+    def _value(self, identifier_set: bytes) -> bytes | None:
+        while self._at is not None and self._at[0] < identifier_set:
+            self._at = next(self._pairs, None)
+        return self._at[1] if self._at is not None and self._at[0] == identifier_set else None
+
+
+def split(tokens: bytes) -> list[bytes]:
+    return [tokens[at : at + 16] for at in range(0, len(tokens), 16)]

@@ -21,6 +21,7 @@ class Applied(NamedTuple):
     summary: Summary
     warnings: Sequence[Problem]
     revision: int | None
+    patch: Definitions
 
 
 TRIES: Final = 50  # of a merge while others change definitions; each takes a few milliseconds
@@ -45,13 +46,13 @@ def _apply(control: Control, files: Sequence[tuple[str, str]], at: datetime) -> 
     merged, summary = merge(base, patch)
     if merged.content_hash == base.content_hash:
         building = current.revision if current.state == "building" else None  # somebody else's, with the same content
-        return Applied(summary, warn(patch), building)
+        return Applied(summary, warn(patch), building, patch)
     definitions: Mapping[str, Any] = msgspec.json.decode(to_json(merged))
     fact = DefinitionChanged(content_hash=merged.content_hash, definitions=dict(definitions))
     revision = control.add_revision(
         "definition", definitions, merged.content_hash, at, base=current.content_hash, fact=fact
     )
-    return Applied(summary, warn(patch), revision)
+    return Applied(summary, warn(patch), revision, patch)
 
 
 def start_rebuild(control: Control, at: datetime) -> int:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from projections.conditions.words import phrase
 from schemas.definitions import ANY_EVENT, ComputedTrait
+from schemas.touchpoints import meant
 
 
 def chosen(spec: ComputedTrait, *, one: bool = False) -> str:
@@ -16,7 +17,8 @@ def _events(spec: ComputedTrait, plural: str) -> str:
         return f"order{plural}"
     if ANY_EVENT in spec.all_events:
         return f"event{plural} of any kind"
-    return f"{listed(spec.all_events)} event{plural}"
+    listed_once = [name for name in spec.all_events if meant(name) == name or meant(name) not in spec.all_events]
+    return f"{listed(listed_once)} event{plural}"
 
 
 def where(spec: ComputedTrait) -> str:

@@ -63,6 +63,9 @@ class EventCode(Protocol):
 
     def opened(self, prop: str) -> str: ...
 
+    def nested(self, prop: str) -> str:
+        """A local holding the values at a path (`schemas.paths`)."""
+
 
 class ConditionKind(ABC, Generic[Leaf]):
     """A kind of condition. `model`: of its leaf."""

@@ -36,12 +36,42 @@ def has(value: Any, item: Any) -> bool:
     return isinstance(value, list | tuple) and any(same(element, item) for element in value)
 
 
+_TRUE: Final = frozenset({"true", "t", "yes", "y", "on", "1"})
+_FALSE: Final = frozenset({"false", "f", "no", "n", "off", "0"})
+
+
+def truth(value: Any) -> bool | None:
+    """A boolean as it is or as files and forms write it; None for anything else."""
+    kind = type(value)
+    if kind is bool:
+        return bool(value)
+    if kind is int:
+        return bool(value) if value in (0, 1) else None
+    if kind is str and len(value) <= 8:
+        word = value.strip().lower()
+        return True if word in _TRUE else False if word in _FALSE else None
+    return None
+
+
 def same(value: Any, item: Any) -> bool:
-    """Equality in conditions: numbers by value (also as decimal text), text and booleans exactly."""
-    if isinstance(item, bool | str):
-        return type(value) is type(item) and bool(value == item)
+    """Equality in conditions: numbers by value and booleans by meaning, both also as text; text exactly."""
+    if isinstance(item, bool):
+        return truth(value) is item
+    if isinstance(item, str):
+        return value == item if type(value) is str else same_as_text(value, item)
     number = scaled(value)
     return number is not None and number == scaled(item)
+
+
+def same_as_text(value: Any, item: str) -> bool:
+    """Whether a number or boolean is what a text says: `"30"` in quotes finds 30, `"true"` finds true."""
+    kind = type(value)
+    if kind is bool:
+        return item.strip().lower() == ("true" if value else "false")
+    if kind is not int and kind is not float and kind is not Decimal:
+        return False
+    number = scaled(item)
+    return number is not None and number == scaled(value)
 
 
 def moment_reader(days: LocalDays) -> Any:
@@ -105,11 +135,11 @@ def compare(src: Source, var: str, kind: str, op: str, value: Value) -> str:
         return f"(not {compare(src, var, kind, 'in', value)})"
     items: tuple[Any, ...] = value if isinstance(value, tuple) else (value,)
     if op == "in":
-        if all(isinstance(item, str) for item in items) and kind in (DYNAMIC, TEXT):
+        if all(isinstance(item, str) and not _means_more(item, kind) for item in items) and kind in (DYNAMIC, TEXT):
             return f"({var} in {src.constant(items)})"
         return "(" + " or ".join(compare(src, var, kind, "eq", item) for item in items) + ")"
     if kind in (DYNAMIC, TEXT):
-        return _dynamic(src, var, op, items)
+        return _dynamic(src, var, op, items, kind)
     if kind == MOMENT:
         return f"((m := moment({var})) is not None and {_integers('m', op, items, kind, src.days)})"
     return f"({var} is not None and {_integers(var, op, items, kind, src.days)})"
@@ -124,7 +154,36 @@ def _integers(var: str, op: str, items: tuple[Any, ...], kind: str, days: LocalD
     return f"{var} {_SIGNS[op]} {edge}"
 
 
-def _dynamic(src: Source, var: str, op: str, items: tuple[Any, ...]) -> str:
+def _means_more(item: str, kind: str) -> bool:
+    """Whether a text may also be the text of a time, a number or a boolean."""
+    return kind == DYNAMIC and (parse_time(item) is not None or scaled(item) is not None or truth(item) is not None)
+
+
+def _of_text(src: Source, var: str, op: str, items: tuple[Any, ...], kind: str) -> str:
+    """A comparison with a text. One that is a date or time compares instants with whatever can be read as one."""
+    first = src.constant(items[0])
+    if kind == DYNAMIC and all(parse_time(item) is not None for item in items):
+        instant = f"((m := moment({var})) is not None and {_integers('m', op, items, MOMENT, src.days)})"
+        return f"({var} == {first} or {instant})" if op == "eq" else instant
+    if op == "eq":
+        if not _means_more(items[0], kind):
+            return f"({var} == {first})"
+        return f"({var} == {first} or (type({var}) is not str and same_as_text({var}, {first})))"
+    if op == "between":
+        return f"(type({var}) is str and {first} <= {var} <= {src.constant(items[1])})"
+    return f"(type({var}) is str and {var} {_SIGNS[op]} {first})"
+
+
+def compare_any(src: Source, var: str, op: str, value: Value) -> str:
+    """As `compare`, for a local that holds the values at a path: true if it is of one of them."""
+    if op == "missing":
+        return f"(not {var})"
+    if op in ("ne", "not_in"):
+        return f"(not {compare_any(src, var, 'eq' if op == 'ne' else 'in', value)})"
+    return f"any([{compare(src, 'x', DYNAMIC, op, value)} for x in {var}])"
+
+
+def _dynamic(src: Source, var: str, op: str, items: tuple[Any, ...], kind: str) -> str:
     """A comparison of a value of any type, by the type of the literal."""
     item = items[0]
     if op == "contains":
@@ -132,13 +191,9 @@ def _dynamic(src: Source, var: str, op: str, items: tuple[Any, ...]) -> str:
     if op == "starts_with":
         return f"(type({var}) is str and {var}.startswith({src.constant(item)}))"
     if isinstance(item, bool):
-        return f"({var} is {item})"
+        return f"(truth({var}) is {item})"
     if isinstance(item, str):
-        if op == "eq":
-            return f"({var} == {src.constant(item)})"
-        if op == "between":
-            return f"(type({var}) is str and {src.constant(item)} <= {var} <= {src.constant(items[1])})"
-        return f"(type({var}) is str and {var} {_SIGNS[op]} {src.constant(item)})"
+        return _of_text(src, var, op, items, kind)
     return f"((n := scaled({var})) is not None and {_integers('n', op, items, DYNAMIC, src.days)})"
 
 
@@ -157,4 +212,4 @@ def flips(op: str, value: Value, kind: str, days: LocalDays) -> set[int]:
     return {edge for span in spans for edge in (span.low, span.high + 1)}
 
 
-HELPERS: Final[dict[str, Any]] = {"has": has, "scaled": scaled}
+HELPERS: Final[dict[str, Any]] = {"has": has, "scaled": scaled, "truth": truth, "same_as_text": same_as_text}

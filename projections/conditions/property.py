@@ -5,9 +5,10 @@ from typing import Final
 
 from projections.conditions.base import Defined, EventCode, OfEvent
 from projections.conditions.comparing import compared
-from projections.conditions.predicates import DYNAMIC, SCALED, TEXT, compare
+from projections.conditions.predicates import DYNAMIC, SCALED, TEXT, compare, compare_any
 from schemas.conditions import Kind, PropertyLeaf, Value, check_leaf
 from schemas.errors import Problem
+from schemas.paths import path_of
 
 _KINDS: Final[dict[str, Kind]] = {"revenue": "decimal", "currency": "text"}
 
@@ -26,6 +27,8 @@ class Property(OfEvent[PropertyLeaf]):
             return compare(code.src, code.number("revenue", pinned), SCALED, leaf.op, leaf.value)
         if leaf.property == "currency":
             return compare(code.src, code.currency(), TEXT, leaf.op, _upper(leaf.value))
+        if path_of(leaf.property) is not None:
+            return compare_any(code.src, code.nested(leaf.property), leaf.op, leaf.value)
         return compare(code.src, code.opened(leaf.property), DYNAMIC, leaf.op, leaf.value)
 
 

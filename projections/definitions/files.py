@@ -5,15 +5,17 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from decimal import Decimal
+from functools import partial
 from importlib import resources
 from typing import Any, Final
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from projections.definitions.checks import unknown_aggregate
+from projections.definitions.checks import kind_of, unknown_aggregate
+from projections.definitions.impossible import impossible
 from projections.definitions.merge import invalid, merge
-from schemas.conditions import BRANCHES, LEAVES, OPS, oversize
+from schemas.conditions import BRANCHES, LEAVES, OPS, Kind, oversize
 from schemas.definitions import (
     SECTIONS,
     BlockedValue,
@@ -54,12 +56,18 @@ def parse_documents(files: Iterable[tuple[str, str]], base: Definitions | None =
             patch = _validate({section: raw[section] for section in raw if section in (*SECTIONS, "delete")})
     if not unread:
         try:
-            merge(base or Definitions(), patch, broken)
+            merged, _ = merge(base or Definitions(), patch, broken)
+            problems += impossible(patch, partial(_kind_of, merged))
         except DefinitionsInvalid as err:
             problems += err.problems
+            problems += impossible(patch, lambda _trait: "any")
     if problems:
         raise invalid(list(dict.fromkeys(problems)))
     return patch
+
+
+def _kind_of(defs: Definitions, trait: str) -> Kind:
+    return kind_of(defs, trait) if trait in defs.computed_traits or trait in defs.traits else "any"
 
 
 def from_json(text: bytes | str) -> Definitions:

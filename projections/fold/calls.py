@@ -16,6 +16,7 @@ from projections.slots.keyed import put
 from schemas.clear import is_address
 from schemas.definitions import Definitions
 from schemas.money import LIMIT, divide
+from schemas.paths import nested_trait
 from schemas.record import EPOCH
 from schemas.sales import first_id
 
@@ -77,6 +78,10 @@ def traits_folders(definitions: Definitions) -> tuple[FoldTraits, FoldTraits]:
     """
     attributes = frozenset(name for name, trait in definitions.traits.items() if not trait.personal)
     personal = frozenset(name for name, trait in definitions.traits.items() if trait.personal)
+    inside: dict[str, list[str]] = {}  # object → the declared traits inside it: address → address.city
+    for name in definitions.traits:
+        if "." in name:
+            inside.setdefault(name.partition(".")[0], []).append(name)
 
     def clear(name: str, value: Any) -> tuple[int, Any]:
         return (st.DIRECT, None) if name in personal else _trait_value(value)
@@ -87,9 +92,29 @@ def traits_folders(definitions: Definitions) -> tuple[FoldTraits, FoldTraits]:
             return st.DIRECT, None
         return _trait_value(found[name])
 
+    def fold_inside(event: FoldEvent, entries: list[Any], opened: Mapping[str, Any] | None) -> None:
+        """Folds the declared traits inside objects; an object without one unsets it. An erased one says nothing."""
+        hidden = (opened.get("traits") or {}) if opened is not None else {}
+        named = () if event.sealed is None else event.sealed.names
+        for root, names in inside.items():
+            whole = event.traits if root in event.traits else hidden
+            arrived = root in event.traits or f"traits.{root}" in named
+            for name in names if arrived else ():
+                if name in event.traits or f"traits.{name}" in named:
+                    continue  # it came under its own name, too
+                form, stored = st.DIRECT, None
+                if name in attributes:
+                    if root not in whole:
+                        continue
+                    form, stored = _trait_value(nested_trait(whole, name))
+                place = event.occurred_us, event.order, form, stored, event.partition, event.offset
+                put(entries, [name, 0, *place])
+
     def fold_traits(event: FoldEvent, state: State, opened: Mapping[str, Any] | None) -> None:
         """Folds the traits that an event sets."""
         entries = state[st.TRAITS]
+        if inside:
+            fold_inside(event, entries, opened)
         us, key = event.occurred_us, event.order
         for name, value in event.traits.items():
             form, stored = clear(name, value)

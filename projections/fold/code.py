@@ -11,31 +11,37 @@ from projections.fold.calls import converter, lines_in, read_raw, sealed_id, tra
 from projections.fold.layout import Layout, SlotPlace, Stream, pinned_leaf
 from projections.generated import Source
 from projections.orders.entries import join_orders, put_order
+from projections.orders.parts import Part
 from projections.slots.base import Merge
 from projections.slots.count import COUNT
 from projections.slots.keyed import OVERFLOW, merge_keyed, put
 from projections.slots.stamped import FIRST, LAST
 from projections.slots.values import storable, text_id
 from schemas.amount_text import named_currency, plain_text
+from schemas.clear import joined
+from schemas.conditions import used_properties
 from schemas.definitions import ANY_EVENT, decimal_marks
+from schemas.paths import CONTEXT, FLAGS, path_of, values_at
 from schemas.sales import LINES, ORDER_IDS, REFUND_IDS, first_id, lines_of, order_id_of, refund_key, worth_of
 from schemas.touchpoint_fields import MONEY
-from schemas.touchpoints import CANCEL_TYPES, ORDER_TYPES, REFUND_TYPES
+from schemas.touchpoints import CANCEL_TYPES, ORDER_TYPES, REFUND_TYPES, VISITS
 
 IDENTIFIED: Final = "profile.identified"
 CORRECTED: Final = "trait.corrected"
 UPDATED: Final = "purchase.updated"
+NAMING: Final = "purchase.completed"
 NEGATIVE: Final = {"purchase.completed": "purchase.refunded", "pos.purchase": "pos.return"}
 """What a sale with a negative amount is."""
+_NAMED: Final = ("web.page_viewed", "app.screen_viewed")  # whose own name is what senders call their property `name`
 
 
 def source_of(layout: Layout, days: LocalDays, currency: str, order_cap: int | None) -> Source:
-    """The code of `apply`, `new_state`, `merge_two` and `drop`."""
+    """The code of `apply`, its two parts, `new_state`, `merge_two` and `drop`."""
     space: dict[str, Any] = {
         **HELPERS, "put": put, "text_id": text_id, "storable": storable, "read_raw": read_raw, "BASE": currency,
         "put_order": put_order, "named_currency": named_currency, "plain_text": plain_text, "first_id": first_id,
         "order_id_of": order_id_of, "sealed_id": sealed_id, "refund_key": refund_key, "worth_of": worth_of,
-        "lines_in": lines_in, "lines_of": lines_of,
+        "lines_in": lines_in, "lines_of": lines_of, "VISITS": VISITS, "joined": joined, "values_at": values_at,
         "DECIMAL": decimal_marks(layout.definitions).get,
         "DAYS": days.cache.get, "day_of": days.day, "moment": moment_reader(days),
         "to_base": converter(layout.definitions, currency, days),
@@ -43,23 +49,33 @@ def source_of(layout: Layout, days: LocalDays, currency: str, order_cap: int | N
     }  # fmt: skip
     src = Source(space, days)
     src.namespace["fold_traits"], src.namespace["fold_correction"] = traits_folders(layout.definitions)
-    handlers: dict[str, str] = {}
     names = [*layout.event_names(), ANY_EVENT]
-    for i, name in enumerate(names):
-        if _handler(src, layout, f"h{i}", name, custom=False):
-            handlers[name] = f"h{i}"
-    customs: dict[str, str] = {}
-    for i, name in enumerate(names):
-        if name not in ORDER_TYPES and _handler(src, layout, f"c{i}", name, custom=True):
-            customs[name] = f"c{i}"
-    for label, table in (("H", handlers), ("C", customs)):
-        default = table.pop(ANY_EVENT, "None")
-        pairs = ", ".join(f"{src.constant(name)}: {handler}" for name, handler in table.items())
-        src.add(0, f"{label} = {{{pairs}}}.get", f"{label}_DEFAULT = {default}")
+    others = [name for name in names if name not in ORDER_TYPES]
+    known = [name for name in names if name in ORDER_TYPES]
+    _table(src, layout, "H", names)
+    _table(src, layout, "C", others, custom=True)
+    _table(src, layout, "O", known, Part.OWN)
+    _table(src, layout, "F", known, Part.ORDER)
     _apply(src, layout)
+    _apply_parts(src)
+    _named(src, layout)
     _merge(src, layout, order_cap)
     _drop(src, layout)
     return src
+
+
+def _table(
+    src: Source, layout: Layout, label: str, names: list[str], part: Part = Part.WHOLE, *, custom: bool = False
+) -> None:
+    """Handlers by event name, as the look-up `label`, and what handles every other name, as `label`_DEFAULT."""
+    table = {}
+    for i, name in enumerate(names):
+        handler = f"{label.lower()}{i}"
+        if _handler(src, layout, handler, name, part, custom=custom):
+            table[name] = handler
+    default = table.pop(ANY_EVENT, "None")
+    pairs = ", ".join(f"{src.constant(name)}: {handler}" for name, handler in table.items())
+    src.add(0, f"{label} = {{{pairs}}}.get", f"{label}_DEFAULT = {default}")
 
 
 _BASE: Final = (COUNT.inline, FIRST.inline, LAST.inline)  # event count, first and last event
@@ -102,19 +118,22 @@ def _drop(src: Source, layout: Layout) -> None:
             src.add(1, *slot.need.kind.prune_lines(src, f"s[{slot.index}]", f"today - {slot.window_days - 1}"))
 
 
+_COUNTED: Final = ("us = e.occurred_us", "key = e.order", "s[0] += 1")
+_FIRST_SEEN: Final = (
+    "first = s[1]",
+    "if first is None or us < first[0] or (us == first[0] and key < first[1]): s[1] = [us, key]",
+)
+_LAST_SEEN: Final = (
+    "last = s[2]",
+    "if last is None or us > last[0] or (us == last[0] and key > last[1]):",
+    "    if not e.flags or 'bot' not in e.flags or e.type not in VISITS: s[2] = [us, key]",
+)
+
+
 def _apply(src: Source, layout: Layout) -> None:
     src.add(0, "def apply(e, s, opened=None):")
     src.add(
-        1, "us = e.occurred_us", "key = e.order", "s[0] += 1", "first = s[1]",
-        "if first is None:",
-        "    s[1] = [us, key]",
-        "    s[2] = [us, key]",
-        "else:",
-        "    if us < first[0] or (us == first[0] and key < first[1]):",
-        "        s[1] = [us, key]",
-        "    last = s[2]",
-        "    if us > last[0] or (us == last[0] and key > last[1]):",
-        "        s[2] = [us, key]",
+        1, *_COUNTED, *_FIRST_SEEN, *_LAST_SEEN,
         "t = e.type",
         f"if t == {IDENTIFIED!r}:",
         "    fold_traits(e, s, opened)",
@@ -127,6 +146,31 @@ def _apply(src: Source, layout: Layout) -> None:
     empties = [repr(slot.need.kind.empty()) for slot in layout.slots]
     src.add(0, "def new_state():")
     src.add(1, f"return [0, None, None, [], [], [], []{''.join(', ' + e for e in empties)}]")
+
+
+def _apply_parts(src: Source) -> None:
+    """`apply` of an event with an order, in two: together they do what it does (decision 0037)."""
+    src.add(0, "def apply_own(e, s, opened=None):")
+    src.add(1, *_COUNTED, *_FIRST_SEEN, *_LAST_SEEN, "h = O(e.type, None)")
+    src.add(1, "if h is not None: h(e, s, us, key, opened)")
+    src.add(0, "def apply_order(e, s, opened=None):")
+    src.add(1, *_COUNTED[:2], *_LAST_SEEN, "h = F(e.type, None)")
+    src.add(1, "if h is not None: h(e, s, us, key, opened)")
+
+
+def _named(src: Source, layout: Layout) -> None:
+    """`order_id(e)`: the id in clear of the order that an event names. `sold(e)`: 1 for a sale, which makes somebody
+    have its order, -1 for one below zero, which gives back, 0 for one of nothing.
+    """
+    body = _Handler(src, layout, NAMING)
+    fields = ", ".join(body.fields[name] for name in ORDER_IDS)
+    src.add(0, "def order_id(e):", "    p = e.properties", f"    return first_id(({fields}))")
+    src.add(0, "def sold(e, opened=None):", "    p = e.properties")
+    src.add(
+        1, f"own = scaled({body.fields['revenue']})", "if own is not None and own > 0: return 1",
+        f"own = {body.worth()}[0]", "if own is None or own > 0: return 1", "if own < 0: return -1",
+        f"return int(bool(lines_of({body.lines()})))",
+    )  # fmt: skip
 
 
 class _Handler:
@@ -156,11 +200,14 @@ class _Handler:
 
     def opened(self, prop: str) -> str:
         """A property in clear, else from the opened sealed part."""
+        if prop == FLAGS:
+            return "e.flags"
         var = "v" + self.fields[prop][3:]
         return self.local(
             var,
             f"{var} = {self.clear(prop)}",
             f"if {var} is None and {self.sealed()}: {var} = op.get({self.src.constant(prop)})",
+            *([f"if {var} is None: {var} = e.name"] if prop == "name" and self.name in _NAMED else []),
         )
 
     def sealed(self) -> str:
@@ -173,9 +220,31 @@ class _Handler:
             return "None"
         return self.local("dec", "dec = DECIMAL(e.source)")
 
+    def nested(self, prop: str) -> str:
+        """A local holding the values at a path: those of the property that has this name, else those below."""
+        path = path_of(prop)
+        assert path is not None, "only a path is nested"
+        var, constant = f"x{self.fields[prop][3:]}", self.src.constant
+        steps, name, use = constant(path.steps), constant(prop), constant(path.root)
+        if path.section == CONTEXT:
+            self.local("oc", "oc = opened.get('context') if opened is not None else None")
+            whole, sealed = f"(e.context.get({use}) if e.context else None)", f"(oc.get({use}) if oc else None)"
+        else:
+            whole, sealed = self.clear(path.root), f"({self.sealed()}.get({use}) if op else None)"
+        flat = f"({self.fields[prop]},) if {self.fields[prop]} is not None else (op[{name}],) if op and {name} in op"
+        self.sealed()
+        return self.local(var, f"{var} = {flat} else values_at(joined({whole}, {sealed}), {steps})")
+
     def value(self, prop: str) -> str:
         """A property whose value is kept: if it is declared personal, only when it came in clear."""
-        return self.clear(prop) if prop in self.closed else self.opened(prop)
+        if prop == FLAGS:
+            return "e.flags"
+        if path_of(prop) is None:
+            return self.clear(prop) if prop in self.closed else self.opened(prop)
+        if self.layout.is_closed(prop, self.name):
+            return "None"
+        var = self.nested(prop)
+        return f"({var}[0] if {var} else None)"
 
     def amounts(self) -> None:
         """own, cur, amt: revenue in its own currency and in the base currency; stated: whether the event names the
@@ -191,6 +260,10 @@ class _Handler:
             "if cur is None: cur = said", "stated = cur is not None", "if cur is None: cur = BASE",
             "amt = own if own is None or cur == BASE else to_base(own, cur, us)",
         )  # fmt: skip
+
+    def worth(self) -> str:
+        """The `worth_of` an event; lines before it see to what it needs."""
+        return f"worth_of({self._said()}, {self.decimal()})"
 
     def _said(self) -> str:
         """What the amount of an event without a plain `revenue` is taken from: other properties, and its lines."""
@@ -267,6 +340,10 @@ class _Handler:
             self.src.add(1, f"{known} = {expression}")
         return known
 
+    def human(self) -> str:
+        """A local that is false of a crawler's visit, which counts only where a definition speaks of flags."""
+        return self.local("human", "human = not e.flags or 'bot' not in e.flags or e.type not in VISITS")
+
     def currency(self) -> str:
         """A local holding the effective currency."""
         self.amounts()
@@ -278,10 +355,10 @@ class _Handler:
         return kind.test(leaf, self, pinned)
 
 
-def _handler(src: Source, layout: Layout, label: str, name: str, *, custom: bool) -> bool:
+def _handler(src: Source, layout: Layout, label: str, name: str, part: Part, *, custom: bool) -> bool:
     """Generate the handler of one event name; False if it would do nothing."""
-    slots = [s for s in layout.slots if _in_stream(s.stream, name, custom=custom)]
-    orders = name in ORDER_TYPES and not custom
+    slots = [s for s in layout.slots if _in_stream(s.stream, name, custom=custom) and _in_part(s.stream, name, part)]
+    orders = name in ORDER_TYPES and not custom and part != Part.OWN
     if not slots and not orders:
         return False
     src.add(0, f"def {label}(e, s, us, key, opened):")
@@ -298,10 +375,19 @@ def _in_stream(stream: Stream, name: str, *, custom: bool) -> bool:
     return name in stream.events or ANY_EVENT in stream.events or (custom and "custom" in stream.events)
 
 
+def _in_part(stream: Stream, name: str, part: Part) -> bool:
+    """A trait that names the event is about its order; one that looks at any event, about who sent it."""
+    return part == Part.WHOLE or (name in stream.events) == (part == Part.ORDER)
+
+
 def _update(src: Source, body: _Handler, slot: SlotPlace, layout: Layout) -> None:
     """The statements of one slot."""
     pinned = _pinned(layout, slot.stream)
     test = body.predicate(slot.stream, pinned)
+    if body.name in VISITS or body.name == ANY_EVENT:
+        where = slot.stream.where
+        if not where or FLAGS not in used_properties(layout.where[where]):
+            test = body.human() if test is None else f"{body.human()} and {test}"
     lines = slot.need.kind.step(body, slot.need, f"s[{slot.index}]", pinned)
     if test is None:
         src.add(1, *lines)

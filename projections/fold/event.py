@@ -27,6 +27,8 @@ class FoldEvent(Protocol):
     n: int
     properties: Any  # a Struct of the needed properties
     traits: dict[str, Any]
+    flags: list[str]
+    context: Any  # None unless a definition looks into it
     sealed: Sealed | None
     key: bytes  # 16 bytes: the event key
     order: bytes  # `schemas.stamps.order_of` it
@@ -53,6 +55,8 @@ def event_decoder(layout: Layout) -> tuple[msgspec.json.Decoder[Any], type]:
             ("n", int, 0),
             ("name", str | None, None), ("properties", props, props()),
             ("traits", dict[str, Any], msgspec.field(default_factory=dict)), ("sealed", Sealed | None, None),
+            ("flags", list[str], msgspec.field(default_factory=list)),
+            ("context", Any, msgspec.field(name="context" if layout.reads_context() else "-context", default=None)),
             ("key", bytes, msgspec.field(name="-key", default=b"")),
             ("order", bytes, msgspec.field(name="-order", default=b"")),
             ("occurred_us", int, msgspec.field(name="-occurred_us", default=0)),

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from functools import partial, reduce
 from hashlib import sha256
-from typing import Any, Final, cast
+from typing import Any, Final, NamedTuple, cast
 
 import msgspec
 
@@ -21,17 +21,19 @@ from projections.fold.layout import Layout, SlotPlace, make_layout
 from projections.fold.state import State
 from projections.orders.entries import join_orders
 from projections.orders.orders import summed_up
+from projections.orders.parts import Order, Part, named_order
 from projections.orders.summary import Maps, OrderSummaries, Summary
 from projections.slots.keyed import OVERFLOW, merge_keyed
 from schemas.conditions import used_properties
 from schemas.control import LAYOUT_VERSION
 from schemas.definitions import ANY_EVENT, Definitions, decimal_marks
 from schemas.errors import ReaderTooOld, RecordUnreadable
-from schemas.record import CURRENT, EPOCH, Reader, encode, sixteen, version_of
+from schemas.paths import sealed_names
+from schemas.record import CURRENT, EPOCH, Reader, encode, version_of
 from schemas.record import decode as decode_record
 from schemas.sales import ORDER_IDS, REFUND_IDS
 from schemas.stamps import order_of
-from schemas.touchpoints import BASE_TYPES, ORDER_TYPES
+from schemas.touchpoints import BASE_TYPES, HOLDING_TYPES, ORDER_TYPES
 
 _US: Final = timedelta(microseconds=1)
 
@@ -41,6 +43,7 @@ Apply = Callable[[FoldEvent, State, Mapping[str, Any] | None], None]
 class Fold:
     """A compiled fold. `apply(event, state, opened)` folds one event in; `opened` is its sealed JSON, opened.
 
+    `parts`: the same, and what of it concerns who sent it or the order it names (`orders.parts`).
     `apply` knows no cap: `lift` a stored state before it, and `lay_off` what is over the cap after it.
     """
 
@@ -59,12 +62,17 @@ class Fold:
         self.source = "\n".join(source.lines)
         space = source.run("fold")
         self.apply = space["apply"]
+        self.parts: Mapping[Part, Apply] = {
+            Part.WHOLE: space["apply"], Part.OWN: space["apply_own"], Part.ORDER: space["apply_order"],
+        }  # fmt: skip
         self.new_state: Callable[[], State] = space["new_state"]
         self._merge_two: Callable[[State, State], State] = space["merge_two"]
         self._drop: Callable[[State, int], None] = space["drop"]
         self._decoder, self._event_type = event_decoder(layout)
-        self._needs: dict[str, frozenset[str]] = _sealed_needs(layout)
-        self._any_needs = self._needs.get(ANY_EVENT, frozenset())
+        self._needs: dict[str, Needs] = _sealed_needs(layout)
+        self._any_needs = self._needs.get(ANY_EVENT, NO_NEEDS)
+        self._order_id: Callable[[FoldEvent], str | None] = space["order_id"]
+        self._sold: Callable[[FoldEvent], int] = space["sold"]
         self._keyed_slots = tuple(slot.index for slot in layout.keyed())
         self._map_slots = (st.ORDERS, st.REFUNDS, st.CANCELS, *self._keyed_slots)
         self.summaries = OrderSummaries(layout, self.days)
@@ -80,24 +88,32 @@ class Fold:
             event = self._decoder.decode(value)
             if event.v != reader.version and not reader.reads_as_is(event.v):
                 event = self._decoder.decode(encode(decode_record(value, reader)))
-            event.key = sixteen(event.id.replace("-", ""))
+            event.key = key = bytes.fromhex(event.id.replace("-", ""))
         except (msgspec.MsgspecError, RecursionError, ValueError) as err:
             if version_of(value) > reader.version:
                 raise ReaderTooOld(f"touchpoint v{version_of(value)}; this build reads v{reader.version}") from err
             raise RecordUnreadable(f"not a touchpoint record: {type(err).__name__}") from err
         event.occurred_us = (event.occurred_at - EPOCH) // _US
         event.received_us = received_us = (event.received_at - EPOCH) // _US
-        event.order = order_of(received_us, event.n, event.key)
+        event.order = order_of(received_us, event.n, key)
         return cast(FoldEvent, event)
+
+    def named_order(self, event: FoldEvent, identifier_set: bytes) -> Order | None:
+        """The order that an order event names in clear, and how; None if it names none or says nothing about it."""
+        order_id = self._order_id(event)
+        if order_id is None:
+            return None
+        sold = self._sold(event) if event.type in HOLDING_TYPES else -1
+        return named_order(event.source, order_id, identifier_set, follows=sold < 0) if sold else None
 
     def needs_sealed(self, event: FoldEvent) -> bool:
         """Whether the event's sealed part holds a property or trait that a definition compares or keeps."""
         if event.sealed is None:
             return False
-        needed = self._needs.get(event.type, self._any_needs)
-        if event.type == "custom":
-            needed |= self._needs.get(event.name or "", self._any_needs)
-        return not needed.isdisjoint(event.sealed.names)
+        names = event.sealed.names
+        if self._needs.get(event.type, self._any_needs).of(names):
+            return True
+        return event.type == "custom" and self._needs.get(event.name or "", self._any_needs).of(names)
 
     pack = staticmethod(st.pack)
     unpack = staticmethod(st.unpack)
@@ -217,23 +233,47 @@ _SEALED_ONCE: Final = frozenset({"value", "items", *ORDER_IDS[1:], *REFUND_IDS})
 """Properties of orders that earlier doors sealed, because their table did not name them."""
 
 
-def _sealed_needs(layout: Layout) -> dict[str, frozenset[str]]:
-    """Event name → dotted names of properties that a `where` compares or whose value a trait keeps."""
+class Needs(NamedTuple):
+    """Dotted names of sealed fields: these, or those that begin and end like one of the pairs."""
+
+    names: frozenset[str]
+    like: tuple[tuple[str, str], ...] = ()
+
+    def of(self, names: Sequence[str]) -> bool:
+        """Whether any of an event's sealed names is needed."""
+        if not self.names.isdisjoint(names):
+            return True
+        return any(name.startswith(start) and name.endswith(end) for start, end in self.like for name in names)
+
+
+NO_NEEDS: Final = Needs(frozenset())
+
+
+def _sealed_needs(layout: Layout) -> dict[str, Needs]:
+    """Event name → the sealed fields that a `where` compares or whose value a trait keeps."""
     streams = [slot.stream for slot in layout.slots] + layout.order_streams
-    needs: dict[str, frozenset[str]] = {}
+    needs: dict[str, Needs] = {}
     for name in [*layout.event_names(), ANY_EVENT]:
         used = {prop for slot in layout.slots if matches(slot.stream, name) for prop in slot.properties}
         used |= set(layout.extras) if name in BASE_TYPES else set()
-        used -= layout.closed(name)
-        used |= _SEALED_ONCE - layout.closed(name) if name in ORDER_TYPES else set()
+        used = {prop for prop in used if not layout.is_closed(prop, name)}
+        once = _SEALED_ONCE if name in ORDER_TYPES else frozenset()
+        used |= {prop for prop in once if not layout.is_closed(prop, name)}
         for stream in streams:
             if stream.where and (matches(stream, name) or matches(stream, NEGATIVE.get(name, name))):
                 used |= used_properties(layout.where[stream.where])
-        needs[name] = frozenset(f"properties.{prop}" for prop in used)
-    attributes = frozenset(f"traits.{name}" for name in layout.declared.attributes)
+        needs[name] = _needs_of(used)
+    attributes = frozenset(f"traits.{name.partition('.')[0]}" for name in layout.declared.attributes)
+    attributes |= {f"traits.{name}" for name in layout.declared.attributes}
     for name in (IDENTIFIED, CORRECTED):
-        needs[name] = needs.get(name, needs[ANY_EVENT]) | attributes
+        names, like = needs.get(name, needs[ANY_EVENT])
+        needs[name] = Needs(names | attributes, like)
     return needs
+
+
+def _needs_of(used: Iterable[str]) -> Needs:
+    found = [sealed_names(prop) for prop in sorted(used)]
+    return Needs(frozenset().union(*(names for names, _ in found)), tuple(like for _, like in found if like))
 
 
 def _layout_hash(layout: Layout, time_zone: str, currency: str) -> str:

@@ -15,6 +15,7 @@ from projections.slots.keyed import Keyed
 from schemas.clear_rules import NOTHING_DECLARED, Declared, clear_rules, declared_of
 from schemas.conditions import All, PropertyLeaf, used_properties
 from schemas.definitions import ANY_EVENT, ComputedTrait, Definitions, plain
+from schemas.paths import CONTEXT, FLAGS, path_of
 from schemas.sales import AMOUNTS, LINES, ORDER_IDS, REFUND_IDS
 from schemas.touchpoints import BASE_TYPES, CANCEL_TYPES, REFUND_TYPES
 
@@ -96,14 +97,31 @@ class Layout:
                 pinned[trait.bit] = currency
         return Pins(pinned) if pinned else None
 
+    def is_closed(self, prop: str, name: str) -> bool:
+        """Whether a property, or what a path leads through, is declared or known to be personal."""
+        closed, path = self.closed(name), path_of(prop)
+        if path is None:
+            return prop in closed
+        return not closed.isdisjoint((prop, path.root, *path.steps))
+
     def properties(self) -> list[str]:
         """Every property a fold reads."""
-        used = {*ORDER_IDS, *REFUND_IDS, *AMOUNTS, *LINES, "currency", *self.extras}
+        used = {*ORDER_IDS, *REFUND_IDS, *AMOUNTS, *LINES, "currency"} | self._named()
+        used |= {path.root for name in used if (path := path_of(name)) is not None and path.section != CONTEXT}
+        return sorted(used - {"occurred_at", FLAGS})
+
+    def reads_context(self) -> bool:
+        """Whether a definition looks into the context."""
+        return any(path is not None and path.section == CONTEXT for path in map(path_of, self._named()))
+
+    def _named(self) -> set[str]:
+        """The properties and paths that definitions name."""
+        used = set(self.extras)
         for tree in self.where.values():
             used |= used_properties(tree)
         for slot in self.slots:
             used |= slot.properties
-        return sorted(used - {"occurred_at"})
+        return used
 
 
 def pinned_leaf(where: Any) -> PropertyLeaf | None:

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from schemas.clear import joined
+from schemas.paths import nested_trait
 from schemas.ports import EventLog, OpenIdentifier, Sealer, Vault
 from schemas.record import Record, Stored, decode
 from schemas.token_refs import tokens_in, with_values
@@ -44,7 +45,12 @@ def personal_values(
         for each, (record, plain) in zip(stored, open_records(sealer, stored), strict=True)
     }
     return [
-        {name: traits[place][name] for name, place in each.items() if name in traits.get(place, {})} for each in places
+        {
+            name: nested_trait(traits[place], name)
+            for name, place in each.items()
+            if name in (set_there := traits.get(place, {})) or nested_trait(set_there, name) is not None
+        }
+        for each in places
     ]
 
 

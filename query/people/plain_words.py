@@ -43,6 +43,7 @@ _BY_FAMILY: Final[Mapping[str, tuple[str, str]]] = {
     "complaint": ("report", "complaints"),
     "survey": ("rate_review", "complaints"),
     "account": ("person", "account"),
+    "lead": ("contact_mail", "account"),
     "profile": ("badge", "account"),
     "identity": ("link", "account"),
     "group": ("groups", "account"),

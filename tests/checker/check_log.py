@@ -55,8 +55,19 @@ class Facts:
         """The slow fold's grouping: profile id -> its events."""
         grouped: dict[str, list[Event]] = defaultdict(list)
         for event in self.applied:
-            grouped[self.people.owner[event.signature]].append(event)
+            if event.signature in self.people.owner:
+                grouped[self.people.owner[event.signature]].append(event)
         return grouped
+
+    def totals(self) -> dict[str, reference.Totals]:
+        """By profile id."""
+        gone = self.tables.erased
+        payer = reference.payers(self.chosen.values(), self.people.owner, gone)
+        changing: dict[str | None, list[Event]] = defaultdict(list)
+        for event in self.chosen.values():
+            if event.route_key not in gone:
+                changing[payer[event.key]].append(event)
+        return {profile: reference.totals(own, changing[profile]) for profile, own in self.by_profile().items()}
 
 
 def digest(tables: Tables) -> Facts:

@@ -27,7 +27,7 @@ class Shown(NamedTuple):
 def check_profiles(facts: Facts) -> Iterator[Violation]:
     """Identity and each profile's counts, against the slow fold."""
     tables, people = facts.tables, facts.people
-    grouped = facts.by_profile()
+    grouped, totals = facts.by_profile(), facts.totals()
     for signature, owner in people.owner.items():
         found = tables.evidence.get(signature, (frozenset(), None))[1]
         if found != owner:
@@ -42,12 +42,13 @@ def check_profiles(facts: Facts) -> Iterator[Violation]:
         if shown is None:
             yield Violation("I3.missing", f"profile {profile} with {len(events)} events is missing")
             continue
-        expected = reference.totals(events)
+        expected = totals[profile]
         if (shown.event_count, shown.first_us, shown.last_us) != expected[:3]:
             yield Violation("I3.count", f"profile {profile} counts {shown.event_count} of {expected.events} events")
     for profile in tables.profiles.keys() - grouped.keys():
         yield Violation("I3.ghost", f"profile {profile} has no event")
-    known = {(event.signature, event.position[0]) for event in facts.applied}
+    known = {(event.signature, event.position[0]) for event in facts.applied if event.signature in facts.people.owner}
+    known |= {(reference.order_set_of(event), event.position[0]) for event in facts.applied if reference.follows(event)}
     for signature, partition in tables.states - known:
         yield Violation("I3.ghost", f"state of {signature} in partition {partition} has no event")
     for signature, partition in known - tables.states:
@@ -56,9 +57,9 @@ def check_profiles(facts: Facts) -> Iterator[Violation]:
 
 def check_shown(facts: Facts, shown: Mapping[str, Shown]) -> Iterator[Violation]:
     """The product's own table of profiles (through its SQL) against the slow fold, to the cent."""
-    grouped = facts.by_profile()
-    for profile, events in grouped.items():
-        row, expected = shown.get(profile), reference.totals(events)
+    grouped = facts.totals()
+    for profile, expected in grouped.items():
+        row = shown.get(profile)
         if row is None:
             yield Violation("I3.missing", f"profile {profile} is not shown")
         elif row.event_count != expected.events:
@@ -77,7 +78,7 @@ def check_members(facts: Facts, segments: Mapping[str, Callable[[Totals], bool]]
     members: dict[str, set[str]] = defaultdict(set)
     for index, profile in facts.tables.memberships:
         members[names[index]].add(profile)
-    grouped = {profile: reference.totals(events) for profile, events in facts.by_profile().items()}
+    grouped = facts.totals()
     for name, belongs in segments.items():
         if name not in names:
             yield Violation("I3.segment", f"segment {name} is not defined")

@@ -11,9 +11,12 @@ from decimal import Decimal
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
-from tests.checker.order_life import Said, settle
+from tests.checker.order_life import SALES, Said, settle
 from tests.checker.sources import Position
 
+FOLLOWERS = ("purchase.refunded", "pos.return", "purchase.cancelled", "purchase.updated")
+"""What belongs to whoever has its order, as does a sale below zero."""
+NOBODY = ":order"  # the kind of an event that names an order and nobody
 RANK_ABOVE = ("user_id", "loyalty_card", "email", "phone")
 RANK_BELOW = ("device_id", "anonymous_id")
 LIMITS = {"user_id": 1, "device_id": 20, "anonymous_id": 100}  # others 5
@@ -124,7 +127,7 @@ def people(events: Iterable[Event], erased: frozenset[str] | set[str]) -> People
     first: dict[str, Receipt] = {}
     sets: dict[str, tuple[tuple[str, str], ...]] = {}
     for event in events:
-        if event.route_key in erased:
+        if event.route_key in erased or event.tokens[0][0] == NOBODY:
             continue
         sets[event.signature] = tuple(pair for pair in event.tokens if pair[1] not in erased)
         receipt = (event.received_us, event.n, event.key)
@@ -197,12 +200,73 @@ def _hubs(sets: Iterable[tuple[tuple[str, str], ...]]) -> set[str]:
 # ---------------------------------------------------------------- totals (C5)
 
 
-def totals(events: Iterable[Event], currency: str = "USD") -> Totals:
-    """Totals of one customer's applied events. Amounts in other currencies are not converted: do not send any."""
-    count, stamps, said = 0, [], []
+def follows(event: Event) -> bool:
+    props, type_ = event.raw.get("properties", {}), event.raw["type"]
+    back = type_ in SALES and (revenue(props) or 0) < 0
+    return (type_ in FOLLOWERS or back) and bool(props.get("order_id"))
+
+
+def has_order(event: Event) -> bool:
+    """Whether it is a sale: of something, or of an amount that nobody says."""
+    props = event.raw.get("properties", {})
+    own = revenue(props)
+    sold = own is None or own > 0 or (own == 0 and bool(props.get("products")))
+    return event.raw["type"] in SALES and sold and bool(props.get("order_id"))
+
+
+def payers(
+    events: Iterable[Event], owner: Mapping[str, str], erased: frozenset[str] | set[str]
+) -> dict[str, str | None]:
+    """Event key -> the profile whose orders each event of an order changes; None: nobody's, as all that is erased.
+
+    What follows an order is its sender's, if they have it; else of the only one who has it in the same source; else of
+    the only one in any. An erased person who has it is somebody, too.
+    """
+    events = list(events)
+    has: dict[str, list[tuple[str, str]]] = defaultdict(list)
     for event in events:
-        count += 1
-        stamps.append(event.occurred_us)
+        if has_order(event):
+            order = str(event.raw["properties"]["order_id"])
+            has[order].append((event.raw["source"], owner.get(event.signature, "erased")))
+    found: dict[str, str | None] = {}
+    for event in events:
+        sender = owner.get(event.signature)
+        found[event.key] = sender
+        if not follows(event) or event.route_key in erased:
+            continue
+        places = has.get(str(event.raw["properties"]["order_id"]), [])
+        anywhere = {who for _, who in places}
+        here = {who for source, who in places if source == event.raw["source"]}
+        if sender in anywhere:
+            continue
+        for ones in (here, anywhere):
+            if len(ones) == 1 and ones != {"erased"}:
+                (found[event.key],) = ones
+                break
+    return found
+
+
+def order_set_of(event: Event) -> str:
+    """The name of the state that has what an event does to the order it follows."""
+
+    def hashed(text: str, size: int, person: bytes) -> bytes:
+        return blake2b(text.encode(), digest_size=size, person=person).digest()
+
+    source = int.from_bytes(hashed(event.raw["source"], 8, b"tf-source"), "big") >> 1
+    order = hashed(str(event.raw["properties"]["order_id"]), 16, b"tf-order")
+    content = bytes.fromhex(event.signature) + source.to_bytes(8, "big") + order
+    return blake2b(content, digest_size=16, person=b"tf-order-set").hexdigest()
+
+
+def totals(theirs: Iterable[Event], events: Iterable[Event], currency: str = "USD") -> Totals:
+    """Totals of one customer: `theirs` came from them, `events` change their orders.
+
+    Amounts in other currencies are not converted: do not send any.
+    """
+    theirs, events, said = list(theirs), list(events), []
+    first_us = min(event.occurred_us for event in theirs)
+    last_us = max(event.occurred_us for event in [*theirs, *events])
+    for event in events:
         props = event.raw.get("properties", {})
         assert props.get("currency", currency) == currency, "the reference fold converts no currencies"
         order, refund = (str(props[name]) if props.get(name) else None for name in ("order_id", "refund_id"))
@@ -212,7 +276,7 @@ def totals(events: Iterable[Event], currency: str = "USD") -> Totals:
     orders, refunds = settle(said, currency, lambda own, _currency, _at: own)
     net = sum((each.own or Decimal(0) for each in orders), Decimal(0))
     net -= sum((each.own or Decimal(0) for each in refunds), Decimal(0))
-    return Totals(count, min(stamps), max(stamps), len(orders), net)
+    return Totals(len(theirs), first_us, last_us, len(orders), net)
 
 
 def revenue(props: Mapping[str, Any]) -> Decimal | None:

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.checker import check_feed, check_log, check_views, order_life, reference, tables
+from tests.checker import check_feed, check_log, check_views, order_life, tables
 from tests.checker.archive_files import manifest
 from tests.checker.check import DEFINITIONS, SEGMENTS, check
 from tests.checker.check_archive import check_archive
@@ -112,7 +112,7 @@ def test_the_history_holds_what_the_checks_are_about(world: World) -> None:
     assert any(len(members) > 2 for members in facts.people.members.values())
     types = {event.raw["type"] for event in facts.events.values()}
     assert types >= {*order_life.SALES, *order_life.REFUNDS[:1], *order_life.CANCELS}
-    totals = [reference.totals(events) for events in facts.by_profile().values()]
+    totals = list(facts.totals().values())
     for belongs in SEGMENTS.values():
         assert {belongs(each) for each in totals} == {True, False}
 

@@ -14,6 +14,7 @@ from confluent_kafka.cimpl import NewTopic
 from infra.adapters.kafka.access import KafkaAccess
 from infra.adapters.kafka.log import KafkaLog
 from infra.adapters.postgres.log import PARTITIONS, PostgresLog
+from schemas.log_range import records_between
 from schemas.ports import EventLog
 from schemas.record import Pending, Stored, partition_of
 from schemas.topics import EVENTS
@@ -342,3 +343,18 @@ def test_a_failed_append_leaves_nothing_visible(logs: Logs, log: EventLog) -> No
     assert read_all(log, 1) == []
     log.append(batch(1, "next"))
     assert values(read_all(logs.open(), 1)) == ["next"]
+
+
+def test_a_read_of_postgresql_is_bounded_in_bytes_and_large_records_are_read_all_the_same(
+    databases: Databases,
+) -> None:
+    log = PostgresLog(databases.main)
+    key = bytes(16)
+    large = [Pending(key, bytes([65 + n]) * 12_000_000) for n in range(5)]
+    log.append(large)
+    partition = partition_of(key, PARTITIONS)
+    first = log.read(partition, 0, 1_000)
+    assert [len(each.value) for each in first] == [12_000_000] * 3, "the third begins within 32 MiB"
+    assert [each.offset for part in records_between(log, partition, 0, 5, 1_000) for each in part] == [0, 1, 2, 3, 4]
+    assert len(log.read(partition, 0, 1)) == 1
+    log.close()

@@ -1,14 +1,20 @@
 """A customer's addresses: the current ones, the former, those that many share; and data decided by the earlier rule."""
 
 from contextlib import closing
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
+from infra.adapters.postgres.database import Database
+from infra.adapters.postgres.identity_rules import read_rules, set_login_limit
 from infra.adapters.postgres.migrate import FOLDER
 from infra.adapters.postgres.rebuild import PostgresRebuild
 from processors.live.compiled import Compiled
+from processors.live.feeder import LogFeeder
+from processors.live.worker import Worker
+from processors.rebuild.builder import Builder
 from processors.rebuild.check import check
 from schemas.errors import NotFound, SharedIdentifier
 from tests.api_server import ApiServer
@@ -100,6 +106,28 @@ def test_a_login_that_serves_twelve_customers_collects_none(world: ReadingWorld)
     with pytest.raises(SharedIdentifier) as several:
         of(world, login)
     assert len(several.value.profile_ids) == 12
+    assert as_rebuilt(world)
+
+
+def with_limit(world: ReadingWorld, limit: int) -> None:
+    """The process starts again with another limit, and works until nothing is left."""
+    with closing(Database(world.databases.main)) as database:
+        assert set_login_limit(database, limit)
+        assert not set_login_limit(database, limit)
+        services = replace(world.services, rules=read_rules(database))
+    upkeep = world.worker.upkeep
+    worker = Worker(services, Builder(services, PostgresRebuild(world.databases.main)), upkeep.index, upkeep.figures)
+    world.services, world.feeder = services, LogFeeder(worker)
+    world.settle()
+
+
+def test_another_limit_of_logins_is_decided_again_both_ways(world: ReadingWorld) -> None:
+    seven_addresses(world)
+    with_limit(world, 6)
+    assert len({of(world, address(number))["id"] for number in range(7)}) == 7
+    assert as_rebuilt(world)
+    with_limit(world, 7)
+    assert {of(world, address(number))["id"] for number in range(7)} == {of(world, ADA)["id"]}
     assert as_rebuilt(world)
 
 

@@ -152,6 +152,23 @@ def test_a_repeat_is_a_duplicate_and_another_body_a_conflict(world: World) -> No
     assert world.check().equal
 
 
+def test_a_retry_that_is_stamped_anew_is_a_duplicate_and_the_first_copy_counts(world: World) -> None:
+    hour = timedelta(hours=1)
+    one = purchase(ADA, "o1", "20.00", message_id="m1")
+    stamped = purchase(ADA, "o1", "20.00", at=START + hour, message_id="m1")
+    assert one.digest != stamped.digest
+    world.send(one)
+    world.settle()
+    world.send(stamped, purchase(ADA, "o1", "20.00", at=START + 2 * hour, message_id="m1"))
+    world.settle()
+    world.send(purchase(ADA, "o1", "21.00", at=START + hour, message_id="m1"))
+    world.settle()
+    assert world.query("select verdict, count(*) from not_applied group by 1 order by 1") == [(1, 2), (2, 1)]
+    assert world.query("select rule from dead_letters") == [("id_reused",)]
+    assert world.query("select event_count from profiles_r1") == [(1,)]
+    assert world.check().equal
+
+
 def test_a_login_joins_the_anonymous_visits_and_the_old_id_says_where_it_went(world: World) -> None:
     later = START + timedelta(hours=1)
     world.send(record([("anonymous_id", "a1")], "v1"), record([("anonymous_id", "a1")], "v2", at=later))

@@ -353,7 +353,7 @@ def test_what_the_door_would_refuse_is_set_aside_whole_and_holds_nobody_up(world
 
 
 def test_items_that_are_refused_are_dead_letters_of_their_own_and_the_others_arrive(world: World) -> None:
-    hostile = {"type": "track", "event": "Sold", "userId": "ada", "properties": {"a\0b": "x" * 9_000}}
+    hostile = {"type": "track", "event": "Sold", "userId": "ada", "properties": {"a\0b": "x" * 33_000}}
     batch = [{"type": "track", "userId": "ada"}, {"type": "teleport"}, 7, hostile]
     good = {"type": "track", "event": "Sold", "userId": "ada", "messageId": "good"}
     world.send(json.dumps({"batch": [*batch, good]}).encode())

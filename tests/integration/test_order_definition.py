@@ -30,7 +30,7 @@ from query.reports.overview import Overview, Reports, windows_of
 from schemas.definitions import to_json
 from schemas.errors import FiguresPreparing
 from schemas.figures import BUCKET_US, PERIODS
-from tests.checker.reference import Event, choose, decode, people
+from tests.checker.reference import Event, choose, decode, payers, people
 from tests.checker.slow_orders import Amount, Money, figures, lifetime, orders_and_refunds
 from tests.reading_world import DEPLOYMENT, NOW, ReadingWorld
 
@@ -116,7 +116,8 @@ def expected(world: ReadingWorld) -> Expected:
     events = list(choose(decode((each.partition, each.offset), each.value) for each in stored).values())
     erased = {token.hex() for (token,) in world.execute("select token from erased_tokens")}
     owner = people(events, erased).owner
-    found = orders_and_refunds(events, lambda event: owner.get(event.signature), MONEY)
+    payer = payers(events, owner, erased)
+    found = orders_and_refunds(events, lambda event: payer[event.key], MONEY)
     return events, *found
 
 

@@ -1,6 +1,7 @@
 """The order in which a request, a file or a fetch sent its items decides where nothing else does."""
 
 from contextlib import closing
+from pathlib import Path
 from random import Random
 
 import pytest
@@ -8,13 +9,20 @@ import pytest
 from infra.adapters.postgres.log import PostgresLog
 from infra.adapters.postgres.log_order import LogOrder
 from infra.adapters.postgres.reads import PostgresReads
+from infra.drivers.stream.inbox_role import numbered
+from ingest.accept.calls import Call, SourceRules
+from ingest.files.importer import BATCH_EVENTS
+from ingest.requests.inbox import Message, Opened, Refusal
 from projections.fold.state import FORM, NAME, O_OWN, ORDERS, PLAIN, TRAITS, UNSET, VALUE, shown, unpack
 from schemas.record import Record, decode, to_us
 from schemas.stamps import order_of
 from tests.conftest import Databases
+from tests.integration.running import result
 from tests.integration.test_fold_decide import World, new_world
+from tests.integration.test_import import counts, imported
 from tests.records import START, purchase, record, token
 
+MESSAGE = Message("inbox", 0, 0, None, b"{}")
 PEOPLE = 12
 """A hash would decide each of these by chance: all of them right by luck is one in 4,096."""
 
@@ -125,3 +133,27 @@ def test_a_timeline_shows_events_of_one_time_in_the_order_sent(world: World, out
         before = to_us(START), order_of(to_us(last.received_at), last.n, key)
         rest = [decode(each.value).n for each in log.fetch(reads.newest(who, before, 4, None))]
         assert sorted(rest) == [0, 1]
+
+
+def test_places_go_on_through_the_batches_of_an_import(tmp_path: Path) -> None:
+    """The last line says which plan holds: all have the day, none the time of day."""
+    many = BATCH_EVENTS + 500
+    lines = [f"r{number},2024-03-05,ada,plan {number}" for number in range(many)]
+    (tmp_path / "plans.csv").write_text("\n".join(["row,day,who,plan", *lines]) + "\n")
+    (tmp_path / "map.yaml").write_text(
+        "source: plans\nformat: csv\ntype: profile.identified\nid: row\nidentifiers: {user_id: who}\n"
+        "occurred_at: {column: day}\ntraits: {plan: {column: plan, personal: false}}\nhistorical: true\n"
+    )
+    assert counts(imported(tmp_path / "data", tmp_path / "map.yaml", tmp_path / "plans.csv"))[1] == many
+    data = ["--data", str(tmp_path / "data")]
+    (row,) = result("sql", "select count(*) as right_ones from events where message_id = 'r' || n", *data)
+    assert row == {"right_ones": many}
+    assert result("profile", "user_id:ada", *data)["traits"] == {"plan": f"plan {many - 1}"}
+
+
+def test_places_go_on_through_the_messages_of_a_fetch() -> None:
+    def opened(items: int) -> Opened:
+        return Opened(MESSAGE, Call([{}] * items, SourceRules("web"), START))
+
+    found = numbered([opened(2), Refusal(MESSAGE, "", "invalid_json", "", "no"), opened(3), opened(1)])
+    assert [each.call.first_n for each in found if isinstance(each, Opened)] == [0, 2, 5]

@@ -134,6 +134,8 @@ def test_events_are_the_archive_and_the_tail_without_what_is_not_applied(data: D
             "properties": {"products": [{"product_id": number}], "total": f"{number}.25"},
             "context": {"channel": "web", "campaign": {"id": "spring"}},
             "sealed_names": ["context.ip", "traits.email"],
+            "n": 0,
+            "flags": [],
         }
 
 

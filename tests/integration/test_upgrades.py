@@ -32,7 +32,7 @@ KEY = "ab" * 32
 _NUMBERS = count(1)
 
 
-def load(server: EmbeddedPostgres, dump: Path) -> str:
+def load_dump(server: EmbeddedPostgres, dump: Path) -> str:
     """A database of the plain owner with what a dump holds; its connection string."""
     name = f"of_{dump.name[:4]}_{next(_NUMBERS)}"
     as_superuser(server, f"create database {name} template template0 owner {OWNER}")
@@ -50,8 +50,8 @@ def load(server: EmbeddedPostgres, dump: Path) -> str:
 
 def deployment(server: EmbeddedPostgres, version: str) -> dict[str, str]:
     return {
-        "DATABASE": load(server, DUMPS / f"{version}_main.sql.gz"),
-        "VAULT": load(server, DUMPS / f"{version}_vault.sql.gz"),
+        "DATABASE": load_dump(server, DUMPS / f"{version}_main.sql.gz"),
+        "VAULT": load_dump(server, DUMPS / f"{version}_vault.sql.gz"),
         "MASTER_KEY": KEY,
     }
 

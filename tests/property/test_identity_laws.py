@@ -16,6 +16,7 @@ from projections.identity.resolve import Resolution, changes, resolve, scopes
 from projections.identity.shared import find_shared, partners_of
 from schemas.identity_rules import IdentityRules
 from schemas.record import identifier_set_of
+from schemas.stamps import place_of
 
 # Small limits, so that few signatures cross them. The reference below reads these tables and no rule of ours.
 TABLE: Final = {  # kind, highest rank first: (limit, N, tokens in play)
@@ -62,9 +63,11 @@ def worlds(draw: st.DrawFn, most: int, by_hand: bool = True) -> World:
     times = draw(st.lists(st.integers(0, 12), min_size=len(tokens), max_size=len(tokens)))
     if draw(st.booleans()):
         times = sorted(times)  # arrival in order: the short way of `extend`
+    places = draw(st.lists(st.integers(0, 2), min_size=count, max_size=count))  # in a request received at that time
+    keys = draw(st.permutations(range(count)))
     evidence = [
-        Evidence(identifier_set_of(token for _, token in ids), tuple(ids), at, number.to_bytes(16, "big"))
-        for number, (ids, at) in enumerate(zip(tokens, times, strict=True))
+        Evidence(identifier_set_of(token for _, token in ids), tuple(ids), at, place_of(n, key.to_bytes(16, "big")))
+        for ids, at, n, key in zip(tokens, times, places, keys, strict=True)
     ]
     token = st.sampled_from([token for _, token in POOL])
     some = st.frozensets(token, min_size=1, max_size=3)
@@ -85,10 +88,11 @@ class Slow(NamedTuple):
 def slow_resolve(world: World) -> Slow:
     """C6 read literally: sets of tokens, everything recounted at every step. Shares no code with the product."""
     order = list(TABLE)
-    first_of: dict[frozenset[bytes], tuple[int, bytes]] = {}
-    for _, tokens, at, key in world.evidence:
+    first_of: dict[frozenset[bytes], tuple[int, int, bytes]] = {}
+    for _, tokens, at, place in world.evidence:
         ids = frozenset(token for _, token in tokens)
-        first_of[ids] = min((at, key), first_of.get(ids, (at, key)))
+        receipt = at, int.from_bytes(place[:4], "big"), place[4:]  # received at, place in the request, event key
+        first_of[ids] = min(receipt, first_of.get(ids, receipt))
     shared = set()
     for token, kind in KIND_OF.items():
         counted = {higher: TABLE[higher][1] for higher in order[: order.index(kind)]}

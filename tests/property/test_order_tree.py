@@ -15,7 +15,7 @@ from projections.orders.tree import Node
 from schemas.record import to_us
 from tests.property.test_evaluate_laws import EVALUATORS, Case, cases
 from tests.property.test_fold_laws import folded
-from tests.reference_fold import Reference
+from tests.reference_fold import Reference, visits_of_a_crawler
 from tests.strategies import Event
 
 CAPPED = {
@@ -51,7 +51,8 @@ def summed_up(fold: Fold, events: list[Event], rnd: Random, today: int) -> State
 def check_tree(events: list[Event], at: datetime, which: tuple[str, str], rnd: Random) -> None:
     free, capped = EVALUATORS[which], CAPPED[which]
     whole = folded(free.fold, events)
-    at_us = max(to_us(at), *[to_us(event["occurred_at"]) for event in events]) if events else to_us(at)
+    seen = [to_us(event["occurred_at"]) for event in events if not visits_of_a_crawler(event)]
+    at_us = max([to_us(at), *seen])
     today = free.fold.days.day(at_us - rnd.choice((0, 0, 10**13)))
     state = summed_up(capped.fold, rnd.sample(events, len(events)), rnd, today)
     slow = Reference(free.definitions, events, at, which[1], "USD")

@@ -99,6 +99,14 @@ def test_a_record_of_a_newer_version_stops_the_archiver() -> None:
         event_table(stored(newer), "EUR", originals=True)
 
 
+def test_the_place_and_the_flags_are_columns_whose_absence_means_0_and_none() -> None:
+    found = row(encode(record(1)).replace(b'{"v":1,', b'{"v":2,"n":7,"flags":["bot","large"],'))
+    assert (found["n"], found["flags"]) == (7, ["bot", "large"])
+    found = row(record(1))
+    assert (found["n"], found["flags"]) == (0, [])
+    assert row(encode(record(1)).replace(b'{"v":1,', b'{"v":2,"n":99999999999,'))["n"] == 2**31 - 1
+
+
 def test_an_empty_table_has_all_columns() -> None:
     assert event_table([], "EUR", originals=True).schema == SCHEMA
     assert event_table([], "EUR", originals=False).schema == EVENT_SCHEMA

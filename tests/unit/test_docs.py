@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from infra.cli.main import MODULES
+from tests.sdks.table import HEAD, SDKS, versions
 
 ROOT = Path(__file__).parents[2]
 TOOL = runpy.run_path(str(ROOT / "tools" / "docs.py"))
@@ -51,3 +52,11 @@ def test_the_figures_of_the_runners_are_those_of_the_benchmarks() -> None:
     figures = re.findall(r"([0-9,]{5,}) events/s(?: a core)?, ([0-9.]+) µs", told)
     assert len(figures) == 6
     assert [each for each in figures if not re.search(rf"{each[0]} events/s[,;] {re.escape(each[1])}", measured)] == []
+
+
+def test_the_table_of_sdks_has_the_versions_that_are_tried() -> None:
+    told = (ROOT / "docs" / "sdks.md").read_text()
+    assert HEAD in told
+    known = versions()
+    for package, how in SDKS.values():
+        assert f"| `{package}` {known[package]} | {how} |" in told, "run: make sdks, and take build/sdk-suite.md"

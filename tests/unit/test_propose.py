@@ -195,5 +195,5 @@ def test_an_empty_file_says_so(tmp_path: Path, content: bytes) -> None:
 
 
 def test_days_of_a_sheet_are_times(tmp_path: Path) -> None:
-    rows: list[list[object]] = [["customer", "date", "total"], ["c1", date(2024, 5, 1), 5], ["c2", date(2024, 5, 2), 6]]
+    rows: list[list[Any]] = [["customer", "date", "total"], ["c1", date(2024, 5, 1), 5], ["c2", date(2024, 5, 2), 6]]
     assert mapping(proposed(tmp_path, "a.xlsx", workbook({"s": rows})))["occurred_at"]["column"] == "date"

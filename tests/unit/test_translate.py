@@ -11,11 +11,10 @@ from projections.definitions.files import load_pack, parse_documents
 from schemas.clear import Parts, decimal_text, ref, split
 from schemas.clear_rules import NOTHING_DECLARED, Clear, Declared, clear_rules, declared_of
 from schemas.definitions import to_json
+from schemas.touchpoint_names import DIALECT_NAMES, SEGMENT_NAMES
 from schemas.touchpoints import (
     CUSTOM,
-    DIALECT_NAMES,
     ORDER_TYPES,
-    SEGMENT_NAMES,
     STAFF_TYPES,
     TOUCHPOINTS,
     TYPES,
@@ -49,6 +48,29 @@ UNKNOWN_CLEAR = NO_RULES._replace(unknown=True)
         ("email.sent", "email.sent"),
         ("Unsubscribed", "email.unsubscribed"),
         ("Video Playback Started", CUSTOM),
+        ("orderCompleted", "purchase.completed"),
+        ("OrderCompleted", "purchase.completed"),
+        ("ORDER COMPLETED", "purchase.completed"),
+        ("Order Placed", "purchase.completed"),
+        ("Order Canceled", "purchase.cancelled"),
+        ("Added Product", "cart.item_added"),
+        ("Opened Email", "email.opened"),
+        ("purchase", "purchase.completed"),
+        ("view_item", "product.viewed"),
+        ("begin_checkout", "checkout.started"),
+        ("generate_lead", "lead.generated"),
+        ("checkout_completed", "purchase.completed"),
+        ("Checkout Completed", CUSTOM),
+        ("checkout-completed", "checkout.step_completed"),
+        ("product_added_to_cart", "cart.item_added"),
+        ("collection_viewed", "product.list_viewed"),
+        ("AddToCart", "cart.item_added"),
+        ("orders/create", "purchase.completed"),
+        ("login", "account.signed_in"),
+        ("click", CUSTOM),
+        ("view", CUSTOM),
+        ("form", CUSTOM),
+        ("rating", CUSTOM),
         ("person.erased", CUSTOM),
         ("trait.corrected", CUSTOM),
         ("profile.identified", CUSTOM),
@@ -61,6 +83,15 @@ def test_names_of_every_dialect_map_by_the_table(name: str, type_: str) -> None:
 def test_the_first_checkout_step_of_snowplow_starts_the_checkout() -> None:
     assert type_of("checkout_step", 1) == "checkout.started"
     assert type_of("checkout_step", 2) == "checkout.step_viewed"
+
+
+def test_a_plain_word_is_a_systems_only_where_the_library_says_so() -> None:
+    click = {"type": "track", "event": "click", "context": {"library": {"name": "Apache Unomi"}}}
+    assert (translate(click).type, translate(click).name) == ("product.clicked", "click")
+    assert translate({**click, "context": {"library": {"name": "analytics.js"}}}).type == CUSTOM
+    assert translate({**click, "event": "rating", "context": {"library": {"name": "tracardi"}}}).type == (
+        "product.reviewed"
+    )
 
 
 def test_every_name_of_the_tables_finds_its_type() -> None:
@@ -146,7 +177,7 @@ def test_defaults_lie_under_an_item_and_contexts_merge() -> None:
         ({"type": "track", "event": "x" * 513}, "bad_event_name", "event"),
         ({"type": "track", "event": " "}, "bad_event_name", "event"),
         ({"type": "page", "name": 5}, "wrong_type", "name"),
-        ({"type": "page", "properties": []}, "wrong_type", "properties"),
+        ({"type": "page", "properties": [1]}, "wrong_type", "properties"),
         ({"type": "page", "context": "x"}, "wrong_type", "context"),
         ({"type": "identify", "traits": "x"}, "wrong_type", "traits"),
         ({"type": "page", "messageId": {}}, "wrong_type", "messageId"),

@@ -17,6 +17,7 @@ from infra.adapters.postgres.database import (
     uuid_list,
 )
 from infra.adapters.postgres.locks import IDENTITY_LOCK, LIVE_LOCK, SHARD_LOCKS
+from infra.adapters.postgres.order_evidence import OrderOwnerRows
 from infra.adapters.postgres.orders import OrderTreeRows
 from infra.adapters.postgres.rows import (
     EVIDENCE,
@@ -37,7 +38,7 @@ from schemas.errors import ProgressConflict
 from schemas.store_rows import NO_RECEIPT, Change, EvidenceRow, ProfileRow, TokenRow, WorkItem
 
 
-class PostgresDecide(OrderTreeRows):
+class PostgresDecide(OrderTreeRows, OrderOwnerRows):
     """`DecideTx` over an open cursor."""
 
     def join(self, revision: int) -> int:

@@ -14,8 +14,9 @@ from infra.adapters.postgres import members as postgres_members
 from infra.adapters.postgres.connection_pool import Lane
 from infra.adapters.postgres.control import insert_fact
 from infra.adapters.postgres.database import Database, Uuid, Uuids, array_literal
-from infra.adapters.postgres.figures import PostgresFigureTx, counted_rows
+from infra.adapters.postgres.figures import counted_rows
 from infra.adapters.postgres.locks import ERASURE_LOCK, IDENTITY_LOCK
+from infra.adapters.postgres.order_erasure import OrderErasure
 from infra.adapters.postgres.rights import Need, check_rights
 from infra.adapters.postgres.search import clean as clean_search
 from infra.adapters.postgres.store import PostgresStore
@@ -23,7 +24,6 @@ from schemas.erasures import STEPS, Erasure, Job, Receipt, SealedDeadLetter, See
 from schemas.facts import PersonErased
 from schemas.figures import Counted
 from schemas.stamps import key_of, n_of, place_of
-from schemas.store_rows import NO_EVENT
 
 KIND: Final = "erase"
 _NEEDS: Final = (
@@ -31,8 +31,8 @@ _NEEDS: Final = (
     Need("(states|memberships)_r[0-9]+|search|search_due|dead_letters", ("select", "delete")),
     Need("profiles_r[0-9]+|tokens|evidence|evidence_tokens|refused_links", ("select", "update", "delete")),
     Need("jobs|changes", ("select", "update", "insert")),
-    Need("revisions|register", ("select",)),
-    Need("unnamed_tokens", ("select", "delete")),
+    Need("revisions|register|order_holders", ("select",)),
+    Need("order_sets|laid_off_r[0-9]+|unnamed_tokens", ("select", "delete")),
     Need("search", ("maintain",)),
 )
 _EVIDENCE: Final = "e.signature, e.tokens, e.kinds, e.first_us, e.first_event, e.profile_id, e.first_n"
@@ -160,23 +160,8 @@ def _morning(day: date) -> datetime:
     return datetime.combine(day, time(), UTC)
 
 
-class PostgresErasure(PostgresFigureTx):
+class PostgresErasure(OrderErasure):
     """`ErasureReads` and `ErasureWrites` over an open cursor."""
-
-    def __init__(self, cursor: Cursor) -> None:
-        self._cursor = cursor
-
-    def revisions(self) -> list[int]:
-        """Revisions that have tables."""
-        self._cursor.execute(
-            "select revision from revisions where to_regclass('profiles_r' || revision) is not null order by 1"
-        )
-        return [int(row[0]) for row in self._cursor.fetchall()]
-
-    def _live(self) -> int | None:
-        self._cursor.execute("select revision from revisions where state = 'live'")
-        row = self._cursor.fetchone()
-        return None if row is None else int(row[0])
 
     def time_zone(self) -> str:
         self._cursor.execute("select value ->> 'time_zone' from meta where key = 'deployment'")
@@ -237,13 +222,6 @@ class PostgresErasure(PostgresFigureTx):
             (Uuids(list(tokens)), Uuids(list(identifier_sets))),
         )
         return [(row[0], row[1]) for row in self._cursor.fetchall()]
-
-    def delete_states(self, identifier_sets: Collection[bytes]) -> None:
-        for revision in self.revisions():
-            for table in ("states", "laid_off"):
-                self._cursor.execute(
-                    f"delete from {table}_r{revision} where signature = any(%s)", (Uuids(list(identifier_sets)),)
-                )
 
     def delete_profiles(self, profile_ids: Collection[bytes]) -> list[tuple[bytes, int]]:
         ids = Uuids(list(profile_ids))
@@ -317,13 +295,8 @@ class PostgresErasure(PostgresFigureTx):
 
     def mark_identity(self, identifier_sets: Collection[bytes]) -> None:
         live = self._live()
-        if identifier_sets and live is not None:
-            ordered = sorted(identifier_sets)
-            self._cursor.execute(
-                "insert into marks (revision, shard, kind, signatures, newest_us, newest_events)"
-                " values (%s, 0, 'identity', %s, %s, %s)",
-                (live, Uuids(ordered), [0] * len(ordered), Uuids([NO_EVENT] * len(ordered))),
-            )
+        if live is not None:
+            self._mark(live, "identity", identifier_sets)
 
     def add_erased_changes(self, profiles: Sequence[tuple[bytes, int]], at_us: int) -> None:
         """The last change of each profile (contracts, "A change")."""

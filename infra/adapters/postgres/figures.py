@@ -125,6 +125,14 @@ class PostgresFigureTx:
         )
         return [(int8(row[0]), int8(row[1])) for row in rows]
 
+    def owned_order_sets(self, senders: Iterable[bytes]) -> set[bytes]:
+        rows = copy_out(
+            self._cursor,
+            "select signature from order_sets join evidence using (signature)"
+            f" where own = any({array_literal(senders)}) and profile_id is not null",
+        )
+        return {row[0] or b"" for row in rows}
+
     def next_uncounted(self, revision: int, limit: int) -> list[Counted] | None:
         self._cursor.execute(
             f"select pg_advisory_xact_lock({FIGURES_LOCK});"
@@ -223,7 +231,9 @@ def make_nobody_due(cursor: Cursor, revision: int) -> None:
     """Also count erased people's orders for a revision, besides its profiles' orders."""
     cursor.execute(
         "insert into nobody_due select %s, signature from (select signature from register where verdict = 4"
-        " union select signature from evidence where tokens = '{}') s on conflict do nothing",
+        " union select own from order_sets where route is not null"
+        " union select signature from evidence e where tokens = '{}'"
+        " and not exists (select from order_sets o where o.signature = e.signature)) s on conflict do nothing",
         (revision,),
     )
 

@@ -18,6 +18,7 @@ from infra.adapters.postgres.database import (
     int8,
 )
 from infra.adapters.postgres.locks import ERASURE_LOCK, FOLD_GATE, IDENTITY_LOCK
+from infra.adapters.postgres.order_evidence import OrderEvidenceRows
 from infra.adapters.postgres.orders import LaidOffRows
 from infra.adapters.postgres.rows import (
     DEDUP,
@@ -39,7 +40,7 @@ from schemas.store_rows import NO_RECEIPT, Advance, DedupRow, EvidenceRow, NotAp
 _SOME_ERASED: Final = "select exists (select from erased_tokens)"
 
 
-class PostgresFold(LaidOffRows):
+class PostgresFold(LaidOffRows, OrderEvidenceRows):
     """`FoldTx` over an open cursor."""
 
     def __init__(self, cursor: Cursor) -> None:

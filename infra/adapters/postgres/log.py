@@ -12,6 +12,8 @@ from schemas.failpoints import failpoint
 from schemas.record import Pending, Stored, partition_of
 
 PARTITIONS: Final = 4
+READ_BYTES: Final = 32 * 2**20  # of records in one read: 2,000 of a usual size have 3 MB, of the largest 3 GB
+_UNBOUNDED: Final = 16  # so few may be of any size
 _COLUMNS: Final = ("partition", "offset", "value")
 _row_head: Final = Struct("!ihiqi").pack  # each field preceded by its length, as binary COPY expects
 
@@ -58,12 +60,15 @@ class PostgresLog:
 
     def read(self, partition: int, start: int, limit: int) -> list[Stored]:
         # gapless, so the range bounds the rows: the plan is an index range scan without a sort
-        with self._reads.reading() as cursor:
-            cursor.execute(
-                f'select "offset", value from event_log_{int(partition)} '
-                'where "offset" >= %s and "offset" < %s order by "offset"',
-                (start, start + limit),
+        rows = f'select "offset", value from event_log_{int(partition)} where "offset" >= %s and "offset" < %s'
+        if limit > _UNBOUNDED:  # sizes alone are read without the values: 0.3 ms for 2,000
+            rows = (
+                'select "offset", value from (select "offset", value, sum(octet_length(value)) over'
+                f' (order by "offset") - octet_length(value) as before from event_log_{int(partition)}'
+                f' where "offset" >= %s and "offset" < %s) r where before < {READ_BYTES}'
             )
+        with self._reads.reading() as cursor:
+            cursor.execute(f'{rows} order by "offset"', (start, start + limit))
             return [Stored(partition, offset, bytes(value)) for offset, value in cursor.fetchall()]
 
     def fetch(self, positions: Iterable[tuple[int, int]]) -> list[Stored]:

@@ -35,7 +35,8 @@ select (select coalesce(array_agg(next_offset order by partition), '{}') from pr
     (select array[revision::text, done::text] from revisions where state = 'building' order by revision limit 1),
     (select count(*) from search_due),
     pg_database_size(current_database()),
-    (select revision from live)
+    (select revision from live),
+    (select count(*) from order_sets where not matched)
 """
 _COUNTS: Final = """
 select (select count(*) from jobs where kind = 'erase' and finished_at is not null),
@@ -184,7 +185,7 @@ class Operations:
         damaged file.
         """
         row = self._rows(_STATE)[0]
-        progress, waiting, dead, erased, watermark_us, building, unindexed, size, live = row
+        progress, waiting, dead, erased, watermark_us, building, unindexed, size, live, unmatched = row
         ends = self._ends(progress)
         applied, accepted = sum(progress), sum(ends)
         due, profiles = self._of_revision(live, now)
@@ -196,6 +197,7 @@ class Operations:
             "partition_lags": [max(0, end - at) for end, at in zip_longest(ends, progress, fillvalue=0)],
             "waiting": int(waiting),
             "dead_letters": int(dead),
+            "unmatched": int(unmatched),
             "erased": int(erased),
             "watermark_age_s": None if not watermark_us else max(0.0, now.timestamp() - watermark_us / 1e6),
             "building": None if building is None else {"revision": int(building[0]), "done": float(building[1])},

@@ -54,6 +54,12 @@ TOKENS: Final = Staging(
         **{"first_n": "integer", "last_n": "integer"},
     },
 )
+HOLDERS: Final = Staging("new_holders", {"order_key": "uuid", "source": "bigint", "signature": "uuid"})
+ORDER_SETS: Final = Staging(
+    "new_order_sets",
+    {"signature": "uuid", "order_key": "uuid", "source": "bigint", "own": "uuid", "route": "uuid"},
+)
+ORDER_OWNERS: Final = Staging("new_order_owners", {"signature": "uuid", "profile_id": "uuid", "matched": "boolean"})
 OWNERS: Final = Staging("new_owners", {"signature": "uuid", "profile_id": "uuid"})
 PROFILES: Final = Staging(
     "new_profiles",
@@ -65,7 +71,17 @@ PROFILES: Final = Staging(
     },
 )
 LEFT: Final = Staging("old_memberships", {"segment": "smallint", "profile_id": "uuid"})
-ALL: Final = (STATES, EVIDENCE, TOKENS, OWNERS, PROFILES, LEFT)  # REGISTER is staged only while it has few rows
+ALL: Final = (
+    STATES,
+    EVIDENCE,
+    TOKENS,
+    OWNERS,
+    HOLDERS,
+    ORDER_SETS,
+    ORDER_OWNERS,
+    PROFILES,
+    LEFT,
+)  # REGISTER is staged only while it has few rows
 
 # Rows written by the thousand are packed by one Struct each, with field lengths as constants before the values.
 STATE_ROW: Final = struct.Struct("!i16sihi").pack  # signature, partition, length of the state

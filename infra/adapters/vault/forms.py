@@ -1,7 +1,7 @@
 """Brings the rows of earlier builds to this build's normal forms: new hashes, tokens that meet, values of nobody.
 
-Each batch commits, and all of it may be done again: a process that was killed is followed by one that begins anew. Rows
-change under the lock of an erasure, which copies the table.
+Each batch commits, and all of it may be done again: a process that was killed is followed by one that begins again.
+Rows change under the lock of an erasure, which copies the table.
 """
 
 from collections.abc import Callable, Sequence
@@ -36,10 +36,9 @@ class Met(NamedTuple):
 class VaultForms:
     """For one vault, at a start; of several processes one works, and the others wait for it."""
 
-    def __init__(self, vault: PostgresVault, dsn: str, normalise: Normalise) -> None:
+    def __init__(self, vault: PostgresVault, dsn: str) -> None:
         self._vault = vault
         self._dsn = dsn
-        self._normalise = normalise
         self._database = Database(dsn, "touchfold vault forms", Lane.WORK)
 
     def are_current(self) -> bool:
@@ -48,13 +47,13 @@ class VaultForms:
             row = cursor.fetchone()
         return row is not None and int(row[0]) >= FORMS
 
-    def bring(self, unnamed: Unnamed) -> int:
+    def bring(self, normalise: Normalise, unnamed: Unnamed) -> int:
         """Go through all rows; returns how many there were. `unnamed` is called with those that name nobody."""
         after, seen = _FIRST, 0
         while batch := self._vault.open(self._next(after)):
             after = max(batch)
             seen += len(batch)
-            forms = {token: self._normalise(each.kind, each.value) for token, each in batch.items()}
+            forms = {token: normalise(each.kind, each.value) for token, each in batch.items()}
             nobody = {token: batch[token].kind for token, form in forms.items() if form is None}
             if nobody:
                 unnamed(nobody)

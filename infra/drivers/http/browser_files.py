@@ -42,6 +42,10 @@ class BrowserFiles:
         self._place = place
         self._kept: dict[str, _Kept] = {}
 
+    def there(self) -> bool:
+        """Whether there is a script."""
+        return self._file(MAIN) is not None
+
     def answer(self, name: str, headers: Mapping[str, str]) -> Reply:
         """The file, or 304 if the browser has it. Raises NotFound, with what to do if there is no script at all."""
         main = _NAMES.get(name)

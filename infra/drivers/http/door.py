@@ -51,7 +51,10 @@ if TYPE_CHECKING:
 
 _READ: Final = {
     name.encode(): name
-    for name in ("authorization", "content-encoding", "content-length", "origin", "sentat", "x-write-key")
+    for name in (
+        *("access-control-request-headers", "authorization", "content-encoding", "content-length", "origin"),
+        *("sentat", "x-write-key"),
+    )
 }
 """The request headers that are used."""
 _log = logging.getLogger("touchfold.door")

@@ -65,6 +65,7 @@ HELP: Final[Mapping[str, Told]] = {
     ),
     "partition_waiting_seconds": gauge("How long the partition has been stuck, by partition", ("partition", "reader")),
     "dead_letters_open": gauge("Open dead letters, by stage", ("stage",)),
+    "orders_unmatched": gauge("Orders named by refunds, cancels or updates, which no customer has, or several"),
     "amounts_unreadable": gauge("Orders and refunds with an amount that could not be read, which no total includes"),
     "amounts_missing_rate": gauge("Amounts without an exchange rate, which no total includes", ("currency",)),
     "blocked_identifiers_total": counter("Ids received that name nobody, by kind and rule", ("kind", "rule")),
@@ -218,6 +219,7 @@ class Metrics:
                 if each.since is not None
             },
             "dead_letters_open": {(stage,): count for stage, count in letters.items()} or 0,
+            "orders_unmatched": state["unmatched"],
             "amounts_unreadable": state["unreadable_amounts"],
             "amounts_missing_rate": {(currency,): n for currency, n in state["missing_rates"].items()} or None,
             "blocked_identifiers_total": operations.blocked_identifiers(),

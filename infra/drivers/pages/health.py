@@ -254,6 +254,12 @@ def _cards(found: _Look, before: _Look | None, time_zone: str, *, unknown_clear:
         cards.append(
             _Card("Unknown fields", "clear", "TOUCHFOLD_UNKNOWN=clear: numbers, booleans and times are not sealed")
         )
+    if state["unmatched"]:
+        cards.append(
+            _Card("Unmatched orders", words.count(state["unmatched"]), "named by refunds, cancels or updates",
+                  "No customer has them, or several do: the refunds stay with who sent them. See SQL's refunds"
+                  " where profile_id is null, and check the order ids of each source.")
+        )  # fmt: skip
     if state["unindexed"]:
         cards.append(_Card("Search", words.count(state["unindexed"]), "profiles still to index"))
     if state["building"] is not None:

@@ -11,6 +11,7 @@ class Snippet(NamedTuple):
     template: str
 
 
+HTML: Final = "Website: HTML"
 _ORDER: Final = '"Order Completed", {{"order_id": "o-1", "revenue": 42.10, "currency": "{currency}"}}'
 _NODE_ORDER: Final = """{{
   userId: "u-1", event: "Order Completed",
@@ -19,7 +20,7 @@ _NODE_ORDER: Final = """{{
 
 SNIPPETS: Final = (
     Snippet(
-        "Website: HTML",
+        HTML,
         "into the <head> of every page; it loads Segment's analytics.js from this server and sends the page view",
         """<script>
   (function (w, key, door) {{

@@ -9,11 +9,12 @@ from nicegui import ui
 from infra.adapters.postgres.control import PostgresControl
 from infra.adapters.postgres.sources import SourceRow
 from infra.app.undeclared import declare, of_session
+from infra.drivers.http.browser_files import FOLDER, BrowserFiles
 from infra.drivers.pages import words
 from infra.drivers.pages.blocked import draw_blocked
 from infra.drivers.pages.services import Services, Viewer
 from infra.drivers.pages.shell import STYLES_OF_OPERATORS, ask, chip, code, connected, empty, our_url, page, panel
-from infra.drivers.pages.snippets import PLATFORMS, note_of, snippet
+from infra.drivers.pages.snippets import HTML, PLATFORMS, note_of, snippet
 from infra.drivers.pages.source_settings import ask_settings
 from query.reports.sources import since_midnight
 from query.reports.undeclared import Undeclared
@@ -21,6 +22,9 @@ from schemas.errors import TouchfoldError
 from schemas.roles import SOURCES
 
 Counts = tuple[int | None, int, str | None]  # events today, refused today, the newest event; None: not counted yet
+NO_SCRIPT: Final = (
+    "This server has no analytics.js yet, so this does not work: see docs/sdks.md, “The script for browsers”."
+)
 FIRST: Final = "curl"  # the platform shown before one is chosen
 
 
@@ -260,6 +264,7 @@ class _Sources:
     def _snippets(self, key: str) -> None:
         """What to paste, for the platform that is chosen."""
         choice = ui.select(list(PLATFORMS), value=FIRST, label="Platform")
+        script = BrowserFiles(self._services.session.settings.analytics_js or FOLDER)
         choice.props("dense outlined options-dense").classes("tf-platform")
         shown = ui.element("div")
 
@@ -267,6 +272,8 @@ class _Sources:
             shown.clear()
             with shown, ui.element("div").props(f'data-platform="{choice.value}"'):
                 ui.label(note_of(choice.value)).classes("tf-muted")
+                if choice.value == HTML and not script.there():
+                    ui.label(NO_SCRIPT).classes("tf-strong")
                 code(snippet(choice.value, key, self._url, self._services.currency))
 
         choice.on_value_change(draw)

@@ -96,7 +96,7 @@ class InboxDoor:
         """
         self._check_disk()
         received_at = self._now()
-        opened = _numbered([self._open(message, received_at) for message in messages])
+        opened = numbered([self._open(message, received_at) for message in messages])
         self._store(self._accept(opened), received_at)
 
     def _open(self, message: Message, received_at: datetime) -> Opened | Refusal:
@@ -347,7 +347,7 @@ class InboxConsumer:
             _log.warning("Kafka: %s", what)
 
 
-def _numbered(opened: Sequence[Opened | Refusal]) -> list[Opened | Refusal]:
+def numbered(opened: Sequence[Opened | Refusal]) -> list[Opened | Refusal]:
     """The same messages, whose items count on through the fetch: they have one time of receipt."""
     found: list[Opened | Refusal] = []
     n = 0

@@ -38,6 +38,7 @@ TIMELINE: Final = {
             "context": {"channel": "web"},
             "traits": {},
             "sealed_names": [],
+            "flags": [],
         }
     ],
     "next": None,
@@ -156,6 +157,7 @@ OPERATIONS: Final[dict[str, object]] = {
     "applied": 104211,
     "waiting": 0,
     "dead_letters": 3,
+    "unmatched": 0,
     "erased": 12,
     "watermark_age_s": 0.4,
     "building": None,

@@ -1,0 +1,82 @@
+"""A folder of a build that knew fewer forms and placeholders: the next start brings it to what is meant now."""
+
+import tarfile
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from infra.adapters.postgres.database import Database
+from infra.adapters.postgres.embedded import EmbeddedPostgres
+from tests.integration.running import Up, command, result
+from tests.integration.test_upgrades import KEY, load_dump
+
+OLD = Path(__file__).parents[1] / "data" / "folder_62c40f2"
+
+
+@pytest.fixture
+def old(server: EmbeddedPostgres, tmp_path: Path) -> tuple[Path, dict[str, str]]:
+    """The folder and its settings."""
+    data = tmp_path / "data"
+    data.mkdir()
+    with tarfile.open(OLD / "files.tar.gz") as files:
+        files.extractall(data, filter="data")
+    settings = {
+        "DATABASE": load_dump(server, OLD / "main.sql.gz"),
+        "VAULT": load_dump(server, OLD / "vault.sql.gz"),
+        "MASTER_KEY": KEY,
+    }
+    return data, settings
+
+
+class Stopping:
+    """Stops a process at the end of a block."""
+
+    def __init__(self, up: Up) -> None:
+        self._up = up
+        up.wait_ready()
+
+    def close(self) -> None:
+        self._up.stop()
+
+
+def rows(dsn: str, query: str) -> list[Any]:
+    with closing(Database(dsn)) as database, database.reading() as cursor:
+        cursor.execute(query)
+        return cursor.fetchall()
+
+
+def test_a_start_that_is_killed_is_done_by_the_next_one(old: tuple[Path, dict[str, str]]) -> None:
+    data, settings = old
+    killed = command("status", "--data", str(data), **settings, TEST="1", FAILPOINT="forms.stepped")
+    assert killed.returncode not in (0, 1)
+    assert rows(settings["VAULT"], "select forms from vault_meta") == [(1,)]
+    assert len(rows(settings["VAULT"], "select from met_tokens")) == 1
+    assert command("status", "--data", str(data), **settings).returncode == 0
+    assert rows(settings["VAULT"], "select forms from vault_meta") == [(2,)]
+    assert len(rows(settings["VAULT"], "select from met_tokens")) == 1
+    unnamed = rows(settings["DATABASE"], "select kind, defined from unnamed_tokens order by kind")
+    assert unnamed == [("phone", False), ("user_id", False)]
+
+
+def test_tokens_that_meet_are_linked_and_what_names_nobody_links_nothing(old: tuple[Path, dict[str, str]]) -> None:
+    data, settings = old
+    up = Up(data, UI="off", **settings)
+    with closing(Stopping(up)):
+        assert command("status", "--wait", "--data", str(data), **settings).returncode == 0
+
+        def profile(selector: str) -> Any:
+            return result("profile", selector, "--data", str(data), **settings)
+
+        card = profile("loyalty_card:12 34-56")
+        assert card["computed"]["lifetime_revenue"] == "25.0000"
+        assert profile("loyalty_card:123456")["id"] == card["id"]
+        assert profile("user_id:cleo")["id"] != profile("anonymous_id:dan-phone")["id"]
+        assert profile("anonymous_id:eve-laptop")["id"] != profile("anonymous_id:finn-laptop")["id"]
+        assert profile("anonymous_id:eve-laptop")["event_count"] == 1
+        uma = profile("email:uma@BÜCHER.example")
+        assert uma["id"] == profile("anonymous_id:uma-laptop")["id"] == profile("user_id:uma")["id"]
+        assert result("rebuild", "--check", "--data", str(data), **settings)["equal"] is True
+    assert rows(settings["VAULT"], "select from met_tokens") == []
+    assert rows(settings["VAULT"], "select count(*) from identifiers where sent_sealed is not null") == [(0,)]
