@@ -34,8 +34,10 @@ _ISO_LIKE: Final = re.compile(
 _OFFSET: Final = re.compile(
     r"(?:UTC|GMT)?(?P<sign>[+-])(?P<hours>\d{1,2}):?(?P<minutes>\d\d)?(?::?\d\d)?(?: ?[A-Z]{1,5})?"
 )
-_NOISE: Final = re.compile(r"\([^)]*\)$| M=[+-][\d.]+$|(?:(?<=Z)|(?<=[+-]\d\d:\d\d)|(?<=[+-]\d{4}))\[[A-Z_/+\-0-9]+\]$")
-"""A zone's name beside its offset, as JavaScript and Java write it; Go's monotonic clock."""
+_NOISE: Final = re.compile(
+    r"\([^)]*\)$| M=[+-][\d.]+$|(?:(?<=Z)|(?<=[+-]\d\d:\d\d)|(?<=[+-]\d{4}))(?:\[[A-Z_/+\-0-9]+\]|Z)$"
+)
+"""A zone's name beside its offset, as JavaScript and Java write it; Go's monotonic clock; a Z too many."""
 _DAYS: Final = ("MONDAY", "TUESDAY", "WEDNESDAY", "THURSDAY", "FRIDAY", "SATURDAY", "SUNDAY")
 _MONTHS: Final = (
     *("JANUARY", "FEBRUARY", "MARCH", "APRIL", "MAY", "JUNE", "JULY"),
@@ -147,6 +149,7 @@ def _made(year: int, month: int, day: int, hour: int = 0, minute: int = 0, secon
 
 
 def _of_text(text: str) -> datetime:
+    text = text.strip("\"' ")  # of what was encoded twice
     if _NUMBER.fullmatch(text):
         return _of_digits(text) or _of_number(_decimal(text))
     upper = _NOISE.sub("", text.upper().replace("\u2212", "-")).strip()

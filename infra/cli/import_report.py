@@ -59,6 +59,8 @@ def print_result(result: "Result", warnings: "Sequence[Note]", files: int, as_js
         "duplicates": result.duplicates,
         "refused": len(result.refused),
     }
+    if result.unreadable_amounts:
+        rows["unreadable amounts"] = result.unreadable_amounts
     for name, count in rows.items():
         typer.echo(f"{name:<10} {count:>12,}")
     for each in islice(result.refused, SHOWN):
@@ -87,4 +89,4 @@ def _print_json(result: "Result", warnings: "Sequence[Note]", files: int) -> Non
         typer.echo((", " if number else "") + json.dumps(line, ensure_ascii=False), nl=False)
     reasons = json.dumps([each.as_json() for each in result.reasons.values()], ensure_ascii=False)
     told = json.dumps([note.as_json() for note in warnings], ensure_ascii=False)
-    typer.echo(f'], "reasons": {reasons}, "warnings": {told}}}')
+    typer.echo(f'], "reasons": {reasons}, "warnings": {told}, "unreadable_amounts": {result.unreadable_amounts}}}')

@@ -184,7 +184,7 @@ class Acceptor:
         fields = draft.fields
         assert fields is not None, "it was translated"
         if fields.type in FOLLOWING_TYPES:
-            order = first_id([fields.properties.get(name) for name in ORDER_IDS])
+            order = first_id(fields.properties.get(name) for name in ORDER_IDS)
             if order is not None:
                 return ORDER_KIND, f"{call.source.name}/{order}"
         raise Refused("no_identifier", "", without_identifier(draft.item))

@@ -82,7 +82,8 @@ def _written(text: str, decimal: str | None) -> Decimal:
 
 
 def amount_text(amount: Decimal) -> str:
-    """A decimal with two to four places, no exponent: "12.00", "1.2345"."""
+    """A decimal with two or four places, no exponent: "12.00", "1.2345"; never three, which may be thousands."""
     text = format(amount, "f")
     whole, _, part = text.partition(".")
-    return f"{whole}.{part.rstrip('0'):0<2}"
+    part = f"{part.rstrip('0'):0<2}"
+    return f"{whole}.{part}" + ("0" if len(part) == 3 else "")

@@ -66,9 +66,13 @@ class Reason:
 
 @dataclass
 class Result:
-    """The outcome of an import: `events` = accepted + duplicates + refused. `reasons`: the refused ones by reason."""
+    """The outcome of an import: `events` = accepted + duplicates + refused. `reasons`: the refused ones by reason.
+
+    `unreadable_amounts`: accepted orders and refunds with an amount that cannot be read, which counts nowhere.
+    """
 
     accepted: int = 0
+    unreadable_amounts: int = 0
     duplicates: int = 0
     refused: RefusedLines = field(default_factory=RefusedLines)
     reasons: dict[str, Reason] = field(default_factory=dict)
@@ -255,6 +259,7 @@ class Importer:
                 if draft.natural and self._comes_again(draft, record, letters, now):
                     continue
                 pending.append(record)
+                self.result.unreadable_amounts += b'"amount_unreadable"' in record.value
         self._must_fit(len(pending))
         services.letters.insert(letters, accepted.suppressed, now)
         if pending:

@@ -55,11 +55,14 @@ def id_text(value: object) -> str | None:
 
     A spreadsheet's ways of saying "this is text" are taken off: ="0012" and '0012 are "0012".
     """
+    kind = type(value)
+    if kind is int:
+        return str(value)
     if is_missing(value):
         return None
-    if type(value) is not str:
+    if kind is not str:
         return plain_text(value)
-    text = value.strip()
+    text: str = value.strip()  # type: ignore[attr-defined]  # kind is str
     if text[:1] in "='" and len(text) > 1:
         text = _unmarked(text)
     if text[-1:] == "0" and "." in text and _WHOLE_FLOAT.fullmatch(text):

@@ -324,7 +324,8 @@ def write_key_of(headers: Mapping[str, str], body: Body | None, query: Mapping[s
 def key_of_items(items: list[object]) -> str | None:
     """The first key that an item names, if any. Items that name another are replaced: they are not for this source."""
     found: str | None = None
-    for place, item in enumerate(items):
+    for place, given in enumerate(items):
+        item = given.item if isinstance(given, Mended) else given
         key = _key(item.get("writeKey")) if type(item) is dict else None
         found = found or key
         if key is not None and key != found:

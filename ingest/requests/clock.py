@@ -61,10 +61,19 @@ class Times(NamedTuple):
 def stamps_of(item: Mapping[str, Any]) -> Stamps:
     """The times of an item. `timestamp` and `originalTimestamp` that differ: the caller gave `timestamp`."""
     get = item.get
+    called, given, sent = get("originalTimestamp"), get("timestamp"), get("sentAt")
+    if called is None and given and (sent is None or sent):
+        try:  # nearly every item
+            return Stamps(read_time(given), None if sent is None else read_time(sent))
+        except BadTime:
+            pass  # the slow way notes which
+    return _noted(called, given, sent)
+
+
+def _noted(called: object, given: object, sent: object) -> Stamps:
     unread: dict[str, str] = {}
-    called, given = get("originalTimestamp"), get("timestamp")
     if called is None or called == "":
-        return Stamps(_read("timestamp", given, unread), _read("sentAt", get("sentAt"), unread), False, unread)
+        return Stamps(_read("timestamp", given, unread), _read("sentAt", sent, unread), False, unread)
     original_at = _read("originalTimestamp", called, unread)
     meant = False
     if given is not None and given != called:
@@ -72,7 +81,7 @@ def stamps_of(item: Mapping[str, Any]) -> Stamps:
         if given_at is not None and (original_at is None or abs(given_at - original_at) > SAME):
             meant = original_at is not None
             original_at = given_at
-    return Stamps(original_at, _read("sentAt", get("sentAt"), unread), meant, unread)
+    return Stamps(original_at, _read("sentAt", sent, unread), meant, unread)
 
 
 def _read(name: str, value: object, unread: dict[str, str]) -> datetime | None:

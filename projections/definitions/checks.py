@@ -11,14 +11,15 @@ from typing import Final
 from projections.aggregates.registry import AGGREGATES, value_kind
 from projections.conditions.base import Defined
 from projections.conditions.registry import of_customer, of_event
-from schemas.clear_rules import clear_rules, declared_of
+from schemas.clear_rules import Clear, clear_rules, declared_of
 from schemas.conditions import Kind, leaves, used_properties
 from schemas.definitions import ANY_EVENT, ComputedTrait, Definitions, plain
 from schemas.errors import Problem
 from schemas.hints import did_you_mean
 from schemas.identifiers import KINDS, MAX_BYTES, check_kind
-from schemas.touchpoint_fields import identifier_kind
-from schemas.touchpoints import TYPES
+from schemas.paths import CONTEXT, EACH, FLAGS, path_of
+from schemas.touchpoint_fields import context_fields, identifier_kind
+from schemas.touchpoints import TYPES, meant
 
 _SNAKE: Final = re.compile(r"[a-z][a-z0-9_]{0,62}")
 _DOTTED: Final = re.compile(r"[a-z_]+\.[a-z_]+")
@@ -255,8 +256,9 @@ def warn(defs: Definitions) -> list[Problem]:
             if _DOTTED.fullmatch(event) and event not in TYPES:
                 found.append(Problem(path, f"{event} is not a touchpoint; only a custom event with that name counts"
                                      f"{did_you_mean(event, TYPES)}"))  # fmt: skip
-            found += _compared(defs, path, trait, event)
-            found += _kept(defs, path, trait, event)
+            if meant(event) == event or meant(event) not in trait.all_events:  # said once, of the touchpoint
+                found += _compared(defs, path, trait, event)
+                found += _kept(defs, path, trait, event)
     return found
 
 
@@ -265,15 +267,30 @@ _DECLARE: Final = "declare `properties: {{{event}: {{{prop}: {{personal: {person
 
 def _compared(defs: Definitions, path: str, trait: ComputedTrait, event: str) -> Iterator[Problem]:
     """Sealed properties that a `where` compares, so that the fold must open them."""
-    used = used_properties(trait.where)
-    clear = clear_rules(declared_of(plain(defs)), event, event).names
-    for prop in sorted(used - clear - {"revenue", "currency"}):
-        declare = _DECLARE.format(event=event, prop=prop, personal="false")
-        yield Problem(
-            f"{path}.where",
-            f"{prop} of {event} is sealed: every such event is opened to compare it ({OPENING_COSTS});"
-            f" {declare} if it is not personal",
-        )
+    rules = clear_rules(declared_of(plain(defs)), event, event)
+    for prop in sorted(used_properties(trait.where)):
+        if is_clear(prop, rules):
+            continue
+        reason = f"{prop} of {event} is sealed: every such event is opened to compare it ({OPENING_COSTS})"
+        place = path_of(prop)
+        if place is None or place.section != CONTEXT:
+            root = prop if place is None else place.root
+            reason += f"; {_DECLARE.format(event=event, prop=root, personal='false')} if it is not personal"
+        yield Problem(f"{path}.where", reason)
+
+
+def is_clear(prop: str, rules: Clear) -> bool:
+    """Whether what a condition compares is clear in every event of these rules."""
+    path = path_of(prop)
+    if path is None or prop in rules.names:
+        return prop in rules.names or prop in ("revenue", "currency", FLAGS)
+    plain_steps = [step for step in path.steps if step != EACH]
+    if path.section == CONTEXT:
+        fields = context_fields().get(path.root)
+        return fields is not None and (plain_steps[0] in fields if plain_steps else not fields)
+    if path.root == "products":
+        return len(plain_steps) == 1 and plain_steps[0] in rules.lines
+    return path.root in rules.whole
 
 
 def _kept(defs: Definitions, path: str, trait: ComputedTrait, event: str) -> Iterator[Problem]:
@@ -282,9 +299,12 @@ def _kept(defs: Definitions, path: str, trait: ComputedTrait, event: str) -> Ite
     before = clear_rules(declared._replace(read={}), event, event)
     for key in ("of", "key"):
         prop = getattr(trait, key)
-        if prop is None or prop in ("occurred_at", "revenue") or prop in before.names:
+        if prop is None or prop in ("occurred_at", "revenue", FLAGS) or is_clear(prop, before):
             continue
-        if prop in before.sealed:
+        place = path_of(prop)
+        if place is not None and before.sealed.isdisjoint((prop, place.root, *place.steps)):
+            yield Problem(f"{path}.{key}", f"{prop} of {event} is kept by this trait, and so readable in its value")
+        elif place is not None or prop in before.sealed:
             declare = _DECLARE.format(event=event, prop=prop, personal="false")
             yield Problem(
                 f"{path}.{key}",

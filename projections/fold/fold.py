@@ -9,16 +9,17 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from functools import partial, reduce
 from hashlib import sha256
-from operator import attrgetter
 from typing import Any, Final, NamedTuple, cast
 
 import msgspec
 
 from projections.days import LocalDays
 from projections.fold import state as st
-from projections.fold.code import CORRECTED, IDENTIFIED, NEGATIVE, matches, source_of
+from projections.fold.code import CORRECTED, IDENTIFIED, source_of
 from projections.fold.event import FoldEvent, event_decoder
+from projections.fold.handler import matches
 from projections.fold.layout import Layout, SlotPlace, make_layout
+from projections.fold.order_code import NEGATIVE
 from projections.fold.state import State
 from projections.orders.entries import join_orders
 from projections.orders.orders import summed_up
@@ -30,11 +31,11 @@ from schemas.control import LAYOUT_VERSION
 from schemas.definitions import ANY_EVENT, Definitions, decimal_marks
 from schemas.errors import ReaderTooOld, RecordUnreadable
 from schemas.paths import sealed_names
-from schemas.record import CURRENT, EPOCH, Reader, encode, sixteen, version_of
+from schemas.record import CURRENT, EPOCH, Reader, encode, version_of
 from schemas.record import decode as decode_record
-from schemas.sales import ORDER_IDS, REFUND_IDS, first_id
+from schemas.sales import ORDER_IDS, REFUND_IDS
 from schemas.stamps import order_of
-from schemas.touchpoints import BASE_TYPES, ORDER_TYPES
+from schemas.touchpoints import BASE_TYPES, HOLDING_TYPES, ORDER_TYPES
 
 _US: Final = timedelta(microseconds=1)
 
@@ -70,9 +71,10 @@ class Fold:
         self._merge_two: Callable[[State, State], State] = space["merge_two"]
         self._drop: Callable[[State, int], None] = space["drop"]
         self._decoder, self._event_type = event_decoder(layout)
-        self._order_ids = attrgetter(*(f"f{layout.properties().index(name)}" for name in ORDER_IDS))
         self._needs: dict[str, Needs] = _sealed_needs(layout)
         self._any_needs = self._needs.get(ANY_EVENT, NO_NEEDS)
+        self._order_id: Callable[[FoldEvent], str | None] = space["order_id"]
+        self._sold: Callable[[FoldEvent], int] = space["sold"]
         self._keyed_slots = tuple(slot.index for slot in layout.keyed())
         self._map_slots = (st.ORDERS, st.REFUNDS, st.CANCELS, *self._keyed_slots)
         self.summaries = OrderSummaries(layout, self.days)
@@ -88,20 +90,23 @@ class Fold:
             event = self._decoder.decode(value)
             if event.v != reader.version and not reader.reads_as_is(event.v):
                 event = self._decoder.decode(encode(decode_record(value, reader)))
-            event.key = sixteen(event.id.replace("-", ""))
+            event.key = key = bytes.fromhex(event.id.replace("-", ""))
         except (msgspec.MsgspecError, RecursionError, ValueError) as err:
             if version_of(value) > reader.version:
                 raise ReaderTooOld(f"touchpoint v{version_of(value)}; this build reads v{reader.version}") from err
             raise RecordUnreadable(f"not a touchpoint record: {type(err).__name__}") from err
         event.occurred_us = (event.occurred_at - EPOCH) // _US
         event.received_us = received_us = (event.received_at - EPOCH) // _US
-        event.order = order_of(received_us, event.n, event.key)
+        event.order = order_of(received_us, event.n, key)
         return cast(FoldEvent, event)
 
     def named_order(self, event: FoldEvent, identifier_set: bytes) -> Order | None:
-        """The order that an order event names in clear, and how; None without a readable order id."""
-        order_id = first_id(self._order_ids(event.properties))
-        return None if order_id is None else named_order(event.type, event.source, order_id, identifier_set)
+        """The order that an order event names in clear, and how; None if it names none or says nothing about it."""
+        order_id = self._order_id(event)
+        if order_id is None:
+            return None
+        sold = self._sold(event) if event.type in HOLDING_TYPES else -1
+        return named_order(event.source, order_id, identifier_set, follows=sold < 0) if sold else None
 
     def needs_sealed(self, event: FoldEvent) -> bool:
         """Whether the event's sealed part holds a property or trait that a definition compares or keeps."""
@@ -254,7 +259,8 @@ def _sealed_needs(layout: Layout) -> dict[str, Needs]:
         used = {prop for slot in layout.slots if matches(slot.stream, name) for prop in slot.properties}
         used |= set(layout.extras) if name in BASE_TYPES else set()
         used = {prop for prop in used if not layout.is_closed(prop, name)}
-        used |= _SEALED_ONCE - layout.closed(name) if name in ORDER_TYPES else set()
+        once = _SEALED_ONCE if name in ORDER_TYPES else frozenset()
+        used |= {prop for prop in once if not layout.is_closed(prop, name)}
         for stream in streams:
             if stream.where and (matches(stream, name) or matches(stream, NEGATIVE.get(name, name))):
                 used |= used_properties(layout.where[stream.where])

@@ -8,8 +8,6 @@ from functools import lru_cache
 from hashlib import blake2b
 from typing import NamedTuple
 
-from schemas.touchpoints import FOLLOWING_TYPES, HOLDING_TYPES
-
 
 class Part(IntEnum):
     """What of an event a state gets. OWN and ORDER together are the whole."""
@@ -20,21 +18,17 @@ class Part(IntEnum):
 
 
 class Order(NamedTuple):
-    """The order of an event. `order_set`: of an event that follows its order; None for a completion, which holds it."""
+    """The order of an event. `order_set`: of an event that follows its order; None for a sale, which holds it."""
 
     key: bytes  # of the order id, whatever the source
     source: int  # hash of the source's name, 63 bits
     order_set: bytes | None
 
 
-def named_order(type_: str, source: str, order_id: str, identifier_set: bytes) -> Order | None:
-    """The order that an event names; None if its type has none."""
-    if type_ in HOLDING_TYPES:
-        return Order(order_key(order_id), source_key(source), None)
-    if type_ not in FOLLOWING_TYPES:
-        return None
+def named_order(source: str, order_id: str, identifier_set: bytes, *, follows: bool) -> Order:
+    """The order that an event of a source names. `follows`: belongs to whoever has the order, else makes its own."""
     key, number = order_key(order_id), source_key(source)
-    return Order(key, number, order_set_of(identifier_set, number, key))
+    return Order(key, number, order_set_of(identifier_set, number, key) if follows else None)
 
 
 def order_key(order_id: str) -> bytes:

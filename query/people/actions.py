@@ -22,9 +22,15 @@ class OpenComplaint(NamedTuple):
 
 
 def open_complaints(items: Iterable[Mapping[str, Any]]) -> list[OpenComplaint]:
-    """From a timeline's items, oldest complaint first. Those without a number are left out: nothing can name them."""
+    """From a timeline's items, newest first as it gives them; the oldest complaint first.
+
+    Those without a number are left out: nothing can name them.
+    """
     found: dict[str, OpenComplaint] = {}
-    for item in sorted(items, key=lambda each: (str(each["occurred_at"]), str(each["id"]))):
+    ordered = list(items)
+    ordered.reverse()
+    ordered.sort(key=lambda each: str(each["occurred_at"]))  # those of one time stay as the timeline has them
+    for item in ordered:
         number = (item.get("properties") or {}).get("complaint_id")
         if number is None or item["type"] not in COMPLAINTS:
             continue

@@ -17,7 +17,7 @@ from query.answers import iso
 from query.people.opened import joined, open_records, open_tokens
 from query.people.other_people import OTHERS, Own, own_values, without_others
 from query.people.profiles import Profiles
-from query.people.timeline import clear_answer
+from query.people.timeline import clear_answer, who
 from schemas.changes import change_body
 from schemas.identifiers import PhoneForm
 from schemas.ports import Clock, EventLog, Sealer, Vault
@@ -133,7 +133,7 @@ class _Person:
         for part in ("properties", "context", "traits"):
             whole = joined(answer[part], own_values(sealed[part], own)) if part in sealed else answer[part]
             answer[part] = without_others(whole, own)
-        found = [(each.kind, own.opened.get(bytes.fromhex(each.token))) for each in record.ids]
+        found = [(each.kind, own.opened.get(bytes.fromhex(each.token))) for each in who(record)]
         answer["identifiers"] = [{"kind": kind, "value": OTHERS if o is None else o.shown} for kind, o in found]
         return answer
 

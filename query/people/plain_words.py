@@ -1,12 +1,12 @@
 """An event of the timeline in plain words: "Bought 3 items, €42.10, till 2". Pure; senders' texts stay as written."""
 
 from collections.abc import Callable, Mapping
-from decimal import Decimal, InvalidOperation
 from typing import Any, Final, NamedTuple
 
-Item = Mapping[str, Any]
+from query.people.amount_words import Item, amount_of, items_of, money
+from schemas.sales import ORDER_IDS
+
 Words = Callable[[Item, Item, str], str]  # (properties, item, currency)
-SYMBOLS: Final[Mapping[str, str]] = {"USD": "$", "EUR": "€", "GBP": "£", "JPY": "¥"}
 MOST: Final = 160  # characters of somebody's text
 # Characters that change the direction of all text that follows: they would also reverse our words.
 _TURNING: Final = dict.fromkeys((*range(0x202A, 0x202F), *range(0x2066, 0x206A)))
@@ -90,36 +90,6 @@ def _colon(value: Any) -> str:
     return f": {text}" if text else ""
 
 
-def _money(amount: Any, currency: Any) -> str:
-    try:
-        value = Decimal(str(amount))
-    except (InvalidOperation, ValueError):
-        return ""
-    if not value.is_finite():
-        return ""
-    code = str(currency or "").upper()
-    return f"{SYMBOLS.get(code, code + ' ' if code else '')}{value:,.2f}"
-
-
-def _amount(properties: Item, currency: str) -> str:
-    for name in ("revenue", "total", "amount", "value"):
-        if properties.get(name) is not None:
-            return _money(properties[name], properties.get("currency") or currency)
-    return ""
-
-
-def _items(properties: Item) -> int:
-    """How many items an order has."""
-    lines = properties.get("products")
-    if not isinstance(lines, list):
-        return 0
-    total = 0
-    for line in lines:
-        quantity = line.get("quantity", 1) if isinstance(line, dict) else 1
-        total += quantity if type(quantity) is int and 0 < quantity < 10_000 else 1
-    return total
-
-
 def _place(properties: Item) -> str:
     """Where: a till or a shop."""
     for name, word in (("till", "till "), ("register", "till "), ("store", ""), ("store_name", ""), ("shop", "")):
@@ -160,9 +130,9 @@ def _about_topic(properties: Item) -> str:
 
 def _bought(verb: str) -> Words:
     def words(properties: Item, _item: Item, currency: str) -> str:
-        count = _items(properties)
+        count = items_of(properties)
         what = f"{verb} {count} item{'s' if count != 1 else ''}" if count else f"{verb} something"
-        return _listed(what, _amount(properties, currency), _place(properties))
+        return _listed(what, amount_of(properties, currency), _place(properties))
 
     return words
 
@@ -171,9 +141,9 @@ def _order(words: str, unnumbered: str) -> Words:
     """About an existing order."""
 
     def told(properties: Item, _item: Item, currency: str) -> str:
-        number, reason = _text(properties.get("order_id"), 40), _code(_first(properties, "reason", "status"))
+        number, reason = _text(_first(properties, *ORDER_IDS), 40), _code(_first(properties, "reason", "status"))
         named = f"{words} {number}" if number else unnumbered
-        return _listed(named, _amount(properties, currency), _place(properties), reason)
+        return _listed(named, amount_of(properties, currency), _place(properties), reason)
 
     return told
 
@@ -208,7 +178,7 @@ def _named(words: str, unnamed: str, *names: str) -> Words:
 
 def _about(words: str) -> Words:
     def told(properties: Item, _item: Item, currency: str) -> str:
-        amount = _money(properties["price"], properties.get("currency") or currency) if "price" in properties else ""
+        amount = money(properties["price"], properties.get("currency") or currency) if "price" in properties else ""
         quantity = properties.get("quantity")
         several = f"{quantity} × " if type(quantity) is int and 1 < quantity < 10_000 else ""
         return _listed(words.replace("{}", several + _product(properties)), amount)

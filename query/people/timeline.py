@@ -11,9 +11,10 @@ import msgspec
 from query.answers import iso
 from query.cursors import event_cursor, event_place
 from query.people.opened import joined, open_records, open_tokens, tokens_in, with_values
+from schemas.identifiers import ORDER_KIND
 from schemas.ports import EventLog, OpenIdentifier, Sealer, Vault
 from schemas.reads import Reads
-from schemas.record import Record, Stored, decode, to_us
+from schemas.record import Identifier, Record, Stored, decode, to_us
 from schemas.stamps import order_of
 
 SHORT: Final = 1_000  # events that the database can sort within 10 ms
@@ -107,6 +108,11 @@ class Timeline:
         return [_with_personal(record, sealed, opened) for record, sealed in pairs]
 
 
+def who(record: Record) -> list[Identifier]:
+    """The identifiers of somebody, without what stands for an order whose event names nobody."""
+    return [each for each in record.ids if each.kind != ORDER_KIND]
+
+
 def clear_answer(record: Record) -> Answer:
     """The parts of an event that are not personal."""
     return {
@@ -117,11 +123,12 @@ def clear_answer(record: Record) -> Answer:
         "source": record.source,
         "occurred_at": iso(record.occurred_at),
         "received_at": iso(record.received_at),
-        "identifiers": [{"kind": each.kind, "value": None} for each in record.ids],
+        "identifiers": [{"kind": each.kind, "value": None} for each in who(record)],
         "properties": record.properties,
         "context": record.context,
         "traits": record.traits,
         "sealed_names": record.sealed.names if record.sealed else [],
+        "flags": record.flags,
     }
 
 
@@ -130,6 +137,6 @@ def _with_personal(record: Record, sealed: Mapping[str, Any], opened: Mapping[by
     for part in ("properties", "context", "traits"):
         if part in sealed:
             answer[part] = joined(answer[part], with_values(sealed[part], opened))
-    found = [opened.get(bytes.fromhex(each.token)) for each in record.ids]
+    found = [opened.get(bytes.fromhex(each.token)) for each in who(record)]
     answer["identifiers"] = [{"kind": each.kind, "value": each.shown} for each in found if each is not None]
     return answer

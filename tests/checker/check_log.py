@@ -62,7 +62,7 @@ class Facts:
     def totals(self) -> dict[str, reference.Totals]:
         """By profile id."""
         gone = self.tables.erased
-        payer = reference.payers(self.chosen.values(), self.people.owner)
+        payer = reference.payers(self.chosen.values(), self.people.owner, gone)
         changing: dict[str | None, list[Event]] = defaultdict(list)
         for event in self.chosen.values():
             if event.route_key not in gone:

@@ -11,10 +11,11 @@ from decimal import Decimal
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
-from tests.checker.order_life import CANCELS, REFUNDS, SALES, UPDATES, Said, settle
+from tests.checker.order_life import SALES, Said, settle
 from tests.checker.sources import Position
 
-FOLLOWERS = (*REFUNDS, *CANCELS, *UPDATES)  # belong to whoever has the order
+FOLLOWERS = ("purchase.refunded", "pos.return", "purchase.cancelled", "purchase.updated")
+"""What belongs to whoever has its order, as does a sale below zero."""
 NOBODY = ":order"  # the kind of an event that names an order and nobody
 RANK_ABOVE = ("user_id", "loyalty_card", "email", "phone")
 RANK_BELOW = ("device_id", "anonymous_id")
@@ -200,11 +201,23 @@ def _hubs(sets: Iterable[tuple[tuple[str, str], ...]]) -> set[str]:
 
 
 def follows(event: Event) -> bool:
-    return event.raw["type"] in FOLLOWERS and bool(event.raw.get("properties", {}).get("order_id"))
+    props, type_ = event.raw.get("properties", {}), event.raw["type"]
+    back = type_ in SALES and (revenue(props) or 0) < 0
+    return (type_ in FOLLOWERS or back) and bool(props.get("order_id"))
 
 
-def payers(events: Iterable[Event], owner: Mapping[str, str]) -> dict[str, str | None]:
-    """Event key -> the profile whose orders each event of an order changes; None: nobody's. Erased people's included.
+def has_order(event: Event) -> bool:
+    """Whether it is a sale: of something, or of an amount that nobody says."""
+    props = event.raw.get("properties", {})
+    own = revenue(props)
+    sold = own is None or own > 0 or (own == 0 and bool(props.get("products")))
+    return event.raw["type"] in SALES and sold and bool(props.get("order_id"))
+
+
+def payers(
+    events: Iterable[Event], owner: Mapping[str, str], erased: frozenset[str] | set[str]
+) -> dict[str, str | None]:
+    """Event key -> the profile whose orders each event of an order changes; None: nobody's, as all that is erased.
 
     What follows an order is its sender's, if they have it; else of the only one who has it in the same source; else of
     the only one in any. An erased person who has it is somebody, too.
@@ -212,14 +225,14 @@ def payers(events: Iterable[Event], owner: Mapping[str, str]) -> dict[str, str |
     events = list(events)
     has: dict[str, list[tuple[str, str]]] = defaultdict(list)
     for event in events:
-        if event.raw["type"] in SALES:
-            order = str(event.raw.get("properties", {}).get("order_id") or "")
+        if has_order(event):
+            order = str(event.raw["properties"]["order_id"])
             has[order].append((event.raw["source"], owner.get(event.signature, "erased")))
     found: dict[str, str | None] = {}
     for event in events:
         sender = owner.get(event.signature)
         found[event.key] = sender
-        if not follows(event):
+        if not follows(event) or event.route_key in erased:
             continue
         places = has.get(str(event.raw["properties"]["order_id"]), [])
         anywhere = {who for _, who in places}
@@ -250,8 +263,9 @@ def totals(theirs: Iterable[Event], events: Iterable[Event], currency: str = "US
 
     Amounts in other currencies are not converted: do not send any.
     """
-    theirs, events = list(theirs), list(events)
-    said = []
+    theirs, events, said = list(theirs), list(events), []
+    first_us = min(event.occurred_us for event in theirs)
+    last_us = max(event.occurred_us for event in [*theirs, *events])
     for event in events:
         props = event.raw.get("properties", {})
         assert props.get("currency", currency) == currency, "the reference fold converts no currencies"
@@ -262,8 +276,6 @@ def totals(theirs: Iterable[Event], events: Iterable[Event], currency: str = "US
     orders, refunds = settle(said, currency, lambda own, _currency, _at: own)
     net = sum((each.own or Decimal(0) for each in orders), Decimal(0))
     net -= sum((each.own or Decimal(0) for each in refunds), Decimal(0))
-    first_us = min(event.occurred_us for event in theirs)
-    last_us = max(event.occurred_us for event in [*theirs, *events])
     return Totals(len(theirs), first_us, last_us, len(orders), net)
 
 

@@ -116,7 +116,7 @@ def expected(world: ReadingWorld) -> Expected:
     events = list(choose(decode((each.partition, each.offset), each.value) for each in stored).values())
     erased = {token.hex() for (token,) in world.execute("select token from erased_tokens")}
     owner = people(events, erased).owner
-    payer = payers(events, owner)
+    payer = payers(events, owner, erased)
     found = orders_and_refunds(events, lambda event: payer[event.key], MONEY)
     return events, *found
 

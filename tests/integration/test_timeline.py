@@ -15,7 +15,7 @@ EVENTS = timeline.SHORT + 300
 DEVICES = [("anonymous_id", f"device-{number}") for number in range(3)]
 ADA = ("user_id", "ada")
 TYPES = ("web.page_viewed", "web.page_viewed", "purchase.completed", "email.opened")
-Sent = tuple[datetime, str, str]  # occurred_at, id, type
+Sent = tuple[tuple[datetime, datetime], str, str]  # ((occurred at, received at), id, type)
 
 
 @pytest.fixture(params=[False, True], ids=["ordered-by-sql", "ordered-from-the-log"])
@@ -33,7 +33,7 @@ def send(world: ReadingWorld, count: int, rng: Random) -> list[Sent]:
         at = (received - timedelta(seconds=late)).replace(minute=0, second=0, microsecond=number % 2 * 500_000)
         type_ = rng.choice(TYPES)
         ids = [rng.choice(DEVICES)] if number else [ADA, *DEVICES]
-        sent.append((at, world.send(ids, type_=type_, at=at, received_at=received), type_))
+        sent.append(((at, received), world.send(ids, type_=type_, at=at, received_at=received), type_))
     world.settle()
     return sent
 

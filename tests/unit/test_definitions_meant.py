@@ -8,6 +8,7 @@ import pytest
 
 from projections.aggregates.phrases import chosen
 from projections.decide.evaluator import compile_evaluator
+from projections.definitions.checks import warn
 from projections.definitions.files import from_json, parse_documents
 from projections.fold.fold import compile_fold
 from schemas.clear_rules import clear_rules, declared_of
@@ -308,3 +309,26 @@ def test_stored_definitions_of_an_earlier_build_are_still_read() -> None:
         ' "segments": {"s": {"when": {"trait": "m", "op": "between", "value": [100, 50]}}}}'
     )
     assert "s" in from_json(stored).segments
+
+
+@pytest.mark.parametrize(
+    ("prop", "warned"),
+    [
+        ("products[].sku", False),
+        ("products[].engraving", True),
+        ("context.campaign.name", False),
+        ("context.locale", False),
+        ("context.ip", True),
+        ("context.page.url", True),
+        ("event.flags", False),
+        ("cart.total", True),
+        ("open.total", False),
+    ],
+)
+def test_a_path_is_said_to_be_sealed_only_where_it_is(prop: str, warned: bool) -> None:
+    declared = "properties: {quoted: {open: {personal: false}}}\n"
+    found = warn(definitions(declared + where(prop, "exists", "")))
+    assert ([each.reason.partition(" is sealed")[0] for each in found] == [f"{prop} of quoted"]) is warned
+    assert bool(found) is warned
+    page = "computed_traits: {n: {aggregate: count, events: [page], where: {property: ip, op: exists}}}"
+    assert [each.path for each in warn(definitions(page))] == ["computed_traits.n.where"]

@@ -21,6 +21,17 @@ def test_every_type_has_words_an_icon_and_a_channel(type_: str) -> None:
     [
         (
             {
+                "type": "purchase.completed",
+                "properties": {"transaction_id": "T9", "value": "9,50 €", "items": [{}, {}]},
+            },
+            "Bought 2 items, €9.50",
+        ),
+        (
+            {"type": "purchase.completed", "properties": {"order_id": "T9", "revenue": "9,500"}},
+            "Bought something, for an amount that cannot be read",
+        ),
+        (
+            {
                 "type": "pos.purchase",
                 "properties": {"revenue": "42.1", "currency": "EUR", "till": 2, "products": [{"quantity": 2}, {}]},
             },

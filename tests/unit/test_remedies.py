@@ -33,10 +33,10 @@ BAD: Final[dict[str, Any]] = {
     "no_identifier": {**GOOD, "userId": None},
     "too_large": {**GOOD, "properties": {str(n): "x" * 8_000 for n in range(200)}},
     "too_deep": {**GOOD, "properties": json.loads('{"a":' * 40 + "1" + "}" * 40)},
-    "too_many_keys": {**GOOD, "properties": dict.fromkeys(map(str, range(1_100)), 1)},
+    "too_many_keys": {**GOOD, "properties": dict.fromkeys(map(str, range(31_000)), 1)},
     "invalid_json": b'{"type": "track",',
-    "string_too_long": {**GOOD, "properties": {"a": "x" * 9_000}},
-    "key_too_long": {**GOOD, "properties": {"x" * 9_000: 1}},
+    "string_too_long": {**GOOD, "properties": {"a": "x" * 33_000}},
+    "key_too_long": {**GOOD, "properties": {"x" * 33_000: 1}},
     "unknown_type": {**GOOD, "type": "teleport"},
     "missing_field": {**GOOD, "event": None},
     "bad_event_name": {**GOOD, "event": "x" * 600},
@@ -82,7 +82,7 @@ def refused_in(module: Path) -> Iterator[str]:
             rule = node.args[0]
             if isinstance(rule, ast.Constant):
                 yield str(rule.value)
-            elif isinstance(rule, ast.Name):
+            elif isinstance(rule, ast.Name) and rule.id != "LEFT_OUT":  # a row that is left out is no dead letter
                 yield NAMES[rule.id]
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from infra.adapters.postgres.database import array_literal, copy_out, f_bool, f_bytes, f_int8, int8
 from infra.adapters.postgres.rows import HOLDERS, ORDER_OWNERS, ORDER_SETS
 from infra.adapters.postgres.tx import PostgresTx
-from schemas.store_rows import HolderOwner, HolderRow, OrderSetOwner, OrderSetRow
+from schemas.store_rows import NO_EVENT, NO_RECEIPT, HolderOwner, HolderRow, OrderSetOwner, OrderSetRow
 
 
 class OrderEvidenceRows(PostgresTx):
@@ -27,7 +27,7 @@ class OrderEvidenceRows(PostgresTx):
             )
             self._cursor.execute(  # where an order set's owner stands, like every owner
                 "insert into evidence (signature, tokens, kinds, first_us, first_event)"
-                f" select signature, '{{}}', '{{}}', 0, '{bytes(16).hex()}' from {source} order by 1"
+                f" select signature, '{{}}', '{{}}', {NO_RECEIPT[0]}, '{NO_EVENT.hex()}' from {source} order by 1"
                 " on conflict do nothing"
             )
         keys: set[bytes] = set()

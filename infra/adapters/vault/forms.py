@@ -1,7 +1,7 @@
 """Brings the rows of earlier builds to this build's normal forms: new hashes, tokens that meet, values of nobody.
 
-Each batch commits, and all of it may be done again: a process that was killed is followed by one that begins again. Rows
-change under the lock of an erasure, which copies the table.
+Each batch commits, and all of it may be done again: a process that was killed is followed by one that begins again.
+Rows change under the lock of an erasure, which copies the table.
 """
 
 from collections.abc import Callable, Sequence

@@ -38,6 +38,7 @@ TIMELINE: Final = {
             "context": {"channel": "web"},
             "traits": {},
             "sealed_names": [],
+            "flags": [],
         }
     ],
     "next": None,
