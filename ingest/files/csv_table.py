@@ -18,6 +18,7 @@ from ingest.files.notes import Notes
 from ingest.files.parts import Part, unreadable
 from ingest.files.tables import Layout, Line, selector
 from ingest.files.values import is_missing, plain_text
+from schemas.mapping import column_of
 
 MAX_FIELD: Final = 1_000_000  # characters of one field
 _MOST_LINES: Final = 1_000  # of one row
@@ -53,6 +54,7 @@ class CsvTable:
             self.notes.add("preamble", f"{part.name}: the header is in line {header.line}; what is above was left out")
         self._above = header.line - 1
         self.columns = header.names
+        self._least = _least(header.names, layout.needed)
 
     def done(self) -> float:
         return self.part.done()
@@ -116,7 +118,7 @@ class CsvTable:
                 if not whole:
                     yield Line(number, (), Refused("bad_csv", "", "has a quote that is never closed"))
                     continue
-                if len(row) != width and not self._trim(row, width):
+                if len(row) != width and not self._fits(row, width, number):
                     if row:
                         reason = f"has {len(row)} fields where the header has {width}"
                         yield Line(number, (), Refused("bad_csv", "", reason))
@@ -130,11 +132,19 @@ class CsvTable:
                 else:
                     yield self._in_other_encoding(number, row, select)
 
-    def _trim(self, row: list[str], width: int) -> bool:
-        """Whether a row has the header's width but for empty cells at its end, which are taken off."""
-        if len(row) <= width or any(cell.strip() for cell in row[width:]):
+    def _fits(self, row: list[str], width: int, number: int) -> bool:
+        """Whether a row has the header's width but for cells at its end, which are then taken off or added: empty ones
+        that are too many, or missing ones of columns that nobody asks for.
+        """
+        if len(row) > width:
+            if any(cell.strip() for cell in row[width:]):
+                return False
+            del row[width:]
+        elif len(row) < self._least:
             return False
-        del row[width:]
+        else:
+            self.notes.add("short", "lines end before the last columns, none of which is mapped", number)
+            row += [""] * (width - len(row))
         return True
 
     def _in_other_encoding(self, number: int, row: Sequence[str], select: Callable[[Sequence[Any]], Any]) -> Line:
@@ -148,6 +158,13 @@ class CsvTable:
             return Line(number, (), Refused("bad_encoding", "", _NOT_TEXT.format(name)))
         self.notes.add("encoding", _FALLBACK.format(self.name), number)
         return Line(number, select(cells), None)
+
+
+def _least(columns: Sequence[str], needed: Sequence[str]) -> int:
+    """How many cells a row must have to hold all the needed columns; without any, all."""
+    found = [column_of(name, columns) for name in needed]
+    places = [columns.index(column.base) for column in found if column is not None]
+    return max(places) + 1 if places else len(columns)
 
 
 def _lines_of(sample: bytes, encoding: Encoding) -> list[str]:

@@ -87,6 +87,7 @@ class Shaper:
         self._mapping = mapping
         self.notes = Notes()
         self.currencies: dict[str, list[Any]] = {}
+        self._line_at = 0  # for notes
         self.columns: tuple[str, ...] = tuple(dict.fromkeys(column for _, column in mapping.columns()))
         self._zone = ZoneInfo(mapping.time_zone)
         self._untyped = mapping.format in ("csv", "xlsx")
@@ -169,6 +170,7 @@ class Shaper:
     def shape(self, rows: Sequence[Row]) -> Shaped:
         """One event from its lines (just one without group_by). One bad line refuses it: part of an order is wrong."""
         first, single = rows[0], len(rows) == 1
+        self._line_at = first.line
         bad = [first]  # the line to look at, should one be refused
         try:
             values = first.values if single else self._order_of(rows)
@@ -199,6 +201,7 @@ class Shaper:
         totals: dict[str, Decimal] = {}
         for at in rows:
             bad.append(at)
+            self._line_at = at.line
             if len(rows) > 1:
                 self._must_agree(values, at, rows[0])
             for line in self._lines_of(at):
@@ -209,6 +212,7 @@ class Shaper:
         if lines:
             own["products"] = lines
         bad.append(rows[0])
+        self._line_at = rows[0].line
         return own
 
     def _order_of(self, rows: Sequence[Row]) -> tuple[Any, ...]:
@@ -266,15 +270,26 @@ class Shaper:
             return None if amount is None else _money(read.name, amount)
         if read.text:
             return self._text(read, value)
-        if type(value) is str and read.name in MONEY:
-            return self._money_text(read, value)
+        if type(value) is str:
+            if read.name in MONEY:
+                return self._money_text(read, value)
+            if read.name == "quantity":
+                return self._quantity(value)
         return json_value(value, untyped=read.untyped, zone=self._zone)
+
+    def _quantity(self, text: str) -> Any:
+        """As a number, with the decimal sign of the file's amounts: "1,5" is 1.5."""
+        try:
+            amount = self._text_amount(text, "quantity")
+        except Refused:
+            return text.strip() or None
+        return json_value(amount, untyped=False, zone=self._zone)
 
     def _text(self, read: _Read, value: object) -> str | None:
         if not _is_id(read.name):
             return None if is_missing(value) else value.strip() if type(value) is str else plain_text(value)
         if is_destroyed(value):
-            self.notes.add("destroyed_id", _DESTROYED.format(read.path))
+            self.notes.add("destroyed_id", _DESTROYED.format(read.path), self._line_at)
             return None
         return id_text(value)
 
@@ -285,7 +300,7 @@ class Shaper:
         try:
             amount = self._text_amount(text, read.path)
         except Refused:
-            self.notes.add("unreadable_amount", _UNREADABLE.format(read.path))
+            self.notes.add("unreadable_amount", _UNREADABLE.format(read.path), self._line_at)
             return text.strip() or None
         return None if amount is None else amount_text(amount)
 

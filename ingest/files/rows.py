@@ -24,7 +24,7 @@ from schemas.mapping import Column, FileMapping, column_of
 
 HELD_LINES: Final = 200_000  # of incomplete orders; about 100 MB
 PREVIEW_LINES: Final = 20_000
-_ENCODE: Final = msgspec.json.Encoder(decimal_format="string").encode
+_ENCODE: Final = msgspec.json.Encoder(order="sorted", decimal_format="string").encode
 
 
 class Progress(NamedTuple):
@@ -86,8 +86,14 @@ class Source:
         for event in made:
             if event.refused is not None and event.refused.rule == LEFT_OUT:
                 self.shaper.notes.add("left_out", "lines whose type the mapping leaves out", event.row.line)
+            elif self.mapping.id is not None and event.item is not None and event.natural is None:
+                yield event._replace(content=self._content_of(event.item))
             else:
                 yield event
+
+    def _content_of(self, item: dict[str, Any]) -> bytes:
+        """What stands for the id of an event whose own is a filler such as N/A: rows were not hashed for it."""
+        return blake2b(_ENCODE(item), digest_size=16, key=self._secret, person=b"tf-import-row").digest()
 
     def _single(self, limit: int | None) -> Iterator[Shaped]:
         for row in self._rows(limit):

@@ -143,6 +143,15 @@ def test_more_values_than_the_header_has_are_refused(tmp_path: Path) -> None:
     ]
 
 
+def test_lines_that_end_before_columns_nobody_asks_for_are_taken(tmp_path: Path) -> None:
+    text = "customer,order,day,paid,note,till\nc1,7,2024-05-01,9.50\nc2,8,2024-05-02,10,x\nc3,9,2024-05-03\n"
+    read = source(tmp_path / "a.csv", text)
+    found = list(read.events())
+    assert [event.item is not None for event in found] == [True, True, False]
+    assert str(found[2].refused) == "has 3 fields where the header has 6"
+    assert codes(read) == ["short"]
+
+
 def test_a_header_that_comes_again_is_no_row(tmp_path: Path) -> None:
     read = source(tmp_path / "a.csv", PLAIN + PLAIN)
     assert orders(read) == EXPECTED * 2

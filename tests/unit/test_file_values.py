@@ -89,6 +89,14 @@ def test_an_order_or_event_whose_number_is_lost_is_not_joined_with_others(tmp_pa
     assert outcome(source(tmp_path, text, group_by=["order"])) == [lost, lost]
 
 
+def test_events_whose_id_is_a_filler_are_told_apart_by_what_they_say(tmp_path: Path) -> None:
+    text = "customer,order,day,paid\nc1,N/A,2024-05-01,1\nc2,N/A,2024-05-01,2\nc1,A1,2024-05-01,3\n"
+    one, two, three = source(tmp_path, text, id="order").events()
+    assert (one.natural, two.natural, three.natural) == (None, None, "A1")
+    assert len({one.content, two.content, b""}) == 3
+    assert [event.content for event in source(tmp_path, text, id="order").events()][:2] == [one.content, two.content]
+
+
 def test_fillers_where_an_id_should_be_are_counted(tmp_path: Path) -> None:
     read = source(tmp_path, "customer,order,day,paid\nnull,A1,2024-05-01,1\n0,A2,2024-05-01,1\nc,A3,2024-05-01,1\n")
     assert len(outcome(read)) == 3
@@ -146,12 +154,12 @@ def test_cents_are_said_once_and_follow_the_currency() -> None:
 
 
 def test_a_file_with_decimal_commas_says_so_once(tmp_path: Path) -> None:
-    text = "customer;order;day;paid;price\nc;A1;2024-05-01;1.234,56 €;1.000\n"
-    products = {"price": "price"}
+    text = "customer;order;day;paid;price;n\nc;A1;2024-05-01;1.234,56 €;1.000;1,5\n"
+    products = {"price": "price", "quantity": "n"}
     (item,) = outcome(source(tmp_path, text, numbers={"decimal": ","}, products=products))
     assert isinstance(item, dict)
     assert item["properties"]["revenue"] == "1234.56"
-    assert item["properties"]["products"] == [{"price": "1000.00"}]
+    assert item["properties"]["products"] == [{"price": "1000.00", "quantity": 1.5}]
 
 
 def test_an_amount_without_money_is_read_too_or_told(tmp_path: Path) -> None:
@@ -160,6 +168,7 @@ def test_an_amount_without_money_is_read_too_or_told(tmp_path: Path) -> None:
     found = [each["properties"]["revenue"] for each in outcome(read) if isinstance(each, dict)]
     assert found == ["12.50", "1234.56", "1,234"], "what cannot be read is sent as it is, for the door to flag"
     assert told(read) == {"unreadable_amount": 1}
+    assert [note.lines for note in read.notes()] == [[4]]
 
 
 # ---------------------------------------------------------------- times
