@@ -67,10 +67,11 @@ class ComputedTrait(Model):
     `of: occurred_at` is the event's time, `of: revenue` its derived revenue in the base currency (in its own where
     `where` pins one currency).
 
-    When all events are order events and one is a base (design C5), it is over orders, each once: count and the
-    others see bases that are not cancelled, at their stamp; sum and avg of revenue subtract the refunds named in
-    `events`, each at its own stamp. Cancellations and updates of a purchase apply whether named or not; refunds
-    of a cancelled order do not. `window_days`: N local calendar days, today and N - 1 before.
+    When all events are order events and one is a completion, it is over orders, each once (decision 0035): count and
+    the others see orders that are not cancelled, at their first completion; sum and avg of revenue subtract the
+    refunds named in `events`, each at most what was left of its order, at its own stamp. Cancellations and updates
+    of a purchase apply whether named or not; refunds of a cancelled order do not. `window_days`: N local calendar
+    days, today and N - 1 before.
     """
 
     aggregate: StrictStr  # a name of `projections.aggregates`, which says what each needs and means

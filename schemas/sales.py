@@ -31,6 +31,8 @@ LINE_FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
 MAX_ID: Final = 128  # characters of an order id kept as is
 
 _MARKS: Final = "\u200b\u200c\u200d\u2060\ufeff"
+# Most ids: a few letters and up to eleven digits, of which no placeholder is made. A tenth of the time.
+_COMMON: Final = re.compile(r"(?:[A-Za-z#][A-Za-z_-]{0,7})?(?=0*[1-9])[0-9]{1,11}", re.ASCII)
 _WHOLE: Final = re.compile(r"(-?\d+)\.0", re.ASCII)
 _EXACT: Final = 2**53
 
@@ -43,6 +45,8 @@ def order_id_of(value: object) -> str | None:
     kind = type(value)
     if kind is str:
         text: str = value  # type: ignore[assignment]  # kind is str
+        if _COMMON.fullmatch(text):
+            return text
         if not text.isascii() or not text.isprintable():
             text = text.strip().strip(_MARKS)
         text = text.strip()
@@ -50,6 +54,8 @@ def order_id_of(value: object) -> str | None:
             whole = _WHOLE.fullmatch(text)
             text = text if whole is None else whole[1]
     elif kind is int:
+        if 0 < value < 10**11:  # type: ignore[operator]  # kind is int
+            return str(value)
         text = str(value) if abs(value) < 10**MAX_ID else ""  # type: ignore[arg-type]  # kind is int
     elif kind is float:
         text = _float_id(value)  # type: ignore[arg-type]  # kind is float

@@ -28,6 +28,7 @@ _FORMS: Final = (
     (PIXEL, re.compile(r"((?:/[^/]+)*?)(?:/v1/pixel|/pixel/v1|/pixel)/([a-z]+)(?:\.gif)?")),
     (SCRIPT, re.compile(r"((?:/[^/]+)*?)/analytics\.js/v1/[^/]{1,200}/(?:platform/)?(analytics(?:\.[a-z]+)?\.js)")),
     (SCRIPT, re.compile(r"((?:/[^/]+)*?)/analytics-next/bundles/([\w.-]{1,200}\.js)")),
+    (SCRIPT, re.compile(r"()(?:/api/s|/s)?/((?:p|lib)\.js)")),
     (VERSION, re.compile(r"()()(?:/v1)?/version")),
 )
 _ENDS: Final = ("/settings", "/sourceConfig", "/version", ".js")

@@ -15,9 +15,11 @@ import msgspec
 
 from projections.days import LocalDays
 from projections.fold import state as st
-from projections.fold.code import CORRECTED, IDENTIFIED, NEGATIVE, matches, source_of
+from projections.fold.code import CORRECTED, IDENTIFIED, source_of
 from projections.fold.event import FoldEvent, event_decoder
+from projections.fold.handler import matches
 from projections.fold.layout import Layout, SlotPlace, make_layout
+from projections.fold.order_code import NEGATIVE
 from projections.fold.state import State
 from projections.orders.entries import join_orders
 from projections.orders.orders import summed_up

@@ -41,16 +41,38 @@ def count(orders: Entries, refunds: Entries, cancels: Entries, pins: Pins | None
     earliest completion, with the amount of its highest state. Refunds of a cancelled order do not count.
     """
     gone = {entry[0]: (entry[1], entry[2]) for entry in cancels} if cancels else {}
-    bases: list[Any] = []
-    for o in orders:
-        if o[st.O_FIRST_US] is None:
-            continue
-        if gone and o[0] in gone:
-            if gone[o[0]] > (o[st.O_LAST_US], o[st.O_LAST_KEY]):
-                continue
-            del gone[o[0]]
-        bases.append((o[0], o[st.O_KEY], o[st.O_FIRST_US], *o[st.O_OWN : st.O_FIRST_US], *o[st.O_EXTRA :]))
+    if gone:
+        orders = [o for o in orders if not _is_cancelled(o, gone)]
+    bases = [
+        (
+            o[0],
+            o[4],
+            o[10],
+            o[5],
+            o[6],
+            o[7],
+            o[8],
+            o[9],
+            *o[13:],
+        )  # by numbers: this runs for each order at each decision
+        for o in orders
+        if o[10] is not None
+    ]
     return bases, _refunds(bases, refunds, gone, pins) if refunds else []
+
+
+assert (st.O_KEY, st.O_OWN, st.O_UNREAD, st.O_FIRST_US, st.O_EXTRA) == (4, 5, 9, 10, 13), "see `count`"
+
+
+def _is_cancelled(order: Sequence[Any], gone: dict[str, tuple[int, bytes]]) -> bool:
+    """Whether a cancel is newer than the newest completion; takes those that are not out of `gone`."""
+    cancel = gone.get(order[0])
+    if cancel is None or order[st.O_FIRST_US] is None:
+        return cancel is not None
+    if cancel > (order[st.O_LAST_US], order[st.O_LAST_KEY]):
+        return True
+    del gone[order[0]]
+    return False
 
 
 def _refunds(bases: Iterable[Counted], refunds: Entries, gone: Mapping[str, Any], pins: Pins | None) -> list[Counted]:

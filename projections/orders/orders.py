@@ -1,7 +1,7 @@
-"""What an order adds up to, in one place: which bases and refunds of a state count, and their amounts (design C5).
+"""What an order adds up to, in one place: which orders and refunds of a state count, and their amounts (decision 0035).
 
-Traits, the SQL tables `orders` and `refunds`, and the overview's figures all read states through this module. The fold
-(`fold.code`) has already chosen each order's base event, one per order id. Pure.
+Traits, the SQL tables `orders` and `refunds`, and the overview's figures all read states through this module. States
+keep what events said (`fold.order_code`); `orders.counting` says what it comes to. Pure.
 """
 
 from collections.abc import Iterable, Sequence
@@ -75,7 +75,7 @@ def counted(state: State, pins: Pins | None = None) -> tuple[list[Any], list[Any
 
 
 def orders_of(state: State) -> tuple[list[Order], list[Refund]]:
-    """The orders and refunds that count, sorted by order id and by event. Not for an OVERFLOW.
+    """The orders and refunds that count, orders sorted by their id. Not for an OVERFLOW.
 
     The sum of `base_revenue` minus the sum of all refunds' `base_amount`, skipping None, equals a lifetime sum of
     revenue over order events.

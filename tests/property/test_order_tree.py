@@ -86,12 +86,18 @@ def test_a_tree_of_the_same_orders_is_the_same_tree(case: Case, rnd: Random) -> 
     assert fold.pack(one) == fold.pack(summed_up(fold, rnd.sample(events, len(events)), rnd, today))
 
 
+def _order_at(order_id: str, us: int) -> list[object]:
+    """The entry of an order of 0.0001, completed once."""
+    stamp = bytes(28)
+    return [order_id, 1, 0, us, stamp, 1, "USD", 1, 1, 0, us, us, stamp]
+
+
 def test_an_order_touches_one_leaf_and_reads_the_nodes_beside_its_way() -> None:
     fold = CAPPED["retail", "Europe/Berlin"].fold
     maps = fold.maps(fold.new_state())
-    maps[0] = [[f"{number:06}", 0, number, bytes(16), 1, "USD", 1, 1] for number in range(20_000)]
+    maps[0] = [_order_at(f"{number:06}", number) for number in range(20_000)]
     nodes = order_tree.grown(fold.summaries, {}, order_tree.split(maps), 0)
-    maps[0] = [["one more", 0, 5, bytes(16), 1, "USD", 1, 1]]
+    maps[0] = [_order_at("one more", 5)]
     added = order_tree.split(maps)
     needed = order_tree.needed(added)
     assert len(needed) == 3 * order_tree.FANOUT + 1

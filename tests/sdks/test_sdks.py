@@ -213,6 +213,18 @@ def test_analytics_next_in_batches_is_in_the_log(browser: Browser, site: Site, w
     assert set(shopper.paths) == {"/v1/b"}
 
 
+def test_jitsus_script_is_served_and_sends(browser: Browser, site: Site, world: World) -> None:
+    key = world.source("jitsu_html")
+    page = browser.new_page()
+    page.goto(site.page("jitsu", f'<script async src="{world.url}/p.js" data-write-key="touchfold:{key}"></script>'))
+    page.wait_for_function("window.jitsu")
+    page.evaluate("jitsu.track('Bell Rung', {order_id: 'o-5'})")
+    found = {event.name or event.type: event for event in world.wait_for("jitsu_html", 2)}
+    page.close()
+    assert found["Bell Rung"].properties == {"order_id": "o-5"}
+    assert found["web.page_viewed"].context["page"]["url"].startswith(site.url)
+
+
 def test_a_link_that_names_its_visitor_loads_the_part_that_reads_it(browser: Browser, site: Site, world: World) -> None:
     key = world.source("link")
     shopper = Shopper(browser, site, world, "our_snippet", key)
@@ -240,6 +252,7 @@ def test_jitsu_on_a_server_is_in_the_log(world: World, table: Table) -> None:
 def test_rudders_beacons_arrive_when_the_page_is_left(browser: Browser, site: Site, world: World) -> None:
     key = world.source("beacon")
     shopper = Shopper(browser, site, world, "rudder_js", key, beacon=True)
+    shopper.page.evaluate("window.started")
     shopper.page.evaluate("window.calls.track({event: 'Left', properties: {order_id: 'o-9'}})")
     shopper.page.goto("about:blank")
     (event,) = world.wait_for("beacon", 1)

@@ -114,6 +114,8 @@ def test_a_path_of_import_is_of_a_server_wherever_a_proxy_puts_it() -> None:
         ("/analytics.js/v1/wk_web/analytics.min.js", Page(SCRIPT, "analytics.min.js", "")),
         ("/analytics.js/v1/wk_web/platform/analytics.min.js", Page(SCRIPT, "analytics.min.js", "")),
         ("/analytics-next/bundles/a.bundle.1f.js", Page(SCRIPT, "a.bundle.1f.js", "")),
+        ("/p.js", Page(SCRIPT, "p.js", "")),
+        ("/api/s/lib.js", Page(SCRIPT, "lib.js", "")),
         ("/version", Page(VERSION, "", "")),
         ("/v1/projects//settings", None),
         ("/projects/settings", None),
@@ -383,6 +385,8 @@ def test_without_a_script_the_answer_says_what_to_do(tmp_path: Path) -> None:
     for place in (tmp_path / "nowhere", tmp_path):
         with pytest.raises(NotFound, match="TOUCHFOLD_ANALYTICS_JS"):
             BrowserFiles(place).answer("analytics.min.js", {})
+        with pytest.raises(NotFound, match="make analytics-js"):
+            BrowserFiles(place).answer("p.js", {})
 
 
 def test_a_script_may_be_one_file_and_nothing_else_is_served(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
-"""Segment's script for browsers, analytics.js, as this deployment has it: fetched when it was installed, never ours.
+"""Scripts for browsers, Segment's analytics.js and Jitsu's p.js: fetched when this deployment was installed.
 
-`tools/analytics_js.sh` fetches it. What stands before it in the file says to the script where it came from: by itself
-it knows that only of https, and asks Segment otherwise.
+`tools/analytics_js.sh` fetches them. What we put before Segment's says to it where it came from: by itself it knows
+that only of https, and asks Segment otherwise.
 """
 
 import gzip
@@ -15,7 +15,8 @@ from schemas.errors import NotFound, Problem
 
 FOLDER: Final = Path(__file__).parent / "analytics_js"
 MAIN: Final = "analytics.min.js"
-_NAMES: Final = {"analytics.min.js": MAIN, "analytics.js": MAIN}
+JITSU: Final = "p.js"
+_NAMES: Final = {"analytics.min.js": MAIN, "analytics.js": MAIN, "p.js": JITSU, "lib.js": JITSU}
 _FOUND_AS: Final = (MAIN, "standalone.js")  # as our tool names it, and in `dist/umd` of the package
 _BEFORE: Final = b"""/* Below: @segment/analytics-next, MIT, (c) Segment. These lines say where it came from. */
 !function(s,k){s&&s.src&&(k=s.dataset.globalSegmentAnalyticsKey||"analytics",(window[k]=window[k]||[])._cdn=\
@@ -24,8 +25,8 @@ window[k]._cdn||s.src.split("/analytics.js/v1/")[0])}(document.currentScript);
 _DAY_S: Final = 86_400
 _MOST_BYTES: Final = 2_000_000
 _NO_SCRIPT: Final = (
-    "this deployment has no analytics.js: `make analytics-js` fetches it where npm is; or set TOUCHFOLD_ANALYTICS_JS "
-    "to the file, or to dist/umd of the npm package @segment/analytics-next"
+    "this deployment has no scripts for browsers: `make analytics-js` fetches them where npm is; or set "
+    "TOUCHFOLD_ANALYTICS_JS to the file, or to dist/umd of the npm package @segment/analytics-next"
 )
 
 
@@ -82,13 +83,13 @@ class BrowserFiles:
         """`name` has no slash. Of a folder only JavaScript is served."""
         if name != MAIN:
             file = self._place / name if self._place.is_dir() else self._place.parent / name
-            return file if ".bundle." in name and file.is_file() else None
+            return file if (".bundle." in name or name == JITSU) and file.is_file() else None
         if self._place.is_file():
             return self._place
         return next((file for each in _FOUND_AS if (file := self._place / each).is_file()), None)
 
 
 def _nothing(name: str) -> NotFound:
-    if name == MAIN:
-        return NotFound(_NO_SCRIPT, [Problem("", "no analytics.min.js here")])
+    if name in (MAIN, JITSU):
+        return NotFound(_NO_SCRIPT, [Problem("", f"no {name} here")])
     return NotFound("there is no such part of analytics.js here", [Problem("", "no such file")])

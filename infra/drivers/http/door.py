@@ -382,7 +382,7 @@ class _Gone(Exception):  # the sender left before its body was complete: nobody 
 
 async def _send(send: Send, reply: Reply) -> None:
     length = (b"content-length", b"%d" % len(reply.body))
-    headers = reply.headers if reply.status == 204 else (*reply.headers, length)
+    headers = reply.headers if reply.status in (204, 304) else (*reply.headers, length)
     await send({"type": "http.response.start", "status": reply.status, "headers": headers})
     await send({"type": "http.response.body", "body": reply.body})
 

@@ -4,6 +4,7 @@ import { RudderAnalytics } from "@rudderstack/analytics-js/bundled";
 const { door, key, beacon } = window.given;
 const analytics = new RudderAnalytics();
 analytics.load(key, door, { configUrl: door, useBeacon: Boolean(beacon) });
+window.started = new Promise((done) => analytics.ready(() => done(true)));
 const at_ = (at) => (at ? { originalTimestamp: at.toISOString() } : undefined);
 window.calls = {
   identify: (m, at) => analytics.identify(m.userId, m.traits, at_(at)),
