@@ -17,6 +17,7 @@ from processors.live.figure_changes import FigureChanges
 from processors.live.large_profiles import LargeProfiles, Part, summary_of
 from processors.live.order_owners import follow_orders
 from processors.live.resolve import Identity, Moves
+from processors.live.wanted import Wanted
 from projections.decide.evaluator import Decision, Evaluator
 from projections.fold.fold import Fold
 from projections.fold.state import EVENT_COUNT, FIRST, LAST, State
@@ -115,12 +116,12 @@ class Decider:
         """Decide these, queued or not; a building revision does this once with all profiles."""
         with self.store.decide() as tx:
             causes = dict.fromkeys(profile_ids, Cause(cause))
-            wanted = _Wanted(causes, Moves.none(), {}, {}, {}, set(), set(profile_ids))
+            wanted = Wanted(causes, Moves.none(), {}, {}, {}, set(), set(profile_ids))
             changes = self._decide(tx, wanted, watermark_us, False)
             if not self.silent:
                 tx.add_changes(changes)
 
-    def _wanted(self, tx: DecideTx, taken: Sequence[WorkItem]) -> "_Wanted":
+    def _wanted(self, tx: DecideTx, taken: Sequence[WorkItem]) -> Wanted:
         """The profiles to decide, each with its cause, after resolving identity for all queued identifier sets."""
         newest: dict[bytes, tuple[int, bytes]] = {}
         anew: set[bytes] = set()
@@ -141,7 +142,7 @@ class Decider:
             if item.kind == "identity":
                 anew.update(item.identifier_sets)
         if not newest and not orders:
-            return _Wanted({}, Moves.none(), {}, {}, {}, set(), set())
+            return Wanted({}, Moves.none(), {}, {}, {}, set(), set())
         owners, moves = self.identity.resolve(tx, newest, anew, read_only=self.silent)
         if not self.silent:
             owners, moves = self._with_orders(tx, orders, owners, moves)
@@ -155,7 +156,7 @@ class Decider:
             causes.setdefault(profile_id, Cause("identity"))
         shrunk = {owners[identifier_set] for identifier_set in remade if identifier_set in owners}
         shrunk |= moves.split_off.keys() | moves.lost
-        return _Wanted(causes, moves, self._grown(taken, owners, moves), newest, owners, remade, shrunk)
+        return Wanted(causes, moves, self._grown(taken, owners, moves), newest, owners, remade, shrunk)
 
     def _with_orders(
         self, tx: DecideTx, orders: AbstractSet[bytes], owners: dict[bytes, bytes], moves: Moves
@@ -189,7 +190,7 @@ class Decider:
             grown.pop(profile_id, None)
         return grown
 
-    def _decide(self, tx: DecideTx, wanted: "_Wanted", watermark_us: int, lagging: bool) -> list[Change]:
+    def _decide(self, tx: DecideTx, wanted: Wanted, watermark_us: int, lagging: bool) -> list[Change]:
         causes, moves = wanted.causes, wanted.moves
         self.large.touched.clear()
         if self.sharing is None:
@@ -248,7 +249,7 @@ class Decider:
             self.all_counted = upto is None
         tx.add_figures(self.revision, changed.cells(upto))
 
-    def _lock_beside_others(self, tx: DecideTx, wanted: "_Wanted") -> dict[bytes, ProfileRow]:
+    def _lock_beside_others(self, tx: DecideTx, wanted: Wanted) -> dict[bytes, ProfileRow]:
         """Lock the profiles that identity changed, waiting if needed, and free ones of the rest; queue the others."""
         causes, moves = wanted.causes, wanted.moves
         moved = moves.touched | moves.ended.keys() | set(moves.ended.values()) | moves.gained | moves.lost
@@ -271,7 +272,7 @@ class Decider:
         return before | free
 
     def _grown_states(
-        self, tx: DecideTx, wanted: "_Wanted", before: Mapping[bytes, ProfileRow], watermark_us: int
+        self, tx: DecideTx, wanted: Wanted, before: Mapping[bytes, ProfileRow], watermark_us: int
     ) -> tuple[dict[bytes, State], set[bytes], set[bytes]]:
         """The stored state of each profile with its new events folded in; which of them still show the same published
         values; and which have new order events.
@@ -319,7 +320,7 @@ class Decider:
         self,
         tx: DecideTx,
         profile_ids: Collection[bytes],
-        wanted: "_Wanted",
+        wanted: Wanted,
         before: Mapping[bytes, ProfileRow],
         watermark_us: int,
     ) -> dict[bytes, State]:
@@ -357,7 +358,7 @@ class Decider:
         owner: bytes,
         state: State,
         parts: Sequence[Part],
-        wanted: "_Wanted",
+        wanted: Wanted,
         old: ProfileRow | None,
         today: int,
     ) -> None:
@@ -400,22 +401,6 @@ class Decider:
             decision.reasons,
             summed,
         )
-
-
-class _Wanted(NamedTuple):
-    """What one run decides. `grown`: by profile, the events that are all its stored state lacks.
-
-    `newest`, `owners`: of the queued identifier sets; `remade`: those whose states may have been folded again from the
-    log. `shrunk`: profiles that may have lost something.
-    """
-
-    causes: dict[bytes, Cause]
-    moves: Moves
-    grown: dict[bytes, list[Seen]]
-    newest: Mapping[bytes, tuple[int, bytes]]
-    owners: Mapping[bytes, bytes]
-    remade: AbstractSet[bytes]
-    shrunk: AbstractSet[bytes]
 
 
 def _digest(packed: bytes) -> int:
