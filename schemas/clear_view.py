@@ -19,12 +19,15 @@ Open = Callable[[Sequence[tuple[bytes, bytes, bytes]]], Sequence[bytes | None]]
 """Opens (token, sealed bytes, event key); None for what has been erased (`schemas.ports.Sealer.open_many`)."""
 
 STAFF_SOURCE: Final = "staff"
+COLUMN_RULES: Final = 2
+"""The version of the rules by which columns are made of a record (order id, revenue, products, campaign): a new one has
+files with older columns written again. 2: orders and amounts of decisions 0035 and 0036."""
 _CACHED: Final = 10_000
 _PROPERTIES: Final = "properties."
 
 
 def hash_of(declared: Declared) -> str:
-    """16 hex digits that identify the declarations a file's columns follow."""
+    """16 hex digits that identify the declarations and rules that a file's columns follow."""
     return sha256(msgspec.json.encode(plain_of(declared))).hexdigest()[:16]
 
 
@@ -33,6 +36,7 @@ def plain_of(declared: Declared) -> dict[str, Any]:
     read = {event: sorted(names) for event, names in sorted(declared.read.items())}
     properties = {event: dict(sorted(own.items())) for event, own in sorted(declared.properties.items()) if own}
     plain: dict[str, Any] = {"properties": properties, "read": read, "unknown": declared.unknown}
+    plain["rules"] = COLUMN_RULES
     if declared.decimals:  # left out where there are none: files written before there were any keep their hash
         plain["decimals"] = dict(sorted(declared.decimals.items()))
     return plain

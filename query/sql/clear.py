@@ -7,8 +7,10 @@ from typing import Any, Final, NamedTuple
 from query.sql.results import iso
 from schemas.archive import ArchiveFile
 from schemas.clear_rules import Declared, declared_of
-from schemas.clear_view import declared_from, hash_of, named_since
+from schemas.clear_view import COLUMN_RULES, declared_from, hash_of, named_since
 
+RULED: Final = frozenset({"order_id", "revenue", "currency", "product_ids", "campaign_id"})
+"""Columns made by rules that a new build may change."""
 READERS: Final = frozenset({"properties", "order_id", "revenue", "currency", "campaign_id", "product_ids"})
 """Columns of `events` built from properties; only these can lack a field."""
 
@@ -48,12 +50,25 @@ def warnings(
     named = {field for field in lines if field.rpartition(".")[2].lower() in statement.lower()}
     if columns is not None and "properties" not in columns:
         lines = {field: lines[field] for field in named}
-    return [
+    told = [
         f"{field} was sealed before {iso(since)}: {count} of the archive's {len(entries)} files do not have it yet"
         " and are being rewritten in the background (touchfold status)"
         for field, count in sorted(lines.items())
         if not named or field in named
     ]
+    older = sum(_rules_of(rules, entry.clear) != COLUMN_RULES for entry in behind)
+    if older and (columns is None or columns & RULED):
+        told.append(
+            f"{', '.join(sorted(RULED if columns is None else columns & RULED))}: {older} of the archive's"
+            f" {len(entries)} files follow an earlier build's rules and are being rewritten in the background"
+            " (touchfold status)"
+        )
+    return told
+
+
+def _rules_of(rules: Sequence[Rules], clear: str) -> int:
+    """The version of the rules that a file's columns follow; 1 if it does not say."""
+    return next((int(each.declared.get("rules", 1)) for each in rules if each.hash == clear), 1)
 
 
 def _fields(now: Declared, before: Declared | None) -> Iterable[str]:

@@ -9,7 +9,7 @@ import pytest
 
 from infra.adapters.postgres.database import Database
 from infra.adapters.postgres.embedded import EmbeddedPostgres
-from tests.integration.running import Up, command, result
+from tests.integration.running import Up, command, result, until
 from tests.integration.test_upgrades import KEY, load_dump
 
 OLD = Path(__file__).parents[1] / "data" / "folder_62c40f2"
@@ -80,3 +80,28 @@ def test_tokens_that_meet_are_linked_and_what_names_nobody_links_nothing(old: tu
         assert result("rebuild", "--check", "--data", str(data), **settings)["equal"] is True
     assert rows(settings["VAULT"], "select from met_tokens") == []
     assert rows(settings["VAULT"], "select count(*) from identifiers where sent_sealed is not null") == [(0,)]
+
+
+def test_orders_and_amounts_of_an_earlier_build_are_what_they_mean_now(old: tuple[Path, dict[str, str]]) -> None:
+    """States are folded again from the log; columns of the archive are made again in the background, and say so."""
+    data, settings = old
+    at = ("--data", str(data))
+    up = Up(data, UI="off", **settings)
+    with closing(Stopping(up)):
+        assert command("status", "--wait", *at, **settings).returncode == 0
+        assert result("rebuild", "--check", *at, **settings)["equal"] is True
+        told = {}
+        for name in ("gina", "hugo", "iris", "jack", "lea"):
+            computed = result("profile", f"user_id:{name}", *at, **settings)["computed"]
+            told[name] = (computed["lifetime_orders"], computed["lifetime_revenue"])
+        assert told == {
+            "gina": (3, "112.0000"),  # 2001 in two forms is one order; two with a placeholder are their own
+            "hugo": (1, "0.0000"),  # given back whole, because the refund states no amount
+            "iris": (2, "1254.5000"),  # "1,234.50", and GA4's `value`
+            "jack": (1, "0.0000"),  # a sale below zero is money given back
+            "lea": (1, "40.0000"),
+        }
+        until(lambda: result("status", *at, **settings)["archive_rewrites_waiting"] == 0, "columns by today's rules")
+        found = result("sql", "select order_id, revenue from events where order_id is not null", *at, **settings)
+        amounts = sorted((row["order_id"], row["revenue"]) for row in found if row["order_id"] in ("2001", "4001"))
+        assert amounts == [("2001", "100.0000"), ("2001", "100.0000"), ("4001", "1234.5000")]
