@@ -79,6 +79,7 @@ class ReadingWorld:
         properties: dict[str, Any] | None = None,
         traits: dict[str, Any] | None = None,
         source: str = "web",
+        n: int = 0,
     ) -> str:
         """Append one event as the door would; returns its id. `sealed`: {"traits": {…}, …}; identifiers by `ref`."""
         normal = [(kind, normalise(kind, value, phone=PHONES) or "") for kind, value in ids]
@@ -93,7 +94,7 @@ class ReadingWorld:
             names = sorted(f"{part}.{name}" for part, values in sealed.items() for name in values)
             closed = Sealed(route.hex(), names, b64encode(data).decode())
         record = Record(
-            v=1,
+            v=2 if n else 1,
             id=uuid_text(key),
             message_id=message_id,
             type=type_,
@@ -108,6 +109,7 @@ class ReadingWorld:
             sealed=closed,
             properties=properties or {},
             traits=traits or {},
+            n=n,
         )
         self.services.log.append([Pending(route, encode(record))])
         return record.id

@@ -12,6 +12,7 @@ from tempfile import TemporaryFile
 from typing import IO, Any, Final, NamedTuple
 
 from ingest.files.mapped_rows import Row, Shaped
+from schemas.errors import StoreUnavailable
 from schemas.record import to_us
 
 RUN_BYTES: Final = 64_000_000
@@ -36,7 +37,10 @@ class _Block(NamedTuple):
 
 
 class EventSorter:
-    """`add` events in any order, then iterate once: by time, then file and line. One thread; `close` at the end."""
+    """`add` events in any order, then iterate once: by time, then file and line. One thread; `close` at the end.
+
+    `add` raises StoreUnavailable where the disk of temporary files is full.
+    """
 
     def __init__(self, cipher: Cipher, run_bytes: int = RUN_BYTES) -> None:
         self._cipher = cipher
@@ -68,8 +72,11 @@ class EventSorter:
     def _write(self, file: IO[bytes], at: int) -> _Block:
         self._blocks += 1
         sealed = self._cipher.seal(marshal.dumps(self._near[at : at + _BLOCK]), self._blocks)
-        place = file.seek(0, 2)
-        file.write(sealed)
+        try:
+            place = file.seek(0, 2)
+            file.write(sealed)
+        except OSError as err:
+            raise StoreUnavailable("the folder of temporary files has no room (TMPDIR): nothing was imported") from err
         return _Block(place, len(sealed), self._blocks)
 
     def __iter__(self) -> Iterator[Shaped]:

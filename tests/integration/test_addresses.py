@@ -59,6 +59,14 @@ def test_every_address_finds_its_customer_and_the_newest_five_are_current(world:
     assert {each["value"] for each in hidden} == {None}
 
 
+def test_of_addresses_sent_in_one_request_the_last_are_current(world: ReadingWorld) -> None:
+    for number in (5, 2, 6, 0, 4, 1, 3):
+        world.send([ADA, address(number)], at=NOW - timedelta(days=1), n=number)
+    world.settle()
+    told = of(world, ADA)["identifiers"]
+    assert [each["value"] for each in told if "former" in each] == [address(n)[1] for n in (0, 1)]
+
+
 def test_a_list_shows_the_newest_address_and_search_finds_by_all(world: ReadingWorld) -> None:
     seven_addresses(world)
     for number in range(7):

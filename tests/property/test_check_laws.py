@@ -10,6 +10,7 @@ from processors.rebuild.check_identity import Grouped, earliest, owners_of, pack
 from processors.rebuild.external_sort import Scratch, joined
 from projections.identity.evidence import Evidence
 from projections.identity.resolve import resolve
+from projections.identity.shared import find_shared
 from schemas.identity_rules import DEFAULT_RULES
 
 _PAIRS = st.lists(st.tuples(st.binary(max_size=20), st.binary(max_size=300)), max_size=200)
@@ -69,6 +70,27 @@ def test_owners_resolved_scope_by_scope_are_those_of_all_evidence_at_once(
     with Scratch(held_bytes=2_000) as scratch:
         owners = dict(owners_of(read, DEFAULT_RULES, scratch))
     assert {key: value[:16] for key, value in owners.items()} == resolve(evidence, DEFAULT_RULES).owner
+
+
+@given(st.randoms(use_true_random=False), st.integers(1, 60), st.integers(2, 12), st.integers(1, 8))
+def test_tokens_that_name_nobody_link_nothing_scope_by_scope_either(
+    rnd: Random, count: int, people: int, groups: int
+) -> None:
+    evidence = _evidence(rnd, count, people)
+    thought = {each.identifier_set: rnd.randrange(groups).to_bytes(16, "big") for each in evidence}
+    tokens = sorted({token for each in evidence for _, token in each.tokens})
+    unnamed = frozenset(rnd.sample(tokens, rnd.randrange(len(tokens) + 1)))
+    ordered = sorted(evidence)
+
+    def read() -> Iterator[Grouped]:
+        return ((each, thought[each.identifier_set]) for each in ordered)
+
+    with Scratch(held_bytes=2_000) as scratch:
+        owners = dict(owners_of(read, DEFAULT_RULES, scratch, unnamed))
+    whole = resolve(evidence, DEFAULT_RULES, shared=find_shared(evidence, DEFAULT_RULES) | unnamed)
+    assert {key: value[:16] for key, value in owners.items()} == whole.owner
+    held = {token: profile for profile, members in whole.members.items() for token in members}
+    assert all(held[token] == token for token in unnamed)
 
 
 def test_the_earliest_receipt_of_a_signature_counts() -> None:

@@ -15,9 +15,8 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Page
 
 from infra.drivers.pages.snippets import snippet
-from tests.integration.running import until
 from tests.sdks.table import Table
-from tests.sdks.world import SENDERS, Event, Site, World, ended, sdks, sender
+from tests.sdks.world import SENDERS, Event, Site, World, ended, sdks, sender, until
 
 TOLD: Final = json.loads((Path(__file__).parent / "story.json").read_text())
 SERVERS: Final = ("segment_node.mjs", "rudder_node.mjs", "segment_python.py", "rudder_python.py")
@@ -289,6 +288,7 @@ def _ticked(shopper: Shopper) -> list[str]:
 EVERY_MS: Final = 250
 
 
+@pytest.mark.timeout(600)
 def test_a_server_killed_in_the_middle_loses_and_doubles_nothing(
     browser: Browser, site: Site, world: World, table: Table, tmp_path: Path
 ) -> None:

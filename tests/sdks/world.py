@@ -5,8 +5,9 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing, suppress
 from datetime import UTC, datetime
 from functools import cache
@@ -23,11 +24,19 @@ from infra.app.vault import vault_of
 from query.people.opened import open_records, open_tokens, tokens_in, with_values
 from schemas.clear import joined
 from schemas.record import Record, Stored, decode
-from tests.integration.running import Up, result, until
+from tests.integration.running import Up, result
 
 ROOT: Final = Path(__file__).parents[2]
 SENDERS: Final = Path(__file__).parent / "senders"
-DEADLINE_S: Final = 120.0
+DEADLINE_S: Final = 150.0
+
+
+def until(condition: Callable[[], bool], what: str) -> None:
+    """As `tests.integration.running.until`, with the patience that the back-off of SDKs takes."""
+    deadline = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < deadline, f"did not come in {DEADLINE_S:.0f} s: {what}"
+        time.sleep(0.05)
 
 
 class Event(NamedTuple):

@@ -10,8 +10,8 @@ DECIDED: Final = """p.version, p.state, p.segments, p.lifecycle, p.risk, p.reaso
 """What follows the profile's id. `p` is a row of its revision's profiles, `m` the identifiers it owns."""
 
 OWNED: Final = """left join lateral (
-    select array_agg(o.token order by o.last_us desc, o.last_event desc, o.token) tokens,
-        array_agg(o.kind order by o.last_us desc, o.last_event desc, o.token) kinds
+    select array_agg(o.token order by o.last_us desc, o.last_n desc, o.last_event desc, o.token) tokens,
+        array_agg(o.kind order by o.last_us desc, o.last_n desc, o.last_event desc, o.token) kinds
     from tokens o where o.profile_id = p.profile_id) m on true"""
 
 
