@@ -8,7 +8,6 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from functools import cached_property
-from hashlib import blake2b
 from typing import Any, Final, NamedTuple
 
 from processors.live.delta_cache import DeltaCache, Seen
@@ -17,7 +16,7 @@ from processors.live.figure_changes import FigureChanges
 from processors.live.large_profiles import LargeProfiles, Part, summary_of
 from processors.live.order_owners import follow_orders
 from processors.live.resolve import Identity, Moves
-from processors.live.wanted import Wanted
+from processors.live.wanted import Wanted, digest_of, stamp_us
 from projections.decide.evaluator import Decision, Evaluator
 from projections.fold.fold import Fold
 from projections.fold.state import EVENT_COUNT, FIRST, LAST, State
@@ -211,7 +210,7 @@ class Decider:
             changed.end(before[profile_id])
         for profile_id, state in states.items():
             old = before.get(profile_id)
-            at_us = max(watermark_us, _stamp_us(state, LAST) or 0, old.decided_us if old else 0)
+            at_us = max(watermark_us, stamp_us(state, LAST) or 0, old.decided_us if old else 0)
             decision = self.evaluator.decide(state, at_us, personal.get(profile_id))
             summed = old.summed if old is not None and profile_id in grown else None
             row = self._row(profile_id, state, decision, at_us, old, lagging, summed)
@@ -383,7 +382,7 @@ class Decider:
         """`summed`: of a profile that only grew; None: it was summed again."""
         packed = self.fold.pack(state)
         if summed is None:
-            summed = 0 if self.sharing is None else _digest(packed)
+            summed = 0 if self.sharing is None else digest_of(packed)
         return ProfileRow(
             profile_id,
             old.version if old else 0,
@@ -391,8 +390,8 @@ class Decider:
             at_us,
             decision.due_at_us,
             lagging,
-            _stamp_us(state, FIRST),
-            _stamp_us(state, LAST),
+            stamp_us(state, FIRST),
+            stamp_us(state, LAST),
             state[EVENT_COUNT],
             decision.segments,
             decision.stage,
@@ -401,12 +400,3 @@ class Decider:
             decision.reasons,
             summed,
         )
-
-
-def _digest(packed: bytes) -> int:
-    """Equal only for equal states, which then contain the same events."""
-    return int.from_bytes(blake2b(packed, digest_size=8).digest(), "big", signed=True)
-
-
-def _stamp_us(state: State, slot: int) -> int | None:
-    return int(state[slot][0]) if state[slot] else None
