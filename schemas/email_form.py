@@ -39,6 +39,35 @@ def email_form(text: str) -> str | None:
     return f"{local}@{domain}"
 
 
+def may_be_of_two(form: str) -> bool:
+    """Whether a form by IDNA 2003, which earlier builds made, may be of two domains.
+
+    It wrote ß as ss and a final sigma as σ, and left out zero-width joiners. Top-level domains have none of these.
+    """
+    domain = form.rpartition("@")[2]
+    return domain.isascii() and any(map(_lost_letters, domain.split(".")[:-1]))
+
+
+def _lost_letters(label: str) -> bool:
+    if label.startswith("xn--"):
+        try:
+            label = label[4:].encode().decode("punycode")
+        except UnicodeError:
+            return False
+    return "ss" in label or "σ" in label or (not label.isascii() and _may_have_joiners(label))
+
+
+def _may_have_joiners(label: str) -> bool:
+    """Whether IDNA 2008 allows one anywhere: Indic and Arabic scripts."""
+    import idna  # noqa: PLC0415
+
+    try:
+        places = range(1, len(label) + 1)
+        return any(idna.valid_contextj(f"{label[:at]}\u200c{label[at:]}", at) for at in places)
+    except ValueError:  # a letter that Unicode does not have
+        return False
+
+
 def _trimmed(text: str) -> str:
     """Without the punctuation of the sentence or list that the address was copied from."""
     text = _COMMENT.sub("", text).strip()

@@ -44,7 +44,7 @@ UNKNOWN_CLEAR: Final = (
 
 
 class Finding(NamedTuple):
-    """What a check found. `fix`: what to do, empty if all is well."""
+    """What a check found. `fix`: what to do, empty if all is well; with `ok` it is a remark."""
 
     check: str
     ok: bool

@@ -37,6 +37,7 @@ from infra.app.databases import database_of, vault_database_of
 from infra.app.lags import Lags, lags_of, missing
 from infra.app.log import log_of
 from infra.app.log_lines import described
+from infra.app.old_addresses import old_addresses
 from infra.app.running import health_of, readiness_of
 from infra.app.session import Session
 from infra.app.settings import Settings
@@ -177,6 +178,7 @@ def on_session(here: "Session") -> Iterator[Finding]:
         ("work", lambda: _work(here, database)),
         ("records", lambda: checks.records(waiting_now(database))),
         ("erasures", lambda: _erasures(database)),
+        ("old addresses", lambda: old_addresses(here.dsn)),
         ("tokens", lambda: _tokens(here)),
         ("merging", lambda: _merging(here)),
         ("archive", lambda: _archive(here, database)),

@@ -7,6 +7,7 @@ from functools import partial
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Final
 
+from infra.adapters.postgres.ambiguous import AmbiguousTokens
 from infra.adapters.postgres.sources import PostgresSources
 from infra.adapters.postgres.unnamed import UnnamedTokens
 from infra.adapters.vault.forms import Met, VaultForms
@@ -26,11 +27,15 @@ Normalise = Callable[[str, object], str | None]
 
 def bring_rows(vault: "PostgresVault", dsn: str, vault_dsn: str, region: str) -> None:
     """Give the vault's rows of earlier builds this build's forms; values that name nobody stop linking. Repeatable."""
-    with closing(VaultForms(vault, vault_dsn)) as forms, closing(UnnamedTokens(dsn)) as unnamed:
+    with (
+        closing(VaultForms(vault, vault_dsn)) as forms,
+        closing(UnnamedTokens(dsn)) as unnamed,
+        closing(AmbiguousTokens(dsn)) as ambiguous,
+    ):
         if not forms.are_current():
             from infra.adapters.phones import Phones  # noqa: PLC0415  # phone numbers' tables take 0.1 s to import
 
-            forms.bring(partial(normalise, phone=Phones(region)), unnamed.add)
+            forms.bring(partial(normalise, phone=Phones(region)), unnamed.add, ambiguous.add)
 
 
 def tell_log(session: "Session", vault: "PostgresVault", form: Normalise, version: int) -> None:

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from infra.adapters.phones import Phones
+from schemas.email_form import may_be_of_two
 from schemas.identifiers import KINDS
 from schemas.normal_forms import as_sent, examine, normalise
 
@@ -151,3 +152,25 @@ _LETTERS = st.sampled_from(
 def test_the_form_of_a_form_is_itself(kind: str, value: str) -> None:
     once = normalise(kind, value, phone=US)
     assert once is None or normalise(kind, once, phone=US) == once
+
+
+@pytest.mark.parametrize(
+    ("earlier", "of_two"),
+    [
+        ("ada@strasse.example", True),
+        ("ada@shop.xn--mller-strasse-wob.example", True),  # müller-straße as IDNA 2003 has it
+        ("ada@xn--kxawhku.example", True),  # νίκοσ, or νίκος
+        ("ada@xn--mgba3gch31f.example", True),  # Persian: had a non-joiner, or none
+        ("ada@xn--11b2ezc.example", True),  # Devanagari: after a virama
+        ("boss@example.com", False),
+        ("ada@mail.swiss", False),
+        ("ada@xn--strae-oqa.example", False),  # sent in punycode: ß
+        ("ada@straße.example", False),  # could not be encoded, and kept its letters
+        ("ada@xn--bcher-kva.example", False),
+        ("ada@xn--wgv71a.example", False),  # 日本
+        ("ada@xn--ß.example", False),
+        ("ada@xn--99999999.example", False),  # no punycode
+    ],
+)
+def test_which_addresses_of_earlier_builds_may_be_of_two_people(earlier: str, of_two: bool) -> None:
+    assert may_be_of_two(earlier) is of_two

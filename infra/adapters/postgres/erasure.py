@@ -32,7 +32,7 @@ _NEEDS: Final = (
     Need("profiles_r[0-9]+|tokens|evidence|evidence_tokens|refused_links", ("select", "update", "delete")),
     Need("jobs|changes", ("select", "update", "insert")),
     Need("revisions|register|order_holders", ("select",)),
-    Need("order_sets|laid_off_r[0-9]+|unnamed_tokens", ("select", "delete")),
+    Need("order_sets|laid_off_r[0-9]+|unnamed_tokens|ambiguous_tokens", ("select", "delete")),
     Need("search", ("maintain",)),
 )
 _EVIDENCE: Final = "e.signature, e.tokens, e.kinds, e.first_us, e.first_event, e.profile_id, e.first_n"
@@ -275,7 +275,7 @@ class PostgresErasure(OrderErasure):
 
     def delete_tokens(self, tokens: Collection[bytes]) -> None:
         gone = Uuids(list(tokens))
-        for table in ("tokens", "evidence_tokens", "refused_links", "unnamed_tokens"):
+        for table in ("tokens", "evidence_tokens", "refused_links", "unnamed_tokens", "ambiguous_tokens"):
             self._cursor.execute(f"delete from {table} where token = any(%s)", (gone,))
         self._cursor.execute("delete from dead_letters where tokens && %s or seal_key = any(%s)", (gone, gone))
 

@@ -4,7 +4,7 @@ Each batch commits, and all of it may be done again: a process that was killed i
 Rows change under the lock of an erasure, which copies the table.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Final, NamedTuple
 
 from psycopg2.extensions import cursor as Cursor
@@ -15,14 +15,17 @@ from infra.adapters.vault.epochs import bump_epoch
 from infra.adapters.vault.keys import DESTROY_LOCK
 from infra.adapters.vault.values import sent_aad, value_aad
 from infra.adapters.vault.vault import PostgresVault
+from schemas.email_form import may_be_of_two
 from schemas.failpoints import failpoint
 from schemas.ports import OpenIdentifier
 
 FORMS: Final = 2  # the version of the forms that this build's `schemas.normal_forms` makes
+_IDNA_2003: Final = 1  # the forms up to this version made one domain of some that are two
 BATCH: Final = 1_000
 _FIRST: Final = bytes(16)
 Normalise = Callable[[str, object], str | None]
 Unnamed = Callable[[dict[bytes, str]], object]  # what to do with tokens, by kind, of values that name nobody
+Ambiguous = Callable[[Collection[bytes]], object]  # what to do with tokens of addresses that may be of two people
 
 
 class Met(NamedTuple):
@@ -42,14 +45,20 @@ class VaultForms:
         self._database = Database(dsn, "touchfold vault forms", Lane.WORK)
 
     def are_current(self) -> bool:
+        return self._version() >= FORMS
+
+    def _version(self) -> int:
         with self._database.reading() as cursor:
             cursor.execute("select forms from vault_meta")
             row = cursor.fetchone()
-        return row is not None and int(row[0]) >= FORMS
+        return 0 if row is None else int(row[0])
 
-    def bring(self, normalise: Normalise, unnamed: Unnamed) -> int:
-        """Go through all rows; returns how many there were. `unnamed` is called with those that name nobody."""
-        after, seen = _FIRST, 0
+    def bring(self, normalise: Normalise, unnamed: Unnamed, ambiguous: Ambiguous) -> int:
+        """Go through all rows; returns how many there were.
+
+        `unnamed` is called with those that name nobody, `ambiguous` with addresses that may be of two people.
+        """
+        after, seen, merged = _FIRST, 0, self._version() <= _IDNA_2003
         while batch := self._vault.open(self._next(after)):
             after = max(batch)
             seen += len(batch)
@@ -57,6 +66,8 @@ class VaultForms:
             nobody = {token: batch[token].kind for token, form in forms.items() if form is None}
             if nobody:
                 unnamed(nobody)
+            if merged and (of_two := [token for token, each in batch.items() if _is_of_two(each)]):
+                ambiguous(of_two)
             changed = {token: form for token, form in forms.items() if form is not None and form != batch[token].value}
             if changed:
                 self._change([(batch[token], form) for token, form in changed.items()])
@@ -117,3 +128,7 @@ class VaultForms:
 
     def close(self) -> None:
         self._database.close()
+
+
+def _is_of_two(each: OpenIdentifier) -> bool:
+    return each.kind == "email" and each.shown == each.value and may_be_of_two(each.value)
