@@ -9,7 +9,6 @@ epochs, a search of every dead letter, rewritten tables) is done once (decision 
 
 import hmac
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Final, NamedTuple
@@ -18,32 +17,25 @@ from uuid import UUID
 import msgspec
 
 from processors.erase.dead_letters import Names
-from processors.erase.plan import Preview, plan, plan_many, route_key, same_people
-from projections.days import LocalDays
-from projections.decide.figures import add_profile
-from projections.identity.evidence import Evidence
-from projections.identity.shared import find_shared
+from processors.erase.plan import Preview, plan, plan_many, same_people
+from processors.erase.projections import delete_projections, tokens_of
 from schemas.erasures import (
     STEPS,
     Erasure,
     ErasureReads,
     ErasureStore,
     ErasureVault,
-    ErasureWrites,
     Job,
     Ledger,
-    Receipt,
     Remains,
     SealedDeadLetter,
-    Seen,
 )
 from schemas.errors import ErasureRefused, KeyMissing, Problem, SealBroken
 from schemas.failpoints import failpoint
-from schemas.figures import Cells
 from schemas.identifiers import PhoneForm, normalise
 from schemas.identity_rules import DEFAULT_RULES, IdentityRules
 from schemas.ports import Sealer, Vault
-from schemas.record import identifier_set_of, to_us
+from schemas.record import to_us
 
 LEASES_S: Final = 15.0  # three times a lease: one still held after that is a fault
 LETTERS: Final = 500  # read at a time; a letter is at most 32 KiB
@@ -302,7 +294,7 @@ class Eraser:
 
     def _delete_letters(self, erasures: Sequence[Erasure]) -> None:
         """Open and search dead letters without tokens, while the values can still be read."""
-        names = Names(self.vault.open(_tokens(erasures)).values(), self.phone)
+        names = Names(self.vault.open(tokens_of(erasures)).values(), self.phone)
         after = bytes(16)
         while names and (letters := self.store.dead_letters_without_tokens(after, LETTERS)):
             after = letters[-1].id
@@ -324,7 +316,7 @@ class Eraser:
                 yield letter.id, opened
 
     def _destroy(self, erasures: Sequence[Erasure]) -> None:
-        self.vault_rows.destroy(_tokens(erasures))
+        self.vault_rows.destroy(tokens_of(erasures))
         self.store.advance(_ids(erasures), "vault")
         failpoint("erase.after_vault")
 
@@ -346,83 +338,3 @@ class Eraser:
 
 def _ids(erasures: Iterable[Erasure]) -> list[str]:
     return [each.id for each in erasures]
-
-
-def _tokens(erasures: Iterable[Erasure]) -> list[bytes]:
-    return [token for each in erasures for token in each.token_bytes()]
-
-
-def delete_projections(writes: ErasureWrites, erasures: Iterable[Erasure], rules: IdentityRules, at_us: int) -> None:
-    """Delete what was computed for these people. Their identifier sets lose owner and evidence; those of others lose
-    only the erased tokens, and are resolved again if that may change identities.
-
-    A state is deleted with its route key, as in a rebuild: if that is a shared identifier that stays, the state stays
-    without an owner until the shared identifier itself is erased.
-    """
-    erasures = list(erasures)
-    erased = set(_tokens(erasures))
-    seen = {each.identifier_set: each for each in writes.evidence_of(erased)}
-    ended = {bytes.fromhex(profile) for each in erasures for profile in each.profiles}
-    ended |= {row.profile_id for row in writes.owners(erased) if row.profile_id in erased}
-    unread = {s for s, each in seen.items() if route_key(each.tokens, rules) in erased}
-    gone = unread | {s for s, each in seen.items() if each.profile_id in ended}
-    left = [_without(seen[s], erased) for s in seen if s not in gone]
-    beside = {token for s in seen for _, token in seen[s].tokens} - erased
-    stay = beside - _shared_that_stay(writes, beside, erased, gone, rules)
-    around = [each for each in writes.evidence_of(stay) if each.identifier_set not in seen]
-    dead = unread | writes.nobodys(erased) | {identifier_set_of([token]) for token in erased}
-    orders = writes.orders_of(gone | dead)
-    writes.delete_states(dead)
-    lost = writes.delete_order_sets(dead) - ended
-    _uncount(writes, ended)
-    published = writes.delete_profiles(ended)
-    writes.empty_evidence(gone, {s: route_key(seen[s].tokens, rules) for s in gone - unread})
-    writes.strip_evidence(left)
-    writes.delete_tokens(erased)
-    kept = {token for each in (*left, *around) for _, token in each.tokens}
-    writes.delete_token_rows(stay - kept)  # of events that came after the plan: no evidence holds them now
-    writes.set_receipts(_receipts([*left, *around], stay))
-    writes.mark_identity([each.identifier_set for each in (*left, *around)])
-    writes.mark_orders(orders)
-    writes.mark_profiles(lost)
-    writes.add_erased_changes(published, at_us)
-
-
-def _uncount(writes: ErasureWrites, profile_ids: Collection[bytes]) -> None:
-    """Take the profiles out of the overview's figures. The worker counts their orders again, without a customer."""
-    days = LocalDays(writes.time_zone())
-    for revision, rows in writes.counted(profile_ids).items():
-        cells: Cells = {}
-        for row in rows:
-            add_profile(cells, row, days, -1)
-        writes.add_figures(revision, cells)
-
-
-def _without(each: Seen, erased: AbstractSet[bytes]) -> Seen:
-    return each._replace(tokens=tuple((kind, token) for kind, token in each.tokens if token not in erased))
-
-
-def _shared_that_stay(
-    writes: ErasureWrites,
-    beside: AbstractSet[bytes],
-    erased: AbstractSet[bytes],
-    gone: AbstractSet[bytes],
-    rules: IdentityRules,
-) -> AbstractSet[bytes]:
-    """Of tokens seen with the person, those still shared without them. The others stop being shared identifiers."""
-    shared = {row.token for row in writes.owners(beside) if row.is_shared}
-    rest = [_without(each, erased) for each in writes.evidence_of(shared) if each.identifier_set not in gone]
-    evidence = [Evidence(each.identifier_set, each.tokens, each.first_us, each.first_place) for each in rest]
-    stay = shared & find_shared(evidence, rules)
-    writes.clear_shared(shared - stay)
-    return stay
-
-
-def _receipts(evidence: Iterable[Seen], tokens: AbstractSet[bytes]) -> list[Receipt]:
-    """First and last receipt of tokens, from their remaining evidence."""
-    found: dict[bytes, list[tuple[int, bytes]]] = {}
-    for each in evidence:
-        for _, token in each.tokens:
-            if token in tokens:
-                found.setdefault(token, []).append((each.first_us, each.first_place))
-    return [Receipt(token, min(receipts), max(receipts)) for token, receipts in sorted(found.items())]

@@ -99,7 +99,7 @@ def check(ev: Evaluator, events: list[Event], at: datetime, rnd: Random, groups:
 def check_summary(ev: Evaluator, events: list[Event], at_us: int) -> None:
     """What is over the cap is summed up, and says the same: values, decisions and when these may change."""
     state = folded(ev.fold, events)
-    last = state[2][0] if events else at_us
+    last = state[2][0] if state[2] else at_us
     expected = ev.values(state, at_us), ev.decide(state, at_us, None)
     today = ev.fold.days.day(max(at_us, last))
     ev.fold.sum_up(state, ev.fold.summaries.of(ev.fold.maps(state), today))

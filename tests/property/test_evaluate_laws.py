@@ -80,7 +80,7 @@ def check_due(events: list[Event], at: datetime, ev: Evaluator, rnd: Random, ste
         if at_us is None:
             break
         first = ev.decide(state, at_us, DIRECT)
-        start = max(at_us, state[2][0]) if events else at_us
+        start = max(at_us, state[2][0]) if state[2] else at_us  # a crawler alone was never seen
         assert first.due_at_us is None or first.due_at_us > start
         end = first.due_at_us or start + 20 * 366 * DAY_US
         for instant in [*instants(start, end, ev, rnd), *near]:
