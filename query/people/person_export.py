@@ -23,6 +23,7 @@ from schemas.identifiers import PhoneForm
 from schemas.ports import Clock, EventLog, Sealer, Vault
 from schemas.reads import ChangeRow, PartOf, Reads
 from schemas.record import Record, Stored, decode, to_us, uuid_text
+from schemas.stamps import order_of
 
 PAGE: Final = 5_000  # places requested at a time: ordering them reads all of the person's events
 SLICE: Final = 200  # records in memory; each is at most 64 KiB
@@ -111,13 +112,14 @@ class _Person:
 
     def _events(self, types: frozenset[str] | None = None) -> Iterator[Answer]:
         """What the person did, newest first; events that arrive while we read are left out."""
-        before = (self._at_us + 1, bytes(16))
+        before = (self._at_us + 1, order_of(0, 0, bytes(16)))
         while True:
             places = self._export.reads.newest(self._id, before, PAGE, types)
             for at in range(0, len(places), SLICE):
                 for stored in self._in_order(places[at : at + SLICE]):
                     record = decode(stored.value)
-                    before = (to_us(record.occurred_at), bytes.fromhex(record.id.replace("-", "")))
+                    key = bytes.fromhex(record.id.replace("-", ""))
+                    before = (to_us(record.occurred_at), order_of(to_us(record.received_at), record.n, key))
                     yield self._event(record, stored)
             if len(places) < PAGE:
                 return

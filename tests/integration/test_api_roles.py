@@ -259,7 +259,7 @@ def test_what_staff_write_becomes_an_event_of_the_customer(world: ReadingWorld, 
 def test_erasing_answers_what_the_command_prints(world: ReadingWorld, client: ApiServer) -> None:
     world.purchase(ADA, "o1", "20.00")
     world.settle()
-    nobody = client.ask("POST", "/erase", "privacy", {"kind": "email", "value": "none@example.com"}).body
+    nobody = client.ask("POST", "/erase", "privacy", {"kind": "email", "value": "stranger@example.com"}).body
     assert nobody["found"] is False
     done = client.ask("POST", "/erase", "privacy", {"kind": "user_id", "value": "ada"}).body
     assert (done["found"], done["identifiers"], done["events"]) == (True, 2, 1)
