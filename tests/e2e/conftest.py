@@ -158,9 +158,9 @@ def hostile() -> list[dict[str, Any]]:
 def refused() -> list[dict[str, Any]]:
     """Items that become dead letters: a name of 10,000 letters, and values whose path is an attack."""
     return [
-        {"type": "identify", "userId": "h-refused", "traits": {"first_name": "x" * 10_000}, "messageId": "h-long"},
+        {"type": "identify", "userId": "h-refused", "traits": {"first_name": "x" * 40_000}, "messageId": "h-long"},
         {"type": "track", "event": "x", "userId": "h-refused", "messageId": "h-path",
-         "properties": {HOSTILE["attribute"]: "x" * 10_000}},
+         "properties": {HOSTILE["attribute"]: "x" * 40_000}},
         {"type": HOSTILE["script"], "userId": "h-refused", "messageId": "h-type"},
     ]  # fmt: skip
 

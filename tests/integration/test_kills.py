@@ -49,10 +49,10 @@ MERGING = (  # test_archive_merging.py
     *("archive.merge_written", "archive.merge_put", "archive.merge_listed", "archive.retired"),
     *("archive.manifest_written", "archive.manifest_renamed"),
 )
-ELSEWHERE = (  # test_archive_rewriting, test_backup, test_key_rotation, test_erasing_many
+ELSEWHERE = (  # test_archive_rewriting, test_backup, test_key_rotation, test_erasing_many, test_forms_upgrade
     *("archive.rewrite_listed", "archive.rewrite_put", "archive.rewrite_written"),
     *("backup.archive_copied", "backup.finished", "backup.part_put", "restore.unpacked"),
-    *("rotate.begun", "rotate.stepped", "erase_many.after_chunk"),
+    *("rotate.begun", "rotate.stepped", "erase_many.after_chunk", "forms.stepped"),
 )
 READING_THE_INBOX = ("inbox.after_append",)  # in test_inbox
 RANDOM_ROLES = ("http", "worker", "archive", "postgres")
