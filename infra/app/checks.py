@@ -274,13 +274,17 @@ def pages(name: str, database: Database) -> Finding:
     return Finding(check, True, f"all {len(tables)} tables can be read")
 
 
-def whole_archive(store: "ParquetArchive", ends: Sequence[int], database: Database) -> Finding:
-    """Every file against the manifest, and the archive against the log. For the doctor."""
+def whole_archive(store: "ParquetArchive", ends: Callable[[], Sequence[int]], database: Database) -> Finding:
+    """Every file against the manifest, and the archive against the log. For the doctor.
+
+    `ends`: the log's, asked after the archive's: events go on arriving and being archived.
+    """
     wrong = store.verify()
     if wrong:
         detail = "; ".join(f"{problem.path}: {problem.reason}" for problem in wrong[:SHOWN])
         return Finding("archive", False, detail, "restore these files from the archive's backup")
-    if any(at > end for at, end in zip(store.next_offsets(), ends, strict=False)):
+    archived = store.next_offsets()
+    if any(at > end for at, end in zip(archived, ends(), strict=False)):
         return Finding("archive", False, "it is ahead of the log", "restore log and archive from the same backup")
     found = archive(store, database)
     return found._replace(detail=f"{found.detail}, all matching the manifest") if found.ok else found

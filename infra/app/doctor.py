@@ -364,7 +364,7 @@ def _erasures(database: "Database") -> Finding:
 
 
 def _archive(here: "Session", database: "Database") -> Finding:
-    return whole_archive(archive_of(here), log_of(here).ends(), database)
+    return whole_archive(archive_of(here), log_of(here).ends, database)
 
 
 def _tokens(here: "Session") -> Finding:
