@@ -16,10 +16,24 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _LEAST_S: Final = 10**8  # March 1973: a smaller number is a counter, a day, or seconds of another clock
 _UNITS: Final = ((10**11, 1_000_000), (10**14, 1_000), (10**17, 1), (10**20, 0))
 """(below which number, microseconds of its unit): seconds to the year 5138, then milli-, micro- and nanoseconds."""
-_HOURS: Final = {
+ZONE_HOURS: Final = {
     **{"Z": 0, "UTC": 0, "GMT": 0, "UT": 0, "WET": 0, "WEST": 1, "BST": 1, "CET": 1, "CEST": 2, "MEZ": 1, "MESZ": 2},
     **{"EET": 2, "EEST": 3, "MSK": 3, "JST": 9, "KST": 9, "AEST": 10, "AEDT": 11, "NZST": 12, "NZDT": 13},
-    **{"EST": -5, "EDT": -4, "CST": -6, "CDT": -5, "MST": -7, "MDT": -6, "PST": -8, "PDT": -7, "HST": -10},
+    **{
+        "HKT": 8,
+        "SAST": 2,
+        "AKST": -9,
+        "AKDT": -8,
+        "EST": -5,
+        "EDT": -4,
+        "CST": -6,
+        "CDT": -5,
+        "MST": -7,
+        "MDT": -6,
+        "PST": -8,
+        "PDT": -7,
+        "HST": -10,
+    },
 }
 """Names of zones and their hours ahead of UTC; left out are those that mean several, such as IST."""
 _NUMBER: Final = re.compile(r"\d{1,20}(?:[.,]\d+)?(?:[eE]\+?\d{1,2})?")
@@ -186,8 +200,8 @@ def _of_iso_like(found: "re.Match[str]", text: str) -> datetime | None:
 
 def _at_zone(at: datetime, upper: str, text: str) -> datetime | None:
     """`upper`: an offset, a zone's short name, or its IANA name, which is `text` as it was written."""
-    if upper in _HOURS:
-        return at.replace(tzinfo=timezone(timedelta(hours=_HOURS[upper])))
+    if upper in ZONE_HOURS:
+        return at.replace(tzinfo=timezone(timedelta(hours=ZONE_HOURS[upper])))
     found = _OFFSET.fullmatch(upper)
     if found is None:
         zone = _zone(text.strip("[] "))
@@ -248,7 +262,7 @@ class _Words:
             return "half"
         if ":" in word and word[0].isdigit():
             return "clock"
-        if word in _HOURS or _OFFSET.fullmatch(word):
+        if word in ZONE_HOURS or _OFFSET.fullmatch(word):
             return "zone"
         if re.fullmatch(r"\d{1,2}(?:ST|ND|RD|TH)?", word) and "day" not in self._found:
             return "day"

@@ -5,15 +5,16 @@ A time that cannot be is refused, not taken: 1970 is a missing value or a wrong 
 
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import UTC, date, datetime, time, timedelta, timezone, tzinfo
 from decimal import Decimal, InvalidOperation
-from email.utils import parsedate_to_datetime
 from typing import Final
 from zoneinfo import ZoneInfo
 
 from ingest.accept.canonical import Refused
 from ingest.files.values import as_utc, is_missing, plain_text
 from schemas.record import EPOCH
+from schemas.times import ZONE_HOURS, read_time
 
 _CACHED: Final = 100_000
 _FIRST_YEAR: Final = 1971
@@ -27,18 +28,8 @@ _UNITS: Final[Mapping[str, int | Decimal]] = {
 _SIZES: Final = ((10**11, "epoch_s"), (10**14, "epoch_ms"), (10**17, "epoch_us"))
 """Below 10^11, seconds reach the year 5138; above it, milliseconds begin in 1973."""
 _DAY_ZERO: Final = datetime(1899, 12, 30)  # noqa: DTZ001  # of spreadsheets; the mapping's zone is added
-_ISO: Final = re.compile(
-    r"(\d{4})[-/.](\d{1,2})[-/.](\d{1,2})(?:[T\s]+(\d{1,2}):(\d{1,2})(?::(\d{1,2})(?:[.,](\d{1,9}))?)?)?"
-    r"\s*(Z|[A-Za-z]{2,5}|[A-Za-z_]+/[A-Za-z_/]+|[+-]\d{2}:?(?:\d{2})?)?"
-)
 _ZONE_NAME: Final = re.compile(r"[A-Za-z_]+/[A-Za-z_/+-]+\d*|\b[A-Z]{1,5}\b")
-_OFFSETS: Final = {
-    **dict.fromkeys(("Z", "UTC", "GMT", "UT", "WET"), 0),
-    **{"EST": -5, "EDT": -4, "CST": -6, "CDT": -5, "MST": -7, "MDT": -6, "PST": -8, "PDT": -7},  # RFC 2822
-    **{"AKST": -9, "AKDT": -8, "HST": -10, "BST": 1, "WEST": 1, "CET": 1, "CEST": 2, "EET": 2, "EEST": 3, "MSK": 3},
-    **{"JST": 9, "KST": 9, "HKT": 8, "AEST": 10, "AEDT": 11, "NZST": 12, "NZDT": 13, "SAST": 2},
-}
-"""Hours ahead of UTC of names that mean one zone; the mapping's own zone comes first, where CST may be China's."""
+_NO_ZONES: Final = ("AM", "PM", "T")
 _UNREADABLE: Final = (ValueError, OverflowError, InvalidOperation, TypeError)
 
 ReadTime = Callable[[object], datetime]
@@ -131,30 +122,14 @@ def _since_1970(text: str, unit: str) -> datetime:
 
 
 def _iso(text: str, zone: tzinfo) -> datetime:
-    if text.isdecimal() and len(text) >= 10:  # before ISO, which reads 1711012800000 as a day in 1711
-        return _digits(text, zone)
-    try:
-        return as_utc(datetime.fromisoformat(text), zone)
-    except ValueError:
-        pass
-    found = _ISO.fullmatch(text)
-    if found is None:
-        at = parsedate_to_datetime(text)  # RFC 2822: "Tue, 02 Jan 2024 10:00:00 +0100"
-        return as_utc(at.replace(tzinfo=UTC) if text.endswith("-0000") else at, zone)
-    year, month, day, hour, minute, second, part, said = found.groups()
-    leap = int(second or 0) == 60
-    at = datetime(  # noqa: DTZ001  # the zone comes next
-        *(int(year), int(month), int(day), int(hour or 0), int(minute or 0), 59 if leap else int(second or 0)),
-        int(f"{part or '0':0<6}"[:6]),
-    )
-    return _in_zone(at, said, zone) + timedelta(seconds=leap)
-
-
-def _digits(text: str, zone: tzinfo) -> datetime:
-    """20240102103000 without its signs, or a time since 1970 in the unit that its size says."""
-    if len(text) in (12, 14) and text[:2] in ("19", "20"):
-        return as_utc(datetime.strptime(text, "%Y%m%d%H%M%S"[: len(text) - 2]), zone)  # noqa: DTZ007
-    return _since_1970(text, unit_of(Decimal(text)))
+    """What the door reads (`schemas.times`); of a zone's short name the mapping's own meaning comes first."""
+    if text[4:5] == "-":  # years that cannot be are read, and told as such
+        with suppress(ValueError):
+            return as_utc(datetime.fromisoformat(text), zone)
+    head, _, name = text.rpartition(" ")
+    if head and name.isalpha() and name not in _NO_ZONES:
+        return _in_zone(read_time(head).replace(tzinfo=None), name, zone)
+    return read_time(text, zone)
 
 
 def _in_zone(at: datetime, said: str | None, zone: tzinfo) -> datetime:
@@ -174,9 +149,9 @@ def _in_zone(at: datetime, said: str | None, zone: tzinfo) -> datetime:
         own = at.replace(tzinfo=zone, fold=fold)
         if own.tzname() == said:
             return own.astimezone(UTC)
-    if said.upper() not in _OFFSETS:
+    if said.upper() not in ZONE_HOURS:
         raise ValueError(said)
-    return (at - timedelta(hours=_OFFSETS[said.upper()])).replace(tzinfo=UTC)
+    return (at - timedelta(hours=ZONE_HOURS[said.upper()])).replace(tzinfo=UTC)
 
 
 def _by_pattern(text: str, pattern: str, zone: tzinfo) -> datetime:
@@ -196,7 +171,7 @@ def _by_pattern(text: str, pattern: str, zone: tzinfo) -> datetime:
 
 def _without_zone(text: str) -> tuple[str, str]:
     """The text without the name of its zone, and the name. Raises ValueError."""
-    names = [each for each in _ZONE_NAME.finditer(text) if each[0] not in ("AM", "PM", "T")]
+    names = [each for each in _ZONE_NAME.finditer(text) if each[0] not in _NO_ZONES]
     if not names:
         raise ValueError(text)
     name = names[-1]

@@ -256,7 +256,7 @@ def test_what_cannot_be_read_is_refused_with_its_line(tmp_path: Path) -> None:
     text = (
         b"customer,day,paid,pieces\n"
         b'a1,2024-01-31,"1,234",1\n'
-        b"a1,31.01.2024,5,1\n"
+        b"a1,31/01/2024,5,1\n"
         b"a1,,5,1\n"
         b'"a\n1",2024-01-31,5,1\n'
         b"a1,2024-01-31,5\n"
