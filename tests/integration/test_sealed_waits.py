@@ -116,4 +116,4 @@ def _lose_key(here: Session, pending: Pending, loss: str) -> tuple[Any, ...]:
 def _put_back(here: Session, row: tuple[Any, ...]) -> None:
     with closing(psycopg2.connect(here.vault_dsn)) as connection, connection, connection.cursor() as cursor:
         cursor.execute("delete from identifiers where hash = %s", (row[0],))
-        cursor.execute("insert into identifiers values (%s, %s, %s, %s, %s)", row)
+        cursor.execute("insert into identifiers values (%s, %s, %s, %s, %s, %s)", row)
