@@ -93,7 +93,7 @@ def test_every_search_and_list_is_noted_with_hashed_words_and_never_beside_a_pro
 ) -> None:
     client.get("/profiles?search=Person%203", "staff")
     client.get("/profiles?search=nobody-here", "staff")
-    client.get("/profiles/email/missing@example.com", "service")
+    client.get("/profiles/email/stranger@example.com", "service")
     client.ask("POST", "/profiles/lookup", "service", {"kind": "phone", "value": "+14155552671"})
     client.get("/profiles?stage=new&attribute=city:Vienna", "analyst")
     items = client.get("/audit").body["items"][::-1]
