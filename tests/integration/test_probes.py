@@ -128,6 +128,7 @@ class Here:
     """A supervisor in this process, whose loops count as hung after four seconds."""
 
     def __init__(self, data: Path, port: int) -> None:
+        self.data = data.resolve()
         self.stop = threading.Event()
         self.ready = threading.Event()
         supervisor = Supervisor(
@@ -139,8 +140,11 @@ class Here:
 
     def pid(self, word: str) -> int:
         for child in psutil.Process().children(recursive=True):
+            if child.status() == psutil.STATUS_ZOMBIE:
+                continue
             line = child.cmdline()
-            if word in line or (word == "postgres" and line[:1] and line[0].endswith("/postgres")):
+            server = bool(line) and line[0].endswith("/postgres") and any(str(self.data) in each for each in line)
+            if word in line or (word == "postgres" and server):  # not the server of other tests
                 return child.pid
         raise AssertionError(f"no process of {word}")
 
