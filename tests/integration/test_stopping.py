@@ -66,7 +66,6 @@ def test_the_edges_are_counted_over_a_restart(up: Up) -> None:
     key = result("source", "create", "web", "--data", str(up.data))["write_key"]
     assert up.send(key, "track", {"userId": "ada", "event": "Seen", "messageId": "m1"}).status == 200
     assert up.send("wk_wrong", "track", {"userId": "ada", "event": "Seen"}).status == 401
-    up.kill("http")
 
     def told() -> str:
         request = urllib.request.Request(f"{up.url}/metrics", headers={"Authorization": f"Bearer {token}"})
@@ -76,6 +75,8 @@ def test_the_edges_are_counted_over_a_restart(up: Up) -> None:
         except OSError:  # not there again yet
             return ""
 
+    until(lambda: 'touchfold_request_seconds_count{edge="door"} 2' in told(), "both answers timed")
+    up.kill("http")
     until(lambda: 'touchfold_door_events_total{result="accepted"} 1' in told(), "the count of before the kill")
     text = told()
     assert "touchfold_door_requests_total 2" in text
