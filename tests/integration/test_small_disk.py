@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from infra.adapters.machine.disk import MIB, reserve_bytes
+from ingest.files.importer import BATCH_EVENTS
 from tests.integration.running import Up, command, result, until
 from tests.integration.test_import import CDNOW, PURCHASES
 
@@ -82,11 +83,12 @@ def _ballast(folder: Path, leave: int) -> Path:
     return path
 
 
-def _all_is_well(data: Path, sender: Sender) -> None:
+def _all_is_well(data: Path, sender: Sender, imported: int = 0) -> None:
+    """`imported`: events of whole batches that an import had appended before it was stopped."""
     status = result("status", "--wait", "--data", str(data))
-    assert (status["accepted"], status["lag"], status["dead_letters"]) == (sender.acknowledged, 0, 0)
-    counted = result("sql", "select count(*) n, count(distinct message_id) ids from events", "--data", str(data))
-    assert counted == [{"n": sender.acknowledged, "ids": sender.acknowledged}]
+    assert (status["accepted"], status["lag"], status["dead_letters"]) == (sender.acknowledged + imported, 0, 0)
+    counted = result("sql", "select count(*) n, count(distinct id) ids from events", "--data", str(data))
+    assert counted == [{"n": sender.acknowledged + imported, "ids": sender.acknowledged + imported}]
     assert result("rebuild", "--check", "--data", str(data))["equal"]
 
 
@@ -112,10 +114,12 @@ def test_all_writers_stop_at_the_reserve_and_go_on_when_there_is_room(small: Pat
         assert result("erase", "user_id:u-2", "--yes", "--data", str(data))["found"]
         imported = command("import", str(PURCHASES), "--mapping", str(CDNOW), "--data", str(data))
         assert (imported.returncode, "kept free: make room" in imported.stderr) == (1, True)
+        appended = result("status", "--data", str(data))["accepted"] - sender.acknowledged  # the erasure made room
+        assert appended % BATCH_EVENTS == 0
 
         ballast.unlink()
         until(lambda: sender.send(1) == 200, "the door to take events again")
-        _all_is_well(data, sender)
+        _all_is_well(data, sender, appended)
         assert not [line for line in up.errors if "PostgreSQL ended" in line]
     finally:
         assert up.stop() == 0
