@@ -140,11 +140,18 @@ class Acceptor:
     # ---------------------------------------------------------------- first pass: no I/O
 
     def _drafts(self, call: Call, wanted: dict[Pair, None], sent: dict[Pair, str]) -> list[Draft]:
-        return [self._draft(item, call, n, wanted, sent) for n, item in enumerate(call.items, call.first_n)]
-
-    def _draft(self, item: object, call: Call, n: int, wanted: dict[Pair, None], sent: dict[Pair, str]) -> Draft:
-        draft = Draft(item, n)
         blocked = self._blocks.of(call.source.declared)
+        drafts = [self._draft(item, call, n, blocked) for n, item in enumerate(call.items, call.first_n)]
+        for draft in drafts:
+            if draft.previous is None:
+                for pair in draft.pairs:
+                    wanted[pair] = None
+            for pair, value in draft.sent:
+                sent.setdefault(pair, as_sent(value))
+        return drafts
+
+    def _draft(self, item: object, call: Call, n: int, blocked: Values) -> Draft:
+        draft = Draft(item, n)
         try:
             if type(item) is not dict:
                 item = draft.item = _mended(item)
@@ -172,11 +179,6 @@ class Acceptor:
             raise
         except Exception as err:
             draft.refused = by_our_error(err)
-        if draft.previous is None:
-            for pair in draft.pairs:
-                wanted[pair] = None
-        for pair, value in draft.sent:
-            sent.setdefault(pair, as_sent(value))
         return draft
 
     def _its_order(self, call: Call, draft: Draft) -> Pair:

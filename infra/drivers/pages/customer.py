@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
+from decimal import Decimal
 from typing import Any, Final
 from uuid import UUID
 
@@ -23,6 +24,8 @@ from schemas.roles import ACT, DISCLOSE, ERASE, PERSONAL
 
 NOTED_S: Final = 60.0
 RECORDED_S: Final = 10.0  # an event written by staff is shown within this time, or later when it arrives
+LACKING: Final = {"missing_rate": "without an exchange rate", "unreadable_amounts": "that could not be read"}
+"""What a customer's sums leave out; where nothing else is in one, it is unknown, not zero."""
 HEADLINES: Final = ("lifetime_revenue", "lifetime_orders", "average_order", "last_order_at", "revenue_365d")
 _FEW: Final = 6  # of a list before "Show all"
 Answer = dict[str, Any]
@@ -219,6 +222,9 @@ class _Customer:
                 with ui.element("div").classes("tf-fact"):
                     ui.label(words.title(name)).classes("tf-muted")
                     ui.label(self._measured(name, computed[name], short=True)).classes("tf-fact-value tf-cut")
+        for lacking, why in LACKING.items():
+            if count := self._details.get(lacking):
+                ui.label(f"Not in these sums: {_many(count, 'amount')} {why}.").classes("tf-muted")
 
     def _buttons(self) -> None:
         acts, viewer = self._acts, self._viewer
@@ -335,14 +341,6 @@ class _Customer:
         telling = [name for name in known if details["computed"][name] not in (0, "0.0000", "0")]
         shown = known if "measures" in self._whole else telling
         with panel("Numbers"):
-            if details.get("missing_rate"):
-                ui.label(f"{_many(details['missing_rate'], 'amount')} without an exchange rate left out.").classes(
-                    "tf-muted"
-                )
-            if details.get("unreadable_amounts"):
-                ui.label(f"{_many(details['unreadable_amounts'], 'amount')} that could not be read left out.").classes(
-                    "tf-muted"
-                )
             with ui.element("div").classes("tf-numbers"):
                 for name in shown:
                     about = details["measures"].get(name, {}).get("description", "")
@@ -360,7 +358,8 @@ class _Customer:
         if name == "lifecycle":
             return words.title(value)
         if unit == "money":
-            return words.money(value, currency)
+            partly = any(self._details.get(lacking) for lacking in LACKING)
+            return "unknown" if partly and not Decimal(value) else words.money(value, currency)
         if unit == "days":
             return _many(value, "day")
         if unit == "time":
