@@ -2,7 +2,7 @@
 FROM node:22-slim AS browser
 WORKDIR /build
 COPY tools/analytics_js.sh ./tools/
-RUN bash tools/analytics_js.sh
+RUN bash tools/analytics_js.sh && mkdir -p infra/drivers/http/analytics_js
 
 FROM python:3.11-slim
 

@@ -44,7 +44,10 @@ class DeadLetterStore(Protocol):
     def insert(self, letters: Sequence[DeadLetter], suppressed: Sequence[bytes], at: datetime) -> None: ...
 
     def count_blocked(self, blocked: Sequence[Blocked], at: datetime) -> None:
-        """Count ids that named nobody. For people: a crash may lose the last second's, a repeat counts again."""
+        """Count ids that named nobody, for people: a crash may lose the last second's, a repeat counts again.
+
+        Raises nothing: events are stored by now, and an error here would have their sender repeat them.
+        """
 
 
 def dead_letter_id(secret: bytes, stage: str, source: str, content: bytes) -> bytes:

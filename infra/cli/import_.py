@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -61,11 +62,15 @@ def import_files(
         week: {column: week, personal: false}    # else sealed, unless a commerce field
       historical: true
 
-    Examples: touchfold import tills.csv
-              touchfold import tills.xlsx --write-mapping
-              touchfold import tills.csv --mapping tills.yaml --preview
-              touchfold import examples.csv.gz --mapping examples/cdnow.yaml
+    \b
+    Examples:
+      touchfold import tills.csv
+      touchfold import tills.xlsx --write-mapping
+      touchfold import tills.csv --mapping tills.yaml --preview
+      touchfold import examples.csv.gz --mapping examples/cdnow.yaml
     """
+    if mapping is not None and write_mapping:
+        raise typer.BadParameter("saves a proposal: leave out --mapping", param_hint="--write-mapping")
     if mapping is None:
         text, name = _propose(files, data, preview=preview, write=write_mapping, yes=yes, as_json=as_json)
     else:
@@ -75,7 +80,7 @@ def import_files(
 
     read = read_mapping(text, name)
     if preview:
-        print_preview(shown_of(files, read, now=_now()), as_json)
+        print_preview(shown_of(files, read, now=datetime.now(UTC)), as_json)
         return
     from infra.app.bootstrap import session
     from infra.app.importing import declare, services_of, without_rate
@@ -108,12 +113,6 @@ def _read(mapping: Path) -> str:
         raise DefinitionsInvalid(f"the mapping {mapping} cannot be read: {type(err).__name__}") from err
 
 
-def _now() -> Any:
-    from datetime import UTC, datetime
-
-    return datetime.now(UTC)
-
-
 def _propose(
     files: list[Path], data: Path | None, *, preview: bool, write: bool, yes: bool, as_json: bool
 ) -> tuple[str, str]:
@@ -123,10 +122,10 @@ def _propose(
     from ingest.files.sample import Setting
 
     deployment = load(os.environ, data=data).deployment
-    proposed = propose_for(files, Setting(deployment.currency, deployment.time_zone, _now()))
-    if not (as_json and yes):
+    proposed = propose_for(files, Setting(deployment.currency, deployment.time_zone, datetime.now(UTC)))
+    if not (as_json and yes and proposed.usable):
         print_proposal(proposed, as_json)
-    path = files[0].with_name(f"{files[0].name.partition('.')[0]}.mapping.yaml")
+    path = files[0].with_name(f"{_bare(files[0].name)}.mapping.yaml")
     if write:
         _write(path, proposed.yaml)
     if not proposed.usable:
@@ -139,6 +138,13 @@ def _propose(
         say("nothing was imported: look at the mapping, then say --yes, or change it and give it with --mapping")
         raise typer.Exit(1)
     return proposed.yaml, path.name
+
+
+def _bare(name: str) -> str:
+    """A file's name without its suffixes; `2024.05` is none."""
+    while len(suffix := Path(name).suffix) > 1 and suffix[1:].isalnum() and not suffix[1:].isdecimal():
+        name = name.removesuffix(suffix)
+    return name
 
 
 def _agreed(proposed: "Proposed") -> bool:

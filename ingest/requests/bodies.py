@@ -105,7 +105,7 @@ def plain_path(path: str) -> str:
 
 
 def is_import(path: str) -> bool:
-    return path.startswith(IMPORT_PATH) or (len(path) <= LONGEST_PATH and plain_path(path).endswith(IMPORT_PATH))
+    return len(path) <= LONGEST_PATH and plain_path(path).endswith(IMPORT_PATH)
 
 
 def inflate(body: bytes, limit: int = MAX_BODY_BYTES) -> bytes:

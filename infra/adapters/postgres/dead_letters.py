@@ -1,5 +1,6 @@
 """Dead letters in PostgreSQL: durable when `insert` returns; a repeated one is still one row."""
 
+import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import date, datetime
@@ -10,7 +11,10 @@ from psycopg2.extras import execute_values
 from infra.adapters.postgres.connection_pool import Lane
 from infra.adapters.postgres.database import Database, Uuid, Uuids
 from schemas.dead_letters import DeadLetter
+from schemas.errors import TouchfoldError
 from schemas.placeholders import Blocked
+
+_log = logging.getLogger("touchfold.door")
 
 _COLUMNS: Final = "id, stage, rule, path, reason, source, received_at, event_id, tokens, seal_key, sealed"
 _PAGE: Final = 1_000
@@ -50,7 +54,12 @@ class PostgresDeadLetters:
         """See the port: one statement and no flush. Rows ascending, so that two doors never deadlock."""
         if not blocked:
             return
-        counts = sorted(Counter(blocked).items())
+        try:
+            self._count(sorted(Counter(blocked).items()), at)
+        except TouchfoldError as err:
+            _log.warning("%d ids that name nobody are not counted: %s", len(blocked), err.message)
+
+    def _count(self, counts: Sequence[tuple[Blocked, int]], at: datetime) -> None:
         with self._database.transaction() as cursor:
             cursor.execute("set local synchronous_commit = off")
             execute_values(

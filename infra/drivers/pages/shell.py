@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from nicegui import Client, context, ui
 
+from infra.drivers.http.our_address import our_address
 from infra.drivers.pages.services import Services, Viewer
 from infra.drivers.pages.words import LEVELS, STAGES, title
 from schemas.errors import TouchfoldError
@@ -41,8 +42,8 @@ def viewer_now() -> Viewer:
 
 def our_url() -> str:
     """The base URL by which the viewer's browser reached us, as the door saw it."""
-    headers = context.client.request.headers
-    return f"{headers.get('x-forwarded-proto', 'http')}://{headers.get('host', '127.0.0.1:8700')}"
+    request = context.client.request
+    return our_address(request.scope, request.headers)
 
 
 def page(services: Services, path: str, *, title: str, right: str = READ) -> Callable[[Builder], Builder]:

@@ -17,6 +17,7 @@ from infra.drivers.http.api.core import PREFIX, Api, Caller, Limit, need
 from infra.drivers.http.api.erasure_lists import Whom
 from infra.drivers.http.api.erasure_lists import mount as mount_lists
 from infra.drivers.http.api.streams import begun, streamed
+from infra.drivers.http.our_address import our_address
 from infra.drivers.http.session_cookie import csrf_token
 from query.answers import iso
 from schemas.roles import AUDIT, DISCLOSE, ERASE, PEOPLE, READ, RIGHTS, SOURCES, TOKENS
@@ -156,7 +157,7 @@ def _source(row: SourceRow, blocked: Iterable[BlockedRow]) -> dict[str, Any]:
 
 
 def _key(request: Request, name: str, key: str) -> dict[str, str]:
-    curl = examples.CURL.format(url=str(request.base_url).rstrip("/"), key=key)
+    curl = examples.CURL.format(url=our_address(request.scope, request.headers), key=key)
     return {"name": name, "write_key": key, "curl": curl}
 
 
